@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The event loop, on epoll.
+ *
+ * Timers are timerfds, so that one call waits for everything. Sources are
+ * level-triggered: the kernel moves each that it reports to the end of its
+ * list, so with more ready sources than one turn takes, the next turn begins
+ * with those that were left out.
+ *
+ * A turn: wait, call the sources that are ready, run the tasks deferred up to
+ * then in their order, free the sources that were removed. Nothing in it
+ * allocates. Turns may be nested: a callback may turn the loop to wait for
+ * something. Sources are then freed by the outermost turn, and one that the
+ * inner turn served may be called once more for nothing.
+ */
+#include <viodev/loop.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EV_BATCH   32 /* sources served in a turn, at most */
+#define NS_PER_SEC UINT64_C(1000000000)
+
+struct ev_source {
+	struct ev_loop *loop;
+	int fd;
+	ev_fd_cb *fd_cb;       /* a descriptor, or */
+	ev_timer_cb *timer_cb; /* a timer; neither: removed */
+	void *arg;
+	struct ev_source *next_removed;
+};
+
+struct ev_loop {
+	int epoll_fd;
+	int wake_fd; /* readable: tasks are waiting and no turn runs */
+	bool awake;  /* wake_fd is readable */
+	bool running;
+	bool stop;
+	unsigned depth; /* of nested turns */
+	struct ev_task *tasks, **tasks_end;
+	unsigned nr_tasks;
+	unsigned nr_due; /* of these, from the front: to run in this turn */
+	struct ev_source *removed;
+};
+
+int ev_loop_create(struct ev_loop **ret_loop)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct ev_loop *loop = calloc(1, sizeof(*loop));
+	int ret;
+
+	if (!loop)
+		return -ENOMEM;
+	loop->tasks_end = &loop->tasks;
+	loop->wake_fd = -1;
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epoll_fd < 0)
+		goto bad;
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (loop->wake_fd < 0)
+		goto bad;
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0)
+		goto bad;
+	*ret_loop = loop;
+	return 0;
+bad:
+	ret = -errno;
+	ev_loop_destroy(loop);
+	return ret;
+}
+
+static void free_removed(struct ev_loop *loop)
+{
+	struct ev_source *source;
+
+	while ((source = loop->removed)) {
+		loop->removed = source->next_removed;
+		free(source);
+	}
+}
+
+void ev_loop_destroy(struct ev_loop *loop)
+{
+	if (!loop)
+		return;
+	assert(loop->depth == 0);
+	free_removed(loop);
+	if (loop->wake_fd >= 0)
+		close(loop->wake_fd);
+	if (loop->epoll_fd >= 0)
+		close(loop->epoll_fd);
+	free(loop);
+}
+
+int ev_loop_fd(const struct ev_loop *loop)
+{
+	return loop->epoll_fd;
+}
+
+/*
+ * Tasks are left over: an embedder that watches our descriptor must come back.
+ * ev_loop_run() does so by itself.
+ */
+static void wake(struct ev_loop *loop)
+{
+	uint64_t one = 1;
+
+	if (loop->awake || loop->running || loop->depth > 0)
+		return;
+	loop->awake = write(loop->wake_fd, &one, sizeof(one)) > 0;
+}
+
+static void sleep_again(struct ev_loop *loop)
+{
+	uint64_t count;
+
+	if (loop->awake)
+		loop->awake = read(loop->wake_fd, &count, sizeof(count)) < 0;
+}
+
+static void serve_timer(struct ev_source *source)
+{
+	uint64_t count;
+
+	/* EAGAIN: a callback of this turn has set it anew. */
+	if (read(source->fd, &count, sizeof(count)) > 0)
+		source->timer_cb(source->arg);
+}
+
+/* Whether there was anything to serve. */
+static bool serve(const struct epoll_event *ev)
+{
+	struct ev_source *source = ev->data.ptr;
+
+	if (!source) /* wake_fd: has only ended the wait */
+		return false;
+	if (source->fd_cb)
+		source->fd_cb(source->arg, ev->events);
+	else if (source->timer_cb)
+		serve_timer(source);
+	else
+		return false;
+	return true;
+}
+
+static void run_tasks(struct ev_loop *loop)
+{
+	loop->nr_due = loop->nr_tasks;
+	while (loop->nr_due > 0) {
+		struct ev_task *task = loop->tasks;
+
+		ev_cancel(loop, task);
+		task->fn(task->arg);
+	}
+}
+
+int ev_loop_turn(struct ev_loop *loop, int timeout_ms)
+{
+	struct epoll_event evs[EV_BATCH];
+	int nr_evs, nr_served = 0;
+
+	if (loop->nr_tasks > 0)
+		timeout_ms = 0;
+	nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
+	if (nr_evs < 0) {
+		if (errno != EINTR)
+			return -errno;
+		nr_evs = 0;
+	}
+
+	loop->depth++;
+	sleep_again(loop);
+	for (int i = 0; i < nr_evs; i++)
+		nr_served += serve(&evs[i]);
+	run_tasks(loop);
+	loop->depth--;
+
+	if (loop->depth == 0)
+		free_removed(loop);
+	if (loop->nr_tasks > 0)
+		wake(loop);
+	return nr_served;
+}
+
+int ev_loop_run(struct ev_loop *loop)
+{
+	int ret = 0;
+
+	loop->running = true;
+	while (!loop->stop && ret >= 0)
+		ret = ev_loop_turn(loop, -1);
+	loop->running = false;
+	loop->stop = false;
+	if (loop->nr_tasks > 0)
+		wake(loop);
+	return ret < 0 ? ret : 0;
+}
+
+void ev_loop_stop(struct ev_loop *loop)
+{
+	loop->stop = true;
+}
+
+static int add(struct ev_loop *loop, const struct ev_source *what,
+	       uint32_t events, struct ev_source **ret_source)
+{
+	struct ev_source *source = malloc(sizeof(*source));
+	struct epoll_event ev = { .events = events, .data.ptr = source };
+
+	if (!source)
+		return -ENOMEM;
+	*source = *what;
+	source->loop = loop;
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, source->fd, &ev) < 0) {
+		int ret = -errno;
+
+		free(source);
+		return ret;
+	}
+	*ret_source = source;
+	return 0;
+}
+
+int ev_fd_add(struct ev_loop *loop, int fd, uint32_t events, ev_fd_cb *cb,
+	      void *arg, struct ev_source **ret_source)
+{
+	struct ev_source what = { .fd = fd, .fd_cb = cb, .arg = arg };
+
+	return add(loop, &what, events, ret_source);
+}
+
+int ev_fd_set(struct ev_source *source, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = source };
+
+	if (epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd,
+		      &ev) < 0)
+		return -errno;
+	return 0;
+}
+
+int ev_timer_add(struct ev_loop *loop, ev_timer_cb *cb, void *arg,
+		 struct ev_source **ret_source)
+{
+	struct ev_source what = { .timer_cb = cb, .arg = arg };
+	int ret;
+
+	what.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (what.fd < 0)
+		return -errno;
+	ret = add(loop, &what, EPOLLIN, ret_source);
+	if (ret < 0)
+		close(what.fd);
+	return ret;
+}
+
+void ev_timer_set(struct ev_source *source, uint64_t ns)
+{
+	struct itimerspec when = {
+		.it_value.tv_sec = (time_t)(ns / NS_PER_SEC),
+		.it_value.tv_nsec = (long)(ns % NS_PER_SEC),
+	};
+
+	timerfd_settime(source->fd, 0, &when, NULL);
+}
+
+void ev_remove(struct ev_source *source)
+{
+	struct ev_loop *loop;
+
+	if (!source)
+		return;
+	loop = source->loop;
+	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+	if (source->timer_cb)
+		close(source->fd);
+	source->fd_cb = NULL;
+	source->timer_cb = NULL;
+	source->next_removed = loop->removed;
+	loop->removed = source;
+	/* In a turn, events that are still to be served may point to it. */
+	if (loop->depth == 0)
+		free_removed(loop);
+}
+
+void ev_defer(struct ev_loop *loop, struct ev_task *task)
+{
+	if (task->queued)
+		return;
+	task->queued = true;
+	task->next = NULL;
+	*loop->tasks_end = task;
+	loop->tasks_end = &task->next;
+	loop->nr_tasks++;
+	wake(loop);
+}
+
+void ev_cancel(struct ev_loop *loop, struct ev_task *task)
+{
+	struct ev_task **link = &loop->tasks;
+	unsigned idx = 0;
+
+	if (!task->queued)
+		return;
+	while (*link != task) {
+		link = &(*link)->next;
+		idx++;
+	}
+	*link = task->next;
+	if (loop->tasks_end == &task->next)
+		loop->tasks_end = link;
+	if (idx < loop->nr_due)
+		loop->nr_due--;
+	loop->nr_tasks--;
+	task->queued = false;
+}
+
+uint64_t ev_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}

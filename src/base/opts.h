@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Options of a device, as the user writes them: TYPE[,key=value]...
+ *
+ * A device type describes its keys in a table; parsing checks every key and
+ * value against it, so that whoever reads an option later can rely on it. A
+ * comma inside a value is written twice.
+ */
+#ifndef BASE_OPTS_H
+#define BASE_OPTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum opt_kind {
+	OPT_STRING,
+	OPT_BOOL,   /* on|off, also true|false, yes|no, 1|0 */
+	OPT_NUMBER, /* decimal or 0x, within [min, max] */
+	OPT_SIZE,   /* a number with an optional suffix K M G T (of 1024) */
+	OPT_CHOICE, /* one of @choices, separated by | */
+};
+
+struct opt_def {
+	const char *key; /* NULL ends a table */
+	enum opt_kind kind;
+	const char *def; /* value when not given; NULL: none */
+	const char *help; /* one line */
+	const char *choices;
+	uint64_t min, max; /* of numbers and sizes; max 0: no limit */
+	bool required;
+};
+
+struct opts;
+
+/*
+ * Parse @text against @tables (NULL-terminated list of tables, looked up in
+ * order). The first word, up to the first comma, is skipped: it is the type.
+ * 0, or -EINVAL with the reason: unknown key (naming the nearest known one),
+ * twice the same, bad value, missing key.
+ */
+int opts_parse(const char *text, const struct opt_def *const tables[],
+	       struct opts **ret_opts, struct err *err);
+void opts_free(struct opts *opts);
+
+/*
+ * Read an option that the tables know: its value or its default. opt_string()
+ * gives NULL when there is neither; opt_given() whether the user wrote it.
+ */
+bool opt_given(const struct opts *opts, const char *key);
+const char *opt_string(const struct opts *opts, const char *key);
+bool opt_bool(const struct opts *opts, const char *key);
+uint64_t opt_number(const struct opts *opts, const char *key);
+
+/* A size as the user writes it, "512", "64K", "2G": for other commands too. */
+int opt_parse_size(const char *text, uint64_t *ret_bytes);
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of core/ and the PCI transport share. Not installed. */
+#ifndef CORE_CORE_H
+#define CORE_CORE_H
+
+#include <viodev/le.h>
+#include <viodev/virtio.h>
+
+/*
+ * --- vi.c: device state, as a transport drives it ---
+ */
+
+/* What is offered to a modern or a legacy driver. */
+uint64_t vi_offer(struct virtio_softc *vs, bool modern);
+
+/*
+ * The driver wrote 32 of its feature bits, those from 32 * @window on. Without
+ * effect once negotiation is over.
+ */
+void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
+			    uint32_t bits);
+void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits);
+
+/* The driver wrote device status (2.1), by the modern or legacy interface. */
+void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern);
+
+/* Doorbell of queue @q, whatever number the driver gave. */
+void vi_kick(struct virtio_softc *vs, unsigned q);
+
+/* The selected queue, or NULL when there is none of that number. */
+struct vqueue_info *vi_selected_queue(struct virtio_softc *vs);
+
+/* The driver sets the size of, or enables, the selected queue (4.1.4.3). */
+void vi_set_queue_size(struct vqueue_info *vq, uint16_t size);
+void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector);
+void vi_enable_queue(struct virtio_softc *vs);
+
+/* The driver sets the legacy page frame register of the selected queue. */
+void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
+
+/* The function's struct pci_dev, beside the seed's register accesses. */
+void vi_pci_reset(struct pci_devinst *pi);
+void vi_pci_quiesce(struct pci_devinst *pi);
+void vi_pci_kick(struct pci_devinst *pi);
+
+/* A vector that the driver asked for, or NO_VECTOR when there is none such. */
+uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector);
+
+/* Read and clear ISR status. */
+uint8_t vi_take_isr(struct virtio_softc *vs);
+
+void vi_debug(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
+
+/*
+ * --- vq.c: what all ring layouts share ---
+ */
+
+/* A buffer that lies in memory which is not shared, and its copy here. */
+struct vq_bounce {
+	struct vq_bounce *next;
+	gpa_t gpa;
+	uint32_t len;
+	uint64_t woff; /* writable: offset in the chain's writable bytes */
+	bool writable;
+	char buf[];
+};
+
+/* What is remembered about a ring entry. Indexed two ways: */
+struct vq_slot {
+	/* by ring position: which chain was taken there */
+	uint16_t head;
+	/* by head: the chain that is being worked on */
+	bool busy;
+	uint32_t writable; /* bytes */
+	struct vq_bounce *bounce;
+};
+
+/* A chain while it is being collected. */
+struct vq_chain {
+	struct vqueue_info *vq;
+	struct iovec *iov;
+	int niov;
+	int readable, writable; /* iovecs so far */
+	uint64_t bytes, wbytes; /* of all, of the writable ones */
+	struct vq_bounce *bounce, **bounce_end;
+};
+
+/*
+ * Judge a descriptor (a private copy) and append its buffer. 0; -EAGAIN; or
+ * -EPROTO after vi_error().
+ */
+int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
+		 uint16_t flags);
+
+/* Append all of an indirect table. */
+int vq_chain_add_indirect(struct vq_chain *c, uint64_t addr, uint32_t len);
+
+/* Queue state for @vq's size; 0 or -ENOMEM. Back to none. */
+int vq_slots_init(struct vqueue_info *vq);
+void vq_slots_fini(struct vqueue_info *vq);
+
+/*
+ * --- vq_split.c: the split ring, 2.7 ---
+ *
+ * Each works on the ring's mapping or, where memory is not shared, through
+ * gm_read() and gm_write(), and returns 0 or -errno of those.
+ */
+
+/* Check the three parts that the driver named; vi_error() and -errno. */
+int split_check(struct vqueue_info *vq);
+
+/* Look up where the parts are mapped now. */
+void split_map(struct vqueue_info *vq);
+
+int split_avail_idx(struct vqueue_info *vq, uint16_t *ret_idx);
+int split_avail_head(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head);
+
+/* Collect the chain that begins at @head. */
+int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c);
+
+int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
+		   uint32_t len);
+int split_publish_used(struct vqueue_info *vq, uint16_t idx);
+
+/* Does the driver want to hear of used entries [old, new)? */
+bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new);
+
+/* Ask for doorbells from entry vq_last_avail on, or for none. */
+void split_set_kicks(struct vqueue_info *vq, bool on);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Guest memory: a sorted table of regions. See <viodev/gmem.h>. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <viodev/gmem.h>
+
+void gm_init(struct gmem *gm, const struct gmem_ops *ops, void *ops_arg)
+{
+	*gm = (struct gmem){ .ops = ops, .ops_arg = ops_arg };
+}
+
+void gm_fini(struct gmem *gm)
+{
+	free(gm->regions);
+	gm->regions = NULL;
+	gm->nr_regions = gm->cap_regions = 0;
+	gm->gen++;
+}
+
+static bool region_has(const struct gm_region *r, gpa_t a)
+{
+	return a.v - r->base.v < r->len; /* wraps to huge when a is below */
+}
+
+/* Index of the first region that ends above @a. */
+static unsigned first_above(const struct gmem *gm, gpa_t a)
+{
+	unsigned lo = 0, hi = gm->nr_regions;
+
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+		const struct gm_region *r = &gm->regions[mid];
+
+		if (r->base.v + (r->len - 1) < a.v)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static const struct gm_region *find(struct gmem *gm, gpa_t a)
+{
+	unsigned i = gm->hit;
+
+	if (i < gm->nr_regions && region_has(&gm->regions[i], a))
+		return &gm->regions[i];
+
+	i = first_above(gm, a);
+	if (i == gm->nr_regions || !region_has(&gm->regions[i], a))
+		return NULL;
+	gm->hit = i;
+	return &gm->regions[i];
+}
+
+int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host, unsigned prot)
+{
+	unsigned i;
+
+	if (len == 0 || base.v + (len - 1) < base.v)
+		return -EINVAL;
+	if (prot == 0 || (prot & ~(unsigned)(GM_READ | GM_WRITE)))
+		return -EINVAL;
+
+	i = first_above(gm, base);
+	if (i < gm->nr_regions && gm->regions[i].base.v <= base.v + (len - 1))
+		return -EEXIST;
+
+	if (gm->nr_regions == gm->cap_regions) {
+		unsigned cap = gm->cap_regions ? 2 * gm->cap_regions : 16;
+		void *p = reallocarray(gm->regions, cap, sizeof(*gm->regions));
+
+		if (!p)
+			return -ENOMEM;
+		gm->regions = p;
+		gm->cap_regions = cap;
+	}
+	memmove(&gm->regions[i + 1], &gm->regions[i],
+		(gm->nr_regions - i) * sizeof(*gm->regions));
+	gm->regions[i] = (struct gm_region){ base, len, host, prot };
+	gm->nr_regions++;
+	gm->gen++;
+	return 0;
+}
+
+int gm_remove(struct gmem *gm, gpa_t base, uint64_t len,
+	      void (*gone)(void *arg, const struct gm_region *r), void *arg)
+{
+	uint64_t last;
+	unsigned i, j;
+
+	if (len == 0)
+		return 0;
+	last = base.v + (len - 1);
+	if (last < base.v)
+		last = UINT64_MAX;
+
+	i = first_above(gm, base);
+	for (j = i; j < gm->nr_regions; j++) {
+		const struct gm_region *r = &gm->regions[j];
+
+		if (r->base.v > last)
+			break;
+		if (r->base.v < base.v || r->base.v + (r->len - 1) > last)
+			return -EINVAL;
+	}
+	if (i == j)
+		return 0;
+
+	for (unsigned k = i; k < j && gone; k++)
+		gone(arg, &gm->regions[k]);
+	memmove(&gm->regions[i], &gm->regions[j],
+		(gm->nr_regions - j) * sizeof(*gm->regions));
+	gm->nr_regions -= j - i;
+	gm->gen++;
+	return 0;
+}
+
+void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
+{
+	const struct gm_region *r = find(gm, a);
+	uint64_t off;
+
+	if (!r || !r->host || (r->prot & prot) != prot)
+		return NULL;
+	off = a.v - r->base.v;
+	if (len > r->len - off)
+		return NULL;
+	return (char *)r->host + off;
+}
+
+/*
+ * The part of [a, a + len) that lies in the first region: its region, and its
+ * length in *ret_part. -errno when that region may not be used so.
+ */
+static int first_part(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
+		      const struct gm_region **ret_region, uint64_t *ret_part)
+{
+	const struct gm_region *r = find(gm, a);
+	uint64_t left;
+
+	if (!r)
+		return -EFAULT;
+	if ((r->prot & prot) != prot)
+		return -EACCES;
+	left = r->len - (a.v - r->base.v);
+	*ret_region = r;
+	*ret_part = len < left ? len : left;
+	return 0;
+}
+
+int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
+	       struct iovec *iov, int niov)
+{
+	int n = 0;
+
+	do {
+		const struct gm_region *r;
+		uint64_t part;
+		int ret = first_part(gm, a, len, prot, &r, &part);
+
+		if (ret < 0)
+			return ret;
+		if (!r->host)
+			return -ENOTSUP;
+		if (len == 0)
+			return 0;
+		if (n == niov)
+			return -E2BIG;
+		iov[n].iov_base = (char *)r->host + (a.v - r->base.v);
+		iov[n].iov_len = part;
+		n++;
+		a.v += part;
+		len -= part;
+		/* a wraps to 0 only at the very end of the address space */
+		if (len && a.v == 0)
+			return -EFAULT;
+	} while (len);
+	return n;
+}
+
+int gm_check(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
+{
+	while (len) {
+		const struct gm_region *r;
+		uint64_t part;
+		int ret = first_part(gm, a, len, prot, &r, &part);
+
+		if (ret < 0)
+			return ret;
+		a.v += part;
+		len -= part;
+		if (len && a.v == 0)
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/* One shape for both directions: exactly one of @in and @out is set. */
+static int copy(struct gmem *gm, gpa_t a, char *in, const char *out, size_t len)
+{
+	while (len) {
+		const struct gm_region *r;
+		uint64_t part;
+		int ret = first_part(gm, a, len, in ? GM_READ : GM_WRITE, &r,
+				     &part);
+
+		if (ret < 0)
+			return ret;
+		if (r->host && in)
+			memcpy(in, (char *)r->host + (a.v - r->base.v), part);
+		else if (r->host)
+			memcpy((char *)r->host + (a.v - r->base.v), out, part);
+		else if (in && gm->ops && gm->ops->read)
+			ret = gm->ops->read(gm->ops_arg, a, in, part);
+		else if (out && gm->ops && gm->ops->write)
+			ret = gm->ops->write(gm->ops_arg, a, out, part);
+		else
+			ret = -EFAULT;
+		if (ret < 0)
+			return ret;
+		if (in)
+			in += part;
+		else
+			out += part;
+		a.v += part;
+		len -= part;
+		if (len && a.v == 0)
+			return -EFAULT;
+	}
+	return 0;
+}
+
+int gm_read(struct gmem *gm, gpa_t a, void *buf, size_t len)
+{
+	return copy(gm, a, buf, NULL, len);
+}
+
+int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len)
+{
+	return copy(gm, a, NULL, buf, len);
+}

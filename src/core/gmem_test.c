@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The table of guest memory: hostile S7, D1, D6, K12, F7 at its lowest. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <viodev/gmem.h>
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define RW	     (GM_READ | GM_WRITE)
+#define NO_OPS_BASE  0x20000
+
+/*
+ *	0x1000    0x2000    0x3000    0x4000    0x5000 ... 0x20000
+ *	+---------+---------+         +---------+          +---------+
+ *	| a, rw   | b, ro   |  hole   | c, rw   |          | not     |
+ *	+---------+---------+         +---------+          | mapped  |
+ */
+static uint8_t mem_a[0x1000], mem_b[0x1000], mem_c[0x1000];
+static uint8_t far_mem[0x1000];
+static int far_error;
+static unsigned nr_far;
+
+static gpa_t gpa(uint64_t v)
+{
+	return (gpa_t){ v };
+}
+
+static int far_read(void *arg, gpa_t a, void *buf, size_t len)
+{
+	assert_ptr_equal(arg, far_mem);
+	assert_true(a.v >= NO_OPS_BASE && len <= sizeof(far_mem));
+	assert_true(a.v - NO_OPS_BASE + len <= sizeof(far_mem));
+	nr_far++;
+	if (far_error)
+		return far_error;
+	memcpy(buf, far_mem + (a.v - NO_OPS_BASE), len);
+	return 0;
+}
+
+static int far_write(void *arg, gpa_t a, const void *buf, size_t len)
+{
+	assert_ptr_equal(arg, far_mem);
+	assert_true(a.v >= NO_OPS_BASE && len <= sizeof(far_mem));
+	assert_true(a.v - NO_OPS_BASE + len <= sizeof(far_mem));
+	nr_far++;
+	if (far_error)
+		return far_error;
+	memcpy(far_mem + (a.v - NO_OPS_BASE), buf, len);
+	return 0;
+}
+
+static const struct gmem_ops far_ops = { far_read, far_write };
+
+static void fill(struct gmem *gm, const struct gmem_ops *ops)
+{
+	gm_init(gm, ops, far_mem);
+	/* Not in order: the table sorts. */
+	assert_int_equal(gm_add(gm, gpa(0x4000), 0x1000, mem_c, RW), 0);
+	assert_int_equal(gm_add(gm, gpa(0x1000), 0x1000, mem_a, RW), 0);
+	assert_int_equal(
+		gm_add(gm, gpa(NO_OPS_BASE), 0x1000, NULL, RW), 0);
+	assert_int_equal(gm_add(gm, gpa(0x2000), 0x1000, mem_b, GM_READ), 0);
+	far_error = 0;
+	nr_far = 0;
+}
+
+static void test_add(void **state)
+{
+	static const struct {
+		const char *what;
+		uint64_t base, len;
+		unsigned prot;
+		int ret;
+	} rows[] = {
+		{ "empty", 0x8000, 0, RW, -EINVAL },
+		{ "no protection", 0x8000, 0x1000, 0, -EINVAL },
+		{ "wraps", UINT64_MAX - 0xfff, 0x2000, RW, -EINVAL },
+		{ "wraps by far", 0x8000, UINT64_MAX, RW, -EINVAL },
+		{ "the same", 0x1000, 0x1000, RW, -EEXIST },
+		{ "inside", 0x1800, 0x100, RW, -EEXIST },
+		{ "around", 0x0, 0x10000, RW, -EEXIST },
+		{ "over the start", 0x800, 0x801, RW, -EEXIST },
+		{ "over the end", 0x2fff, 0x10, RW, -EEXIST },
+		{ "over one not mapped", 0x20fff, 2, RW, -EEXIST },
+		{ "in the hole, touching both", 0x3000, 0x1000, RW, 0 },
+		{ "before all", 0x0, 0x1000, RW, 0 },
+		{ "one byte", 0x5000, 1, RW, 0 },
+	};
+	static uint8_t mem[0x10000];
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		uint32_t gen = gm.gen;
+		unsigned nr = gm.nr_regions;
+		int ret = gm_add(&gm, gpa(rows[i].base), rows[i].len, mem,
+				 rows[i].prot);
+
+		if (ret != rows[i].ret)
+			fail_msg("%s: %d", rows[i].what, ret);
+		assert_int_equal(gm.nr_regions, nr + (ret == 0));
+		if (ret == 0)
+			assert_int_not_equal(gm.gen, gen);
+	}
+	gm_fini(&gm);
+}
+
+static unsigned nr_gone;
+
+static void count_gone(void *arg, const struct gm_region *r)
+{
+	assert_ptr_equal(arg, &nr_gone);
+	assert_true(r->len > 0);
+	nr_gone++;
+}
+
+static void test_remove(void **state)
+{
+	static const struct {
+		const char *what;
+		uint64_t base, len;
+		int ret;
+		unsigned gone;
+	} rows[] = {
+		{ "nothing there", 0x3000, 0x1000, 0, 0 },
+		{ "cuts the first", 0x1800, 0x10000, -EINVAL, 0 },
+		{ "cuts the last", 0x1000, 0x3800, -EINVAL, 0 },
+		{ "a piece of one", 0x1100, 0x100, -EINVAL, 0 },
+		{ "one", 0x2000, 0x1000, 0, 1 },
+		{ "one again", 0x2000, 0x1000, 0, 0 },
+		{ "past the end of the address space", 0x800, UINT64_MAX, 0,
+		  3 },
+	};
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		unsigned nr = gm.nr_regions;
+		uint32_t gen = gm.gen;
+		int ret;
+
+		nr_gone = 0;
+		ret = gm_remove(&gm, gpa(rows[i].base), rows[i].len,
+				count_gone, &nr_gone);
+		if (ret != rows[i].ret || nr_gone != rows[i].gone)
+			fail_msg("%s: %d, %u gone", rows[i].what, ret,
+				 nr_gone);
+		assert_int_equal(gm.nr_regions, nr - nr_gone);
+		if (nr_gone)
+			assert_int_not_equal(gm.gen, gen);
+	}
+	assert_int_equal(gm.nr_regions, 0);
+	assert_null(gm_map(&gm, gpa(0x1000), 1, GM_READ));
+	assert_int_equal(gm_remove(&gm, gpa(0), UINT64_MAX, NULL, NULL), 0);
+	gm_fini(&gm);
+}
+
+static void test_map(void **state)
+{
+	static const struct {
+		const char *what;
+		uint64_t a, len;
+		unsigned prot;
+		uint8_t *ret;
+	} rows[] = {
+		{ "all of one", 0x1000, 0x1000, RW, mem_a },
+		{ "its last byte", 0x1fff, 1, GM_WRITE, mem_a + 0xfff },
+		{ "hostile D1: into the next", 0x1fff, 2, GM_READ, NULL },
+		{ "read of read-only", 0x2000, 0x10, GM_READ, mem_b },
+		{ "write of read-only", 0x2000, 0x10, GM_WRITE, NULL },
+		{ "both of read-only", 0x2000, 0x10, RW, NULL },
+		{ "the byte before", 0xfff, 1, GM_READ, NULL },
+		{ "into the hole", 0x2fff, 2, GM_READ, NULL },
+		{ "in the hole", 0x3000, 1, GM_READ, NULL },
+		{ "not mapped", NO_OPS_BASE, 8, GM_READ, NULL },
+		{ "hostile S7: wraps", UINT64_MAX - 7, 0x2000, GM_READ, NULL },
+		{ "hostile S7: len wraps", 0x1800, UINT64_MAX, GM_READ,
+		  NULL },
+		{ "len wraps to a hit", 0x1800, UINT64_MAX - 0x3ff, GM_READ,
+		  NULL },
+		{ "hostile K12: address 0", 0, 1, GM_READ, NULL },
+		{ "the last byte of all", UINT64_MAX, 1, GM_READ, NULL },
+	};
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		void *p = gm_map(&gm, gpa(rows[i].a), rows[i].len,
+				 rows[i].prot);
+
+		if (p != rows[i].ret)
+			fail_msg("%s: %p", rows[i].what, p);
+	}
+	gm_fini(&gm);
+}
+
+static void test_map_iov(void **state)
+{
+	static const struct {
+		const char *what;
+		uint64_t a, len;
+		unsigned prot;
+		int niov;
+		int ret;
+		struct iovec iov[3];
+	} rows[] = {
+		{ "one", 0x1000, 0x20, RW, 3, 1, { { mem_a, 0x20 } } },
+		{ "hostile D1: two regions",
+		  0x1ff0,
+		  0x20,
+		  GM_READ,
+		  3,
+		  2,
+		  { { mem_a + 0xff0, 0x10 }, { mem_b, 0x10 } } },
+		{ "all of both",
+		  0x1000,
+		  0x2000,
+		  GM_READ,
+		  2,
+		  2,
+		  { { mem_a, 0x1000 }, { mem_b, 0x1000 } } },
+		{ "too few iovecs", 0x1ff0, 0x20, GM_READ, 1, -E2BIG },
+		{ "no iovecs", 0x1000, 1, GM_READ, 0, -E2BIG },
+		{ "second is read-only", 0x1ff0, 0x20, GM_WRITE, 3, -EACCES },
+		{ "runs into the hole", 0x2ff0, 0x20, GM_READ, 3, -EFAULT },
+		{ "in the hole", 0x3000, 1, GM_READ, 3, -EFAULT },
+		{ "over the hole", 0x1000, 0x4000, GM_READ, 3, -EFAULT },
+		{ "not mapped", NO_OPS_BASE + 1, 8, RW, 3, -ENOTSUP },
+		{ "hostile S7: wraps", UINT64_MAX - 7, 16, GM_READ, 3,
+		  -EFAULT },
+		{ "empty, inside", 0x1010, 0, GM_READ, 3, 0 },
+	};
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct iovec iov[4] = { 0 };
+		int ret = gm_map_iov(&gm, gpa(rows[i].a), rows[i].len,
+				     rows[i].prot, iov, rows[i].niov);
+
+		if (ret != rows[i].ret)
+			fail_msg("%s: %d", rows[i].what, ret);
+		for (int j = 0; j < ret; j++)
+			if (iov[j].iov_base != rows[i].iov[j].iov_base ||
+			    iov[j].iov_len != rows[i].iov[j].iov_len)
+				fail_msg("%s: iov %d", rows[i].what, j);
+	}
+	gm_fini(&gm);
+}
+
+/* The look-aside of the last hit must not outlive its region. */
+static void test_hit_is_forgotten(void **state)
+{
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	assert_ptr_equal(gm_map(&gm, gpa(0x4000), 8, RW), mem_c);
+	assert_int_equal(gm_remove(&gm, gpa(0x4000), 0x1000, NULL, NULL), 0);
+	assert_null(gm_map(&gm, gpa(0x4000), 8, RW));
+	assert_int_equal(gm_add(&gm, gpa(0x4000), 0x1000, mem_a, RW), 0);
+	assert_ptr_equal(gm_map(&gm, gpa(0x4000), 8, RW), mem_a);
+	gm_fini(&gm);
+}
+
+static void test_copy(void **state)
+{
+	uint8_t buf[0x40], want[0x40];
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	memset(mem_a, 0xaa, sizeof(mem_a));
+	memset(mem_b, 0xbb, sizeof(mem_b));
+	memset(want, 0xaa, 0x20);
+	memset(want + 0x20, 0xbb, 0x20);
+	assert_int_equal(gm_read(&gm, gpa(0x1fe0), buf, sizeof(buf)), 0);
+	assert_memory_equal(buf, want, sizeof(buf));
+
+	memset(buf, 0x11, sizeof(buf));
+	assert_int_equal(gm_write(&gm, gpa(0x1fc0), buf, 0x40), 0);
+	assert_int_equal(mem_a[0xfbf], 0xaa);
+	assert_int_equal(mem_a[0xfc0], 0x11);
+	assert_int_equal(mem_a[0xfff], 0x11);
+
+	assert_int_equal(gm_write(&gm, gpa(0x1fe0), buf, 0x40), -EACCES);
+	assert_int_equal(mem_b[0], 0xbb);
+	assert_int_equal(gm_read(&gm, gpa(0x2fe0), buf, 0x40), -EFAULT);
+	assert_int_equal(gm_read(&gm, gpa(UINT64_MAX - 3), buf, 0x40),
+			 -EFAULT);
+	assert_int_equal(gm_read(&gm, gpa(NO_OPS_BASE), buf, 4), -EFAULT);
+	assert_int_equal(gm_write(&gm, gpa(NO_OPS_BASE), buf, 4), -EFAULT);
+	gm_fini(&gm);
+}
+
+/* Memory that was announced but not mapped goes through the embedder. */
+static void test_copy_not_mapped(void **state)
+{
+	uint8_t buf[16] = "0123456789abcde", back[16];
+	struct gmem gm;
+
+	fill(&gm, &far_ops);
+	/* A region that touches it: one copy crosses from one to the other. */
+	assert_int_equal(
+		gm_add(&gm, gpa(NO_OPS_BASE - 0x1000), 0x1000, mem_a, RW), 0);
+	assert_int_equal(gm_write(&gm, gpa(NO_OPS_BASE - 8), buf, 16), 0);
+	assert_memory_equal(mem_a + 0xff8, buf, 8);
+	assert_memory_equal(far_mem, buf + 8, 8);
+	assert_int_equal(gm_read(&gm, gpa(NO_OPS_BASE - 8), back, 16), 0);
+	assert_memory_equal(back, buf, 16);
+	assert_int_equal(nr_far, 2);
+
+	far_error = -EAGAIN;
+	assert_int_equal(gm_read(&gm, gpa(NO_OPS_BASE), back, 4), -EAGAIN);
+	assert_int_equal(gm_write(&gm, gpa(NO_OPS_BASE), back, 4), -EAGAIN);
+	far_error = 0;
+	assert_int_equal(gm_read(&gm, gpa(NO_OPS_BASE + 0xffc), back, 8),
+			 -EFAULT);
+	gm_fini(&gm);
+}
+
+static void test_many(void **state)
+{
+	static uint8_t mem[512];
+	struct gmem gm;
+
+	gm_init(&gm, NULL, NULL);
+	for (unsigned i = 0; i < 512; i++) {
+		unsigned at = i * 37 % 512; /* in no order */
+
+		assert_int_equal(gm_add(&gm, gpa(at * 2ull), 1, mem + at, RW),
+				 0);
+	}
+	for (unsigned i = 0; i < 512; i++) {
+		assert_ptr_equal(gm_map(&gm, gpa(i * 2ull), 1, RW), mem + i);
+		assert_null(gm_map(&gm, gpa(i * 2ull + 1), 1, RW));
+		assert_null(gm_map(&gm, gpa(i * 2ull), 2, RW));
+	}
+	for (unsigned i = 1; i < 512; i++)
+		assert_true(gm.regions[i - 1].base.v < gm.regions[i].base.v);
+	gm_fini(&gm);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_add),
+		cmocka_unit_test(test_remove),
+		cmocka_unit_test(test_map),
+		cmocka_unit_test(test_map_iov),
+		cmocka_unit_test(test_hit_is_forgotten),
+		cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_copy_not_mapped),
+		cmocka_unit_test(test_many),
+	};
+
+	return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);
+}

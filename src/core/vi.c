@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio device's state: status, features, queues' set-up, interrupts, and
+ * what happens when the driver breaks the contract. Transports (the register
+ * files of pci/, a vhost-user front-end) drive it; device models are called
+ * back. See <viodev/virtio.h>.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "core/core.h"
+
+/*
+ * --- Set-up ---
+ */
+
+void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
+{
+	vs->vs_queues = queues;
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
+		queues[i].vq_vs = vs;
+		queues[i].vq_num = (uint16_t)i;
+		queues[i].vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
+	}
+}
+
+void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
+		     void *dev_softc, struct pci_devinst *pi,
+		     struct vqueue_info *queues)
+{
+	static const struct pci_dev vi_pci_dev = {
+		.pd_cfgread = vi_pci_cfgread,
+		.pd_cfgwrite = vi_pci_cfgwrite,
+		.pd_barread = vi_pci_read,
+		.pd_barwrite = vi_pci_write,
+		.pd_reset = vi_pci_reset,
+		.pd_quiesce = vi_pci_quiesce,
+		.pd_kick = vi_pci_kick,
+	};
+
+	vs->vs_vc = vc;
+	vs->vs_pi = pi;
+	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
+	pci_set_device(pi, &vi_pci_dev, dev_softc);
+	vi_queue_linkup(vs, queues);
+}
+
+void vi_softc_fini(struct virtio_softc *vs)
+{
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		vq_slots_fini(&vs->vs_queues[i]);
+}
+
+/*
+ * --- Reset ---
+ */
+
+static void queue_reset(struct vqueue_info *vq)
+{
+	vq_slots_fini(vq);
+	if (vq->vq_qmax)
+		vq->vq_qsize = vq->vq_qmax;
+	vq->vq_qmax = 0;
+	vq->vq_flags = 0;
+	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
+	vq->vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
+	vq->vq_pfn = 0;
+	vq->vq_desc_gpa = vq->vq_avail_gpa = vq->vq_used_gpa = 0;
+	vq->vq_desc = NULL;
+	vq->vq_avail = NULL;
+	vq->vq_used = NULL;
+}
+
+void vi_reset_dev(struct virtio_softc *vs)
+{
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		queue_reset(&vs->vs_queues[i]);
+
+	vs->vs_flags &= ~(virtio_flags_t)(VIRTIO_EVENT_IDX | VIRTIO_BROKEN);
+	vs->vs_status = 0;
+	vs->vs_negotiated_caps = 0;
+	vs->vs_driver_features = 0;
+	vs->vs_driver_features_hi = false;
+	vs->vs_features_final = false;
+	vs->vs_curq = 0;
+	vs->vs_dfselect = vs->vs_gfselect = 0;
+	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
+	vi_take_isr(vs);
+}
+
+/*
+ * The driver, or the function, resets the device. The model goes first: when
+ * it returns, nothing of its touches guest memory (2.4.1), and only then does
+ * the status read 0. Queue sizes are the maximum again before that, because
+ * the model may set new ones.
+ */
+static void reset(struct virtio_softc *vs)
+{
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
+		struct vqueue_info *vq = &vs->vs_queues[i];
+
+		if (vq->vq_qmax)
+			vq->vq_qsize = vq->vq_qmax;
+		vq->vq_qmax = 0;
+	}
+	if (vs->vs_vc->vc_reset)
+		vs->vs_vc->vc_reset(vs);
+	vi_reset_dev(vs);
+	vs->vs_nr_resets++;
+}
+
+void vi_pci_reset(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	VS_LOCK(vs);
+	reset(vs);
+	VS_UNLOCK(vs);
+}
+
+void vi_pci_quiesce(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	VS_LOCK(vs);
+	if (vs->vs_vc->vc_quiesce)
+		vs->vs_vc->vc_quiesce(vs);
+	VS_UNLOCK(vs);
+}
+
+/*
+ * --- Logging and errors ---
+ */
+
+static const virtio_capstr_t ring_features[] = {
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+};
+
+void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
+{
+	char text[200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	pci_log(vs->vs_pi, level, "%s: %s", vs->vs_vc->vc_name, text);
+}
+
+void vi_debug(struct virtio_softc *vs, const char *fmt, ...)
+{
+	char text[200];
+	va_list ap;
+
+	if (!(vs->vs_flags & VIRTIO_DEBUG))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	vs_log(vs, LOG_DEBUG, "%s", text);
+}
+
+static const char *feature_name(struct virtio_softc *vs, uint64_t mask)
+{
+	for (size_t i = 0; i < vs->vs_vc->vc_ncapstr; i++) {
+		if (vs->vs_vc->vc_capstr[i].vp_flag & mask)
+			return vs->vs_vc->vc_capstr[i].vp_name;
+	}
+	for (size_t i = 0; i < sizeof(ring_features) / sizeof(*ring_features);
+	     i++) {
+		if (ring_features[i].vp_flag & mask)
+			return ring_features[i].vp_name;
+	}
+	return "?";
+}
+
+static void debug_features(struct virtio_softc *vs, const char *what,
+			   uint64_t features)
+{
+	if (!(vs->vs_flags & VIRTIO_DEBUG))
+		return;
+	vi_debug(vs, "%s features 0x%llx", what, (unsigned long long)features);
+	for (unsigned i = 0; i < 64; i++) {
+		if (features & VI_BIT(i))
+			vi_debug(vs, "  %u %s", i,
+				 feature_name(vs, VI_BIT(i)));
+	}
+}
+
+void vi_set_debug(struct virtio_softc *vs, bool on)
+{
+	if (on)
+		vs->vs_flags |= VIRTIO_DEBUG;
+	else
+		vs->vs_flags &= ~(virtio_flags_t)VIRTIO_DEBUG;
+}
+
+bool vi_is_modern(struct virtio_softc *vs)
+{
+	return vs->vs_negotiated_caps & VI_BIT(VIRTIO_F_VERSION_1);
+}
+
+void vi_error(struct virtio_softc *vs, const char *fmt, ...)
+{
+	bool again = vs->vs_flags & VIRTIO_BROKEN;
+	char text[160];
+	va_list ap;
+
+	/*
+	 * Once until the next reset, and only the first few at all: a guest
+	 * must not be able to fill the log.
+	 */
+	if (!again && vs->vs_nr_errors < 16) {
+		va_start(ap, fmt);
+		vsnprintf(text, sizeof(text), fmt, ap);
+		va_end(ap);
+		vs_log(vs, LOG_WARNING, "%s; device stops until it is reset",
+		       text);
+	}
+	vs->vs_flags |= VIRTIO_BROKEN;
+	if (again)
+		return;
+	vs->vs_nr_errors++;
+	if (vi_is_modern(vs)) {
+		vs->vs_status |= VIRTIO_CONFIG_STATUS_NEEDS_RESET;
+		vq_devcfg_changed(vs);
+	}
+}
+
+/*
+ * --- Features, 2.2 ---
+ */
+
+uint64_t vi_offer(struct virtio_softc *vs, bool modern)
+{
+	struct virtio_consts *vc = vs->vs_vc;
+	uint64_t offer;
+
+	if (vc->vc_hv_features)
+		offer = vc->vc_hv_features(vs, modern);
+	else
+		offer = modern ? vc->vc_hv_caps_modern : vc->vc_hv_caps_legacy;
+	if (!modern)
+		return (uint32_t)offer;
+
+	/* These exist only in the legacy interface, 6.3. */
+	offer &= ~(VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY) |
+		   VI_BIT(VIRTIO_F_ANY_LAYOUT));
+	return offer | VI_BIT(VIRTIO_F_VERSION_1);
+}
+
+void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
+			    uint32_t bits)
+{
+	unsigned shift = window * 32;
+
+	if (vs->vs_features_final)
+		return;
+	if (window > 1) {
+		vs->vs_driver_features_hi = vs->vs_driver_features_hi || bits;
+		return;
+	}
+	vs->vs_driver_features &= ~(0xffffffffull << shift);
+	vs->vs_driver_features |= (uint64_t)bits << shift;
+	vs->vs_negotiated_caps = vs->vs_driver_features & vi_offer(vs, true);
+}
+
+/* The features hold from here on. */
+static void features_settled(struct virtio_softc *vs)
+{
+	vs->vs_features_final = true;
+	if (vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX))
+		vs->vs_flags |= VIRTIO_EVENT_IDX;
+	debug_features(vs, "negotiated", vs->vs_negotiated_caps);
+}
+
+/* The driver sets FEATURES_OK: is its choice acceptable? 2.2.2, 3.1.1 */
+static bool judge_features(struct virtio_softc *vs)
+{
+	uint64_t accepted = vs->vs_driver_features;
+
+	if (vs->vs_features_final)
+		return true;
+	debug_features(vs, "offered", vi_offer(vs, true));
+	if (vs->vs_driver_features_hi || (accepted & ~vi_offer(vs, true)))
+		return false;
+	if (!(accepted & VI_BIT(VIRTIO_F_VERSION_1)))
+		return false;
+
+	vs->vs_negotiated_caps = accepted;
+	if (vs->vs_vc->vc_apply_features) {
+		uint64_t applied = accepted;
+
+		vs->vs_vc->vc_apply_features(vs, &applied);
+		if (applied != accepted)
+			return false;
+	}
+	features_settled(vs);
+	return true;
+}
+
+void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
+{
+	if (vs->vs_features_final)
+		return;
+	vs->vs_negotiated_caps = bits & vi_offer(vs, false);
+	if (vs->vs_vc->vc_apply_features)
+		vs->vs_vc->vc_apply_features(vs, &vs->vs_negotiated_caps);
+	vs->vs_flags &= ~(virtio_flags_t)VIRTIO_EVENT_IDX;
+	if (vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX))
+		vs->vs_flags |= VIRTIO_EVENT_IDX;
+
+	/* Queues may be there already (3.1.2), now with or without trailers. */
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		vs->vs_queues[i].vq_gen = vs->vs_pi->pi_gmem->gen - 1;
+}
+
+/*
+ * --- Status, 2.1 ---
+ */
+
+void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
+{
+	const uint8_t live = VIRTIO_CONFIG_STATUS_DRIVER_OK;
+	uint8_t old = vs->vs_status;
+
+	vi_debug(vs, "status 0x%02x", status);
+	if (status == 0) {
+		reset(vs);
+		return;
+	}
+	/* Only the device sets this one, only reset clears it. */
+	status &= (uint8_t)~VIRTIO_CONFIG_STATUS_NEEDS_RESET;
+	status |= old & VIRTIO_CONFIG_STATUS_NEEDS_RESET;
+
+	if (modern) {
+		if ((status & VIRTIO_CONFIG_STATUS_FEATURES_OK) &&
+		    !judge_features(vs))
+			status &= (uint8_t)~VIRTIO_CONFIG_STATUS_FEATURES_OK;
+		if (!(status & VIRTIO_CONFIG_STATUS_FEATURES_OK))
+			status &= (uint8_t)~live;
+	} else if ((status & live) && !vs->vs_features_final) {
+		features_settled(vs);
+	}
+	vs->vs_status = status;
+
+	/* What was made available earlier must not wait for another kick. */
+	if ((status & live) && !(old & live)) {
+		for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+			vi_kick(vs, (unsigned)i);
+	}
+}
+
+/*
+ * --- Queues ---
+ */
+
+struct vqueue_info *vi_selected_queue(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq;
+
+	if (vs->vs_curq < 0 || vs->vs_curq >= vs->vs_vc->vc_nvq)
+		return NULL;
+	vq = &vs->vs_queues[vs->vs_curq];
+	return vq->vq_qsize ? vq : NULL;
+}
+
+void vi_set_queue_size(struct vqueue_info *vq, uint16_t size)
+{
+	uint16_t max = vq->vq_qmax ? vq->vq_qmax : vq->vq_qsize;
+
+	if (vq->vq_flags || size == 0 || size > max || (size & (size - 1)))
+		return;
+	vq->vq_qmax = max;
+	vq->vq_qsize = size;
+}
+
+void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	if (!vq)
+		return;
+	vq->vq_msix_idx = vi_vector(vs, vector);
+	if (vs->vs_vc->vc_set_msix)
+		vs->vs_vc->vc_set_msix(vs, vs->vs_curq);
+}
+
+void vi_vq_init(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	if (!vq || split_check(vq) < 0)
+		return;
+	if (vq_slots_init(vq) < 0) {
+		vi_error(vs, "queue %u: no memory", vq->vq_num);
+		return;
+	}
+	split_map(vq);
+	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
+	vq->vq_flags = VQ_ALLOC;
+}
+
+void vi_legacy_vq_init(struct virtio_softc *vs, uint32_t pfn)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+	uint64_t gpa = (uint64_t)pfn << LEGACY_VRING_PFN;
+
+	if (!vq)
+		return;
+	/* 2.7.2: used_event counts for the layout, negotiated or not. */
+	vq->vq_pfn = pfn;
+	vq->vq_desc_gpa = gpa;
+	vq->vq_avail_gpa = gpa + 16ull * vq->vq_qsize;
+	vq->vq_used_gpa = (vq->vq_avail_gpa + 6 + 2ull * vq->vq_qsize +
+			   LEGACY_VRING_ALIGN - 1) &
+			  ~(uint64_t)(LEGACY_VRING_ALIGN - 1);
+	vi_vq_init(vs);
+}
+
+void vi_enable_queue(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	if (!vq || vq->vq_flags || (vs->vs_flags & VIRTIO_BROKEN))
+		return;
+	if (vs->vs_vc->vc_qinit)
+		vs->vs_vc->vc_qinit(vs, 0, true);
+	else
+		vi_vq_init(vs);
+	if (!(vs->vs_flags & VIRTIO_BROKEN))
+		vq->vq_flags |= VQ_ENABLED;
+}
+
+void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	/* A live ring does not move; page 0 takes it away (4.1.5.1.3.1). */
+	if (!vq || (vs->vs_flags & VIRTIO_BROKEN) || (pfn && vq->vq_flags))
+		return;
+	if (pfn == 0) {
+		uint16_t vector = vq->vq_msix_idx;
+
+		if (vq->vq_flags && vs->vs_vc->vc_quiesce)
+			vs->vs_vc->vc_quiesce(vs);
+		queue_reset(vq);
+		vq->vq_msix_idx = vector;
+	} else if (vs->vs_vc->vc_qinit) {
+		vs->vs_vc->vc_qinit(vs, pfn, false);
+	} else {
+		vi_legacy_vq_init(vs, pfn);
+	}
+}
+
+void vi_kick(struct virtio_softc *vs, unsigned q)
+{
+	struct vqueue_info *vq;
+
+	if (q >= (unsigned)vs->vs_vc->vc_nvq ||
+	    (vs->vs_flags & VIRTIO_BROKEN))
+		return;
+	vq = &vs->vs_queues[q];
+	if (!vq->vq_flags)
+		return;
+	if ((vq->vq_flags & VQ_ENABLED) &&
+	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
+		return;
+
+	vq->vq_nr_kicks++;
+	if (vq->vq_notify)
+		vq->vq_notify(vs, vq);
+	else if (vs->vs_vc->vc_qnotify)
+		vs->vs_vc->vc_qnotify(vs, vq);
+}
+
+void vi_pci_kick(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	VS_LOCK(vs);
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		vi_kick(vs, (unsigned)i);
+	VS_UNLOCK(vs);
+}
+
+/*
+ * --- Interrupts ---
+ */
+
+uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector)
+{
+	if (vector >= pci_msix_count(vs->vs_pi))
+		return VIRTIO_MSI_NO_VECTOR;
+	return (uint16_t)vector;
+}
+
+uint8_t vi_take_isr(struct virtio_softc *vs)
+{
+	uint8_t isr = vs->vs_isr;
+
+	vs->vs_isr = 0;
+	pci_lintr_deassert(vs->vs_pi);
+	return isr;
+}
+
+void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
+{
+	struct pci_devinst *pi = vs->vs_pi;
+
+	/*
+	 * Nobody listens before DRIVER_OK, but for a legacy driver that uses
+	 * its queues early (3.1.2).
+	 */
+	if (!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK) &&
+	    (vi_is_modern(vs) || (isr & VIRTIO_PCI_ISR_CONFIG)))
+		return;
+
+	if (pci_msix_enabled(pi)) {
+		/* 4.1.5.3.1: the configuration bit is set in any case. */
+		vs->vs_isr |= isr & VIRTIO_PCI_ISR_CONFIG;
+		pci_generate_msix(pi, msix_idx);
+	} else {
+		vs->vs_isr |= isr;
+		pci_generate_msi(pi, 0);
+		pci_lintr_assert(pi);
+	}
+}
+
+void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq)
+{
+	vi_interrupt(vs, VIRTIO_PCI_ISR_INTR, vq->vq_msix_idx);
+}
+
+void vq_devcfg_changed(struct virtio_softc *vs)
+{
+	vs->vs_flags |= VIRTIO_DEVCFG_CHG;
+	vi_interrupt(vs, VIRTIO_PCI_ISR_CONFIG, vs->vs_msix_cfg_idx);
+}

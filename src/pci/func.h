@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Between func.c and msix.c. */
+#ifndef PCI_FUNC_H
+#define PCI_FUNC_H
+
+#include <viodev/pci.h>
+
+/* Registers that govern interrupts were written: act on it. */
+void pci_update_interrupts(struct pci_devinst *pi);
+
+/* MSI-X, MSI and INTx as after power-on. */
+void pci_reset_interrupts(struct pci_devinst *pi);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Register files by table. See regs.h. */
+#include "core/core.h"
+#include "pci/regs.h"
+
+/* The bytes that an access and a register have in common. */
+struct overlap {
+	unsigned reg_shift; /* bits from the register's start */
+	unsigned acc_shift; /* bits from the access's start */
+	uint64_t mask;	    /* of as many bytes */
+};
+
+static bool overlaps(const struct vi_reg *r, uint64_t off, int size,
+		     struct overlap *ret)
+{
+	uint64_t end = off + (uint64_t)size;
+	uint64_t first = off > r->off ? off : r->off;
+	uint64_t last = end < (uint64_t)r->off + r->size
+				? end
+				: (uint64_t)r->off + r->size;
+
+	if (first >= last)
+		return false;
+	*ret = (struct overlap){
+		.reg_shift = 8 * (unsigned)(first - r->off),
+		.acc_shift = 8 * (unsigned)(first - off),
+		.mask = (1ull << (8 * (last - first))) - 1,
+	};
+	return true;
+}
+
+uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,
+		      size_t nr, uint64_t off, int size)
+{
+	uint64_t val = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		struct overlap o;
+		uint32_t reg;
+
+		if (!overlaps(&regs[i], off, size, &o))
+			continue;
+		reg = regs[i].read(vs);
+		vi_debug(vs, "read %s = 0x%x", regs[i].name, reg);
+		val |= ((reg >> o.reg_shift) & o.mask) << o.acc_shift;
+	}
+	return val;
+}
+
+void vi_regs_write(struct virtio_softc *vs, const struct vi_reg *regs,
+		   size_t nr, uint64_t off, int size, uint64_t val)
+{
+	for (size_t i = 0; i < nr; i++) {
+		const struct vi_reg *r = &regs[i];
+		struct overlap o;
+		uint64_t reg = 0;
+
+		if (!r->write || !overlaps(r, off, size, &o))
+			continue;
+		if (o.mask != (1ull << (8 * r->size)) - 1)
+			reg = r->read(vs) & ~(o.mask << o.reg_shift);
+		reg |= ((val >> o.acc_shift) & o.mask) << o.reg_shift;
+		vi_debug(vs, "write %s = 0x%x", r->name, (uint32_t)reg);
+		r->write(vs, (uint32_t)reg);
+	}
+}
+
+/*
+ * A model serves 1, 2 and 4 bytes inside its configuration; what hangs over
+ * the end is done byte by byte.
+ */
+static bool cfg_whole(struct virtio_softc *vs, uint64_t off, int size)
+{
+	size_t cfgsize = vs->vs_vc->vc_cfgsize;
+
+	return size <= 4 && off < cfgsize && (uint64_t)size <= cfgsize - off;
+}
+
+uint64_t vi_devcfg_read(struct virtio_softc *vs, uint64_t off, int size)
+{
+	uint64_t val = 0;
+	uint32_t part = 0;
+
+	if (!vs->vs_vc->vc_cfgread)
+		return 0;
+	if (cfg_whole(vs, off, size)) {
+		if (vs->vs_vc->vc_cfgread(vs, (int)off, size, &part) != 0)
+			part = 0xffffffffu >> (32 - 8 * size);
+		return part;
+	}
+	for (int i = 0; i < size && size > 1; i++)
+		val |= vi_devcfg_read(vs, off + (uint64_t)i, 1) << (8 * i);
+	return val;
+}
+
+void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
+		     uint64_t val)
+{
+	if (!vs->vs_vc->vc_cfgwrite)
+		return;
+	if (cfg_whole(vs, off, size)) {
+		vs->vs_vc->vc_cfgwrite(vs, (int)off, size, (uint32_t)val);
+		return;
+	}
+	for (int i = 0; i < size && size > 1; i++)
+		vi_devcfg_write(vs, off + (uint64_t)i, 1,
+				(val >> (8 * i)) & 0xff);
+}

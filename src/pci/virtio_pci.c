@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio device as a PCI function (virtio 4.1): identity, interrupts, BARs,
+ * and the way of a register access to the interface that it is meant for.
+ */
+#include <assert.h>
+#include <linux/pci_regs.h>
+#include <stddef.h>
+
+#include "core/core.h"
+#include "pci/regs.h"
+
+#define MODERN_ID_BASE 0x1040 /* 4.1.2.1 */
+
+/* Subclasses that say a little more than "other", as guests list them. */
+static uint8_t subclass_of(uint8_t pci_class)
+{
+	switch (pci_class) {
+	case PCIC_STORAGE: /* SCSI controller */
+	case PCIC_NETWORK: /* Ethernet */
+		return 0x00;
+	case PCIC_OTHER:
+		return 0x00;
+	default:
+		return 0x80;
+	}
+}
+
+void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode,
+		 uint16_t legacy_id, uint16_t device_id, uint8_t pci_class)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	bool modern = mode == VIRTIO_MODE_MODERN;
+	uint16_t modern_id = (uint16_t)(MODERN_ID_BASE + device_id);
+
+	assert(mode != VIRTIO_MODE_UNSET);
+	vs->vs_mode = mode;
+	pci_set_cfg16(pi, PCI_VENDOR_ID, VIRTIO_VENDOR);
+	pci_set_cfg16(pi, PCI_SUBSYSTEM_VENDOR_ID, VIRTIO_VENDOR);
+	pci_set_cfg8(pi, PCI_CLASS_DEVICE + 1, pci_class);
+	pci_set_cfg8(pi, PCI_CLASS_DEVICE, subclass_of(pci_class));
+
+	/* 4.1.2.1 for modern devices, 4.1.2.3 for transitional ones. */
+	pci_set_cfg16(pi, PCI_DEVICE_ID, modern ? modern_id : legacy_id);
+	pci_set_cfg16(pi, PCI_SUBSYSTEM_ID, modern ? modern_id : device_id);
+	pci_set_cfg8(pi, PCI_REVISION_ID, modern ? 1 : 0);
+}
+
+bool vi_intr_init(struct virtio_softc *vs, bool use_msix)
+{
+	struct virtio_consts *vc = vs->vs_vc;
+	int nvq = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+
+	VS_LOCK(vs);
+	vi_reset_dev(vs); /* every vector is NO_VECTOR */
+	VS_UNLOCK(vs);
+	if (use_msix) {
+		unsigned nr = (unsigned)nvq + 1;
+
+		if (pci_add_msix(vs->vs_pi,
+				 nr < PCI_MAX_MSIX ? nr : PCI_MAX_MSIX,
+				 VIRTIO_MSIX_BAR) < 0)
+			return false;
+		vs->vs_flags |= VIRTIO_USE_MSIX;
+	} else {
+		vs->vs_flags &= ~(virtio_flags_t)VIRTIO_USE_MSIX;
+	}
+	pci_add_intx(vs->vs_pi);
+	return pci_add_msi(vs->vs_pi) >= 0;
+}
+
+bool vi_pcibar_setup(struct virtio_softc *vs)
+{
+	assert(vs->vs_mode != VIRTIO_MODE_UNSET);
+	if (vs->vs_mode != VIRTIO_MODE_MODERN && vi_legacy_setup(vs) < 0)
+		return false;
+	return vs->vs_mode == VIRTIO_MODE_LEGACY || vi_modern_setup(vs) >= 0;
+}
+
+/*
+ * --- Look-ups ---
+ */
+
+virtio_pci_capcfg_t *vi_pci_cfg_bytype(struct virtio_softc *vs, uint8_t type)
+{
+	for (uint_t i = 0; i < vs->vs_ncaps; i++) {
+		if (vs->vs_caps[i].c_captype == type)
+			return &vs->vs_caps[i];
+	}
+	return NULL;
+}
+
+/* Whether [start, start + size) lies in [base, base + len), without wrapping. */
+static bool inside(uint64_t start, uint32_t size, uint32_t base, uint32_t len)
+{
+	return size && start >= base && start - base < len &&
+	       size <= len - (start - base);
+}
+
+virtio_pci_capcfg_t *vi_pci_cfg_bycapaddr(struct virtio_softc *vs,
+					  uint32_t start, uint32_t size)
+{
+	for (uint_t i = 0; i < vs->vs_ncaps; i++) {
+		virtio_pci_capcfg_t *cap = &vs->vs_caps[i];
+
+		if (inside(start, size, cap->c_capoff, cap->c_caplen))
+			return cap;
+	}
+	return NULL;
+}
+
+virtio_pci_capcfg_t *vi_pci_cfg_bybaraddr(struct virtio_softc *vs, uint8_t bar,
+					  uint64_t start, uint32_t size)
+{
+	for (uint_t i = 0; i < vs->vs_ncaps; i++) {
+		virtio_pci_capcfg_t *cap = &vs->vs_caps[i];
+
+		if (cap->c_baridx == bar &&
+		    inside(start, size, cap->c_baroff, cap->c_barlen))
+			return cap;
+	}
+	return NULL;
+}
+
+/*
+ * --- BAR accesses ---
+ */
+
+static uint64_t bar_read(struct virtio_softc *vs, int bar, uint64_t off,
+			 int size)
+{
+	if (bar == VIRTIO_LEGACY_BAR && vs->vs_mode != VIRTIO_MODE_MODERN)
+		return vi_legacy_read(vs, off, size);
+	if (bar == VIRTIO_MODERN_BAR && vs->vs_mode != VIRTIO_MODE_LEGACY)
+		return vi_modern_read(vs, off, size);
+	return UINT64_MAX >> (64 - 8 * size);
+}
+
+static void bar_write(struct virtio_softc *vs, int bar, uint64_t off, int size,
+		      uint64_t val)
+{
+	if (bar == VIRTIO_LEGACY_BAR && vs->vs_mode != VIRTIO_MODE_MODERN)
+		vi_legacy_write(vs, off, size, val);
+	else if (bar == VIRTIO_MODERN_BAR && vs->vs_mode != VIRTIO_MODE_LEGACY)
+		vi_modern_write(vs, off, size, val);
+}
+
+static bool size_ok(int size)
+{
+	return size == 1 || size == 2 || size == 4 || size == 8;
+}
+
+uint64_t vi_pci_read(struct pci_devinst *pi, int baridx, uint64_t offset,
+		     int size)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	uint64_t val;
+
+	if (!size_ok(size))
+		return UINT64_MAX;
+	if (pci_is_msix_bar(pi, baridx))
+		return pci_msix_read(pi, offset, size);
+	VS_LOCK(vs);
+	val = bar_read(vs, baridx, offset, size);
+	VS_UNLOCK(vs);
+	return val;
+}
+
+void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset,
+		  int size, uint64_t value)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	if (!size_ok(size))
+		return;
+	if (pci_is_msix_bar(pi, baridx)) {
+		pci_msix_write(pi, offset, size, value);
+		if (vs->vs_vc->vc_update_msix)
+			vs->vs_vc->vc_update_msix(vs, offset);
+		return;
+	}
+	VS_LOCK(vs);
+	bar_write(vs, baridx, offset, size, value);
+	VS_UNLOCK(vs);
+}
+
+/*
+ * --- The window in configuration space, 4.1.4.9 ---
+ *
+ * Firmware that cannot map BARs reaches them through the PCI_CFG capability:
+ * it writes bar, offset and length, then reads or writes pci_cfg_data.
+ */
+
+struct window {
+	int bar;
+	uint64_t off;
+	int len;
+};
+
+static unsigned data_reg(struct virtio_softc *vs)
+{
+	return vs->vs_pcicap->c_capoff +
+	       offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
+}
+
+/* What the driver pointed the window at, when there is something. */
+static bool window_at(struct virtio_softc *vs, struct window *w)
+{
+	struct pci_devinst *pi = vs->vs_pi;
+	unsigned cap = vs->vs_pcicap->c_capoff;
+	uint32_t len = pci_get_cfg32(pi, cap + VIRTIO_PCI_CAP_LENGTH);
+
+	*w = (struct window){
+		.bar = pci_get_cfg8(pi, cap + VIRTIO_PCI_CAP_BAR),
+		.off = pci_get_cfg32(pi, cap + VIRTIO_PCI_CAP_OFFSET),
+		.len = (int)len,
+	};
+	if ((len != 1 && len != 2 && len != 4) || w->off % len)
+		return false;
+	return w->off + len <= pci_bar_size(pi, w->bar);
+}
+
+int vi_pci_cfgread(struct pci_devinst *pi, int offset, int bytes,
+		   uint32_t *retval)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	struct window w;
+
+	if (!vs->vs_pcicap || (unsigned)offset != data_reg(vs))
+		return PE_CFGRW_DEFAULT;
+	*retval = 0;
+	if (window_at(vs, &w))
+		*retval = (uint32_t)vi_pci_read(pi, w.bar, w.off, w.len);
+	if (bytes < 4)
+		*retval &= (1u << (8 * bytes)) - 1;
+	return PE_CFGRW_DROP;
+}
+
+int vi_pci_cfgwrite(struct pci_devinst *pi, int offset, int bytes,
+		    uint32_t val)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	struct window w;
+
+	if (!vs->vs_pcicap || (unsigned)offset != data_reg(vs))
+		return PE_CFGRW_DEFAULT;
+	if (bytes < 4)
+		val &= (1u << (8 * bytes)) - 1;
+	if (window_at(vs, &w))
+		vi_pci_write(pi, w.bar, w.off, w.len, val);
+	return PE_CFGRW_DROP;
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A pretend guest driver, for tests, fuzzers and benchmarks.
+ *
+ * It is the embedder of a PCI function and its driver in one: guest memory is
+ * an array here, interrupts are counted, and the device is worked as a guest
+ * works it, by its configuration space and BARs, legacy or modern. Nothing of
+ * the device's insides is looked at, so that what a test shows is what a guest
+ * would see.
+ *
+ *	struct vdrv d;
+ *
+ *	vdrv_init(&d, VDRV_MODERN);
+ *	dev_create(..., &d.pi, ...);
+ *	vdrv_start(&d, VI_BIT(VIRTIO_F_VERSION_1) | ..., 1);
+ *	gpa = vdrv_alloc(&d, 512, 1);
+ *	head = vdrv_add(&d, 0, (struct vdrv_buf[]){ { gpa, 512, VDRV_W } }, 1);
+ *	vdrv_kick(&d, 0);
+ *	assert(vdrv_used(&d, 0, &used) && used.len == 512);
+ *	vdrv_fini(&d);
+ */
+#ifndef TESTS_VDRV_H
+#define TESTS_VDRV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <viodev/gmem.h>
+#include <viodev/pci.h>
+#include <viodev/virtio.h>
+
+enum vdrv_mode {
+	VDRV_MODERN,
+	VDRV_LEGACY,
+};
+
+#define VDRV_MEM_BYTES (64u << 20) /* guest RAM, at guest address 1 MiB */
+#define VDRV_MEM_BASE  (1u << 20)
+#define VDRV_MAX_Q     8
+#define VDRV_MAX_MSIX  64
+
+enum { /* flags of a buffer */
+	VDRV_R = 0,	   /* device-readable */
+	VDRV_W = 1,	   /* device-writable */
+	VDRV_INDIRECT = 2, /* descriptor flag, set by hand */
+};
+
+#define VDRV_NONE 0xffff /* no descriptor; also MSI-X's "no vector" */
+
+struct vdrv_buf {
+	uint64_t gpa;
+	uint32_t len;
+	unsigned flags;
+};
+
+struct vdrv_used {
+	uint32_t id;
+	uint32_t len;
+};
+
+/* What the driver remembers of a descriptor; none of it is in guest memory. */
+struct vdrv_slot {
+	uint16_t next;		/* in its chain or the free list */
+	bool inflight;		/* head of a chain that vdrv_add() offered */
+	uint64_t writable;	/* bytes the device may write to that chain */
+	uint64_t table;		/* guest address of its indirect table */
+	unsigned table_entries; /* room in it */
+};
+
+struct vdrv_queue {
+	bool ready;
+	uint16_t size;
+	uint64_t desc, avail, used; /* guest addresses */
+	uint16_t avail_idx;	    /* next to fill */
+	uint16_t used_idx;	    /* next to look at */
+	uint16_t kicked_idx;	    /* avail_idx when last asked for a kick */
+	uint16_t free_head, nr_free;
+	uint64_t notify_off; /* in the modern BAR */
+	bool event_idx;
+	bool no_intr; /* vdrv_want_intr() */
+	struct vdrv_slot *slots;
+};
+
+struct vdrv {
+	struct pci_devinst pi; /* build the device on this */
+	struct gmem gm;
+	enum vdrv_mode mode;
+	uint8_t *mem;	      /* guest RAM, between guard pages */
+	uint64_t next_free;   /* bump allocator, guest address */
+	uint64_t features;    /* negotiated */
+	bool msix;	      /* enabled by vdrv_start(), if there */
+	bool no_msix;	      /* set it, and vdrv_start() leaves it off */
+	struct vdrv_queue q[VDRV_MAX_Q];
+
+	/* What the device raised; atomic, a device may run in a thread. */
+	unsigned nr_msix[VDRV_MAX_MSIX];
+	uint64_t msix_addr; /* the last message */
+	uint32_t msix_data;
+	unsigned nr_msi;
+	unsigned nr_intx; /* rising edges */
+	bool intx;	  /* level now */
+	unsigned nr_log;  /* log lines */
+	char last_log[256];
+
+	/* Where the structures are, found by walking the capabilities. */
+	int common_bar, notify_bar, isr_bar, device_bar;
+	uint64_t common_off, notify_off, isr_off, device_off;
+	uint64_t notify_len, device_len;
+	uint32_t notify_mult;
+	uint8_t pcicfg_cap; /* offset of the PCI_CFG capability, 0: none */
+	uint8_t msix_cap;   /* of MSI-X, 0: none */
+	uint8_t msi_cap;    /* of MSI, 0: none */
+	unsigned nr_vectors;
+	int msix_bar;
+	uint64_t msix_off, pba_off;
+};
+
+/*
+ * The function exists afterwards, without a device. All of guest RAM is one
+ * region; tests that want another table change d->gm themselves.
+ */
+void vdrv_init(struct vdrv *d, enum vdrv_mode mode);
+void vdrv_fini(struct vdrv *d);
+
+/* Guest memory. vdrv_alloc() never frees; vdrv_ptr() checks the range. */
+uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align);
+void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len);
+
+/* Find the capabilities; vdrv_start() does so itself. */
+void vdrv_probe(struct vdrv *d);
+
+/* Registers by name, in whichever mode the driver works. */
+uint32_t vdrv_common_read(struct vdrv *d, unsigned off, int size);
+void vdrv_common_write(struct vdrv *d, unsigned off, int size, uint32_t val);
+uint32_t vdrv_legacy_read(struct vdrv *d, unsigned off, int size);
+void vdrv_legacy_write(struct vdrv *d, unsigned off, int size, uint32_t val);
+uint8_t vdrv_status(struct vdrv *d);
+void vdrv_set_status(struct vdrv *d, uint8_t status);
+uint8_t vdrv_isr(struct vdrv *d);
+uint64_t vdrv_offer(struct vdrv *d); /* device features */
+
+/* Device configuration, where the mode has it. */
+uint32_t vdrv_cfg_read(struct vdrv *d, unsigned off, int size);
+void vdrv_cfg_write(struct vdrv *d, unsigned off, int size, uint32_t val);
+
+/* Turn MSI-X (and its vectors' masks) on or off, through config and BAR 1. */
+void vdrv_msix_enable(struct vdrv *d, bool on);
+
+/* Mask one vector in the table, or all by the function's mask bit. */
+void vdrv_msix_mask(struct vdrv *d, unsigned vector, bool masked);
+void vdrv_msix_mask_all(struct vdrv *d, bool masked);
+bool vdrv_msix_pending(struct vdrv *d, unsigned vector);
+
+/* What vdrv_start() makes the guest write for vector @vector. */
+#define VDRV_MSIX_ADDR(vector) (0xfee00000u + ((uint32_t)(vector) << 12))
+#define VDRV_MSIX_DATA(vector) (0x4000u + (uint32_t)(vector))
+
+/*
+ * The whole of 3.1.1: reset, acknowledge, negotiate @features & offer, set up
+ * the first @nr_queues queues with their maximum size (queue i on vector
+ * i + 1, configuration on vector 0), DRIVER_OK. Returns whether the device
+ * went along. Its parts, for tests that stop half way:
+ */
+bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues);
+void vdrv_reset(struct vdrv *d);
+void vdrv_greet(struct vdrv *d); /* ACKNOWLEDGE, DRIVER, MSI-X */
+bool vdrv_negotiate(struct vdrv *d, uint64_t features); /* exactly these */
+bool vdrv_queue_setup(struct vdrv *d, unsigned q, uint16_t size); /* 0: max */
+void vdrv_driver_ok(struct vdrv *d);
+
+/*
+ * vdrv_queue_setup() with rings where the test wants them; legacy: @desc says
+ * where they all are. vdrv_queue_size() is the maximum, before set-up.
+ */
+bool vdrv_queue_setup_at(struct vdrv *d, unsigned q, uint16_t size,
+			 uint64_t desc, uint64_t avail, uint64_t used);
+uint16_t vdrv_queue_size(struct vdrv *d, unsigned q);
+
+/*
+ * Make a chain available. Returns the head. There must be @nr free descriptors
+ * (d->q[q].nr_free), or one for vdrv_add_indirect(), which puts the buffers
+ * into an indirect table. vdrv_desc() writes one descriptor as it is,
+ * vdrv_avail() offers a head as it is: for chains that no driver would build.
+ */
+uint16_t vdrv_add(struct vdrv *d, unsigned q, const struct vdrv_buf *bufs,
+		  unsigned nr);
+uint16_t vdrv_add_indirect(struct vdrv *d, unsigned q,
+			   const struct vdrv_buf *bufs, unsigned nr);
+void vdrv_desc(struct vdrv *d, unsigned q, uint16_t i, uint64_t gpa,
+	       uint32_t len, uint16_t flags, uint16_t next);
+void vdrv_avail(struct vdrv *d, unsigned q, uint16_t head);
+
+/*
+ * The doorbell, unconditionally; or only if the device asked for it. Whether
+ * it does, about what was added since the last time this was asked.
+ */
+void vdrv_kick(struct vdrv *d, unsigned q);
+bool vdrv_kick_if_wanted(struct vdrv *d, unsigned q);
+bool vdrv_kick_wanted(struct vdrv *d, unsigned q);
+
+/*
+ * Take the next used entry, if there is one; free its descriptors. With
+ * EVENT_IDX ask for an interrupt at the next one, unless interrupts are off.
+ * A chain of vdrv_add() with more bytes used than it had writable ends the
+ * program: no device may ever do that (hostile D40).
+ */
+bool vdrv_used(struct vdrv *d, unsigned q, struct vdrv_used *ret_used);
+
+/* Interrupts of a queue on (from the start) or off, as a hint. 2.7.7 */
+void vdrv_want_intr(struct vdrv *d, unsigned q, bool on);
+
+/* Ring fields as they lie in memory, for tests that look or interfere. */
+uint16_t vdrv_used_flags(struct vdrv *d, unsigned q);
+uint16_t vdrv_used_ring_idx(struct vdrv *d, unsigned q);
+uint16_t vdrv_avail_event(struct vdrv *d, unsigned q);
+void vdrv_set_used_event(struct vdrv *d, unsigned q, uint16_t idx);
+void vdrv_set_avail_flags(struct vdrv *d, unsigned q, uint16_t flags);
+void vdrv_set_avail_idx(struct vdrv *d, unsigned q, uint16_t idx);
+
+#endif
