@@ -144,6 +144,15 @@ uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align)
 	return a;
 }
 
+/* For tests that use memory again, by setting next_free back. */
+static uint64_t vdrv_alloc_zeroed(struct vdrv *d, uint64_t len, uint64_t align)
+{
+	uint64_t a = vdrv_alloc(d, len, align);
+
+	memset(vdrv_ptr(d, a, len), 0, len);
+	return a;
+}
+
 void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len)
 {
 	uint64_t off = gpa - VDRV_MEM_BASE;
@@ -518,15 +527,14 @@ bool vdrv_queue_setup(struct vdrv *d, unsigned q, uint16_t size)
 		uint64_t used_off = (desc_len + avail_len + LEGACY_ALIGN - 1) /
 				    LEGACY_ALIGN * LEGACY_ALIGN;
 
-		a = vdrv_alloc(d, used_off + used_len, LEGACY_ALIGN);
-		memset(vdrv_ptr(d, a, used_off + used_len), 0,
-		       used_off + used_len);
+		a = vdrv_alloc_zeroed(d, used_off + used_len, LEGACY_ALIGN);
 		return vdrv_queue_setup_at(d, q, size, a, a + desc_len,
 					   a + used_off);
 	}
-	a = vdrv_alloc(d, desc_len, 16);
-	return vdrv_queue_setup_at(d, q, size, a, vdrv_alloc(d, avail_len, 2),
-				   vdrv_alloc(d, used_len, 4));
+	a = vdrv_alloc_zeroed(d, desc_len, 16);
+	return vdrv_queue_setup_at(d, q, size, a,
+				   vdrv_alloc_zeroed(d, avail_len, 2),
+				   vdrv_alloc_zeroed(d, used_len, 4));
 }
 
 void vdrv_driver_ok(struct vdrv *d)

@@ -239,8 +239,8 @@ int ev_fd_set(struct ev_source *source, uint32_t events)
 {
 	struct epoll_event ev = { .events = events, .data.ptr = source };
 
-	if (epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd,
-		      &ev) < 0)
+	if (epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &ev) <
+	    0)
 		return -errno;
 	return 0;
 }

@@ -361,9 +361,9 @@ static void test_nested_turn(void **state)
 	struct watch inner = { .drain = true };
 	struct nest n = { &outer, &inner };
 
-	assert_int_equal(ev_fd_add(loop, outer.fd, EPOLLIN, nest_cb, &n,
-				   &outer.source),
-			 0);
+	assert_int_equal(
+		ev_fd_add(loop, outer.fd, EPOLLIN, nest_cb, &n, &outer.source),
+		0);
 	watch_start(&inner);
 	ev_loop_turn(loop, -1);
 	assert_in_range(inner.calls, 1, 2);

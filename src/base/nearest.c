@@ -1,42 +1,44 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "base/nearest.h"
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 #define MAX_WORD 32 /* longer ones are not looked at */
 
-static unsigned min3(unsigned a, unsigned b, unsigned c)
+static unsigned least(unsigned a, unsigned b)
 {
-	unsigned m = a < b ? a : b;
-
-	return m < c ? m : c;
+	return a < b ? a : b;
 }
 
 /*
- * Letters to insert, delete or replace to make one of the other (Levenshtein).
- * Row i of the table holds the distances of a's first i letters to b's first
- * 0, 1, 2... letters; one row is kept.
+ * Letters to insert, delete, replace, or swap with their neighbour, to make
+ * one of the other: dist[i][j] is that of a's first i and b's first j letters.
  */
 static unsigned word_distance(const char *a, size_t a_len, const char *b,
 			      size_t b_len)
 {
-	unsigned row[MAX_WORD + 1];
+	uint8_t dist[MAX_WORD + 1][MAX_WORD + 1];
 
-	for (unsigned j = 0; j <= b_len; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= a_len; i++) {
-		unsigned diagonal = row[0]; /* the last row's j - 1 */
+	for (size_t i = 0; i <= a_len; i++)
+		dist[i][0] = (uint8_t)i;
+	for (size_t j = 0; j <= b_len; j++)
+		dist[0][j] = (uint8_t)j;
+	for (size_t i = 1; i <= a_len; i++) {
+		for (size_t j = 1; j <= b_len; j++) {
+			bool differ = a[i - 1] != b[j - 1];
+			unsigned d = dist[i - 1][j - 1] + differ;
 
-		row[0] = i;
-		for (unsigned j = 1; j <= b_len; j++) {
-			unsigned above = row[j];
-
-			row[j] = min3(above + 1, row[j - 1] + 1,
-				      diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = above;
+			d = least(d, dist[i - 1][j] + 1u);
+			d = least(d, dist[i][j - 1] + 1u);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1])
+				d = least(d, dist[i - 2][j - 2] + 1u);
+			dist[i][j] = (uint8_t)d;
 		}
 	}
-	return row[b_len];
+	return dist[a_len][b_len];
 }
 
 void nearest_try(struct nearest *near, const char *candidate)

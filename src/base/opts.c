@@ -12,7 +12,8 @@
 
 struct opt {
 	const struct opt_def *def;
-	char *text;	 /* as given, or the default; NULL: neither */
+	char *key;	 /* as given, where def->key is a pattern; or NULL */
+	char *text;      /* as given, or the default; NULL: neither */
 	uint64_t number; /* of bools, numbers and sizes */
 	bool given;
 };
@@ -155,6 +156,11 @@ static bool is_choice(const char *text, const char *choices)
  * --- One option ---
  */
 
+static const char *key_of(const struct opt *opt)
+{
+	return opt->key ? opt->key : opt->def->key;
+}
+
 static int bad_number(const struct parser *p, const struct opt *opt)
 {
 	const struct opt_def *def = opt->def;
@@ -163,14 +169,13 @@ static int bad_number(const struct parser *p, const struct opt *opt)
 				   : "a number";
 
 	if (def->max)
-		return err_set(p->err, -EINVAL,
-			       "%s: %s=%s: must be %s, from %" PRIu64
-			       " to %" PRIu64,
-			       p->type, def->key, opt->text, what, def->min,
-			       def->max);
+		return err_set(
+			p->err, -EINVAL,
+			"%s: %s=%s: must be %s, from %" PRIu64 " to %" PRIu64,
+			p->type, key_of(opt), opt->text, what, def->min, def->max);
 	return err_set(p->err, -EINVAL,
 		       "%s: %s=%s: must be %s, at least %" PRIu64, p->type,
-		       def->key, opt->text, what, def->min);
+		       key_of(opt), opt->text, what, def->min);
 }
 
 static bool in_range(const struct opt_def *def, uint64_t number)
@@ -190,7 +195,7 @@ static int check_value(const struct parser *p, struct opt *opt)
 		if (parse_bool(opt->text, &opt->number) < 0)
 			return err_set(p->err, -EINVAL,
 				       "%s: %s=%s: must be on or off", p->type,
-				       def->key, opt->text);
+				       key_of(opt), opt->text);
 		break;
 	case OPT_NUMBER:
 		if (parse_number(opt->text, &opt->number) < 0 ||
@@ -206,19 +211,76 @@ static int check_value(const struct parser *p, struct opt *opt)
 		if (!is_choice(opt->text, def->choices))
 			return err_set(p->err, -EINVAL,
 				       "%s: %s=%s: must be one of %s", p->type,
-				       def->key, opt->text, def->choices);
+				       key_of(opt), opt->text, def->choices);
 		break;
 	}
 	return 0;
 }
 
+static bool is_pattern(const struct opt_def *def)
+{
+	return strchr(def->key, '*');
+}
+
+/* '*' takes all up to the next '.', which is something. */
+static bool matches(const char *pattern, const char *key)
+{
+	for (; *pattern; pattern++) {
+		size_t n = *pattern == '*' ? strcspn(key, ".") : 1;
+
+		if (n == 0 || (*pattern != '*' && *pattern != *key))
+			return false;
+		key += n;
+	}
+	return !*key;
+}
+
+/* An option by its key; what is a pattern's goes by the key as given. */
 static struct opt *find(struct opts *opts, const char *key)
 {
 	for (unsigned i = 0; i < opts->nr; i++) {
-		if (strcmp(opts->opt[i].def->key, key) == 0)
-			return &opts->opt[i];
+		struct opt *opt = &opts->opt[i];
+
+		if (opt->key ? !strcmp(opt->key, key)
+			     : !is_pattern(opt->def) &&
+				       !strcmp(opt->def->key, key))
+			return opt;
 	}
 	return NULL;
+}
+
+/* The pattern that takes @key, with its default, or NULL. */
+static struct opt *find_pattern(struct opts *opts, const char *key)
+{
+	for (unsigned i = 0; i < opts->nr; i++) {
+		struct opt *opt = &opts->opt[i];
+
+		if (!opt->key && is_pattern(opt->def) &&
+		    matches(opt->def->key, key))
+			return opt;
+	}
+	return NULL;
+}
+
+/* The option that the user gives as @key: -ENOENT, -ENOMEM. */
+static int take(struct opts *opts, const char *key, struct opt **ret_opt)
+{
+	struct opt *opt = find(opts, key);
+	const struct opt *pattern;
+
+	if (!opt) {
+		pattern = find_pattern(opts, key);
+		if (!pattern)
+			return -ENOENT;
+		opt = &opts->opt[opts->nr];
+		opt->key = strdup(key);
+		if (!opt->key)
+			return -ENOMEM;
+		opt->def = pattern->def;
+		opts->nr++;
+	}
+	*ret_opt = opt;
+	return 0;
 }
 
 static int unknown_key(const struct parser *p, const char *key)
@@ -241,14 +303,17 @@ static int parse_option(const struct parser *p, char *word)
 {
 	char *equals = strchr(word, '=');
 	struct opt *opt;
+	int ret;
 
 	if (!*word)
 		return err_set(p->err, -EINVAL,
 			       "%s: key=value expected after a comma", p->type);
 	if (equals)
 		*equals = '\0';
-	opt = find(p->opts, word);
-	if (!opt)
+	ret = take(p->opts, word, &opt);
+	if (ret == -ENOMEM)
+		return err_set(p->err, ret, "%s: out of memory", p->type);
+	if (ret < 0)
 		return unknown_key(p, word);
 	if (!equals)
 		return err_set(p->err, -EINVAL,
@@ -269,9 +334,14 @@ static int parse_option(const struct parser *p, char *word)
  * --- All of them ---
  */
 
-static unsigned count_defs(const struct opt_def *const tables[])
+/* How many options there can be: what a pattern takes is one more each. */
+static unsigned count_opts(const struct opt_def *const tables[],
+			   const char *text)
 {
 	unsigned nr = 0;
+
+	for (; *text; text++)
+		nr += *text == ',';
 
 	for (; *tables; tables++) {
 		for (const struct opt_def *def = *tables; def->key; def++)
@@ -280,9 +350,10 @@ static unsigned count_defs(const struct opt_def *const tables[])
 	return nr;
 }
 
-static struct opts *opts_create(const struct opt_def *const tables[])
+static struct opts *opts_create(const struct opt_def *const tables[],
+				const char *text)
 {
-	unsigned nr = count_defs(tables);
+	unsigned nr = count_opts(tables, text);
 	struct opts *opts = calloc(1, sizeof(*opts) + nr * sizeof(struct opt));
 
 	if (!opts)
@@ -301,8 +372,10 @@ void opts_free(struct opts *opts)
 {
 	if (!opts)
 		return;
-	for (unsigned i = 0; i < opts->nr; i++)
+	for (unsigned i = 0; i < opts->nr; i++) {
+		free(opts->opt[i].key);
 		free(opts->opt[i].text);
+	}
 	free(opts);
 }
 
@@ -369,7 +442,7 @@ static int fill_defaults(const struct parser *p)
 int opts_parse(const char *text, const struct opt_def *const tables[],
 	       struct opts **ret_opts, struct err *err)
 {
-	struct parser p = { .opts = opts_create(tables), .err = err };
+	struct parser p = { .opts = opts_create(tables, text), .err = err };
 	size_t type_len = strcspn(text, ",");
 	char *rest = NULL;
 	int ret;
@@ -400,6 +473,8 @@ static const struct opt *known(const struct opts *opts, const char *key)
 {
 	const struct opt *opt = find((struct opts *)opts, key);
 
+	if (!opt)
+		opt = find_pattern((struct opts *)opts, key);
 	assert(opt); /* a key of the tables */
 	return opt;
 }
@@ -422,4 +497,16 @@ bool opt_bool(const struct opts *opts, const char *key)
 uint64_t opt_number(const struct opts *opts, const char *key)
 {
 	return known(opts, key)->number;
+}
+
+const char *opt_next(const struct opts *opts, const char *pattern,
+		     unsigned *pos)
+{
+	while (*pos < opts->nr) {
+		const struct opt *opt = &opts->opt[(*pos)++];
+
+		if (opt->key && opt->given && !strcmp(opt->def->key, pattern))
+			return opt->key;
+	}
+	return NULL;
 }

@@ -22,6 +22,10 @@ enum opt_kind {
 	OPT_CHOICE, /* one of @choices, separated by | */
 };
 
+/*
+ * A key may hold '*', which stands for one or more characters other than '.':
+ * "lun*.ro" takes lun0.ro and lun1.ro, each an option of its own.
+ */
 struct opt_def {
 	const char *key; /* NULL ends a table */
 	enum opt_kind kind;
@@ -45,13 +49,21 @@ int opts_parse(const char *text, const struct opt_def *const tables[],
 void opts_free(struct opts *opts);
 
 /*
- * Read an option that the tables know: its value or its default. opt_string()
+ * Read an option that the tables know, or one that a pattern of theirs takes:
+ * its value or its default. opt_string()
  * gives NULL when there is neither; opt_given() whether the user wrote it.
  */
 bool opt_given(const struct opts *opts, const char *key);
 const char *opt_string(const struct opts *opts, const char *key);
 bool opt_bool(const struct opts *opts, const char *key);
 uint64_t opt_number(const struct opts *opts, const char *key);
+
+/*
+ * The options that the user wrote and that @pattern, a key of the tables, has
+ * taken, in the order written: each one's key, then NULL. Begin with *pos 0.
+ */
+const char *opt_next(const struct opts *opts, const char *pattern,
+		     unsigned *pos);
 
 /* A size as the user writes it, "512", "64K", "2G": for other commands too. */
 int opt_parse_size(const char *text, uint64_t *ret_bytes);

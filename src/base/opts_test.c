@@ -10,18 +10,25 @@
 #include <cmocka.h>
 
 static const struct opt_def block_opts[] = {
-	{ .key = "path", .kind = OPT_STRING, .required = true,
+	{ .key = "path",
+	  .kind = OPT_STRING,
+	  .required = true,
 	  .help = "the image" },
 	{ .key = "ro", .kind = OPT_BOOL, .def = "off" },
 	{ .key = "bps", .kind = OPT_SIZE, .def = "0" },
-	{ .key = "cache", .kind = OPT_CHOICE, .def = "writeback",
+	{ .key = "cache",
+	  .kind = OPT_CHOICE,
+	  .def = "writeback",
 	  .choices = "writeback|writethrough|direct" },
 	{ .key = "serial", .kind = OPT_STRING },
 	{ 0 },
 };
 
 static const struct opt_def common_opts[] = {
-	{ .key = "queue-size", .kind = OPT_NUMBER, .def = "256", .min = 2,
+	{ .key = "queue-size",
+	  .kind = OPT_NUMBER,
+	  .def = "256",
+	  .min = 2,
 	  .max = 32768 },
 	{ .key = "chunk", .kind = OPT_SIZE, .min = 512, .max = 1 << 20 },
 	{ .key = "id", .kind = OPT_STRING },
@@ -98,6 +105,8 @@ static void test_errors(void **state)
 	} rows[] = {
 		{ "block,pth=a",
 		  "block: no such key 'pth': did you mean 'path'?" },
+		{ "block,ptah=a",
+		  "block: no such key 'ptah': did you mean 'path'?" },
 		{ "block,path=a,queue-siz=8",
 		  "block: no such key 'queue-siz': did you mean "
 		  "'queue-size'?" },
@@ -122,9 +131,8 @@ static void test_errors(void **state)
 		{ "block,path=a,cache=write",
 		  "block: cache=write: must be one of "
 		  "writeback|writethrough|direct" },
-		{ "block,path=a,cache=",
-		  "block: cache=: must be one of "
-		  "writeback|writethrough|direct" },
+		{ "block,path=a,cache=", "block: cache=: must be one of "
+					 "writeback|writethrough|direct" },
 		{ "block,path=a,cache=direct|writeback",
 		  "block: cache=direct|writeback: must be one of "
 		  "writeback|writethrough|direct" },
@@ -202,6 +210,74 @@ static void test_sizes(void **state)
 	}
 }
 
+static const struct opt_def lun_opts[] = {
+	{ .key = "lun*", .kind = OPT_STRING },
+	{ .key = "lun*.ro", .kind = OPT_BOOL, .def = "on" },
+	{ .key = "t*.lun*", .kind = OPT_STRING },
+	{ .key = "t*.lun*.size", .kind = OPT_SIZE, .min = 512, .max = 4096 },
+	{ .key = "luns", .kind = OPT_NUMBER, .def = "3" },
+	{ 0 },
+};
+
+static const struct opt_def *const patterns[] = { lun_opts, NULL };
+
+/* A key with '*' takes others, each of them an option. */
+static void test_patterns(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *error; /* NULL: fine */
+	} rows[] = {
+		{ "scsi,lun=a", "scsi: no such key 'lun': did you mean "
+				"'lun*'?" },
+		{ "scsi,lun*=a", NULL }, /* a name like any other */
+		{ "scsi,lun0=a,lun0=b", "scsi: lun0: given twice" },
+		{ "scsi,lun0.ro=x", "scsi: lun0.ro=x: must be on or off" },
+		{ "scsi,t1.lun0.size=1",
+		  "scsi: t1.lun0.size=1: must be a size such as 512, 64K or "
+		  "2G, from 512 to 4096" },
+		{ "scsi,lun0", "scsi: lun0: a value is missing, write "
+			       "lun0=VALUE" },
+		{ "scsi,t.lun0=a", "scsi: no such key 't.lun0': did you mean "
+				   "'t*.lun*'?" },
+	};
+	struct opts *opts;
+	struct err err;
+	unsigned pos = 0;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int ret = opts_parse(rows[i].text, patterns, &opts, &err);
+
+		print_message("%s\n", rows[i].text);
+		assert_int_equal(ret, rows[i].error ? -EINVAL : 0);
+		if (rows[i].error)
+			assert_string_equal(err.text, rows[i].error);
+		else
+			opts_free(opts);
+	}
+
+	assert_int_equal(opts_parse("scsi,lun7=a,lun0.ro=off,luns=5,lun1=b,"
+				    "t2.lun3=c,t2.lun3.size=1K",
+				    patterns, &opts, &err),
+			 0);
+	assert_string_equal(opt_next(opts, "lun*", &pos), "lun7");
+	assert_string_equal(opt_next(opts, "lun*", &pos), "lun1");
+	assert_null(opt_next(opts, "lun*", &pos));
+	pos = 0;
+	assert_string_equal(opt_next(opts, "t*.lun*", &pos), "t2.lun3");
+	assert_null(opt_next(opts, "t*.lun*", &pos));
+	assert_string_equal(opt_string(opts, "lun1"), "b");
+	assert_string_equal(opt_string(opts, "t2.lun3"), "c");
+	assert_int_equal(opt_number(opts, "t2.lun3.size"), 1024);
+	assert_false(opt_bool(opts, "lun0.ro"));
+	assert_true(opt_bool(opts, "lun1.ro")); /* the default */
+	assert_true(opt_given(opts, "lun0.ro"));
+	assert_false(opt_given(opts, "lun1.ro"));
+	assert_null(opt_string(opts, "lun9"));
+	assert_int_equal(opt_number(opts, "luns"), 5);
+	opts_free(opts);
+}
+
 /* Texts longer than any buffer end in an error or in the whole value. */
 static void test_long_texts(void **state)
 {
@@ -226,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_patterns),
 		cmocka_unit_test(test_long_texts),
 	};
 

@@ -116,8 +116,9 @@ static int avail_load(struct vqueue_info *vq, uint64_t off, uint16_t *ret_val)
 	int ret;
 
 	if (vq->vq_avail) {
-		*ret_val = le16_load_acquire(
-			(const le16 *)((const char *)vq->vq_avail + off));
+		const void *p = (const char *)vq->vq_avail + off;
+
+		*ret_val = le16_load_acquire(p);
 		return 0;
 	}
 	ret = gm_read(gmem_of(vq), (gpa_t){ vq->vq_avail_gpa + off }, &v,
@@ -132,7 +133,9 @@ static int used_store(struct vqueue_info *vq, uint64_t off, uint16_t val)
 	le16 v = cpu_to_le16(val);
 
 	if (vq->vq_used) {
-		le16_store_release((le16 *)((char *)vq->vq_used + off), val);
+		void *p = (char *)vq->vq_used + off;
+
+		le16_store_release(p, val);
 		return 0;
 	}
 	return gm_write(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + off }, &v,
@@ -283,7 +286,7 @@ int split_publish_used(struct vqueue_info *vq, uint16_t idx)
 
 bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 {
-	uint16_t v;
+	uint16_t v = 0;
 
 	/*
 	 * The used index is stored before the driver's wish is read; the

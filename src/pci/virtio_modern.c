@@ -161,9 +161,9 @@ static uint32_t notify_off_read(struct virtio_softc *vs)
 /* Addresses, as two halves each; fixed while the queue is enabled. */
 static uint64_t *address(struct virtio_softc *vs, size_t field)
 {
-	struct vqueue_info *vq = vi_selected_queue(vs);
+	void *vq = vi_selected_queue(vs);
 
-	return vq ? (uint64_t *)((char *)vq + field) : NULL;
+	return vq ? (void *)((char *)vq + field) : NULL;
 }
 
 static uint32_t address_read(struct virtio_softc *vs, size_t field,
