@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The storage engine: asynchronous reads and writes of a disk image, straight
+ * from and to the buffers of the request.
+ *
+ * An image is a raw file or a block device. Requests are submitted one by one
+ * and go to the kernel in batches, at the end of the loop's turn or with
+ * disk_submit(). Each completes by its callback, on the loop's thread, in any
+ * order, possibly before the call that starts it returns. io_uring does the
+ * work where it may be used, else a small pool of threads.
+ *
+ * What is stable stays stable: a flush (or a write with dr_fua) that succeeded
+ * is on the medium. After one that failed nobody knows which of the earlier
+ * writes the kernel has dropped, so every later one fails too, until the image
+ * is opened anew.
+ *
+ * Threads: the loop's. Results are 0 or -errno.
+ */
+#ifndef BACK_DISK_H
+#define BACK_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+
+struct disk;
+struct ev_loop;
+
+enum disk_op {
+	DISK_READ,
+	DISK_WRITE,
+	DISK_FLUSH,        /* what completed before is stable after */
+	DISK_DISCARD,      /* contents may go */
+	DISK_WRITE_ZEROES, /* reads as zero afterwards */
+};
+
+/* One system call for a request; private to the engine. */
+struct disk_call {
+	int op;
+	int mode; /* of fallocate() */
+	const struct iovec *iov;
+	int niov;
+	uint64_t off, len;
+	int result;
+	void (*done)(struct disk_call *call, int result);
+	struct disk_call *next;
+};
+
+/*
+ * A request. The caller owns it and its iovecs until dr_done is called. Reads
+ * and writes transfer all of their bytes or fail: short transfers are gone on
+ * with inside; a read past the end of a file that shrank fails.
+ */
+struct disk_req {
+	enum disk_op dr_op;
+	bool dr_fua;     /* write: stable when done. zeroes too */
+	bool dr_unmap;   /* write zeroes: may deallocate */
+	uint64_t dr_off; /* bytes */
+	uint64_t dr_len; /* bytes; sum of the iovecs for reads and writes */
+	struct iovec *dr_iov; /* may be changed while it runs */
+	int dr_niov;
+	void (*dr_done)(struct disk_req *req, int result);
+
+	/* Private to the engine. */
+	struct disk *dr_disk;
+	struct disk_call dr_call;
+	uint64_t dr_left; /* bytes still to be transferred */
+	struct iovec dr_rest;
+	struct disk_req *dr_next;
+};
+
+enum disk_cache {
+	DISK_WRITEBACK,    /* page cache; stable after a flush */
+	DISK_WRITETHROUGH, /* page cache; every write is stable when done */
+	DISK_DIRECT,       /* O_DIRECT; stable after a flush */
+};
+
+/* How to open an image; what disk_open() needs and disk_create() is told. */
+struct disk_params {
+	const char *path;
+	bool ro;
+	enum disk_cache cache;
+	bool discard; /* pass discards on */
+};
+
+/* What an image is, for the device's configuration. */
+struct disk_info {
+	uint64_t bytes;       /* capacity */
+	uint32_t block_bytes; /* smallest transfer and alignment it takes */
+	uint32_t phys_block_bytes; /* what it does well */
+	uint32_t opt_io_bytes;     /* what it does best; 0: unknown */
+	bool ro;
+	bool can_discard;
+	bool can_zero; /* without writing the zeroes out */
+	bool rotational;
+	const char *engine; /* "io_uring" or "threads" */
+	int uring_error;    /* why it is not io_uring: -errno */
+};
+
+/*
+ * Open and lock an image: a writer excludes everybody, readers exclude
+ * writers. Returns the descriptor or -errno with the reason ("path=x: in use
+ * by another process"). This is what needs rights.
+ */
+int disk_open(const struct disk_params *params, struct err *err);
+
+/* Make the engine for a descriptor of disk_open(). */
+int disk_create(struct ev_loop *loop, int take_fd,
+		const struct disk_params *params, unsigned depth,
+		struct disk **ret_disk, struct err *err);
+void disk_destroy(struct disk *disk); /* drains first; NULL is fine */
+
+void disk_get_info(const struct disk *disk, struct disk_info *ret_info);
+
+/* Start a request; send what is queued without waiting for the turn's end. */
+void disk_start(struct disk *disk, struct disk_req *req);
+void disk_submit(struct disk *disk);
+
+/*
+ * Wait until every request is done. Their callbacks have run. After three
+ * seconds flushes, and what has not begun, are given up (-ECANCELED); when
+ * after four the kernel still uses a request's buffers the process aborts,
+ * for its mappings must go before the guest may have them back.
+ */
+void disk_drain(struct disk *disk);
+
+/*
+ * Set the size of a file; of a block device @bytes is ignored, it is only
+ * looked at again. Drains. 0, or -errno with the reason.
+ */
+int disk_resize(struct disk *disk, uint64_t bytes, struct err *err);
+
+/* Called when the image's size has changed, by us or by others. */
+void disk_set_notify(struct disk *disk, void (*fn)(void *arg, uint64_t bytes),
+		     void *arg);
+
+/*
+ * Changes by others are noticed through a descriptor that is opened beside the
+ * image (it needs the path) and handed to the disk; of files only. Both return
+ * -errno when it cannot be had.
+ */
+int disk_open_watch(const struct disk_params *params);
+int disk_watch(struct disk *disk, int take_fd);
+
+/* System calls of the engine for the sandbox; -1 ends. */
+extern const int disk_syscalls[];
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Disk images: opening and locking them, and what the kernel knows of them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "back/disk_impl.h"
+
+#define SECTOR_BYTES 512u
+#define PAGE_BYTES   4096u
+#define BUSY_TRIES   30
+#define BUSY_WAIT_US 10000
+
+/*
+ * --- The image ---
+ */
+
+static int path_err(struct err *err, const struct disk_params *params, int ret,
+		    const char *what)
+{
+	return err_set(err, ret, "path=%s: %s", params->path,
+		       what ? what : strerror(-ret));
+}
+
+/*
+ * Open file description locks: they hold until the last copy of the descriptor
+ * is closed, in whichever process that is, and conflict with QEMU's too.
+ */
+static int lock(int fd, const struct disk_params *params, struct err *err)
+{
+	struct flock fl = {
+		.l_type = params->ro ? F_RDLCK : F_WRLCK,
+		.l_whence = SEEK_SET,
+	};
+
+	if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
+		return 0;
+	if (errno == EAGAIN || errno == EACCES)
+		return path_err(err, params, -EBUSY,
+				"in use by another process");
+	return err_set(err, -errno, "path=%s: cannot be locked: %s",
+		       params->path, strerror(errno));
+}
+
+static int open_and_lock(const struct disk_params *params, int flags,
+			 struct err *err)
+{
+	int fd = open(params->path, flags);
+	int ret;
+
+	if (fd < 0 && errno == EBUSY)
+		return path_err(err, params, -EBUSY, "in use by this system");
+	if (fd < 0 && errno == EINVAL && (flags & O_DIRECT))
+		return path_err(err, params, -EINVAL,
+				"the file system has no cache=direct");
+	if (fd < 0)
+		return path_err(err, params, -errno, NULL);
+	ret = lock(fd, params, err);
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+int disk_open(const struct disk_params *params, struct err *err)
+{
+	int flags = O_CLOEXEC | (params->ro ? O_RDONLY : O_RDWR);
+	struct stat st;
+	int fd;
+
+	if (params->cache == DISK_DIRECT)
+		flags |= O_DIRECT;
+	/* Look first: opening a FIFO would wait, a tape would rewind. */
+	if (stat(params->path, &st) < 0)
+		return path_err(err, params, -errno, NULL);
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return path_err(err, params, -EINVAL,
+				"is neither a file nor a block device");
+	/* Of a block device: fails while it is mounted or otherwise used. */
+	if (S_ISBLK(st.st_mode) && !params->ro)
+		flags |= O_EXCL;
+	/* A killed process lets go when the kernel has wound up its ring. */
+	for (int tries = 0; tries < BUSY_TRIES; tries++) {
+		fd = open_and_lock(params, flags, err);
+		if (fd != -EBUSY)
+			break;
+		usleep(BUSY_WAIT_US);
+	}
+	return fd;
+}
+
+int disk_image_bytes(const struct disk_image *img, uint64_t *ret_bytes)
+{
+	uint64_t bytes;
+	struct stat st;
+
+	if (img->is_bdev) {
+		if (ioctl(img->fd, BLKGETSIZE64, &bytes) < 0)
+			return -errno;
+	} else {
+		if (fstat(img->fd, &st) < 0)
+			return -errno;
+		bytes = (uint64_t)st.st_size;
+	}
+	*ret_bytes = bytes - bytes % img->info.block_bytes;
+	return 0;
+}
+
+static uint32_t power_of_two_or(uint64_t v, uint32_t other)
+{
+	bool fits = v >= SECTOR_BYTES && v <= (64u << 10) && !(v & (v - 1));
+
+	return fits ? (uint32_t)v : other;
+}
+
+static void look_at_bdev(struct disk_image *img)
+{
+	unsigned phys = 0, opt = 0;
+	unsigned short rotational = 0;
+	int block = 0;
+
+	ioctl(img->fd, BLKSSZGET, &block);
+	ioctl(img->fd, BLKPBSZGET, &phys);
+	ioctl(img->fd, BLKIOOPT, &opt);
+	ioctl(img->fd, BLKROTATIONAL, &rotational);
+	img->info.block_bytes = power_of_two_or((unsigned)block, SECTOR_BYTES);
+	img->info.phys_block_bytes =
+		power_of_two_or(phys, img->info.block_bytes);
+	img->info.opt_io_bytes = opt;
+	img->info.rotational = rotational;
+	img->can_punch = !img->info.ro;
+}
+
+static void look_at_file(struct disk_image *img, const struct stat *st)
+{
+	/* Try where there is nothing to lose. */
+	const off_t end = (st->st_size + PAGE_BYTES) & ~(off_t)(PAGE_BYTES - 1);
+	struct statfs fs;
+
+	img->info.block_bytes = SECTOR_BYTES;
+	img->info.phys_block_bytes =
+		power_of_two_or((uint64_t)st->st_blksize, PAGE_BYTES);
+	img->can_punch =
+		!img->info.ro &&
+		fallocate(img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  end, PAGE_BYTES) == 0;
+	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
+			 (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+/* What O_DIRECT asks for; a page where the kernel does not say (before 6.1). */
+static int look_at_direct(struct disk_image *img)
+{
+	struct statx stx;
+
+	img->mem_align = img->off_align = PAGE_BYTES;
+	if (statx(img->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN)) {
+		if (stx.stx_dio_offset_align == 0)
+			return -EOPNOTSUPP;
+		img->mem_align = stx.stx_dio_mem_align;
+		img->off_align = stx.stx_dio_offset_align;
+	}
+	if (!power_of_two_or(img->off_align, 0) ||
+	    img->mem_align > PAGE_BYTES ||
+	    (img->mem_align & (img->mem_align - 1)))
+		return -EOPNOTSUPP;
+	if (img->info.block_bytes < img->off_align)
+		img->info.block_bytes = img->off_align;
+	if (img->info.phys_block_bytes < img->info.block_bytes)
+		img->info.phys_block_bytes = img->info.block_bytes;
+	img->in_memory = false;
+	return 0;
+}
+
+int disk_image_init(struct disk_image *img, int fd,
+		    const struct disk_params *params)
+{
+	struct stat st;
+	int ret;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return -EINVAL;
+	*img = (struct disk_image){
+		.fd = fd,
+		.is_bdev = S_ISBLK(st.st_mode),
+		.can_zero_range = true,
+		.mem_align = 1,
+		.off_align = 1,
+		.info.ro = params->ro,
+	};
+	if (img->is_bdev)
+		look_at_bdev(img);
+	else
+		look_at_file(img, &st);
+	if (params->cache == DISK_DIRECT) {
+		ret = look_at_direct(img);
+		if (ret < 0)
+			return ret;
+	}
+	img->info.can_zero = img->can_punch;
+	img->info.can_discard = img->can_punch && params->discard;
+	return disk_image_bytes(img, &img->info.bytes);
+}
+
+int disk_open_watch(const struct disk_params *params)
+{
+	struct stat st;
+	int fd, ret;
+
+	if (stat(params->path, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EOPNOTSUPP;
+	fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (inotify_add_watch(fd, params->path, IN_MODIFY) < 0) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	return fd;
+}

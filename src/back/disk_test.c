@@ -1,0 +1,815 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The storage engine, with io_uring and again with io_uring refused.
+ */
+#include "back/disk.h"
+#include "back/disk_fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <viodev/loop.h>
+
+#include <cmocka.h>
+
+#define KIB         1024u
+#define IMAGE_BYTES (4096u * KIB)
+
+static bool threads; /* which engine this run is about */
+
+/*
+ * --- A disk to work with ---
+ */
+
+static char path[128];
+static struct ev_loop *loop;
+static struct disk *disk;
+static char model[IMAGE_BYTES]; /* what the image should hold */
+
+static void make_image(const char *dir, uint64_t bytes)
+{
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/viodev-disk-XXXXXX", dir);
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+	close(fd);
+	memset(model, 0, sizeof(model));
+}
+
+static const char *tmp_dir(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir ? dir : "/tmp";
+}
+
+static int open_disk(struct disk_params params)
+{
+	struct err err = { "" };
+	int fd, ret;
+
+	params.path = path;
+	fd = disk_open(&params, &err);
+	if (fd < 0)
+		return fd;
+	ret = disk_create(loop, fd, &params, 64, &disk, &err);
+	if (ret < 0)
+		close(fd);
+	return ret;
+}
+
+static void start_with(const char *dir, struct disk_params params)
+{
+	make_image(dir, IMAGE_BYTES);
+	assert_int_equal(open_disk(params), 0);
+}
+
+static void close_disk(void)
+{
+	disk_destroy(disk);
+	disk = NULL;
+	unlink(path);
+}
+
+static int setup(void **state)
+{
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	disk = NULL;
+	return ev_loop_create(&loop);
+}
+
+static int teardown(void **state)
+{
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	close_disk();
+	ev_loop_destroy(loop);
+	return 0;
+}
+
+struct test_req {
+	struct disk_req req;
+	bool done;
+	int result;
+};
+
+static void req_done(struct disk_req *req, int result)
+{
+	struct test_req *t = (void *)req;
+
+	assert_false(t->done);
+	t->done = true;
+	t->result = result;
+}
+
+static void start(struct test_req *t, enum disk_op op, uint64_t off,
+		  uint64_t len, struct iovec *iov, int niov)
+{
+	t->done = false;
+	t->req.dr_op = op;
+	t->req.dr_off = off;
+	t->req.dr_len = len;
+	t->req.dr_iov = iov;
+	t->req.dr_niov = niov;
+	t->req.dr_done = req_done;
+	disk_start(disk, &t->req);
+}
+
+static int finish(struct test_req *t)
+{
+	while (!t->done)
+		assert_true(ev_loop_turn(loop, 5000) >= 0);
+	return t->result;
+}
+
+static int transfer_one(enum disk_op op, uint64_t off, void *buf, size_t len)
+{
+	struct test_req t = { 0 };
+	struct iovec iov = { buf, len };
+
+	start(&t, op, off, len, &iov, 1);
+	return finish(&t);
+}
+
+static int simple(enum disk_op op)
+{
+	return transfer_one(op, 0, NULL, 0);
+}
+
+static void assert_image_is_model(void)
+{
+	char *image = malloc(IMAGE_BYTES);
+	int fd = open(path, O_RDONLY);
+
+	assert_int_equal(read(fd, image, IMAGE_BYTES), IMAGE_BYTES);
+	assert_memory_equal(image, model, IMAGE_BYTES);
+	close(fd);
+	free(image);
+}
+
+/*
+ * --- Images ---
+ */
+
+static void test_open(void **state)
+{
+	struct disk_params p = { .path = path };
+	struct err err;
+
+	snprintf(path, sizeof(path), "%s", "/nonexistent/image");
+	assert_int_equal(disk_open(&p, &err), -ENOENT);
+	assert_string_equal(err.text, "path=/nonexistent/image: No such file "
+				      "or directory");
+	snprintf(path, sizeof(path), "%s", "/dev/null");
+	assert_int_equal(disk_open(&p, &err), -EINVAL);
+	snprintf(path, sizeof(path), "%s", "/");
+	assert_int_equal(disk_open(&p, &err), -EINVAL);
+
+	/* Opening it would wait for a writer. */
+	snprintf(path, sizeof(path), "%s/viodev-disk-fifo-%d", tmp_dir(),
+		 getpid());
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(disk_open(&p, &err), -EINVAL);
+}
+
+static void test_lock(void **state)
+{
+	static const struct {
+		bool first_ro, second_ro;
+		bool conflict;
+	} rows[] = {
+		{ false, false, true },
+		{ false, true, true },
+		{ true, false, true },
+		{ true, true, false },
+	};
+
+	make_image(tmp_dir(), IMAGE_BYTES);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct disk_params p = { .path = path };
+		struct err err;
+		int first, second;
+
+		p.ro = rows[i].first_ro;
+		first = disk_open(&p, &err);
+		assert_true(first >= 0);
+		p.ro = rows[i].second_ro;
+		second = disk_open(&p, &err);
+		close(first);
+		if (!rows[i].conflict) {
+			assert_true(second >= 0);
+			close(second);
+			continue;
+		}
+		assert_int_equal(second, -EBUSY);
+		assert_non_null(strstr(err.text, path));
+		assert_non_null(strstr(err.text, "in use by another process"));
+	}
+}
+
+static void test_info(void **state)
+{
+	static const struct {
+		uint64_t file, capacity;
+	} rows[] = {
+		{ 0, 0 },     { 1, 0 },       { 511, 0 },
+		{ 512, 512 }, { 1000, 512 },  { 1 << 20, 1 << 20 },
+		{ 513, 512 }, { 1025, 1024 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct disk_info info;
+
+		make_image(tmp_dir(), rows[i].file);
+		assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
+		disk_get_info(disk, &info);
+		assert_int_equal(info.bytes, rows[i].capacity);
+		assert_int_equal(info.block_bytes, 512);
+		assert_string_equal(info.engine,
+				    threads ? "threads" : "io_uring");
+		assert_int_equal(info.uring_error, threads ? -EPERM : 0);
+		close_disk();
+	}
+}
+
+/*
+ * --- Reads and writes ---
+ */
+
+static unsigned seed;
+
+static unsigned rnd(unsigned below)
+{
+	seed = seed * 1103515245 + 12345;
+	return (seed >> 8) % below;
+}
+
+#define BATCH      8
+#define MAX_PIECES 12
+#define AREA       (64u * KIB) /* each request of a batch has one */
+
+/* Cut @buf wherever it comes, sometimes at odd addresses. */
+static int cut(char *buf, size_t len, struct iovec *iov)
+{
+	bool odd = rnd(2);
+	int n = 0;
+
+	while (len > 0) {
+		size_t piece =
+			n < MAX_PIECES - 1 ? rnd((unsigned)len) + 1 : len;
+
+		if (!odd && piece < len)
+			piece -= piece % 512;
+		if (piece == 0)
+			continue;
+		iov[n++] = (struct iovec){ buf, piece };
+		buf += piece;
+		len -= piece;
+	}
+	return n;
+}
+
+static void random_batch(char *buf, size_t misalign)
+{
+	struct test_req t[BATCH] = { 0 };
+	struct iovec iov[BATCH][MAX_PIECES];
+
+	for (unsigned i = 0; i < BATCH; i++) {
+		uint64_t off = i * 2 * AREA + rnd(AREA / 512) * 512;
+		size_t len = (rnd(AREA / 512) + 1) * 512;
+		char *p = buf + i * (AREA + 4 * KIB) + misalign;
+		enum disk_op op = rnd(2) ? DISK_WRITE : DISK_READ;
+
+		t[i].req.dr_fua = rnd(4) == 0;
+		memset(p, (int)rnd(256), len);
+		if (op == DISK_WRITE)
+			memcpy(model + off, p, len);
+		start(&t[i], op, off, len, iov[i], cut(p, len, iov[i]));
+	}
+	for (unsigned i = 0; i < BATCH; i++) {
+		assert_int_equal(finish(&t[i]), 0);
+		if (t[i].req.dr_op == DISK_READ)
+			assert_memory_equal(
+				buf + i * (AREA + 4 * KIB) + misalign,
+				model + t[i].req.dr_off, t[i].req.dr_len);
+	}
+}
+
+static void run_random(const char *dir, enum disk_cache cache)
+{
+	char *buf = aligned_alloc(4 * KIB, BATCH * (AREA + 4 * KIB));
+
+	start_with(dir, (struct disk_params){ .cache = cache });
+	for (unsigned i = 0; i < 40; i++)
+		random_batch(buf, i % 4 ? 0 : rnd(512));
+	assert_int_equal(simple(DISK_FLUSH), 0);
+	assert_image_is_model();
+	close_disk();
+	free(buf);
+}
+
+static void test_random(void **state)
+{
+	for (int cache = DISK_WRITEBACK; cache <= DISK_DIRECT; cache++)
+		run_random(tmp_dir(), (enum disk_cache)cache);
+	/* The blocks that O_DIRECT takes are larger than our sectors. */
+	FAULT_SET(dio_align, 4 * KIB);
+	run_random(tmp_dir(), DISK_DIRECT);
+	FAULT_SET(dio_align, 0);
+	/* Nothing that the page cache could serve at once. */
+	FAULT_SET(no_cache, true);
+	run_random(tmp_dir(), DISK_WRITEBACK);
+	FAULT_SET(no_cache, false);
+	if (access("/dev/shm", W_OK) == 0)
+		run_random("/dev/shm", DISK_WRITEBACK);
+}
+
+static void test_many_iovecs(void **state)
+{
+	enum { NR = 3000 }; /* one call takes 1024 */
+	static char buf[NR * 512];
+	static struct iovec iov[NR];
+	struct test_req t = { 0 };
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	for (unsigned i = 0; i < NR; i++) {
+		memset(buf + i * 512, (int)i, 512);
+		iov[i] = (struct iovec){ buf + i * 512, 512 };
+	}
+	memcpy(model, buf, sizeof(buf));
+	start(&t, DISK_WRITE, 0, sizeof(buf), iov, NR);
+	assert_int_equal(finish(&t), 0);
+	assert_image_is_model();
+}
+
+static void test_bounds(void **state)
+{
+	char buf[KIB] = { 0 };
+	static const struct {
+		uint64_t off, len;
+		int result;
+	} rows[] = {
+		{ IMAGE_BYTES - KIB, KIB, 0 },
+		{ IMAGE_BYTES, 0, 0 },
+		{ IMAGE_BYTES - 512, KIB, -ERANGE },
+		{ IMAGE_BYTES, KIB, -ERANGE },
+		{ UINT64_MAX - 511, KIB, -ERANGE },
+		{ UINT64_MAX, KIB, -ERANGE },
+	};
+	struct stat st;
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		for (int op = DISK_READ; op <= DISK_WRITE; op++)
+			assert_int_equal(transfer_one((enum disk_op)op,
+						      rows[i].off, buf,
+						      rows[i].len),
+					 rows[i].result);
+	}
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, IMAGE_BYTES);
+}
+
+static void test_read_only(void **state)
+{
+	char buf[512] = { 1 };
+
+	start_with(tmp_dir(), (struct disk_params){ .ro = true });
+	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512), -EROFS);
+	assert_int_equal(transfer_one(DISK_DISCARD, 0, NULL, 512), -EROFS);
+	assert_int_equal(transfer_one(DISK_WRITE_ZEROES, 0, NULL, 512), -EROFS);
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), 0);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+	assert_image_is_model();
+}
+
+/* hostile F13: an empty file behind a larger capacity. */
+static void test_shrunk_behind_our_back(void **state)
+{
+	char buf[KIB];
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	assert_int_equal(truncate(path, 512), 0);
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, KIB), -EIO);
+	assert_int_equal(transfer_one(DISK_READ, 8 * KIB, buf, KIB), -EIO);
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), 0);
+}
+
+/* hostile F13: transfers that stop half-way, or do not move at all. */
+static void test_short_transfers(void **state)
+{
+	static char buf[64 * KIB], back[64 * KIB];
+	struct test_req t = { 0 };
+	struct iovec iov[2];
+
+	if (!threads)
+		skip();
+	for (size_t i = 0; i < sizeof(buf); i++)
+		buf[i] = (char)rnd(256);
+	memcpy(model + 512, buf, sizeof(buf));
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	memcpy(model + 512, buf, sizeof(buf));
+
+	FAULT_SET(max_bytes, KIB);
+	FAULT_SET(nr_interrupted, 3);
+	iov[0] = (struct iovec){ buf, 1536 };
+	iov[1] = (struct iovec){ buf + 1536, sizeof(buf) - 1536 };
+	start(&t, DISK_WRITE, 512, sizeof(buf), iov, 2);
+	assert_int_equal(finish(&t), 0);
+	assert_true(FAULT_GET(nr_write) >= sizeof(buf) / KIB);
+	assert_image_is_model();
+
+	for (int cached = 0; cached < 2; cached++) {
+		FAULT_SET(no_cache, !cached);
+		memset(back, 0, sizeof(back));
+		iov[0] = (struct iovec){ back, 1536 };
+		iov[1] = (struct iovec){ back + 1536, sizeof(back) - 1536 };
+		start(&t, DISK_READ, 512, sizeof(back), iov, 2);
+		assert_int_equal(finish(&t), 0);
+		assert_memory_equal(back, buf, sizeof(buf));
+	}
+
+	FAULT_SET(no_cache, true);
+	FAULT_SET(no_progress, true);
+	assert_int_equal(transfer_one(DISK_READ, 0, back, KIB), -EIO);
+	assert_int_equal(transfer_one(DISK_WRITE, 0, back, KIB), -EIO);
+}
+
+static void test_errors(void **state)
+{
+	char buf[512] = { 0 };
+
+	if (!threads)
+		skip();
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	FAULT_SET(no_cache, true);
+	FAULT_SET(read_errno, EIO);
+	FAULT_SET(write_errno, ENOSPC);
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), -EIO);
+	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512), -ENOSPC);
+	/* A write that failed has told so: flushes go on. */
+	FAULT_SET(write_errno, 0);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+}
+
+/*
+ * --- Durability ---
+ */
+
+/* BLK-12, BLK-13: a stable write is done when fdatasync() has returned. */
+static void test_stable_writes(void **state)
+{
+	static const struct {
+		enum disk_cache cache;
+		enum disk_op op;
+		bool fua;
+		bool synced;
+	} rows[] = {
+		{ DISK_WRITEBACK, DISK_WRITE, false, false },
+		{ DISK_WRITEBACK, DISK_WRITE, true, true },
+		{ DISK_WRITETHROUGH, DISK_WRITE, false, true },
+		{ DISK_WRITETHROUGH, DISK_WRITE_ZEROES, false, true },
+		{ DISK_WRITEBACK, DISK_WRITE_ZEROES, true, true },
+		{ DISK_DIRECT, DISK_WRITE, false, false },
+		{ DISK_DIRECT, DISK_WRITE, true, true },
+		{ DISK_WRITETHROUGH, DISK_READ, false, false },
+	};
+	char buf[512] = { 0 };
+
+	if (!threads)
+		skip();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct test_req t = { .req.dr_fua = rows[i].fua };
+		struct iovec iov = { buf, sizeof(buf) };
+
+		start_with(tmp_dir(),
+			   (struct disk_params){ .cache = rows[i].cache });
+		FAULT_SET(nr_sync, 0);
+		start(&t, rows[i].op, 0, 512, &iov, 1);
+		assert_int_equal(finish(&t), 0);
+		assert_int_equal(FAULT_GET(nr_sync), rows[i].synced);
+		close_disk();
+	}
+}
+
+/* BLK-14, and that flushes which come together share one call. */
+static void test_flush(void **state)
+{
+	struct test_req t[BATCH] = { 0 };
+
+	if (!threads)
+		skip();
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	for (unsigned i = 0; i < BATCH; i++)
+		start(&t[i], DISK_FLUSH, 0, 0, NULL, 0);
+	for (unsigned i = 0; i < BATCH; i++)
+		assert_int_equal(finish(&t[i]), 0);
+	assert_int_equal(FAULT_GET(nr_sync), 1);
+
+	/* One that comes while a call runs is not served by it. */
+	FAULT_SET(hang, true);
+	start(&t[0], DISK_FLUSH, 0, 0, NULL, 0);
+	disk_submit(disk);
+	start(&t[1], DISK_FLUSH, 0, 0, NULL, 0);
+	disk_submit(disk);
+	FAULT_SET(hang, false);
+	assert_int_equal(finish(&t[1]), 0);
+	assert_true(t[0].done);
+	assert_int_equal(FAULT_GET(nr_sync), 3);
+}
+
+/* The kernel reports a lost write once. We go on reporting it. */
+static void test_failed_flush(void **state)
+{
+	char buf[512] = { 0 };
+	struct test_req t = { .req.dr_fua = true };
+	struct iovec iov = { buf, sizeof(buf) };
+
+	if (!threads)
+		skip();
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	FAULT_SET(sync_errno, EIO);
+	assert_int_equal(simple(DISK_FLUSH), -EIO);
+	FAULT_SET(sync_errno, 0);
+	assert_int_equal(simple(DISK_FLUSH), -EIO);
+	start(&t, DISK_WRITE, 0, 512, &iov, 1);
+	assert_int_equal(finish(&t), -EIO);
+	/* What promises nothing works. */
+	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512), 0);
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), 0);
+}
+
+/*
+ * --- Discard and write zeroes ---
+ */
+
+static uint64_t allocated(void)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void fill_image(void)
+{
+	memset(model, 'x', sizeof(model));
+	assert_int_equal(transfer_one(DISK_WRITE, 0, model, sizeof(model)), 0);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+}
+
+/* BLK-10: the range reads as zeroes, whatever the image can do. */
+static void test_write_zeroes(void **state)
+{
+	static const struct {
+		uint64_t off, len;
+	} rows[] = {
+		{ 0, 4 * KIB },
+		{ 512, 512 },
+		{ 3 * 512, 200 * KIB },
+		{ 64 * KIB, 2048 * KIB + 512 },
+		{ IMAGE_BYTES - 512, 512 },
+		{ 0, IMAGE_BYTES },
+	};
+	static const struct {
+		enum disk_cache cache;
+		unsigned dio_align;
+		int fallocate_errno;
+	} ways[] = {
+		{ DISK_WRITEBACK, 0, 0 },
+		{ DISK_WRITEBACK, 0, EOPNOTSUPP },
+		{ DISK_WRITEBACK, 0, EINVAL },
+		{ DISK_DIRECT, 0, 0 },
+		{ DISK_DIRECT, 4 * KIB, EOPNOTSUPP },
+	};
+
+	for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
+		FAULT_SET(dio_align, ways[w].dio_align);
+		FAULT_SET(fallocate_errno, ways[w].fallocate_errno);
+		start_with(tmp_dir(),
+			   (struct disk_params){ .cache = ways[w].cache });
+		for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]);
+		     i++) {
+			struct test_req t = { .req.dr_unmap = i & 1 };
+
+			fill_image();
+			memset(model + rows[i / 2].off, 0, rows[i / 2].len);
+			start(&t, DISK_WRITE_ZEROES, rows[i / 2].off,
+			      rows[i / 2].len, NULL, 0);
+			assert_int_equal(finish(&t), 0);
+			assert_image_is_model();
+		}
+		close_disk();
+	}
+}
+
+static void test_unmap(void **state)
+{
+	struct test_req t = { .req.dr_unmap = true };
+	struct disk_info info;
+
+	start_with(tmp_dir(), (struct disk_params){ .discard = true });
+	disk_get_info(disk, &info);
+	if (!info.can_discard)
+		skip();
+	fill_image();
+	assert_true(allocated() >= IMAGE_BYTES);
+	start(&t, DISK_WRITE_ZEROES, 0, IMAGE_BYTES / 2, NULL, 0);
+	assert_int_equal(finish(&t), 0);
+	assert_true(allocated() < IMAGE_BYTES * 3 / 4);
+	assert_int_equal(transfer_one(DISK_DISCARD, 0, NULL, IMAGE_BYTES), 0);
+	assert_true(allocated() < IMAGE_BYTES / 4);
+	/* Without unmap the space stays. */
+	fill_image();
+	t.req.dr_unmap = false;
+	start(&t, DISK_WRITE_ZEROES, 0, IMAGE_BYTES, NULL, 0);
+	assert_int_equal(finish(&t), 0);
+	assert_true(allocated() >= IMAGE_BYTES);
+}
+
+/*
+ * --- Size ---
+ */
+
+static uint64_t notified;
+
+static void on_size(void *arg, uint64_t bytes)
+{
+	notified = bytes;
+}
+
+static void wait_for_size(uint64_t bytes)
+{
+	uint64_t end = ev_now_ns() + 5000000000ull;
+
+	while (notified != bytes && ev_now_ns() < end)
+		ev_loop_turn(loop, 100);
+	assert_int_equal(notified, bytes);
+}
+
+static void test_resize(void **state)
+{
+	char buf[512] = { 0 };
+	struct disk_info info;
+	struct stat st;
+	struct err err;
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	disk_set_notify(disk, on_size, NULL);
+	assert_int_equal(disk_resize(disk, 0, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, 1000, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, 1ull << 63, &err), -EFBIG);
+	notified = 0;
+	assert_int_equal(disk_resize(disk, IMAGE_BYTES, &err), 0);
+	assert_int_equal(notified, 0); /* no change */
+
+	assert_int_equal(disk_resize(disk, 2 * IMAGE_BYTES, &err), 0);
+	assert_int_equal(notified, 2 * IMAGE_BYTES);
+	assert_int_equal(
+		transfer_one(DISK_WRITE, 2 * IMAGE_BYTES - 512, buf, 512), 0);
+	assert_int_equal(disk_resize(disk, KIB, &err), 0);
+	assert_int_equal(notified, KIB);
+	disk_get_info(disk, &info);
+	assert_int_equal(info.bytes, KIB);
+	assert_int_equal(transfer_one(DISK_WRITE, KIB, buf, 512), -ERANGE);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, KIB);
+}
+
+static void test_watch(void **state)
+{
+	struct disk_params p = { .path = path };
+	char buf[512] = { 0 };
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	disk_set_notify(disk, on_size, NULL);
+	assert_int_equal(disk_watch(disk, disk_open_watch(&p)), 0);
+	assert_int_equal(truncate(path, 2 * IMAGE_BYTES), 0);
+	wait_for_size(2 * IMAGE_BYTES);
+	/* Also while our own writes are being reported. */
+	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512), 0);
+	assert_int_equal(truncate(path, IMAGE_BYTES), 0);
+	wait_for_size(IMAGE_BYTES);
+}
+
+/*
+ * --- Drain ---
+ */
+
+static void test_drain(void **state)
+{
+	static char buf[BATCH][64 * KIB];
+	struct test_req t[BATCH] = { 0 };
+	struct iovec iov[BATCH];
+
+	FAULT_SET(no_cache, true);
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	for (unsigned i = 0; i < BATCH; i++) {
+		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
+		start(&t[i], i & 1 ? DISK_WRITE : DISK_READ, i * sizeof(buf[0]),
+		      sizeof(buf[0]), &iov[i], 1);
+	}
+	disk_drain(disk);
+	for (unsigned i = 0; i < BATCH; i++) {
+		assert_true(t[i].done);
+		assert_int_equal(t[i].result, 0);
+	}
+	disk_drain(disk);
+}
+
+/* A flush that takes long is given up: it holds nothing of the guest's. */
+static void test_drain_slow_flush(void **state)
+{
+	struct test_req t = { 0 };
+
+	if (!threads)
+		skip();
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	FAULT_SET(hang, true);
+	start(&t, DISK_FLUSH, 0, 0, NULL, 0);
+	disk_drain(disk);
+	assert_true(t.done);
+	assert_int_equal(t.result, -ECANCELED);
+	FAULT_SET(hang, false);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+}
+
+/* A read that does not end might write to memory that is somebody else's. */
+static void test_drain_stuck_read(void **state)
+{
+	int status;
+	pid_t pid;
+
+	if (!threads)
+		skip();
+	make_image(tmp_dir(), IMAGE_BYTES);
+	pid = fork();
+	if (pid == 0) {
+		struct disk_params p = { .path = path };
+		struct test_req t = { 0 };
+		char buf[512];
+		struct iovec iov = { buf, sizeof(buf) };
+
+		close(STDERR_FILENO);
+		signal(SIGABRT, SIG_DFL);
+		prctl(PR_SET_DUMPABLE, 0);
+		FAULT_SET(no_cache, true);
+		FAULT_SET(hang, true);
+		if (open_disk(p) < 0)
+			_exit(2);
+		start(&t, DISK_READ, 0, sizeof(buf), &iov, 1);
+		disk_drain(disk);
+		_exit(3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
+		TEST(test_open),
+		TEST(test_lock),
+		TEST(test_info),
+		TEST(test_random),
+		TEST(test_many_iovecs),
+		TEST(test_bounds),
+		TEST(test_read_only),
+		TEST(test_shrunk_behind_our_back),
+		TEST(test_short_transfers),
+		TEST(test_errors),
+		TEST(test_stable_writes),
+		TEST(test_flush),
+		TEST(test_failed_flush),
+		TEST(test_write_zeroes),
+		TEST(test_unmap),
+		TEST(test_resize),
+		TEST(test_watch),
+		TEST(test_drain),
+		TEST(test_drain_slow_flush),
+		TEST(test_drain_stuck_read),
+	};
+	int failed = 0;
+
+	if (have_io_uring())
+		failed = cmocka_run_group_tests_name("io_uring", tests, NULL,
+						     NULL);
+	threads = true;
+	if (!refuse_io_uring())
+		return 77;
+	return cmocka_run_group_tests_name("threads", tests, NULL, NULL) +
+	       failed;
+}

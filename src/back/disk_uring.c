@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The io_uring engine.
+ *
+ * A seccomp filter does not see what a ring does, so the ring itself is
+ * restricted before it is enabled: four operations, on the image alone.
+ */
+#include <liburing.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include <viodev/loop.h>
+
+#include "back/disk_impl.h"
+
+#define MAX_SQ 256u /* calls sent at once */
+
+struct uring {
+	struct io_uring ring;
+	int fd;
+	struct ev_source *source;
+	struct disk_calls todo;
+};
+
+static void fill_sqe(struct io_uring_sqe *sqe, struct disk_call *call)
+{
+	/* File 0 of the registered ones. */
+	switch (call->op) {
+	case CALL_READ:
+		io_uring_prep_readv(sqe, 0, call->iov, (unsigned)call->niov,
+				    call->off);
+		break;
+	case CALL_WRITE:
+		io_uring_prep_writev(sqe, 0, call->iov, (unsigned)call->niov,
+				     call->off);
+		break;
+	case CALL_SYNC:
+		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		break;
+	case CALL_FALLOCATE:
+		io_uring_prep_fallocate(sqe, 0, call->mode, (off_t)call->off,
+					(off_t)call->len);
+		break;
+	}
+	sqe->flags |= IOSQE_FIXED_FILE;
+	io_uring_sqe_set_data(sqe, call);
+}
+
+static void reap(struct uring *u)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+		struct disk_call *call = io_uring_cqe_get_data(cqe);
+		int result = cqe->res;
+
+		io_uring_cqe_seen(&u->ring, cqe);
+		call->done(call, result);
+	}
+}
+
+static void uring_ready(void *arg, uint32_t events)
+{
+	reap(arg);
+}
+
+static void uring_start(void *engine, struct disk_call *call)
+{
+	struct uring *u = engine;
+
+	disk_calls_add(&u->todo, call);
+}
+
+/* Move calls to the submission ring until one of both ends. */
+static void fill_ring(struct uring *u)
+{
+	while (u->todo.first) {
+		struct disk_call *call = u->todo.first;
+		struct io_uring_sqe *sqe;
+
+		/* There is no such operation before Linux 6.12. */
+		if (call->op == CALL_DISCARD) {
+			disk_calls_take(&u->todo);
+			call->done(call, disk_call_run(u->fd, call));
+			continue;
+		}
+		sqe = io_uring_get_sqe(&u->ring);
+		if (!sqe)
+			return;
+		disk_calls_take(&u->todo);
+		fill_sqe(sqe, call);
+	}
+}
+
+static bool uring_submit(void *engine)
+{
+	struct uring *u = engine;
+	int ret = 0;
+
+	do {
+		fill_ring(u);
+		if (io_uring_sq_ready(&u->ring))
+			ret = io_uring_submit(&u->ring);
+	} while (ret > 0 && u->todo.first);
+	/* What is in the page cache is there already. */
+	reap(u);
+	return !u->todo.first && !io_uring_sq_ready(&u->ring);
+}
+
+static void uring_wait(void *engine, int timeout_ms)
+{
+	struct uring *u = engine;
+	struct io_uring_cqe *cqe;
+	struct __kernel_timespec ts = {
+		.tv_sec = timeout_ms / 1000,
+		.tv_nsec = timeout_ms % 1000 * 1000000LL,
+	};
+
+	io_uring_wait_cqe_timeout(&u->ring, &cqe, &ts);
+	reap(u);
+}
+
+static int restrict_ring(struct uring *u)
+{
+	struct io_uring_restriction res[] = {
+		{ IORING_RESTRICTION_SQE_OP, { IORING_OP_READV } },
+		{ IORING_RESTRICTION_SQE_OP, { IORING_OP_WRITEV } },
+		{ IORING_RESTRICTION_SQE_OP, { IORING_OP_FSYNC } },
+		{ IORING_RESTRICTION_SQE_OP, { IORING_OP_FALLOCATE } },
+		{ IORING_RESTRICTION_SQE_FLAGS_REQUIRED, { IOSQE_FIXED_FILE } },
+		{ IORING_RESTRICTION_REGISTER_OP, { IORING_UNREGISTER_FILES } },
+	};
+	const unsigned nr = sizeof(res) / sizeof(res[0]);
+	unsigned fd = (unsigned)u->ring.ring_fd;
+	int ret = io_uring_register_files(&u->ring, &u->fd, 1);
+
+	/* liburing 2.3 declares functions for these, but has none. */
+	if (ret == 0)
+		ret = io_uring_register(fd, IORING_REGISTER_RESTRICTIONS, res,
+					nr);
+	if (ret == 0)
+		ret = io_uring_register(fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+					0);
+	return ret;
+}
+
+static int init_ring(struct uring *u, unsigned depth)
+{
+	const unsigned flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE |
+			       IORING_SETUP_CLAMP;
+	unsigned nr_sqes = depth < MAX_SQ ? depth : MAX_SQ;
+	struct io_uring_params p = {
+		.flags = flags | IORING_SETUP_COOP_TASKRUN,
+		.cq_entries = depth + 1, /* and a sync */
+	};
+	int ret = io_uring_queue_init_params(nr_sqes, &u->ring, &p);
+
+	if (ret != -EINVAL)
+		return ret;
+	/* Before Linux 5.19. */
+	p = (struct io_uring_params){
+		.flags = flags,
+		.cq_entries = depth + 1,
+	};
+	return io_uring_queue_init_params(nr_sqes, &u->ring, &p);
+}
+
+static int uring_create(struct ev_loop *loop, int fd, unsigned depth,
+			void **ret_engine)
+{
+	struct uring *u = calloc(1, sizeof(*u));
+	int ret;
+
+	if (!u)
+		return -ENOMEM;
+	u->fd = fd;
+	disk_calls_init(&u->todo);
+	ret = init_ring(u, depth);
+	if (ret < 0)
+		goto bad;
+	ret = restrict_ring(u);
+	if (ret == 0)
+		ret = ev_fd_add(loop, u->ring.ring_fd, EPOLLIN, uring_ready, u,
+				&u->source);
+	if (ret < 0)
+		goto bad_ring;
+	*ret_engine = u;
+	return 0;
+bad_ring:
+	io_uring_queue_exit(&u->ring);
+bad:
+	free(u);
+	return ret;
+}
+
+static void uring_destroy(void *engine)
+{
+	struct uring *u = engine;
+
+	ev_remove(u->source);
+	/* A ring winds up some time later; the image is let go of now. */
+	io_uring_unregister_files(&u->ring);
+	io_uring_queue_exit(&u->ring);
+	free(u);
+}
+
+const struct disk_engine disk_uring = {
+	.name = "io_uring",
+	.max_now = 4,
+	.create = uring_create,
+	.destroy = uring_destroy,
+	.start = uring_start,
+	.submit = uring_submit,
+	.wait = uring_wait,
+};

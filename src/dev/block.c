@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The block device (virtio 5.2): a disk image or block device as the guest's
+ * disk. What happens to its requests is in block_req.c.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "dev/block_impl.h"
+
+/* Device configuration, 5.2.4. */
+struct block_config {
+	le64 capacity;
+	le32 size_max;
+	le32 seg_max;
+	le16 cylinders;
+	uint8_t heads;
+	uint8_t sectors;
+	le32 blk_size;
+	uint8_t physical_block_exp;
+	uint8_t alignment_offset;
+	le16 min_io_size;
+	le32 opt_io_size;
+	uint8_t writeback;
+	uint8_t unused0;
+	le16 num_queues;
+	le32 max_discard_sectors;
+	le32 max_discard_seg;
+	le32 discard_sector_alignment;
+	le32 max_write_zeroes_sectors;
+	le32 max_write_zeroes_seg;
+	uint8_t write_zeroes_may_unmap;
+	uint8_t unused1[3];
+	le32 secure_erase[3]; /* not offered, nor are zones */
+	uint8_t zoned[24];
+};
+static_assert(offsetof(struct block_config, blk_size) == 20, "5.2.4");
+static_assert(offsetof(struct block_config, writeback) == 32, "5.2.4");
+static_assert(offsetof(struct block_config, max_discard_sectors) == 36,
+	      "5.2.4");
+static_assert(offsetof(struct block_config, write_zeroes_may_unmap) == 56,
+	      "5.2.4");
+static_assert(offsetof(struct block_config, secure_erase) == 60, "5.2.4");
+static_assert(sizeof(struct block_config) == 96, "5.2.4");
+
+static struct block_softc *block_of(struct vdev *dev)
+{
+	return (void *)((char *)dev - offsetof(struct block_softc, sc_dev));
+}
+
+static bool driver_ok(const struct block_softc *sc)
+{
+	return sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
+}
+
+/*
+ * --- Configuration ---
+ */
+
+static uint32_t seg_max(const struct block_softc *sc)
+{
+	uint32_t max = BLOCK_SEG_MAX;
+
+	/* A chain holds header and status too, even in a queue made small. */
+	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
+		uint32_t size = sc->sc_vqs[i].vq_qsize;
+
+		if (max + 2 > size)
+			max = size > 2 ? size - 2 : 0;
+	}
+	return max;
+}
+
+/* Nobody's cylinders: what BIOSes have always been told. */
+static void fill_geometry(struct block_config *c, uint64_t capacity)
+{
+	uint64_t cylinders = capacity / (16 * 63);
+
+	c->cylinders =
+		cpu_to_le16((uint16_t)(cylinders < 16383 ? cylinders : 16383));
+	c->heads = 16;
+	c->sectors = 63;
+}
+
+static void fill_limits(const struct block_softc *sc, struct block_config *c)
+{
+	uint32_t align = sc->sc_phys_bytes / SECTOR_BYTES;
+
+	c->max_discard_sectors = cpu_to_le32(BLOCK_DISCARD_SECTORS);
+	c->max_discard_seg = cpu_to_le32(BLOCK_MAX_SEGS);
+	c->discard_sector_alignment = cpu_to_le32(align);
+	c->max_write_zeroes_sectors = cpu_to_le32(BLOCK_ZERO_SECTORS);
+	c->max_write_zeroes_seg = cpu_to_le32(BLOCK_MAX_SEGS);
+	c->write_zeroes_may_unmap = sc->sc_discard;
+}
+
+static void fill_config(const struct block_softc *sc, struct block_config *c)
+{
+	uint32_t phys = sc->sc_phys_bytes / sc->sc_block_bytes;
+
+	*c = (struct block_config){
+		.capacity = cpu_to_le64(sc->sc_capacity),
+		.size_max = cpu_to_le32(BLOCK_SIZE_MAX),
+		.seg_max = cpu_to_le32(seg_max(sc)),
+		.blk_size = cpu_to_le32(sc->sc_block_bytes),
+		.physical_block_exp = (uint8_t)__builtin_ctz(phys),
+		.min_io_size = cpu_to_le16((uint16_t)phys),
+		.opt_io_size = cpu_to_le32(sc->sc_info.opt_io_bytes /
+					   sc->sc_block_bytes),
+		.writeback = driver_ok(sc) ? block_write_cache_on(sc)
+					   : sc->sc_writeback,
+		.num_queues = cpu_to_le16((uint16_t)sc->sc_consts.vc_nvq),
+	};
+	fill_geometry(c, sc->sc_capacity);
+	if (!sc->sc_info.ro)
+		fill_limits(sc, c);
+}
+
+static int block_cfgread(void *arg, int offset, int size, uint32_t *retval)
+{
+	struct block_config c;
+	le32 val = { 0 };
+
+	fill_config(arg, &c);
+	memcpy(&val, (const char *)&c + offset, (size_t)size);
+	*retval = le32_to_cpu(val);
+	return 0;
+}
+
+/*
+ * One field can be written: writeback. A legacy driver may write it before it
+ * has said which features it takes (5.2.5.4).
+ */
+static int block_cfgwrite(void *arg, int offset, int size, uint32_t value)
+{
+	struct block_softc *sc = arg;
+	int at = (int)offsetof(struct block_config, writeback) - offset;
+	bool early = !vi_is_modern(&sc->sc_vs) && !driver_ok(sc);
+	uint8_t byte;
+
+	if (at < 0 || at >= size)
+		return 0;
+	byte = (uint8_t)(value >> (8 * at));
+	if (byte <= 1 &&
+	    (early || block_negotiated(sc, VIRTIO_BLK_F_CONFIG_WCE)))
+		sc->sc_writeback = byte;
+	return 0;
+}
+
+static uint64_t sectors_of(const struct block_softc *sc, uint64_t bytes)
+{
+	return (bytes - bytes % sc->sc_block_bytes) / SECTOR_BYTES;
+}
+
+static void block_on_size(void *arg, uint64_t bytes)
+{
+	struct block_softc *sc = arg;
+
+	sc->sc_capacity = sectors_of(sc, bytes);
+	vs_log(&sc->sc_vs, LOG_NOTICE, "capacity is now %llu bytes",
+	       (unsigned long long)sc->sc_capacity * SECTOR_BYTES);
+	vq_devcfg_changed(&sc->sc_vs);
+}
+
+/*
+ * --- Features, reset ---
+ */
+
+static uint64_t block_hv_features(void *arg, bool modern)
+{
+	const struct block_softc *sc = arg;
+	uint64_t f = modern ? VI_RING_CAPS_MODERN : VI_RING_CAPS_LEGACY;
+
+	f |= VI_BIT(VIRTIO_BLK_F_SIZE_MAX) | VI_BIT(VIRTIO_BLK_F_SEG_MAX) |
+	     VI_BIT(VIRTIO_BLK_F_GEOMETRY) | VI_BIT(VIRTIO_BLK_F_BLK_SIZE) |
+	     VI_BIT(VIRTIO_BLK_F_FLUSH) | VI_BIT(VIRTIO_BLK_F_TOPOLOGY) |
+	     VI_BIT(VIRTIO_BLK_F_CONFIG_WCE);
+	if (sc->sc_consts.vc_nvq > 1)
+		f |= VI_BIT(VIRTIO_BLK_F_MQ);
+	if (sc->sc_info.ro)
+		return f | VI_BIT(VIRTIO_BLK_F_RO);
+	if (sc->sc_discard)
+		f |= VI_BIT(VIRTIO_BLK_F_DISCARD);
+	return f | VI_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+}
+
+/* A driver that cannot flush starts without a write cache (5.2.5.2). */
+static void block_apply_features(void *arg, uint64_t *features)
+{
+	const uint64_t cache =
+		VI_BIT(VIRTIO_BLK_F_CONFIG_WCE) | VI_BIT(VIRTIO_BLK_F_FLUSH);
+	struct block_softc *sc = arg;
+
+	/* Legacy: accepting features changes nothing (5.2.5.4). */
+	if ((*features & VI_BIT(VIRTIO_F_VERSION_1)) &&
+	    (*features & cache) == VI_BIT(VIRTIO_BLK_F_CONFIG_WCE))
+		sc->sc_writeback = false;
+}
+
+static void block_reset(void *arg)
+{
+	struct block_softc *sc = arg;
+
+	sc->sc_dropping = true;
+	disk_drain(sc->sc_disk);
+	sc->sc_dropping = false;
+	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
+		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
+}
+
+static void block_quiesce(void *arg)
+{
+	struct block_softc *sc = arg;
+
+	disk_drain(sc->sc_disk);
+	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
+		vq_relchain_publish(&sc->sc_vqs[i]);
+		vq_endchains(&sc->sc_vqs[i], 1);
+	}
+}
+
+/*
+ * --- Status and commands ---
+ */
+
+static const char *const cache_names[] = {
+	[DISK_WRITEBACK] = "writeback",
+	[DISK_WRITETHROUGH] = "writethrough",
+	[DISK_DIRECT] = "direct",
+};
+
+static void add_uint(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static void add_string(struct json_object *to, const char *key, const char *val)
+{
+	json_object_object_add(to, key, json_object_new_string(val));
+}
+
+static void add_bool(struct json_object *to, const char *key, bool val)
+{
+	json_object_object_add(to, key, json_object_new_boolean(val));
+}
+
+static void block_status(struct vdev *dev, struct json_object *status)
+{
+	struct block_softc *sc = block_of(dev);
+
+	add_uint(status, "capacity", sc->sc_capacity * SECTOR_BYTES);
+	add_uint(status, "block-size", sc->sc_block_bytes);
+	add_bool(status, "read-only", sc->sc_info.ro);
+	add_string(status, "engine", sc->sc_info.engine);
+	add_string(status, "cache", cache_names[sc->sc_cache]);
+	add_bool(status, "write-cache", block_write_cache_on(sc));
+	for (int i = 0; i < BLOCK_NR_KINDS; i++) {
+		struct json_object *kind = json_object_new_object();
+
+		add_uint(kind, "requests", sc->sc_stats[i].requests);
+		add_uint(kind, "bytes", sc->sc_stats[i].bytes);
+		add_uint(kind, "errors", sc->sc_stats[i].errors);
+		json_object_object_add(status, block_kind_names[i], kind);
+	}
+}
+
+static int block_ctl(struct vdev *dev, int argc, char *const argv[],
+		     struct json_object *reply, struct err *err)
+{
+	struct block_softc *sc = block_of(dev);
+	struct err why;
+	uint64_t bytes;
+	int ret;
+
+	if (argc != 2 || opt_parse_size(argv[1], &bytes) < 0)
+		return err_set(err, -EINVAL, "block: resize SIZE, as in 20G");
+	ret = disk_resize(sc->sc_disk, bytes, &why);
+	if (ret < 0)
+		return err_set(err, ret, "block: resize %s: %s", argv[1],
+			       why.text);
+	add_uint(reply, "capacity", sc->sc_capacity * SECTOR_BYTES);
+	return 0;
+}
+
+/*
+ * --- Create and destroy ---
+ */
+
+static enum disk_cache cache_of(const struct opts *opts)
+{
+	const char *name = opt_string(opts, "cache");
+	int i = DISK_WRITEBACK;
+
+	while (i < DISK_DIRECT && strcmp(cache_names[i], name) != 0)
+		i++;
+	return (enum disk_cache)i;
+}
+
+static struct disk_params params_of(const struct opts *opts)
+{
+	return (struct disk_params){
+		.path = opt_string(opts, "path"),
+		.ro = opt_bool(opts, "ro"),
+		.cache = cache_of(opts),
+		.discard = opt_bool(opts, "discard"),
+	};
+}
+
+static int check_power_of_two(const struct opts *opts, const char *key,
+			      struct err *err)
+{
+	uint64_t val = opt_number(opts, key);
+
+	if (opt_given(opts, key) && (val & (val - 1)))
+		return err_set(err, -EINVAL,
+			       "block: %s=%s: must be a power of two", key,
+			       opt_string(opts, key));
+	return 0;
+}
+
+/* What a table of options cannot say. */
+static int check_opts(const struct opts *opts, struct err *err)
+{
+	const char *serial = opt_string(opts, "serial");
+	uint64_t size = opt_number(opts, "queue-size");
+	int ret = check_power_of_two(opts, "block-size", err);
+
+	if (ret == 0)
+		ret = check_power_of_two(opts, "physical-block-size", err);
+	if (ret < 0)
+		return ret;
+	if (serial && strlen(serial) > VIRTIO_BLK_ID_BYTES)
+		return err_set(err, -EINVAL,
+			       "block: serial=%s: longer than %d characters",
+			       serial, VIRTIO_BLK_ID_BYTES);
+	if (opt_given(opts, "queue-size") &&
+	    (size < BLOCK_MIN_QSIZE || size > BLOCK_MAX_QSIZE))
+		return err_set(err, -EINVAL,
+			       "block: queue-size=%s: must be in %u..%u",
+			       opt_string(opts, "queue-size"), BLOCK_MIN_QSIZE,
+			       BLOCK_MAX_QSIZE);
+	return 0;
+}
+
+static int block_open(const struct opts *opts, struct vdev_files *files,
+		      struct err *err)
+{
+	struct disk_params params = params_of(opts);
+	struct err why;
+	int fd, ret = check_opts(opts, err);
+
+	if (ret < 0)
+		return ret;
+	fd = disk_open(&params, &why);
+	if (fd < 0)
+		return err_set(err, fd, "block: %s", why.text);
+	vdev_files_add(files, "image", fd);
+	/* Without one, changes by others go unnoticed; no harm. */
+	fd = disk_open_watch(&params);
+	if (fd >= 0)
+		vdev_files_add(files, "watch", fd);
+	return 0;
+}
+
+static void block_destroy(struct vdev *dev)
+{
+	struct block_softc *sc = block_of(dev);
+
+	sc->sc_dropping = true;
+	disk_destroy(sc->sc_disk);
+	for (unsigned i = 0; i < BLOCK_MAX_Q; i++) {
+		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		free(sc->sc_queues[i].ios);
+	}
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc);
+}
+
+static int create_queues(struct block_softc *sc, unsigned size)
+{
+	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
+		struct block_queue *q = &sc->sc_queues[i];
+
+		q->sc = sc;
+		q->vq = &sc->sc_vqs[i];
+		q->vq->vq_qsize = (uint16_t)size;
+		q->turn = (struct ev_task){ .fn = block_turn, .arg = q };
+		q->ios = calloc(size, sizeof(*q->ios));
+		if (!q->ios)
+			return -ENOMEM;
+		for (unsigned k = 0; k < size; k++)
+			q->ios[k].q = q;
+	}
+	return 0;
+}
+
+static int create_disk(struct block_softc *sc, const struct vdev_env *env,
+		       unsigned depth, struct err *err)
+{
+	struct disk_params params = params_of(env->opts);
+	int fd = vdev_files_take(env->files, "image");
+	struct err why;
+	int ret;
+
+	ret = disk_create(env->loop, fd, &params, depth, &sc->sc_disk, &why);
+	if (ret < 0) {
+		close(fd);
+		return err_set(err, ret, "block: %s", why.text);
+	}
+	fd = vdev_files_take(env->files, "watch");
+	if (fd >= 0 && disk_watch(sc->sc_disk, fd) < 0)
+		close(fd);
+	disk_get_info(sc->sc_disk, &sc->sc_info);
+	disk_set_notify(sc->sc_disk, block_on_size, sc);
+	return 0;
+}
+
+static uint32_t size_or(const struct opts *opts, const char *key,
+			uint32_t other)
+{
+	return opt_given(opts, key) ? (uint32_t)opt_number(opts, key) : other;
+}
+
+static int describe(struct block_softc *sc, const struct opts *opts,
+		    struct err *err)
+{
+	const char *serial = opt_string(opts, "serial");
+	uint32_t phys = sc->sc_info.phys_block_bytes;
+
+	sc->sc_cache = cache_of(opts);
+	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
+	sc->sc_discard = sc->sc_info.can_discard;
+	sc->sc_block_bytes =
+		size_or(opts, "block-size", sc->sc_info.block_bytes);
+	if (phys < sc->sc_block_bytes)
+		phys = sc->sc_block_bytes;
+	sc->sc_phys_bytes = size_or(opts, "physical-block-size", phys);
+	if (sc->sc_phys_bytes < sc->sc_block_bytes)
+		return err_set(err, -EINVAL,
+			       "block: physical-block-size=%u: smaller than a "
+			       "block, %u",
+			       sc->sc_phys_bytes, sc->sc_block_bytes);
+	sc->sc_capacity = sectors_of(sc, sc->sc_info.bytes);
+	if (serial)
+		memcpy(sc->sc_serial, serial, strlen(serial));
+	return 0;
+}
+
+static const struct virtio_consts block_consts = {
+	.vc_name = "block",
+	.vc_cfgsize = sizeof(struct block_config),
+	.vc_reset = block_reset,
+	.vc_qnotify = block_qnotify,
+	.vc_cfgread = block_cfgread,
+	.vc_cfgwrite = block_cfgwrite,
+	.vc_apply_features = block_apply_features,
+	.vc_hv_features = block_hv_features,
+	.vc_quiesce = block_quiesce,
+};
+
+static int init(struct block_softc *sc, const struct vdev_env *env,
+		struct err *err)
+{
+	unsigned nr_queues = (unsigned)opt_number(env->opts, "queues");
+	unsigned size =
+		size_or(env->opts, "queue-size", vdev_block.vt_queue_size);
+	int ret = check_opts(env->opts, err);
+
+	if (ret < 0)
+		return ret;
+	sc->sc_consts = block_consts;
+	sc->sc_consts.vc_nvq = (int)nr_queues;
+	ret = create_queues(sc, size);
+	if (ret < 0)
+		return err_set(err, ret, "block: out of memory");
+	ret = create_disk(sc, env, nr_queues * size, err);
+	if (ret == 0)
+		ret = describe(sc, env->opts, err);
+	if (ret == 0)
+		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_consts,
+				  sc->sc_vqs, err);
+	return ret;
+}
+
+static int block_create(const struct vdev_env *env, struct vdev **ret_dev,
+			struct err *err)
+{
+	struct block_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "block: out of memory");
+	sc->sc_dev.type = &vdev_block;
+	sc->sc_loop = env->loop;
+	ret = init(sc, env, err);
+	if (ret < 0) {
+		block_destroy(&sc->sc_dev);
+		return ret;
+	}
+	if (sc->sc_info.uring_error)
+		vs_log(&sc->sc_vs, LOG_NOTICE,
+		       "io_uring: %s; using threads instead",
+		       strerror(-sc->sc_info.uring_error));
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+/*
+ * --- Tables ---
+ */
+
+static const struct opt_def block_opts[] = {
+	{ "path", OPT_STRING, .required = true,
+	  .help = "the image: a raw file or a block device" },
+	{ "ro", OPT_BOOL, "off", .help = "the guest may only read" },
+	{ "serial", OPT_STRING,
+	  .help = "what the guest reads as its serial "
+		  "number, 20 characters" },
+	{ "queues", OPT_NUMBER, "1", .min = 1, .max = BLOCK_MAX_Q,
+	  .help = "request queues" },
+	{ "block-size", OPT_SIZE, .min = 512, .max = 64 << 10,
+	  .help = "bytes of a block, as the guest sees it; the image's" },
+	{ "physical-block-size", OPT_SIZE, .min = 512, .max = 1 << 20,
+	  .help = "bytes of a block that is written at once; the image's" },
+	{ "cache", OPT_CHOICE, "writeback",
+	  .choices = "writeback|writethrough|direct",
+	  .help = "writeback: the host's page cache, stable after a flush; "
+		  "writethrough: every write is stable when done, whatever the "
+		  "guest asks for; direct: past the page cache" },
+	{ "discard", OPT_BOOL, "on",
+	  .help = "give space that the guest discards back to the host" },
+	{ NULL },
+};
+
+static const virtio_capstr_t block_features[] = {
+	{ VI_BIT(VIRTIO_BLK_F_SIZE_MAX), "SIZE_MAX" },
+	{ VI_BIT(VIRTIO_BLK_F_SEG_MAX), "SEG_MAX" },
+	{ VI_BIT(VIRTIO_BLK_F_GEOMETRY), "GEOMETRY" },
+	{ VI_BIT(VIRTIO_BLK_F_RO), "RO" },
+	{ VI_BIT(VIRTIO_BLK_F_BLK_SIZE), "BLK_SIZE" },
+	{ VI_BIT(VIRTIO_BLK_F_FLUSH), "FLUSH" },
+	{ VI_BIT(VIRTIO_BLK_F_TOPOLOGY), "TOPOLOGY" },
+	{ VI_BIT(VIRTIO_BLK_F_CONFIG_WCE), "CONFIG_WCE" },
+	{ VI_BIT(VIRTIO_BLK_F_MQ), "MQ" },
+	{ VI_BIT(VIRTIO_BLK_F_DISCARD), "DISCARD" },
+	{ VI_BIT(VIRTIO_BLK_F_WRITE_ZEROES), "WRITE_ZEROES" },
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ 0, NULL },
+};
+
+static const struct vdev_ctl block_ctls[] = {
+	{ "resize SIZE", "make the image, and the guest's disk, SIZE bytes; "
+			 "a block device: look at its size again" },
+	{ NULL, NULL },
+};
+
+const struct vdev_type vdev_block = {
+	.vt_name = "block",
+	.vt_alias = "virtio-blk",
+	.vt_summary = "disk: a raw file or a block device",
+	.vt_legacy_id = VIRTIO_DEV_BLOCK,
+	.vt_device_id = VIRTIO_ID_BLOCK,
+	.vt_pci_class = PCIC_STORAGE,
+	.vt_queue_size = 256,
+	.vt_opts = block_opts,
+	.vt_features = block_features,
+	.vt_ctls = block_ctls,
+	.vt_syscalls = disk_syscalls,
+	.vt_open = block_open,
+	.vt_create = block_create,
+	.vt_destroy = block_destroy,
+	.vt_status = block_status,
+	.vt_ctl = block_ctl,
+};

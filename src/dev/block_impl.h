@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The block device's two halves: block.c is the device as it is configured and
+ * made, block_req.c what a request goes through.
+ */
+#ifndef DEV_BLOCK_IMPL_H
+#define DEV_BLOCK_IMPL_H
+
+#include <assert.h>
+#include <linux/virtio_blk.h>
+
+#include <viodev/le.h>
+
+#include "back/disk.h"
+#include "dev/devices.h"
+
+#define SECTOR_BYTES	512u
+#define BLOCK_MAX_Q	16u
+#define BLOCK_MIN_QSIZE 4u /* seg_max is two less than it */
+#define BLOCK_MAX_QSIZE 1024u
+
+/* Data buffers of a request: announced, and taken (regions have borders). */
+#define BLOCK_SEG_MAX	254u
+#define BLOCK_MAX_IOV	272
+#define BLOCK_SIZE_MAX	(1u << 20) /* bytes of one, as announced */
+
+/* Discard and write zeroes; zeroes may have to be written out. */
+#define BLOCK_MAX_SEGS	      16u
+#define BLOCK_DISCARD_SECTORS (1u << 21)
+#define BLOCK_ZERO_SECTORS    (1u << 17)
+
+/* What discard and write zeroes have for data, 5.2.6. */
+struct block_seg {
+	le64 sector;
+	le32 nr_sectors;
+	le32 flags;
+};
+static_assert(sizeof(struct block_seg) == 16, "5.2.6");
+
+/* What is counted together. */
+enum block_kind {
+	BLOCK_READ,
+	BLOCK_WRITE,
+	BLOCK_FLUSH,
+	BLOCK_DISCARD,
+	BLOCK_ZERO,
+	BLOCK_OTHER, /* GET_ID, and what there is not */
+	BLOCK_NR_KINDS,
+};
+
+struct block_stats {
+	uint64_t requests, bytes, errors;
+};
+
+/* A request that is being worked on, one for each ring entry. */
+struct block_io {
+	struct disk_req dr; /* first: what its callback gets */
+	struct block_queue *q;
+	uint8_t *status;
+	uint32_t in_bytes; /* writable, before the status */
+	enum block_kind kind;
+	unsigned next_seg, nr_segs;
+	struct block_seg segs[BLOCK_MAX_SEGS];
+	struct iovec iov[BLOCK_MAX_IOV];
+};
+static_assert(offsetof(struct block_io, dr) == 0, "disk_req is cast to it");
+
+struct block_queue {
+	struct block_softc *sc;
+	struct vqueue_info *vq;
+	struct ev_task turn; /* shows what completed in this turn */
+	struct block_io *ios;
+};
+
+struct block_softc {
+	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct vqueue_info sc_vqs[BLOCK_MAX_Q];
+	struct block_queue sc_queues[BLOCK_MAX_Q];
+	struct virtio_consts sc_consts;
+	struct vdev sc_dev;
+	struct ev_loop *sc_loop;
+	struct disk *sc_disk;
+	struct disk_info sc_info;
+	enum disk_cache sc_cache;
+	uint64_t sc_capacity; /* sectors */
+	uint32_t sc_block_bytes, sc_phys_bytes;
+	bool sc_discard;
+	bool sc_writeback; /* as CONFIG_WCE has it */
+	bool sc_dropping;  /* reset: what ends now is nobody's */
+	char sc_serial[VIRTIO_BLK_ID_BYTES];
+	struct block_stats sc_stats[BLOCK_NR_KINDS];
+	uint64_t sc_host_errors;
+	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
+};
+static_assert(offsetof(struct block_softc, sc_vs) == 0, "vs is cast to sc");
+
+static inline bool block_negotiated(const struct block_softc *sc, unsigned bit)
+{
+	return sc->sc_vs.vs_negotiated_caps & VI_BIT(bit);
+}
+
+/* Whether a write may complete before it is stable, 5.2.6.2. */
+static inline bool block_write_cache_on(const struct block_softc *sc)
+{
+	if (block_negotiated(sc, VIRTIO_BLK_F_CONFIG_WCE))
+		return sc->sc_writeback;
+	return block_negotiated(sc, VIRTIO_BLK_F_FLUSH);
+}
+
+/* What the kinds are called. */
+extern const char *const block_kind_names[BLOCK_NR_KINDS];
+
+/* A doorbell; and the end of a turn in which requests completed. */
+void block_qnotify(void *arg, struct vqueue_info *vq);
+void block_turn(void *arg);
+
+#endif

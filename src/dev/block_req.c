@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A request of the block device, from the queue and back (virtio 5.2.6).
+ *
+ * It is a chain: readable header and data, writable data and, as its last
+ * byte, the status. How it is cut into buffers means nothing. Payload goes
+ * between the image and guest memory without a copy; requests complete in
+ * whichever order the image serves them, and those that complete in one turn
+ * of the loop are shown to the driver together.
+ */
+#include <string.h>
+#include <syslog.h>
+
+#include "base/iov.h"
+#include "dev/block_impl.h"
+
+/* Legacy name of a flush, which virtio 1.0 forgot; Linux never had it. */
+#define VIRTIO_BLK_T_FLUSH_OUT 5
+
+/* The driver's header, 5.2.6. */
+struct block_hdr {
+	le32 type;
+	le32 reserved;
+	le64 sector;
+};
+static_assert(sizeof(struct block_hdr) == 16, "5.2.6");
+
+const char *const block_kind_names[BLOCK_NR_KINDS] = {
+	"read", "write", "flush", "discard", "write-zeroes", "other",
+};
+
+/*
+ * --- Parse ---
+ *
+ * A status is the answer; PENDING: the disk will have one. The functions take
+ * what is left of the readable and of the writable bytes.
+ */
+
+#define PENDING (-1)
+
+static bool in_capacity(const struct block_softc *sc, uint64_t sector,
+			uint64_t nr_sectors)
+{
+	return sector <= sc->sc_capacity &&
+	       nr_sectors <= sc->sc_capacity - sector;
+}
+
+static int judge_seg(const struct block_softc *sc, enum disk_op op,
+		     const struct block_seg *seg)
+{
+	bool zero = op == DISK_WRITE_ZEROES;
+	uint32_t known = zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
+	uint32_t max = zero ? BLOCK_ZERO_SECTORS : BLOCK_DISCARD_SECTORS;
+	uint32_t nr_sectors = le32_to_cpu(seg->nr_sectors);
+
+	if (le32_to_cpu(seg->flags) & ~known)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (nr_sectors > max ||
+	    !in_capacity(sc, le64_to_cpu(seg->sector), nr_sectors))
+		return VIRTIO_BLK_S_IOERR;
+	return VIRTIO_BLK_S_OK;
+}
+
+/* All segments are judged before the first one is touched. */
+static int parse_segs(struct block_softc *sc, struct block_io *io,
+		      enum disk_op op, struct iov_cursor *rd)
+{
+	size_t len = iov_len(rd);
+
+	if (len == 0 || len % sizeof(io->segs[0]) || len > sizeof(io->segs))
+		return VIRTIO_BLK_S_IOERR;
+	iov_take(rd, io->segs, len);
+	io->next_seg = 0;
+	io->nr_segs = (unsigned)(len / sizeof(io->segs[0]));
+	for (unsigned i = 0; i < io->nr_segs; i++) {
+		int status = judge_seg(sc, op, &io->segs[i]);
+
+		if (status != VIRTIO_BLK_S_OK)
+			return status;
+	}
+	return VIRTIO_BLK_S_OK;
+}
+
+static enum block_kind kind_of(uint32_t type)
+{
+	switch (type) {
+	case VIRTIO_BLK_T_IN:
+		return BLOCK_READ;
+	case VIRTIO_BLK_T_OUT:
+		return BLOCK_WRITE;
+	case VIRTIO_BLK_T_FLUSH:
+	case VIRTIO_BLK_T_FLUSH_OUT:
+		return BLOCK_FLUSH;
+	case VIRTIO_BLK_T_DISCARD:
+		return BLOCK_DISCARD;
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return BLOCK_ZERO;
+	default:
+		return BLOCK_OTHER;
+	}
+}
+
+static bool type_writes(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_OUT || type == VIRTIO_BLK_T_DISCARD ||
+	       type == VIRTIO_BLK_T_WRITE_ZEROES ||
+	       type == VIRTIO_BLK_T_SECURE_ERASE;
+}
+
+/*
+ * --- Execute ---
+ */
+
+static void block_complete(struct block_io *io, uint8_t status);
+static void block_done(struct disk_req *dr, int result);
+
+static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
+		   uint64_t sector, struct iov_cursor *data,
+		   const struct iov_cursor *other)
+{
+	uint64_t len = iov_len(data);
+
+	if (iov_len(other) > 0 || len % SECTOR_BYTES ||
+	    !in_capacity(sc, sector, len / SECTOR_BYTES))
+		return VIRTIO_BLK_S_IOERR;
+	io->nr_segs = io->next_seg = 0;
+	io->dr = (struct disk_req){
+		.dr_op = op,
+		.dr_fua = op == DISK_WRITE && !block_write_cache_on(sc),
+		.dr_off = sector * SECTOR_BYTES,
+		.dr_len = len,
+		.dr_iov = data->iov,
+		.dr_niov = data->niov,
+		.dr_done = block_done,
+	};
+	disk_start(sc->sc_disk, &io->dr);
+	return PENDING;
+}
+
+static int exec_flush(struct block_softc *sc, struct block_io *io,
+		      uint64_t sector, const struct iov_cursor *rd,
+		      const struct iov_cursor *wr)
+{
+	if (sector || iov_len(rd) > 0 || iov_len(wr) > 0)
+		return VIRTIO_BLK_S_IOERR;
+	io->nr_segs = io->next_seg = 0;
+	io->dr = (struct disk_req){
+		.dr_op = DISK_FLUSH,
+		.dr_done = block_done,
+	};
+	disk_start(sc->sc_disk, &io->dr);
+	return PENDING;
+}
+
+static void start_seg(struct block_softc *sc, struct block_io *io)
+{
+	const struct block_seg *seg = &io->segs[io->next_seg++];
+	bool zero = io->kind == BLOCK_ZERO;
+	bool unmap =
+		le32_to_cpu(seg->flags) & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+
+	io->dr = (struct disk_req){
+		.dr_op = zero ? DISK_WRITE_ZEROES : DISK_DISCARD,
+		.dr_fua = zero && !block_write_cache_on(sc),
+		.dr_unmap = unmap && sc->sc_discard,
+		.dr_off = le64_to_cpu(seg->sector) * SECTOR_BYTES,
+		.dr_len = (uint64_t)le32_to_cpu(seg->nr_sectors) * SECTOR_BYTES,
+		.dr_done = block_done,
+	};
+	disk_start(sc->sc_disk, &io->dr);
+}
+
+static int exec_segs(struct block_softc *sc, struct block_io *io,
+		     unsigned feature, struct iov_cursor *rd,
+		     const struct iov_cursor *wr)
+{
+	enum disk_op op =
+		io->kind == BLOCK_ZERO ? DISK_WRITE_ZEROES : DISK_DISCARD;
+	int status;
+
+	if (!block_negotiated(sc, feature))
+		return VIRTIO_BLK_S_UNSUPP;
+	if (iov_len(wr) > 0)
+		return VIRTIO_BLK_S_IOERR;
+	status = parse_segs(sc, io, op, rd);
+	if (status != VIRTIO_BLK_S_OK)
+		return status;
+	start_seg(sc, io);
+	return PENDING;
+}
+
+static int exec_get_id(struct block_softc *sc, const struct iov_cursor *rd,
+		       struct iov_cursor *wr)
+{
+	if (iov_len(rd) > 0 || iov_len(wr) != sizeof(sc->sc_serial))
+		return VIRTIO_BLK_S_IOERR;
+	iov_put(wr, sc->sc_serial, sizeof(sc->sc_serial));
+	return VIRTIO_BLK_S_OK;
+}
+
+static int execute(struct block_softc *sc, struct block_io *io,
+		   struct iov_cursor *rd, struct iov_cursor *wr)
+{
+	struct block_hdr hdr;
+	uint64_t sector;
+	uint32_t type;
+
+	io->kind = BLOCK_OTHER;
+	if (iov_take(rd, &hdr, sizeof(hdr)) < sizeof(hdr))
+		return VIRTIO_BLK_S_IOERR;
+	type = le32_to_cpu(hdr.type);
+	sector = le64_to_cpu(hdr.sector);
+	io->kind = kind_of(type);
+	if (sc->sc_info.ro && type_writes(type))
+		return VIRTIO_BLK_S_IOERR;
+
+	switch (type) {
+	case VIRTIO_BLK_T_IN:
+		return exec_rw(sc, io, DISK_READ, sector, wr, rd);
+	case VIRTIO_BLK_T_OUT:
+		return exec_rw(sc, io, DISK_WRITE, sector, rd, wr);
+	case VIRTIO_BLK_T_FLUSH_OUT:
+		if (vi_is_modern(&sc->sc_vs))
+			return VIRTIO_BLK_S_UNSUPP;
+		return exec_flush(sc, io, sector, rd, wr);
+	case VIRTIO_BLK_T_FLUSH:
+		return exec_flush(sc, io, sector, rd, wr);
+	case VIRTIO_BLK_T_GET_ID:
+		return exec_get_id(sc, rd, wr);
+	case VIRTIO_BLK_T_DISCARD:
+		return exec_segs(sc, io, VIRTIO_BLK_F_DISCARD, rd, wr);
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return exec_segs(sc, io, VIRTIO_BLK_F_WRITE_ZEROES, rd, wr);
+	default:
+		return VIRTIO_BLK_S_UNSUPP;
+	}
+}
+
+/*
+ * --- Complete ---
+ */
+
+/* Nobody is there to be answered: guest memory is left alone. */
+static bool abandoned(const struct block_softc *sc)
+{
+	return sc->sc_dropping || (sc->sc_vs.vs_flags & VIRTIO_BROKEN);
+}
+
+/*
+ * Used length: what was written from the first writable byte on. The status
+ * comes last, so it counts only together with all that is before it (2.7.8.2).
+ */
+static uint32_t used_bytes(const struct block_io *io, uint8_t status)
+{
+	if (status == VIRTIO_BLK_S_OK || io->in_bytes == 0)
+		return io->in_bytes + 1;
+	return 0;
+}
+
+static void count(struct block_softc *sc, const struct block_io *io,
+		  uint8_t status)
+{
+	struct block_stats *stats = &sc->sc_stats[io->kind];
+
+	stats->requests++;
+	if (status != VIRTIO_BLK_S_OK)
+		stats->errors++;
+	else if (io->kind == BLOCK_READ || io->kind == BLOCK_WRITE)
+		stats->bytes += io->dr.dr_len;
+}
+
+static void block_complete(struct block_io *io, uint8_t status)
+{
+	struct block_queue *q = io->q;
+	struct block_softc *sc = q->sc;
+
+	if (abandoned(sc))
+		return;
+	count(sc, io, status);
+	*io->status = status;
+	vq_relchain_prepare(q->vq, (uint16_t)(io - q->ios),
+			    used_bytes(io, status));
+	ev_defer(sc->sc_loop, &q->turn);
+}
+
+/* Host trouble comes in floods: log the 1st, 2nd, 4th, ... */
+static void log_error(struct block_softc *sc, const struct block_io *io,
+		      int result)
+{
+	uint64_t n = ++sc->sc_host_errors;
+
+	if (!(n & (n - 1)))
+		vs_log(&sc->sc_vs, LOG_ERR, "%s failed: %s (%llu errors)",
+		       block_kind_names[io->kind], strerror(-result),
+		       (unsigned long long)n);
+}
+
+static void block_done(struct disk_req *dr, int result)
+{
+	struct block_io *io = (void *)dr;
+	struct block_softc *sc = io->q->sc;
+
+	if (abandoned(sc))
+		return;
+	if (result < 0) {
+		log_error(sc, io, result);
+		block_complete(io, VIRTIO_BLK_S_IOERR);
+	} else if (io->next_seg < io->nr_segs) {
+		start_seg(sc, io);
+	} else {
+		block_complete(io, VIRTIO_BLK_S_OK);
+	}
+}
+
+/*
+ * --- Queues ---
+ */
+
+/* Begin the request in sc_iov. False: there is no way to answer it. */
+static bool begin(struct block_queue *q, const struct vi_req *req)
+{
+	struct block_softc *sc = q->sc;
+	struct block_io *io = &q->ios[req->idx];
+	struct iov_cursor rd, wr;
+	int status;
+
+	memcpy(io->iov, sc->sc_iov,
+	       (size_t)(req->readable + req->writable) * sizeof(io->iov[0]));
+	rd = (struct iov_cursor){ io->iov, req->readable };
+	wr = (struct iov_cursor){ io->iov + req->readable, req->writable };
+	io->status = iov_take_last(&wr);
+	if (!io->status) {
+		vi_error(&sc->sc_vs, "queue %u: request without a status byte",
+			 q->vq->vq_num);
+		return false;
+	}
+	io->in_bytes = (uint32_t)iov_len(&wr);
+	status = execute(sc, io, &rd, &wr);
+	if (status != PENDING)
+		block_complete(io, (uint8_t)status);
+	return true;
+}
+
+/* Begin up to @budget requests: what is left of it, or -1 after vi_error(). */
+static int begin_all(struct block_queue *q, int budget)
+{
+	struct block_softc *sc = q->sc;
+	struct vi_req req;
+	int n = 0;
+
+	while (budget > 0 &&
+	       (n = vq_getchain(q->vq, sc->sc_iov, BLOCK_MAX_IOV, &req)) > 0) {
+		if (!begin(q, &req))
+			return -1;
+		budget--;
+	}
+	return n < 0 ? -1 : budget;
+}
+
+void block_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct block_softc *sc = arg;
+	struct block_queue *q = &sc->sc_queues[vq->vq_num];
+	int budget = vq->vq_qsize;
+
+	if (vq->vq_num > 0 && !block_negotiated(sc, VIRTIO_BLK_F_MQ))
+		return;
+	vq_kick_disable(vq);
+	budget = begin_all(q, budget);
+	if (budget > 0) {
+		vq_kick_enable(vq);
+		/* A kick sent before that was lost: look once more. */
+		budget = begin_all(q, budget);
+	}
+	if (budget == 0) /* it goes on when the others had their turn */
+		ev_defer(sc->sc_loop, &q->turn);
+	/* A broken device leaves guest memory alone (2.1.2). */
+	if (budget < 0)
+		disk_drain(sc->sc_disk);
+}
+
+/* The end of a turn: show the driver what completed in it. */
+void block_turn(void *arg)
+{
+	struct block_queue *q = arg;
+
+	vq_relchain_publish(q->vq);
+	vq_endchains(q->vq, 1);
+	if (vq_has_descs(q->vq))
+		block_qnotify(q->sc, q->vq);
+}

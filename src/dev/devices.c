@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Every type of device that there is, a line each. */
+#include "dev/devices.h"
+
+const struct vdev_type *const vdev_types[] = {
+	&vdev_block,
+	&vdev_rng,
+	NULL,
+};

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The one export of each device's file. */
+#ifndef DEV_DEVICES_H
+#define DEV_DEVICES_H
+
+#include "dev/vdev.h"
+
+extern const struct vdev_type vdev_block;
+extern const struct vdev_type vdev_rng;
+
+#endif

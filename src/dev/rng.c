@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The entropy device (virtio 5.4): fills what the driver gives with random
+ * bytes, from the kernel or from a file, if need be at a limited rate.
+ *
+ * A buffer is taken from the queue only when there is something to put into
+ * it; while the source is dry or the rate used up it stays with the driver's,
+ * so that there is nothing to take back at a reset.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/bucket.h"
+#include "base/util.h"
+#include "dev/devices.h"
+
+#define RNG_MAX_IOV   256
+#define RNG_MAX_BYTES 65536u /* for one buffer, however long it is */
+
+struct rng_softc {
+	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct vqueue_info sc_vq;
+	struct vdev sc_dev;
+	int sc_fd;		   /* source=, or -1: getrandom */
+	struct ev_loop *sc_loop;
+	struct ev_source *sc_ready; /* watches a source that is dry */
+	struct ev_source *sc_timer; /* runs when the rate allows more */
+	struct ev_task sc_again;    /* goes on where a turn stopped */
+	struct bucket sc_rate;
+	uint64_t sc_bytes;
+};
+
+static void rng_on_ready(void *arg, uint32_t events);
+
+static struct rng_softc *rng_of(struct vdev *dev)
+{
+	return container_of(dev, struct rng_softc, sc_dev);
+}
+
+/* Bytes put at @p: 1 .. @len, or -errno; 0 when the source has ended. */
+static ssize_t rng_read(struct rng_softc *sc, void *p, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = sc->sc_fd < 0 ? getrandom(p, len, 0)
+				  : read(sc->sc_fd, p, len);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* Fill at most @max bytes of the buffers: how many, or -errno if none. */
+static ssize_t rng_fill(struct rng_softc *sc, const struct iovec *iov, int niov,
+			size_t max)
+{
+	size_t done = 0;
+
+	for (int i = 0; i < niov; i++) {
+		size_t off = 0;
+
+		while (off < iov[i].iov_len && done < max) {
+			size_t len = iov[i].iov_len - off;
+			ssize_t n;
+
+			if (len > max - done)
+				len = max - done;
+			n = rng_read(sc, (char *)iov[i].iov_base + off, len);
+			if (n <= 0)
+				return done ? (ssize_t)done : n;
+			off += (size_t)n;
+			done += (size_t)n;
+		}
+	}
+	return (ssize_t)done;
+}
+
+enum rng_served {
+	RNG_DONE, /* a buffer */
+	RNG_IDLE, /* nothing is available */
+	RNG_WAIT, /* a buffer must wait; the timer or the source wakes us */
+};
+
+/* The source is dry: look again when it has bytes. */
+static enum rng_served rng_wait_source(struct rng_softc *sc,
+				       struct vqueue_info *vq)
+{
+	vq_retchains(vq, 1);
+	if (!sc->sc_ready &&
+	    ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, rng_on_ready, sc,
+		      &sc->sc_ready) < 0) {
+		vi_error(&sc->sc_vs, "source of entropy cannot be waited for");
+		return RNG_IDLE;
+	}
+	return RNG_WAIT;
+}
+
+static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
+{
+	struct iovec iov[RNG_MAX_IOV];
+	uint64_t max = bucket_level(&sc->sc_rate);
+	struct vi_req req;
+	ssize_t n = 0;
+
+	if (max == 0 && vq_has_descs(vq)) {
+		ev_timer_set(sc->sc_timer, bucket_wait_ns(&sc->sc_rate));
+		return RNG_WAIT;
+	}
+	if (vq_getchain(vq, iov, RNG_MAX_IOV, &req) <= 0)
+		return RNG_IDLE;
+
+	if (req.writable) {
+		n = rng_fill(sc, iov + req.readable, req.writable,
+			     max < RNG_MAX_BYTES ? max : RNG_MAX_BYTES);
+		if (n == -EAGAIN)
+			return rng_wait_source(sc, vq);
+		if (n <= 0) {
+			vi_error(&sc->sc_vs, "source of entropy failed: %s",
+				 n ? strerror((int)-n) : "it has ended");
+			return RNG_IDLE;
+		}
+	}
+	bucket_take(&sc->sc_rate, (uint64_t)n);
+	sc->sc_bytes += (uint64_t)n;
+	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
+	return RNG_DONE;
+}
+
+static void rng_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct rng_softc *sc = arg;
+	unsigned budget = vq->vq_qsize;
+	enum rng_served served;
+
+	vq_kick_disable(vq);
+	do {
+		served = rng_serve(sc, vq);
+	} while (served == RNG_DONE && --budget);
+
+	if (served == RNG_IDLE) {
+		vq_kick_enable(vq);
+		/* What came just before was not announced. */
+		if (vq_has_descs(vq))
+			served = RNG_DONE;
+	}
+	vq_endchains(vq, served == RNG_IDLE);
+
+	/* There is more, but a busy queue must not keep others waiting. */
+	if (served == RNG_DONE)
+		ev_defer(sc->sc_loop, &sc->sc_again);
+}
+
+static void rng_run(void *arg)
+{
+	struct rng_softc *sc = arg;
+
+	rng_qnotify(sc, &sc->sc_vq);
+}
+
+static void rng_on_ready(void *arg, uint32_t events)
+{
+	struct rng_softc *sc = arg;
+
+	ev_remove(sc->sc_ready);
+	sc->sc_ready = NULL;
+	rng_run(sc);
+}
+
+/* Nothing of a request is held; only what would look for the next one. */
+static void rng_reset(void *arg)
+{
+	struct rng_softc *sc = arg;
+
+	ev_timer_set(sc->sc_timer, 0);
+	ev_remove(sc->sc_ready);
+	sc->sc_ready = NULL;
+	ev_cancel(sc->sc_loop, &sc->sc_again);
+}
+
+static void rng_status(struct vdev *dev, struct json_object *status)
+{
+	struct rng_softc *sc = rng_of(dev);
+
+	json_object_object_add(status, "bytes",
+			       json_object_new_uint64(sc->sc_bytes));
+}
+
+static int rng_open(const struct opts *opts, struct vdev_files *files,
+		    struct err *err)
+{
+	const char *path = opt_string(opts, "source");
+	int fd;
+
+	if (!path)
+		return 0;
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "rng: source=%s: %s", path,
+			       strerror(errno));
+	return vdev_files_add(files, "source", fd);
+}
+
+static struct virtio_consts rng_consts = {
+	.vc_name = "rng",
+	.vc_nvq = 1,
+	.vc_reset = rng_reset,
+	.vc_qnotify = rng_qnotify,
+	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+};
+
+static void rng_destroy(struct vdev *dev)
+{
+	struct rng_softc *sc = rng_of(dev);
+
+	ev_cancel(sc->sc_loop, &sc->sc_again);
+	ev_remove(sc->sc_timer);
+	ev_remove(sc->sc_ready);
+	if (sc->sc_fd >= 0)
+		close(sc->sc_fd);
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc);
+}
+
+static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
+		      struct err *err)
+{
+	struct rng_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "rng: out of memory");
+	sc->sc_dev.type = &vdev_rng;
+	sc->sc_loop = env->loop;
+	sc->sc_again = (struct ev_task){ .fn = rng_run, .arg = sc };
+	sc->sc_fd = vdev_files_take(env->files, "source");
+	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"));
+	ret = ev_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
+	if (ret < 0)
+		err_set(err, ret, "rng: %s", strerror(-ret));
+	else
+		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &rng_consts,
+				  &sc->sc_vq, err);
+	if (ret < 0) {
+		rng_destroy(&sc->sc_dev);
+		return ret;
+	}
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+static const struct opt_def rng_opts[] = {
+	{ "source", OPT_STRING,
+	  .help = "read entropy from this file; the kernel's if not given" },
+	{ "rate", OPT_SIZE, .help = "at most so many bytes a second" },
+	{ NULL },
+};
+
+static const virtio_capstr_t rng_features[] = {
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ 0, NULL },
+};
+
+static const int rng_syscalls[] = {
+	SYS_getrandom, SYS_read, SYS_timerfd_settime, SYS_epoll_ctl, -1,
+};
+
+const struct vdev_type vdev_rng = {
+	.vt_name = "rng",
+	.vt_alias = "virtio-rnd",
+	.vt_summary = "entropy source",
+	.vt_legacy_id = VIRTIO_DEV_RANDOM,
+	.vt_device_id = VIRTIO_ID_RNG,
+	.vt_pci_class = PCIC_OTHER,
+	.vt_queue_size = 64,
+	.vt_opts = rng_opts,
+	.vt_features = rng_features,
+	.vt_syscalls = rng_syscalls,
+	.vt_open = rng_open,
+	.vt_create = rng_create,
+	.vt_destroy = rng_destroy,
+	.vt_status = rng_status,
+};

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Complete devices: what all types have in common. See vdev.h. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dev/vdev.h"
+
+const struct opt_def vdev_common_opts[] = {
+	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
+	{ "socket", OPT_STRING, .help = "path of its socket; DIR/ID.sock" },
+	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
+	  .help = "which virtio interfaces the guest sees; transitional, "
+		  "where the type has it" },
+	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
+	{ "queue-size", OPT_NUMBER, .min = 2, .max = 32768,
+	  .help = "entries of each queue, a power of two" },
+	{ NULL },
+};
+
+/*
+ * --- Files ---
+ */
+
+int vdev_files_add(struct vdev_files *files, const char *name, int take_fd)
+{
+	struct vdev_file *f = &files->file[files->nr];
+
+	if (files->nr == VDEV_MAX_FILES || strlen(name) >= sizeof(f->name))
+		return -ENOSPC;
+	snprintf(f->name, sizeof(f->name), "%s", name);
+	f->fd = take_fd;
+	files->nr++;
+	return 0;
+}
+
+int vdev_files_take(struct vdev_files *files, const char *name)
+{
+	for (unsigned i = 0; i < files->nr; i++) {
+		struct vdev_file *f = &files->file[i];
+		int fd = f->fd;
+
+		if (strcmp(f->name, name) != 0 || fd < 0)
+			continue;
+		f->fd = -1;
+		return fd;
+	}
+	return -1;
+}
+
+void vdev_files_close(struct vdev_files *files)
+{
+	for (unsigned i = 0; i < files->nr; i++) {
+		if (files->file[i].fd >= 0)
+			close(files->file[i].fd);
+	}
+	files->nr = 0;
+}
+
+/*
+ * --- Making one ---
+ */
+
+const struct vdev_type *vdev_type_find(const char *name)
+{
+	for (unsigned i = 0; vdev_types[i]; i++) {
+		const struct vdev_type *t = vdev_types[i];
+
+		if (!strcmp(name, t->vt_name) || !strcmp(name, t->vt_alias))
+			return t;
+	}
+	return NULL;
+}
+
+static int check_common(const struct vdev_type *type, const struct opts *opts,
+			struct err *err)
+{
+	const char *mode = opt_string(opts, "mode");
+	uint64_t size = opt_number(opts, "queue-size");
+
+	if (type->vt_modern_only && mode && strcmp(mode, "modern") != 0)
+		return err_set(err, -EINVAL,
+			       "%s: mode=%s: exists only as a modern device",
+			       type->vt_name, mode);
+	if (size & (size - 1))
+		return err_set(err, -EINVAL,
+			       "%s: queue-size=%s: must be a power of two",
+			       type->vt_name, opt_string(opts, "queue-size"));
+	return 0;
+}
+
+int vdev_parse(const char *text, const struct vdev_type **ret_type,
+	       struct opts **ret_opts, struct err *err)
+{
+	char name[32];
+	const struct vdev_type *type;
+	struct opts *opts;
+	int ret;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ","), text);
+	type = vdev_type_find(name);
+	if (!type)
+		return err_set(err, -EINVAL,
+			       "%s: no such device type; see `viodev devices`",
+			       name);
+	ret = opts_parse(text,
+			 (const struct opt_def *const[]){
+				 type->vt_opts, vdev_common_opts, NULL },
+			 &opts, err);
+	if (ret < 0)
+		return ret;
+	ret = check_common(type, opts, err);
+	if (ret < 0) {
+		opts_free(opts);
+		return ret;
+	}
+	*ret_type = type;
+	*ret_opts = opts;
+	return 0;
+}
+
+int vdev_open(const struct vdev_type *type, const struct opts *opts,
+	      struct vdev_files *files, struct err *err)
+{
+	int ret;
+
+	*files = (struct vdev_files){ 0 };
+	if (!type->vt_open)
+		return 0;
+	ret = type->vt_open(opts, files, err);
+	if (ret < 0)
+		vdev_files_close(files);
+	return ret;
+}
+
+int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
+		struct vdev **ret_dev, struct err *err)
+{
+	return type->vt_create(env, ret_dev, err);
+}
+
+void vdev_destroy(struct vdev *dev)
+{
+	struct opts *opts;
+
+	if (!dev)
+		return;
+	opts = dev->own_opts;
+	dev->type->vt_destroy(dev);
+	opts_free(opts);
+}
+
+int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
+	     struct vdev **ret_dev, char *why, size_t why_len)
+{
+	struct err err = { "" };
+	const struct vdev_type *type;
+	struct vdev_files files;
+	struct opts *opts;
+	int ret;
+
+	ret = vdev_parse(text, &type, &opts, &err);
+	if (ret < 0)
+		goto out;
+	ret = vdev_open(type, opts, &files, &err);
+	if (ret == 0) {
+		const struct vdev_env env = { pi, loop, opts, &files };
+
+		ret = vdev_create(type, &env, ret_dev, &err);
+		vdev_files_close(&files);
+	}
+	if (ret < 0)
+		opts_free(opts);
+	else
+		(*ret_dev)->own_opts = opts;
+out:
+	if (ret < 0)
+		snprintf(why, why_len, "%s", err.text);
+	return ret;
+}
+
+static virtio_mode_t mode_of(const struct vdev_type *type,
+			     const struct opts *opts)
+{
+	const char *mode = opt_string(opts, "mode");
+
+	if (type->vt_modern_only || (mode && !strcmp(mode, "modern")))
+		return VIRTIO_MODE_MODERN;
+	if (mode && !strcmp(mode, "legacy"))
+		return VIRTIO_MODE_LEGACY;
+	return VIRTIO_MODE_TRANSITIONAL;
+}
+
+int vdev_attach(struct vdev *dev, const struct vdev_env *env,
+		struct virtio_softc *vs, struct virtio_consts *vc,
+		struct vqueue_info *queues, struct err *err)
+{
+	const struct vdev_type *type = dev->type;
+	uint16_t size = (uint16_t)opt_number(env->opts, "queue-size");
+
+	dev->vs = vs;
+	vi_softc_linkup(vs, vc, vs, env->pi, queues);
+	for (int i = 0; i < vc->vc_nvq; i++) {
+		if (queues[i].vq_qsize == 0)
+			queues[i].vq_qsize = size ? size : type->vt_queue_size;
+	}
+	vi_pci_init(env->pi, mode_of(type, env->opts), type->vt_legacy_id,
+		    type->vt_device_id, type->vt_pci_class);
+	if (!vi_intr_init(vs, opt_bool(env->opts, "msix")) ||
+	    !vi_pcibar_setup(vs))
+		return err_set(err, -ENOSPC, "%s: no room in the PCI function",
+			       type->vt_name);
+	return 0;
+}
+
+/*
+ * --- Looking at one ---
+ */
+
+static const char *mode_name(virtio_mode_t mode)
+{
+	switch (mode) {
+	case VIRTIO_MODE_LEGACY:
+		return "legacy";
+	case VIRTIO_MODE_TRANSITIONAL:
+		return "transitional";
+	default:
+		return "modern";
+	}
+}
+
+static void add_int(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static struct json_object *features_json(const struct vdev_type *type,
+					 uint64_t features)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name;
+	     f++) {
+		if (features & f->vp_flag)
+			json_object_array_add(
+				list, json_object_new_string(f->vp_name));
+	}
+	return list;
+}
+
+static struct json_object *queue_json(const struct vqueue_info *vq)
+{
+	struct json_object *q = json_object_new_object();
+
+	add_int(q, "size", vq->vq_qsize);
+	json_object_object_add(q, "ready",
+			       json_object_new_boolean(vq->vq_flags != 0));
+	add_int(q, "kicks", vq->vq_nr_kicks);
+	add_int(q, "chains", vq->vq_nr_chains);
+	add_int(q, "inflight", vq->vq_nr_inflight);
+	add_int(q, "interrupts", vq->vq_nr_intrs);
+	return q;
+}
+
+void vdev_status(struct vdev *dev, struct json_object *status)
+{
+	struct virtio_softc *vs = dev->vs;
+	struct json_object *queues = json_object_new_array();
+
+	json_object_object_add(status, "type",
+			       json_object_new_string(dev->type->vt_name));
+	json_object_object_add(status, "mode",
+			       json_object_new_string(mode_name(vs->vs_mode)));
+	json_object_object_add(
+		status, "driver",
+		json_object_new_string(
+			!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK)
+				? "none"
+			: vi_is_modern(vs) ? "modern"
+					   : "legacy"));
+	add_int(status, "device-status", vs->vs_status);
+	json_object_object_add(
+		status, "features",
+		features_json(dev->type, vs->vs_negotiated_caps));
+	add_int(status, "resets", vs->vs_nr_resets);
+	add_int(status, "driver-errors", vs->vs_nr_errors);
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		json_object_array_add(queues, queue_json(&vs->vs_queues[i]));
+	json_object_object_add(status, "queues", queues);
+	if (dev->type->vt_status)
+		dev->type->vt_status(dev, status);
+}
+
+int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
+	     struct json_object *reply, struct err *err)
+{
+	const struct vdev_ctl *c = dev->type->vt_ctls;
+
+	for (; argc > 0 && c && c->usage; c++) {
+		size_t len = strcspn(c->usage, " ");
+
+		if (strlen(argv[0]) == len && !memcmp(c->usage, argv[0], len))
+			return dev->type->vt_ctl(dev, argc, argv, reply, err);
+	}
+	return err_set(err, -EINVAL, "%s: no such command: %s",
+		       dev->type->vt_name, argc > 0 ? argv[0] : "");
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Complete devices: a virtio device model together with its backend and its
+ * options, made from one line of text such as "block,path=disk.img,ro=on".
+ *
+ * A type is a const table, listed in devices.c. Making a device has two steps,
+ * because they happen in two processes: vdev_open() opens what needs the
+ * user's rights, vdev_create() builds the device from the options and those
+ * descriptors and may run inside of a sandbox.
+ */
+#ifndef DEV_VDEV_H
+#define DEV_VDEV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <viodev/device.h>
+#include <viodev/loop.h>
+#include <viodev/virtio.h>
+
+#include "base/err.h"
+#include "base/opts.h"
+
+struct json_object;
+
+/* Descriptors that vdev_open() made, by name; they go with vdev_create(). */
+#define VDEV_MAX_FILES 8
+struct vdev_file {
+	char name[16];
+	int fd;
+};
+struct vdev_files {
+	struct vdev_file file[VDEV_MAX_FILES];
+	unsigned nr;
+};
+int vdev_files_add(struct vdev_files *files, const char *name, int take_fd);
+int vdev_files_take(struct vdev_files *files, const char *name); /* or -1 */
+void vdev_files_close(struct vdev_files *files);
+
+/* What a device is made from. Borrowed for the life of the device. */
+struct vdev_env {
+	struct pci_devinst *pi;
+	struct ev_loop *loop;
+	const struct opts *opts;
+	struct vdev_files *files;
+};
+
+/* A device. A type embeds it in its own struct. */
+struct vdev {
+	const struct vdev_type *type;
+	struct virtio_softc *vs;
+	struct opts *own_opts; /* of vdev_new() */
+};
+
+/* A command of `viodev ctl`, for its help. */
+struct vdev_ctl {
+	const char *usage; /* "resize SIZE"; NULL ends a table */
+	const char *help;
+};
+
+struct vdev_type {
+	const char *vt_name;	/* "block" */
+	const char *vt_alias;	/* bhyve's name for it: "virtio-blk" */
+	const char *vt_summary; /* one line */
+	uint16_t vt_legacy_id;	/* transitional PCI device id */
+	uint16_t vt_device_id;	/* virtio device id */
+	uint8_t vt_pci_class;
+	bool vt_modern_only;
+	uint16_t vt_queue_size; /* default of queue-size= */
+	const struct opt_def *vt_opts;
+	const virtio_capstr_t *vt_features; /* what it can offer; NULL name ends */
+	const struct vdev_ctl *vt_ctls;	    /* beyond status; may be NULL */
+	const int *vt_syscalls; /* that it and its backend make; -1 ends */
+
+	/* Open what needs rights. May be NULL. */
+	int (*vt_open)(const struct opts *opts, struct vdev_files *files,
+		       struct err *err);
+	int (*vt_create)(const struct vdev_env *env, struct vdev **ret_dev,
+			 struct err *err);
+	void (*vt_destroy)(struct vdev *dev);
+	/* Add the type's own figures. May be NULL. */
+	void (*vt_status)(struct vdev *dev, struct json_object *status);
+	/* Do a command of vt_ctls; what it answers goes into @reply. */
+	int (*vt_ctl)(struct vdev *dev, int argc, char *const argv[],
+		      struct json_object *reply, struct err *err);
+};
+
+/* All types, NULL-terminated; one by name or alias, or NULL. */
+extern const struct vdev_type *const vdev_types[];
+const struct vdev_type *vdev_type_find(const char *name);
+
+/* The keys that every type has. */
+extern const struct opt_def vdev_common_opts[];
+
+/*
+ * Parse a device's text. On success the caller frees *ret_opts with
+ * opts_free().
+ */
+int vdev_parse(const char *text, const struct vdev_type **ret_type,
+	       struct opts **ret_opts, struct err *err);
+
+int vdev_open(const struct vdev_type *type, const struct opts *opts,
+	      struct vdev_files *files, struct err *err);
+int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
+		struct vdev **ret_dev, struct err *err);
+
+/* Everything about the device for `ctl status`. */
+void vdev_status(struct vdev *dev, struct json_object *status);
+
+/* Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown. */
+int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
+	     struct json_object *reply, struct err *err);
+
+/*
+ * For vt_create: put the device on its PCI function in the mode that the
+ * options ask for. The queues get @env's queue-size where vq_qsize is 0.
+ */
+int vdev_attach(struct vdev *dev, const struct vdev_env *env,
+		struct virtio_softc *vs, struct virtio_consts *vc,
+		struct vqueue_info *queues, struct err *err);
+
+#endif
