@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vfio-user server: clients come and go, their commands are dispatched.
+ * See <viodev/vfio_user.h>, and vfio_user_impl.h for how the parts fit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "serve/vfio_user_impl.h"
+
+#define NS_PER_SEC	1000000000ull
+#define LOG_BURST	32 /* lines; then one a second */
+#define LISTEN_AGAIN_NS (NS_PER_SEC / 10) /* after accept() failed */
+
+/*
+ * --- Log ---
+ */
+
+/* Guest and client cause most lines: they must not fill a disk with them. */
+static bool take_token(struct vfuser_log *log)
+{
+	uint64_t now = ev_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
+
+	if (secs > 0) {
+		log->since_ns += secs * NS_PER_SEC;
+		log->tokens = secs < LOG_BURST - log->tokens
+				      ? log->tokens + (unsigned)secs
+				      : LOG_BURST;
+	}
+	if (log->tokens == 0)
+		return false;
+	log->tokens--;
+	return true;
+}
+
+void vfuser_log(struct vfuser *srv, int level, const char *fmt, ...)
+{
+	struct vfuser_log *log = &srv->log;
+	char text[256], lost[40] = "", line[sizeof(text) + 100];
+	va_list ap;
+
+	if (!take_token(log)) {
+		log->nr_lost++;
+		return;
+	}
+	if (log->nr_lost > 0)
+		snprintf(lost, sizeof(lost), " (%u lines lost)", log->nr_lost);
+	log->nr_lost = 0;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	snprintf(line, sizeof(line), "%.40s: %s%s", srv->name, text, lost);
+	log->fn(log->arg, level, line);
+}
+
+static void log_to_stderr(void *arg, int level, const char *msg)
+{
+	if (level < LOG_DEBUG)
+		fprintf(stderr, "%s\n", msg);
+}
+
+/*
+ * --- Clients come and go ---
+ */
+
+void vfuser_fail(struct vfuser *srv, int level, const char *why)
+{
+	if (!vfuser_connected(srv))
+		return;
+	srv->dead = true;
+	if (srv->negotiated)
+		vfuser_log(srv, level, "client dropped: %s", why);
+	vfuser_wake(srv);
+}
+
+void vfuser_wake(struct vfuser *srv)
+{
+	ev_defer(srv->loop, &srv->work);
+}
+
+static void watch_listener(struct vfuser *srv, bool on)
+{
+	if (srv->listen_source)
+		ev_fd_set(srv->listen_source, on ? EPOLLIN : 0);
+}
+
+static void close_client(struct vfuser *srv)
+{
+	ev_remove(srv->conn_source);
+	ev_remove(srv->twin_source);
+	srv->conn_source = srv->twin_source = NULL;
+	vfconn_fini(&srv->conn);
+	vfconn_fini(&srv->twin);
+}
+
+static void drop_client(struct vfuser *srv)
+{
+	bool was_attached = srv->negotiated;
+
+	close_client(srv);
+	pci_reset(&srv->pi);
+	vfuser_dma_reset(srv);
+	vfuser_irq_reset(srv);
+	ev_timer_set(srv->timer, 0);
+	srv->dead = srv->negotiated = srv->want_kick = false;
+	watch_listener(srv, true);
+	if (!was_attached)
+		return;
+	vfuser_log(srv, LOG_INFO, "client detached");
+	if (srv->notify)
+		srv->notify(srv->notify_arg, false);
+}
+
+/* Whether replies wait to be sent, so many that no more are to be made. */
+static bool is_blocked(const struct vfuser *srv)
+{
+	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES;
+}
+
+static void watch_conn(const struct vfconn *conn, struct ev_source *source,
+		       bool stop, uint32_t *events)
+{
+	uint32_t want = (stop || conn->full ? 0 : EPOLLIN) |
+			(vfconn_unsent(conn) > 0 ? EPOLLOUT : 0);
+
+	if (!source || want == *events)
+		return;
+	ev_fd_set(source, want);
+	*events = want;
+}
+
+static void flush(struct vfuser *srv)
+{
+	if (!vfuser_connected(srv))
+		return;
+	if (vfconn_flush(&srv->conn) < 0 ||
+	    (srv->twin.fd >= 0 && vfconn_flush(&srv->twin) < 0))
+		vfuser_fail(srv, LOG_INFO, "gone");
+}
+
+/* Replies go out before the queues are worked on: a guest may wait for them. */
+static void work(void *arg)
+{
+	struct vfuser *srv = arg;
+	struct vfconn_msg msg;
+
+	/* The device turns the loop to let its requests finish: not now. */
+	if (srv->working || srv->conn.fd < 0)
+		return;
+	srv->working = true;
+	flush(srv);
+	vfuser_serve(srv, false);
+	flush(srv);
+	if (srv->want_kick && vfuser_connected(srv)) {
+		srv->want_kick = false;
+		pci_kick(&srv->pi);
+		flush(srv);
+	}
+	srv->working = false;
+
+	if (srv->dead) {
+		drop_client(srv);
+		return;
+	}
+	/* The socket will not tell of what was read and left. */
+	if (!is_blocked(srv) && vfconn_next(&srv->conn, &msg) != 0)
+		vfuser_wake(srv);
+	watch_conn(&srv->conn, srv->conn_source, is_blocked(srv),
+		   &srv->conn_events);
+	watch_conn(&srv->twin, srv->twin_source, false, &srv->twin_events);
+}
+
+/* Read until there is a whole message; more may have come with it. */
+static void fill(struct vfuser *srv, struct vfconn *conn)
+{
+	struct vfconn_msg msg;
+	int ret = 1;
+
+	if (conn->fd < 0)
+		return;
+	while (ret == 1 && vfconn_next(conn, &msg) == 0)
+		ret = vfconn_fill(conn);
+	if (ret == -EPIPE)
+		vfuser_fail(srv, LOG_INFO, "gone");
+	else if (ret < 0 && ret != -ENOBUFS)
+		vfuser_fail(srv, LOG_WARNING, strerror(-ret));
+}
+
+void vfuser_on_socket(void *arg, uint32_t events)
+{
+	struct vfuser *srv = arg;
+
+	if (srv->working)
+		return;
+	fill(srv, &srv->twin);
+	fill(srv, &srv->conn);
+	work(srv);
+}
+
+static int attach(struct vfuser *srv, int take_fd)
+{
+	int ret = vfconn_init(&srv->conn, take_fd);
+
+	if (ret < 0)
+		return ret;
+	srv->conn_events = EPOLLIN;
+	ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, vfuser_on_socket, srv,
+			&srv->conn_source);
+	if (ret < 0) {
+		srv->conn.fd = -1; /* the caller's still */
+		vfconn_fini(&srv->conn);
+		return ret;
+	}
+	watch_listener(srv, false);
+	return 0;
+}
+
+static void on_listener(void *arg, uint32_t events)
+{
+	struct vfuser *srv = arg;
+	int fd, ret;
+
+	if (srv->conn.fd >= 0) /* it waits for its turn */
+		return;
+	fd = accept4(srv->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
+		return;
+	ret = fd < 0 ? -errno : attach(srv, fd);
+	if (ret == 0)
+		return;
+	if (fd >= 0)
+		close(fd);
+	vfuser_log(srv, LOG_WARNING, "cannot accept a client: %s",
+		   strerror(-ret));
+	watch_listener(srv, false);
+	ev_timer_set(srv->timer, LISTEN_AGAIN_NS);
+}
+
+static void on_timer(void *arg)
+{
+	struct vfuser *srv = arg;
+
+	if (srv->conn.fd < 0)
+		watch_listener(srv, true);
+	else
+		vfuser_dma_timeout(srv);
+}
+
+/*
+ * --- The server ---
+ */
+
+int vfuser_create(struct ev_loop *loop, const char *name,
+		  struct vfuser **ret_srv)
+{
+	struct vfuser *srv = calloc(1, sizeof(*srv));
+	int ret;
+
+	if (!srv)
+		return -ENOMEM;
+	srv->loop = loop;
+	srv->listen_fd = srv->conn.fd = srv->twin.fd = -1;
+	srv->work = (struct ev_task){ .fn = work, .arg = srv };
+	srv->log = (struct vfuser_log){
+		.fn = log_to_stderr,
+		.since_ns = ev_now_ns(),
+		.tokens = LOG_BURST,
+	};
+	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
+	pci_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
+	vfuser_irq_init(srv);
+	srv->name = strdup(name);
+	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer)
+			: -ENOMEM;
+	if (ret < 0) {
+		vfuser_destroy(srv);
+		return ret;
+	}
+	srv->pi.pi_name = srv->name;
+	*ret_srv = srv;
+	return 0;
+}
+
+void vfuser_destroy(struct vfuser *srv)
+{
+	if (!srv)
+		return;
+	close_client(srv);
+	vfuser_dma_reset(srv);
+	vfuser_irq_reset(srv);
+	ev_cancel(srv->loop, &srv->work);
+	ev_remove(srv->timer);
+	ev_remove(srv->listen_source);
+	if (srv->listen_fd >= 0)
+		close(srv->listen_fd);
+	if (srv->path)
+		unlink(srv->path);
+	pci_fini(&srv->pi);
+	gm_fini(&srv->gm);
+	free(srv->path);
+	free(srv->name);
+	free(srv);
+}
+
+struct pci_devinst *vfuser_pci(struct vfuser *srv)
+{
+	return &srv->pi;
+}
+
+int vfuser_listen(struct vfuser *srv, int take_fd)
+{
+	int listening = 0, flags = fcntl(take_fd, F_GETFL), ret;
+	socklen_t len = sizeof(listening);
+
+	if (srv->listen_fd >= 0)
+		return -EBUSY;
+	if (flags < 0 ||
+	    getsockopt(take_fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) <
+		    0)
+		return -errno;
+	if (!listening)
+		return -EINVAL;
+	if (fcntl(take_fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_listener, srv,
+			&srv->listen_source);
+	if (ret == 0)
+		srv->listen_fd = take_fd;
+	return ret;
+}
+
+/* Whether nobody listens on the socket at @addr any more. */
+static bool is_stale(const struct sockaddr_un *addr)
+{
+	struct stat st;
+	bool stale;
+	int fd;
+
+	if (lstat(addr->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return false;
+	stale = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
+		errno == ECONNREFUSED;
+	close(fd);
+	return stale;
+}
+
+static int bind_to(int fd, const struct sockaddr_un *addr)
+{
+	const struct sockaddr *sa = (const struct sockaddr *)addr;
+
+	if (bind(fd, sa, sizeof(*addr)) == 0)
+		return 0;
+	if (errno != EADDRINUSE || !is_stale(addr))
+		return -EADDRINUSE;
+	if (unlink(addr->sun_path) < 0 || bind(fd, sa, sizeof(*addr)) < 0)
+		return -errno;
+	return 0;
+}
+
+int vfuser_listen_path(struct vfuser *srv, const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, ret;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	ret = bind_to(fd, &addr);
+	if (ret == 0 && listen(fd, SOMAXCONN) < 0)
+		ret = -errno;
+	if (ret == 0)
+		ret = vfuser_listen(srv, fd);
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	srv->path = strdup(path); /* without it, the socket file stays */
+	return 0;
+}
+
+void vfuser_set_notify(struct vfuser *srv,
+		       void (*fn)(void *arg, bool attached), void *arg)
+{
+	srv->notify = fn;
+	srv->notify_arg = arg;
+}
+
+void vfuser_set_log(struct vfuser *srv,
+		    void (*fn)(void *arg, int level, const char *msg),
+		    void *arg)
+{
+	srv->log.fn = fn;
+	srv->log.arg = arg;
+}
+
+void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats)
+{
+	*ret_stats = srv->stats;
+	ret_stats->attached = srv->negotiated;
+	ret_stats->dma_regions = srv->gm.nr_regions;
+	ret_stats->dma_bytes = srv->dma.bytes;
+}

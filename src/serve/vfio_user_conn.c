@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A vfio-user socket as a stream of messages. See vfio_user_conn.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "serve/vfio_user_conn.h"
+
+#define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
+
+int vfconn_init(struct vfconn *conn, int take_fd)
+{
+	/* Untouched pages of these cost nothing. */
+	uint8_t *in = malloc(VFCONN_IN_BYTES), *out = malloc(VFCONN_OUT_BYTES);
+
+	if (!in || !out) {
+		free(in);
+		free(out);
+		return -ENOMEM;
+	}
+	*conn = (struct vfconn){
+		.fd = take_fd,
+		.in = in,
+		.out = out,
+		.send_fd = -1,
+	};
+	return 0;
+}
+
+static void close_fds(struct vfconn *conn)
+{
+	for (unsigned i = 0; i < conn->nr_fds; i++) {
+		if (conn->fds[i] >= 0)
+			close(conn->fds[i]);
+	}
+	conn->nr_fds = 0;
+}
+
+void vfconn_close(struct vfconn *conn)
+{
+	if (conn->fd < 0)
+		return;
+	close(conn->fd);
+	conn->fd = -1;
+	if (conn->send_fd >= 0)
+		close(conn->send_fd);
+	conn->send_fd = -1;
+	close_fds(conn);
+}
+
+void vfconn_fini(struct vfconn *conn)
+{
+	vfconn_close(conn);
+	free(conn->in);
+	free(conn->out);
+	*conn = (struct vfconn){ .fd = -1, .send_fd = -1 };
+}
+
+/*
+ * --- Input ---
+ */
+
+static void keep_fd(struct vfconn *conn, int fd)
+{
+	if (conn->nr_fds < VFMSG_MAX_FDS)
+		conn->fds[conn->nr_fds++] = fd;
+	else
+		close(fd);
+}
+
+static void keep_fds(struct vfconn *conn, struct msghdr *msg)
+{
+	struct cmsghdr *cmsg;
+
+	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+		size_t nr = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (cmsg->cmsg_level != SOL_SOCKET ||
+		    cmsg->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < nr; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd),
+			       sizeof(fd));
+			keep_fd(conn, fd);
+		}
+	}
+}
+
+/* recvmsg() to the tail of the input: bytes, 0 for none there, or -errno. */
+static ssize_t receive(struct vfconn *conn, struct msghdr *msg, size_t len,
+		       int flags)
+{
+	struct iovec iov = { conn->in + conn->in_tail, len };
+	ssize_t n;
+
+	msg->msg_iov = &iov;
+	msg->msg_iovlen = 1;
+	do {
+		n = recvmsg(conn->fd, msg,
+			    flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n > 0)
+		return n;
+	if (n == 0)
+		return -EPIPE;
+	return errno == EAGAIN ? 0 : -errno;
+}
+
+/* Bytes that complete the header, or else the message, at the tail. */
+static size_t bytes_wanted(const struct vfconn *conn)
+{
+	size_t have = conn->in_tail - conn->in_head;
+	struct vfmsg_hdr hdr;
+
+	if (vfmsg_get_hdr(conn->in + conn->in_head, have, &hdr) < 0)
+		return VFMSG_HDR_BYTES - have;
+	return hdr.size - have;
+}
+
+static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(KERNEL_MAX_FDS * sizeof(int)) +
+			 CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct msghdr msg = {
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	ssize_t n = receive(conn, &msg, len, 0);
+
+	if (n <= 0)
+		return n;
+	keep_fds(conn, &msg);
+	/* Out of descriptors ourselves: which of them are missing? */
+	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
+}
+
+/* Bytes, 0 for none there, or -errno as vfconn_fill() has it. */
+static ssize_t receive_some(struct vfconn *conn)
+{
+	size_t room = VFCONN_IN_BYTES - conn->in_tail, wanted;
+	struct msghdr msg = { 0 };
+	struct vfconn_msg whole;
+	ssize_t n;
+	int ret;
+
+	if (room == 0)
+		return -ENOBUFS;
+	n = receive(conn, &msg, room, MSG_PEEK);
+	if (n <= 0)
+		return n;
+
+	/* Without a buffer for them, descriptors show as this flag. */
+	if (!(msg.msg_flags & MSG_CTRUNC))
+		return receive(conn, &msg, (size_t)n, 0);
+
+	/* They are not for a message that is whole already. */
+	ret = vfconn_next(conn, &whole);
+	if (ret != 0)
+		return ret < 0 ? ret : -ENOBUFS;
+	wanted = bytes_wanted(conn);
+	return receive_with_fds(conn, wanted < room ? wanted : room);
+}
+
+int vfconn_fill(struct vfconn *conn)
+{
+	ssize_t n = receive_some(conn);
+
+	conn->full = n == -ENOBUFS;
+	if (n <= 0)
+		return (int)n;
+	conn->in_tail += (size_t)n;
+	return 1;
+}
+
+void vfconn_compact(struct vfconn *conn)
+{
+	size_t len = conn->in_tail - conn->in_head;
+
+	if (conn->in_head == 0)
+		return;
+	conn->full = false;
+	memmove(conn->in, conn->in + conn->in_head, len);
+	conn->in_head = 0;
+	conn->in_tail = len;
+}
+
+int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg)
+{
+	const uint8_t *head = conn->in + conn->in_head;
+	size_t len = conn->in_tail - conn->in_head;
+	struct vfmsg_hdr hdr;
+	int ret = vfmsg_get_hdr(head, len, &hdr);
+
+	if (ret == -EAGAIN || (ret == 0 && len < hdr.size))
+		return 0;
+	if (ret < 0)
+		return ret;
+	*ret_msg = (struct vfconn_msg){
+		.hdr = hdr,
+		.payload = head + VFMSG_HDR_BYTES,
+		.len = hdr.size - VFMSG_HDR_BYTES,
+		.fds = conn->fds,
+		.nr_fds = conn->nr_fds,
+	};
+	return 1;
+}
+
+void vfconn_consume(struct vfconn *conn, const struct vfconn_msg *msg)
+{
+	conn->in_head += msg->hdr.size;
+	conn->full = false;
+	close_fds(conn);
+	if (conn->in_head == conn->in_tail)
+		conn->in_head = conn->in_tail = 0;
+}
+
+/*
+ * --- Output ---
+ */
+
+static void append(struct vfconn *conn, const void *data, size_t len)
+{
+	if (len > 0)
+		memcpy(conn->out + conn->out_tail, data, len);
+	conn->out_tail += len;
+}
+
+bool vfconn_put(struct vfconn *conn, const struct vfmsg_hdr *hdr,
+		const void *payload, const void *data, size_t data_len)
+{
+	size_t unsent = vfconn_unsent(conn);
+
+	if (hdr->size > VFCONN_OUT_BYTES - unsent)
+		return false;
+	if (hdr->size > VFCONN_OUT_BYTES - conn->out_tail) {
+		memmove(conn->out, conn->out + conn->out_head, unsent);
+		conn->out_head = 0;
+		conn->out_tail = unsent;
+	}
+	append(conn, hdr, sizeof(*hdr));
+	append(conn, payload, hdr->size - sizeof(*hdr) - data_len);
+	append(conn, data, data_len);
+	return true;
+}
+
+static ssize_t send_some(struct vfconn *conn)
+{
+	struct iovec iov = { conn->out + conn->out_head, vfconn_unsent(conn) };
+	union {
+		struct cmsghdr hdr;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (conn->send_fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		control.hdr = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(sizeof(int)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+		};
+		memcpy(CMSG_DATA(&control.hdr), &conn->send_fd, sizeof(int));
+	}
+	return sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+int vfconn_flush(struct vfconn *conn)
+{
+	while (vfconn_unsent(conn) > 0) {
+		ssize_t n = send_some(conn);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -errno;
+		conn->out_head += (size_t)n;
+		if (conn->send_fd >= 0) {
+			close(conn->send_fd);
+			conn->send_fd = -1;
+		}
+	}
+	conn->out_head = conn->out_tail = 0;
+	return 0;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A vfio-user socket as a stream of whole messages, both ways.
+ *
+ * Reading is greedy, one call for all that has come, because guests' doorbells
+ * arrive in bursts; writing collects until vfconn_flush(). Both buffers are
+ * bounded. Nothing here looks at more of a message than its header.
+ *
+ *	in:   [ consumed | message | message | part of one |  free  ]
+ *	                 ^head                             ^tail
+ *
+ * File descriptors belong to the message whose bytes they came with. The
+ * kernel ends a read after the piece that carries some but may begin it long
+ * before, and does not tell where the piece began. So a read that would meet
+ * descriptors is taken in exact steps, header and then payload; all others in
+ * one. vfconn_fill() finds out by looking ahead.
+ */
+#ifndef SERVE_VFIO_USER_CONN_H
+#define SERVE_VFIO_USER_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "serve/vfio_user_msg.h"
+
+/* More than this waiting to be sent: take no more requests. */
+#define VFCONN_HIGH_BYTES (1u << 20)
+
+#define VFCONN_IN_BYTES	 (VFMSG_MAX_BYTES + (64u << 10))
+#define VFCONN_OUT_BYTES (VFCONN_HIGH_BYTES + 2 * VFMSG_MAX_BYTES)
+
+struct vfconn {
+	int fd; /* -1: not open */
+	uint8_t *in;
+	size_t in_head, in_tail;
+	bool full; /* vfconn_fill() has said -ENOBUFS */
+	uint8_t *out;
+	size_t out_head, out_tail;
+	int fds[VFMSG_MAX_FDS]; /* of the message at in_head */
+	unsigned nr_fds;
+	int send_fd; /* goes with the next byte sent; or -1 */
+};
+
+/* A message at the head of the input, borrowed until vfconn_consume(). */
+struct vfconn_msg {
+	struct vfmsg_hdr hdr;
+	const uint8_t *payload;
+	size_t len; /* of the payload */
+	int *fds;   /* who keeps one puts -1 in its place */
+	unsigned nr_fds;
+};
+
+/* Make @conn out of a stream socket; it is taken on success. 0 or -ENOMEM. */
+int vfconn_init(struct vfconn *conn, int take_fd);
+void vfconn_fini(struct vfconn *conn); /* also of one that was closed */
+void vfconn_close(struct vfconn *conn);
+
+/*
+ * Read what has come. 1: something; 0: nothing there; -ENOBUFS: messages must
+ * be consumed first; -EPIPE: the peer has gone; other -errno: give it up.
+ */
+int vfconn_fill(struct vfconn *conn);
+
+/* Make room behind the messages. Those that were borrowed move. */
+void vfconn_compact(struct vfconn *conn);
+
+/* 1 and the next whole message, 0 when there is none, or -EBADMSG. */
+int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg);
+
+/* Done with the message at the head; descriptors left in it are closed. */
+void vfconn_consume(struct vfconn *conn, const struct vfconn_msg *msg);
+
+/* Append to what is to be sent. False, and nothing, when there is no room. */
+bool vfconn_put(struct vfconn *conn, const struct vfmsg_hdr *hdr,
+		const void *payload, const void *data, size_t data_len);
+
+/* Send what the socket takes. 0 or -errno when it is broken. */
+int vfconn_flush(struct vfconn *conn);
+
+static inline size_t vfconn_unsent(const struct vfconn *conn)
+{
+	return conn->out_tail - conn->out_head;
+}
+
+#endif

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest memory of the vfio-user server.
+ *
+ * Most regions come with a file and are mapped. The file stays the client's:
+ * it can be truncated later, and an access to what is gone then ends this
+ * process with SIGBUS. Sealing cannot be demanded (QEMU does not seal), and a
+ * handler could only hide which bytes the guest never got; so one device
+ * process dies, whose supervisor says so. What is checked is that a mapping
+ * begins inside of its file.
+ *
+ * A region without a file is reached by messages, DMA_READ and DMA_WRITE, to a
+ * client that may itself be waiting for an answer of ours: QEMU serves them
+ * only when no processor of the guest waits for a register. So:
+ *
+ * - A read waits for its answer, and meanwhile serves what leaves the device's
+ *   state alone. When something else comes, the read is given up: -EAGAIN
+ *   unwinds to the loop, the message is handled, pci_kick() has the queues
+ *   looked at again. The late answer is known by its number, and dropped.
+ *   In the handling of a message a read says -EAGAIN at once.
+ * - A write is sent and forgotten. It never says -EAGAIN: what came before it
+ *   could not be undone.
+ * - An interrupt must not overtake the writes that it announces. It is held
+ *   until the client has answered a command that came after them, often the
+ *   read of the driver's event index, else an empty write.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "serve/vfio_user_impl.h"
+
+/* QEMU loses the end of replies that its socket does not take at once. */
+#define MAX_CHUNK (64u << 10)
+
+#define MAX_UNANSWERED 1024
+#define MAX_BLOCK      (1u << 30) /* the largest huge page */
+
+/*
+ * --- Regions ---
+ */
+
+struct mapping {
+	uint64_t iova; /* of the region */
+	char *addr;
+	size_t len;
+};
+
+static int compare(const void *a, const void *b)
+{
+	const struct mapping *x = a, *y = b;
+
+	return (x->iova > y->iova) - (x->iova < y->iova);
+}
+
+/* Files of huge pages map in whole pages only. */
+static uint64_t block_size(const struct stat *st)
+{
+	uint64_t bs = (uint64_t)st->st_blksize;
+
+	return bs > VFMSG_PAGE && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0
+		       ? bs
+		       : VFMSG_PAGE;
+}
+
+/* Map a piece of @fd; *ret_host is where it begins inside of @m. */
+static int map_file(int fd, const struct vfmsg_dma_map *want, struct mapping *m,
+		    void **ret_host)
+{
+	int prot = (want->prot & GM_READ ? PROT_READ : 0) |
+		   (want->prot & GM_WRITE ? PROT_WRITE : 0);
+	uint64_t mask, begin, end;
+	struct stat st;
+	void *p;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_size < 0 ||
+	    want->offset + want->size > (uint64_t)st.st_size)
+		return -EINVAL;
+	mask = block_size(&st) - 1;
+	begin = want->offset & ~mask;
+	end = (want->offset + want->size + mask) & ~mask;
+	p = mmap(NULL, end - begin, prot, MAP_SHARED, fd, (off_t)begin);
+	if (p == MAP_FAILED)
+		return -errno;
+	*m = (struct mapping){ want->iova.v, p, end - begin };
+	*ret_host = m->addr + (want->offset - begin);
+	return 0;
+}
+
+static void unmap(struct mapping *m)
+{
+	munmap(m->addr, m->len);
+	free(m);
+}
+
+static int map_shared(struct vfuser *srv, int fd,
+		      const struct vfmsg_dma_map *want)
+{
+	struct mapping *m = malloc(sizeof(*m));
+	void *host = NULL;
+	int ret;
+
+	if (!m)
+		return -ENOMEM;
+	ret = map_file(fd, want, m, &host);
+	if (ret < 0) {
+		free(m);
+		return ret;
+	}
+	ret = gm_add(&srv->gm, want->iova, want->size, host, want->prot);
+	if (ret < 0) {
+		unmap(m);
+		return ret;
+	}
+	if (!tsearch(m, &srv->dma.mappings, compare)) {
+		gm_remove(&srv->gm, want->iova, want->size, NULL, NULL);
+		unmap(m);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static bool is_unshared(const struct gm_region *r)
+{
+	return !r->host && (r->prot & GM_WRITE);
+}
+
+ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
+		       uint8_t *reply)
+{
+	struct vfmsg_dma_map want;
+	int ret = vfmsg_get_dma_map(msg->payload, msg->len, &want);
+
+	if (ret < 0)
+		return ret;
+	if (srv->gm.nr_regions >= VFMSG_MAX_DMA_MAPS)
+		return -ENOSPC;
+	if (msg->nr_fds > 0)
+		ret = map_shared(srv, msg->fds[0], &want);
+	else
+		ret = gm_add(&srv->gm, want.iova, want.size, NULL, want.prot);
+	if (ret < 0)
+		return ret;
+	srv->dma.bytes += want.size;
+	if (msg->nr_fds == 0 && (want.prot & GM_WRITE))
+		srv->dma.nr_unshared++;
+	return 0;
+}
+
+static void region_gone(void *arg, const struct gm_region *r)
+{
+	struct vfuser *srv = arg;
+	struct mapping key = { .iova = r->base.v }, *m, **node;
+
+	srv->dma.bytes -= r->len;
+	srv->dma.nr_unshared -= is_unshared(r);
+	node = tfind(&key, &srv->dma.mappings, compare);
+	if (!node)
+		return;
+	m = *node;
+	tdelete(&key, &srv->dma.mappings, compare);
+	unmap(m);
+}
+
+/* An IOMMU's unmaps are supersets of its maps, or of nothing at all. */
+ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
+			 uint8_t *reply)
+{
+	struct vfmsg_dma_unmap range;
+	int ret = vfmsg_get_dma_unmap(msg->payload, msg->len, &range);
+
+	if (ret < 0)
+		return ret;
+	pci_quiesce(&srv->pi);
+	ret = gm_remove(&srv->gm, range.iova, range.size, region_gone, srv);
+	if (ret < 0)
+		return ret;
+	memcpy(reply, msg->payload, VFMSG_DMA_UNMAP_BYTES);
+	return VFMSG_DMA_UNMAP_BYTES;
+}
+
+void vfuser_dma_reset(struct vfuser *srv)
+{
+	gm_remove(&srv->gm, (gpa_t){ 0 }, UINT64_MAX, region_gone, srv);
+	srv->dma = (struct vfuser_dma){ 0 };
+}
+
+/*
+ * --- Commands to the client ---
+ */
+
+static struct vfconn *dma_conn(struct vfuser *srv)
+{
+	return srv->twin.fd >= 0 ? &srv->twin : &srv->conn;
+}
+
+/* Append a command to what is to be sent. */
+static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
+			 uint32_t flags, gpa_t a, uint64_t count,
+			 const void *data)
+{
+	size_t data_len = data ? count : 0;
+	struct vfmsg_hdr hdr = {
+		.id = id,
+		.cmd = cmd,
+		.size = (uint32_t)(VFMSG_HDR_BYTES + VFMSG_ACCESS_BYTES +
+				   data_len),
+		.flags = flags,
+	};
+	uint8_t payload[VFMSG_ACCESS_BYTES];
+
+	vfmsg_put_dma(payload, a, count);
+	if (!vfconn_put(dma_conn(srv), &hdr, payload, data, data_len))
+		vfuser_fail(srv, LOG_WARNING, "client does not read");
+	vfuser_wake(srv);
+}
+
+/* Send a command that wants an answer. */
+static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
+		    uint64_t count)
+{
+	struct vfuser_dma *dma = &srv->dma;
+
+	if (dma->asked - dma->acked >= MAX_UNANSWERED)
+		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+	dma->asked++;
+	if (dma->unfenced) {
+		dma->unfenced = false;
+		dma->fence = dma->asked;
+	}
+	send_command(srv, (uint16_t)dma->asked, cmd, 0, a, count, NULL);
+	return dma->asked;
+}
+
+/* The command that @id names, or 0 when there is none that has no answer. */
+static uint64_t command_of(const struct vfuser_dma *dma, uint16_t id)
+{
+	uint16_t ahead = (uint16_t)(id - dma->acked);
+
+	return ahead > 0 && ahead <= dma->asked - dma->acked
+		       ? dma->acked + ahead
+		       : 0;
+}
+
+static int take_data(struct vfuser_dma *dma, const struct vfconn_msg *msg)
+{
+	struct vfmsg_dma_data data;
+
+	if ((msg->hdr.flags & VFMSG_ERROR) || msg->hdr.cmd != VFMSG_DMA_READ ||
+	    vfmsg_get_dma_data(msg->payload, msg->len, &data) < 0 ||
+	    data.count != dma->read_len)
+		return -EFAULT;
+	memcpy(dma->read_buf, data.data, data.count);
+	return 0;
+}
+
+void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
+{
+	struct vfuser_dma *dma = &srv->dma;
+	uint64_t command = command_of(dma, msg->hdr.id);
+
+	if (command == 0)
+		return; /* nothing was asked */
+	if (command == dma->reading) {
+		dma->read_result = take_data(dma, msg);
+		dma->reading = 0;
+	}
+	dma->acked = command;
+	vfuser_irq_release(srv, dma->acked);
+}
+
+uint64_t vfuser_dma_fence(struct vfuser *srv)
+{
+	struct vfuser_dma *dma = &srv->dma;
+
+	if (dma->unfenced)
+		ask(srv, VFMSG_DMA_WRITE, dma->last_write, 0);
+	vfuser_dma_watch(srv);
+	return dma->acked < dma->fence ? dma->fence : 0;
+}
+
+/* Some command has no answer yet: look again when one is due. */
+void vfuser_dma_watch(struct vfuser *srv)
+{
+	struct vfuser_dma *dma = &srv->dma;
+
+	if (dma->watched || dma->acked == dma->asked)
+		return;
+	dma->watched = dma->asked;
+	ev_timer_set(srv->timer, VFUSER_ANSWER_NS);
+}
+
+void vfuser_dma_timeout(struct vfuser *srv)
+{
+	struct vfuser_dma *dma = &srv->dma;
+	uint64_t due = dma->watched;
+
+	dma->watched = 0;
+	if (dma->acked < due)
+		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+	else
+		vfuser_dma_watch(srv);
+}
+
+/*
+ * --- Waiting ---
+ */
+
+static void prepare_poll(const struct vfconn *conn, struct pollfd *pfd)
+{
+	pfd->fd = conn->fd; /* -1 is passed over */
+	pfd->events = (short)((conn->full ? 0 : POLLIN) |
+			      (vfconn_unsent(conn) ? POLLOUT : 0));
+}
+
+static void transfer(struct vfuser *srv, struct vfconn *conn)
+{
+	int ret = vfconn_flush(conn);
+
+	if (ret == 0)
+		ret = vfconn_fill(conn);
+	if (ret < 0 && ret != -ENOBUFS)
+		vfuser_fail(srv, LOG_INFO, strerror(-ret));
+}
+
+/* Send and receive for as long as nothing can be, but not past @deadline. */
+static void wait_for_client(struct vfuser *srv, uint64_t deadline)
+{
+	struct pollfd pfd[2];
+	uint64_t now = ev_now_ns();
+	int nr = 0;
+
+	prepare_poll(&srv->conn, &pfd[0]);
+	prepare_poll(&srv->twin, &pfd[1]);
+	if (now < deadline)
+		nr = poll(pfd, 2, (int)((deadline - now) / 1000000) + 1);
+	if (nr == 0)
+		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+	if (nr <= 0)
+		return;
+	if (pfd[0].revents)
+		transfer(srv, &srv->conn);
+	if (pfd[1].revents)
+		transfer(srv, &srv->twin);
+}
+
+static int try_again(struct vfuser *srv)
+{
+	srv->want_kick = true;
+	vfuser_wake(srv);
+	return -EAGAIN;
+}
+
+static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
+		      uint64_t deadline)
+{
+	struct vfuser_dma *dma = &srv->dma;
+	bool preempted = vfuser_serve(srv, true);
+
+	if (preempted || !vfuser_connected(srv))
+		return try_again(srv);
+
+	dma->read_buf = buf;
+	dma->read_len = len;
+	dma->read_result = -EAGAIN;
+	dma->reading = ask(srv, VFMSG_DMA_READ, a, len);
+	if (vfconn_flush(dma_conn(srv)) < 0)
+		vfuser_fail(srv, LOG_INFO, "client has gone");
+	while (dma->reading && !preempted && vfuser_connected(srv)) {
+		wait_for_client(srv, deadline);
+		preempted = vfuser_serve(srv, true);
+	}
+	if (dma->reading) {
+		dma->reading = 0; /* too late for its answer */
+		vfuser_dma_watch(srv);
+		return try_again(srv);
+	}
+	return dma->read_result;
+}
+
+static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
+{
+	struct vfuser *srv = arg;
+	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
+	size_t chunk;
+
+	if (srv->in_handler || srv->dma.reading)
+		return try_again(srv);
+	for (size_t done = 0; done < len; done += chunk) {
+		int ret;
+
+		chunk = len - done < srv->dma.max_xfer ? len - done
+						       : srv->dma.max_xfer;
+		ret = read_chunk(srv, (gpa_t){ a.v + done }, (char *)buf + done,
+				 (uint32_t)chunk, deadline);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+/* Nobody misses what a client that goes does not get: it is no error. */
+static int dma_write(void *arg, gpa_t a, const void *buf, size_t len)
+{
+	struct vfuser *srv = arg;
+	struct vfuser_dma *dma = &srv->dma;
+	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
+	size_t chunk;
+
+	for (size_t done = 0; done < len; done += chunk) {
+		while (vfuser_connected(srv) &&
+		       vfconn_unsent(dma_conn(srv)) > VFCONN_HIGH_BYTES)
+			wait_for_client(srv, deadline);
+		if (!vfuser_connected(srv))
+			return 0;
+		chunk = len - done < dma->max_xfer ? len - done : dma->max_xfer;
+		dma->last_write = (gpa_t){ a.v + done };
+		send_command(srv, 0, VFMSG_DMA_WRITE, VFMSG_NO_REPLY,
+			     dma->last_write, chunk, (const char *)buf + done);
+		dma->unfenced = true;
+	}
+	return 0;
+}
+
+void vfuser_dma_set_max_xfer(struct vfuser *srv, uint64_t bytes)
+{
+	srv->dma.max_xfer = bytes < MAX_CHUNK ? (uint32_t)bytes : MAX_CHUNK;
+}
+
+const struct gmem_ops vfuser_gmem_ops = {
+	.read = dma_read,
+	.write = dma_write,
+};

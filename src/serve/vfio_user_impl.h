@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of the vfio-user server share. Not installed.
+ *
+ *	vfio_user.c	    clients come and go
+ *	vfio_user_cmd.c	    their commands are dispatched
+ *	vfio_user_conn.c    the socket as a stream of messages
+ *	vfio_user_msg.c     messages as checked structs
+ *	vfio_user_dma.c	    guest memory: mapped, or reached by messages
+ *	vfio_user_irq.c	    interrupts: event descriptors
+ *	vfio_user_region.c  configuration space and BARs
+ *
+ * Who may do what when. The device is entered from three places: from the
+ * handling of a message (in_handler), from pci_kick() and from its own events.
+ * Only in the latter two may it wait for guest memory that is not mapped, see
+ * vfio_user_dma.c; while it waits, messages that do not change its state are
+ * handled. A connection that fails is only marked (dead) wherever that shows,
+ * and taken down by vfuser_work(), at the end of the loop's turn, where the
+ * device is not in the middle of something.
+ */
+#ifndef SERVE_VFIO_USER_IMPL_H
+#define SERVE_VFIO_USER_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <viodev/gmem.h>
+#include <viodev/loop.h>
+#include <viodev/pci.h>
+#include <viodev/vfio_user.h>
+
+#include "serve/vfio_user_conn.h"
+#include "serve/vfio_user_msg.h"
+
+#define VFUSER_ANSWER_NS 2000000000ull /* the client's time for a reply */
+
+/* An interrupt vector. */
+struct vfuser_vec {
+	int fd;		/* event descriptor, or -1 */
+	bool masked;	/* by the client, or INTx that fired */
+	bool pending;	/* raised while masked or without descriptor */
+	bool held;	/* until the client has answered @fence */
+	uint64_t fence;
+	uint64_t next_fence; /* then until this one, if it is another */
+};
+
+/* A client's event descriptor that masks or unmasks INTx. */
+struct vfuser_irq_event {
+	struct vfuser *srv;
+	int fd;
+	struct ev_source *source;
+	bool unmask;
+};
+
+struct vfuser_irqs {
+	struct vfuser_vec intx, msi, err, req;
+	struct vfuser_vec msix[PCI_MAX_MSIX];
+	bool intx_level;
+	struct vfuser_irq_event mask, unmask;
+	unsigned nr_held;
+};
+
+struct vfuser_dma {
+	void *mappings;	      /* struct mapping by tsearch(3) */
+	uint64_t bytes;	      /* of all regions */
+	unsigned nr_unshared; /* writable regions that are not mapped */
+	uint32_t max_xfer;    /* bytes of a DMA_READ or DMA_WRITE */
+
+	/*
+	 * Commands to the client that want an answer are numbered; the low 16
+	 * bits are the message id. All up to @acked were answered.
+	 */
+	uint64_t asked, acked;
+	bool unfenced;	/* there were DMA_WRITEs since the last of them */
+	uint64_t fence; /* the first one after the last DMA_WRITE */
+	gpa_t last_write;
+	uint64_t watched; /* is to be answered when the timer ends; or 0 */
+
+	/* The DMA_READ that is being waited for; reading 0: none. */
+	uint64_t reading;
+	void *read_buf;
+	uint32_t read_len;
+	int read_result;
+};
+
+struct vfuser_log {
+	void (*fn)(void *arg, int level, const char *msg);
+	void *arg;
+	uint64_t since_ns; /* when tokens was last filled up */
+	unsigned tokens;
+	unsigned nr_lost;
+};
+
+struct vfuser {
+	struct ev_loop *loop;
+	char *name;
+	char *path; /* of a socket that we made, or NULL */
+	struct pci_devinst pi;
+	struct gmem gm;
+	struct vfuser_log log;
+	void (*notify)(void *arg, bool attached);
+	void *notify_arg;
+	struct vfuser_stats stats;
+
+	int listen_fd;
+	struct ev_source *listen_source;
+	struct ev_source *timer; /* for the answer of a client, or to listen */
+	struct ev_task work;
+
+	/* The client. */
+	struct vfconn conn, twin;
+	struct ev_source *conn_source, *twin_source;
+	uint32_t conn_events, twin_events;
+	bool negotiated; /* VERSION was accepted */
+	bool dead;	 /* the connection is to be taken down */
+	bool in_handler; /* of a message */
+	bool working;	 /* in vfuser_work() */
+	bool want_kick;	 /* pci_kick() when there is time */
+	struct vfuser_dma dma;
+	struct vfuser_irqs irqs;
+	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
+};
+
+static inline bool vfuser_connected(const struct vfuser *srv)
+{
+	return srv->conn.fd >= 0 && !srv->dead;
+}
+
+/* A command's handler: bytes of payload put into @reply, or -errno. */
+typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
+			       uint8_t *reply);
+
+/*
+ * --- vfio_user.c ---
+ */
+
+/* A line for the log; too many of them are dropped and counted. */
+void vfuser_log(struct vfuser *srv, int level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The connection is of no more use. Logs why, once. */
+void vfuser_fail(struct vfuser *srv, int level, const char *why);
+
+/* Have vfuser_work() run at the end of this turn. */
+void vfuser_wake(struct vfuser *srv);
+
+/* Something is to be read from, or can be sent to, the client. */
+ev_fd_cb vfuser_on_socket;
+
+/*
+ * --- vfio_user_cmd.c ---
+ */
+
+/*
+ * Handle the messages that are there, all or, with @waiting, those that leave
+ * the device's state alone. Returns whether another kind is next.
+ */
+bool vfuser_serve(struct vfuser *srv, bool waiting);
+
+/*
+ * --- vfio_user_dma.c ---
+ */
+
+extern const struct gmem_ops vfuser_gmem_ops;
+vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
+void vfuser_dma_reset(struct vfuser *srv); /* the client has gone */
+
+/* A reply of the client. */
+void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);
+
+/* The largest message that the client takes. */
+void vfuser_dma_set_max_xfer(struct vfuser *srv, uint64_t bytes);
+
+/*
+ * Commands without an answer in time end the connection: start the timer when
+ * there is one; the timer ended.
+ */
+void vfuser_dma_watch(struct vfuser *srv);
+void vfuser_dma_timeout(struct vfuser *srv);
+
+/*
+ * The command whose answer means that all DMA_WRITEs up to now are done; 0
+ * when they are. Asks for that answer when nothing else has.
+ */
+uint64_t vfuser_dma_fence(struct vfuser *srv);
+
+/*
+ * --- vfio_user_irq.c ---
+ */
+
+void vfuser_irq_init(struct vfuser *srv);
+extern const struct pci_host vfuser_pci_host;
+vfuser_handler vfuser_get_irq_info, vfuser_set_irqs;
+
+/* Fire what was held until command @acked was answered. */
+void vfuser_irq_release(struct vfuser *srv, uint64_t acked);
+
+/* The function was reset: nothing is pending. */
+void vfuser_irq_clear(struct vfuser *srv);
+
+/* The client has gone: close its descriptors. */
+void vfuser_irq_reset(struct vfuser *srv);
+
+/*
+ * --- vfio_user_region.c ---
+ */
+
+vfuser_handler vfuser_get_region_info, vfuser_get_region_io_fds;
+vfuser_handler vfuser_region_read, vfuser_region_write;
+vfuser_handler vfuser_region_write_multi;
+
+/* Whether a REGION_WRITE or REGION_WRITE_MULTI only rings doorbells. */
+bool vfuser_is_doorbell(struct vfuser *srv, const struct vfconn_msg *msg);
+
+#endif

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Interrupts of the vfio-user server: vectors are event descriptors that the
+ * client binds, and that are written to fire.
+ *
+ * INTx is a level to the guest and an event on the wire. It masks itself when
+ * it fires; the client unmasks it after each of the guest's accesses, or by an
+ * event descriptor of its own, and if the pin is still asserted it fires anew.
+ * Other vectors that are raised while nothing is bound to them, or masked, are
+ * remembered, for the client takes descriptors away to swap them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "serve/vfio_user_impl.h"
+
+static struct vfuser_vec *vectors(struct vfuser *srv, uint32_t index,
+				  uint32_t *ret_nr)
+{
+	*ret_nr = 1;
+	switch (index) {
+	case VFMSG_IRQ_INTX:
+		*ret_nr = pci_has_intx(&srv->pi);
+		return &srv->irqs.intx;
+	case VFMSG_IRQ_MSI:
+		*ret_nr = pci_has_msi(&srv->pi);
+		return &srv->irqs.msi;
+	case VFMSG_IRQ_MSIX:
+		*ret_nr = pci_msix_count(&srv->pi);
+		return srv->irqs.msix;
+	case VFMSG_IRQ_ERR:
+		return &srv->irqs.err;
+	default:
+		return &srv->irqs.req;
+	}
+}
+
+/*
+ * --- Firing ---
+ */
+
+/* A counter that is full has been signalled: errors do not matter. */
+static void signal_vector(struct vfuser *srv, const struct vfuser_vec *vec)
+{
+	uint64_t one = 1;
+
+	if (write(vec->fd, &one, sizeof(one)) == sizeof(one))
+		srv->stats.interrupts++;
+}
+
+static bool is_intx(const struct vfuser *srv, const struct vfuser_vec *vec)
+{
+	return vec == &srv->irqs.intx;
+}
+
+static bool is_pending(const struct vfuser *srv, const struct vfuser_vec *vec)
+{
+	return is_intx(srv, vec) ? srv->irqs.intx_level : vec->pending;
+}
+
+/* Fire a vector that is pending, if it can. */
+static void fire(struct vfuser *srv, struct vfuser_vec *vec)
+{
+	if (!is_pending(srv, vec) || vec->fd < 0 || vec->masked || vec->held)
+		return;
+	vec->pending = false;
+	vec->masked = is_intx(srv, vec);
+	signal_vector(srv, vec);
+}
+
+/*
+ * Raised again it is held again, but not longer for what it was held for:
+ * a busy device must not put its interrupt off for ever.
+ */
+static void hold(struct vfuser *srv, struct vfuser_vec *vec, uint64_t fence)
+{
+	vec->next_fence = fence;
+	if (vec->held)
+		return;
+	vec->held = true;
+	vec->fence = fence;
+	srv->irqs.nr_held++;
+}
+
+/* The device raises a vector: what it wrote to guest memory goes first. */
+static void raise_vector(struct vfuser *srv, struct vfuser_vec *vec)
+{
+	uint64_t fence;
+
+	if (!vfuser_connected(srv))
+		return;
+	vec->pending = true;
+	fence = vfuser_dma_fence(srv);
+	if (fence)
+		hold(srv, vec, fence);
+	fire(srv, vec);
+}
+
+static void release(struct vfuser *srv, struct vfuser_vec *vec, unsigned nr,
+		    uint64_t acked)
+{
+	for (unsigned i = 0; i < nr && srv->irqs.nr_held > 0; i++, vec++) {
+		if (!vec->held || vec->fence > acked)
+			continue;
+		vec->held = false;
+		srv->irqs.nr_held--;
+		fire(srv, vec);
+		if (vec->next_fence > acked) {
+			vec->pending = true;
+			hold(srv, vec, vec->next_fence);
+		}
+	}
+}
+
+void vfuser_irq_release(struct vfuser *srv, uint64_t acked)
+{
+	release(srv, &srv->irqs.intx, 1, acked);
+	release(srv, &srv->irqs.msi, 1, acked);
+	release(srv, srv->irqs.msix, PCI_MAX_MSIX, acked);
+}
+
+static void clear(struct vfuser_vec *vec)
+{
+	vec->pending = false;
+	vec->held = false;
+}
+
+void vfuser_irq_clear(struct vfuser *srv)
+{
+	clear(&srv->irqs.intx);
+	clear(&srv->irqs.msi);
+	for (unsigned i = 0; i < PCI_MAX_MSIX; i++)
+		clear(&srv->irqs.msix[i]);
+	srv->irqs.nr_held = 0;
+}
+
+static void host_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
+{
+	struct vfuser *srv = arg;
+
+	if (vector < PCI_MAX_MSIX)
+		raise_vector(srv, &srv->irqs.msix[vector]);
+}
+
+static void host_msi(void *arg, uint64_t addr, uint32_t data)
+{
+	struct vfuser *srv = arg;
+
+	raise_vector(srv, &srv->irqs.msi);
+}
+
+static void host_intx(void *arg, bool level)
+{
+	struct vfuser *srv = arg;
+
+	srv->irqs.intx_level = level;
+	if (level)
+		raise_vector(srv, &srv->irqs.intx);
+}
+
+static void host_log(void *arg, int level, const char *msg)
+{
+	vfuser_log(arg, level, "%s", msg);
+}
+
+const struct pci_host vfuser_pci_host = {
+	.ph_msix = host_msix,
+	.ph_msi = host_msi,
+	.ph_intx = host_intx,
+	.ph_log = host_log,
+	.ph_owns_msix_table = true,
+};
+
+/*
+ * --- Binding ---
+ */
+
+/*
+ * Only a real event descriptor: writing to a pipe could kill us, writing to a
+ * file system of the client's could hang us. Then make sure that a full one
+ * does not; a client that undoes this stops a device of its own.
+ */
+static int check_eventfd(int fd)
+{
+	struct statfs fs;
+	int flags;
+
+	if (fstatfs(fd, &fs) < 0)
+		return -errno;
+	if (fs.f_type != ANON_INODE_FS_MAGIC)
+		return -EINVAL;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	return 0;
+}
+
+static void unbind(struct vfuser_vec *vec)
+{
+	if (vec->fd >= 0)
+		close(vec->fd);
+	vec->fd = -1;
+}
+
+static void bind_vector(struct vfuser *srv, struct vfuser_vec *vec, int take_fd)
+{
+	unbind(vec);
+	vec->fd = take_fd;
+	if (is_intx(srv, vec))
+		vec->masked = false;
+	fire(srv, vec);
+}
+
+static int take_eventfd(const struct vfconn_msg *msg, unsigned i)
+{
+	int fd = msg->fds[i];
+
+	msg->fds[i] = -1;
+	return fd;
+}
+
+static int bind_vectors(struct vfuser *srv, struct vfuser_vec *vec,
+			uint32_t count, const struct vfconn_msg *msg)
+{
+	if (msg->nr_fds == 0) {
+		for (uint32_t i = 0; i < count; i++)
+			unbind(&vec[i]);
+		return 0;
+	}
+	if (msg->nr_fds != count)
+		return -EINVAL;
+	for (uint32_t i = 0; i < count; i++) {
+		int ret = check_eventfd(msg->fds[i]);
+
+		if (ret < 0)
+			return ret;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		bind_vector(srv, &vec[i], take_eventfd(msg, i));
+	return 0;
+}
+
+/*
+ * --- Masking ---
+ */
+
+static void act(struct vfuser *srv, struct vfuser_vec *vec,
+		enum vfmsg_irq_action action)
+{
+	switch (action) {
+	case VFMSG_MASK:
+		vec->masked = true;
+		break;
+	case VFMSG_UNMASK:
+		vec->masked = false;
+		fire(srv, vec);
+		break;
+	case VFMSG_TRIGGER: /* the client tries its own wiring */
+		if (vec->fd >= 0)
+			signal_vector(srv, vec);
+		else
+			vec->pending = true;
+		break;
+	}
+}
+
+static void on_irq_event(void *arg, uint32_t events)
+{
+	struct vfuser_irq_event *ev = arg;
+	uint64_t count;
+
+	if (read(ev->fd, &count, sizeof(count)) == sizeof(count))
+		act(ev->srv, &ev->srv->irqs.intx,
+		    ev->unmask ? VFMSG_UNMASK : VFMSG_MASK);
+}
+
+static void irq_event_fini(struct vfuser_irq_event *ev)
+{
+	if (ev->fd < 0)
+		return;
+	ev_remove(ev->source);
+	close(ev->fd);
+	ev->source = NULL;
+	ev->fd = -1;
+}
+
+static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
+			  const struct vfconn_msg *msg)
+{
+	struct ev_source *source;
+	int ret;
+
+	if (msg->nr_fds == 0) {
+		irq_event_fini(ev);
+		return 0;
+	}
+	ret = check_eventfd(msg->fds[0]);
+	/* By edge: whatever the client does to it, we do not spin. */
+	if (ret == 0)
+		ret = ev_fd_add(srv->loop, msg->fds[0], EPOLLIN | EPOLLET,
+				on_irq_event, ev, &source);
+	if (ret < 0)
+		return ret;
+	irq_event_fini(ev);
+	ev->source = source;
+	ev->fd = take_eventfd(msg, 0);
+	return 0;
+}
+
+static void unbind_all(struct vfuser *srv, struct vfuser_vec *vec, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		unbind(&vec[i]);
+	if (is_intx(srv, vec)) {
+		irq_event_fini(&srv->irqs.mask);
+		irq_event_fini(&srv->irqs.unmask);
+	}
+}
+
+/*
+ * --- Commands ---
+ */
+
+ssize_t vfuser_get_irq_info(struct vfuser *srv, const struct vfconn_msg *msg,
+			    uint8_t *reply)
+{
+	struct vfmsg_irq_info info;
+	int ret = vfmsg_get_irq_info(msg->payload, msg->len, &info);
+
+	if (ret < 0)
+		return ret;
+	vectors(srv, info.index, &info.count);
+	if (info.count > 0)
+		info.flags = VFMSG_IRQ_EVENTFD;
+	if (info.count > 0 && info.index == VFMSG_IRQ_INTX)
+		info.flags |= VFMSG_IRQ_MASKABLE | VFMSG_IRQ_AUTOMASKED;
+	memcpy(reply, &info, sizeof(info));
+	return sizeof(info);
+}
+
+ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
+			uint8_t *reply)
+{
+	struct vfmsg_set_irqs set;
+	struct vfuser_vec *vec;
+	uint32_t nr;
+	int ret = vfmsg_get_set_irqs(msg->payload, msg->len, &set);
+
+	if (ret < 0)
+		return ret;
+	vec = vectors(srv, set.index, &nr);
+	if (set.start + set.count > nr)
+		return -EINVAL;
+	if (set.count == 0) {
+		unbind_all(srv, vec, nr);
+		return 0;
+	}
+	vec += set.start;
+
+	if (set.data == VFMSG_DATA_EVENTFD) {
+		if (set.action == VFMSG_TRIGGER)
+			return bind_vectors(srv, vec, set.count, msg);
+		if (!is_intx(srv, vec))
+			return -EINVAL;
+		return bind_irq_event(srv,
+				      set.action == VFMSG_MASK
+					      ? &srv->irqs.mask
+					      : &srv->irqs.unmask,
+				      msg);
+	}
+	for (uint32_t i = 0; i < set.count; i++) {
+		if (!set.bools || set.bools[i])
+			act(srv, &vec[i], set.action);
+	}
+	return 0;
+}
+
+/*
+ * --- Life ---
+ */
+
+void vfuser_irq_init(struct vfuser *srv)
+{
+	struct vfuser_irqs *irqs = &srv->irqs;
+	const struct vfuser_vec none = { .fd = -1 };
+
+	irqs->intx = irqs->msi = irqs->err = irqs->req = none;
+	for (unsigned i = 0; i < PCI_MAX_MSIX; i++)
+		irqs->msix[i] = none;
+	irqs->mask = (struct vfuser_irq_event){ .srv = srv, .fd = -1 };
+	irqs->unmask = (struct vfuser_irq_event){
+		.srv = srv,
+		.fd = -1,
+		.unmask = true,
+	};
+	irqs->nr_held = 0;
+}
+
+void vfuser_irq_reset(struct vfuser *srv)
+{
+	struct vfuser_irqs *irqs = &srv->irqs;
+
+	unbind_all(srv, &irqs->intx, 1);
+	unbind_all(srv, &irqs->msi, 1);
+	unbind_all(srv, &irqs->err, 1);
+	unbind_all(srv, &irqs->req, 1);
+	unbind_all(srv, irqs->msix, PCI_MAX_MSIX);
+	vfuser_irq_init(srv);
+}
