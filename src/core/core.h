@@ -42,6 +42,8 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 void vi_pci_reset(struct pci_devinst *pi);
 void vi_pci_quiesce(struct pci_devinst *pi);
 void vi_pci_kick(struct pci_devinst *pi);
+bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
+			int size);
 
 /* A vector that the driver asked for, or NO_VECTOR when there is none such. */
 uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector);
@@ -60,7 +62,6 @@ struct vq_bounce {
 	struct vq_bounce *next;
 	gpa_t gpa;
 	uint32_t len;
-	uint64_t woff; /* writable: offset in the chain's writable bytes */
 	bool writable;
 	char buf[];
 };
@@ -69,6 +70,8 @@ struct vq_bounce {
 struct vq_slot {
 	/* by ring position: which chain was taken there */
 	uint16_t head;
+	bool empty; /* it had no bytes and was given back at once, */
+	bool skip;  /* and vq_retchains() has gone back behind it */
 	/* by head: the chain that is being worked on */
 	bool busy;
 	uint32_t writable; /* bytes */

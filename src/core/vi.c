@@ -37,6 +37,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		.pd_reset = vi_pci_reset,
 		.pd_quiesce = vi_pci_quiesce,
 		.pd_kick = vi_pci_kick,
+		.pd_is_doorbell = vi_pci_is_doorbell,
 	};
 
 	vs->vs_vc = vc;

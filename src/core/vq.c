@@ -123,7 +123,6 @@ static int add_bounce(struct vq_chain *c, gpa_t a, uint32_t len, bool writable,
 	b->gpa = a;
 	b->len = len;
 	b->writable = writable;
-	b->woff = c->wbytes;
 	if (!writable) {
 		ret = gm_read(gmem_of(vq), a, b->buf, len);
 		if (ret < 0) {
@@ -212,6 +211,12 @@ int vq_has_descs(struct vqueue_info *vq)
 	return idx != vq->vq_last_avail;
 }
 
+/* What is remembered about ring position @pos. */
+static struct vq_slot *slot_at(struct vqueue_info *vq, uint16_t pos)
+{
+	return &vq->vq_slots[pos & (vq->vq_qsize - 1u)];
+}
+
 /* Take one chain: its number of iovecs (0 for an empty chain) or -errno. */
 static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		int niov, struct vi_req *reqp)
@@ -221,7 +226,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		.iov = iov,
 		.niov = niov,
 	};
-	struct vq_slot *slot;
+	struct vq_slot *slot, *pos;
 	int ret;
 
 	c.bounce_end = &c.bounce;
@@ -237,8 +242,9 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		return ret;
 	}
 
-	vq->vq_slots[vq->vq_last_avail & (vq->vq_qsize - 1)].head = head;
-	vq->vq_last_avail++;
+	pos = slot_at(vq, vq->vq_last_avail++);
+	pos->head = head;
+	pos->empty = c.bytes == 0;
 	vq->vq_nr_chains++;
 	vq->vq_nr_inflight++;
 	slot->busy = true;
@@ -268,6 +274,10 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 				 vq->vq_num);
 			return -1;
 		}
+		if (slot_at(vq, vq->vq_last_avail)->skip) {
+			slot_at(vq, vq->vq_last_avail++)->skip = false;
+			continue;
+		}
 		ret = split_avail_head(vq, vq->vq_last_avail, &head);
 		if (ret < 0)
 			return ring_gone(vq, ret);
@@ -287,15 +297,21 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 {
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
-	while (n_chains-- && vq->vq_nr_inflight) {
+	while (n_chains && vq->vq_nr_inflight) {
 		uint16_t pos = (uint16_t)(vq->vq_last_avail - 1);
-		uint16_t head = vq->vq_slots[pos & (vq->vq_qsize - 1)].head;
+		struct vq_slot *at = slot_at(vq, pos);
 
-		if (!vq->vq_slots[head].busy)
+		if (at->empty)
+			at->skip = true;
+		else if (vq->vq_slots[at->head].busy)
+			slot_release(vq, &vq->vq_slots[at->head]);
+		else
 			return;
-		slot_release(vq, &vq->vq_slots[head]);
 		vq->vq_last_avail = pos;
+		if (at->empty)
+			continue;
 		vq->vq_nr_chains--;
+		n_chains--;
 	}
 }
 
@@ -303,19 +319,18 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
  * --- Used ---
  */
 
-/* Bring the first @iolen writable bytes to where the driver's buffers are. */
-static int write_back(struct vqueue_info *vq, const struct vq_slot *slot,
-		      uint32_t iolen)
+/*
+ * Bring what the device may have written to where the driver's buffers are:
+ * all of it, because a status byte can follow bytes that were not written and
+ * are not counted as used.
+ */
+static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 {
 	for (struct vq_bounce *b = slot->bounce; b; b = b->next) {
-		uint32_t len;
-		int ret;
+		int ret = 0;
 
-		if (!b->writable || b->woff >= iolen)
-			continue;
-		len = iolen - (uint32_t)b->woff;
-		ret = gm_write(gmem_of(vq), b->gpa, b->buf,
-			       len < b->len ? len : b->len);
+		if (b->writable)
+			ret = gm_write(gmem_of(vq), b->gpa, b->buf, b->len);
 		if (ret < 0)
 			return ret;
 	}
@@ -339,7 +354,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	if (iolen > slot->writable)
 		iolen = slot->writable;
 	if (ring_live(vq)) {
-		ret = write_back(vq, slot, iolen);
+		ret = write_back(vq, slot);
 		if (ret == 0)
 			ret = split_put_used(vq, vq->vq_next_used, idx, iolen);
 		if (ret < 0)

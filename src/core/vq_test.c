@@ -971,10 +971,9 @@ static void test_memory_not_shared(void **state)
 		assert_int_equal(used.len, 8);
 		assert_memory_equal(vdrv_ptr(&dev.d, BUF + 100, 6), "abcdef",
 				    6);
-		assert_memory_equal(vdrv_ptr(&dev.d, BUF + 200, 2), "gh", 2);
-		/* What was not reported as written was not written. */
-		assert_int_equal(*(uint8_t *)vdrv_ptr(&dev.d, BUF + 202, 1),
-				 0xee);
+		/* What is not counted as used arrives too: BLK-20. */
+		assert_memory_equal(vdrv_ptr(&dev.d, BUF + 200, 6), "ghijkl",
+				    6);
 		assert_int_equal(dev.d.nr_msix[1], i + 1);
 	}
 	dev_fini(&dev);
