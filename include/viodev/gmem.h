@@ -48,10 +48,11 @@ struct gm_region {
 };
 
 /*
- * Access to memory that is announced but not mapped. Each returns 0 or -errno;
- * -EAGAIN means "not now": the queue is left as it was and is to be notified
- * again. @len is at most what one region holds. Either may be NULL: such
- * memory then reads and writes as -EFAULT.
+ * Access to memory that is announced but not mapped. Each returns 0 or -errno.
+ * For a read -EAGAIN means "not now": the queue is left as it was and is to be
+ * notified again; a write takes what it is given and must not say so. @len is
+ * at most what one region holds. Either may be NULL: such memory then reads
+ * and writes as -EFAULT.
  */
 struct gmem_ops {
 	int (*read)(void *arg, gpa_t a, void *buf, size_t len);

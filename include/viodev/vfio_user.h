@@ -69,4 +69,10 @@ struct vfuser_stats {
 };
 void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats);
 
+/*
+ * System calls that a server makes after vfuser_listen(), beside those of any
+ * process that turns a loop; -1 ends. For a sandbox.
+ */
+extern const int vfuser_syscalls[];
+
 #endif

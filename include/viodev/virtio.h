@@ -149,7 +149,6 @@ struct virtio_softc {
 
 	/* Beyond the seed: all private to the framework. */
 	uint64_t vs_driver_features; /* as written, before judgement */
-	bool vs_driver_features_hi;  /* bits above 63 were written */
 	bool vs_features_final;	     /* negotiation is over */
 	uint64_t vs_nr_errors;	     /* calls of vi_error() */
 	uint64_t vs_nr_resets;
@@ -281,6 +280,7 @@ struct vqueue_info {
 	/* Beyond the seed: all private to the framework. */
 	uint16_t vq_qmax;	/* vq_qsize before the driver shrank it, or 0 */
 	uint32_t vq_gen;	/* gmem generation that the pointers are of */
+	bool vq_kicks_off;	/* vq_kick_disable() */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */
 	size_t vq_bounce_bytes; /* copies of unmapped buffers held */
 	struct vq_slot *vq_slots; /* one for each ring entry */

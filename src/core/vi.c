@@ -65,6 +65,7 @@ static void queue_reset(struct vqueue_info *vq)
 	vq->vq_qmax = 0;
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
+	vq->vq_kicks_off = false;
 	vq->vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
 	vq->vq_pfn = 0;
 	vq->vq_desc_gpa = vq->vq_avail_gpa = vq->vq_used_gpa = 0;
@@ -82,7 +83,6 @@ void vi_reset_dev(struct virtio_softc *vs)
 	vs->vs_status = 0;
 	vs->vs_negotiated_caps = 0;
 	vs->vs_driver_features = 0;
-	vs->vs_driver_features_hi = false;
 	vs->vs_features_final = false;
 	vs->vs_curq = 0;
 	vs->vs_dfselect = vs->vs_gfselect = 0;
@@ -237,6 +237,14 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  * --- Features, 2.2 ---
  */
 
+/*
+ * Reserved bits, and those that rings and transports would have to implement:
+ * a model that offers one all the same is not believed. 2.2.1, 6
+ */
+#define NOT_IMPLEMENTED                                                \
+	(0xc6000000ull | VI_BIT(VIRTIO_F_RING_PACKED) |                 \
+	 VI_BIT(VIRTIO_F_IN_ORDER) | 0x1fffull << VIRTIO_F_SR_IOV)
+
 uint64_t vi_offer(struct virtio_softc *vs, bool modern)
 {
 	struct virtio_consts *vc = vs->vs_vc;
@@ -252,6 +260,7 @@ uint64_t vi_offer(struct virtio_softc *vs, bool modern)
 	/* These exist only in the legacy interface, 6.3. */
 	offer &= ~(VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY) |
 		   VI_BIT(VIRTIO_F_ANY_LAYOUT));
+	offer &= ~NOT_IMPLEMENTED;
 	return offer | VI_BIT(VIRTIO_F_VERSION_1);
 }
 
@@ -260,12 +269,8 @@ void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 {
 	unsigned shift = window * 32;
 
-	if (vs->vs_features_final)
+	if (vs->vs_features_final || window > 1) /* none is offered there */
 		return;
-	if (window > 1) {
-		vs->vs_driver_features_hi = vs->vs_driver_features_hi || bits;
-		return;
-	}
 	vs->vs_driver_features &= ~(0xffffffffull << shift);
 	vs->vs_driver_features |= (uint64_t)bits << shift;
 	vs->vs_negotiated_caps = vs->vs_driver_features & vi_offer(vs, true);
@@ -288,7 +293,7 @@ static bool judge_features(struct virtio_softc *vs)
 	if (vs->vs_features_final)
 		return true;
 	debug_features(vs, "offered", vi_offer(vs, true));
-	if (vs->vs_driver_features_hi || (accepted & ~vi_offer(vs, true)))
+	if (accepted & ~vi_offer(vs, true))
 		return false;
 	if (!(accepted & VI_BIT(VIRTIO_F_VERSION_1)))
 		return false;
@@ -519,7 +524,8 @@ void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 	 * its queues early (3.1.2).
 	 */
 	if (!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK) &&
-	    (vi_is_modern(vs) || (isr & VIRTIO_PCI_ISR_CONFIG)))
+	    (vs->vs_status == 0 || vi_is_modern(vs) ||
+	     (isr & VIRTIO_PCI_ISR_CONFIG)))
 		return;
 
 	if (pci_msix_enabled(pi)) {

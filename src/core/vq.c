@@ -196,6 +196,22 @@ static void chain_drop(struct vq_chain *c)
  * --- Available ---
  */
 
+/*
+ * Up to where chains are available. When none is left and doorbells are
+ * wanted, say that the next entry is the one to ring for: with EVENT_IDX the
+ * driver is silent otherwise, and not every model turns kicks off and on.
+ */
+static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
+{
+	int ret = split_avail_idx(vq, ret_idx);
+
+	if (ret < 0 || *ret_idx != vq->vq_last_avail || vq->vq_kicks_off ||
+	    !(vq->vq_vs->vs_flags & VIRTIO_EVENT_IDX))
+		return ret;
+	vq_kick_enable(vq);
+	return split_avail_idx(vq, ret_idx);
+}
+
 int vq_has_descs(struct vqueue_info *vq)
 {
 	uint16_t idx;
@@ -203,7 +219,7 @@ int vq_has_descs(struct vqueue_info *vq)
 
 	if (!ring_live(vq))
 		return 0;
-	ret = split_avail_idx(vq, &idx);
+	ret = avail_idx(vq, &idx);
 	if (ret < 0) {
 		ring_gone(vq, ret);
 		return 0;
@@ -262,7 +278,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		unsigned nr;
 		int ret;
 
-		ret = split_avail_idx(vq, &idx);
+		ret = avail_idx(vq, &idx);
 		if (ret < 0)
 			return ring_gone(vq, ret);
 		nr = (uint16_t)(idx - vq->vq_last_avail);
@@ -404,6 +420,7 @@ void vq_kick_enable(struct vqueue_info *vq)
 	if (!ring_live(vq))
 		return;
 	split_set_kicks(vq, true);
+	vq->vq_kicks_off = false;
 	/*
 	 * Pairs with the driver's barrier between moving avail->idx and
 	 * looking whether a kick is wanted: one of both sees the other
@@ -414,6 +431,8 @@ void vq_kick_enable(struct vqueue_info *vq)
 
 void vq_kick_disable(struct vqueue_info *vq)
 {
-	if (ring_live(vq))
-		split_set_kicks(vq, false);
+	if (!ring_live(vq))
+		return;
+	split_set_kicks(vq, false);
+	vq->vq_kicks_off = true;
 }

@@ -907,10 +907,11 @@ static void test_memory_moves(void **state)
 }
 
 static int far_error;
+static int far_good; /* how many reads go well before the error */
 
 static int far_read(void *arg, gpa_t a, void *buf, size_t len)
 {
-	if (far_error)
+	if (far_error && far_good-- <= 0)
 		return far_error;
 	memcpy(buf, vdrv_ptr(arg, a.v, len), len);
 	return 0;
@@ -935,7 +936,7 @@ static void far_start(struct dev *dev, uint64_t features)
 	assert_int_equal(gm_add(&dev->d.gm, (gpa_t){ VDRV_MEM_BASE },
 				VDRV_MEM_BYTES, NULL, GM_READ | GM_WRITE),
 			 0);
-	far_error = 0;
+	far_error = far_good = 0;
 	assert_true(vdrv_start(&dev->d, features | V1, 1));
 }
 
@@ -1004,6 +1005,45 @@ static void test_memory_not_now(void **state)
 	dev_fini(&dev);
 }
 
+/* The same at each single access that a chain with a table takes. */
+static void test_memory_not_now_anywhere(void **state)
+{
+	static const int errors[] = { -EAGAIN, -EIO };
+	struct vdrv_buf bufs[] = {
+		{ BUF, 5, VDRV_R },
+		{ BUF + 50, 6, VDRV_R },
+		{ BUF + 100, 6, VDRV_W },
+	};
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	int n, nth;
+
+	for (size_t e = 0; e < ARRAY_LEN(errors); e++) {
+		for (nth = 0, n = 0; n <= 0; nth++) {
+			struct dev dev;
+
+			assert_true(nth < 20);
+			far_start(&dev, INDIRECT);
+			vdrv_add_indirect(&dev.d, 0, bufs, 3);
+			far_error = errors[e];
+			far_good = nth;
+			n = vq_getchain(&dev.vq, iov, NIOV, &req);
+			far_error = 0;
+			if (n <= 0 && errors[e] == -EAGAIN) {
+				assert_int_equal(n, 0);
+				assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+				assert_int_equal(vq_getchain(&dev.vq, iov,
+							     NIOV, &req), 3);
+			} else if (n <= 0) {
+				assert_int_equal(n, -1);
+				assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+			}
+			dev_fini(&dev);
+		}
+		assert_true(nth > 4); /* index, head, descriptor, table, ... */
+	}
+}
+
 /* hostile S15d: copies of such buffers stay bounded. */
 static void test_memory_not_shared_is_bounded(void **state)
 {
@@ -1042,6 +1082,7 @@ int main(void)
 		cmocka_unit_test(test_memory_moves),
 		cmocka_unit_test(test_memory_not_shared),
 		cmocka_unit_test(test_memory_not_now),
+		cmocka_unit_test(test_memory_not_now_anywhere),
 		cmocka_unit_test(test_memory_not_shared_is_bounded),
 	};
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/nearest.h"
 #include "dev/vdev.h"
 
 const struct opt_def vdev_common_opts[] = {
@@ -63,14 +64,29 @@ void vdev_files_close(struct vdev_files *files)
  * --- Making one ---
  */
 
-const struct vdev_type *vdev_type_find(const char *name)
+static bool is_name(const struct vdev_type *t, const char *name)
 {
-	for (unsigned i = 0; vdev_types[i]; i++) {
-		const struct vdev_type *t = vdev_types[i];
+	return !strcmp(name, t->vt_name) || !strcmp(name, t->vt_alias);
+}
 
-		if (!strcmp(name, t->vt_name) || !strcmp(name, t->vt_alias))
-			return t;
+const struct vdev_type *vdev_type_find(const char *name, struct err *err)
+{
+	struct nearest near = { .word = name };
+
+	for (unsigned i = 0; vdev_types[i]; i++) {
+		if (is_name(vdev_types[i], name))
+			return vdev_types[i];
+		nearest_try(&near, vdev_types[i]->vt_name);
+		nearest_try(&near, vdev_types[i]->vt_alias);
 	}
+	if (near.best)
+		err_set(err, -EINVAL,
+			"%s: no such device type: did you mean '%s'?", name,
+			near.best);
+	else
+		err_set(err, -EINVAL,
+			"%s: no such device type: 'viodev devices' lists them",
+			name);
 	return NULL;
 }
 
@@ -100,11 +116,9 @@ int vdev_parse(const char *text, const struct vdev_type **ret_type,
 	int ret;
 
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ","), text);
-	type = vdev_type_find(name);
+	type = vdev_type_find(name, err);
 	if (!type)
-		return err_set(err, -EINVAL,
-			       "%s: no such device type; see `viodev devices`",
-			       name);
+		return -EINVAL;
 	ret = opts_parse(text,
 			 (const struct opt_def *const[]){
 				 type->vt_opts, vdev_common_opts, NULL },

@@ -85,9 +85,9 @@ struct vdev_type {
 		      struct json_object *reply, struct err *err);
 };
 
-/* All types, NULL-terminated; one by name or alias, or NULL. */
+/* All types, NULL-terminated; one by name or alias, NULL with a reason. */
 extern const struct vdev_type *const vdev_types[];
-const struct vdev_type *vdev_type_find(const char *name);
+const struct vdev_type *vdev_type_find(const char *name, struct err *err);
 
 /* The keys that every type has. */
 extern const struct opt_def vdev_common_opts[];

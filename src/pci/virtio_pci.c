@@ -184,6 +184,22 @@ void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset,
 	VS_UNLOCK(vs);
 }
 
+bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
+			int size)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	virtio_pci_capcfg_t *cap;
+
+	if (baridx == VIRTIO_LEGACY_BAR)
+		return vs->vs_mode != VIRTIO_MODE_MODERN &&
+		       offset == VIRTIO_PCI_QUEUE_NOTIFY && size == 2;
+	if (baridx != VIRTIO_MODERN_BAR)
+		return false;
+	cap = vi_pci_cfg_bybaraddr(vs, VIRTIO_MODERN_BAR, offset,
+				   (uint32_t)size);
+	return cap && cap->c_captype == VIRTIO_PCI_CAP_NOTIFY_CFG;
+}
+
 /*
  * --- The window in configuration space, 4.1.4.9 ---
  *

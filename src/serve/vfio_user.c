@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -324,9 +325,8 @@ int vfuser_listen(struct vfuser *srv, int take_fd)
 
 	if (srv->listen_fd >= 0)
 		return -EBUSY;
-	if (flags < 0 ||
-	    getsockopt(take_fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) <
-		    0)
+	if (flags < 0 || getsockopt(take_fd, SOL_SOCKET, SO_ACCEPTCONN,
+				    &listening, &len) < 0)
 		return -errno;
 	if (!listening)
 		return -EINVAL;
@@ -416,3 +416,12 @@ void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats)
 	ret_stats->dma_regions = srv->gm.nr_regions;
 	ret_stats->dma_bytes = srv->dma.bytes;
 }
+
+const int vfuser_syscalls[] = {
+	SYS_accept4,
+	SYS_fstatfs, /* tells event descriptors from files */
+	SYS_recvmsg,
+	SYS_sendmsg,
+	SYS_socketpair, /* twin socket */
+	-1,
+};

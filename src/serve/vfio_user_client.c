@@ -218,9 +218,9 @@ void tsrv_start(struct tsrv *t)
 	assert_int_equal(vfuser_listen_path(t->srv, t->path), 0);
 
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
-	assert_int_equal(ev_fd_add(t->loop, t->stop_fd, EPOLLIN, on_stop, t,
-				   &t->stop),
-			 0);
+	assert_int_equal(
+		ev_fd_add(t->loop, t->stop_fd, EPOLLIN, on_stop, t, &t->stop),
+		0);
 	assert_int_equal(pthread_create(&t->thread, NULL, run, t), 0);
 }
 
@@ -266,14 +266,14 @@ void tcl_connect(struct tclient *c, const struct tsrv *t)
 void tcl_open(struct tclient *c, const struct tsrv *t)
 {
 	tcl_connect(c, t);
-	assert_int_equal(
-		tcl_version(c, "{\"capabilities\":{\"max_msg_fds\":16,"
-			       "\"max_data_xfer_size\":1048576,"
-			       "\"max_dma_maps\":65535,\"pgsizes\":4096,"
-			       "\"write_multiple\":true,\"migration\":"
-			       "{\"pgsize\":4096,"
-			       "\"max_bitmap_size\":268435456}}}"),
-		0);
+	assert_int_equal(tcl_version(c,
+				     "{\"capabilities\":{\"max_msg_fds\":16,"
+				     "\"max_data_xfer_size\":1048576,"
+				     "\"max_dma_maps\":65535,\"pgsizes\":4096,"
+				     "\"write_multiple\":true,\"migration\":"
+				     "{\"pgsize\":4096,"
+				     "\"max_bitmap_size\":268435456}}}"),
+			 0);
 }
 
 void tcl_close(struct tclient *c)
@@ -475,9 +475,8 @@ uint64_t tcl_read(struct tclient *c, uint32_t region, uint64_t off,
 	uint64_t val = 0;
 	struct tmsg m;
 
-	assert_int_equal(tcl_call(c, VFMSG_REGION_READ, &w, sizeof(w), NULL, 0,
-				  &m),
-			 0);
+	assert_int_equal(
+		tcl_call(c, VFMSG_REGION_READ, &w, sizeof(w), NULL, 0, &m), 0);
 	assert_int_equal(m.len, sizeof(w) + size);
 	assert_memory_equal(m.payload, &w, sizeof(w));
 	memcpy(&val, m.payload + sizeof(w), size < 8 ? size : 8);

@@ -57,8 +57,8 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 	if (srv->negotiated)
 		return -EINVAL;
 	ours.write_multi = theirs.write_multi;
-	ours.twin_socket = theirs.twin_socket &&
-			   !(msg->hdr.flags & VFMSG_NO_REPLY);
+	ours.twin_socket =
+		theirs.twin_socket && !(msg->hdr.flags & VFMSG_NO_REPLY);
 	len = vfmsg_put_version(reply, msg->len, &ours);
 	if (ours.twin_socket && !start_twin(srv)) {
 		ours.twin_socket = false;

@@ -978,6 +978,32 @@ static void test_bad_dma_map(void **state)
 	close(fd);
 }
 
+/* trap 34: huge pages map only as a whole, and regions may begin in one. */
+static void test_dma_map_huge(void **state)
+{
+	struct fixture *f = *state;
+	int fd = memfd_create("guest", MFD_CLOEXEC | MFD_HUGETLB);
+	uint8_t *mem;
+
+	if (fd < 0 || ftruncate(fd, 4 * MiB) < 0)
+		skip();
+	mem = mmap(NULL, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED) {
+		close(fd);
+		skip();
+	}
+	assert_int_equal(tcl_map(&f->c, 0, 0xa0000, 0, 3, fd), 0);
+	assert_int_equal(tcl_map(&f->c, MiB, 2 * MiB, MiB, 3, fd), 0);
+	memcpy(mem + MiB + 100, "huge", 4);
+	dev_copy(&f->c, MiB + 100, 0x9f000, 4);
+	assert_memory_equal(mem + 0x9f000, "huge", 4);
+	assert_int_equal(tcl_unmap(&f->c, MiB, 2 * MiB, 0), 0);
+	assert_int_equal(tcl_unmap(&f->c, 0, 0, 2), 0);
+	munmap(mem, 4 * MiB);
+	assert_int_equal(tcl_nr_maps(), 0);
+	close(fd);
+}
+
 static void test_dma_unmap(void **state)
 {
 	static const struct {
@@ -1304,6 +1330,7 @@ int main(void)
 		TEST(test_not_an_eventfd),
 		TEST(test_dma_map),
 		TEST(test_bad_dma_map),
+		TEST(test_dma_map_huge),
 		TEST(test_dma_unmap),
 		TEST(test_dma_pipelined),
 		TEST(test_dma_cycles),

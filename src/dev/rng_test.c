@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The entropy device, as a driver sees it: conformance chapter 11. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <viodev/device.h>
+#include <viodev/loop.h>
+
+#include "vdrv.h"
+
+#define V1 VI_BIT(VIRTIO_F_VERSION_1)
+
+static struct vdrv d;
+static struct ev_loop *loop;
+static struct vdev *dev;
+
+static void start(enum vdrv_mode mode, const char *text)
+{
+	char why[256] = "";
+
+	vdrv_init(&d, mode);
+	if (vdev_new(text, &d.pi, loop, &dev, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	assert_true(vdrv_start(&d, UINT64_MAX, 1));
+}
+
+static void stop(void)
+{
+	vdev_destroy(dev);
+	vdrv_fini(&d);
+	dev = NULL;
+}
+
+static int setup(void **state)
+{
+	return ev_loop_create(&loop);
+}
+
+static int teardown(void **state)
+{
+	if (dev)
+		stop();
+	ev_loop_destroy(loop);
+	return 0;
+}
+
+static void turns(int n)
+{
+	while (n--)
+		ev_loop_turn(loop, 5);
+}
+
+/* Wait at most @ms for the next used entry. */
+static bool wait_used(struct vdrv_used *used, int ms)
+{
+	uint64_t end = ev_now_ns() + (uint64_t)ms * 1000000;
+
+	while (!vdrv_used(&d, 0, used)) {
+		if (ev_now_ns() >= end)
+			return false;
+		ev_loop_turn(loop, 5);
+	}
+	return true;
+}
+
+static unsigned nr_changed(const uint8_t *p, size_t len)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < len; i++)
+		n += p[i] != 0xaa;
+	return n;
+}
+
+/*
+ * RNG-01, RNG-02: bytes come, contiguous over all writable buffers, as many as
+ * the used length says. RNG-04: what is readable stays. hostile S19, S14, Q7:
+ * empty, long and readable chains. hostile K8, K1: none of it stops a device.
+ */
+static void test_buffers(void **state)
+{
+	static const struct {
+		const char *what;
+		struct {
+			uint32_t len;
+			unsigned flags;
+		} bufs[4];
+		unsigned nr;
+		uint32_t least, most; /* used length */
+	} rows[] = {
+		{ "one buffer", { { 16, VDRV_W } }, 1, 16, 16 },
+		{ "one byte", { { 1, VDRV_W } }, 1, 1, 1 },
+		{ "four buffers",
+		  { { 1, VDRV_W }, { 3, VDRV_W }, { 100, VDRV_W },
+		    { 5000, VDRV_W } }, 4, 5104, 5104 },
+		{ "readable first", { { 8, VDRV_R }, { 8, VDRV_W } }, 2, 8, 8 },
+		{ "readable alone", { { 8, VDRV_R } }, 1, 0, 0 },
+		{ "no bytes", { { 0, VDRV_W } }, 1, 0, 0 },
+		{ "an empty one among others",
+		  { { 0, VDRV_W }, { 9, VDRV_W }, { 0, VDRV_W } }, 3, 9, 9 },
+		/* F19: however much is asked for, it takes bounded time */
+		{ "32 MiB", { { 32 << 20, VDRV_W } }, 1, 1, 65536 },
+	};
+
+	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
+		start((enum vdrv_mode)mode, "rng");
+		for (size_t r = 0; r < sizeof(rows) / sizeof(*rows); r++) {
+			struct vdrv_buf bufs[4];
+			struct vdrv_used used;
+			uint32_t left;
+			uint16_t head;
+
+			print_message("%s\n", rows[r].what);
+			for (unsigned i = 0; i < rows[r].nr; i++) {
+				uint32_t len = rows[r].bufs[i].len;
+				uint64_t gpa = VDRV_MEM_BASE + (16u << 20) +
+					       i * 8192u;
+
+				bufs[i] = (struct vdrv_buf){
+					gpa, len, rows[r].bufs[i].flags };
+				memset(vdrv_ptr(&d, gpa, len), 0xaa, len);
+			}
+			head = vdrv_add(&d, 0, bufs, rows[r].nr);
+			vdrv_kick(&d, 0);
+			assert_true(wait_used(&used, 2000));
+			assert_int_equal(used.id, head);
+			assert_in_range(used.len, rows[r].least, rows[r].most);
+
+			left = used.len;
+			for (unsigned i = 0; i < rows[r].nr; i++) {
+				uint32_t len = bufs[i].len, n = 0;
+				uint8_t *p = vdrv_ptr(&d, bufs[i].gpa, len);
+
+				if (bufs[i].flags & VDRV_W)
+					n = left < len ? left : len;
+				/* A random byte is 0xaa one time in 256. */
+				if (n >= 100)
+					assert_true(nr_changed(p, n) > n / 2);
+				assert_int_equal(nr_changed(p + n, len - n), 0);
+				left -= n;
+			}
+		}
+		stop();
+	}
+}
+
+/* Many buffers for one kick, and chains as long as the ring. */
+static void test_many(void **state)
+{
+	uint64_t gpa;
+
+	start(VDRV_MODERN, "rng,queue-size=128");
+	gpa = vdrv_alloc(&d, 4096, 1);
+	for (int round = 0; round < 20; round++) {
+		struct vdrv_used used;
+
+		for (unsigned i = 0; i < 128; i++)
+			vdrv_add(&d, 0,
+				 &(struct vdrv_buf){ gpa + i, 8, VDRV_W }, 1);
+		vdrv_kick(&d, 0);
+		for (unsigned i = 0; i < 128; i++) {
+			assert_true(wait_used(&used, 2000));
+			assert_int_equal(used.len, 8);
+		}
+	}
+}
+
+/* RNG-03: a dry source keeps the buffer and wakes it up later. */
+static void test_dry_source(void **state)
+{
+	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	uint64_t gpa;
+	struct vdrv_used used;
+	int fd;
+
+	assert_non_null(mkdtemp(path));
+	strcat(strcpy(text, path), "/fifo");
+	assert_int_equal(mkfifo(text, 0600), 0);
+	fd = open(text, O_RDWR | O_NONBLOCK);
+	assert_true(fd >= 0);
+	memmove(text + strlen("rng,source="), text, strlen(text) + 1);
+	memcpy(text, "rng,source=", strlen("rng,source="));
+
+	start(VDRV_MODERN, text);
+	gpa = vdrv_alloc(&d, 64, 1);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_false(wait_used(&used, 30));
+	assert_int_equal(write(fd, "entro", 5), 5);
+	assert_true(wait_used(&used, 2000));
+	assert_int_equal(used.len, 5);
+	assert_memory_equal(vdrv_ptr(&d, gpa, 5), "entro", 5);
+
+	/* RNG-05: one that is pending at a reset is dropped. */
+	memset(vdrv_ptr(&d, gpa, 64), 0xaa, 64);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	turns(3);
+	vdrv_reset(&d);
+	assert_int_equal(write(fd, "later", 5), 5);
+	turns(5);
+	assert_int_equal(nr_changed(vdrv_ptr(&d, gpa, 64), 64), 0);
+
+	/* And what came meanwhile serves the next driver. */
+	assert_true(vdrv_start(&d, V1, 1));
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_true(wait_used(&used, 2000));
+	assert_memory_equal(vdrv_ptr(&d, gpa, 5), "later", 5);
+	close(fd);
+	unlink(text + strlen("rng,source="));
+	rmdir(path);
+}
+
+/* hostile F19: a source that has ended is an error, not zero bytes. */
+static void test_ended_source(void **state)
+{
+	struct vdrv_used used;
+	uint64_t gpa;
+
+	start(VDRV_MODERN, "rng,source=/dev/null");
+	gpa = vdrv_alloc(&d, 64, 1);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_false(wait_used(&used, 20));
+	assert_true(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+	vdrv_reset(&d);
+	assert_int_equal(vdrv_status(&d), 0);
+}
+
+/* rate=: what passes in a time is bounded, and all of it comes in the end. */
+static void test_rate(void **state)
+{
+	struct vdrv_used used;
+	uint64_t begin, gpa;
+	uint32_t sum = 0;
+
+	start(VDRV_MODERN, "rng,rate=10000");
+	gpa = vdrv_alloc(&d, 4096, 1);
+	begin = ev_now_ns();
+	while (sum < 3000) {
+		vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 500, VDRV_W }, 1);
+		vdrv_kick(&d, 0);
+		assert_true(wait_used(&used, 2000));
+		assert_in_range(used.len, 1, 500);
+		sum += used.len;
+	}
+	/* 3000 bytes, the first 1000 of them at once: 0.2 s at the least. */
+	assert_true(ev_now_ns() - begin > 190000000ull);
+}
+
+/* hostile K6, K7, S20: there is no configuration; its accesses are harmless. */
+static void test_no_config(void **state)
+{
+	start(VDRV_LEGACY, "rng");
+	for (unsigned off = 20; off < 32; off++) {
+		for (int size = 1; size <= 4; size *= 2) {
+			vdrv_legacy_write(&d, off, size, 0xffffffff);
+			vdrv_legacy_read(&d, off, size);
+		}
+	}
+	assert_int_equal(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_DRIVER_OK,
+			 VIRTIO_CONFIG_STATUS_DRIVER_OK);
+}
+
+/* Options that cannot be: one line that names key, value and reason. */
+static void test_options(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} rows[] = {
+		{ "rng,source=/nonexistent", "source=/nonexistent: No such" },
+		{ "rng,rate=fast", "rate=fast" },
+		{ "rng,sauce=x", "did you mean 'source'" },
+		{ "rng,queue-size=100", "power of two" },
+		{ "rgn", "no such device type" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		char why[256] = "";
+
+		vdrv_init(&d, VDRV_MODERN);
+		assert_true(vdev_new(rows[i].text, &d.pi, loop, &dev, why,
+				     sizeof(why)) < 0);
+		if (!strstr(why, rows[i].why))
+			fail_msg("%s: %s", rows[i].text, why);
+		vdrv_fini(&d);
+	}
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_buffers),   T(test_many),      T(test_dry_source),
+		T(test_ended_source), T(test_rate),   T(test_no_config),
+		T(test_options),
+	};
+
+	return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
+}

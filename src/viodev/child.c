@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device process: one device on a vfio-user server, in its sandbox.
+ *
+ * In order: read the configuration, build the server, give up rights, build
+ * the device, give up system calls, tell the parent, serve.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <viodev/loop.h>
+#include <viodev/vfio_user.h>
+
+#include "dev/vdev.h"
+#include "viodev/cmd.h"
+#include "viodev/ctl_server.h"
+#include "viodev/jail.h"
+#include "viodev/log.h"
+#include "viodev/spawn.h"
+
+#define NS_PER_SEC UINT64_C(1000000000)
+
+struct child {
+	struct opts *settings;
+	const struct vdev_type *type;
+	struct opts *opts;
+	struct vdev_files files;
+	struct ev_loop *loop;
+	int signal_fd;
+	struct ev_source *signal_source;
+	struct vfuser *srv;
+	struct vdev *dev;
+	struct ctl_server *ctl;
+	struct jail jail;
+	uint64_t start_ns;
+};
+
+/*
+ * --- Control ---
+ */
+
+static void add_u64(struct json_object *to, const char *key, uint64_t value)
+{
+	json_object_object_add(to, key, json_object_new_uint64(value));
+}
+
+static struct json_object *server_status(struct child *child)
+{
+	struct json_object *to = json_object_new_object();
+	struct vfuser_stats stats;
+
+	vfuser_get_stats(child->srv, &stats);
+	json_object_object_add(to, "attached",
+			       json_object_new_boolean(stats.attached));
+	add_u64(to, "clients", stats.clients);
+	add_u64(to, "messages", stats.messages);
+	add_u64(to, "bad-messages", stats.bad_messages);
+	add_u64(to, "dma-regions", stats.dma_regions);
+	add_u64(to, "dma-bytes", stats.dma_bytes);
+	add_u64(to, "interrupts", stats.interrupts);
+	return to;
+}
+
+static void status(struct child *child, struct json_object *to)
+{
+	struct json_object *sandbox = json_object_new_object();
+
+	json_object_object_add(
+		to, "id",
+		json_object_new_string(opt_string(child->settings, "id")));
+	vdev_status(child->dev, to);
+	json_object_object_add(to, "server", server_status(child));
+	json_object_object_add(to, "pid", json_object_new_int(getpid()));
+	add_u64(to, "uptime", (ev_now_ns() - child->start_ns) / NS_PER_SEC);
+	jail_status(&child->jail, sandbox);
+	json_object_object_add(to, "sandbox", sandbox);
+}
+
+static int control(void *arg, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err)
+{
+	struct child *child = arg;
+
+	if (strcmp(argv[0], "status") != 0)
+		return vdev_ctl(child->dev, argc, argv, reply, err);
+	if (argc > 1)
+		return err_set(err, -EINVAL, "status: takes no arguments");
+	status(child, reply);
+	return 0;
+}
+
+/*
+ * --- Events ---
+ */
+
+static void on_signal(void *arg, uint32_t events)
+{
+	struct child *child = arg;
+
+	ev_loop_stop(child->loop); /* SIGTERM: nothing else is watched */
+}
+
+static void on_client(void *arg, bool attached)
+{
+	struct child *child = arg;
+
+	if (!attached && opt_bool(child->settings, "once"))
+		ev_loop_stop(child->loop);
+}
+
+static void on_log(void *arg, int level, const char *msg)
+{
+	log_named(level, msg);
+}
+
+/*
+ * --- Configuration ---
+ */
+
+/* The names are in the settings, the descriptors at their numbers. */
+static int find_files(struct child *child, struct err *err)
+{
+	const char *names = opt_string(child->settings, "files");
+	char *copy = strdup(names ? names : ""), *rest = copy, *name;
+	int fd = CHILD_FILES_FD, ret = copy ? 0 : -ENOMEM;
+
+	while (ret == 0 && copy[0] && (name = strsep(&rest, ":"))) {
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+		ret = vdev_files_add(&child->files, name, fd++);
+	}
+	free(copy);
+	return ret < 0 ? err_set(err, ret, "files: %s", strerror(-ret)) : 0;
+}
+
+static int configure(struct child *child, char **argv, struct err *err)
+{
+	static const struct opt_def *const tables[] = { child_opts, NULL };
+	int ret = opts_parse(argv[0], tables, &child->settings, err);
+
+	if (ret < 0)
+		return ret;
+	log_init(opt_string(child->settings, "id"),
+		 opt_bool(child->settings, "verbose"));
+	child->jail.namespaces = opt_number(child->settings, "namespaces");
+	ret = vdev_parse(argv[1], &child->type, &child->opts, err);
+	return ret < 0 ? ret : find_files(child, err);
+}
+
+/*
+ * --- Building ---
+ */
+
+static int watch_signals(struct child *child)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	/* The terminal's are for the parent; they stay blocked, if they are. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	child->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (child->signal_fd < 0)
+		return -errno;
+	return ev_fd_add(child->loop, child->signal_fd, EPOLLIN, on_signal,
+			 child, &child->signal_source);
+}
+
+static int build_server(struct child *child)
+{
+	int ret = ev_loop_create(&child->loop);
+
+	if (ret == 0)
+		ret = watch_signals(child);
+	if (ret == 0)
+		ret = vfuser_create(child->loop,
+				    opt_string(child->settings, "id"),
+				    &child->srv);
+	if (ret < 0)
+		return ret;
+	vfuser_set_log(child->srv, on_log, child);
+	vfuser_set_notify(child->srv, on_client, child);
+	return 0;
+}
+
+static int build_device(struct child *child, struct err *err)
+{
+	struct vdev_env env = {
+		.pi = vfuser_pci(child->srv),
+		.loop = child->loop,
+		.opts = child->opts,
+		.files = &child->files,
+	};
+
+	return vdev_create(child->type, &env, &child->dev, err);
+}
+
+static int listen_on_both(struct child *child)
+{
+	int ret = ctl_server_create(child->loop, CHILD_CTL_FD, control, child,
+				    &child->ctl);
+
+	return ret < 0 ? ret : vfuser_listen(child->srv, CHILD_SOCK_FD);
+}
+
+static int seal(struct child *child)
+{
+	const int *const lists[] = {
+		vfuser_syscalls,
+		ctl_server_syscalls,
+		child->type->vt_syscalls,
+		NULL,
+	};
+
+	return jail_seal(&child->jail, lists);
+}
+
+/* The parent is waiting for this; no reader means that it is dead. */
+static bool tell_ready(void)
+{
+	bool told = write(CHILD_READY_FD, "r", 1) == 1;
+
+	close(CHILD_READY_FD);
+	return told;
+}
+
+/* Returns the exit status when it could not be built, or -1. */
+static int build(struct child *child)
+{
+	bool sandbox = opt_bool(child->settings, "sandbox");
+	struct err err;
+	int ret = build_server(child);
+
+	if (ret < 0) {
+		log_line(LOG_ERR, "server: %s", strerror(-ret));
+		return EXIT_FAILED;
+	}
+	if (sandbox && jail_enter(&child->jail) < 0)
+		return EXIT_USAGE;
+	if (build_device(child, &err) < 0) {
+		log_line(LOG_ERR, "%s", err.text);
+		return EXIT_USAGE;
+	}
+	ret = listen_on_both(child);
+	if (ret < 0) {
+		log_line(LOG_ERR, "listen: %s", strerror(-ret));
+		return EXIT_FAILED;
+	}
+	if (sandbox && seal(child) < 0)
+		return EXIT_USAGE;
+	return -1;
+}
+
+static int serve(struct child *child)
+{
+	int ret;
+
+	if (!tell_ready())
+		return EXIT_FAILED;
+	malloc_trim(0);
+	ret = ev_loop_run(child->loop);
+	if (ret < 0) {
+		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
+		return EXIT_FAILED;
+	}
+	return EXIT_OK;
+}
+
+static void fini(struct child *child)
+{
+	ctl_server_destroy(child->ctl);
+	vdev_destroy(child->dev);
+	vfuser_destroy(child->srv);
+	ev_remove(child->signal_source);
+	if (child->signal_fd >= 0)
+		close(child->signal_fd);
+	ev_loop_destroy(child->loop);
+	vdev_files_close(&child->files);
+	opts_free(child->opts);
+	opts_free(child->settings);
+}
+
+int child_main(int argc, char **argv)
+{
+	struct child child = { .signal_fd = -1 };
+	struct err err;
+	bool sandbox;
+	int ret;
+
+	if (argc != 2)
+		return log_usage(CHILD_WORD ": is for viodev's own use");
+	for (int fd = CHILD_READY_FD; fd < CHILD_FILES_FD; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	child.start_ns = ev_now_ns();
+	if (configure(&child, argv, &err) < 0) {
+		log_line(LOG_ERR, "%s", err.text);
+		fini(&child);
+		return EXIT_USAGE;
+	}
+	sandbox = opt_bool(child.settings, "sandbox");
+	ret = build(&child);
+	if (ret < 0)
+		ret = serve(&child);
+	fini(&child);
+	/* What runs at exit (sanitizers) may want what is forbidden now. */
+	if (sandbox)
+		_exit(ret);
+	return ret;
+}

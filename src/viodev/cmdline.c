@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Options of the commands: --name, --name=value or --name value. */
+#include "viodev/cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/nearest.h"
+#include "base/opts.h"
+#include "viodev/log.h"
+
+struct option {
+	const char *name;
+	const char *value; /* what to write for it; NULL: takes none */
+	/* Returns false when the value is not such a one. */
+	bool (*set)(struct cmdline *line, const char *value);
+};
+
+static bool set_transport(struct cmdline *line, const char *value)
+{
+	return strcmp(value, "vfio-user") == 0;
+}
+
+static bool set_dir(struct cmdline *line, const char *value)
+{
+	line->dir = value;
+	return *value;
+}
+
+static bool set_sandbox(struct cmdline *line, const char *value)
+{
+	line->sandbox = strcmp(value, "off") != 0;
+	return !line->sandbox || strcmp(value, "on") == 0;
+}
+
+static bool set_memory(struct cmdline *line, const char *value)
+{
+	return opt_parse_size(value, &line->memory_bytes) == 0 &&
+	       line->memory_bytes > 0;
+}
+
+static bool set_once(struct cmdline *line, const char *value)
+{
+	return line->once = true;
+}
+
+static bool set_json(struct cmdline *line, const char *value)
+{
+	return line->json = true;
+}
+
+static bool set_verbose(struct cmdline *line, const char *value)
+{
+	return line->verbose = true;
+}
+
+static bool set_print_qemu(struct cmdline *line, const char *value)
+{
+	return line->print_qemu = true;
+}
+
+static const struct option options[] = {
+	{ "transport", "vfio-user", set_transport },
+	{ "dir", "DIR", set_dir },
+	{ "sandbox", "on or off", set_sandbox },
+	{ "memory", "a size such as 512M or 2G", set_memory },
+	{ "once", NULL, set_once },
+	{ "json", NULL, set_json },
+	{ "verbose", NULL, set_verbose },
+	{ "print-qemu", NULL, set_print_qemu },
+	{ 0 },
+};
+
+static bool takes(const struct cmd *cmd, const char *name)
+{
+	char word[40];
+
+	snprintf(word, sizeof(word), " %s ", name);
+	return strstr(cmd->options, word);
+}
+
+static int unknown_option(const struct cmd *cmd, const char *name)
+{
+	struct nearest near = { .word = name };
+
+	nearest_try(&near, "help");
+	for (const struct option *o = options; o->name; o++) {
+		if (takes(cmd, o->name))
+			nearest_try(&near, o->name);
+	}
+	if (near.best)
+		log_usage("%s: no such option --%s: did you mean --%s?",
+			  cmd->name, name, near.best);
+	else
+		log_usage("%s: no such option --%s: 'viodev %s --help' lists "
+			  "them",
+			  cmd->name, name, cmd->name);
+	return -1;
+}
+
+static int bad_value(const struct cmd *cmd, const struct option *o,
+		     const char *value)
+{
+	if (strcmp(value, "vhost-user") == 0)
+		log_usage("%s: --transport=vhost-user: not yet: use vfio-user",
+			  cmd->name);
+	else
+		log_usage("%s: --%s=%s: must be %s", cmd->name, o->name, value,
+			  o->value);
+	return -1;
+}
+
+/* @text is what follows the "--"; @argv the words after it. */
+static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
+			struct cmdline *line)
+{
+	const char *value = strchr(text, '=');
+	const struct option *o;
+	char name[32];
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, "="), text);
+	if (strcmp(name, "help") == 0) {
+		fputs(cmd->help, stdout);
+		exit(EXIT_OK);
+	}
+	for (o = options; o->name && strcmp(o->name, name) != 0; o++)
+		;
+	if (!o->name || !takes(cmd, name))
+		return unknown_option(cmd, name);
+	if (value && !o->value) {
+		log_usage("%s: --%s takes no value", cmd->name, name);
+		return -1;
+	}
+	if (value)
+		value++;
+	else if (o->value && **argv)
+		value = *(*argv)++;
+	if (!value && o->value) {
+		log_usage("%s: --%s: a value is missing, write --%s=VALUE",
+			  cmd->name, name, name);
+		return -1;
+	}
+	return o->set(line, value) ? 0 : bad_value(cmd, o, value);
+}
+
+int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
+{
+	*line = (struct cmdline){ .sandbox = true, .words = argv };
+
+	while (*argv) {
+		char *arg = *argv++;
+
+		if (cmd->vmm && strcmp(arg, "--") == 0) {
+			line->vmm = argv;
+			break;
+		}
+		if (strncmp(arg, "--", 2) != 0) {
+			/* Never ahead of where we read. */
+			line->words[line->nr_words++] = arg;
+			continue;
+		}
+		if (parse_option(cmd, arg + 2, &argv, line) < 0)
+			return -1;
+	}
+	line->words[line->nr_words] = NULL;
+	return 0;
+}

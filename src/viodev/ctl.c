@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* viodev ctl: ask a device that is being served. See ctl_server.h. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "viodev/cmd.h"
+#include "viodev/log.h"
+
+#define PATIENCE_S 10
+
+static const char help[] =
+	"viodev ctl [--json] SOCKET COMMAND...\n"
+	"\n"
+	"Sends a command to a device that is being served; SOCKET is its\n"
+	"DIR/ID.ctl.\n"
+	"\n"
+	"  status             everything about the device\n"
+	"  resize SIZE        block: change the size\n"
+	"\n"
+	"'viodev devices TYPE' lists a type's commands.\n";
+
+/*
+ * --- The socket ---
+ */
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct timeval patience = { .tv_sec = PATIENCE_S };
+	int fd, ret;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(addr.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+static int send_all(int fd, const char *text, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n < 0)
+			return -errno;
+		text += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int send_request(int fd, const struct cmdline *line)
+{
+	struct json_object *words = json_object_new_array();
+	const char *text;
+	int ret;
+
+	for (int i = 1; i < line->nr_words; i++)
+		json_object_array_add(words,
+				      json_object_new_string(line->words[i]));
+	text = json_object_to_json_string_ext(words, JSON_C_TO_STRING_PLAIN);
+	ret = send_all(fd, text, strlen(text));
+	json_object_put(words);
+	return ret < 0 ? ret : send_all(fd, "\n", 1);
+}
+
+/* The reply, one line of JSON, parsed; NULL with errno. */
+static struct json_object *receive_reply(int fd)
+{
+	FILE *in = fdopen(fd, "r");
+	struct json_object *reply = NULL;
+	char *text = NULL;
+	size_t size = 0;
+
+	if (!in)
+		return NULL;
+	errno = ECONNRESET; /* at its end without a line */
+	if (getline(&text, &size, in) > 0) {
+		errno = EPROTO;
+		reply = json_tokener_parse(text);
+	}
+	free(text);
+	fclose(in);
+	return reply;
+}
+
+/*
+ * --- What is printed ---
+ */
+
+static void print_value(const char *key, struct json_object *value, int indent);
+
+static void print_object(struct json_object *object, int indent)
+{
+	json_object_object_foreach(object, key, value)
+		print_value(key, value, indent);
+}
+
+static void print_array(const char *key, struct json_object *list, int indent)
+{
+	size_t nr = json_object_array_length(list);
+	char name[64];
+
+	if (nr == 0 || !json_object_is_type(json_object_array_get_idx(list, 0),
+					    json_type_object)) {
+		printf("%*s%s:", indent, "", key);
+		for (size_t i = 0; i < nr; i++)
+			printf(" %s",
+			       json_object_get_string(
+				       json_object_array_get_idx(list, i)));
+		putchar('\n');
+		return;
+	}
+	for (size_t i = 0; i < nr; i++) {
+		snprintf(name, sizeof(name), "%s[%zu]", key, i);
+		print_value(name, json_object_array_get_idx(list, i), indent);
+	}
+}
+
+static const char *plain(struct json_object *value)
+{
+	if (json_object_is_type(value, json_type_boolean))
+		return json_object_get_boolean(value) ? "yes" : "no";
+	return value ? json_object_get_string(value) : "none";
+}
+
+static void print_value(const char *key, struct json_object *value, int indent)
+{
+	if (json_object_is_type(value, json_type_array)) {
+		print_array(key, value, indent);
+	} else if (json_object_is_type(value, json_type_object)) {
+		printf("%*s%s:\n", indent, "", key);
+		print_object(value, indent + 2);
+	} else {
+		printf("%*s%s: %s\n", indent, "", key, plain(value));
+	}
+}
+
+static int print_reply(const struct cmdline *line, struct json_object *reply)
+{
+	struct json_object *ok, *value;
+
+	if (!json_object_object_get_ex(reply, "ok", &ok))
+		return log_usage("ctl: socket=%s: not a viodev control socket",
+				 line->words[0]);
+	if (line->json)
+		puts(json_object_to_json_string_ext(
+			reply, JSON_C_TO_STRING_PLAIN |
+				       JSON_C_TO_STRING_NOSLASHESCAPE));
+	if (!json_object_get_boolean(ok)) {
+		if (!line->json &&
+		    json_object_object_get_ex(reply, "error", &value))
+			log_line(LOG_ERR, "ctl: %s",
+				 json_object_get_string(value));
+		return EXIT_FAILED;
+	}
+	if (!line->json && json_object_object_get_ex(reply, "reply", &value) &&
+	    json_object_is_type(value, json_type_object))
+		print_object(value, 0);
+	return EXIT_OK;
+}
+
+/*
+ * --- The command ---
+ */
+
+static int ctl(const struct cmdline *line)
+{
+	struct json_object *reply;
+	int fd, ret;
+
+	if (line->nr_words < 2)
+		return log_usage(
+			"ctl: write viodev ctl SOCKET COMMAND..., such "
+			"as DIR/ID.ctl status");
+	fd = connect_to(line->words[0]);
+	if (fd < 0)
+		return log_usage("ctl: socket=%s: %s", line->words[0],
+				 strerror(-fd));
+	ret = send_request(fd, line);
+	if (ret < 0) {
+		close(fd);
+		return log_usage("ctl: socket=%s: %s", line->words[0],
+				 strerror(-ret));
+	}
+	reply = receive_reply(fd);
+	if (!reply)
+		return log_usage(
+			"ctl: socket=%s: no answer: %s", line->words[0],
+			errno == EAGAIN ? "timed out" : strerror(errno));
+	ret = print_reply(line, reply);
+	json_object_put(reply);
+	return ret;
+}
+
+const struct cmd cmd_ctl = {
+	.name = "ctl",
+	.options = " json ",
+	.help = help,
+	.run = ctl,
+};

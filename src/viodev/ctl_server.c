@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/ctl_server.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <viodev/loop.h>
+
+#define MAX_CLIENTS 8 /* others wait to be accepted */
+#define MAX_REQUEST 4096
+#define MAX_WORDS   16
+#define MAX_DEPTH   3 /* of a request's JSON: {"command": ["word"]} */
+
+struct client {
+	struct ctl_server *server; /* NULL: a free slot */
+	int fd;
+	struct ev_source *source;
+	bool ended;  /* sends no more: close when all is answered */
+	char *reply; /* what is still to be sent, from reply_off on; or NULL */
+	size_t reply_len, reply_off;
+	size_t len;
+	char *request; /* MAX_REQUEST bytes, len of them filled */
+};
+
+struct ctl_server {
+	struct ev_loop *loop;
+	int fd;
+	struct ev_source *source;
+	ctl_fn *fn;
+	void *arg;
+	struct client clients[MAX_CLIENTS];
+};
+
+static void client_close(struct client *c)
+{
+	struct ctl_server *server = c->server;
+
+	if (!server)
+		return;
+	ev_remove(c->source);
+	close(c->fd);
+	free(c->reply);
+	free(c->request);
+	*c = (struct client){ 0 };
+	ev_fd_set(server->source, EPOLLIN); /* there is room for one */
+}
+
+/*
+ * --- Requests ---
+ */
+
+/* The words of a request; they live as long as @request. Number or -errno. */
+static int get_words(struct json_object *request, char *words[MAX_WORDS + 1])
+{
+	struct json_object *list = request;
+	size_t nr;
+
+	if (json_object_is_type(request, json_type_object) &&
+	    !json_object_object_get_ex(request, "command", &list))
+		return -EINVAL;
+	if (!json_object_is_type(list, json_type_array))
+		return -EINVAL;
+	nr = json_object_array_length(list);
+	if (nr < 1 || nr > MAX_WORDS)
+		return -EINVAL;
+	for (size_t i = 0; i < nr; i++) {
+		struct json_object *word = json_object_array_get_idx(list, i);
+
+		if (!json_object_is_type(word, json_type_string))
+			return -EINVAL;
+		words[i] = (char *)json_object_get_string(word);
+	}
+	words[nr] = NULL;
+	return (int)nr;
+}
+
+static struct json_object *parse(const char *text, size_t len)
+{
+	struct json_tokener *tok = json_tokener_new_ex(MAX_DEPTH);
+	struct json_object *request;
+
+	if (!tok)
+		return NULL;
+	request = json_tokener_parse_ex(tok, text, (int)len);
+	if (json_tokener_get_error(tok) != json_tokener_success ||
+	    json_tokener_get_parse_end(tok) != len) {
+		json_object_put(request);
+		request = NULL;
+	}
+	json_tokener_free(tok);
+	return request;
+}
+
+/* Do what the line asks; the result goes into @answer. */
+static void execute(struct ctl_server *server, const char *line, size_t len,
+		    struct json_object *answer)
+{
+	struct json_object *request = parse(line, len);
+	struct json_object *reply = json_object_new_object();
+	char *words[MAX_WORDS + 1];
+	struct err err = { "" };
+	int ret = get_words(request, words);
+
+	if (ret < 0)
+		err_set(&err, ret,
+			"not a request: [\"word\", ...] with %d words at most",
+			MAX_WORDS);
+	else
+		ret = server->fn(server->arg, ret, words, reply, &err);
+
+	json_object_object_add(answer, "ok", json_object_new_boolean(ret >= 0));
+	if (ret >= 0) {
+		json_object_object_add(answer, "reply", reply);
+	} else {
+		json_object_object_add(answer, "error",
+				       json_object_new_string(err.text));
+		json_object_put(reply);
+	}
+	json_object_put(request);
+}
+
+static void set_reply(struct client *c, struct json_object *answer)
+{
+	const char *text =
+		json_object_to_json_string_ext(answer, JSON_C_TO_STRING_PLAIN);
+
+	c->reply_len = strlen(text) + 1;
+	c->reply_off = 0;
+	c->reply = malloc(c->reply_len);
+	if (!c->reply)
+		return;
+	memcpy(c->reply, text, c->reply_len);
+	c->reply[c->reply_len - 1] = '\n';
+}
+
+/* False: no whole request is there. */
+static bool next_request(struct client *c)
+{
+	char *end = memchr(c->request, '\n', c->len);
+	struct json_object *answer;
+	size_t line_len;
+
+	if (!end)
+		return false;
+	line_len = (size_t)(end - c->request);
+	answer = json_object_new_object();
+	execute(c->server, c->request, line_len, answer);
+	set_reply(c, answer);
+	json_object_put(answer);
+	c->len -= line_len + 1;
+	memmove(c->request, end + 1, c->len);
+	return true;
+}
+
+/*
+ * --- Clients ---
+ */
+
+/* 1 when all is sent, 0 when the client must read first, -errno. */
+static int send_reply(struct client *c)
+{
+	while (c->reply && c->reply_off < c->reply_len) {
+		ssize_t n = send(c->fd, c->reply + c->reply_off,
+				 c->reply_len - c->reply_off,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -errno;
+		c->reply_off += (size_t)n;
+	}
+	free(c->reply);
+	c->reply = NULL;
+	return 1;
+}
+
+/* Answer what has come. False: close it. */
+static bool work(struct client *c)
+{
+	int ret;
+
+	do {
+		ret = send_reply(c);
+	} while (ret == 1 && next_request(c));
+	if (ret < 0 || (ret == 1 && (c->ended || c->len == MAX_REQUEST)))
+		return false;
+	return ev_fd_set(c->source, ret == 1 ? EPOLLIN : EPOLLOUT) == 0;
+}
+
+static bool receive(struct client *c)
+{
+	ssize_t n = recv(c->fd, c->request + c->len, MAX_REQUEST - c->len,
+			 MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR;
+	c->ended = n == 0;
+	c->len += (size_t)n;
+	return true;
+}
+
+static void on_client(void *arg, uint32_t events)
+{
+	struct client *c = arg;
+
+	/* With a reply to be sent we wait for EPOLLOUT alone. */
+	if (!c->reply && !receive(c)) {
+		client_close(c);
+		return;
+	}
+	if (!work(c))
+		client_close(c);
+}
+
+static struct client *free_slot(struct ctl_server *server)
+{
+	for (int i = 0; i < MAX_CLIENTS; i++) {
+		if (!server->clients[i].server)
+			return &server->clients[i];
+	}
+	return NULL;
+}
+
+static void on_listen(void *arg, uint32_t events)
+{
+	struct ctl_server *server = arg;
+	struct client *c = free_slot(server);
+	int fd;
+
+	if (!c) {
+		ev_fd_set(server->source, 0); /* until one goes */
+		return;
+	}
+	fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	*c = (struct client){ .fd = fd, .request = malloc(MAX_REQUEST) };
+	if (!c->request || ev_fd_add(server->loop, fd, EPOLLIN, on_client, c,
+				     &c->source) < 0) {
+		free(c->request);
+		close(fd);
+		return;
+	}
+	c->server = server;
+}
+
+int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
+		      struct ctl_server **ret_server)
+{
+	struct ctl_server *server = calloc(1, sizeof(*server));
+	int ret;
+
+	if (!server)
+		return -ENOMEM;
+	server->loop = loop;
+	server->fd = take_fd;
+	server->fn = fn;
+	server->arg = arg;
+	ret = ev_fd_add(loop, take_fd, EPOLLIN, on_listen, server,
+			&server->source);
+	if (ret < 0) {
+		free(server);
+		return ret;
+	}
+	*ret_server = server;
+	return 0;
+}
+
+void ctl_server_destroy(struct ctl_server *server)
+{
+	if (!server)
+		return;
+	for (int i = 0; i < MAX_CLIENTS; i++)
+		client_close(&server->clients[i]);
+	ev_remove(server->source);
+	close(server->fd);
+	free(server);
+}
+
+const int ctl_server_syscalls[] = {
+	SYS_accept4,
+	SYS_recvfrom,
+	SYS_sendto,
+	-1,
+};

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device's control socket. A request is a line of JSON, an array of words or
+ * {"command": [words]}; its reply is a line as well:
+ *
+ *	["resize", "2G"]	{"ok": true, "reply": {...}}
+ *				{"ok": false, "error": "..."}
+ *
+ * Several clients may be connected. Requests and their number of words are
+ * bounded; a client that does not read its replies is not read from, and the
+ * device never waits for one.
+ */
+#ifndef VIODEV_CTL_SERVER_H
+#define VIODEV_CTL_SERVER_H
+
+#include "base/err.h"
+
+struct ctl_server;
+struct ev_loop;
+struct json_object;
+
+/* Do a command: 0 with @reply filled, or -errno with the reason. */
+typedef int ctl_fn(void *arg, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err);
+
+/* Serve on @take_fd, a listening socket; it is taken on success. */
+int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
+		      struct ctl_server **ret_server);
+void ctl_server_destroy(struct ctl_server *server); /* NULL is fine */
+
+/* System calls for the sandbox; -1 ends. */
+extern const int ctl_server_syscalls[];
+
+#endif

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* viodev devices: the types there are; one type's options and features. */
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dev/vdev.h"
+#include "viodev/cmd.h"
+#include "viodev/log.h"
+
+static const char help[] =
+	"viodev devices [--json] [TYPE]\n"
+	"\n"
+	"Lists the types of devices; with TYPE its options, their defaults,\n"
+	"its features and what 'viodev ctl' can do with it.\n";
+
+static const char *kind_name(const struct opt_def *def)
+{
+	switch (def->kind) {
+	case OPT_BOOL:
+		return "on|off";
+	case OPT_NUMBER:
+		return "NUMBER";
+	case OPT_SIZE:
+		return "SIZE";
+	case OPT_CHOICE:
+		return def->choices;
+	default:
+		return "STRING";
+	}
+}
+
+/*
+ * --- Text ---
+ */
+
+static void print_opts(const struct opt_def *def)
+{
+	for (; def->key; def++) {
+		char text[80];
+
+		snprintf(text, sizeof(text), "%s=%s", def->key, kind_name(def));
+		printf("  %-32s %s", text, def->help ? def->help : "");
+		if (def->required)
+			fputs(" (required)", stdout);
+		else if (def->def)
+			printf(" (%s)", def->def);
+		putchar('\n');
+	}
+}
+
+static void print_type(const struct vdev_type *type)
+{
+	printf("%s (also %s): %s\n", type->vt_name, type->vt_alias,
+	       type->vt_summary);
+	printf("\noptions, and what they are when not given:\n");
+	print_opts(type->vt_opts);
+	print_opts(vdev_common_opts);
+	printf("\nfeatures that a driver may use:\n ");
+	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name; f++)
+		printf(" %s", f->vp_name);
+	printf("\n\nviodev ctl SOCKET:\n  %-32s everything about the device\n",
+	       "status");
+	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
+		printf("  %-32s %s\n", c->usage, c->help);
+}
+
+static void print_types(void)
+{
+	for (int i = 0; vdev_types[i]; i++)
+		printf("%-10s %-16s %s\n", vdev_types[i]->vt_name,
+		       vdev_types[i]->vt_alias, vdev_types[i]->vt_summary);
+}
+
+/*
+ * --- JSON ---
+ */
+
+static void add_string(struct json_object *to, const char *key,
+		       const char *value)
+{
+	if (value)
+		json_object_object_add(to, key, json_object_new_string(value));
+}
+
+static void add_opts(struct json_object *list, const struct opt_def *def)
+{
+	for (; def->key; def++) {
+		struct json_object *opt = json_object_new_object();
+
+		add_string(opt, "key", def->key);
+		add_string(opt, "value", kind_name(def));
+		add_string(opt, "default", def->def);
+		add_string(opt, "help", def->help);
+		json_object_object_add(opt, "required",
+				       json_object_new_boolean(def->required));
+		json_object_array_add(list, opt);
+	}
+}
+
+static struct json_object *type_json(const struct vdev_type *type)
+{
+	struct json_object *to = json_object_new_object();
+	struct json_object *opts = json_object_new_array();
+	struct json_object *features = json_object_new_array();
+	struct json_object *ctls = json_object_new_array();
+
+	add_string(to, "type", type->vt_name);
+	add_string(to, "alias", type->vt_alias);
+	add_string(to, "summary", type->vt_summary);
+	add_opts(opts, type->vt_opts);
+	add_opts(opts, vdev_common_opts);
+	json_object_object_add(to, "options", opts);
+	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name; f++)
+		json_object_array_add(features,
+				      json_object_new_string(f->vp_name));
+	json_object_object_add(to, "features", features);
+	json_object_array_add(ctls, json_object_new_string("status"));
+	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
+		json_object_array_add(ctls, json_object_new_string(c->usage));
+	json_object_object_add(to, "commands", ctls);
+	return to;
+}
+
+static void print_json(struct json_object *json)
+{
+	puts(json_object_to_json_string_ext(
+		json, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+			      JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(json);
+}
+
+static void print_types_json(void)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (int i = 0; vdev_types[i]; i++)
+		json_object_array_add(list, type_json(vdev_types[i]));
+	print_json(list);
+}
+
+/*
+ * --- The command ---
+ */
+
+static int devices(const struct cmdline *line)
+{
+	const struct vdev_type *type;
+	struct err err;
+
+	if (line->nr_words > 1)
+		return log_usage("devices: one type at a time, or none for a "
+				 "list");
+	if (line->nr_words == 0) {
+		if (line->json)
+			print_types_json();
+		else
+			print_types();
+		return EXIT_OK;
+	}
+	type = vdev_type_find(line->words[0], &err);
+	if (!type)
+		return log_usage("devices: %s", err.text);
+	if (line->json)
+		print_json(type_json(type));
+	else
+		print_type(type);
+	return EXIT_OK;
+}
+
+const struct cmd cmd_devices = {
+	.name = "devices",
+	.options = " json ",
+	.help = help,
+	.run = devices,
+};

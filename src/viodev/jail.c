@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <json-c/json.h>
+#include <linux/capability.h>
+#include <linux/io_uring.h>
+#include <linux/landlock.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "viodev/log.h"
+
+#define NOBODY  65534
+#define MAX_FDS 4096 /* a guest's memory regions and interrupts are some */
+
+static void skipped(const char *what)
+{
+	log_line(LOG_INFO, "sandbox: without %s: %s", what, strerror(errno));
+}
+
+/*
+ * --- Stage 2: what may be missing ---
+ */
+
+static void set_limits(void)
+{
+	struct rlimit core = { 0, 0 }, nofile = { MAX_FDS, MAX_FDS }, now;
+
+	if (getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_max < MAX_FDS)
+		nofile.rlim_cur = nofile.rlim_max = now.rlim_max;
+	if (setrlimit(RLIMIT_CORE, &core) < 0 ||
+	    setrlimit(RLIMIT_NOFILE, &nofile) < 0)
+		skipped("limits");
+}
+
+/* An empty file system that cannot be written, in a mount namespace. */
+static int pivot_to_empty(void)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("viodev", "/tmp", "tmpfs",
+		  MS_NODEV | MS_NOEXEC | MS_NOSUID | MS_RDONLY,
+		  "mode=0555,nr_inodes=2") < 0 ||
+	    chdir("/tmp") < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return -errno;
+	return 0;
+}
+
+/* A directory that is gone already: nothing can be made in it. */
+static int chroot_to_removed(void)
+{
+	char dir[] = "/tmp/viodev-XXXXXX";
+
+	if (!mkdtemp(dir))
+		return -errno;
+	if (chdir(dir) < 0) {
+		int ret = -errno;
+
+		rmdir(dir);
+		return ret;
+	}
+	if (rmdir(dir) < 0 || chroot(".") < 0)
+		return -errno;
+	return 0;
+}
+
+static void empty_root(struct jail *jail)
+{
+	if (jail->namespaces & CLONE_NEWNS && pivot_to_empty() == 0)
+		jail->empty_root = true;
+	else if (chroot_to_removed() == 0)
+		jail->empty_root = true;
+	else
+		skipped("an empty root directory");
+}
+
+/* So that no program that is executed could get any. Needs a capability. */
+static void drop_bounding_set(void)
+{
+	int last = 0;
+
+	/* EINVAL: there is no such capability, nor a higher one. */
+	while (prctl(PR_CAPBSET_DROP, last, 0, 0, 0) == 0)
+		last++;
+	if (errno != EINVAL)
+		skipped("an empty bounding set");
+}
+
+/* Root outside of a user namespace is root indeed. */
+static void become_nobody(struct jail *jail)
+{
+	if (geteuid() != 0 || jail->namespaces & CLONE_NEWUSER)
+		return;
+	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+	    setresuid(NOBODY, NOBODY, NOBODY) < 0)
+		skipped("another user than root");
+	else
+		jail->nobody = true;
+}
+
+/* Every right of files, network and signals that the kernel can deny. */
+static void landlock(struct jail *jail)
+{
+	/* The system's header may know fewer fields than the kernel. */
+	struct {
+		uint64_t fs, net, scoped;
+	} deny = { 0 };
+	size_t size = sizeof(deny.fs);
+	long version, fd;
+
+	version = syscall(SYS_landlock_create_ruleset, NULL, 0,
+			  LANDLOCK_CREATE_RULESET_VERSION);
+	if (version < 1) {
+		skipped("Landlock");
+		return;
+	}
+	deny.fs = (UINT64_C(1) << 13) - 1;
+	if (version >= 2)
+		deny.fs |= UINT64_C(1) << 13; /* refer */
+	if (version >= 3)
+		deny.fs |= UINT64_C(1) << 14; /* truncate */
+	if (version >= 4) {
+		deny.net = 3; /* bind and connect TCP */
+		size = 2 * sizeof(uint64_t);
+	}
+	if (version >= 5)
+		deny.fs |= UINT64_C(1) << 15; /* ioctl of devices */
+	if (version >= 6) {
+		deny.scoped = 3; /* abstract sockets, signals */
+		size = sizeof(deny);
+	}
+	fd = syscall(SYS_landlock_create_ruleset, &deny, size, 0);
+	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		skipped("Landlock");
+	else
+		jail->landlock = (int)version;
+	if (fd >= 0)
+		close((int)fd);
+}
+
+/*
+ * --- Stage 2: what must work ---
+ */
+
+static int drop_capabilities(struct jail *jail)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct none[2] = { { 0 } };
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &header, none) < 0)
+		return -errno;
+	jail->no_capabilities = true;
+	return 0;
+}
+
+int jail_enter(struct jail *jail)
+{
+	int ret;
+
+	set_limits();
+	empty_root(jail);
+	drop_bounding_set();
+	become_nobody(jail);
+	ret = drop_capabilities(jail);
+	if (ret < 0) {
+		log_line(LOG_ERR, "sandbox: capabilities: %s", strerror(-ret));
+		return ret;
+	}
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+		log_line(LOG_ERR, "sandbox: no-new-privs: %m");
+		return -errno;
+	}
+	jail->no_new_privs = true;
+	/* Others who are nobody may not trace us. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	landlock(jail);
+	/* Changing the user has cleared it; spawn.c tells what it is for. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	return 0;
+}
+
+/*
+ * --- Stage 3 ---
+ */
+
+/* What libc and every device process need. */
+static const int common_syscalls[] = {
+	SCMP_SYS(brk),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(close),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(eventfd2),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(fstat),
+	SCMP_SYS(futex),
+	SCMP_SYS(getpid),
+	SCMP_SYS(getrandom),
+	SCMP_SYS(gettid),
+	SCMP_SYS(madvise),
+	SCMP_SYS(mmap),
+	SCMP_SYS(mprotect),
+	SCMP_SYS(mremap),
+	SCMP_SYS(munmap),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(read),
+	SCMP_SYS(readv),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(tgkill),
+	SCMP_SYS(timerfd_create),
+	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(write),
+	SCMP_SYS(writev),
+	-1,
+};
+
+#ifdef JAIL_WITH_ASAN
+/* The address sanitizer's runtime makes these and gets what is allowed. */
+static const int asan_syscalls[] = {
+	SCMP_SYS(getrlimit),
+	SCMP_SYS(getuid),
+	SCMP_SYS(prctl),
+	SCMP_SYS(prlimit64),
+	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(sigaltstack),
+	-1,
+};
+/* These it wants for a report and can do without. */
+static const int asan_denied[] = {
+	SCMP_SYS(access),   SCMP_SYS(clone),
+	SCMP_SYS(fork),     SCMP_SYS(ioctl),
+	SCMP_SYS(open),     SCMP_SYS(openat),
+	SCMP_SYS(pipe),     SCMP_SYS(pipe2),
+	SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+	SCMP_SYS(stat),     SCMP_SYS(uname),
+	SCMP_SYS(vfork),    -1,
+};
+#else
+static const int asan_syscalls[] = { -1 }, asan_denied[] = { -1 };
+#endif
+
+/* Add a rule for @nr; the calls that could make code or processes narrowed. */
+static int allow(scmp_filter_ctx ctx, int nr)
+{
+	switch (nr) {
+	case SCMP_SYS(mmap):
+	case SCMP_SYS(mprotect):
+	case SCMP_SYS(pkey_mprotect):
+		return seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, nr, 1,
+			SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	case SCMP_SYS(clone): /* threads alone */
+		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
+					SCMP_A0(SCMP_CMP_MASKED_EQ,
+						CLONE_THREAD, CLONE_THREAD));
+	case SCMP_SYS(clone3):
+		/* Cannot be looked into: libc falls back to clone. */
+		return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
+	case SCMP_SYS(ioctl): /* of block devices alone: no terminal's */
+		return seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, nr, 1,
+			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, _IO(0x12, 0)));
+	case SCMP_SYS(io_uring_register): /* nothing new for a ring */
+		return seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, nr, 1,
+			SCMP_A1(SCMP_CMP_EQ, IORING_UNREGISTER_FILES));
+	case SCMP_SYS(socketpair):
+		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
+					SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	case SCMP_SYS(tgkill): /* abort() */
+		return seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, nr, 1,
+			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	case SCMP_SYS(newfstatat):
+		/* What libc makes of fstat(): of a descriptor, not a path. */
+		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
+					SCMP_A3(SCMP_CMP_MASKED_EQ,
+						AT_EMPTY_PATH, AT_EMPTY_PATH));
+	default:
+		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+	}
+}
+
+static int allow_list(scmp_filter_ctx ctx, const int *list)
+{
+	for (; list && *list != -1; list++) {
+		int ret = allow(ctx, *list);
+
+		if (ret < 0 && ret != -EEXIST)
+			return ret;
+	}
+	return 0;
+}
+
+/* What allow() does not let through: to be refused and not to kill. */
+static int deny(scmp_filter_ctx ctx, int nr)
+{
+	uint32_t action = SCMP_ACT_ERRNO(EACCES);
+
+	switch (nr) {
+	case SCMP_SYS(clone):
+		return seccomp_rule_add(
+			ctx, action, nr, 1,
+			SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+	case SCMP_SYS(ioctl):
+		return seccomp_rule_add(
+			ctx, action, nr, 1,
+			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, _IO('T', 0)));
+	default:
+		return seccomp_rule_add(ctx, action, nr, 0);
+	}
+}
+
+static int deny_list(scmp_filter_ctx ctx, const int *list)
+{
+	for (; *list != -1; list++) {
+		int ret = deny(ctx, *list);
+
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+static int fill_filter(scmp_filter_ctx ctx, const int *const lists[])
+{
+	int ret;
+
+	/* Threads of a backend as well; as a tree, not a long chain of ifs. */
+	ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+	if (ret == 0)
+		ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (ret == 0)
+		ret = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
+				       SCMP_ACT_KILL_PROCESS);
+	if (ret == 0)
+		ret = allow_list(ctx, common_syscalls);
+	if (ret == 0)
+		ret = allow_list(ctx, asan_syscalls);
+	for (; ret == 0 && *lists; lists++)
+		ret = allow_list(ctx, *lists);
+	if (ret == 0)
+		ret = deny_list(ctx, asan_denied);
+	return ret;
+}
+
+int jail_seal(struct jail *jail, const int *const lists[])
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int ret = ctx ? fill_filter(ctx, lists) : -ENOMEM;
+
+	/* Known before it is loaded: status is all that it is for. */
+	jail->seccomp = true;
+	if (ret == 0)
+		ret = seccomp_load(ctx);
+	seccomp_release(ctx);
+	if (ret < 0)
+		log_line(LOG_ERR,
+			 "sandbox: seccomp: %s; --sandbox=off does without",
+			 strerror(-ret));
+	return ret;
+}
+
+/*
+ * --- Status ---
+ */
+
+static struct json_object *namespace_names(unsigned long namespaces)
+{
+	static const struct {
+		unsigned long flag;
+		const char *name;
+	} names[] = {
+		{ CLONE_NEWUSER, "user" }, { CLONE_NEWNS, "mount" },
+		{ CLONE_NEWNET, "net" },   { CLONE_NEWIPC, "ipc" },
+		{ CLONE_NEWUTS, "uts" },
+	};
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (namespaces & names[i].flag)
+			json_object_array_add(
+				list, json_object_new_string(names[i].name));
+	}
+	return list;
+}
+
+static void add_bool(struct json_object *to, const char *key, bool value)
+{
+	json_object_object_add(to, key, json_object_new_boolean(value));
+}
+
+void jail_status(const struct jail *jail, struct json_object *to)
+{
+	json_object_object_add(to, "namespaces",
+			       namespace_names(jail->namespaces));
+	add_bool(to, "empty-root", jail->empty_root);
+	add_bool(to, "nobody", jail->nobody);
+	add_bool(to, "no-capabilities", jail->no_capabilities);
+	add_bool(to, "no-new-privs", jail->no_new_privs);
+	json_object_object_add(to, "landlock",
+			       json_object_new_int(jail->landlock));
+	add_bool(to, "seccomp", jail->seccomp);
+}

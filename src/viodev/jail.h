@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The sandbox of a device process. Rights are given up in three stages:
+ *
+ *  1. The parent starts the process in namespaces of its own where it may
+ *     (spawn.c): no network and no shared memory to be seen.
+ *  2. jail_enter(), before the device is made: limits, an empty read-only root
+ *     directory, user nobody, no capabilities, no new privileges, no files by
+ *     Landlock. What is needed is open by then.
+ *  3. jail_seal(), after the device is made and before a byte is read from
+ *     guest, front-end or disk: only the system calls that are listed, on all
+ *     threads, and no executable memory. Anything else kills the process.
+ *
+ * What a kernel or a container does not grant in 1 and 2 is skipped, with a
+ * line for --verbose; the last of 2 (capabilities, no new privileges) and 3
+ * must work.
+ */
+#ifndef VIODEV_JAIL_H
+#define VIODEV_JAIL_H
+
+#include <stdbool.h>
+
+struct json_object;
+
+/*
+ * The namespaces that are asked for; an ordinary user needs NEWUSER as well.
+ * Not NEWPID: its first process ignores the signals that should kill it, so
+ * that an abort() would not be told as one. Stage 3 forbids signals.
+ */
+#define JAIL_NAMESPACES                                                        \
+	(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+
+/*
+ * Built with the address sanitizer: what its runtime needs is allowed, what it
+ * can do without is refused and does not kill.
+ */
+#if defined(__SANITIZE_ADDRESS__)
+#define JAIL_WITH_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define JAIL_WITH_ASAN
+#endif
+#endif
+
+/* Which parts are active. */
+struct jail {
+	unsigned long namespaces; /* CLONE_NEW*, told by the parent */
+	bool empty_root;
+	bool nobody;
+	bool no_capabilities;
+	bool no_new_privs;
+	int landlock; /* its version, 0: none */
+	bool seccomp;
+};
+
+/* 0 or -errno, after a line in the log. */
+int jail_enter(struct jail *jail);
+
+/* @lists: arrays of system call numbers, each ended by -1; NULL ends. */
+int jail_seal(struct jail *jail, const int *const lists[]);
+
+void jail_status(const struct jail *jail, struct json_object *to);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * viodev run: devices for one VMM, which is started when they serve, and with
+ * whose end they end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "viodev/cmd.h"
+#include "viodev/log.h"
+#include "viodev/qemu.h"
+#include "viodev/sup.h"
+#include "viodev/tempdir.h"
+
+extern char **environ;
+
+static const char help[] =
+	"viodev run [OPTIONS] DEVICE... -- VMM [ARG...]\n"
+	"\n"
+	"Starts the devices, then the VMM, a QEMU of 10.1 or newer, with\n"
+	"arguments added that attach them; ends with it and its exit status.\n"
+	"\n"
+	"  --memory=SIZE      guest memory (what -m says, or 1G)\n"
+	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
+	"                     (a directory that is removed afterwards)\n"
+	"  --transport=vfio-user\n"
+	"  --once             a device ends when the VMM lets go of it\n"
+	"  --sandbox=on|off   (on)\n"
+	"  --verbose          log more\n";
+
+static const int signals[] = {
+	SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, 0,
+};
+
+struct run {
+	const struct cmdline *line;
+	struct sup sup;
+	uint64_t memory_bytes;
+	pid_t vmm; /* 0: does not run */
+	int vmm_status;
+};
+
+/*
+ * --- The VMM ---
+ */
+
+/* Whether it is a QEMU that has the device; otherwise says what is wrong. */
+static bool has_vfio_user(char *vmm)
+{
+	char device[] = "-device", help_arg[] = "vfio-user-pci,help";
+	char *argv[] = { vmm, device, help_arg, NULL };
+	posix_spawn_file_actions_t files;
+	int wait_status, ret;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&files);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		posix_spawn_file_actions_addopen(&files, fd, "/dev/null",
+						 O_RDWR, 0);
+	ret = posix_spawnp(&pid, vmm, &files, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&files);
+	if (ret != 0) {
+		log_usage("run: %s: %s", vmm, strerror(ret));
+		return false;
+	}
+	if (waitpid(pid, &wait_status, 0) == pid && wait_status == 0)
+		return true;
+	log_usage("run: %s: has no vfio-user-pci: a QEMU of 10.1 or newer is "
+		  "needed",
+		  vmm);
+	return false;
+}
+
+static _Noreturn void exec_vmm(const struct run *run, char **argv)
+{
+	/* Without its devices it would be of no use. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	sigprocmask(SIG_SETMASK, &run->sup.old_mask, NULL);
+	execvp(argv[0], argv);
+	log_usage("run: %s: %s", argv[0], strerror(errno));
+	_exit(EXIT_USAGE);
+}
+
+static void start_vmm(void *arg)
+{
+	struct run *run = arg;
+	char **argv = qemu_add_args(run->line->vmm, run->memory_bytes,
+				    run->sup.units, run->sup.nr_units);
+
+	run->vmm = argv ? fork() : -1;
+	if (run->vmm == 0)
+		exec_vmm(run, argv);
+	if (run->vmm < 0) {
+		log_line(LOG_ERR, "run: %s: cannot be started: %s",
+			 run->line->vmm[0], strerror(errno));
+		run->vmm = 0;
+		run->sup.status = EXIT_FAILED;
+		sup_stop(&run->sup);
+	}
+	/* Devices may end before it does. */
+	run->sup.hold = run->vmm != 0;
+	qemu_free_args(argv);
+}
+
+/* As a shell counts. */
+static int exit_status(int wait_status)
+{
+	return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status)
+				      : 128 + WTERMSIG(wait_status);
+}
+
+static void on_vmm_end(void *arg, pid_t pid, int wait_status)
+{
+	struct run *run = arg;
+
+	if (pid != run->vmm)
+		return;
+	run->vmm = 0;
+	run->vmm_status = exit_status(wait_status);
+	run->sup.hold = false;
+	sup_stop(&run->sup);
+}
+
+/* The VMM decides what a signal does. */
+static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
+{
+	struct run *run = arg;
+
+	if (run->vmm == 0)
+		return false;
+	/* What the terminal sends (SI_KERNEL) reaches the VMM as well. */
+	if (info->ssi_code != SI_KERNEL)
+		kill(run->vmm, (int)info->ssi_signo);
+	return true;
+}
+
+/*
+ * --- The command ---
+ */
+
+static void on_unit_ready(void *arg, const struct unit *unit)
+{
+	log_line(LOG_INFO, "%s: serves at %s, control at %s", unit->id,
+		 unit->sock_path, unit->ctl_path);
+}
+
+static const struct sup_hooks hooks = {
+	.unit_ready = on_unit_ready,
+	.all_ready = start_vmm,
+	.other_died = on_vmm_end,
+	.signalled = pass_signal,
+};
+
+static int run_in(struct run *run, const char *dir)
+{
+	int status = EXIT_USAGE;
+
+	if (sup_init(&run->sup, run->line, dir, signals, &hooks, run) == 0)
+		status = sup_run(&run->sup);
+	sup_fini(&run->sup);
+	return run->vmm_status ? run->vmm_status : status;
+}
+
+static int run_in_tempdir(struct run *run)
+{
+	struct tempdir dir;
+	int ret = tempdir_create(&dir);
+
+	if (ret < 0)
+		return log_usage("run: temporary directory: %s: give --dir=DIR",
+				 strerror(-ret));
+	ret = run_in(run, dir.path);
+	tempdir_destroy(&dir);
+	return ret;
+}
+
+static int run_main(const struct cmdline *line)
+{
+	struct run run = { .line = line };
+	struct err err;
+
+	if (line->nr_words == 0)
+		return log_usage("run: a device is missing before --, such as "
+				 "block,path=FILE or rng");
+	if (!line->vmm || !line->vmm[0])
+		return log_usage("run: a VMM is missing: write viodev run "
+				 "DEVICE... -- qemu-system-x86_64 ...");
+	if (qemu_find_memory(line->vmm + 1, line->memory_bytes,
+			     &run.memory_bytes, &err) < 0)
+		return log_usage("run: %s", err.text);
+	if (!has_vfio_user(line->vmm[0]))
+		return EXIT_USAGE;
+	if (!line->dir)
+		return run_in_tempdir(&run);
+	if (cmd_make_dir(line->dir) < 0)
+		return log_usage("run: --dir=%s: %s", line->dir,
+				 strerror(errno));
+	return run_in(&run, line->dir);
+}
+
+const struct cmd cmd_run = {
+	.name = "run",
+	.options = " transport dir sandbox once verbose memory ",
+	.vmm = true,
+	.help = help,
+	.run = run_main,
+};

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* viodev serve: devices until SIGTERM, or until each front-end has gone. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "viodev/cmd.h"
+#include "viodev/log.h"
+#include "viodev/qemu.h"
+#include "viodev/sup.h"
+
+static const char help[] =
+	"viodev serve [OPTIONS] DEVICE...\n"
+	"\n"
+	"Serves virtual devices, each in a process of its own, until SIGTERM.\n"
+	"Prints 'ready ID TYPE SOCKET' for each, then 'ready'.\n"
+	"\n"
+	"DEVICE is TYPE[,key=value]...; 'viodev devices' lists them. A comma\n"
+	"in a value is written twice.\n"
+	"\n"
+	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
+	"                     ($XDG_RUNTIME_DIR/viodev)\n"
+	"  --transport=vfio-user\n"
+	"  --once             end when the front-end goes\n"
+	"  --sandbox=on|off   (on)\n"
+	"  --print-qemu       print the QEMU arguments that attach the "
+	"devices,\n"
+	"  --memory=SIZE      for a guest of this size (1G)\n"
+	"  --json             print JSON, an object per line\n"
+	"  --verbose          log more\n";
+
+/*
+ * --- What is printed ---
+ */
+
+/* One word for a shell. */
+static void print_quoted(const char *word)
+{
+	putchar('\'');
+	for (; *word; word++) {
+		if (*word == '\'')
+			fputs("'\\''", stdout);
+		else
+			putchar(*word);
+	}
+	putchar('\'');
+}
+
+static void print_json(struct json_object *line)
+{
+	puts(json_object_to_json_string_ext(
+		line, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(line);
+}
+
+static void add_string(struct json_object *to, const char *key,
+		       const char *value)
+{
+	json_object_object_add(to, key, json_object_new_string(value));
+}
+
+/* {"event": "ready", ..., "qemu": [args]} */
+static void print_ready_json(const struct unit *unit, const char *const qemu[])
+{
+	struct json_object *line = json_object_new_object();
+	struct json_object *args = json_object_new_array();
+
+	add_string(line, "event", "ready");
+	if (unit) {
+		add_string(line, "id", unit->id);
+		add_string(line, "type", unit->type->vt_name);
+		add_string(line, "socket", unit->sock_path);
+		add_string(line, "ctl", unit->ctl_path);
+	}
+	for (; qemu && *qemu; qemu++)
+		json_object_array_add(args, json_object_new_string(*qemu));
+	if (json_object_array_length(args) > 0)
+		json_object_object_add(line, "qemu", args);
+	else
+		json_object_put(args);
+	print_json(line);
+}
+
+static void print_ready_text(const struct unit *unit, const char *const qemu[])
+{
+	if (unit)
+		printf("ready %s %s %s\n", unit->id, unit->type->vt_name,
+		       unit->sock_path);
+	if (qemu) {
+		fputs("qemu", stdout);
+		for (; *qemu; qemu++) {
+			putchar(' ');
+			if ((*qemu)[0] == '{')
+				print_quoted(*qemu);
+			else
+				fputs(*qemu, stdout);
+		}
+		putchar('\n');
+	}
+	if (!unit)
+		puts("ready");
+}
+
+static void print_ready(const struct cmdline *line, const struct unit *unit,
+			const char *const qemu[])
+{
+	if (!line->print_qemu)
+		qemu = NULL;
+	if (line->json)
+		print_ready_json(unit, qemu);
+	else
+		print_ready_text(unit, qemu);
+	fflush(stdout);
+}
+
+static void on_unit_ready(void *arg, const struct unit *unit)
+{
+	char *device = qemu_device(unit);
+
+	print_ready(arg, unit, (const char *[]){ "-device", device, NULL });
+	free(device);
+}
+
+static void on_all_ready(void *arg)
+{
+	const struct cmdline *line = arg;
+	char *memory = qemu_memory(line->memory_bytes ? line->memory_bytes
+						      : QEMU_DEFAULT_MEMORY);
+
+	print_ready(line, NULL,
+		    (const char *[]){ "-object", memory, "-machine",
+				      QEMU_MACHINE, NULL });
+	free(memory);
+}
+
+static const struct sup_hooks hooks = {
+	.unit_ready = on_unit_ready,
+	.all_ready = on_all_ready,
+};
+
+/*
+ * --- The command ---
+ */
+
+int cmd_make_dir(const char *path)
+{
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? -1 : 0;
+}
+
+/* Where sockets go; the caller frees it. NULL after a line to the user. */
+static char *socket_dir(const struct cmdline *line)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char *dir;
+
+	if (line->dir) {
+		dir = strdup(line->dir);
+	} else if (runtime && *runtime) {
+		if (asprintf(&dir, "%s/viodev", runtime) < 0)
+			dir = NULL;
+	} else if (geteuid() == 0) {
+		dir = strdup("/run/viodev");
+	} else {
+		log_usage("serve: XDG_RUNTIME_DIR is not set: give --dir=DIR");
+		return NULL;
+	}
+	if (dir && cmd_make_dir(dir) < 0) {
+		log_usage("serve: --dir=%s: %s", dir, strerror(errno));
+		free(dir);
+		return NULL;
+	}
+	return dir;
+}
+
+static int serve(const struct cmdline *line)
+{
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
+	struct sup sup;
+	char *dir;
+	int status = EXIT_USAGE;
+
+	if (line->nr_words == 0)
+		return log_usage("serve: a device is missing, such as "
+				 "block,path=FILE or rng; 'viodev devices' "
+				 "lists them");
+	dir = socket_dir(line);
+	if (!dir)
+		return EXIT_USAGE;
+	signal(SIGPIPE, SIG_IGN); /* who read our lines may be gone */
+	if (sup_init(&sup, line, dir, signals, &hooks, (void *)line) == 0)
+		status = sup_run(&sup);
+	sup_fini(&sup);
+	free(dir);
+	return status;
+}
+
+const struct cmd cmd_serve = {
+	.name = "serve",
+	.options =
+		" transport dir sandbox once json verbose print-qemu memory ",
+	.help = help,
+	.run = serve,
+};

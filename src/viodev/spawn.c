@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "viodev/cmd.h"
+#include "viodev/jail.h"
+
+const struct opt_def child_opts[] = {
+	{ "id", OPT_STRING, .required = true, .help = "the device's name" },
+	{ "once", OPT_BOOL, .help = "end when the front-end goes" },
+	{ "verbose", OPT_BOOL, .help = "log more" },
+	{ "sandbox", OPT_BOOL, .help = "give rights up" },
+	{ "namespaces", OPT_NUMBER, .help = "those that it is in" },
+	{ "files", OPT_STRING, .help = "names of its descriptors, a:b:c" },
+	{ NULL },
+};
+
+/* What is decided before the fork, for use between fork and exec. */
+struct plan {
+	unsigned long namespaces;
+	uid_t uid;
+	gid_t gid;
+	int fds[CHILD_END_FD]; /* where each comes from */
+	int nr_fds;
+	char *argv[5];
+};
+
+static const char *on_off(bool value)
+{
+	return value ? "on" : "off";
+}
+
+static char *child_text(const struct unit *unit,
+			const struct spawn_params *params,
+			unsigned long namespaces)
+{
+	char files[VDEV_MAX_FILES * sizeof(unit->files.file[0].name) + 1] = "";
+	char *text;
+
+	for (unsigned i = 0; i < unit->files.nr; i++) {
+		if (i > 0)
+			strcat(files, ":");
+		strcat(files, unit->files.file[i].name);
+	}
+	if (asprintf(&text,
+		     "process,id=%s,once=%s,verbose=%s,sandbox=%s,"
+		     "namespaces=0x%lx,files=%s",
+		     unit->id, on_off(params->once), on_off(params->verbose),
+		     on_off(params->sandbox), namespaces, files) < 0)
+		return NULL;
+	return text;
+}
+
+/*
+ * --- Between fork and exec: system calls alone ---
+ */
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return; /* the jail will be without what this was for */
+	close(fd);
+}
+
+/*
+ * Be root in the user namespace: the capabilities that stage 2 of the jail
+ * needs would not survive the exec of another user.
+ */
+static void map_user(const struct plan *plan)
+{
+	char map[32];
+
+	write_file("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof(map), "0 %u 1", plan->gid);
+	write_file("/proc/self/gid_map", map);
+	snprintf(map, sizeof(map), "0 %u 1", plan->uid);
+	write_file("/proc/self/uid_map", map);
+}
+
+/* Put every descriptor at its number. */
+static bool place_fds(struct plan *plan)
+{
+	for (int i = 0; i < plan->nr_fds; i++) {
+		/* Out of the way of the numbers that are given out. */
+		plan->fds[i] =
+			fcntl(plan->fds[i], F_DUPFD_CLOEXEC, CHILD_END_FD);
+		if (plan->fds[i] < 0)
+			return false;
+	}
+	for (int i = 0; i < plan->nr_fds; i++) {
+		if (i != STDERR_FILENO && dup2(plan->fds[i], i) < 0)
+			return false;
+	}
+	/* And nothing of what we have, or inherited from who started us. */
+	close_range((unsigned)plan->nr_fds, ~0U, 0);
+	return true;
+}
+
+static _Noreturn void child_exec(struct plan *plan)
+{
+	static const char failed[] = "viodev: cannot start a device process\n";
+
+	/*
+	 * Should the parent die the device must not go on. The parent may be
+	 * dead already: then the ready pipe has no reader, which child.c sees.
+	 */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (plan->namespaces & CLONE_NEWUSER)
+		map_user(plan);
+	if (place_fds(plan))
+		execv("/proc/self/exe", plan->argv);
+	if (write(STDERR_FILENO, failed, sizeof(failed) - 1) < 0)
+		_exit(EXIT_FAILED);
+	_exit(EXIT_FAILED);
+}
+
+/* fork() with namespaces; nothing but system calls until the exec. */
+static pid_t fork_into(unsigned long namespaces)
+{
+	return (pid_t)syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0);
+}
+
+/*
+ * --- The parent's side ---
+ */
+
+static pid_t try_spawn(const struct unit *unit,
+		       const struct spawn_params *params, struct plan *plan)
+{
+	char *text = child_text(unit, params, plan->namespaces);
+	char word[] = CHILD_WORD, name[] = "viodev";
+	pid_t pid;
+
+	if (!text)
+		return -ENOMEM;
+	plan->argv[0] = name;
+	plan->argv[1] = word;
+	plan->argv[2] = text;
+	plan->argv[3] = (char *)unit->text;
+	pid = fork_into(plan->namespaces);
+	if (pid == 0)
+		child_exec(plan);
+	if (pid < 0)
+		pid = -errno;
+	free(text);
+	return pid;
+}
+
+static pid_t spawn_planned(const struct unit *unit,
+			   const struct spawn_params *params, struct plan *plan)
+{
+	pid_t pid = -EPERM;
+
+	if (params->sandbox) {
+		plan->namespaces = JAIL_NAMESPACES;
+		if (plan->uid != 0)
+			plan->namespaces |= CLONE_NEWUSER;
+		pid = try_spawn(unit, params, plan);
+	}
+	/* Containers may refuse them, kernels be built without. */
+	if (pid < 0) {
+		plan->namespaces = 0;
+		pid = try_spawn(unit, params, plan);
+	}
+	return pid;
+}
+
+pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
+		 int *ret_ready_fd)
+{
+	int ready[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	pid_t pid;
+
+	if (null_fd < 0)
+		return -errno;
+	if (pipe2(ready, O_CLOEXEC | O_NONBLOCK) < 0) {
+		pid = -errno;
+		close(null_fd);
+		return pid;
+	}
+
+	struct plan plan = {
+		.uid = geteuid(),
+		.gid = getegid(),
+		.fds = { null_fd, null_fd, STDERR_FILENO, ready[1],
+			 unit->sock_fd, unit->ctl_fd },
+		.nr_fds = CHILD_FILES_FD,
+	};
+	for (unsigned i = 0; i < unit->files.nr; i++)
+		plan.fds[plan.nr_fds++] = unit->files.file[i].fd;
+	pid = spawn_planned(unit, params, &plan);
+	close(null_fd);
+	close(ready[1]);
+	if (pid < 0)
+		close(ready[0]);
+	else
+		*ret_ready_fd = ready[0];
+	return pid;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Starting a device process: the command runs itself anew, with what the
+ * device needs at fixed descriptors and its configuration as text.
+ *
+ *	viodev device-process process,id=rng0,sandbox=on,... rng,rate=1M
+ */
+#ifndef VIODEV_SPAWN_H
+#define VIODEV_SPAWN_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/opts.h"
+#include "viodev/unit.h"
+
+enum {                     /* descriptors of a device process */
+       CHILD_READY_FD = 3, /* a pipe: written when the device serves */
+       CHILD_SOCK_FD,
+       CHILD_CTL_FD,
+       CHILD_FILES_FD, /* and the following: its vdev_files */
+       CHILD_END_FD = CHILD_FILES_FD + VDEV_MAX_FILES,
+};
+
+/* What the first text says. */
+extern const struct opt_def child_opts[];
+
+struct spawn_params {
+	bool sandbox, once, verbose;
+};
+
+/*
+ * Start @unit's process; *ret_ready_fd is the pipe's end to read from, which
+ * is the caller's. Returns its id or -errno.
+ */
+pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
+		 int *ret_ready_fd);
+
+#endif

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/sup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "viodev/log.h"
+#include "viodev/spawn.h"
+
+#define NS_PER_MS      UINT64_C(1000000)
+#define BACKOFF_MIN_NS (100 * NS_PER_MS)
+#define BACKOFF_MAX_NS (5000 * NS_PER_MS)
+#define PATIENCE_NS    (5000 * NS_PER_MS)
+
+/*
+ * --- Stop ---
+ */
+
+static void stop_when_all_ended(struct sup *sup)
+{
+	if (sup->hold)
+		return;
+	for (int i = 0; i < sup->nr_units; i++) {
+		if (sup->units[i].pid || sup->units[i].restart_pending)
+			return;
+	}
+	ev_loop_stop(sup->loop);
+}
+
+void sup_stop(struct sup *sup)
+{
+	if (sup->stopping)
+		return;
+	sup->stopping = true;
+	for (int i = 0; i < sup->nr_units; i++) {
+		struct unit *unit = &sup->units[i];
+
+		ev_timer_set(unit->restart_timer, 0);
+		unit->restart_pending = false;
+		if (unit->pid)
+			kill(unit->pid, SIGTERM);
+	}
+	ev_timer_set(sup->kill_timer, PATIENCE_NS);
+	stop_when_all_ended(sup);
+}
+
+/* They were asked to end and have not. */
+static void on_kill_timer(void *arg)
+{
+	struct sup *sup = arg;
+
+	for (int i = 0; i < sup->nr_units; i++) {
+		if (sup->units[i].pid)
+			kill(sup->units[i].pid, SIGKILL);
+	}
+}
+
+/*
+ * --- A unit's process ---
+ */
+
+static void announce(struct sup *sup)
+{
+	while (sup->nr_announced < sup->nr_units &&
+	       sup->units[sup->nr_announced].ready) {
+		sup->hooks->unit_ready(sup->arg,
+				       &sup->units[sup->nr_announced]);
+		if (++sup->nr_announced == sup->nr_units)
+			sup->hooks->all_ready(sup->arg);
+	}
+}
+
+static void close_ready(struct unit *unit)
+{
+	if (unit->ready_fd < 0)
+		return;
+	ev_remove(unit->ready_source);
+	unit->ready_source = NULL;
+	close(unit->ready_fd);
+	unit->ready_fd = -1;
+}
+
+static void on_ready(void *arg, uint32_t events)
+{
+	struct unit *unit = arg;
+	char c;
+
+	if (unit->ready_fd < 0)
+		return;
+	/* At its end without a byte: the process is dead, SIGCHLD follows. */
+	unit->ready = read(unit->ready_fd, &c, 1) == 1;
+	close_ready(unit);
+	if (unit->ready && !unit->sup->stopping)
+		announce(unit->sup);
+}
+
+static int start(struct unit *unit)
+{
+	const struct cmdline *line = unit->sup->line;
+	struct spawn_params params = { line->sandbox, line->once,
+				       line->verbose };
+	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
+	int ret;
+
+	if (pid < 0)
+		return pid;
+	unit->pid = pid;
+	unit->ready = false;
+	unit->start_ns = ev_now_ns();
+	ret = ev_fd_add(unit->sup->loop, unit->ready_fd, EPOLLIN, on_ready,
+			unit, &unit->ready_source);
+	if (ret < 0)
+		kill(pid, SIGKILL);
+	return ret;
+}
+
+static void on_restart_timer(void *arg)
+{
+	struct unit *unit = arg;
+	int ret = start(unit);
+
+	unit->restart_pending = false;
+	unit->restarted = true;
+	if (ret < 0) {
+		log_line(LOG_ERR, "%s: cannot be restarted: %s", unit->id,
+			 strerror(-ret));
+		unit->sup->status = EXIT_FAILED;
+		stop_when_all_ended(unit->sup);
+	}
+}
+
+/* Soon, but later each time while it keeps dying young. */
+static void restart_later(struct unit *unit)
+{
+	if (ev_now_ns() - unit->start_ns > 2 * BACKOFF_MAX_NS)
+		unit->backoff_ns = 0;
+	if (unit->backoff_ns == 0)
+		unit->backoff_ns = BACKOFF_MIN_NS;
+	else if (unit->backoff_ns < BACKOFF_MAX_NS)
+		unit->backoff_ns *= 2;
+	unit->restart_pending = true;
+	ev_timer_set(unit->restart_timer, unit->backoff_ns);
+}
+
+static void say_how(const struct unit *unit, int wait_status, const char *then)
+{
+	int signo = WTERMSIG(wait_status);
+
+	if (WIFEXITED(wait_status))
+		log_line(LOG_ERR, "%s: exited with status %d%s", unit->id,
+			 WEXITSTATUS(wait_status), then);
+	else if (signo == SIGSYS)
+		log_line(LOG_ERR,
+			 "%s: killed by SIGSYS (a system call that its sandbox "
+			 "forbids)%s",
+			 unit->id, then);
+	else
+		log_line(LOG_ERR, "%s: killed by SIG%s%s", unit->id,
+			 sigabbrev_np(signo), then);
+}
+
+static void died_at_start(struct unit *unit, int wait_status)
+{
+	struct sup *sup = unit->sup;
+
+	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == EXIT_USAGE) {
+		sup->status = EXIT_USAGE; /* and has said why */
+	} else {
+		say_how(unit, wait_status, " at its start");
+		sup->status = EXIT_FAILED;
+	}
+	if (unit->restarted)
+		log_line(LOG_ERR, "%s: is given up", unit->id);
+	else
+		sup_stop(sup);
+}
+
+static void on_death(struct unit *unit, int wait_status)
+{
+	struct sup *sup = unit->sup;
+	bool clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+
+	on_ready(unit, 0); /* what it wrote may not have been read yet */
+	unit->pid = 0;
+	if (sup->stopping) {
+		if (!clean) {
+			say_how(unit, wait_status, " while ending");
+			sup->status = sup->status ? sup->status : EXIT_FAILED;
+		}
+	} else if (!unit->ready) {
+		died_at_start(unit, wait_status);
+	} else if (sup->line->once) {
+		if (!clean) {
+			say_how(unit, wait_status, "");
+			sup->status = EXIT_FAILED;
+		}
+	} else {
+		say_how(unit, wait_status, ", restarting");
+		restart_later(unit);
+	}
+	unit->ready = false;
+	stop_when_all_ended(sup);
+}
+
+/*
+ * --- Signals ---
+ */
+
+static void reap(struct sup *sup)
+{
+	int wait_status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+		int i = 0;
+
+		while (i < sup->nr_units && sup->units[i].pid != pid)
+			i++;
+		if (i < sup->nr_units)
+			on_death(&sup->units[i], wait_status);
+		else if (sup->hooks->other_died)
+			sup->hooks->other_died(sup->arg, pid, wait_status);
+	}
+}
+
+static void on_signal(void *arg, uint32_t events)
+{
+	struct sup *sup = arg;
+	struct signalfd_siginfo info;
+
+	while (read(sup->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(sup);
+		else if (sup->hooks->signalled &&
+			 sup->hooks->signalled(sup->arg, &info))
+			continue;
+		else if (sup->stopping)
+			on_kill_timer(sup); /* asked twice */
+		else
+			sup_stop(sup);
+	}
+}
+
+static int watch_signals(struct sup *sup, const int signals[])
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	for (; *signals; signals++)
+		sigaddset(&set, *signals);
+	if (sigprocmask(SIG_BLOCK, &set, &sup->old_mask) < 0)
+		return -errno;
+	sup->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (sup->signal_fd < 0)
+		return -errno;
+	return ev_fd_add(sup->loop, sup->signal_fd, EPOLLIN, on_signal, sup,
+			 &sup->signal_source);
+}
+
+/*
+ * --- Set up ---
+ */
+
+static int init_loop(struct sup *sup, const int signals[])
+{
+	int ret = ev_loop_create(&sup->loop);
+
+	if (ret == 0)
+		ret = watch_signals(sup, signals);
+	if (ret == 0)
+		ret = ev_timer_add(sup->loop, on_kill_timer, sup,
+				   &sup->kill_timer);
+	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
+		ret = ev_timer_add(sup->loop, on_restart_timer, &sup->units[i],
+				   &sup->units[i].restart_timer);
+	return ret;
+}
+
+static int init_units(struct sup *sup, const char *dir, struct err *err)
+{
+	const struct cmdline *line = sup->line;
+	int ret = 0;
+
+	sup->units = calloc((size_t)line->nr_words, sizeof(*sup->units));
+	if (!sup->units)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (int i = 0; ret == 0 && i < line->nr_words; i++) {
+		ret = unit_init(&sup->units[i], line->words[i], err);
+		sup->units[i].sup = sup;
+		sup->nr_units = i + 1;
+	}
+	if (ret == 0)
+		ret = units_name(sup->units, sup->nr_units, err);
+	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
+		ret = unit_open(&sup->units[i], dir, err);
+	return ret;
+}
+
+int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
+	     const int signals[], const struct sup_hooks *hooks, void *arg)
+{
+	struct err err;
+	int ret;
+
+	*sup = (struct sup){
+		.line = line,
+		.hooks = hooks,
+		.arg = arg,
+		.signal_fd = -1,
+	};
+	ret = init_units(sup, dir, &err);
+	if (ret < 0) {
+		log_line(LOG_ERR, "%s", err.text);
+		return ret;
+	}
+	ret = init_loop(sup, signals);
+	if (ret < 0)
+		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
+	return ret;
+}
+
+void sup_fini(struct sup *sup)
+{
+	for (int i = 0; i < sup->nr_units; i++) {
+		close_ready(&sup->units[i]);
+		ev_remove(sup->units[i].restart_timer);
+		unit_fini(&sup->units[i]);
+	}
+	free(sup->units);
+	ev_remove(sup->kill_timer);
+	ev_remove(sup->signal_source);
+	if (sup->signal_fd >= 0)
+		close(sup->signal_fd);
+	ev_loop_destroy(sup->loop);
+}
+
+int sup_run(struct sup *sup)
+{
+	for (int i = 0; i < sup->nr_units && !sup->stopping; i++) {
+		int ret = start(&sup->units[i]);
+
+		if (ret < 0) {
+			log_line(LOG_ERR, "%s: cannot be started: %s",
+				 sup->units[i].id, strerror(-ret));
+			sup->status = EXIT_FAILED;
+			sup_stop(sup);
+		}
+	}
+	if (ev_loop_run(sup->loop) < 0)
+		return EXIT_FAILED;
+	return sup->status;
+}

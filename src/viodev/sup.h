@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The parent of device processes: starts them, starts one that died again,
+ * ends them all.
+ *
+ *	starting --ready--> serving --dies--> waiting --timer--> starting
+ *	   | dies              | ends as asked (--once, stop)
+ *	   v                   v
+ *	 ended               ended
+ *
+ * A device that dies before it serves would do so again and is left ended;
+ * when that happens at the first start, all are stopped.
+ */
+#ifndef VIODEV_SUP_H
+#define VIODEV_SUP_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "viodev/cmd.h"
+#include "viodev/unit.h"
+
+struct signalfd_siginfo;
+
+/* What happens, for who runs the supervisor. */
+struct sup_hooks {
+	/* In the order of the command line, each once; then all of them. */
+	void (*unit_ready)(void *arg, const struct unit *unit);
+	void (*all_ready)(void *arg);
+	/* A child that is no device's has ended. May be NULL. */
+	void (*other_died)(void *arg, pid_t pid, int wait_status);
+	/* One of the signals arrived; return false to stop. May be NULL. */
+	bool (*signalled)(void *arg, const struct signalfd_siginfo *info);
+};
+
+struct sup {
+	const struct cmdline *line;
+	const struct sup_hooks *hooks;
+	void *arg;
+	struct ev_loop *loop;
+	struct unit *units;
+	int nr_units;
+	int nr_announced;
+	int signal_fd;
+	struct ev_source *signal_source;
+	struct ev_source *kill_timer; /* patience with those who should end */
+	sigset_t old_mask;
+	bool stopping;
+	bool hold;  /* go on even when all devices have ended */
+	int status; /* the exit status */
+};
+
+/*
+ * Parse and open all devices of the command line, sockets in @dir, and block
+ * @signals (SIGCHLD comes in addition). 0, or -errno after a line in the log.
+ * sup_fini() is due in either case.
+ */
+int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
+	     const int signals[], const struct sup_hooks *hooks, void *arg);
+void sup_fini(struct sup *sup);
+
+/* Serve until all devices have ended; returns the exit status. */
+int sup_run(struct sup *sup);
+
+/* End all devices. */
+void sup_stop(struct sup *sup);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/tempdir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The directory and the files in it; there are none below. */
+static void remove_dir(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+
+	if (!dir)
+		return;
+	while ((entry = readdir(dir)))
+		unlinkat(dirfd(dir), entry->d_name, 0);
+	closedir(dir);
+	rmdir(path);
+}
+
+/* @alive_fd reads as ended when its other end is closed everywhere. */
+static _Noreturn void keep(const char *path, int alive_fd)
+{
+	sigset_t all;
+	char c;
+
+	/* Out of reach of what ends the others. */
+	setsid();
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	dup2(alive_fd, STDIN_FILENO);
+	close_range(STDIN_FILENO + 1, ~0U, 0);
+	while (read(STDIN_FILENO, &c, 1) < 0 && errno == EINTR)
+		;
+	remove_dir(path);
+	_exit(0);
+}
+
+static int start_keeper(struct tempdir *dir)
+{
+	int alive[2], ret;
+
+	if (pipe2(alive, O_CLOEXEC) < 0)
+		return -errno;
+	dir->keeper = fork();
+	if (dir->keeper == 0) {
+		close(alive[1]);
+		keep(dir->path, alive[0]);
+	}
+	ret = dir->keeper < 0 ? -errno : 0;
+	close(alive[0]);
+	dir->alive_fd = alive[1];
+	if (ret < 0)
+		close(alive[1]);
+	return ret;
+}
+
+int tempdir_create(struct tempdir *dir)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	int ret;
+
+	*dir = (struct tempdir){ .alive_fd = -1 };
+	if (!runtime || !*runtime || strlen(runtime) > 64)
+		runtime = "/tmp";
+	snprintf(dir->path, sizeof(dir->path), "%s/viodev-XXXXXX", runtime);
+	if (!mkdtemp(dir->path))
+		return -errno;
+	ret = start_keeper(dir);
+	if (ret < 0)
+		rmdir(dir->path);
+	return ret;
+}
+
+void tempdir_destroy(struct tempdir *dir)
+{
+	close(dir->alive_fd);
+	waitpid(dir->keeper, NULL, 0);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device as the parent process sees it: its name, its options, and what it
+ * opened for it. The descriptors stay open for as long as the unit lives, so
+ * that a device process that died can be started again.
+ */
+#ifndef VIODEV_UNIT_H
+#define VIODEV_UNIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "dev/vdev.h"
+
+struct sup;
+
+struct unit {
+	const char *text; /* as the user wrote it; borrowed */
+	const struct vdev_type *type;
+	struct opts *opts;
+	char id[32];
+	struct vdev_files files;
+	char *sock_path;     /* the front-end's socket */
+	char *ctl_path;      /* `viodev ctl`'s */
+	int sock_fd, ctl_fd; /* listening; the paths are ours when >= 0 */
+
+	/* Its process; the supervisor's (sup.c). */
+	struct sup *sup;
+	pid_t pid;    /* 0: none runs */
+	int ready_fd; /* the process writes to its other end when it serves */
+	struct ev_source *ready_source;
+	bool ready;
+	bool restarted;
+	struct ev_source *restart_timer;
+	bool restart_pending;
+	uint64_t start_ns;
+	uint64_t backoff_ns;
+};
+
+/* All of these return 0, or -errno with the reason. */
+
+/* Parse a device's text; the name may still be empty after it. */
+int unit_init(struct unit *unit, const char *text, struct err *err);
+
+/* Name those that have no id=, check that no two are the same. */
+int units_name(struct unit *units, int nr, struct err *err);
+
+/* Open what the device needs, and its sockets in @dir. */
+int unit_open(struct unit *unit, const char *dir, struct err *err);
+
+/* Close everything and remove the sockets. */
+void unit_fini(struct unit *unit);
+
+#endif

@@ -1,0 +1,807 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command as a user or a script sees it: test_cli.py VIODEV [unittest's arguments]."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+VIODEV = ""
+SANITIZED = False
+WAIT = 20  # seconds for what takes milliseconds
+
+FAKE_QEMU = """#!/bin/sh
+# Says that it has the device, as QEMU does; otherwise prints its arguments, and does what it is told.
+test "$1 $2" = "-device vfio-user-pci,help" && exit ${FAKE_PROBE:-0}
+for arg; do echo "$arg"; done >"$FAKE_OUT"
+trap 'echo HUP >>"$FAKE_OUT"; exit 5' HUP
+trap 'echo USR1 >>"$FAKE_OUT"' USR1
+trap 'echo TERM >>"$FAKE_OUT"; exit 6' TERM
+echo up >>"$FAKE_OUT"
+while test -n "$FAKE_WAIT"; do sleep 0.02; done
+exit ${FAKE_EXIT:-0}
+"""
+
+
+def wait_for(what, text="it"):
+    """Polls until what() is true; returns it."""
+    deadline = time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        result = what()
+        if result:
+            return result
+        time.sleep(0.005)
+    raise AssertionError(f"waited in vain for {text}")
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def proc_status(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, value in (line.split(":", 1) for line in lines)}
+
+
+def viodev(*args, **kwargs):
+    return subprocess.run([VIODEV, *map(str, args)], capture_output=True, text=True, timeout=WAIT, **kwargs)
+
+
+class Serve:
+    """A running `viodev serve`, ready; use it in a `with` statement."""
+
+    def __init__(self, *args, prefix=(), **kwargs):
+        self.process = subprocess.Popen(
+            [*prefix, VIODEV, "serve", *map(str, args)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+        self.errors = ""
+        self.lines = []
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if self.lines[-1] == "ready" or self.lines[-1].startswith('{"event":"ready","qemu"') or \
+                    self.lines[-1] == '{"event":"ready"}':
+                return
+        self.end()
+        raise AssertionError(f"serve ended: {self.errors}")
+
+    def _read_errors(self):
+        for line in self.process.stderr:
+            self.errors += line
+
+    def end(self, signo=signal.SIGTERM):
+        """Ends it; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signo)
+        result = self.process.wait(WAIT)
+        self._reader.join(WAIT)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return result
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.end()
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.tmp = pathlib.Path(tempfile.mkdtemp(prefix="viodev-cli."))
+        self.addCleanup(shutil.rmtree, self.tmp)
+        self.dir = self.tmp / "d"
+        self.image = self.tmp / "disk,1.raw"
+        with open(self.image, "wb") as file:
+            file.truncate(1 << 20)
+        self.block = "block,path=" + str(self.image).replace(",", ",,")
+
+    def serve(self, *args, **kwargs):
+        return Serve("--dir", self.dir, *args, **kwargs)
+
+    def status(self, name):
+        result = viodev("ctl", "--json", self.dir / f"{name}.ctl", "status")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)["reply"]
+
+    def connect(self, name, kind="ctl"):
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        sock.settimeout(WAIT)
+        sock.connect(str(self.dir / f"{name}.{kind}"))
+        return sock
+
+    def ask(self, sock, data):
+        """Sends bytes, returns the next line as a JSON value, None at the end."""
+        with contextlib.suppress(BrokenPipeError):
+            sock.sendall(data)
+        return self.answer(sock)
+
+    def answer(self, sock):
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                byte = sock.recv(1)
+            except ConnectionResetError:
+                byte = b""
+            if not byte:
+                self.assertEqual(line, b"")
+                return None
+            line += byte
+        return json.loads(line)
+
+
+class Usage(Case):
+    def test_wrong_usage(self):
+        """Status 2 and one line that says what to do, for each kind of mistake."""
+        regular = self.tmp / "regular"
+        regular.write_text("x")
+        rows = [
+            ([], "a command is missing: serve, run, devices or ctl; see 'viodev --help'"),
+            (["srve"], "no such command 'srve': did you mean 'serve'?"),
+            (["frobnicate"], "no such command 'frobnicate': did you mean 'viodev --help'?"),
+            (["device-process"], "device-process: is for viodev's own use"),
+            (["serve"], "serve: a device is missing, such as block,path=FILE or rng; 'viodev devices' lists them"),
+            (["serve", "--dri=x", "rng"], "serve: no such option --dri: did you mean --dir?"),
+            (["serve", "--colour", "rng"], "serve: no such option --colour: 'viodev serve --help' lists them"),
+            (["devices", "--once"], "devices: no such option --once: 'viodev devices --help' lists them"),
+            (["serve", "--once=yes", "rng"], "serve: --once takes no value"),
+            (["serve", "rng", "--dir"], "serve: --dir: a value is missing, write --dir=VALUE"),
+            (["serve", "--sandbox=maybe", "rng"], "serve: --sandbox=maybe: must be on or off"),
+            (["serve", "--memory=much", "rng"], "serve: --memory=much: must be a size such as 512M or 2G"),
+            (["serve", "--memory=0", "rng"], "serve: --memory=0: must be a size such as 512M or 2G"),
+            (["serve", "--transport=vhost-user", "rng"], "serve: --transport=vhost-user: not yet: use vfio-user"),
+            (["serve", "--transport=tcp", "rng"], "serve: --transport=tcp: must be vfio-user"),
+            (["serve", f"--dir={self.tmp}/no/dir", "rng"],
+             f"serve: --dir={self.tmp}/no/dir: No such file or directory"),
+            (["serve", f"--dir={self.dir}", "rng,id=a", "rng,id=a"],
+             "rng: id=a: another device has this name: choose one for each"),
+            (["serve", f"--dir={self.dir}", "rng,id=../a"],
+             "rng: id=../a: must be a letter, then letters, digits, '-', '_' and '.', 31 at most"),
+            (["serve", f"--dir={self.dir}", "rng,rat=1"], "rng: no such key 'rat': did you mean 'rate'?"),
+            (["serve", f"--dir={self.dir}", "rng,rate=fast"], None),
+            (["serve", f"--dir={self.dir}", "block,path=/nonexistent"],
+             "block: path=/nonexistent: No such file or directory"),
+            (["serve", f"--dir={self.dir}", "block"], None),
+            (["serve", f"--dir={self.dir}", f"rng,socket={regular}"],
+             f"rng: socket={regular}: exists and is not a socket"),
+            (["serve", f"--dir={self.dir}", "rng,socket=/" + "x" * 107], None),
+            (["run", "rng"], "run: a VMM is missing: write viodev run DEVICE... -- qemu-system-x86_64 ..."),
+            (["run", "--", "true"], "run: a device is missing before --, such as block,path=FILE or rng"),
+            (["run", "rng", "--", "/nonexistent"], "run: /nonexistent: No such file or directory"),
+            (["run", "rng", "--", "false"], "run: false: has no vfio-user-pci: a QEMU of 10.1 or newer is needed"),
+            (["devices", "blok"], "devices: blok: no such device type: did you mean 'block'?"),
+            (["devices", "block", "rng"], "devices: one type at a time, or none for a list"),
+            (["ctl", "x"], "ctl: write viodev ctl SOCKET COMMAND..., such as DIR/ID.ctl status"),
+            (["ctl", "/nonexistent", "status"], "ctl: socket=/nonexistent: No such file or directory"),
+        ]
+        for args, error in rows:
+            with self.subTest(args=args):
+                result = viodev(*args)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertEqual(result.stdout, "")
+                self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+                if error:
+                    self.assertEqual(result.stderr, f"viodev: {error}\n")
+        self.assertEqual(regular.read_text(), "x")
+        if self.dir.exists():
+            self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_no_directory(self):
+        """Without XDG_RUNTIME_DIR an ordinary user must say where."""
+        if os.geteuid() == 0:
+            self.skipTest("root has /run/viodev")
+        env = {key: value for key, value in os.environ.items() if key != "XDG_RUNTIME_DIR"}
+        self.assertEqual(viodev("serve", "rng", env=env).returncode, 2)
+
+    def test_help(self):
+        for args in [["--help"], ["serve", "--help"], ["run", "--help"], ["devices", "--help"], ["ctl", "--help"]]:
+            result = viodev(*args)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertIn("viodev", result.stdout.splitlines()[0])
+            self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+        self.assertRegex(viodev("--version").stdout, r"^viodev \d+\.\d+\.\d+\n$")
+
+    def test_devices(self):
+        text = viodev("devices").stdout
+        self.assertRegex(text, r"(?m)^block +virtio-blk ")
+        types = json.loads(viodev("devices", "--json").stdout)
+        self.assertEqual([line.split()[0] for line in text.splitlines()], [type["type"] for type in types])
+        block = json.loads(viodev("devices", "--json", "virtio-blk").stdout)
+        self.assertIn(block, types)
+        path = [option for option in block["options"] if option["key"] == "path"]
+        self.assertTrue(path[0]["required"])
+        self.assertIn("VERSION_1", block["features"])
+        text = viodev("devices", "block").stdout
+        for option in block["options"]:
+            self.assertIn(f"  {option['key']}=", text)
+
+
+class Serving(Case):
+    def test_ready_lines(self):
+        """Lines in the order given; names by type, free ones first; a comma in a path; a bhyve name."""
+        with self.serve("rng", "rng,id=rng0", "virtio-rnd", self.block, f"rng,id=x,socket={self.tmp}/x.s") as serve:
+            self.assertEqual(serve.lines, [
+                f"ready rng1 rng {self.dir}/rng1.sock",
+                f"ready rng0 rng {self.dir}/rng0.sock",
+                f"ready rng2 rng {self.dir}/rng2.sock",
+                f"ready block0 block {self.dir}/block0.sock",
+                f"ready x rng {self.tmp}/x.s",
+                "ready",
+            ])
+            self.assertEqual(stat.S_IMODE(self.dir.stat().st_mode), 0o700)
+            self.assertEqual(self.status("block0")["capacity"], 1 << 20)
+            self.assertEqual(serve.end(), 0)
+            self.assertEqual(serve.errors, "")
+        self.assertEqual(list(self.dir.iterdir()), [])
+        self.assertFalse((self.tmp / "x.s").exists())
+
+    def test_json_and_qemu(self):
+        with self.serve("--json", "--print-qemu", "--memory=512M", "rng") as serve:
+            device, ready = map(json.loads, serve.lines)
+        self.assertEqual({key: device[key] for key in ("event", "id", "type", "socket", "ctl")}, {
+            "event": "ready", "id": "rng0", "type": "rng",
+            "socket": f"{self.dir}/rng0.sock", "ctl": f"{self.dir}/rng0.ctl"})
+        self.assertEqual(device["qemu"][0], "-device")
+        self.assertEqual(json.loads(device["qemu"][1]), {
+            "driver": "vfio-user-pci", "id": "rng0", "socket": {"type": "unix", "path": f"{self.dir}/rng0.sock"}})
+        self.assertEqual(ready, {"event": "ready", "qemu": [
+            "-object", "memory-backend-memfd,id=viodev-mem,size=512M,share=on",
+            "-machine", "memory-backend=viodev-mem"]})
+
+    def test_print_qemu(self):
+        """The words are those of a shell."""
+        self.dir = self.tmp / "it's"
+        with self.serve("--print-qemu", "rng") as serve:
+            words = subprocess.run(["sh", "-c", f"for a in {serve.lines[1].removeprefix('qemu ')}; do echo $a; done"],
+                                   capture_output=True, text=True).stdout.splitlines()
+            self.assertEqual(words[0], "-device")
+            self.assertEqual(json.loads(words[1])["socket"]["path"], f"{self.dir}/rng0.sock")
+            self.assertEqual(serve.lines[2], "qemu -object memory-backend-memfd,id=viodev-mem,size=1G,share=on "
+                                             "-machine memory-backend=viodev-mem")
+
+    def test_default_directory(self):
+        env = {**os.environ, "XDG_RUNTIME_DIR": str(self.tmp)}
+        with Serve("rng", env=env) as serve:
+            self.assertEqual(serve.lines[0], f"ready rng0 rng {self.tmp}/viodev/rng0.sock")
+
+    def test_signals(self):
+        for signo in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
+            with self.serve("rng", self.block) as serve:
+                pids = [self.status(name)["pid"] for name in ("rng0", "block0")]
+                self.assertEqual(serve.end(signo), 0)
+                self.assertFalse(any(map(alive, pids)))
+                self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_sockets_in_use(self):
+        """A live socket is refused, and not disturbed by being looked at; a stale one is replaced."""
+        with self.serve("--once", "rng"):
+            for device, path in (("rng", "rng0.ctl"), (f"rng,id=y,socket={self.dir}/rng0.sock", "rng0.sock")):
+                result = viodev("serve", "--dir", self.dir, device)
+                self.assertEqual(result.returncode, 2)
+                self.assertEqual(result.stderr, f"viodev: rng: socket={self.dir}/{path}: in use by another process\n")
+            self.assertEqual(self.status("rng0")["server"]["clients"], 0)
+        with self.serve("rng") as serve:
+            serve.end(signal.SIGKILL)
+            self.assertEqual(sorted(path.name for path in self.dir.iterdir()), ["rng0.ctl", "rng0.sock"])
+        with self.serve("rng"):
+            self.assertEqual(self.status("rng0")["id"], "rng0")
+
+    def test_image_in_use(self):
+        with self.serve(self.block):
+            result = viodev("serve", "--dir", self.dir, self.block + ",id=other")
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(f"block: path={self.image}: in use", result.stderr)
+            self.assertFalse((self.dir / "other.sock").exists())
+
+    def attach(self, name):
+        """A front-end's beginning, vfio-user's version message; returns its socket."""
+        sock = self.connect(name, "sock")
+        body = struct.pack("<HH", 0, 1) + b'{"capabilities":{}}\0'
+        sock.sendall(struct.pack("<HHIII", 1, 1, 16 + len(body), 0, 0) + body)
+        self.assertEqual(struct.unpack("<HHIII", sock.recv(16, socket.MSG_WAITALL))[3:], (1, 0))
+        return sock
+
+    def test_once(self):
+        """Each device ends when its front-end goes, serve with the last."""
+        with self.serve("--once", "rng", "rng") as serve:
+            first = self.status("rng0")["pid"]
+            self.attach("rng0").close()
+            wait_for(lambda: not alive(first), "rng0's end")
+            self.assertIsNone(serve.process.poll())
+            self.attach("rng1").close()
+            self.assertEqual(serve.process.wait(WAIT), 0)
+            self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_without_once(self):
+        """A front-end that goes away leaves the device listening."""
+        with self.serve("rng"):
+            for number in 1, 2, 3:
+                self.attach("rng0").close()
+                wait_for(lambda: self.status("rng0")["server"]["clients"] == number)
+            wait_for(lambda: not self.status("rng0")["server"]["attached"])
+
+
+    def test_closed_stdio(self):
+        """Started without descriptors 0 to 2: nothing of ours gets their numbers."""
+        process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", VIODEV, "serve", f"--dir={self.dir}", "rng"])
+        try:
+            wait_for(lambda: (self.dir / "rng0.ctl").exists(), "the socket")
+            pid = self.status("rng0")["pid"]
+            for who in process.pid, pid:
+                self.assertEqual({os.readlink(f"/proc/{who}/fd/{fd}") for fd in range(3)}, {"/dev/null"})
+        finally:
+            process.terminate()
+            self.assertEqual(process.wait(WAIT), 0)
+
+
+class Supervision(Case):
+    def test_death(self):
+        """A dead device is reported by name and signal and started again, with what it had open."""
+        rows = [("KILL", "killed by SIGKILL"), ("ABRT", "killed by SIGABRT"), ("TERM", "exited with status 0")]
+        if not SANITIZED:  # which handles it itself
+            rows.append(("SEGV", "killed by SIGSEGV"))
+        for name, text in rows:
+            with self.subTest(name), self.serve(self.block, "rng") as serve:
+                other = self.status("rng0")["pid"]
+                pid = self.status("block0")["pid"]
+                os.kill(pid, getattr(signal, "SIG" + name))
+                wait_for(lambda: text in serve.errors, text)
+                self.assertEqual(serve.errors, f"viodev: block0: {text}, restarting\n")
+                # Whoever connects meanwhile waits.
+                again = self.status("block0")
+                self.assertNotEqual(again["pid"], pid)
+                self.assertEqual(again["capacity"], 1 << 20)
+                self.assertEqual(self.status("rng0")["pid"], other)
+                self.assertEqual(serve.end(), 0)
+                self.assertEqual(serve.lines[-1], "ready")
+
+    def test_back_off(self):
+        """The third restart takes longer than the first."""
+        with self.serve("rng"):
+            took = []
+            for _ in range(3):
+                pid = self.status("rng0")["pid"]
+                start = time.monotonic()
+                os.kill(pid, signal.SIGKILL)
+                self.assertNotEqual(self.status("rng0")["pid"], pid)
+                took.append(time.monotonic() - start)
+            self.assertGreater(took[0], 0.09)
+            self.assertGreater(took[2], 0.39)
+
+    def test_parent_dies(self):
+        with self.serve("rng", self.block) as serve:
+            pids = [self.status(name)["pid"] for name in ("rng0", "block0")]
+            serve.end(signal.SIGKILL)
+            wait_for(lambda: not any(map(alive, pids)), "the children's end")
+
+    def test_death_with_once(self):
+        with self.serve("--once", "rng") as serve:
+            os.kill(self.status("rng0")["pid"], signal.SIGKILL)
+            self.assertEqual(serve.process.wait(WAIT), 1)
+
+    def test_stopped_device(self):
+        """One that does not end when asked is killed at the second asking."""
+        with self.serve("rng") as serve:
+            os.kill(self.status("rng0")["pid"], signal.SIGSTOP)
+            serve.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            self.assertIsNone(serve.process.poll())
+            self.assertEqual(serve.end(), 1)
+            self.assertIn("rng0: killed by SIGKILL while ending", serve.errors)
+
+    def test_dies_at_start(self):
+        """Without descriptors to be had a device cannot be made: no restart."""
+        result = subprocess.run(["prlimit", "--nofile=12:12", VIODEV, "serve", f"--dir={self.dir}", "rng"],
+                                capture_output=True, text=True, timeout=WAIT)
+        self.assertIn(result.returncode, (1, 2), result.stderr)
+        self.assertNotIn("ready", result.stdout)
+        self.assertNotIn("restarting", result.stderr)
+        self.assertTrue(result.stderr.startswith("viodev: "), result.stderr)
+
+
+class Sandbox(Case):
+    def check(self, name="rng0"):
+        """What the kernel says of a device process; returns its own view."""
+        status = self.status(name)
+        proc = proc_status(status["pid"])
+        self.assertEqual(proc["Seccomp"], "2")
+        self.assertEqual(proc["NoNewPrivs"], "1")
+        for key in "CapInh", "CapPrm", "CapEff", "CapAmb":
+            self.assertEqual(int(proc[key], 16), 0, key)
+        limits = pathlib.Path(f"/proc/{status['pid']}/limits").read_text()
+        self.assertRegex(limits, r"Max core file size +0 +0 ")
+        self.assertRegex(limits, r"Max open files +(\d+) +\1 ")
+        sandbox = status["sandbox"]
+        self.assertTrue(sandbox["seccomp"] and sandbox["no-new-privs"] and sandbox["no-capabilities"])
+        return status["pid"], sandbox, proc
+
+    def check_root(self, pid):
+        """Nothing to be seen and nothing to be made."""
+        self.assertEqual(os.listdir(f"/proc/{pid}/root/"), [])
+        self.assertNotEqual(os.stat(f"/proc/{pid}/root").st_ino, os.stat("/").st_ino)
+
+    def test_as_we_are(self):
+        with self.serve("rng", self.block):
+            for name in "rng0", "block0":
+                pid, sandbox, proc = self.check(name)
+                if os.geteuid() == 0:
+                    self.assertTrue(sandbox["empty-root"] and sandbox["nobody"])
+                    self.assertEqual(set(proc["Uid"].split() + proc["Gid"].split()), {"65534"})
+                    self.assertEqual(proc["Groups"], "")
+                    self.assertEqual(int(proc["CapBnd"], 16), 0)
+                    self.check_root(pid)
+
+    def test_namespaces(self):
+        with self.serve("rng"):
+            pid, sandbox, _ = self.check()
+            kinds = {"user": "user", "mount": "mnt", "net": "net", "ipc": "ipc", "uts": "uts"}
+            for name, file in kinds.items():
+                ours, theirs = (os.readlink(f"/proc/{who}/ns/{file}") for who in ("self", pid))
+                self.assertEqual(name in sandbox["namespaces"], ours != theirs, name)
+
+    def unprivileged(self, *prefix):
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        if subprocess.run([*prefix, VIODEV, "--version"], capture_output=True).returncode != 0:
+            self.skipTest(f"{prefix[0]} cannot run viodev")
+        os.chmod(self.tmp, 0o777)
+        return prefix
+
+    def test_ordinary_user(self):
+        prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        os.chmod(self.image, 0o666)
+        with self.serve("rng", self.block, prefix=prefix):
+            for name in "rng0", "block0":
+                pid, sandbox, _ = self.check(name)
+                if "user" in sandbox["namespaces"]:
+                    self.assertTrue(sandbox["empty-root"])
+                    self.check_root(pid)
+
+    def test_container(self):
+        """Root without the capability that namespaces need: a bare directory instead."""
+        prefix = self.unprivileged("setpriv", "--bounding-set=-sys_admin")
+        with self.serve("--verbose", "rng", prefix=prefix):
+            pid, sandbox, proc = self.check()
+            self.assertEqual(sandbox["namespaces"], [])
+            self.assertTrue(sandbox["empty-root"] and sandbox["nobody"])
+            self.check_root(pid)
+
+    def test_bare_container(self):
+        """Root that may do next to nothing still serves, and tells what is missing."""
+        prefix = self.unprivileged("setpriv", "--bounding-set=-all")
+        with self.serve("--verbose", "rng", prefix=prefix) as serve:
+            _, sandbox, _ = self.check()
+            self.assertEqual(sandbox["namespaces"], [])
+            self.assertFalse(sandbox["empty-root"])
+            self.assertIn("viodev: rng0: sandbox: without an empty root directory: Operation not permitted",
+                          serve.errors)
+
+    def test_off(self):
+        with self.serve("--sandbox=off", "rng", self.block):
+            status = self.status("rng0")
+            proc, ours = proc_status(status["pid"]), proc_status("self")
+            for key in "Seccomp", "NoNewPrivs", "CapEff", "Uid":
+                self.assertEqual(proc[key], ours[key])
+            self.assertFalse(any(status["sandbox"].values()))
+
+    def test_descriptors(self):
+        """What the caller left open does not reach the devices."""
+        with open(self.image, "rb") as file:
+            os.set_inheritable(file.fileno(), True)
+            with self.serve("rng", close_fds=False):
+                pid = self.status("rng0")["pid"]
+                links = [os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+                self.assertNotIn(str(self.image), links)
+
+
+class Control(Case):
+    def test_requests(self):
+        with self.serve("rng"):
+            words = ["x"] * 16
+            rows = [
+                (["status"], True),
+                ({"command": ["status"]}, True),
+                (["status", "now"], "status: takes no arguments"),
+                (["frobnicate"], "rng: no such command: frobnicate"),
+                (words, "rng: no such command: x"),
+                ([*words, "x"], None), ([], None), ({}, None), ({"command": "status"}, None), ("status", None),
+                (1, None), (None, None), ([1], None), ([["status"]], None), ({"command": [["status"]]}, None),
+                ([[[[[]]]]], None),
+            ]
+            sock = self.connect("rng0")
+            for request, expected in rows:
+                with self.subTest(request=request):
+                    answer = self.ask(sock, json.dumps(request).encode() + b"\n")
+                    if expected is True:
+                        self.assertEqual(answer["reply"]["id"], "rng0")
+                    elif expected:
+                        self.assertEqual(answer, {"ok": False, "error": expected})
+                    else:
+                        self.assertFalse(answer["ok"])
+                        self.assertIn("not a request", answer["error"])
+            for junk in b"\n", b"{\n", b'["status"\n', b'["status"] x\n', b"\0\n", b"\xff\xfe\n", b'"\\u0000"\n':
+                with self.subTest(junk=junk):
+                    self.assertFalse(self.ask(sock, junk)["ok"])
+
+    def test_pieces(self):
+        """Bytes by ones; several requests at once; the last without waiting."""
+        with self.serve("rng"):
+            sock = self.connect("rng0")
+            for byte in b'["status"]':
+                sock.sendall(bytes([byte]))
+            self.assertTrue(self.ask(sock, b"\n")["ok"])
+            sock.sendall(b'["status"]\n["x"]\n["status"]\n')
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual([self.answer(sock)["ok"] for _ in range(3)], [True, False, True])
+            self.assertIsNone(self.answer(sock))
+
+    def test_too_long(self):
+        with self.serve("rng"):
+            sock = self.connect("rng0")
+            self.assertIsNone(self.ask(sock, b"[" + b" " * 5000))
+            self.assertEqual(self.status("rng0")["id"], "rng0")
+
+    def test_clients_that_do_not_read(self):
+        """Nor does one that sends half a line keep others from being served, up to eight at once."""
+        with self.serve("rng"):
+            lazy = self.connect("rng0")
+            lazy.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(100000):
+                    lazy.send(b'["status"]\n' * 10)
+            half = [self.connect("rng0") for _ in range(6)]
+            for sock in half:
+                sock.sendall(b'["sta')
+            self.assertEqual(self.status("rng0")["id"], "rng0")
+            lazy.setblocking(True)
+            lazy.settimeout(WAIT)
+            self.assertTrue(self.answer(lazy)["ok"])
+
+    def test_more_than_eight(self):
+        """The ninth waits until one goes; the device sleeps meanwhile."""
+        with self.serve("rng"):
+            socks = [self.connect("rng0") for _ in range(8)]
+            for sock in socks:
+                self.assertTrue(self.ask(sock, b'["status"]\n')["ok"])
+            pid = self.ask(socks[0], b'["status"]\n')["reply"]["pid"]
+            ninth = self.connect("rng0")
+            ninth.sendall(b'["status"]\n')
+            time.sleep(0.1)
+            self.assert_asleep(pid)
+            socks[3].close()
+            self.assertTrue(self.answer(ninth)["ok"])
+
+    def assert_asleep(self, pid, seconds=0.5):
+        before = proc_status(pid)["voluntary_ctxt_switches"]
+        time.sleep(seconds)
+        self.assertEqual(proc_status(pid)["voluntary_ctxt_switches"], before)
+
+    def test_words(self):
+        """`viodev ctl` prints for people, and tells what failed."""
+        with self.serve(self.block):
+            ctl = self.dir / "block0.ctl"
+            text = viodev("ctl", ctl, "status").stdout
+            self.assertRegex(text, r"(?m)^capacity: 1048576$")
+            self.assertRegex(text, r"(?m)^  seccomp: yes$")
+            self.assertEqual(viodev("ctl", ctl, "resize", "2M").returncode, 0)
+            self.assertEqual(self.status("block0")["capacity"], 2 << 20)
+            self.assertEqual(self.image.stat().st_size, 2 << 20)
+            result = viodev("ctl", ctl, "frobnicate")
+            self.assertEqual((result.returncode, result.stdout), (1, ""))
+            self.assertEqual(result.stderr, "viodev: ctl: block: no such command: frobnicate\n")
+            result = viodev("ctl", "--json", ctl, "frobnicate")
+            self.assertEqual((result.returncode, result.stderr), (1, ""))
+            self.assertFalse(json.loads(result.stdout)["ok"])
+
+    def test_not_ours(self):
+        """A server that answers nonsense, and one that hangs up."""
+        for data in b"hello\n", b"[]\n", b"", b"{" * 70000 + b"\n":
+            path = str(self.tmp / f"s{len(data)}")
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+                server.listen()
+
+                def answer():
+                    with server.accept()[0] as sock:
+                        sock.recv(100)
+                        with contextlib.suppress(OSError):
+                            sock.sendall(data)
+
+                thread = threading.Thread(target=answer)
+                thread.start()
+                result = viodev("ctl", path, "status")
+                thread.join(WAIT)
+                self.assertEqual(result.returncode, 2)
+                self.assertEqual(result.stderr.count("\n"), 1)
+
+
+class Run(Case):
+    def setUp(self):
+        super().setUp()
+        self.qemu = self.tmp / "qemu"
+        self.qemu.write_text(FAKE_QEMU)
+        self.qemu.chmod(0o755)
+        self.out = self.tmp / "out"
+        self.runtime = self.tmp / "run"
+        self.runtime.mkdir()
+
+    def env(self, **env):
+        return {**os.environ, "FAKE_OUT": str(self.out), "XDG_RUNTIME_DIR": str(self.runtime), **env}
+
+    def run_fake(self, *args, vmm=(), **env):
+        return viodev("run", *args, "--", self.qemu, *vmm, env=self.env(**env))
+
+    def start_fake(self, *args, **env):
+        self.out.unlink(missing_ok=True)
+        process = subprocess.Popen([VIODEV, "run", *args, "--", str(self.qemu)], env=self.env(FAKE_WAIT="1", **env),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.addCleanup(process.communicate, timeout=WAIT)
+        self.addCleanup(process.kill)
+        wait_for(lambda: self.out.exists() and self.out.read_text().endswith("up\n"), "the VMM")
+        return process
+
+    def test_arguments(self):
+        """Ours are added to the user's and contradict none of them."""
+        def object_(size):
+            return ["-object", f"memory-backend-memfd,id=viodev-mem,size={size},share=on",
+                    "-machine", "memory-backend=viodev-mem"]
+
+        rows = [
+            ([], [], [*object_("1G"), "-m", "1G"]),
+            (["--memory=512M"], [], [*object_("512M"), "-m", "512M"]),
+            (["--memory=1000"], [], [*object_("1000B"), "-m", "1000B"]),
+            ([], ["-M", "q35", "-m", "256"], object_("256M")),
+            ([], ["-machine", "q35,accel=tcg", "--m", "2G"], object_("2G")),
+            ([], ["-m", "size=3G,slots=2,maxmem=8G"], object_("3G")),
+            ([], ["-m", "slots=2,size=3G"], object_("3G")),
+            (["--memory=256M"], ["-m", "256"], object_("256M")),
+            ([], ["-machine", "q35,memory-backend=own", "-m", "2G"], []),
+            ([], ["-numa", "node,memdev=own", "-m", "2G"], []),
+        ]
+        for options, vmm, added in rows:
+            with self.subTest(options=options, vmm=vmm):
+                result = self.run_fake(*options, "rng,id=a", self.block, vmm=vmm)
+                self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "", ""))
+                lines = self.out.read_text().splitlines()
+                self.assertEqual(lines.pop(), "up")
+                self.assertEqual(lines[:len(vmm) + len(added)], vmm + added)
+                devices = lines[len(vmm) + len(added):]
+                self.assertEqual(devices[0::2], ["-device"] * 2)
+                parsed = [json.loads(device) for device in devices[1::2]]
+                self.assertEqual([device["id"] for device in parsed], ["a", "block0"])
+                for device in parsed:
+                    self.assertEqual(device["driver"], "vfio-user-pci")
+                    self.assertTrue(device["socket"]["path"].startswith(f"{self.runtime}/viodev-"))
+                self.assertEqual(list(self.runtime.iterdir()), [])
+
+    def test_contradictions(self):
+        rows = [
+            (["--memory=1G"], ["-m", "2G"], "--memory: is not what -m 2G says: leave one out"),
+            (["--memory=1G"], ["-M", "memory-backend=x"],
+             "--memory: the VMM's command line has its own memory: leave one out"),
+            ([], ["-m", "1.5G"], "-m 1.5G: cannot be read: write a whole number, such as 512M"),
+            ([], ["-mem-path", "/dev/shm"], "-mem-path: guest memory must be shared: leave it out, or name a "
+                                            "memory-backend with share=on"),
+        ]
+        for options, vmm, error in rows:
+            with self.subTest(vmm=vmm):
+                result = self.run_fake(*options, "rng", vmm=vmm)
+                self.assertEqual((result.returncode, result.stderr), (2, f"viodev: run: {error}\n"))
+                self.assertFalse(self.out.exists())
+
+    def test_old_qemu(self):
+        result = self.run_fake("rng", FAKE_PROBE="1")
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(result.stderr, f"viodev: run: {self.qemu}: has no vfio-user-pci: a QEMU of 10.1 or newer is "
+                                        "needed\n")
+
+    def test_bad_device(self):
+        result = self.run_fake("block,path=/nonexistent")
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(result.stderr, "viodev: block: path=/nonexistent: No such file or directory\n")
+        self.assertFalse(self.out.exists())
+        self.assertEqual(list(self.runtime.iterdir()), [])
+
+    def test_exit_status(self):
+        for status in 0, 1, 77:
+            self.assertEqual(self.run_fake("rng", FAKE_EXIT=str(status)).returncode, status)
+
+    def test_signals(self):
+        """They reach the VMM, which decides; then everything is gone."""
+        for signo, status in (signal.SIGTERM, 6), (signal.SIGHUP, 5):
+            process = self.start_fake("rng")
+            process.send_signal(signal.SIGUSR1)
+            wait_for(lambda: "USR1" in self.out.read_text(), "USR1")
+            self.assertIsNone(process.poll())
+            process.send_signal(signo)
+            self.assertEqual(process.wait(WAIT), status)
+            self.assertEqual(list(self.runtime.iterdir()), [])
+
+    def test_killed(self):
+        """Nothing is left: no VMM, no device, no directory."""
+        process = self.start_fake("rng")
+        pids = self.children(process)
+        self.assertGreaterEqual(len(pids), 3)
+        self.assertEqual(len(list(self.runtime.iterdir())), 1)
+        process.kill()
+        wait_for(lambda: not any(map(alive, pids)), "the children's end")
+        wait_for(lambda: list(self.runtime.iterdir()) == [], "the directory's end")
+
+    def test_vmm_killed(self):
+        process = self.start_fake("rng")
+        vmm = [pid for pid in self.children(process) if self.words(pid)[1] == str(self.qemu).encode()]
+        self.assertEqual(len(vmm), 1)
+        os.kill(vmm[0], signal.SIGKILL)
+        self.assertEqual(process.wait(WAIT), 128 + signal.SIGKILL)
+
+    @staticmethod
+    def children(process):
+        return [int(pid) for pid in
+                pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+    @staticmethod
+    def words(pid):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+    def test_directory(self):
+        """With --dir the sockets are where they are looked for, and only they are removed."""
+        process = self.start_fake(f"--dir={self.dir}", "rng")
+        self.assertEqual(self.status("rng0")["id"], "rng0")
+        process.terminate()
+        self.assertEqual(process.wait(WAIT), 6)
+        self.assertEqual(list(self.dir.iterdir()), [])
+        self.assertEqual(list(self.runtime.iterdir()), [])
+
+
+class Cost(Case):
+    def test_idle(self):
+        """Nobody wakes up when there is nothing to do."""
+        with self.serve("rng", self.block) as serve:
+            pids = [serve.process.pid, self.status("rng0")["pid"], self.status("block0")["pid"]]
+            time.sleep(1.5)  # the image is looked at once more, a second after it was opened
+            before = [proc_status(pid)["voluntary_ctxt_switches"] for pid in pids]
+            time.sleep(1)
+            self.assertEqual([proc_status(pid)["voluntary_ctxt_switches"] for pid in pids], before)
+
+    def test_memory(self):
+        if SANITIZED:
+            self.skipTest("a sanitizer's build is bigger")
+        with self.serve("rng", self.block):
+            for name in "rng0", "block0":
+                smaps = pathlib.Path(f"/proc/{self.status(name)['pid']}/smaps_rollup").read_text()
+                private = sum(int(line.split()[1]) for line in smaps.splitlines() if line.startswith("Private"))
+                self.assertLess(private, 3072, name)
+
+    def test_start(self):
+        if SANITIZED:
+            self.skipTest("a sanitizer's build is slower")
+        best = 1.0
+        for _ in range(10):
+            start = time.monotonic()
+            with self.serve("rng"):
+                best = min(best, time.monotonic() - start)
+        self.assertLess(best, 0.02)
+
+
+if __name__ == "__main__":
+    VIODEV = os.path.realpath(sys.argv.pop(1))
+    with open(VIODEV, "rb") as binary:
+        SANITIZED = b"__asan_init" in binary.read()
+    unittest.main()

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Driver and device at the same time, each in a thread of its own. To be run
+ * under ThreadSanitizer too: all that both touch are ring memory, by the
+ * rules of 2.7.13, and the two doorbells here.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include "tdev.h"
+
+#define NR_BUFFERS 100000u
+#define PATIENCE_S 20 /* a wake-up that has not come by then is lost */
+
+static struct tdev t;
+static struct vdrv *const d = &t.d;
+
+static unsigned bell;	 /* driver to device */
+static bool driver_done; /* the device thread ends */
+
+static bool sleep_until(const unsigned *p, unsigned seen, const bool *stop)
+{
+	struct timespec start, now;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (__atomic_load_n(p, __ATOMIC_ACQUIRE) == seen) {
+		if (stop && __atomic_load_n(stop, __ATOMIC_ACQUIRE))
+			return true;
+		sched_yield();
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec - start.tv_sec > PATIENCE_S)
+			return false;
+	}
+	return true;
+}
+
+/* The device sleeps until there is a kick: none may be lost. */
+static void *device_thread(void *arg)
+{
+	unsigned seen = 0;
+
+	while (!__atomic_load_n(&driver_done, __ATOMIC_ACQUIRE)) {
+		if (!sleep_until(&bell, seen, &driver_done))
+			break;
+		seen = __atomic_load_n(&bell, __ATOMIC_ACQUIRE);
+		tdev_work(&t, 0);
+	}
+	return NULL;
+}
+
+struct stream {
+	uint64_t out[64], in[64]; /* buffers, by place */
+	uint32_t sent[64];	  /* what is in them */
+	unsigned place_of[1 << 8]; /* by head */
+	unsigned free[64], nr_free;
+	uint32_t nr_sent, nr_got;
+};
+
+static bool can_send(const struct stream *s)
+{
+	return s->nr_free && d->q[0].nr_free >= 2 && s->nr_sent < NR_BUFFERS;
+}
+
+static void send_some(struct stream *s, unsigned burst)
+{
+	while (burst-- && can_send(s)) {
+		unsigned place = s->free[--s->nr_free];
+		struct vdrv_buf bufs[] = {
+			{ s->out[place], 4, VDRV_R },
+			{ s->in[place], 4, VDRV_W },
+		};
+
+		s->sent[place] = s->nr_sent++ * 2654435761u;
+		memcpy(vdrv_ptr(d, s->out[place], 4), &s->sent[place], 4);
+		s->place_of[vdrv_add(d, 0, bufs, 2)] = place;
+	}
+}
+
+static bool receive(struct stream *s)
+{
+	struct vdrv_used used;
+	unsigned place;
+
+	if (!vdrv_used(d, 0, &used))
+		return false;
+	place = s->place_of[used.id];
+	assert_int_equal(used.len, 4);
+	assert_memory_equal(vdrv_ptr(d, s->in[place], 4), &s->sent[place], 4);
+	s->free[s->nr_free++] = place;
+	s->nr_got++;
+	return true;
+}
+
+/* The driver sleeps until there is an interrupt: none may be lost. */
+static void stream(struct stream *s, unsigned burst)
+{
+	while (s->nr_got < NR_BUFFERS) {
+		unsigned seen;
+
+		send_some(s, burst);
+		if (vdrv_kick_wanted(d, 0))
+			__atomic_fetch_add(&bell, 1, __ATOMIC_RELEASE);
+		vdrv_want_intr(d, 0, false);
+		while (receive(s))
+			;
+		if (can_send(s))
+			continue;
+		seen = __atomic_load_n(&d->nr_msix[1], __ATOMIC_ACQUIRE);
+		vdrv_want_intr(d, 0, true);
+		if (receive(s) || s->nr_got == NR_BUFFERS)
+			continue;
+		if (!sleep_until(&d->nr_msix[1], seen, NULL))
+			fail_msg("no interrupt, or no kick: %u of %u",
+				 s->nr_got, s->nr_sent);
+	}
+}
+
+/* SPLIT-13, SPLIT-20, SPLIT-21, hostile F2, hostile D26, hostile S22. */
+static void test_stream(void **state)
+{
+	static const struct {
+		uint64_t features;
+		unsigned burst;
+		bool kicks_off;
+		uint16_t qsize;
+	} rows[] = {
+		{ V1, 1, true, 16 },
+		{ V1, 8, true, 64 },
+		{ V1, 64, false, 64 },
+		{ V1 | EVENT_IDX, 1, true, 16 },
+		{ V1 | EVENT_IDX, 8, true, 64 },
+		{ V1 | EVENT_IDX, 64, true, 2 },
+		{ V1 | EVENT_IDX, 8, false, 64 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct stream s = { 0 };
+		pthread_t thread;
+
+		tdev_start(&t, VDRV_MODERN,
+			   (struct tdev_opts){ .qsize = rows[i].qsize },
+			   rows[i].features, 1);
+		t.no_kicks_while_busy = rows[i].kicks_off;
+		for (unsigned p = 0; p < ARRAY_LEN(s.out); p++) {
+			s.out[p] = vdrv_alloc(d, 4, 4);
+			s.in[p] = vdrv_alloc(d, 4, 4);
+			s.free[s.nr_free++] = p;
+		}
+		bell = 0;
+		driver_done = false;
+		pthread_create(&thread, NULL, device_thread, NULL);
+		stream(&s, rows[i].burst);
+		__atomic_store_n(&driver_done, true, __ATOMIC_RELEASE);
+		pthread_join(thread, NULL);
+		assert_false(vdrv_status(d) & NEEDS_RESET);
+		tdev_fini(&t);
+	}
+}
+
+/*
+ * hostile S23, hostile D41: the guest resets and starts over while a thread of
+ * the device works; the device's lock is vs_mtx.
+ */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *worker_thread(void *arg)
+{
+	while (!__atomic_load_n(&driver_done, __ATOMIC_ACQUIRE)) {
+		pthread_mutex_lock(&lock);
+		tdev_work(&t, 0);
+		vq_devcfg_changed(&t.vs);
+		pthread_mutex_unlock(&lock);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void test_reset_under_load(void **state)
+{
+	struct vdrv_buf b;
+	pthread_t thread;
+	uint64_t mark;
+
+	tdev_init(&t, VDRV_MODERN, (struct tdev_opts){ .qsize = 64 });
+	t.vs.vs_mtx = &lock;
+	b = (struct vdrv_buf){ vdrv_alloc(d, 64, 1), 64, VDRV_W };
+	mark = d->next_free;
+	driver_done = false;
+	pthread_create(&thread, NULL, worker_thread, NULL);
+	for (int i = 0; i < 1000; i++) {
+		/* Once status reads 0 the memory is the driver's again. */
+		d->next_free = mark;
+		assert_true(vdrv_start(d, V1 | (i & 1 ? EVENT_IDX : 0), 1));
+		for (int n = 0; n < 32; n++)
+			vdrv_add(d, 0, &b, 1);
+		vdrv_kick(d, 0);
+		if (i % 3 == 0)
+			while (vdrv_used(d, 0, NULL))
+				;
+		vdrv_reset(d);
+		memset(vdrv_ptr(d, mark, 8192), 0, 8192);
+	}
+	__atomic_store_n(&driver_done, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	tdev_fini(&t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_stream),
+		cmocka_unit_test(test_reset_under_load),
+	};
+
+	return cmocka_run_group_tests_name("thread", tests, NULL, NULL);
+}
