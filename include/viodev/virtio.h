@@ -38,7 +38,9 @@
  * Threads: the framework has no thread and takes no lock but vs_mtx, around
  * register accesses, where one is set. All other calls for one device come
  * from one thread or under the device's own lock. Callbacks that a register
- * access leads to (vc_qnotify among them) run with vs_mtx held.
+ * access leads to (vc_qnotify among them) run with vs_mtx held. Where guest
+ * memory is not shared (gmem_ops), a server may answer register reads while
+ * vq_getchain() waits for memory: vs_mtx, if set, must then be recursive.
  *
  * Section numbers are those of virtio 1.4.
  */

@@ -254,6 +254,56 @@ static uint8_t do_seg(uint32_t type, uint64_t sector, uint32_t nr_sectors,
 }
 
 /*
+ * hostile D34, S8: the header is copied once. A thread turns a read beyond the
+ * end into one of sector 0 and back while it is served: each is judged as one
+ * or the other, never checked as the first and done as the second.
+ */
+struct flipper {
+	uint64_t *sector;
+	bool stop;
+};
+
+static void *flip(void *arg)
+{
+	struct flipper *f = arg;
+
+	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
+		__atomic_store_n(f->sector, htole64(1ull << 50),
+				 __ATOMIC_RELAXED);
+		__atomic_store_n(f->sector, 0, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void test_header_flips(void **state)
+{
+	struct request r;
+	struct flipper f = { 0 };
+	uint64_t end = ev_now_ns() + 200000000ull;
+	unsigned nr[2] = { 0 };
+	pthread_t thread;
+
+	start(VDRV_MODERN, "", ALL_FEATURES);
+	r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
+	f.sector = vdrv_ptr(&d, r.hdr + 8, 8);
+	assert_int_equal(pthread_create(&thread, NULL, flip, &f), 0);
+	while (ev_now_ns() < end) {
+		uint32_t used;
+		uint8_t status = do_req(&r, &used);
+
+		assert_true(status == VIRTIO_BLK_S_OK ||
+			    status == VIRTIO_BLK_S_IOERR);
+		if (status == VIRTIO_BLK_S_OK)
+			assert_memory_equal(req_data(&r), model, 512);
+		nr[status]++;
+	}
+	__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	assert_true(nr[0] + nr[1] > 10);
+	assert_image_is_model();
+}
+
+/*
  * --- Features and configuration ---
  */
 
@@ -1465,6 +1515,7 @@ int main(void)
 		TEST(test_config_writes),   TEST(test_seg_max_of_small_queue),
 		TEST(test_bad_options),     TEST(test_second_writer),
 		TEST(test_framing),         TEST(test_header_lengths),
+		TEST(test_header_flips),
 		TEST(test_empty_buffers),   TEST(test_long_chains),
 		TEST(test_no_status_byte),  TEST(test_requests),
 		TEST(test_not_negotiated),  TEST(test_flush_out),

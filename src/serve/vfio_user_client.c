@@ -66,6 +66,22 @@ static void copy(struct tdev *dev)
 	pci_generate_msix(dev->pi, 0);
 }
 
+static uint32_t peek(struct tdev *dev)
+{
+	gpa_t src = { scratch64(dev, REG_SRC) };
+	uint32_t word;
+
+	return (uint32_t)-gm_read(dev->pi->pi_gmem, src, &word, sizeof(word));
+}
+
+static void note(struct tdev *dev, uint32_t word)
+{
+	gpa_t done = { scratch64(dev, REG_DONE) };
+
+	gm_write(dev->pi->pi_gmem, done, &word, sizeof(word));
+	pci_generate_msix(dev->pi, 0);
+}
+
 static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 			     int size)
 {
@@ -94,6 +110,8 @@ static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 		return dev->last_size;
 	case REG_LAST_ERROR:
 		return dev->last_error;
+	case REG_PEEK:
+		return peek(dev);
 	default:
 		return 0;
 	}
@@ -115,6 +133,8 @@ static void tdev_barwrite(struct pci_devinst *pi, int bar, uint64_t off,
 		pci_lintr_assert(pi);
 	} else if (off == REG_INTX) {
 		pci_lintr_deassert(pi);
+	} else if (off == REG_NOTE) {
+		note(dev, (uint32_t)val);
 	} else if (off == REG_DOORBELL) {
 		copy(dev);
 	}

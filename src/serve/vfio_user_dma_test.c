@@ -345,7 +345,12 @@ static void test_not_in_handlers(void **state)
 	m = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	assert_int_equal(tcl_read(&f->c, 0, REG_NR_AGAIN, 4), 1);
 	answer(f->c.fd, &m, SRC, 64, 64, 'x');
-	expect_writes(f->c.fd, 64, 'x');
+	m = expect_writes(f->c.fd, 64, 'x');
+	answer(f->c.fd, &m, DONE, 0, 0, 0);
+	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	/* One that could be served while another read waits. */
+	assert_int_equal(tcl_read(&f->c, 0, REG_PEEK, 4), EAGAIN);
+	assert_true(tcl_is_silent(f->c.fd, 20));
 }
 
 /* What is in the same batch is answered before queues are worked on. */
@@ -474,13 +479,23 @@ static void test_held_interrupts(void **state)
 	assert_int_equal(tcl_events(f->ev, 1000), 1);
 
 	/* Held, and raised again: fires for the first, then for the second. */
-	start_copy(&f->c, 64);
-	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
-	answer(f->c.fd, &read, SRC, 64, 64, '4');
-	fence = expect_writes(f->c.fd, 64, '4');
-	tcl_write(&f->c, 0, REG_MSIX, 4, 0);
+	tcl_post(&f->c, 0, REG_NOTE, 4, 1);
+	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
+	fence = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
+	tcl_post(&f->c, 0, REG_NOTE, 4, 2);
+	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
+	m = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
+	answer(f->c.fd, &fence, DONE, 0, 0, 0);
+	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, 20), 0);
+	answer(f->c.fd, &m, DONE, 0, 0, 0);
+	assert_int_equal(tcl_events(f->ev, 1000), 1);
+
 	/* A reset takes back what is held. */
+	tcl_post(&f->c, 0, REG_NOTE, 4, 3);
+	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
+	fence = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
 	assert_int_equal(tcl_reset(&f->c), 0);
 	answer(f->c.fd, &fence, DONE, 0, 0, 0);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
