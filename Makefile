@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The front door. `make help` lists what it opens.
+
+BUILD ?= build
+.PHONY: help build demo check bench conformance kit install clean
+
+help:
+	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
+	@echo 'make demo         boot a Linux guest on devices that viodev serves'
+	@echo 'make check        all tests: unit, command line, real guests'
+	@echo 'make bench        measure against QEMU'"'"'s own devices'
+	@echo 'make conformance  which duties of the specification have a test'
+	@echo 'make install      DESTDIR= and PREFIX= are honoured'
+
+build:
+	@scripts/build.sh $(BUILD)
+
+demo: build
+	@scripts/demo.sh $(BUILD)/viodev
+
+check:
+	@scripts/check.sh
+
+bench: build
+	@scripts/install-deps.sh build kit
+	@python3 bench/bench.py --viodev $(BUILD)/viodev --kit "$$(scripts/kit.sh)"
+
+conformance:
+	@python3 scripts/conformance.py
+
+kit:
+	@scripts/kit.sh
+
+install: build
+	@meson install -C $(BUILD) $(if $(DESTDIR),--destdir $(DESTDIR))
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# All tests. Unit tests and guests run against a build with sanitizers, so that
+# an error in memory fails them. Ends with `N passed, N failed, N skipped`.
+#
+#	VIODEV_CHECK=unit      only what takes seconds
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+passed=0 failed=0 skipped=0
+
+title() {
+	printf '\n== %s\n' "$*"
+}
+
+# Add the figures of the line `N passed, N failed, N skipped` in file $1.
+count() {
+	local p f s
+	read -r p f s < <(sed -nE \
+		's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' \
+		"$1" | tail -n 1) || true
+	if [ -z "${s:-}" ]; then
+		echo "no result: counts as a failure"
+		p=0 f=1 s=0
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# Run a suite that ends with that line, showing it as it goes.
+suite() {
+	local log
+	log=$(mktemp)
+	title "$1"
+	shift
+	"$@" 2>&1 | tee "$log"
+	count "$log"
+	rm -f "$log"
+}
+
+unit() {
+	meson test -C "$1" --no-rebuild --print-errorlogs --suite unit --suite cli |
+		tee "$1/check.log" | grep -vE '^(ninja|Ok|Expected|Fail|Unexp|Skip|Time|Full|$)'
+	awk '/^Ok:/ { p = $2 } /^(Fail|Unexpected Pass|Timeout):/ { f += $NF }
+	     /^Skipped:/ { s = $2 }
+	     END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' \
+		"$1/check.log"
+}
+
+# A command that passes or fails as a whole.
+one() {
+	title "$1"
+	shift
+	if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
+# Two threads on one ring: a plain access to a shared field is a race.
+threads() {
+	[ -f build-tsan/build.ninja ] ||
+		meson setup build-tsan -Db_sanitize=thread -Db_lundef=false >/dev/null || return
+	ninja -C build-tsan --quiet tests/conformance/thread_test &&
+		build-tsan/tests/conformance/thread_test
+}
+
+title "build"
+scripts/install-deps.sh build test || exit 1
+scripts/build.sh build-check -Db_sanitize=address,undefined \
+	-Db_lundef=false || exit 1
+
+suite "unit tests and command line, with sanitizers" unit build-check
+one "conformance: rows of the specification and their tests" \
+	python3 scripts/conformance.py
+one "driver and device on two threads, under the thread sanitizer" threads
+
+if [ "${VIODEV_CHECK:-all}" != unit ]; then
+	title "guest kit"
+	scripts/install-deps.sh kit || exit 1
+	kit=$(scripts/kit.sh) || exit 1
+	scripts/build.sh build || exit 1
+	suite "guests" python3 tests/guest/run.py \
+		--viodev build-check/viodev --kit "$kit"
+fi
+
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# Installs the Debian packages that viodev needs, those that are missing, with apt.
+#
+#   scripts/install-deps.sh [GROUP...]      build (default), kit (the guest kit), test
+#
+# Says first what it installs; prints nothing when all is there. Works on Debian 12 and 13.
+set -eu
+
+die() {
+	echo "install-deps.sh: $*" >&2
+	exit 1
+}
+
+packages_of() {
+	case $1 in
+	build)
+		echo gcc libc6-dev make meson ninja-build pkg-config \
+			libcmocka-dev libjson-c-dev libseccomp-dev liburing-dev linux-libc-dev
+		;;
+	kit) echo ca-certificates debian-archive-keyring mmdebstrap python3 ;;
+	test) echo clang "$(clang_runtime)" e2fsprogs fio python3 ;;
+	*) die "no group $1; there are: build, kit, test" ;;
+	esac
+}
+
+# The sanitizers' and libFuzzer's library carries the version of the clang that the package clang depends on.
+clang_runtime() {
+	clang=$(LC_ALL=C apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9][0-9]*\)$/\1/p' | head -n 1)
+	if [ -z "$clang" ]; then # no package lists yet: what the release is known to have
+		# shellcheck source=/dev/null
+		case $(. /etc/os-release && echo "${VERSION_ID:-}") in
+		12) clang=14 ;;
+		*) clang=19 ;;
+		esac
+	fi
+	echo "libclang-rt-$clang-dev"
+}
+
+missing_of() {
+	for package in $(packages_of "$1"); do
+		case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
+		installed) ;;
+		*) echo "$package" ;;
+		esac
+	done
+}
+
+command -v dpkg-query >/dev/null || die "this is for Debian; see it for the packages' names and install them your way"
+
+missing=
+for group in "${@:-build}"; do
+	packages_of "$group" >/dev/null
+	missing="$missing $(missing_of "$group")"
+done
+# shellcheck disable=SC2086 # names without blanks
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+missing=${missing% }
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+	sudo=
+elif command -v sudo >/dev/null; then
+	sudo=sudo
+else
+	die "these packages are missing, and installing them needs root or sudo: $missing"
+fi
+
+echo "install-deps.sh: installing with apt: $missing" >&2
+# Another vendor's broken source in the machine's list is no reason to stop: the installation tells.
+$sudo apt-get -qq update || echo "install-deps.sh: apt-get update complained; going on" >&2
+# shellcheck disable=SC2086
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null ||
+	die "apt-get could not install: $missing"

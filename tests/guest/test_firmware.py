@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Firmware drives the devices before Linux does, and hands them over in the state in which it left them."""
+
+import hashlib
+import pathlib
+
+import images
+import vm
+from checks import attach, digest, status
+
+COMMAND_LINE = f"console=ttyS0 quiet panic=-1 viodev.tty=ttyS1 {vm.QUICK_BOOT}"
+
+# The shell does not tell under which number it finds a file system.
+STARTUP = f"""@echo -off
+for %i run (0 3)
+  if exist fs%i:\\second.txt then
+    type fs%i:\\second.txt
+  endif
+endfor
+for %i run (0 3)
+  if exist fs%i:\\vmlinuz.efi then
+    fs%i:
+    vmlinuz.efi initrd=\\initrd {COMMAND_LINE}
+  endif
+endfor
+"""
+
+
+def first_digest(path):
+    return hashlib.md5(path.read_bytes()[:4 << 20]).hexdigest()
+
+
+def boot_by_seabios(t, mode, machine):
+    disk = images.linux_disk(t.tmp / "disk.raw", f"{t.kit}/vmlinuz", f"{t.kit}/initrd.cpio", COMMAND_LINE)
+    with t.serve(f"block,id=disk,path={disk},mode={mode}", f"rng,id=rng,mode={mode}") as viodev:
+        with t.guest(attach(viodev), machine=machine, boot="disk") as guest:
+            guest.wait_ready(60)
+            t.say(f"commands after {guest.boot_seconds:.1f} s")
+            assert "boot sector: starting Linux" in guest.console
+            # hostile D22: Linux takes over what firmware has used.
+            assert digest(guest, "/dev/vda") == first_digest(disk)
+            guest.check("head -c 1000 /dev/hwrng >/dev/null")
+            guest.reset()  # and firmware what Linux has used
+            assert guest.console.count("boot sector: starting Linux") == 2
+            guest.check("dd if=/dev/vda of=/dev/null bs=1M count=4")
+        assert status(viodev, "disk")["driver-errors"] == 0
+
+
+def test_seabios_legacy(t):
+    """SeaBIOS boots Linux from a legacy disk, twice: 21 MB through INT 13h each time, by a boot sector of our own."""
+    boot_by_seabios(t, "legacy", "pc")
+
+
+def test_seabios_modern(t):
+    """SeaBIOS boots Linux from a modern disk, twice."""
+    boot_by_seabios(t, "modern", "q35")
+
+
+def test_ovmf(t):
+    """OVMF boots Linux from a modern disk, reads a transitional one as a legacy one, and meets an entropy source."""
+    kernel, initrd = (pathlib.Path(f"{t.kit}/{name}").read_bytes() for name in ("vmlinuz", "initrd.cpio"))
+    disk = images.fat_disk(t.tmp / "disk.raw", {"STARTUP.NSH": STARTUP.replace("\n", "\r\n").encode(),
+                                                "VMLINUZ.EFI": kernel, "INITRD": initrd})
+    second = images.fat_disk(t.tmp / "second.raw", {"SECOND.TXT": b"read from the second disk\r\n"})
+    with t.serve(f"block,id=disk,path={disk},mode=modern", f"block,id=second,path={second},mode=transitional",
+                 "rng,id=rng,mode=modern") as viodev:
+        with t.guest(attach(viodev), firmware="ovmf", boot="disk") as guest:
+            guest.wait_ready(90)
+            t.say(f"commands after {guest.boot_seconds:.1f} s")
+            assert "read from the second disk" in guest.console
+            guest.check("ls -d /sys/firmware/efi")
+            for number, path in enumerate((disk, second)):
+                assert digest(guest, f"/dev/vd{'ab'[number]}") == first_digest(path)
+            assert guest.check("head -c 1000 /dev/hwrng | wc -c") == "1000\n"
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ends and new beginnings: of guests, of QEMU, of device processes. What a guest was told is stable is on the disk."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import vm
+from checks import MODES, attach, fio, image, load, rngtest, status, until, wait_for
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+RECORD = 4096
+
+# Writes numbered records, one after the other, and tells the console of each that is stable.
+WRITER = """
+cat >/tmp/writer <<'END'
+n=0
+while :; do
+    n=$((n + 1))
+    printf '%08d' $n >/tmp/record
+    dd if=/tmp/record of={disk} bs=4096 seek=$n conv=notrunc,fsync 2>/dev/null && echo "stable $n" >/dev/ttyS0
+done
+END
+sh /tmp/writer >/dev/null 2>&1 &
+"""
+
+
+def stable(guest):
+    """How many records the guest was told are stable."""
+    numbers = re.findall(r"stable (\d+)\n", guest.console)
+    return int(numbers[-1]) if numbers else 0
+
+
+def check_records(path, count):
+    with open(path, "rb") as file:
+        for number in range(1, count + 1):
+            file.seek(number * RECORD)
+            assert file.read(8) == b"%08d" % number, f"record {number} of {count} is not on the disk"
+
+
+def wait_serving(viodev, id, old_pid):
+    """Until another process serves the device; its number."""
+    def pid():
+        try:
+            now = status(viodev, id)["pid"]
+        except (vm.GuestError, subprocess.TimeoutExpired):
+            return None
+        return now if now != old_pid else None
+    return wait_for(f"{id} to be started again", pid, 15)
+
+
+def test_resets(t):
+    """system_reset and the guest's own reboot, also under load, in each mode: the disks and the entropy work again."""
+    disks = {mode: image(t.tmp / f"{mode}.raw", 16) for mode in MODES}
+    with t.serve(*[f"block,id={mode},path={path},mode={mode}" for mode, path in disks.items()],
+                 "rng,id=rng") as viodev:
+        pids = [status(viodev, id)["pid"] for id in viodev.sockets]
+        with t.guest(attach(viodev), tools=True) as guest:
+            guest.check("for d in a b c; do echo kept $d | dd of=/dev/vd$d bs=4k seek=1 conv=fsync,notrunc; done")
+            for how in "qmp", "guest":
+                busy = until("[ $(awk '{ print $1 }' /sys/block/vd$d/stat) -ge 100 ]")
+                guest.check(f"{load('/dev/vda', '/dev/vdb', '/dev/vdc')} & for d in a b c; do {busy} || exit; done")
+                guest.reset(how)
+                t.say(f"again after {guest.boot_seconds:.1f} s ({how})")
+                kept = guest.check("for d in a b c; do dd if=/dev/vd$d bs=4k skip=1 count=1 2>&1 | head -n 1; done")
+                assert kept == "kept a\nkept b\nkept c\n", kept
+            for disk in "vda", "vdb", "vdc":
+                fio(guest, disk, f"/dev/{disk}", size="2M")
+            rngtest(guest, 5)
+        assert pids == [status(viodev, id)["pid"] for id in viodev.sockets], "a device process was started again"
+
+
+def test_qemu_killed(t):
+    """kill -9 of QEMU at a moment of writing: nothing told stable is lost, and the devices serve the next QEMU."""
+    disk = image(t.tmp / "disk.raw", 64)
+    with t.serve(f"block,id=disk,path={disk}", "rng,id=rng") as viodev:
+        pids = [status(viodev, id)["pid"] for id in viodev.sockets]
+        with t.guest(attach(viodev)) as guest:
+            guest.check(WRITER.format(disk="/dev/vda"))
+            wait_for("some records", lambda: stable(guest) >= 30, 30)
+            guest.process.kill()
+            guest.process.wait()
+            time.sleep(0.2)  # what is still in the console's socket
+            count = stable(guest)
+        t.say(f"{count} records")
+        check_records(disk, count)
+        # Between the two: reset, and nobody's.
+        wait_for("the devices to notice", lambda: not any(status(viodev, id)["server"]["attached"]
+                                                          for id in viodev.sockets))
+        assert status(viodev, "disk")["device-status"] == 0 and status(viodev, "disk")["driver"] == "none"
+        assert status(viodev, "disk")["server"]["dma-regions"] == 0
+        with t.guest(attach(viodev), machine="pc") as guest:
+            assert guest.check(f"dd if=/dev/vda bs=4k skip={count} count=1 2>/dev/null | head -c 8") == f"{count:08d}"
+            guest.check("head -c 1000 /dev/hwrng >/dev/null; dd if=/dev/zero of=/dev/vda bs=1M count=4 oflag=direct")
+        assert pids == [status(viodev, id)["pid"] for id in viodev.sockets], "a device process was started again"
+        assert status(viodev, "disk")["server"]["clients"] == 2
+
+
+def test_device_killed(t):
+    """hostile D23: kill -9 of a device process under a running guest: nothing stable is lost, it is started again.
+
+    The next QEMU attaches; the other device never notices.
+    """
+    disk = image(t.tmp / "disk.raw", 64)
+    with t.serve(f"block,id=disk,path={disk}", "rng,id=rng") as viodev:
+        pid, other = status(viodev, "disk")["pid"], status(viodev, "rng")["pid"]
+        with t.guest(attach(viodev)) as guest:
+            guest.check(WRITER.format(disk="/dev/vda"))
+            wait_for("some records", lambda: stable(guest) >= 30, 30)
+            os.kill(pid, signal.SIGKILL)
+            new = wait_serving(viodev, "disk", pid)
+            count = stable(guest)
+            t.say(f"{count} records")
+            check_records(disk, count)
+            assert guest.check("head -c 100 /dev/hwrng | wc -c") == "100\n"
+        assert "disk: killed by SIGKILL, restarting" in viodev.messages, viodev.messages
+        with t.guest(attach(viodev)) as guest:
+            assert guest.check(f"dd if=/dev/vda bs=4k skip={count} count=1 2>/dev/null | head -c 8") == f"{count:08d}"
+            guest.check("head -c 1000 /dev/hwrng >/dev/null; dd if=/dev/zero of=/dev/vda bs=1M count=4 oflag=direct")
+        assert status(viodev, "disk")["pid"] == new and status(viodev, "rng")["pid"] == other
+
+
+def test_plugged(t):
+    """hostile K13: devices are plugged into a running guest, and out under load (not with MSI-X: QEMU dies of it)."""
+    disk, second = image(t.tmp / "disk.raw", 16), image(t.tmp / "second.raw", 16)
+    with t.serve(f"block,id=disk,path={disk},msix=off", f"block,id=second,path={second}", "rng,id=rng") as viodev:
+        with t.guest(machine="pc", tools=True) as guest:
+            for round in range(2):
+                plug(guest, viodev, "disk")
+                guest.check(until("load-drivers; [ -b /dev/vda ]"))
+                fio(guest, "first", "/dev/vda", size="2M")
+                guest.check(f"{load('/dev/vda', rw='randrw')} & "
+                            + until("[ $(awk '{ print $1 }' /sys/block/vda/stat) -ge 400 ]"))
+                guest.qmp("device_del", id="disk")
+                guest.wait_event("DEVICE_DELETED")
+                guest.check(until("[ ! -b /dev/vda ]"))
+                wait_for("the device to be nobody's", lambda: not status(viodev, "disk")["server"]["attached"])
+            plug(guest, viodev, "second")
+            plug(guest, viodev, "rng")
+            guest.check(until("load-drivers; [ -b /dev/vda -a -c /dev/hwrng ]"))
+            fio(guest, "second", "/dev/vda", size="2M")
+            rngtest(guest, 2)
+
+
+def plug(guest, viodev, id):
+    guest.qmp("device_add", {"driver": "vfio-user-pci", "id": id,
+                             "socket": {"type": "unix", "path": viodev.socket(id)}})
+
+
+def test_run(t):
+    """`viodev run` with one's own command line: the job in the guest uses the devices; QEMU's status comes back."""
+    disk = image(t.tmp / "disk.raw", 8)
+    archive = t.tmp / "initrd.cpio"
+    job = b"head -c 16 /dev/hwrng | wc -c && echo from the job | dd of=/dev/vda conv=fsync\n"
+    with open(f"{t.kit}/initrd.cpio", "rb") as file:
+        archive.write_bytes(file.read() + cpio("job.sh", job))
+    command = [t.viodev, "run", f"block,path={disk}", "rng,mode=modern", "--", f"{t.kit}/bin/qemu-system-x86_64",
+               "-accel", "tcg", "-m", "256M", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
+               "-kernel", f"{t.kit}/vmlinux", "-initrd", archive,
+               "-append", f"console=ttyS0 quiet panic=-1 {vm.QUICK_BOOT}"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "viodev-job=0" in done.stdout, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert not vm.SANITIZER.search(done.stderr), done.stderr
+    assert disk.read_bytes().startswith(b"from the job\n")
+    command[command.index("-m") + 1] = "nonsense"
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0, done.stdout
+
+
+def test_demo(t):
+    """`make demo`: what it promises, in less than half a minute."""
+    done = subprocess.run([ROOT / "scripts" / "demo.sh", t.viodev], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=60, check=False, env={**os.environ, "VIODEV_KIT": str(t.kit)})
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    for text in "Virtio block device", "file: OK", "00000010 ", "capabilities dropped: yes", "It worked":
+        assert text in done.stdout, done.stdout
+
+
+def cpio(name, data):
+    """An archive of one file, to be appended to an initramfs (Linux, driver-api/early-userspace/buffer-format.rst)."""
+    def entry(name, mode, data):
+        name = name.encode() + b"\0"
+        fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0]
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name
+        return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+    archive = entry(name, 0o100755, data) + entry("TRAILER!!!", 0, b"")
+    return archive + bytes(-len(archive) % 512)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Entropy from sources of every kind, as a guest's /dev/hwrng reads it; a device of one's own (examples/hello.c)."""
+
+import os
+import pathlib
+import subprocess
+
+import vm
+from checks import attach, status, wait_for
+
+SOURCE = bytes(range(256)) * 512
+NEEDS_RESET = 0x40
+
+
+def use(guest, number):
+    """Makes the guest's /dev/hwrng that of device `number`, in the order of the command line."""
+    guest.check(f"echo virtio_rng.{number} >/sys/class/misc/hw_random/rng_current")
+
+
+def test_sources(t):
+    """RNG-01 to RNG-03, F19: a file's bytes in order, a pipe that is dry at times, a limited rate, a file that ends."""
+    pattern, short, pipe = t.tmp / "pattern", t.tmp / "short", t.tmp / "pipe"
+    pattern.write_bytes(SOURCE)
+    short.write_bytes(bytes(100))
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, b"first " * 100)
+    with t.serve(f"rng,id=pattern,source={pattern}", f"rng,id=pipe,source={pipe}", "rng,id=slow,rate=2000",
+                 f"rng,id=short,source={short}") as viodev:
+        # The kernel draws from whichever source is the current one on its own account, so some bytes are gone.
+        with t.guest(attach(viodev)) as guest:
+            use(guest, 0)
+            text = guest.check("head -c 1000 /dev/hwrng | od -An -v -tu1").split()
+            assert len(text) == 1000
+            assert all((int(text[i]) + 1) % 256 == int(text[i + 1]) for i in range(63)), text[:70]
+
+            use(guest, 1)
+            guest.check("(head -c 2000 /dev/hwrng >/tmp/pipe; touch /tmp/done) >/dev/null 2>&1 &")
+            wait_for("the pipe to be dry", lambda: status(viodev, "pipe")["bytes"] == 600)
+            assert guest.check("sleep 0.3; ls /tmp").count("done") == 0
+            os.write(writer, b"later " * 700)
+            guest.check("for i in $(seq 100); do [ -e /tmp/done ] && exit; sleep 0.1; done; exit 1")
+            assert guest.check("grep -c later /tmp/pipe") == "1\n"
+
+            # Linux 6.12.107 waits for ever after a buffer that was filled in part and read in part: fill them whole.
+            use(guest, 2)
+            seconds = float(guest.check("head -c 1000 /dev/hwrng >/dev/null; read a b </proc/uptime; "
+                                        "head -c 3000 /dev/hwrng >/dev/null; read c d </proc/uptime; "
+                                        "awk \"BEGIN { print $c - $a }\"", 30))
+            t.say(f"3000 bytes at 2000 bytes a second: {seconds} s")
+            assert 0.7 <= seconds <= 10, seconds
+
+            # The last, as Linux's driver waits for ever for a device that has given up.
+            guest.check("(echo virtio_rng.3 >/sys/class/misc/hw_random/rng_current; head -c 300 /dev/hwrng) "
+                        ">/dev/null 2>&1 &")
+            told = wait_for("the end of the file", lambda: status(viodev, "short")["device-status"] & NEEDS_RESET and
+                            status(viodev, "short"))
+            assert told["driver-errors"] == 1 and told["bytes"] == 100, told
+        assert status(viodev, "pattern")["driver-errors"] == 0
+    os.close(writer)
+
+
+def test_example_device(t):
+    """examples/hello.c, a device of a hundred lines: its greeting is what the guest reads."""
+    build = pathlib.Path(os.path.realpath(t.viodev)).parent.parent.parent
+    hello = build / "examples" / "hello"
+    if not hello.exists():
+        raise vm.Skip(f"{hello} was not built")
+    path = t.tmp / "hello.sock"
+    with subprocess.Popen([hello, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            with t.guest(vm.vfio_user_device(path)) as guest:
+                text = guest.check("head -c 200 /dev/hwrng")
+            t.say(repr(text[:80]))
+            assert "hello from the device side of virtio\n" in text, repr(text)
+        finally:
+            process.terminate()
+            errors = process.communicate(timeout=10)[1]
+        assert not vm.SANITIZER.search(errors), errors

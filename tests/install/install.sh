@@ -1,0 +1,66 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# Installs build folder $1 into an empty folder, as a packager does, and builds
+# the examples against what is there alone, by pkg-config; $2 is the build's
+# b_sanitize, which they need too. embed must run, hello serve.
+set -euo pipefail
+
+source=$(cd "$(dirname "$0")/../.." && pwd)
+build=$1
+sanitize=${2:-none}
+dest=$(mktemp -d)
+trap 'rm -rf "$dest"' EXIT
+
+fail() {
+	echo "install.sh: $*" >&2
+	exit 1
+}
+
+meson install -C "$build" --destdir "$dest" --no-rebuild --quiet
+
+pc=$(find "$dest" -name viodev.pc)
+[ -n "$pc" ] || fail 'no viodev.pc'
+for what in bin/viodev include/viodev/virtio.h 'lib*/libviodev.so' \
+	share/man/man1/viodev.1; do
+	find "$dest" -path "*/$what" -o -path "*/${what/lib\*/lib\*/\*}" |
+		grep -q . || fail "no $what"
+done
+
+# What a compiler on the target system would be told, with $dest for its root.
+export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$dest
+read -ra cflags < <(pkg-config --cflags viodev)
+read -ra libs < <(pkg-config --libs viodev)
+libdir=$(pkg-config --variable=libdir viodev)
+case $libdir in "$dest"*) ;; *) libdir=$dest$libdir ;; esac
+[ "$sanitize" = none ] || cflags+=("-fsanitize=$sanitize")
+
+for example in embed hello; do
+	"${CC:-cc}" -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror \
+		-D_GNU_SOURCE "${cflags[@]}" -o "$dest/$example" \
+		"$source/examples/$example.c" "${libs[@]}"
+done
+
+# Each public header can be included alone.
+for header in "$dest"/*/*/include/viodev/*.h "$dest"/*/include/viodev/*.h; do
+	[ -e "$header" ] || continue
+	printf '#include <viodev/%s>\n' "${header##*/}" |
+		"${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -Wall -Wextra \
+			-Wno-unused-parameter -Werror "${cflags[@]}" \
+			-fsyntax-only -x c - || fail "${header##*/} alone"
+done
+
+export LD_LIBRARY_PATH=$libdir
+"$dest/embed" | tee "$dest/embed.out"
+grep -q '^16 random bytes: ..' "$dest/embed.out" || fail 'embed: no bytes'
+grep -q '^1 interrupt$' "$dest/embed.out" || fail 'embed: no interrupt'
+
+"$dest/hello" "$dest/hello.sock" >"$dest/hello.out" &
+hello=$!
+for _ in $(seq 100); do
+	grep -q ready "$dest/hello.out" && break
+	sleep 0.05
+done
+[ -S "$dest/hello.sock" ] || fail 'hello: no socket'
+kill "$hello"
+"$(find "$dest" -path '*/bin/viodev')" --version
