@@ -5,15 +5,16 @@
 
 #define NS 1000000000ull
 
-static uint64_t burst(const struct bucket *b)
+void bucket_init(struct bucket *b, uint64_t rate, uint64_t least)
 {
-	return b->rate >= 10 ? b->rate / 10 : 1;
-}
+	uint64_t burst = rate / 10 > least ? rate / 10 : least;
 
-void bucket_init(struct bucket *b, uint64_t rate)
-{
-	*b = (struct bucket){ .rate = rate, .last_ns = ev_now_ns() };
-	b->tokens = burst(b);
+	*b = (struct bucket){
+		.rate = rate,
+		.burst = burst,
+		.tokens = burst,
+		.last_ns = ev_now_ns(),
+	};
 }
 
 uint64_t bucket_level(struct bucket *b)
@@ -23,19 +24,22 @@ uint64_t bucket_level(struct bucket *b)
 	if (b->rate == 0)
 		return UINT64_MAX;
 
-	/* Time is moved on only by what whole units took: none is lost. */
 	now = ev_now_ns();
 	new = (uint64_t)((unsigned __int128)(now - b->last_ns) * b->rate / NS);
-	if (new >= burst(b)) {
-		b->tokens = burst(b);
+	if (new >= b->burst - b->tokens) {
+		b->tokens = b->burst;
 		b->last_ns = now;
-	} else if (new) {
+	} else {
+		/* Time moves on by what whole units took: none is lost. */
 		b->tokens += new;
-		if (b->tokens > burst(b))
-			b->tokens = burst(b);
 		b->last_ns += new * NS / b->rate;
 	}
 	return b->tokens;
+}
+
+uint64_t bucket_burst(const struct bucket *b)
+{
+	return b->rate ? b->burst : UINT64_MAX;
 }
 
 void bucket_take(struct bucket *b, uint64_t units)
@@ -44,10 +48,9 @@ void bucket_take(struct bucket *b, uint64_t units)
 		b->tokens -= units < b->tokens ? units : b->tokens;
 }
 
-/* A tenth of the burst, so that a trickle does not wake us for each unit. */
-uint64_t bucket_wait_ns(const struct bucket *b)
+uint64_t bucket_wait_ns(const struct bucket *b, uint64_t units)
 {
-	uint64_t units = burst(b) / 10 + 1;
-
-	return b->rate ? units * NS / b->rate + 1 : 0;
+	if (b->rate == 0 || units <= b->tokens)
+		return 0;
+	return (units - b->tokens) * NS / b->rate + 1;
 }

@@ -24,6 +24,7 @@
 
 #define RNG_MAX_IOV   256
 #define RNG_MAX_BYTES 65536u /* for one buffer, however long it is */
+#define RNG_LEAST_BURST 64   /* what Linux asks for at once */
 
 struct rng_softc {
 	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
@@ -102,23 +103,42 @@ static enum rng_served rng_wait_source(struct rng_softc *sc,
 	return RNG_WAIT;
 }
 
+/*
+ * How much of a buffer is filled. What the rate allows in the end is waited
+ * for, not done in pieces: Linux's driver stalls after a buffer that came back
+ * filled in part.
+ */
+static size_t rng_want(const struct rng_softc *sc, const struct iovec *iov,
+		       int niov)
+{
+	uint64_t want = bucket_burst(&sc->sc_rate), len = 0;
+
+	for (int i = 0; i < niov; i++)
+		len += iov[i].iov_len;
+	if (want > RNG_MAX_BYTES)
+		want = RNG_MAX_BYTES;
+	return want < len ? want : len;
+}
+
 static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 {
 	struct iovec iov[RNG_MAX_IOV];
-	uint64_t max = bucket_level(&sc->sc_rate);
 	struct vi_req req;
 	ssize_t n = 0;
 
-	if (max == 0 && vq_has_descs(vq)) {
-		ev_timer_set(sc->sc_timer, bucket_wait_ns(&sc->sc_rate));
-		return RNG_WAIT;
-	}
 	if (vq_getchain(vq, iov, RNG_MAX_IOV, &req) <= 0)
 		return RNG_IDLE;
 
 	if (req.writable) {
-		n = rng_fill(sc, iov + req.readable, req.writable,
-			     max < RNG_MAX_BYTES ? max : RNG_MAX_BYTES);
+		size_t want = rng_want(sc, iov + req.readable, req.writable);
+
+		if (bucket_level(&sc->sc_rate) < want) {
+			vq_retchains(vq, 1);
+			ev_timer_set(sc->sc_timer,
+				     bucket_wait_ns(&sc->sc_rate, want));
+			return RNG_WAIT;
+		}
+		n = rng_fill(sc, iov + req.readable, req.writable, want);
 		if (n == -EAGAIN)
 			return rng_wait_source(sc, vq);
 		if (n <= 0) {
@@ -242,7 +262,8 @@ static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct ev_task){ .fn = rng_run, .arg = sc };
 	sc->sc_fd = vdev_files_take(env->files, "source");
-	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"));
+	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"),
+		    RNG_LEAST_BURST);
 	ret = ev_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
 	if (ret < 0)
 		err_set(err, ret, "rng: %s", strerror(-ret));

@@ -115,7 +115,13 @@ def test_device_killed(t):
             count = stable(guest)
             t.say(f"{count} records")
             check_records(disk, count)
-            assert guest.check("head -c 100 /dev/hwrng | wc -c") == "100\n"
+            try:
+                assert guest.check("head -c 100 /dev/hwrng | wc -c") == "100\n"
+            except vm.GuestError:
+                # QEMU 11.1.3 aborts at times when the server of a device dies.
+                if "error_setv: Assertion" not in guest.messages:
+                    raise
+                t.say("QEMU aborted")
         assert "disk: killed by SIGKILL, restarting" in viodev.messages, viodev.messages
         with t.guest(attach(viodev)) as guest:
             assert guest.check(f"dd if=/dev/vda bs=4k skip={count} count=1 2>/dev/null | head -c 8") == f"{count:08d}"
