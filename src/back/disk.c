@@ -921,28 +921,5 @@ void disk_destroy(struct disk *d)
 	free(d);
 }
 
-const int disk_syscalls[] = {
-	SYS_io_uring_enter,
-	SYS_io_uring_register, /* letting go of the image */
-	SYS_preadv2,           /* also what preadv() and pwritev() may use */
-	SYS_preadv,
-	SYS_pwritev,
-	SYS_fdatasync,
-	SYS_fallocate,
-	SYS_ioctl, /* BLKDISCARD, BLKGETSIZE64 */
-	SYS_ftruncate,
-	SYS_fstat,
-	SYS_newfstatat, /* fstat() of glibc 2.33 and newer */
-	SYS_epoll_ctl,  /* looking away from the watch */
-	SYS_timerfd_settime,
-	SYS_futex,
-	SYS_poll,
-	SYS_read,
-	SYS_write,
-	SYS_close,
-	SYS_munmap,
-	SYS_madvise, /* a thread's stack, at its end */
-	SYS_exit,
-	SYS_rt_sigprocmask,
-	-1,
-};
+const int disk_syscalls[] = { DISK_SYSCALLS, -1 };
+const unsigned long disk_ioctls[] = { DISK_IOCTLS, 0 };

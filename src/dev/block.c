@@ -576,6 +576,7 @@ const struct vdev_type vdev_block = {
 	.vt_features = block_features,
 	.vt_ctls = block_ctls,
 	.vt_syscalls = disk_syscalls,
+	.vt_ioctls = disk_ioctls,
 	.vt_open = block_open,
 	.vt_create = block_create,
 	.vt_destroy = block_destroy,

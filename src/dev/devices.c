@@ -5,5 +5,6 @@
 const struct vdev_type *const vdev_types[] = {
 	&vdev_block,
 	&vdev_rng,
+	&vdev_scsi,
 	NULL,
 };

@@ -7,5 +7,6 @@
 
 extern const struct vdev_type vdev_block;
 extern const struct vdev_type vdev_rng;
+extern const struct vdev_type vdev_scsi;
 
 #endif

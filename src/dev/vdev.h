@@ -24,7 +24,7 @@
 struct json_object;
 
 /* Descriptors that vdev_open() made, by name; they go with vdev_create(). */
-#define VDEV_MAX_FILES 8
+#define VDEV_MAX_FILES 136 /* scsi has the most: two for each of 64 LUNs */
 struct vdev_file {
 	char name[16];
 	int fd;
@@ -71,6 +71,7 @@ struct vdev_type {
 	const virtio_capstr_t *vt_features; /* what it can offer; NULL name ends */
 	const struct vdev_ctl *vt_ctls;	    /* beyond status; may be NULL */
 	const int *vt_syscalls; /* that it and its backend make; -1 ends */
+	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
 
 	/* Open what needs rights. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct vdev_files *files,

@@ -223,7 +223,7 @@ static int seal(struct child *child)
 		NULL,
 	};
 
-	return jail_seal(&child->jail, lists);
+	return jail_seal(&child->jail, lists, child->type->vt_ioctls);
 }
 
 /* The parent is waiting for this; no reader means that it is dead. */

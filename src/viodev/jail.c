@@ -285,10 +285,6 @@ static int allow(scmp_filter_ctx ctx, int nr)
 	case SCMP_SYS(clone3):
 		/* Cannot be looked into: libc falls back to clone. */
 		return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
-	case SCMP_SYS(ioctl): /* of block devices alone: no terminal's */
-		return seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, nr, 1,
-			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, _IO(0x12, 0)));
 	case SCMP_SYS(io_uring_register): /* nothing new for a ring */
 		return seccomp_rule_add(
 			ctx, SCMP_ACT_ALLOW, nr, 1,
@@ -351,7 +347,20 @@ static int deny_list(scmp_filter_ctx ctx, const int *list)
 	return 0;
 }
 
-static int fill_filter(scmp_filter_ctx ctx, const int *const lists[])
+/* The requests that are listed; a terminal's must never be among them. */
+static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
+{
+	int ret = 0;
+
+	for (; ret == 0 && list && *list; list++)
+		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				       SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff,
+					       *list));
+	return ret;
+}
+
+static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
+		       const unsigned long *ioctls)
 {
 	int ret;
 
@@ -369,14 +378,17 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[])
 	for (; ret == 0 && *lists; lists++)
 		ret = allow_list(ctx, *lists);
 	if (ret == 0)
+		ret = allow_ioctls(ctx, ioctls);
+	if (ret == 0)
 		ret = deny_list(ctx, asan_denied);
 	return ret;
 }
 
-int jail_seal(struct jail *jail, const int *const lists[])
+int jail_seal(struct jail *jail, const int *const lists[],
+	      const unsigned long *ioctls)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int ret = ctx ? fill_filter(ctx, lists) : -ENOMEM;
+	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
 	/* Known before it is loaded: status is all that it is for. */
 	jail->seccomp = true;

@@ -56,8 +56,13 @@ struct jail {
 /* 0 or -errno, after a line in the log. */
 int jail_enter(struct jail *jail);
 
-/* @lists: arrays of system call numbers, each ended by -1; NULL ends. */
-int jail_seal(struct jail *jail, const int *const lists[]);
+/*
+ * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls
+ * that could make code or processes are narrowed, whoever lists them. @ioctls:
+ * requests, 0 ends; there is no other ioctl.
+ */
+int jail_seal(struct jail *jail, const int *const lists[],
+	      const unsigned long *ioctls);
 
 void jail_status(const struct jail *jail, struct json_object *to);
 

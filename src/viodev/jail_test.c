@@ -193,10 +193,10 @@ static int aborts(void)
 
 /* What a device may have listed. */
 static const int extra[] = {
-	SYS_ioctl,  SYS_io_uring_register, SYS_clone,
-	SYS_clone3, SYS_set_robust_list,   SYS_rseq,
-	-1,
+	SYS_io_uring_register, SYS_clone, SYS_clone3,
+	SYS_set_robust_list,   SYS_rseq,  -1,
 };
+static const unsigned long ioctls[] = { BLKGETSIZE, 0 };
 static const int *const lists[] = { extra, NULL };
 
 #define CANNOT 1000
@@ -211,7 +211,7 @@ static int jailed(int (*what)(void), bool seal)
 		struct jail jail = { 0 };
 
 		if (jail_enter(&jail) < 0 ||
-		    (seal && jail_seal(&jail, lists) < 0))
+		    (seal && jail_seal(&jail, lists, ioctls) < 0))
 			_exit(99);
 		_exit(what());
 	}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* `viodev ctl` of a SCSI device: its status, and LUNs that come and go. */
+#include <errno.h>
+#include <json-c/json.h>
+
+#include "base/util.h"
+#include "dev/scsi/scsi.h"
+
+static struct scsi_softc *scsi_of(struct vdev *dev)
+{
+	return container_of(dev, struct scsi_softc, sc_dev);
+}
+
+static void add_uint(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static void add_string(struct json_object *to, const char *key, const char *val)
+{
+	json_object_object_add(to, key, json_object_new_string(val));
+}
+
+static const char *kind_name(const struct scsi_lun *lun)
+{
+	return lun->kind == LUN_CDROM         ? "cdrom"
+	       : lun->kind == LUN_PASSTHROUGH ? "passthrough"
+					      : "disk";
+}
+
+static struct json_object *lun_json(const struct scsi_lun *lun)
+{
+	struct json_object *o = json_object_new_object();
+	struct disk_info info = { .engine = "sg" };
+
+	if (lun->disk)
+		disk_get_info(lun->disk, &info);
+	add_string(o, "name", lun->name);
+	add_string(o, "type", kind_name(lun));
+	json_object_object_add(o, "present",
+			       json_object_new_boolean(lun->present));
+	add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
+	add_uint(o, "block-size", lun->block_bytes);
+	add_string(o, "engine", info.engine);
+	add_uint(o, "commands", lun->nr_cmds);
+	add_uint(o, "reads", lun->nr_reads);
+	add_uint(o, "read-bytes", lun->read_bytes);
+	add_uint(o, "writes", lun->nr_writes);
+	add_uint(o, "written-bytes", lun->written_bytes);
+	add_uint(o, "check-conditions", lun->nr_errors);
+	add_uint(o, "aborted", lun->nr_aborts);
+	return o;
+}
+
+void scsi_status(struct vdev *dev, struct json_object *status)
+{
+	struct scsi_softc *sc = scsi_of(dev);
+	struct json_object *luns = json_object_new_array();
+
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
+		json_object_array_add(luns, lun_json(sc->sc_luns[i]));
+	json_object_object_add(status, "luns", luns);
+	add_uint(status, "events", sc->sc_nr_events);
+	add_uint(status, "events-missed", sc->sc_nr_missed);
+}
+
+static int no_lun(const char *name, struct err *err)
+{
+	return err_set(err, -ENOENT, "scsi: %s: no such LUN", name);
+}
+
+static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
+		      struct json_object *reply, struct err *err)
+{
+	struct scsi_lun *lun = sc->sc_nr_luns == 1 ? sc->sc_luns[0] : NULL;
+	struct err why;
+	uint64_t bytes;
+	int ret;
+
+	if (argc < 2 || argc > 3 || (argc == 2 && !lun) ||
+	    opt_parse_size(argv[argc - 1], &bytes) < 0)
+		return err_set(err, -EINVAL,
+			       "scsi: resize [LUN] SIZE, as in lun1 20G");
+	if (argc == 3)
+		lun = lun_by_name(sc, argv[1]);
+	if (!lun || !lun->disk)
+		return no_lun(argc == 3 ? argv[1] : lun->name, err);
+	ret = disk_resize(lun->disk, bytes, &why);
+	if (ret < 0)
+		return err_set(err, ret, "scsi: resize %s: %s", lun->name,
+			       why.text);
+	add_uint(reply, "capacity", lun->nr_blocks * lun->block_bytes);
+	return 0;
+}
+
+static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err)
+{
+	bool add = argc == 3 && !strcmp(argv[1], "add");
+	struct scsi_lun *lun;
+
+	if (argc != 3 || (!add && strcmp(argv[1], "remove") != 0))
+		return err_set(err, -EINVAL, "scsi: lun add|remove LUN");
+	lun = lun_by_name(sc, argv[2]);
+	if (!lun)
+		return no_lun(argv[2], err);
+	if (lun->present == add)
+		return err_set(err, -EALREADY, "scsi: %s is %s", lun->name,
+			       add ? "there" : "not there");
+	if (add)
+		lun_add(lun);
+	else
+		lun_remove(lun);
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
+		scsi_publish(&sc->sc_queues[i]);
+	add_string(reply, "lun", lun->name);
+	return 0;
+}
+
+int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
+	     struct json_object *reply, struct err *err)
+{
+	struct scsi_softc *sc = scsi_of(dev);
+
+	return !strcmp(argv[0], "lun") ? ctl_lun(sc, argc, argv, reply, err)
+				       : ctl_resize(sc, argc, argv, reply, err);
+}
+
+const struct vdev_ctl scsi_ctls[] = {
+	{ "resize [LUN] SIZE", "make the image of a LUN SIZE bytes; of a block "
+			       "device: look at its size again" },
+	{ "lun add|remove LUN", "take a LUN away from the guest, and give it "
+				"back" },
+	{ NULL, NULL },
+};

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Logical units: from options to a medium; its size; hot-plug. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "dev/scsi/scsi.h"
+
+/* FNV-1a, for names and for noticing damage; not against an adversary. */
+uint64_t hash64(const void *p, size_t len)
+{
+	const uint8_t *b = p;
+	uint64_t h = 0xcbf29ce484222325;
+
+	while (len--)
+		h = (h ^ *b++) * 0x100000001b3;
+	return h;
+}
+
+/*
+ * --- Names: lunN, tM.lunN ---
+ */
+
+struct lun_key {
+	const char *key; /* of the option that is its path */
+	uint8_t target;
+	uint16_t lun;
+};
+
+/* A number without superfluous zeroes, so that each has one name. */
+static bool take_number(const char **text, const char *word, unsigned max,
+			unsigned *ret)
+{
+	size_t len = strlen(word);
+	unsigned long n;
+	char *end;
+
+	if (strncmp(*text, word, len) != 0)
+		return false;
+	*text += len;
+	if (**text < '0' || **text > '9')
+		return false;
+	n = strtoul(*text, &end, 10);
+	if (n > max || (**text == '0' && end != *text + 1))
+		return false;
+	*text = end;
+	*ret = (unsigned)n;
+	return true;
+}
+
+static bool parse_name(const char *name, struct lun_key *k)
+{
+	const char *text = name;
+	unsigned target = 0, lun;
+
+	if (*text == 't' &&
+	    (!take_number(&text, "t", SCSI_MAX_TARGET, &target) ||
+	     *text++ != '.'))
+		return false;
+	if (!take_number(&text, "lun", SCSI_MAX_LUN, &lun) || *text)
+		return false;
+	*k = (struct lun_key){ name, (uint8_t)target, (uint16_t)lun };
+	return true;
+}
+
+static int compare_keys(const struct lun_key *a, const struct lun_key *b)
+{
+	return a->target != b->target ? a->target - b->target : a->lun - b->lun;
+}
+
+struct lun_keys {
+	struct lun_key key[SCSI_MAX_LUNS];
+	unsigned nr;
+};
+
+static int add_key(struct lun_keys *keys, const char *name, struct err *err)
+{
+	struct lun_key k;
+	unsigned at;
+
+	if (!parse_name(name, &k))
+		return err_set(err, -EINVAL,
+			       "scsi: %s: must be lunN or tM.lunN, with N up "
+			       "to %d and M up to %d",
+			       name, SCSI_MAX_LUN, SCSI_MAX_TARGET);
+	if (keys->nr == SCSI_MAX_LUNS)
+		return err_set(err, -EINVAL, "scsi: more than %d LUNs",
+			       SCSI_MAX_LUNS);
+	for (at = keys->nr; at > 0; at--) {
+		int order = compare_keys(&keys->key[at - 1], &k);
+
+		if (order == 0)
+			return err_set(err, -EINVAL,
+				       "scsi: %s: given twice, also as %s",
+				       name, keys->key[at - 1].key);
+		if (order < 0)
+			break;
+		keys->key[at] = keys->key[at - 1];
+	}
+	keys->key[at] = k;
+	keys->nr++;
+	return 0;
+}
+
+static const char *const suffixes[] = {
+	"type",  "ro",      "serial", "block-size", "physical-block-size",
+	"cache", "discard",
+};
+
+/* "lun1.ro" means nothing without "lun1". */
+static int check_orphans(const struct opts *opts, const char *prefix,
+			 struct err *err)
+{
+	for (unsigned i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+		char pattern[48], base[32];
+		const char *key;
+		unsigned pos = 0;
+
+		snprintf(pattern, sizeof(pattern), "%s.%s", prefix,
+			 suffixes[i]);
+		while ((key = opt_next(opts, pattern, &pos))) {
+			int len = (int)(strrchr(key, '.') - key);
+
+			if (len < (int)sizeof(base)) {
+				snprintf(base, sizeof(base), "%.*s", len, key);
+				if (opt_given(opts, base))
+					continue;
+			}
+			return err_set(err, -EINVAL,
+				       "scsi: %s: there is no %.*s=PATH", key,
+				       len, key);
+		}
+	}
+	return 0;
+}
+
+/* All LUNs of the options, by target and number. */
+static int collect(const struct opts *opts, struct lun_keys *keys,
+		   struct err *err)
+{
+	static const char *const patterns[] = { "lun*", "t*.lun*" };
+	int ret = 0;
+
+	keys->nr = 0;
+	for (unsigned i = 0; i < 2 && ret == 0; i++) {
+		const char *name;
+		unsigned pos = 0;
+
+		ret = check_orphans(opts, patterns[i], err);
+		while (ret == 0 && (name = opt_next(opts, patterns[i], &pos)))
+			ret = add_key(keys, name, err);
+	}
+	if (ret == 0 && keys->nr == 0)
+		ret = err_set(err, -EINVAL,
+			      "scsi: lun0= is missing (a disk image)");
+	return ret;
+}
+
+/*
+ * --- Options of one ---
+ */
+
+struct lun_opts {
+	const struct opts *opts;
+	const char *key;
+	char buf[64];
+};
+
+static const char *key_of(struct lun_opts *o, const char *suffix)
+{
+	snprintf(o->buf, sizeof(o->buf), "%s.%s", o->key, suffix);
+	return o->buf;
+}
+
+static const char *lun_string(struct lun_opts *o, const char *suffix)
+{
+	return opt_string(o->opts, key_of(o, suffix));
+}
+
+static enum lun_kind kind_of(struct lun_opts *o)
+{
+	const char *type = lun_string(o, "type");
+
+	if (!strcmp(type, "cdrom"))
+		return LUN_CDROM;
+	return !strcmp(type, "passthrough") ? LUN_PASSTHROUGH : LUN_DISK;
+}
+
+static struct disk_params params_of(struct lun_opts *o)
+{
+	const char *cache = lun_string(o, "cache");
+	struct disk_params p = {
+		.path = opt_string(o->opts, o->key),
+		.ro = kind_of(o) == LUN_CDROM,
+		.cache = DISK_WRITEBACK,
+	};
+
+	if (!strcmp(cache, "writethrough"))
+		p.cache = DISK_WRITETHROUGH;
+	else if (!strcmp(cache, "direct"))
+		p.cache = DISK_DIRECT;
+	if (opt_bool(o->opts, key_of(o, "ro")))
+		p.ro = true;
+	p.discard = !p.ro && opt_bool(o->opts, key_of(o, "discard"));
+	return p;
+}
+
+/*
+ * --- Opening: in the parent, with rights ---
+ */
+
+static int open_lun(const struct opts *opts, const struct lun_key *k,
+		    struct vdev_files *files, struct err *err)
+{
+	struct lun_opts o = { .opts = opts, .key = k->key };
+	struct disk_params params = params_of(&o);
+	char watch[16];
+	struct err why;
+	int fd, ret;
+
+	if (kind_of(&o) == LUN_PASSTHROUGH)
+		fd = pt_open(params.path, &why);
+	else
+		fd = disk_open(&params, &why);
+	if (fd < 0)
+		return err_set(err, fd, "scsi: %s: %s", k->key, why.text);
+	ret = vdev_files_add(files, k->key, fd);
+	if (ret < 0) {
+		close(fd);
+		return err_set(err, ret, "scsi: %s: too many files", k->key);
+	}
+	if (kind_of(&o) == LUN_PASSTHROUGH)
+		return 0;
+	/* Without one, changes by others go unnoticed; no harm. */
+	fd = disk_open_watch(&params);
+	snprintf(watch, sizeof(watch), "w.%s", k->key);
+	if (fd >= 0 && vdev_files_add(files, watch, fd) < 0)
+		close(fd);
+	return 0;
+}
+
+int luns_open(const struct opts *opts, struct vdev_files *files,
+	      struct err *err)
+{
+	struct lun_keys keys;
+	int ret = collect(opts, &keys, err);
+
+	for (unsigned i = 0; ret == 0 && i < keys.nr; i++)
+		ret = open_lun(opts, &keys.key[i], files, err);
+	return ret;
+}
+
+/*
+ * --- The size ---
+ */
+
+static bool negotiated(const struct scsi_softc *sc, unsigned feature)
+{
+	return sc->sc_vs.vs_negotiated_caps & VI_BIT(feature);
+}
+
+static void on_size(void *arg, uint64_t bytes)
+{
+	struct scsi_lun *lun = arg;
+	struct scsi_softc *sc = lun->sc;
+
+	lun->nr_blocks = bytes / lun->block_bytes;
+	vs_log(&sc->sc_vs, LOG_NOTICE, "%s: capacity is now %llu bytes",
+	       lun->name, (unsigned long long)bytes);
+	if (lun->kind == LUN_CDROM) {
+		lun->ua |= UA_MEDIUM;
+		return;
+	}
+	lun->ua |= UA_CAPACITY;
+	/* 5.6.6.3.4: reason is ASC, and ASCQ above it. */
+	if (lun->present && negotiated(sc, VIRTIO_SCSI_F_CHANGE))
+		scsi_event(sc, lun, VIRTIO_SCSI_T_PARAM_CHANGE, 0x2a | 9 << 8);
+}
+
+/*
+ * --- Making one: in the child ---
+ */
+
+static int describe_serial(struct scsi_lun *lun, struct lun_opts *o,
+			   struct err *err)
+{
+	const char *serial = lun_string(o, "serial");
+	const char *path = opt_string(o->opts, o->key);
+	const char *name = serial ? serial : path;
+	uint64_t hash = hash64(name, strlen(name));
+
+	for (const char *c = serial; c && *c; c++) {
+		if (*c <= ' ' || *c > '~' || c - serial >= SCSI_SERIAL_MAX)
+			return err_set(err, -EINVAL,
+				       "scsi: %s.serial=%s: must be at most "
+				       "%d printable characters",
+				       o->key, serial, SCSI_SERIAL_MAX);
+	}
+	/* Without one, what is unique on this host: the image's name. */
+	if (serial && *serial)
+		snprintf(lun->serial, sizeof(lun->serial), "%s", serial);
+	else
+		snprintf(lun->serial, sizeof(lun->serial), "%016llx",
+			 (unsigned long long)hash);
+	lun->naa = UINT64_C(3) << 60 | hash >> 4;
+	return 0;
+}
+
+static int describe_blocks(struct scsi_lun *lun, struct lun_opts *o,
+			   const struct disk_info *info, bool is_bdev,
+			   struct err *err)
+{
+	uint32_t block = info->block_bytes;
+	uint64_t phys;
+
+	if (lun->kind == LUN_CDROM)
+		block = 2048;
+	if (opt_given(o->opts, key_of(o, "block-size")))
+		block = (uint32_t)opt_number(o->opts, o->buf);
+	/*
+	 * What a file calls its block size is the file system's affair, and no
+	 * property of a sector.
+	 */
+	phys = is_bdev ? info->phys_block_bytes : block;
+	if (opt_given(o->opts, key_of(o, "physical-block-size")))
+		phys = opt_number(o->opts, o->buf);
+	if (block < info->block_bytes || block > SCSI_BLOCK_MAX ||
+	    (block & (block - 1)))
+		return err_set(err, -EINVAL,
+			       "scsi: %s: block-size=%u: must be a power of "
+			       "two from %u to %u",
+			       o->key, block, info->block_bytes,
+			       SCSI_BLOCK_MAX);
+	if (phys < block)
+		phys = block;
+	if (phys & (phys - 1))
+		return err_set(err, -EINVAL,
+			       "scsi: %s: physical-block-size: must be a "
+			       "power of two",
+			       o->key);
+	lun->block_bytes = block;
+	lun->phys_block_bytes = (uint32_t)phys;
+	lun->nr_blocks = info->bytes / block;
+	return 0;
+}
+
+static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
+		    struct err *err)
+{
+	struct disk_info info;
+	int ret;
+
+	disk_get_info(lun->disk, &info);
+	lun->ro = info.ro;
+	lun->writethrough = params_of(o).cache == DISK_WRITETHROUGH;
+	lun->wce = !lun->writethrough;
+	lun->thin = info.can_discard;
+	lun->zeroes = info.can_zero;
+	lun->rotational = info.rotational;
+	ret = describe_serial(lun, o, err);
+	if (ret == 0)
+		ret = describe_blocks(lun, o, &info, is_bdev, err);
+	return ret;
+}
+
+static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
+		       const struct vdev_env *env, unsigned depth,
+		       struct err *err)
+{
+	struct disk_params params = params_of(o);
+	int fd = vdev_files_take(env->files, o->key);
+	struct stat st = { 0 };
+	struct err why;
+	char watch[16];
+	int ret;
+
+	fstat(fd, &st);
+	lun->map_fd = dup(fd);
+	ret = disk_create(env->loop, fd, &params, depth, &lun->disk, &why);
+	if (ret < 0) {
+		if (fd >= 0)
+			close(fd);
+		return err_set(err, ret, "scsi: %s: %s", o->key, why.text);
+	}
+	snprintf(watch, sizeof(watch), "w.%s", o->key);
+	fd = vdev_files_take(env->files, watch);
+	if (fd >= 0 && disk_watch(lun->disk, fd) < 0)
+		close(fd);
+	ret = describe(lun, o, S_ISBLK(st.st_mode), err);
+	disk_set_notify(lun->disk, on_size, lun);
+	return ret;
+}
+
+static int create_work(struct scsi_lun *lun)
+{
+	void *p;
+
+	/* Aligned, for images opened with O_DIRECT. */
+	if (posix_memalign(&p, 4096, 2 * SCSI_WORK_BYTES) != 0)
+		return -ENOMEM;
+	memset(p, 0, 2 * SCSI_WORK_BYTES);
+	lun->work = p;
+	lun->work2 = lun->work + SCSI_WORK_BYTES;
+	return 0;
+}
+
+static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
+		      const struct vdev_env *env, struct err *err)
+{
+	struct lun_opts o = { .opts = env->opts, .key = k->key };
+	struct scsi_lun *lun = calloc(1, sizeof(*lun));
+	int ret;
+
+	if (!lun)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	sc->sc_luns[sc->sc_nr_luns++] = lun;
+	lun->sc = sc;
+	lun->kind = kind_of(&o);
+	lun->target = k->target;
+	lun->lun = k->lun;
+	lun->map_fd = -1;
+	lun->present = true;
+	lun->ua = UA_POWER_ON;
+	snprintf(lun->name, sizeof(lun->name), "%s", k->key);
+	if (lun->kind == LUN_PASSTHROUGH) {
+		ret = pt_create(env->loop, vdev_files_take(env->files, k->key),
+				&lun->pt);
+		return ret < 0 ? err_set(err, ret, "scsi: %s: %s", k->key,
+					 strerror(-ret))
+			       : 0;
+	}
+	if (create_work(lun) < 0)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	return create_disk(lun, &o, env,
+			   sc->sc_nr_queues * sc->sc_vqs[2].vq_qsize, err);
+}
+
+int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
+		struct err *err)
+{
+	struct lun_keys keys;
+	int ret = collect(env->opts, &keys, err);
+
+	sc->sc_absent = (struct scsi_lun){ .sc = sc, .kind = LUN_ABSENT };
+	sc->sc_wlun = (struct scsi_lun){ .sc = sc, .kind = LUN_WLUN };
+	for (unsigned i = 0; ret == 0 && i < keys.nr; i++)
+		ret = create_lun(sc, &keys.key[i], env, err);
+	return ret;
+}
+
+void luns_destroy(struct scsi_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
+		struct scsi_lun *lun = sc->sc_luns[i];
+
+		disk_destroy(lun->disk);
+		pt_destroy(lun->pt);
+		if (lun->map_fd >= 0)
+			close(lun->map_fd);
+		free(lun->work);
+		free(lun);
+	}
+	sc->sc_nr_luns = 0;
+}
+
+/*
+ * --- Hot-plug ---
+ */
+
+struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name)
+{
+	struct lun_key k;
+	char text[24];
+
+	/* A mere number is one of target 0. */
+	snprintf(text, sizeof(text),
+		 *name >= '0' && *name <= '9' ? "lun%s" : "%s", name);
+	if (!parse_name(text, &k))
+		return NULL;
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
+		struct scsi_lun *lun = sc->sc_luns[i];
+
+		if (lun->target == k.target && lun->lun == k.lun)
+			return lun;
+	}
+	return NULL;
+}
+
+void lun_drain(struct scsi_lun *lun)
+{
+	while (lun->first) {
+		if (lun->disk)
+			disk_drain(lun->disk);
+		else
+			pt_drain(lun->pt);
+	}
+}
+
+static void luns_changed(struct scsi_lun *lun, uint32_t reason)
+{
+	struct scsi_softc *sc = lun->sc;
+
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
+		if (sc->sc_luns[i]->target == lun->target)
+			sc->sc_luns[i]->ua |= UA_LUNS_CHANGED;
+	}
+	if (negotiated(sc, VIRTIO_SCSI_F_HOTPLUG))
+		scsi_event(sc, lun, VIRTIO_SCSI_T_TRANSPORT_RESET, reason);
+}
+
+void lun_remove(struct scsi_lun *lun)
+{
+	lun->present = false;
+	tasks_abort(lun, UINT64_MAX, VIRTIO_SCSI_S_ABORTED);
+	lun_drain(lun);
+	lun_reset(lun, 0);
+	luns_changed(lun, VIRTIO_SCSI_EVT_RESET_REMOVED);
+}
+
+void lun_add(struct scsi_lun *lun)
+{
+	lun->present = true;
+	luns_changed(lun, VIRTIO_SCSI_EVT_RESET_RESCAN);
+	lun->ua = UA_POWER_ON;
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A logical unit that is a real device: the guest's commands go to /dev/sgN as
+ * they are, data straight between the device and the guest's buffers.
+ *
+ * SG_IO waits for the command, so a few threads do it. (The sg driver's
+ * asynchronous interface is only for the process that opened the device, by
+ * credentials, and ours is another one.)
+ *
+ *	loop's thread                     a worker
+ *	pt_start() -> todo   (lock)       todo -> SG_IO -> done
+ *	on_done()  <------ eventfd ------ done was empty
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <scsi/sg.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dev/scsi/scsi.h"
+
+#define NR_THREADS     4
+#define DRAIN_ABORT_NS 10000000000ull
+#define SG_NO_TIMEOUT  UINT32_MAX
+
+static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
+		      offsetof(struct sg_iovec, iov_len) ==
+			      offsetof(struct iovec, iov_len),
+	      "the guest's buffers are handed on as they are");
+
+struct tasks {
+	struct scsi_task *first, **end;
+};
+
+struct passthrough {
+	int fd, event_fd;
+	struct ev_source *source;
+	pthread_t threads[NR_THREADS];
+	unsigned nr_threads;
+	unsigned nr_inflight;
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct tasks todo, done;
+	bool stop;
+};
+
+static int sg_io(int fd, struct sg_io_hdr *hdr)
+{
+	return ioctl(fd, SG_IO, hdr) < 0 ? -errno : 0;
+}
+
+int (*pt_sg_io)(int fd, struct sg_io_hdr *hdr) = sg_io;
+
+static void tasks_init(struct tasks *q)
+{
+	q->first = NULL;
+	q->end = &q->first;
+}
+
+static void tasks_add(struct tasks *q, struct scsi_task *t)
+{
+	t->pt_next = NULL;
+	*q->end = t;
+	q->end = &t->pt_next;
+}
+
+static struct scsi_task *tasks_take(struct tasks *q)
+{
+	struct scsi_task *t = q->first;
+
+	if (!t)
+		return NULL;
+	q->first = t->pt_next;
+	if (!q->first)
+		q->end = &q->first;
+	return t;
+}
+
+/*
+ * --- One command ---
+ */
+
+/* SPC-4 4.2.5.1; 0 for vendors' codes, which have any length. */
+static uint8_t cdb_len(const uint8_t *cdb)
+{
+	static const uint8_t by_group[8] = { 6, 10, 10, 0, 16, 12, 0, 0 };
+
+	return by_group[cdb[0] >> 5];
+}
+
+/* What the kernel's host codes (scsi/scsi_status.h) are to virtio. */
+static uint8_t response_of(unsigned host_status)
+{
+	switch (host_status) {
+	case 0x00: /* DID_OK */
+		return VIRTIO_SCSI_S_OK;
+	case 0x01: /* NO_CONNECT */
+	case 0x04: /* BAD_TARGET */
+		return VIRTIO_SCSI_S_BAD_TARGET;
+	case 0x02: /* BUS_BUSY */
+	case 0x0c: /* IMM_RETRY */
+	case 0x0d: /* REQUEUE */
+		return VIRTIO_SCSI_S_BUSY;
+	case 0x05: /* ABORT */
+		return VIRTIO_SCSI_S_ABORTED;
+	case 0x08: /* RESET */
+		return VIRTIO_SCSI_S_RESET;
+	case 0x0e: /* TRANSPORT_DISRUPTED */
+	case 0x0f: /* TRANSPORT_FAILFAST */
+		return VIRTIO_SCSI_S_TRANSPORT_FAILURE;
+	case 0x10: /* TARGET_FAILURE */
+		return VIRTIO_SCSI_S_TARGET_FAILURE;
+	case 0x11: /* NEXUS_FAILURE */
+		return VIRTIO_SCSI_S_NEXUS_FAILURE;
+	default:
+		return VIRTIO_SCSI_S_FAILURE;
+	}
+}
+
+/* In a worker: nobody else looks at the task meanwhile. */
+static void execute(int fd, struct scsi_task *t)
+{
+	uint64_t len = t->in_len + t->out_len;
+	struct sg_io_hdr hdr = {
+		.interface_id = 'S',
+		.dxfer_direction = t->in_len    ? SG_DXFER_FROM_DEV
+				   : t->out_len ? SG_DXFER_TO_DEV
+						: SG_DXFER_NONE,
+		.cmd_len = cdb_len(t->cdb.b),
+		.cmdp = t->cdb.b,
+		.mx_sb_len = sizeof(t->raw_sense),
+		.sbp = t->raw_sense,
+		.dxfer_len = (unsigned)len,
+		.timeout = SG_NO_TIMEOUT,
+	};
+	int ret;
+
+	if (len > 0) {
+		hdr.dxferp = t->data.iov;
+		hdr.iovec_count = (unsigned short)t->data.niov;
+	}
+	ret = pt_sg_io(fd, &hdr);
+	if (ret < 0) {
+		t->response = ret == -EBUSY || ret == -EAGAIN
+				      ? VIRTIO_SCSI_S_BUSY
+				      : VIRTIO_SCSI_S_FAILURE;
+		return;
+	}
+	t->response = response_of(hdr.host_status);
+	t->status = hdr.status;
+	if (hdr.sb_len_wr <= sizeof(t->raw_sense))
+		t->raw_sense_len = hdr.sb_len_wr;
+	t->transferred = len;
+	if (hdr.resid > 0)
+		t->transferred -=
+			(uint64_t)hdr.resid < len ? (uint64_t)hdr.resid : len;
+}
+
+static void *worker(void *arg)
+{
+	struct passthrough *pt = arg;
+	const uint64_t one = 1;
+	struct scsi_task *t;
+
+	pthread_mutex_lock(&pt->lock);
+	for (;;) {
+		while (!(t = tasks_take(&pt->todo)) && !pt->stop)
+			pthread_cond_wait(&pt->work, &pt->lock);
+		if (!t)
+			break;
+		pthread_mutex_unlock(&pt->lock);
+		execute(pt->fd, t);
+		pthread_mutex_lock(&pt->lock);
+		if (!pt->done.first &&
+		    write(pt->event_fd, &one, sizeof(one)) < 0)
+			abort();
+		tasks_add(&pt->done, t);
+	}
+	pthread_mutex_unlock(&pt->lock);
+	return NULL;
+}
+
+/*
+ * --- The loop's side ---
+ */
+
+static void on_done(void *arg, uint32_t events)
+{
+	struct passthrough *pt = arg;
+	struct scsi_task *t;
+	uint64_t count;
+
+	pthread_mutex_lock(&pt->lock);
+	while (read(pt->event_fd, &count, sizeof(count)) > 0)
+		;
+	while ((t = tasks_take(&pt->done))) {
+		pthread_mutex_unlock(&pt->lock);
+		pt->nr_inflight--;
+		task_finish(t);
+		pthread_mutex_lock(&pt->lock);
+	}
+	pthread_mutex_unlock(&pt->lock);
+}
+
+void pt_start(struct passthrough *pt, struct scsi_task *t)
+{
+	if (cdb_len(t->cdb.b) == 0) {
+		task_check(t, SC_INVALID_OPCODE);
+		return;
+	}
+	pt->nr_inflight++;
+	pthread_mutex_lock(&pt->lock);
+	tasks_add(&pt->todo, t);
+	pthread_cond_signal(&pt->work);
+	pthread_mutex_unlock(&pt->lock);
+}
+
+/* The kernel writes to the buffers until a command ends: see disk_drain(). */
+void pt_drain(struct passthrough *pt)
+{
+	struct pollfd pfd = { .fd = pt->event_fd, .events = POLLIN };
+	uint64_t end = ev_now_ns() + DRAIN_ABORT_NS;
+
+	while (pt->nr_inflight > 0) {
+		if (ev_now_ns() > end) {
+			fprintf(stderr, "scsi: %u commands do not end\n",
+				pt->nr_inflight);
+			abort();
+		}
+		if (poll(&pfd, 1, 100) > 0)
+			on_done(pt, POLLIN);
+	}
+}
+
+/*
+ * --- Create and destroy ---
+ */
+
+int pt_open(const char *path, struct err *err)
+{
+	int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC), version;
+
+	if (fd < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (ioctl(fd, SG_GET_VERSION_NUM, &version) < 0 || version < 30000) {
+		close(fd);
+		return err_set(err, -EINVAL, "%s: is not a SCSI generic device",
+			       path);
+	}
+	return fd;
+}
+
+void pt_destroy(struct passthrough *pt)
+{
+	if (!pt)
+		return;
+	pthread_mutex_lock(&pt->lock);
+	pt->stop = true;
+	pthread_cond_broadcast(&pt->work);
+	pthread_mutex_unlock(&pt->lock);
+	for (unsigned i = 0; i < pt->nr_threads; i++)
+		pthread_join(pt->threads[i], NULL);
+	ev_remove(pt->source);
+	if (pt->event_fd >= 0)
+		close(pt->event_fd);
+	if (pt->fd >= 0)
+		close(pt->fd);
+	pthread_cond_destroy(&pt->work);
+	pthread_mutex_destroy(&pt->lock);
+	free(pt);
+}
+
+/* Signals are for the thread that runs the loop. */
+static int start_threads(struct passthrough *pt)
+{
+	sigset_t all, old;
+	int ret = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (ret == 0 && pt->nr_threads < NR_THREADS) {
+		ret = -pthread_create(&pt->threads[pt->nr_threads], NULL,
+				      worker, pt);
+		if (ret == 0)
+			pt->nr_threads++;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return pt->nr_threads > 0 ? 0 : ret;
+}
+
+int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
+{
+	struct passthrough *pt = calloc(1, sizeof(*pt));
+	int ret;
+
+	if (!pt)
+		return -ENOMEM;
+	pt->fd = take_fd;
+	tasks_init(&pt->todo);
+	tasks_init(&pt->done);
+	pthread_mutex_init(&pt->lock, NULL);
+	pthread_cond_init(&pt->work, NULL);
+	pt->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = pt->event_fd < 0 ? -errno : 0;
+	if (ret == 0)
+		ret = ev_fd_add(loop, pt->event_fd, EPOLLIN, on_done, pt,
+				&pt->source);
+	if (ret == 0)
+		ret = start_threads(pt);
+	if (ret < 0) {
+		pt_destroy(pt);
+		return ret;
+	}
+	*ret_pt = pt;
+	return 0;
+}

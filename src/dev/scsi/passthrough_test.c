@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A LUN that is a real device, with a pretend one behind SG_IO. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <scsi/sg.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dev/scsi/initiator.h"
+
+#include <cmocka.h>
+
+static struct {
+	struct sg_io_hdr last;
+	uint8_t cdb[16];
+	uint8_t out[512];
+	int ret;
+	uint8_t status;
+	unsigned short host_status;
+	int resid;
+	bool hang;
+} sg;
+
+static pthread_mutex_t sg_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int fake_sg_io(int fd, struct sg_io_hdr *hdr)
+{
+	const struct iovec *iov = hdr->dxferp;
+
+	while (__atomic_load_n(&sg.hang, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	pthread_mutex_lock(&sg_lock);
+	sg.last = *hdr;
+	memcpy(sg.cdb, hdr->cmdp, hdr->cmd_len);
+	if (hdr->dxfer_direction == SG_DXFER_FROM_DEV)
+		memset(iov[0].iov_base, 'P', iov[0].iov_len);
+	else if (hdr->dxfer_direction == SG_DXFER_TO_DEV)
+		memcpy(sg.out, iov[0].iov_base, iov[0].iov_len);
+	hdr->status = sg.status;
+	hdr->host_status = sg.host_status;
+	hdr->resid = sg.resid;
+	if (sg.status == STATUS_CHECK_CONDITION) {
+		memcpy(hdr->sbp, "\x70\0\x05\0\0\0\0\x0a\0\0\0\0\x24\0", 14);
+		hdr->sb_len_wr = 18;
+	}
+	pthread_mutex_unlock(&sg_lock);
+	return sg.ret;
+}
+
+static int setup(void **state)
+{
+	const struct vdev_type *type;
+	struct vdev_files files = { 0 };
+	struct vdev_env env;
+	struct opts *opts;
+	struct err err;
+
+	memset(&sg, 0, sizeof(sg));
+	pt_sg_io = fake_sg_io;
+	ini.cdb_size = 32;
+	ini.sense_size = 96;
+	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	vdrv_init(&ini.d, VDRV_MODERN);
+	assert_int_equal(vdev_parse("scsi,lun0=/dev/sg0,lun0.type=passthrough",
+				    &type, &opts, &err),
+			 0);
+	vdev_files_add(&files, "lun0", open("/dev/null", O_RDWR));
+	env = (struct vdev_env){ &ini.d.pi, ini.loop, opts, &files };
+	assert_int_equal(vdev_create(type, &env, &ini.dev, &err), 0);
+	ini.dev->own_opts = opts;
+	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	__atomic_store_n(&sg.hang, false, __ATOMIC_SEQ_CST);
+	ini_close();
+	return 0;
+}
+
+static void test_commands(void **state)
+{
+	struct cmd rd = { .cdb = { 0x28, 0, 1, 2, 3, 4, 0, 0, 1 },
+			  .in_len = 512 };
+	struct cmd wr = { .cdb = { 0x8a, [13] = 1 },
+			  .out_len = 512,
+			  .out = memset((uint8_t[512]){ 0 }, 'W', 512) };
+	struct cmd luns = { .cdb = { 0xa0, [9] = 16 }, .in_len = 16 };
+	struct sent s = ini_do(&rd);
+
+	/* As it is, with neither a unit attention nor a look at it. */
+	assert_int_equal(s.response, 0);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.used, 108 + 512);
+	assert_int_equal(s.in[511], 'P');
+	assert_int_equal(sg.last.cmd_len, 10);
+	assert_memory_equal(sg.cdb, rd.cdb, 10);
+	assert_int_equal(ini_do(&wr).status, 0);
+	assert_int_equal(sg.last.cmd_len, 16);
+	assert_int_equal(sg.out[511], 'W');
+	sg.resid = 500;
+	s = ini_do(&rd);
+	assert_int_equal(s.residual, 500);
+	assert_int_equal(s.used, 108 + 12);
+	sg.resid = 100000; /* nonsense is cut */
+	assert_int_equal(ini_do(&rd).residual, 512);
+	sg.resid = -5;
+	assert_int_equal(ini_do(&rd).residual, 0);
+	sg.resid = 0;
+	/* REPORT LUNS is about our LUNs, not the device's. */
+	sg.ret = -EIO;
+	s = ini_do(&luns);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[3], 8);
+	assert_int_equal(ini_do(&(struct cmd){ .cdb = { 0xc1 } }).code,
+			 SC_INVALID_OPCODE);
+}
+
+/* SCSI-REQ-06, hostile F22 */
+static void test_failures(void **state)
+{
+	static const struct {
+		int ret;
+		unsigned short host_status;
+		uint8_t response;
+	} rows[] = {
+		{ -EBUSY, 0, VIRTIO_SCSI_S_BUSY },
+		{ -EIO, 0, VIRTIO_SCSI_S_FAILURE },
+		{ 0, 0x01, VIRTIO_SCSI_S_BAD_TARGET },
+		{ 0, 0x02, VIRTIO_SCSI_S_BUSY },
+		{ 0, 0x05, VIRTIO_SCSI_S_ABORTED },
+		{ 0, 0x07, VIRTIO_SCSI_S_FAILURE },
+		{ 0, 0x08, VIRTIO_SCSI_S_RESET },
+		{ 0, 0x0e, VIRTIO_SCSI_S_TRANSPORT_FAILURE },
+		{ 0, 0x10, VIRTIO_SCSI_S_TARGET_FAILURE },
+		{ 0, 0x11, VIRTIO_SCSI_S_NEXUS_FAILURE },
+	};
+	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+	struct sent s;
+
+	for (size_t i = 0; i < NR(rows); i++) {
+		sg.ret = rows[i].ret;
+		sg.host_status = rows[i].host_status;
+		s = ini_do(&rd);
+		assert_int_equal(s.response, rows[i].response);
+		assert_int_equal(s.residual, 512);
+	}
+	sg.ret = 0;
+	sg.host_status = 0;
+	sg.status = STATUS_CHECK_CONDITION;
+	s = ini_do(&rd);
+	assert_int_equal(s.code, SC_INVALID_CDB_FIELD);
+	assert_int_equal(s.sense_len, 18);
+}
+
+static void unhang(void *arg)
+{
+	__atomic_store_n(&sg.hang, false, __ATOMIC_SEQ_CST);
+}
+
+/* An abort waits for what the device has begun. */
+static void test_abort(void **state)
+{
+	static const uint8_t lun0[8] = LUN_ADDR(0, 0);
+	struct ev_source *timer;
+	struct sent s[6];
+
+	sg.hang = true;
+	for (unsigned i = 0; i < NR(s); i++) {
+		struct cmd c = { .cdb = { 0x28, [8] = 1 },
+				 .in_len = 512,
+				 .id = i };
+
+		s[i] = ini_send(&c);
+	}
+	ev_timer_add(ini.loop, unhang, NULL, &timer);
+	ev_timer_set(timer, 30000000);
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, lun0, 0), 0);
+	ini_collect(s, NR(s));
+	for (unsigned i = 0; i < NR(s); i++) {
+		assert_true(s[i].done);
+		assert_int_equal(s[i].response, VIRTIO_SCSI_S_ABORTED);
+	}
+	ev_remove(timer);
+
+	sg.hang = true;
+	for (unsigned i = 0; i < NR(s); i++) {
+		struct cmd c = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+
+		s[i] = ini_send(&c);
+	}
+	unhang(NULL);
+	vdrv_reset(&ini.d);
+	for (unsigned i = 0; i < NR(s); i++)
+		memset(s[i].in, 0x5a, 512);
+	ini_turns(5);
+	for (unsigned i = 0; i < NR(s); i++)
+		assert_int_equal(s[i].in[0], 0x5a);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_commands),
+		TEST(test_failures),
+		TEST(test_abort),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The SCSI host device (virtio 5.6): requests come off the queues and go to
+ * their logical units, answers go back. See scsi.h for the rest.
+ *
+ * Of a request the readable part is address, CDB and data out, the writable
+ * one response, sense and data in; how that is cut into buffers means nothing.
+ * The sizes of CDB and sense are the driver's choice.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <scsi/sg.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+
+#include "base/util.h"
+#include "dev/scsi/scsi.h"
+
+#define SCSI_MIN_QSIZE 4u
+#define SCSI_MAX_QSIZE 1024u
+
+enum {
+	SENSE_SIZE_AT = offsetof(struct virtio_scsi_config, sense_size),
+	CDB_SIZE_AT = offsetof(struct virtio_scsi_config, cdb_size),
+};
+
+/* What comes before the CDB, 5.6.6.1. */
+struct scsi_req {
+	uint8_t lun[8];
+	uint8_t id[8]; /* opaque */
+	uint8_t task_attr;
+	uint8_t prio;
+	uint8_t crn;
+};
+static_assert(sizeof(struct scsi_req) == 19, "5.6.6.1");
+
+/* What comes before the sense. */
+struct scsi_resp {
+	le32 sense_len;
+	le32 residual;
+	le16 status_qualifier;
+	uint8_t status;
+	uint8_t response;
+};
+static_assert(sizeof(struct scsi_resp) == 12, "5.6.6.1");
+
+static struct scsi_softc *scsi_of(struct vdev *dev)
+{
+	return container_of(dev, struct scsi_softc, sc_dev);
+}
+
+static uint32_t sense_size(const struct scsi_softc *sc)
+{
+	le32 v;
+
+	memcpy(&v, sc->sc_sizes, sizeof(v));
+	return le32_to_cpu(v);
+}
+
+static uint32_t cdb_size(const struct scsi_softc *sc)
+{
+	le32 v;
+
+	memcpy(&v, sc->sc_sizes + 4, sizeof(v));
+	return le32_to_cpu(v);
+}
+
+/*
+ * --- Complete ---
+ */
+
+static struct scsi_task *task_of(struct scsi_queue *q)
+{
+	struct scsi_task *t = q->free;
+
+	if (t)
+		q->free = t->next;
+	return t;
+}
+
+static void task_free(struct scsi_task *t)
+{
+	t->next = t->q->free;
+	t->q->free = t;
+}
+
+/* Response and sense, as much of it as the driver has room for. */
+static size_t build_sense(const struct scsi_task *t, uint32_t max, uint8_t *buf)
+{
+	size_t len = 0;
+
+	if (t->raw_sense_len) {
+		len = t->raw_sense_len;
+		memcpy(buf, t->raw_sense, len);
+	} else if (t->status == STATUS_CHECK_CONDITION) {
+		len = sense_build(&t->sense, t->lun->d_sense, buf);
+	}
+	return len < max ? len : max;
+}
+
+static bool broken(const struct scsi_softc *sc)
+{
+	return sc->sc_vs.vs_flags & VIRTIO_BROKEN;
+}
+
+/*
+ * All of the sense area is written, and what is counted of the data in comes
+ * right behind it: used length is without holes.
+ */
+static uint32_t put_response(struct scsi_task *t)
+{
+	uint8_t sense[VIRTIO_SCSI_SENSE_DEFAULT_SIZE] = { 0 };
+	uint32_t area = sense_size(t->q->sc);
+	bool ran = t->response == VIRTIO_SCSI_S_OK;
+	uint64_t moved = ran ? t->transferred : 0;
+	size_t sense_len = ran ? build_sense(t, area, sense) : 0;
+	struct scsi_resp resp = {
+		.sense_len = cpu_to_le32((uint32_t)sense_len),
+		.residual =
+			cpu_to_le32((uint32_t)(t->in_len + t->out_len - moved)),
+		.status = ran ? t->status : 0,
+		.response = t->response,
+	};
+	size_t used = iov_put(&t->resp, &resp, sizeof(resp));
+	size_t n = area < sizeof(sense) ? area : sizeof(sense);
+
+	used += iov_put(&t->resp, sense, n);
+	used += iov_zero(&t->resp, area - n);
+	return (uint32_t)(used + (t->in_len ? moved : 0));
+}
+
+static void report(struct scsi_task *t)
+{
+	struct scsi_queue *q = t->q;
+
+	if (broken(q->sc))
+		return;
+	vq_relchain_prepare(q->vq, (uint16_t)t->idx, put_response(t));
+	ev_defer(q->sc->sc_loop, &q->turn);
+}
+
+void task_finish(struct scsi_task *t)
+{
+	struct scsi_softc *sc = t->q->sc;
+
+	if (t->aborted)
+		t->response = t->abort_response;
+	t->step_again = false;
+	report(t);
+	task_leave(t);
+	task_free(t);
+	if (sc->sc_nr_tmfs > 0)
+		scsi_tmfs_check(sc);
+}
+
+void scsi_publish(struct scsi_queue *q)
+{
+	vq_relchain_publish(q->vq);
+	vq_endchains(q->vq, 1);
+}
+
+/*
+ * --- Parse ---
+ */
+
+/*
+ * Cut the writable part into response, with sense, and data in. Where the cut
+ * is inside of an entry the former's are moved one place to the front: there
+ * is room, iov[0] is never used and nothing readable is needed any more.
+ */
+static void split_writable(struct scsi_task *t, struct iov_cursor wr,
+			   size_t len)
+{
+	int n = 0;
+
+	while (n < wr.niov && wr.iov[n].iov_len <= len)
+		len -= wr.iov[n++].iov_len;
+	t->resp = (struct iov_cursor){ wr.iov, n };
+	t->data = (struct iov_cursor){ wr.iov + n, wr.niov - n };
+	if (n == wr.niov || len == 0)
+		return;
+	memmove(wr.iov - 1, wr.iov, (size_t)n * sizeof(*wr.iov));
+	wr.iov[n - 1] = (struct iovec){ wr.iov[n].iov_base, len };
+	t->resp = (struct iov_cursor){ wr.iov - 1, n + 1 };
+	iov_skip(&t->data, len);
+}
+
+/* A chain that cannot be a command, but can be answered. */
+static void refuse(struct scsi_task *t, uint8_t response)
+{
+	t->response = response;
+	report(t);
+	task_free(t);
+}
+
+/* Fill in the task. False: it has been dealt with. */
+static bool parse(struct scsi_task *t, const struct vi_req *req)
+{
+	struct scsi_softc *sc = t->q->sc;
+	struct iov_cursor rd = { t->iov + 1, req->readable };
+	struct iov_cursor wr = { rd.iov + rd.niov, req->writable };
+	size_t in_room = iov_len(&wr), cdb_len = cdb_size(sc);
+	size_t resp_len = sizeof(struct scsi_resp) + (size_t)sense_size(sc);
+	struct scsi_req hdr;
+	size_t hdr_len = iov_take(&rd, &hdr, sizeof(hdr));
+
+	memset(t->cdb.b, 0, sizeof(t->cdb.b));
+	hdr_len +=
+		iov_take(&rd, t->cdb.b, cdb_len < CDB_MAX ? cdb_len : CDB_MAX);
+	if (cdb_len > CDB_MAX)
+		hdr_len += iov_skip(&rd, cdb_len - CDB_MAX);
+	if (in_room < sizeof(struct scsi_resp)) {
+		vi_error(&sc->sc_vs, "queue %u: no room for a response",
+			 t->q->vq->vq_num);
+		task_free(t);
+		return false;
+	}
+	t->out_len = iov_len(&rd);
+	t->in_len = in_room > resp_len ? in_room - resp_len : 0;
+	if (hdr_len < sizeof(hdr) + cdb_len || in_room < resp_len ||
+	    (t->in_len && t->out_len)) { /* INOUT is not offered */
+		t->resp = wr;
+		refuse(t, VIRTIO_SCSI_S_FAILURE);
+		return false;
+	}
+	memcpy(t->addr, hdr.lun, sizeof(t->addr));
+	memcpy(&t->id, hdr.id, sizeof(t->id));
+	t->attr = hdr.task_attr;
+	split_writable(t, wr, resp_len);
+	if (t->out_len)
+		t->data = rd;
+	return true;
+}
+
+static void task_init(struct scsi_task *t, unsigned idx)
+{
+	t->idx = idx;
+	t->seq = ++t->q->sc->sc_seq;
+	t->in_len = t->out_len = t->transferred = 0;
+	t->aborted = false;
+	t->response = VIRTIO_SCSI_S_OK;
+	t->status = STATUS_GOOD;
+	t->sense = (struct scsi_sense){ 0 };
+	t->raw_sense_len = 0;
+	t->in_step = t->step_again = false;
+	t->req.dr_fua = t->req.dr_unmap = false;
+}
+
+static void begin(struct scsi_task *t, const struct vi_req *req)
+{
+	struct scsi_softc *sc = t->q->sc;
+	uint8_t response;
+
+	task_init(t, req->idx);
+	if (!parse(t, req))
+		return;
+	t->lun = scsi_find(sc, t->addr, &response);
+	if (!t->lun) {
+		refuse(t, response);
+		return;
+	}
+	cdb_parse(&t->cdb, lun_kinds(t->lun), &t->sense);
+	task_submit(t);
+}
+
+/*
+ * --- Queues ---
+ */
+
+/* Begin what is available, up to a ring full; then it is others' turn. */
+void scsi_fetch(struct scsi_queue *q)
+{
+	struct scsi_softc *sc = q->sc;
+	unsigned budget = q->vq->vq_qsize;
+	struct scsi_task *t;
+	struct vi_req req;
+
+	vq_kick_disable(q->vq);
+	for (int look = 0; look < 2 && budget > 0; look++) {
+		/* A kick that came before it is enabled is lost: look again. */
+		if (look > 0)
+			vq_kick_enable(q->vq);
+		while (budget > 0 && (t = task_of(q))) {
+			if (vq_getchain(q->vq, t->iov + 1, SCSI_MAX_IOV,
+					&req) <= 0) {
+				task_free(t);
+				break;
+			}
+			begin(t, &req);
+			budget--;
+		}
+	}
+	if (budget == 0)
+		ev_defer(sc->sc_loop, &q->turn);
+}
+
+static void scsi_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct scsi_softc *sc = arg;
+
+	scsi_fetch(&sc->sc_queues[vq->vq_num - 2]);
+	/* A broken device leaves guest memory alone (2.1.2). */
+	if (broken(sc))
+		scsi_drain(sc);
+}
+
+/* The end of a turn: show the driver what completed in it. */
+static void queue_turn(void *arg)
+{
+	struct scsi_queue *q = arg;
+
+	scsi_publish(q);
+	if (vq_has_descs(q->vq))
+		scsi_qnotify(q->sc, q->vq);
+}
+
+static void control_more(void *arg)
+{
+	struct scsi_softc *sc = arg;
+
+	scsi_control_notify(sc, &sc->sc_vqs[0]);
+}
+
+/* Every command ends, and the driver sees it. */
+void scsi_drain(struct scsi_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
+		lun_drain(sc->sc_luns[i]);
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
+		scsi_publish(&sc->sc_queues[i]);
+}
+
+static void scsi_quiesce(void *arg)
+{
+	scsi_drain(arg);
+}
+
+static void reset_sizes(struct scsi_softc *sc)
+{
+	le32 sense = cpu_to_le32(VIRTIO_SCSI_SENSE_DEFAULT_SIZE);
+	le32 cdb = cpu_to_le32(VIRTIO_SCSI_CDB_DEFAULT_SIZE);
+
+	memcpy(sc->sc_sizes, &sense, 4);
+	memcpy(sc->sc_sizes + 4, &cdb, 4);
+}
+
+/* 5.6.6: commands are ended before the device is reset. */
+static void scsi_reset(void *arg)
+{
+	struct scsi_softc *sc = arg;
+	bool ran = sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
+
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
+		tasks_abort(sc->sc_luns[i], UINT64_MAX, VIRTIO_SCSI_S_RESET);
+	scsi_drain(sc);
+	scsi_tmfs_forget(sc);
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
+		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	ev_cancel(sc->sc_loop, &sc->sc_control_more);
+	sc->sc_missed = false;
+	reset_sizes(sc);
+	for (unsigned i = 0; i < sc->sc_nr_luns && ran; i++)
+		lun_reset(sc->sc_luns[i], UA_RESET);
+}
+
+/*
+ * --- Configuration, 5.6.4 ---
+ */
+
+static void fill_config(const struct scsi_softc *sc, uint8_t *p)
+{
+	const le32 words[] = {
+		cpu_to_le32(sc->sc_nr_queues),
+		cpu_to_le32(sc->sc_seg_max),
+		cpu_to_le32(0xffff),                 /* sectors of a request */
+		cpu_to_le32(sc->sc_vqs[2].vq_qsize), /* commands of a LUN */
+		cpu_to_le32(sizeof(struct virtio_scsi_event)),
+		cpu_to_le32(0), /* the two that are the driver's, below */
+		cpu_to_le32(0),
+		cpu_to_le32(SCSI_MAX_TARGET << 16), /* no other channel */
+		cpu_to_le32(SCSI_MAX_LUN),
+	};
+
+	static_assert(sizeof(words) == sizeof(struct virtio_scsi_config), "");
+	memcpy(p, words, sizeof(words));
+	memcpy(p + SENSE_SIZE_AT, sc->sc_sizes, sizeof(sc->sc_sizes));
+}
+
+static int scsi_cfgread(void *arg, int offset, int size, uint32_t *retval)
+{
+	uint8_t config[sizeof(struct virtio_scsi_config)];
+	le32 val = { 0 };
+
+	fill_config(arg, config);
+	memcpy(&val, config + offset, (size_t)size);
+	*retval = le32_to_cpu(val);
+	return 0;
+}
+
+/* Also byte by byte, as Linux writes legacy configuration. */
+static int scsi_cfgwrite(void *arg, int offset, int size, uint32_t value)
+{
+	struct scsi_softc *sc = arg;
+
+	for (int i = 0; i < size; i++) {
+		int at = offset + i - SENSE_SIZE_AT;
+
+		if (at >= 0 && at < (int)sizeof(sc->sc_sizes))
+			sc->sc_sizes[at] = (uint8_t)(value >> (8 * i));
+	}
+	return 0;
+}
+
+#define SCSI_FEATURES                                                          \
+	(VI_BIT(VIRTIO_SCSI_F_HOTPLUG) | VI_BIT(VIRTIO_SCSI_F_CHANGE))
+
+static const struct virtio_consts scsi_consts = {
+	.vc_name = "scsi",
+	.vc_cfgsize = sizeof(struct virtio_scsi_config),
+	.vc_reset = scsi_reset,
+	.vc_qnotify = scsi_qnotify,
+	.vc_cfgread = scsi_cfgread,
+	.vc_cfgwrite = scsi_cfgwrite,
+	.vc_quiesce = scsi_quiesce,
+	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY | SCSI_FEATURES,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | SCSI_FEATURES,
+};
+
+/*
+ * --- Create and destroy ---
+ */
+
+static int check_opts(const struct opts *opts, struct err *err)
+{
+	uint64_t size = opt_number(opts, "queue-size");
+
+	if (opt_given(opts, "queue-size") &&
+	    (size < SCSI_MIN_QSIZE || size > SCSI_MAX_QSIZE))
+		return err_set(err, -EINVAL,
+			       "scsi: queue-size=%s: must be in %u..%u",
+			       opt_string(opts, "queue-size"), SCSI_MIN_QSIZE,
+			       SCSI_MAX_QSIZE);
+	return 0;
+}
+
+static int scsi_open(const struct opts *opts, struct vdev_files *files,
+		     struct err *err)
+{
+	const char *path = opt_string(opts, "reservations");
+	int fd, ret = check_opts(opts, err);
+
+	if (ret == 0)
+		ret = luns_open(opts, files, err);
+	if (ret < 0 || !path)
+		return ret;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_set(err, -errno, "scsi: reservations=%s: %s", path,
+			       strerror(errno));
+	ret = vdev_files_add(files, "reservations", fd);
+	if (ret < 0)
+		close(fd);
+	return ret;
+}
+
+static void scsi_destroy(struct vdev *dev)
+{
+	struct scsi_softc *sc = scsi_of(dev);
+
+	for (unsigned i = 0; i < sc->sc_nr_luns && dev->vs; i++)
+		tasks_abort(sc->sc_luns[i], UINT64_MAX, VIRTIO_SCSI_S_RESET);
+	if (dev->vs)
+		scsi_drain(sc);
+	luns_destroy(sc);
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++) {
+		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		free(sc->sc_queues[i].tasks);
+	}
+	ev_cancel(sc->sc_loop, &sc->sc_control_more);
+	free(sc->sc_tmfs);
+	if (sc->sc_pr_fd >= 0)
+		close(sc->sc_pr_fd);
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc);
+}
+
+static int create_queues(struct scsi_softc *sc, unsigned size)
+{
+	for (unsigned i = 0; i < 2 + sc->sc_nr_queues; i++)
+		sc->sc_vqs[i].vq_qsize = (uint16_t)size;
+	sc->sc_vqs[0].vq_notify = scsi_control_notify;
+	sc->sc_vqs[1].vq_notify = scsi_event_notify;
+	sc->sc_tmfs = calloc(size, sizeof(*sc->sc_tmfs));
+	if (!sc->sc_tmfs)
+		return -ENOMEM;
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++) {
+		struct scsi_queue *q = &sc->sc_queues[i];
+
+		q->sc = sc;
+		q->vq = &sc->sc_vqs[2 + i];
+		q->turn = (struct ev_task){ .fn = queue_turn, .arg = q };
+		q->tasks = calloc(size, sizeof(*q->tasks));
+		if (!q->tasks)
+			return -ENOMEM;
+		for (unsigned k = size; k-- > 0;) {
+			q->tasks[k].q = q;
+			task_free(&q->tasks[k]);
+		}
+	}
+	return 0;
+}
+
+static int init(struct scsi_softc *sc, const struct vdev_env *env,
+		struct err *err)
+{
+	const struct opts *opts = env->opts;
+	unsigned size = opt_given(opts, "queue-size")
+				? (unsigned)opt_number(opts, "queue-size")
+				: vdev_scsi.vt_queue_size;
+	int ret = check_opts(opts, err);
+
+	if (ret < 0)
+		return ret;
+	sc->sc_nr_queues = (unsigned)opt_number(opts, "queues");
+	sc->sc_seg_max = size - 2 < SCSI_SEG_MAX ? size - 2 : SCSI_SEG_MAX;
+	sc->sc_consts = scsi_consts;
+	sc->sc_consts.vc_nvq = (int)(2 + sc->sc_nr_queues);
+	reset_sizes(sc);
+	if (create_queues(sc, size) < 0)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	ret = luns_create(sc, env, err);
+	if (ret < 0)
+		return ret;
+	ret = pr_load(sc);
+	if (ret < 0)
+		return err_set(err, ret, "scsi: reservations=%s: %s",
+			       opt_string(opts, "reservations"),
+			       ret == -EINVAL ? "is not a file of ours"
+					      : strerror(-ret));
+	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_consts,
+			   sc->sc_vqs, err);
+}
+
+static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
+		       struct err *err)
+{
+	struct scsi_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	sc->sc_dev.type = &vdev_scsi;
+	sc->sc_loop = env->loop;
+	sc->sc_control_more = (struct ev_task){ .fn = control_more, .arg = sc };
+	sc->sc_pr_fd = vdev_files_take(env->files, "reservations");
+	ret = init(sc, env, err);
+	if (ret < 0) {
+		scsi_destroy(&sc->sc_dev);
+		return ret;
+	}
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+/*
+ * --- Tables ---
+ */
+
+/* Of target 0, and of the others. */
+#define LUN_OPTS(lun)                                                          \
+	{ lun, OPT_STRING,                                                     \
+	  .help = "image of logical unit " lun ": a raw file or a block "      \
+		  "device; with type=passthrough a /dev/sgN" },                \
+		{ lun ".type", OPT_CHOICE, "disk",                             \
+		  .choices = "disk|cdrom|passthrough", .help = "what it is" }, \
+		{ lun ".ro", OPT_BOOL, "off",                                  \
+		  .help = "the guest may only read" },                         \
+		{ lun ".serial", OPT_STRING,                                   \
+		  .help = "serial number, and source of its world wide name; " \
+			  "made "                                              \
+			  "from the path if not given" },                      \
+		{ lun ".block-size", OPT_SIZE, .min = 512,                     \
+		  .max = SCSI_BLOCK_MAX,                                       \
+		  .help = "bytes of a block; the image's" },                   \
+		{ lun ".physical-block-size", OPT_SIZE, .min = 512,            \
+		  .max = 1 << 20,                                              \
+		  .help = "bytes of a block that is written at once" },        \
+		{ lun ".cache", OPT_CHOICE, "writeback",                       \
+		  .choices = "writeback|writethrough|direct",                  \
+		  .help = "as of the block device" },                          \
+	{                                                                      \
+		lun ".discard", OPT_BOOL, "on",                                \
+			.help = "give space that the guest unmaps back to "    \
+				"the host"                                     \
+	}
+
+static const struct opt_def scsi_opts[] = {
+	LUN_OPTS("lun*"),
+	LUN_OPTS("t*.lun*"),
+	{ "queues", OPT_NUMBER, "1", .min = 1, .max = SCSI_MAX_QUEUES,
+	  .help = "request queues" },
+	{ "reservations", OPT_STRING,
+	  .help = "file that keeps persistent reservations over a restart" },
+	{ NULL },
+};
+
+static const virtio_capstr_t scsi_features[] = {
+	{ VI_BIT(VIRTIO_SCSI_F_HOTPLUG), "HOTPLUG" },
+	{ VI_BIT(VIRTIO_SCSI_F_CHANGE), "CHANGE" },
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ 0, NULL },
+};
+
+static const int scsi_syscalls[] = {
+	DISK_SYSCALLS, /* fdatasync also of reservations */
+	SYS_lseek,     /* SEEK_DATA, SEEK_HOLE */
+	SYS_pwrite64,  /* reservations */
+	-1,
+};
+
+static const unsigned long scsi_ioctls[] = { DISK_IOCTLS, SG_IO, 0 };
+
+const struct vdev_type vdev_scsi = {
+	.vt_name = "scsi",
+	.vt_alias = "virtio-scsi",
+	.vt_summary = "SCSI host: disks, CD-ROMs, real SCSI devices",
+	.vt_legacy_id = VIRTIO_DEV_SCSI,
+	.vt_device_id = VIRTIO_ID_SCSI,
+	.vt_pci_class = PCIC_STORAGE,
+	.vt_queue_size = 256,
+	.vt_opts = scsi_opts,
+	.vt_features = scsi_features,
+	.vt_ctls = scsi_ctls,
+	.vt_syscalls = scsi_syscalls,
+	.vt_ioctls = scsi_ioctls,
+	.vt_open = scsi_open,
+	.vt_create = scsi_create,
+	.vt_destroy = scsi_destroy,
+	.vt_status = scsi_status,
+	.vt_ctl = scsi_ctl,
+};

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The SCSI host device (virtio 5.6) and its targets, in parts:
+ *
+ *	scsi.c       the virtio device: options, request queues, completion
+ *	ctl.c        `viodev ctl`
+ *	control.c    control and event queue: task management, hot-plug
+ *	task.c       a LUN's task set: who runs when; aborting; ends
+ *	target.c     a command begins: unit attentions, dispatch; SPC commands
+ *	cdb.c, sense.c   pure: commands taken apart, sense data put together
+ *	inquiry.c mode.c sbc.c provision.c mmc.c pr.c   commands
+ *	lun.c        a LUN's making, size, removal
+ *	passthrough.c    a LUN that is a real device, by SG_IO
+ *
+ * A command's way:
+ *
+ *	scsi_fetch()    a chain becomes a task
+ *	task_submit()   it waits for its turn
+ *	task_begin()    it is judged
+ *	a handler       which may task_disk(), and goes on when that is done
+ *	task_finish()   into the used ring, shown to the driver once a turn
+ *
+ * There is one initiator, the guest's driver, and so one I_T nexus to each
+ * target. Threads: the loop's.
+ */
+#ifndef SCSI_SCSI_H
+#define SCSI_SCSI_H
+
+#include <linux/virtio_scsi.h>
+
+#include "back/disk.h"
+#include "base/iov.h"
+#include "dev/scsi/be.h"
+#include "dev/scsi/cdb.h"
+#include "dev/scsi/sense.h"
+#include "dev/vdev.h"
+
+#define SCSI_MAX_LUNS   64
+#define SCSI_MAX_QUEUES 64  /* request queues */
+#define SCSI_MAX_IOV    512 /* of a chain */
+#define SCSI_SEG_MAX    254 /* data segments that we ask for */
+#define SCSI_MAX_TARGET 255
+#define SCSI_MAX_LUN    16383
+#define SCSI_BLOCK_MAX  4096
+#define SCSI_WORK_BYTES (64u << 10) /* each of a LUN's two buffers */
+#define SCSI_SERIAL_MAX 32
+
+struct scsi_lun;
+struct scsi_task;
+struct scsi_softc;
+struct passthrough;
+
+/* What a step of a command does when its disk request is done. */
+typedef void task_step(struct scsi_task *t, int result);
+
+/* A command. There is one for each entry of a request queue. */
+struct scsi_task {
+	struct scsi_queue *q;
+	struct scsi_task *prev, *next; /* in the task set; next: free list */
+	struct scsi_lun *lun;
+
+	/* As submitted. */
+	unsigned idx; /* of the chain */
+	uint8_t addr[8];
+	uint64_t id;
+	uint64_t seq; /* order of arrival, over all queues */
+	uint8_t attr;
+	struct cdb cdb;
+	struct iov_cursor resp;   /* response and sense */
+	struct iov_cursor data;   /* data in or data out */
+	uint64_t in_len, out_len; /* one of them is 0 */
+
+	/* In the task set. */
+	bool active;
+	bool fence; /* ordered, or alone */
+	bool aborted;
+	uint8_t abort_response;
+
+	/* Outcome. */
+	uint8_t response; /* VIRTIO_SCSI_S_* */
+	uint8_t status;
+	struct scsi_sense sense;
+	uint8_t raw_sense[VIRTIO_SCSI_SENSE_DEFAULT_SIZE]; /* passthrough's */
+	uint8_t raw_sense_len;
+	uint64_t transferred;
+
+	/* While it runs. */
+	struct disk_req req;
+	struct iovec work_iov;
+	task_step *step;
+	int result;
+	bool in_step, step_again;
+	uint64_t lba;              /* of the next step */
+	uint64_t left;             /* blocks or descriptors */
+	struct scsi_task *pt_next; /* passthrough: next in line */
+
+	struct iovec iov[1 + SCSI_MAX_IOV]; /* one for scsi_split() */
+};
+
+struct scsi_queue {
+	struct scsi_softc *sc;
+	struct vqueue_info *vq;
+	struct scsi_task *tasks; /* vq_qsize */
+	struct scsi_task *free;
+	struct ev_task turn; /* shows the driver what completed in a turn */
+};
+
+enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };
+
+/* Unit attentions, most important first. */
+enum {
+	UA_POWER_ON = 1,
+	UA_RESET = 2,
+	UA_LUN_RESET = 4,
+	UA_NEXUS_LOSS = 8,
+	UA_LUNS_CHANGED = 16,
+	UA_CAPACITY = 32,
+	UA_MEDIUM = 64,
+};
+
+struct pr_state {
+	uint32_t generation;
+	bool registered;
+	bool reserved;
+	bool aptpl;
+	uint8_t type; /* of the reservation */
+	uint64_t key;
+};
+
+struct scsi_lun {
+	struct scsi_softc *sc;
+	enum lun_kind kind;
+	uint8_t target;
+	uint16_t lun;
+	char name[16]; /* as in the options: "lun0", "t1.lun0" */
+	bool present;  /* not removed */
+
+	/* Medium. */
+	struct disk *disk;
+	int map_fd; /* the image again, for looking what is allocated */
+	bool ro;
+	bool writethrough;
+	bool thin;   /* unmaps */
+	bool zeroes; /* what is unmapped reads as zeroes */
+	bool rotational;
+	uint32_t block_bytes, phys_block_bytes;
+	uint64_t nr_blocks;
+	char serial[SCSI_SERIAL_MAX + 1];
+	uint64_t naa;
+	struct passthrough *pt;
+
+	/* What commands change. */
+	unsigned ua; /* UA_* pending */
+	bool stopped, ejected, locked;
+	bool wce, swp, d_sense; /* mode pages */
+	bool reserved;          /* by RESERVE */
+	struct pr_state pr;
+
+	/* The task set, in the order in which they may run. */
+	struct scsi_task *first, *last;
+	unsigned nr_waiting, nr_fences;
+	struct scsi_task *alone; /* runs, and nothing else may */
+	bool scheduling, schedule_again;
+	uint8_t *work, *work2; /* SCSI_WORK_BYTES each, the alone one's */
+
+	/* Statistics. */
+	uint64_t nr_reads, nr_writes, read_bytes, written_bytes, nr_errors;
+	uint64_t nr_cmds, nr_aborts;
+};
+
+/* A task management function that waits for the tasks that it ended. */
+struct scsi_tmf {
+	unsigned idx;
+	bool busy;
+	uint8_t subtype;
+	uint8_t addr[8];
+	uint64_t id;
+	uint64_t seq; /* tasks that came before it are concerned */
+	uint8_t *resp;
+};
+
+struct scsi_softc {
+	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_consts sc_consts;
+	struct vdev sc_dev;
+	struct vqueue_info sc_vqs[2 + SCSI_MAX_QUEUES];
+	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
+	unsigned sc_nr_queues;
+	struct ev_loop *sc_loop;
+	uint32_t sc_seg_max;
+	uint8_t sc_sizes[8]; /* sense_size, cdb_size; as the driver wrote them
+			      */
+
+	struct scsi_lun *sc_luns[SCSI_MAX_LUNS]; /* by target and LUN */
+	unsigned sc_nr_luns;
+	struct scsi_lun sc_absent, sc_wlun;
+
+	uint64_t sc_seq;
+	struct scsi_tmf *sc_tmfs; /* an entry for each of the control queue */
+	unsigned sc_nr_tmfs;      /* that wait */
+	struct ev_task sc_control_more;
+	bool sc_missed; /* an event found no buffer */
+	uint64_t sc_nr_events, sc_nr_missed;
+	int sc_pr_fd; /* registrations that are kept, or -1 */
+	uint64_t sc_pr_seq;
+};
+
+/* scsi.c */
+extern const struct vdev_type vdev_scsi; /* also in devices.h */
+void task_finish(struct scsi_task *t); /* with its status; last of a handler */
+void scsi_publish(struct scsi_queue *q);
+void scsi_fetch(struct scsi_queue *q);
+void scsi_drain(struct scsi_softc *sc);
+
+/* ctl.c */
+extern const struct vdev_ctl scsi_ctls[];
+void scsi_status(struct vdev *dev, struct json_object *status);
+int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
+	     struct json_object *reply, struct err *err);
+
+/* control.c */
+void scsi_control_notify(void *sc, struct vqueue_info *vq);
+void scsi_event_notify(void *sc, struct vqueue_info *vq);
+/*
+ * The LUN's number as REPORT LUNS and events have it: peripheral addressing
+ * below 256, which is all that Linux makes of an event, flat above (SAM-5 4.7).
+ */
+uint16_t scsi_lun_number(const struct scsi_lun *lun);
+
+void scsi_event(struct scsi_softc *sc, const struct scsi_lun *lun,
+		uint32_t event, uint32_t reason);
+void scsi_tmfs_check(struct scsi_softc *sc);
+void scsi_tmfs_forget(struct scsi_softc *sc);
+
+/* task.c */
+void task_submit(struct scsi_task *t);
+void task_leave(struct scsi_task *t); /* the task set; others may begin */
+void task_abort(struct scsi_task *t, uint8_t response);
+void tasks_abort(struct scsi_lun *lun, uint64_t before_seq, uint8_t response);
+/* Run @step now, and again after each task_disk() of its. */
+void task_run(struct scsi_task *t, task_step *step);
+/* Start t->req, then go on with @step. Last of a step. */
+void task_disk(struct scsi_task *t, enum disk_op op, uint64_t lba,
+	       uint64_t nr_blocks, task_step *step);
+/* Answers; each ends the command. */
+void task_good(struct scsi_task *t);
+void task_check(struct scsi_task *t, uint32_t code);
+void task_check_info(struct scsi_task *t, uint32_t code, uint64_t info);
+void task_bad_cdb(struct scsi_task *t, unsigned byte, unsigned bit);
+void task_bad_list(struct scsi_task *t, unsigned byte);
+void task_status(struct scsi_task *t, uint8_t status);
+void task_disk_failed(struct scsi_task *t, int result);
+task_step task_disk_done; /* that was the last step */
+void task_reply(struct scsi_task *t, const struct reply *r);
+/* Does the command have so much room, or data? If not it has ended. */
+bool task_has_in(struct scsi_task *t, uint64_t bytes);
+bool task_has_out(struct scsi_task *t, uint64_t bytes);
+
+/* target.c */
+void task_begin(struct scsi_task *t);
+struct scsi_lun *scsi_find(struct scsi_softc *sc, const uint8_t addr[8],
+			   uint8_t *ret_response);
+unsigned lun_kinds(const struct scsi_lun *lun);
+uint32_t lun_take_ua(struct scsi_lun *lun);
+uint32_t lun_not_ready(const struct scsi_lun *lun);
+void lun_reset(struct scsi_lun *lun, unsigned ua);
+void spc_request_sense(struct scsi_task *t);
+void spc_report_luns(struct scsi_task *t);
+void spc_report_opcodes(struct scsi_task *t);
+void spc_report_tmfs(struct scsi_task *t);
+void spc_start_stop(struct scsi_task *t);
+void spc_prevent_removal(struct scsi_task *t);
+
+/* The other commands. */
+void spc_inquiry(struct scsi_task *t);
+void spc_mode_sense(struct scsi_task *t);
+void spc_mode_select(struct scsi_task *t);
+void pr_in(struct scsi_task *t);
+void pr_out(struct scsi_task *t);
+void spc_reserve(struct scsi_task *t);
+void spc_release(struct scsi_task *t);
+void sbc_read(struct scsi_task *t);
+void sbc_write(struct scsi_task *t);
+void sbc_verify(struct scsi_task *t);
+void sbc_write_verify(struct scsi_task *t);
+void sbc_compare_write(struct scsi_task *t);
+void sbc_sync_cache(struct scsi_task *t);
+void sbc_seek(struct scsi_task *t);
+void sbc_read_capacity10(struct scsi_task *t);
+void sbc_read_capacity16(struct scsi_task *t);
+void sbc_get_lba_status(struct scsi_task *t);
+void sbc_write_same(struct scsi_task *t);
+void sbc_unmap(struct scsi_task *t);
+void sbc_format(struct scsi_task *t);
+void mmc_read_toc(struct scsi_task *t);
+void mmc_get_configuration(struct scsi_task *t);
+void mmc_get_event_status(struct scsi_task *t);
+void mmc_mechanism_status(struct scsi_task *t);
+void mmc_read_disc_info(struct scsi_task *t);
+
+/* sbc.c */
+bool sbc_in_range(struct scsi_task *t, uint64_t lba, uint64_t nr);
+
+/* pr.c: registrations that are kept. */
+int pr_load(struct scsi_softc *sc);
+
+/* lun.c */
+uint64_t hash64(const void *p, size_t len);
+int luns_open(const struct opts *opts, struct vdev_files *files,
+	      struct err *err);
+int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
+		struct err *err);
+void luns_destroy(struct scsi_softc *sc);
+struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
+void lun_remove(struct scsi_lun *lun);
+void lun_add(struct scsi_lun *lun);
+void lun_drain(struct scsi_lun *lun); /* until no command of it is left */
+
+/*
+ * passthrough.c: commands of a LUN that is a real device. pt_open() is what
+ * needs rights.
+ */
+int pt_open(const char *path, struct err *err);
+int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt);
+void pt_destroy(struct passthrough *pt); /* NULL is fine */
+void pt_start(struct passthrough *pt, struct scsi_task *t);
+void pt_drain(struct passthrough *pt);
+/* For tests: what stands for ioctl(fd, SG_IO, hdr). */
+struct sg_io_hdr;
+extern int (*pt_sg_io)(int fd, struct sg_io_hdr *hdr);
+
+#endif

@@ -1,0 +1,950 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The SCSI host device as virtio has it: docs/spec/conformance.md section 10
+ * and what docs/spec/hostile.md says of it. What the commands do is in
+ * target_test.c.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "back/disk_fault.h"
+#include "dev/scsi/initiator.h"
+
+#include <cmocka.h>
+
+#define DISK "scsi,lun0=%d/disk,queue-size=64"
+#define TARGETS                                                                \
+	"scsi,lun0=%d/disk,lun5=%d/b,t3.lun0=%d/c,t3.lun300=%d/cd,"            \
+	"t3.lun300.type=cdrom,queue-size=64"
+#define BIT(f) VI_BIT(VIRTIO_SCSI_F_##f)
+
+static const uint8_t lun0[8] = LUN_ADDR(0, 0);
+static const struct cmd tur = { .cdb = { 0 } };
+static const struct cmd read_8 = {
+	.cdb = { 0x28, 0, 0, 0, 0, 0, 0, 0, 8 },
+	.in_len = 4096,
+};
+
+static int setup(void **state)
+{
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	ini_image("disk", IMAGE_BYTES);
+	ini_image("b", IMAGE_BYTES);
+	ini_image("c", IMAGE_BYTES);
+	ini_image("cd", 2048 * 300);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	FAULT_SET(hang, false);
+	ini_stop();
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	return 0;
+}
+
+static void ready(const char *options)
+{
+	ini_start(options);
+	assert_int_equal(ini_do_ready(&tur).status, 0);
+}
+
+static struct cmd to(const uint8_t addr[8], const struct cmd *c)
+{
+	struct cmd r = *c;
+
+	memcpy(r.addr, addr, 8);
+	return r;
+}
+
+/*
+ * --- Configuration ---
+ */
+
+static void test_config(void **state)
+{
+	struct sent s;
+
+	ini_start(DISK ",queues=3");
+	/* TRAP-13: no T10_PI; INOUT not either. */
+	assert_int_equal(vdrv_offer(&ini.d) & 0xf, BIT(HOTPLUG) | BIT(CHANGE));
+	assert_int_equal(vdrv_cfg_read(&ini.d, 0, 4), 3); /* SCSI-CFG-04 */
+	assert_int_equal(vdrv_cfg_read(&ini.d, 4, 4), 62);
+	assert_true(vdrv_cfg_read(&ini.d, 8, 4) > 0);
+	assert_true(vdrv_cfg_read(&ini.d, 12, 4) > 0);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 16, 4), 16);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 20, 4), 96); /* SCSI-CFG-01 */
+	assert_int_equal(vdrv_cfg_read(&ini.d, 24, 4), 32);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 28, 2), 0); /* SCSI-CFG-03 */
+	assert_int_equal(vdrv_cfg_read(&ini.d, 30, 2), 255);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 32, 4), 16383);
+
+	/* SCSI-CFG-02 */
+	for (unsigned at = 0; at < 36; at += 4)
+		if (at != 20 && at != 24)
+			vdrv_cfg_write(&ini.d, at, 4, 0x55);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 0, 4), 3);
+	vdrv_cfg_write(&ini.d, 20, 4, 24);
+	vdrv_cfg_write(&ini.d, 24, 4, 16);
+	ini.sense_size = 24;
+	ini.cdb_size = 16;
+	s = ini_do(&tur);
+	assert_int_equal(s.code, SC_UA_POWER_ON);
+	assert_int_equal(s.used, 12 + 24);
+	s = ini_do(&read_8);
+	assert_int_equal(s.used, 12 + 24 + 4096);
+	assert_int_equal(s.in[0], 'a');
+	vdrv_cfg_write(&ini.d, 20, 4, 10); /* shorter than the sense */
+	vdrv_cfg_write(&ini.d, 24, 4, 260);
+	ini.sense_size = 10;
+	ini.cdb_size = 260;
+	s = ini_do(&(struct cmd){ .cdb = { 0xff } });
+	assert_int_equal(s.status, STATUS_CHECK_CONDITION);
+	assert_int_equal(s.sense_len, 10);
+	assert_int_equal(s.used, 22);
+
+	/* Longer than any sense: all of it is zeroed, data in comes behind. */
+	vdrv_cfg_write(&ini.d, 20, 4, 300);
+	ini.sense_size = 300;
+	s = ini_do(&read_8);
+	assert_int_equal(s.used, 12 + 300 + 4096);
+	for (unsigned i = 12; i < 12 + 300; i++)
+		assert_int_equal(*(uint8_t *)vdrv_ptr(&ini.d, s.resp + i, 1),
+				 0);
+	vdrv_cfg_write(&ini.d, 20, 4, 0xffffffff);
+	s = ini_do(&read_8);
+	assert_int_equal(s.response, VIRTIO_SCSI_S_FAILURE);
+
+	vdrv_reset(&ini.d);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 20, 4), 96);
+	assert_int_equal(vdrv_cfg_read(&ini.d, 24, 4), 32);
+}
+
+/* SCSI-L01, SCSI-L02: on a little-endian guest the layout is the same. */
+static void test_legacy(void **state)
+{
+	struct sent s;
+
+	ini_create(VDRV_LEGACY, DISK);
+	assert_true(
+		vdrv_start(&ini.d, ~0ull & ~VI_BIT(VIRTIO_F_ANY_LAYOUT), 3));
+	assert_int_equal(vdrv_cfg_read(&ini.d, 20, 4), 96);
+	for (unsigned i = 0; i < 4; i++) /* as Linux does it */
+		vdrv_cfg_write(&ini.d, 20 + i, 1, i ? 0 : 40);
+	ini.sense_size = 40;
+	assert_int_equal(vdrv_cfg_read(&ini.d, 20, 4), 40);
+	s = ini_do_ready(&read_8);
+	assert_int_equal(s.used, 12 + 40 + 4096);
+	assert_int_equal(s.in[512], 'b');
+}
+
+/*
+ * --- Addresses ---
+ */
+
+static void test_addresses(void **state)
+{
+	static const struct {
+		const char *name;
+		uint8_t addr[8];
+		uint8_t response;
+		uint32_t code;   /* of TEST UNIT READY */
+		uint8_t inquiry; /* first byte */
+	} rows[] = {
+		{ "flat", { 1, 0, 0x40, 0 }, 0, 0, 0 },
+		{ "SCSI-REQ-10 plain", { 1, 0, 0, 5 }, 0, 0, 0 },
+		{ "flat", { 1, 0, 0x40, 5 }, 0, 0, 0 },
+		{ "other target", { 1, 3, 0x40, 0 }, 0, 0, 0 },
+		{ "large LUN", { 1, 3, 0x41, 0x2c }, 0, 0, 5 },
+		{ "SCSI-REQ-15 no LUN", { 1, 0, 0x40, 1 }, 0, SC_NO_LUN, 0x7f },
+		{ "bus 1", { 1, 0, 1, 0 }, 0, SC_NO_LUN, 0x7f },
+		{ "second level",
+		  { 1, 0, 0x40, 0, 0x40, 1 },
+		  0,
+		  SC_NO_LUN,
+		  0x7f },
+		{ "SCSI-REQ-04 no target", { 1, 1, 0x40, 0 }, 3, 0, 0 },
+		{ "SCSI-REQ-17 malformed", { 0, 0, 0x40, 0 }, 3, 0, 0 },
+		{ "SCSI-REQ-17 malformed", { 2, 0, 0x40, 0 }, 3, 0, 0 },
+		{ "SCSI-REQ-09 REPORT LUNS", { 0xc1, 1 }, 0, 0, 0x1e },
+		{ "almost", { 0xc1, 1, 0, 0, 0, 0, 0, 1 }, 3, 0, 0 },
+	};
+	struct cmd inq = { .cdb = { 0x12, 0, 0, 0, 36 }, .in_len = 36 };
+	struct cmd luns = { .cdb = { 0xa0, [9] = 64 }, .in_len = 64 };
+	struct sent s;
+
+	ready(TARGETS);
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct cmd c = to(rows[i].addr, &tur);
+
+		print_message("%s\n", rows[i].name);
+		s = rows[i].response ? ini_do(&c) : ini_do_ready(&c);
+		assert_int_equal(s.response, rows[i].response);
+		assert_int_equal(s.code, rows[i].code);
+		c = to(rows[i].addr, &inq);
+		s = ini_do(&c);
+		assert_int_equal(s.response, rows[i].response);
+		if (rows[i].response) {
+			assert_int_equal(s.used, 108);
+			assert_int_equal(s.residual, 36);
+			assert_int_equal(s.in[0], 0xdd);
+		} else {
+			assert_int_equal(s.in[0], rows[i].inquiry);
+		}
+	}
+	/* Every target has a list; the well-known unit has them all. */
+	inq = to((uint8_t[8]){ 1, 3, 0x40, 9 }, &luns);
+	s = ini_do(&inq);
+	assert_int_equal(s.in[3], 16);
+	assert_int_equal(get_be16(s.in + 8), 0);
+	assert_int_equal(get_be16(s.in + 16), 0x412c);
+	inq = to((uint8_t[8]){ 0xc1, 1 }, &luns);
+	s = ini_do(&inq);
+	assert_int_equal(s.in[3], 32);
+	assert_memory_equal(s.in + 16, ((uint8_t[8]){ 1, 0, 0x40, 5 }), 8);
+	assert_memory_equal(s.in + 32, ((uint8_t[8]){ 1, 3, 0x41, 0x2c }), 8);
+	/* REQUEST SENSE of what is not there says so, with GOOD. */
+	inq = (struct cmd){ .cdb = { 0x03, 0, 0, 0, 18 },
+			    .in_len = 18,
+			    .addr = LUN_ADDR(0, 1) };
+	s = ini_do(&inq);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[2], 5);
+	assert_int_equal(s.in[12], 0x25);
+}
+
+/*
+ * --- Shapes of a request ---
+ */
+
+/* A chain made by hand; its response byte, or 0xee. */
+static uint8_t do_bufs(const struct vdrv_buf *bufs, unsigned nr, uint64_t resp,
+		       uint32_t *ret_used)
+{
+	struct vdrv_used used = { 0, ~0u };
+	uint8_t *p = vdrv_ptr(&ini.d, resp, 12);
+
+	p[11] = 0xee;
+	vdrv_add_indirect(&ini.d, 2, bufs, nr);
+	vdrv_kick(&ini.d, 2);
+	for (int i = 0; i < 100 && !vdrv_used(&ini.d, 2, &used); i++)
+		ev_loop_turn(ini.loop, 5);
+	*ret_used = used.len;
+	return p[11];
+}
+
+static uint64_t make_request(void)
+{
+	uint64_t req = vdrv_alloc(&ini.d, 1 << 17, 8);
+	uint8_t *p = vdrv_ptr(&ini.d, req, 1 << 17);
+
+	memset(p, 0, 1 << 17);
+	memcpy(p, lun0, 8);
+	p[19] = 0x28; /* READ(10) of one block */
+	p[19 + 8] = 1;
+	return req;
+}
+
+/* hostile D20, K16: lengths of the parts; SCSI-REQ-07, SCSI-REQ-16 */
+static void test_shapes(void **state)
+{
+	static const struct {
+		uint32_t readable, writable;
+		uint8_t response; /* 0xee: none, the device stops */
+	} rows[] = {
+		{ 51, 108 + 512, 0 },
+		{ 51, 108 + 511, VIRTIO_SCSI_S_OVERRUN },
+		{ 51, 108, VIRTIO_SCSI_S_OVERRUN },
+		{ 51, 107, VIRTIO_SCSI_S_FAILURE },
+		{ 51, 12, VIRTIO_SCSI_S_FAILURE },
+		{ 51, 11, 0xee },
+		{ 51, 1, 0xee },
+		{ 51, 0, 0xee },
+		{ 52, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 65536, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 52, 108, VIRTIO_SCSI_S_OVERRUN },
+		{ 50, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 19, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 17, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 15, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 1, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 0, 108 + 512, VIRTIO_SCSI_S_FAILURE },
+		{ 0, 1, 0xee },
+		{ 51, 1 << 16, 0 },
+	};
+
+	for (size_t i = 0; i < NR(rows); i++) {
+		uint64_t req, resp;
+		struct vdrv_buf bufs[2];
+		unsigned n = 0;
+		uint32_t used;
+
+		print_message("%u readable, %u writable\n", rows[i].readable,
+			      rows[i].writable);
+		setup(NULL);
+		ready(DISK);
+		req = make_request();
+		resp = vdrv_alloc(&ini.d, 1 << 17, 8);
+		if (rows[i].readable)
+			bufs[n++] = (struct vdrv_buf){ req, rows[i].readable,
+						       VDRV_R };
+		if (rows[i].writable)
+			bufs[n++] = (struct vdrv_buf){ resp, rows[i].writable,
+						       VDRV_W };
+		assert_int_equal(do_bufs(bufs, n, resp, &used),
+				 rows[i].response);
+		if (rows[i].response == 0xee) {
+			assert_true(vdrv_status(&ini.d) &
+				    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+			assert_true(vdrv_start(&ini.d, ~0ull, 3));
+		} else if (rows[i].response == 0) {
+			assert_int_equal(used, 108 + 512);
+		} else {
+			assert_true(used <= rows[i].writable && used >= 12);
+		}
+		assert_int_equal(ini_do_ready(&tur).status, 0);
+		ini_stop();
+	}
+}
+
+/* However it is cut: hostile S14, byte by byte and into odd pieces. */
+static void test_framing(void **state)
+{
+	static const unsigned pieces[] = { 1,  2,   3,   7,   16, 50,
+					   51, 100, 107, 109, 500 };
+	uint64_t req, resp;
+	uint32_t used;
+
+	ready(DISK);
+	req = make_request();
+	resp = vdrv_alloc(&ini.d, 620, 8);
+	for (size_t i = 0; i < NR(pieces); i++) {
+		struct vdrv_buf bufs[800];
+		unsigned n = 0, step = pieces[i];
+
+		/* Byte by byte the data would be too many entries. */
+		for (uint32_t at = 0; at < 51; at += step)
+			bufs[n++] = (struct vdrv_buf){ req + at,
+						       step < 51 - at ? step
+								      : 51 - at,
+						       VDRV_R };
+		for (uint32_t at = 0, len; at < 620; at += len) {
+			len = at > 120 && step < 16 ? 500 : step;
+			if (len > 620 - at)
+				len = 620 - at;
+			bufs[n++] = (struct vdrv_buf){ resp + at, len, VDRV_W };
+		}
+		memset(vdrv_ptr(&ini.d, resp, 620), 0xdd, 620);
+		assert_int_equal(do_bufs(bufs, n, resp, &used), 0);
+		assert_int_equal(used, 620);
+		assert_int_equal(*(uint8_t *)vdrv_ptr(&ini.d, resp + 108, 1),
+				 'a');
+		assert_int_equal(*(uint8_t *)vdrv_ptr(&ini.d, resp + 619, 1),
+				 'a');
+		/* SCSI-REQ-14: the sense area is zero-filled. */
+		for (unsigned k = 12; k < 108; k++)
+			assert_int_equal(
+				*(uint8_t *)vdrv_ptr(&ini.d, resp + k, 1), 0);
+	}
+}
+
+/* hostile S14: long chains, direct and indirect, never end the process. */
+static void test_long_chains(void **state)
+{
+	static const unsigned lengths[] = { 2, 33, 129, 257, 513, 1025 };
+
+	for (unsigned q = 0; q < 3; q++) {
+		for (size_t i = 0; i < NR(lengths); i++) {
+			static struct vdrv_buf bufs[1025];
+			uint64_t mem;
+
+			setup(NULL);
+			ready(DISK);
+			mem = vdrv_alloc(&ini.d, 2048, 8);
+			memset(vdrv_ptr(&ini.d, mem, 2048), 0, 2048);
+			for (unsigned k = 0; k < lengths[i]; k++)
+				bufs[k] = (struct vdrv_buf){ mem + k, 1,
+							     k >= lengths[i] / 2
+								     ? VDRV_W
+								     : VDRV_R };
+			vdrv_add_indirect(&ini.d, q, bufs, lengths[i]);
+			vdrv_kick(&ini.d, q);
+			ini_turns(3);
+			assert_true(vdrv_start(&ini.d, ~0ull, 3));
+			assert_int_equal(ini_do_ready(&tur).status, 0);
+			ini_stop();
+		}
+	}
+}
+
+/* hostile S18b: 65 heads on a ring of 64, and each head twice. */
+static void test_too_many_heads(void **state)
+{
+	struct sent s;
+
+	ready(DISK);
+	s = ini_add(&read_8);
+	for (int i = 0; i < 64; i++)
+		vdrv_avail(&ini.d, 2, s.head);
+	vdrv_kick(&ini.d, 2);
+	ini_turns(3);
+	assert_true(vdrv_status(&ini.d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_int_equal(ini_do_ready(&tur).status, 0);
+}
+
+/* SCSI-REQ-13: answers come on the queue of the request; many at once. */
+static void test_many(void **state)
+{
+	static struct sent s[2 * 16];
+
+	ini_create(VDRV_MODERN, DISK ",queues=2");
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
+	ini_do_ready(&tur);
+	for (unsigned i = 0; i < NR(s); i++) {
+		struct cmd c = read_8;
+
+		c.queue = i & 1;
+		c.cdb[5] = (uint8_t)i;
+		s[i] = ini_add(&c);
+	}
+	vdrv_kick(&ini.d, 2);
+	vdrv_kick(&ini.d, 3);
+	ini_wait(s, NR(s));
+	for (unsigned i = 0; i < NR(s); i++)
+		assert_int_equal(s[i].in[0], 'a' + i % 26);
+}
+
+/* hostile Q22: lengths are those of the time of execution. */
+static void test_select_then_write_same(void **state)
+{
+	uint8_t list[12] = { 0, 0, 0, 8, [10] = 0x10 }; /* 4096 */
+	struct cmd select = { .cdb = { 0x15, 0x10, 0, 0, 12 },
+			      .out = list,
+			      .out_len = 12 };
+	struct cmd same = { .cdb = { 0x41, [8] = 2 }, .out_len = 512 };
+	struct sent s[2];
+
+	ready(DISK);
+	s[0] = ini_add(&select);
+	s[1] = ini_add(&same);
+	vdrv_kick(&ini.d, 2);
+	ini_wait(s, 2);
+	assert_int_equal(s[0].code, SC_INVALID_LIST_FIELD);
+	assert_int_equal(s[1].status, 0);
+}
+
+/*
+ * --- Task management ---
+ */
+
+/* Reads that do not end, until FAULT_SET(hang, false). */
+static bool hang(void)
+{
+	if (!refuse_io_uring())
+		return false;
+	ready(DISK ",lun1=%d/b");
+	FAULT_SET(no_cache, true);
+	FAULT_SET(hang, true);
+	return true;
+}
+
+static void unhang(void *arg)
+{
+	FAULT_SET(hang, false);
+}
+
+/* SCSI-CTL-01, SCSI-CTL-02, SCSI-CTL-03 */
+static void test_abort(void **state)
+{
+	static const struct {
+		uint32_t subtype;
+		uint64_t id;
+		uint8_t first, other; /* what becomes of 0 and of the others */
+		uint32_t ua;
+	} rows[] = {
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK, 100, VIRTIO_SCSI_S_ABORTED, 0,
+		  0 },
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK, 999, 0, 0, 0 },
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, 0, VIRTIO_SCSI_S_ABORTED,
+		  VIRTIO_SCSI_S_ABORTED, 0 },
+		{ VIRTIO_SCSI_T_TMF_CLEAR_TASK_SET, 0, VIRTIO_SCSI_S_ABORTED,
+		  VIRTIO_SCSI_S_ABORTED, 0 },
+		{ VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, 0, VIRTIO_SCSI_S_RESET,
+		  VIRTIO_SCSI_S_RESET, SC_UA_LUN_RESET },
+		{ VIRTIO_SCSI_T_TMF_I_T_NEXUS_RESET, 0, VIRTIO_SCSI_S_RESET,
+		  VIRTIO_SCSI_S_RESET, SC_UA_NEXUS_LOSS },
+	};
+
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct sent s[8];
+		struct ev_source *timer;
+		uint8_t ret;
+
+		print_message("subtype %u\n", rows[i].subtype);
+		setup(NULL);
+		if (!hang())
+			skip();
+		for (unsigned k = 0; k < NR(s); k++) {
+			struct cmd c = read_8;
+
+			c.id = 100 + k;
+			/* The last ones wait behind an ordered one. */
+			c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
+			s[k] = ini_send(&c);
+		}
+		ini_turns(3);
+		ini_collect(s, NR(s));
+		for (unsigned k = 0; k < NR(s); k++)
+			assert_false(s[k].done);
+		/* SCSI-CTL-04: it is there, or not. */
+		assert_int_equal(
+			ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, lun0, 103),
+			VIRTIO_SCSI_S_FUNCTION_SUCCEEDED);
+		assert_int_equal(
+			ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, lun0, 98), 0);
+		assert_int_equal(
+			ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK_SET, lun0, 0),
+			VIRTIO_SCSI_S_FUNCTION_SUCCEEDED);
+		assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK_SET,
+					 (uint8_t[8])LUN_ADDR(0, 1), 0),
+				 0);
+
+		ev_timer_add(ini.loop, unhang, NULL, &timer);
+		ev_timer_set(timer, 50000000);
+		ret = ini_tmf(rows[i].subtype, lun0, rows[i].id);
+		assert_int_equal(ret, VIRTIO_SCSI_S_OK);
+		/* What it ended was seen before its own answer. */
+		ini_collect(s, NR(s));
+		if (rows[i].first)
+			assert_true(s[0].done);
+		if (rows[i].other)
+			for (unsigned k = 1; k < NR(s); k++)
+				assert_true(s[k].done);
+		unhang(NULL);
+		ini_wait(s, NR(s));
+		for (unsigned k = 0; k < NR(s); k++) {
+			/* SCSI-REQ-05 */
+			assert_int_equal(s[k].response,
+					 k ? rows[i].other : rows[i].first);
+			assert_int_equal(s[k].residual,
+					 s[k].response ? 4096 : 0);
+		}
+		assert_int_equal(ini_do(&tur).code, rows[i].ua);
+		ev_remove(timer);
+		ini_stop();
+		teardown(NULL);
+	}
+}
+
+/* SCSI-CTL-04, SCSI-CTL-06: what cannot be done. hostile S18a: ini_tmf() */
+static void test_tmf_answers(void **state)
+{
+	static const struct {
+		uint32_t subtype;
+		uint8_t addr[8];
+		uint8_t response;
+	} rows[] = {
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK, LUN_ADDR(0, 0), 0 },
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK, LUN_ADDR(0, 9), 12 },
+		{ VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, LUN_ADDR(7, 0), 3 },
+		{ VIRTIO_SCSI_T_TMF_I_T_NEXUS_RESET, LUN_ADDR(0, 9), 0 },
+		{ VIRTIO_SCSI_T_TMF_QUERY_TASK, { 0 }, 3 },
+		{ VIRTIO_SCSI_T_TMF_CLEAR_ACA, LUN_ADDR(0, 0), 11 },
+		{ 8, LUN_ADDR(0, 0), 11 },
+		{ 0xffffffff, LUN_ADDR(0, 0), 11 },
+		{ VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, { 0xc1, 1 }, 0 },
+	};
+	struct vdrv_used used;
+	uint64_t mem;
+	uint8_t *p;
+
+	ready(DISK);
+	for (size_t i = 0; i < NR(rows); i++)
+		assert_int_equal(ini_tmf(rows[i].subtype, rows[i].addr, 1),
+				 rows[i].response);
+
+	/* SCSI-CTL-05: AN_QUERY and AN_SUBSCRIBE; then unknown and short. */
+	mem = vdrv_alloc(&ini.d, 64, 8);
+	p = vdrv_ptr(&ini.d, mem, 64);
+	for (unsigned type = 1; type <= 4; type++) {
+		uint32_t len = type == 4 ? 15 : 16;
+
+		memset(p, 0xee, 64);
+		memset(p, 0, 16);
+		p[0] = (uint8_t)(type == 4 ? 1 : type);
+		memcpy(p + 4, lun0, 8);
+		p[12] = 0xff;
+		vdrv_add(&ini.d, 0,
+			 (struct vdrv_buf[]){ { mem, len, VDRV_R },
+					      { mem + 32, 5, VDRV_W } },
+			 2);
+		vdrv_kick(&ini.d, 0);
+		assert_true(vdrv_used(&ini.d, 0, &used));
+		if (type <= 2) {
+			assert_int_equal(used.len, 5);
+			assert_int_equal(p[32] | p[33] | p[34] | p[35], 0);
+			assert_int_equal(p[36], VIRTIO_SCSI_S_OK);
+		} else {
+			assert_int_equal(used.len, 1);
+			assert_int_equal(p[32], VIRTIO_SCSI_S_FAILURE);
+		}
+	}
+	/* Nothing to write to, nothing to read. */
+	vdrv_add(&ini.d, 0, (struct vdrv_buf[]){ { mem, 24, VDRV_R } }, 1);
+	vdrv_add(&ini.d, 0, (struct vdrv_buf[]){ { mem, 8, VDRV_W } }, 1);
+	vdrv_kick(&ini.d, 0);
+	assert_true(vdrv_used(&ini.d, 0, &used) && used.len == 0);
+	assert_true(vdrv_used(&ini.d, 0, &used) && used.len == 1);
+}
+
+/* SAM-5 8.5: ordered commands wait and make wait, head of queue does not. */
+static void test_task_attributes(void **state)
+{
+	static const uint8_t attrs[] = {
+		VIRTIO_SCSI_S_SIMPLE,
+		VIRTIO_SCSI_S_ORDERED,
+		VIRTIO_SCSI_S_SIMPLE,
+		VIRTIO_SCSI_S_HEAD,
+	};
+	struct cmd inq = { .cdb = { 0x12, 0, 0, 0, 36 }, .in_len = 36 };
+	struct cmd aca = tur;
+	struct sent s[4];
+
+	if (!hang())
+		skip();
+	for (unsigned i = 0; i < 4; i++) {
+		struct cmd c = i ? tur : read_8;
+
+		c.attr = attrs[i];
+		s[i] = ini_send(&c);
+	}
+	ini_turns(3);
+	ini_collect(s, 4);
+	assert_false(s[0].done || s[1].done || s[2].done);
+	assert_true(s[3].done);
+	assert_int_equal(ini_do(&inq).status, 0); /* SCSI-REQ-12 */
+	unhang(NULL);
+	ini_wait(s, 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(s[i].status, 0);
+	aca.attr = VIRTIO_SCSI_S_ACA;
+	assert_int_equal(ini_do(&aca).code, SC_INVALID_MESSAGE);
+}
+
+/* hostile F22, SCSI-REQ-08: nothing of the old is seen after a reset. */
+static void test_reset_under_load(void **state)
+{
+	struct ev_source *timer;
+	struct sent s[8];
+
+	if (!hang())
+		skip();
+	for (unsigned k = 0; k < NR(s); k++) {
+		struct cmd c = read_8;
+
+		c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
+		s[k] = ini_send(&c);
+	}
+	ini_turns(2);
+	ev_timer_add(ini.loop, unhang, NULL, &timer);
+	/* No loop turns within a reset: it must not need that. */
+	FAULT_SET(hang, false);
+	vdrv_reset(&ini.d);
+	for (unsigned k = 0; k < NR(s); k++)
+		memset(s[k].in, 0x5a, 4096);
+	ini_turns(5);
+	for (unsigned k = 0; k < NR(s); k++)
+		for (unsigned i = 0; i < 4096; i++)
+			assert_int_equal(s[k].in[i], 0x5a);
+	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	assert_int_equal(ini_do(&read_8).in[0], 'a');
+	ev_remove(timer);
+}
+
+/* hostile F22: what fails is not reported as success. */
+static void test_io_errors(void **state)
+{
+	static const struct {
+		int read_errno, write_errno;
+		uint32_t read_code, write_code;
+	} rows[] = {
+		{ EIO, EIO, SC_READ_ERROR, SC_WRITE_ERROR },
+		{ ENOMEM, ENOSPC, SC_TARGET_FAILURE, SC_NO_SPACE },
+	};
+	struct cmd wr = { .cdb = { 0x2a, [8] = 1 }, .out_len = 512 };
+	struct cmd flush = { .cdb = { 0x35 } };
+
+	if (!refuse_io_uring())
+		skip();
+	ready(DISK);
+	FAULT_SET(no_cache, true);
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct sent s;
+
+		FAULT_SET(read_errno, rows[i].read_errno);
+		FAULT_SET(write_errno, rows[i].write_errno);
+		s = ini_do(&read_8);
+		assert_int_equal(s.response, 0);
+		assert_int_equal(s.code, rows[i].read_code);
+		assert_int_equal(s.residual, 4096);
+		assert_int_equal(ini_do(&wr).code, rows[i].write_code);
+	}
+	FAULT_SET(write_errno, 0);
+	FAULT_SET(sync_errno, EIO);
+	assert_int_equal(ini_do(&flush).code, SC_WRITE_ERROR);
+	wr.cdb[1] = 8; /* FUA */
+	assert_int_equal(ini_do(&wr).code, SC_WRITE_ERROR);
+}
+
+/*
+ * --- Events, hot-plug, resize ---
+ */
+
+static uint64_t add_event_buffer(uint32_t len)
+{
+	uint64_t mem = vdrv_alloc(&ini.d, 16, 8);
+
+	memset(vdrv_ptr(&ini.d, mem, 16), 0xee, 16);
+	vdrv_add(&ini.d, 1, (struct vdrv_buf[]){ { mem, len, VDRV_W } }, 1);
+	vdrv_kick(&ini.d, 1);
+	return mem;
+}
+
+static void expect_event(uint64_t mem, uint32_t event, const uint8_t lun[8],
+			 uint32_t reason)
+{
+	const uint8_t *p = vdrv_ptr(&ini.d, mem, 16);
+	struct vdrv_used used;
+	uint32_t v;
+
+	assert_true(vdrv_used(&ini.d, 1, &used));
+	assert_int_equal(used.len, 16); /* SCSI-EVT-05 */
+	memcpy(&v, p, 4);
+	assert_int_equal(le32toh(v), event);
+	if (lun)
+		assert_memory_equal(p + 4, lun, 8);
+	memcpy(&v, p + 12, 4);
+	assert_int_equal(le32toh(v), reason);
+}
+
+static int ctl(const char *a, const char *b, const char *c, struct err *err)
+{
+	char text[3][32];
+	char *argv[3] = { text[0], text[1], text[2] };
+	struct json_object *reply = json_object_new_object();
+	int ret;
+
+	snprintf(text[0], sizeof(text[0]), "%s", a);
+	snprintf(text[1], sizeof(text[1]), "%s", b ? b : "");
+	snprintf(text[2], sizeof(text[2]), "%s", c ? c : "");
+	ret = vdev_ctl(ini.dev, c ? 3 : b ? 2 : 1, argv, reply, err);
+	json_object_put(reply);
+	return ret;
+}
+
+static void test_hotplug(void **state)
+{
+	static const uint8_t lun5[8] = { 1, 0, 0, 5 }; /* as Linux wants it */
+	struct cmd tur5 = to(lun5, &tur);
+	struct cmd luns = { .cdb = { 0xa0, [9] = 64 }, .in_len = 64 };
+	struct vdrv_used used;
+	struct err err;
+	uint64_t mem;
+
+	ready(TARGETS);
+	ini_do_ready(&tur5);
+	mem = add_event_buffer(16);
+	assert_int_equal(ctl("lun", "remove", "5", &err), 0);
+	expect_event(mem, VIRTIO_SCSI_T_TRANSPORT_RESET, lun5,
+		     VIRTIO_SCSI_EVT_RESET_REMOVED);
+	assert_int_equal(ini_do(&tur5).code, SC_NO_LUN);
+	assert_int_equal(ini_do(&tur).code, SC_UA_LUNS_CHANGED);
+	assert_int_equal(ini_do(&luns).in[3], 8);
+	assert_int_equal(ctl("lun", "remove", "lun5", &err), -EALREADY);
+
+	/* SCSI-EVT-01: no buffer; the next event, or buffer, says so. */
+	assert_int_equal(ctl("lun", "add", "lun5", &err), 0);
+	assert_false(vdrv_used(&ini.d, 1, &used));
+	mem = add_event_buffer(16);
+	expect_event(mem, VIRTIO_SCSI_T_EVENTS_MISSED, NULL, 0);
+	assert_int_equal(ini_do(&luns).in[3], 16); /* and clears 3F/0E */
+	assert_int_equal(ini_do(&tur).code, 0);
+	assert_int_equal(ini_do(&tur5).code, SC_UA_POWER_ON);
+
+	/* SCSI-EVT-06: a buffer too short for an event. */
+	mem = add_event_buffer(8);
+	assert_int_equal(ctl("lun", "remove", "lun5", &err), 0);
+	assert_true(vdrv_used(&ini.d, 1, &used));
+	assert_int_equal(used.len, 8);
+	mem = add_event_buffer(16);
+	expect_event(mem, VIRTIO_SCSI_T_EVENTS_MISSED, NULL, 0);
+
+	/* The last of a target: no target any more. */
+	assert_int_equal(ctl("lun", "remove", "lun0", &err), 0);
+	assert_int_equal(ini_do(&tur).response, VIRTIO_SCSI_S_BAD_TARGET);
+	assert_int_equal(ctl("lun", "remove", "t9.lun0", &err), -ENOENT);
+	assert_int_equal(ctl("lun", "eject", "lun0", &err), -EINVAL);
+	assert_int_equal(ctl("nonsense", NULL, NULL, &err), -EINVAL);
+}
+
+/* SCSI-EVT-02, SCSI-EVT-03: only what was negotiated, never for CD-ROMs. */
+static void test_events_negotiated(void **state)
+{
+	struct vdrv_used used;
+	struct err err;
+
+	ini_create(VDRV_MODERN, TARGETS);
+	assert_true(vdrv_start(&ini.d, ~(BIT(HOTPLUG) | BIT(CHANGE)), 3));
+	add_event_buffer(16);
+	assert_int_equal(ctl("lun", "remove", "lun5", &err), 0);
+	assert_int_equal(ctl("resize", "lun0", "3M", &err), 0);
+	assert_false(vdrv_used(&ini.d, 1, &used));
+	/* The unit attentions come all the same. */
+	assert_int_equal(ini_do(&tur).code, SC_UA_POWER_ON);
+	assert_int_equal(ini_do(&tur).code, SC_UA_LUNS_CHANGED);
+	assert_int_equal(ini_do(&tur).code, SC_UA_CAPACITY);
+	assert_int_equal(ini_do(&tur).code, 0);
+}
+
+static void test_resize(void **state)
+{
+	static const uint8_t here[8] = { 1 }; /* as Linux wants it */
+	struct cmd cap = { .cdb = { 0x25 }, .in_len = 8 };
+	struct err err;
+	struct sent s;
+	uint64_t mem;
+
+	ready(DISK);
+	mem = add_event_buffer(16);
+	assert_int_equal(ctl("resize", "4M", NULL, &err), 0);
+	/* SCSI-EVT-03, SCSI-EVT-04 */
+	expect_event(mem, VIRTIO_SCSI_T_PARAM_CHANGE, here, 0x092a);
+	assert_int_equal(ini_do(&cap).code, SC_UA_CAPACITY);
+	s = ini_do(&cap);
+	assert_int_equal(get_be32(s.in), 8191);
+	assert_int_equal(ctl("resize", "x", NULL, &err), -EINVAL);
+	assert_int_equal(ctl("resize", "lun7", "4M", &err), -ENOENT);
+	assert_int_equal(ctl("resize", "lun0", "1000", &err), -EINVAL);
+	/* Smaller: what is beyond is gone. */
+	assert_int_equal(ctl("resize", "lun0", "512", &err), 0);
+	ini_do_ready(&tur);
+	assert_int_equal(ini_do(&read_8).code, SC_LBA_RANGE);
+}
+
+/* A reset device has no memory of events; UA_RESET tells the driver. */
+static void test_status(void **state)
+{
+	struct json_object *st = json_object_new_object(), *luns, *v;
+
+	ready(TARGETS);
+	ini_do(&read_8);
+	vdev_status(ini.dev, st);
+	assert_true(json_object_object_get_ex(st, "luns", &luns));
+	assert_int_equal(json_object_array_length(luns), 4);
+	luns = json_object_array_get_idx(luns, 0);
+	assert_true(json_object_object_get_ex(luns, "reads", &v));
+	assert_int_equal(json_object_get_int(v), 1);
+	assert_true(json_object_object_get_ex(luns, "read-bytes", &v));
+	assert_int_equal(json_object_get_int(v), 4096);
+	json_object_put(st);
+}
+
+/* Guest memory changes while commands run: none is left on it. */
+static void test_quiesce(void **state)
+{
+	struct sent s[8];
+
+	if (!hang())
+		skip();
+	for (unsigned k = 0; k < NR(s); k++) {
+		struct cmd c = read_8;
+
+		c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
+		s[k] = ini_send(&c);
+	}
+	unhang(NULL);
+	pci_quiesce(&ini.d.pi);
+	ini_collect(s, NR(s));
+	for (unsigned k = 0; k < NR(s); k++) {
+		assert_true(s[k].done);
+		assert_int_equal(s[k].response, 0);
+		assert_int_equal(s[k].in[0], 'a');
+	}
+}
+
+static void test_options(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} rows[] = {
+		{ "scsi", "scsi: lun0= is missing (a disk image)" },
+		{ "scsi,lun0.ro=on", "scsi: lun0.ro: there is no lun0=PATH" },
+		{ "scsi,lunx=a", "scsi: lunx: must be lunN or tM.lunN, with N "
+				 "up to 16383 and M up to 255" },
+		{ "scsi,lun01=a", "scsi: lun01: must be lunN or tM.lunN, with "
+				  "N up to 16383 and M up to 255" },
+		{ "scsi,t256.lun0=a", "scsi: t256.lun0: must be lunN or "
+				      "tM.lunN, with N up to 16383 and M up "
+				      "to 255" },
+		{ "scsi,lun0=/etc/hostname,t0.lun0=/etc/hostname",
+		  "scsi: t0.lun0: given twice, also as lun0" },
+		{ "scsi,lun0=/nonexistent", "scsi: lun0: path=/nonexistent: No "
+					    "such file or directory" },
+		{ "scsi,lun0=/dev/null,lun0.type=passthrough",
+		  "scsi: lun0: /dev/null: is not a SCSI generic device" },
+		{ "scsi,lun0=x,queue-size=2",
+		  "scsi: queue-size=2: must be in 4..1024" },
+	};
+
+	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct vdev *dev;
+		char why[256];
+
+		print_message("%s\n", rows[i].text);
+		vdrv_init(&ini.d, VDRV_MODERN);
+		assert_true(vdev_new(rows[i].text, &ini.d.pi, ini.loop, &dev,
+				     why, sizeof(why)) < 0);
+		assert_string_equal(why, rows[i].why);
+		vdrv_fini(&ini.d);
+	}
+	ev_loop_destroy(ini.loop);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_config),
+		TEST(test_legacy),
+		TEST(test_addresses),
+		TEST(test_shapes),
+		TEST(test_framing),
+		TEST(test_long_chains),
+		TEST(test_too_many_heads),
+		TEST(test_many),
+		TEST(test_select_then_write_same),
+		TEST(test_tmf_answers),
+		TEST(test_hotplug),
+		TEST(test_events_negotiated),
+		TEST(test_resize),
+		TEST(test_status),
+		TEST(test_options),
+		/* From here on without io_uring, whose calls cannot hang. */
+		TEST(test_abort),
+		TEST(test_task_attributes),
+		TEST(test_reset_under_load),
+		TEST(test_quiesce),
+		TEST(test_io_errors),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

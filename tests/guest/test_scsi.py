@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""SCSI disks and CD-ROMs, as Linux's drivers and sg3-utils use them."""
+
+from checks import attach, fio, image, status, until
+
+DATA = bytes(range(256)) * 8  # a CD-ROM's sector
+
+
+def scsi(t, mode, machine):
+    """Every kind of unit in one boot."""
+    disk, second, cdrom = (t.tmp / f"{name}.img" for name in ("disk", "second", "cdrom"))
+    image(disk, 32)
+    image(second, 16)
+    image(cdrom, 2, DATA)
+    with t.serve(f"scsi,id=scsi,mode={mode},queues=2,lun0={disk},lun0.serial=scsi-{mode},lun3={second},lun3.ro=on,"
+                 f"t2.lun0={cdrom},t2.lun0.type=cdrom") as viodev:
+        with t.guest(attach(viodev), machine=machine, tools=True, cpus=2) as guest:
+            for check in (units, verified, pages, provisioned, cd_rom, resized, hot_plugged):
+                check(guest, viodev, mode)
+        assert status(viodev, "scsi")["driver-errors"] == 0, status(viodev, "scsi")
+    assert second.read_bytes() == bytes(16 << 20), "the read-only image was changed"
+
+
+def units(guest, viodev, mode):
+    """Linux finds three units at the addresses that they were given; /dev/disk and /dev/ro are the disks."""
+    for name, lun in ("disk", 0), ("ro", 3):  # Linux probes them side by side and names them as they come
+        block = f"/sys/class/scsi_device/*:0:0:{lun}/device/block"
+        guest.check(until(f"[ -b /dev/$(ls {block}) ]"))
+        guest.check(f"ln -s $(ls {block}) /dev/{name}; ln -sf /sys/block/$(ls {block}) /tmp/{name}")
+    found = guest.check("cd /sys/class/scsi_device && for d in *; do echo ${d#*:} $(cat $d/device/type); done").split("\n")
+    assert sorted(found[:-1]) == ["0:0:0 0", "0:0:3 0", "0:2:0 5"], found
+    assert status(viodev, "scsi")["driver"] == ("legacy" if mode == "legacy" else "modern")
+    assert guest.check("cat /tmp/ro/ro") == "1\n"
+
+
+def verified(guest, viodev, mode):
+    """fio reads back what it wrote; a file system is made, checked and keeps its files."""
+    fio(guest, "verify", "/dev/disk", size="8M", bs="512-64k", depth=16)
+    guest.check("mkfs.ext4 -q /dev/disk && mount -t ext4 /dev/disk /mnt && cp /usr/bin/fio /mnt/ && umount /mnt && "
+                "fsck.ext4 -fn /dev/disk && mount -t ext4 /dev/disk /mnt && cmp /usr/bin/fio /mnt/fio && umount /mnt")
+    assert guest.run("blockdev --setrw /dev/ro; echo x | dd of=/dev/ro conv=fsync 2>/dev/null")[0] != 0
+
+
+def pages(guest, viodev, mode):
+    """sg3-utils understand what the unit says of itself."""
+    assert f"scsi-{mode}" in guest.check("sg_vpd --page=sn /dev/disk")
+    for page in ("sv", "di", "bl", "bdc", "lbpv"):
+        guest.check(f"sg_vpd --page={page} /dev/disk")
+    guest.check("sg_inq /dev/disk; sg_readcap --16 /dev/disk; sg_modes --all /dev/disk; sg_opcodes /dev/disk; sg_luns /dev/disk")
+    guest.check("sg_turs /dev/disk; sg_requests /dev/disk; sg_sync /dev/disk; sg_verify --lba=0 --count=64 /dev/disk")
+    guest.check("sg_persist --out --register --param-sark=abc /dev/disk && sg_persist --in --read-keys /dev/disk | grep -q 0xabc "
+                "&& sg_persist --out --clear --param-rk=abc /dev/disk")
+
+
+def provisioned(guest, viodev, mode):
+    """UNMAP and WRITE SAME: what is given back reads as zeroes."""
+    guest.check("dd if=/dev/urandom of=/dev/disk bs=1M count=4 oflag=direct 2>/dev/null && /usr/sbin/blkdiscard -o 0 -l 2M /dev/disk && "
+                "/usr/sbin/blkdiscard -z -o 2M -l 2M /dev/disk && dd if=/dev/disk bs=1M count=4 iflag=direct 2>/dev/null | cmp -n 4194304 "
+                "- /dev/zero")
+
+
+def cd_rom(guest, viodev, mode):
+    """The CD-ROM drive has its disc and cannot be written."""
+    guest.check("dd if=/dev/sr0 bs=2048 count=3 2>/dev/null >/tmp/cd && [ $(wc -c </tmp/cd) = 6144 ]")
+    assert guest.check("dd if=/dev/sr0 bs=2048 count=1 2>/dev/null | od -An -v -tu1 | tr -s ' \\n' ' '").split() == \
+        [str(byte) for byte in DATA]
+
+
+def resized(guest, viodev, mode):
+    """SCSI-EVT: a unit that grows tells the guest by the event queue."""
+    viodev.ctl("scsi", "resize", "lun0", "48M")
+    guest.check(until("[ $(cat /tmp/disk/size) = 98304 ]"))
+
+
+def hot_plugged(guest, viodev, mode):
+    """A unit goes and comes back while the guest runs."""
+    viodev.ctl("scsi", "lun", "remove", "lun3")
+    guest.check(until("[ ! -e /tmp/ro/ro ]"))
+    viodev.ctl("scsi", "lun", "add", "lun3")
+    guest.check(until("[ -e /sys/class/scsi_device/?:0:0:3 ]"))
+
+
+def test_legacy(t):
+    """A legacy SCSI host on i440fx: disks and a CD-ROM, fio, mkfs, sg3-utils, UNMAP, resize, hot-plug."""
+    scsi(t, "legacy", "pc")
+
+
+def test_transitional(t):
+    """The same of a transitional one, on q35."""
+    scsi(t, "transitional", "q35")
+
+
+def test_modern(t):
+    """The same of a modern one, on q35."""
+    scsi(t, "modern", "q35")
