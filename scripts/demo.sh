@@ -135,6 +135,7 @@ coproc guest {
 		-append "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off" \
 		2>&1
 }
+# shellcheck disable=SC2154 # coproc assigns it
 guest_pid=$guest_PID
 
 job=none shown=

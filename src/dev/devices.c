@@ -6,5 +6,6 @@ const struct vdev_type *const vdev_types[] = {
 	&vdev_block,
 	&vdev_rng,
 	&vdev_scsi,
+	&vdev_9p,
 	NULL,
 };

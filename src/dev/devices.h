@@ -5,6 +5,7 @@
 
 #include "dev/vdev.h"
 
+extern const struct vdev_type vdev_9p;
 extern const struct vdev_type vdev_block;
 extern const struct vdev_type vdev_rng;
 extern const struct vdev_type vdev_scsi;

@@ -37,18 +37,30 @@ int vdev_files_add(struct vdev_files *files, const char *name, int take_fd)
 	return 0;
 }
 
-int vdev_files_take(struct vdev_files *files, const char *name)
+static int find(const struct vdev_files *files, const char *name)
 {
 	for (unsigned i = 0; i < files->nr; i++) {
-		struct vdev_file *f = &files->file[i];
-		int fd = f->fd;
-
-		if (strcmp(f->name, name) != 0 || fd < 0)
-			continue;
-		f->fd = -1;
-		return fd;
+		if (strcmp(files->file[i].name, name) == 0)
+			return (int)i;
 	}
 	return -1;
+}
+
+int vdev_files_find(const struct vdev_files *files, const char *name)
+{
+	int i = find(files, name);
+
+	return i < 0 ? -1 : files->file[i].fd;
+}
+
+int vdev_files_take(struct vdev_files *files, const char *name)
+{
+	int i = find(files, name);
+	int fd = i < 0 ? -1 : files->file[i].fd;
+
+	if (i >= 0)
+		files->file[i].fd = -1;
+	return fd;
 }
 
 void vdev_files_close(struct vdev_files *files)

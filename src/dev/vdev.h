@@ -34,7 +34,9 @@ struct vdev_files {
 	unsigned nr;
 };
 int vdev_files_add(struct vdev_files *files, const char *name, int take_fd);
-int vdev_files_take(struct vdev_files *files, const char *name); /* or -1 */
+int vdev_files_find(const struct vdev_files *files,
+		    const char *name); /* or -1 */
+int vdev_files_take(struct vdev_files *files, const char *name); /* likewise */
 void vdev_files_close(struct vdev_files *files);
 
 /* What a device is made from. Borrowed for the life of the device. */
@@ -50,6 +52,14 @@ struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
 	struct opts *own_opts; /* of vdev_new() */
+};
+
+/* What a device does that a sandbox would deny it by default: nothing. */
+struct vdev_rights {
+	const char *tree; /* the vdev_file whose directory tree it works in */
+	bool tree_ro;	  /* it only reads there */
+	bool same_user;	  /* the files there are of the user who started it */
+	uint64_t caps;	  /* capabilities that it keeps, a bit each */
 };
 
 /* A command of `viodev ctl`, for its help. */
@@ -73,6 +83,8 @@ struct vdev_type {
 	const int *vt_syscalls; /* that it and its backend make; -1 ends */
 	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
 
+	/* Say what it must be allowed. May be NULL. */
+	void (*vt_rights)(const struct opts *opts, struct vdev_rights *rights);
 	/* Open what needs rights. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct vdev_files *files,
 		       struct err *err);

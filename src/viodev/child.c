@@ -235,6 +235,18 @@ static bool tell_ready(void)
 	return told;
 }
 
+static int enter_jail(struct child *child)
+{
+	struct vdev_rights rights = { 0 };
+	int tree_fd = -1;
+
+	if (child->type->vt_rights)
+		child->type->vt_rights(child->opts, &rights);
+	if (rights.tree)
+		tree_fd = vdev_files_find(&child->files, rights.tree);
+	return jail_enter(&child->jail, &rights, tree_fd);
+}
+
 /* Returns the exit status when it could not be built, or -1. */
 static int build(struct child *child)
 {
@@ -246,7 +258,7 @@ static int build(struct child *child)
 		log_line(LOG_ERR, "server: %s", strerror(-ret));
 		return EXIT_FAILED;
 	}
-	if (sandbox && jail_enter(&child->jail) < 0)
+	if (sandbox && enter_jail(child) < 0)
 		return EXIT_USAGE;
 	if (build_device(child, &err) < 0) {
 		log_line(LOG_ERR, "%s", err.text);

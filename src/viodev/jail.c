@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "dev/vdev.h"
 #include "viodev/log.h"
 
 #define NOBODY  65534
@@ -102,9 +103,10 @@ static void drop_bounding_set(void)
 }
 
 /* Root outside of a user namespace is root indeed. */
-static void become_nobody(struct jail *jail)
+static void become_nobody(struct jail *jail, const struct vdev_rights *rights)
 {
-	if (geteuid() != 0 || jail->namespaces & CLONE_NEWUSER)
+	if (geteuid() != 0 || jail->namespaces & CLONE_NEWUSER ||
+	    rights->same_user)
 		return;
 	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
 	    setresuid(NOBODY, NOBODY, NOBODY) < 0)
@@ -113,8 +115,27 @@ static void become_nobody(struct jail *jail)
 		jail->nobody = true;
 }
 
+/* What may be done in a tree that is shared: no execution, no devices. */
+#define TREE_RO (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define NOT_IN_TREE (LANDLOCK_ACCESS_FS_EXECUTE | UINT64_C(1) << 15)
+
+static int allow_tree(int ruleset, uint64_t all,
+		      const struct vdev_rights *rights, int tree_fd)
+{
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = all & ~NOT_IN_TREE,
+		.parent_fd = tree_fd,
+	};
+
+	if (rights->tree_ro)
+		rule.allowed_access = TREE_RO;
+	return (int)syscall(SYS_landlock_add_rule, ruleset,
+			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+}
+
 /* Every right of files, network and signals that the kernel can deny. */
-static void landlock(struct jail *jail)
+static void landlock(struct jail *jail, const struct vdev_rights *rights,
+		     int tree_fd)
 {
 	/* The system's header may know fewer fields than the kernel. */
 	struct {
@@ -145,7 +166,10 @@ static void landlock(struct jail *jail)
 		size = sizeof(deny);
 	}
 	fd = syscall(SYS_landlock_create_ruleset, &deny, size, 0);
-	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+	if (fd < 0 ||
+	    (tree_fd >= 0 &&
+	     allow_tree((int)fd, deny.fs, rights, tree_fd) < 0) ||
+	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		skipped("Landlock");
 	else
 		jail->landlock = (int)version;
@@ -157,29 +181,34 @@ static void landlock(struct jail *jail)
  * --- Stage 2: what must work ---
  */
 
-static int drop_capabilities(struct jail *jail)
+static int drop_capabilities(struct jail *jail, uint64_t keep)
 {
 	struct __user_cap_header_struct header = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
-	struct __user_cap_data_struct none[2] = { { 0 } };
+	struct __user_cap_data_struct left[2] = {
+		{ .effective = (uint32_t)keep, .permitted = (uint32_t)keep },
+		{ .effective = (uint32_t)(keep >> 32),
+		  .permitted = (uint32_t)(keep >> 32) },
+	};
 
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &header, none) < 0)
+	if (syscall(SYS_capset, &header, left) < 0)
 		return -errno;
-	jail->no_capabilities = true;
+	jail->no_capabilities = keep == 0;
 	return 0;
 }
 
-int jail_enter(struct jail *jail)
+int jail_enter(struct jail *jail, const struct vdev_rights *rights,
+	       int tree_fd)
 {
 	int ret;
 
 	set_limits();
 	empty_root(jail);
 	drop_bounding_set();
-	become_nobody(jail);
-	ret = drop_capabilities(jail);
+	become_nobody(jail, rights);
+	ret = drop_capabilities(jail, rights->caps);
 	if (ret < 0) {
 		log_line(LOG_ERR, "sandbox: capabilities: %s", strerror(-ret));
 		return ret;
@@ -191,7 +220,7 @@ int jail_enter(struct jail *jail)
 	jail->no_new_privs = true;
 	/* Others who are nobody may not trace us. */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	landlock(jail);
+	landlock(jail, rights, tree_fd);
 	/* Changing the user has cleared it; spawn.c tells what it is for. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	return 0;
@@ -336,10 +365,22 @@ static int deny(scmp_filter_ctx ctx, int nr)
 	}
 }
 
-static int deny_list(scmp_filter_ctx ctx, const int *list)
+static bool is_listed(const int *const lists[], int nr)
+{
+	for (; *lists; lists++) {
+		for (const int *l = *lists; *l != -1; l++) {
+			if (*l == nr)
+				return true;
+		}
+	}
+	return false;
+}
+
+static int deny_list(scmp_filter_ctx ctx, const int *list,
+		     const int *const but[])
 {
 	for (; *list != -1; list++) {
-		int ret = deny(ctx, *list);
+		int ret = is_listed(but, *list) ? 0 : deny(ctx, *list);
 
 		if (ret < 0)
 			return ret;
@@ -375,12 +416,12 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 		ret = allow_list(ctx, common_syscalls);
 	if (ret == 0)
 		ret = allow_list(ctx, asan_syscalls);
-	for (; ret == 0 && *lists; lists++)
-		ret = allow_list(ctx, *lists);
+	for (int i = 0; ret == 0 && lists[i]; i++)
+		ret = allow_list(ctx, lists[i]);
 	if (ret == 0)
 		ret = allow_ioctls(ctx, ioctls);
 	if (ret == 0)
-		ret = deny_list(ctx, asan_denied);
+		ret = deny_list(ctx, asan_denied, lists);
 	return ret;
 }
 

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 
 struct json_object;
+struct vdev_rights;
 
 /*
  * The namespaces that are asked for; an ordinary user needs NEWUSER as well.
@@ -53,8 +54,12 @@ struct jail {
 	bool seccomp;
 };
 
-/* 0 or -errno, after a line in the log. */
-int jail_enter(struct jail *jail);
+/*
+ * @rights: what the device is allowed nevertheless; @tree_fd: the directory
+ * that they name, or -1. 0 or -errno, after a line in the log.
+ */
+int jail_enter(struct jail *jail, const struct vdev_rights *rights,
+	       int tree_fd);
 
 /*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a jailed process can and cannot do: each row in a process of its own. */
+#include "dev/vdev.h"
 #include "viodev/jail.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -201,6 +203,9 @@ static const int *const lists[] = { extra, NULL };
 
 #define CANNOT 1000
 
+static struct vdev_rights rights; /* none */
+static int tree_fd = -1;
+
 /* Do it behind bars; what the process says when it ends. */
 static int jailed(int (*what)(void), bool seal)
 {
@@ -210,7 +215,7 @@ static int jailed(int (*what)(void), bool seal)
 	if (pid == 0) {
 		struct jail jail = { 0 };
 
-		if (jail_enter(&jail) < 0 ||
+		if (jail_enter(&jail, &rights, tree_fd) < 0 ||
 		    (seal && jail_seal(&jail, lists, ioctls) < 0))
 			_exit(99);
 		_exit(what());
@@ -305,10 +310,78 @@ static int teardown(void **state)
 	return unlink(file_name);
 }
 
+/*
+ * --- A tree that is shared ---
+ */
+
+static int read_in_tree(void)
+{
+	return result(openat(tree_fd, "file", O_RDONLY));
+}
+
+static int write_in_tree(void)
+{
+	return result(openat(tree_fd, "new", O_WRONLY | O_CREAT, 0600));
+}
+
+static int read_above_tree(void)
+{
+	return result(openat(tree_fd, "../above", O_RDONLY));
+}
+
+/* What vdev_rights allow, and no more. */
+static void test_tree(void **state)
+{
+	static const struct {
+		const char *name;
+		int (*what)(void);
+		bool ro;
+		bool works;
+	} rows[] = {
+		{ "read", read_in_tree, false, true },
+		{ "write", write_in_tree, false, true },
+		{ "above", read_above_tree, false, false },
+		{ "read only: read", read_in_tree, true, true },
+		{ "read only: write", write_in_tree, true, false },
+	};
+	char dir[] = "/tmp/jail_test.XXXXXX", path[64];
+
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 1)
+		skip(); /* there is nothing that denies the rest */
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/above", dir);
+	close(open(path, O_WRONLY | O_CREAT, 0600));
+	snprintf(path, sizeof(path), "%s/tree", dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	tree_fd = open(path, O_PATH | O_DIRECTORY);
+	assert_true(tree_fd >= 0);
+	close(openat(tree_fd, "file", O_WRONLY | O_CREAT, 0600));
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		rights = (struct vdev_rights){ .tree = "tree",
+					       .tree_ro = rows[i].ro,
+					       .same_user = true };
+		print_message("%s\n", rows[i].name);
+		if (rows[i].works)
+			assert_int_equal(jailed(rows[i].what, false), 0);
+		else
+			assert_int_equal(jailed(rows[i].what, false), EACCES);
+		unlinkat(tree_fd, "new", 0);
+	}
+	rights = (struct vdev_rights){ 0 };
+	unlinkat(tree_fd, "file", 0);
+	unlinkat(tree_fd, "../above", 0);
+	close(tree_fd);
+	tree_fd = -1;
+	rmdir(path);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forbidden),
+		cmocka_unit_test(test_tree),
 		cmocka_unit_test(test_allowed),
 		cmocka_unit_test(test_before_the_seal),
 	};

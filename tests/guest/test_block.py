@@ -37,7 +37,7 @@ def everything(t, mode, machine):
 def identity(t, guest, viodev, mode):
     """Ids and revision as the mode has them (4.1.2); the driver speaks the interface that it should; MSI-X."""
     modern = mode == "modern"
-    ids = guest.check("cat /sys/bus/pci/drivers/virtio-pci/*/device").split()
+    ids = guest.check("cat /sys/bus/pci/drivers/virtio-pci/*/device || (dmesg | tail -n 40; exit 1)").split()
     assert ids == ["0x1042" if modern else "0x1001"] * 4 + ["0x1044" if modern else "0x1005"], ids
     for features in guest.check("cat /sys/bus/virtio/devices/*/features").split():
         assert features[32] == ("0" if mode == "legacy" else "1"), features  # VERSION_1

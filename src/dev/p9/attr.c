@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Attributes: what the host's mean to the guest, Tgetattr and Tsetattr.
+ *
+ * With security=mapped-xattr owner, mode and device number are kept in
+ * extended attributes, under the names and in the form that QEMU has given
+ * them: user.virtfs.uid, .gid, .mode (four bytes each) and .rdev (eight).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+
+#include "dev/p9/fs.h"
+
+#define NSEC_PER_SEC 1000000000u
+
+/*
+ * --- qids ---
+ */
+
+static uint64_t mix(uint64_t h)
+{
+	h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
+	h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
+	return h ^ h >> 32;
+}
+
+/* The number of a file system, P9_MAX_DEVS when there are too many. */
+static unsigned dev_idx(struct p9_fs *fs, dev_t dev)
+{
+	unsigned i;
+
+	/* The export's own is there before there are threads. */
+	if (fs->nr_devs > 0 && fs->devs[0].dev == dev)
+		return 0;
+	pthread_mutex_lock(&fs->lock);
+	for (i = 0; i < fs->nr_devs && fs->devs[i].dev != dev; i++)
+		;
+	if (i == fs->nr_devs && i < P9_MAX_DEVS)
+		fs->devs[fs->nr_devs++].dev = dev;
+	pthread_mutex_unlock(&fs->lock);
+	return i;
+}
+
+/*
+ * Unique over all mounts in the export: the number of the file system in the
+ * top byte; a hash where inode numbers are that long or there are too many.
+ */
+uint64_t p9_qid_path(struct p9_fs *fs, dev_t dev, ino_t ino)
+{
+	uint64_t idx = dev_idx(fs, dev);
+
+	if (idx < P9_MAX_DEVS && ino >> 56 == 0)
+		return idx << 56 | ino;
+	return UINT64_C(0xff) << 56 | mix(mix(dev) ^ ino) >> 8;
+}
+
+struct p9_qid p9_qid_of(struct p9_fs *fs, const struct statx *stx)
+{
+	struct p9_qid qid = { .type = P9_QTFILE };
+
+	if (S_ISDIR(stx->stx_mode))
+		qid.type = P9_QTDIR;
+	else if (S_ISLNK(stx->stx_mode))
+		qid.type = P9_QTSYMLINK;
+	qid.version = (uint32_t)mix((uint64_t)stx->stx_mtime.tv_sec ^
+				    (uint64_t)stx->stx_mtime.tv_nsec << 32 ^
+				    stx->stx_size << 8);
+	qid.path =
+		p9_qid_path(fs, makedev(stx->stx_dev_major, stx->stx_dev_minor),
+			    stx->stx_ino);
+	return qid;
+}
+
+/*
+ * --- Mapped attributes ---
+ */
+
+static const char uid_name[] = "user.virtfs.uid";
+static const char gid_name[] = "user.virtfs.gid";
+static const char mode_name[] = "user.virtfs.mode";
+static const char rdev_name[] = "user.virtfs.rdev";
+
+static bool get32(int fd, const char *name, uint32_t *v)
+{
+	le32 raw;
+
+	if (p9_fgetxattr(fd, name, &raw, sizeof(raw)) != sizeof(raw))
+		return false;
+	*v = le32_to_cpu(raw);
+	return true;
+}
+
+static int set32(int fd, const char *name, uint32_t v)
+{
+	le32 raw = cpu_to_le32(v);
+
+	return p9_fsetxattr(fd, name, &raw, sizeof(raw), 0);
+}
+
+static void get_mapped(int fd, struct statx *stx)
+{
+	uint32_t mode;
+	le64 raw;
+
+	get32(fd, uid_name, &stx->stx_uid);
+	get32(fd, gid_name, &stx->stx_gid);
+	if (get32(fd, mode_name, &mode))
+		stx->stx_mode = (uint16_t)mode;
+	if (p9_fgetxattr(fd, rdev_name, &raw, sizeof(raw)) == sizeof(raw)) {
+		stx->stx_rdev_major = major(le64_to_cpu(raw));
+		stx->stx_rdev_minor = minor(le64_to_cpu(raw));
+	}
+}
+
+int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx)
+{
+	const struct p9_params *params = &r->fs->params;
+
+	stx->stx_uid = p9_id_to_guest(&params->uids, stx->stx_uid);
+	stx->stx_gid = p9_id_to_guest(&params->gids, stx->stx_gid);
+	if (params->security == P9_MAPPED) {
+		if (r->nowait)
+			return -EAGAIN;
+		get_mapped(fd, stx);
+	}
+	return 0;
+}
+
+int p9_stat(const struct p9_req *r, int fd, struct statx *ret_stx)
+{
+	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, ret_stx) < 0)
+		return -errno;
+	return p9_map_stat(r, fd, ret_stx);
+}
+
+/*
+ * --- Tgetattr ---
+ */
+
+static void put_time(struct p9_out *out, const struct statx_timestamp *t)
+{
+	p9_put64(out, (uint64_t)t->tv_sec);
+	p9_put64(out, t->tv_nsec);
+}
+
+static void put_attr(struct p9_out *out, const struct p9_qid *qid,
+		     const struct statx *stx)
+{
+	bool btime = stx->stx_mask & STATX_BTIME;
+
+	p9_put64(out, P9_GETATTR_BASIC | (btime ? P9_GETATTR_BTIME : 0));
+	p9_put_qid(out, qid);
+	p9_put32(out, stx->stx_mode);
+	p9_put32(out, stx->stx_uid);
+	p9_put32(out, stx->stx_gid);
+	p9_put64(out, stx->stx_nlink);
+	p9_put64(out, makedev(stx->stx_rdev_major, stx->stx_rdev_minor));
+	p9_put64(out, stx->stx_size);
+	p9_put64(out, stx->stx_blksize);
+	p9_put64(out, stx->stx_blocks);
+	put_time(out, &stx->stx_atime);
+	put_time(out, &stx->stx_mtime);
+	put_time(out, &stx->stx_ctime);
+	put_time(out, &stx->stx_btime);
+	p9_put64(out, 0); /* gen and data_version: not valid */
+	p9_put64(out, 0);
+}
+
+int p9_getattr(struct p9_req *r)
+{
+	uint32_t num = p9_get32(&r->in);
+	P9_REF ref = P9_NO_REF;
+	struct statx stx;
+	struct p9_qid qid;
+	int fd, ret;
+
+	p9_get64(&r->in); /* the mask: all of it costs the same */
+	if (r->in.err)
+		return r->in.err;
+	ret = p9_fid_get(r->fs, num, &ref);
+	if (ret < 0)
+		return ret;
+	fd = ref.file ? ref.file->fd : -1;
+	if (fd < 0) {
+		ret = p9_ref_open(r, &ref);
+		if (ret < 0)
+			return ret;
+		fd = ref.fd;
+	}
+	ret = p9_stat(r, fd, &stx);
+	if (ret < 0)
+		return ret;
+	qid = p9_qid_of(r->fs, &stx);
+	put_attr(&r->out, &qid, &stx);
+	return 0;
+}
+
+/*
+ * --- Owners and modes ---
+ */
+
+static int chmod_host(const struct p9_fs *fs, int fd, mode_t mode)
+{
+	if (fchmodat(fs->proc_fd, p9_fd_name(fd).s, mode & 07777, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+/* P9_NOUID leaves an id as it is. */
+static int chown_host(const struct p9_fs *fs, int fd, uint32_t uid,
+		      uint32_t gid)
+{
+	if ((uid != P9_NOUID && !p9_id_to_host(&fs->params.uids, uid, &uid)) ||
+	    (gid != P9_NOUID && !p9_id_to_host(&fs->params.gids, gid, &gid)))
+		return -EINVAL;
+	if (fchownat(fd, "", uid, gid, AT_EMPTY_PATH) == 0)
+		return 0;
+	if (errno == EPERM && fs->params.security == P9_NONE)
+		return 0;
+	return -errno;
+}
+
+static int chmod_mapped(int fd, mode_t mode)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_MODE, &stx) < 0)
+		return -errno;
+	get_mapped(fd, &stx);
+	return set32(fd, mode_name, (stx.stx_mode & S_IFMT) | (mode & 07777));
+}
+
+static int chown_mapped(int fd, uint32_t uid, uint32_t gid)
+{
+	int ret = 0;
+
+	if (uid != P9_NOUID)
+		ret = set32(fd, uid_name, uid);
+	if (ret == 0 && gid != P9_NOUID)
+		ret = set32(fd, gid_name, gid);
+	return ret;
+}
+
+static int own_mapped(int fd, mode_t mode, dev_t rdev, uint32_t uid,
+		      uint32_t gid)
+{
+	int ret = chown_mapped(fd, uid, gid);
+
+	if (ret == 0)
+		ret = set32(fd, mode_name, mode);
+	if (ret == 0 && (S_ISCHR(mode) || S_ISBLK(mode))) {
+		le64 raw = cpu_to_le64(rdev);
+
+		ret = p9_fsetxattr(fd, rdev_name, &raw, sizeof(raw), 0);
+	}
+	return ret;
+}
+
+int p9_own(const struct p9_req *r, int fd, mode_t mode, dev_t rdev,
+	   uint32_t uid, uint32_t gid)
+{
+	const struct p9_fs *fs = r->fs;
+	struct statx stx;
+	int ret;
+
+	if (fs->params.security == P9_MAPPED)
+		return own_mapped(fd, mode, rdev, uid, gid);
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) < 0)
+		return -errno;
+	/* Somebody on the host has put another file there meanwhile. */
+	if ((stx.stx_mode & S_IFMT) != (mode & S_IFMT) ||
+	    (!S_ISDIR(mode) && stx.stx_nlink != 1))
+		return -ESTALE;
+	ret = chown_host(fs, fd, uid, gid);
+	/* What a umask, an ACL or chown() has taken off. */
+	if (ret == 0 && !S_ISLNK(mode) &&
+	    ((stx.stx_mode & 07777) != (mode & 07777) || (mode & 07000)))
+		ret = chmod_host(fs, fd, mode);
+	return ret;
+}
+
+/*
+ * --- Tsetattr ---
+ */
+
+struct setattr {
+	uint32_t valid, mode, uid, gid;
+	uint64_t size;
+	struct timespec times[2]; /* access, modification */
+};
+
+static struct timespec get_time(struct p9_in *in)
+{
+	uint64_t sec = p9_get64(in), nsec = p9_get64(in);
+
+	/* utimensat() takes a few of the others for something special. */
+	return (struct timespec){
+		.tv_sec = (time_t)sec,
+		.tv_nsec = nsec < NSEC_PER_SEC ? (long)nsec : -1,
+	};
+}
+
+static int set_size(const struct p9_req *r, const struct p9_ref *ref,
+		    uint64_t size)
+{
+	bool opened = ref->file && ref->file->kind == P9_FILE &&
+		      (ref->file->flags & O_ACCMODE) != O_RDONLY;
+	int fd, ret;
+
+	if (ref->node->type != S_IFREG)
+		return ref->node->type == S_IFDIR ? -EISDIR : -EINVAL;
+	if (size > INT64_MAX)
+		return -EFBIG;
+	fd = opened ? ref->file->fd
+		    : openat(r->fs->proc_fd, p9_fd_name(ref->fd).s,
+			     O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ret = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+	if (!opened)
+		close(fd);
+	return ret;
+}
+
+static int set_time(struct timespec *t, uint32_t valid, uint32_t bit,
+		    uint32_t set_bit)
+{
+	if (!(valid & bit))
+		t->tv_nsec = UTIME_OMIT;
+	else if (!(valid & set_bit))
+		t->tv_nsec = UTIME_NOW;
+	else if (t->tv_nsec < 0)
+		return -EINVAL;
+	return 0;
+}
+
+static int set_times(const struct p9_req *r, int fd, struct setattr *sa)
+{
+	int ret;
+
+	if (!(sa->valid & (P9_SETATTR_ATIME | P9_SETATTR_MTIME)))
+		return 0;
+	ret = set_time(&sa->times[0], sa->valid, P9_SETATTR_ATIME,
+		       P9_SETATTR_ATIME_SET);
+	if (ret == 0)
+		ret = set_time(&sa->times[1], sa->valid, P9_SETATTR_MTIME,
+			       P9_SETATTR_MTIME_SET);
+	if (ret == 0 &&
+	    utimensat(r->fs->proc_fd, p9_fd_name(fd).s, sa->times, 0) < 0)
+		ret = -errno;
+	return ret;
+}
+
+static int set_owner(const struct p9_req *r, int fd, const struct setattr *sa)
+{
+	uint32_t uid = sa->valid & P9_SETATTR_UID ? sa->uid : P9_NOUID;
+	uint32_t gid = sa->valid & P9_SETATTR_GID ? sa->gid : P9_NOUID;
+	/* That alone changes the time of change, too. */
+	bool ctime_only = sa->valid == P9_SETATTR_CTIME;
+
+	if (uid == P9_NOUID && gid == P9_NOUID && !ctime_only)
+		return 0;
+	if (r->fs->params.security == P9_MAPPED && !ctime_only)
+		return chown_mapped(fd, uid, gid);
+	return chown_host(r->fs, fd, uid, gid);
+}
+
+static int set_mode(const struct p9_req *r, int fd, const struct setattr *sa)
+{
+	if (!(sa->valid & P9_SETATTR_MODE))
+		return 0;
+	if (r->fs->params.security == P9_MAPPED)
+		return chmod_mapped(fd, sa->mode);
+	return chmod_host(r->fs, fd, sa->mode);
+}
+
+int p9_setattr(struct p9_req *r)
+{
+	uint32_t num = p9_get32(&r->in);
+	P9_REF ref = P9_NO_REF;
+	struct setattr sa;
+	int ret;
+
+	sa.valid = p9_get32(&r->in);
+	sa.mode = p9_get32(&r->in);
+	sa.uid = p9_get32(&r->in);
+	sa.gid = p9_get32(&r->in);
+	sa.size = p9_get64(&r->in);
+	sa.times[0] = get_time(&r->in);
+	sa.times[1] = get_time(&r->in);
+	if (r->in.err)
+		return r->in.err;
+	ret = p9_fid_open(r, num, &ref);
+	/* chown() clears set-id bits, so the mode comes after. */
+	if (ret == 0)
+		ret = set_owner(r, ref.fd, &sa);
+	if (ret == 0)
+		ret = set_mode(r, ref.fd, &sa);
+	if (ret == 0 && (sa.valid & P9_SETATTR_SIZE))
+		ret = set_size(r, &ref, sa.size);
+	if (ret == 0)
+		ret = set_times(r, ref.fd, &sa);
+	return ret;
+}

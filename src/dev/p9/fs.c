@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The export as a whole, and sessions. See fs.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "dev/p9/fs.h"
+
+/* Of the descriptors that the process may have, so many are for others. */
+#define OTHERS_FDS(limit) ((limit) / 4)
+#define MOST_FDS          (4 * P9_MAX_FIDS)
+
+struct p9_fd_name p9_fd_name(int fd)
+{
+	struct p9_fd_name name;
+
+	snprintf(name.s, sizeof(name.s), "%d", fd);
+	return name;
+}
+
+static unsigned fd_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return 256;
+	if (lim.rlim_cur > MOST_FDS)
+		return MOST_FDS;
+	return (unsigned)(lim.rlim_cur - OTHERS_FDS(lim.rlim_cur));
+}
+
+/* What the kernel has in memory is there at once; not so on a network. */
+static bool is_local(int fd)
+{
+	struct statfs st;
+
+	if (fstatfs(fd, &st) < 0)
+		return false;
+	switch ((uint32_t)st.f_type) {
+	case NFS_SUPER_MAGIC:
+	case FUSE_SUPER_MAGIC:
+	case SMB_SUPER_MAGIC:
+	case SMB2_SUPER_MAGIC:
+	case CIFS_SUPER_MAGIC:
+	case CEPH_SUPER_MAGIC:
+	case AFS_SUPER_MAGIC:
+	case AFS_FS_MAGIC:
+	case CODA_SUPER_MAGIC:
+	case V9FS_MAGIC:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* Linux 5.12 */
+static bool has_resolve_cached(int fd)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = RESOLVE_CACHED,
+	};
+	long ret = syscall(SYS_openat2, fd, ".", &how, sizeof(how));
+
+	if (ret >= 0)
+		close((int)ret);
+	return ret >= 0;
+}
+
+static int root_create(struct p9_fs *fs, int root_fd)
+{
+	struct statx stx;
+
+	fs->root = calloc(1, sizeof(*fs->root));
+	if (!fs->root)
+		return -ENOMEM;
+	fs->root->fd = root_fd;
+	fs->root->refs = 1;
+	fs->nr_nodes = fs->nr_fds = 1;
+	if (statx(root_fd, "", AT_EMPTY_PATH, P9_STATX_MASK, &stx) < 0)
+		return -errno;
+	if (!S_ISDIR(stx.stx_mode))
+		return -ENOTDIR;
+	fs->root->type = S_IFDIR;
+	fs->root->dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	fs->root->ino = stx.stx_ino;
+	p9_qid_path(fs, fs->root->dev, fs->root->ino);
+	return 0;
+}
+
+int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
+		 struct p9_fs **ret_fs, struct err *err)
+{
+	struct p9_fs *fs = calloc(1, sizeof(*fs));
+	int ret;
+
+	if (!fs) {
+		close(root_fd);
+		close(proc_fd);
+		return err_set(err, -ENOMEM, "9p: out of memory");
+	}
+	fs->params = *params;
+	fs->max_fds = fd_limit();
+	pthread_mutex_init(&fs->names, NULL);
+	pthread_mutex_init(&fs->locks, NULL);
+	pthread_mutex_init(&fs->lock, NULL);
+	/* It must be this process's, and of /proc this is all we keep. */
+	fs->proc_fd =
+		openat(proc_fd, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ret = fs->proc_fd < 0 ? -errno : 0;
+	close(proc_fd);
+	if (ret < 0) {
+		close(root_fd);
+		err_set(err, ret, "9p: /proc/self/fd: %s", strerror(-ret));
+	} else {
+		ret = root_create(fs, root_fd);
+		if (ret < 0)
+			err_set(err, ret, "9p: path=: %s", strerror(-ret));
+	}
+	if (ret < 0) {
+		p9_fs_destroy(fs);
+		return ret;
+	}
+	fs->can_try = is_local(root_fd) && has_resolve_cached(root_fd);
+	*ret_fs = fs;
+	return 0;
+}
+
+void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
+{
+	for (unsigned i = 0; i < P9_FID_SLOTS; i++) {
+		while (fs->fids[i]) {
+			P9_REF ref = P9_NO_REF;
+
+			p9_fid_remove(fs, fs->fids[i]->num, &ref);
+		}
+	}
+	fs->msize = msize;
+}
+
+void p9_fs_destroy(struct p9_fs *fs)
+{
+	if (!fs)
+		return;
+	p9_fs_restart(fs, 0);
+	if (fs->root)
+		p9_node_put(fs, fs->root);
+	if (fs->proc_fd >= 0)
+		close(fs->proc_fd);
+	pthread_mutex_destroy(&fs->names);
+	pthread_mutex_destroy(&fs->locks);
+	pthread_mutex_destroy(&fs->lock);
+	free(fs);
+}
+
+static __thread bool thread_ready;
+
+int p9_thread_init(struct p9_fs *fs)
+{
+	/*
+	 * Modes come from the guest, and system calls for extended attributes
+	 * know paths only: the thread sits where its descriptors are. Neither
+	 * is the business of the process's other threads.
+	 */
+	if (unshare(CLONE_FS) < 0 || fchdir(fs->proc_fd) < 0)
+		return -errno;
+	umask(0);
+	thread_ready = true;
+	return 0;
+}
+
+bool p9_thread_ready(void)
+{
+	return thread_ready;
+}

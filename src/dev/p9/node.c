@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Nodes: one for each file of the host that the guest stands on, found by the
+ * directory it is in and its name there.
+ *
+ *	attached, fd open    in the hash; idle when no request uses the fd
+ *	   |  ^              (then it is in the list, the oldest first)
+ *	   |  | reopen()     by the names from the nearest open ancestor; the
+ *	   v  |              inode must be the same as before
+ *	attached, no fd      descriptors ran short: give_up()
+ *	detached, fd open    unlinked or replaced: the fd is kept to the end
+ *
+ * The names are those that the guest knows. Whoever renames beside it, on the
+ * host, may make a node without fd unfindable: -ESTALE, never another file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "dev/p9/fs.h"
+
+#define RESOLVE_SAFE                                                           \
+	(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+
+static int open_path(int dir_fd, const char *path, uint64_t resolve)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_SAFE | resolve,
+	};
+	long fd;
+
+	/* EAGAIN: something was renamed meanwhile; not if it must be cached. */
+	do {
+		fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
+	} while (fd < 0 && (errno == EINTR ||
+			    (errno == EAGAIN && !(resolve & RESOLVE_CACHED))));
+	return fd < 0 ? -errno : (int)fd;
+}
+
+static dev_t dev_of(const struct statx *stx)
+{
+	return makedev(stx->stx_dev_major, stx->stx_dev_minor);
+}
+
+static bool is_inode(const struct p9_node *node, const struct statx *stx)
+{
+	return node->dev == dev_of(stx) && node->ino == stx->stx_ino &&
+	       node->type == (stx->stx_mode & S_IFMT) &&
+	       node->born.tv_sec == stx->stx_btime.tv_sec &&
+	       node->born.tv_nsec == stx->stx_btime.tv_nsec;
+}
+
+/*
+ * --- The table; p9_fs.lock is held ---
+ */
+
+static struct p9_node **slot_of(struct p9_fs *fs, const struct p9_node *dir,
+				const char *name)
+{
+	uint32_t h = (uint32_t)((uintptr_t)dir >> 4) * 2654435761u;
+
+	while (*name)
+		h = (h ^ (uint8_t)*name++) * 16777619u;
+	return &fs->nodes[(h ^ h >> 16) % P9_NODE_SLOTS];
+}
+
+static struct p9_node *find(struct p9_fs *fs, const struct p9_node *dir,
+			    const char *name)
+{
+	struct p9_node *node = *slot_of(fs, dir, name);
+
+	while (node && (node->parent != dir || strcmp(node->name, name) != 0))
+		node = node->next;
+	return node;
+}
+
+static void hash(struct p9_fs *fs, struct p9_node *node)
+{
+	struct p9_node **slot = slot_of(fs, node->parent, node->name);
+
+	node->next = *slot;
+	*slot = node;
+}
+
+static void unhash(struct p9_fs *fs, struct p9_node *node)
+{
+	struct p9_node **link = slot_of(fs, node->parent, node->name);
+
+	while (*link != node)
+		link = &(*link)->next;
+	*link = node->next;
+}
+
+static void idle_remove(struct p9_fs *fs, struct p9_node *node)
+{
+	if (!node->idle)
+		return;
+	*(node->older ? &node->older->newer : &fs->oldest) = node->newer;
+	*(node->newer ? &node->newer->older : &fs->newest) = node->older;
+	node->idle = false;
+}
+
+static void idle_add(struct p9_fs *fs, struct p9_node *node)
+{
+	if (node->users || node->fd < 0 || node->detached || !node->parent)
+		return;
+	node->older = fs->newest;
+	node->newer = NULL;
+	*(fs->newest ? &fs->newest->newer : &fs->oldest) = node;
+	fs->newest = node;
+	node->idle = true;
+}
+
+static void close_fd(struct p9_fs *fs, struct p9_node *node)
+{
+	if (node->fd < 0)
+		return;
+	close(node->fd);
+	node->fd = -1;
+	fs->nr_fds--;
+}
+
+/* Descriptors run short: give up that of the node idle for longest. */
+static void give_up(struct p9_fs *fs)
+{
+	while (fs->nr_fds > fs->max_fds && fs->oldest) {
+		struct p9_node *node = fs->oldest;
+
+		idle_remove(fs, node);
+		close_fd(fs, node);
+	}
+}
+
+int p9_fd_admit(struct p9_fs *fs)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&fs->lock);
+	fs->nr_fds++;
+	give_up(fs);
+	if (fs->nr_fds > fs->max_fds) {
+		fs->nr_fds--;
+		ret = -EMFILE;
+	}
+	pthread_mutex_unlock(&fs->lock);
+	return ret;
+}
+
+void p9_fd_gone(struct p9_fs *fs)
+{
+	pthread_mutex_lock(&fs->lock);
+	fs->nr_fds--;
+	pthread_mutex_unlock(&fs->lock);
+}
+
+void p9_node_ref(struct p9_node *node)
+{
+	node->refs++;
+}
+
+static void use(struct p9_fs *fs, struct p9_node *node)
+{
+	idle_remove(fs, node);
+	node->users++;
+}
+
+static void unuse(struct p9_fs *fs, struct p9_node *node)
+{
+	if (--node->users == 0)
+		idle_add(fs, node);
+}
+
+/*
+ * Drop a reference; the last ones of its ancestors may go with it. Nodes that
+ * nobody holds any more are added to @dead, for bury().
+ */
+static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
+{
+	while (node && --node->refs == 0) {
+		struct p9_node *parent = node->parent;
+
+		if (parent)
+			unhash(fs, node);
+		idle_remove(fs, node);
+		fs->nr_nodes--;
+		fs->nr_fds -= node->fd >= 0;
+		node->next = *dead;
+		*dead = node;
+		node = parent;
+	}
+}
+
+/* Without the lock: the last close of an unlinked file frees its blocks. */
+static void bury(struct p9_node *dead)
+{
+	while (dead) {
+		struct p9_node *node = dead;
+
+		dead = node->next;
+		if (node->fd >= 0)
+			close(node->fd);
+		free(node->name);
+		free(node);
+	}
+}
+
+static void detach(struct p9_fs *fs, struct p9_node *node,
+		   struct p9_node **dead)
+{
+	struct p9_node *parent = node->parent;
+
+	if (!parent)
+		return;
+	unhash(fs, node);
+	idle_remove(fs, node);
+	node->parent = NULL;
+	node->detached = true;
+	put(fs, parent, dead);
+}
+
+/*
+ * --- References ---
+ */
+
+void p9_node_put(struct p9_fs *fs, struct p9_node *node)
+{
+	struct p9_node *dead = NULL;
+
+	pthread_mutex_lock(&fs->lock);
+	put(fs, node, &dead);
+	pthread_mutex_unlock(&fs->lock);
+	bury(dead);
+}
+
+void p9_ref_put(struct p9_ref *ref)
+{
+	struct p9_node *dead = NULL;
+
+	if (ref->node) {
+		pthread_mutex_lock(&ref->fs->lock);
+		if (ref->fd >= 0)
+			unuse(ref->fs, ref->node);
+		put(ref->fs, ref->node, &dead);
+		pthread_mutex_unlock(&ref->fs->lock);
+	}
+	bury(dead);
+	if (ref->file)
+		p9_file_put(ref->fs, ref->file);
+	*ref = (struct p9_ref)P9_NO_REF;
+}
+
+/*
+ * The names from an ancestor whose descriptor is open, which is returned in
+ * use, down to @node. p9_fs.lock is held.
+ */
+static int path_from(struct p9_fs *fs, struct p9_node *node, char *path,
+		     size_t size, struct p9_node **ret_from)
+{
+	char *at = path + size - 1;
+
+	*at = '\0';
+	while (node->fd < 0) {
+		size_t len = strlen(node->name);
+
+		if (!node->parent)
+			return -ESTALE;
+		if (len + 1 > (size_t)(at - path))
+			return -ENAMETOOLONG;
+		if (*at)
+			*--at = '/';
+		at -= len;
+		memcpy(at, node->name, len);
+		node = node->parent;
+	}
+	memmove(path, at, (size_t)(path + size - at));
+	use(fs, node);
+	*ret_from = node;
+	return 0;
+}
+
+/* Open the node's inode again; p9_fs.names is held. Returns an fd. */
+static int reopen(struct p9_fs *fs, struct p9_node *node)
+{
+	char path[4096];
+	struct p9_node *from;
+	struct statx stx;
+	int ret, fd;
+
+	pthread_mutex_lock(&fs->lock);
+	ret = node->detached ? -ESTALE
+			     : path_from(fs, node, path, sizeof(path), &from);
+	pthread_mutex_unlock(&fs->lock);
+	if (ret < 0)
+		return ret;
+
+	/* No path: another request was faster. */
+	fd = path[0] ? open_path(from->fd, path, 0)
+		     : fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_lock(&fs->lock);
+	unuse(fs, from);
+	pthread_mutex_unlock(&fs->lock);
+
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE
+								       : fd;
+	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, &stx) == 0 &&
+	    is_inode(node, &stx))
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+/* The node gets a descriptor if it has none, and is in use. */
+static int node_open(struct p9_fs *fs, struct p9_node *node, int take_fd)
+{
+	int ret = -EAGAIN;
+
+	pthread_mutex_lock(&fs->lock);
+	if (node->fd < 0 && take_fd >= 0) {
+		fs->nr_fds++;
+		give_up(fs);
+		if (fs->nr_fds > fs->max_fds) {
+			fs->nr_fds--;
+			ret = -EMFILE;
+		} else {
+			node->fd = take_fd;
+			take_fd = -1;
+		}
+	}
+	if (node->fd >= 0) {
+		use(fs, node);
+		ret = node->fd;
+	}
+	pthread_mutex_unlock(&fs->lock);
+	if (take_fd >= 0)
+		close(take_fd);
+	return ret;
+}
+
+/* With p9_fs.names held. */
+static int ref_open_named(struct p9_ref *ref)
+{
+	int fd = node_open(ref->fs, ref->node, -1);
+
+	if (fd == -EAGAIN) {
+		fd = reopen(ref->fs, ref->node);
+		if (fd >= 0)
+			fd = node_open(ref->fs, ref->node, fd);
+	}
+	if (fd < 0)
+		return fd;
+	ref->fd = fd;
+	return 0;
+}
+
+int p9_ref_open(const struct p9_req *r, struct p9_ref *ref)
+{
+	int ret = node_open(ref->fs, ref->node, -1);
+
+	if (ret >= 0) {
+		ref->fd = ret;
+		return 0;
+	}
+	if (r->nowait)
+		return -EAGAIN;
+	pthread_mutex_lock(&ref->fs->names);
+	ret = ref_open_named(ref);
+	pthread_mutex_unlock(&ref->fs->names);
+	return ret;
+}
+
+/*
+ * --- Walking ---
+ */
+
+static struct p9_node *node_create(struct p9_fs *fs, struct p9_node *dir,
+				   const char *name, const struct statx *stx)
+{
+	struct p9_node *node = NULL;
+
+	if (fs->nr_nodes < P9_MAX_NODES)
+		node = calloc(1, sizeof(*node));
+	if (!node)
+		return NULL;
+	node->name = strdup(name);
+	if (!node->name) {
+		free(node);
+		return NULL;
+	}
+	node->fd = -1;
+	node->dev = dev_of(stx);
+	node->ino = stx->stx_ino;
+	node->type = stx->stx_mode & S_IFMT;
+	node->born = stx->stx_btime;
+	node->parent = dir;
+	dir->refs++;
+	fs->nr_nodes++;
+	hash(fs, node);
+	return node;
+}
+
+/* The node of an entry as it was found just now, with a reference. */
+static struct p9_node *node_enter(struct p9_fs *fs, struct p9_node *dir,
+				  const char *name, const struct statx *stx)
+{
+	struct p9_node *node, *dead = NULL;
+
+	pthread_mutex_lock(&fs->lock);
+	node = find(fs, dir, name);
+	if (node && !is_inode(node, stx)) {
+		detach(fs, node, &dead);
+		node = NULL;
+	}
+	if (!node)
+		node = node_create(fs, dir, name, stx);
+	if (node)
+		node->refs++;
+	pthread_mutex_unlock(&fs->lock);
+	bury(dead);
+	return node;
+}
+
+int p9_lookup(const struct p9_req *r, const struct p9_ref *dir,
+	      const char *name, struct p9_ref *ret_ref, struct statx *ret_stx)
+{
+	P9_REF ref = { .fs = r->fs, .uid = dir->uid, .fd = -1 };
+	int fd, ret = 0;
+
+	if (dir->node->type != S_IFDIR)
+		return -ENOTDIR;
+	fd = open_path(dir->fd, name, r->nowait ? RESOLVE_CACHED : 0);
+	if (fd < 0)
+		return fd;
+	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, ret_stx) < 0)
+		ret = -errno;
+	else if (!(ref.node = node_enter(r->fs, dir->node, name, ret_stx)))
+		ret = -ENFILE;
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	ret = node_open(r->fs, ref.node, fd);
+	if (ret < 0)
+		return ret;
+	ref.fd = ret;
+	ret = p9_map_stat(r, ref.fd, ret_stx);
+	if (ret < 0)
+		return ret;
+	*ret_ref = ref;
+	ref = (struct p9_ref)P9_NO_REF;
+	return 0;
+}
+
+int p9_parent(const struct p9_req *r, const struct p9_ref *ref,
+	      struct p9_ref *ret_ref, struct statx *ret_stx)
+{
+	struct p9_fs *fs = r->fs;
+	P9_REF up = { .fs = fs, .uid = ref->uid, .fd = -1 };
+	int ret;
+
+	if (ref->node->type != S_IFDIR)
+		return -ENOTDIR;
+	pthread_mutex_lock(&fs->lock);
+	up.node = ref->node == fs->root ? fs->root : ref->node->parent;
+	if (up.node)
+		up.node->refs++;
+	pthread_mutex_unlock(&fs->lock);
+	if (!up.node)
+		return -ESTALE;
+	ret = p9_ref_open(r, &up);
+	if (ret == 0)
+		ret = p9_stat(r, up.fd, ret_stx);
+	if (ret < 0)
+		return ret;
+	*ret_ref = up;
+	up = (struct p9_ref)P9_NO_REF;
+	return 0;
+}
+
+/*
+ * --- Names that change ---
+ */
+
+void p9_name_hold(const struct p9_req *r, struct p9_node *dir, const char *name,
+		  struct p9_ref *ret_ref)
+{
+	struct p9_ref ref = { .fs = r->fs, .fd = -1 };
+
+	pthread_mutex_lock(&r->fs->lock);
+	ref.node = find(r->fs, dir, name);
+	if (ref.node)
+		ref.node->refs++;
+	pthread_mutex_unlock(&r->fs->lock);
+	/* Stale already: so it stays. */
+	if (ref.node)
+		ref_open_named(&ref);
+	*ret_ref = ref;
+}
+
+void p9_name_gone(struct p9_fs *fs, struct p9_node *node)
+{
+	struct p9_node *dead = NULL;
+
+	if (!node)
+		return;
+	pthread_mutex_lock(&fs->lock);
+	detach(fs, node, &dead);
+	pthread_mutex_unlock(&fs->lock);
+	bury(dead);
+}
+
+static bool is_above(const struct p9_node *node, const struct p9_node *dir)
+{
+	while (dir && dir != node)
+		dir = dir->parent;
+	return dir;
+}
+
+void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
+		   const char *name)
+{
+	struct p9_node *old, *parent, *dead = NULL;
+	char *copy = strdup(name);
+
+	pthread_mutex_lock(&fs->lock);
+	old = find(fs, dir, name);
+	if (old && old != node)
+		detach(fs, old, &dead);
+	/*
+	 * A directory was moved into what we take to be one of its own: its
+	 * place has been changed behind our back, we know it no more.
+	 */
+	if (node && (!copy || is_above(node, dir)))
+		detach(fs, node, &dead);
+	if (node && node->parent) {
+		parent = node->parent;
+		unhash(fs, node);
+		free(node->name);
+		node->name = copy;
+		copy = NULL;
+		node->parent = dir;
+		dir->refs++;
+		hash(fs, node);
+		put(fs, parent, &dead);
+	}
+	pthread_mutex_unlock(&fs->lock);
+	free(copy);
+	bury(dead);
+}
+
+int p9_name_of(const struct p9_req *r, const struct p9_ref *ref,
+	       struct p9_ref *ret_dir, char *ret_name)
+{
+	struct p9_fs *fs = r->fs;
+	P9_REF dir = { .fs = fs, .uid = ref->uid, .fd = -1 };
+	struct statx stx;
+	int ret;
+
+	if (ref->node == fs->root)
+		return -EBUSY;
+	pthread_mutex_lock(&fs->lock);
+	dir.node = ref->node->parent;
+	if (dir.node) {
+		dir.node->refs++;
+		strcpy(ret_name, ref->node->name);
+	}
+	pthread_mutex_unlock(&fs->lock);
+	if (!dir.node)
+		return -ENOENT;
+	ret = ref_open_named(&dir);
+	if (ret < 0)
+		return ret;
+	if (statx(dir.fd, ret_name, AT_SYMLINK_NOFOLLOW, P9_STATX_MASK, &stx) <
+	    0)
+		return -errno;
+	if (!is_inode(ref->node, &stx))
+		return -ESTALE;
+	*ret_dir = dir;
+	dir = (struct p9_ref)P9_NO_REF;
+	return 0;
+}

@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The 9P transport device (virtio id 9): a directory of the host for the
+ * guest to mount.
+ *
+ * Each chain is a request. What needs no waiting is answered at once, by the
+ * loop's thread; the rest goes to a few threads and comes back:
+ *
+ *	qnotify() -> begin() ---- p9_req_try() -----------------> complete()
+ *	                |                                             ^
+ *	                +-- p9_pool_start() -> p9_req_run() -> done() ---+
+ *	                |                                             |
+ *	                +-- Tflush: when the old request is done -----+
+ *	                |                                             |
+ *	                +-- Tversion: when all requests are done -----+
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <linux/capability.h>
+#include <linux/virtio_9p.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+
+#include "dev/devices.h"
+#include "dev/p9/pool.h"
+#include "dev/p9/serve.h"
+
+#define NR_THREADS 8
+#define MAX_REQS   1024 /* taken from the ring at once */
+#define MAX_TAG    32
+#define DRAIN_MS   4000
+
+struct p9_slot {
+	struct p9_pool_job job;      /* first: the pool gives it back */
+	struct p9_slot *prev, *next; /* in flight, the oldest first */
+	struct p9_slot *flushes;     /* Tflushes that wait for this one */
+	struct p9_slot *next_flush;
+	uint16_t head;
+	struct p9_req req;
+};
+
+struct p9_softc {
+	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_consts sc_vc;
+	struct vqueue_info sc_vq;
+	struct vdev sc_dev;
+	struct ev_loop *sc_loop;
+	struct ev_task sc_again; /* goes on where a turn stopped */
+	struct p9_fs *sc_fs;
+	struct p9_pool *sc_pool;
+	int sc_thread_err;
+
+	struct p9_slot *sc_slots;
+	uint16_t *sc_free; /* stack of slots, so that few are ever touched */
+	unsigned sc_nr_free, sc_nr_slots;
+	struct p9_slot *sc_first, *sc_last; /* in flight */
+	unsigned sc_nr_jobs;                /* of these with the pool */
+	struct p9_slot *sc_version; /* the one that waits for the others */
+	bool sc_drain;              /* begin nothing new */
+	bool sc_drop;               /* answer nothing */
+
+	uint64_t sc_nr_flushed;
+	char sc_tag[MAX_TAG + 1];
+};
+
+static struct p9_softc *p9_of(struct vdev *dev)
+{
+	return (void *)((char *)dev - offsetof(struct p9_softc, sc_dev));
+}
+
+/*
+ * --- Requests in flight ---
+ */
+
+static struct p9_slot *slot_peek(struct p9_softc *sc)
+{
+	if (sc->sc_nr_free == 0)
+		return NULL;
+	return &sc->sc_slots[sc->sc_free[sc->sc_nr_free - 1]];
+}
+
+/* Take the slot that slot_peek() showed. */
+static void slot_take(struct p9_softc *sc, struct p9_slot *slot)
+{
+	sc->sc_nr_free--;
+	slot->flushes = slot->next_flush = NULL;
+	slot->next = NULL;
+	slot->prev = sc->sc_last;
+	*(sc->sc_last ? &sc->sc_last->next : &sc->sc_first) = slot;
+	sc->sc_last = slot;
+}
+
+static void slot_put(struct p9_softc *sc, struct p9_slot *slot)
+{
+	*(slot->prev ? &slot->prev->next : &sc->sc_first) = slot->next;
+	*(slot->next ? &slot->next->prev : &sc->sc_last) = slot->prev;
+	sc->sc_free[sc->sc_nr_free++] = (uint16_t)(slot - sc->sc_slots);
+}
+
+static void answer(struct p9_softc *sc, struct p9_slot *slot)
+{
+	int len = p9_req_reply(&slot->req);
+
+	if (len < 0)
+		vi_error(&sc->sc_vs, "a request that is none, and no room to "
+				     "say so");
+	else
+		vq_relchain(&sc->sc_vq, slot->head, (uint32_t)len);
+}
+
+/*
+ * A request is over, answered or, @cancelled, without a reply; and so are the
+ * flushes that waited for it, in their order, and those that waited for them.
+ */
+static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
+{
+	struct p9_slot *due = NULL;
+
+	while (slot) {
+		struct p9_slot **end = &slot->flushes;
+
+		while (*end)
+			end = &(*end)->next_flush;
+		*end = due;
+		due = slot->flushes;
+		if (cancelled && !sc->sc_drop)
+			vq_relchain(&sc->sc_vq, slot->head, 0);
+		else if (!sc->sc_drop)
+			answer(sc, slot);
+		slot_put(sc, slot);
+		cancelled = false;
+		slot = due;
+		if (due)
+			due = due->next_flush;
+	}
+}
+
+/* The latest of that tag, which a driver uses once at a time. */
+static struct p9_slot *find_tag(struct p9_softc *sc, uint16_t tag,
+				const struct p9_slot *but)
+{
+	struct p9_slot *slot = sc->sc_last;
+
+	while (slot && (slot == but || slot->req.tag != tag))
+		slot = slot->prev;
+	return slot;
+}
+
+/* Answer a Tflush once the old request is answered, or will never be. */
+static void flush(struct p9_softc *sc, struct p9_slot *slot)
+{
+	uint16_t oldtag = p9_req_oldtag(&slot->req);
+	struct p9_slot *old = NULL;
+
+	if (oldtag != P9_NOTAG)
+		old = find_tag(sc, oldtag, slot);
+	sc->sc_nr_flushed += old != NULL;
+	if (old && !p9_pool_cancel(sc->sc_pool, &old->job)) {
+		struct p9_slot **end = &old->flushes;
+
+		while (*end)
+			end = &(*end)->next_flush;
+		*end = slot;
+		return;
+	}
+	if (old) {
+		sc->sc_nr_jobs--;
+		complete(sc, old, true);
+	}
+	complete(sc, slot, false);
+}
+
+static void version(struct p9_softc *sc)
+{
+	struct p9_slot *slot = sc->sc_version;
+
+	if (!slot || slot->prev || slot->next)
+		return;
+	sc->sc_version = NULL;
+	if (!sc->sc_drop)
+		p9_req_run(&slot->req);
+	complete(sc, slot, false);
+}
+
+static void begin(struct p9_softc *sc, struct p9_slot *slot)
+{
+	struct p9_req *req = &slot->req;
+
+	if (!req->err && req->type == P9_TVERSION) {
+		sc->sc_version = slot;
+		version(sc);
+	} else if (!p9_req_try(req)) {
+		sc->sc_nr_jobs++;
+		p9_pool_start(sc->sc_pool, &slot->job);
+	} else if (!req->err && req->type == P9_TFLUSH) {
+		flush(sc, slot);
+	} else {
+		complete(sc, slot, false);
+	}
+}
+
+/*
+ * --- The queue ---
+ */
+
+enum p9_served {
+	P9_BEGUN,
+	P9_IDLE, /* nothing is available */
+	P9_WAIT, /* a request must end first; that one looks here again */
+};
+
+static enum p9_served p9_serve(struct p9_softc *sc, struct vqueue_info *vq)
+{
+	struct p9_slot *slot = slot_peek(sc);
+	struct vi_req chain;
+
+	if (!slot || sc->sc_version || sc->sc_drain)
+		return P9_WAIT;
+	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0)
+		return P9_IDLE;
+	slot_take(sc, slot);
+	slot->head = (uint16_t)chain.idx;
+	p9_req_init(&slot->req, sc->sc_fs, chain.readable, chain.writable);
+	begin(sc, slot);
+	return P9_BEGUN;
+}
+
+static void p9_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct p9_softc *sc = arg;
+	unsigned budget = vq->vq_qsize;
+	enum p9_served served;
+
+	vq_kick_disable(vq);
+	do {
+		served = p9_serve(sc, vq);
+	} while (served == P9_BEGUN && --budget);
+
+	if (served == P9_IDLE) {
+		vq_kick_enable(vq);
+		/* What came just before was not announced. */
+		if (vq_has_descs(vq))
+			served = P9_BEGUN;
+	}
+	vq_endchains(vq, served == P9_IDLE);
+
+	/* There is more, but others have their turn. */
+	if (served == P9_BEGUN)
+		ev_defer(sc->sc_loop, &sc->sc_again);
+}
+
+static void p9_again(void *arg)
+{
+	struct p9_softc *sc = arg;
+
+	p9_qnotify(sc, &sc->sc_vq);
+}
+
+/*
+ * --- The pool's side ---
+ */
+
+static void job_init(void *arg)
+{
+	struct p9_softc *sc = arg;
+	int ret = p9_thread_init(sc->sc_fs);
+
+	if (ret < 0)
+		__atomic_store_n(&sc->sc_thread_err, ret, __ATOMIC_RELAXED);
+}
+
+static void job_run(void *arg, struct p9_pool_job *job)
+{
+	p9_req_run(&((struct p9_slot *)job)->req);
+}
+
+static void job_done(void *arg, struct p9_pool_job *job)
+{
+	struct p9_softc *sc = arg;
+
+	sc->sc_nr_jobs--;
+	complete(sc, (struct p9_slot *)job, false);
+}
+
+static void jobs_idle(void *arg)
+{
+	struct p9_softc *sc = arg;
+
+	version(sc);
+	p9_again(sc);
+}
+
+static const struct p9_pool_ops p9_jobs = {
+	.init = job_init,
+	.run = job_run,
+	.done = job_done,
+	.idle = jobs_idle,
+};
+
+/*
+ * Return when no request is in flight. One that cannot end is the end of us:
+ * its buffers' mappings must go before the guest may have them back.
+ */
+static void p9_drain(struct p9_softc *sc, bool drop)
+{
+	uint64_t end = ev_now_ns() + DRAIN_MS * UINT64_C(1000000);
+	struct p9_slot *slot, *next;
+
+	sc->sc_drain = true;
+	sc->sc_drop = drop;
+	for (slot = sc->sc_first; drop && slot; slot = next) {
+		next = slot->next;
+		if (slot == sc->sc_version ||
+		    !p9_pool_cancel(sc->sc_pool, &slot->job))
+			continue;
+		sc->sc_nr_jobs--;
+		complete(sc, slot, true);
+		/* Flushes may have gone with it. */
+		next = sc->sc_first;
+	}
+	while (sc->sc_nr_jobs > 0) {
+		uint64_t now = ev_now_ns();
+
+		if (now >= end) {
+			vs_log(&sc->sc_vs, LOG_CRIT,
+			       "a request does not end: the device does");
+			abort();
+		}
+		p9_pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
+	}
+	version(sc);
+	sc->sc_drain = sc->sc_drop = false;
+}
+
+static void p9_quiesce(void *arg)
+{
+	struct p9_softc *sc = arg;
+
+	p9_drain(sc, false);
+	ev_defer(sc->sc_loop, &sc->sc_again);
+}
+
+/* A reset ends the session. */
+static void p9_reset(void *arg)
+{
+	struct p9_softc *sc = arg;
+
+	p9_drain(sc, true);
+	ev_cancel(sc->sc_loop, &sc->sc_again);
+	p9_fs_restart(sc->sc_fs, 0);
+}
+
+/*
+ * --- Configuration ---
+ */
+
+static int p9_cfgread(void *arg, int offset, int size, uint32_t *retval)
+{
+	struct p9_softc *sc = arg;
+	uint8_t cfg[2 + MAX_TAG] = { 0 }, raw[4] = { 0 };
+	uint16_t len = (uint16_t)strlen(sc->sc_tag);
+	le16 modern = cpu_to_le16(len);
+
+	/* A legacy driver takes it in its own byte order, which is ours. */
+	if (vi_is_modern(&sc->sc_vs))
+		memcpy(cfg, &modern, sizeof(modern));
+	else
+		memcpy(cfg, &len, sizeof(len));
+	memcpy(cfg + 2, sc->sc_tag, len);
+	memcpy(raw, cfg + offset, (size_t)size);
+	*retval = raw[0] | (uint32_t)raw[1] << 8 | (uint32_t)raw[2] << 16 |
+		  (uint32_t)raw[3] << 24;
+	return 0;
+}
+
+static void add(struct json_object *to, const char *key, uint64_t v)
+{
+	json_object_object_add(to, key, json_object_new_uint64(v));
+}
+
+static void p9_status(struct vdev *dev, struct json_object *status)
+{
+	struct p9_softc *sc = p9_of(dev);
+	struct p9_fs *fs = sc->sc_fs;
+
+	json_object_object_add(status, "tag",
+			       json_object_new_string(sc->sc_tag));
+	json_object_object_add(status, "mounted",
+			       json_object_new_boolean(fs->msize != 0));
+	add(status, "msize", fs->msize);
+	pthread_mutex_lock(&fs->lock);
+	add(status, "fids", fs->nr_fids);
+	add(status, "open-files", fs->nr_files);
+	add(status, "nodes", fs->nr_nodes);
+	add(status, "descriptors", fs->nr_fds);
+	pthread_mutex_unlock(&fs->lock);
+	add(status, "requests", fs->stats.requests);
+	add(status, "errors",
+	    __atomic_load_n(&fs->stats.errors, __ATOMIC_RELAXED));
+	add(status, "flushed", sc->sc_nr_flushed);
+	add(status, "bytes-read",
+	    __atomic_load_n(&fs->stats.read_bytes, __ATOMIC_RELAXED));
+	add(status, "bytes-written",
+	    __atomic_load_n(&fs->stats.written_bytes, __ATOMIC_RELAXED));
+}
+
+/*
+ * --- Making one ---
+ */
+
+static int open_file(const char *name, const char *path,
+		     struct vdev_files *files, struct err *err)
+{
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int ret;
+
+	if (fd < 0)
+		return err_set(err, -errno, "9p: path=%s: %s", path,
+			       strerror(errno));
+	ret = vdev_files_add(files, name, fd);
+	if (ret < 0)
+		close(fd);
+	return ret;
+}
+
+static int p9_open(const struct opts *opts, struct vdev_files *files,
+		   struct err *err)
+{
+	int ret = open_file("root", opt_string(opts, "path"), files, err);
+
+	return ret < 0 ? ret : open_file("proc", "/proc", files, err);
+}
+
+static enum p9_security security_of(const struct opts *opts)
+{
+	const char *s = opt_string(opts, "security");
+
+	return !strcmp(s, "passthrough")    ? P9_PASSTHROUGH
+	       : !strcmp(s, "mapped-xattr") ? P9_MAPPED
+					    : P9_NONE;
+}
+
+static int parse_params(const struct opts *opts, struct p9_params *params,
+			struct err *err)
+{
+	int ret;
+
+	params->security = security_of(opts);
+	params->ro = opt_bool(opts, "ro");
+	params->msize = (uint32_t)opt_number(opts, "msize");
+	ret = p9_idmap_parse("uidmap", opt_string(opts, "uidmap"),
+			     &params->uids, err);
+	if (ret == 0)
+		ret = p9_idmap_parse("gidmap", opt_string(opts, "gidmap"),
+				     &params->gids, err);
+	return ret;
+}
+
+static int create_slots(struct p9_softc *sc)
+{
+	unsigned nr = sc->sc_vq.vq_qsize;
+
+	if (nr > MAX_REQS)
+		nr = MAX_REQS;
+	sc->sc_slots = calloc(nr, sizeof(*sc->sc_slots));
+	sc->sc_free = calloc(nr, sizeof(*sc->sc_free));
+	if (!sc->sc_slots || !sc->sc_free)
+		return -ENOMEM;
+	while (sc->sc_nr_free < nr) {
+		sc->sc_free[sc->sc_nr_free] =
+			(uint16_t)(nr - 1 - sc->sc_nr_free);
+		sc->sc_nr_free++;
+	}
+	sc->sc_nr_slots = nr;
+	return 0;
+}
+
+static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
+		     struct err *err)
+{
+	int root_fd, proc_fd, ret;
+	struct p9_params params;
+
+	ret = parse_params(env->opts, &params, err);
+	if (ret < 0)
+		return ret;
+	root_fd = vdev_files_take(env->files, "root");
+	proc_fd = vdev_files_take(env->files, "proc");
+	ret = p9_fs_create(root_fd, proc_fd, &params, &sc->sc_fs, err);
+	if (ret < 0)
+		return ret;
+	ret = p9_pool_create(env->loop, NR_THREADS, &p9_jobs, sc, &sc->sc_pool);
+	if (ret < 0)
+		return err_set(err, ret, "9p: threads: %s", strerror(-ret));
+	if (sc->sc_thread_err && params.security == P9_MAPPED)
+		return err_set(err, sc->sc_thread_err,
+			       "9p: security=mapped-xattr: unshare: %s",
+			       strerror(-sc->sc_thread_err));
+	return 0;
+}
+
+static int set_tag(struct p9_softc *sc, const struct opts *opts,
+		   struct err *err)
+{
+	const char *tag = opt_string(opts, "tag");
+	size_t len = strlen(tag);
+
+	if (len < 1 || len > MAX_TAG)
+		return err_set(err, -EINVAL,
+			       "9p: tag=%s: must have 1 to %d bytes", tag,
+			       MAX_TAG);
+	memcpy(sc->sc_tag, tag, len + 1);
+	sc->sc_vc.vc_cfgsize = 2 + len;
+	return 0;
+}
+
+static void p9_destroy(struct vdev *dev)
+{
+	struct p9_softc *sc = p9_of(dev);
+
+	if (sc->sc_pool)
+		p9_drain(sc, true);
+	ev_cancel(sc->sc_loop, &sc->sc_again);
+	p9_pool_destroy(sc->sc_pool);
+	p9_fs_destroy(sc->sc_fs);
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc->sc_slots);
+	free(sc->sc_free);
+	free(sc);
+}
+
+static const struct virtio_consts p9_consts = {
+	.vc_name = "9p",
+	.vc_nvq = 1,
+	.vc_reset = p9_reset,
+	.vc_quiesce = p9_quiesce,
+	.vc_qnotify = p9_qnotify,
+	.vc_cfgread = p9_cfgread,
+	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY | VI_BIT(VIRTIO_9P_MOUNT_TAG),
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_9P_MOUNT_TAG),
+};
+
+static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
+		     struct err *err)
+{
+	struct p9_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "9p: out of memory");
+	sc->sc_dev.type = &vdev_9p;
+	sc->sc_loop = env->loop;
+	sc->sc_again = (struct ev_task){ .fn = p9_again, .arg = sc };
+	sc->sc_vc = p9_consts;
+	ret = set_tag(sc, env->opts, err);
+	if (ret == 0)
+		ret = create_fs(sc, env, err);
+	if (ret == 0)
+		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
+				  &sc->sc_vq, err);
+	if (ret == 0 && (ret = create_slots(sc)) < 0)
+		err_set(err, ret, "9p: out of memory");
+	if (ret < 0) {
+		p9_destroy(&sc->sc_dev);
+		return ret;
+	}
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+/* Files belong to whom they belong; passthrough gives them away, too. */
+static void p9_rights(const struct opts *opts, struct vdev_rights *rights)
+{
+	rights->tree = "root";
+	rights->tree_ro = opt_bool(opts, "ro");
+	rights->same_user = true;
+	if (strcmp(opt_string(opts, "security"), "passthrough") == 0)
+		rights->caps = VI_BIT(CAP_CHOWN) | VI_BIT(CAP_DAC_OVERRIDE) |
+			       VI_BIT(CAP_DAC_READ_SEARCH) |
+			       VI_BIT(CAP_FOWNER) | VI_BIT(CAP_FSETID) |
+			       VI_BIT(CAP_MKNOD);
+}
+
+static const struct opt_def p9_opts[] = {
+	{ "path", OPT_STRING, .required = true,
+	  .help = "the directory that the guest may mount" },
+	{ "tag", OPT_STRING, "viodev",
+	  .help = "the name that the guest mounts it by" },
+	{ "ro", OPT_BOOL, "off", .help = "the guest may change nothing" },
+	{ "security", OPT_CHOICE, "none",
+	  .choices = "passthrough|mapped-xattr|none",
+	  .help = "owners and modes: the host's (needs root); kept in "
+		  "extended attributes; the host's where they can be set" },
+	{ "uidmap", OPT_STRING,
+	  .help = "user ids as GUEST:HOST:COUNT+..., the same if not given" },
+	{ "gidmap", OPT_STRING, .help = "group ids, likewise" },
+	{ "msize", OPT_SIZE, "1M", .min = P9_MIN_MSIZE, .max = P9_MAX_MSIZE,
+	  .help = "longest message that the guest may ask for" },
+	{ NULL },
+};
+
+static const virtio_capstr_t p9_features[] = {
+	{ VI_BIT(VIRTIO_9P_MOUNT_TAG), "MOUNT_TAG" },
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ 0, NULL },
+};
+
+static const int p9_syscalls[] = {
+	SYS_fchmodat,
+	SYS_fchownat,
+	SYS_fdatasync,
+	SYS_fstatfs,
+	SYS_fsync,
+	SYS_ftruncate,
+	SYS_getdents64,
+	SYS_getxattr,
+	SYS_linkat,
+	SYS_listxattr,
+	SYS_lseek,
+	SYS_mkdirat,
+	SYS_mknodat,
+	SYS_openat,
+	SYS_openat2,
+	SYS_pread64,
+	SYS_preadv,
+	SYS_preadv2,
+	SYS_pwritev2,
+	SYS_readlinkat,
+	SYS_removexattr,
+	SYS_renameat2,
+	SYS_setxattr,
+	SYS_statx,
+	SYS_symlinkat,
+	SYS_unlinkat,
+	SYS_utimensat,
+	SYS_rt_sigprocmask,
+	-1,
+};
+
+const struct vdev_type vdev_9p = {
+	.vt_name = "9p",
+	.vt_alias = "virtio-9p",
+	.vt_summary = "directory of the host, shared by 9P2000.L",
+	.vt_legacy_id = VIRTIO_DEV_9P,
+	.vt_device_id = VIRTIO_ID_9P,
+	.vt_pci_class = PCIC_OTHER,
+	.vt_queue_size = 128,
+	.vt_opts = p9_opts,
+	.vt_features = p9_features,
+	.vt_syscalls = p9_syscalls,
+	.vt_rights = p9_rights,
+	.vt_open = p9_open,
+	.vt_create = p9_create,
+	.vt_destroy = p9_destroy,
+	.vt_status = p9_status,
+};

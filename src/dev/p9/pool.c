@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "dev/p9/pool.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <viodev/loop.h>
+
+#define MAX_THREADS 16
+#define STACK_BYTES (256u << 10) /* names and directory entries are on it */
+
+struct jobs {
+	struct p9_pool_job *first, **end;
+};
+
+struct p9_pool {
+	const struct p9_pool_ops *ops;
+	void *arg;
+	int event_fd; /* readable: done is not empty */
+	struct ev_source *source;
+	pthread_t threads[MAX_THREADS];
+	unsigned nr_threads;
+
+	pthread_mutex_t lock;
+	pthread_cond_t work, ready;
+	struct jobs todo, done;
+	unsigned nr_ready, nr_sleeping;
+	bool stop;
+};
+
+static void jobs_init(struct jobs *q)
+{
+	q->first = NULL;
+	q->end = &q->first;
+}
+
+static void jobs_add(struct jobs *q, struct p9_pool_job *job)
+{
+	job->next = NULL;
+	*q->end = job;
+	q->end = &job->next;
+}
+
+static struct p9_pool_job *jobs_take(struct jobs *q)
+{
+	struct p9_pool_job *job = q->first;
+
+	if (!job)
+		return NULL;
+	q->first = job->next;
+	if (!q->first)
+		q->end = &q->first;
+	return job;
+}
+
+static struct p9_pool_job *next_job(struct p9_pool *pool)
+{
+	struct p9_pool_job *job;
+
+	while (!(job = jobs_take(&pool->todo)) && !pool->stop) {
+		pool->nr_sleeping++;
+		pthread_cond_wait(&pool->work, &pool->lock);
+		pool->nr_sleeping--;
+	}
+	if (job)
+		job->queued = false;
+	return job;
+}
+
+static void *worker(void *arg)
+{
+	const uint64_t one = 1;
+	struct p9_pool *pool = arg;
+	struct p9_pool_job *job;
+
+	pool->ops->init(pool->arg);
+	pthread_mutex_lock(&pool->lock);
+	pool->nr_ready++;
+	pthread_cond_signal(&pool->ready);
+	while ((job = next_job(pool))) {
+		pthread_mutex_unlock(&pool->lock);
+		pool->ops->run(pool->arg, job);
+		pthread_mutex_lock(&pool->lock);
+		/* A counter that is not read cannot overflow by ones. */
+		if (!pool->done.first &&
+		    write(pool->event_fd, &one, sizeof(one)) < 0)
+			abort();
+		jobs_add(&pool->done, job);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
+/* The jobs that are done; whether there were any. */
+static bool reap(struct p9_pool *pool)
+{
+	struct jobs reaped;
+	struct p9_pool_job *job;
+	uint64_t count;
+	bool any;
+
+	jobs_init(&reaped);
+	pthread_mutex_lock(&pool->lock);
+	if (pool->done.first &&
+	    read(pool->event_fd, &count, sizeof(count)) == sizeof(count)) {
+		reaped.first = pool->done.first;
+		reaped.end = pool->done.end;
+		jobs_init(&pool->done);
+	}
+	pthread_mutex_unlock(&pool->lock);
+
+	any = reaped.first;
+	while ((job = jobs_take(&reaped)))
+		pool->ops->done(pool->arg, job);
+	if (any)
+		pool->ops->idle(pool->arg);
+	return any;
+}
+
+static void on_ready(void *arg, uint32_t events)
+{
+	reap(arg);
+}
+
+void p9_pool_start(struct p9_pool *pool, struct p9_pool_job *job)
+{
+	pthread_mutex_lock(&pool->lock);
+	job->queued = true;
+	jobs_add(&pool->todo, job);
+	if (pool->nr_sleeping > 0)
+		pthread_cond_signal(&pool->work);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+bool p9_pool_cancel(struct p9_pool *pool, struct p9_pool_job *job)
+{
+	struct p9_pool_job **link = &pool->todo.first;
+	bool queued;
+
+	pthread_mutex_lock(&pool->lock);
+	queued = job->queued;
+	if (queued) {
+		while (*link != job)
+			link = &(*link)->next;
+		*link = job->next;
+		if (pool->todo.end == &job->next)
+			pool->todo.end = link;
+		job->queued = false;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return queued;
+}
+
+bool p9_pool_wait(struct p9_pool *pool, int timeout_ms)
+{
+	struct pollfd pfd = { .fd = pool->event_fd, .events = POLLIN };
+
+	return poll(&pfd, 1, timeout_ms) > 0 && reap(pool);
+}
+
+void p9_pool_destroy(struct p9_pool *pool)
+{
+	if (!pool)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	pool->stop = true;
+	pthread_cond_broadcast(&pool->work);
+	pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < pool->nr_threads; i++)
+		pthread_join(pool->threads[i], NULL);
+
+	ev_remove(pool->source);
+	if (pool->event_fd >= 0)
+		close(pool->event_fd);
+	pthread_cond_destroy(&pool->work);
+	pthread_cond_destroy(&pool->ready);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool);
+}
+
+/* Signals are for the thread that runs the loop. */
+static int start_threads(struct p9_pool *pool, unsigned nr)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int ret = 0;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (ret == 0 && pool->nr_threads < nr) {
+		ret = -pthread_create(&pool->threads[pool->nr_threads], &attr,
+				      worker, pool);
+		if (ret == 0)
+			pool->nr_threads++;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+
+	pthread_mutex_lock(&pool->lock);
+	while (pool->nr_ready < pool->nr_threads)
+		pthread_cond_wait(&pool->ready, &pool->lock);
+	pthread_mutex_unlock(&pool->lock);
+	return pool->nr_threads > 0 ? 0 : ret;
+}
+
+int p9_pool_create(struct ev_loop *loop, unsigned nr_threads,
+		   const struct p9_pool_ops *ops, void *arg,
+		   struct p9_pool **ret_pool)
+{
+	struct p9_pool *pool = calloc(1, sizeof(*pool));
+	int ret;
+
+	if (!pool)
+		return -ENOMEM;
+	pool->ops = ops;
+	pool->arg = arg;
+	jobs_init(&pool->todo);
+	jobs_init(&pool->done);
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->work, NULL);
+	pthread_cond_init(&pool->ready, NULL);
+
+	pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = pool->event_fd < 0 ? -errno : 0;
+	if (ret == 0)
+		ret = ev_fd_add(loop, pool->event_fd, EPOLLIN, on_ready, pool,
+				&pool->source);
+	if (ret == 0)
+		ret = start_threads(pool, nr_threads < MAX_THREADS
+						  ? nr_threads
+						  : MAX_THREADS);
+	if (ret < 0) {
+		p9_pool_destroy(pool);
+		return ret;
+	}
+	*ret_pool = pool;
+	return 0;
+}
