@@ -285,15 +285,6 @@ static const struct opt_def rng_opts[] = {
 	{ NULL },
 };
 
-static const virtio_capstr_t rng_features[] = {
-	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
-	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
-	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
-	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
-	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
-	{ 0, NULL },
-};
-
 static const int rng_syscalls[] = {
 	SYS_getrandom, SYS_read, SYS_timerfd_settime, SYS_epoll_ctl, -1,
 };
@@ -307,7 +298,6 @@ const struct vdev_type vdev_rng = {
 	.vt_pci_class = PCIC_OTHER,
 	.vt_queue_size = 64,
 	.vt_opts = rng_opts,
-	.vt_features = rng_features,
 	.vt_syscalls = rng_syscalls,
 	.vt_open = rng_open,
 	.vt_create = rng_create,

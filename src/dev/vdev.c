@@ -21,6 +21,15 @@ const struct opt_def vdev_common_opts[] = {
 	{ NULL },
 };
 
+const virtio_capstr_t vdev_common_features[] = {
+	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
+	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
+	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
+	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
+	{ 0, NULL },
+};
+
 /*
  * --- Files ---
  */
@@ -262,17 +271,23 @@ static void add_int(struct json_object *to, const char *key, uint64_t val)
 	json_object_object_add(to, key, json_object_new_uint64(val));
 }
 
+static void add_features(struct json_object *list, const virtio_capstr_t *names,
+			 uint64_t features)
+{
+	for (; names && names->vp_name; names++) {
+		if (features & names->vp_flag)
+			json_object_array_add(
+				list, json_object_new_string(names->vp_name));
+	}
+}
+
 static struct json_object *features_json(const struct vdev_type *type,
 					 uint64_t features)
 {
 	struct json_object *list = json_object_new_array();
 
-	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name;
-	     f++) {
-		if (features & f->vp_flag)
-			json_object_array_add(
-				list, json_object_new_string(f->vp_name));
-	}
+	add_features(list, type->vt_features, features);
+	add_features(list, vdev_common_features, features);
 	return list;
 }
 

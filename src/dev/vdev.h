@@ -78,7 +78,7 @@ struct vdev_type {
 	bool vt_modern_only;
 	uint16_t vt_queue_size; /* default of queue-size= */
 	const struct opt_def *vt_opts;
-	const virtio_capstr_t *vt_features; /* what it can offer; NULL name ends */
+	const virtio_capstr_t *vt_features; /* its own; NULL name ends; or NULL */
 	const struct vdev_ctl *vt_ctls;	    /* beyond status; may be NULL */
 	const int *vt_syscalls; /* that it and its backend make; -1 ends */
 	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
@@ -102,8 +102,9 @@ struct vdev_type {
 extern const struct vdev_type *const vdev_types[];
 const struct vdev_type *vdev_type_find(const char *name, struct err *err);
 
-/* The keys that every type has. */
+/* The keys and the features that every type has. */
 extern const struct opt_def vdev_common_opts[];
+extern const virtio_capstr_t vdev_common_features[];
 
 /*
  * Parse a device's text. On success the caller frees *ret_opts with

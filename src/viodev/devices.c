@@ -50,6 +50,12 @@ static void print_opts(const struct opt_def *def)
 	}
 }
 
+static void print_features(const virtio_capstr_t *f)
+{
+	for (; f && f->vp_name; f++)
+		printf(" %s", f->vp_name);
+}
+
 static void print_type(const struct vdev_type *type)
 {
 	printf("%s (also %s): %s\n", type->vt_name, type->vt_alias,
@@ -58,8 +64,8 @@ static void print_type(const struct vdev_type *type)
 	print_opts(type->vt_opts);
 	print_opts(vdev_common_opts);
 	printf("\nfeatures that a driver may use:\n ");
-	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name; f++)
-		printf(" %s", f->vp_name);
+	print_features(type->vt_features);
+	print_features(vdev_common_features);
 	printf("\n\nviodev ctl SOCKET:\n  %-32s everything about the device\n",
 	       "status");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
@@ -99,6 +105,12 @@ static void add_opts(struct json_object *list, const struct opt_def *def)
 	}
 }
 
+static void add_features(struct json_object *list, const virtio_capstr_t *f)
+{
+	for (; f && f->vp_name; f++)
+		json_object_array_add(list, json_object_new_string(f->vp_name));
+}
+
 static struct json_object *type_json(const struct vdev_type *type)
 {
 	struct json_object *to = json_object_new_object();
@@ -112,9 +124,8 @@ static struct json_object *type_json(const struct vdev_type *type)
 	add_opts(opts, type->vt_opts);
 	add_opts(opts, vdev_common_opts);
 	json_object_object_add(to, "options", opts);
-	for (const virtio_capstr_t *f = type->vt_features; f && f->vp_name; f++)
-		json_object_array_add(features,
-				      json_object_new_string(f->vp_name));
+	add_features(features, type->vt_features);
+	add_features(features, vdev_common_features);
 	json_object_object_add(to, "features", features);
 	json_object_array_add(ctls, json_object_new_string("status"));
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)

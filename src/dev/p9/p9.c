@@ -608,11 +608,6 @@ static const struct opt_def p9_opts[] = {
 
 static const virtio_capstr_t p9_features[] = {
 	{ VI_BIT(VIRTIO_9P_MOUNT_TAG), "MOUNT_TAG" },
-	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
-	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
-	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
-	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
-	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
 	{ 0, NULL },
 };
 

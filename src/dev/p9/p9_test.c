@@ -68,7 +68,7 @@ static void any_split(void **state)
 		text[i] = (char)(i * 7);
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
 	for (size_t i = 0; i < NR(cuts); i++) {
-		c.t_cut = cuts[i].t; /* P9-02 */
+		c.t_cut = cuts[i].t; /* P9-02, P9-03 */
 		c.r_cut = cuts[i].r;
 		c.room = 600;
 		assert_int_equal(p9c_write(&c, 1, i, text, sizeof(text)),

@@ -614,11 +614,6 @@ static const struct opt_def scsi_opts[] = {
 static const virtio_capstr_t scsi_features[] = {
 	{ VI_BIT(VIRTIO_SCSI_F_HOTPLUG), "HOTPLUG" },
 	{ VI_BIT(VIRTIO_SCSI_F_CHANGE), "CHANGE" },
-	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
-	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
-	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
-	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
-	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
 	{ 0, NULL },
 };
 
