@@ -1227,6 +1227,18 @@ static void test_queue_size(void **state)
 		r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 		assert_int_equal(do_req(&r, NULL), OK);
 	}
+
+	/* hostile D16, Q21: what is kept for each entry grows with it again. */
+	assert_true(vdrv_start(&d, ALL_FEATURES, 1));
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 21; i++) {
+			r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
+			add_req(0, &r);
+		}
+		vdrv_kick(&d, 0);
+		for (int i = 0; i < 21; i++)
+			assert_int_equal(wait_used(0).len, 513);
+	}
 }
 
 /* hostile S15c, Q6, D31: a head that is in flight is offered again. */
