@@ -109,7 +109,6 @@ struct pci_devinst {
 	const struct pci_host *pi_host;
 	void *pi_host_arg;
 	struct gmem *pi_gmem; /* what the function may reach by DMA */
-	const char *pi_name;  /* for the log */
 
 	/* Private to the function from here on. */
 	uint8_t pi_cfg[PCI_CFG_SIZE];

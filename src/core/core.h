@@ -95,9 +95,6 @@ struct vq_chain {
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 		 uint16_t flags);
 
-/* Append all of an indirect table. */
-int vq_chain_add_indirect(struct vq_chain *c, uint64_t addr, uint32_t len);
-
 /* Queue state for @vq's size; 0 or -ENOMEM. Back to none. */
 int vq_slots_init(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);

@@ -188,45 +188,13 @@ static int read_failed(struct vqueue_info *vq, int ret)
 	return bad(vq, "descriptor not in guest memory");
 }
 
-int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c)
-{
-	uint16_t i = head;
-
-	/* A chain that visits more entries than there are is a loop. */
-	for (unsigned n = 0; n < vq->vq_qsize; n++) {
-		struct desc d;
-		uint16_t flags;
-		int ret;
-
-		if (i >= vq->vq_qsize)
-			return bad(vq, "descriptor index out of range");
-		ret = fetch(vq, vq->vq_desc, vq->vq_desc_gpa, i, &d);
-		if (ret < 0)
-			return read_failed(vq, ret);
-
-		flags = le16_to_cpu(d.flags);
-		if (flags & VRING_DESC_F_INDIRECT) {
-			if (flags & VRING_DESC_F_NEXT)
-				return bad(vq, "INDIRECT and NEXT together");
-			return vq_chain_add_indirect(c, le64_to_cpu(d.addr),
-						     le32_to_cpu(d.len));
-		}
-		ret = vq_chain_add(c, le64_to_cpu(d.addr), le32_to_cpu(d.len),
-				   flags);
-		if (ret < 0 || !(flags & VRING_DESC_F_NEXT))
-			return ret;
-		i = le16_to_cpu(d.next);
-	}
-	return bad(vq, "descriptor chain loops");
-}
-
 /*
  * Longer tables than the queue are accepted: Linux builds them. This many
  * entries bound the time that one chain can take.
  */
 #define MAX_INDIRECT 32768u
 
-int vq_chain_add_indirect(struct vq_chain *c, uint64_t addr, uint32_t len)
+static int walk_indirect(struct vq_chain *c, uint64_t addr, uint32_t len)
 {
 	struct vqueue_info *vq = c->vq;
 	uint32_t nr = len / 16, i = 0;
@@ -262,6 +230,38 @@ int vq_chain_add_indirect(struct vq_chain *c, uint64_t addr, uint32_t len)
 			return bad(vq, "index out of the indirect table");
 	}
 	return bad(vq, "indirect table loops");
+}
+
+int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c)
+{
+	uint16_t i = head;
+
+	/* A chain that visits more entries than there are is a loop. */
+	for (unsigned n = 0; n < vq->vq_qsize; n++) {
+		struct desc d;
+		uint16_t flags;
+		int ret;
+
+		if (i >= vq->vq_qsize)
+			return bad(vq, "descriptor index out of range");
+		ret = fetch(vq, vq->vq_desc, vq->vq_desc_gpa, i, &d);
+		if (ret < 0)
+			return read_failed(vq, ret);
+
+		flags = le16_to_cpu(d.flags);
+		if (flags & VRING_DESC_F_INDIRECT) {
+			if (flags & VRING_DESC_F_NEXT)
+				return bad(vq, "INDIRECT and NEXT together");
+			return walk_indirect(c, le64_to_cpu(d.addr),
+					     le32_to_cpu(d.len));
+		}
+		ret = vq_chain_add(c, le64_to_cpu(d.addr), le32_to_cpu(d.len),
+				   flags);
+		if (ret < 0 || !(flags & VRING_DESC_F_NEXT))
+			return ret;
+		i = le16_to_cpu(d.next);
+	}
+	return bad(vq, "descriptor chain loops");
 }
 
 int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,

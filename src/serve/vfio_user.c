@@ -287,7 +287,6 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 		vfuser_destroy(srv);
 		return ret;
 	}
-	srv->pi.pi_name = srv->name;
 	*ret_srv = srv;
 	return 0;
 }

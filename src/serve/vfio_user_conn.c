@@ -38,21 +38,14 @@ static void close_fds(struct vfconn *conn)
 	conn->nr_fds = 0;
 }
 
-void vfconn_close(struct vfconn *conn)
-{
-	if (conn->fd < 0)
-		return;
-	close(conn->fd);
-	conn->fd = -1;
-	if (conn->send_fd >= 0)
-		close(conn->send_fd);
-	conn->send_fd = -1;
-	close_fds(conn);
-}
-
 void vfconn_fini(struct vfconn *conn)
 {
-	vfconn_close(conn);
+	if (conn->fd >= 0) {
+		close(conn->fd);
+		if (conn->send_fd >= 0)
+			close(conn->send_fd);
+		close_fds(conn);
+	}
 	free(conn->in);
 	free(conn->out);
 	*conn = (struct vfconn){ .fd = -1, .send_fd = -1 };

@@ -53,8 +53,7 @@ struct vfconn_msg {
 
 /* Make @conn out of a stream socket; it is taken on success. 0 or -ENOMEM. */
 int vfconn_init(struct vfconn *conn, int take_fd);
-void vfconn_fini(struct vfconn *conn); /* also of one that was closed */
-void vfconn_close(struct vfconn *conn);
+void vfconn_fini(struct vfconn *conn); /* also of one that has fd -1 */
 
 /*
  * Read what has come. 1: something; 0: nothing there; -ENOBUFS: messages must

@@ -277,18 +277,8 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 	vfuser_irq_release(srv, dma->acked);
 }
 
-uint64_t vfuser_dma_fence(struct vfuser *srv)
-{
-	struct vfuser_dma *dma = &srv->dma;
-
-	if (dma->unfenced)
-		ask(srv, VFMSG_DMA_WRITE, dma->last_write, 0);
-	vfuser_dma_watch(srv);
-	return dma->acked < dma->fence ? dma->fence : 0;
-}
-
 /* Some command has no answer yet: look again when one is due. */
-void vfuser_dma_watch(struct vfuser *srv)
+static void watch(struct vfuser *srv)
 {
 	struct vfuser_dma *dma = &srv->dma;
 
@@ -296,6 +286,16 @@ void vfuser_dma_watch(struct vfuser *srv)
 		return;
 	dma->watched = dma->asked;
 	ev_timer_set(srv->timer, VFUSER_ANSWER_NS);
+}
+
+uint64_t vfuser_dma_fence(struct vfuser *srv)
+{
+	struct vfuser_dma *dma = &srv->dma;
+
+	if (dma->unfenced)
+		ask(srv, VFMSG_DMA_WRITE, dma->last_write, 0);
+	watch(srv);
+	return dma->acked < dma->fence ? dma->fence : 0;
 }
 
 void vfuser_dma_timeout(struct vfuser *srv)
@@ -307,7 +307,7 @@ void vfuser_dma_timeout(struct vfuser *srv)
 	if (dma->acked < due)
 		vfuser_fail(srv, LOG_WARNING, "client does not answer");
 	else
-		vfuser_dma_watch(srv);
+		watch(srv);
 }
 
 /*
@@ -380,7 +380,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 	}
 	if (dma->reading) {
 		dma->reading = 0; /* too late for its answer */
-		vfuser_dma_watch(srv);
+		watch(srv);
 		return try_again(srv);
 	}
 	return dma->read_result;

@@ -172,11 +172,7 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);
 /* The largest message that the client takes. */
 void vfuser_dma_set_max_xfer(struct vfuser *srv, uint64_t bytes);
 
-/*
- * Commands without an answer in time end the connection: start the timer when
- * there is one; the timer ended.
- */
-void vfuser_dma_watch(struct vfuser *srv);
+/* The timer ended: commands without an answer in time end the connection. */
 void vfuser_dma_timeout(struct vfuser *srv);
 
 /*
