@@ -36,8 +36,8 @@ enum vdrv_mode {
 
 #define VDRV_MEM_BYTES (64u << 20) /* guest RAM, at guest address 1 MiB */
 #define VDRV_MEM_BASE  (1u << 20)
-#define VDRV_MAX_Q     8
-#define VDRV_MAX_MSIX  64
+#define VDRV_MAX_Q     64
+#define VDRV_MAX_MSIX  65
 
 enum { /* flags of a buffer */
 	VDRV_R = 0,	   /* device-readable */

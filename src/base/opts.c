@@ -222,12 +222,14 @@ static bool is_pattern(const struct opt_def *def)
 	return strchr(def->key, '*');
 }
 
-/* '*' takes all up to the next '.', which is something. */
+/* '*' takes all up to the next '.', which is something; "**" all that is. */
 static bool matches(const char *pattern, const char *key)
 {
 	for (; *pattern; pattern++) {
 		size_t n = *pattern == '*' ? strcspn(key, ".") : 1;
 
+		if (strcmp(pattern, "**") == 0)
+			return *key;
 		if (n == 0 || (*pattern != '*' && *pattern != *key))
 			return false;
 		key += n;

@@ -24,7 +24,8 @@ enum opt_kind {
 
 /*
  * A key may hold '*', which stands for one or more characters other than '.':
- * "lun*.ro" takes lun0.ro and lun1.ro, each an option of its own.
+ * "lun*.ro" takes lun0.ro and lun1.ro, each an option of its own. "**" at the
+ * end takes the '.' as well: "port.**" takes port.org.example.0.
  */
 struct opt_def {
 	const char *key; /* NULL ends a table */

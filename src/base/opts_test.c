@@ -216,6 +216,7 @@ static const struct opt_def lun_opts[] = {
 	{ .key = "t*.lun*", .kind = OPT_STRING },
 	{ .key = "t*.lun*.size", .kind = OPT_SIZE, .min = 512, .max = 4096 },
 	{ .key = "luns", .kind = OPT_NUMBER, .def = "3" },
+	{ .key = "port.**", .kind = OPT_STRING },
 	{ 0 },
 };
 
@@ -238,6 +239,9 @@ static void test_patterns(void **state)
 		  "2G, from 512 to 4096" },
 		{ "scsi,lun0", "scsi: lun0: a value is missing, write "
 			       "lun0=VALUE" },
+		{ "scsi,port.=a", "scsi: no such key 'port.': did you mean "
+				  "'port.**'?" },
+		{ "scsi,port.a.b=x,port.a.b=y", "scsi: port.a.b: given twice" },
 		{ "scsi,t.lun0=a", "scsi: no such key 't.lun0': did you mean "
 				   "'t*.lun*'?" },
 	};
@@ -257,7 +261,7 @@ static void test_patterns(void **state)
 	}
 
 	assert_int_equal(opts_parse("scsi,lun7=a,lun0.ro=off,luns=5,lun1=b,"
-				    "t2.lun3=c,t2.lun3.size=1K",
+				    "t2.lun3=c,t2.lun3.size=1K,port.x.y.0=d",
 				    patterns, &opts, &err),
 			 0);
 	assert_string_equal(opt_next(opts, "lun*", &pos), "lun7");
@@ -266,6 +270,9 @@ static void test_patterns(void **state)
 	pos = 0;
 	assert_string_equal(opt_next(opts, "t*.lun*", &pos), "t2.lun3");
 	assert_null(opt_next(opts, "t*.lun*", &pos));
+	pos = 0;
+	assert_string_equal(opt_next(opts, "port.**", &pos), "port.x.y.0");
+	assert_string_equal(opt_string(opts, "port.x.y.0"), "d");
 	assert_string_equal(opt_string(opts, "lun1"), "b");
 	assert_string_equal(opt_string(opts, "t2.lun3"), "c");
 	assert_int_equal(opt_number(opts, "t2.lun3.size"), 1024);

@@ -4,6 +4,8 @@
 
 const struct vdev_type *const vdev_types[] = {
 	&vdev_block,
+	&vdev_console,
+	&vdev_input,
 	&vdev_rng,
 	&vdev_scsi,
 	&vdev_9p,

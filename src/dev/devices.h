@@ -7,6 +7,8 @@
 
 extern const struct vdev_type vdev_9p;
 extern const struct vdev_type vdev_block;
+extern const struct vdev_type vdev_console;
+extern const struct vdev_type vdev_input;
 extern const struct vdev_type vdev_rng;
 extern const struct vdev_type vdev_scsi;
 

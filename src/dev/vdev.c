@@ -170,6 +170,12 @@ int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	return ret;
 }
 
+void vdev_close(const struct vdev_type *type, const struct opts *opts)
+{
+	if (type->vt_close)
+		type->vt_close(opts);
+}
+
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err)
 {
@@ -178,12 +184,16 @@ int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 
 void vdev_destroy(struct vdev *dev)
 {
+	const struct vdev_type *type;
 	struct opts *opts;
 
 	if (!dev)
 		return;
+	type = dev->type;
 	opts = dev->own_opts;
-	dev->type->vt_destroy(dev);
+	type->vt_destroy(dev);
+	if (opts)
+		vdev_close(type, opts);
 	opts_free(opts);
 }
 
@@ -205,6 +215,8 @@ int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
 
 		ret = vdev_create(type, &env, ret_dev, &err);
 		vdev_files_close(&files);
+		if (ret < 0)
+			vdev_close(type, opts);
 	}
 	if (ret < 0)
 		opts_free(opts);

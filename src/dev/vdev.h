@@ -88,6 +88,8 @@ struct vdev_type {
 	/* Open what needs rights. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct vdev_files *files,
 		       struct err *err);
+	/* Undo what vt_open did outside of descriptors. May be NULL. */
+	void (*vt_close)(const struct opts *opts);
 	int (*vt_create)(const struct vdev_env *env, struct vdev **ret_dev,
 			 struct err *err);
 	void (*vt_destroy)(struct vdev *dev);
@@ -115,6 +117,7 @@ int vdev_parse(const char *text, const struct vdev_type **ret_type,
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	      struct vdev_files *files, struct err *err);
+void vdev_close(const struct vdev_type *type, const struct opts *opts);
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err);
 

@@ -12,17 +12,24 @@
 
 #include "viodev/cmd.h"
 #include "viodev/log.h"
+#include "viodev/replay.h"
 
 #define PATIENCE_S 10
 
 static const char help[] =
 	"viodev ctl [--json] SOCKET COMMAND...\n"
+	"viodev ctl [--json] SOCKET -\n"
+	"viodev ctl [--json] SOCKET replay FILE\n"
 	"\n"
 	"Sends a command to a device that is being served; SOCKET is its\n"
 	"DIR/ID.ctl.\n"
 	"\n"
 	"  status             everything about the device\n"
 	"  resize SIZE        block: change the size\n"
+	"\n"
+	"With '-' commands come from standard input, a line each, as JSON:\n"
+	"[\"inject\", \"key\", \"KEY_A\", \"1\"]. 'replay' takes such a file, or a\n"
+	"recording of evemu-record, whose events happen again as they did.\n"
 	"\n"
 	"'viodev devices TYPE' lists a type's commands.\n";
 
@@ -65,38 +72,28 @@ static int send_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-static int send_request(int fd, const struct cmdline *line)
+static int send_request(FILE *peer, struct json_object *request)
 {
-	struct json_object *words = json_object_new_array();
-	const char *text;
-	int ret;
+	const char *text =
+		json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
+	int ret = send_all(fileno(peer), text, strlen(text));
 
-	for (int i = 1; i < line->nr_words; i++)
-		json_object_array_add(words,
-				      json_object_new_string(line->words[i]));
-	text = json_object_to_json_string_ext(words, JSON_C_TO_STRING_PLAIN);
-	ret = send_all(fd, text, strlen(text));
-	json_object_put(words);
-	return ret < 0 ? ret : send_all(fd, "\n", 1);
+	return ret < 0 ? ret : send_all(fileno(peer), "\n", 1);
 }
 
 /* The reply, one line of JSON, parsed; NULL with errno. */
-static struct json_object *receive_reply(int fd)
+static struct json_object *receive_reply(FILE *in)
 {
-	FILE *in = fdopen(fd, "r");
 	struct json_object *reply = NULL;
 	char *text = NULL;
 	size_t size = 0;
 
-	if (!in)
-		return NULL;
 	errno = ECONNRESET; /* at its end without a line */
 	if (getline(&text, &size, in) > 0) {
 		errno = EPROTO;
 		reply = json_tokener_parse(text);
 	}
 	free(text);
-	fclose(in);
 	return reply;
 }
 
@@ -180,9 +177,81 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
  * --- The command ---
  */
 
-static int ctl(const struct cmdline *line)
+/* Ask, and print the answer. Returns the exit status. */
+static int ask(const struct cmdline *line, FILE *peer,
+	       struct json_object *request)
 {
 	struct json_object *reply;
+	int ret = send_request(peer, request);
+
+	if (ret < 0)
+		return log_usage("ctl: socket=%s: %s", line->words[0],
+				 strerror(-ret));
+	reply = receive_reply(peer);
+	if (!reply)
+		return log_usage(
+			"ctl: socket=%s: no answer: %s", line->words[0],
+			errno == EAGAIN ? "timed out" : strerror(errno));
+	ret = print_reply(line, reply);
+	json_object_put(reply);
+	return ret;
+}
+
+static int ask_words(const struct cmdline *line, FILE *peer)
+{
+	struct json_object *words = json_object_new_array();
+	int ret;
+
+	for (int i = 1; i < line->nr_words; i++)
+		json_object_array_add(words,
+				      json_object_new_string(line->words[i]));
+	ret = ask(line, peer, words);
+	json_object_put(words);
+	return ret;
+}
+
+/* All requests of a file, up to one that fails. */
+static int ask_file(const struct cmdline *line, FILE *peer, FILE *in)
+{
+	struct replay r = { .in = in };
+	struct json_object *request;
+	struct err err;
+	int ret, status = EXIT_OK;
+
+	while (status == EXIT_OK &&
+	       (ret = replay_next(&r, &request, &err)) != 0) {
+		if (ret < 0)
+			status = log_usage("ctl: %s", err.text);
+		else
+			status = ask(line, peer, request);
+		if (ret > 0)
+			json_object_put(request);
+	}
+	replay_fini(&r);
+	return status;
+}
+
+static int ask_all(const struct cmdline *line, FILE *peer)
+{
+	FILE *in;
+	int ret;
+
+	if (line->nr_words == 2 && strcmp(line->words[1], "-") == 0)
+		return ask_file(line, peer, stdin);
+	if (line->nr_words != 3 || strcmp(line->words[1], "replay") != 0)
+		return ask_words(line, peer);
+	in = fopen(line->words[2], "re");
+	if (!in)
+		return log_usage("ctl: replay %s: %s", line->words[2],
+				 strerror(errno));
+	ret = ask_file(line, peer, in);
+	fclose(in);
+	return ret;
+}
+
+static int ctl(const struct cmdline *line)
+{
+	FILE *peer;
 	int fd, ret;
 
 	if (line->nr_words < 2)
@@ -193,19 +262,13 @@ static int ctl(const struct cmdline *line)
 	if (fd < 0)
 		return log_usage("ctl: socket=%s: %s", line->words[0],
 				 strerror(-fd));
-	ret = send_request(fd, line);
-	if (ret < 0) {
+	peer = fdopen(fd, "r");
+	if (!peer) {
 		close(fd);
-		return log_usage("ctl: socket=%s: %s", line->words[0],
-				 strerror(-ret));
+		return log_usage("ctl: out of memory");
 	}
-	reply = receive_reply(fd);
-	if (!reply)
-		return log_usage(
-			"ctl: socket=%s: no answer: %s", line->words[0],
-			errno == EAGAIN ? "timed out" : strerror(errno));
-	ret = print_reply(line, reply);
-	json_object_put(reply);
+	ret = ask_all(line, peer);
+	fclose(peer);
 	return ret;
 }
 

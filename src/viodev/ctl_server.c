@@ -15,7 +15,7 @@
 
 #define MAX_CLIENTS 8 /* others wait to be accepted */
 #define MAX_REQUEST 4096
-#define MAX_WORDS   16
+#define MAX_WORDS   256 /* events of an input device */
 #define MAX_DEPTH   3 /* of a request's JSON: {"command": ["word"]} */
 
 struct client {

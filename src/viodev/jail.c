@@ -388,15 +388,21 @@ static int deny_list(scmp_filter_ctx ctx, const int *list,
 	return 0;
 }
 
-/* The requests that are listed; a terminal's must never be among them. */
+/*
+ * The requests that are listed; _IO(type, 0) stands for all of a type, such as
+ * evdev's, whose lengths vary. A terminal's must never be among them.
+ */
 static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 {
 	int ret = 0;
 
-	for (; ret == 0 && list && *list; list++)
+	for (; ret == 0 && list && *list; list++) {
+		scmp_datum_t mask = *list & ~0xff00ul ? 0xffffffff : 0xff00;
+
 		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				       SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff,
+				       SCMP_A1(SCMP_CMP_MASKED_EQ, mask,
 					       *list));
+	}
 	return ret;
 }
 

@@ -203,6 +203,7 @@ int unit_open(struct unit *unit, const char *dir, struct err *err)
 {
 	int ret = vdev_open(unit->type, unit->opts, &unit->files, err);
 
+	unit->opened = ret == 0;
 	return ret < 0 ? ret : open_sockets(unit, dir, err);
 }
 
@@ -220,5 +221,7 @@ void unit_fini(struct unit *unit)
 	close_socket(unit->sock_fd, unit->sock_path);
 	close_socket(unit->ctl_fd, unit->ctl_path);
 	vdev_files_close(&unit->files);
+	if (unit->opened)
+		vdev_close(unit->type, unit->opts);
 	opts_free(unit->opts);
 }

@@ -21,6 +21,7 @@ struct unit {
 	struct opts *opts;
 	char id[32];
 	struct vdev_files files;
+	bool opened; /* to be closed again */
 	char *sock_path;     /* the front-end's socket */
 	char *ctl_path;      /* `viodev ctl`'s */
 	int sock_fd, ctl_fd; /* listening; the paths are ours when >= 0 */

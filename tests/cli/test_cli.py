@@ -514,7 +514,7 @@ class Sandbox(Case):
 class Control(Case):
     def test_requests(self):
         with self.serve("rng"):
-            words = ["x"] * 16
+            words = ["x"] * 256
             rows = [
                 (["status"], True),
                 ({"command": ["status"]}, True),

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Channels that are there from the start: stdio, file, fd.
+ *
+ * Descriptors that others use too must not be made non-blocking under them:
+ * stdio opens the terminal or pipe anew, which makes it ours.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "back/chan/chan_impl.h"
+
+/*
+ * --- stdio ---
+ */
+
+/* There is one, in the process that opens it. */
+static struct {
+	bool used;
+	bool raw; /* the terminal is, and was: */
+	struct termios before;
+} stdio;
+
+/* Bytes as they are typed; but the keys that end a program still do. */
+static void make_raw(void)
+{
+	struct termios raw;
+
+	if (tcgetattr(STDIN_FILENO, &stdio.before) < 0)
+		return;
+	raw = stdio.before;
+	cfmakeraw(&raw);
+	raw.c_lflag |= ISIG;
+	raw.c_oflag |= OPOST; /* others write lines there */
+	stdio.raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+/* A descriptor like @fd, non-blocking where that matters. */
+static int reopen(int fd, int flags)
+{
+	char path[32];
+	struct stat st;
+	int ret = -1;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode))
+		ret = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (ret < 0)
+		ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return ret < 0 ? -errno : ret;
+}
+
+static int stdio_open(const char *arg, const char *id, struct vdev_files *files,
+		      struct err *err)
+{
+	int in, out, ret;
+
+	if (stdio.used)
+		return err_set(err, -EBUSY, "another channel has it already");
+	in = reopen(STDIN_FILENO, O_RDONLY);
+	if (in < 0)
+		return err_set(err, in, "standard input: %s", strerror(-in));
+	out = reopen(STDOUT_FILENO, O_WRONLY);
+	if (out < 0) {
+		close(in);
+		return err_set(err, out, "standard output: %s", strerror(-out));
+	}
+	ret = chan_add_file(files, id, "in", in);
+	if (ret < 0)
+		close(out);
+	else
+		ret = chan_add_file(files, id, "out", out);
+	if (ret < 0)
+		return err_set(err, ret, "%s", strerror(-ret));
+	make_raw();
+	stdio.used = true;
+	return 0;
+}
+
+static void stdio_close(const char *arg)
+{
+	if (stdio.raw)
+		tcsetattr(STDIN_FILENO, TCSANOW, &stdio.before);
+	stdio.raw = stdio.used = false;
+}
+
+static int stdio_create(struct chan *c, const char *id,
+			struct vdev_files *files)
+{
+	c->up = true;
+	return chan_set_ends(c, chan_take_file(files, id, "in"),
+			     chan_take_file(files, id, "out"));
+}
+
+const struct chan_kind chan_kind_stdio = {
+	.name = "stdio",
+	.open = stdio_open,
+	.close = stdio_close,
+	.create = stdio_create,
+};
+
+/*
+ * --- file ---
+ */
+
+static int file_open(const char *path, const char *id, struct vdev_files *files,
+		     struct err *err)
+{
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY |
+			      O_CLOEXEC,
+		      0666);
+	int ret = fd < 0 ? -errno : chan_add_file(files, id, "out", fd);
+
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static int file_create(struct chan *c, const char *id, struct vdev_files *files)
+{
+	c->up = true;
+	return chan_set_ends(c, -1, chan_take_file(files, id, "out"));
+}
+
+const struct chan_kind chan_kind_file = {
+	.name = "file",
+	.arg = "PATH",
+	.open = file_open,
+	.create = file_create,
+};
+
+/*
+ * --- fd ---
+ */
+
+static int fd_open(const char *arg, const char *id, struct vdev_files *files,
+		   struct err *err)
+{
+	uint64_t nr;
+	int fd, flags, ret;
+
+	if (opt_parse_size(arg, &nr) < 0 || nr > INT32_MAX)
+		return err_set(err, -EINVAL, "not a number");
+	fd = fcntl((int)nr, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return err_set(err, -errno, "%s", strerror(errno));
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+		ret = -errno;
+		close(fd);
+	} else {
+		ret = chan_add_file(files, id, "fd", fd);
+	}
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static int fd_create(struct chan *c, const char *id, struct vdev_files *files)
+{
+	int fd = chan_take_file(files, id, "fd");
+	int ret = -EBADF;
+
+	c->up = true;
+	switch (fcntl(fd, F_GETFL) & O_ACCMODE) {
+	case O_RDONLY:
+		return chan_set_ends(c, fd, -1);
+	case O_WRONLY:
+		return chan_set_ends(c, -1, fd);
+	case O_RDWR:
+		ret = chan_set_duplex(c, fd);
+		break;
+	}
+	if (ret < 0)
+		close(fd);
+	return ret;
+}
+
+const struct chan_kind chan_kind_fd = {
+	.name = "fd",
+	.arg = "N",
+	.open = fd_open,
+	.create = fd_create,
+};

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Inside of byte channels: chan.c moves bytes, the other files know how an end
+ * is opened and how it comes and goes.
+ *
+ *	down  --(peer came)-->  up  --(read to the end, peer gone)-->  down
+ *
+ * A peer that has gone leaves bytes behind, and they are read first. Until
+ * somebody wants them nothing is watched: a descriptor whose peer has gone is
+ * always ready.
+ */
+#ifndef BACK_CHAN_CHAN_IMPL_H
+#define BACK_CHAN_CHAN_IMPL_H
+
+#include "back/chan/chan.h"
+
+/* A descriptor and what it is watched for. Of a pair, each has its own. */
+struct chan_end {
+	int fd;		 /* -1: none */
+	bool socket;	 /* else a file, a pipe or a terminal */
+	bool ended;	 /* nothing comes any more */
+	bool always;	 /* cannot be waited for, and need not */
+	uint32_t events; /* watched for; 0: not watched */
+	struct ev_source *source;
+};
+
+struct chan_kind {
+	const char *name;
+	const char *arg; /* what follows the ':', for people; NULL: nothing */
+	bool arg_optional;
+
+	/* As chan_open() and chan_close(), with what follows the ':' or NULL */
+	int (*open)(const char *arg, const char *id, struct vdev_files *files,
+		    struct err *err);
+	void (*close)(const char *arg);
+
+	/* Take descriptors from @files. 0 or -errno. */
+	int (*create)(struct chan *c, const char *id, struct vdev_files *files);
+
+	/* The peer has gone: be ready for the next. NULL: there is none. */
+	void (*next)(struct chan *c);
+};
+
+extern const struct chan_kind chan_kind_stdio, chan_kind_pty, chan_kind_unix,
+	chan_kind_unix_connect, chan_kind_file, chan_kind_fd;
+
+struct chan {
+	const struct chan_kind *kind;
+	const struct chan_client *client;
+	void *arg;
+	struct ev_loop *loop;
+	char *text;
+	char path[108];
+	bool up;
+	bool wanted;	/* chan_want() */
+	bool duplex;	/* both ends are one thing, which can be hung up */
+	bool hung_up;	/* it is: bytes to read may be left */
+	bool blocked;	/* a write waits */
+	struct chan_end in, out;
+	struct ev_task ready; /* for an input that cannot be waited for */
+	/* Of one that waits for its peer: listening socket, or inotify. */
+	int wait_fd;
+	struct ev_source *wait_source;
+	uint64_t nr_errors;
+};
+
+/*
+ * The peer is there, on @take_in and @take_out; either may be -1. A duplex
+ * one has one descriptor: it is duplicated.
+ */
+int chan_set_ends(struct chan *c, int take_in, int take_out);
+int chan_set_duplex(struct chan *c, int take_fd);
+
+/* Tell the client. */
+void chan_come(struct chan *c);
+
+/* Watch the descriptors for what is wanted now. */
+void chan_watch(struct chan *c);
+
+/* Add a descriptor to @files as "ID.NAME"; it is closed when that fails. */
+int chan_add_file(struct vdev_files *files, const char *id, const char *name,
+		  int take_fd);
+int chan_take_file(struct vdev_files *files, const char *id, const char *name);
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A pseudo terminal. It is up while somebody has its slave side open.
+ *
+ * The master tells that the slave was closed (a hang-up, for as long as it
+ * lasts), but not that it was opened; inotify does.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "back/chan/chan_impl.h"
+
+#define MAX_PATH 32
+
+static int slave_path(int master, char path[MAX_PATH])
+{
+	unsigned nr;
+
+	if (ioctl(master, TIOCGPTN, &nr) < 0)
+		return -errno;
+	snprintf(path, MAX_PATH, "/dev/pts/%u", nr);
+	return 0;
+}
+
+/* No echo and no line editing: a guest does that. */
+static int make_raw(const char *path)
+{
+	int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	struct termios tio;
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (tcgetattr(fd, &tio) < 0) {
+		ret = -errno;
+	} else {
+		cfmakeraw(&tio);
+		if (tcsetattr(fd, TCSANOW, &tio) < 0)
+			ret = -errno;
+	}
+	close(fd);
+	return ret;
+}
+
+/* A link that is there is one that an earlier run left behind. */
+static int make_link(const char *path, const char *link)
+{
+	struct stat st;
+
+	if (lstat(link, &st) == 0) {
+		if (!S_ISLNK(st.st_mode))
+			return -EEXIST;
+		if (unlink(link) < 0)
+			return -errno;
+	}
+	return symlink(path, link) < 0 ? -errno : 0;
+}
+
+static int watch_opens(const char *path)
+{
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	if (inotify_add_watch(fd, path, IN_OPEN) < 0) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+/* Set up the terminal at @master. Returns what tells that it is opened. */
+static int set_up(int master, char path[MAX_PATH])
+{
+	int ret;
+
+	if (grantpt(master) < 0 || unlockpt(master) < 0)
+		return -errno;
+	ret = slave_path(master, path);
+	if (ret == 0)
+		ret = make_raw(path);
+	return ret < 0 ? ret : watch_opens(path);
+}
+
+static int pty_open(const char *link, const char *id, struct vdev_files *files,
+		    struct err *err)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	char path[MAX_PATH];
+	int watch, ret;
+
+	if (master < 0)
+		return err_set(err, -errno, "%s", strerror(errno));
+	watch = set_up(master, path);
+	if (watch < 0) {
+		close(master);
+		return err_set(err, watch, "%s", strerror(-watch));
+	}
+	ret = chan_add_file(files, id, "pty", master);
+	if (ret < 0)
+		close(watch);
+	else
+		ret = chan_add_file(files, id, "watch", watch);
+	if (ret == 0 && link)
+		ret = make_link(path, link);
+	if (ret == -EEXIST)
+		return err_set(err, ret, "%s: exists and is no symlink", link);
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static void pty_close(const char *link)
+{
+	struct stat st;
+
+	if (link && lstat(link, &st) == 0 && S_ISLNK(st.st_mode))
+		unlink(link);
+}
+
+/* Somebody has it open, or had and left something to read. */
+static bool is_up(const struct chan *c)
+{
+	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
+
+	poll(&p, 1, 0);
+	return !(p.revents & POLLHUP) || (p.revents & POLLIN);
+}
+
+static void on_open(void *arg, uint32_t events)
+{
+	struct chan *c = arg;
+	char buf[4096]
+		__attribute__((aligned(__alignof__(struct inotify_event))));
+
+	/* How many it were does not matter. */
+	while (read(c->wait_fd, buf, sizeof(buf)) > 0)
+		;
+	if (is_up(c))
+		chan_come(c);
+}
+
+static int pty_create(struct chan *c, const char *id, struct vdev_files *files)
+{
+	int master = chan_take_file(files, id, "pty");
+	int ret;
+
+	c->wait_fd = chan_take_file(files, id, "watch");
+	ret = chan_set_duplex(c, master);
+	if (ret < 0) {
+		close(master);
+		return ret;
+	}
+	ret = slave_path(master, c->path);
+	if (ret < 0)
+		return ret;
+	/* A process before us may have had it: it may be open now. */
+	c->up = is_up(c);
+	return ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_open, c,
+			 &c->wait_source);
+}
+
+const struct chan_kind chan_kind_pty = {
+	.name = "pty",
+	.arg = "LINK",
+	.arg_optional = true,
+	.open = pty_open,
+	.close = pty_close,
+	.create = pty_create,
+};

@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Byte channels, each at its other end: a file, a socket, a terminal. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "back/chan/chan.h"
+
+static struct ev_loop *loop;
+static struct vdev_files files;
+static struct chan *c;
+static char dir[] = "/tmp/chan_test.XXXXXX";
+static char *text; /* of the channel that is open */
+
+/* What the channel's owner sees. */
+static struct {
+	char got[1 << 16];
+	size_t len;
+	unsigned nr_readable, nr_writable, nr_up, nr_down;
+	bool stop; /* read nothing */
+} me;
+
+static void on_readable(void *arg)
+{
+	struct iovec iov[2] = {
+		{ me.got + me.len, 3 },
+		{ me.got + me.len + 3, sizeof(me.got) - me.len - 3 },
+	};
+	ssize_t n;
+
+	me.nr_readable++;
+	if (me.stop)
+		return;
+	n = chan_read(c, iov, 2);
+	if (n > 0)
+		me.len += (size_t)n;
+}
+
+static void on_writable(void *arg)
+{
+	me.nr_writable++;
+}
+
+static void on_up(void *arg, bool up)
+{
+	if (up)
+		me.nr_up++;
+	else
+		me.nr_down++;
+}
+
+static const struct chan_client client = { on_readable, on_writable, on_up };
+
+static void turns(int n)
+{
+	while (n--)
+		ev_loop_turn(loop, 5);
+}
+
+static int open_text(const char *kind, const char *arg, struct err *err)
+{
+	free(text);
+	if (asprintf(&text, "%s%s", kind, arg) < 0)
+		abort();
+	return chan_open(text, "30", &files, err);
+}
+
+static void start(const char *kind, const char *arg)
+{
+	struct err err;
+
+	memset(&me, 0, sizeof(me));
+	if (open_text(kind, arg, &err) < 0)
+		fail_msg("%s: %s", text, err.text);
+	if (chan_create(text, "30", &files, loop, &client, NULL, &c, &err) < 0)
+		fail_msg("%s: %s", text, err.text);
+	vdev_files_close(&files);
+}
+
+static void stop(void)
+{
+	chan_destroy(c);
+	c = NULL;
+	chan_close(text);
+	turns(1);
+}
+
+static int setup(void **state)
+{
+	strcpy(strrchr(dir, '.'), ".XXXXXX");
+	return ev_loop_create(&loop) || !mkdtemp(dir) || chdir(dir);
+}
+
+static int teardown(void **state)
+{
+	if (c)
+		stop();
+	vdev_files_close(&files);
+	free(text);
+	text = NULL;
+	ev_loop_destroy(loop);
+	return chdir("/") || rmdir(dir);
+}
+
+static ssize_t put(const char *s)
+{
+	struct iovec iov[2] = { { (char *)s, 1 },
+				{ (char *)s + 1, strlen(s) - 1 } };
+
+	return chan_write(c, iov, 2);
+}
+
+static void assert_got(const char *want)
+{
+	assert_int_equal(me.len, strlen(want));
+	assert_memory_equal(me.got, want, me.len);
+	me.len = 0;
+}
+
+/* Nothing wakes us up that there is nothing to do for. */
+static void assert_idle(void)
+{
+	turns(2);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(ev_loop_turn(loop, 2), 0);
+}
+
+static int dial(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(addr.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int answer(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(addr.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	return fd;
+}
+
+static void test_errors(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} rows[] = {
+		{ "", "must be stdio" },
+		{ "tty", "must be stdio" },
+		{ "stdio:x", "must be stdio" },
+		{ "unix", "must be stdio" },
+		{ "unix:", "must be stdio" },
+		{ "pty:", "must be stdio" },
+		{ "unix:/nonexistent/x", "No such file" },
+		{ "unix-connect:/nonexistent", "No such file" },
+		{ "unix:/" /* 110 bytes */
+		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+		  "too long" },
+		{ "file:/nonexistent/x", "No such file" },
+		{ "file:/", "Is a directory" },
+		{ "fd:x", "not a number" },
+		{ "fd:99999", "Bad file descriptor" },
+		{ "pty:/", "exists and is no symlink" },
+		{ "pty:/nonexistent/x", "No such file" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct err err = { "" };
+
+		print_message("%s\n", rows[i].text);
+		assert_true(open_text("", rows[i].text, &err) < 0);
+		if (!strstr(err.text, rows[i].why))
+			fail_msg("%s", err.text);
+		vdev_files_close(&files);
+	}
+}
+
+static void test_file(void **state)
+{
+	char buf[16] = "";
+	int fd;
+
+	for (int i = 0; i < 2; i++) { /* appended */
+		start("file:", "out");
+		assert_true(chan_up(c));
+		chan_want(c, true);
+		assert_int_equal(put("hello"), 5);
+		assert_idle();
+		stop();
+	}
+	fd = open("out", O_RDONLY);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 10);
+	assert_string_equal(buf, "hellohello");
+	close(fd);
+	unlink("out");
+}
+
+/* Peers come one after the other; what is said to nobody goes nowhere. */
+static void test_unix(void **state)
+{
+	char buf[16];
+	int a, b;
+
+	start("unix:", "s");
+	assert_string_equal(chan_path(c), "s");
+	assert_false(chan_up(c));
+	assert_int_equal(put("lost"), -EPIPE);
+	chan_want(c, true);
+	assert_idle();
+
+	a = dial("s");
+	b = dial("s");
+	turns(2);
+	assert_int_equal(me.nr_up, 1);
+	assert_int_equal(put("one"), 3);
+	assert_int_equal(read(a, buf, sizeof(buf)), 3);
+	assert_int_equal(write(a, "hello", 5), 5);
+	turns(2);
+	assert_got("hello");
+	assert_int_equal(write(b, "next", 4), 4);
+	assert_idle();
+	close(a);
+	turns(3);
+	assert_int_equal(me.nr_down, 1);
+	assert_int_equal(me.nr_up, 2);
+	assert_got("next");
+	close(b);
+	turns(2);
+	assert_false(chan_up(c));
+	stop();
+	assert_int_equal(access("s", F_OK), -1);
+}
+
+/* What a peer left behind is read before it counts as gone. */
+static void test_left_behind(void **state)
+{
+	int fd;
+
+	start("unix:", "s");
+	fd = dial("s");
+	assert_int_equal(write(fd, "bye", 3), 3);
+	close(fd);
+	assert_idle(); /* nobody wants it yet */
+	assert_true(chan_up(c));
+	assert_int_equal(put("x"), -EPIPE);
+	chan_want(c, true);
+	turns(4);
+	assert_got("bye");
+	assert_false(chan_up(c));
+
+	/* One that leaves nothing is gone, wanted or not. */
+	chan_want(c, false);
+	fd = dial("s");
+	turns(2);
+	assert_true(chan_up(c));
+	close(fd);
+	turns(2);
+	assert_false(chan_up(c));
+	assert_idle();
+}
+
+/* A peer that says no more may listen still. */
+static void test_half_closed(void **state)
+{
+	char buf[16];
+	int fd;
+
+	start("unix:", "s");
+	chan_want(c, true);
+	fd = dial("s");
+	assert_int_equal(write(fd, "ask", 3), 3);
+	shutdown(fd, SHUT_WR);
+	turns(3);
+	assert_got("ask");
+	assert_idle();
+	assert_true(chan_up(c));
+	assert_int_equal(put("answer"), 6);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 6);
+	close(fd);
+	turns(2);
+	assert_false(chan_up(c));
+}
+
+static void test_stale_socket(void **state)
+{
+	struct err err;
+	int fd = answer("s");
+
+	assert_int_equal(open_text("unix:", "s", &err), -EADDRINUSE);
+	close(fd);
+	start("unix:", "s"); /* a dead one's is taken over */
+	fd = dial("s");
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+static void test_unix_connect(void **state)
+{
+	int listener = answer("s"), fd;
+
+	start("unix-connect:", "s");
+	assert_true(chan_up(c));
+	chan_want(c, true);
+	fd = accept(listener, NULL, NULL);
+	assert_int_equal(write(fd, "hi", 2), 2);
+	turns(2);
+	assert_got("hi");
+	close(fd);
+	turns(3);
+	assert_int_equal(me.nr_down, 1);
+	assert_int_equal(put("x"), -EPIPE);
+	assert_idle();
+	close(listener);
+	unlink("s");
+}
+
+/* Full: the writer waits and is told; not a byte is lost or doubled. */
+static void test_back_pressure(void **state)
+{
+	static char out[1 << 20], in[1 << 20];
+	size_t sent = 0, got = 0;
+	int fd;
+
+	for (size_t i = 0; i < sizeof(out); i++)
+		out[i] = (char)(i * 7 + i / 251);
+	start("unix:", "s");
+	fd = dial("s");
+	turns(2);
+	while (got < sizeof(out)) {
+		struct iovec iov = { out + sent, sizeof(out) - sent };
+		ssize_t n = sent < sizeof(out) ? chan_write(c, &iov, 1)
+					       : -EAGAIN;
+
+		if (n > 0)
+			sent += (size_t)n;
+		if (n > 0 || n != -EAGAIN)
+			continue;
+		if (sent < sizeof(out))
+			assert_idle();
+		me.nr_writable = 0;
+		n = read(fd, in + got, sizeof(in) - got);
+		assert_true(n > 0);
+		got += (size_t)n;
+		turns(1);
+		if (sent < sizeof(out) && got == sent)
+			assert_true(me.nr_writable > 0);
+	}
+	assert_memory_equal(in, out, sizeof(out));
+
+	/* The other way: what is not wanted stays, and wakes nobody up. */
+	assert_int_equal(write(fd, "held", 4), 4);
+	assert_idle();
+	assert_int_equal(me.nr_readable, 0);
+	chan_want(c, true);
+	turns(1);
+	assert_got("held");
+	close(fd);
+}
+
+/*
+ * A terminal nobody has open is no reason to wake up, and swallows what is
+ * written, or a guest would wait for ever at its first line.
+ */
+static void test_pty(void **state)
+{
+	char buf[16];
+	int fd;
+
+	start("pty:", "link");
+	chan_want(c, true);
+	assert_memory_equal(chan_path(c), "/dev/pts/", 9);
+	assert_false(chan_up(c));
+	assert_int_equal(put("lost"), -EPIPE);
+	assert_idle();
+
+	for (int i = 0; i < 3; i++) {
+		fd = open("link", O_RDWR | O_NOCTTY);
+		assert_true(fd >= 0);
+		turns(2);
+		assert_true(chan_up(c));
+		assert_idle();
+		assert_int_equal(put("a\nb"), 3);
+		assert_int_equal(read(fd, buf, sizeof(buf)), 3);
+		assert_memory_equal(buf, "a\nb", 3); /* as it was sent */
+		assert_int_equal(write(fd, "\003x\r", 3), 3);
+		turns(2);
+		assert_got("\003x\r");
+		close(fd);
+		turns(3);
+		assert_false(chan_up(c));
+		assert_int_equal(put("lost"), -EPIPE);
+		assert_idle();
+	}
+	assert_int_equal(me.nr_up, 3);
+	assert_int_equal(me.nr_down, 3);
+
+	/* echo text >/dev/pts/N, while nobody wants to read */
+	chan_want(c, false);
+	fd = open("link", O_WRONLY | O_NOCTTY);
+	assert_int_equal(write(fd, "text", 4), 4);
+	close(fd);
+	assert_idle();
+	chan_want(c, true);
+	turns(3);
+	assert_got("text");
+	assert_false(chan_up(c));
+	assert_idle();
+	stop();
+	assert_int_equal(access("link", F_OK), -1);
+}
+
+/* Opened anew before we looked: it was never gone. */
+static void test_pty_reopened(void **state)
+{
+	int fd, again;
+
+	start("pty", "");
+	chan_want(c, true);
+	fd = open(chan_path(c), O_RDWR | O_NOCTTY);
+	turns(2);
+	close(fd);
+	again = open(chan_path(c), O_RDWR | O_NOCTTY);
+	turns(3);
+	assert_true(chan_up(c));
+	assert_int_equal(put("x"), 1);
+	close(again);
+	turns(3);
+	assert_false(chan_up(c));
+}
+
+static void test_pty_link(void **state)
+{
+	assert_int_equal(symlink("/nonexistent", "link"), 0);
+	start("pty:", "link"); /* left by an earlier run */
+	assert_int_equal(access("link", F_OK), 0);
+}
+
+static void test_fd(void **state)
+{
+	int pair[2], pipes[2];
+	char nr[16];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	snprintf(nr, sizeof(nr), "%d", pair[0]);
+	start("fd:", nr);
+	close(pair[0]);
+	chan_want(c, true);
+	assert_int_equal(write(pair[1], "in", 2), 2);
+	turns(2);
+	assert_got("in");
+	close(pair[1]);
+	turns(3);
+	assert_false(chan_up(c));
+	assert_idle();
+	stop();
+
+	assert_int_equal(pipe(pipes), 0); /* to write into */
+	snprintf(nr, sizeof(nr), "%d", pipes[1]);
+	start("fd:", nr);
+	close(pipes[1]);
+	chan_want(c, true);
+	assert_int_equal(put("out"), 3);
+	assert_idle();
+	close(pipes[0]);
+	assert_int_equal(put("out"), -EPIPE);
+	assert_idle();
+}
+
+/* Standard input is a pipe or a file, ends, and output goes on. */
+static void test_stdio(void **state)
+{
+	int in = dup(0), out = dup(1), from[2], to[2], fd;
+	char buf[16];
+	struct err err;
+
+	assert_int_equal(pipe(from), 0);
+	assert_int_equal(pipe(to), 0);
+	dup2(from[0], 0);
+	dup2(to[1], 1);
+	start("stdio", "");
+	assert_int_equal(open_text("stdio", "", &err), -EBUSY);
+	chan_want(c, true);
+	assert_int_equal(write(from[1], "typed", 5), 5);
+	turns(2);
+	assert_got("typed");
+	assert_int_equal(put("shown"), 5);
+	assert_int_equal(read(to[0], buf, sizeof(buf)), 5);
+	/* Others have it as it was. */
+	assert_false(fcntl(0, F_GETFL) & O_NONBLOCK);
+	close(from[0]);
+	close(from[1]);
+	stop();
+
+	fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(write(fd, "script", 6), 6);
+	lseek(fd, 0, SEEK_SET);
+	dup2(fd, 0);
+	start("stdio", "");
+	assert_idle();
+	chan_want(c, true);
+	turns(3);
+	assert_got("script");
+	assert_idle();
+	assert_true(chan_up(c));
+	assert_int_equal(put("shown"), 5);
+	stop();
+	dup2(in, 0);
+	dup2(out, 1);
+	close(in);
+	close(out);
+	close(fd);
+	close(to[0]);
+	close(to[1]);
+	unlink("file");
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_errors),	      T(test_file),	    T(test_unix),
+		T(test_left_behind),  T(test_half_closed),  T(test_stale_socket),
+		T(test_unix_connect), T(test_back_pressure), T(test_pty),
+		T(test_pty_reopened), T(test_pty_link),	    T(test_fd),
+		T(test_stdio),
+	};
+
+	signal(SIGPIPE, SIG_IGN); /* as in every device process */
+	return cmocka_run_group_tests_name("chan", tests, NULL, NULL);
+}

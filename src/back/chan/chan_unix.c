@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * UNIX sockets: one that listens has a peer at a time, and others wait in the
+ * kernel; one that was connected at the start is down for good when its peer
+ * goes.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "back/chan/chan_impl.h"
+
+#define BACKLOG 4
+
+static int set_address(struct sockaddr_un *addr, const char *path)
+{
+	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(addr->sun_path))
+		return -ENAMETOOLONG;
+	strcpy(addr->sun_path, path);
+	return 0;
+}
+
+/* A stream socket that went through @step, which is bind() or connect(). */
+static int make_socket(const char *path, int flags,
+		       int (*step)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un addr;
+	int ret = set_address(&addr, path);
+	int fd;
+
+	if (ret < 0)
+		return ret;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0)
+		return -errno;
+	if (step(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+/*
+ * --- unix ---
+ */
+
+/* Remove a socket that nobody has any more. Asked with the wrong type, so
+ * that one that lives is not disturbed. */
+static bool clear_stale(const char *path)
+{
+	struct sockaddr_un addr;
+	struct stat st;
+	bool refused;
+	int fd;
+
+	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+	    set_address(&addr, path) < 0)
+		return false;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	refused = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) <
+			  0 &&
+		  errno == ECONNREFUSED;
+	close(fd);
+	return refused && unlink(path) == 0;
+}
+
+static int unix_open(const char *path, const char *id, struct vdev_files *files,
+		     struct err *err)
+{
+	int fd = make_socket(path, SOCK_NONBLOCK, bind);
+	int ret;
+
+	if (fd == -EADDRINUSE && clear_stale(path))
+		fd = make_socket(path, SOCK_NONBLOCK, bind);
+	if (fd < 0)
+		return err_set(err, fd, "%s", strerror(-fd));
+	if (listen(fd, BACKLOG) < 0) {
+		ret = -errno;
+		close(fd);
+	} else {
+		ret = chan_add_file(files, id, "listen", fd);
+	}
+	if (ret < 0)
+		unlink(path);
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static void unix_close(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+		unlink(path);
+}
+
+static void on_listen(void *arg, uint32_t events)
+{
+	struct chan *c = arg;
+	int fd = accept4(c->wait_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return; /* it is gone already, or there is no room now */
+	if (chan_set_duplex(c, fd) < 0) {
+		close(fd);
+		return;
+	}
+	ev_fd_set(c->wait_source, 0);
+	chan_come(c);
+}
+
+static int unix_create(struct chan *c, const char *id, struct vdev_files *files)
+{
+	c->wait_fd = chan_take_file(files, id, "listen");
+	strncpy(c->path, c->text + strlen("unix:"), sizeof(c->path) - 1);
+	return ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
+			 &c->wait_source);
+}
+
+static void unix_next(struct chan *c)
+{
+	chan_set_ends(c, -1, -1);
+	ev_fd_set(c->wait_source, EPOLLIN);
+}
+
+const struct chan_kind chan_kind_unix = {
+	.name = "unix",
+	.arg = "PATH",
+	.open = unix_open,
+	.close = unix_close,
+	.create = unix_create,
+	.next = unix_next,
+};
+
+/*
+ * --- unix-connect ---
+ */
+
+static int connect_open(const char *path, const char *id,
+			struct vdev_files *files, struct err *err)
+{
+	int ret = make_socket(path, 0, connect);
+
+	if (ret >= 0)
+		ret = chan_add_file(files, id, "peer", ret);
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static int connect_create(struct chan *c, const char *id,
+			  struct vdev_files *files)
+{
+	int fd = chan_take_file(files, id, "peer");
+	int ret = chan_set_duplex(c, fd);
+
+	if (ret < 0)
+		close(fd);
+	c->up = ret == 0;
+	return ret;
+}
+
+static void connect_next(struct chan *c)
+{
+	chan_set_ends(c, -1, -1);
+}
+
+const struct chan_kind chan_kind_unix_connect = {
+	.name = "unix-connect",
+	.arg = "PATH",
+	.open = connect_open,
+	.create = connect_create,
+	.next = connect_next,
+};

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The console device (virtio 5.3): a console and named ports, each a stream of
+ * bytes both ways.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/util.h"
+#include "dev/devices.h"
+#include "dev/console/console.h"
+
+static_assert(sizeof(struct virtio_console_config) == 12, "5.3.4");
+static_assert(CONSOLE_MAX_PORTS * CHAN_MAX_FILES <= VDEV_MAX_FILES,
+	      "every port can be opened");
+
+static struct console_softc *console_of(struct vdev *dev)
+{
+	return container_of(dev, struct console_softc, sc_dev);
+}
+
+/*
+ * --- Configuration, 5.3.4 ---
+ */
+
+static int console_cfgread(void *arg, int offset, int size, uint32_t *retval)
+{
+	const struct console_softc *sc = arg;
+	struct {
+		le16 cols, rows;
+		le32 max_nr_ports;
+		le32 emerg_wr;
+	} c = {
+		cpu_to_le16(sc->sc_cols),
+		cpu_to_le16(sc->sc_rows),
+		cpu_to_le32(sc->sc_nr_ports),
+	};
+	le32 val = { 0 };
+
+	memcpy(&val, (const char *)&c + offset, (size_t)size);
+	*retval = le32_to_cpu(val);
+	return 0;
+}
+
+/*
+ * A character of a guest that can do nothing else, at any time (5.3.6). When
+ * there is no room for it, it is lost: who writes it does not wait.
+ */
+static int console_cfgwrite(void *arg, int offset, int size, uint32_t value)
+{
+	struct console_softc *sc = arg;
+	struct chan *chan = sc->sc_ports[0].chan;
+	uint8_t byte = (uint8_t)value;
+	const struct iovec iov = { &byte, 1 };
+
+	if (offset != offsetof(struct virtio_console_config, emerg_wr) ||
+	    size != 4)
+		return -EINVAL;
+	if (chan)
+		chan_write(chan, &iov, 1);
+	return 0;
+}
+
+static uint64_t console_hv_features(void *arg, bool modern)
+{
+	const struct console_softc *sc = arg;
+	uint64_t f = modern ? VI_RING_CAPS_MODERN : VI_RING_CAPS_LEGACY;
+
+	f |= VI_BIT(VIRTIO_CONSOLE_F_SIZE) |
+	     VI_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE);
+	if (sc->sc_nr_ports > 1)
+		f |= VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT);
+	return f;
+}
+
+/*
+ * --- Queues, reset ---
+ */
+
+static void console_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct console_softc *sc = arg;
+	unsigned num = vq->vq_num;
+
+	if (num >= 2 && !console_multiport(sc))
+		return;
+	if (num == 2)
+		console_control_run(sc);
+	else if (num == 3)
+		console_control_take(sc);
+	else if (num % 2)
+		console_tx_run(&sc->sc_ports[num < 2 ? 0 : num / 2 - 1]);
+	else
+		console_rx_run(&sc->sc_ports[num < 2 ? 0 : num / 2 - 1]);
+}
+
+static void console_reset(void *arg)
+{
+	struct console_softc *sc = arg;
+
+	console_control_reset(sc);
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++)
+		console_port_reset(&sc->sc_ports[i]);
+}
+
+/*
+ * --- Status and commands ---
+ */
+
+static void add_uint(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static void add_string(struct json_object *to, const char *key, const char *val)
+{
+	if (val)
+		json_object_object_add(to, key, json_object_new_string(val));
+}
+
+static void add_bool(struct json_object *to, const char *key, bool val)
+{
+	json_object_object_add(to, key, json_object_new_boolean(val));
+}
+
+static const char *name_of(const struct console_port *p)
+{
+	return p->name ? p->name : "console";
+}
+
+static struct json_object *port_json(const struct console_port *p)
+{
+	struct json_object *to = json_object_new_object();
+	bool alone = p->id == 0 && !console_multiport(p->sc);
+
+	add_uint(to, "id", p->id);
+	add_string(to, "name", name_of(p));
+	add_string(to, "channel", chan_text(p->chan));
+	add_string(to, "path", chan_path(p->chan));
+	add_bool(to, "plugged", p->plugged);
+	add_bool(to, "host-open", chan_up(p->chan));
+	if (!alone)
+		add_bool(to, "guest-open", p->guest_open);
+	add_uint(to, "to-guest", p->rx_bytes);
+	add_uint(to, "from-guest", p->tx_bytes);
+	add_uint(to, "lost", p->tx_lost);
+	add_uint(to, "errors", chan_nr_errors(p->chan));
+	return to;
+}
+
+static void console_status(struct vdev *dev, struct json_object *status)
+{
+	struct console_softc *sc = console_of(dev);
+	struct json_object *ports = json_object_new_array();
+
+	add_uint(status, "cols", sc->sc_cols);
+	add_uint(status, "rows", sc->sc_rows);
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
+		if (sc->sc_ports[i].chan)
+			json_object_array_add(ports,
+					      port_json(&sc->sc_ports[i]));
+	}
+	json_object_object_add(status, "ports", ports);
+}
+
+static bool parse_u16(const char *text, uint16_t *ret_val)
+{
+	char *end;
+	unsigned long val = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || val > UINT16_MAX)
+		return false;
+	*ret_val = (uint16_t)val;
+	return true;
+}
+
+static int ctl_resize(struct console_softc *sc, int argc, char *const argv[],
+		      struct err *err)
+{
+	uint16_t cols, rows;
+
+	if (argc != 3 || !parse_u16(argv[1], &cols) ||
+	    !parse_u16(argv[2], &rows))
+		return err_set(err, -EINVAL,
+			       "console: resize COLS ROWS, as in 80 24");
+	sc->sc_cols = cols;
+	sc->sc_rows = rows;
+	if (sc->sc_vs.vs_negotiated_caps & VI_BIT(VIRTIO_CONSOLE_F_SIZE))
+		vq_devcfg_changed(&sc->sc_vs);
+	sc->sc_ports[0].told_size = false;
+	console_control_run(sc);
+	return 0;
+}
+
+static struct console_port *find_port(struct console_softc *sc,
+				      const char *name)
+{
+	for (unsigned i = 1; i < sc->sc_nr_ports; i++) {
+		if (strcmp(sc->sc_ports[i].name, name) == 0)
+			return &sc->sc_ports[i];
+	}
+	return NULL;
+}
+
+static void plug(struct console_port *p, bool plugged)
+{
+	p->plugged = plugged;
+	if (!plugged)
+		p->unplugged = p->added;
+	console_control_run(p->sc);
+	/* Whoever writes to a port that is gone must not wait. */
+	console_tx_run(p);
+	console_rx_run(p);
+}
+
+static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
+		    struct err *err)
+{
+	struct console_port *p;
+	bool add;
+
+	if (argc != 3 ||
+	    (strcmp(argv[1], "add") != 0 && strcmp(argv[1], "remove") != 0))
+		return err_set(err, -EINVAL, "console: port add|remove NAME");
+	add = strcmp(argv[1], "add") == 0;
+	p = find_port(sc, argv[2]);
+	if (!p)
+		return err_set(err, -ENOENT,
+			       "console: port %s %s: there is no port.%s= on "
+			       "the command line, where what is behind a port "
+			       "is opened",
+			       argv[1], argv[2], argv[2]);
+	if (p->plugged == add)
+		return err_set(err, -EALREADY, "console: port %s %s: it is %s",
+			       argv[1], argv[2],
+			       add ? "there already" : "not there");
+	plug(p, add);
+	return 0;
+}
+
+static int console_ctl(struct vdev *dev, int argc, char *const argv[],
+		       struct json_object *reply, struct err *err)
+{
+	struct console_softc *sc = console_of(dev);
+
+	if (strcmp(argv[0], "resize") == 0)
+		return ctl_resize(sc, argc, argv, err);
+	return ctl_port(sc, argc, argv, err);
+}
+
+/*
+ * --- The channels that the options name ---
+ */
+
+#define PORT_KEYS "port.**"
+#define PORT_KEY  "port."
+
+/* A channel to be: option and file names of it. */
+struct wanted {
+	unsigned id;
+	const char *key, *text;
+	char files[4];
+};
+
+/* All of them, the console first if there is one: how many. */
+static unsigned list_wanted(const struct opts *opts, struct wanted *list,
+			    unsigned max)
+{
+	unsigned nr = 0, id = 1, pos = 0;
+	const char *key;
+
+	if (opt_given(opts, "console"))
+		list[nr++] = (struct wanted){ .id = 0, .key = "console" };
+	while (nr < max && (key = opt_next(opts, PORT_KEYS, &pos)))
+		list[nr++] = (struct wanted){ .id = id++, .key = key };
+	for (unsigned i = 0; i < nr; i++) {
+		list[i].text = opt_string(opts, list[i].key);
+		snprintf(list[i].files, sizeof(list[i].files), "%u",
+			 list[i].id);
+	}
+	return nr;
+}
+
+static int check_opts(const struct opts *opts, struct err *err)
+{
+	unsigned nr = 0, pos = 0;
+	const char *key;
+
+	while ((key = opt_next(opts, PORT_KEYS, &pos))) {
+		if (strlen(key) > strlen(PORT_KEY) + CONSOLE_MAX_NAME)
+			return err_set(err, -EINVAL,
+				       "console: %s: longer than %u characters",
+				       key, CONSOLE_MAX_NAME);
+		if (++nr == CONSOLE_MAX_PORTS)
+			return err_set(err, -EINVAL,
+				       "console: %s: more than %u ports", key,
+				       CONSOLE_MAX_PORTS - 1);
+	}
+	if (nr == 0 && !opt_given(opts, "console"))
+		return err_set(err, -EINVAL,
+			       "console: console= is missing, or a port.NAME=");
+	return 0;
+}
+
+static int console_open(const struct opts *opts, struct vdev_files *files,
+			struct err *err)
+{
+	struct wanted list[CONSOLE_MAX_PORTS];
+	int ret = check_opts(opts, err);
+	unsigned nr, i;
+	struct err why;
+
+	if (ret < 0)
+		return ret;
+	nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
+	for (i = 0; i < nr && ret == 0; i++)
+		ret = chan_open(list[i].text, list[i].files, files, &why);
+	if (ret == 0)
+		return 0;
+	err_set(err, ret, "console: %s=%s: %s", list[i - 1].key,
+		list[i - 1].text, why.text);
+	for (i--; i-- > 0;)
+		chan_close(list[i].text);
+	return ret;
+}
+
+static void console_close(const struct opts *opts)
+{
+	struct wanted list[CONSOLE_MAX_PORTS];
+	unsigned nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
+
+	while (nr-- > 0)
+		chan_close(list[nr].text);
+}
+
+/*
+ * --- Create and destroy ---
+ */
+
+static void console_destroy(struct vdev *dev)
+{
+	struct console_softc *sc = console_of(dev);
+
+	if (dev->vs) {
+		console_reset(sc);
+		vi_softc_fini(&sc->sc_vs);
+	}
+	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
+		chan_destroy(sc->sc_ports[i].chan);
+	free(sc);
+}
+
+static int create_channels(struct console_softc *sc, const struct vdev_env *env,
+			   struct err *err)
+{
+	struct wanted list[CONSOLE_MAX_PORTS];
+	unsigned nr = list_wanted(env->opts, list, CONSOLE_MAX_PORTS);
+
+	for (unsigned i = 0; i < nr; i++) {
+		struct console_port *p = &sc->sc_ports[list[i].id];
+		struct err why;
+		int ret;
+
+		ret = chan_create(list[i].text, list[i].files, env->files,
+				  env->loop, &console_chan_client, p, &p->chan,
+				  &why);
+		if (ret < 0)
+			return err_set(err, ret, "console: %s=%s: %s",
+				       list[i].key, list[i].text, why.text);
+		p->plugged = true;
+		if (list[i].id > 0)
+			p->name = list[i].key + strlen(PORT_KEY);
+	}
+	sc->sc_nr_ports = list[nr - 1].id + 1;
+	return 0;
+}
+
+static const struct virtio_consts console_consts = {
+	.vc_name = "console",
+	.vc_cfgsize = sizeof(struct virtio_console_config),
+	.vc_reset = console_reset,
+	.vc_qnotify = console_qnotify,
+	.vc_cfgread = console_cfgread,
+	.vc_cfgwrite = console_cfgwrite,
+	.vc_hv_features = console_hv_features,
+};
+
+static int init(struct console_softc *sc, const struct vdev_env *env,
+		struct err *err)
+{
+	int ret = check_opts(env->opts, err);
+
+	if (ret == 0)
+		ret = create_channels(sc, env, err);
+	if (ret < 0)
+		return ret;
+	sc->sc_vc = console_consts;
+	sc->sc_vc.vc_nvq = sc->sc_nr_ports > 1 ? 2 * (int)sc->sc_nr_ports + 2
+					       : 2;
+	if (sc->sc_ports[0].chan)
+		chan_size(sc->sc_ports[0].chan, &sc->sc_cols, &sc->sc_rows);
+	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
+			   sc->sc_vqs, err);
+}
+
+/* A terminal's path is another each time: say which. */
+static void tell_paths(struct console_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
+		const struct console_port *p = &sc->sc_ports[i];
+
+		if (p->chan && chan_path(p->chan))
+			vs_log(&sc->sc_vs, LOG_NOTICE, "%s is at %s",
+			       name_of(p), chan_path(p->chan));
+	}
+}
+
+static int console_create(const struct vdev_env *env, struct vdev **ret_dev,
+			  struct err *err)
+{
+	struct console_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "console: out of memory");
+	sc->sc_dev.type = &vdev_console;
+	sc->sc_loop = env->loop;
+	sc->sc_control_again = (struct ev_task){
+		.fn = console_control_on_again, .arg = sc };
+	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
+		struct console_port *p = &sc->sc_ports[i];
+
+		p->sc = sc;
+		p->id = i;
+		p->rx_batch = 1;
+		p->tx_again = (struct ev_task){ .fn = console_tx_on_again,
+						.arg = p };
+	}
+	ret = init(sc, env, err);
+	if (ret < 0) {
+		console_destroy(&sc->sc_dev);
+		return ret;
+	}
+	tell_paths(sc);
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+/*
+ * --- Tables ---
+ */
+
+static const struct opt_def console_opts[] = {
+	{ "console", OPT_STRING,
+	  .help = "the console, hvc0 in Linux: stdio, pty[:LINK], unix:PATH "
+		  "(listens), unix-connect:PATH, file:PATH, fd:N" },
+	{ PORT_KEYS, OPT_STRING,
+	  .help = "port.NAME: likewise, a port that the guest finds as "
+		  "/dev/virtio-ports/NAME; up to 30" },
+	{ NULL },
+};
+
+static const virtio_capstr_t console_features[] = {
+	{ VI_BIT(VIRTIO_CONSOLE_F_SIZE), "SIZE" },
+	{ VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT), "MULTIPORT" },
+	{ VI_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE), "EMERG_WRITE" },
+	{ 0, NULL },
+};
+
+static const struct vdev_ctl console_ctls[] = {
+	{ "resize COLS ROWS", "the size of the console's window" },
+	{ "port add|remove NAME", "plug a port of the command line, or "
+				  "unplug it" },
+	{ NULL, NULL },
+};
+
+const struct vdev_type vdev_console = {
+	.vt_name = "console",
+	.vt_alias = "virtio-console",
+	.vt_summary = "console and named ports",
+	.vt_legacy_id = VIRTIO_DEV_CONSOLE,
+	.vt_device_id = VIRTIO_ID_CONSOLE,
+	.vt_pci_class = PCIC_SIMPLECOMM,
+	.vt_queue_size = 128,
+	.vt_opts = console_opts,
+	.vt_features = console_features,
+	.vt_ctls = console_ctls,
+	.vt_syscalls = chan_syscalls,
+	.vt_open = console_open,
+	.vt_close = console_close,
+	.vt_create = console_create,
+	.vt_destroy = console_destroy,
+	.vt_status = console_status,
+	.vt_ctl = console_ctl,
+};

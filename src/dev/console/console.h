@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The console device (virtio 5.3), inside.
+ *
+ *	console.c   the device: configuration, options, control, life and death
+ *	control.c   the control queues: what driver and device tell each other
+ *	port.c      the bytes of a port
+ *
+ * Port 0 is the console, with console= behind it; without, it does not exist,
+ * but its queues do. The others have names, and exist for drivers that take
+ * MULTIPORT, which is offered when there are any. Queues:
+ *
+ *	0 rx of port 0	1 tx of port 0	2 to the driver	3 from the driver
+ *	2p + 2 rx of port p >= 1	2p + 3 tx
+ */
+#ifndef DEV_CONSOLE_CONSOLE_H
+#define DEV_CONSOLE_CONSOLE_H
+
+#include <assert.h>
+#include <linux/virtio_console.h>
+
+#include <viodev/le.h>
+
+#include "back/chan/chan.h"
+#include "base/iov.h"
+#include "dev/vdev.h"
+
+#define CONSOLE_MAX_PORTS  31u /* with the console */
+#define CONSOLE_MAX_QUEUES (2 * CONSOLE_MAX_PORTS + 2)
+#define CONSOLE_MAX_NAME   64u
+
+#define CONSOLE_CHAIN_IOV 256  /* of one chain */
+#define CONSOLE_MAX_IOV	  1024 /* of all that move together: the kernel's */
+#define CONSOLE_BATCH	  64u  /* chains, likewise */
+
+struct console_softc;
+
+struct console_port {
+	struct console_softc *sc;
+	unsigned id;
+	const char *name;  /* NULL: the console */
+	struct chan *chan; /* NULL: port 0 without console= */
+	bool plugged;	   /* it exists, as ctl has it */
+
+	/*
+	 * What the driver knows of it. What is not as it should be is a
+	 * message that it must get, see console_control_run().
+	 */
+	bool added, ready; /* DEVICE_ADD was sent; PORT_READY came */
+	bool told_console, told_name, told_open, told_size;
+	bool unplugged, closed; /* since it was told otherwise */
+	bool guest_open;
+
+	struct ev_task tx_again;
+	/*
+	 * Of the chain that is the next on the tx queue, so many bytes have
+	 * been written. It is not taken: no chain is, from turn to turn.
+	 */
+	size_t tx_sent;
+	unsigned rx_batch; /* chains to take at once */
+	uint64_t rx_bytes, tx_bytes, tx_lost;
+};
+
+struct console_softc {
+	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_consts sc_vc; /* its own: the number of queues varies */
+	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
+	struct vdev sc_dev;
+	struct ev_loop *sc_loop;
+	uint16_t sc_cols, sc_rows; /* 0: unknown */
+	bool sc_ready;		   /* DEVICE_READY came */
+	struct ev_task sc_control_again;
+	unsigned sc_nr_ports;
+	struct console_port sc_ports[CONSOLE_MAX_PORTS];
+	struct iovec sc_iov[CONSOLE_MAX_IOV]; /* of chains just taken */
+};
+static_assert(offsetof(struct console_softc, sc_vs) == 0, "vs is cast to sc");
+
+static inline bool console_multiport(const struct console_softc *sc)
+{
+	return sc->sc_vs.vs_negotiated_caps &
+	       VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT);
+}
+
+/*
+ * --- control.c ---
+ */
+
+/* Send what the driver does not know yet, as far as it has buffers. */
+void console_control_run(struct console_softc *sc);
+
+/* Take what the driver says. */
+void console_control_take(struct console_softc *sc);
+
+void console_control_on_again(void *arg);
+void console_control_reset(struct console_softc *sc);
+
+/*
+ * --- port.c ---
+ */
+
+/* Move bytes until there are none, or the other side must act first. */
+void console_rx_run(struct console_port *p);
+void console_tx_run(struct console_port *p);
+
+void console_port_reset(struct console_port *p);
+void console_tx_on_again(void *arg);
+
+extern const struct chan_client console_chan_client;
+
+#endif

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The console device's configuration and control, as a driver sees them:
+ * conformance chapter 9. The bytes of ports are port_test.c's.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <viodev/device.h>
+#include <viodev/le.h>
+
+#include "dev/console/rig.h"
+
+#define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
+#define SIZE	  VI_BIT(VIRTIO_CONSOLE_F_SIZE)
+#define EMERG	  VI_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE)
+#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+
+enum { /* short names */
+	READY = VIRTIO_CONSOLE_DEVICE_READY,
+	ADD = VIRTIO_CONSOLE_PORT_ADD,
+	REMOVE = VIRTIO_CONSOLE_PORT_REMOVE,
+	PORT_READY = VIRTIO_CONSOLE_PORT_READY,
+	CONSOLE = VIRTIO_CONSOLE_CONSOLE_PORT,
+	RESIZE = VIRTIO_CONSOLE_RESIZE,
+	OPEN = VIRTIO_CONSOLE_PORT_OPEN,
+	NAME = VIRTIO_CONSOLE_PORT_NAME,
+};
+
+static struct rig r;
+
+static int teardown(void **state)
+{
+	if (r.dev)
+		rig_fini(&r);
+	return 0;
+}
+
+static void expect_silence(void)
+{
+	struct rig_msg msg;
+
+	if (rig_hear(&r, &msg))
+		fail_msg("port %u: event %u value %u", msg.id, msg.event,
+			 msg.value);
+}
+
+static void expect_name(uint32_t id, const char *name)
+{
+	struct rig_msg msg;
+
+	assert_true(rig_hear(&r, &msg));
+	assert_int_equal(msg.id, id);
+	assert_int_equal(msg.event, NAME);
+	assert_int_equal(msg.used, 8 + strlen(name)); /* CON-10 */
+	assert_memory_equal(msg.rest, name, strlen(name));
+	assert_int_equal(msg.rest[strlen(name)], 0xaa); /* no NUL */
+}
+
+/* From DEVICE_READY until all ports are there, checked step by step. */
+static void handshake(unsigned nr_ports)
+{
+	char name[16];
+
+	rig_ctl_offer(&r, 100, RIG_CTL_ROOM);
+	expect_silence();
+	rig_say(&r, UINT32_MAX, READY, 1);
+	for (unsigned i = 0; i < nr_ports; i++)
+		rig_expect(&r, i, ADD, 0);
+	expect_silence();
+	for (unsigned i = 0; i < nr_ports; i++) {
+		rig_say(&r, i, PORT_READY, 1);
+		snprintf(name, sizeof(name), "p%u", i);
+		if (i == 0)
+			rig_expect(&r, 0, CONSOLE, 1);
+		else
+			expect_name(i, name);
+		rig_expect(&r, i, OPEN, 1);
+	}
+	expect_silence();
+}
+
+/*
+ * CON-05: silence before DEVICE_READY, then an ADD for each port. CON-06:
+ * after PORT_READY what there is to know. CON-03: each ADD once, also when
+ * DEVICE_READY comes twice (hostile F20). CON-16, hostile S17e: all of it
+ * anew after a reset. CON-L02, CON-L03: the same for a legacy driver.
+ */
+static void test_handshake(void **state)
+{
+	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
+		rig_make(&r, (enum vdrv_mode)mode, 3, "");
+		for (int i = 0; i < 3; i++) {
+			rig_start(&r, UINT64_MAX);
+			handshake(3);
+			rig_say(&r, UINT32_MAX, READY, 1);
+			rig_say(&r, 1, OPEN, 1);
+			assert_true(rig_status(&r, 1, "guest-open"));
+			expect_silence();
+			vdrv_reset(&r.d);
+			assert_false(rig_status(&r, 1, "guest-open"));
+		}
+		rig_fini(&r);
+	}
+}
+
+/* CON-05, CON-06: a driver that failed, or does not take a port. */
+static void test_refused(void **state)
+{
+	rig_make(&r, VDRV_MODERN, 3, "");
+	rig_start(&r, UINT64_MAX);
+	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
+	rig_say(&r, UINT32_MAX, READY, 0);
+	expect_silence();
+	rig_say(&r, UINT32_MAX, READY, 1);
+	rig_expect(&r, 0, ADD, 0);
+	rig_expect(&r, 1, ADD, 0);
+	rig_expect(&r, 2, ADD, 0);
+	rig_say(&r, 1, PORT_READY, 0);
+	expect_silence();
+	rig_say(&r, 2, PORT_READY, 1);
+	expect_name(2, "p2");
+	rig_expect(&r, 2, OPEN, 1);
+	expect_silence();
+}
+
+/*
+ * CON-12, hostile F20: messages wait for buffers, in order, and none is lost
+ * when they come one at a time.
+ */
+static void test_few_buffers(void **state)
+{
+	struct rig_msg msg;
+	unsigned n = 0;
+
+	static const struct {
+		unsigned id, event, value;
+	} want[] = {
+		{ 0, ADD, 0 },	   { 1, ADD, 0 },  { 0, CONSOLE, 1 },
+		{ 0, OPEN, 1 },	   { 1, NAME, 0 }, { 1, OPEN, 1 },
+		{ 1, OPEN, 0 },	   { 1, REMOVE, 0 }, { 1, ADD, 0 },
+	};
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	for (n = 0; n < sizeof(want) / sizeof(want[0]); n++) {
+		rig_turns(&r, 1);
+		expect_silence();
+		if (n == 2) {
+			rig_say(&r, 1, PORT_READY, 1);
+			rig_say(&r, 0, PORT_READY, 1);
+		} else if (n == 6) {
+			close(r.host[1]);
+			r.host[1] = -1;
+			rig_turns(&r, 2);
+		} else if (n == 7) {
+			assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
+			assert_int_equal(rig_ctl(&r, "port add p1"), 0);
+		}
+		rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
+		assert_true(rig_hear(&r, &msg));
+		print_message("port %u: event %u value %u\n", msg.id,
+			      msg.event, msg.value);
+		assert_int_equal(msg.id, want[n].id);
+		assert_int_equal(msg.event, want[n].event);
+		assert_int_equal(msg.value, want[n].value);
+	}
+	rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
+	expect_silence();
+}
+
+/* CON-07: the host's side comes and goes; twice unnoticed is told as well. */
+static void test_host_open(void **state)
+{
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(2);
+	close(r.host[1]);
+	r.host[1] = -1;
+	rig_turns(&r, 2);
+	rig_expect(&r, 1, OPEN, 0);
+	assert_false(rig_status(&r, 1, "host-open"));
+	expect_silence();
+}
+
+/* CON-04, CON-03: ports that ctl removes and adds. */
+static void test_hotplug(void **state)
+{
+	rig_make(&r, VDRV_MODERN, 3, "");
+	assert_int_equal(rig_ctl(&r, "port remove p2"), 0); /* no driver yet */
+	assert_int_equal(rig_ctl(&r, "port remove p2"), -EALREADY);
+	rig_start(&r, UINT64_MAX);
+	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	rig_expect(&r, 0, ADD, 0);
+	rig_expect(&r, 1, ADD, 0);
+	expect_silence();
+	rig_say(&r, 2, PORT_READY, 1); /* CON-14: there is none */
+	expect_silence();
+	assert_int_equal(rig_ctl(&r, "port add p2"), 0);
+	rig_expect(&r, 2, ADD, 0);
+	rig_say(&r, 2, PORT_READY, 1);
+	expect_name(2, "p2");
+	rig_expect(&r, 2, OPEN, 1);
+
+	rig_say(&r, 2, OPEN, 1);
+	assert_int_equal(rig_ctl(&r, "port remove p2"), 0);
+	rig_expect(&r, 2, REMOVE, 0);
+	assert_false(rig_status(&r, 2, "guest-open"));
+	assert_int_equal(rig_ctl(&r, "port add p2"), 0);
+	rig_expect(&r, 2, ADD, 0);
+	rig_say(&r, 2, PORT_READY, 1);
+	expect_name(2, "p2");
+	rig_expect(&r, 2, OPEN, 1);
+
+	assert_int_equal(rig_ctl(&r, "port add p3"), -ENOENT);
+	assert_int_equal(rig_ctl(&r, "port add"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "port plug p2"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "port"), -EINVAL);
+	expect_silence();
+}
+
+static unsigned nr_config_interrupts(void)
+{
+	return r.d.nr_msix[0];
+}
+
+/* CON-08: the size, in the configuration; CON-L01 */
+static void test_size(void **state)
+{
+	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
+		for (int with = 0; with < 2; with++) {
+			rig_make(&r, (enum vdrv_mode)mode, 1, "");
+			rig_start(&r, with ? UINT64_MAX : V1);
+			assert_int_equal(vdrv_cfg_read(&r.d, 0, 4), 0);
+			assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
+			assert_int_equal(vdrv_cfg_read(&r.d, 0, 2), 132);
+			assert_int_equal(vdrv_cfg_read(&r.d, 2, 2), 43);
+			assert_int_equal(nr_config_interrupts(), with);
+			vdrv_cfg_write(&r.d, 0, 4, 0x00010001);
+			assert_int_equal(vdrv_cfg_read(&r.d, 0, 4),
+					 43 << 16 | 132);
+			rig_fini(&r);
+		}
+	}
+	rig_make(&r, VDRV_MODERN, 1, "");
+	assert_int_equal(rig_ctl(&r, "resize 80"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "resize 80 -1"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "resize 65536 24"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "resize 80x24 1"), -EINVAL);
+	assert_int_equal(rig_ctl(&r, "resize 80 24 1"), -EINVAL);
+}
+
+/* TRAP-14: with MULTIPORT a message, rows before columns. */
+static void test_resize(void **state)
+{
+	const le16 *rest;
+	struct rig_msg msg;
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(2);
+	assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
+	assert_true(rig_hear(&r, &msg));
+	assert_int_equal(msg.id, 0);
+	assert_int_equal(msg.event, RESIZE);
+	assert_int_equal(msg.used, 12);
+	rest = (const void *)msg.rest;
+	assert_int_equal(le16_to_cpu(rest[0]), 43);
+	assert_int_equal(le16_to_cpu(rest[1]), 132);
+	expect_silence();
+	vdrv_reset(&r.d);
+
+	/* A driver that comes later gets it with the rest. */
+	rig_start(&r, UINT64_MAX);
+	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	rig_say(&r, 0, PORT_READY, 1);
+	rig_expect(&r, 0, ADD, 0);
+	rig_expect(&r, 1, ADD, 0);
+	rig_expect(&r, 0, CONSOLE, 1);
+	rig_expect(&r, 0, OPEN, 1);
+	rig_expect(&r, 0, RESIZE, 0);
+	expect_silence();
+}
+
+/* What is offered, and what the configuration says of ports. */
+static void test_offer(void **state)
+{
+	static const struct {
+		unsigned nr_ports;
+		uint64_t features;
+	} rows[] = {
+		{ 1, SIZE | EMERG },
+		{ 2, SIZE | EMERG | MULTIPORT },
+		{ 31, SIZE | EMERG | MULTIPORT },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		rig_make(&r, VDRV_MODERN, rows[i].nr_ports, "");
+		vdrv_probe(&r.d);
+		assert_int_equal(vdrv_offer(&r.d) & 0xffffff, rows[i].features);
+		assert_int_equal(vdrv_cfg_read(&r.d, 4, 4), rows[i].nr_ports);
+		rig_start(&r, UINT64_MAX);
+		if (rows[i].nr_ports > 1)
+			handshake(rows[i].nr_ports);
+		rig_fini(&r);
+	}
+}
+
+/*
+ * CON-01, CON-02: a character at any time, even before a driver is there.
+ * hostile F21: narrower writes are none. hostile S20: every access is harmless.
+ */
+static void test_emerg(void **state)
+{
+	char buf[8];
+
+	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
+		rig_make(&r, (enum vdrv_mode)mode, 1, "");
+		vdrv_probe(&r.d);
+		vdrv_cfg_write(&r.d, 8, 4, 0xffffff00 | 'P');
+		assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
+		assert_int_equal(buf[0], 'P');
+		rig_start(&r, V1); /* not negotiated */
+		vdrv_cfg_write(&r.d, 8, 4, 'Q');
+		assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
+		assert_int_equal(buf[0], 'Q');
+
+		for (unsigned off = 0; off < 16; off++) {
+			for (int size = 1; size <= 4; size *= 2) {
+				if (off == 8 && size == 4)
+					continue;
+				vdrv_cfg_write(&r.d, off, size, 'x');
+				vdrv_cfg_read(&r.d, off, size);
+			}
+		}
+		assert_int_equal(vdrv_cfg_read(&r.d, 8, 4), 0);
+		assert_true(read(r.host[0], buf, sizeof(buf)) < 0);
+		rig_fini(&r);
+	}
+}
+
+/* A reader that is stuck does not stick the writer. */
+static void test_emerg_full(void **state)
+{
+	rig_make(&r, VDRV_MODERN, 1, "");
+	vdrv_probe(&r.d);
+	for (unsigned i = 0; i < 100000; i++)
+		vdrv_cfg_write(&r.d, 8, 4, 'x');
+}
+
+/*
+ * CON-14, hostile S17a, K14: messages of every length, and with nonsense in
+ * them, are given back and harm nothing.
+ */
+static void test_bad_messages(void **state)
+{
+	static const struct {
+		uint32_t id;
+		uint16_t event, value;
+	} rows[] = {
+		{ 3, PORT_READY, 1 },	       { 31, PORT_READY, 1 },
+		{ 0x7fffffff, PORT_READY, 1 }, { 0x80000000, OPEN, 1 },
+		{ UINT32_MAX, OPEN, 1 },       { UINT32_MAX, PORT_READY, 1 },
+		{ 1, 8, 1 },		       { 1, 0xffff, 1 },
+		{ 1, ADD, 1 },		       { 1, REMOVE, 1 },
+		{ 1, NAME, 1 },		       { 0, RESIZE, 1 },
+		{ 0, CONSOLE, 0 },
+	};
+	uint8_t bytes[4096] = { 1, 0, 0, 0, OPEN, 0, 0, 0 };
+
+	rig_make(&r, VDRV_MODERN, 3, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(3);
+	rig_say(&r, 1, OPEN, 1);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		rig_say(&r, rows[i].id, rows[i].event, rows[i].value);
+	for (uint32_t len = 1; len < 8; len++)
+		rig_say_bytes(&r, bytes, len);
+	assert_true(rig_status(&r, 1, "guest-open"));
+	rig_say_bytes(&r, bytes, sizeof(bytes)); /* longer: its head counts */
+	assert_false(rig_status(&r, 1, "guest-open"));
+	expect_silence();
+	assert_false(vdrv_status(&r.d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+}
+
+/* A message in pieces of one byte is a message, hostile S14. */
+static void test_split_message(void **state)
+{
+	uint8_t bytes[8] = { 1, 0, 0, 0, OPEN, 0, 1, 0 };
+	struct vdrv_buf bufs[8];
+	struct vdrv_used used;
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(2);
+	memcpy(vdrv_ptr(&r.d, r.ctl_gpa, 8), bytes, 8);
+	for (unsigned i = 0; i < 8; i++)
+		bufs[i] = (struct vdrv_buf){ r.ctl_gpa + i, 1, VDRV_R };
+	vdrv_add(&r.d, 3, bufs, 8);
+	vdrv_kick(&r.d, 3);
+	assert_true(vdrv_used(&r.d, 3, &used));
+	assert_true(rig_status(&r, 1, "guest-open"));
+}
+
+/*
+ * hostile S17d, Q5: a receive buffer that is too small gets what fits and says
+ * so; one that cannot even hold a header goes back empty and the message waits.
+ */
+static void test_small_buffers(void **state)
+{
+	struct rig_msg msg;
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	for (uint32_t len = 1; len < 8; len++) {
+		rig_ctl_offer(&r, 1, len);
+		assert_true(rig_hear(&r, &msg));
+		assert_int_equal(msg.used, 0);
+		assert_int_equal(msg.value, 0xaaaa);
+	}
+	rig_ctl_offer(&r, 2, 8);
+	rig_expect(&r, 0, ADD, 0);
+	rig_expect(&r, 1, ADD, 0);
+	rig_say(&r, 1, PORT_READY, 1);
+	rig_ctl_offer(&r, 1, 9);
+	assert_true(rig_hear(&r, &msg));
+	assert_int_equal(msg.event, NAME);
+	assert_int_equal(msg.used, 9);
+	assert_int_equal(msg.rest[0], 'p');
+	assert_int_equal(msg.rest[1], 0xaa);
+}
+
+/* CON-15: buffers that are to be read are no place for a message. */
+static void test_wrong_way(void **state)
+{
+	struct vdrv_buf buf;
+	struct vdrv_used used;
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	buf = (struct vdrv_buf){ vdrv_alloc(&r.d, 64, 1), 64, VDRV_R };
+	memset(vdrv_ptr(&r.d, buf.gpa, 64), 0xaa, 64);
+	vdrv_add(&r.d, 2, &buf, 1);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	assert_true(vdrv_used(&r.d, 2, &used));
+	assert_int_equal(used.len, 0);
+	assert_int_equal(*(uint8_t *)vdrv_ptr(&r.d, buf.gpa, 1), 0xaa);
+	rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
+	rig_expect(&r, 0, ADD, 0);
+}
+
+/* CON-09, hostile F20: without MULTIPORT there are two queues and no talk. */
+static void test_no_multiport(void **state)
+{
+	struct vdrv_used used;
+
+	rig_make(&r, VDRV_MODERN, 3, "");
+	rig_start(&r, UINT64_MAX & ~MULTIPORT);
+	rig_ctl_offer(&r, 4, RIG_CTL_ROOM);
+	for (unsigned q = 2; q < 8; q++) {
+		struct vdrv_buf buf = { r.ctl_gpa, 8,
+					q % 2 ? VDRV_R : VDRV_W };
+
+		vdrv_add(&r.d, q, &buf, 1);
+		vdrv_kick(&r.d, q);
+		rig_turns(&r, 1);
+		assert_false(vdrv_used(&r.d, q, &used));
+	}
+	assert_int_equal(write(r.host[1], "x", 1), 1);
+	rig_turns(&r, 2);
+	rig_write(&r, 0, "live", 4); /* no handshake */
+	assert_true(vdrv_used(&r.d, 1, &used));
+}
+
+static uint32_t *flipped;
+static bool flipping;
+
+static void *flip(void *arg)
+{
+	while (__atomic_load_n(&flipping, __ATOMIC_RELAXED)) {
+		__atomic_store_n(flipped, 0x7fffffff, __ATOMIC_RELAXED);
+		__atomic_store_n(flipped, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* hostile S17b: a port's number that changes after it was judged. */
+static void test_flipping_id(void **state)
+{
+	struct vdrv_used used;
+	struct vdrv_buf buf;
+	pthread_t thread;
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(2);
+	buf = (struct vdrv_buf){ vdrv_alloc(&r.d, 8, 8), 8, VDRV_R };
+	flipped = vdrv_ptr(&r.d, buf.gpa, 8);
+	flipped[1] = OPEN | 1 << 16;
+	flipping = true;
+	assert_int_equal(pthread_create(&thread, NULL, flip, NULL), 0);
+	for (int i = 0; i < 20000; i++) {
+		vdrv_add(&r.d, 3, &buf, 1);
+		vdrv_kick(&r.d, 3);
+		assert_true(vdrv_used(&r.d, 3, &used));
+	}
+	__atomic_store_n(&flipping, false, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
+/* More messages than one turn takes are all taken, also without a kick. */
+static void test_many_messages(void **state)
+{
+	struct vdrv_used used;
+	unsigned nr = 0;
+	const uint8_t bytes[8] = { 1, 0, 0, 0, OPEN, 0, 1, 0 };
+	struct vdrv_buf buf = { 0, 8, VDRV_R };
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	rig_start(&r, UINT64_MAX);
+	handshake(2);
+	buf.gpa = r.ctl_gpa;
+	memcpy(vdrv_ptr(&r.d, buf.gpa, 8), bytes, 8);
+	for (int round = 0; round < 3; round++) {
+		while (r.d.q[3].nr_free)
+			vdrv_add(&r.d, 3, &buf, 1);
+		vdrv_kick_if_wanted(&r.d, 3);
+		rig_turns(&r, 2);
+		while (vdrv_used(&r.d, 3, &used))
+			nr++;
+	}
+	assert_int_equal(nr, 3 * 128);
+}
+
+static void test_options(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} rows[] = {
+		{ "console", "console= is missing, or a port.NAME=" },
+		{ "console,console=tty", "console=tty: must be stdio" },
+		{ "console,port.=stdio", "no such key 'port.'" },
+		{ "console,port.a=fd:99999", "port.a=fd:99999: Bad file" },
+		{ "console,console=file:/dev/null,port.a=unix:/nonexistent/s",
+		  "port.a=unix:/nonexistent/s: No such file" },
+		{ "console,port.a=file:/dev/null,port.a=stdio", "given twice" },
+		{ "console,port."
+		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		  "xxxxxx=stdio", "longer than 64" },
+	};
+	char text[4096] = "console", why[256];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		vdrv_init(&r.d, VDRV_MODERN);
+		assert_true(vdev_new(rows[i].text, &r.d.pi, r.loop, &r.dev, why,
+				     sizeof(why)) < 0);
+		if (!strstr(why, rows[i].why))
+			fail_msg("%s: %s", rows[i].text, why);
+		vdrv_fini(&r.d);
+	}
+	for (unsigned i = 0; i < 31; i++)
+		sprintf(text + strlen(text), ",port.%u=file:/dev/null", i);
+	vdrv_init(&r.d, VDRV_MODERN);
+	assert_true(vdev_new(text, &r.d.pi, r.loop, &r.dev, why,
+			     sizeof(why)) < 0);
+	assert_non_null(strstr(why, "port.30: more than 30 ports"));
+	vdrv_fini(&r.d);
+}
+
+#define T(fn) cmocka_unit_test_teardown(fn, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_handshake),     T(test_refused),	    T(test_few_buffers),
+		T(test_host_open),     T(test_hotplug),	    T(test_size),
+		T(test_resize),	       T(test_offer),	    T(test_emerg),
+		T(test_emerg_full),    T(test_bad_messages), T(test_split_message),
+		T(test_small_buffers), T(test_wrong_way),   T(test_no_multiport),
+		T(test_flipping_id),   T(test_many_messages), T(test_options),
+	};
+
+	return cmocka_run_group_tests_name("console", tests, NULL, NULL);
+}

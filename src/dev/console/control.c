@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The control queues (virtio 5.3.6.2).
+ *
+ *	driver				device
+ *	DEVICE_READY	------------>
+ *			<------------	DEVICE_ADD, for each port
+ *	PORT_READY	------------>
+ *			<------------	CONSOLE_PORT or PORT_NAME,
+ *					PORT_OPEN if somebody is there, RESIZE
+ *	PORT_OPEN	------------>	bytes may flow
+ *
+ * Messages to the driver are not queued. Each port remembers what the driver
+ * knows, and the next message follows from how that differs from what is. So
+ * nothing is lost while the driver has no buffers, and nothing grows either.
+ */
+#include <string.h>
+#include <syslog.h>
+
+#include "dev/console/console.h"
+
+struct msg {
+	le32 id;
+	le16 event;
+	le16 value;
+};
+static_assert(sizeof(struct msg) == 8, "5.3.6.2");
+
+/*
+ * The specification has columns first. Linux, as all its versions read it, has
+ * rows first (TRAP-14), and it is Linux that does something with it.
+ */
+struct msg_size {
+	le16 rows;
+	le16 cols;
+};
+
+#define NOTHING (-1)
+
+/*
+ * --- To the driver ---
+ */
+
+/* The next that the driver must be told about a port; order matters. */
+static int due(const struct console_port *p)
+{
+	bool open = p->chan && chan_up(p->chan);
+
+	if (p->added && (p->unplugged || !p->plugged))
+		return VIRTIO_CONSOLE_PORT_REMOVE;
+	if (!p->added)
+		return p->plugged ? VIRTIO_CONSOLE_PORT_ADD : NOTHING;
+	if (!p->ready)
+		return NOTHING;
+	if (!p->name && !p->told_console)
+		return VIRTIO_CONSOLE_CONSOLE_PORT;
+	if (p->name && !p->told_name)
+		return VIRTIO_CONSOLE_PORT_NAME;
+	if (p->told_open ? !open || p->closed : open)
+		return VIRTIO_CONSOLE_PORT_OPEN;
+	if (!p->name && !p->told_size && p->sc->sc_cols)
+		return VIRTIO_CONSOLE_RESIZE;
+	return NOTHING;
+}
+
+/* It has been told. */
+static void done(struct console_port *p, int event)
+{
+	switch (event) {
+	case VIRTIO_CONSOLE_PORT_ADD:
+	case VIRTIO_CONSOLE_PORT_REMOVE:
+		p->added = event == VIRTIO_CONSOLE_PORT_ADD;
+		p->ready = p->guest_open = p->unplugged = false;
+		break;
+	case VIRTIO_CONSOLE_CONSOLE_PORT:
+		p->told_console = true;
+		break;
+	case VIRTIO_CONSOLE_PORT_NAME:
+		p->told_name = true;
+		break;
+	case VIRTIO_CONSOLE_PORT_OPEN:
+		p->told_open = !p->told_open;
+		p->closed = false;
+		break;
+	case VIRTIO_CONSOLE_RESIZE:
+		p->told_size = true;
+		break;
+	}
+}
+
+static uint16_t value_of(const struct console_port *p, int event)
+{
+	switch (event) {
+	case VIRTIO_CONSOLE_CONSOLE_PORT:
+		return 1;
+	case VIRTIO_CONSOLE_PORT_OPEN:
+		return !p->told_open;
+	default:
+		return 0;
+	}
+}
+
+/* Write the message: its bytes, as far as there is room. */
+static size_t put(const struct console_port *p, int event,
+		  struct iov_cursor *to)
+{
+	const struct msg msg = {
+		cpu_to_le32(p->id),
+		cpu_to_le16((uint16_t)event),
+		cpu_to_le16(value_of(p, event)),
+	};
+	const struct msg_size size = {
+		cpu_to_le16(p->sc->sc_rows),
+		cpu_to_le16(p->sc->sc_cols),
+	};
+	size_t len = iov_put(to, &msg, sizeof(msg));
+
+	if (event == VIRTIO_CONSOLE_RESIZE)
+		len += iov_put(to, &size, sizeof(size));
+	if (event == VIRTIO_CONSOLE_PORT_NAME)
+		len += iov_put(to, p->name, strlen(p->name));
+	return len;
+}
+
+/* Take buffers until one holds the message. False: there is none. */
+static bool send(struct console_softc *sc, struct console_port *p, int event)
+{
+	struct vqueue_info *vq = &sc->sc_vqs[2];
+	struct vi_req req;
+	int budget = vq->vq_qsize;
+
+	while (budget-- > 0 &&
+	       vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) > 0) {
+		struct iov_cursor to = { sc->sc_iov, req.writable };
+		bool fits = !req.readable && iov_len(&to) >= sizeof(struct msg);
+
+		vq_relchain(vq, (uint16_t)req.idx,
+			    fits ? (uint32_t)put(p, event, &to) : 0);
+		if (fits) {
+			done(p, event);
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool send_all(struct console_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
+		struct console_port *p = &sc->sc_ports[i];
+		int event;
+
+		while ((event = due(p)) != NOTHING) {
+			if (!send(sc, p, event))
+				return false;
+		}
+	}
+	return true;
+}
+
+void console_control_run(struct console_softc *sc)
+{
+	struct vqueue_info *vq = &sc->sc_vqs[2];
+
+	if (!console_multiport(sc) || !sc->sc_ready)
+		return;
+	vq_kick_disable(vq);
+	if (!send_all(sc)) {
+		vq_kick_enable(vq);
+		/* What came just before was not announced. */
+		if (vq_has_descs(vq))
+			ev_defer(sc->sc_loop, &sc->sc_control_again);
+	}
+	vq_endchains(vq, 0);
+}
+
+/*
+ * --- From the driver ---
+ */
+
+static void on_device_ready(struct console_softc *sc, uint16_t value)
+{
+	if (value != 1)
+		vs_log(&sc->sc_vs, LOG_WARNING, "driver could not start");
+	sc->sc_ready = value == 1;
+}
+
+static void forget_told(struct console_port *p)
+{
+	p->told_console = p->told_name = p->told_open = p->told_size = false;
+	p->closed = false;
+}
+
+static void on_port_ready(struct console_port *p, uint16_t value)
+{
+	if (value != 1)
+		vs_log(&p->sc->sc_vs, LOG_WARNING,
+		       "port %u: driver does not take it", p->id);
+	p->ready = value == 1;
+	forget_told(p);
+}
+
+static void on_port_open(struct console_port *p, uint16_t value)
+{
+	p->guest_open = value;
+	console_rx_run(p);
+}
+
+static void take(struct console_softc *sc, const struct msg *msg)
+{
+	uint32_t id = le32_to_cpu(msg->id);
+	uint16_t event = le16_to_cpu(msg->event);
+	uint16_t value = le16_to_cpu(msg->value);
+
+	if (event == VIRTIO_CONSOLE_DEVICE_READY) {
+		on_device_ready(sc, value);
+		return;
+	}
+	if (id >= sc->sc_nr_ports || !sc->sc_ports[id].added)
+		return;
+	if (event == VIRTIO_CONSOLE_PORT_READY)
+		on_port_ready(&sc->sc_ports[id], value);
+	else if (event == VIRTIO_CONSOLE_PORT_OPEN)
+		on_port_open(&sc->sc_ports[id], value);
+}
+
+/* The next message: false when there is none. */
+static bool take_next(struct console_softc *sc)
+{
+	struct vqueue_info *vq = &sc->sc_vqs[3];
+	struct iov_cursor from;
+	struct vi_req req;
+	struct msg msg;
+	bool whole;
+
+	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
+		return false;
+	from = (struct iov_cursor){ sc->sc_iov, req.readable };
+	whole = iov_take(&from, &msg, sizeof(msg)) == sizeof(msg);
+	vq_relchain(vq, (uint16_t)req.idx, 0);
+	if (whole)
+		take(sc, &msg); /* our copy: the guest's may change */
+	return true;
+}
+
+void console_control_take(struct console_softc *sc)
+{
+	struct vqueue_info *vq = &sc->sc_vqs[3];
+	int budget = vq->vq_qsize;
+
+	vq_kick_disable(vq);
+	while (budget > 0 && take_next(sc))
+		budget--;
+	vq_kick_enable(vq);
+	/* Not announced, or too many for one turn. */
+	if (vq_has_descs(vq))
+		ev_defer(sc->sc_loop, &sc->sc_control_again);
+	vq_endchains(vq, budget > 0);
+	console_control_run(sc);
+}
+
+void console_control_on_again(void *arg)
+{
+	console_control_take(arg);
+}
+
+void console_control_reset(struct console_softc *sc)
+{
+	sc->sc_ready = false;
+	ev_cancel(sc->sc_loop, &sc->sc_control_again);
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
+		struct console_port *p = &sc->sc_ports[i];
+
+		p->added = p->ready = p->guest_open = p->unplugged = false;
+		forget_told(p);
+	}
+}

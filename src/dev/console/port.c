@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The bytes of a port (virtio 5.3.6), between its queues and its channel.
+ *
+ * Several chains go into one system call, and what could not be moved is made
+ * available again at once. So a reset finds nothing to take back, and both
+ * directions stop by themselves: a channel that is full leaves chains with the
+ * driver, a queue that is empty leaves bytes with the host.
+ */
+#include <errno.h>
+
+#include "dev/console/console.h"
+
+#define MAX_ROUNDS 16 /* before others have their turn */
+
+enum served {
+	SERVED_SOME, /* there may be more */
+	SERVED_ALL,  /* the driver has no more chains */
+	SERVED_WAIT, /* the channel will tell when it can go on */
+};
+
+/* Chains that were taken together; their buffers are in sc_iov. */
+struct batch {
+	unsigned nr;
+	int niov;
+	size_t bytes;
+	struct {
+		uint16_t idx;
+		uint32_t bytes;
+	} chain[CONSOLE_BATCH];
+};
+
+static struct vqueue_info *rx_queue(struct console_port *p)
+{
+	return &p->sc->sc_vqs[p->id ? 2 * p->id + 2 : 0];
+}
+
+static struct vqueue_info *tx_queue(struct console_port *p)
+{
+	return &p->sc->sc_vqs[p->id ? 2 * p->id + 3 : 1];
+}
+
+/*
+ * --- Batches ---
+ */
+
+static void batch_add(struct batch *b, const struct iovec *iov, int niov,
+		      uint16_t idx)
+{
+	struct iov_cursor c = { (struct iovec *)iov, niov };
+	size_t bytes = iov_len(&c);
+
+	b->chain[b->nr].idx = idx;
+	b->chain[b->nr].bytes = (uint32_t)bytes;
+	b->nr++;
+	b->niov += niov;
+	b->bytes += bytes;
+}
+
+/*
+ * Take at most @max chains whose buffers are all to be written, or all to be
+ * read. One that is otherwise goes back as it came (alone: what comes after it
+ * could not be made available again). True: serve the batch.
+ */
+static bool batch_take(struct batch *b, struct vqueue_info *vq,
+		       struct iovec *iov, unsigned max, bool writable,
+		       enum served *ret_served)
+{
+	struct vi_req req;
+	int n = 0;
+
+	*b = (struct batch){ 0 };
+	*ret_served = SERVED_ALL;
+	while (b->nr < max && b->niov + CONSOLE_CHAIN_IOV <= CONSOLE_MAX_IOV) {
+		n = vq_getchain(vq, iov + b->niov, CONSOLE_CHAIN_IOV, &req);
+		if (n <= 0)
+			break;
+		if (writable ? req.readable : req.writable) {
+			if (b->nr > 0) {
+				vq_retchains(vq, 1);
+				break;
+			}
+			vq_relchain(vq, (uint16_t)req.idx, 0);
+			*ret_served = SERVED_SOME;
+			return false;
+		}
+		batch_add(b, iov + b->niov, n, (uint16_t)req.idx);
+	}
+	return n >= 0 && b->nr > 0; /* n < 0: nothing may be touched any more */
+}
+
+/*
+ * Of the batch, @bytes were moved. Give back the chains that are full (sent),
+ * and with @partial the one that is not quite; the others have not been taken.
+ * Returns the bytes moved of the first of these.
+ */
+static size_t batch_end(struct batch *b, struct vqueue_info *vq, size_t bytes,
+			bool partial, bool writable)
+{
+	unsigned nr = 0;
+	size_t rest = bytes;
+
+	while (nr < b->nr && rest >= b->chain[nr].bytes)
+		rest -= b->chain[nr++].bytes;
+	if (partial && rest > 0) {
+		b->chain[nr++].bytes = (uint32_t)rest;
+		rest = 0;
+	}
+	vq_retchains(vq, (uint16_t)(b->nr - nr));
+	for (unsigned i = 0; i < nr; i++)
+		vq_relchain_prepare(vq, b->chain[i].idx,
+				    writable ? b->chain[i].bytes : 0);
+	vq_relchain_publish(vq);
+	b->nr = nr;
+	return rest;
+}
+
+/*
+ * --- To the guest ---
+ */
+
+/* Whether the guest listens: what others get, Linux throws away. */
+static bool rx_allowed(const struct console_port *p)
+{
+	if (!p->chan || !p->plugged)
+		return false;
+	return console_multiport(p->sc) ? p->guest_open : p->id == 0;
+}
+
+static enum served rx_some(struct console_port *p, struct vqueue_info *vq)
+{
+	struct iovec *iov = p->sc->sc_iov;
+	enum served served;
+	struct batch b;
+	ssize_t n;
+
+	if (!batch_take(&b, vq, iov, p->rx_batch, true, &served))
+		return served;
+	n = chan_read(p->chan, iov, b.niov);
+	if (n <= 0) {
+		vq_retchains(vq, (uint16_t)b.nr);
+		return SERVED_WAIT;
+	}
+	p->rx_bytes += (uint64_t)n;
+	batch_end(&b, vq, (size_t)n, true, true);
+
+	/* Typing needs one chain, a stream many. */
+	p->rx_batch = b.nr;
+	if ((size_t)n == b.bytes && 2 * b.nr <= CONSOLE_BATCH)
+		p->rx_batch = 2 * b.nr;
+	return SERVED_SOME;
+}
+
+void console_rx_run(struct console_port *p)
+{
+	struct vqueue_info *vq = rx_queue(p);
+	enum served served;
+	int rounds = 0;
+
+	if (!rx_allowed(p)) {
+		if (p->chan)
+			chan_want(p->chan, false);
+		return;
+	}
+	vq_kick_disable(vq);
+	do {
+		served = rx_some(p, vq);
+	} while (served == SERVED_SOME && ++rounds < MAX_ROUNDS);
+
+	if (served == SERVED_ALL) {
+		vq_kick_enable(vq);
+		/* What came just before was not announced. */
+		if (vq_has_descs(vq))
+			served = SERVED_WAIT;
+	}
+	vq_endchains(vq, served == SERVED_ALL);
+	chan_want(p->chan, served != SERVED_ALL);
+}
+
+/*
+ * --- From the guest ---
+ */
+
+/* Bytes that are gone from here, of those in the batch; -EAGAIN: none now. */
+static ssize_t tx_write(struct console_port *p, const struct batch *b)
+{
+	struct iov_cursor c = { p->sc->sc_iov, b->niov };
+	size_t sent = p->tx_sent;
+	ssize_t n = -EPIPE;
+
+	if (sent > b->chain[0].bytes)
+		sent = b->chain[0].bytes;
+	iov_skip(&c, sent);
+	if (c.niov == 0)
+		return (ssize_t)sent;
+	if (p->chan && p->plugged)
+		n = chan_write(p->chan, c.iov, c.niov);
+	if (n == -EAGAIN)
+		return n;
+	if (n < 0) {
+		p->tx_lost += b->bytes - sent;
+		return (ssize_t)b->bytes;
+	}
+	p->tx_bytes += (uint64_t)n;
+	return (ssize_t)sent + n;
+}
+
+static enum served tx_some(struct console_port *p, struct vqueue_info *vq)
+{
+	enum served served;
+	struct batch b;
+	ssize_t n;
+
+	if (!batch_take(&b, vq, p->sc->sc_iov, CONSOLE_BATCH, false, &served)) {
+		if (served == SERVED_SOME) /* it was a wrong one's */
+			p->tx_sent = 0;
+		return served;
+	}
+	n = tx_write(p, &b);
+	if (n < 0) {
+		vq_retchains(vq, (uint16_t)b.nr);
+		return SERVED_WAIT;
+	}
+	p->tx_sent = batch_end(&b, vq, (size_t)n, false, false);
+	return SERVED_SOME;
+}
+
+void console_tx_run(struct console_port *p)
+{
+	struct vqueue_info *vq = tx_queue(p);
+	enum served served;
+	int rounds = 0;
+
+	vq_kick_disable(vq);
+	do {
+		served = tx_some(p, vq);
+	} while (served == SERVED_SOME && ++rounds < MAX_ROUNDS);
+
+	if (served == SERVED_ALL) {
+		vq_kick_enable(vq);
+		/* What came just before was not announced. */
+		if (vq_has_descs(vq))
+			served = SERVED_SOME;
+	}
+	vq_endchains(vq, served == SERVED_ALL);
+	if (served == SERVED_SOME)
+		ev_defer(p->sc->sc_loop, &p->tx_again);
+}
+
+void console_tx_on_again(void *arg)
+{
+	console_tx_run(arg);
+}
+
+/*
+ * --- The channel ---
+ */
+
+static void on_readable(void *arg)
+{
+	console_rx_run(arg);
+}
+
+static void on_writable(void *arg)
+{
+	console_tx_run(arg);
+}
+
+static void on_up(void *arg, bool up)
+{
+	struct console_port *p = arg;
+
+	if (!up)
+		p->closed = true;
+	console_control_run(p->sc);
+	/* What waited for who has gone is not for the next one. */
+	console_tx_run(p);
+}
+
+const struct chan_client console_chan_client = {
+	.readable = on_readable,
+	.writable = on_writable,
+	.up = on_up,
+};
+
+void console_port_reset(struct console_port *p)
+{
+	p->tx_sent = 0;
+	p->rx_batch = 1;
+	ev_cancel(p->sc->sc_loop, &p->tx_again);
+	if (p->chan)
+		chan_want(p->chan, false);
+}

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The bytes of the console device's ports: conformance chapter 9. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "dev/console/rig.h"
+
+#define PAGE 4096u
+
+static struct rig r;
+
+static int teardown(void **state)
+{
+	if (r.dev)
+		rig_fini(&r);
+	return 0;
+}
+
+static void assert_idle(void)
+{
+	rig_turns(&r, 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(ev_loop_turn(r.loop, 2), 0);
+}
+
+static char pattern(size_t i)
+{
+	return (char)(i * 31 + i / 257);
+}
+
+/* What the host has got so far of the pattern, from @at on. */
+static size_t host_read(unsigned port, size_t at, size_t max)
+{
+	char buf[65536];
+	ssize_t n = read(r.host[port], buf, max < sizeof(buf) ? max
+							      : sizeof(buf));
+
+	for (ssize_t i = 0; i < n; i++)
+		assert_int_equal(buf[i], pattern(at + (size_t)i));
+	return n > 0 ? (size_t)n : 0;
+}
+
+static size_t host_write(unsigned port, size_t at, size_t len)
+{
+	char buf[65536];
+	ssize_t n;
+
+	for (size_t i = 0; i < len; i++)
+		buf[i] = pattern(at + i);
+	n = write(r.host[port], buf, len);
+	return n > 0 ? (size_t)n : 0;
+}
+
+/*
+ * CON-11: a buffer in pieces goes out whole and in order; CON-10: used length
+ * 0. hostile S14: as many pieces as the ring holds, and more through an
+ * indirect table, and then more than we take. Q7: pieces without a byte.
+ */
+static void test_tx_pieces(void **state)
+{
+	static const struct {
+		unsigned nr;
+		uint32_t len; /* of a piece */
+		bool indirect, broken;
+	} rows[] = {
+		{ 1, 1, false, false },	  { 2, 5000, false, false },
+		{ 33, 7, false, false },  { 128, 1, false, false },
+		{ 129, 3, true, false },  { 256, 1, true, false },
+		{ 100, 0, false, false }, { 257, 1, true, true },
+		{ 513, 1, true, true },
+	};
+
+	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+		struct vdrv_buf bufs[513];
+		struct vdrv_used used;
+		uint64_t gpa;
+		size_t total = rows[k].nr * rows[k].len;
+
+		print_message("%u of %u\n", rows[k].nr, rows[k].len);
+		rig_open(&r, VDRV_MODERN, 2);
+		gpa = vdrv_alloc(&r.d, total + 1, 1);
+		for (size_t i = 0; i < total; i++)
+			*(char *)vdrv_ptr(&r.d, gpa + i, 1) = pattern(i);
+		for (unsigned i = 0; i < rows[k].nr; i++)
+			bufs[i] = (struct vdrv_buf){ gpa + i * rows[k].len,
+						     rows[k].len, VDRV_R };
+		if (rows[k].indirect)
+			vdrv_add_indirect(&r.d, rig_txq(1), bufs, rows[k].nr);
+		else
+			vdrv_add(&r.d, rig_txq(1), bufs, rows[k].nr);
+		vdrv_kick(&r.d, rig_txq(1));
+		rig_turns(&r, 1);
+		if (rows[k].broken) {
+			assert_true(vdrv_status(&r.d) &
+				    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+		} else {
+			assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+			assert_int_equal(used.len, 0);
+			assert_int_equal(host_read(1, 0, 65536), total);
+		}
+		rig_fini(&r);
+	}
+}
+
+/* CON-10, CON-11: input fills buffers in pieces, and the length is its own. */
+static void test_rx_pieces(void **state)
+{
+	static const struct {
+		uint32_t lens[4];
+		unsigned nr;
+		size_t bytes;
+		uint32_t used;
+	} rows[] = {
+		{ { 100 }, 1, 1, 1 },
+		{ { 100 }, 1, 100, 100 },
+		{ { 1, 2, 3, 4 }, 4, 10, 10 },
+		{ { 1, 0, 3, 4 }, 4, 5, 5 },
+		{ { 1, 2 }, 2, 10, 3 }, /* the rest waits */
+	};
+
+	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+		for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
+			struct vdrv_buf bufs[4];
+			struct vdrv_used used;
+			uint64_t gpa;
+			char *p;
+
+			rig_open(&r, (enum vdrv_mode)mode, 1);
+			gpa = vdrv_alloc(&r.d, 128, 1);
+			p = vdrv_ptr(&r.d, gpa, 128);
+			memset(p, 0x55, 128);
+			for (unsigned i = 0, off = 0; i < rows[k].nr; i++) {
+				bufs[i] = (struct vdrv_buf){
+					gpa + off, rows[k].lens[i], VDRV_W };
+				off += rows[k].lens[i];
+			}
+			vdrv_add(&r.d, 0, bufs, rows[k].nr);
+			vdrv_kick(&r.d, 0);
+			host_write(0, 0, rows[k].bytes);
+			rig_turns(&r, 2);
+			assert_true(vdrv_used(&r.d, 0, &used));
+			assert_int_equal(used.len, rows[k].used);
+			for (unsigned i = 0; i < used.len; i++)
+				assert_int_equal(p[i], pattern(i));
+			assert_int_equal(p[used.len], 0x55);
+			rig_fini(&r);
+		}
+	}
+}
+
+/* Offer receive buffers of a page until the queue is full. */
+static void offer_pages(unsigned port, unsigned nr)
+{
+	unsigned q = rig_rxq(port);
+
+	while (nr-- && r.d.q[q].nr_free) {
+		uint16_t head = r.d.q[q].free_head;
+		struct vdrv_buf buf = {
+			VDRV_MEM_BASE + (40u << 20) + head * PAGE, PAGE,
+			VDRV_W };
+
+		vdrv_add(&r.d, q, &buf, 1);
+	}
+	vdrv_kick_if_wanted(&r.d, q);
+}
+
+/* Check what came against the pattern: how many bytes. */
+static size_t guest_read(unsigned port, size_t at)
+{
+	struct vdrv_used used;
+	size_t got = 0;
+
+	while (vdrv_used(&r.d, rig_rxq(port), &used)) {
+		const char *p = vdrv_ptr(
+			&r.d, VDRV_MEM_BASE + (40u << 20) + used.id * PAGE,
+			PAGE);
+
+		assert_true(used.len > 0 && used.len <= PAGE);
+		for (uint32_t i = 0; i < used.len; i++)
+			assert_int_equal(p[i], pattern(at + got + i));
+		got += used.len;
+	}
+	return got;
+}
+
+/*
+ * CON-13: input waits while the guest has no buffers, wakes nobody up, and all
+ * of it comes in the end. CON-17: likewise while the guest has the port closed.
+ */
+static void test_rx_back_pressure(void **state)
+{
+	const size_t total = 3 << 20;
+	size_t sent = 0, got = 0;
+	unsigned seed = 1;
+
+	rig_open(&r, VDRV_MODERN, 2);
+	host_write(1, 0, 100);
+	assert_idle();
+	rig_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
+	offer_pages(1, 4);
+	assert_idle();
+	assert_int_equal(guest_read(1, 0), 0);
+	rig_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	rig_turns(&r, 2);
+	assert_int_equal(guest_read(1, 0), 100);
+	sent = got = 100;
+
+	while (got < total) {
+		if (sent < total)
+			sent += host_write(1, sent, rand_r(&seed) % 60000);
+		if (rand_r(&seed) % 2)
+			offer_pages(1, (unsigned)rand_r(&seed) % 100);
+		rig_turns(&r, 1);
+		got += guest_read(1, got);
+	}
+	assert_int_equal(got, sent);
+	assert_int_equal(rig_status(&r, 1, "to-guest"), got);
+	assert_idle();
+}
+
+/*
+ * Output waits while the host does not read: the chain stays with the driver
+ * and nobody is woken up. Every byte comes once.
+ */
+static void test_tx_back_pressure(void **state)
+{
+	const size_t total = 3 << 20;
+	size_t sent = 0, got = 0;
+	unsigned seed = 2;
+	uint64_t area;
+
+	rig_open(&r, VDRV_MODERN, 2);
+	area = vdrv_alloc(&r.d, 8 << 20, 1);
+	for (size_t i = 0; i < total + 40000; i++)
+		*(char *)vdrv_ptr(&r.d, area + i, 1) = pattern(i);
+	while (sent < total || got < sent) {
+		struct vdrv_used used;
+
+		while (vdrv_used(&r.d, rig_txq(1), &used))
+			assert_int_equal(used.len, 0);
+		while (sent < total && r.d.q[rig_txq(1)].nr_free >= 2) {
+			uint32_t len = (uint32_t)rand_r(&seed) % 40000;
+			struct vdrv_buf bufs[2] = {
+				{ area + sent, len / 3, VDRV_R },
+				{ area + sent + len / 3, len - len / 3,
+				  VDRV_R },
+			};
+
+			vdrv_add(&r.d, rig_txq(1), bufs, 2);
+			sent += len;
+		}
+		vdrv_kick_if_wanted(&r.d, rig_txq(1));
+		rig_turns(&r, 1);
+		if (rand_r(&seed) % 16 == 0 && got + 200000 < sent)
+			assert_idle();
+		got += host_read(1, got, (size_t)rand_r(&seed) % 65536);
+	}
+	assert_int_equal(rig_status(&r, 1, "from-guest"), sent);
+	assert_int_equal(rig_status(&r, 1, "lost"), 0);
+	assert_idle();
+}
+
+/* Stuff a port until its channel is full and a chain is partly out. */
+static void fill(unsigned port)
+{
+	static char page[1 << 16];
+
+	for (size_t i = 0; i < sizeof(page); i++)
+		page[i] = pattern(i);
+	for (int i = 0; i < 20; i++)
+		rig_write(&r, port, page, sizeof(page));
+	rig_turns(&r, 3);
+}
+
+/*
+ * A reset in the middle of a chain: nothing of it is sent later, what the next
+ * driver sends is whole, and the old memory is left alone.
+ * hostile D41, S15g, F9
+ */
+static void test_reset_while_blocked(void **state)
+{
+	char buf[65536];
+	ssize_t n, last = 0;
+
+	rig_open(&r, VDRV_MODERN, 1);
+	fill(0);
+	offer_pages(0, 10);
+	vdrv_reset(&r.d);
+	host_write(0, 0, 1000);
+	rig_turns(&r, 3);
+	while ((n = read(r.host[0], buf, sizeof(buf))) > 0) {
+		last = n;
+		rig_turns(&r, 1);
+	}
+	assert_true(last > 0);
+	rig_start(&r, UINT64_MAX);
+	rig_write(&r, 0, "new", 3);
+	rig_turns(&r, 2);
+	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 3);
+	assert_memory_equal(buf, "new", 3);
+	offer_pages(0, 1);
+	rig_turns(&r, 2);
+	assert_int_equal(guest_read(0, 0), 1000);
+}
+
+/* The reader goes away: what waited for it is lost, and the guest goes on. */
+static void test_reader_gone(void **state)
+{
+	struct vdrv_used used;
+	unsigned nr = 0;
+
+	rig_open(&r, VDRV_MODERN, 2);
+	fill(1);
+	close(r.host[1]);
+	r.host[1] = -1;
+	rig_turns(&r, 4);
+	while (vdrv_used(&r.d, rig_txq(1), &used))
+		nr++;
+	assert_int_equal(nr, 20);
+	assert_true(rig_status(&r, 1, "lost") > 0);
+	rig_write(&r, 1, "more", 4);
+	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	assert_idle();
+}
+
+/* A port that ctl removes lets go of what it held; the channel stays. */
+static void test_removed_while_blocked(void **state)
+{
+	struct vdrv_used used;
+	unsigned nr = 0;
+
+	rig_open(&r, VDRV_MODERN, 2);
+	fill(1);
+	assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
+	while (vdrv_used(&r.d, rig_txq(1), &used))
+		nr++;
+	assert_int_equal(nr, 20);
+
+	/* hostile S17c: the queues of a port that is not there */
+	offer_pages(1, 4);
+	host_write(1, 0, 10);
+	rig_write(&r, 1, "x", 1);
+	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	assert_idle();
+	assert_int_equal(guest_read(1, 0), 0);
+}
+
+/* hostile S17c: port 0 without console=, and a queue past the last. */
+static void test_no_console(void **state)
+{
+	struct vdrv_used used;
+	char why[256] = "";
+
+	memset(&r, 0, sizeof(r));
+	assert_int_equal(ev_loop_create(&r.loop), 0);
+	vdrv_init(&r.d, VDRV_MODERN);
+	if (vdev_new("console,port.a=file:/dev/null", &r.d.pi, r.loop, &r.dev,
+		     why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	r.nr_ports = 2;
+	r.host[0] = r.host[1] = -1;
+	r.ctl_gpa = vdrv_alloc(&r.d, 4096, 16);
+	rig_start(&r, UINT64_MAX);
+	offer_pages(0, 1);
+	rig_write(&r, 0, "x", 1);
+	assert_true(vdrv_used(&r.d, 1, &used));
+	rig_ctl_offer(&r, 4, RIG_CTL_ROOM);
+	rig_say(&r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	rig_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0); /* and no port 0 */
+	pci_bar_write(&r.d.pi, r.d.notify_bar, r.d.notify_off + 4 * 33, 2, 33);
+	assert_idle();
+}
+
+/* CON-15: buffers of the wrong direction go back untouched with length 0. */
+static void test_wrong_way(void **state)
+{
+	static const struct {
+		bool rx;
+		unsigned flags[2];
+		unsigned nr;
+	} rows[] = {
+		{ true, { VDRV_R }, 1 },
+		{ true, { VDRV_R, VDRV_W }, 2 },
+		{ false, { VDRV_W }, 1 },
+		{ false, { VDRV_R, VDRV_W }, 2 },
+	};
+
+	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+		unsigned q = rows[k].rx ? 0 : 1;
+		struct vdrv_used used;
+		struct vdrv_buf bufs[2];
+		uint64_t gpa;
+		char buf[8];
+
+		rig_open(&r, VDRV_MODERN, 1);
+		gpa = vdrv_alloc(&r.d, 32, 1);
+		memset(vdrv_ptr(&r.d, gpa, 32), 0x55, 32);
+		for (unsigned i = 0; i < rows[k].nr; i++)
+			bufs[i] = (struct vdrv_buf){ gpa + 16 * i, 16,
+						     rows[k].flags[i] };
+		vdrv_add(&r.d, q, bufs, rows[k].nr);
+		vdrv_kick(&r.d, q);
+		host_write(0, 0, 4);
+		rig_turns(&r, 2);
+		assert_true(vdrv_used(&r.d, q, &used));
+		assert_int_equal(used.len, 0);
+		for (unsigned i = 0; i < 32; i++)
+			assert_int_equal(
+				*(char *)vdrv_ptr(&r.d, gpa + i, 1), 0x55);
+		assert_true(read(r.host[0], buf, sizeof(buf)) < 0);
+
+		/* What comes after it is served. */
+		if (rows[k].rx) {
+			offer_pages(0, 1);
+			rig_turns(&r, 2);
+			assert_int_equal(guest_read(0, 0), 4);
+		} else {
+			rig_write(&r, 0, "good", 4);
+			assert_int_equal(read(r.host[0], buf, sizeof(buf)), 4);
+		}
+		rig_fini(&r);
+	}
+}
+
+/* A wrong chain among good ones, taken together with them. */
+static void test_wrong_way_between(void **state)
+{
+	struct vdrv_used used;
+	char buf[16] = "";
+	uint64_t gpa;
+
+	rig_open(&r, VDRV_MODERN, 1);
+	gpa = vdrv_alloc(&r.d, 16, 1);
+	memcpy(vdrv_ptr(&r.d, gpa, 16), "one two wrong", 14);
+	vdrv_add(&r.d, 1, &(struct vdrv_buf){ gpa, 4, VDRV_R }, 1);
+	vdrv_add(&r.d, 1, &(struct vdrv_buf){ gpa + 8, 4, VDRV_W }, 1);
+	vdrv_add(&r.d, 1, &(struct vdrv_buf){ gpa + 4, 4, VDRV_R }, 1);
+	vdrv_kick(&r.d, 1);
+	for (int i = 0; i < 3; i++) {
+		assert_true(vdrv_used(&r.d, 1, &used));
+		assert_int_equal(used.len, 0);
+	}
+	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 8);
+	assert_string_equal(buf, "one two ");
+}
+
+/*
+ * hostile K1, S7, S13: chains that break the rules stop the device until a
+ * reset, whichever queue they are on.
+ */
+static void test_broken_chains(void **state)
+{
+	for (unsigned q = 0; q < 6; q++) {
+		struct vdrv_used used;
+
+		rig_open(&r, VDRV_MODERN, 2);
+		host_write(0, 0, 10);
+		host_write(1, 0, 10);
+		vdrv_desc(&r.d, q, 5, 0xfffffffffffff000, 4096, 0, 0);
+		vdrv_avail(&r.d, q, 5);
+		vdrv_kick(&r.d, q);
+		rig_turns(&r, 2);
+		/* Its buffers are taken when there is something to say. */
+		for (int i = 0; q == 2 && i < 100; i++)
+			rig_ctl(&r, "resize 1 1");
+		assert_true(vdrv_status(&r.d) &
+			    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+		assert_idle();
+		vdrv_reset(&r.d);
+		rig_start(&r, UINT64_MAX);
+		rig_write(&r, 0, "again", 5);
+		assert_true(vdrv_used(&r.d, 1, &used));
+		rig_fini(&r);
+	}
+}
+
+#define T(fn) cmocka_unit_test_teardown(fn, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_tx_pieces),
+		T(test_rx_pieces),
+		T(test_rx_back_pressure),
+		T(test_tx_back_pressure),
+		T(test_reset_while_blocked),
+		T(test_reader_gone),
+		T(test_removed_while_blocked),
+		T(test_no_console),
+		T(test_wrong_way),
+		T(test_wrong_way_between),
+		T(test_broken_chains),
+	};
+
+	return cmocka_run_group_tests_name("console ports", tests, NULL, NULL);
+}

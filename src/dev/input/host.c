@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * An input device of the host's, for the guest alone: it is grabbed.
+ *
+ * While the guest has no buffers we do not read. The kernel then drops events
+ * when it must and says so, and libevdev tells what has changed meanwhile: no
+ * key stays down for ever.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "dev/input/input.h"
+
+int input_host_open(const char *path, struct err *err)
+{
+	const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+	int fd = open(path, O_RDWR | flags);
+	int ret;
+
+	if (fd < 0 && errno == EACCES) /* without LEDs, then */
+		fd = open(path, O_RDONLY | flags);
+	if (fd < 0)
+		return err_set(err, -errno, "input: evdev=%s: %s", path,
+			       strerror(errno));
+	if (ioctl(fd, EVIOCGRAB, 1) == 0)
+		return fd;
+	ret = -errno;
+	close(fd);
+	if (ret == -EBUSY)
+		return err_set(err, ret,
+			       "input: evdev=%s: another program has it", path);
+	return err_set(err, ret, "input: evdev=%s: not an input device: %s",
+		       path, strerror(-ret));
+}
+
+/* The guest makes repeats of its own when the device can: these are double. */
+static bool is_repeat(const struct input_softc *sc,
+		      const struct input_event *ev)
+{
+	return ev->type == EV_KEY && ev->value == 2 &&
+	       libevdev_has_event_type(sc->sc_desc, EV_REP);
+}
+
+/* The next event, also of those that libevdev makes up; -EAGAIN: none. */
+static int next_event(struct input_softc *sc, struct input_event *ev)
+{
+	int ret = -EAGAIN;
+
+	if (sc->sc_syncing)
+		ret = libevdev_next_event(sc->sc_desc,
+					  LIBEVDEV_READ_FLAG_SYNC, ev);
+	if (ret != -EAGAIN)
+		return ret;
+	ret = libevdev_next_event(sc->sc_desc, LIBEVDEV_READ_FLAG_NORMAL, ev);
+	sc->sc_syncing = ret == LIBEVDEV_READ_STATUS_SYNC;
+	return ret;
+}
+
+static void pass(struct input_softc *sc, const struct input_event *ev)
+{
+	if (ev->type == EV_SYN && ev->code == SYN_DROPPED)
+		input_forget_update(sc);
+	else if (!is_repeat(sc, ev))
+		input_feed(sc, ev->type, ev->code, ev->value);
+}
+
+static void on_events(void *arg, uint32_t events)
+{
+	struct input_softc *sc = arg;
+	struct input_event ev;
+	int ret = 0;
+
+	while (input_has_room(sc) && (ret = next_event(sc, &ev)) >= 0)
+		pass(sc, &ev);
+	if (!input_has_room(sc) || (ret < 0 && ret != -EAGAIN)) {
+		ev_remove(sc->sc_source);
+		sc->sc_source = NULL;
+	}
+	if (ret >= 0 || ret == -EAGAIN)
+		return;
+	vs_log(&sc->sc_vs, LOG_WARNING, "the host's device is gone: %s",
+	       strerror(-ret));
+	close(sc->sc_fd);
+	sc->sc_fd = -1;
+}
+
+void input_host_on_more(void *arg)
+{
+	struct input_softc *sc = arg;
+
+	if (sc->sc_source)
+		on_events(sc, EPOLLIN);
+}
+
+void input_host_resume(struct input_softc *sc)
+{
+	if (sc->sc_fd < 0 || sc->sc_source || !sc->sc_live ||
+	    !input_has_room(sc))
+		return;
+	if (ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, on_events, sc,
+		      &sc->sc_source) < 0)
+		vs_log(&sc->sc_vs, LOG_ERR, "the host's device is lost");
+	/* libevdev reads ahead: epoll does not know of those. */
+	else if (libevdev_has_event_pending(sc->sc_desc) > 0)
+		ev_defer(sc->sc_loop, &sc->sc_more);
+}
+
+void input_host_start(struct input_softc *sc)
+{
+	unsigned flag = LIBEVDEV_READ_FLAG_FORCE_SYNC;
+	struct input_event ev;
+
+	if (sc->sc_fd < 0)
+		return;
+	/* Take the state as it is now, whatever led to it. */
+	while (libevdev_next_event(sc->sc_desc, flag, &ev) >= 0)
+		flag = LIBEVDEV_READ_FLAG_SYNC;
+	sc->sc_syncing = false;
+	input_host_resume(sc);
+}
+
+void input_host_stop(struct input_softc *sc)
+{
+	ev_remove(sc->sc_source);
+	sc->sc_source = NULL;
+	ev_cancel(sc->sc_loop, &sc->sc_more);
+}
+
+void input_host_set(struct input_softc *sc, const struct input_event *ev)
+{
+	/* A device that cannot is one without lights. */
+	if (sc->sc_fd >= 0 && write(sc->sc_fd, ev, sizeof(*ev)) < 0)
+		return;
+}

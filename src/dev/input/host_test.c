@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device of the host's, passed through: without one. The descriptor is a
+ * socket, and our ioctl() answers for it as evdev would.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/input.h>
+#include <linux/virtio_input.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+#include <viodev/loop.h>
+
+#include "dev/devices.h"
+#include "vdrv.h"
+
+static struct vdrv d;
+static struct ev_loop *loop;
+static struct vdev *dev;
+static struct opts *opts;
+static int host; /* the other end */
+static uint64_t area;
+static unsigned char keys_down[KEY_CNT / 8]; /* on the host's device */
+
+/*
+ * --- The pretended evdev: a keyboard with a wheel ---
+ */
+
+static void set_bit(unsigned char *bits, unsigned i)
+{
+	bits[i / 8] |= (unsigned char)(1u << i % 8);
+}
+
+static void put_bits(unsigned type, unsigned char *bits)
+{
+	switch (type) {
+	case 0:
+		set_bit(bits, EV_SYN);
+		set_bit(bits, EV_KEY);
+		set_bit(bits, EV_REL);
+		set_bit(bits, EV_LED);
+		set_bit(bits, EV_REP);
+		set_bit(bits, EV_FF);
+		break;
+	case EV_KEY:
+		set_bit(bits, KEY_A);
+		set_bit(bits, KEY_B);
+		break;
+	case EV_REL:
+		set_bit(bits, REL_WHEEL);
+		break;
+	case EV_LED:
+		set_bit(bits, LED_CAPSL);
+		break;
+	case EV_FF:
+		set_bit(bits, FF_RUMBLE);
+		break;
+	}
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	unsigned nr = _IOC_NR(request), size = _IOC_SIZE(request);
+	struct input_id id = { BUS_USB, 0x1234, 0x5678, 9 };
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (_IOC_TYPE(request) != 'E') {
+		errno = ENOTTY;
+		return -1;
+	}
+	if (request == EVIOCGVERSION) {
+		*(int *)arg = EV_VERSION;
+		return 0;
+	}
+	if (_IOC_DIR(request) != _IOC_READ) /* grab, clock */
+		return 0;
+	memset(arg, 0, size);
+	if (request == EVIOCGID)
+		memcpy(arg, &id, sizeof(id));
+	else if (nr == _IOC_NR(EVIOCGNAME(0)))
+		strncpy(arg, "real keyboard", size - 1);
+	else if (nr == _IOC_NR(EVIOCGKEY(0)))
+		memcpy(arg, keys_down, size < sizeof(keys_down)
+					       ? size
+					       : sizeof(keys_down));
+	else if (nr >= 0x20 && nr < 0x20 + EV_CNT)
+		put_bits(nr - 0x20, arg);
+	else if (nr == _IOC_NR(EVIOCGUNIQ(0)) || nr == _IOC_NR(EVIOCGPHYS(0))) {
+		errno = ENOENT;
+		return -1;
+	}
+	return (int)size;
+}
+
+/*
+ * --- The device ---
+ */
+
+static int setup(void **state)
+{
+	static const struct vdev_type *type;
+	struct vdev_files files = { 0 };
+	struct vdev_env env = { .pi = &d.pi, .files = &files };
+	struct err err;
+	int pair[2];
+
+	memset(keys_down, 0, sizeof(keys_down));
+	vdrv_init(&d, VDRV_MODERN);
+	if (ev_loop_create(&loop) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) < 0)
+		return -1;
+	host = pair[0];
+	vdev_files_add(&files, "evdev", pair[1]);
+	assert_int_equal(vdev_parse("input,evdev=/dev/x", &type, &opts, &err),
+			 0);
+	env.loop = loop;
+	env.opts = opts;
+	if (vdev_create(type, &env, &dev, &err) < 0)
+		fail_msg("%s", err.text);
+	area = vdrv_alloc(&d, 1 << 16, 16);
+	vdrv_probe(&d);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	vdev_destroy(dev);
+	opts_free(opts);
+	vdrv_fini(&d);
+	ev_loop_destroy(loop);
+	if (host >= 0)
+		close(host);
+	return 0;
+}
+
+static void turns(int n)
+{
+	while (n--)
+		ev_loop_turn(loop, 2);
+}
+
+static void happens(unsigned type, unsigned code, int value)
+{
+	struct input_event ev = { .type = (uint16_t)type,
+				  .code = (uint16_t)code, .value = value };
+
+	if (type == EV_KEY && value)
+		set_bit(keys_down, code);
+	else if (type == EV_KEY)
+		keys_down[code / 8] &= (unsigned char)~(1u << code % 8);
+	write(host, &ev, sizeof(ev));
+}
+
+static void key(unsigned code, int value)
+{
+	happens(EV_KEY, code, value);
+	happens(EV_SYN, SYN_REPORT, 0);
+}
+
+static void offer(unsigned nr)
+{
+	while (nr-- && d.q[0].nr_free) {
+		struct vdrv_buf buf = { area + d.q[0].free_head * 8u, 8,
+					VDRV_W };
+
+		vdrv_add(&d, 0, &buf, 1);
+	}
+	vdrv_kick_if_wanted(&d, 0);
+}
+
+static bool hear(unsigned *type, unsigned *code, int *value)
+{
+	struct {
+		le16 type, code;
+		le32 value;
+	} wire;
+	struct vdrv_used used;
+
+	if (!vdrv_used(&d, 0, &used))
+		return false;
+	memcpy(&wire, vdrv_ptr(&d, area + used.id * 8u, 8), 8);
+	*type = le16_to_cpu(wire.type);
+	*code = le16_to_cpu(wire.code);
+	*value = (int)le32_to_cpu(wire.value);
+	return true;
+}
+
+static void expect(unsigned want_type, unsigned want_code, int want_value)
+{
+	unsigned type, code;
+	int value;
+
+	if (!hear(&type, &code, &value))
+		fail_msg("no event, wanted %u %u", want_type, want_code);
+	assert_int_equal(type, want_type);
+	assert_int_equal(code, want_code);
+	assert_int_equal(value, want_value);
+}
+
+static void expect_none(void)
+{
+	unsigned type, code;
+	int value;
+
+	turns(2);
+	if (hear(&type, &code, &value))
+		fail_msg("event %u %u %d", type, code, value);
+}
+
+/* What the device is, the host's says; force feedback is not passed on. */
+static void test_config(void **state)
+{
+	vdrv_cfg_write(&d, 0, 2, VIRTIO_INPUT_CFG_ID_NAME);
+	assert_int_equal(vdrv_cfg_read(&d, 2, 1), strlen("real keyboard"));
+	vdrv_cfg_write(&d, 0, 2, VIRTIO_INPUT_CFG_ID_DEVIDS);
+	assert_int_equal(vdrv_cfg_read(&d, 8, 4), 0x12340000 | BUS_USB);
+	vdrv_cfg_write(&d, 0, 2, VIRTIO_INPUT_CFG_ID_SERIAL);
+	assert_int_equal(vdrv_cfg_read(&d, 2, 1), 0);
+	vdrv_cfg_write(&d, 0, 2, EV_KEY << 8 | VIRTIO_INPUT_CFG_EV_BITS);
+	assert_int_equal(vdrv_cfg_read(&d, 2, 1), KEY_B / 8 + 1);
+	vdrv_cfg_write(&d, 0, 2, EV_FF << 8 | VIRTIO_INPUT_CFG_EV_BITS);
+	assert_int_equal(vdrv_cfg_read(&d, 2, 1), 0);
+}
+
+/*
+ * Events pass; those before the driver do not (INPUT-09), nor do the host's
+ * repeats, which the guest makes itself, nor LEDs (INPUT-14).
+ */
+static void test_events(void **state)
+{
+	key(KEY_B, 1);
+	key(KEY_B, 0);
+	turns(2);
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	expect_none();
+	key(KEY_A, 1);
+	key(KEY_A, 2);
+	key(KEY_A, 0);
+	happens(EV_LED, LED_CAPSL, 1);
+	happens(EV_SYN, SYN_REPORT, 0);
+	happens(EV_REL, REL_WHEEL, -1);
+	happens(EV_SYN, SYN_REPORT, 0);
+	turns(2);
+	expect(EV_KEY, KEY_A, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_KEY, KEY_A, 0);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_REL, REL_WHEEL, -1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+
+	vdrv_reset(&d);
+	key(KEY_A, 1);
+	turns(2);
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	expect_none();
+}
+
+/* The kernel dropped events: what has changed comes, and no half update. */
+static void test_dropped(void **state)
+{
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	key(KEY_A, 1);
+	turns(2);
+	expect(EV_KEY, KEY_A, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+
+	happens(EV_REL, REL_WHEEL, 7); /* its update is torn */
+	keys_down[KEY_A / 8] = 0;
+	set_bit(keys_down, KEY_B);
+	happens(EV_SYN, SYN_DROPPED, 0);
+	happens(EV_SYN, SYN_REPORT, 0);
+	turns(3);
+	expect(EV_KEY, KEY_A, 0);
+	expect(EV_KEY, KEY_B, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+}
+
+/* hostile S16a: updates of any length from the host; INPUT-07: whole or not. */
+static void test_long_updates(void **state)
+{
+	static const unsigned counts[] = { 11, 100, 1000 };
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++) {
+		unsigned got = 0, type, code;
+		int value;
+
+		for (unsigned i = 0; i < counts[k]; i++) {
+			happens(EV_REL, REL_WHEEL, 1);
+			turns(1);
+		}
+		happens(EV_SYN, SYN_REPORT, 0);
+		turns(2);
+		for (int i = 0; i < 30; i++) {
+			offer(64);
+			turns(1);
+			while (hear(&type, &code, &value))
+				got++;
+		}
+		assert_int_equal(got, counts[k] > 255 ? 0 : counts[k] + 1);
+	}
+	key(KEY_A, 1);
+	turns(2);
+	expect(EV_KEY, KEY_A, 1);
+}
+
+/* Without buffers the host's events stay where they are, and all come later. */
+static void test_back_pressure(void **state)
+{
+	unsigned got = 0, sent = 0, type, code;
+	int value;
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	while (sent < 2000) {
+		struct input_event ev[2] = {
+			{ .type = EV_REL, .code = REL_WHEEL,
+			  .value = (int)sent },
+			{ .type = EV_SYN },
+		};
+
+		if (write(host, ev, sizeof(ev)) == sizeof(ev)) {
+			sent++;
+			continue;
+		}
+		/* Full here and there: nobody wakes up for it. */
+		turns(1);
+		if (write(host, ev, sizeof(ev)) == sizeof(ev)) {
+			sent++;
+			continue;
+		}
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(ev_loop_turn(loop, 2), 0);
+		break;
+	}
+	assert_true(sent > 500);
+	for (int i = 0; i < 5000 && got < sent; i++) {
+		offer(64);
+		turns(1);
+		while (hear(&type, &code, &value)) {
+			if (type == EV_SYN)
+				got++;
+			else
+				assert_int_equal(value, got);
+		}
+	}
+	assert_int_equal(got, sent);
+}
+
+/* INPUT-08: LEDs are set on the host's device. */
+static void test_leds(void **state)
+{
+	const uint8_t on[8] = { EV_LED, 0, LED_CAPSL, 0, 1, 0, 0, 0 };
+	struct vdrv_buf buf = { area, 8, VDRV_R };
+	struct input_event ev;
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	memcpy(vdrv_ptr(&d, area, 8), on, 8);
+	vdrv_add(&d, 1, &buf, 1);
+	vdrv_kick(&d, 1);
+	assert_int_equal(read(host, &ev, sizeof(ev)), sizeof(ev));
+	assert_int_equal(ev.type, EV_LED);
+	assert_int_equal(ev.code, LED_CAPSL);
+	assert_int_equal(ev.value, 1);
+}
+
+/* Unplugged: the guest keeps a device that is silent. */
+static void test_gone(void **state)
+{
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	shutdown(host, SHUT_RDWR);
+	close(host);
+	host = -1;
+	turns(3);
+	expect_none();
+	vdrv_reset(&d);
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_config),	      T(test_events), T(test_dropped),
+		T(test_long_updates), T(test_back_pressure),
+		T(test_leds),	      T(test_gone),
+	};
+
+	return cmocka_run_group_tests_name("input of the host's", tests, NULL,
+					   NULL);
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The input device (virtio 5.8): a virtual keyboard, mouse, tablet or touch
+ * screen that ctl works, or a device of the host's.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "dev/devices.h"
+#include "dev/input/input.h"
+
+static struct input_softc *input_of(struct vdev *dev)
+{
+	return container_of(dev, struct input_softc, sc_dev);
+}
+
+/*
+ * --- Configuration, 5.8.4: what select and subsel ask for ---
+ */
+
+/* A bitmap up to its last byte that is not 0: how many that are. */
+static uint8_t fill_bits(const struct libevdev *d, unsigned max,
+			 int (*has)(const struct libevdev *d, unsigned type,
+				    unsigned code),
+			 unsigned type, uint8_t *bitmap)
+{
+	uint8_t size = 0;
+
+	for (unsigned code = 0; code <= max; code++) {
+		if (!has(d, type, code))
+			continue;
+		bitmap[code / 8] |= (uint8_t)(1u << code % 8);
+		size = (uint8_t)(code / 8 + 1);
+	}
+	return size;
+}
+
+static int has_property(const struct libevdev *d, unsigned type, unsigned code)
+{
+	return libevdev_has_property(d, code);
+}
+
+static uint8_t fill_string(const char *text, char *buf)
+{
+	size_t len = text ? strlen(text) : 0;
+
+	if (len > INPUT_MAX_NAME)
+		len = INPUT_MAX_NAME;
+	if (len > 0)
+		memcpy(buf, text, len);
+	return (uint8_t)len;
+}
+
+static uint8_t fill_ids(const struct libevdev *d,
+			struct virtio_input_devids *ids)
+{
+	const le16 all[4] = {
+		cpu_to_le16((uint16_t)libevdev_get_id_bustype(d)),
+		cpu_to_le16((uint16_t)libevdev_get_id_vendor(d)),
+		cpu_to_le16((uint16_t)libevdev_get_id_product(d)),
+		cpu_to_le16((uint16_t)libevdev_get_id_version(d)),
+	};
+
+	memcpy(ids, all, sizeof(all));
+	return sizeof(all);
+}
+
+/* Which types are passed on; EV_SYN is understood, force feedback is not. */
+static bool type_is_ours(unsigned type)
+{
+	return type != EV_SYN && type < EV_FF;
+}
+
+static uint8_t fill_events(const struct libevdev *d, unsigned type,
+			   uint8_t *bitmap)
+{
+	int max = libevdev_event_type_get_max(type);
+
+	if (!type_is_ours(type) || max < 0 ||
+	    !libevdev_has_event_type(d, type))
+		return 0;
+	return fill_bits(d, (unsigned)max, libevdev_has_event_code, type,
+			 bitmap);
+}
+
+static uint8_t fill_abs(const struct libevdev *d, unsigned code,
+			struct virtio_input_absinfo *abs)
+{
+	const struct input_absinfo *info = libevdev_get_abs_info(d, code);
+
+	if (!info)
+		return 0;
+	const le32 all[5] = {
+		cpu_to_le32((uint32_t)info->minimum),
+		cpu_to_le32((uint32_t)info->maximum),
+		cpu_to_le32((uint32_t)info->fuzz),
+		cpu_to_le32((uint32_t)info->flat),
+		cpu_to_le32((uint32_t)info->resolution),
+	};
+	memcpy(abs, all, sizeof(all));
+	return sizeof(all);
+}
+
+/* What does not need a subsel, has none but 0. */
+static uint8_t fill_plain(const struct libevdev *d, uint8_t select,
+			  struct virtio_input_config *c)
+{
+	switch (select) {
+	case VIRTIO_INPUT_CFG_ID_NAME:
+		return fill_string(libevdev_get_name(d), c->u.string);
+	case VIRTIO_INPUT_CFG_ID_SERIAL:
+		return fill_string(libevdev_get_uniq(d), c->u.string);
+	case VIRTIO_INPUT_CFG_ID_DEVIDS:
+		return fill_ids(d, &c->u.ids);
+	case VIRTIO_INPUT_CFG_PROP_BITS:
+		return fill_bits(d, INPUT_PROP_MAX, has_property, 0,
+				 c->u.bitmap);
+	default:
+		return 0;
+	}
+}
+
+static void select_config(struct input_softc *sc, uint8_t select,
+			  uint8_t subsel)
+{
+	struct virtio_input_config *c = &sc->sc_config;
+	const struct libevdev *d = sc->sc_desc;
+
+	*c = (struct virtio_input_config){
+		.select = select, .subsel = subsel };
+	if (select == VIRTIO_INPUT_CFG_EV_BITS)
+		c->size = fill_events(d, subsel, c->u.bitmap);
+	else if (select == VIRTIO_INPUT_CFG_ABS_INFO)
+		c->size = fill_abs(d, subsel, &c->u.abs);
+	else if (subsel == 0)
+		c->size = fill_plain(d, select, c);
+}
+
+static int input_cfgread(void *arg, int offset, int size, uint32_t *retval)
+{
+	const struct input_softc *sc = arg;
+	le32 val = { 0 };
+
+	memcpy(&val, (const char *)&sc->sc_config + offset, (size_t)size);
+	*retval = le32_to_cpu(val);
+	return 0;
+}
+
+static int input_cfgwrite(void *arg, int offset, int size, uint32_t value)
+{
+	struct input_softc *sc = arg;
+	uint8_t bytes[2] = { sc->sc_config.select, sc->sc_config.subsel };
+
+	for (int i = 0; i < size && offset + i < 2; i++)
+		bytes[offset + i] = (uint8_t)(value >> (8 * i));
+	if (offset < 2)
+		select_config(sc, bytes[0], bytes[1]);
+	return 0;
+}
+
+/*
+ * --- Queues, reset ---
+ */
+
+static void input_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct input_softc *sc = arg;
+
+	if (vq->vq_num == 1) {
+		input_take_status(sc);
+		return;
+	}
+	/* Each queue is looked at once when the driver is ready. */
+	if (!sc->sc_live) {
+		sc->sc_live = true;
+		input_host_start(sc);
+	}
+	input_send(sc);
+}
+
+static void input_reset(void *arg)
+{
+	struct input_softc *sc = arg;
+
+	input_host_stop(sc);
+	input_events_reset(sc);
+	select_config(sc, VIRTIO_INPUT_CFG_UNSET, 0);
+}
+
+/*
+ * --- Status and commands ---
+ */
+
+static struct json_object *leds_json(const struct libevdev *d)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (unsigned code = 0; code <= LED_MAX; code++) {
+		if (libevdev_has_event_code(d, EV_LED, code) &&
+		    libevdev_get_event_value(d, EV_LED, code))
+			json_object_array_add(
+				list, json_object_new_string(
+					      libevdev_event_code_get_name(
+						      EV_LED, code)));
+	}
+	return list;
+}
+
+static void add_uint(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static void input_status(struct vdev *dev, struct json_object *status)
+{
+	struct input_softc *sc = input_of(dev);
+
+	json_object_object_add(
+		status, "name",
+		json_object_new_string(libevdev_get_name(sc->sc_desc)));
+	json_object_object_add(status, "listening",
+			       json_object_new_boolean(sc->sc_live));
+	json_object_object_add(status, "leds", leds_json(sc->sc_desc));
+	add_uint(status, "events", sc->sc_nr_events);
+	add_uint(status, "events-waiting", sc->sc_nr_waiting);
+	add_uint(status, "updates-dropped", sc->sc_nr_dropped);
+	add_uint(status, "status-events", sc->sc_nr_status);
+}
+
+static int input_ctl(struct vdev *dev, int argc, char *const argv[],
+		     struct json_object *reply, struct err *err)
+{
+	return input_inject(input_of(dev), argc - 1, argv + 1, err);
+}
+
+/*
+ * --- Create and destroy ---
+ */
+
+static int check_length(const struct opts *opts, const char *key,
+			struct err *err)
+{
+	const char *text = opt_string(opts, key);
+
+	if (text && strlen(text) > INPUT_MAX_NAME)
+		return err_set(err, -EINVAL,
+			       "input: %s=%s: longer than %u characters", key,
+			       text, INPUT_MAX_NAME);
+	return 0;
+}
+
+static int check_opts(const struct opts *opts, struct err *err)
+{
+	int ret = check_length(opts, "name", err);
+
+	if (ret == 0)
+		ret = check_length(opts, "serial", err);
+	if (ret == 0 && opt_given(opts, "kind") == opt_given(opts, "evdev"))
+		return err_set(err, -EINVAL,
+			       "input: either kind= or evdev= must be given");
+	return ret;
+}
+
+static int input_open(const struct opts *opts, struct vdev_files *files,
+		      struct err *err)
+{
+	const char *path = opt_string(opts, "evdev");
+	int fd, ret = check_opts(opts, err);
+
+	if (ret < 0 || !path)
+		return ret;
+	fd = input_host_open(path, err);
+	return fd < 0 ? fd : vdev_files_add(files, "evdev", fd);
+}
+
+static void input_destroy(struct vdev *dev)
+{
+	struct input_softc *sc = input_of(dev);
+
+	input_host_stop(sc);
+	ev_cancel(sc->sc_loop, &sc->sc_again);
+	if (sc->sc_fd >= 0)
+		close(sc->sc_fd);
+	libevdev_free(sc->sc_desc);
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc);
+}
+
+static int describe(struct input_softc *sc, const struct opts *opts,
+		    struct err *err)
+{
+	const char *name = opt_string(opts, "name");
+	const char *serial = opt_string(opts, "serial");
+	int ret = 0;
+
+	if (sc->sc_fd >= 0)
+		ret = libevdev_new_from_fd(sc->sc_fd, &sc->sc_desc);
+	else
+		sc->sc_desc = input_kind_create(opt_string(opts, "kind"));
+	if (ret == 0 && !sc->sc_desc)
+		ret = -ENOMEM;
+	if (ret < 0)
+		return err_set(err, ret, "input: %s", strerror(-ret));
+	if (name)
+		libevdev_set_name(sc->sc_desc, name);
+	if (serial)
+		libevdev_set_uniq(sc->sc_desc, serial);
+	return 0;
+}
+
+static struct virtio_consts input_consts = {
+	.vc_name = "input",
+	.vc_nvq = 2,
+	.vc_cfgsize = sizeof(struct virtio_input_config),
+	.vc_reset = input_reset,
+	.vc_qnotify = input_qnotify,
+	.vc_cfgread = input_cfgread,
+	.vc_cfgwrite = input_cfgwrite,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+};
+
+static int input_create(const struct vdev_env *env, struct vdev **ret_dev,
+			struct err *err)
+{
+	struct input_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc)
+		return err_set(err, -ENOMEM, "input: out of memory");
+	sc->sc_dev.type = &vdev_input;
+	sc->sc_loop = env->loop;
+	sc->sc_again = (struct ev_task){ .fn = input_on_again, .arg = sc };
+	sc->sc_more = (struct ev_task){ .fn = input_host_on_more, .arg = sc };
+	sc->sc_fd = vdev_files_take(env->files, "evdev");
+	ret = check_opts(env->opts, err);
+	if (ret == 0)
+		ret = describe(sc, env->opts, err);
+	if (ret == 0)
+		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &input_consts,
+				  sc->sc_vqs, err);
+	if (ret < 0) {
+		input_destroy(&sc->sc_dev);
+		return ret;
+	}
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+/*
+ * --- Tables ---
+ */
+
+static const struct opt_def input_opts[] = {
+	{ "kind", OPT_CHOICE, .choices = INPUT_KINDS,
+	  .help = "a virtual device, whose events come by ctl" },
+	{ "evdev", OPT_STRING,
+	  .help = "a device of the host's, /dev/input/eventN, for the guest "
+		  "alone" },
+	{ "name", OPT_STRING, .help = "what the guest calls it" },
+	{ "serial", OPT_STRING, .help = "its serial number" },
+	{ NULL },
+};
+
+static const struct vdev_ctl input_ctls[] = {
+	{ "inject TYPE CODE VALUE ...",
+	  "events that happen together; TYPE: key, btn, rel, abs, msc, sw; "
+	  "CODE: a number or a name, KEY_A or a" },
+	{ NULL, NULL },
+};
+
+static const int input_syscalls[] = {
+	SYS_read, SYS_write, SYS_poll, SYS_epoll_ctl, SYS_close, -1,
+};
+
+/* The state of keys and axes, after events were lost: libevdev asks. */
+static const unsigned long input_ioctls[] = { _IO('E', 0), 0 };
+
+const struct vdev_type vdev_input = {
+	.vt_name = "input",
+	.vt_alias = "virtio-input",
+	.vt_summary = "keyboard, mouse, tablet, touch screen",
+	.vt_device_id = VIRTIO_ID_INPUT,
+	.vt_pci_class = PCIC_INPUTDEV,
+	.vt_modern_only = true,
+	.vt_queue_size = 64,
+	.vt_opts = input_opts,
+	.vt_ctls = input_ctls,
+	.vt_syscalls = input_syscalls,
+	.vt_ioctls = input_ioctls,
+	.vt_open = input_open,
+	.vt_create = input_create,
+	.vt_destroy = input_destroy,
+	.vt_status = input_status,
+	.vt_ctl = input_ctl,
+};
