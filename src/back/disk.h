@@ -150,15 +150,14 @@ int disk_watch(struct disk *disk, int take_fd);
  * System calls that the engine makes once it is created, for the sandbox:
  *	io_uring_register	letting go of the image
  *	preadv2			also what preadv() and pwritev() may use
- *	newfstatat		fstat() of glibc 2.33 and newer
  *	epoll_ctl		looking away from the watch
  *	madvise			a thread's stack, at its end
  */
 #define DISK_SYSCALLS \
 	SYS_io_uring_enter, SYS_io_uring_register, SYS_preadv2, SYS_preadv, \
 	SYS_pwritev, SYS_fdatasync, SYS_fallocate, SYS_ftruncate, SYS_fstat, \
-	SYS_newfstatat, SYS_epoll_ctl, SYS_timerfd_settime, SYS_futex, \
-	SYS_poll, SYS_read, SYS_write, SYS_close, SYS_munmap, \
+	SYS_epoll_ctl, SYS_timerfd_settime, SYS_futex, SYS_poll, \
+	SYS_read, SYS_write, SYS_close, SYS_munmap, \
 	SYS_madvise, SYS_exit, SYS_rt_sigprocmask
 #define DISK_IOCTLS BLKGETSIZE64, BLKDISCARD
 extern const int disk_syscalls[]; /* these; -1 ends */

@@ -6,6 +6,7 @@ const struct vdev_type *const vdev_types[] = {
 	&vdev_block,
 	&vdev_console,
 	&vdev_input,
+	&vdev_net,
 	&vdev_rng,
 	&vdev_scsi,
 	&vdev_9p,

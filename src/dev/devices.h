@@ -9,6 +9,7 @@ extern const struct vdev_type vdev_9p;
 extern const struct vdev_type vdev_block;
 extern const struct vdev_type vdev_console;
 extern const struct vdev_type vdev_input;
+extern const struct vdev_type vdev_net;
 extern const struct vdev_type vdev_rng;
 extern const struct vdev_type vdev_scsi;
 

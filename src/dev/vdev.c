@@ -170,6 +170,21 @@ int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	return ret;
 }
 
+struct vdev_rights vdev_rights(const struct vdev_type *type,
+			       const struct opts *opts)
+{
+	static const int no_syscalls[] = { -1 };
+	static const unsigned long no_ioctls[] = { 0 };
+	struct vdev_rights rights = {
+		.syscalls = no_syscalls,
+		.ioctls = no_ioctls,
+	};
+
+	if (type->vt_rights)
+		type->vt_rights(opts, &rights);
+	return rights;
+}
+
 void vdev_close(const struct vdev_type *type, const struct opts *opts)
 {
 	if (type->vt_close)

@@ -60,6 +60,9 @@ struct vdev_rights {
 	bool tree_ro;	  /* it only reads there */
 	bool same_user;	  /* the files there are of the user who started it */
 	uint64_t caps;	  /* capabilities that it keeps, a bit each */
+	bool network;	  /* it uses the user's network, and looks up names */
+	const int *syscalls;	     /* besides vt_syscalls; -1 ends */
+	const unsigned long *ioctls; /* besides vt_ioctls; 0 ends */
 };
 
 /* A command of `viodev ctl`, for its help. */
@@ -83,7 +86,7 @@ struct vdev_type {
 	const int *vt_syscalls; /* that it and its backend make; -1 ends */
 	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
 
-	/* Say what it must be allowed. May be NULL. */
+	/* Say what these options make it need. May be NULL. */
 	void (*vt_rights)(const struct opts *opts, struct vdev_rights *rights);
 	/* Open what needs rights. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct vdev_files *files,
@@ -114,6 +117,10 @@ extern const virtio_capstr_t vdev_common_features[];
  */
 int vdev_parse(const char *text, const struct vdev_type **ret_type,
 	       struct opts **ret_opts, struct err *err);
+
+/* Nothing, for a type that does not say. */
+struct vdev_rights vdev_rights(const struct vdev_type *type,
+			       const struct opts *opts);
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	      struct vdev_files *files, struct err *err);

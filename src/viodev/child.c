@@ -41,6 +41,7 @@ struct child {
 	struct vfuser *srv;
 	struct vdev *dev;
 	struct ctl_server *ctl;
+	struct vdev_rights rights;
 	struct jail jail;
 	uint64_t start_ns;
 };
@@ -219,11 +220,17 @@ static int seal(struct child *child)
 	const int *const lists[] = {
 		vfuser_syscalls,
 		ctl_server_syscalls,
+		child->rights.syscalls,
 		child->type->vt_syscalls,
 		NULL,
 	};
+	const unsigned long *const ioctls[] = {
+		child->rights.ioctls,
+		child->type->vt_ioctls,
+		NULL,
+	};
 
-	return jail_seal(&child->jail, lists, child->type->vt_ioctls);
+	return jail_seal(&child->jail, lists, ioctls);
 }
 
 /* The parent is waiting for this; no reader means that it is dead. */
@@ -237,14 +244,12 @@ static bool tell_ready(void)
 
 static int enter_jail(struct child *child)
 {
-	struct vdev_rights rights = { 0 };
 	int tree_fd = -1;
 
-	if (child->type->vt_rights)
-		child->type->vt_rights(child->opts, &rights);
-	if (rights.tree)
-		tree_fd = vdev_files_find(&child->files, rights.tree);
-	return jail_enter(&child->jail, &rights, tree_fd);
+	child->rights = vdev_rights(child->type, child->opts);
+	if (child->rights.tree)
+		tree_fd = vdev_files_find(&child->files, child->rights.tree);
+	return jail_enter(&child->jail, &child->rights, tree_fd);
 }
 
 /* Returns the exit status when it could not be built, or -1. */

@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,14 +50,41 @@ static void set_limits(void)
 		skipped("limits");
 }
 
-/* An empty file system that cannot be written, in a mount namespace. */
-static int pivot_to_empty(void)
+#define RESOLVER "/etc/resolv.conf"
+#define NEW_ROOT "/tmp"
+#define ROOT_FLAGS (MS_NODEV | MS_NOEXEC | MS_NOSUID)
+
+/* The addresses of name servers, for who may ask them. */
+static int copy_resolver(void)
+{
+	char text[4096];
+	int from = open(RESOLVER, O_RDONLY | O_CLOEXEC), to = -1;
+	ssize_t n = from < 0 ? -1 : read(from, text, sizeof(text));
+
+	if (n >= 0 && mkdir(NEW_ROOT "/etc", 0555) == 0)
+		to = open(NEW_ROOT RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC,
+			  0444);
+	if (to < 0 || write(to, text, (size_t)n) != n)
+		n = -1;
+	if (to >= 0)
+		close(to);
+	if (from >= 0)
+		close(from);
+	return n < 0 ? -1 : 0;
+}
+
+/* A file system of nothing else, not to be written, in a mount namespace. */
+static int pivot_to_empty(const struct vdev_rights *rights)
 {
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("viodev", "/tmp", "tmpfs",
-		  MS_NODEV | MS_NOEXEC | MS_NOSUID | MS_RDONLY,
-		  "mode=0555,nr_inodes=2") < 0 ||
-	    chdir("/tmp") < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+	    mount("viodev", NEW_ROOT, "tmpfs", ROOT_FLAGS,
+		  "mode=0555,nr_inodes=4,size=8k") < 0)
+		return -errno;
+	if (rights->network && copy_resolver() < 0)
+		skipped("name servers");
+	if (mount(NULL, NEW_ROOT, NULL, ROOT_FLAGS | MS_REMOUNT | MS_RDONLY,
+		  NULL) < 0 ||
+	    chdir(NEW_ROOT) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return -errno;
 	return 0;
@@ -80,9 +108,9 @@ static int chroot_to_removed(void)
 	return 0;
 }
 
-static void empty_root(struct jail *jail)
+static void empty_root(struct jail *jail, const struct vdev_rights *rights)
 {
-	if (jail->namespaces & CLONE_NEWNS && pivot_to_empty() == 0)
+	if (jail->namespaces & CLONE_NEWNS && pivot_to_empty(rights) == 0)
 		jail->empty_root = true;
 	else if (chroot_to_removed() == 0)
 		jail->empty_root = true;
@@ -119,18 +147,39 @@ static void become_nobody(struct jail *jail, const struct vdev_rights *rights)
 #define TREE_RO (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define NOT_IN_TREE (LANDLOCK_ACCESS_FS_EXECUTE | UINT64_C(1) << 15)
 
-static int allow_tree(int ruleset, uint64_t all,
-		      const struct vdev_rights *rights, int tree_fd)
+static int allow_beneath(int ruleset, int fd, uint64_t access)
 {
 	struct landlock_path_beneath_attr rule = {
-		.allowed_access = all & ~NOT_IN_TREE,
-		.parent_fd = tree_fd,
+		.allowed_access = access,
+		.parent_fd = fd,
 	};
 
-	if (rights->tree_ro)
-		rule.allowed_access = TREE_RO;
 	return (int)syscall(SYS_landlock_add_rule, ruleset,
 			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+}
+
+static int allow_resolver(int ruleset)
+{
+	int fd = open(RESOLVER, O_PATH | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return 0; /* there are no name servers */
+	ret = allow_beneath(ruleset, fd, LANDLOCK_ACCESS_FS_READ_FILE);
+	close(fd);
+	return ret;
+}
+
+static int allow_rights(int ruleset, uint64_t all,
+			const struct vdev_rights *rights, int tree_fd)
+{
+	uint64_t in_tree = rights->tree_ro ? TREE_RO : all & ~NOT_IN_TREE;
+	int ret = 0;
+
+	if (tree_fd >= 0)
+		ret = allow_beneath(ruleset, tree_fd, in_tree);
+	if (ret == 0 && rights->network)
+		ret = allow_resolver(ruleset);
+	return ret;
 }
 
 /* Every right of files, network and signals that the kernel can deny. */
@@ -156,7 +205,7 @@ static void landlock(struct jail *jail, const struct vdev_rights *rights,
 	if (version >= 3)
 		deny.fs |= UINT64_C(1) << 14; /* truncate */
 	if (version >= 4) {
-		deny.net = 3; /* bind and connect TCP */
+		deny.net = rights->network ? 0 : 3; /* bind, connect TCP */
 		size = 2 * sizeof(uint64_t);
 	}
 	if (version >= 5)
@@ -167,8 +216,7 @@ static void landlock(struct jail *jail, const struct vdev_rights *rights,
 	}
 	fd = syscall(SYS_landlock_create_ruleset, &deny, size, 0);
 	if (fd < 0 ||
-	    (tree_fd >= 0 &&
-	     allow_tree((int)fd, deny.fs, rights, tree_fd) < 0) ||
+	    allow_rights((int)fd, deny.fs, rights, tree_fd) < 0 ||
 	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		skipped("Landlock");
 	else
@@ -205,7 +253,7 @@ int jail_enter(struct jail *jail, const struct vdev_rights *rights,
 	int ret;
 
 	set_limits();
-	empty_root(jail);
+	empty_root(jail, rights);
 	drop_bounding_set();
 	become_nobody(jail, rights);
 	ret = drop_capabilities(jail, rights->caps);
@@ -253,7 +301,6 @@ static const int common_syscalls[] = {
 	SCMP_SYS(mprotect),
 	SCMP_SYS(mremap),
 	SCMP_SYS(munmap),
-	SCMP_SYS(newfstatat),
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
 	SCMP_SYS(read),
@@ -325,11 +372,6 @@ static int allow(scmp_filter_ctx ctx, int nr)
 		return seccomp_rule_add(
 			ctx, SCMP_ACT_ALLOW, nr, 1,
 			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-	case SCMP_SYS(newfstatat):
-		/* What libc makes of fstat(): of a descriptor, not a path. */
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
-					SCMP_A3(SCMP_CMP_MASKED_EQ,
-						AT_EMPTY_PATH, AT_EMPTY_PATH));
 	default:
 		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
 	}
@@ -337,13 +379,21 @@ static int allow(scmp_filter_ctx ctx, int nr)
 
 static int allow_list(scmp_filter_ctx ctx, const int *list)
 {
-	for (; list && *list != -1; list++) {
+	for (; *list != -1; list++) {
 		int ret = allow(ctx, *list);
 
 		if (ret < 0 && ret != -EEXIST)
 			return ret;
 	}
 	return 0;
+}
+
+/* What libc makes of fstat(): of a descriptor, not a path. */
+static int allow_fstat(scmp_filter_ctx ctx)
+{
+	return seccomp_rule_add(
+		ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+		SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
 }
 
 /* What allow() does not let through: to be refused and not to kill. */
@@ -396,7 +446,7 @@ static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 {
 	int ret = 0;
 
-	for (; ret == 0 && list && *list; list++) {
+	for (; ret == 0 && *list; list++) {
 		scmp_datum_t mask = *list & ~0xff00ul ? 0xffffffff : 0xff00;
 
 		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
@@ -407,7 +457,7 @@ static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 }
 
 static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
-		       const unsigned long *ioctls)
+		       const unsigned long *const ioctls[])
 {
 	int ret;
 
@@ -421,18 +471,20 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 	if (ret == 0)
 		ret = allow_list(ctx, common_syscalls);
 	if (ret == 0)
+		ret = allow_fstat(ctx);
+	if (ret == 0)
 		ret = allow_list(ctx, asan_syscalls);
 	for (int i = 0; ret == 0 && lists[i]; i++)
 		ret = allow_list(ctx, lists[i]);
-	if (ret == 0)
-		ret = allow_ioctls(ctx, ioctls);
+	for (int i = 0; ret == 0 && ioctls[i]; i++)
+		ret = allow_ioctls(ctx, ioctls[i]);
 	if (ret == 0)
 		ret = deny_list(ctx, asan_denied, lists);
 	return ret;
 }
 
 int jail_seal(struct jail *jail, const int *const lists[],
-	      const unsigned long *ioctls)
+	      const unsigned long *const ioctls[])
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;

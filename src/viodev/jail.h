@@ -3,7 +3,8 @@
  * The sandbox of a device process. Rights are given up in three stages:
  *
  *  1. The parent starts the process in namespaces of its own where it may
- *     (spawn.c): no network and no shared memory to be seen.
+ *     (spawn.c): no network, unless that is what the device is for, and no
+ *     shared memory to be seen.
  *  2. jail_enter(), before the device is made: limits, an empty read-only root
  *     directory, user nobody, no capabilities, no new privileges, no files by
  *     Landlock. What is needed is open by then.
@@ -64,10 +65,10 @@ int jail_enter(struct jail *jail, const struct vdev_rights *rights,
 /*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls
  * that could make code or processes are narrowed, whoever lists them. @ioctls:
- * requests, 0 ends; there is no other ioctl.
+ * likewise of requests, each ended by 0; there is no other ioctl.
  */
 int jail_seal(struct jail *jail, const int *const lists[],
-	      const unsigned long *ioctls);
+	      const unsigned long *const ioctls[]);
 
 void jail_status(const struct jail *jail, struct json_object *to);
 

@@ -198,8 +198,9 @@ static const int extra[] = {
 	SYS_io_uring_register, SYS_clone, SYS_clone3,
 	SYS_set_robust_list,   SYS_rseq,  -1,
 };
-static const unsigned long ioctls[] = { BLKGETSIZE, 0 };
 static const int *const lists[] = { extra, NULL };
+static const unsigned long extra_ioctls[] = { BLKGETSIZE, 0 };
+static const unsigned long *const ioctls[] = { extra_ioctls, NULL };
 
 #define CANNOT 1000
 

@@ -165,6 +165,8 @@ static pid_t spawn_planned(const struct unit *unit,
 
 	if (params->sandbox) {
 		plan->namespaces = JAIL_NAMESPACES;
+		if (vdev_rights(unit->type, unit->opts).network)
+			plan->namespaces &= ~(unsigned long)CLONE_NEWNET;
 		if (plan->uid != 0)
 			plan->namespaces |= CLONE_NEWUSER;
 		pid = try_spawn(unit, params, plan);

@@ -435,8 +435,7 @@ int chan_create(const char *text, const char *id, struct vdev_files *files,
 }
 
 const int chan_syscalls[] = {
-	SYS_accept4, SYS_close,	  SYS_epoll_ctl, SYS_fcntl,
-	SYS_fstat,   SYS_newfstatat, SYS_poll,	 SYS_read,
-	SYS_readv,   SYS_recvfrom, SYS_recvmsg,	 SYS_sendmsg,
-	SYS_writev,  -1,
+	SYS_accept4, SYS_close, SYS_epoll_ctl, SYS_fcntl,
+	SYS_fstat,   SYS_poll,	SYS_read,      SYS_readv,
+	SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_writev, -1,
 };

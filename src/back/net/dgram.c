@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A datagram socket, a frame each.
+ *
+ * Two devices may be each other's remote end, so that one of them starts when
+ * the other's socket is not there yet. Where we open the socket we still may
+ * look up paths, which a sandboxed device cannot: a thread of the opener
+ * connects the socket that both share as soon as there is something at the
+ * other end. Until then frames that the guest sends are lost, as on a cable
+ * that leads nowhere.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "back/net/net_be.h"
+
+#define CONNECT_RETRY_NS 100000000
+
+struct dgram {
+	struct net_be be;
+	struct net_port port;
+};
+
+static struct dgram *dgram_of(struct net_be *be)
+{
+	return (struct dgram *)be;
+}
+
+static ssize_t dgram_recv(struct net_be *be, unsigned channel,
+			  const struct iovec *iov, int niov)
+{
+	struct msghdr msg = {
+		.msg_iov = (struct iovec *)iov + 1,
+		.msg_iovlen = (size_t)niov - 1,
+	};
+	ssize_t n;
+
+	do {
+		n = recvmsg(dgram_of(be)->port.fd, &msg, MSG_DONTWAIT);
+	} while (n < 0 && (errno == EINTR || errno == ECONNREFUSED));
+	if (n < 0)
+		return -errno;
+	return msg.msg_flags & MSG_TRUNC ? 0 : n;
+}
+
+static int dgram_send(struct net_be *be, unsigned channel, struct iovec *iov,
+		      int niov)
+{
+	struct dgram *dg = dgram_of(be);
+	struct msghdr msg = {
+		.msg_iov = iov + 1,
+		.msg_iovlen = (size_t)niov - 1,
+	};
+	ssize_t n;
+
+	do {
+		n = sendmsg(dg->port.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		net_port_watch(&dg->port, EPOLLOUT, true);
+	return n < 0 ? -errno : 0;
+}
+
+static void dgram_watch(struct net_be *be, unsigned channel, bool on)
+{
+	net_port_watch(&dgram_of(be)->port, EPOLLIN, on);
+}
+
+static void dgram_on_event(void *arg, uint32_t events)
+{
+	struct dgram *dg = arg;
+	const struct net_be_client *client = dg->be.client;
+
+	if (events & EPOLLOUT) {
+		net_port_watch(&dg->port, EPOLLOUT, false);
+		client->writable(dg->be.client_arg, 0);
+	}
+	if (events & EPOLLIN) {
+		client->readable(dg->be.client_arg, 0);
+	} else if (events & EPOLLHUP) { /* the other of a socketpair() */
+		net_port_watch(&dg->port, EPOLLIN | EPOLLOUT, false);
+		client->link(dg->be.client_arg, false);
+	}
+}
+
+static void dgram_destroy(struct net_be *be)
+{
+	net_port_close(&dgram_of(be)->port);
+	free(be);
+}
+
+static const struct net_be_ops dgram_ops = {
+	.name = "dgram",
+	.recv = dgram_recv,
+	.send = dgram_send,
+	.watch = dgram_watch,
+	.destroy = dgram_destroy,
+};
+
+int net_dgram_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
+{
+	int ret = net_fd_prepare(take_fd);
+	struct dgram *dg;
+
+	if (ret < 0)
+		return ret;
+	dg = calloc(1, sizeof(*dg));
+	if (!dg)
+		return -ENOMEM;
+	dg->be.ops = &dgram_ops;
+	dg->be.nr_channels = 1;
+	dg->port = (struct net_port){
+		.loop = loop,
+		.fd = take_fd,
+		.cb = dgram_on_event,
+		.arg = dg,
+	};
+	*ret_be = &dg->be;
+	return 0;
+}
+
+/*
+ * --- Opening it ---
+ */
+
+struct later {
+	int fd;
+	struct sockaddr_un remote;
+};
+
+static bool worth_waiting(int err)
+{
+	return err == ENOENT || err == ECONNREFUSED;
+}
+
+static void *connect_later(void *arg)
+{
+	const struct timespec pause = { .tv_nsec = CONNECT_RETRY_NS };
+	struct later *later = arg;
+
+	while (connect(later->fd, (struct sockaddr *)&later->remote,
+		       sizeof(later->remote)) < 0 &&
+	       worth_waiting(errno))
+		nanosleep(&pause, NULL);
+	close(later->fd);
+	free(later);
+	return NULL;
+}
+
+/* The thread ends with the connection, at the latest with the process. */
+static int start_connecting(int fd, const struct sockaddr_un *remote)
+{
+	struct later *later = malloc(sizeof(*later));
+	sigset_t all, old;
+	pthread_t thread;
+	int ret = ENOMEM;
+
+	if (!later)
+		return -ENOMEM;
+	later->remote = *remote;
+	later->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (later->fd >= 0) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		ret = pthread_create(&thread, NULL, connect_later, later);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
+	if (ret == 0) {
+		pthread_detach(thread);
+		return 0;
+	}
+	if (later->fd >= 0)
+		close(later->fd);
+	free(later);
+	return -ret;
+}
+
+static int address_of(const char *key, const char *path,
+		      struct sockaddr_un *ret_sun, struct err *err)
+{
+	if (!path)
+		return err_set(err, -EINVAL,
+			       "net: %s=: backend=dgram needs it", key);
+	if (strlen(path) >= sizeof(ret_sun->sun_path))
+		return err_set(err, -ENAMETOOLONG, "net: %s=%s: is too long",
+			       key, path);
+	*ret_sun = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	strcpy(ret_sun->sun_path, path);
+	return 0;
+}
+
+/* A socket that nobody has open any more; a file is not ours to remove. */
+static bool left_behind(const struct sockaddr_un *sun)
+{
+	struct stat st;
+	bool dead;
+	int fd;
+
+	if (lstat(sun->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	dead = connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 &&
+	       errno == ECONNREFUSED;
+	close(fd);
+	return dead;
+}
+
+static int bind_local(int fd, const struct sockaddr_un *sun)
+{
+	if (left_behind(sun))
+		unlink(sun->sun_path);
+	if (bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0)
+		return -errno;
+	return 0;
+}
+
+static int dgram_open(const struct opts *opts, struct vdev_files *files,
+		      struct err *err)
+{
+	struct sockaddr_un local, remote;
+	const char *key = "local";
+	int fd, ret;
+
+	ret = address_of(key, opt_string(opts, key), &local, err);
+	if (ret == 0)
+		ret = address_of("remote", opt_string(opts, "remote"), &remote,
+				 err);
+	if (ret < 0)
+		return ret;
+
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set(err, -errno, "net: socket: %s", strerror(errno));
+	ret = bind_local(fd, &local);
+	if (ret == 0) {
+		key = "remote";
+		if (connect(fd, (struct sockaddr *)&remote, sizeof(remote)) < 0)
+			ret = worth_waiting(errno) ?
+				      start_connecting(fd, &remote) :
+				      -errno;
+	}
+	if (ret == 0)
+		ret = vdev_files_add(files, "dgram", fd);
+	if (ret < 0) {
+		close(fd);
+		return err_set(err, ret, "net: %s=%s: %s", key,
+			       opt_string(opts, key), strerror(-ret));
+	}
+	return 0;
+}
+
+static int dgram_create(const struct vdev_env *env, struct net_be **ret_be,
+			struct err *err)
+{
+	int fd = vdev_files_take(env->files, "dgram");
+	int ret = net_dgram_create(env->loop, fd, ret_be);
+
+	if (ret == 0)
+		return 0;
+	close(fd);
+	return err_set(err, ret, "net: backend=dgram: %s", strerror(-ret));
+}
+
+static const int dgram_syscalls[] = { SYS_recvmsg, SYS_sendmsg, -1 };
+
+static const char *const dgram_keys[] = { "local", "remote", NULL };
+
+const struct net_be_kind net_kind_dgram = {
+	.name = "dgram",
+	.keys = dgram_keys,
+	.syscalls = dgram_syscalls,
+	.open = dgram_open,
+	.create = dgram_create,
+};

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "back/net/net_be.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+static const struct net_be_kind *const kinds[] = {
+	&net_kind_tap,	 &net_kind_user, &net_kind_stream,
+	&net_kind_dgram, &net_kind_fd,	 &net_kind_null,
+};
+
+#define NR_KINDS (sizeof(kinds) / sizeof(*kinds))
+
+static bool has_key(const struct net_be_kind *kind, const char *key)
+{
+	for (const char *const *k = kind->keys; k && *k; k++) {
+		if (!strcmp(*k, key))
+			return true;
+	}
+	return false;
+}
+
+/* An option of another backend is a mistake that must not go unnoticed. */
+static int check_keys(const struct net_be_kind *kind, const struct opts *opts,
+		      struct err *err)
+{
+	for (unsigned i = 0; i < NR_KINDS; i++) {
+		const char *const *k = kinds[i]->keys;
+
+		for (; k && *k; k++) {
+			if (opt_given(opts, *k) && !has_key(kind, *k))
+				return err_set(err, -EINVAL,
+					       "net: %s=%s: not for backend=%s",
+					       *k, opt_string(opts, *k),
+					       kind->name);
+		}
+	}
+	if (opt_number(opts, "queues") > 1 && !kind->multi)
+		return err_set(err, -EINVAL,
+			       "net: queues=%s: backend=%s has one",
+			       opt_string(opts, "queues"), kind->name);
+	return 0;
+}
+
+static const struct net_be_kind *kind_of(const struct opts *opts)
+{
+	const char *name = opt_string(opts, "backend");
+	unsigned i = 0;
+
+	while (strcmp(kinds[i]->name, name) != 0) /* it is one of them */
+		i++;
+	return kinds[i];
+}
+
+int net_be_open(const struct opts *opts, struct vdev_files *files,
+		struct err *err)
+{
+	const struct net_be_kind *kind = kind_of(opts);
+	int ret = check_keys(kind, opts, err);
+
+	if (ret < 0 || !kind->open)
+		return ret;
+	return kind->open(opts, files, err);
+}
+
+int net_be_create(const struct vdev_env *env, struct net_be **ret_be,
+		  struct err *err)
+{
+	return kind_of(env->opts)->create(env, ret_be, err);
+}
+
+void net_be_rights(const struct opts *opts, struct vdev_rights *rights)
+{
+	const struct net_be_kind *kind = kind_of(opts);
+
+	rights->network = kind->network;
+	if (kind->syscalls)
+		rights->syscalls = kind->syscalls;
+	if (kind->ioctls)
+		rights->ioctls = kind->ioctls;
+}
+
+void net_be_attach(struct net_be *be, const struct net_be_client *client,
+		   void *arg)
+{
+	be->client = client;
+	be->client_arg = arg;
+}
+
+void net_be_destroy(struct net_be *be)
+{
+	if (be)
+		be->ops->destroy(be);
+}
+
+/*
+ * --- For backends ---
+ */
+
+int net_fd_prepare(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
+void net_port_watch(struct net_port *port, uint32_t event, bool on)
+{
+	uint32_t events = on ? port->events | event : port->events & ~event;
+
+	if (events == port->events)
+		return;
+	port->events = events;
+	/* EPOLLHUP cannot be masked: a source that wants nothing goes. */
+	if (!events) {
+		ev_remove(port->source);
+		port->source = NULL;
+	} else if (port->source) {
+		ev_fd_set(port->source, events);
+	} else if (ev_fd_add(port->loop, port->fd, events, port->cb, port->arg,
+			     &port->source) < 0) {
+		port->events = 0; /* the next call tries again */
+	}
+}
+
+void net_port_close(struct net_port *port)
+{
+	ev_remove(port->source);
+	port->source = NULL;
+	if (port->fd >= 0)
+		close(port->fd);
+	port->fd = -1;
+}
+
+int net_iov_head(struct iovec *to, const struct iovec *iov, int niov,
+		 size_t len)
+{
+	int n = 0;
+
+	for (; n < niov && len > 0; n++) {
+		to[n] = iov[n];
+		if (to[n].iov_len > len)
+			to[n].iov_len = len;
+		len -= to[n].iov_len;
+	}
+	return n;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Network backends: where a network device's frames go to and come from.
+ *
+ *	tap	an interface of the host; checksums and segmentation for free
+ *	user	libslirp: a private network behind a translating gateway
+ *	stream	a stream socket, each frame behind its length (32 bit, be)
+ *	dgram	a datagram socket, a frame each
+ *	fd	one of these three, already open
+ *	null	nowhere and from nowhere
+ *
+ * A backend has one or more channels, one for each queue pair. Frames are
+ * pulled: the device watches a channel while it has room for frames, is told
+ * that some are there and calls recv until there are none. So what nobody has
+ * room for waits where it is, and the sender notices.
+ *
+ * In every iovec list that passes here, entry 0 is a struct virtio_net_hdr in
+ * the host's byte order, and the frame follows. Backends whose features have
+ * no CSUM neither look at it nor fill it.
+ *
+ * Making one has two steps as in dev/vdev.h: open needs rights, create does
+ * not. Threads: the loop's.
+ */
+#ifndef BACK_NET_BE_H
+#define BACK_NET_BE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <viodev/loop.h>
+
+#include "dev/vdev.h"
+
+/* The longest frame: 64 KiB of IP, an Ethernet header and two VLAN tags. */
+#define NET_MAX_FRAME (65535u + 14 + 8)
+
+/* The most entries that a list of buffers may have: the kernel's limit. */
+#define NET_MAX_IOV 1024
+
+#define NET_MAX_CHANNELS 16
+
+struct net_be;
+
+/* What the device is told. All but link not from inside of its own calls. */
+struct net_be_client {
+	void (*readable)(void *arg, unsigned channel);
+	/* After a send that said -EAGAIN: try again. */
+	void (*writable)(void *arg, unsigned channel);
+	void (*link)(void *arg, bool up); /* the other end came or went */
+};
+
+struct net_be_ops {
+	const char *name;
+
+	/*
+	 * Receive one frame. Returns its length; 0 when one was thrown away,
+	 * for being longer than the room; -EAGAIN when there is none, other
+	 * -errno when there will be none.
+	 */
+	ssize_t (*recv)(struct net_be *be, unsigned channel,
+			const struct iovec *iov, int niov);
+
+	/*
+	 * Send one frame, of at most NET_MAX_FRAME bytes. Returns 0; -EAGAIN
+	 * when it must wait, and client->writable follows; other -errno when
+	 * this frame is lost. The list may be cut up.
+	 */
+	int (*send)(struct net_be *be, unsigned channel, struct iovec *iov,
+		    int niov);
+
+	/* Call client->readable while frames are there, or stop to. */
+	void (*watch)(struct net_be *be, unsigned channel, bool on);
+
+	/* Spread what arrives over this many channels. NULL: there is one. */
+	int (*set_channels)(struct net_be *be, unsigned nr);
+
+	/*
+	 * The driver takes frames with these VIRTIO_NET_F_GUEST_ offloads, a
+	 * subset of features. NULL when there are none.
+	 */
+	int (*set_offloads)(struct net_be *be, uint64_t offloads);
+
+	void (*destroy)(struct net_be *be);
+};
+
+/* A backend's own struct begins with it. */
+struct net_be {
+	const struct net_be_ops *ops;
+	unsigned nr_channels;
+	uint64_t features; /* that it makes possible, as VI_BIT() masks */
+	const struct net_be_client *client; /* set by net_be_attach() */
+	void *client_arg;
+};
+
+/*
+ * The backend that the options name. net_be_open() adds what it opens to
+ * @files, net_be_create() takes it from there.
+ */
+int net_be_open(const struct opts *opts, struct vdev_files *files,
+		struct err *err);
+int net_be_create(const struct vdev_env *env, struct net_be **ret_be,
+		  struct err *err);
+void net_be_destroy(struct net_be *be); /* NULL is fine */
+
+/* Say who is told. Before the first other call. */
+void net_be_attach(struct net_be *be, const struct net_be_client *client,
+		   void *arg);
+
+/* The keys of all backends, for a table of options. */
+#define NET_BE_OPTS                                                        \
+	{ "backend", OPT_CHOICE,                                           \
+	  .choices = "tap|user|stream|dgram|fd|null", .required = true,    \
+	  .help = "where frames go to and come from" },                    \
+	{ "ifname", OPT_STRING,                                            \
+	  .help = "tap: the interface; made if there is none" },           \
+	{ "hostfwd", OPT_STRING,                                           \
+	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, more with +" }, \
+	{ "path", OPT_STRING, .help = "stream: a UNIX socket" },           \
+	{ "addr", OPT_STRING, .help = "stream: a TCP socket, HOST:PORT" }, \
+	{ "local", OPT_STRING, .help = "dgram: our UNIX socket" },         \
+	{ "remote", OPT_STRING, .help = "dgram: the other UNIX socket" },  \
+	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
+	  .help = "fd: an open tap, stream or datagram socket" },          \
+	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
+	  .help = "queue pairs; more than one with tap and null" }
+
+/* For vt_rights: what the backend does in a sandbox. */
+void net_be_rights(const struct opts *opts, struct vdev_rights *rights);
+
+/*
+ * --- For backends ---
+ */
+
+struct net_be_kind {
+	const char *name;
+	const char *const *keys; /* options that only it has; NULL ends */
+	bool multi;		 /* has several channels */
+	bool network;		 /* as in vdev_rights */
+	const int *syscalls;	 /* once it is created; -1 ends; may be NULL */
+	const unsigned long *ioctls; /* 0 ends; may be NULL */
+	int (*open)(const struct opts *opts, struct vdev_files *files,
+		    struct err *err); /* may be NULL */
+	int (*create)(const struct vdev_env *env, struct net_be **ret_be,
+		      struct err *err);
+};
+extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
+	net_kind_dgram, net_kind_fd, net_kind_null;
+
+/* Made from descriptors, whose ownership moves on success only. */
+int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
+		   struct net_be **ret_be);
+int net_stream_create(struct ev_loop *loop, int take_fd,
+		      struct net_be **ret_be);
+int net_dgram_create(struct ev_loop *loop, int take_fd,
+		     struct net_be **ret_be);
+
+/* What all descriptors of backends are: not waited for, not inherited. */
+int net_fd_prepare(int fd);
+
+/*
+ * A descriptor and what it is watched for, changed only where it differs.
+ * After net_port_watch(), @cb is called with events that are wanted, and with
+ * EPOLLHUP and EPOLLERR while any is.
+ */
+struct net_port {
+	struct ev_loop *loop;
+	int fd;
+	uint32_t events;
+	struct ev_source *source;
+	ev_fd_cb *cb;
+	void *arg;
+};
+void net_port_watch(struct net_port *port, uint32_t event, bool on);
+void net_port_close(struct net_port *port);
+
+/* A copy of the first @len bytes of a list: how many entries. */
+int net_iov_head(struct iovec *to, const struct iovec *iov, int niov,
+		 size_t len);
+
+#endif

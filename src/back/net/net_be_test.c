@@ -1,0 +1,810 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network backends, each with the test at its other end. What needs a
+ * network is tested in a namespace of our own, or skipped where none can be
+ * made.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "back/net/net_be.h"
+#include "back/net/pcap.h"
+
+#include <cmocka.h>
+
+#define NR(a) (sizeof(a) / sizeof((a)[0]))
+
+static const struct opt_def be_opts[] = { NET_BE_OPTS, { NULL } };
+
+static struct ev_loop *loop;
+static struct opts *opts;
+static struct net_be *be;
+static uint8_t frame[NET_MAX_FRAME];
+
+/* What the client was told, and took. */
+static struct {
+	uint8_t data[NET_MAX_FRAME];
+	ssize_t len; /* of the last frame */
+	unsigned nr, nr_writable, channel;
+	bool link;
+	bool full; /* takes nothing */
+} got;
+
+static struct virtio_net_hdr rx_hdr;
+
+static ssize_t receive(unsigned channel, size_t room)
+{
+	const struct iovec iov[2] = { { &rx_hdr, sizeof(rx_hdr) },
+				      { got.data, room } };
+
+	return be->ops->recv(be, channel, iov, 2);
+}
+
+static void on_readable(void *arg, unsigned channel)
+{
+	ssize_t len;
+
+	while (!got.full && (len = receive(channel, sizeof(got.data))) >= 0) {
+		got.len = len;
+		got.channel = channel;
+		got.nr++;
+	}
+	if (got.full)
+		be->ops->watch(be, channel, false);
+}
+
+static void on_writable(void *arg, unsigned channel)
+{
+	got.nr_writable++;
+}
+
+static void on_link(void *arg, bool up)
+{
+	got.link = up;
+}
+
+static const struct net_be_client client = {
+	.readable = on_readable,
+	.writable = on_writable,
+	.link = on_link,
+};
+
+static int send_to(unsigned channel, const void *data, size_t len)
+{
+	struct virtio_net_hdr hdr = { 0 };
+	struct iovec iov[3] = {
+		{ &hdr, sizeof(hdr) },
+		{ (void *)(uintptr_t)data, len / 3 },
+		{ (char *)(uintptr_t)data + len / 3, len - len / 3 },
+	};
+
+	return be->ops->send(be, channel, iov, 3);
+}
+
+static int open_be(const char *text, struct err *err)
+{
+	const struct opt_def *const tables[] = { be_opts, NULL };
+	struct vdev_files files = { 0 };
+	struct vdev_env env = { .loop = loop, .files = &files };
+	int ret = opts_parse(text, tables, &opts, err);
+
+	if (ret < 0)
+		return ret;
+	env.opts = opts;
+	ret = net_be_open(opts, &files, err);
+	if (ret == 0)
+		ret = net_be_create(&env, &be, err);
+	vdev_files_close(&files);
+	if (ret < 0) {
+		opts_free(opts);
+		opts = NULL;
+		return ret;
+	}
+	memset(&got, 0, sizeof(got));
+	got.link = true;
+	net_be_attach(be, &client, NULL);
+	return 0;
+}
+
+static void must_open(const char *text)
+{
+	struct err err = { "" };
+
+	if (open_be(text, &err) < 0)
+		fail_msg("%s", err.text);
+	be->ops->watch(be, 0, true);
+}
+
+static void close_be(void)
+{
+	net_be_destroy(be);
+	opts_free(opts);
+	be = NULL;
+	opts = NULL;
+}
+
+static void turns(void)
+{
+	for (int i = 0; i < 8; i++)
+		ev_loop_turn(loop, 0);
+}
+
+static void wait_frames(unsigned nr)
+{
+	for (int i = 0; i < 300 && got.nr < nr; i++)
+		ev_loop_turn(loop, 10);
+	assert_true(got.nr >= nr);
+}
+
+static int setup(void **state)
+{
+	for (size_t i = 0; i < sizeof(frame); i++)
+		frame[i] = (uint8_t)(i * 7 + i / 256);
+	return ev_loop_create(&loop);
+}
+
+static int teardown(void **state)
+{
+	close_be();
+	ev_loop_destroy(loop);
+	return 0;
+}
+
+/* A backend=fd on one end of a socketpair; the other end. */
+static int pair_up(int type)
+{
+	char text[64];
+	int sv[2];
+
+	assert_int_equal(socketpair(AF_UNIX, type, 0, sv), 0);
+	snprintf(text, sizeof(text), "net,backend=fd,fd=%d", sv[0]);
+	must_open(text);
+	close(sv[0]);
+	return sv[1];
+}
+
+/*
+ * --- Options ---
+ */
+
+static void test_options(void **state)
+{
+	static const struct {
+		const char *text, *why;
+	} rows[] = {
+		{ "net,backend=stream", "needs path= or addr=" },
+		{ "net,backend=stream,path=a,addr=b:1", "needs path= or addr=" },
+		{ "net,backend=stream,path=/nowhere/x", "path=/nowhere/x" },
+		{ "net,backend=stream,addr=nonsense", "is not HOST:PORT" },
+		{ "net,backend=stream,ifname=tap0", "ifname=tap0: not for" },
+		{ "net,backend=stream,path=/x,queues=2", "queues=2" },
+		{ "net,backend=dgram,local=/tmp/x", "remote=" },
+		{ "net,backend=dgram,local=/nowhere/x,remote=/y", "/nowhere" },
+		{ "net,backend=fd", "needs fd=" },
+		{ "net,backend=fd,fd=999", "fd=999" },
+		{ "net,backend=fd,fd=0", NULL }, /* the test's stdin: no socket */
+		{ "net,backend=user,hostfwd=tcp:x", "hostfwd=tcp:x" },
+		{ "net,backend=user,hostfwd=icmp::1-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp::0-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp::99999-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp:1.2.3:9-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=udp::5-:2+", "hostfwd=" },
+		{ "net,backend=tap,ifname=muchtoolongforaname", "too long" },
+		{ "net,backend=other", "backend" },
+		{ "net", "backend" },
+	};
+
+	for (unsigned i = 0; i < NR(rows); i++) {
+		struct err err = { "" };
+
+		if (open_be(rows[i].text, &err) == 0)
+			fail_msg("%s: opened", rows[i].text);
+		if (rows[i].why && !strstr(err.text, rows[i].why))
+			fail_msg("%s: %s", rows[i].text, err.text);
+	}
+}
+
+static void test_null(void **state)
+{
+	must_open("net,backend=null,queues=4");
+	assert_int_equal(be->nr_channels, 4);
+	assert_int_equal(send_to(3, frame, 60), 0);
+	assert_int_equal(receive(0, 100), -EAGAIN);
+}
+
+/*
+ * --- Stream ---
+ */
+
+static void put_len(uint8_t *p, uint32_t len)
+{
+	len = htonl(len);
+	memcpy(p, &len, 4);
+}
+
+static void test_stream(void **state)
+{
+	static uint8_t buf[NET_MAX_FRAME + 4];
+	int fd = pair_up(SOCK_STREAM);
+
+	/* Out: the length, then the frame. */
+	assert_int_equal(send_to(0, frame, 1000), 0);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 1004);
+	assert_memory_equal(buf, "\0\0\3\350", 4);
+	assert_memory_equal(buf + 4, frame, 1000);
+
+	/* In: byte by byte, */
+	put_len(buf, 60);
+	for (int i = 0; i < 64; i++) {
+		assert_int_equal(got.nr, 0);
+		assert_int_equal(write(fd, buf + i, 1), 1);
+		turns();
+	}
+	assert_int_equal(got.nr, 1);
+	assert_int_equal(got.len, 60);
+	assert_memory_equal(got.data, frame, 60);
+	/* and many at once, while there is no room, too. */
+	got.full = true;
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(write(fd, buf, 64), 64);
+	turns();
+	assert_int_equal(got.nr, 1);
+	got.full = false;
+	be->ops->watch(be, 0, true);
+	turns();
+	assert_int_equal(got.nr, 101);
+	/* Longer than the room: thrown away whole. */
+	be->ops->watch(be, 0, false);
+	assert_int_equal(write(fd, buf, 64), 64);
+	assert_int_equal(write(fd, buf, 64), 64);
+	assert_int_equal(receive(0, 59), 0);
+	assert_int_equal(receive(0, 60), 60);
+	assert_int_equal(receive(0, 60), -EAGAIN);
+	close(fd);
+}
+
+/* A peer that does not read: a frame is sent whole or waits whole. */
+static void test_stream_full(void **state)
+{
+	static uint8_t buf[NET_MAX_FRAME + 4];
+	int fd = pair_up(SOCK_STREAM);
+	unsigned sent = 0, read_back = 0;
+	size_t have = 0;
+
+	while (send_to(0, frame, 60000) == 0)
+		sent++;
+	assert_true(sent > 0);
+	assert_int_equal(send_to(0, frame, 60), -EAGAIN);
+	while (read_back < sent) {
+		ssize_t n = read(fd, buf + have, 60004 - have);
+
+		assert_true(n > 0);
+		have += (size_t)n;
+		turns();
+		if (have < 60004)
+			continue;
+		assert_memory_equal(buf, "\0\0\352\140", 4);
+		assert_memory_equal(buf + 4, frame, 60000);
+		have = 0;
+		read_back++;
+	}
+	assert_true(got.nr_writable > 0);
+	assert_int_equal(send_to(0, frame, 60), 0);
+	close(fd);
+}
+
+/* The network's bytes are not trusted either. */
+static void test_stream_hostile(void **state)
+{
+	static const uint32_t lengths[] = { 0, NET_MAX_FRAME + 1, 0x80000000,
+					    0xffffffff };
+
+	for (unsigned i = 0; i < NR(lengths); i++) {
+		int fd = pair_up(SOCK_STREAM);
+		uint8_t prefix[4];
+
+		put_len(prefix, lengths[i]);
+		assert_int_equal(write(fd, prefix, 4), 4);
+		turns();
+		assert_false(got.link);
+		assert_int_equal(got.nr, 0);
+		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
+		close(fd);
+		close_be();
+	}
+	for (int unread = 0; unread < 2; unread++) { /* it goes away */
+		int fd = pair_up(SOCK_STREAM);
+
+		if (unread)
+			send_to(0, frame, 60);
+		close(fd);
+		turns();
+		assert_false(got.link);
+		be->ops->watch(be, 0, true);
+		assert_int_equal(ev_loop_turn(loop, 0), 0);
+		close_be();
+	}
+}
+
+static void test_stream_connect(void **state)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	socklen_t len = sizeof(sin);
+	char dir[] = "/tmp/viodev-net-XXXXXX", text[160];
+	int fd, conn;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/s", dir);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	snprintf(text, sizeof(text), "net,backend=stream,path=%s",
+		 sun.sun_path);
+	must_open(text);
+	conn = accept(fd, NULL, NULL);
+	assert_int_equal(send_to(0, frame, 60), 0);
+	assert_int_equal(read(conn, got.data, 100), 64);
+	close(conn);
+	close(fd);
+	close_be();
+	unlink(sun.sun_path);
+	rmdir(dir);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	getsockname(fd, (struct sockaddr *)&sin, &len);
+	snprintf(text, sizeof(text), "net,backend=stream,addr=127.0.0.1:%u",
+		 ntohs(sin.sin_port));
+	must_open(text);
+	conn = accept(fd, NULL, NULL);
+	assert_int_equal(send_to(0, frame, 60), 0);
+	assert_int_equal(read(conn, got.data, 100), 64);
+	close(conn);
+	close(fd);
+}
+
+/*
+ * --- Datagrams ---
+ */
+
+static void test_dgram(void **state)
+{
+	int fd = pair_up(SOCK_DGRAM);
+	uint8_t buf[2000];
+	unsigned sent = 0;
+
+	assert_int_equal(send_to(0, frame, 1000), 0);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
+	assert_memory_equal(buf, frame, 1000);
+	assert_int_equal(write(fd, frame, 1500), 1500);
+	turns();
+	assert_int_equal(got.len, 1500);
+	assert_memory_equal(got.data, frame, 1500);
+	be->ops->watch(be, 0, false);
+	assert_int_equal(write(fd, frame, 1500), 1500);
+	assert_int_equal(receive(0, 1499), 0);
+
+	while (send_to(0, frame, 1500) == 0)
+		sent++;
+	while (sent--)
+		assert_int_equal(read(fd, buf, sizeof(buf)), 1500);
+	turns();
+	assert_int_equal(got.nr_writable, 1);
+	close(fd);
+	be->ops->watch(be, 0, true);
+	turns();
+	assert_int_equal(ev_loop_turn(loop, 0), 0);
+}
+
+/* Two that are each other's remote: whichever starts first. */
+static void test_dgram_pair(void **state)
+{
+	char dir[] = "/tmp/viodev-net-XXXXXX", text[256];
+	struct sockaddr_un a = { .sun_family = AF_UNIX }, b = a;
+	int fd, ret = -ENOTCONN;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/a", dir);
+	snprintf(b.sun_path, sizeof(b.sun_path), "%s/b", dir);
+	for (int again = 0; again < 2; again++) { /* a's path is there then */
+		snprintf(text, sizeof(text),
+			 "net,backend=dgram,local=%s,remote=%s", a.sun_path,
+			 b.sun_path);
+		must_open(text);
+		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
+
+		fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+		assert_int_equal(bind(fd, (struct sockaddr *)&b, sizeof(b)), 0);
+		assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)),
+				 0);
+		for (int i = 0; i < 300 && ret == -ENOTCONN; i++) {
+			usleep(10000);
+			ret = send_to(0, frame, 60);
+		}
+		assert_int_equal(ret, 0);
+		assert_int_equal(read(fd, got.data, 100), 60);
+		assert_int_equal(write(fd, frame, 77), 77);
+		turns();
+		assert_int_equal(got.len, 77);
+		close(fd);
+		unlink(b.sun_path);
+		close_be();
+		ret = -ENOTCONN;
+	}
+	unlink(a.sun_path);
+	/* A file of that name is not ours to remove. */
+	close(open(a.sun_path, O_CREAT | O_WRONLY, 0600));
+	snprintf(text, sizeof(text), "net,backend=dgram,local=%s,remote=%s",
+		 a.sun_path, b.sun_path);
+	assert_true(open_be(text, &(struct err){ "" }) < 0);
+	assert_int_equal(unlink(a.sun_path), 0);
+	rmdir(dir);
+}
+
+/*
+ * --- pcap ---
+ */
+
+static void test_pcap(void **state)
+{
+	char path[] = "/tmp/viodev-pcap-XXXXXX";
+	struct iovec iov[3] = { { frame, 10 }, { frame + 10, 30 },
+				{ frame + 40, 100 } };
+	uint32_t w[6 + 4];
+	uint8_t data[60];
+	struct pcap pcap;
+	int fd = mkstemp(path);
+
+	for (int again = 0; again < 2; again++) { /* goes on, one header */
+		assert_int_equal(pcap_init(&pcap, dup(fd)), 0);
+		assert_int_equal(pcap_write(&pcap, iov, 3, 60), 0);
+		pcap_fini(&pcap);
+	}
+	assert_int_equal(lseek(fd, 0, SEEK_END), 24 + 2 * (16 + 60));
+	assert_int_equal(pread(fd, w, sizeof(w), 0), sizeof(w));
+	assert_int_equal(w[0], 0xa1b23c4d);
+	assert_int_equal(w[5], 1);
+	assert_int_equal(w[8], 60);
+	assert_int_equal(w[9], 60);
+	assert_int_equal(pread(fd, data, 60, 40), 60);
+	assert_memory_equal(data, frame, 60);
+	close(fd);
+	unlink(path);
+	/* A file that takes no more ends the record, not the device. */
+	fd = open("/dev/full", O_WRONLY);
+	if (fd >= 0)
+		assert_int_equal(pcap_init(&pcap, fd), -EIO);
+	pcap.fd = -1;
+	assert_int_equal(pcap_write(&pcap, iov, 3, 60), 0);
+}
+
+/*
+ * --- user ---
+ */
+
+static uint16_t ip_sum(const uint8_t *p, size_t len)
+{
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < len; i += 2)
+		sum += (uint32_t)p[i] << 8 | p[i + 1];
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+/* An UDP frame from the guest; returns its length. */
+static size_t make_udp(uint8_t *f, const char *src, const char *dst,
+		       uint16_t sport, uint16_t dport, const void *data,
+		       size_t len)
+{
+	static const uint8_t eth[14] = { 0x52, 0x55, 10,   0, 2, 2, 0x52,
+					 0x54, 0,    0x12, 1, 2, 8, 0 };
+	uint16_t total = (uint16_t)(28 + len), sum;
+
+	memset(f, 0, 42);
+	memcpy(f, eth, sizeof(eth));
+	f[14] = 0x45;
+	f[16] = (uint8_t)(total >> 8);
+	f[17] = (uint8_t)total;
+	f[22] = 64;
+	f[23] = 17;
+	inet_pton(AF_INET, src, f + 26);
+	inet_pton(AF_INET, dst, f + 30);
+	sum = ip_sum(f + 14, 20);
+	f[24] = (uint8_t)(sum >> 8);
+	f[25] = (uint8_t)sum;
+	f[34] = (uint8_t)(sport >> 8);
+	f[35] = (uint8_t)sport;
+	f[36] = (uint8_t)(dport >> 8);
+	f[37] = (uint8_t)dport;
+	f[38] = (uint8_t)((total - 20) >> 8);
+	f[39] = (uint8_t)(total - 20);
+	memcpy(f + 42, data, len);
+	return 42 + len;
+}
+
+/* The gateway asks who the guest is. */
+static void send_arp(void)
+{
+	static const uint8_t arp[42] = {
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,    0x12,
+		1,    2,    8,	  6,	0,    1,    8,	  0,	6,    4,
+		0,    1,    0x52, 0x54, 0,    0x12, 1,	  2,	10,   0,
+		2,    15,   0,	  0,	0,    0,    0,	  0,	10,   0,
+		2,    2,
+	};
+
+	assert_int_equal(send_to(0, arp, sizeof(arp)), 0);
+}
+
+/* Wait for an UDP frame to port @dport. */
+static const uint8_t *wait_udp(uint16_t dport)
+{
+	for (int i = 0; i < 300; i++) {
+		ev_loop_turn(loop, 10);
+		if (got.len > 42 && got.data[12] == 8 && got.data[13] == 0 &&
+		    got.data[23] == 17 &&
+		    (got.data[36] << 8 | got.data[37]) == dport)
+			return got.data + 42;
+	}
+	fail_msg("nothing for port %u", dport);
+	return NULL;
+}
+
+static int udp_on_loopback(uint16_t *ret_port)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	getsockname(fd, (struct sockaddr *)&sin, &len);
+	*ret_port = ntohs(sin.sin_port);
+	return fd;
+}
+
+static void test_user_dhcp(void **state)
+{
+	static uint8_t discover[300] = { 1, 1, 6, 0, 1, 2, 3, 4 };
+	static const uint8_t tail[] = { 99, 130, 83, 99, 53, 1, 1, 255 };
+	uint8_t f[400], offer[4];
+	const uint8_t *reply;
+	size_t len;
+
+	must_open("net,backend=user");
+	memcpy(discover + 28, (uint8_t[]){ 0x52, 0x54, 0, 0x12, 1, 2 }, 6);
+	memcpy(discover + 236, tail, sizeof(tail));
+	len = make_udp(f, "0.0.0.0", "255.255.255.255", 68, 67, discover,
+		       sizeof(discover));
+	memset(f, 0xff, 6);
+	assert_int_equal(send_to(0, f, len), 0);
+	reply = wait_udp(68);
+	inet_pton(AF_INET, "10.0.2.15", offer);
+	assert_memory_equal(reply + 16, offer, 4);
+	assert_memory_equal(reply + 4, discover + 4, 4);
+}
+
+/* Through the gateway to a socket of this machine, and back. */
+static void test_user_udp(void **state)
+{
+	struct sockaddr_in from;
+	socklen_t from_len = sizeof(from);
+	uint16_t port;
+	int fd = udp_on_loopback(&port);
+	uint8_t f[100], buf[100];
+	size_t len;
+
+	must_open("net,backend=user");
+	send_arp();
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, port, "ping", 4);
+	assert_int_equal(send_to(0, f, len), 0);
+	turns();
+	assert_int_equal(recvfrom(fd, buf, sizeof(buf), 0,
+				  (struct sockaddr *)&from, &from_len),
+			 4);
+	assert_memory_equal(buf, "ping", 4);
+	sendto(fd, "pong!", 5, 0, (struct sockaddr *)&from, from_len);
+	assert_memory_equal(wait_udp(4000), "pong!", 5);
+	assert_int_equal(got.len, 47);
+
+	/* While the guest takes nothing, its frames wait or are lost. */
+	got.full = true;
+	for (int i = 0; i < 2000; i++) {
+		sendto(fd, "flood", 5, 0, (struct sockaddr *)&from, from_len);
+		ev_loop_turn(loop, 0);
+	}
+	got.full = false;
+	got.nr = 0;
+	be->ops->watch(be, 0, true);
+	wait_frames(200);
+	assert_int_equal(send_to(0, f, len), 0);
+	turns();
+	assert_int_equal(recv(fd, buf, sizeof(buf), 0), 4);
+	close(fd);
+}
+
+static void test_user_hostfwd(void **state)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	char text[128];
+	uint16_t port;
+	int fd = udp_on_loopback(&port);
+
+	close(fd); /* its number is free now */
+	snprintf(text, sizeof(text),
+		 "net,backend=user,hostfwd=udp:127.0.0.1:%u-:7", port);
+	must_open(text);
+	send_arp();
+	turns();
+	sin.sin_port = htons(port);
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	sendto(fd, "hello", 5, 0, (struct sockaddr *)&sin, sizeof(sin));
+	assert_memory_equal(wait_udp(7), "hello", 5);
+	close(fd);
+}
+
+/* Frames that are no frames: libslirp is the one to cope. */
+static void test_user_hostile(void **state)
+{
+	uint8_t f[100];
+	size_t len;
+
+	must_open("net,backend=user");
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, 9, "ping", 4);
+	for (size_t n = 14; n < len; n++)
+		for (unsigned bit = 0; bit < 8; bit++) {
+			f[n] ^= (uint8_t)(1 << bit);
+			assert_int_equal(send_to(0, f, n + 1), 0);
+			f[n] ^= (uint8_t)(1 << bit);
+		}
+	assert_int_equal(send_to(0, frame, NET_MAX_FRAME), 0);
+	turns();
+}
+
+/*
+ * --- tap, in a child with a network namespace of its own ---
+ */
+
+static void set_up(const char *name)
+{
+	struct ifreq ifr = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	assert_int_equal(ioctl(fd, SIOCGIFFLAGS, &ifr), 0);
+	ifr.ifr_flags |= IFF_UP;
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &ifr), 0);
+	close(fd);
+}
+
+static int packet_socket(const char *name)
+{
+	struct sockaddr_ll sll = { .sll_family = AF_PACKET };
+	struct ifreq ifr = { 0 };
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK, htons(0x88b5));
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	assert_int_equal(ioctl(fd, SIOCGIFINDEX, &ifr), 0);
+	sll.sll_ifindex = ifr.ifr_ifindex;
+	sll.sll_protocol = htons(0x88b5);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sll, sizeof(sll)), 0);
+	return fd;
+}
+
+static void tap_round_trip(const char *text, const char *name)
+{
+	uint8_t buf[2000];
+	int fd;
+
+	must_open(text);
+	set_up(name);
+	fd = packet_socket(name);
+	memset(frame, 0xff, 6);
+	frame[12] = 0x88;
+	frame[13] = 0xb5;
+	assert_int_equal(send_to(0, frame, 1000), 0);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
+	assert_memory_equal(buf, frame, 1000);
+	got.len = 0;
+	assert_int_equal(write(fd, frame, 500), 500);
+	for (int i = 0; i < 300 && got.len != 500; i++)
+		ev_loop_turn(loop, 10);
+	assert_int_equal(got.len, 500);
+	assert_memory_equal(got.data, frame, 500);
+	close(fd);
+}
+
+static void tap_tests(void)
+{
+	struct err err = { "" };
+
+	tap_round_trip("net,backend=tap,ifname=vio0", "vio0");
+	assert_true(be->features & VI_BIT(VIRTIO_NET_F_GUEST_TSO4));
+	assert_int_equal(be->ops->set_offloads(
+				 be, VI_BIT(VIRTIO_NET_F_GUEST_CSUM) |
+					     VI_BIT(VIRTIO_NET_F_GUEST_TSO4)),
+			 0);
+	assert_int_equal(be->ops->set_offloads(be, 0), 0);
+	close_be();
+
+	tap_round_trip("net,backend=tap,ifname=vio1,queues=3", "vio1");
+	assert_int_equal(be->nr_channels, 3);
+	for (unsigned nr = 3; nr >= 1; nr--) {
+		assert_int_equal(be->ops->set_channels(be, nr), 0);
+		assert_int_equal(send_to(nr - 1, frame, 60), 0);
+		turns();
+	}
+	assert_int_equal(be->ops->set_channels(be, 3), 0);
+	be->ops->watch(be, 2, true);
+	assert_int_equal(send_to(2, frame, 60), 0);
+	assert_true(got.link);
+	/* Taken already, with another number of queues. */
+	assert_true(open_be("net,backend=tap,ifname=lo", &err) < 0);
+}
+
+static void test_tap(void **state)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (unshare(CLONE_NEWNET) < 0 || access("/dev/net/tun", 6) < 0)
+			_exit(77);
+		tap_tests();
+		close_be();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_options),
+		TEST(test_null),
+		TEST(test_stream),
+		TEST(test_stream_full),
+		TEST(test_stream_hostile),
+		TEST(test_stream_connect),
+		TEST(test_dgram),
+		TEST(test_dgram_pair),
+		TEST(test_pcap),
+		TEST(test_user_dhcp),
+		TEST(test_user_udp),
+		TEST(test_user_hostfwd),
+		TEST(test_user_hostile),
+		TEST(test_tap),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

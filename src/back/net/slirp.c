@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * libslirp: a network of the guest's own, 10.0.2.0/24 and fec0::/64, with a
+ * gateway (.2) that turns its connections into sockets of this process, a name
+ * server (.3) and DHCP (the guest is .15).
+ *
+ * libslirp wants to be asked before each wait which sockets it waits for, and
+ * told afterwards which are ready. They are all in an epoll of our own, which
+ * the loop sees as one source:
+ *
+ *	refresh:  slirp_pollfds_fill() -> what changed goes to the epoll
+ *	turn:     the epoll or the timer -> poll() -> slirp_pollfds_poll()
+ *
+ * Frames for the guest come out of these calls whether it has room or not.
+ * They wait in a ring; when it is half full, sockets are left alone until the
+ * guest has taken some, so that the sender behind them slows down.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <slirp/libslirp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "back/net/net_be.h"
+#include "base/iov.h"
+
+#define MAX_FDS	   4096 /* more than the sandbox lets it open */
+#define MTU	   1500
+#define SLOT_BYTES (MTU + 14 + 64)
+#define NR_SLOTS   512u
+#define NS_PER_MS  UINT64_C(1000000)
+
+struct slot {
+	uint16_t len;
+	uint8_t frame[SLOT_BYTES];
+};
+
+/* What the epoll has of a descriptor, found by its number. */
+struct seen {
+	uint32_t events; /* 0: it is not there */
+	uint32_t round;	 /* of refresh, that asked for it last */
+};
+
+struct user {
+	struct net_be be;
+	struct ev_loop *loop;
+	Slirp *slirp;
+	int epoll_fd;
+	struct ev_source *source; /* the epoll; NULL: left alone */
+	struct ev_source *timer;
+	struct ev_task refresh;	  /* at the end of a turn that changed things */
+	struct ev_task more;	  /* frames are in the ring */
+	bool watched;
+
+	struct pollfd polls[MAX_FDS];
+	int nr_polls;
+	struct seen seen[MAX_FDS];
+	uint32_t round;
+
+	unsigned head, tail; /* of the ring, free-running */
+	struct slot slots[NR_SLOTS];
+	uint8_t in_buf[NET_MAX_FRAME]; /* a frame of the guest, in one piece */
+};
+
+static struct user *user_of(struct net_be *be)
+{
+	return (struct user *)be;
+}
+
+static void refresh_later(struct user *u)
+{
+	ev_defer(u->loop, &u->refresh);
+}
+
+/*
+ * --- What libslirp calls ---
+ */
+
+static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
+{
+	struct user *u = opaque;
+	struct slot *slot = &u->slots[u->tail % NR_SLOTS];
+
+	/* Either is as on a wire: lost. */
+	if (u->tail - u->head == NR_SLOTS || len > SLOT_BYTES)
+		return (ssize_t)len;
+	memcpy(slot->frame, buf, len);
+	slot->len = (uint16_t)len;
+	u->tail++;
+	if (u->watched)
+		ev_defer(u->loop, &u->more);
+	return (ssize_t)len;
+}
+
+/* The guest's nonsense is the guest's affair; it must not fill our log. */
+static void cb_guest_error(const char *msg, void *opaque)
+{
+}
+
+static int64_t cb_clock_get_ns(void *opaque)
+{
+	return (int64_t)ev_now_ns();
+}
+
+/* Timers of libslirp; there is one, of router advertisements. */
+static void *cb_timer_new(SlirpTimerCb cb, void *cb_opaque, void *opaque)
+{
+	struct user *u = opaque;
+	struct ev_source *timer;
+
+	return ev_timer_add(u->loop, cb, cb_opaque, &timer) == 0 ? timer : NULL;
+}
+
+static void cb_timer_free(void *timer, void *opaque)
+{
+	ev_remove(timer);
+}
+
+static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
+{
+	int64_t ns = expire_ms * (int64_t)NS_PER_MS - cb_clock_get_ns(opaque);
+
+	if (timer)
+		ev_timer_set(timer, ns > 0 ? (uint64_t)ns : 1);
+}
+
+static void cb_register_fd(int fd, void *opaque)
+{
+	refresh_later(opaque);
+}
+
+/* Its number may be another socket's soon. */
+static void cb_unregister_fd(int fd, void *opaque)
+{
+	struct user *u = opaque;
+
+	if (fd >= 0 && fd < MAX_FDS && u->seen[fd].events) {
+		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+		u->seen[fd].events = 0;
+	}
+	refresh_later(u);
+}
+
+static void cb_notify(void *opaque)
+{
+	refresh_later(opaque);
+}
+
+static const SlirpCb slirp_cb = {
+	.send_packet = cb_send_packet,
+	.guest_error = cb_guest_error,
+	.clock_get_ns = cb_clock_get_ns,
+	.timer_new = cb_timer_new,
+	.timer_free = cb_timer_free,
+	.timer_mod = cb_timer_mod,
+	.register_poll_fd = cb_register_fd,
+	.unregister_poll_fd = cb_unregister_fd,
+	.notify = cb_notify,
+};
+
+/*
+ * --- Waiting for its sockets ---
+ */
+
+/* SLIRP_POLL_ and the system's bits, there and back. */
+static const struct {
+	int slirp;
+	short poll;
+	uint32_t epoll;
+} bits[] = {
+	{ SLIRP_POLL_IN, POLLIN, EPOLLIN },
+	{ SLIRP_POLL_OUT, POLLOUT, EPOLLOUT },
+	{ SLIRP_POLL_PRI, POLLPRI, EPOLLPRI },
+	{ SLIRP_POLL_ERR, POLLERR, EPOLLERR },
+	{ SLIRP_POLL_HUP, POLLHUP, EPOLLHUP },
+};
+
+#define NR_BITS (sizeof(bits) / sizeof(*bits))
+
+static void watch_fd(struct user *u, int fd, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.fd = fd };
+	struct seen *seen = &u->seen[fd];
+	int op = seen->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	seen->round = u->round;
+	if (seen->events == events)
+		return;
+	if (epoll_ctl(u->epoll_fd, op, fd, &ev) == 0)
+		seen->events = events;
+}
+
+static int add_poll(int fd, int events, void *opaque)
+{
+	struct user *u = opaque;
+	struct pollfd *p = &u->polls[u->nr_polls];
+	uint32_t epoll = 0;
+
+	if (fd < 0 || fd >= MAX_FDS || u->nr_polls == MAX_FDS)
+		return -1;
+	*p = (struct pollfd){ .fd = fd };
+	for (unsigned i = 0; i < NR_BITS; i++) {
+		if (events & bits[i].slirp) {
+			p->events = (short)(p->events | bits[i].poll);
+			epoll |= bits[i].epoll;
+		}
+	}
+	watch_fd(u, fd, epoll);
+	return u->nr_polls++;
+}
+
+static int get_revents(int idx, void *opaque)
+{
+	struct user *u = opaque;
+	int events = 0;
+
+	if (idx < 0 || idx >= u->nr_polls)
+		return 0;
+	for (unsigned i = 0; i < NR_BITS; i++) {
+		if (u->polls[idx].revents & bits[i].poll)
+			events |= bits[i].slirp;
+	}
+	return events;
+}
+
+static void on_sockets(void *arg, uint32_t events);
+
+/* Ask what to wait for, unless the guest has to take frames first. */
+static void refresh(void *arg)
+{
+	struct user *u = arg;
+	uint32_t timeout_ms = UINT32_MAX;
+	int nr_old = u->nr_polls;
+	bool full = u->tail - u->head >= NR_SLOTS / 2;
+	int old[MAX_FDS];
+
+	if (full) {
+		ev_remove(u->source);
+		u->source = NULL;
+		ev_timer_set(u->timer, 0);
+		return;
+	}
+	for (int i = 0; i < nr_old; i++)
+		old[i] = u->polls[i].fd;
+	u->nr_polls = 0;
+	u->round++;
+	slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
+	for (int i = 0; i < nr_old; i++) {
+		struct seen *seen = &u->seen[old[i]];
+
+		if (!seen->events || seen->round == u->round)
+			continue;
+		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, old[i], NULL);
+		seen->events = 0;
+	}
+	ev_timer_set(u->timer, timeout_ms == UINT32_MAX ?
+				       0 :
+				       (timeout_ms + 1) * NS_PER_MS);
+	if (!u->source)
+		ev_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
+			  &u->source);
+}
+
+static void on_timer(void *arg)
+{
+	struct user *u = arg;
+	int ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
+
+	slirp_pollfds_poll(u->slirp, ret < 0, get_revents, u);
+	/* What it polled may be closed by now. */
+	refresh_later(u);
+}
+
+static void on_sockets(void *arg, uint32_t events)
+{
+	on_timer(arg);
+}
+
+/*
+ * --- The backend ---
+ */
+
+static ssize_t user_recv(struct net_be *be, unsigned channel,
+			 const struct iovec *iov, int niov)
+{
+	struct user *u = user_of(be);
+	struct slot *slot = &u->slots[u->head % NR_SLOTS];
+	size_t put = 0;
+
+	if (u->head == u->tail)
+		return -EAGAIN;
+	for (int i = 1; i < niov && put < slot->len; i++) {
+		size_t n = slot->len - put;
+
+		if (n > iov[i].iov_len)
+			n = iov[i].iov_len;
+		memcpy(iov[i].iov_base, slot->frame + put, n);
+		put += n;
+	}
+	u->head++;
+	if (!u->source)
+		refresh_later(u);
+	return put == slot->len ? (ssize_t)put : 0;
+}
+
+static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
+		     int niov)
+{
+	struct user *u = user_of(be);
+	struct iov_cursor frame = { iov + 1, niov - 1 };
+	size_t len = iov_take(&frame, u->in_buf, sizeof(u->in_buf));
+
+	slirp_input(u->slirp, u->in_buf, (int)len);
+	refresh_later(u);
+	return 0;
+}
+
+static void user_watch(struct net_be *be, unsigned channel, bool on)
+{
+	struct user *u = user_of(be);
+
+	u->watched = on;
+	if (on && u->head != u->tail)
+		ev_defer(u->loop, &u->more);
+}
+
+static void user_run(void *arg)
+{
+	struct user *u = arg;
+
+	if (u->watched)
+		u->be.client->readable(u->be.client_arg, 0);
+	if (u->watched && u->head != u->tail)
+		ev_defer(u->loop, &u->more);
+}
+
+static void user_destroy(struct net_be *be)
+{
+	struct user *u = user_of(be);
+
+	if (u->slirp)
+		slirp_cleanup(u->slirp);
+	ev_cancel(u->loop, &u->refresh);
+	ev_cancel(u->loop, &u->more);
+	ev_remove(u->source);
+	ev_remove(u->timer);
+	if (u->epoll_fd >= 0)
+		close(u->epoll_fd);
+	free(u);
+}
+
+static const struct net_be_ops user_ops = {
+	.name = "user",
+	.recv = user_recv,
+	.send = user_send,
+	.watch = user_watch,
+	.destroy = user_destroy,
+};
+
+/*
+ * --- Making it ---
+ */
+
+/* One end of a forwarding, [ADDR]:PORT; @text is cut up. */
+static bool parse_end(char *text, const char *default_addr,
+		      struct in_addr *ret_addr, int *ret_port)
+{
+	char *port = text ? strchr(text, ':') : NULL, *end;
+	unsigned long n;
+
+	if (!port)
+		return false;
+	*port++ = '\0';
+	n = strtoul(port, &end, 10);
+	if (end == port || *end || n == 0 || n > 65535)
+		return false;
+	*ret_port = (int)n;
+	return inet_pton(AF_INET, *text ? text : default_addr, ret_addr) == 1;
+}
+
+/* tcp:127.0.0.1:2222-:22, of a list joined by +; @rule is cut up. */
+static int add_forward(struct user *u, char *rule)
+{
+	char *proto = strsep(&rule, ":"), *host = strsep(&rule, "-");
+	struct in_addr host_addr, guest_addr;
+	int host_port, guest_port;
+	bool udp = !strcmp(proto, "udp");
+
+	if (!udp && strcmp(proto, "tcp") != 0)
+		return -EINVAL;
+	if (!parse_end(host, "0.0.0.0", &host_addr, &host_port) ||
+	    !parse_end(rule, "10.0.2.15", &guest_addr, &guest_port))
+		return -EINVAL;
+	if (slirp_add_hostfwd(u->slirp, udp, host_addr, host_port, guest_addr,
+			      guest_port) < 0)
+		return errno ? -errno : -EADDRINUSE;
+	return 0;
+}
+
+static int add_forwards(struct user *u, const char *list, struct err *err)
+{
+	char *copy = strdup(list), *rest = copy, *rule;
+	int ret = copy ? 0 : -ENOMEM;
+
+	while (ret == 0 && (rule = strsep(&rest, "+")))
+		ret = add_forward(u, rule);
+	free(copy);
+	if (ret < 0)
+		return err_set(err, ret, "net: hostfwd=%s: %s", list,
+			       ret == -EINVAL ?
+				       "is not tcp|udp:[ADDR]:PORT-[GUEST]:PORT" :
+				       strerror(-ret));
+	return 0;
+}
+
+static int start_slirp(struct user *u)
+{
+	SlirpConfig cfg = {
+		.version = 3,
+		.in_enabled = true,
+		.in6_enabled = true,
+		.vprefix_len = 64,
+		.vhostname = "guest",
+		.if_mtu = MTU,
+		.if_mru = MTU,
+	};
+
+	inet_pton(AF_INET, "10.0.2.0", &cfg.vnetwork);
+	inet_pton(AF_INET, "255.255.255.0", &cfg.vnetmask);
+	inet_pton(AF_INET, "10.0.2.2", &cfg.vhost);
+	inet_pton(AF_INET, "10.0.2.3", &cfg.vnameserver);
+	inet_pton(AF_INET, "10.0.2.15", &cfg.vdhcp_start);
+	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
+	inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
+	inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
+	u->slirp = slirp_new(&cfg, &slirp_cb, u);
+	return u->slirp ? 0 : -ENOMEM;
+}
+
+static int user_create(const struct vdev_env *env, struct net_be **ret_be,
+		       struct err *err)
+{
+	const char *forwards = opt_string(env->opts, "hostfwd");
+	struct user *u = calloc(1, sizeof(*u));
+	int ret;
+
+	if (!u)
+		return err_set(err, -ENOMEM, "net: out of memory");
+	u->be.ops = &user_ops;
+	u->be.nr_channels = 1;
+	u->loop = env->loop;
+	u->refresh = (struct ev_task){ .fn = refresh, .arg = u };
+	u->more = (struct ev_task){ .fn = user_run, .arg = u };
+	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	ret = u->epoll_fd < 0 ? -errno : 0;
+	if (ret == 0)
+		ret = ev_timer_add(u->loop, on_timer, u, &u->timer);
+	if (ret == 0)
+		ret = start_slirp(u);
+	if (ret < 0)
+		err_set(err, ret, "net: backend=user: %s", strerror(-ret));
+	else if (forwards)
+		ret = add_forwards(u, forwards, err);
+	if (ret < 0) {
+		user_destroy(&u->be);
+		return ret;
+	}
+	refresh_later(u);
+	*ret_be = &u->be;
+	return 0;
+}
+
+static const char *const user_keys[] = { "hostfwd", NULL };
+
+static const int user_syscalls[] = {
+	SYS_socket, SYS_connect, SYS_bind, SYS_listen, SYS_accept, SYS_accept4,
+	SYS_shutdown, SYS_setsockopt, SYS_getsockopt, SYS_getsockname,
+	SYS_getpeername, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto,
+	/* the addresses of name servers */
+	SYS_newfstatat, SYS_openat, SYS_lseek,
+	-1,
+};
+static const unsigned long user_ioctls[] = { FIONREAD, 0 };
+
+const struct net_be_kind net_kind_user = {
+	.name = "user",
+	.keys = user_keys,
+	.network = true,
+	.syscalls = user_syscalls,
+	.ioctls = user_ioctls,
+	.create = user_create,
+};

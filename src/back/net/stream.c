@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A stream socket on which each frame follows its length, 32 bits big-endian:
+ * what passt and QEMU's -netdev stream speak.
+ *
+ * Peers write many frames at once, so we read as much as there is into a
+ * buffer and take frames from there. A frame that the peer cannot take in
+ * whole is copied; the rest of it goes before anything else.
+ *
+ *	in_buf   | done | len | frame | len | frame | len | fra   |  free  |
+ *	                ^ in_off                              in_end ^
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+
+#include "back/net/net_be.h"
+#include "base/iov.h"
+
+#define IN_BYTES  (256u << 10)
+#define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
+
+struct stream {
+	struct net_be be;
+	struct net_port port;
+	struct ev_task more; /* frames are in the buffer, watched or not */
+	bool watched, gone;
+	size_t in_off, in_end;
+	size_t out_off, out_end; /* what is left of a frame */
+	uint8_t in_buf[IN_BYTES];
+	uint8_t out_buf[OUT_BYTES];
+};
+
+static struct stream *stream_of(struct net_be *be)
+{
+	return (struct stream *)be;
+}
+
+/* The peer went away, or says what makes no sense: nothing can follow. */
+static void hang_up(struct stream *st)
+{
+	if (st->gone)
+		return;
+	st->gone = true;
+	net_port_watch(&st->port, EPOLLIN | EPOLLOUT, false);
+	shutdown(st->port.fd, SHUT_RDWR);
+	st->be.client->link(st->be.client_arg, false);
+}
+
+/* The frame at in_off: its length; 0 when it is not there whole; -EPROTO. */
+static ssize_t frame_len(const struct stream *st)
+{
+	size_t have = st->in_end - st->in_off;
+	uint32_t len;
+	be32 prefix;
+
+	if (have < sizeof(prefix))
+		return 0;
+	memcpy(&prefix, st->in_buf + st->in_off, sizeof(prefix));
+	len = be32_to_cpu(prefix);
+	if (len == 0 || len > NET_MAX_FRAME)
+		return -EPROTO;
+	return have - sizeof(prefix) >= len ? (ssize_t)len : 0;
+}
+
+/* Read what there is. 0, -EAGAIN, or -errno when the stream has ended. */
+static int fill(struct stream *st)
+{
+	ssize_t n;
+
+	if (st->in_off) {
+		memmove(st->in_buf, st->in_buf + st->in_off,
+			st->in_end - st->in_off);
+		st->in_end -= st->in_off;
+		st->in_off = 0;
+	}
+	do {
+		n = recv(st->port.fd, st->in_buf + st->in_end,
+			 IN_BYTES - st->in_end, MSG_DONTWAIT);
+	} while (n < 0 && errno == EINTR);
+	if (n == 0)
+		return -ENOTCONN;
+	if (n < 0)
+		return -errno;
+	st->in_end += (size_t)n;
+	return 0;
+}
+
+static ssize_t stream_recv(struct net_be *be, unsigned channel,
+			   const struct iovec *iov, int niov)
+{
+	struct stream *st = stream_of(be);
+	ssize_t len = st->gone ? -ENOTCONN : frame_len(st);
+	size_t put = 0;
+	uint8_t *frame;
+
+	if (len == 0) {
+		len = fill(st);
+		if (len == 0)
+			len = frame_len(st);
+		if (len == 0)
+			return -EAGAIN; /* the rest is on its way */
+	}
+	if (len == -EAGAIN)
+		return len;
+	if (len < 0) {
+		hang_up(st);
+		return len;
+	}
+	frame = st->in_buf + st->in_off + sizeof(be32);
+	for (int i = 1; i < niov && put < (size_t)len; i++) {
+		size_t n = (size_t)len - put;
+
+		if (n > iov[i].iov_len)
+			n = iov[i].iov_len;
+		memcpy(iov[i].iov_base, frame + put, n);
+		put += n;
+	}
+	st->in_off += sizeof(be32) + (size_t)len;
+	return put == (size_t)len ? len : 0;
+}
+
+/* What is in the buffer, epoll does not know of. */
+static void stream_watch(struct net_be *be, unsigned channel, bool on)
+{
+	struct stream *st = stream_of(be);
+
+	st->watched = on;
+	if (!st->gone)
+		net_port_watch(&st->port, EPOLLIN, on);
+	if (on && frame_len(st) != 0)
+		ev_defer(st->port.loop, &st->more);
+}
+
+static void stream_run(void *arg)
+{
+	struct stream *st = arg;
+
+	if (st->watched)
+		st->be.client->readable(st->be.client_arg, 0);
+	if (st->watched && !st->gone && frame_len(st) != 0)
+		ev_defer(st->port.loop, &st->more);
+}
+
+/* 0: all of it; -EAGAIN; or -errno, and the stream has ended. */
+static int flush(struct stream *st)
+{
+	while (st->out_off < st->out_end) {
+		ssize_t n = send(st->port.fd, st->out_buf + st->out_off,
+				 st->out_end - st->out_off,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		st->out_off += (size_t)n;
+	}
+	st->out_off = st->out_end = 0;
+	return 0;
+}
+
+static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
+		       int niov)
+{
+	struct stream *st = stream_of(be);
+	struct iov_cursor all = { iov, niov };
+	struct msghdr msg = {
+		.msg_iov = iov,
+		.msg_iovlen = (size_t)niov,
+	};
+	be32 prefix;
+	ssize_t n;
+
+	if (st->gone)
+		return -ENOTCONN;
+	if (st->out_end) /* on_event waits for it */
+		return -EAGAIN;
+	prefix = cpu_to_be32((uint32_t)(iov_len(&all) - iov[0].iov_len));
+	iov[0] = (struct iovec){ &prefix, sizeof(prefix) };
+	do {
+		n = sendmsg(st->port.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0) {
+		if (errno == EAGAIN)
+			net_port_watch(&st->port, EPOLLOUT, true);
+		return -errno;
+	}
+	iov_skip(&all, (size_t)n);
+	st->out_end = iov_take(&all, st->out_buf, OUT_BYTES);
+	if (st->out_end)
+		net_port_watch(&st->port, EPOLLOUT, true);
+	return 0;
+}
+
+static void stream_on_event(void *arg, uint32_t events)
+{
+	struct stream *st = arg;
+
+	if (events & EPOLLOUT) {
+		int ret = flush(st);
+
+		if (ret == 0) {
+			net_port_watch(&st->port, EPOLLOUT, false);
+			st->be.client->writable(st->be.client_arg, 0);
+		} else if (ret != -EAGAIN) {
+			hang_up(st);
+		}
+	}
+	if (st->watched && (events & EPOLLIN))
+		stream_run(st);
+	else if (events & (EPOLLHUP | EPOLLERR))
+		hang_up(st);
+}
+
+static void stream_destroy(struct net_be *be)
+{
+	struct stream *st = stream_of(be);
+
+	ev_cancel(st->port.loop, &st->more);
+	net_port_close(&st->port);
+	free(st);
+}
+
+static const struct net_be_ops stream_ops = {
+	.name = "stream",
+	.recv = stream_recv,
+	.send = stream_send,
+	.watch = stream_watch,
+	.destroy = stream_destroy,
+};
+
+int net_stream_create(struct ev_loop *loop, int take_fd,
+		      struct net_be **ret_be)
+{
+	int ret = net_fd_prepare(take_fd), one = 1;
+	struct stream *st;
+
+	if (ret < 0)
+		return ret;
+	st = calloc(1, sizeof(*st));
+	if (!st)
+		return -ENOMEM;
+	/* Frames must not wait for others; a UNIX socket does not know this. */
+	setsockopt(take_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	st->be.ops = &stream_ops;
+	st->be.nr_channels = 1;
+	st->more = (struct ev_task){ .fn = stream_run, .arg = st };
+	st->port = (struct net_port){
+		.loop = loop,
+		.fd = take_fd,
+		.cb = stream_on_event,
+		.arg = st,
+	};
+	*ret_be = &st->be;
+	return 0;
+}
+
+/*
+ * --- Opening it ---
+ */
+
+static int connect_unix(const char *path, struct err *err)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (strlen(path) >= sizeof(sun.sun_path))
+		return err_set(err, -ENAMETOOLONG, "net: path=%s: is too long",
+			       path);
+	strcpy(sun.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
+		int ret = -errno;
+
+		close(fd);
+		return err_set(err, ret, "net: path=%s: %s", path,
+			       strerror(-ret));
+	}
+	return fd >= 0 ? fd : err_set(err, -errno, "net: socket: %m");
+}
+
+/* The first of the host's addresses that answers. */
+static int connect_any(const struct addrinfo *ai)
+{
+	int ret = -ENOENT;
+
+	for (; ai; ai = ai->ai_next) {
+		int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC,
+				ai->ai_protocol);
+
+		if (fd >= 0 && connect(fd, ai->ai_addr, ai->ai_addrlen) == 0)
+			return fd;
+		ret = -errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	return ret;
+}
+
+/* HOST:PORT, an IPv6 address in brackets. */
+static int connect_tcp(const char *addr, struct err *err)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+	const char *colon = strrchr(addr, ':');
+	size_t len = colon ? (size_t)(colon - addr) : 0;
+	struct addrinfo *list;
+	char host[256];
+	int fd, ret;
+
+	if (len == 0 || len >= sizeof(host))
+		return err_set(err, -EINVAL, "net: addr=%s: is not HOST:PORT",
+			       addr);
+	if (addr[0] == '[' && colon[-1] == ']') {
+		addr++;
+		len -= 2;
+	}
+	memcpy(host, addr, len);
+	host[len] = '\0';
+	ret = getaddrinfo(host, colon + 1, &hints, &list);
+	if (ret)
+		return err_set(err, -EINVAL, "net: addr=%s: %s", addr,
+			       gai_strerror(ret));
+	fd = connect_any(list);
+	freeaddrinfo(list);
+	return fd >= 0 ? fd :
+			 err_set(err, fd, "net: addr=%s: %s", addr,
+				 strerror(-fd));
+}
+
+static int stream_open(const struct opts *opts, struct vdev_files *files,
+		       struct err *err)
+{
+	const char *path = opt_string(opts, "path");
+	const char *addr = opt_string(opts, "addr");
+	int fd, ret;
+
+	if (!path == !addr)
+		return err_set(err, -EINVAL,
+			       "net: backend=stream needs path= or addr=");
+	fd = path ? connect_unix(path, err) : connect_tcp(addr, err);
+	if (fd < 0)
+		return fd;
+	ret = vdev_files_add(files, "stream", fd);
+	if (ret < 0) {
+		close(fd);
+		return err_set(err, ret, "net: %s", strerror(-ret));
+	}
+	return 0;
+}
+
+static int stream_create(const struct vdev_env *env, struct net_be **ret_be,
+			 struct err *err)
+{
+	int fd = vdev_files_take(env->files, "stream");
+	int ret = net_stream_create(env->loop, fd, ret_be);
+
+	if (ret == 0)
+		return 0;
+	close(fd);
+	return err_set(err, ret, "net: backend=stream: %s", strerror(-ret));
+}
+
+static const int stream_syscalls[] = {
+	SYS_recvfrom, SYS_sendto, SYS_sendmsg, SYS_shutdown, -1,
+};
+
+static const char *const stream_keys[] = { "path", "addr", NULL };
+
+const struct net_be_kind net_kind_stream = {
+	.name = "stream",
+	.keys = stream_keys,
+	.syscalls = stream_syscalls,
+	.open = stream_open,
+	.create = stream_create,
+};

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which frames a driver wants to have: receive modes, its MAC addresses and
+ * VLANs (virtio 5.1.6.5.1 to 5.1.6.5.3). Pure functions.
+ *
+ * A table that is longer than ours lets all of its kind pass: the driver must
+ * expect frames that it did not ask for, never miss one that it did.
+ */
+#ifndef DEV_NET_FILTER_H
+#define DEV_NET_FILTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NET_MAC_LEN 6
+
+/* As much of a frame as is looked at: addresses, and a VLAN tag. */
+#define NET_FILTER_PEEK 16
+
+#define NET_MAX_MACS  64 /* of a kind */
+#define NET_NR_VLANS  4096u
+
+/* Commands of class RX are the numbers of these bits. */
+enum {
+	NET_RX_PROMISC = 1 << 0,
+	NET_RX_ALLMULTI = 1 << 1,
+	NET_RX_ALLUNI = 1 << 2,
+	NET_RX_NOMULTI = 1 << 3,
+	NET_RX_NOUNI = 1 << 4,
+	NET_RX_NOBCAST = 1 << 5,
+};
+
+struct net_macs {
+	unsigned nr;
+	bool overflow;
+	uint8_t mac[NET_MAX_MACS][NET_MAC_LEN];
+};
+
+struct net_filter {
+	bool by_mac;  /* CTRL_RX was negotiated */
+	bool by_vlan; /* CTRL_VLAN was negotiated */
+	unsigned modes;
+	struct net_macs uni, multi;
+	uint64_t vlans[NET_NR_VLANS / 64];
+};
+
+/* Everything passes or, with CTRL_RX and CTRL_VLAN, what is for nobody else. */
+void net_filter_reset(struct net_filter *f, uint64_t features);
+
+/* False when there is no such VLAN. */
+bool net_filter_set_vlan(struct net_filter *f, unsigned vlan, bool on);
+
+/* @frame holds at least NET_FILTER_PEEK bytes, zeroes behind its end. */
+bool net_filter_passes(const struct net_filter *f,
+		       const uint8_t mac[NET_MAC_LEN], const uint8_t *frame);
+
+#endif

@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network device (virtio 5.1): queues, options, control, life and death.
+ * See net.h for where the rest is.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "dev/devices.h"
+#include "dev/net/net.h"
+
+#define ETH_MIN_MTU	 68 /* 5.1.4.1 */
+#define DEFAULT_MBIT	 10000u
+#define DEFAULT_QUEUE	 256
+#define CTRL_QUEUE	 64
+#define BITS_PER_MBIT	 1000000u
+
+/* What every backend can have. */
+#define FEATURES                                                             \
+	(NET_F(MAC) | NET_F(STATUS) | NET_F(MRG_RXBUF) | NET_F(CTRL_VQ) |    \
+	 NET_F(CTRL_RX) | NET_F(CTRL_RX_EXTRA) | NET_F(CTRL_VLAN) |          \
+	 NET_F(CTRL_MAC_ADDR) | NET_F(GUEST_ANNOUNCE) | NET_F(NOTF_COAL) |   \
+	 NET_F(VQ_NOTF_COAL) | NET_F(SPEED_DUPLEX))
+
+static struct net_softc *net_of(struct vdev *dev)
+{
+	return container_of(dev, struct net_softc, sc_dev);
+}
+
+/*
+ * --- What the data paths share ---
+ */
+
+void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
+		size_t len)
+{
+	if (pcap_write(&sc->sc_pcap, iov, niov, len) < 0)
+		vs_log(&sc->sc_vs, LOG_WARNING,
+		       "pcap= takes no more; nothing is recorded from here on");
+}
+
+bool net_limit_allows(struct net_limit *limit, struct ev_source *timer)
+{
+	uint64_t pay;
+
+	if (!limit->bucket.rate)
+		return true;
+	pay = bucket_level(&limit->bucket);
+	if (pay > limit->debt)
+		pay = limit->debt;
+	bucket_take(&limit->bucket, pay);
+	limit->debt -= pay;
+	if (limit->debt)
+		ev_timer_set(timer,
+			     bucket_wait_ns(&limit->bucket, limit->debt));
+	return !limit->debt;
+}
+
+void net_limit_charge(struct net_limit *limit, size_t len)
+{
+	if (limit->bucket.rate)
+		limit->debt += len;
+}
+
+/*
+ * --- Queues ---
+ */
+
+unsigned net_nr_pairs(const struct net_softc *sc)
+{
+	return net_has(sc, NET_F(MQ) | NET_F(RSS)) ? sc->sc_max_pairs : 1;
+}
+
+static struct vqueue_info *ctrl_vq(struct net_softc *sc)
+{
+	return &sc->sc_vqs[2 * net_nr_pairs(sc)];
+}
+
+static void net_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct net_softc *sc = arg;
+	unsigned pair = vq->vq_num / 2;
+
+	if (vq == ctrl_vq(sc)) {
+		if (net_has(sc, NET_F(CTRL_VQ)))
+			net_ctrl_run(sc, vq);
+	} else if (pair >= net_nr_pairs(sc)) {
+		return; /* the driver has none of these */
+	} else if (vq->vq_num % 2) {
+		net_tx_run(sc, pair);
+	} else {
+		net_rx_kick(sc);
+	}
+}
+
+int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
+{
+	unsigned old_tx = sc->sc_pairs, old_rx = sc->sc_channels;
+
+	if (sc->sc_be->ops->set_channels) {
+		int ret = sc->sc_be->ops->set_channels(
+			sc->sc_be, nr_tx > nr_rx ? nr_tx : nr_rx);
+
+		if (ret < 0)
+			return ret;
+	}
+	sc->sc_pairs = nr_tx;
+	sc->sc_channels = nr_rx;
+	for (unsigned i = nr_rx; i < old_rx; i++) {
+		sc->sc_be->ops->watch(sc->sc_be, i, false);
+		sc->sc_pair[i].rx_stalled = true;
+	}
+	/* What was made available to those that are new was not looked at. */
+	if (nr_rx > old_rx)
+		net_rx_kick(sc);
+	for (unsigned i = old_tx; i < nr_tx; i++)
+		ev_defer(sc->sc_loop, &sc->sc_pair[i].tx_again);
+	return 0;
+}
+
+static void net_tx_again(void *arg)
+{
+	struct net_pair *p = arg;
+
+	net_tx_run(p->sc, p->idx);
+}
+
+static void net_ctrl_again(void *arg)
+{
+	struct net_softc *sc = arg;
+
+	net_qnotify(sc, ctrl_vq(sc));
+}
+
+static void net_on_tx_timer(void *arg)
+{
+	struct net_softc *sc = arg;
+
+	for (unsigned i = 0; i < sc->sc_pairs; i++)
+		net_tx_run(sc, i);
+}
+
+static void net_on_rx_timer(void *arg)
+{
+	net_rx_kick(arg);
+}
+
+static void net_on_readable(void *arg, unsigned channel)
+{
+	net_rx_run(arg, channel);
+}
+
+static void net_on_writable(void *arg, unsigned channel)
+{
+	net_tx_run(arg, channel);
+}
+
+static void net_on_link(void *arg, bool up)
+{
+	struct net_softc *sc = arg;
+
+	vs_log(&sc->sc_vs, LOG_INFO, "the other end has %s",
+	       up ? "come" : "gone");
+	net_set_link(sc, sc->sc_admin_up, up);
+}
+
+static const struct net_be_client net_client = {
+	.readable = net_on_readable,
+	.writable = net_on_writable,
+	.link = net_on_link,
+};
+
+/*
+ * --- Reset ---
+ */
+
+/* As before the first driver: it may be another one that comes. */
+static void net_reset(void *arg)
+{
+	struct net_softc *sc = arg;
+	uint64_t none = 0;
+
+	net_rx_stop(sc);
+	for (unsigned i = 0; i < sc->sc_max_pairs; i++)
+		ev_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
+	ev_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+	ev_timer_set(sc->sc_tx_timer, 0);
+	ev_timer_set(sc->sc_rx_timer, 0);
+	net_coal_reset(sc);
+	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
+	sc->sc_announce = false;
+	sc->sc_rss = (struct net_rss){ 0 };
+	sc->sc_pairs = sc->sc_channels = 1;
+	if (sc->sc_be->ops->set_channels)
+		sc->sc_be->ops->set_channels(sc->sc_be, 1);
+	net_apply_features(sc, &none);
+}
+
+/*
+ * --- Options ---
+ */
+
+static bool parse_mac(const char *text, uint8_t mac[NET_MAC_LEN])
+{
+	unsigned b[NET_MAC_LEN];
+	char rest;
+
+	if (strlen(text) != 17 ||
+	    sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2],
+		   &b[3], &b[4], &b[5], &rest) != NET_MAC_LEN)
+		return false;
+	for (int i = 0; i < NET_MAC_LEN; i++)
+		mac[i] = (uint8_t)b[i];
+	return !(mac[0] & 1);
+}
+
+/* FNV-1a, of a text and the zero behind it. */
+static uint32_t hash_text(uint32_t hash, const char *text)
+{
+	do {
+		hash = (hash ^ (uint8_t)*text) * 16777619u;
+	} while (*text++);
+	return hash;
+}
+
+/*
+ * An address for who gave none: it must be the same when the device is started
+ * again under a running driver, and another one for another device.
+ */
+static void make_mac(const struct opts *opts, uint8_t mac[NET_MAC_LEN])
+{
+	static const char *const keys[] = {
+		"id", "socket", "ifname", "path", "addr", "local", "fd",
+	};
+	uint32_t hash = 2166136261u;
+	struct utsname host;
+
+	if (uname(&host) == 0)
+		hash = hash_text(hash, host.nodename);
+	for (unsigned i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		const char *value = opt_string(opts, keys[i]);
+
+		hash = hash_text(hash, value ? value : "");
+	}
+	memcpy(mac, (const uint8_t[]){ 0x52, 0x54, 0x00 }, 3);
+	mac[3] = (uint8_t)(hash >> 16);
+	mac[4] = (uint8_t)(hash >> 8);
+	mac[5] = (uint8_t)hash;
+}
+
+static int read_opts(struct net_softc *sc, const struct opts *opts,
+		     struct err *err)
+{
+	const char *mac = opt_string(opts, "mac");
+	uint64_t bps = opt_number(opts, "bps");
+
+	if (!mac)
+		make_mac(opts, sc->sc_default_mac);
+	else if (!parse_mac(mac, sc->sc_default_mac))
+		return err_set(err, -EINVAL,
+			       "net: mac=%s: is not an address of one device",
+			       mac);
+	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
+	sc->sc_mtu = (uint16_t)opt_number(opts, "mtu");
+	bucket_init(&sc->sc_tx_limit.bucket, bps, NET_MAX_FRAME);
+	bucket_init(&sc->sc_rx_limit.bucket, bps, NET_MAX_FRAME);
+	sc->sc_speed = DEFAULT_MBIT;
+	if (bps && bps / BITS_PER_MBIT * 8 < DEFAULT_MBIT)
+		sc->sc_speed = (uint32_t)(bps * 8 / BITS_PER_MBIT + 1);
+	return 0;
+}
+
+static uint64_t offer_of(const struct net_softc *sc, const struct opts *opts)
+{
+	uint64_t offer = FEATURES | sc->sc_be->features;
+
+	if (sc->sc_mtu)
+		offer |= NET_F(MTU);
+	if (sc->sc_max_pairs > 1)
+		offer |= NET_F(MQ);
+	if (offer & NET_F(GUEST_CSUM))
+		offer |= NET_F(CTRL_GUEST_OFFLOADS);
+	if (opt_bool(opts, "rss"))
+		offer |= NET_F(RSS) | NET_F(HASH_REPORT);
+	return offer;
+}
+
+static int net_open(const struct opts *opts, struct vdev_files *files,
+		    struct err *err)
+{
+	const char *pcap = opt_string(opts, "pcap");
+	int fd, ret;
+
+	ret = net_be_open(opts, files, err);
+	if (ret < 0 || !pcap)
+		return ret;
+	fd = open(pcap, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC,
+		  0600);
+	ret = fd < 0 ? -errno : vdev_files_add(files, "pcap", fd);
+	if (ret < 0) {
+		if (fd >= 0)
+			close(fd);
+		return err_set(err, ret, "net: pcap=%s: %s", pcap,
+			       strerror(-ret));
+	}
+	return 0;
+}
+
+/*
+ * --- Status and control ---
+ */
+
+static void add_u64(struct json_object *to, const char *key, uint64_t val)
+{
+	json_object_object_add(to, key, json_object_new_uint64(val));
+}
+
+static struct json_object *stats_json(const struct net_stats *stats)
+{
+	struct json_object *to = json_object_new_object();
+
+	add_u64(to, "frames", stats->frames);
+	add_u64(to, "bytes", stats->bytes);
+	add_u64(to, "dropped", stats->dropped);
+	add_u64(to, "filtered", stats->filtered);
+	return to;
+}
+
+static void net_status(struct vdev *dev, struct json_object *status)
+{
+	struct net_softc *sc = net_of(dev);
+	const uint8_t *m = sc->sc_mac;
+	char mac[18];
+
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1],
+		 m[2], m[3], m[4], m[5]);
+	json_object_object_add(status, "backend",
+			       json_object_new_string(sc->sc_be->ops->name));
+	json_object_object_add(status, "mac", json_object_new_string(mac));
+	json_object_object_add(
+		status, "link",
+		json_object_new_string(net_link_up(sc) ? "up" : "down"));
+	add_u64(status, "pairs", sc->sc_pairs);
+	json_object_object_add(status, "tx", stats_json(&sc->sc_tx));
+	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
+}
+
+static int net_ctl(struct vdev *dev, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err)
+{
+	struct net_softc *sc = net_of(dev);
+	bool up = argc == 2 && !strcmp(argv[1], "up");
+
+	if (argc != 2 || (!up && strcmp(argv[1], "down") != 0))
+		return err_set(err, -EINVAL, "link: takes up or down");
+	net_set_link(sc, up, sc->sc_carrier);
+	json_object_object_add(
+		reply, "link",
+		json_object_new_string(net_link_up(sc) ? "up" : "down"));
+	return 0;
+}
+
+/*
+ * --- Life ---
+ */
+
+static void net_destroy(struct vdev *dev)
+{
+	struct net_softc *sc = net_of(dev);
+
+	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
+		ev_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
+		free(sc->sc_pair[i].buf);
+	}
+	ev_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+	ev_remove(sc->sc_coal_timer);
+	ev_remove(sc->sc_tx_timer);
+	ev_remove(sc->sc_rx_timer);
+	net_be_destroy(sc->sc_be);
+	pcap_fini(&sc->sc_pcap);
+	if (dev->vs)
+		vi_softc_fini(&sc->sc_vs);
+	free(sc);
+}
+
+static int build(struct net_softc *sc)
+{
+	int ret = ev_timer_add(sc->sc_loop, net_coal_on_timer, sc,
+			       &sc->sc_coal_timer);
+
+	if (ret == 0)
+		ret = ev_timer_add(sc->sc_loop, net_on_tx_timer, sc,
+				   &sc->sc_tx_timer);
+	if (ret == 0)
+		ret = ev_timer_add(sc->sc_loop, net_on_rx_timer, sc,
+				   &sc->sc_rx_timer);
+	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
+		struct net_pair *p = &sc->sc_pair[i];
+
+		p->sc = sc;
+		p->idx = i;
+		p->tx_again = (struct ev_task){ .fn = net_tx_again, .arg = p };
+		p->rx_stalled = true;
+		p->buf = malloc(NET_MAX_FRAME + 1);
+		if (!p->buf)
+			ret = -ENOMEM;
+	}
+	return ret;
+}
+
+static const struct virtio_consts net_consts = {
+	.vc_name = "net",
+	.vc_cfgsize = sizeof(struct net_config),
+	.vc_reset = net_reset,
+	.vc_qnotify = net_qnotify,
+	.vc_cfgread = net_cfgread,
+	.vc_cfgwrite = net_cfgwrite,
+	.vc_apply_features = net_apply_features,
+};
+
+static void fill_consts(struct net_softc *sc)
+{
+	sc->sc_vc = net_consts;
+	sc->sc_vc.vc_nvq = (int)(2 * sc->sc_max_pairs + 1);
+	sc->sc_vc.vc_hv_caps_modern = sc->sc_offer | VI_RING_CAPS_MODERN;
+	/* Above bit 31 there is nothing for a legacy driver. */
+	sc->sc_vc.vc_hv_caps_legacy =
+		(uint32_t)sc->sc_offer | VI_RING_CAPS_LEGACY;
+	sc->sc_vqs[2 * sc->sc_max_pairs].vq_qsize = CTRL_QUEUE;
+}
+
+int net_create_on(const struct vdev_env *env, struct net_be *take_be,
+		  struct vdev **ret_dev, struct err *err)
+{
+	struct net_softc *sc = calloc(1, sizeof(*sc));
+	int ret;
+
+	if (!sc) {
+		net_be_destroy(take_be);
+		return err_set(err, -ENOMEM, "net: out of memory");
+	}
+	sc->sc_dev.type = &vdev_net;
+	sc->sc_loop = env->loop;
+	sc->sc_be = take_be;
+	sc->sc_max_pairs = take_be->nr_channels;
+	sc->sc_ctrl_again = (struct ev_task){ .fn = net_ctrl_again, .arg = sc };
+	sc->sc_admin_up = sc->sc_carrier = true;
+	sc->sc_pairs = sc->sc_channels = 1;
+	sc->sc_hdr_len = net_hdr_len(0);
+	net_be_attach(take_be, &net_client, sc);
+	ret = pcap_init(&sc->sc_pcap, vdev_files_take(env->files, "pcap"));
+	if (ret == 0)
+		ret = build(sc);
+	if (ret == 0 && take_be->ops->set_channels)
+		ret = take_be->ops->set_channels(take_be, 1);
+	if (ret < 0)
+		err_set(err, ret, "net: %s", strerror(-ret));
+	else
+		ret = read_opts(sc, env->opts, err);
+	if (ret == 0) {
+		sc->sc_offer = offer_of(sc, env->opts);
+		fill_consts(sc);
+		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
+				  sc->sc_vqs, err);
+	}
+	if (ret < 0) {
+		net_destroy(&sc->sc_dev);
+		return ret;
+	}
+	*ret_dev = &sc->sc_dev;
+	return 0;
+}
+
+static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
+		      struct err *err)
+{
+	struct net_be *be;
+	int ret = net_be_create(env, &be, err);
+
+	return ret < 0 ? ret : net_create_on(env, be, ret_dev, err);
+}
+
+static const struct opt_def net_opts[] = {
+	NET_BE_OPTS,
+	{ "mac", OPT_STRING, .help = "the guest's address; made up" },
+	{ "mtu", OPT_NUMBER, .min = ETH_MIN_MTU, .max = 65535,
+	  .help = "tell the guest to use this MTU" },
+	{ "pcap", OPT_STRING, .help = "record what passes in this file" },
+	{ "bps", OPT_SIZE,
+	  .help = "at most so many bytes a second, each way" },
+	{ "rss", OPT_BOOL, "off",
+	  .help = "offer RSS and hash reports; they cost time" },
+	{ NULL },
+};
+
+static const virtio_capstr_t net_features[] = {
+	{ NET_F(CSUM), "CSUM" },
+	{ NET_F(GUEST_CSUM), "GUEST_CSUM" },
+	{ NET_F(CTRL_GUEST_OFFLOADS), "CTRL_GUEST_OFFLOADS" },
+	{ NET_F(MTU), "MTU" },
+	{ NET_F(MAC), "MAC" },
+	{ NET_F(GUEST_TSO4), "GUEST_TSO4" },
+	{ NET_F(GUEST_TSO6), "GUEST_TSO6" },
+	{ NET_F(GUEST_ECN), "GUEST_ECN" },
+	{ NET_F(HOST_TSO4), "HOST_TSO4" },
+	{ NET_F(HOST_TSO6), "HOST_TSO6" },
+	{ NET_F(HOST_ECN), "HOST_ECN" },
+	{ NET_F(MRG_RXBUF), "MRG_RXBUF" },
+	{ NET_F(STATUS), "STATUS" },
+	{ NET_F(CTRL_VQ), "CTRL_VQ" },
+	{ NET_F(CTRL_RX), "CTRL_RX" },
+	{ NET_F(CTRL_VLAN), "CTRL_VLAN" },
+	{ NET_F(CTRL_RX_EXTRA), "CTRL_RX_EXTRA" },
+	{ NET_F(GUEST_ANNOUNCE), "GUEST_ANNOUNCE" },
+	{ NET_F(MQ), "MQ" },
+	{ NET_F(CTRL_MAC_ADDR), "CTRL_MAC_ADDR" },
+	{ NET_F(VQ_NOTF_COAL), "VQ_NOTF_COAL" },
+	{ NET_F(NOTF_COAL), "NOTF_COAL" },
+	{ NET_F(GUEST_USO4), "GUEST_USO4" },
+	{ NET_F(GUEST_USO6), "GUEST_USO6" },
+	{ NET_F(HOST_USO), "HOST_USO" },
+	{ NET_F(HASH_REPORT), "HASH_REPORT" },
+	{ NET_F(RSS), "RSS" },
+	{ NET_F(SPEED_DUPLEX), "SPEED_DUPLEX" },
+	{ 0, NULL },
+};
+
+static const int net_syscalls[] = {
+	SYS_writev, /* pcap= */
+	SYS_close, SYS_epoll_ctl, SYS_timerfd_settime, -1,
+};
+
+static const struct vdev_ctl net_ctls[] = {
+	{ "link up|down", "plug the cable in or out" },
+	{ NULL },
+};
+
+const struct vdev_type vdev_net = {
+	.vt_name = "net",
+	.vt_alias = "virtio-net",
+	.vt_summary = "network card",
+	.vt_legacy_id = VIRTIO_DEV_NET,
+	.vt_device_id = VIRTIO_ID_NET,
+	.vt_pci_class = PCIC_NETWORK,
+	.vt_queue_size = DEFAULT_QUEUE,
+	.vt_opts = net_opts,
+	.vt_features = net_features,
+	.vt_ctls = net_ctls,
+	.vt_syscalls = net_syscalls,
+	.vt_rights = net_be_rights,
+	.vt_open = net_open,
+	.vt_create = net_create,
+	.vt_destroy = net_destroy,
+	.vt_status = net_status,
+	.vt_ctl = net_ctl,
+};

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network device, as a driver sees it: docs/spec/conformance.md section 7
+ * and what docs/spec/hostile.md says of it, on a backend that is a test's:
+ * the control queue and what it controls.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <viodev/le.h>
+
+#include "dev/net/net_rig.h"
+
+#include <cmocka.h>
+
+/*
+ * --- Control ---
+ */
+
+static void test_ctrl_bad(void **state)
+{
+	static const uint8_t zeroes[64];
+
+	start_as(VDRV_MODERN, "", NET_F(CTRL_VQ) | VI_BIT(VIRTIO_F_VERSION_1),
+		 2);
+	vdrv_queue_setup(&d, 2, 0);
+	/* NET-CTL-02: nothing of it was negotiated. */
+	for (unsigned class = 0; class < 12; class ++)
+		for (unsigned cmd = 0; cmd < 8; cmd++)
+			assert_int_equal(command((uint8_t)class, (uint8_t)cmd,
+						 zeroes, sizeof(zeroes)),
+					 1);
+	destroy();
+
+	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
+	vdrv_queue_setup(&d, 2, 0);
+	/* Short data, of every command but the one that has none. */
+	for (unsigned class = 0; class < 12; class ++)
+		for (unsigned cmd = 0; cmd < 8; cmd++)
+			if (class != 3 || cmd != 0)
+				assert_int_equal(command((uint8_t)class,
+							 (uint8_t)cmd, zeroes,
+							 0),
+						 1);
+	assert_int_equal(command(0, 0, "\2", 1), 1); /* NET-CTL-03: 0 or 1 */
+	/* NET-CTL-01: no room for an answer, no command: one byte at most. */
+	vdrv_add(&d, 2,
+		 (struct vdrv_buf[]){ { VDRV_MEM_BASE, 2, VDRV_R } }, 1);
+	vdrv_add(&d, 2,
+		 (struct vdrv_buf[]){ { vdrv_alloc(&d, 1, 1), 1, VDRV_W } },
+		 1);
+	vdrv_kick(&d, 2);
+	assert_int_equal(drain(2), 2);
+	assert_int_equal(drained_bytes, 1);
+	assert_false(broken());
+}
+
+/* A table of @nr unicast and @nr_m multicast addresses; claims as told. */
+static uint8_t set_macs(uint32_t claim, unsigned nr, uint32_t claim_m,
+			unsigned nr_m, uint8_t last)
+{
+	static uint8_t buf[8 + 6 * 2048];
+	le32 n = cpu_to_le32(claim), m = cpu_to_le32(claim_m);
+	size_t len = 0;
+
+	memset(buf, 0, sizeof(buf));
+	memcpy(buf, &n, 4);
+	len = 4 + 6 * (size_t)nr;
+	if (nr)
+		memcpy(buf + len - 6, (uint8_t[]){ 0x52, 0x54, 0, 7, 7, last },
+		       6);
+	memcpy(buf + len, &m, 4);
+	len += 4 + 6 * (size_t)nr_m;
+	return command(1, 0, buf, len);
+}
+
+static bool gets(uint8_t a0, uint8_t a4, uint8_t a5)
+{
+	memcpy(frame, (uint8_t[]){ a0, 0x54, 0, 7, a4, a5 }, 6);
+	arrive(NULL, 60);
+	return drain(RXQ) == 1;
+}
+
+static void test_macs(void **state)
+{
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	vdrv_queue_setup(&d, 2, 0);
+	for (unsigned k = 0; k < 32; k++)
+		give_rx(RXQ, 100);
+	vdrv_kick(&d, RXQ);
+	assert_false(gets(0x52, 7, 1)); /* NET-CTL-06 NET-CTL-09 */
+	assert_int_equal(set_macs(2, 2, 0, 0, 1), 0);
+	assert_true(gets(0x52, 7, 1)); /* NET-CTL-07 */
+	assert_int_equal(set_macs(1, 1, 0, 0, 2), 0);
+	assert_false(gets(0x52, 7, 1)); /* replaced */
+	assert_true(gets(0x52, 7, 2));
+
+	/* hostile Q4: counts that lie. The table stays. */
+	assert_int_equal(set_macs(0xffffffff, 1, 0, 0, 9), 1);
+	assert_int_equal(set_macs(0x2aaaaaab, 1, 0, 0, 9), 1); /* * 6 wraps */
+	assert_int_equal(set_macs(3, 1, 0, 0, 9), 1);
+	assert_int_equal(set_macs(1, 1, 0xffffffff, 0, 9), 1);
+	assert_int_equal(set_macs(1, 1, 1, 0, 9), 1);
+	assert_true(gets(0x52, 7, 2));
+	assert_false(gets(0x52, 7, 9));
+	/* More than we remember: all of them pass. */
+	assert_int_equal(set_macs(2000, 2000, 0, 0, 9), 0);
+	assert_true(gets(0x52, 7, 9));
+	assert_false(gets(0x33, 7, 9));
+	assert_int_equal(set_macs(0, 0, 0, 0, 0), 0);
+	assert_false(gets(0x52, 7, 2));
+
+	/* NET-CTL-03 by command; NET-CTL-08 */
+	assert_int_equal(command(0, 0, "\1", 1), 0);
+	assert_true(gets(0x52, 7, 2));
+	assert_int_equal(command(0, 0, "\0", 1), 0);
+	assert_int_equal(command(1, 1, "\x52\x54\x00\x07\x07\x02", 6), 0);
+	assert_true(gets(0x52, 7, 2));
+	assert_int_equal(vdrv_cfg_read(&d, 5, 1), 2);
+	assert_int_equal(command(1, 1, "\x52\x54\x00\x07\x07", 5), 1);
+
+	vdrv_reset(&d);
+	assert_int_equal(vdrv_cfg_read(&d, 5, 1), 3);
+}
+
+static void vlan_commands(enum vdrv_mode mode, uint64_t features)
+{
+	/* hostile K19 */
+	static const struct {
+		uint16_t id;
+		uint8_t ack;
+	} rows[] = { { 0, 0 },	  { 5, 0 },    { 4095, 0 },
+		     { 4096, 1 }, { 65535, 1 } };
+
+	start_as(mode, "", features, 2);
+	vdrv_queue_setup(&d, 2, 0);
+	for (unsigned k = 0; k < 8; k++)
+		give_rx(RXQ, 100);
+	vdrv_kick(&d, RXQ);
+	frame[12] = 0x81;
+	frame[14] = 0;
+	frame[15] = 5;
+	arrive(NULL, 60);
+	assert_int_equal(drain(RXQ), 0); /* NET-CTL-11 */
+	for (unsigned i = 0; i < NR(rows); i++) {
+		le16 id = cpu_to_le16(rows[i].id);
+
+		assert_int_equal(command(2, 0, &id, 2), rows[i].ack);
+		arrive(NULL, 60);
+		assert_int_equal(drain(RXQ), rows[i].id == 5);
+		assert_int_equal(command(2, 1, &id, 2), rows[i].ack);
+	}
+	arrive(NULL, 60);
+	assert_int_equal(drain(RXQ), 0);
+	destroy();
+}
+
+/* NET-L04: what is in a command is in the guest's order: here, ours. */
+static void test_vlan_commands(void **state)
+{
+	vlan_commands(VDRV_MODERN, ALL_FEATURES);
+	vlan_commands(VDRV_LEGACY, NET_F(CTRL_VQ) | NET_F(CTRL_VLAN));
+}
+
+/*
+ * --- Several queues ---
+ */
+
+#define PAIRS 3u
+#define CTRL  (2 * PAIRS)
+
+static uint8_t set_pairs(uint16_t nr)
+{
+	le16 val = cpu_to_le16(nr);
+
+	return command_on(CTRL, 4, 0, &val, 2, NULL, 0);
+}
+
+static void start_mq(const char *options, uint64_t features)
+{
+	start_as(VDRV_MODERN, options, features, 2 * PAIRS);
+	vdrv_queue_setup(&d, CTRL, 0);
+	for (unsigned p = 0; p < PAIRS; p++) {
+		for (unsigned k = 0; k < 8; k++)
+			give_rx(2 * p, 200);
+		vdrv_kick(&d, 2 * p);
+	}
+}
+
+static void test_mq(void **state)
+{
+	/* hostile D13: queues beyond the last do not exist. */
+	start_mq("", ALL_FEATURES);
+	assert_int_equal(vdrv_queue_size(&d, CTRL + 1), 0);
+	for (unsigned q = CTRL + 1; q < 16; q++)
+		pci_bar_write(&d.pi, d.notify_bar,
+			      d.notify_off + q * d.notify_mult, 2, q);
+
+	/* NET-CTL-13: one at first, and only its frames are taken. */
+	assert_int_equal(mock->channels, 1);
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(0), 1);
+	assert_false(mock->watched[1]);
+	send_frame(3, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(mock->nr_sent, 0);
+
+	/* NET-CTL-14 NET-CTL-15: channel k is queue k, both ways. */
+	assert_int_equal(set_pairs(3), 0);
+	assert_int_equal(mock->channels, 3);
+	assert_int_equal(mock->nr_sent, 1); /* what was waiting */
+	assert_int_equal(mock->sent_channel, 1);
+	net_mock_arrive(mock, 2, NULL, frame, 60);
+	assert_int_equal(drain(4), 1);
+	send_frame(5, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(mock->sent_channel, 2);
+
+	/* NET-CTL-16 */
+	assert_int_equal(set_pairs(0), 1);
+	assert_int_equal(set_pairs(4), 1);
+	assert_int_equal(set_pairs(0x8000), 1);
+	assert_int_equal(mock->channels, 3);
+	assert_int_equal(set_pairs(1), 0);
+	assert_int_equal(mock->channels, 1);
+	assert_false(mock->watched[2]);
+
+	vdrv_reset(&d);
+	assert_int_equal(mock->channels, 1);
+	destroy();
+
+	/* Without MQ the control queue is the third. */
+	start_mq("", NET_F(CTRL_VQ) | NET_F(CTRL_RX) |
+			     VI_BIT(VIRTIO_F_VERSION_1));
+	assert_int_equal(command_on(CTRL, 0, 0, "\1", 1, NULL, 0), NO_ACK);
+	assert_false(broken());
+}
+
+static size_t make_rss(uint8_t *p, uint16_t queue, uint16_t max_tx)
+{
+	static const uint8_t key[40] = { 0x6d, 0x5a, 0x56, 0xda };
+
+	memset(p, 0, 64);
+	p[0] = 0x3f;
+	p[4] = 1; /* two entries */
+	p[6] = 2; /* unclassified */
+	p[8] = (uint8_t)queue;
+	p[10] = (uint8_t)queue;
+	p[12] = (uint8_t)max_tx;
+	p[14] = 40;
+	memcpy(p + 15, key, 40);
+	return 55;
+}
+
+static void test_rss(void **state)
+{
+	struct vdrv_used used;
+	uint8_t cmd[64];
+	size_t len;
+
+	start_mq(",rss=on", ALL_FEATURES & ~NET_F(HASH_REPORT));
+	len = make_rss(cmd, 1, 2);
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 0);
+	assert_int_equal(mock->channels, 3);
+	/* NET-CTL-20: by the table, whatever the channel; else unclassified */
+	frame[14] = 0x45;
+	frame[23] = 6;
+	frame[20] = frame[21] = 0;
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(2), 1);
+	assert_int_equal(drained_bytes, HDR + 60);
+	frame[12] = 0x08;
+	frame[13] = 0x06; /* ARP */
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(4), 1);
+	/* NET-CTL-22 hostile Q18 */
+	len = make_rss(cmd, 3, 2);
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 1);
+	len = make_rss(cmd, 1, 4);
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 1);
+	len = make_rss(cmd, 1, 2);
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len - 1, NULL, 0), 1);
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(4), 1);
+	/* A queue without buffers holds its frame until it has some. */
+	while (d.q[4].nr_free < d.q[4].size) {
+		net_mock_arrive(mock, 0, NULL, frame, 60);
+		assert_int_equal(drain(4), 1);
+	}
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(4), 0);
+	give_rx(4, 200);
+	assert_true(vdrv_kick_if_wanted(&d, 4));
+	assert_int_equal(drain(4), 1);
+	/* VQ_PAIRS_SET ends it. */
+	assert_int_equal(set_pairs(1), 0);
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_true(vdrv_used(&d, 0, &used));
+	destroy();
+
+	/* NET-CTL-17 NET-CTL-20: a target that is not there gets nothing. */
+	create_as(VDRV_MODERN, ",rss=on", PAIRS, true);
+	assert_true(vdrv_start(&d, ALL_FEATURES, 2));
+	vdrv_queue_setup(&d, CTRL, 0);
+	give_rx(RXQ, 2000);
+	vdrv_kick(&d, RXQ);
+	len = make_rss(cmd, 1, 1);
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 0);
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(RXQ), 0);
+	assert_int_equal(mock->nr_in[0], 0);
+}
+
+/* NET-RX-18: 20 bytes of header, with the hash that HASH_CONFIG asks for. */
+static void test_hash_report(void **state)
+{
+	static const uint8_t ip[] = { 66, 9, 149, 187, 161, 142, 100, 80,
+				      0x0a, 0xea, 0x06, 0xe6 };
+	static const uint8_t key[40] = {
+		0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
+		0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
+		0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
+		0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+	};
+	uint8_t cmd[13 + 40] = { 0x3f };
+	uint8_t *p;
+
+	start_as(VDRV_MODERN, ",rss=on",
+		 ALL_FEATURES & ~(NET_F(RSS) | NET_F(MQ)), 2);
+	vdrv_queue_setup(&d, 2, 0);
+	frame[14] = 0x45;
+	frame[20] = frame[21] = 0;
+	frame[23] = 6;
+	memcpy(frame + 26, ip, sizeof(ip));
+	/* NET-CTL-21: none enabled at the start */
+	p = vdrv_ptr(&d, give_rx(RXQ, 200), 200);
+	vdrv_kick(&d, RXQ);
+	arrive(NULL, 60);
+	assert_int_equal(drain(RXQ), 1);
+	assert_int_equal(drained_bytes, 20 + 60);
+	assert_memory_equal(p + 12, "\0\0\0\0\0\0\0\0", 8);
+	/* NET-CTL-18 NET-CTL-19 */
+	cmd[12] = 40;
+	memcpy(cmd + 13, key, 40);
+	assert_int_equal(command(4, 2, cmd, sizeof(cmd)), 0);
+	p = vdrv_ptr(&d, give_rx(RXQ, 200), 200);
+	vdrv_kick(&d, RXQ);
+	arrive(NULL, 60);
+	assert_int_equal(drain(RXQ), 1);
+	assert_memory_equal(p + 12, "\x78\xc1\xcc\x51\x02\0", 6);
+	assert_memory_equal(p + 20, frame, 60);
+	assert_int_equal(command(4, 2, cmd, sizeof(cmd) - 1), 1);
+	assert_int_equal(command(4, 1, cmd, sizeof(cmd)), 1); /* RSS */
+}
+
+/*
+ * --- Coalescing and rates ---
+ */
+
+struct coal_cmd {
+	le16 vq, reserved;
+	le32 packets, usecs;
+};
+
+static uint8_t set_coal(uint8_t cmd, uint16_t vq, uint32_t packets,
+			uint32_t usecs)
+{
+	struct coal_cmd c = { cpu_to_le16(vq), cpu_to_le16(0xffff),
+			      cpu_to_le32(packets), cpu_to_le32(usecs) };
+	bool by_vq = cmd >= 2;
+
+	return command(6, cmd, by_vq ? (void *)&c : (void *)&c.packets,
+		       by_vq ? 12 : 8);
+}
+
+static void get_coal(uint16_t vq, uint32_t packets, uint32_t usecs)
+{
+	le16 head[2] = { cpu_to_le16(vq), cpu_to_le16(7) };
+	le32 result[2];
+
+	assert_int_equal(command_on(2, 6, 3, head, 4, result, 8), 0);
+	assert_int_equal(le32_to_cpu(result[0]), packets);
+	assert_int_equal(le32_to_cpu(result[1]), usecs);
+}
+
+static void test_coalescing(void **state)
+{
+	unsigned *intr = &d.nr_msix[TXQ + 1];
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES & ~VI_BIT(29), 2);
+	vdrv_queue_setup(&d, 2, 0);
+	get_coal(TXQ, 0, 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 1);
+	/* NET-CTL-26: by packets */
+	assert_int_equal(set_coal(0, 0, 3, 1000000), 0);
+	for (int i = 0; i < 2; i++)
+		send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 1);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 2);
+	/* by time */
+	assert_int_equal(set_coal(2, TXQ, 1000, 2000), 0);
+	get_coal(TXQ, 1000, 2000);
+	get_coal(RXQ, 0, 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 2);
+	usleep(5000);
+	ev_loop_turn(loop, 100);
+	assert_int_equal(*intr, 3);
+	/* NET-CTL-29: satisfied by new parameters: at once; and off */
+	assert_int_equal(set_coal(2, TXQ, 1000, 10000000), 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 3);
+	assert_int_equal(set_coal(2, TXQ, 1, 10000000), 0);
+	assert_int_equal(*intr, 4);
+	assert_int_equal(set_coal(2, TXQ, 0, 10000000), 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 5);
+	/* NET-CTL-29: the ring's own suppression wins. */
+	vdrv_want_intr(&d, TXQ, false);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(*intr, 5);
+	vdrv_want_intr(&d, TXQ, true);
+
+	/* rx */
+	assert_int_equal(set_coal(1, 0, 2, 1000000), 0);
+	get_coal(RXQ, 2, 1000000);
+	for (int i = 0; i < 4; i++)
+		give_rx(RXQ, 200);
+	vdrv_kick(&d, RXQ);
+	arrive(NULL, 60);
+	assert_int_equal(d.nr_msix[RXQ + 1], 0);
+	arrive(NULL, 60);
+	assert_int_equal(d.nr_msix[RXQ + 1], 1);
+
+	/* NET-CTL-28 */
+	assert_int_equal(set_coal(2, 2, 1, 1), 1); /* control queue */
+	assert_int_equal(set_coal(2, 3, 1, 1), 1);
+	assert_int_equal(set_coal(2, 65535, 1, 1), 1);
+	/* NET-CTL-27 */
+	vdrv_reset(&d);
+	assert_true(vdrv_start(&d, ALL_FEATURES, 3));
+	get_coal(RXQ, 0, 0);
+	get_coal(TXQ, 0, 0);
+}
+
+static void test_rate(void **state)
+{
+	uint64_t start;
+	unsigned n = 0;
+
+	/* What the longest frame has at once; then 5000 bytes in 12 ms. */
+	start_as(VDRV_MODERN, ",bps=400000", ALL_FEATURES, 2);
+	for (unsigned i = 0; i < 20; i++)
+		send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 5000);
+	assert_true(mock->nr_sent >= 13 && mock->nr_sent < 17);
+	start = ev_now_ns();
+	while (mock->nr_sent < 20 && ev_now_ns() - start < 2000000000)
+		ev_loop_turn(loop, 10);
+	assert_int_equal(mock->nr_sent, 20);
+	assert_true(ev_now_ns() - start > 40000000);
+
+	for (unsigned i = 0; i < 20; i++) {
+		give_rx(RXQ, 5100);
+		arrive(NULL, 5000);
+	}
+	vdrv_kick(&d, RXQ);
+	n = drain(RXQ);
+	assert_true(n >= 13 && n < 17);
+	assert_true(mock->nr_in[0] > 0); /* the rest waits, and comes */
+	start = ev_now_ns();
+	while (n < 20 && ev_now_ns() - start < 2000000000) {
+		ev_loop_turn(loop, 10);
+		n += drain(RXQ);
+	}
+	assert_int_equal(n, 20);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_ctrl_bad),
+		TEST(test_macs),
+		TEST(test_vlan_commands),
+		TEST(test_mq),
+		TEST(test_rss),
+		TEST(test_hash_report),
+		TEST(test_coalescing),
+		TEST(test_rate),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reception (virtio 5.1.6.3, 5.1.6.4).
+ *
+ * A frame is received right into the guest's buffers: chains are taken in
+ * advance, a window of them as long as frames have been of late, and a spare
+ * buffer of our own follows them in the list. What the frame did not need
+ * stays in the window for the next one.
+ *
+ * A frame that spilled over into the spare buffer, and every frame when it
+ * must be looked at before its queue is known (RSS), is held in that buffer
+ * and copied when its queue has room. Until then its channel waits: frames
+ * pile up where the sender notices.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "dev/net/net.h"
+
+#define RX_BUDGET 256 /* frames in a turn: others want theirs */
+
+static_assert(NET_RSS_PEEK >= NET_FILTER_PEEK, "one look serves both");
+
+/*
+ * --- The window ---
+ */
+
+static void window_open(struct net_window *w, struct vqueue_info *vq)
+{
+	w->vq = vq;
+	w->nr_chains = 0;
+	w->niov = 0;
+	w->first = 1;
+	w->bytes = 0;
+	w->cut = false;
+}
+
+/* The turn is over, or another queue's begins. */
+static void window_close(struct net_softc *sc, bool emptied)
+{
+	struct net_window *w = &sc->sc_win;
+
+	if (!w->vq)
+		return;
+	vq_retchains(w->vq, (uint16_t)w->nr_chains);
+	net_coal_end(sc, w->vq, emptied);
+	w->vq = NULL;
+}
+
+/* Take the first @nr chains out; they were given back. */
+static void window_drop(struct net_window *w, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		w->bytes -= w->chain[i].bytes;
+		w->first += w->chain[i].niov;
+		w->niov -= w->chain[i].niov;
+	}
+	w->nr_chains -= nr;
+	memmove(&w->chain[0], &w->chain[nr],
+		w->nr_chains * sizeof(w->chain[0]));
+	w->cut = false;
+}
+
+/* Take one more chain in. What is readable in it means nothing. */
+static bool window_add(struct net_window *w)
+{
+	struct iovec *iov;
+	struct vi_req req;
+	size_t bytes = 0;
+
+	if (w->nr_chains == NET_WINDOW_CHAINS ||
+	    w->niov + NET_CHAIN_IOV > NET_WINDOW_IOV)
+		return false;
+	if (w->first + w->niov + NET_CHAIN_IOV > NET_WINDOW_IOV + 1) {
+		memmove(&w->iov[1], &w->iov[w->first],
+			(size_t)w->niov * sizeof(w->iov[0]));
+		w->first = 1;
+	}
+	iov = &w->iov[w->first + w->niov];
+	if (vq_getchain(w->vq, iov, NET_CHAIN_IOV, &req) <= 0)
+		return false;
+	memmove(iov, iov + req.readable,
+		(size_t)req.writable * sizeof(iov[0]));
+	for (int i = 0; i < req.writable; i++)
+		bytes += iov[i].iov_len;
+	w->chain[w->nr_chains].idx = (uint16_t)req.idx;
+	w->chain[w->nr_chains].niov = req.writable;
+	w->chain[w->nr_chains].bytes = bytes;
+	w->nr_chains++;
+	w->niov += req.writable;
+	w->bytes += bytes;
+	return true;
+}
+
+/* Cut the header off the first chain. False: there is no room for it. */
+static bool window_cut(struct net_window *w, size_t hdr_len)
+{
+	if (w->cut)
+		return true;
+	if (w->chain[0].bytes < hdr_len)
+		return false;
+	w->chain[0].bytes -= hdr_len;
+	w->bytes -= hdr_len;
+	w->nr_hdr = 0;
+	while (hdr_len) {
+		struct iovec *iov = &w->iov[w->first];
+		size_t n = iov->iov_len < hdr_len ? iov->iov_len : hdr_len;
+
+		w->hdr[w->nr_hdr++] = (struct iovec){ iov->iov_base, n };
+		iov->iov_base = (char *)iov->iov_base + n;
+		iov->iov_len -= n;
+		hdr_len -= n;
+		if (iov->iov_len == 0) {
+			w->first++;
+			w->niov--;
+			w->chain[0].niov--;
+		}
+	}
+	w->cut = true;
+	return true;
+}
+
+/*
+ * Have @want bytes for a frame, or what there is of it. False when the queue
+ * has nothing at all. Chains too short for a header go back unused.
+ */
+static bool window_fill(struct net_softc *sc, struct vqueue_info *vq,
+			size_t want)
+{
+	struct net_window *w = &sc->sc_win;
+
+	if (w->vq != vq) {
+		window_close(sc, false);
+		window_open(w, vq);
+	}
+	for (;;) {
+		if (w->nr_chains == 0 && !window_add(w))
+			return false;
+		if (window_cut(w, sc->sc_hdr_len))
+			break;
+		vq_relchain(vq, w->chain[0].idx, 0);
+		window_drop(w, 1);
+	}
+	if (net_has(sc, NET_F(MRG_RXBUF)))
+		while (w->bytes < want && window_add(w))
+			;
+	return true;
+}
+
+/* Whether more chains may yet come to hold a frame that is too long now. */
+static bool window_may_grow(struct net_softc *sc, struct vqueue_info *vq)
+{
+	const struct net_window *w = &sc->sc_win;
+
+	return net_has(sc, NET_F(MRG_RXBUF)) && w->nr_chains < vq->vq_qsize &&
+	       w->nr_chains < NET_WINDOW_CHAINS &&
+	       w->niov + NET_CHAIN_IOV <= NET_WINDOW_IOV;
+}
+
+/* How many chains @len bytes take, one at least. */
+static unsigned window_count(const struct net_window *w, size_t len)
+{
+	unsigned nr = 1;
+
+	for (size_t room = w->chain[0].bytes; room < len; nr++)
+		room += w->chain[nr].bytes;
+	return nr;
+}
+
+/*
+ * Give the chains that @len bytes fill to the driver, all at once. What they
+ * hold is there before the first of them is given back.
+ */
+static void window_commit(struct net_softc *sc, struct net_hdr *hdr,
+			  size_t len)
+{
+	struct net_window *w = &sc->sc_win;
+	struct iov_cursor room = { w->hdr, w->nr_hdr };
+	unsigned nr = window_count(w, len);
+	size_t hdr_len = sc->sc_hdr_len;
+
+	hdr->num_buffers = cpu_to_le16((uint16_t)nr);
+	iov_put(&room, hdr, hdr_len);
+	for (unsigned i = 0; i < nr; i++) {
+		size_t n = w->chain[i].bytes < len ? w->chain[i].bytes : len;
+
+		vq_relchain_prepare(w->vq, w->chain[i].idx,
+				    (uint32_t)(hdr_len + n));
+		len -= n;
+		hdr_len = 0; /* in the first one alone, 5.1.6.4.1 */
+	}
+	vq_relchain_publish(w->vq);
+	window_drop(w, nr);
+	net_coal_done(sc, w->vq);
+}
+
+/*
+ * --- One frame ---
+ */
+
+/* Longer than the driver was told that frames are (5.1.4.1). */
+static bool over_mtu(const struct net_softc *sc,
+		     const struct virtio_net_hdr *host, const uint8_t *peek,
+		     size_t len)
+{
+	bool tagged = peek[12] == 0x81 && peek[13] == 0x00;
+
+	return net_has(sc, NET_F(MTU)) &&
+	       host->gso_type == VIRTIO_NET_HDR_GSO_NONE &&
+	       len > sc->sc_mtu + 14u + (tagged ? 4u : 0u);
+}
+
+/* Whether the driver gets a frame; if so, with which header. */
+static bool rx_judge(struct net_softc *sc, const struct virtio_net_hdr *host,
+		     const uint8_t *peek, size_t len, struct net_hdr *ret_hdr)
+{
+	if (!net_link_up(sc) || over_mtu(sc, host, peek, len) ||
+	    !net_hdr_to_guest(host, len, sc->sc_offloads, ret_hdr)) {
+		sc->sc_rx.dropped++;
+		return false;
+	}
+	if (!net_filter_passes(&sc->sc_filter, sc->sc_mac, peek)) {
+		sc->sc_rx.filtered++;
+		return false;
+	}
+	return true;
+}
+
+/* Put the hash into the header. Returns the queue that it means. */
+static unsigned rx_hash(struct net_softc *sc, const uint8_t *peek, size_t len,
+			struct net_hdr *hdr)
+{
+	uint32_t hash;
+	uint16_t report = net_rss_hash(&sc->sc_rss, peek, len, &hash);
+
+	hdr->hash_value = cpu_to_le32(hash);
+	hdr->hash_report = cpu_to_le16(report);
+	return net_rss_queue(&sc->sc_rss, report, hash);
+}
+
+static void rx_account(struct net_softc *sc, const struct iovec *iov, int niov,
+		       size_t len)
+{
+	net_record(sc, iov, niov, len);
+	net_limit_charge(&sc->sc_rx_limit, len);
+	sc->sc_rx.frames++;
+	sc->sc_rx.bytes += len;
+}
+
+/*
+ * A frame of which the window holds all or, spilled over, a part. The guest
+ * may change what lies in its memory: what we judge by is our copy.
+ */
+static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
+{
+	struct net_window *w = &sc->sc_win;
+	const struct iov_cursor frame = { &w->iov[w->first], w->niov };
+	uint8_t peek[NET_RSS_PEEK] = { 0 };
+	struct net_hdr hdr;
+	size_t n;
+
+	if (len > p->longest)
+		p->longest = len;
+	if (len > w->bytes) { /* the rest is where it belongs */
+		iov_peek(&frame, p->buf, w->bytes);
+		p->held_len = len;
+		p->want = NET_MAX_FRAME;
+		return;
+	}
+	n = iov_peek(&frame, peek,
+		     net_has(sc, NET_F(HASH_REPORT)) ? sizeof(peek) :
+						       NET_FILTER_PEEK);
+	if (n > len) {
+		memset(peek + len, 0, n - len);
+		n = len;
+	}
+	if (!rx_judge(sc, &p->held_hdr, peek, len, &hdr))
+		return;
+	if (net_has(sc, NET_F(HASH_REPORT)))
+		rx_hash(sc, peek, n, &hdr);
+	rx_account(sc, frame.iov, frame.niov, len);
+	window_commit(sc, &hdr, len);
+}
+
+/*
+ * Receive into the iovecs given. 1 when there is a frame, of *ret_len bytes;
+ * 0 when it was thrown away; or -errno.
+ */
+static int rx_recv(struct net_softc *sc, struct net_pair *p,
+		   const struct iovec *iov, int niov, size_t *ret_len)
+{
+	ssize_t len = sc->sc_be->ops->recv(sc->sc_be, p->idx, iov, niov);
+
+	if (len < 0)
+		return (int)len;
+	if (len == 0 || (size_t)len > NET_MAX_FRAME) {
+		sc->sc_rx.dropped++;
+		return 0;
+	}
+	*ret_len = (size_t)len;
+	return 1;
+}
+
+/* Receive into the window of the channel's own queue. 0 or -errno. */
+static int rx_direct(struct net_softc *sc, struct net_pair *p)
+{
+	struct net_window *w = &sc->sc_win;
+	struct iovec spill = { 0 };
+	size_t len = 0;
+	int ret;
+
+	if (!window_fill(sc, net_rxq(sc, p->idx), p->want))
+		return -ENOBUFS;
+	/* A byte more than any frame has: none is shortened unnoticed. */
+	if (w->bytes <= NET_MAX_FRAME) {
+		spill.iov_base = p->buf + w->bytes;
+		spill.iov_len = NET_MAX_FRAME + 1 - w->bytes;
+	}
+	w->iov[w->first - 1] =
+		(struct iovec){ &p->held_hdr, sizeof(p->held_hdr) };
+	w->iov[w->first + w->niov] = spill;
+	ret = rx_recv(sc, p, &w->iov[w->first - 1], w->niov + 2, &len);
+	if (ret > 0)
+		rx_received(sc, p, len);
+	return ret < 0 ? ret : 0;
+}
+
+/* Receive into the buffer: where the frame goes to is not known yet. */
+static int rx_hold(struct net_softc *sc, struct net_pair *p)
+{
+	const struct iovec iov[2] = {
+		{ &p->held_hdr, sizeof(p->held_hdr) },
+		{ p->buf, NET_MAX_FRAME + 1 },
+	};
+	int ret = rx_recv(sc, p, iov, 2, &p->held_len);
+
+	return ret < 0 ? ret : 0;
+}
+
+/* Deliver the frame that is held. 0: it is gone; -ENOBUFS: no room yet. */
+static int rx_deliver(struct net_softc *sc, struct net_pair *p)
+{
+	const struct iovec frame = { p->buf, p->held_len };
+	struct net_window *w = &sc->sc_win;
+	uint8_t peek[NET_RSS_PEEK] = { 0 };
+	size_t len = p->held_len, n = len < sizeof(peek) ? len : sizeof(peek);
+	unsigned q = p->idx, by_hash;
+	struct iov_cursor room;
+	struct net_hdr hdr;
+
+	memcpy(peek, p->buf, n);
+	if (!rx_judge(sc, &p->held_hdr, peek, len, &hdr))
+		goto gone;
+	by_hash = rx_hash(sc, peek, n, &hdr);
+	if (sc->sc_rss.steering)
+		q = by_hash;
+
+	/* A queue that is not there takes nothing (5.1.6.5.7.1.2). */
+	if (!vq_ring_ready(net_rxq(sc, q)))
+		goto dropped;
+	if (!window_fill(sc, net_rxq(sc, q), len))
+		return -ENOBUFS;
+	if (w->bytes < len) {
+		if (window_may_grow(sc, net_rxq(sc, q)))
+			return -ENOBUFS;
+		goto dropped;
+	}
+	room = (struct iov_cursor){ &w->iov[w->first], w->niov };
+	/* iov_put() shortens entries, which are committed right after. */
+	iov_put(&room, p->buf, len);
+	rx_account(sc, &frame, 1, len);
+	window_commit(sc, &hdr, len);
+	goto gone;
+
+dropped:
+	sc->sc_rx.dropped++;
+gone:
+	p->held_len = 0;
+	return 0;
+}
+
+/*
+ * --- A channel ---
+ */
+
+static int rx_one(struct net_softc *sc, struct net_pair *p)
+{
+	int ret = 0;
+
+	if (!net_limit_allows(&sc->sc_rx_limit, sc->sc_rx_timer))
+		return -EBUSY;
+	if (!p->held_len)
+		ret = sc->sc_rss.steering ? rx_hold(sc, p) : rx_direct(sc, p);
+	if (ret == 0 && p->held_len)
+		ret = rx_deliver(sc, p);
+	return ret;
+}
+
+void net_rx_run(struct net_softc *sc, unsigned channel)
+{
+	struct net_pair *p = &sc->sc_pair[channel];
+	unsigned budget = RX_BUDGET;
+	bool asked = false, more;
+	int ret;
+
+	if (channel >= sc->sc_channels)
+		return;
+	p->longest = 0;
+	do {
+		ret = rx_one(sc, p);
+		/*
+		 * Buffers that come from now on are announced; what came just
+		 * before was not. The window stays open meanwhile: the kick
+		 * that is asked for is for what comes after its chains.
+		 */
+		if (ret == -ENOBUFS && !asked) {
+			vq_kick_enable(sc->sc_win.vq);
+			asked = true;
+			ret = 0;
+		}
+	} while (ret == 0 && --budget);
+
+	window_close(sc, ret == -ENOBUFS);
+	/* The next frames are likely to be as long as these. */
+	if (p->longest)
+		p->want = p->longest;
+	/* Without room, frames stay with the backend until there is some. */
+	more = ret == 0 || ret == -EAGAIN;
+	p->rx_stalled = !more;
+	sc->sc_be->ops->watch(sc->sc_be, channel, more);
+}
+
+void net_rx_kick(struct net_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_channels; i++)
+		vq_kick_disable(net_rxq(sc, i));
+	for (unsigned i = 0; i < sc->sc_channels; i++) {
+		if (sc->sc_pair[i].rx_stalled)
+			net_rx_run(sc, i);
+	}
+}
+
+void net_rx_stop(struct net_softc *sc)
+{
+	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
+		sc->sc_be->ops->watch(sc->sc_be, i, false);
+		sc->sc_pair[i].rx_stalled = true;
+		sc->sc_pair[i].held_len = 0;
+	}
+}
