@@ -17,23 +17,29 @@ void bucket_init(struct bucket *b, uint64_t rate, uint64_t least)
 	};
 }
 
-uint64_t bucket_level(struct bucket *b)
+/* What the time since the last call brought: debts first. */
+static void refill(struct bucket *b)
 {
-	uint64_t now, new;
+	uint64_t now = ev_now_ns(), new, paid;
 
-	if (b->rate == 0)
-		return UINT64_MAX;
-
-	now = ev_now_ns();
 	new = (uint64_t)((unsigned __int128)(now - b->last_ns) * b->rate / NS);
-	if (new >= b->burst - b->tokens) {
+	paid = new < b->debt ? new : b->debt;
+	b->debt -= paid;
+	if (new - paid >= b->burst - b->tokens) {
 		b->tokens = b->burst;
 		b->last_ns = now;
 	} else {
 		/* Time moves on by what whole units took: none is lost. */
-		b->tokens += new;
+		b->tokens += new - paid;
 		b->last_ns += new * NS / b->rate;
 	}
+}
+
+uint64_t bucket_level(struct bucket *b)
+{
+	if (b->rate == 0)
+		return UINT64_MAX;
+	refill(b);
 	return b->tokens;
 }
 
@@ -53,4 +59,25 @@ uint64_t bucket_wait_ns(const struct bucket *b, uint64_t units)
 	if (b->rate == 0 || units <= b->tokens)
 		return 0;
 	return (units - b->tokens) * NS / b->rate + 1;
+}
+
+void bucket_charge(struct bucket *b, uint64_t units)
+{
+	uint64_t paid;
+
+	if (b->rate == 0)
+		return;
+	refill(b);
+	paid = units < b->tokens ? units : b->tokens;
+	b->tokens -= paid;
+	b->debt += units - paid;
+}
+
+uint64_t bucket_debt_ns(struct bucket *b)
+{
+	if (b->debt == 0)
+		return 0;
+	refill(b);
+	return (uint64_t)((unsigned __int128)b->debt * NS / b->rate) +
+	       (b->debt > 0);
 }

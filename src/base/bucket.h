@@ -2,6 +2,11 @@
 /*
  * A token bucket: limits what passes to so many units a second. At most a
  * tenth of a second's worth passes at once, or, for low rates, @least units.
+ *
+ * There are two ways to use it. Where the size may be chosen, take what there
+ * is: bucket_level(), bucket_take(). Where it is given, charge for what has
+ * passed, and let the next wait until that is paid for: bucket_debt_ns(),
+ * bucket_charge().
  */
 #ifndef BASE_BUCKET_H
 #define BASE_BUCKET_H
@@ -12,6 +17,7 @@ struct bucket {
 	uint64_t rate; /* units a second; 0: no limit */
 	uint64_t burst;
 	uint64_t tokens;
+	uint64_t debt; /* units; there are no tokens while there is some */
 	uint64_t last_ns;
 };
 
@@ -28,5 +34,11 @@ void bucket_take(struct bucket *b, uint64_t units);
 
 /* Nanoseconds until @units, at most bucket_burst(), may pass. */
 uint64_t bucket_wait_ns(const struct bucket *b, uint64_t units);
+
+/* Units have passed, however many. */
+void bucket_charge(struct bucket *b, uint64_t units);
+
+/* Nanoseconds until nothing is owed; 0: something may pass. */
+uint64_t bucket_debt_ns(struct bucket *b);
 
 #endif

@@ -210,6 +210,7 @@ static void block_reset(void *arg)
 	sc->sc_dropping = false;
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	ev_timer_set(sc->sc_limit_timer, 0);
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
 }
 
@@ -377,6 +378,7 @@ static void block_destroy(struct vdev *dev)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 		free(sc->sc_queues[i].ios);
 	}
+	ev_remove(sc->sc_limit_timer);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
 	free(sc);
@@ -452,6 +454,14 @@ static int describe(struct block_softc *sc, const struct opts *opts,
 	return 0;
 }
 
+static int create_limits(struct block_softc *sc, const struct opts *opts)
+{
+	bucket_init(&sc->sc_iops, opt_number(opts, "iops"), 1);
+	bucket_init(&sc->sc_bps, opt_number(opts, "bps"), 4096);
+	return ev_timer_add(sc->sc_loop, block_on_limit, sc,
+			    &sc->sc_limit_timer);
+}
+
 static const struct virtio_consts block_consts = {
 	.vc_name = "block",
 	.vc_cfgsize = sizeof(struct block_config),
@@ -477,8 +487,10 @@ static int init(struct block_softc *sc, const struct vdev_env *env,
 	sc->sc_consts = block_consts;
 	sc->sc_consts.vc_nvq = (int)nr_queues;
 	ret = create_queues(sc, size);
+	if (ret == 0)
+		ret = create_limits(sc, env->opts);
 	if (ret < 0)
-		return err_set(err, ret, "block: out of memory");
+		return err_set(err, ret, "block: %s", strerror(-ret));
 	ret = create_disk(sc, env, nr_queues * size, err);
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
@@ -535,6 +547,10 @@ static const struct opt_def block_opts[] = {
 		  "guest asks for; direct: past the page cache" },
 	{ "discard", OPT_BOOL, "on",
 	  .help = "give space that the guest discards back to the host" },
+	{ "iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,
+	  .help = "at most so many requests a second" },
+	{ "bps", OPT_SIZE, .min = 1,
+	  .help = "at most so many bytes a second, read and written" },
 	{ NULL },
 };
 

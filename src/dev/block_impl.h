@@ -12,6 +12,7 @@
 #include <viodev/le.h>
 
 #include "back/disk.h"
+#include "base/bucket.h"
 #include "dev/devices.h"
 
 #define SECTOR_BYTES	512u
@@ -90,6 +91,8 @@ struct block_softc {
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;
+	struct bucket sc_iops, sc_bps;	 /* limits */
+	struct ev_source *sc_limit_timer; /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
 };
 static_assert(offsetof(struct block_softc, sc_vs) == 0, "vs is cast to sc");
@@ -113,5 +116,8 @@ extern const char *const block_kind_names[BLOCK_NR_KINDS];
 /* A doorbell; and the end of a turn in which requests completed. */
 void block_qnotify(void *arg, struct vqueue_info *vq);
 void block_turn(void *arg);
+
+/* The limits allow requests again. */
+void block_on_limit(void *arg);
 
 #endif

@@ -133,6 +133,7 @@ static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
 		.dr_niov = data->niov,
 		.dr_done = block_done,
 	};
+	bucket_charge(&sc->sc_bps, len);
 	disk_start(sc->sc_disk, &io->dr);
 	return PENDING;
 }
@@ -335,10 +336,23 @@ static bool begin(struct block_queue *q, const struct vi_req *req)
 		return false;
 	}
 	io->in_bytes = (uint32_t)iov_len(&wr);
+	bucket_charge(&sc->sc_iops, 1);
 	status = execute(sc, io, &rd, &wr);
 	if (status != PENDING)
 		block_complete(io, (uint8_t)status);
 	return true;
+}
+
+/* Whether a request may begin; if not, the timer is set to when one may. */
+static bool limits_allow(struct block_softc *sc)
+{
+	uint64_t iops_ns = bucket_debt_ns(&sc->sc_iops);
+	uint64_t bps_ns = bucket_debt_ns(&sc->sc_bps);
+	uint64_t wait_ns = iops_ns > bps_ns ? iops_ns : bps_ns;
+
+	if (wait_ns)
+		ev_timer_set(sc->sc_limit_timer, wait_ns);
+	return wait_ns == 0;
 }
 
 /* Begin up to @budget requests: what is left of it, or -1 after vi_error(). */
@@ -348,7 +362,7 @@ static int begin_all(struct block_queue *q, int budget)
 	struct vi_req req;
 	int n = 0;
 
-	while (budget > 0 &&
+	while (budget > 0 && limits_allow(sc) &&
 	       (n = vq_getchain(q->vq, sc->sc_iov, BLOCK_MAX_IOV, &req)) > 0) {
 		if (!begin(q, &req))
 			return -1;
@@ -388,4 +402,14 @@ void block_turn(void *arg)
 	vq_endchains(q->vq, 1);
 	if (vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
+}
+
+void block_on_limit(void *arg)
+{
+	struct block_softc *sc = arg;
+
+	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
+		if (vq_has_descs(&sc->sc_vqs[i]))
+			block_qnotify(sc, &sc->sc_vqs[i]);
+	}
 }

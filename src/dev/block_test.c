@@ -1157,6 +1157,64 @@ static void test_out_of_order(void **state)
 }
 
 /*
+ * --- Limits ---
+ */
+
+/* Requests pass at the rate that was asked for, and none is forgotten. */
+static void test_limits(void **state)
+{
+	static const struct {
+		const char *options;
+		uint32_t len;
+		unsigned nr, least_ms;
+	} rows[] = {
+		{ ",iops=100", 512, 20, 90 },
+		{ ",bps=40960", 512, 20, 137 },
+		{ ",bps=81920", 16384, 4, 500 }, /* more than a burst each */
+		{ ",iops=1000000,bps=1G", 512, 20, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint64_t begin;
+
+		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
+		for (unsigned k = 0; k < rows[i].nr; k++) {
+			struct request r = make_req(VIRTIO_BLK_T_IN, 0,
+						    rows[i].len, true);
+
+			add_req(0, &r);
+		}
+		begin = ev_now_ns();
+		vdrv_kick(&d, 0);
+		for (unsigned k = 0; k < rows[i].nr; k++)
+			wait_used(0);
+		/* A millisecond's grace: limits begin when they are made. */
+		assert_true(ev_now_ns() - begin + 1000000 >=
+			    rows[i].least_ms * UINT64_C(1000000));
+		destroy();
+	}
+}
+
+/* A reset does not wait for what a limit holds back. */
+static void test_limits_and_reset(void **state)
+{
+	struct request r;
+
+	start(VDRV_MODERN, ",iops=1", ALL_FEATURES);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned k = 0; k < 4; k++) {
+			r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
+			add_req(0, &r);
+		}
+		vdrv_kick(&d, 0);
+		turns(1);
+		vdrv_reset(&d);
+		assert_int_equal(req_status(&r), NO_STATUS);
+		assert_true(vdrv_start(&d, ALL_FEATURES, 1));
+	}
+}
+
+/*
  * --- Host trouble ---
  */
 
@@ -1536,6 +1594,7 @@ int main(void)
 		TEST(test_unmap),           TEST(test_discard),
 		TEST(test_write_cache),     TEST(test_legacy_write_cache),
 		TEST(test_flush),           TEST(test_out_of_order),
+		TEST(test_limits),          TEST(test_limits_and_reset),
 		TEST(test_short_transfers), TEST(test_shrunk_file),
 		TEST(test_queue_size),      TEST(test_duplicate_head),
 		TEST(test_reset_in_flight), TEST(test_error_in_flight),

@@ -161,7 +161,7 @@ static void happens(unsigned type, unsigned code, int value)
 		set_bit(keys_down, code);
 	else if (type == EV_KEY)
 		keys_down[code / 8] &= (unsigned char)~(1u << code % 8);
-	write(host, &ev, sizeof(ev));
+	assert_int_equal(write(host, &ev, sizeof(ev)), sizeof(ev));
 }
 
 static void key(unsigned code, int value)

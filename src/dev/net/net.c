@@ -48,27 +48,13 @@ void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 		       "pcap= takes no more; nothing is recorded from here on");
 }
 
-bool net_limit_allows(struct net_limit *limit, struct ev_source *timer)
+bool net_limit_allows(struct bucket *limit, struct ev_source *timer)
 {
-	uint64_t pay;
+	uint64_t wait_ns = bucket_debt_ns(limit);
 
-	if (!limit->bucket.rate)
-		return true;
-	pay = bucket_level(&limit->bucket);
-	if (pay > limit->debt)
-		pay = limit->debt;
-	bucket_take(&limit->bucket, pay);
-	limit->debt -= pay;
-	if (limit->debt)
-		ev_timer_set(timer,
-			     bucket_wait_ns(&limit->bucket, limit->debt));
-	return !limit->debt;
-}
-
-void net_limit_charge(struct net_limit *limit, size_t len)
-{
-	if (limit->bucket.rate)
-		limit->debt += len;
+	if (wait_ns)
+		ev_timer_set(timer, wait_ns);
+	return wait_ns == 0;
 }
 
 /*
@@ -271,8 +257,8 @@ static int read_opts(struct net_softc *sc, const struct opts *opts,
 			       mac);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_mtu = (uint16_t)opt_number(opts, "mtu");
-	bucket_init(&sc->sc_tx_limit.bucket, bps, NET_MAX_FRAME);
-	bucket_init(&sc->sc_rx_limit.bucket, bps, NET_MAX_FRAME);
+	bucket_init(&sc->sc_tx_limit, bps, NET_MAX_FRAME);
+	bucket_init(&sc->sc_rx_limit, bps, NET_MAX_FRAME);
 	sc->sc_speed = DEFAULT_MBIT;
 	if (bps && bps / BITS_PER_MBIT * 8 < DEFAULT_MBIT)
 		sc->sc_speed = (uint32_t)(bps * 8 / BITS_PER_MBIT + 1);

@@ -49,12 +49,6 @@ struct net_stats {
 	uint64_t filtered; /* not for this driver */
 };
 
-/* bps= of a direction: a frame passes when the ones before are paid for. */
-struct net_limit {
-	struct bucket bucket;
-	uint64_t debt; /* bytes */
-};
-
 /* Interrupt after so many packets or microseconds; 0 of either: at once. */
 struct net_coal_params {
 	uint32_t max_packets;
@@ -143,7 +137,7 @@ struct net_softc {
 	struct net_coal sc_coal[NET_MAX_QUEUES];
 	struct ev_source *sc_coal_timer;
 
-	struct net_limit sc_tx_limit, sc_rx_limit;
+	struct bucket sc_tx_limit, sc_rx_limit; /* bps= of a direction */
 	struct ev_source *sc_tx_timer, *sc_rx_timer;
 	struct net_stats sc_tx, sc_rx;
 
@@ -186,8 +180,7 @@ unsigned net_nr_pairs(const struct net_softc *sc);
 int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx);
 
 /* Whether a frame may pass; if not, @timer is set to when one may. */
-bool net_limit_allows(struct net_limit *limit, struct ev_source *timer);
-void net_limit_charge(struct net_limit *limit, size_t len);
+bool net_limit_allows(struct bucket *limit, struct ev_source *timer);
 
 /*
  * --- conf.c ---

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Limits over time. The clock is the test's. */
+#include "base/bucket.h"
+
+#include <viodev/loop.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define MS 1000000ull
+
+static uint64_t now = 1;
+
+uint64_t ev_now_ns(void)
+{
+	return now;
+}
+
+static void test_take(void **state)
+{
+	struct bucket b;
+
+	bucket_init(&b, 1000, 10);
+	assert_int_equal(bucket_burst(&b), 100);
+	assert_int_equal(bucket_level(&b), 100);
+	bucket_take(&b, 70);
+	assert_int_equal(bucket_level(&b), 30);
+	assert_int_equal(bucket_wait_ns(&b, 30), 0);
+	assert_int_equal(bucket_wait_ns(&b, 40) / MS, 10);
+	now += 5 * MS;
+	assert_int_equal(bucket_level(&b), 35);
+	now += 1000 * MS;
+	assert_int_equal(bucket_level(&b), 100); /* and no more */
+}
+
+/* Many looks, each shorter than a unit takes, lose nothing. */
+static void test_fractions(void **state)
+{
+	struct bucket b;
+
+	bucket_init(&b, 1000, 10);
+	bucket_take(&b, 100);
+	for (int i = 0; i < 1000; i++) {
+		now += MS / 20;
+		bucket_level(&b);
+	}
+	assert_int_equal(bucket_level(&b), 50);
+}
+
+/* What is larger than any burst passes, and is paid for in full. */
+static void test_charge(void **state)
+{
+	struct bucket b;
+
+	bucket_init(&b, 1000, 10);
+	now += 1000 * MS; /* saves nothing up */
+	assert_int_equal(bucket_debt_ns(&b), 0);
+	bucket_charge(&b, 60);
+	assert_int_equal(bucket_debt_ns(&b), 0);
+	bucket_charge(&b, 5040);
+	assert_int_equal(bucket_debt_ns(&b) / MS, 5000);
+	now += 2000 * MS;
+	assert_int_equal(bucket_debt_ns(&b) / MS, 3000);
+	assert_int_equal(bucket_level(&b), 0);
+	now += 3000 * MS;
+	assert_int_equal(bucket_debt_ns(&b), 0);
+	assert_int_equal(bucket_level(&b), 0);
+	now += 20 * MS;
+	assert_int_equal(bucket_level(&b), 20);
+}
+
+static void test_no_limit(void **state)
+{
+	struct bucket b;
+
+	bucket_init(&b, 0, 10);
+	assert_true(bucket_level(&b) == UINT64_MAX);
+	bucket_charge(&b, UINT64_MAX);
+	bucket_take(&b, UINT64_MAX);
+	assert_int_equal(bucket_debt_ns(&b), 0);
+	assert_int_equal(bucket_wait_ns(&b, UINT64_MAX), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_take),
+		cmocka_unit_test(test_fractions),
+		cmocka_unit_test(test_charge),
+		cmocka_unit_test(test_no_limit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
