@@ -67,6 +67,8 @@ struct gmem {
 	uint32_t gen; /* grows with each change of the table */
 	const struct gmem_ops *ops;
 	void *ops_arg;
+	uint8_t *log; /* gm_set_log(), or NULL */
+	uint64_t log_len;
 };
 
 /* Make an empty table. @ops may be NULL. Nothing is allocated yet. */
@@ -122,5 +124,22 @@ int gm_check(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
  */
 int gm_read(struct gmem *gm, gpa_t a, void *buf, size_t len);
 int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len);
+
+/*
+ * Log what is written, for a guest that is being moved: page a / GM_LOG_PAGE
+ * has bit page % 8 of byte page / 8 of @log, @len bytes that others may read
+ * and clear meanwhile. NULL ends it. gm_write() and the virtqueues log what
+ * they write; who writes through an address of gm_map() says gm_mark()
+ * afterwards.
+ */
+#define GM_LOG_PAGE 4096
+void gm_set_log(struct gmem *gm, uint8_t *log, uint64_t len);
+void gm_mark_logged(struct gmem *gm, gpa_t a, uint64_t len);
+
+static inline void gm_mark(struct gmem *gm, gpa_t a, uint64_t len)
+{
+	if (gm->log)
+		gm_mark_logged(gm, a, len);
+}
 
 #endif

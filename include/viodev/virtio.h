@@ -154,6 +154,9 @@ struct virtio_softc {
 	bool vs_features_final;	     /* negotiation is over */
 	uint64_t vs_nr_errors;	     /* calls of vi_error() */
 	uint64_t vs_nr_resets;
+	/* Sends interrupts where the PCI function does not; or NULL. */
+	void (*vs_interrupt)(struct virtio_softc *vs, uint8_t isr,
+			     uint16_t vector);
 };
 
 #define VS_LOCK(vs)                                         \
@@ -287,6 +290,7 @@ struct vqueue_info {
 	size_t vq_bounce_bytes; /* copies of unmapped buffers held */
 	struct vq_slot *vq_slots; /* one for each ring entry */
 	uint32_t vq_nr_slots;
+	struct vq_inflight *vq_inflight; /* chains are noted there; or NULL */
 	uint64_t vq_nr_kicks;	/* statistics */
 	uint64_t vq_nr_chains;
 	uint64_t vq_nr_intrs;

@@ -35,6 +35,12 @@ void vi_set_queue_size(struct vqueue_info *vq, uint16_t size);
 void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector);
 void vi_enable_queue(struct virtio_softc *vs);
 
+/*
+ * Stop a queue, when nothing of it is in flight any more: as after reset, but
+ * for its vector. Returns the next entry that would have been taken.
+ */
+uint16_t vi_stop_queue(struct vqueue_info *vq);
+
 /* The driver sets the legacy page frame register of the selected queue. */
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 
@@ -95,6 +101,12 @@ struct vq_chain {
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 		 uint16_t flags);
 
+/*
+ * A queue that was just enabled goes on where another device left it: with
+ * entry @avail, and behind what is used. vi_error() where it cannot.
+ */
+void vq_resume(struct vqueue_info *vq, uint16_t avail);
+
 /* Queue state for @vq's size; 0 or -ENOMEM. Back to none. */
 int vq_slots_init(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);
@@ -127,5 +139,37 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new);
 
 /* Ask for doorbells from entry vq_last_avail on, or for none. */
 void split_set_kicks(struct vqueue_info *vq, bool on);
+
+int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx);
+
+/* Log @len writable bytes of the chain that begins at @head as written. */
+void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
+
+/*
+ * --- vq_inflight.c: chains in flight, noted where they survive us ---
+ */
+
+/* Bytes of the area that a queue of @size entries needs. */
+size_t vq_inflight_bytes(unsigned size);
+
+/*
+ * Note the chains of @vq, which was just resumed, in @area from now on: shared
+ * memory for at least vq_qsize entries, borrowed until the queue stops. Chains
+ * that it says are in flight are to be taken again, before others. 0, -EINVAL
+ * when the area is of another kind, or -ENOMEM.
+ */
+int vq_inflight_start(struct vqueue_info *vq, void *area);
+void vq_inflight_stop(struct vqueue_info *vq);
+
+/* The chain to take at @pos, when it is one that is taken again. */
+bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
+		      uint16_t *ret_head);
+
+/* @head was taken; was given back untaken, @pos its position; was put into the
+ * used ring; all that were put there are visible, up to @used. */
+void vq_inflight_take(struct vqueue_info *vq, uint16_t head);
+void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head);
+void vq_inflight_put(struct vqueue_info *vq, uint16_t head);
+void vq_inflight_publish(struct vqueue_info *vq, uint16_t used);
 
 #endif

@@ -240,5 +240,27 @@ int gm_read(struct gmem *gm, gpa_t a, void *buf, size_t len)
 
 int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len)
 {
-	return copy(gm, a, NULL, buf, len);
+	int ret = copy(gm, a, NULL, buf, len);
+
+	gm_mark(gm, a, len); /* some may be written when the rest is not there */
+	return ret;
+}
+
+void gm_set_log(struct gmem *gm, uint8_t *log, uint64_t len)
+{
+	gm->log = log;
+	gm->log_len = len;
+}
+
+/* Release order: who sees the bit sees what was written. */
+void gm_mark_logged(struct gmem *gm, gpa_t a, uint64_t len)
+{
+	uint64_t page = a.v / GM_LOG_PAGE, last;
+
+	if (len == 0 || a.v + (len - 1) < a.v)
+		return;
+	last = (a.v + (len - 1)) / GM_LOG_PAGE;
+	for (; page <= last && page / 8 < gm->log_len; page++)
+		__atomic_fetch_or(&gm->log[page / 8],
+				  (uint8_t)(1u << page % 8), __ATOMIC_RELEASE);
 }

@@ -443,6 +443,19 @@ void vi_enable_queue(struct virtio_softc *vs)
 		vq->vq_flags |= VQ_ENABLED;
 }
 
+uint16_t vi_stop_queue(struct vqueue_info *vq)
+{
+	struct virtio_softc *vs = vq->vq_vs;
+	uint16_t vector = vq->vq_msix_idx, next;
+
+	if (vq->vq_flags && vs->vs_vc->vc_quiesce)
+		vs->vs_vc->vc_quiesce(vs);
+	next = vq->vq_last_avail;
+	queue_reset(vq);
+	vq->vq_msix_idx = vector;
+	return next;
+}
+
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
@@ -450,18 +463,12 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 	/* A live ring does not move; page 0 takes it away (4.1.5.1.3.1). */
 	if (!vq || (vs->vs_flags & VIRTIO_BROKEN) || (pfn && vq->vq_flags))
 		return;
-	if (pfn == 0) {
-		uint16_t vector = vq->vq_msix_idx;
-
-		if (vq->vq_flags && vs->vs_vc->vc_quiesce)
-			vs->vs_vc->vc_quiesce(vs);
-		queue_reset(vq);
-		vq->vq_msix_idx = vector;
-	} else if (vs->vs_vc->vc_qinit) {
+	if (pfn == 0)
+		vi_stop_queue(vq);
+	else if (vs->vs_vc->vc_qinit)
 		vs->vs_vc->vc_qinit(vs, pfn, false);
-	} else {
+	else
 		vi_legacy_vq_init(vs, pfn);
-	}
 }
 
 void vi_kick(struct virtio_softc *vs, unsigned q)
@@ -528,7 +535,9 @@ void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 	     (isr & VIRTIO_PCI_ISR_CONFIG)))
 		return;
 
-	if (pci_msix_enabled(pi)) {
+	if (vs->vs_interrupt) {
+		vs->vs_interrupt(vs, isr, msix_idx);
+	} else if (pci_msix_enabled(pi)) {
 		/* 4.1.5.3.1: the configuration bit is set in any case. */
 		vs->vs_isr |= isr & VIRTIO_PCI_ISR_CONFIG;
 		pci_generate_msix(pi, msix_idx);

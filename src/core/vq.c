@@ -59,6 +59,23 @@ int vq_slots_init(struct vqueue_info *vq)
 	return 0;
 }
 
+void vq_resume(struct vqueue_info *vq, uint16_t avail)
+{
+	uint16_t used;
+	int ret;
+
+	if (!ring_live(vq))
+		return;
+	ret = split_used_idx(vq, &used);
+	if (ret < 0) {
+		ring_gone(vq, ret);
+		return;
+	}
+	vq->vq_last_avail = avail;
+	vq->vq_next_used = vq->vq_save_used = used;
+	vq_kick_enable(vq); /* the other may have died while it was off */
+}
+
 static void bounce_free(struct vq_bounce *b)
 {
 	while (b) {
@@ -76,6 +93,7 @@ void vq_slots_fini(struct vqueue_info *vq)
 	free(vq->vq_slots);
 	vq->vq_slots = NULL;
 	vq->vq_nr_slots = 0;
+	vq_inflight_stop(vq);
 	vq->vq_nr_inflight = 0;
 	vq->vq_bounce_bytes = 0;
 }
@@ -233,6 +251,13 @@ static struct vq_slot *slot_at(struct vqueue_info *vq, uint16_t pos)
 	return &vq->vq_slots[pos & (vq->vq_qsize - 1u)];
 }
 
+static int head_at(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head)
+{
+	if (vq_inflight_head(vq, pos, ret_head))
+		return 0;
+	return split_avail_head(vq, pos, ret_head);
+}
+
 /* Take one chain: its number of iovecs (0 for an empty chain) or -errno. */
 static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		int niov, struct vi_req *reqp)
@@ -266,6 +291,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	slot->busy = true;
 	slot->writable = (uint32_t)c.wbytes;
 	slot->bounce = c.bounce;
+	vq_inflight_take(vq, head);
 	*reqp = (struct vi_req){ c.readable, c.writable, head };
 	return c.readable + c.writable;
 }
@@ -294,7 +320,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 			slot_at(vq, vq->vq_last_avail++)->skip = false;
 			continue;
 		}
-		ret = split_avail_head(vq, vq->vq_last_avail, &head);
+		ret = head_at(vq, vq->vq_last_avail, &head);
 		if (ret < 0)
 			return ring_gone(vq, ret);
 		ret = take(vq, head, iov, niov, reqp);
@@ -326,6 +352,7 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 		vq->vq_last_avail = pos;
 		if (at->empty)
 			continue;
+		vq_inflight_untake(vq, pos, at->head);
 		vq->vq_nr_chains--;
 		n_chains--;
 	}
@@ -373,10 +400,14 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 		ret = write_back(vq, slot);
 		if (ret == 0)
 			ret = split_put_used(vq, vq->vq_next_used, idx, iolen);
-		if (ret < 0)
+		if (ret < 0) {
 			ring_gone(vq, ret);
-		else
+		} else {
 			vq->vq_next_used++;
+			vq_inflight_put(vq, idx);
+			if (gmem_of(vq)->log)
+				split_mark(vq, idx, slot->writable);
+		}
 	}
 	slot_release(vq, slot);
 }
@@ -390,6 +421,8 @@ void vq_relchain_publish(struct vqueue_info *vq)
 	ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
 		ring_gone(vq, ret);
+	else
+		vq_inflight_publish(vq, vq->vq_next_used);
 }
 
 void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)

@@ -136,6 +136,8 @@ static int used_store(struct vqueue_info *vq, uint64_t off, uint16_t val)
 		void *p = (char *)vq->vq_used + off;
 
 		le16_store_release(p, val);
+		gm_mark(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + off },
+			sizeof(v));
 		return 0;
 	}
 	return gm_write(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + off }, &v,
@@ -272,6 +274,8 @@ int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 
 	if (vq->vq_used) {
 		memcpy((char *)vq->vq_used + off, &e, sizeof(e));
+		gm_mark(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + off },
+			sizeof(e));
 		return 0;
 	}
 	return gm_write(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + off }, &e,
@@ -282,6 +286,55 @@ int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 int split_publish_used(struct vqueue_info *vq, uint16_t idx)
 {
 	return used_store(vq, USED_IDX, idx);
+}
+
+int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx)
+{
+	le16 v;
+	int ret = gm_read(gmem_of(vq), (gpa_t){ vq->vq_used_gpa + USED_IDX },
+			  &v, sizeof(v));
+
+	if (ret == 0)
+		*ret_idx = le16_to_cpu(v);
+	return ret;
+}
+
+/*
+ * The chain was checked when it was taken. A driver that changes it since then
+ * spoils what it gets itself; all that matters here is an end.
+ */
+void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len)
+{
+	const void *table = vq->vq_desc;
+	uint64_t gpa = vq->vq_desc_gpa;
+	uint32_t nr = vq->vq_qsize, i = head, left = nr;
+	struct desc d;
+
+	while (len && left-- && i < nr && fetch(vq, table, gpa, i, &d) == 0) {
+		uint32_t part = le32_to_cpu(d.len);
+		uint16_t flags = le16_to_cpu(d.flags);
+
+		if (flags & VRING_DESC_F_INDIRECT) {
+			if (gpa != vq->vq_desc_gpa)
+				return;
+			gpa = le64_to_cpu(d.addr);
+			table = gm_map(gmem_of(vq), (gpa_t){ gpa }, part,
+				       GM_READ);
+			nr = left = part / 16 < MAX_INDIRECT ? part / 16
+							     : MAX_INDIRECT;
+			i = 0;
+			continue;
+		}
+		if (flags & VRING_DESC_F_WRITE) {
+			part = part < len ? part : len;
+			gm_mark(gmem_of(vq), (gpa_t){ le64_to_cpu(d.addr) },
+				part);
+			len -= part;
+		}
+		if (!(flags & VRING_DESC_F_NEXT))
+			return;
+		i = le16_to_cpu(d.next);
+	}
 }
 
 bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)

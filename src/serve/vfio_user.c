@@ -20,54 +20,19 @@
 #include "serve/vfio_user_impl.h"
 
 #define NS_PER_SEC	1000000000ull
-#define LOG_BURST	32 /* lines; then one a second */
 #define LISTEN_AGAIN_NS (NS_PER_SEC / 10) /* after accept() failed */
 
 /*
  * --- Log ---
  */
 
-/* Guest and client cause most lines: they must not fill a disk with them. */
-static bool take_token(struct vfuser_log *log)
-{
-	uint64_t now = ev_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
-
-	if (secs > 0) {
-		log->since_ns += secs * NS_PER_SEC;
-		log->tokens = secs < LOG_BURST - log->tokens
-				      ? log->tokens + (unsigned)secs
-				      : LOG_BURST;
-	}
-	if (log->tokens == 0)
-		return false;
-	log->tokens--;
-	return true;
-}
-
 void vfuser_log(struct vfuser *srv, int level, const char *fmt, ...)
 {
-	struct vfuser_log *log = &srv->log;
-	char text[256], lost[40] = "", line[sizeof(text) + 100];
 	va_list ap;
 
-	if (!take_token(log)) {
-		log->nr_lost++;
-		return;
-	}
-	if (log->nr_lost > 0)
-		snprintf(lost, sizeof(lost), " (%u lines lost)", log->nr_lost);
-	log->nr_lost = 0;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	client_vlog(&srv->log, srv->name, level, fmt, ap);
 	va_end(ap);
-	snprintf(line, sizeof(line), "%.40s: %s%s", srv->name, text, lost);
-	log->fn(log->arg, level, line);
-}
-
-static void log_to_stderr(void *arg, int level, const char *msg)
-{
-	if (level < LOG_DEBUG)
-		fprintf(stderr, "%s\n", msg);
 }
 
 /*
@@ -272,11 +237,7 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	srv->loop = loop;
 	srv->listen_fd = srv->conn.fd = srv->twin.fd = -1;
 	srv->work = (struct ev_task){ .fn = work, .arg = srv };
-	srv->log = (struct vfuser_log){
-		.fn = log_to_stderr,
-		.since_ns = ev_now_ns(),
-		.tokens = LOG_BURST,
-	};
+	client_log_init(&srv->log);
 	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
 	pci_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
 	vfuser_irq_init(srv);

@@ -29,8 +29,6 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -40,7 +38,6 @@
 #define MAX_CHUNK (64u << 10)
 
 #define MAX_UNANSWERED 1024
-#define MAX_BLOCK      (1u << 30) /* the largest huge page */
 
 /*
  * --- Regions ---
@@ -48,8 +45,7 @@
 
 struct mapping {
 	uint64_t iova; /* of the region */
-	char *addr;
-	size_t len;
+	struct client_map map;
 };
 
 static int compare(const void *a, const void *b)
@@ -59,45 +55,9 @@ static int compare(const void *a, const void *b)
 	return (x->iova > y->iova) - (x->iova < y->iova);
 }
 
-/* Files of huge pages map in whole pages only. */
-static uint64_t block_size(const struct stat *st)
-{
-	uint64_t bs = (uint64_t)st->st_blksize;
-
-	return bs > VFMSG_PAGE && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0
-		       ? bs
-		       : VFMSG_PAGE;
-}
-
-/* Map a piece of @fd; *ret_host is where it begins inside of @m. */
-static int map_file(int fd, const struct vfmsg_dma_map *want, struct mapping *m,
-		    void **ret_host)
-{
-	int prot = (want->prot & GM_READ ? PROT_READ : 0) |
-		   (want->prot & GM_WRITE ? PROT_WRITE : 0);
-	uint64_t mask, begin, end;
-	struct stat st;
-	void *p;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) || st.st_size < 0 ||
-	    want->offset + want->size > (uint64_t)st.st_size)
-		return -EINVAL;
-	mask = block_size(&st) - 1;
-	begin = want->offset & ~mask;
-	end = (want->offset + want->size + mask) & ~mask;
-	p = mmap(NULL, end - begin, prot, MAP_SHARED, fd, (off_t)begin);
-	if (p == MAP_FAILED)
-		return -errno;
-	*m = (struct mapping){ want->iova.v, p, end - begin };
-	*ret_host = m->addr + (want->offset - begin);
-	return 0;
-}
-
 static void unmap(struct mapping *m)
 {
-	munmap(m->addr, m->len);
+	client_unmap(&m->map);
 	free(m);
 }
 
@@ -105,17 +65,18 @@ static int map_shared(struct vfuser *srv, int fd,
 		      const struct vfmsg_dma_map *want)
 {
 	struct mapping *m = malloc(sizeof(*m));
-	void *host = NULL;
 	int ret;
 
 	if (!m)
 		return -ENOMEM;
-	ret = map_file(fd, want, m, &host);
+	m->iova = want->iova.v;
+	ret = client_mmap(fd, want->offset, want->size, want->prot, &m->map);
 	if (ret < 0) {
 		free(m);
 		return ret;
 	}
-	ret = gm_add(&srv->gm, want->iova, want->size, host, want->prot);
+	ret = gm_add(&srv->gm, want->iova, want->size, m->map.host,
+		     want->prot);
 	if (ret < 0) {
 		unmap(m);
 		return ret;

@@ -30,6 +30,7 @@
 #include <viodev/pci.h>
 #include <viodev/vfio_user.h>
 
+#include "serve/client.h"
 #include "serve/vfio_user_conn.h"
 #include "serve/vfio_user_msg.h"
 
@@ -84,21 +85,13 @@ struct vfuser_dma {
 	int read_result;
 };
 
-struct vfuser_log {
-	void (*fn)(void *arg, int level, const char *msg);
-	void *arg;
-	uint64_t since_ns; /* when tokens was last filled up */
-	unsigned tokens;
-	unsigned nr_lost;
-};
-
 struct vfuser {
 	struct ev_loop *loop;
 	char *name;
 	char *path; /* of a socket that we made, or NULL */
 	struct pci_devinst pi;
 	struct gmem gm;
-	struct vfuser_log log;
+	struct client_log log;
 	void (*notify)(void *arg, bool attached);
 	void *notify_arg;
 	struct vfuser_stats stats;

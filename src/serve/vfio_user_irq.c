@@ -10,11 +10,8 @@
  * remembered, for the client takes descriptors away to swap them.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/magic.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "serve/vfio_user_impl.h"
@@ -180,26 +177,6 @@ const struct pci_host vfuser_pci_host = {
  * --- Binding ---
  */
 
-/*
- * Only a real event descriptor: writing to a pipe could kill us, writing to a
- * file system of the client's could hang us. Then make sure that a full one
- * does not; a client that undoes this stops a device of its own.
- */
-static int check_eventfd(int fd)
-{
-	struct statfs fs;
-	int flags;
-
-	if (fstatfs(fd, &fs) < 0)
-		return -errno;
-	if (fs.f_type != ANON_INODE_FS_MAGIC)
-		return -EINVAL;
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
-	return 0;
-}
-
 static void unbind(struct vfuser_vec *vec)
 {
 	if (vec->fd >= 0)
@@ -235,7 +212,7 @@ static int bind_vectors(struct vfuser *srv, struct vfuser_vec *vec,
 	if (msg->nr_fds != count)
 		return -EINVAL;
 	for (uint32_t i = 0; i < count; i++) {
-		int ret = check_eventfd(msg->fds[i]);
+		int ret = client_eventfd(msg->fds[i]);
 
 		if (ret < 0)
 			return ret;
@@ -299,7 +276,7 @@ static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
 		irq_event_fini(ev);
 		return 0;
 	}
-	ret = check_eventfd(msg->fds[0]);
+	ret = client_eventfd(msg->fds[0]);
 	/* By edge: whatever the client does to it, we do not spin. */
 	if (ret == 0)
 		ret = ev_fd_add(srv->loop, msg->fds[0], EPOLLIN | EPOLLET,

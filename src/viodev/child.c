@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device process: one device on a vfio-user server, in its sandbox.
+ * A device process: one device on a server, in its sandbox.
  *
  * In order: read the configuration, build the server, give up rights, build
  * the device, give up system calls, tell the parent, serve.
@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include <viodev/loop.h>
-#include <viodev/vfio_user.h>
 
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
@@ -27,6 +26,7 @@
 #include "viodev/jail.h"
 #include "viodev/log.h"
 #include "viodev/spawn.h"
+#include "viodev/transport.h"
 
 #define NS_PER_SEC UINT64_C(1000000000)
 
@@ -38,7 +38,8 @@ struct child {
 	struct ev_loop *loop;
 	int signal_fd;
 	struct ev_source *signal_source;
-	struct vfuser *srv;
+	const struct transport *transport;
+	void *srv;
 	struct vdev *dev;
 	struct ctl_server *ctl;
 	struct vdev_rights rights;
@@ -50,39 +51,23 @@ struct child {
  * --- Control ---
  */
 
-static void add_u64(struct json_object *to, const char *key, uint64_t value)
-{
-	json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
-static struct json_object *server_status(struct child *child)
-{
-	struct json_object *to = json_object_new_object();
-	struct vfuser_stats stats;
-
-	vfuser_get_stats(child->srv, &stats);
-	json_object_object_add(to, "attached",
-			       json_object_new_boolean(stats.attached));
-	add_u64(to, "clients", stats.clients);
-	add_u64(to, "messages", stats.messages);
-	add_u64(to, "bad-messages", stats.bad_messages);
-	add_u64(to, "dma-regions", stats.dma_regions);
-	add_u64(to, "dma-bytes", stats.dma_bytes);
-	add_u64(to, "interrupts", stats.interrupts);
-	return to;
-}
-
 static void status(struct child *child, struct json_object *to)
 {
 	struct json_object *sandbox = json_object_new_object();
+	struct json_object *server = json_object_new_object();
+	uint64_t uptime = (ev_now_ns() - child->start_ns) / NS_PER_SEC;
 
 	json_object_object_add(
 		to, "id",
 		json_object_new_string(opt_string(child->settings, "id")));
 	vdev_status(child->dev, to);
-	json_object_object_add(to, "server", server_status(child));
+	json_object_object_add(
+		server, "transport",
+		json_object_new_string(child->transport->name));
+	child->transport->status(child->srv, server);
+	json_object_object_add(to, "server", server);
 	json_object_object_add(to, "pid", json_object_new_int(getpid()));
-	add_u64(to, "uptime", (ev_now_ns() - child->start_ns) / NS_PER_SEC);
+	json_object_object_add(to, "uptime", json_object_new_uint64(uptime));
 	jail_status(&child->jail, sandbox);
 	json_object_object_add(to, "sandbox", sandbox);
 }
@@ -152,6 +137,10 @@ static int configure(struct child *child, char **argv, struct err *err)
 		return ret;
 	log_init(opt_string(child->settings, "id"),
 		 opt_bool(child->settings, "verbose"));
+	child->transport =
+		transport_find(opt_string(child->settings, "transport"));
+	if (!child->transport)
+		return err_set(err, -EINVAL, "no such transport");
 	child->jail.namespaces = opt_number(child->settings, "namespaces");
 	ret = vdev_parse(argv[1], &child->type, &child->opts, err);
 	return ret < 0 ? ret : find_files(child, err);
@@ -185,20 +174,20 @@ static int build_server(struct child *child)
 	if (ret == 0)
 		ret = watch_signals(child);
 	if (ret == 0)
-		ret = vfuser_create(child->loop,
-				    opt_string(child->settings, "id"),
-				    &child->srv);
+		ret = child->transport->create(
+			child->loop, opt_string(child->settings, "id"),
+			&child->srv);
 	if (ret < 0)
 		return ret;
-	vfuser_set_log(child->srv, on_log, child);
-	vfuser_set_notify(child->srv, on_client, child);
+	child->transport->set_log(child->srv, on_log, child);
+	child->transport->set_notify(child->srv, on_client, child);
 	return 0;
 }
 
 static int build_device(struct child *child, struct err *err)
 {
 	struct vdev_env env = {
-		.pi = vfuser_pci(child->srv),
+		.pi = child->transport->pci(child->srv),
 		.loop = child->loop,
 		.opts = child->opts,
 		.files = &child->files,
@@ -212,13 +201,14 @@ static int listen_on_both(struct child *child)
 	int ret = ctl_server_create(child->loop, CHILD_CTL_FD, control, child,
 				    &child->ctl);
 
-	return ret < 0 ? ret : vfuser_listen(child->srv, CHILD_SOCK_FD);
+	return ret < 0 ? ret
+		       : child->transport->listen(child->srv, CHILD_SOCK_FD);
 }
 
 static int seal(struct child *child)
 {
 	const int *const lists[] = {
-		vfuser_syscalls,
+		child->transport->syscalls,
 		ctl_server_syscalls,
 		child->rights.syscalls,
 		child->type->vt_syscalls,
@@ -298,7 +288,8 @@ static void fini(struct child *child)
 {
 	ctl_server_destroy(child->ctl);
 	vdev_destroy(child->dev);
-	vfuser_destroy(child->srv);
+	if (child->transport)
+		child->transport->destroy(child->srv);
 	ev_remove(child->signal_source);
 	if (child->signal_fd >= 0)
 		close(child->signal_fd);

@@ -15,8 +15,11 @@ enum {
 	EXIT_USAGE = 2,  /* wrong usage, or a resource that cannot be opened */
 };
 
+struct transport;
+
 /* A parsed command line. */
 struct cmdline {
+	const struct transport *transport;
 	const char *dir; /* NULL: not given */
 	bool sandbox;
 	bool once;

@@ -9,6 +9,7 @@
 #include "base/nearest.h"
 #include "base/opts.h"
 #include "viodev/log.h"
+#include "viodev/transport.h"
 
 struct option {
 	const char *name;
@@ -19,7 +20,8 @@ struct option {
 
 static bool set_transport(struct cmdline *line, const char *value)
 {
-	return strcmp(value, "vfio-user") == 0;
+	line->transport = transport_find(value);
+	return line->transport;
 }
 
 static bool set_dir(struct cmdline *line, const char *value)
@@ -61,7 +63,7 @@ static bool set_print_qemu(struct cmdline *line, const char *value)
 }
 
 static const struct option options[] = {
-	{ "transport", "vfio-user", set_transport },
+	{ "transport", "vfio-user or vhost-user", set_transport },
 	{ "dir", "DIR", set_dir },
 	{ "sandbox", "on or off", set_sandbox },
 	{ "memory", "a size such as 512M or 2G", set_memory },
@@ -102,12 +104,8 @@ static int unknown_option(const struct cmd *cmd, const char *name)
 static int bad_value(const struct cmd *cmd, const struct option *o,
 		     const char *value)
 {
-	if (strcmp(value, "vhost-user") == 0)
-		log_usage("%s: --transport=vhost-user: not yet: use vfio-user",
-			  cmd->name);
-	else
-		log_usage("%s: --%s=%s: must be %s", cmd->name, o->name, value,
-			  o->value);
+	log_usage("%s: --%s=%s: must be %s", cmd->name, o->name, value,
+		  o->value);
 	return -1;
 }
 
@@ -146,7 +144,11 @@ static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
 
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 {
-	*line = (struct cmdline){ .sandbox = true, .words = argv };
+	*line = (struct cmdline){
+		.transport = &transport_vfio_user,
+		.sandbox = true,
+		.words = argv,
+	};
 
 	while (*argv) {
 		char *arg = *argv++;

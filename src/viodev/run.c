@@ -20,6 +20,7 @@
 #include "viodev/qemu.h"
 #include "viodev/sup.h"
 #include "viodev/tempdir.h"
+#include "viodev/transport.h"
 
 extern char **environ;
 
@@ -194,6 +195,10 @@ static int run_main(const struct cmdline *line)
 	if (!line->vmm || !line->vmm[0])
 		return log_usage("run: a VMM is missing: write viodev run "
 				 "DEVICE... -- qemu-system-x86_64 ...");
+	if (line->transport != &transport_vfio_user)
+		return log_usage("run: --transport=%s: serve the devices, and "
+				 "attach them by hand",
+				 line->transport->name);
 	if (qemu_find_memory(line->vmm + 1, line->memory_bytes,
 			     &run.memory_bytes, &err) < 0)
 		return log_usage("run: %s", err.text);

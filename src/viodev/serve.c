@@ -12,6 +12,7 @@
 #include "viodev/log.h"
 #include "viodev/qemu.h"
 #include "viodev/sup.h"
+#include "viodev/transport.h"
 
 static const char help[] =
 	"viodev serve [OPTIONS] DEVICE...\n"
@@ -24,7 +25,7 @@ static const char help[] =
 	"\n"
 	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
 	"                     ($XDG_RUNTIME_DIR/viodev)\n"
-	"  --transport=vfio-user\n"
+	"  --transport=vfio-user|vhost-user   (vfio-user)\n"
 	"  --once             end when the front-end goes\n"
 	"  --sandbox=on|off   (on)\n"
 	"  --print-qemu       print the QEMU arguments that attach the "
@@ -187,6 +188,10 @@ static int serve(const struct cmdline *line)
 		return log_usage("serve: a device is missing, such as "
 				 "block,path=FILE or rng; 'viodev devices' "
 				 "lists them");
+	if (line->print_qemu && line->transport != &transport_vfio_user)
+		return log_usage("serve: --print-qemu: not for "
+				 "--transport=%s",
+				 line->transport->name);
 	dir = socket_dir(line);
 	if (!dir)
 		return EXIT_USAGE;

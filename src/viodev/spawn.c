@@ -14,10 +14,12 @@
 
 #include "viodev/cmd.h"
 #include "viodev/jail.h"
+#include "viodev/transport.h"
 
 const struct opt_def child_opts[] = {
 	{ "id", OPT_STRING, .required = true, .help = "the device's name" },
 	{ "once", OPT_BOOL, .help = "end when the front-end goes" },
+	{ "transport", OPT_STRING, .required = true, .help = "its protocol" },
 	{ "verbose", OPT_BOOL, .help = "log more" },
 	{ "sandbox", OPT_BOOL, .help = "give rights up" },
 	{ "namespaces", OPT_NUMBER, .help = "those that it is in" },
@@ -53,9 +55,9 @@ static char *child_text(const struct unit *unit,
 		strcat(files, unit->files.file[i].name);
 	}
 	if (asprintf(&text,
-		     "process,id=%s,once=%s,verbose=%s,sandbox=%s,"
-		     "namespaces=0x%lx,files=%s",
-		     unit->id, on_off(params->once), on_off(params->verbose),
+		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
+		     "sandbox=%s,namespaces=0x%lx,files=%s",
+		     unit->id, params->transport->name, on_off(params->once), on_off(params->verbose),
 		     on_off(params->sandbox), namespaces, files) < 0)
 		return NULL;
 	return text;

@@ -25,7 +25,10 @@ enum {                     /* descriptors of a device process */
 /* What the first text says. */
 extern const struct opt_def child_opts[];
 
+struct transport;
+
 struct spawn_params {
+	const struct transport *transport;
 	bool sandbox, once, verbose;
 };
 

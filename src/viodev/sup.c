@@ -103,8 +103,8 @@ static void on_ready(void *arg, uint32_t events)
 static int start(struct unit *unit)
 {
 	const struct cmdline *line = unit->sup->line;
-	struct spawn_params params = { line->sandbox, line->once,
-				       line->verbose };
+	struct spawn_params params = { line->transport, line->sandbox,
+				       line->once, line->verbose };
 	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
 	int ret;
 

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Chains in flight, noted in memory that survives this process, so that the
+ * next one can do what this one had begun: vhost-user's in-flight area for
+ * split rings.
+ *
+ *	header	features version desc_num last_batch_head used_idx
+ *	entry	one for each head: inflight, next, counter
+ *
+ * A chain that is put into the used ring is linked into the last batch first,
+ * and is no longer in flight once the ring's index is past it. Killed between
+ * the two, used_idx is behind the ring's and tells how much of the batch the
+ * driver has seen. After a start the positions of the available ring that
+ * follow the used index belong to the chains in flight, oldest first: their
+ * heads come from this list, not from the ring.
+ *
+ * Driver and front-end may write whatever they like here: each number is
+ * loaded once, and none is trusted.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+
+#define VERSION 1
+
+struct header {
+	uint64_t features;
+	uint16_t version;
+	uint16_t desc_num;
+	uint16_t last_batch_head;
+	uint16_t used_idx;
+};
+static_assert(sizeof(struct header) == 16, "as the protocol has it");
+
+struct entry {
+	uint8_t inflight;
+	uint8_t padding[5];
+	uint16_t next;
+	uint64_t counter;
+};
+static_assert(sizeof(struct entry) == 16, "as the protocol has it");
+
+struct again {
+	uint64_t counter;
+	uint16_t head;
+};
+
+struct vq_inflight {
+	volatile struct header *header;
+	volatile struct entry *entries;
+	uint64_t counter;   /* of the next chain */
+	uint16_t again_pos; /* position of the first that is taken again */
+	uint16_t nr_again;
+	uint16_t nr_batch;
+	uint16_t *batch; /* put into the used ring, not yet visible there */
+	struct again again[];
+};
+
+size_t vq_inflight_bytes(unsigned size)
+{
+	return sizeof(struct header) + size * sizeof(struct entry);
+}
+
+/* Others look at the area when we are dead: only the compiler can reorder. */
+static void barrier(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* The driver has seen some chains that are still noted. */
+static void end_last_batch(struct vq_inflight *in, unsigned size, uint16_t used)
+{
+	uint16_t nr = (uint16_t)(used - in->header->used_idx);
+	uint16_t head = in->header->last_batch_head;
+
+	if (nr > size)
+		nr = (uint16_t)size;
+	for (; nr > 0 && head < size; nr--) {
+		in->entries[head].inflight = 0;
+		head = in->entries[head].next;
+	}
+	barrier();
+	in->header->used_idx = used;
+}
+
+static int by_age(const void *a, const void *b)
+{
+	const struct again *x = a, *y = b;
+
+	return (x->counter > y->counter) - (x->counter < y->counter);
+}
+
+static void find_again(struct vq_inflight *in, unsigned size)
+{
+	for (unsigned i = 0; i < size; i++) {
+		if (!in->entries[i].inflight)
+			continue;
+		in->again[in->nr_again++] = (struct again){
+			.counter = in->entries[i].counter,
+			.head = (uint16_t)i,
+		};
+	}
+	if (in->nr_again == 0)
+		return;
+	qsort(in->again, in->nr_again, sizeof(in->again[0]), by_age);
+	in->counter = in->again[in->nr_again - 1].counter + 1;
+}
+
+int vq_inflight_start(struct vqueue_info *vq, void *area)
+{
+	unsigned size = vq->vq_qsize;
+	struct vq_inflight *in;
+
+	in = calloc(1, sizeof(*in) + size * (sizeof(in->again[0]) +
+					     sizeof(in->batch[0])));
+	if (!in)
+		return -ENOMEM;
+	in->batch = (uint16_t *)&in->again[size];
+	in->header = area;
+	in->entries =
+		(void *)((char *)area + sizeof(struct header));
+	if (in->header->version == 0) { /* nobody has used it yet */
+		in->header->features = 0;
+		in->header->desc_num = (uint16_t)size;
+		in->header->last_batch_head = 0;
+		in->header->used_idx = vq->vq_next_used;
+		for (unsigned i = 0; i < size; i++)
+			in->entries[i].inflight = 0;
+		barrier();
+		in->header->version = VERSION;
+	} else if (in->header->version != VERSION) {
+		free(in);
+		return -EINVAL;
+	}
+	end_last_batch(in, size, vq->vq_next_used);
+	find_again(in, size);
+	in->again_pos = vq->vq_last_avail = vq->vq_next_used;
+	vq->vq_inflight = in;
+	return 0;
+}
+
+void vq_inflight_stop(struct vqueue_info *vq)
+{
+	free(vq->vq_inflight);
+	vq->vq_inflight = NULL;
+}
+
+static bool is_again(const struct vq_inflight *in, uint16_t pos)
+{
+	return (uint16_t)(pos - in->again_pos) < in->nr_again;
+}
+
+bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
+		      uint16_t *ret_head)
+{
+	const struct vq_inflight *in = vq->vq_inflight;
+
+	if (!in || !is_again(in, pos))
+		return false;
+	*ret_head = in->again[(uint16_t)(pos - in->again_pos)].head;
+	return true;
+}
+
+void vq_inflight_take(struct vqueue_info *vq, uint16_t head)
+{
+	struct vq_inflight *in = vq->vq_inflight;
+
+	if (!in || in->entries[head].inflight) /* again: as old as it was */
+		return;
+	in->entries[head].counter = in->counter++;
+	barrier();
+	in->entries[head].inflight = 1;
+}
+
+void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
+{
+	struct vq_inflight *in = vq->vq_inflight;
+
+	/* One that is taken again is in no other place. */
+	if (in && !is_again(in, pos))
+		in->entries[head].inflight = 0;
+}
+
+void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
+{
+	struct vq_inflight *in = vq->vq_inflight;
+
+	if (!in || in->nr_batch == vq->vq_qsize)
+		return;
+	in->batch[in->nr_batch++] = head;
+	in->entries[head].next = in->header->last_batch_head;
+	barrier();
+	in->header->last_batch_head = head;
+}
+
+void vq_inflight_publish(struct vqueue_info *vq, uint16_t used)
+{
+	struct vq_inflight *in = vq->vq_inflight;
+
+	if (!in)
+		return;
+	barrier();
+	for (unsigned i = 0; i < in->nr_batch; i++)
+		in->entries[in->batch[i]].inflight = 0;
+	in->nr_batch = 0;
+	barrier();
+	in->header->used_idx = used;
+	/* Nothing goes back to before what is used: positions can wrap. */
+	if ((uint16_t)(used - in->again_pos) >= in->nr_again)
+		in->nr_again = 0;
+}

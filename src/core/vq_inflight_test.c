@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device that dies with chains in flight, and the one that goes on: what the
+ * in-flight area makes it take again. B7 is a section of
+ * docs/spec/protocols.md, "hostile X" a row of docs/spec/hostile.md.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/core.h"
+#include "vdrv.h"
+
+#define QSIZE 8
+#define V1    VI_BIT(VIRTIO_F_VERSION_1)
+
+/* The area as the protocol has it. */
+struct area {
+	uint64_t features;
+	uint16_t version, desc_num, last_batch_head, used_idx;
+	struct {
+		uint8_t inflight, padding[5];
+		uint16_t next;
+		uint64_t counter;
+	} entries[QSIZE];
+};
+
+struct dev {
+	struct virtio_softc vs;
+	struct vqueue_info vq;
+	struct virtio_consts vc;
+	struct vdrv d;
+	struct area area;
+};
+
+static int setup(void **state)
+{
+	struct dev *dev = calloc(1, sizeof(*dev));
+
+	vdrv_init(&dev->d, VDRV_MODERN);
+	dev->vc = (struct virtio_consts){
+		.vc_name = "inflight",
+		.vc_nvq = 1,
+		.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+	};
+	vi_softc_linkup(&dev->vs, &dev->vc, dev, &dev->d.pi, &dev->vq);
+	dev->vq.vq_qsize = QSIZE;
+	vi_pci_init(&dev->d.pi, VIRTIO_MODE_MODERN, VIRTIO_DEV_RANDOM,
+		    VIRTIO_ID_ENTROPY, PCIC_OTHER);
+	assert_true(vi_intr_init(&dev->vs, true));
+	assert_true(vi_pcibar_setup(&dev->vs));
+	assert_true(vdrv_start(&dev->d, V1, 1));
+	assert_int_equal(vq_inflight_start(&dev->vq, &dev->area), 0);
+	*state = dev;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct dev *dev = *state;
+
+	vi_softc_fini(&dev->vs);
+	vdrv_fini(&dev->d);
+	free(dev);
+	return 0;
+}
+
+/* The device dies, and another goes on with its ring and area. */
+static int revive(struct dev *dev)
+{
+	struct vqueue_info *vq = &dev->vq;
+
+	vq_slots_fini(vq);
+	assert_int_equal(vq_slots_init(vq), 0);
+	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0xdead;
+	vq_resume(vq, 0);
+	return vq_inflight_start(vq, &dev->area);
+}
+
+static uint16_t offer(struct dev *dev)
+{
+	uint64_t gpa = vdrv_alloc(&dev->d, 16, 1);
+
+	return vdrv_add(&dev->d, 0, (struct vdrv_buf[]){ { gpa, 16, VDRV_W } },
+			1);
+}
+
+/* The head of the next chain, or VDRV_NONE. */
+static unsigned take(struct dev *dev)
+{
+	struct iovec iov[4];
+	struct vi_req req;
+
+	if (vq_getchain(&dev->vq, iov, 4, &req) != 1)
+		return VDRV_NONE;
+	return req.idx;
+}
+
+/* B7: what was done out of order stays done; the rest comes again, by age. */
+static void test_out_of_order(void **state)
+{
+	struct dev *dev = *state;
+	struct vdrv_used used;
+	uint16_t heads[4];
+
+	for (int i = 0; i < 4; i++)
+		heads[i] = offer(dev);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(take(dev), heads[i]);
+	vq_relchain(&dev->vq, heads[1], 0);
+	assert_true(vdrv_used(&dev->d, 0, &used));
+	assert_int_equal(used.id, heads[1]);
+
+	for (int death = 0; death < 3; death++) {
+		assert_int_equal(revive(dev), 0);
+		assert_int_equal(take(dev), heads[0]);
+		assert_int_equal(take(dev), heads[2]);
+		assert_int_equal(take(dev), heads[3]);
+		assert_int_equal(take(dev), VDRV_NONE);
+	}
+	vq_relchain(&dev->vq, heads[3], 0);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), heads[0]);
+	vq_relchain(&dev->vq, heads[0], 0);
+	assert_int_equal(take(dev), heads[2]);
+	vq_relchain(&dev->vq, heads[2], 0);
+	assert_int_equal(take(dev), VDRV_NONE);
+	assert_int_equal(vdrv_used_ring_idx(&dev->d, 0), 4);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), VDRV_NONE);
+}
+
+/* Dead before the used index moved: done again. After it: not. */
+static void test_batch(void **state)
+{
+	struct dev *dev = *state;
+	struct area before;
+	uint16_t a = offer(dev), b = offer(dev);
+
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), b);
+	vq_relchain_prepare(&dev->vq, b, 0);
+	vq_relchain_prepare(&dev->vq, a, 0);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), b);
+
+	/* The index has moved, the area is as it was before that. */
+	vq_relchain_prepare(&dev->vq, b, 0);
+	vq_relchain_prepare(&dev->vq, a, 0);
+	before = dev->area;
+	vq_relchain_publish(&dev->vq);
+	dev->area = before;
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), VDRV_NONE);
+	assert_int_equal(dev->area.used_idx, 2);
+}
+
+/* B7: by age, which is not the order of heads. */
+static void test_age(void **state)
+{
+	struct dev *dev = *state;
+	struct vdrv_used used;
+	uint16_t old, young;
+
+	old = offer(dev);
+	assert_int_equal(take(dev), old);
+	vq_relchain(&dev->vq, old, 0);
+	old = offer(dev);
+	assert_true(vdrv_used(&dev->d, 0, &used));
+	young = offer(dev);
+	assert_true(young < old);
+	assert_int_equal(take(dev), old);
+	assert_int_equal(take(dev), young);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), old);
+	assert_int_equal(take(dev), young);
+}
+
+/* A chain that the model gave back untaken is not in flight. */
+static void test_untaken(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t a = offer(dev), b = offer(dev), c = offer(dev);
+
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), b);
+	assert_int_equal(take(dev), c);
+	vq_retchains(&dev->vq, 1);
+	assert_int_equal(dev->area.entries[c].inflight, 0);
+	vq_relchain(&dev->vq, a, 0);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), b);
+	assert_int_equal(take(dev), c);
+	assert_int_equal(take(dev), VDRV_NONE);
+
+	/* Unless it is taken again: the ring has it in another place. */
+	vq_relchain(&dev->vq, c, 0);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), b);
+	vq_retchains(&dev->vq, 1);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), b);
+	assert_int_equal(take(dev), VDRV_NONE);
+}
+
+/* Positions wrap: what was taken again once is not when they come round. */
+static void test_wrap(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t heads[] = { offer(dev), offer(dev), 0 };
+	struct vdrv_used used;
+
+	assert_int_equal(take(dev), heads[0]);
+	assert_int_equal(revive(dev), 0);
+	/* Three take turns, so that position 65536 has another than 0 had. */
+	for (int i = 0; i < 70000; i++) {
+		assert_int_equal(take(dev), heads[i % 3]);
+		heads[(i + 2) % 3] = offer(dev);
+		vq_relchain(&dev->vq, heads[i % 3], 0);
+		assert_true(vdrv_used(&dev->d, 0, &used));
+	}
+}
+
+/* hostile D9, D16: an area full of anything does no harm. */
+static void test_garbage(void **state)
+{
+	struct dev *dev = *state;
+	uint8_t *bytes = (uint8_t *)&dev->area;
+
+	offer(dev);
+	for (unsigned byte = 0; byte < 256; byte++) {
+		memset(bytes, (int)byte, sizeof(dev->area));
+		dev->area.version = 1;
+		assert_int_equal(revive(dev), 0);
+		for (int i = 0; i < QSIZE + 1; i++)
+			take(dev);
+		vdrv_reset(&dev->d);
+		assert_true(vdrv_start(&dev->d, V1, 1));
+		offer(dev);
+	}
+	dev->area.version = 2;
+	assert_int_equal(revive(dev), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_out_of_order, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_batch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_untaken, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wrap, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

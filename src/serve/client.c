@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What servers do with what clients give. See client.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <syslog.h>
+
+#include <viodev/gmem.h>
+#include <viodev/loop.h>
+
+#include "serve/client.h"
+
+#define PAGE_BYTES 4096u
+#define MAX_BLOCK  (1u << 30) /* the largest huge page */
+#define NS_PER_SEC 1000000000ull
+#define LOG_BURST  32 /* lines; then one a second */
+
+/*
+ * --- Files ---
+ */
+
+/* Files of huge pages map in whole pages only. */
+static uint64_t block_size(const struct stat *st)
+{
+	uint64_t bs = (uint64_t)st->st_blksize;
+
+	return bs > PAGE_BYTES && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0
+		       ? bs
+		       : PAGE_BYTES;
+}
+
+int client_mmap(int fd, uint64_t offset, uint64_t size, unsigned prot,
+		struct client_map *ret_map)
+{
+	int flags = (prot & GM_READ ? PROT_READ : 0) |
+		    (prot & GM_WRITE ? PROT_WRITE : 0);
+	uint64_t mask, begin, end;
+	struct stat st;
+	char *p;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_size < 0 ||
+	    offset + size > (uint64_t)st.st_size)
+		return -EINVAL;
+	mask = block_size(&st) - 1;
+	begin = offset & ~mask;
+	end = (offset + size + mask) & ~mask;
+	p = mmap(NULL, end - begin, flags, MAP_SHARED, fd, (off_t)begin);
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret_map = (struct client_map){ p + (offset - begin), p, end - begin };
+	return 0;
+}
+
+void client_unmap(struct client_map *map)
+{
+	if (map->addr)
+		munmap(map->addr, map->len);
+	*map = (struct client_map){ 0 };
+}
+
+/*
+ * --- Event descriptors ---
+ */
+
+static int check_event(int fd, bool pipe_too)
+{
+	struct statfs fs;
+	int flags;
+
+	if (fstatfs(fd, &fs) < 0)
+		return -errno;
+	if (fs.f_type != ANON_INODE_FS_MAGIC &&
+	    !(pipe_too && fs.f_type == PIPEFS_MAGIC))
+		return -EINVAL;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	return 0;
+}
+
+int client_eventfd(int fd)
+{
+	return check_event(fd, false);
+}
+
+int client_eventfd_or_pipe(int fd)
+{
+	return check_event(fd, true);
+}
+
+/*
+ * --- Log ---
+ */
+
+/* Guest and client cause most lines: they must not fill a disk with them. */
+static bool take_token(struct client_log *log)
+{
+	uint64_t now = ev_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
+
+	if (secs > 0) {
+		log->since_ns += secs * NS_PER_SEC;
+		log->tokens = secs < LOG_BURST - log->tokens
+				      ? log->tokens + (unsigned)secs
+				      : LOG_BURST;
+	}
+	if (log->tokens == 0)
+		return false;
+	log->tokens--;
+	return true;
+}
+
+static void log_to_stderr(void *arg, int level, const char *msg)
+{
+	if (level < LOG_DEBUG)
+		fprintf(stderr, "%s\n", msg);
+}
+
+void client_log_init(struct client_log *log)
+{
+	*log = (struct client_log){
+		.fn = log_to_stderr,
+		.since_ns = ev_now_ns(),
+		.tokens = LOG_BURST,
+	};
+}
+
+void client_vlog(struct client_log *log, const char *name, int level,
+		 const char *fmt, va_list ap)
+{
+	char text[256], lost[40] = "", line[sizeof(text) + 100];
+
+	if (!take_token(log)) {
+		log->nr_lost++;
+		return;
+	}
+	if (log->nr_lost > 0)
+		snprintf(lost, sizeof(lost), " (%u lines lost)", log->nr_lost);
+	log->nr_lost = 0;
+	vsnprintf(text, sizeof(text), fmt, ap);
+	snprintf(line, sizeof(line), "%.40s: %s%s", name, text, lost);
+	log->fn(log->arg, level, line);
+}

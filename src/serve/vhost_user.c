@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vhost-user server: front-ends come and go. See <viodev/vhost_user.h>,
+ * and vhost_user_impl.h for how the parts fit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "serve/vhost_user_impl.h"
+
+#define LISTEN_AGAIN_NS 100000000ull /* after accept() failed */
+#define MAX_BURST	32 /* messages before others have their turn */
+
+void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	client_vlog(&srv->log, srv->name, level, fmt, ap);
+	va_end(ap);
+}
+
+/*
+ * --- Front-ends come and go ---
+ */
+
+static void watch_listener(struct vhuser *srv, bool on)
+{
+	if (srv->listen_source)
+		ev_fd_set(srv->listen_source, on ? EPOLLIN : 0);
+}
+
+static void close_client(struct vhuser *srv)
+{
+	ev_remove(srv->conn_source);
+	srv->conn_source = NULL;
+	vhconn_fini(&srv->conn);
+	vhuser_cmd_reset(srv);
+}
+
+/* What it asked for is finished: it may come back, and look. */
+static void drop_client(struct vhuser *srv)
+{
+	vhuser_rings_reset(srv);
+	close_client(srv);
+	pci_reset(&srv->pi);
+	srv->used = false;
+	vhuser_mem_reset(srv);
+	watch_listener(srv, true);
+	srv->stats.attached = false;
+	vhuser_log(srv, LOG_INFO, "front-end detached");
+	if (srv->notify)
+		srv->notify(srv->notify_arg, false);
+}
+
+static void on_socket(void *arg, uint32_t events)
+{
+	struct vhuser *srv = arg;
+	struct vhconn_msg msg;
+	int ret = 1;
+
+	for (int i = 0; i < MAX_BURST && ret > 0; i++) {
+		ret = vhconn_read(&srv->conn, &msg);
+		if (ret <= 0)
+			break;
+		ret = vhuser_handle(srv, &msg) < 0 ? -EPROTO : 1;
+		vhconn_consume(&srv->conn);
+	}
+	if (ret >= 0)
+		return;
+	if (ret != -EPIPE)
+		vhuser_log(srv, LOG_WARNING, "front-end dropped: %s",
+			   strerror(-ret));
+	drop_client(srv);
+}
+
+static int attach(struct vhuser *srv, int take_fd)
+{
+	int ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
+			    &srv->conn_source);
+
+	if (ret < 0)
+		return ret;
+	vhconn_init(&srv->conn, take_fd);
+	watch_listener(srv, false);
+	srv->stats.attached = true;
+	srv->stats.clients++;
+	vhuser_log(srv, LOG_INFO, "front-end attached");
+	if (srv->notify)
+		srv->notify(srv->notify_arg, true);
+	return 0;
+}
+
+static void on_listener(void *arg, uint32_t events)
+{
+	struct vhuser *srv = arg;
+	int fd, ret;
+
+	if (srv->conn.fd >= 0) /* it waits for its turn */
+		return;
+	fd = accept4(srv->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
+		return;
+	ret = fd < 0 ? -errno : attach(srv, fd);
+	if (ret == 0)
+		return;
+	if (fd >= 0)
+		close(fd);
+	vhuser_log(srv, LOG_WARNING, "cannot accept a front-end: %s",
+		   strerror(-ret));
+	watch_listener(srv, false);
+	ev_timer_set(srv->listen_timer, LISTEN_AGAIN_NS);
+}
+
+static void on_listen_timer(void *arg)
+{
+	struct vhuser *srv = arg;
+
+	watch_listener(srv, srv->conn.fd < 0);
+}
+
+/*
+ * --- The server ---
+ */
+
+static void host_log(void *arg, int level, const char *msg)
+{
+	vhuser_log(arg, level, "%s", msg);
+}
+
+static const struct pci_host host = { .ph_log = host_log };
+
+int vhuser_create(struct ev_loop *loop, const char *name,
+		  struct vhuser **ret_srv)
+{
+	struct vhuser *srv = calloc(1, sizeof(*srv));
+	int ret;
+
+	if (!srv)
+		return -ENOMEM;
+	srv->loop = loop;
+	srv->listen_fd = srv->conn.fd = srv->backend_fd = -1;
+	client_log_init(&srv->log);
+	gm_init(&srv->gm, NULL, NULL);
+	pci_init(&srv->pi, &host, srv, &srv->gm);
+	srv->name = strdup(name);
+	ret = srv->name ? ev_timer_add(loop, on_listen_timer, srv,
+				       &srv->listen_timer)
+			: -ENOMEM;
+	if (ret < 0) {
+		vhuser_destroy(srv);
+		return ret;
+	}
+	*ret_srv = srv;
+	return 0;
+}
+
+void vhuser_destroy(struct vhuser *srv)
+{
+	if (!srv)
+		return;
+	close_client(srv);
+	vhuser_rings_fini(srv);
+	vhuser_mem_reset(srv);
+	ev_remove(srv->listen_timer);
+	ev_remove(srv->listen_source);
+	if (srv->listen_fd >= 0)
+		close(srv->listen_fd);
+	pci_fini(&srv->pi);
+	gm_fini(&srv->gm);
+	free(srv->name);
+	free(srv);
+}
+
+struct pci_devinst *vhuser_pci(struct vhuser *srv)
+{
+	return &srv->pi;
+}
+
+static int check_listening(int fd)
+{
+	int listening = 0, flags = fcntl(fd, F_GETFL);
+	socklen_t len = sizeof(listening);
+
+	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
+				    &len) < 0)
+		return -errno;
+	if (!listening)
+		return -EINVAL;
+	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int vhuser_listen(struct vhuser *srv, int take_fd)
+{
+	int ret;
+
+	if (srv->vs || !srv->pi.pi_arg)
+		return srv->vs ? -EBUSY : -ENODEV;
+	ret = check_listening(take_fd);
+	if (ret < 0)
+		return ret;
+	srv->vs = srv->pi.pi_arg;
+	srv->vs->vs_interrupt = vhuser_interrupt;
+	ret = vhuser_rings_init(srv);
+	if (ret == 0)
+		ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_listener, srv,
+				&srv->listen_source);
+	if (ret == 0)
+		srv->listen_fd = take_fd;
+	return ret;
+}
+
+void vhuser_set_notify(struct vhuser *srv,
+		       void (*fn)(void *arg, bool attached), void *arg)
+{
+	srv->notify = fn;
+	srv->notify_arg = arg;
+}
+
+void vhuser_set_log(struct vhuser *srv,
+		    void (*fn)(void *arg, int level, const char *msg),
+		    void *arg)
+{
+	srv->log.fn = fn;
+	srv->log.arg = arg;
+}
+
+void vhuser_get_stats(const struct vhuser *srv, struct vhuser_stats *ret_stats)
+{
+	*ret_stats = srv->stats;
+	ret_stats->mem_regions = srv->nr_regions;
+	ret_stats->mem_bytes = 0;
+	for (unsigned i = 0; i < srv->nr_regions; i++)
+		ret_stats->mem_bytes += srv->regions[i].r.size;
+}
+
+const int vhuser_syscalls[] = {
+	SYS_accept4,
+	SYS_fstatfs,   /* tells event descriptors from files */
+	SYS_ftruncate, /* the in-flight area */
+	SYS_memfd_create,
+	SYS_recvmsg,
+	SYS_sendmsg,
+	-1,
+};

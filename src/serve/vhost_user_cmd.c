@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Messages to the vhost-user server: features, status, device configuration,
+ * and the dispatch of all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "core/core.h"
+#include "pci/regs.h"
+#include "serve/vhost_user_impl.h"
+
+/* Feature bits that the wire has for itself. */
+#define WIRE_FEATURES (VI_BIT(VHMSG_F_LOG_ALL) | VI_BIT(VHMSG_F_PROTOCOL))
+
+static ssize_t reply_u64(uint8_t *reply, uint64_t val)
+{
+	memcpy(reply, &val, sizeof(val));
+	return sizeof(val);
+}
+
+/*
+ * --- Features ---
+ */
+
+static uint64_t offer(const struct vhuser *srv)
+{
+	return vi_offer(srv->vs, true) | WIRE_FEATURES;
+}
+
+static uint64_t protocol_offer(const struct vhuser *srv)
+{
+	uint64_t f = VI_BIT(VHMSG_PF_MQ) | VI_BIT(VHMSG_PF_LOG_SHMFD) |
+		     VI_BIT(VHMSG_PF_REPLY_ACK) |
+		     VI_BIT(VHMSG_PF_BACKEND_REQ) |
+		     VI_BIT(VHMSG_PF_INFLIGHT_SHMFD) |
+		     VI_BIT(VHMSG_PF_RESET_DEVICE) |
+		     VI_BIT(VHMSG_PF_MEM_SLOTS) | VI_BIT(VHMSG_PF_STATUS);
+
+	if (srv->vs->vs_vc->vc_cfgsize > 0)
+		f |= VI_BIT(VHMSG_PF_CONFIG);
+	return f;
+}
+
+/* Tell the device, fresh from reset, what its driver has accepted. */
+static int negotiate(struct vhuser *srv)
+{
+	const uint8_t driver =
+		VIRTIO_CONFIG_STATUS_ACK | VIRTIO_CONFIG_STATUS_DRIVER;
+	uint64_t features = srv->features & ~WIRE_FEATURES;
+	struct virtio_softc *vs = srv->vs;
+
+	if (!(features & VI_BIT(VIRTIO_F_VERSION_1))) {
+		vi_set_status(vs, driver, false);
+		vi_set_legacy_features(vs, (uint32_t)features);
+		return 0;
+	}
+	vi_set_driver_features(vs, 0, (uint32_t)features);
+	vi_set_driver_features(vs, 1, (uint32_t)(features >> 32));
+	vi_set_status(vs, driver | VIRTIO_CONFIG_STATUS_FEATURES_OK, true);
+	return vs->vs_status & VIRTIO_CONFIG_STATUS_FEATURES_OK ? 0 : -EINVAL;
+}
+
+int vhuser_renew(struct vhuser *srv)
+{
+	pci_reset(&srv->pi);
+	if (srv->used)
+		vhuser_inflight_clear(srv);
+	srv->used = false;
+	return srv->has_features ? negotiate(srv) : 0;
+}
+
+static ssize_t get_features(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	return reply_u64(reply, offer(srv));
+}
+
+/* Also sent to a device that runs, to turn logging on or off. */
+static ssize_t set_features(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	uint64_t features, changed;
+	int ret = vhmsg_get_u64(msg->payload, msg->hdr.size, &features);
+
+	if (ret < 0 || (features & ~offer(srv)))
+		return -EINVAL;
+	changed = (features ^ srv->features) & ~WIRE_FEATURES;
+	if (changed && srv->nr_running > 0)
+		return -EBUSY;
+	srv->features = features;
+	vhuser_update_log(srv);
+	if (changed || !srv->has_features) {
+		srv->has_features = true;
+		ret = vhuser_renew(srv);
+		srv->has_features = ret == 0;
+	}
+	/* There is no message to enable them with. */
+	if (ret == 0 && !(features & VI_BIT(VHMSG_F_PROTOCOL)))
+		vhuser_enable_rings(srv, true);
+	return ret;
+}
+
+static ssize_t get_protocol_features(struct vhuser *srv,
+				     const struct vhconn_msg *msg,
+				     uint8_t *reply)
+{
+	return reply_u64(reply, protocol_offer(srv));
+}
+
+static ssize_t set_protocol_features(struct vhuser *srv,
+				     const struct vhconn_msg *msg,
+				     uint8_t *reply)
+{
+	uint64_t features;
+
+	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &features) < 0 ||
+	    (features & ~protocol_offer(srv)))
+		return -EINVAL;
+	srv->protocol = features;
+	return 0;
+}
+
+static ssize_t get_queue_num(struct vhuser *srv, const struct vhconn_msg *msg,
+			     uint8_t *reply)
+{
+	return reply_u64(reply, srv->nr_rings);
+}
+
+static ssize_t get_max_mem_slots(struct vhuser *srv,
+				 const struct vhconn_msg *msg, uint8_t *reply)
+{
+	return reply_u64(reply, VHMSG_MAX_SLOTS);
+}
+
+/*
+ * --- Reset and status ---
+ */
+
+static ssize_t nothing(struct vhuser *srv, const struct vhconn_msg *msg,
+		       uint8_t *reply)
+{
+	return 0;
+}
+
+static ssize_t reset_owner(struct vhuser *srv, const struct vhconn_msg *msg,
+			   uint8_t *reply)
+{
+	vhuser_enable_rings(srv, false);
+	return 0;
+}
+
+static ssize_t reset_device(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	vhuser_stop_rings(srv);
+	vhuser_enable_rings(srv, false);
+	srv->status = 0;
+	return vhuser_renew(srv);
+}
+
+static ssize_t get_status(struct vhuser *srv, const struct vhconn_msg *msg,
+			  uint8_t *reply)
+{
+	return reply_u64(reply, srv->status |
+					(srv->vs->vs_status &
+					 VIRTIO_CONFIG_STATUS_NEEDS_RESET));
+}
+
+/* 0 comes when a guest is only paused, too: what it means the rings tell. */
+static ssize_t set_status(struct vhuser *srv, const struct vhconn_msg *msg,
+			  uint8_t *reply)
+{
+	uint64_t status;
+
+	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &status) < 0 ||
+	    status > UINT8_MAX)
+		return -EINVAL;
+	srv->status = (uint8_t)status;
+	if (status == 0)
+		vhuser_stop_rings(srv);
+	return 0;
+}
+
+/*
+ * --- Device configuration ---
+ */
+
+/* The widest natural access at @off of the @left bytes. */
+static unsigned access_size(unsigned off, unsigned left)
+{
+	if (off % 4 == 0 && left >= 4)
+		return 4;
+	return off % 2 == 0 && left >= 2 ? 2 : 1;
+}
+
+static ssize_t get_config(struct vhuser *srv, const struct vhconn_msg *msg,
+			  uint8_t *reply)
+{
+	struct vhmsg_config c;
+	unsigned done = 0, size;
+
+	if (vhmsg_get_config(msg->payload, msg->hdr.size, &c) < 0)
+		return -EINVAL;
+	memcpy(reply, msg->payload, VHMSG_CONFIG_BYTES);
+	reply += VHMSG_CONFIG_BYTES;
+	VS_LOCK(srv->vs);
+	for (; done < c.size; done += size) {
+		uint64_t val = 0;
+
+		size = access_size(c.offset + done, c.size - done);
+		if (c.offset + done < srv->vs->vs_vc->vc_cfgsize)
+			val = vi_devcfg_read(srv->vs, c.offset + done,
+					     (int)size);
+		memcpy(reply + done, &val, size);
+	}
+	VS_UNLOCK(srv->vs);
+	return VHMSG_CONFIG_BYTES + (ssize_t)c.size;
+}
+
+static ssize_t set_config(struct vhuser *srv, const struct vhconn_msg *msg,
+			  uint8_t *reply)
+{
+	struct vhmsg_config c;
+	unsigned done = 0, size;
+
+	if (vhmsg_get_config(msg->payload, msg->hdr.size, &c) < 0)
+		return -EINVAL;
+	VS_LOCK(srv->vs);
+	for (; done < c.size; done += size) {
+		uint64_t val = 0;
+
+		size = access_size(c.offset + done, c.size - done);
+		memcpy(&val, c.data + done, size);
+		if (c.offset + done < srv->vs->vs_vc->vc_cfgsize)
+			vi_devcfg_write(srv->vs, c.offset + done, (int)size,
+					val);
+	}
+	VS_UNLOCK(srv->vs);
+	return 0;
+}
+
+static ssize_t set_backend_fd(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	int flags;
+
+	if (msg->nr_fds != 1)
+		return -EINVAL;
+	flags = fcntl(msg->fds[0], F_GETFL);
+	if (flags < 0 || fcntl(msg->fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	if (srv->backend_fd >= 0)
+		close(srv->backend_fd);
+	srv->backend_fd = vhuser_take_fd(msg, 0);
+	return 0;
+}
+
+/*
+ * No answer is asked for: the front-end would read the configuration first,
+ * from us. A socket that takes no more is full of the same message. Nothing is
+ * sent while the guest is paused.
+ */
+void vhuser_tell_config(struct vhuser *srv)
+{
+	const struct vhmsg_hdr hdr = {
+		.request = VHMSG_BACKEND_CONFIG_CHANGE,
+		.flags = VHMSG_VERSION,
+	};
+
+	srv->config_changed = srv->nr_running == 0;
+	if (srv->config_changed || srv->backend_fd < 0)
+		return;
+	if (write(srv->backend_fd, &hdr, sizeof(hdr)) < 0 && errno != EAGAIN)
+		vhuser_log(srv, LOG_WARNING,
+			   "cannot tell of a new configuration: %s",
+			   strerror(errno));
+}
+
+void vhuser_cmd_reset(struct vhuser *srv)
+{
+	if (srv->backend_fd >= 0)
+		close(srv->backend_fd);
+	srv->backend_fd = -1;
+	srv->has_features = srv->config_changed = false;
+	srv->features = srv->protocol = 0;
+	srv->status = 0;
+}
+
+/*
+ * --- Dispatch ---
+ */
+
+static const struct request {
+	vhuser_handler *fn;
+	bool answers; /* has a reply of its own */
+} requests[VHMSG_NR_REQUESTS] = {
+	[VHMSG_GET_FEATURES] = { get_features, true },
+	[VHMSG_SET_FEATURES] = { set_features },
+	[VHMSG_SET_OWNER] = { nothing },
+	[VHMSG_RESET_OWNER] = { reset_owner },
+	[VHMSG_SET_MEM_TABLE] = { vhuser_set_mem_table },
+	[VHMSG_SET_LOG_BASE] = { vhuser_set_log_base, true },
+	[VHMSG_SET_LOG_FD] = { nothing },
+	[VHMSG_SET_VRING_NUM] = { vhuser_set_vring_num },
+	[VHMSG_SET_VRING_ADDR] = { vhuser_set_vring_addr },
+	[VHMSG_SET_VRING_BASE] = { vhuser_set_vring_base },
+	[VHMSG_GET_VRING_BASE] = { vhuser_get_vring_base, true },
+	[VHMSG_SET_VRING_KICK] = { vhuser_set_vring_kick },
+	[VHMSG_SET_VRING_CALL] = { vhuser_set_vring_call },
+	[VHMSG_SET_VRING_ERR] = { vhuser_set_vring_err },
+	[VHMSG_GET_PROTOCOL_FEATURES] = { get_protocol_features, true },
+	[VHMSG_SET_PROTOCOL_FEATURES] = { set_protocol_features },
+	[VHMSG_GET_QUEUE_NUM] = { get_queue_num, true },
+	[VHMSG_SET_VRING_ENABLE] = { vhuser_set_vring_enable },
+	[VHMSG_SET_BACKEND_REQ_FD] = { set_backend_fd },
+	[VHMSG_GET_CONFIG] = { get_config, true },
+	[VHMSG_SET_CONFIG] = { set_config },
+	[VHMSG_GET_INFLIGHT_FD] = { vhuser_get_inflight, true },
+	[VHMSG_SET_INFLIGHT_FD] = { vhuser_set_inflight },
+	[VHMSG_RESET_DEVICE] = { reset_device },
+	[VHMSG_GET_MAX_MEM_SLOTS] = { get_max_mem_slots, true },
+	[VHMSG_ADD_MEM_REG] = { vhuser_add_mem_reg },
+	[VHMSG_REM_MEM_REG] = { vhuser_rem_mem_reg },
+	[VHMSG_SET_STATUS] = { set_status },
+	[VHMSG_GET_STATUS] = { get_status, true },
+};
+
+static ssize_t run(struct vhuser *srv, const struct vhconn_msg *msg,
+		   const struct request *request, uint8_t *reply)
+{
+	if (!request)
+		return -EOPNOTSUPP;
+	if (srv->conn.too_many_fds)
+		return -E2BIG;
+	return request->fn(srv, msg, reply);
+}
+
+/* The answer to GET_INFLIGHT_FD comes with the file. */
+static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
+		  size_t len)
+{
+	struct vhmsg_inflight area;
+	int fd = -1, ret;
+
+	if (request == VHMSG_GET_INFLIGHT_FD &&
+	    vhmsg_get_inflight(reply, len, &area) == 0) {
+		fd = vhuser_inflight_file(&area);
+		if (fd < 0)
+			return fd;
+	}
+	ret = vhconn_reply(&srv->conn, request, reply, len, fd);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
+{
+	uint8_t reply[VHMSG_MAX_PAYLOAD];
+	uint32_t nr = msg->hdr.request;
+	const struct request *request =
+		nr < VHMSG_NR_REQUESTS && requests[nr].fn ? &requests[nr]
+							  : NULL;
+	ssize_t ret = run(srv, msg, request, reply);
+
+	srv->stats.messages++;
+	if (ret < 0) {
+		srv->stats.bad_messages++;
+		vhuser_log(srv, LOG_WARNING, "message %u refused: %s", nr,
+			   strerror((int)-ret));
+	}
+	if (request && request->answers)
+		return ret < 0 ? (int)ret
+			       : answer(srv, nr, reply, (size_t)ret);
+	if ((msg->hdr.flags & VHMSG_NEED_REPLY) &&
+	    (srv->protocol & VI_BIT(VHMSG_PF_REPLY_ACK)))
+		return answer(srv, nr, reply,
+			      (size_t)reply_u64(reply, (uint64_t)-ret));
+	return ret < 0 ? (int)ret : 0;
+}

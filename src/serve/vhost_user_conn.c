@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A vhost-user socket as a stream of messages. See vhost_user_conn.h. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "serve/vhost_user_conn.h"
+
+#define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
+
+void vhconn_init(struct vhconn *conn, int take_fd)
+{
+	*conn = (struct vhconn){ .fd = take_fd };
+}
+
+void vhconn_consume(struct vhconn *conn)
+{
+	for (unsigned i = 0; i < conn->nr_fds; i++) {
+		if (conn->fds[i] >= 0)
+			close(conn->fds[i]);
+	}
+	conn->nr_fds = 0;
+	conn->too_many_fds = false;
+	conn->in_len = 0;
+}
+
+void vhconn_fini(struct vhconn *conn)
+{
+	if (conn->fd < 0)
+		return;
+	vhconn_consume(conn);
+	close(conn->fd);
+	conn->fd = -1;
+}
+
+/*
+ * --- Input ---
+ */
+
+static void keep_fd(struct vhconn *conn, int fd)
+{
+	if (conn->nr_fds < VHMSG_MAX_FDS) {
+		conn->fds[conn->nr_fds++] = fd;
+	} else {
+		close(fd);
+		conn->too_many_fds = true;
+	}
+}
+
+static void keep_fds(struct vhconn *conn, struct msghdr *msg)
+{
+	struct cmsghdr *cmsg;
+
+	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+		size_t nr = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (cmsg->cmsg_level != SOL_SOCKET ||
+		    cmsg->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < nr; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd),
+			       sizeof(fd));
+			keep_fd(conn, fd);
+		}
+	}
+}
+
+/* Bytes appended to the input, 0 for none there, or -errno. */
+static ssize_t receive(struct vhconn *conn, size_t len)
+{
+	struct iovec iov = { conn->in + conn->in_len, len };
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(KERNEL_MAX_FDS * sizeof(int)) +
+			 CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	ssize_t n;
+
+	do {
+		n = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	if (n == 0)
+		return -EPIPE;
+	keep_fds(conn, &msg);
+	conn->in_len += (size_t)n;
+	/* Out of descriptors ourselves: which of them are missing? */
+	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
+}
+
+int vhconn_read(struct vhconn *conn, struct vhconn_msg *ret_msg)
+{
+	for (;;) {
+		size_t want = VHMSG_HDR_BYTES;
+		struct vhmsg_hdr hdr;
+		ssize_t n;
+		int ret = vhmsg_get_hdr(conn->in, conn->in_len, &hdr);
+
+		if (ret == -EBADMSG)
+			return ret;
+		if (ret == 0)
+			want += hdr.size;
+		if (ret == 0 && conn->in_len == want) {
+			*ret_msg = (struct vhconn_msg){
+				.hdr = hdr,
+				.payload = conn->in + VHMSG_HDR_BYTES,
+				.fds = conn->fds,
+				.nr_fds = conn->nr_fds,
+			};
+			return 1;
+		}
+		n = receive(conn, want - conn->in_len);
+		if (n <= 0)
+			return (int)n;
+	}
+}
+
+/*
+ * --- Output ---
+ */
+
+int vhconn_reply(struct vhconn *conn, uint32_t request, const void *payload,
+		 size_t len, int fd)
+{
+	struct vhmsg_hdr hdr = {
+		.request = request,
+		.flags = VHMSG_VERSION | VHMSG_REPLY,
+		.size = (uint32_t)len,
+	};
+	struct iovec iov[] = { { &hdr, sizeof(hdr) }, { (void *)payload, len } };
+	union {
+		struct cmsghdr hdr;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+	ssize_t n;
+
+	if (fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		control.hdr = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(sizeof(int)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+		};
+		memcpy(CMSG_DATA(&control.hdr), &fd, sizeof(int));
+	}
+	do {
+		n = sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == sizeof(hdr) + len ? 0 : -EAGAIN;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of the vhost-user server share. Not installed.
+ *
+ *	vhost_user.c	    front-ends come and go
+ *	vhost_user_cmd.c    their messages are dispatched; features, config
+ *	vhost_user_conn.c   the socket as a stream of messages
+ *	vhost_user_msg.c    messages as checked structs
+ *	vhost_user_mem.c    guest memory, its log, the in-flight area
+ *	vhost_user_ring.c   rings: when they run, and what runs them
+ *
+ * The life of a device is told by its rings. One runs when the front-end has
+ * given size, addresses and doorbell and has enabled it:
+ *
+ *	configured --SET_VRING_ENABLE 1, or what was missing--> running
+ *	running --GET_VRING_BASE, SET_VRING_ENABLE 0, it goes--> configured
+ *
+ * On the way back its requests are finished. Not every front-end tells of a
+ * guest's reset; but when all rings have stopped and begin again at entry 0,
+ * there is a new driver, and the device is reset before it runs again. Rings
+ * that go on at other entries belong to a guest that was paused or moved.
+ */
+#ifndef SERVE_VHOST_USER_IMPL_H
+#define SERVE_VHOST_USER_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <viodev/gmem.h>
+#include <viodev/loop.h>
+#include <viodev/pci.h>
+#include <viodev/vhost_user.h>
+#include <viodev/virtio.h>
+
+#include "serve/client.h"
+#include "serve/vhost_user_conn.h"
+#include "serve/vhost_user_msg.h"
+
+struct vhuser_region {
+	struct vhmsg_region r;
+	struct client_map map;
+};
+
+struct vhuser_ring {
+	struct vhuser *srv;
+	uint16_t index;
+	uint16_t size; /* 0: not told */
+	uint16_t base; /* the next entry to take */
+	bool has_addr;
+	struct vhmsg_vring_addr addr;
+	int kick_fd, call_fd, err_fd; /* or -1 */
+	bool polled; /* has no kick_fd and never will */
+	struct ev_source *kick_source;
+	bool enabled;
+	bool running;
+};
+
+struct vhuser {
+	struct ev_loop *loop;
+	char *name;
+	struct pci_devinst pi; /* nobody's: the device is built on it */
+	struct gmem gm;
+	struct client_log log;
+	void (*notify)(void *arg, bool attached);
+	void *notify_arg;
+	struct vhuser_stats stats;
+
+	int listen_fd;
+	struct ev_source *listen_source;
+	struct ev_source *listen_timer; /* to try again */
+
+	/* The device: from vhuser_listen() on. */
+	struct virtio_softc *vs;
+	struct vhuser_ring *rings;
+	unsigned nr_rings, nr_running;
+	bool used; /* a ring has run since the device was reset */
+
+	/* The front-end. */
+	struct vhconn conn;
+	struct ev_source *conn_source;
+	bool has_features;
+	uint64_t features; /* as acknowledged, with the bits of this wire */
+	uint64_t protocol; /* features of the protocol */
+	uint8_t status;	   /* as the front-end wrote it */
+	int backend_fd;	   /* takes our requests; or -1 */
+	bool config_changed; /* and the front-end is still to be told */
+	struct ev_source *poll_timer; /* for rings without doorbell */
+	struct vhuser_region regions[VHMSG_MAX_SLOTS];
+	unsigned nr_regions;
+	struct client_map log_map;
+	uint64_t log_len;
+	struct client_map inflight_map;
+	struct vhmsg_inflight inflight;
+};
+
+/* A message's handler: bytes of payload put into @reply, or -errno. */
+typedef ssize_t vhuser_handler(struct vhuser *srv, const struct vhconn_msg *msg,
+			       uint8_t *reply);
+
+static inline int vhuser_take_fd(const struct vhconn_msg *msg, unsigned i)
+{
+	int fd = msg->fds[i];
+
+	msg->fds[i] = -1;
+	return fd;
+}
+
+/*
+ * --- vhost_user.c ---
+ */
+
+/* A line for the log; too many of them are dropped and counted. */
+void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/*
+ * --- vhost_user_cmd.c ---
+ */
+
+/* Handle a message and answer it. -errno: the connection is of no more use. */
+int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg);
+
+/* Reset the device; what the front-end negotiated holds for the next driver.
+ * No ring runs. */
+int vhuser_renew(struct vhuser *srv);
+
+/* Tell the front-end that the device's configuration changed. */
+void vhuser_tell_config(struct vhuser *srv);
+
+void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has gone */
+
+/*
+ * --- vhost_user_mem.c ---
+ */
+
+vhuser_handler vhuser_set_mem_table, vhuser_add_mem_reg, vhuser_rem_mem_reg;
+vhuser_handler vhuser_set_log_base, vhuser_get_inflight, vhuser_set_inflight;
+void vhuser_mem_reset(struct vhuser *srv); /* the front-end has gone */
+
+/* The guest address of what the front-end sees at @uaddr. 0 or -EFAULT. */
+int vhuser_translate(const struct vhuser *srv, uint64_t uaddr,
+		     uint64_t *ret_gpa);
+
+/* Log what is written, or not, as the features have it. */
+void vhuser_update_log(struct vhuser *srv);
+
+/* A memory file for the in-flight area that the front-end asked for. */
+int vhuser_inflight_file(const struct vhmsg_inflight *area);
+
+/* Where ring @index, of @size entries, notes its requests; NULL: nowhere. */
+int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
+			 void **ret_area);
+
+/* Forget what was in flight. */
+void vhuser_inflight_clear(struct vhuser *srv);
+
+/*
+ * --- vhost_user_ring.c ---
+ */
+
+vhuser_handler vhuser_set_vring_num, vhuser_set_vring_addr;
+vhuser_handler vhuser_set_vring_base, vhuser_get_vring_base;
+vhuser_handler vhuser_set_vring_kick, vhuser_set_vring_call;
+vhuser_handler vhuser_set_vring_err, vhuser_set_vring_enable;
+
+int vhuser_rings_init(struct vhuser *srv);
+void vhuser_rings_fini(struct vhuser *srv);
+
+/* Stop all, when their requests are finished. */
+void vhuser_stop_rings(struct vhuser *srv);
+void vhuser_enable_rings(struct vhuser *srv, bool on);
+
+/* Stop all and forget what the front-end said of them. */
+void vhuser_rings_reset(struct vhuser *srv);
+
+/* The device's interrupts: vs_interrupt. */
+void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector);
+
+#endif

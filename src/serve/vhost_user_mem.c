@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Memory that the front-end shares: the guest's, the log of what is written
+ * there, and the area in which requests in flight are noted. Its files can be
+ * truncated by the front-end later, as vfio_user_dma.c says.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "core/core.h"
+#include "serve/vhost_user_impl.h"
+
+#define INFLIGHT_ALIGN 64u
+#define MAX_RING_SIZE  32768u
+
+/*
+ * --- Guest memory ---
+ */
+
+static int map_region(int fd, const struct vhmsg_region *r,
+		      struct vhuser_region *ret_region)
+{
+	ret_region->r = *r;
+	return client_mmap(fd, r->offset, r->size, GM_READ | GM_WRITE,
+			   &ret_region->map);
+}
+
+/* Put a mapped region into the table; it stays the caller's on failure. */
+static int add_region(struct vhuser *srv, const struct vhuser_region *region)
+{
+	const struct vhmsg_region *r = &region->r;
+	int ret;
+
+	if (srv->nr_regions == VHMSG_MAX_SLOTS)
+		return -ENOSPC;
+	ret = gm_add(&srv->gm, r->gpa, r->size, region->map.host,
+		     GM_READ | GM_WRITE);
+	if (ret == 0)
+		srv->regions[srv->nr_regions++] = *region;
+	return ret;
+}
+
+/* Nothing in flight uses it any more. */
+static void drop_region(struct vhuser *srv, unsigned i)
+{
+	struct vhuser_region *region = &srv->regions[i];
+
+	gm_remove(&srv->gm, region->r.gpa, region->r.size, NULL, NULL);
+	client_unmap(&region->map);
+	*region = srv->regions[--srv->nr_regions];
+}
+
+static void drop_regions(struct vhuser *srv)
+{
+	while (srv->nr_regions > 0)
+		drop_region(srv, srv->nr_regions - 1);
+}
+
+/* Everything is mapped before anything is changed. */
+ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
+			     uint8_t *reply)
+{
+	struct vhmsg_region wanted[VHMSG_MAX_REGIONS];
+	struct vhuser_region regions[VHMSG_MAX_REGIONS] = { 0 };
+	int nr = vhmsg_get_mem_table(msg->payload, msg->hdr.size, msg->nr_fds,
+				     wanted);
+	int ret = nr < 0 ? nr : 0, added = 0;
+
+	for (int i = 0; i < nr && ret == 0; i++)
+		ret = map_region(msg->fds[i], &wanted[i], &regions[i]);
+	if (ret == 0) {
+		pci_quiesce(&srv->pi);
+		drop_regions(srv);
+	}
+	while (added < nr && ret == 0) {
+		ret = add_region(srv, &regions[added]);
+		added += ret == 0;
+	}
+	for (int i = added; i < nr; i++)
+		client_unmap(&regions[i].map);
+	return ret;
+}
+
+ssize_t vhuser_add_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
+			   uint8_t *reply)
+{
+	struct vhuser_region region;
+	struct vhmsg_region wanted;
+	int ret = vhmsg_get_region(msg->payload, msg->hdr.size, &wanted);
+
+	if (ret < 0 || msg->nr_fds != 1)
+		return -EINVAL;
+	ret = map_region(msg->fds[0], &wanted, &region);
+	if (ret < 0)
+		return ret;
+	ret = add_region(srv, &region);
+	if (ret < 0)
+		client_unmap(&region.map);
+	return ret;
+}
+
+ssize_t vhuser_rem_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
+			   uint8_t *reply)
+{
+	struct vhmsg_region wanted;
+
+	if (vhmsg_get_region(msg->payload, msg->hdr.size, &wanted) < 0)
+		return -EINVAL;
+	for (unsigned i = 0; i < srv->nr_regions; i++) {
+		const struct vhmsg_region *r = &srv->regions[i].r;
+
+		if (r->gpa.v != wanted.gpa.v || r->size != wanted.size ||
+		    r->uaddr != wanted.uaddr)
+			continue;
+		pci_quiesce(&srv->pi);
+		drop_region(srv, i);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+int vhuser_translate(const struct vhuser *srv, uint64_t uaddr,
+		     uint64_t *ret_gpa)
+{
+	for (unsigned i = 0; i < srv->nr_regions; i++) {
+		const struct vhmsg_region *r = &srv->regions[i].r;
+
+		if (uaddr - r->uaddr < r->size) { /* wraps when below */
+			*ret_gpa = r->gpa.v + (uaddr - r->uaddr);
+			return 0;
+		}
+	}
+	return -EFAULT;
+}
+
+/*
+ * --- Log ---
+ */
+
+void vhuser_update_log(struct vhuser *srv)
+{
+	bool on = srv->features & VI_BIT(VHMSG_F_LOG_ALL);
+
+	gm_set_log(&srv->gm, on ? srv->log_map.host : NULL, srv->log_len);
+}
+
+ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	struct vhmsg_log log;
+	struct client_map map;
+	uint64_t ok = 0;
+	int ret = vhmsg_get_log(msg->payload, msg->hdr.size, &log);
+
+	if (ret < 0 || msg->nr_fds != 1)
+		return -EINVAL;
+	ret = client_mmap(msg->fds[0], log.offset, log.size,
+			  GM_READ | GM_WRITE, &map);
+	if (ret < 0)
+		return ret;
+	client_unmap(&srv->log_map);
+	srv->log_map = map;
+	srv->log_len = log.size;
+	vhuser_update_log(srv);
+	memcpy(reply, &ok, sizeof(ok));
+	return sizeof(ok);
+}
+
+/*
+ * --- The in-flight area ---
+ */
+
+/* Bytes from one ring's part to the next one's. */
+static uint64_t inflight_stride(unsigned queue_size)
+{
+	return (vq_inflight_bytes(queue_size) + INFLIGHT_ALIGN - 1) &
+	       ~(uint64_t)(INFLIGHT_ALIGN - 1);
+}
+
+ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	struct vhmsg_inflight area;
+	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
+
+	if (ret < 0)
+		return ret;
+	if (area.nr_queues > srv->nr_rings || area.queue_size > MAX_RING_SIZE)
+		return -EINVAL;
+	area.size = area.nr_queues * inflight_stride(area.queue_size);
+	area.offset = 0;
+	memcpy(reply, &area, sizeof(area));
+	return msg->hdr.size < sizeof(area) ? msg->hdr.size : sizeof(area);
+}
+
+int vhuser_inflight_file(const struct vhmsg_inflight *area)
+{
+	int fd = memfd_create("viodev-inflight", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)area->size) < 0) {
+		int ret = -errno;
+
+		close(fd);
+		return ret;
+	}
+	return fd;
+}
+
+/* What is in it is judged when a ring starts. */
+ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
+			    uint8_t *reply)
+{
+	struct vhmsg_inflight area;
+	struct client_map map;
+	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
+
+	if (ret < 0 || msg->nr_fds != 1 || area.queue_size > MAX_RING_SIZE ||
+	    area.offset % INFLIGHT_ALIGN ||
+	    area.size / inflight_stride(area.queue_size) < area.nr_queues)
+		return -EINVAL;
+	if (srv->nr_running > 0)
+		return -EBUSY;
+	ret = client_mmap(msg->fds[0], area.offset, area.size,
+			  GM_READ | GM_WRITE, &map);
+	if (ret < 0)
+		return ret;
+	client_unmap(&srv->inflight_map);
+	srv->inflight_map = map;
+	srv->inflight = area;
+	return 0;
+}
+
+int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
+			 void **ret_area)
+{
+	const struct vhmsg_inflight *area = &srv->inflight;
+
+	*ret_area = NULL;
+	if (!srv->inflight_map.host)
+		return 0;
+	if (index >= area->nr_queues || size > area->queue_size)
+		return -EINVAL;
+	*ret_area = (char *)srv->inflight_map.host +
+		    index * inflight_stride(area->queue_size);
+	return 0;
+}
+
+void vhuser_inflight_clear(struct vhuser *srv)
+{
+	if (srv->inflight_map.host)
+		memset(srv->inflight_map.host, 0, srv->inflight.size);
+}
+
+void vhuser_mem_reset(struct vhuser *srv)
+{
+	gm_set_log(&srv->gm, NULL, 0);
+	client_unmap(&srv->log_map);
+	client_unmap(&srv->inflight_map);
+	drop_regions(srv);
+}

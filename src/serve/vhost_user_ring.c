@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Rings of the vhost-user server: what the front-end says of them, in whatever
+ * order, and when they run. See vhost_user_impl.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "core/core.h"
+#include "serve/vhost_user_impl.h"
+
+#define POLL_NS	      1000000ull /* between looks at rings without doorbell */
+#define MAX_RING_SIZE 32768u
+
+/*
+ * --- Event descriptors ---
+ */
+
+/* A counter that is full has been signalled: errors do not matter. */
+static void signal_fd(struct vhuser *srv, int fd)
+{
+	uint64_t one = 1;
+
+	if (fd >= 0 && write(fd, &one, sizeof(one)) == sizeof(one))
+		srv->stats.interrupts++;
+}
+
+static void set_fd(int *fd, int take_fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = take_fd;
+}
+
+static void kick(struct vhuser_ring *ring)
+{
+	struct virtio_softc *vs = ring->srv->vs;
+
+	if (!ring->running)
+		return;
+	VS_LOCK(vs);
+	vi_kick(vs, ring->index);
+	VS_UNLOCK(vs);
+}
+
+static void on_kick(void *arg, uint32_t events)
+{
+	struct vhuser_ring *ring = arg;
+	uint64_t count;
+	ssize_t n = read(ring->kick_fd, &count, sizeof(count));
+
+	if (n > 0) {
+		kick(ring);
+	} else if (n == 0 || errno != EAGAIN) {
+		ev_remove(ring->kick_source); /* its other end has gone */
+		ring->kick_source = NULL;
+	}
+}
+
+static void on_poll_timer(void *arg)
+{
+	struct vhuser *srv = arg;
+	bool again = false;
+
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
+		struct vhuser_ring *ring = &srv->rings[i];
+
+		if (!ring->running || !ring->polled)
+			continue;
+		kick(ring);
+		again = true;
+	}
+	if (again)
+		ev_timer_set(srv->poll_timer, POLL_NS);
+}
+
+static void drop_kick(struct vhuser_ring *ring)
+{
+	ev_remove(ring->kick_source);
+	ring->kick_source = NULL;
+	set_fd(&ring->kick_fd, -1);
+	ring->polled = false;
+}
+
+void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
+{
+	struct vhuser *srv = vs->vs_pi->pi_host_arg;
+
+	if (isr & VIRTIO_PCI_ISR_CONFIG)
+		vhuser_tell_config(srv);
+	else if (vector < srv->nr_rings)
+		signal_fd(srv, srv->rings[vector].call_fd);
+
+	/* vi_error() tells of a configuration change. */
+	for (unsigned i = 0; (isr & VIRTIO_PCI_ISR_CONFIG) &&
+			     (vs->vs_flags & VIRTIO_BROKEN) &&
+			     i < srv->nr_rings; i++)
+		signal_fd(srv, srv->rings[i].err_fd);
+}
+
+/*
+ * --- Start and stop ---
+ */
+
+static bool is_ready(const struct vhuser_ring *ring)
+{
+	return ring->srv->has_features && ring->enabled && ring->size &&
+	       ring->has_addr && (ring->kick_fd >= 0 || ring->polled);
+}
+
+/* The first ring is about to run: for a new driver, or the one before? */
+static int start_device(struct vhuser *srv)
+{
+	struct virtio_softc *vs = srv->vs;
+	bool fresh = true;
+	int ret = 0;
+
+	for (unsigned i = 0; i < srv->nr_rings; i++)
+		fresh &= srv->rings[i].base == 0;
+	if (srv->used && fresh)
+		ret = vhuser_renew(srv);
+	if (ret < 0)
+		return ret;
+	srv->used = true;
+	vi_set_status(vs, vs->vs_status | VIRTIO_CONFIG_STATUS_DRIVER_OK,
+		      vi_is_modern(vs));
+	return 0;
+}
+
+static int place_queue(struct vhuser_ring *ring, struct vqueue_info *vq)
+{
+	const struct vhmsg_vring_addr *a = &ring->addr;
+	int ret = vhuser_translate(ring->srv, a->desc, &vq->vq_desc_gpa);
+
+	if (ret == 0)
+		ret = vhuser_translate(ring->srv, a->avail, &vq->vq_avail_gpa);
+	if (ret == 0)
+		ret = vhuser_translate(ring->srv, a->used, &vq->vq_used_gpa);
+	return ret;
+}
+
+static int start_queue(struct vhuser_ring *ring)
+{
+	struct virtio_softc *vs = ring->srv->vs;
+	struct vqueue_info *vq = &vs->vs_queues[ring->index];
+	void *area;
+	int ret = vhuser_inflight_area(ring->srv, ring->index, ring->size,
+				       &area);
+
+	if (ret == 0)
+		ret = place_queue(ring, vq);
+	if (ret < 0)
+		return ret;
+	vi_set_queue_size(vq, ring->size);
+	if (vq->vq_qsize != ring->size)
+		return -ENOSPC;
+	vs->vs_curq = ring->index;
+	vi_enable_queue(vs);
+	if (!(vq->vq_flags & VQ_ENABLED))
+		return -EFAULT;
+	vq->vq_msix_idx = ring->index;
+	vq_resume(vq, ring->base);
+	return area ? vq_inflight_start(vq, area) : 0;
+}
+
+static void stop(struct vhuser_ring *ring)
+{
+	struct vhuser *srv = ring->srv;
+
+	if (!ring->running)
+		return;
+	VS_LOCK(srv->vs);
+	ring->base = vi_stop_queue(&srv->vs->vs_queues[ring->index]);
+	VS_UNLOCK(srv->vs);
+	ring->running = false;
+	srv->nr_running--;
+}
+
+static int start(struct vhuser_ring *ring)
+{
+	struct vhuser *srv = ring->srv;
+	int ret = 0;
+
+	if (srv->nr_running == 0)
+		ret = start_device(srv);
+	VS_LOCK(srv->vs);
+	if (ret == 0)
+		ret = start_queue(ring);
+	if (ret < 0)
+		vi_stop_queue(&srv->vs->vs_queues[ring->index]);
+	VS_UNLOCK(srv->vs);
+	if (ret < 0) {
+		vhuser_log(srv, LOG_WARNING, "ring %u of %u entries: %s",
+			   ring->index, ring->size,
+			   ret == -ENOSPC ? "larger than queue-size="
+					  : strerror(-ret));
+		return ret;
+	}
+	ring->running = true;
+	srv->nr_running++;
+	/* An interrupt or a doorbell may have been lost with who served it. */
+	signal_fd(srv, ring->call_fd);
+	kick(ring);
+	if (ring->polled)
+		ev_timer_set(srv->poll_timer, POLL_NS);
+	if (srv->config_changed)
+		vhuser_tell_config(srv);
+	return 0;
+}
+
+/* Something was said of the ring: run it, or no longer. */
+static int update(struct vhuser_ring *ring)
+{
+	if (is_ready(ring) && !ring->running)
+		return start(ring);
+	if (!is_ready(ring))
+		stop(ring);
+	return 0;
+}
+
+void vhuser_stop_rings(struct vhuser *srv)
+{
+	for (unsigned i = 0; i < srv->nr_rings; i++)
+		stop(&srv->rings[i]);
+}
+
+void vhuser_enable_rings(struct vhuser *srv, bool on)
+{
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
+		srv->rings[i].enabled = on;
+		update(&srv->rings[i]);
+	}
+}
+
+/*
+ * --- Messages ---
+ */
+
+static struct vhuser_ring *find(struct vhuser *srv, uint32_t index)
+{
+	return index < srv->nr_rings ? &srv->rings[index] : NULL;
+}
+
+/* The ring and the number of a message; NULL when there is no such ring. */
+static struct vhuser_ring *find_state(struct vhuser *srv,
+				      const struct vhconn_msg *msg,
+				      uint32_t *ret_num)
+{
+	struct vhmsg_vring state;
+
+	if (vhmsg_get_vring(msg->payload, msg->hdr.size, &state) < 0)
+		return NULL;
+	*ret_num = state.num;
+	return find(srv, state.index);
+}
+
+ssize_t vhuser_set_vring_num(struct vhuser *srv, const struct vhconn_msg *msg,
+			     uint8_t *reply)
+{
+	uint32_t num;
+	struct vhuser_ring *ring = find_state(srv, msg, &num);
+
+	if (!ring || num == 0 || num > MAX_RING_SIZE || (num & (num - 1)))
+		return -EINVAL;
+	if (num == ring->size)
+		return 0;
+	stop(ring);
+	ring->size = (uint16_t)num;
+	return update(ring);
+}
+
+ssize_t vhuser_set_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	uint32_t base;
+	struct vhuser_ring *ring = find_state(srv, msg, &base);
+
+	if (!ring || base > UINT16_MAX)
+		return -EINVAL;
+	stop(ring);
+	ring->base = (uint16_t)base;
+	return update(ring);
+}
+
+/* Stops the ring; it runs again when it has a doorbell again. */
+ssize_t vhuser_get_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	struct vhmsg_vring state;
+	uint32_t num;
+	struct vhuser_ring *ring = find_state(srv, msg, &num);
+
+	if (!ring)
+		return -EINVAL;
+	stop(ring);
+	drop_kick(ring);
+	state = (struct vhmsg_vring){ ring->index, ring->base };
+	memcpy(reply, &state, sizeof(state));
+	return sizeof(state);
+}
+
+ssize_t vhuser_set_vring_addr(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	struct vhmsg_vring_addr addr;
+	struct vhuser_ring *ring;
+
+	if (vhmsg_get_vring_addr(msg->payload, msg->hdr.size, &addr) < 0)
+		return -EINVAL;
+	ring = find(srv, addr.index);
+	if (!ring)
+		return -EINVAL;
+	/* Where logging begins they are told again, of a ring that runs. */
+	if (ring->has_addr && addr.desc == ring->addr.desc &&
+	    addr.avail == ring->addr.avail && addr.used == ring->addr.used)
+		return 0;
+	stop(ring);
+	ring->addr = addr;
+	ring->has_addr = true;
+	return update(ring);
+}
+
+/* The ring of a message with a descriptor, which is checked. */
+static int find_fd(struct vhuser *srv, const struct vhconn_msg *msg,
+		   struct vhuser_ring **ret_ring, bool *ret_no_fd)
+{
+	struct vhmsg_vring_fd vring;
+	int ret = vhmsg_get_vring_fd(msg->payload, msg->hdr.size, msg->nr_fds,
+				     &vring);
+
+	if (ret < 0)
+		return ret;
+	*ret_ring = find(srv, vring.index);
+	*ret_no_fd = vring.no_fd;
+	if (!*ret_ring)
+		return -EINVAL;
+	return vring.no_fd ? 0 : client_eventfd_or_pipe(msg->fds[0]);
+}
+
+ssize_t vhuser_set_vring_kick(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	struct vhuser_ring *ring;
+	bool no_fd;
+	int ret = find_fd(srv, msg, &ring, &no_fd);
+
+	if (ret < 0)
+		return ret;
+	drop_kick(ring);
+	ring->polled = no_fd;
+	if (!no_fd) {
+		ring->kick_fd = vhuser_take_fd(msg, 0);
+		ret = ev_fd_add(srv->loop, ring->kick_fd, EPOLLIN, on_kick,
+				ring, &ring->kick_source);
+	}
+	if (ret < 0)
+		return ret;
+	kick(ring); /* the one before may not have told of all */
+	if (ring->running && no_fd)
+		ev_timer_set(srv->poll_timer, POLL_NS);
+	return update(ring);
+}
+
+ssize_t vhuser_set_vring_call(struct vhuser *srv, const struct vhconn_msg *msg,
+			      uint8_t *reply)
+{
+	struct vhuser_ring *ring;
+	bool no_fd;
+	int ret = find_fd(srv, msg, &ring, &no_fd);
+
+	if (ret < 0)
+		return ret;
+	set_fd(&ring->call_fd, no_fd ? -1 : vhuser_take_fd(msg, 0));
+	if (ring->running)
+		signal_fd(srv, ring->call_fd);
+	return 0;
+}
+
+ssize_t vhuser_set_vring_err(struct vhuser *srv, const struct vhconn_msg *msg,
+			     uint8_t *reply)
+{
+	struct vhuser_ring *ring;
+	bool no_fd;
+	int ret = find_fd(srv, msg, &ring, &no_fd);
+
+	if (ret == 0)
+		set_fd(&ring->err_fd, no_fd ? -1 : vhuser_take_fd(msg, 0));
+	return ret;
+}
+
+ssize_t vhuser_set_vring_enable(struct vhuser *srv,
+				const struct vhconn_msg *msg, uint8_t *reply)
+{
+	uint32_t on;
+	struct vhuser_ring *ring = find_state(srv, msg, &on);
+
+	if (!ring || on > 1)
+		return -EINVAL;
+	ring->enabled = on;
+	return update(ring);
+}
+
+/*
+ * --- All of them ---
+ */
+
+int vhuser_rings_init(struct vhuser *srv)
+{
+	srv->nr_rings = (unsigned)srv->vs->vs_vc->vc_nvq;
+	srv->rings = calloc(srv->nr_rings, sizeof(*srv->rings));
+	if (!srv->rings)
+		return -ENOMEM;
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
+		srv->rings[i] = (struct vhuser_ring){
+			.srv = srv,
+			.index = (uint16_t)i,
+			.kick_fd = -1,
+			.call_fd = -1,
+			.err_fd = -1,
+		};
+	}
+	return ev_timer_add(srv->loop, on_poll_timer, srv, &srv->poll_timer);
+}
+
+/* The device may be gone: only what is the front-end's. */
+static void forget(struct vhuser_ring *ring)
+{
+	drop_kick(ring);
+	set_fd(&ring->call_fd, -1);
+	set_fd(&ring->err_fd, -1);
+	ring->size = ring->base = 0;
+	ring->has_addr = ring->enabled = false;
+}
+
+void vhuser_rings_reset(struct vhuser *srv)
+{
+	vhuser_stop_rings(srv);
+	for (unsigned i = 0; i < srv->nr_rings; i++)
+		forget(&srv->rings[i]);
+}
+
+void vhuser_rings_fini(struct vhuser *srv)
+{
+	for (unsigned i = 0; i < srv->nr_rings; i++)
+		forget(&srv->rings[i]);
+	ev_remove(srv->poll_timer);
+	free(srv->rings);
+}

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vhost-user server, with an entropy device behind it, against a scripted
+ * front-end. B1..B7 are the sections, and "trap N" the rows, of
+ * docs/spec/protocols.md; "hostile X" is a row of docs/spec/hostile.md.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <viodev/device.h>
+#include <viodev/le.h>
+#include <viodev/loop.h>
+#include <viodev/vhost_user.h>
+#include <viodev/virtio.h>
+
+#include "serve/vhost_user_msg.h"
+
+#define NR(array) (sizeof(array) / sizeof((array)[0]))
+#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+#define PROTOCOL  VI_BIT(VHMSG_F_PROTOCOL)
+#define LOG_ALL	  VI_BIT(VHMSG_F_LOG_ALL)
+
+#define MEM_BYTES (1u << 20)
+#define GPA	  0x10000000ull
+#define UADDR	  0x7f0000000000ull
+#define QSIZE	  16
+
+/* Where things are in guest memory. */
+enum {
+	DESC = 0x1000,
+	AVAIL = 0x2000,
+	USED = 0x3000,
+	BUF = 0x10000,
+};
+
+struct fixture {
+	struct ev_loop *loop;
+	struct vhuser *srv;
+	struct vdev *dev;
+	char dir[64], path[96];
+	int fd; /* the front-end's */
+	int memfd, kick, call;
+	uint8_t *mem;
+	uint16_t avail_idx;
+};
+
+/*
+ * --- The front-end ---
+ */
+
+static void turn(struct fixture *f)
+{
+	for (int i = 0; i < 4; i++)
+		ev_loop_turn(f->loop, 0);
+}
+
+static void connect_again(struct fixture *f)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	if (f->fd >= 0)
+		close(f->fd);
+	turn(f);
+	memcpy(addr.sun_path, f->path, sizeof(f->path));
+	f->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(f->fd, (void *)&addr, sizeof(addr)), 0);
+	turn(f);
+}
+
+static void send_raw(struct fixture *f, const struct vhmsg_hdr *hdr,
+		     const void *payload, size_t len, const int *fds,
+		     unsigned nr_fds)
+{
+	struct iovec iov[] = { { (void *)hdr, sizeof(*hdr) },
+			       { (void *)payload, len } };
+	union {
+		struct cmsghdr hdr;
+		char buf[CMSG_SPACE(253 * sizeof(int))];
+	} control = { 0 };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (nr_fds > 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
+		control.hdr = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(nr_fds * sizeof(int)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+		};
+		memcpy(CMSG_DATA(&control.hdr), fds, nr_fds * sizeof(int));
+	}
+	assert_int_equal(sendmsg(f->fd, &msg, MSG_NOSIGNAL),
+			 sizeof(*hdr) + len);
+	turn(f);
+}
+
+static void send_msg(struct fixture *f, uint32_t request, uint32_t flags,
+		     const void *payload, size_t len, int fd)
+{
+	struct vhmsg_hdr hdr = { request, VHMSG_VERSION | flags,
+				 (uint32_t)len };
+
+	send_raw(f, &hdr, payload, len, &fd, fd >= 0);
+}
+
+/* A reply's payload; its length, or -1 when the server has closed. */
+static int receive(struct fixture *f, uint32_t request, void *buf, size_t room,
+		   int *ret_fd)
+{
+	struct vhmsg_hdr hdr;
+	struct iovec iov[] = { { &hdr, sizeof(hdr) }, { buf, room } };
+	char control[CMSG_SPACE(sizeof(int))];
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2,
+			      .msg_control = control,
+			      .msg_controllen = sizeof(control) };
+	struct pollfd pfd = { f->fd, POLLIN, 0 };
+	ssize_t n;
+
+	assert_int_equal(poll(&pfd, 1, 1000), 1);
+	n = recvmsg(f->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n <= 0)
+		return -1;
+	assert_int_equal(hdr.request, request);
+	assert_int_equal(hdr.flags, 5); /* B1: compared for equality */
+	assert_int_equal((size_t)n, sizeof(hdr) + hdr.size);
+	if (ret_fd)
+		memcpy(ret_fd, CMSG_DATA((struct cmsghdr *)control),
+		       sizeof(int));
+	return (int)hdr.size;
+}
+
+/* Whether the server closed the connection: it was a bad message. */
+static bool is_closed(struct fixture *f)
+{
+	struct pollfd pfd = { f->fd, POLLIN, 0 };
+	char c;
+
+	turn(f);
+	return poll(&pfd, 1, 0) == 1 && recv(f->fd, &c, 1, MSG_DONTWAIT) <= 0;
+}
+
+static uint64_t get_u64(struct fixture *f, uint32_t request)
+{
+	uint64_t val = 0;
+
+	send_msg(f, request, 0, NULL, 0, -1);
+	assert_int_equal(receive(f, request, &val, sizeof(val), NULL), 8);
+	return val;
+}
+
+/* A message that is to be acknowledged; whether it was accepted. */
+static bool ask(struct fixture *f, uint32_t request, const void *payload,
+		size_t len, int fd)
+{
+	uint64_t val = 1;
+
+	send_msg(f, request, VHMSG_NEED_REPLY, payload, len, fd);
+	assert_int_equal(receive(f, request, &val, sizeof(val), NULL), 8);
+	return val == 0;
+}
+
+static bool set_u64(struct fixture *f, uint32_t request, uint64_t val, int fd)
+{
+	return ask(f, request, &val, sizeof(val), fd);
+}
+
+static bool set_vring(struct fixture *f, uint32_t request, uint32_t index,
+		      uint32_t num)
+{
+	struct vhmsg_vring vring = { index, num };
+
+	return ask(f, request, &vring, sizeof(vring), -1);
+}
+
+static void negotiate(struct fixture *f)
+{
+	uint64_t all = get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
+
+	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, all, -1));
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+}
+
+static bool add_memory(struct fixture *f, uint32_t request)
+{
+	uint64_t region[] = { 0, GPA, MEM_BYTES, UADDR, 0 };
+
+	return ask(f, request, region, sizeof(region),
+		   request == VHMSG_ADD_MEM_REG ? f->memfd : -1);
+}
+
+static void start_ring(struct fixture *f, uint16_t base)
+{
+	struct vhmsg_vring_addr addr = { 0,	       0,
+					 UADDR + DESC, UADDR + USED,
+					 UADDR + AVAIL };
+
+	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
+	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+}
+
+/* 16 bytes of entropy, please. */
+static void offer(struct fixture *f)
+{
+	struct vring_desc desc = { GPA + BUF, 16, VRING_DESC_F_WRITE, 0 };
+	uint16_t *avail = (uint16_t *)(f->mem + AVAIL);
+
+	memcpy(f->mem + DESC, &desc, sizeof(desc));
+	avail[2 + f->avail_idx % QSIZE] = 0;
+	avail[1] = ++f->avail_idx;
+}
+
+static uint16_t used_idx(struct fixture *f)
+{
+	turn(f);
+	return *(uint16_t *)(f->mem + USED + 2);
+}
+
+static void kick(struct fixture *f)
+{
+	assert_int_equal(eventfd_write(f->kick, 1), 0);
+	turn(f);
+}
+
+static bool was_called(struct fixture *f)
+{
+	eventfd_t count;
+
+	turn(f);
+	return eventfd_read(f->call, &count) == 0;
+}
+
+static unsigned nr_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned nr = 0;
+
+	while (readdir(dir))
+		nr++;
+	closedir(dir);
+	return nr;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char why[200];
+	int fd;
+
+	strcpy(f->dir, "/tmp/vhost-user-test-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
+	memcpy(addr.sun_path, f->path, sizeof(f->path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (void *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+
+	assert_int_equal(ev_loop_create(&f->loop), 0);
+	assert_int_equal(vhuser_create(f->loop, "test", &f->srv), 0);
+	assert_int_equal(vdev_new("rng", vhuser_pci(f->srv), f->loop, &f->dev,
+				  why, sizeof(why)),
+			 0);
+	assert_int_equal(vhuser_listen(f->srv, fd), 0);
+
+	f->fd = -1;
+	f->kick = eventfd(0, EFD_CLOEXEC);
+	f->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	f->memfd = memfd_create("guest", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(f->memfd, MEM_BYTES), 0);
+	f->mem = mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+		      f->memfd, 0);
+	connect_again(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	vdev_destroy(f->dev);
+	vhuser_destroy(f->srv);
+	ev_loop_destroy(f->loop);
+	munmap(f->mem, MEM_BYTES);
+	close(f->fd);
+	close(f->memfd);
+	close(f->kick);
+	close(f->call);
+	unlink(f->path);
+	rmdir(f->dir);
+	free(f);
+	return 0;
+}
+
+/*
+ * --- Tests ---
+ */
+
+/* B3: what is offered; B4: entropy arrives, the base is told, twice alike. */
+static void test_life(void **state)
+{
+	struct fixture *f = *state;
+	struct vhmsg_vring vring = { 0, 0xdead }; /* trap: DPDK's garbage */
+
+	assert_int_equal(get_u64(f, VHMSG_GET_FEATURES) & (V1 | PROTOCOL),
+			 V1 | PROTOCOL);
+	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+	assert_int_equal(get_u64(f, VHMSG_GET_MAX_MEM_SLOTS), 509);
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	offer(f); /* before it runs: it must look without a kick */
+	start_ring(f, 0);
+	assert_int_equal(used_idx(f), 1);
+	assert_true(was_called(f));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 2);
+	assert_true(was_called(f));
+
+	for (int i = 0; i < 2; i++) {
+		send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		assert_int_equal(
+			receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL), 8);
+		assert_int_equal(vring.num, 2);
+	}
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 2); /* stopped */
+	start_ring(f, 2);
+	assert_int_equal(used_idx(f), 3);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 3); /* disabled */
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(used_idx(f), 4);
+}
+
+/* B4, trap 23: a new driver on the same connection, told by its ring alone. */
+static void test_new_driver(void **state)
+{
+	struct fixture *f = *state;
+	struct vhmsg_vring vring = { 0, 0 };
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	offer(f);
+	*(uint16_t *)(f->mem + AVAIL + 2) += 1000; /* hostile D36 */
+	kick(f);
+	assert_int_equal(used_idx(f), 0);
+	assert_int_equal(get_u64(f, VHMSG_GET_STATUS) &
+				 VIRTIO_CONFIG_STATUS_NEEDS_RESET,
+			 VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	offer(f);
+	start_ring(f, 0);
+	assert_int_equal(used_idx(f), 1);
+
+	/* QEMU's block, scsi and net front-ends do tell. */
+	assert_true(ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 1);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(used_idx(f), 2);
+}
+
+/* Polled: there is no doorbell at all. */
+static void test_polled(void **state)
+{
+	struct fixture *f = *state;
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0x100, -1));
+	for (int i = 1; i < 4; i++) {
+		offer(f);
+		for (int ms = 0; ms < 1000 && used_idx(f) != i; ms++)
+			ev_loop_turn(f->loop, 1);
+		assert_int_equal(used_idx(f), i);
+	}
+}
+
+/* Memory goes while the ring runs: not touched after the answer, trap 12. */
+static void test_memory_goes(void **state)
+{
+	struct fixture *f = *state;
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_false(add_memory(f, VHMSG_ADD_MEM_REG)); /* overlaps */
+	start_ring(f, 0);
+	assert_true(add_memory(f, VHMSG_REM_MEM_REG));
+	assert_false(add_memory(f, VHMSG_REM_MEM_REG));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 0);
+}
+
+/* Pages that the device writes are logged, of buffers and of the used ring. */
+static void test_log(void **state)
+{
+	struct fixture *f = *state;
+	struct vhmsg_log log = { 0x10000, 0 };
+	int fd = memfd_create("log", MFD_CLOEXEC);
+	uint8_t *bits;
+	uint64_t val = 1;
+
+	assert_int_equal(ftruncate(fd, 0x10000), 0);
+	bits = mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	send_msg(f, VHMSG_SET_LOG_BASE, VHMSG_NEED_REPLY, &log, sizeof(log),
+		 fd);
+	assert_int_equal(receive(f, VHMSG_SET_LOG_BASE, &val, 8, NULL), 8);
+	assert_int_equal(val, 0); /* trap 26 */
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
+			    -1));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 1);
+#define IS_MARKED(gpa) (bits[(gpa) / 4096 / 8] >> ((gpa) / 4096 % 8) & 1)
+	assert_true(IS_MARKED(GPA + BUF));
+	assert_true(IS_MARKED(GPA + USED));
+	assert_false(IS_MARKED(GPA + AVAIL));
+	assert_false(IS_MARKED(GPA + BUF + 4096));
+
+	memset(bits, 0, 0x10000);
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 2);
+	assert_false(IS_MARKED(GPA + BUF));
+	munmap(bits, 0x10000);
+	close(fd);
+}
+
+/* B7: the area is made, comes back, and has to fit. */
+static void test_inflight(void **state)
+{
+	struct fixture *f = *state;
+	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = QSIZE };
+	struct vhmsg_inflight wrong;
+	int fd;
+
+	negotiate(f);
+	send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
+	assert_int_equal(receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area),
+				 &fd),
+			 sizeof(area));
+	assert_int_equal(area.size, 320); /* 16 + 16 * 16, by 64 */
+
+	wrong = area;
+	wrong.queue_size = QSIZE * 2; /* hostile D9, D16 */
+	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	wrong = area;
+	wrong.size = 1 << 20; /* more than the file has */
+	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	wrong = area;
+	wrong.offset = 1;
+	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	assert_true(ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	close(fd);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 1);
+	/* hostile D16: a ring larger than its part of the area. */
+	assert_false(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
+}
+
+/* hostile D4, D29, Q23: messages about rings that do not exist, bad numbers. */
+static void test_bad_numbers(void **state)
+{
+	static const struct {
+		uint32_t request, index, num;
+	} rows[] = {
+		{ VHMSG_SET_VRING_NUM, 1, 16 },
+		{ VHMSG_SET_VRING_NUM, 0x10000, 16 },
+		{ VHMSG_SET_VRING_NUM, 0, 0 },
+		{ VHMSG_SET_VRING_NUM, 0, 17 },
+		{ VHMSG_SET_VRING_NUM, 0, 65536 },
+		{ VHMSG_SET_VRING_BASE, 1, 0 },
+		{ VHMSG_SET_VRING_BASE, UINT32_MAX, 0 },
+		{ VHMSG_SET_VRING_BASE, 0, 65536 },
+		{ VHMSG_SET_VRING_ENABLE, 1, 1 },
+		{ VHMSG_SET_VRING_ENABLE, 0, 2 },
+	};
+	struct fixture *f = *state;
+	struct vhmsg_vring vring = { 1, 0 };
+
+	negotiate(f);
+	for (size_t i = 0; i < NR(rows); i++)
+		assert_false(set_vring(f, rows[i].request, rows[i].index,
+				       rows[i].num));
+	assert_false(set_u64(f, VHMSG_SET_VRING_KICK, 1, f->kick));
+	assert_false(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->memfd));
+	assert_false(set_u64(f, VHMSG_SET_FEATURES, 1ull << 63, -1));
+	assert_false(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, 1ull << 8, -1));
+	/* No error can be told in this reply. */
+	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	assert_true(is_closed(f));
+}
+
+/* A message that is bad and wants no answer ends the connection. */
+static void test_bad_messages(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t payload[64] = { 0xff, 0xff };
+
+	for (uint32_t request = 0; request < 60; request++) {
+		for (size_t len = 0; len <= sizeof(payload); len += 4) {
+			send_msg(f, request, 0, payload, len, f->memfd);
+			connect_again(f);
+		}
+	}
+	negotiate(f);
+	for (uint32_t request = VHMSG_NR_REQUESTS; request < 60; request++)
+		assert_false(ask(f, request, NULL, 0, -1));
+	send_msg(f, 28, 0, NULL, 0, -1); /* postcopy: not offered */
+	assert_true(is_closed(f));
+}
+
+/* hostile D2, D7: floods of descriptors, on every message. */
+static void test_fd_flood(void **state)
+{
+	struct fixture *f = *state;
+	int fds[253];
+	unsigned before;
+
+	for (size_t i = 0; i < NR(fds); i++)
+		fds[i] = f->call;
+	connect_again(f);
+	before = nr_fds();
+	for (uint32_t request = 1; request < VHMSG_NR_REQUESTS; request++) {
+		static const unsigned nr[] = { 1, 8, 9, 253 };
+
+		for (size_t i = 0; i < NR(nr); i++) {
+			struct vhmsg_hdr hdr = { request, VHMSG_VERSION, 0 };
+
+			send_raw(f, &hdr, NULL, 0, fds, nr[i]);
+			connect_again(f);
+		}
+	}
+	assert_int_equal(nr_fds(), before);
+	negotiate(f);
+	for (int i = 0; i < 10000; i++)
+		assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_int_equal(nr_fds(), before + 1);
+}
+
+/* A message may come in pieces. */
+static void test_pieces(void **state)
+{
+	struct fixture *f = *state;
+	struct {
+		struct vhmsg_hdr hdr;
+		uint64_t val;
+	} msg = { { VHMSG_SET_FEATURES, VHMSG_VERSION, 8 }, V1 };
+	const char *p = (const char *)&msg;
+
+	for (size_t i = 0; i < 20; i++) {
+		/* The struct has padding, the wire has none. */
+		const char *byte = i < 12 ? p + i : (char *)&msg.val + (i - 12);
+
+		assert_int_equal(write(f->fd, byte, 1), 1);
+		turn(f);
+	}
+	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+}
+
+/* The front-end goes with a ring running: another one finds all as at first. */
+static void test_reconnect(void **state)
+{
+	struct fixture *f = *state;
+	unsigned before = nr_fds();
+
+	for (uint16_t i = 0; i < 3; i++) {
+		negotiate(f);
+		assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+		start_ring(f, i);
+		offer(f);
+		kick(f);
+		assert_int_equal(used_idx(f), i + 1);
+		connect_again(f);
+		offer(f);
+		kick(f);
+		assert_int_equal(used_idx(f), i + 1); /* nobody's */
+		*(uint16_t *)(f->mem + AVAIL + 2) = --f->avail_idx;
+	}
+	assert_int_equal(nr_fds(), before);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_life),	TEST(test_new_driver),
+		TEST(test_polled),	TEST(test_memory_goes),
+		TEST(test_log),		TEST(test_inflight),
+		TEST(test_bad_numbers), TEST(test_bad_messages),
+		TEST(test_fd_flood),	TEST(test_pieces),
+		TEST(test_reconnect),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
