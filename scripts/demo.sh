@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 #
-# Shows viodev at work: boots Linux in an unmodified QEMU, on a disk and an
-# entropy source that are processes of this machine.
+# Shows viodev at work: boots Linux in an unmodified QEMU, on devices of all
+# seven types that are processes of this machine.
 #
 #	scripts/demo.sh VIODEV
 #
@@ -26,7 +26,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 disk=$work/disk.img
 log=$work/console.log
-truncate -s 64M "$disk"
+truncate -s 64M "$disk" "$work/lun.img"
+mkdir "$work/shared"
+echo 'written by the host' >"$work/shared/from-host"
 : >"$log"
 
 if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
@@ -63,8 +65,22 @@ show "sha256sum -c sum"
 cd /
 umount /mnt
 show "dd if=/dev/hwrng bs=32 count=1 2>/dev/null | hexdump -C"
+show "sg_inq /dev/sda | grep -i -E 'vendor|product|serial'"
+show "dd if=/dev/urandom of=/dev/sda bs=1M count=8 oflag=direct 2>&1 | tail -n 1"
+ip link set eth0 up
+show "udhcpc -i eth0 -nq -s /bin/true 2>&1 | tail -n 1"
+mkdir /shared
+show "mount -t 9p -o trans=virtio,version=9p2000.L shared /shared && cat /shared/from-host"
+echo 'written by the guest' >/shared/from-guest
+echo 'a line of the guest' >/dev/hvc0
+show "cat /sys/class/input/event*/device/name"
+keyboard=$(grep -l viodev-keys /sys/class/input/event*/device/name)
+keyboard=${keyboard#/sys/class/input/}
+cat "/dev/input/${keyboard%%/*}" >/tmp/events &
 echo @host
 read -r go </dev/ttyS0
+echo @begin
+show "wc -c </tmp/events"
 END
 }
 
@@ -98,19 +114,28 @@ value() {
 	sed -n "s/^ *$2: //p" <<<"$1" | head -n 1
 }
 
+# Requests of all its queues: requests TEXT.
+requests() {
+	awk '$1 == "chains:" { n += $2 } END { print n }' <<<"$1"
+}
+
 host_view() {
 	local id pid text
-	for id in block0 rng0; do
+	printf '    %-9s %-8s %-9s %-8s %-9s %-8s %s\n' device process 'of user' \
+		seccomp Landlock driver requests
+	for id in block0 net0 console0 scsi0 rng0 9p0 input0; do
 		text=$("$viodev" ctl "$work/$id.ctl" status)
 		pid=$(value "$text" pid)
-		cat <<-END
-		    $id  process $pid of user $(stat -c %U "/proc/$pid"), not in QEMU
-		            capabilities dropped: $(value "$text" no-capabilities), seccomp: $(value "$text" seccomp), Landlock version: $(value "$text" landlock)
-		            $(value "$text" mode) device, the guest drives it as a $(value "$text" driver) one
-		            $(value "$text" chains) requests, $(value "$text" interrupts) interrupts so far
-
-		END
+		printf '    %-9s %-8s %-9s %-8s %-9s %-8s %s\n' "$id" "$pid" \
+			"$(stat -c %U "/proc/$pid")" "$(value "$text" seccomp)" \
+			"$(value "$text" landlock)" "$(value "$text" driver)" \
+			"$(requests "$text")"
 	done
+	printf '\n    # cat hvc0.log shared/from-guest\n'
+	sed 's/^/    /' "$work/hvc0.log" "$work/shared/from-guest"
+	printf '\n    # viodev ctl input0.ctl inject key KEY_V 1\n'
+	"$viodev" ctl "$work/input0.ctl" inject key KEY_V 1 >/dev/null
+	"$viodev" ctl "$work/input0.ctl" inject key KEY_V 0 >/dev/null
 }
 
 give_up() {
@@ -119,16 +144,22 @@ give_up() {
 	exit 1
 }
 
-title 'viodev run: a disk and an entropy source, a process each, and QEMU with them attached'
+title 'viodev run: seven devices, a process each, and QEMU with them attached'
 cat <<END
 
-    viodev run block,path=disk.img,serial=demo-0815 rng -- \\
+    viodev run block,path=disk.img,serial=demo-0815 net,backend=user \\
+        console,console=file:hvc0.log scsi,lun0=lun.img rng \\
+        9p,path=shared,tag=shared input,kind=keyboard,name=viodev-keys -- \\
         qemu-system-x86_64 -accel tcg -m 512M -kernel ... -initrd ...
 END
 
 coproc guest {
 	exec timeout --foreground 180 "$viodev" run --dir="$work" \
-		"block,path=$disk,serial=demo-0815" rng -- \
+		"block,path=$disk,serial=demo-0815" net,backend=user \
+		"console,console=file:$work/hvc0.log" \
+		"scsi,lun0=$work/lun.img" rng \
+		"9p,path=$work/shared,tag=shared" \
+		input,kind=keyboard,name=viodev-keys -- \
 		"$qemu" -accel tcg -cpu max -m 512M -nodefaults -display none \
 		-no-reboot -serial stdio \
 		-kernel "$kit/vmlinux" -initrd "$work/initrd" \
@@ -146,7 +177,7 @@ while IFS= read -r -u "${guest[0]}" line; do
 	case $line in
 	@begin)
 		shown=1
-		title "The guest, after $((SECONDS - start)) s, tells what it sees and does"
+		title "The guest, after $((SECONDS - start)) s"
 		echo
 		;;
 	@host)
@@ -154,6 +185,7 @@ while IFS= read -r -u "${guest[0]}" line; do
 		title 'This machine, meanwhile'
 		echo
 		host_view
+		sleep 0.5
 		echo go >&"${guest[1]}"
 		;;
 	viodev-job=*) job=${line#*=} ;;
@@ -168,15 +200,16 @@ grep -q 'written by the guest' "$disk" ||
 title 'It worked'
 cat <<END
 
-    Linux drove both devices with its own virtio drivers, made a file system on
-    the disk and found its data again; the bytes are in the image on this side.
-    Neither device is in QEMU: each is a sandboxed process that speaks
-    vfio-user, and a guest cannot tell.
+    Linux drove all seven devices with its own virtio drivers; what it wrote is
+    on this side: in the images, the directory and the console's log. No device
+    is in QEMU: each is a sandboxed process that speaks vfio-user, and a guest
+    cannot tell.
 
     By hand, with a QEMU of 10.1 or newer (one is in ${kit/#"$HOME"/\~}/bin):
 
         truncate -s 1G disk.img
-        $by_hand run block,path=disk.img rng -- qemu-system-x86_64 -m 1G ...
+        $by_hand run block,path=disk.img net,backend=user rng -- \\
+            qemu-system-x86_64 -m 1G ...
 
     or, each on its own:
 

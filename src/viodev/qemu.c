@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "viodev/qemu.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -18,6 +19,16 @@ static void add_string(struct json_object *to, const char *key,
 	json_object_object_add(to, key, json_object_new_string(value));
 }
 
+/* QEMU's names begin with a letter; ours may begin with "9p". */
+static void add_id(struct json_object *to, const char *id)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s%s", isalpha(id[0]) ? "" : "viodev-",
+		 id);
+	add_string(to, "id", name);
+}
+
 char *qemu_device(const struct unit *unit)
 {
 	struct json_object *device = json_object_new_object();
@@ -28,7 +39,7 @@ char *qemu_device(const struct unit *unit)
 	add_string(sock, "path", unit->sock_path);
 	add_string(device, "driver", "vfio-user-pci");
 	json_object_object_add(device, "socket", sock);
-	add_string(device, "id", unit->id);
+	add_id(device, unit->id);
 	text = strdup(json_object_to_json_string_ext(
 		device,
 		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));

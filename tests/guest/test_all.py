@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One guest with all seven devices, each at work at the same time as the others."""
+
+import socket
+import struct
+
+from checks import Health, attach, fio_command, image, status, until
+
+MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 tree /tree"
+EVENT = "<qqHHi"  # struct input_event
+KEYS = [("KEY_V", 47), ("KEY_I", 23), ("KEY_O", 24)]
+
+
+def devices(t, mode):
+    """What is served: an input device has no legacy interface, so that its mode is always the modern one."""
+    image(t.tmp / "disk.img", 32)
+    image(t.tmp / "lun.img", 32)
+    (t.tmp / "tree").mkdir()
+    return [f"block,id=disk,mode={mode},serial=all-block,path={t.tmp}/disk.img",
+            f"net,id=net,mode={mode},backend=user,mac=52:54:00:12:34:56",
+            f"console,id=con,mode={mode},port.org.example=unix:{t.tmp}/port",
+            f"scsi,id=scsi,mode={mode},lun0={t.tmp}/lun.img,lun0.serial=all-scsi",
+            f"rng,id=rng,mode={mode}",
+            f"9p,id=tree,mode={mode},path={t.tmp}/tree,tag=tree",
+            "input,id=keys,kind=keyboard,name=all-keyboard"]
+
+
+def together(guest, viodev, t):
+    """Disks, network, directory, entropy and a port are all busy in the same seconds."""
+    jobs = {
+        "disk": fio_command("disk", "/dev/vda", size="8M"),
+        "scsi": fio_command("scsi", "/dev/sda", size="8M"),
+        "net": "for i in $(seq 20); do nslookup -type=a example.invalid 10.0.2.3 >/dev/null; ping -c 1 -W 5 10.0.2.2 || exit 1; done",
+        "tree": "dd if=/dev/urandom of=/tree/file bs=64k count=128 && md5sum /tree/file >/tmp/sum && sync && "
+                "echo 3 >/proc/sys/vm/drop_caches && md5sum -c /tmp/sum",
+        "rng": "dd if=/dev/hwrng of=/dev/null bs=1k count=256 iflag=fullblock",
+        "con": "(dd if=/dev/zero bs=64k count=64; echo done) >/dev/$(ls /sys/class/virtio-ports | head -n 1)",
+    }
+    with socket.socket(socket.AF_UNIX) as port:
+        port.connect(str(t.tmp / "port"))
+        port.settimeout(60)
+        guest.check("\n".join(f"(({job}) >/tmp/{name}.log 2>&1; echo $? >/tmp/{name}.status) </dev/null >/dev/null 2>&1 &"
+                              for name, job in jobs.items()))
+        got = b""
+        while not got.endswith(b"done\n"):
+            data = port.recv(1 << 20)
+            assert data, f"the port closed after {len(got)} bytes"
+            got += data
+        assert len(got) == 64 * 65536 + 5
+    for name in jobs:
+        guest.check(until(f"[ -s /tmp/{name}.status ]", 120), 130)
+        assert guest.check(f"cat /tmp/{name}.status") == "0\n", f"{name}: {guest.check(f'cat /tmp/{name}.log')}"
+
+
+def typed(guest, viodev):
+    """Keys that `viodev ctl` presses arrive at the guest's input layer."""
+    place = guest.check("grep -l all-keyboard /sys/class/input/event*/device/name | cut -d/ -f5").strip()
+    guest.check(f"(cat /dev/input/{place} >/tmp/events) </dev/null >/dev/null 2>&1 & sleep 0.5")
+    for name, _ in KEYS:
+        viodev.ctl("keys", "inject", "key", name, "1")
+        viodev.ctl("keys", "inject", "key", name, "0")
+    size = struct.calcsize(EVENT)
+    guest.check(until(f"[ $(wc -c </tmp/events) -ge {4 * len(KEYS) * size} ]") + "; killall cat")
+    data = bytes.fromhex(guest.check("od -An -v -tx1 /tmp/events | tr -d ' \\n'"))
+    events = [struct.unpack_from(EVENT, data, at) for at in range(0, len(data), size)]
+    keys = [(code, value) for _, _, type_, code, value in events if type_ == 1]
+    assert keys == [(code, value) for _, code in KEYS for value in (1, 0)], events
+
+
+def all_seven(t, mode):
+    with t.serve(*devices(t, mode)) as viodev:
+        with t.guest(attach(viodev), machine="pc" if mode == "legacy" else "q35", tools=True, cpus=2, memory="768M") as guest:
+            # Not net: each connection that libslirp makes for the guest is a descriptor for some minutes.
+            health = [Health(viodev, id) for id in viodev.sockets if id != "net"]
+            guest.check("ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2 && "
+                        f"mkdir /tree && modprobe 9pnet_virtio && {MOUNT}")
+            guest.check(until("[ -b /dev/sda ]"))
+            drivers = guest.check("for d in /sys/bus/virtio/devices/*; do basename $(readlink $d/driver); done").split()
+            assert sorted(drivers) == ["9pnet_virtio", "virtio_blk", "virtio_console", "virtio_input", "virtio_net",
+                                       "virtio_rng", "virtio_scsi"], drivers
+            together(guest, viodev, t)
+            typed(guest, viodev)
+            for one in health:
+                one.check()
+        for id in viodev.sockets:
+            told = status(viodev, id)
+            assert told["driver-errors"] == 0, told
+
+
+def test_legacy(t):
+    """All seven devices at once, legacy (input: modern)."""
+    all_seven(t, "legacy")
+
+
+def test_transitional(t):
+    """All seven devices at once, transitional."""
+    all_seven(t, "transitional")
+
+
+def test_modern(t):
+    """All seven devices at once, modern."""
+    all_seven(t, "modern")
