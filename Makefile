@@ -2,12 +2,13 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help build demo check bench conformance kit install clean
+.PHONY: help build demo check soak bench conformance kit install clean
 
 help:
 	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
+	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
 	@echo 'make conformance  which duties of the specification have a test'
 	@echo 'make install      DESTDIR= and PREFIX= are honoured'
@@ -20,6 +21,9 @@ demo: build
 
 check:
 	@scripts/check.sh
+
+soak:
+	@scripts/soak.sh
 
 bench: build
 	@scripts/install-deps.sh build kit

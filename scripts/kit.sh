@@ -10,7 +10,8 @@
 # The kit lives in $VIODEV_KIT, or ${XDG_CACHE_HOME:-~/.cache}/viodev/kit:
 #   bin/qemu-system-x86_64 bin/qemu-img ...   run from anywhere, the folder may be moved
 #   vmlinux vmlinuz                           the same kernel; unpacked it boots a second sooner, OVMF needs vmlinuz
-#   initrd.cpio tools.cpio                    tools.cpio is appended to initrd.cpio when a test wants Debian's programs
+#   initrd.cpio tools.cpio devel.cpio         the others are appended to initrd.cpio when a test wants Debian's programs,
+#                                             or git, a compiler and stress-ng
 #   OVMF_CODE.fd OVMF_VARS.fd
 #   STAMP                                     hash of this file (the kit is made afresh when it changes), then versions
 #
@@ -28,6 +29,7 @@ kernel_package=linux-image-amd64 # the generic flavour: the cloud one lacks 9p
 unpack_packages="kmod zstd" # used while the kit is made
 guest_packages="busybox-static ethtool evtest e2fsprogs fio iperf3 libiscsi-bin pciutils qemu-guest-agent
 	rng-tools5 sg3-utils strace util-linux"
+devel_packages="binutils gcc git libc6-dev make stress-ng"
 
 # Programs of those packages that go into tools.cpio.
 guest_programs="badblocks blkdiscard blkid blockdev blkzone debugfs dumpe2fs e2fsck ethtool evtest fallocate findmnt fio
@@ -35,10 +37,17 @@ guest_programs="badblocks blkdiscard blkid blockdev blkzone debugfs dumpe2fs e2f
 	scsi_* setpci sg_* sgp_dd sgm_dd sg_dd strace tune2fs umount wipefs"
 guest_data="usr/share/misc/pci.ids etc/mke2fs.conf"
 
+# What goes into devel.cpio: programs, what gcc runs and links, headers.
+devel_programs="ar as gcc git git-upload-pack ld make stress-ng"
+devel_files="usr/libexec/gcc/x86_64-linux-gnu/*/cc1 usr/libexec/gcc/x86_64-linux-gnu/*/collect2
+	usr/libexec/gcc/x86_64-linux-gnu/*/liblto_plugin.so usr/libexec/gcc/x86_64-linux-gnu/*/lto-wrapper
+	usr/lib/x86_64-linux-gnu/*crt?.o usr/lib/x86_64-linux-gnu/libc.so usr/lib/x86_64-linux-gnu/libc_nonshared.a"
+devel_folders="usr/include usr/lib/gcc usr/share/git-core"
+
 # Modules of initrd.cpio; those that they need come along, those built into the kernel are no error.
 guest_modules="virtio_pci virtio_blk virtio-rng virtio_net virtio_console virtio_scsi virtio_input sd_mod sr_mod sg evdev
 	mousedev 9p 9pnet_virtio 9pnet_fd ext4 crc32c_generic isofs vfat nls_cp437 nls_ascii nls_utf8 loop af_packet
-	vmw_vsock_virtio_transport"
+	vmw_vsock_virtio_transport 8021q"
 
 kit=${VIODEV_KIT:-${XDG_CACHE_HOME:-$HOME/.cache}/viodev/kit}
 self=$(readlink -f "$0")
@@ -115,17 +124,22 @@ fi
 
 newline='
 '
-printf '\nviodev-ready\n'
-while IFS= read -r token; do
-	[ -n "$token" ] || continue
-	command=
-	while IFS= read -r line && [ "$line" != "$token" ]; do
-		command=$command$line$newline
+serve() {
+	printf '\nviodev-ready\n'
+	while IFS= read -r token; do
+		[ -n "$token" ] || continue
+		command=
+		while IFS= read -r line && [ "$line" != "$token" ]; do
+			command=$command$line$newline
+		done
+		printf '%s+\n' "$token"
+		(eval "$command") </dev/null
+		printf '\n%s=%s\n' "$token" $?
 	done
-	printf '%s+\n' "$token"
-	(eval "$command") </dev/null
-	printf '\n%s=%s\n' "$token" $?
-done
+}
+# Not in the first process, whose read orphans that end would interrupt: it loses what it has of a line then.
+serve <"/dev/$tty" &
+wait $!
 poweroff -f
 END_OF_INIT
 }
@@ -346,6 +360,18 @@ make_tools() {
 	pack "$new/tools" "$new/tools.cpio"
 }
 
+make_devel() {
+	local list
+	list=$(programs "$devel_programs")
+	# shellcheck disable=SC2046,SC2086 # lists and patterns
+	copy_with_libraries "$new/devel" $list $(cd "$new/debian" && ls $devel_files)
+	# shellcheck disable=SC2086
+	(cd "$new/debian" && find -L $devel_folders -type f ! -name 'lib*san*' ! -path '*-linux-*/asm/*' \
+		-o -type f -path '*/x86_64-linux-gnu/asm/*') | copy_files "$new/devel"
+	ln -s gcc "$new/devel/usr/bin/cc"
+	pack "$new/devel" "$new/devel.cpio"
+}
+
 # --- main ---------------------------------------------------------------------------------------------------------
 
 make_kit() {
@@ -353,8 +379,8 @@ make_kit() {
 	mirror=$(find_mirror) ||
 		die "cannot tell this machine's Debian mirror from apt; set VIODEV_MIRROR=URL and run $0 again"
 	own_qemu=$(find_own_qemu) || own_qemu=
-	local wanted="$guest_packages $unpack_packages $kernel_package ovmf" about="220 MB"
-	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="195 MB"; fi
+	local wanted="$guest_packages $devel_packages $unpack_packages $kernel_package ovmf" about="320 MB"
+	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="295 MB"; fi
 
 	say "downloading and unpacking Debian $suite packages, about $about, from $mirror"
 	# shellcheck disable=SC2086
@@ -371,7 +397,9 @@ make_kit() {
 	make_initrd
 	say "tools.cpio: the guest's test programs"
 	make_tools
-	rm -rf "$new/debian" "$new/initrd" "$new/tools" "$new/tmp"
+	say "devel.cpio: git, a compiler, stress-ng"
+	make_devel
+	rm -rf "$new/debian" "$new/initrd" "$new/tools" "$new/devel" "$new/tmp"
 	{
 		stamp
 		echo "Linux $kernel"

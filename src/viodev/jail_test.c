@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
+#include <scsi/sg.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -200,7 +201,7 @@ static const int extra[] = {
 };
 static const int *const lists[] = { extra, NULL };
 static const unsigned long extra_ioctls[] = { BLKGETSIZE, 0 };
-static const unsigned long *const ioctls[] = { extra_ioctls, NULL };
+static const unsigned long *ioctls[] = { extra_ioctls, NULL, NULL };
 
 #define CANNOT 1000
 
@@ -378,12 +379,53 @@ static void test_tree(void **state)
 	rmdir(dir);
 }
 
+/*
+ * --- Devices that say what they need ---
+ */
+
+static int sg_io(void)
+{
+	struct sg_io_hdr hdr = { .interface_id = 'S' };
+
+	return result(ioctl(file_fd, SG_IO, &hdr));
+}
+
+static void test_passthrough(void **state)
+{
+	static const struct {
+		const char *text;
+		int ret;
+	} rows[] = {
+		{ "scsi,lun0=x", CANNOT + SIGSYS },
+		{ "scsi,lun0=x,lun0.type=cdrom", CANNOT + SIGSYS },
+		{ "scsi,lun0=x,lun0.type=passthrough", ENOTTY },
+		{ "scsi,lun0=x,t1.lun2=y,t1.lun2.type=passthrough", ENOTTY },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct vdev_type *type;
+		struct opts *opts;
+		struct err err;
+
+		print_message("%s\n", rows[i].text);
+		assert_int_equal(vdev_parse(rows[i].text, &type, &opts, &err),
+				 0);
+		ioctls[0] = type->vt_ioctls;
+		ioctls[1] = vdev_rights(type, opts).ioctls;
+		assert_int_equal(jailed(sg_io, true), rows[i].ret);
+		opts_free(opts);
+	}
+	ioctls[0] = extra_ioctls;
+	ioctls[1] = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_tree),
 		cmocka_unit_test(test_allowed),
+		cmocka_unit_test(test_passthrough),
 		cmocka_unit_test(test_before_the_seal),
 	};
 

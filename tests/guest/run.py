@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Runs the guest tests: functions test_* in the files test_*.py beside this one, each given a Context.
+"""Runs the guest tests: functions test_* in the files test_*.py beside this one, each given a Context; with --soak
+those in the files soak_*.py, which take minutes and print tables.
 
 A test returns when it passed, raises Skip("why") when it cannot run here, and fails by any other exception. The first
 line of its docstring says what it shows. A test that needs longer than TEST_SECONDS sets test_x.seconds = N.
@@ -50,8 +51,8 @@ class Context:
             print(f"     {text}", flush=True)
 
 
-def find_tests(pattern):
-    for path in sorted(HERE.glob("test_*.py")):
+def find_tests(kind, pattern):
+    for path in sorted(HERE.glob(f"{kind}_*.py")):
         module = importlib.import_module(path.stem)
         for name, function in vars(module).items():
             full = f"{path.stem[5:]}.{name[5:]}"
@@ -95,10 +96,11 @@ def main():
     parser.add_argument("--viodev", default=str(ROOT / "build" / "viodev"), metavar="BIN", help="default: %(default)s")
     parser.add_argument("--kit", metavar="DIR", help="default: what scripts/kit.sh makes")
     parser.add_argument("-v", "--verbose", action="store_true", help="also show what the tests measure")
+    parser.add_argument("--soak", action="store_const", const="soak", default="test", dest="kind", help="run the long ones instead")
     parser.add_argument("--list", action="store_true", help="name the tests and what they show, run none")
     options = parser.parse_args()
 
-    tests = list(find_tests(options.pattern))
+    tests = list(find_tests(options.kind, options.pattern))
     if not tests:
         sys.exit(f"run.py: no test's name contains {options.pattern!r}")
     if options.list:

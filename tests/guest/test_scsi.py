@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """SCSI disks and CD-ROMs, as Linux's drivers and sg3-utils use them."""
 
+import scsi_suites
 from checks import attach, fio, image, status, until
 
 DATA = bytes(range(256)) * 8  # a CD-ROM's sector
@@ -93,3 +94,15 @@ def test_transitional(t):
 def test_modern(t):
     """The same of a modern one, on q35."""
     scsi(t, "modern", "q35")
+
+
+def test_initiators(t):
+    """iscsi-test-cu and sg3-utils: no test of theirs fails."""
+    disk = image(t.tmp / "disk.img", scsi_suites.DISK_MIB)
+    with t.serve(f"scsi,lun0={disk}") as viodev, t.guest(attach(viodev), tools=True) as guest:
+        sg = scsi_suites.generic(guest, "VIODEV")
+        for suite, least in (scsi_suites.iscsi_test, 120), (scsi_suites.sg3_utils, 80):
+            outcomes, texts = suite(guest, sg)
+            assert not scsi_suites.failures(outcomes), "\n".join(texts)
+            passed = sum(list(tests.values()).count(scsi_suites.PASS) for tests in outcomes.values())
+            assert passed >= least, outcomes

@@ -10,6 +10,7 @@ Every wait has a limit, and what is raised carries the end of the guest's consol
 import ctypes
 import json
 import os
+import pathlib
 import queue
 import re
 import select
@@ -81,7 +82,8 @@ class Guest:
     firmware  "seabios" or "ovmf"
     boot      "kernel": the kit's Linux with the command service; "disk": whatever the firmware finds (no run());
               "paused": as kernel, but the vCPUs wait for qmp("cont") and wait_ready()
-    tools     Debian's programs (fio, mkfs.ext4, lspci, ...) besides busybox; costs a second
+    tools     Debian's programs (fio, mkfs.ext4, lspci, ...) besides busybox; costs a second. "devel": git, a compiler
+              and stress-ng as well, which want memory="1G"
     modules   list of modules to load, [] for none; by default those for the virtio devices present
     append    more for the kernel command line
     timeout   seconds until the command service must answer
@@ -248,12 +250,12 @@ class Guest:
     def _kernel(self, firmware, tools, modules, append):
         initrd = os.path.join(self.kit, "initrd.cpio")
         if tools:
-            both = os.path.join(self._dir, "initrd.cpio")
-            with open(both, "wb") as out:
-                for name in ("initrd.cpio", "tools.cpio"):
+            joined = os.path.join(self._dir, "initrd.cpio")
+            with open(joined, "wb") as out:
+                for name in ("initrd.cpio", "tools.cpio", *(["devel.cpio"] if tools == "devel" else [])):
                     with open(os.path.join(self.kit, name), "rb") as part:
                         shutil.copyfileobj(part, out, 1 << 20)
-            initrd = both
+            initrd = joined
         words = ["console=ttyS0 quiet panic=-1 viodev.tty=ttyS1", QUICK_BOOT]
         if modules is not None:
             words.append("viodev.modules=" + (",".join(modules) or "none"))
@@ -349,7 +351,7 @@ class Guest:
 class Viodev:
     """A running `viodev serve`; use it in a `with` statement. Leaving it normally checks that it ends as it should."""
 
-    def __init__(self, binary, *devices, dir=None, options=(), env=None, timeout=20):
+    def __init__(self, binary, *devices, dir=None, options=(), env=None, fds=(), timeout=20):
         self.binary = str(binary)
         self._own_dir = None if dir else tempfile.mkdtemp(prefix="viodev.")  # short: a socket's path has 107 bytes
         self.dir = str(dir or self._own_dir)
@@ -361,7 +363,7 @@ class Viodev:
         try:
             self.process = subprocess.Popen(
                 [self.binary, "serve", f"--dir={self.dir}", *options, *devices], stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=self._errors, env={**os.environ, **(env or {})},
+                stdout=subprocess.PIPE, stderr=self._errors, env={**os.environ, **(env or {})}, pass_fds=fds,
                 preexec_fn=die_with_parent)
             threading.Thread(target=self._read_lines, args=(self.process.stdout,), daemon=True).start()
             self._wait_ready(timeout)
@@ -372,6 +374,10 @@ class Viodev:
     def socket(self, id):
         """The path of a device's socket."""
         return self.sockets[id]
+
+    def built(self, name):
+        """The path of a program of the same build, such as tests/guest/fsx."""
+        return pathlib.Path(self.binary).resolve().parents[2] / name
 
     def ctl(self, id, *words, timeout=20):
         """Runs `viodev ctl DIR/ID.ctl WORDS...`, which must succeed; what it printed."""

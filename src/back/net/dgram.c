@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
@@ -200,33 +199,6 @@ static int address_of(const char *key, const char *path,
 	return 0;
 }
 
-/* A socket that nobody has open any more; a file is not ours to remove. */
-static bool left_behind(const struct sockaddr_un *sun)
-{
-	struct stat st;
-	bool dead;
-	int fd;
-
-	if (lstat(sun->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	dead = connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 &&
-	       errno == ECONNREFUSED;
-	close(fd);
-	return dead;
-}
-
-static int bind_local(int fd, const struct sockaddr_un *sun)
-{
-	if (left_behind(sun))
-		unlink(sun->sun_path);
-	if (bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0)
-		return -errno;
-	return 0;
-}
-
 static int dgram_open(const struct opts *opts, struct vdev_files *files,
 		      struct err *err)
 {
@@ -244,7 +216,7 @@ static int dgram_open(const struct opts *opts, struct vdev_files *files,
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set(err, -errno, "net: socket: %s", strerror(errno));
-	ret = bind_local(fd, &local);
+	ret = net_bind_unix(fd, &local);
 	if (ret == 0) {
 		key = "remote";
 		if (connect(fd, (struct sockaddr *)&remote, sizeof(remote)) < 0)

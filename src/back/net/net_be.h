@@ -89,6 +89,7 @@ struct net_be_ops {
 struct net_be {
 	const struct net_be_ops *ops;
 	unsigned nr_channels;
+	bool down; /* nobody is at the other end yet */
 	uint64_t features; /* that it makes possible, as VI_BIT() masks */
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
@@ -119,6 +120,8 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, more with +" }, \
 	{ "path", OPT_STRING, .help = "stream: a UNIX socket" },           \
 	{ "addr", OPT_STRING, .help = "stream: a TCP socket, HOST:PORT" }, \
+	{ "listen", OPT_BOOL, "off",                                       \
+	  .help = "stream: wait for the other end to connect" },           \
 	{ "local", OPT_STRING, .help = "dgram: our UNIX socket" },         \
 	{ "remote", OPT_STRING, .help = "dgram: the other UNIX socket" },  \
 	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
@@ -148,7 +151,10 @@ struct net_be_kind {
 extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
 	net_kind_dgram, net_kind_fd, net_kind_null;
 
-/* Made from descriptors, whose ownership moves on success only. */
+/*
+ * Made from descriptors, whose ownership moves on success only. A stream socket
+ * may be one that listens.
+ */
 int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
 		   struct net_be **ret_be);
 int net_stream_create(struct ev_loop *loop, int take_fd,
@@ -158,6 +164,10 @@ int net_dgram_create(struct ev_loop *loop, int take_fd,
 
 /* What all descriptors of backends are: not waited for, not inherited. */
 int net_fd_prepare(int fd);
+
+/* Bind; the socket file of one who died is in nobody's way. 0 or -errno. */
+struct sockaddr_un;
+int net_bind_unix(int fd, const struct sockaddr_un *sun);
 
 /*
  * A descriptor and what it is watched for, changed only where it differs.

@@ -41,7 +41,7 @@ static uint8_t frame[NET_MAX_FRAME];
 static struct {
 	uint8_t data[NET_MAX_FRAME];
 	ssize_t len; /* of the last frame */
-	unsigned nr, nr_writable, channel;
+	unsigned nr, nr_writable, nr_links, channel;
 	bool link;
 	bool full; /* takes nothing */
 } got;
@@ -77,6 +77,7 @@ static void on_writable(void *arg, unsigned channel)
 static void on_link(void *arg, bool up)
 {
 	got.link = up;
+	got.nr_links++;
 }
 
 static const struct net_be_client client = {
@@ -380,6 +381,81 @@ static void test_stream_connect(void **state)
 	assert_int_equal(read(conn, got.data, 100), 64);
 	close(conn);
 	close(fd);
+}
+
+static int connect_to(const struct sockaddr_un *sun)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	assert_int_equal(connect(fd, (const struct sockaddr *)sun,
+				 sizeof(*sun)), 0);
+	turns();
+	return fd;
+}
+
+/* The link is up while there is a peer; the next one waits for it to go. */
+static void test_stream_listen(void **state)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	char dir[] = "/tmp/viodev-net-XXXXXX", text[160];
+	uint8_t buf[64] = { 0, 0, 0, 60 };
+	int fd, next;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/s", dir);
+	snprintf(text, sizeof(text), "net,backend=stream,path=%s,listen=on",
+		 sun.sun_path);
+	for (int again = 0; again < 2; again++) { /* over what is left of it */
+		must_open(text);
+		assert_true(be->down);
+		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
+		assert_int_equal(receive(0, 60), -EAGAIN);
+		be->ops->watch(be, 0, true);
+
+		fd = connect_to(&sun);
+		assert_true(got.link);
+		assert_int_equal(send_to(0, frame, 60), 0);
+		assert_int_equal(read(fd, buf, sizeof(buf)), 64);
+		assert_int_equal(write(fd, buf, 64), 64);
+		turns();
+		assert_int_equal(got.nr, 1);
+
+		/* It goes in the middle of a frame, and with one unread. */
+		assert_int_equal(write(fd, buf, 30), 30);
+		while (send_to(0, frame, 60000) == 0)
+			;
+		next = connect_to(&sun);
+		assert_int_equal(got.nr_writable, 0);
+		close(fd);
+		turns();
+		turns();
+		assert_true(got.link);
+		assert_int_equal(got.nr_links, 3);
+		assert_true(got.nr_writable > 0);
+		assert_int_equal(write(next, buf, 64), 64);
+		turns();
+		assert_int_equal(got.nr, 2);
+		assert_int_equal(send_to(0, frame, 60), 0);
+		assert_int_equal(read(next, buf, sizeof(buf)), 64);
+
+		/* One that talks nonsense is no end of it either. */
+		put_len(buf, 0);
+		assert_int_equal(write(next, buf, 4), 4);
+		turns();
+		assert_false(got.link);
+		assert_int_equal(read(next, buf, sizeof(buf)), 0);
+		close(next);
+		next = connect_to(&sun);
+		assert_true(got.link);
+		close(next);
+		close_be();
+		put_len(buf, 60);
+	}
+	unlink(sun.sun_path);
+	rmdir(dir);
+
+	must_open("net,backend=stream,addr=127.0.0.1:0,listen=on");
+	assert_true(be->down);
 }
 
 /*
@@ -796,6 +872,7 @@ int main(void)
 		TEST(test_stream_full),
 		TEST(test_stream_hostile),
 		TEST(test_stream_connect),
+		TEST(test_stream_listen),
 		TEST(test_dgram),
 		TEST(test_dgram_pair),
 		TEST(test_pcap),

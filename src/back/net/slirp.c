@@ -34,6 +34,7 @@
 #define SLOT_BYTES (MTU + 14 + 64)
 #define NR_SLOTS   512u
 #define NS_PER_MS  UINT64_C(1000000)
+#define IDLE_MS	   1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
 	uint16_t len;
@@ -258,7 +259,7 @@ static void refresh(void *arg)
 		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, old[i], NULL);
 		seen->events = 0;
 	}
-	ev_timer_set(u->timer, timeout_ms == UINT32_MAX ?
+	ev_timer_set(u->timer, timeout_ms >= IDLE_MS ?
 				       0 :
 				       (timeout_ms + 1) * NS_PER_MS);
 	if (!u->source)

@@ -7,6 +7,8 @@
  * buffer and take frames from there. A frame that the peer cannot take in
  * whole is copied; the rest of it goes before anything else.
  *
+ * A socket that listens has one peer at a time; others wait in the kernel.
+ *
  *	in_buf   | done | len | frame | len | frame | len | fra   |  free  |
  *	                ^ in_off                              in_end ^
  */
@@ -29,12 +31,14 @@
 
 #define IN_BYTES  (256u << 10)
 #define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
+#define BACKLOG	  4 /* peers that wait for the one before to go */
 
 struct stream {
 	struct net_be be;
-	struct net_port port;
+	struct net_port port;	  /* the peer's; fd < 0: there is none */
+	struct net_port listener; /* fd < 0: the peer is the only one */
 	struct ev_task more; /* frames are in the buffer, watched or not */
-	bool watched, gone;
+	bool watched;
 	size_t in_off, in_end;
 	size_t out_off, out_end; /* what is left of a frame */
 	uint8_t in_buf[IN_BYTES];
@@ -46,15 +50,41 @@ static struct stream *stream_of(struct net_be *be)
 	return (struct stream *)be;
 }
 
+/* What a stream without a peer says: whether there may be another one. */
+static int no_peer(const struct stream *st)
+{
+	return st->listener.fd >= 0 ? -EAGAIN : -ENOTCONN;
+}
+
 /* The peer went away, or says what makes no sense: nothing can follow. */
 static void hang_up(struct stream *st)
 {
-	if (st->gone)
+	if (st->port.fd < 0)
 		return;
-	st->gone = true;
 	net_port_watch(&st->port, EPOLLIN | EPOLLOUT, false);
+	/* Who started us may have the socket as well. */
 	shutdown(st->port.fd, SHUT_RDWR);
+	net_port_close(&st->port);
+	st->in_off = st->in_end = 0;
+	st->out_off = st->out_end = 0;
+	if (st->listener.fd >= 0)
+		net_port_watch(&st->listener, EPOLLIN, true);
 	st->be.client->link(st->be.client_arg, false);
+	ev_defer(st->port.loop, &st->more);
+}
+
+static void stream_on_peer(void *arg, uint32_t events)
+{
+	struct stream *st = arg;
+	int fd = accept4(st->listener.fd, NULL, NULL,
+			 SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return; /* it is gone already, or there is no room now */
+	net_port_watch(&st->listener, EPOLLIN, false);
+	st->port.fd = fd;
+	net_port_watch(&st->port, EPOLLIN, st->watched);
+	st->be.client->link(st->be.client_arg, true);
 }
 
 /* The frame at in_off: its length; 0 when it is not there whole; -EPROTO. */
@@ -100,7 +130,7 @@ static ssize_t stream_recv(struct net_be *be, unsigned channel,
 			   const struct iovec *iov, int niov)
 {
 	struct stream *st = stream_of(be);
-	ssize_t len = st->gone ? -ENOTCONN : frame_len(st);
+	ssize_t len = st->port.fd < 0 ? no_peer(st) : frame_len(st);
 	size_t put = 0;
 	uint8_t *frame;
 
@@ -115,7 +145,7 @@ static ssize_t stream_recv(struct net_be *be, unsigned channel,
 		return len;
 	if (len < 0) {
 		hang_up(st);
-		return len;
+		return no_peer(st);
 	}
 	frame = st->in_buf + st->in_off + sizeof(be32);
 	for (int i = 1; i < niov && put < (size_t)len; i++) {
@@ -136,7 +166,7 @@ static void stream_watch(struct net_be *be, unsigned channel, bool on)
 	struct stream *st = stream_of(be);
 
 	st->watched = on;
-	if (!st->gone)
+	if (st->port.fd >= 0)
 		net_port_watch(&st->port, EPOLLIN, on);
 	if (on && frame_len(st) != 0)
 		ev_defer(st->port.loop, &st->more);
@@ -146,9 +176,13 @@ static void stream_run(void *arg)
 {
 	struct stream *st = arg;
 
+	if (st->port.fd < 0) { /* frames that wait for the peer are lost */
+		st->be.client->writable(st->be.client_arg, 0);
+		return;
+	}
 	if (st->watched)
 		st->be.client->readable(st->be.client_arg, 0);
-	if (st->watched && !st->gone && frame_len(st) != 0)
+	if (st->watched && frame_len(st) != 0)
 		ev_defer(st->port.loop, &st->more);
 }
 
@@ -182,7 +216,7 @@ static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	be32 prefix;
 	ssize_t n;
 
-	if (st->gone)
+	if (st->port.fd < 0)
 		return -ENOTCONN;
 	if (st->out_end) /* on_event waits for it */
 		return -EAGAIN;
@@ -217,7 +251,7 @@ static void stream_on_event(void *arg, uint32_t events)
 			hang_up(st);
 		}
 	}
-	if (st->watched && (events & EPOLLIN))
+	if (st->port.fd >= 0 && st->watched && (events & EPOLLIN))
 		stream_run(st);
 	else if (events & (EPOLLHUP | EPOLLERR))
 		hang_up(st);
@@ -229,6 +263,7 @@ static void stream_destroy(struct net_be *be)
 
 	ev_cancel(st->port.loop, &st->more);
 	net_port_close(&st->port);
+	net_port_close(&st->listener);
 	free(st);
 }
 
@@ -240,10 +275,28 @@ static const struct net_be_ops stream_ops = {
 	.destroy = stream_destroy,
 };
 
+/* Frames must not wait for others; a UNIX socket does not know this. */
+static void send_at_once(int fd)
+{
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+static bool is_listening(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
+		       0 &&
+	       listening;
+}
+
 int net_stream_create(struct ev_loop *loop, int take_fd,
 		      struct net_be **ret_be)
 {
-	int ret = net_fd_prepare(take_fd), one = 1;
+	int ret = net_fd_prepare(take_fd);
 	struct stream *st;
 
 	if (ret < 0)
@@ -251,17 +304,25 @@ int net_stream_create(struct ev_loop *loop, int take_fd,
 	st = calloc(1, sizeof(*st));
 	if (!st)
 		return -ENOMEM;
-	/* Frames must not wait for others; a UNIX socket does not know this. */
-	setsockopt(take_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	send_at_once(take_fd); /* those that it accepts inherit it */
 	st->be.ops = &stream_ops;
 	st->be.nr_channels = 1;
+	st->be.down = is_listening(take_fd);
 	st->more = (struct ev_task){ .fn = stream_run, .arg = st };
 	st->port = (struct net_port){
 		.loop = loop,
-		.fd = take_fd,
+		.fd = st->be.down ? -1 : take_fd,
 		.cb = stream_on_event,
 		.arg = st,
 	};
+	st->listener = (struct net_port){
+		.loop = loop,
+		.fd = st->be.down ? take_fd : -1,
+		.cb = stream_on_peer,
+		.arg = st,
+	};
+	if (st->be.down)
+		net_port_watch(&st->listener, EPOLLIN, true);
 	*ret_be = &st->be;
 	return 0;
 }
@@ -270,7 +331,41 @@ int net_stream_create(struct ev_loop *loop, int take_fd,
  * --- Opening it ---
  */
 
-static int connect_unix(const char *path, struct err *err)
+/* What makes a new socket ready for use: connect(), or this. 0 or -1. */
+typedef int step_fn(int fd, const struct sockaddr *sa, socklen_t len);
+
+static int bind_and_listen(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	int one = 1;
+
+	if (sa->sa_family == AF_UNIX) {
+		int ret = net_bind_unix(fd, (const struct sockaddr_un *)sa);
+
+		if (ret < 0) {
+			errno = -ret;
+			return -1;
+		}
+		return listen(fd, BACKLOG);
+	}
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return bind(fd, sa, len) < 0 ? -1 : listen(fd, BACKLOG);
+}
+
+static int make_socket(const struct sockaddr *sa, socklen_t len, step_fn *step)
+{
+	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	if (step(fd, sa, len) == 0)
+		return fd;
+	ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int open_unix(const char *path, step_fn *step, struct err *err)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	int fd;
@@ -279,40 +374,27 @@ static int connect_unix(const char *path, struct err *err)
 		return err_set(err, -ENAMETOOLONG, "net: path=%s: is too long",
 			       path);
 	strcpy(sun.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
-		int ret = -errno;
-
-		close(fd);
-		return err_set(err, ret, "net: path=%s: %s", path,
-			       strerror(-ret));
-	}
-	return fd >= 0 ? fd : err_set(err, -errno, "net: socket: %m");
+	fd = make_socket((const struct sockaddr *)&sun, sizeof(sun), step);
+	return fd >= 0 ? fd :
+			 err_set(err, fd, "net: path=%s: %s", path,
+				 strerror(-fd));
 }
 
-/* The first of the host's addresses that answers. */
-static int connect_any(const struct addrinfo *ai)
+/* The first of the host's addresses that will do. */
+static int open_any(const struct addrinfo *ai, step_fn *step)
 {
-	int ret = -ENOENT;
+	int fd = -ENOENT;
 
-	for (; ai; ai = ai->ai_next) {
-		int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC,
-				ai->ai_protocol);
-
-		if (fd >= 0 && connect(fd, ai->ai_addr, ai->ai_addrlen) == 0)
-			return fd;
-		ret = -errno;
-		if (fd >= 0)
-			close(fd);
-	}
-	return ret;
+	for (; ai && fd < 0; ai = ai->ai_next)
+		fd = make_socket(ai->ai_addr, ai->ai_addrlen, step);
+	return fd;
 }
 
 /* HOST:PORT, an IPv6 address in brackets. */
-static int connect_tcp(const char *addr, struct err *err)
+static int open_tcp(const char *addr, step_fn *step, struct err *err)
 {
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
-	const char *colon = strrchr(addr, ':');
+	const char *colon = strrchr(addr, ':'), *name = addr;
 	size_t len = colon ? (size_t)(colon - addr) : 0;
 	struct addrinfo *list;
 	char host[256];
@@ -322,16 +404,16 @@ static int connect_tcp(const char *addr, struct err *err)
 		return err_set(err, -EINVAL, "net: addr=%s: is not HOST:PORT",
 			       addr);
 	if (addr[0] == '[' && colon[-1] == ']') {
-		addr++;
+		name++;
 		len -= 2;
 	}
-	memcpy(host, addr, len);
+	memcpy(host, name, len);
 	host[len] = '\0';
 	ret = getaddrinfo(host, colon + 1, &hints, &list);
 	if (ret)
 		return err_set(err, -EINVAL, "net: addr=%s: %s", addr,
 			       gai_strerror(ret));
-	fd = connect_any(list);
+	fd = open_any(list, step);
 	freeaddrinfo(list);
 	return fd >= 0 ? fd :
 			 err_set(err, fd, "net: addr=%s: %s", addr,
@@ -343,12 +425,13 @@ static int stream_open(const struct opts *opts, struct vdev_files *files,
 {
 	const char *path = opt_string(opts, "path");
 	const char *addr = opt_string(opts, "addr");
+	step_fn *step = opt_bool(opts, "listen") ? bind_and_listen : connect;
 	int fd, ret;
 
 	if (!path == !addr)
 		return err_set(err, -EINVAL,
 			       "net: backend=stream needs path= or addr=");
-	fd = path ? connect_unix(path, err) : connect_tcp(addr, err);
+	fd = path ? open_unix(path, step, err) : open_tcp(addr, step, err);
 	if (fd < 0)
 		return fd;
 	ret = vdev_files_add(files, "stream", fd);
@@ -372,10 +455,10 @@ static int stream_create(const struct vdev_env *env, struct net_be **ret_be,
 }
 
 static const int stream_syscalls[] = {
-	SYS_recvfrom, SYS_sendto, SYS_sendmsg, SYS_shutdown, -1,
+	SYS_accept4, SYS_recvfrom, SYS_sendto, SYS_sendmsg, SYS_shutdown, -1,
 };
 
-static const char *const stream_keys[] = { "path", "addr", NULL };
+static const char *const stream_keys[] = { "path", "addr", "listen", NULL };
 
 const struct net_be_kind net_kind_stream = {
 	.name = "stream",

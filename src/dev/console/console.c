@@ -459,8 +459,8 @@ static const struct opt_def console_opts[] = {
 	  .help = "the console, hvc0 in Linux: stdio, pty[:LINK], unix:PATH "
 		  "(listens), unix-connect:PATH, file:PATH, fd:N" },
 	{ PORT_KEYS, OPT_STRING,
-	  .help = "port.NAME: likewise, a port that the guest finds as "
-		  "/dev/virtio-ports/NAME; up to 30" },
+	  .help = "likewise port.NAME, /dev/virtio-ports/NAME in Linux; 30 at "
+		  "most" },
 	{ NULL },
 };
 

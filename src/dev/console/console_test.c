@@ -261,7 +261,7 @@ static void test_size(void **state)
 	assert_int_equal(rig_ctl(&r, "resize 80 24 1"), -EINVAL);
 }
 
-/* TRAP-14: with MULTIPORT a message, rows before columns. */
+/* TRAP-14: with MULTIPORT a message, columns before rows. */
 static void test_resize(void **state)
 {
 	const le16 *rest;
@@ -276,8 +276,8 @@ static void test_resize(void **state)
 	assert_int_equal(msg.event, RESIZE);
 	assert_int_equal(msg.used, 12);
 	rest = (const void *)msg.rest;
-	assert_int_equal(le16_to_cpu(rest[0]), 43);
-	assert_int_equal(le16_to_cpu(rest[1]), 132);
+	assert_int_equal(le16_to_cpu(rest[0]), 132);
+	assert_int_equal(le16_to_cpu(rest[1]), 43);
 	expect_silence();
 	vdrv_reset(&r.d);
 

@@ -27,12 +27,12 @@ struct msg {
 static_assert(sizeof(struct msg) == 8, "5.3.6.2");
 
 /*
- * The specification has columns first. Linux, as all its versions read it, has
- * rows first (TRAP-14), and it is Linux that does something with it.
+ * As the specification has it, and as Linux reads it since 2025, its stable
+ * series too; before that it took the first for the rows (TRAP-14).
  */
 struct msg_size {
-	le16 rows;
 	le16 cols;
+	le16 rows;
 };
 
 #define NOTHING (-1)
@@ -110,8 +110,8 @@ static size_t put(const struct console_port *p, int event,
 		cpu_to_le16(value_of(p, event)),
 	};
 	const struct msg_size size = {
-		cpu_to_le16(p->sc->sc_rows),
 		cpu_to_le16(p->sc->sc_cols),
+		cpu_to_le16(p->sc->sc_rows),
 	};
 	size_t len = iov_put(to, &msg, sizeof(msg));
 

@@ -37,6 +37,12 @@ void net_set_link(struct net_softc *sc, bool admin_up, bool carrier)
 		vq_devcfg_changed(&sc->sc_vs);
 }
 
+void net_announce(struct net_softc *sc)
+{
+	sc->sc_announce = true;
+	vq_devcfg_changed(&sc->sc_vs);
+}
+
 /*
  * --- Configuration and features ---
  */

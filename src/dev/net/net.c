@@ -340,19 +340,45 @@ static void net_status(struct vdev *dev, struct json_object *status)
 	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
 }
 
+static int ctl_link(struct net_softc *sc, const char *state, struct err *err)
+{
+	bool up = !strcmp(state, "up");
+
+	if (!up && strcmp(state, "down") != 0)
+		return err_set(err, -EINVAL, "link: takes up or down");
+	net_set_link(sc, up, sc->sc_carrier);
+	return 0;
+}
+
+static int ctl_announce(struct net_softc *sc, struct err *err)
+{
+	if (!net_has(sc, NET_F(GUEST_ANNOUNCE)))
+		return err_set(err, -EOPNOTSUPP,
+			       "announce: no driver that knows how to");
+	if (!net_link_up(sc))
+		return err_set(err, -ENETDOWN, "announce: the link is down");
+	net_announce(sc);
+	return 0;
+}
+
 static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 		   struct json_object *reply, struct err *err)
 {
 	struct net_softc *sc = net_of(dev);
-	bool up = argc == 2 && !strcmp(argv[1], "up");
+	int ret;
 
-	if (argc != 2 || (!up && strcmp(argv[1], "down") != 0))
-		return err_set(err, -EINVAL, "link: takes up or down");
-	net_set_link(sc, up, sc->sc_carrier);
-	json_object_object_add(
-		reply, "link",
-		json_object_new_string(net_link_up(sc) ? "up" : "down"));
-	return 0;
+	if (!strcmp(argv[0], "link"))
+		ret = ctl_link(sc, argc == 2 ? argv[1] : "", err);
+	else if (argc == 1)
+		ret = ctl_announce(sc, err);
+	else
+		ret = err_set(err, -EINVAL, "announce: takes nothing");
+	if (ret == 0)
+		json_object_object_add(
+			reply, "link",
+			json_object_new_string(net_link_up(sc) ? "up" :
+								 "down"));
+	return ret;
 }
 
 /*
@@ -439,7 +465,8 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 	sc->sc_be = take_be;
 	sc->sc_max_pairs = take_be->nr_channels;
 	sc->sc_ctrl_again = (struct ev_task){ .fn = net_ctrl_again, .arg = sc };
-	sc->sc_admin_up = sc->sc_carrier = true;
+	sc->sc_admin_up = true;
+	sc->sc_carrier = !take_be->down;
 	sc->sc_pairs = sc->sc_channels = 1;
 	sc->sc_hdr_len = net_hdr_len(0);
 	net_be_attach(take_be, &net_client, sc);
@@ -527,6 +554,7 @@ static const int net_syscalls[] = {
 
 static const struct vdev_ctl net_ctls[] = {
 	{ "link up|down", "plug the cable in or out" },
+	{ "announce", "have the guest make its addresses known anew" },
 	{ NULL },
 };
 

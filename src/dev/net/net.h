@@ -191,6 +191,9 @@ bool net_link_up(const struct net_softc *sc);
 /* The link is up when both its ends are: ours, by ctl, and the backend's. */
 void net_set_link(struct net_softc *sc, bool admin_up, bool carrier);
 
+/* Ask the driver, which has GUEST_ANNOUNCE, to send what makes it known. */
+void net_announce(struct net_softc *sc);
+
 int net_cfgread(void *arg, int offset, int size, uint32_t *retval);
 int net_cfgwrite(void *arg, int offset, int size, uint32_t value);
 void net_apply_features(void *arg, uint64_t *features);

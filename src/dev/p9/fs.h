@@ -120,9 +120,10 @@ struct p9_fs {
 	uint32_t msize; /* agreed on, 0: no session */
 
 	pthread_mutex_t names;
-	pthread_mutex_t locks; /* guards the next two */
+	pthread_mutex_t locks; /* guards the next four */
+	pthread_cond_t unlocked;
 	struct p9_owner *owners;
-	unsigned nr_owners;
+	unsigned nr_owners, nr_lock_waiters;
 	pthread_mutex_t lock; /* guards all that follows */
 	struct p9_fid *fids[P9_FID_SLOTS];
 	struct p9_node *nodes[P9_NODE_SLOTS];

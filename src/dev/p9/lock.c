@@ -13,12 +13,22 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dev/p9/fs.h"
 
 #define MAX_OWNERS 1024
 #define CLIENT_LEN 256
+
+/*
+ * A guest that is told "blocked" asks again after half a minute; and when one
+ * of its processes waits for another it asks while the unlock is on its way.
+ * So a request that may wait does so, for a little while, and not on all of
+ * the threads: the unlock needs one, too.
+ */
+#define WAIT_MS     500
+#define MAX_WAITERS 4
 
 struct p9_owner {
 	struct p9_owner *next;
@@ -32,6 +42,7 @@ struct p9_owner {
 
 struct lock {
 	uint8_t type;
+	bool waits;
 	uint64_t start, length;
 	uint32_t proc_id;
 	char client[CLIENT_LEN];
@@ -144,6 +155,7 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file)
 		p9_fd_gone(fs);
 		free(o);
 	}
+	pthread_cond_broadcast(&fs->unlocked);
 	pthread_mutex_unlock(&fs->locks);
 }
 
@@ -173,9 +185,39 @@ static int set_lock(struct p9_fs *fs, const struct p9_ref *ref,
 		ret = owner_create(fs, ref, l, &o);
 	if (ret < 0)
 		return ret;
-	if (fcntl(o->fd, F_OFD_SETLK, &fl) == 0)
-		return P9_LOCK_SUCCESS;
-	return errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED : -errno;
+	if (fcntl(o->fd, F_OFD_SETLK, &fl) < 0)
+		return errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED
+							  : -errno;
+	/* A lock for reading may have been one for writing. */
+	pthread_cond_broadcast(&fs->unlocked);
+	return P9_LOCK_SUCCESS;
+}
+
+static struct timespec end_of_wait(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += WAIT_MS * 1000000L;
+	t.tv_sec += t.tv_nsec / 1000000000L;
+	t.tv_nsec %= 1000000000L;
+	return t;
+}
+
+/* p9_fs.locks is held, but for the waiting. */
+static int wait_lock(struct p9_fs *fs, const struct p9_ref *ref,
+		     const struct lock *l)
+{
+	const struct timespec end = end_of_wait();
+	int ret, err = 0;
+
+	while ((ret = set_lock(fs, ref, l)) == P9_LOCK_BLOCKED && l->waits &&
+	       err == 0 && fs->nr_lock_waiters < MAX_WAITERS) {
+		fs->nr_lock_waiters++;
+		err = pthread_cond_timedwait(&fs->unlocked, &fs->locks, &end);
+		fs->nr_lock_waiters--;
+	}
+	return ret;
 }
 
 int p9_lock(struct p9_req *r)
@@ -185,14 +227,14 @@ int p9_lock(struct p9_req *r)
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
-	p9_get32(&r->in); /* whether it would wait: it asks again */
+	l.waits = p9_get32(&r->in) & P9_LOCK_FLAGS_BLOCK;
 	ret = get_lock(&r->in, &l);
 	if (ret == 0)
 		ret = get_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&r->fs->locks);
-	ret = set_lock(r->fs, &ref, &l);
+	ret = wait_lock(r->fs, &ref, &l);
 	pthread_mutex_unlock(&r->fs->locks);
 	if (ret < 0)
 		return ret;

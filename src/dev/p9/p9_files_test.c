@@ -590,7 +590,7 @@ static void xattrs(void **state)
 static int lock9(uint32_t fid, uint8_t type, uint64_t start_off, uint64_t len,
 		 uint32_t proc)
 {
-	int ret = p9c_call(&c, P9_TLOCK, "dbdqqds", fid, type, 1, start_off,
+	int ret = p9c_call(&c, P9_TLOCK, "dbdqqds", fid, type, 0, start_off,
 			   len, proc, "guest");
 
 	return ret < 0 ? ret : p9_get8(&c.in);
@@ -635,6 +635,30 @@ static void locks(void **state)
 	assert_int_equal(lock9(2, 0, 1, (1ull << 63) - 1, 7), -EINVAL);
 	assert_int_equal(lock9(P9C_ROOT, 0, 0, 0, 7), -EBADF);
 	close(fd);
+}
+
+/* A lock that may wait is not refused while the unlock is on its way. */
+static void lock_waits(void **state)
+{
+	struct p9c_attr a;
+	unsigned slot;
+
+	start("");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 10, 7), 0);
+	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
+			P9_LOCK_FLAGS_BLOCK, 5ull, 1ull, 8, "guest");
+	vdrv_kick(&c.d, 0);
+	assert_int_equal(p9c_getattr(&c, 1, &a), 0);
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 10, 7), 0);
+	assert_int_equal(p9c_wait(&c, slot), 0);
+	assert_int_equal(p9_get8(&c.in), P9_LOCK_SUCCESS);
+	/* But not for ever. */
+	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
+			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
+	vdrv_kick(&c.d, 0);
+	assert_int_equal(p9c_wait(&c, slot), 0);
+	assert_int_equal(p9_get8(&c.in), P9_LOCK_BLOCKED);
 }
 
 /*
@@ -754,7 +778,7 @@ int main(void)
 		T(attributes), T(listing),     T(tree),
 		T(renames),    T(removal),     T(file_system),
 		T(read_only),  T(xattrs),      T(locks),
-		T(mapped),     T(passthrough),
+		T(lock_waits), T(mapped),      T(passthrough),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,6 +98,7 @@ enum { /* Tlock and Tgetlock */
        P9_LOCK_SUCCESS = 0,
        P9_LOCK_BLOCKED = 1,
        P9_LOCK_ERROR = 2,
+       P9_LOCK_FLAGS_BLOCK = 1,
 };
 
 #define P9_UNLINK_DIR 0x200u

@@ -112,7 +112,7 @@ static void page_block_limits(struct reply *r, const struct scsi_lun *lun)
 	uint32_t phys = lun->phys_block_bytes / lun->block_bytes;
 	uint32_t page = 4096 / lun->block_bytes;
 
-	reply_put(r, 0, 1); /* WSNZ: WRITE SAME of "all the rest" is fine */
+	reply_put(r, 1, 1); /* WSNZ: no WRITE SAME of "all the rest" */
 	/* What COMPARE AND WRITE may span: it goes through a buffer. */
 	reply_put(r,
 		  SCSI_WORK_BYTES / lun->block_bytes > 255

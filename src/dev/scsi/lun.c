@@ -189,6 +189,22 @@ static enum lun_kind kind_of(struct lun_opts *o)
 	return !strcmp(type, "passthrough") ? LUN_PASSTHROUGH : LUN_DISK;
 }
 
+bool luns_pass_through(const struct opts *opts)
+{
+	static const char *const patterns[] = { "lun*.type", "t*.lun*.type" };
+
+	for (unsigned i = 0; i < 2; i++) {
+		const char *key;
+		unsigned pos = 0;
+
+		while ((key = opt_next(opts, patterns[i], &pos))) {
+			if (!strcmp(opt_string(opts, key), "passthrough"))
+				return true;
+		}
+	}
+	return false;
+}
+
 static struct disk_params params_of(struct lun_opts *o)
 {
 	const char *cache = lun_string(o, "cache");

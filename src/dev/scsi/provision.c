@@ -70,10 +70,14 @@ void sbc_write_same(struct scsi_task *t)
 		task_bad_cdb(t, 1, 3);
 		return;
 	}
+	if (t->cdb.nr == 0) { /* "to the end": WSNZ says that it is not */
+		task_bad_cdb(t, t->cdb.def->nr_at, 7);
+		return;
+	}
 	if (!sbc_in_range(t, t->cdb.lba, t->cdb.nr) ||
 	    !task_has_out(t, ndob ? 0 : lun->block_bytes))
 		return;
-	t->left = t->cdb.nr ? t->cdb.nr : lun->nr_blocks - t->cdb.lba;
+	t->left = t->cdb.nr;
 	memset(lun->work, 0, lun->block_bytes);
 	if (!ndob)
 		t->transferred =

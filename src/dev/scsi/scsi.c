@@ -624,7 +624,16 @@ static const int scsi_syscalls[] = {
 	-1,
 };
 
-static const unsigned long scsi_ioctls[] = { DISK_IOCTLS, SG_IO, 0 };
+static const unsigned long scsi_ioctls[] = { DISK_IOCTLS, 0 };
+
+/* SG_IO reaches whatever a device understands: for who was given one. */
+static void scsi_rights(const struct opts *opts, struct vdev_rights *rights)
+{
+	static const unsigned long sg_ioctls[] = { SG_IO, 0 };
+
+	if (luns_pass_through(opts))
+		rights->ioctls = sg_ioctls;
+}
 
 const struct vdev_type vdev_scsi = {
 	.vt_name = "scsi",
@@ -639,6 +648,7 @@ const struct vdev_type vdev_scsi = {
 	.vt_ctls = scsi_ctls,
 	.vt_syscalls = scsi_syscalls,
 	.vt_ioctls = scsi_ioctls,
+	.vt_rights = scsi_rights,
 	.vt_open = scsi_open,
 	.vt_create = scsi_create,
 	.vt_destroy = scsi_destroy,

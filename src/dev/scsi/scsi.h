@@ -306,6 +306,7 @@ int pr_load(struct scsi_softc *sc);
 
 /* lun.c */
 uint64_t hash64(const void *p, size_t len);
+bool luns_pass_through(const struct opts *opts); /* one that is a device? */
 int luns_open(const struct opts *opts, struct vdev_files *files,
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Network cards: addresses by DHCP, whole bytes with every offload, several queues, a link that comes and goes."""
+
+import contextlib
+import hashlib
+import random
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+from checks import Health, attach, status, until, wait_for
+from hostnet import ip, iperf3_server, need, private_network, tap_address, taps
+from vm import Skip
+
+MIB = 1 << 20
+
+# What Linux can switch, as `ethtool -K` calls it.
+OFFLOADS = ("tx", "rx", "sg", "tso", "gso", "gro", "lro", "tx-udp-segmentation")
+
+DHCP = """
+cat >/tmp/dhcp <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add $ip/24 dev $interface
+ip route add default via $router
+echo nameserver $dns >/etc/resolv.conf
+END
+chmod +x /tmp/dhcp
+"""
+
+
+# --- what the checks share
+
+
+def guest_address(guest, device, net):
+    guest.check(f"ip link set {device} up; ip addr add 10.{net}.0.2/24 dev {device}")
+
+
+def nic(guest, viodev, id):
+    """The guest's name for a device."""
+    return interface(guest, status(viodev, id)["mac"])
+
+
+def interface(guest, mac):
+    return guest.check(f"cd /sys/class/net; grep -il {mac} */address | head -n 1").split("/")[0]
+
+
+class Server:
+    """A TCP socket that does one thing with each connection, in a thread."""
+
+    def __init__(self, serve, address="0.0.0.0"):
+        self._listener = socket.create_server((address, 0))
+        self._serve = serve
+        self.port = self._listener.getsockname()[1]
+        self.results = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                with peer:
+                    peer.settimeout(60)
+                    self.results.append(self._serve(peer))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def digest_of(sock):
+    """What a socket brings until its end."""
+    digest = hashlib.sha256()
+    while data := sock.recv(MIB):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def name_server(name, address):
+    """Answers each question for an address with this one, at the first name server that resolv.conf knows."""
+    with open("/etc/resolv.conf", encoding="ascii") as file:
+        found = re.search(r"^nameserver\s+(\d+\.\d+\.\d+\.\d+)$", file.read(), re.M)
+    if not found:
+        raise Skip("no IPv4 name server in resolv.conf")
+    if not found[1].startswith("127."):
+        ip(f"addr add {found[1]}/32 dev lo")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((found[1], 53))
+    label = b"".join(bytes((len(part),)) + part.encode() for part in name.split("."))
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                query, peer = sock.recvfrom(512)
+                question = query[12:query.index(0, 12) + 5]
+                known = label in question and question[-3] == 1  # type A
+                record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address) if known else b""
+                sock.sendto(query[:2] + struct.pack(">5H", 0x8180, 1, known, 0, 0) + question + record, peer)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        yield
+    finally:
+        sock.close()
+
+
+def frames_of(path):
+    """The frames of a pcap file, whose form is checked."""
+    data = path.read_bytes()
+    magic, major, minor, _, _, _, link = struct.unpack_from("<IHHiIII", data)
+    assert (magic, major, minor, link) == (0xa1b23c4d, 2, 4, 1), data[:24]
+    frames, off = [], 24
+    while off < len(data):
+        _, nanoseconds, kept, length = struct.unpack_from("<4I", data, off)
+        assert nanoseconds < 10**9 and kept <= length <= 65557 and off + 16 + kept <= len(data), (off, kept, length)
+        frames.append(data[off + 16:off + 16 + kept])
+        off += 16 + kept
+    return frames
+
+
+# --- a network behind a gateway, and a tap, in each mode
+
+
+def net(t, mode, machine):
+    """What every card must do, in one boot."""
+    taps()
+    pcap = t.tmp / "user.pcap"
+    with private_network(), t.serve(
+            f"net,id=user,mode={mode},backend=user,hostfwd=tcp:127.0.0.1:5555-:5201+udp:127.0.0.1:5555-:5201,pcap={pcap}",
+            f"net,id=tap,mode={mode},backend=tap,ifname=tap0") as viodev:
+        tap_address("tap0", 1)
+        with t.guest(attach(viodev), machine=machine, tools=True) as guest:
+            assert status(viodev, "user")["driver"] == ("legacy" if mode == "legacy" else "modern")
+            for check in (addressed, named, forwarded, translated):
+                check(t, guest, viodev)
+            device = nic(guest, viodev, "tap")
+            guest_address(guest, device, 1)
+            intact(guest, device)
+            unplugged(guest, viodev, device)
+        for id in "user", "tap":
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+    assert any(frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x44\0\x43"
+               for frame in frames_of(pcap)), "no DHCP request in the record"
+
+
+def addressed(t, guest, viodev):
+    """DHCP of the user network."""
+    device = nic(guest, viodev, "user")
+    guest.check(DHCP + f"ip link set {device} up; udhcpc -i {device} -n -q -f -s /tmp/dhcp")
+    assert "inet 10.0.2.15/24" in guest.check(f"ip addr show {device}")
+
+
+def named(t, guest, viodev):
+    """DNS goes to the host's name server."""
+    with name_server("viodev.test", "10.9.8.7"):
+        assert "10.9.8.7" in guest.check("nslookup -type=a viodev.test 10.0.2.3")
+
+
+def forwarded(t, guest, viodev):
+    """Connections and datagrams to the host's port reach the guest's."""
+    need("iperf3")
+    guest.check("iperf3 --server --daemon --one-off >/dev/null; " + until("netstat -ltn | grep -q :5201"))
+    done = subprocess.run(["iperf3", "--client", "127.0.0.1", "--port=5555", "--udp", "--bitrate=8M", "--bytes=500K"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    received = re.search(r"(\d+)/(\d+) \([\d.e+-]+%\)\s+receiver", done.stdout)
+    assert received and int(received[1]) < int(received[2]) // 2, done.stdout
+
+
+def translated(t, guest, viodev):
+    """iperf3 of the guest with a server of the host's, both ways."""
+    with iperf3_server():
+        for more in "", "--reverse":
+            guest.check(f"iperf3 --client 10.0.2.2 --bytes=16M {more} >/tmp/iperf3 2>&1 || {{ cat /tmp/iperf3; false; }}")
+
+
+def intact(guest, device, mib=4, host="10.1.0.1"):
+    """As many bytes each way arrive as they were sent, with every offload on, off, and some mixed."""
+    data = random.Random(1).randbytes(mib * MIB)
+    digest = hashlib.sha256(data).hexdigest()
+    everything = " ".join(OFFLOADS)
+    mixed = [" ".join(f"{name} {state}" for name, state in zip(everything.split(), states))
+             for states in (["on"] * 8, ["off"] * 8, ["on", "off", "on", "off", "on", "off", "off", "off"],
+                            ["off", "on", "on", "off", "off", "on", "off", "off"])]
+    with Server(digest_of) as sink, Server(lambda sock: sock.sendall(data)) as source:
+        get = f"nc {host} {source.port} </dev/null >/tmp/data && sha256sum /tmp/data"
+        for switches in mixed:
+            guest.run(f"ethtool -K {device} {switches} 2>&1")  # some are fixed
+            assert guest.check(get).split()[0] == digest, switches
+            guest.check(f"nc {host} {sink.port} </tmp/data")
+            wait_for("the bytes", lambda: sink.results)
+            assert sink.results.pop() == digest, switches
+
+
+def unplugged(guest, viodev, device):
+    """The link that ctl takes down is the guest's carrier."""
+    for state, carrier in ("down", "0"), ("up", "1"):
+        viodev.ctl("tap", "link", state)
+        guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = {carrier} ]"))
+        assert status(viodev, "tap")["link"] == state
+        assert guest.run(f"ping -c 1 -W {1 if state == 'down' else 5} 10.1.0.1")[0] == (state == "down")
+
+
+def test_legacy(t):
+    """Legacy cards on i440fx: DHCP, DNS, forwarded ports, iperf3, pcap=, whole bytes with all offloads, link state."""
+    net(t, "legacy", "pc")
+
+
+def test_transitional(t):
+    """The same of transitional ones, on q35."""
+    net(t, "transitional", "q35")
+
+
+def test_modern(t):
+    """The same of modern ones, on q35."""
+    net(t, "modern", "q35")
+
+
+# --- what modern cards can
+
+
+def test_tap(t):
+    """Several queues, RSS, address, filters, MTU, coalescing, announcement, a rate, and a driver that goes under load."""
+    taps()
+    with private_network(), t.serve(
+            "net,id=many,backend=tap,ifname=tap0,queues=4,mac=52:54:00:11:22:33",
+            "net,id=rss,backend=tap,ifname=tap1,queues=4,rss=on",
+            "net,id=slow,backend=tap,ifname=tap2,mtu=9000,bps=4M") as viodev:
+        for i in range(3):
+            tap_address(f"tap{i}", i + 1)
+        with t.guest(attach(viodev), cpus=4, tools=True) as guest:
+            for i, id in enumerate(("many", "rss", "slow")):
+                guest_address(guest, nic(guest, viodev, id), i + 1)
+            health = Health(viodev, "many")
+            for check in (many_queues, steered, coalesced, readdressed, tagged, filtered, announced, limited, rebound):
+                check(t, guest, viodev)
+            health.check()
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+
+
+def interrupts(guest, device, kind):
+    """Of each queue of a kind, "input" or "output"."""
+    virtio = guest.check(f"basename $(readlink /sys/class/net/{device}/device)").strip()
+    lines = re.findall(rf"^ *\d+:((?: +\d+)+) .*{virtio}-{kind}\.\d+$", guest.check("cat /proc/interrupts"), re.M)
+    return [sum(map(int, line.split())) for line in lines]
+
+
+def both_ways(guest, host, streams=8):
+    """Connections side by side."""
+    with iperf3_server():
+        guest.check(f"iperf3 -c {host} -P {streams} --bytes=8M --bidir >/tmp/iperf3 2>&1 || {{ cat /tmp/iperf3; false; }}")
+
+
+def many_queues(t, guest, viodev):
+    """Four queue pairs move packets; two after ethtool -L."""
+    device = nic(guest, viodev, "many")
+    for pairs in 4, 2:
+        guest.check(f"ethtool -L {device} combined {pairs}")
+        assert status(viodev, "many")["pairs"] == pairs
+        for kind in "input", "output":
+            before = interrupts(guest, device, kind)
+            both_ways(guest, "10.1.0.1")
+            moved = [now - then for now, then in zip(interrupts(guest, device, kind), before)]
+            t.say(f"{pairs} pairs, {kind}: {moved}")
+            assert sum(n > 0 for n in moved[:pairs]) > 1 and not any(moved[pairs:]), moved
+
+
+def steered(t, guest, viodev):
+    """An indirection table that names one queue sends everything there; the key is the driver's."""
+    device = nic(guest, viodev, "rss")
+    for table, queues in ("weight 0 0 0 1", [3]), ("equal 4", [0, 1, 2, 3]):
+        guest.check(f"ethtool -X {device} {table}; ethtool -x {device}")
+        before = interrupts(guest, device, "input")
+        both_ways(guest, "10.2.0.1")
+        moved = [now - then for now, then in zip(interrupts(guest, device, "input"), before)]
+        t.say(f"rss {table}: {moved}")
+        # What is no IP has no hash and goes to the first queue.
+        assert sum(moved[i] for i in queues) > 0.8 * sum(moved), moved
+        assert sum(n > 0 for n in moved) >= min(2, len(queues)), moved
+    guest.check(f"ethtool -K {device} rxhash on && ethtool -k {device} | grep -q 'receive-hashing: on'")
+
+
+def coalesced(t, guest, viodev):
+    """Fewer interrupts when the driver asks for it, and it still gets what comes."""
+    device = nic(guest, viodev, "slow")
+    guest.check(f"ethtool -C {device} rx-usecs 500 rx-frames 32 tx-usecs 500 tx-frames 32 && "
+                f"ethtool -c {device} | grep -q 'rx-usecs:.*500'")
+    guest.check("ping -c 3 -i 0.2 -W 2 10.3.0.1")
+    guest.check(f"ethtool -C {device} rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 1")
+    # One queue's own, VQ_NOTF_COAL.
+    many = nic(guest, viodev, "many")
+    guest.check(f"ethtool --per-queue {many} queue_mask 1 --coalesce rx-usecs 300 rx-frames 16 && "
+                f"ethtool --per-queue {many} queue_mask 1 --show-coalesce | grep -q 'rx-usecs:.*300' && "
+                f"ethtool --per-queue {many} queue_mask 2 --show-coalesce | grep -q 'rx-usecs:.*0'")
+    guest.check("ping -c 3 -i 0.2 -W 2 10.1.0.1")
+
+
+def readdressed(t, guest, viodev):
+    """The address given is the card's; one that the driver sets takes its place."""
+    device = interface(guest, "52:54:00:11:22:33")
+    assert device, guest.check("ip link")
+    guest.check(f"ip link set {device} down; ip link set {device} address 52:54:00:44:55:66; ip link set {device} up")
+    assert status(viodev, "many")["mac"] == "52:54:00:44:55:66"
+    guest.check("ping -c 1 -W 5 10.1.0.1")
+
+
+def tagged(t, guest, viodev):
+    """Frames of a VLAN get through when the driver asked for them, and no others."""
+    device = nic(guest, viodev, "many")
+    guest.check(f"modprobe 8021q && ip link add link {device} name vlan5 type vlan id 5 && ip link set vlan5 up")
+    received = lambda: int(guest.check("cat /sys/class/net/vlan5/statistics/rx_packets"))
+    before, filtered = received(), status(viodev, "many")["rx"]["filtered"]
+    send("tap0", b"\xff" * 6 + b"\x52\x54\x00\0\0\1" + struct.pack(">HHH", 0x8100, 5, 0x88b5) + bytes(60), 10)
+    guest.check(until(f"[ $(cat /sys/class/net/vlan5/statistics/rx_packets) -ge {before + 10} ]"))
+    send("tap0", b"\xff" * 6 + b"\x52\x54\x00\0\0\1" + struct.pack(">HHH", 0x8100, 6, 0x88b5) + bytes(60), 10)
+    wait_for("10 frames filtered", lambda: status(viodev, "many")["rx"]["filtered"] >= filtered + 10)
+    guest.check("ip link del vlan5")
+
+
+def send(tap, frame, count=1):
+    """Frames to the guest."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((tap, 0))
+        for _ in range(count):
+            sock.send(frame)
+
+
+def filtered(t, guest, viodev):
+    """Others' frames and groups that nobody joined are not the driver's, unless it is promiscuous."""
+    device = nic(guest, viodev, "many")
+    source = b"\x52\x54\x00\0\0\1\x88\xb5" + bytes(60)
+    stranger, group = b"\x52\x54\0\0\0\x77", b"\x01\0\x5e\1\2\3"
+    rx = lambda: status(viodev, "many")["rx"]
+
+    def refused(to):
+        before = rx()["filtered"]
+        send("tap0", to + source, 10)
+        wait_for("10 frames", lambda: rx()["filtered"] >= before + 10 or None, 5)
+
+    def taken(to):
+        before = rx()
+        send("tap0", to + source, 10)
+        wait_for("10 frames", lambda: rx()["frames"] >= before["frames"] + 10, 5)
+
+    refused(stranger)
+    refused(group)
+    guest.check(f"ip link set {device} promisc on")
+    taken(stranger)
+    taken(group)
+    guest.check(f"ip link set {device} promisc off; ifconfig {device} allmulti")
+    refused(stranger)
+    taken(group)
+    guest.check(f"ifconfig {device} -allmulti")
+
+
+def announced(t, guest, viodev):
+    """The driver makes its addresses known when ctl asks for it, and acknowledges."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as sock:
+        sock.bind(("tap1", 0x0806))
+        sock.settimeout(10)
+        viodev.ctl("rss", "announce")
+        while True:
+            arp = sock.recv(2048)
+            if arp[28:32] == arp[38:42] == bytes((10, 2, 0, 2)):
+                break
+
+
+def limited(t, guest, viodev):
+    """mtu= is what the guest uses; bps= is kept, each way."""
+    device = nic(guest, viodev, "slow")
+    assert guest.check(f"cat /sys/class/net/{device}/mtu").strip() == "9000"
+    ip("link set tap2 mtu 9000")
+    guest.check("ping -c 1 -W 5 -s 8900 10.3.0.1")
+    with iperf3_server():
+        for more in "", "--reverse":
+            start = time.monotonic()
+            guest.check(f"iperf3 --client 10.3.0.1 --bytes=8M {more} >/tmp/iperf3 2>&1 || {{ cat /tmp/iperf3; false; }}")
+            seconds = time.monotonic() - start
+            t.say(f"bps=4M{more}: 8 MiB in {seconds:.1f} s")
+            assert seconds > 1.8, seconds
+
+
+def rebound(t, guest, viodev):
+    """The driver goes while packets move, and comes back."""
+    device = nic(guest, viodev, "rss")
+    with iperf3_server():
+        guest.check("(iperf3 --client 10.2.0.1 --time=30 --bidir -P 4 >/dev/null 2>&1 &) ; sleep 1")
+        before = status(viodev, "rss")["tx"]["frames"]
+        virtio = guest.check(f"basename $(readlink /sys/class/net/{device}/device)").strip()
+        for _ in range(3):
+            guest.check(f"cd /sys/bus/virtio/drivers/virtio_net; echo {virtio} >unbind; echo {virtio} >bind", 60)
+            device = nic(guest, viodev, "rss")
+            guest_address(guest, device, 2)
+            guest.check("ping -c 1 -W 5 10.2.0.1")
+        assert status(viodev, "rss")["tx"]["frames"] > before
+        guest.check("killall -9 iperf3; true")
