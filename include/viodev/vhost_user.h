@@ -44,7 +44,7 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 		  struct vhuser **ret_srv);
 void vhuser_destroy(struct vhuser *srv); /* NULL is fine */
 
-/* The function to build the device on, before vhuser_listen(). Borrowed. */
+/* The function to build the device on, before one of the following. Borrowed. */
 struct pci_devinst *vhuser_pci(struct vhuser *srv);
 
 /*
@@ -52,6 +52,12 @@ struct pci_devinst *vhuser_pci(struct vhuser *srv);
  * socket that the server owns from now on (when this succeeds).
  */
 int vhuser_listen(struct vhuser *srv, int take_fd);
+
+/*
+ * In place of vhuser_listen(): serve the one front-end at the other end of
+ * @take_fd, until it goes.
+ */
+int vhuser_attach(struct vhuser *srv, int take_fd);
 
 /* Called whenever a front-end has come (@attached) or gone. */
 void vhuser_set_notify(struct vhuser *srv,

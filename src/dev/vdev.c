@@ -11,7 +11,7 @@
 
 const struct opt_def vdev_common_opts[] = {
 	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
-	{ "socket", OPT_STRING, .help = "path of its socket; DIR/ID.sock" },
+	{ "socket", OPT_STRING, .help = "PATH, unix-connect:PATH or fd:N; DIR/ID.sock" },
 	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
 	  .help = "which virtio interfaces the guest sees; transitional, "
 		  "where the type has it" },

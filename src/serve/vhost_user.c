@@ -82,7 +82,7 @@ static void on_socket(void *arg, uint32_t events)
 	drop_client(srv);
 }
 
-static int attach(struct vhuser *srv, int take_fd)
+static int add_client(struct vhuser *srv, int take_fd)
 {
 	int ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
 			    &srv->conn_source);
@@ -109,7 +109,7 @@ static void on_listener(void *arg, uint32_t events)
 	fd = accept4(srv->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return;
-	ret = fd < 0 ? -errno : attach(srv, fd);
+	ret = fd < 0 ? -errno : add_client(srv, fd);
 	if (ret == 0)
 		return;
 	if (fd >= 0)
@@ -198,24 +198,35 @@ static int check_listening(int fd)
 	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-int vhuser_listen(struct vhuser *srv, int take_fd)
+/* The device is complete. */
+static int take_device(struct vhuser *srv)
 {
-	int ret;
-
 	if (srv->vs || !srv->pi.pi_arg)
 		return srv->vs ? -EBUSY : -ENODEV;
-	ret = check_listening(take_fd);
-	if (ret < 0)
-		return ret;
 	srv->vs = srv->pi.pi_arg;
 	srv->vs->vs_interrupt = vhuser_interrupt;
-	ret = vhuser_rings_init(srv);
+	return vhuser_rings_init(srv);
+}
+
+int vhuser_listen(struct vhuser *srv, int take_fd)
+{
+	int ret = check_listening(take_fd);
+
+	if (ret == 0)
+		ret = take_device(srv);
 	if (ret == 0)
 		ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_listener, srv,
 				&srv->listen_source);
 	if (ret == 0)
 		srv->listen_fd = take_fd;
 	return ret;
+}
+
+int vhuser_attach(struct vhuser *srv, int take_fd)
+{
+	int ret = take_device(srv);
+
+	return ret < 0 ? ret : add_client(srv, take_fd);
 }
 
 void vhuser_set_notify(struct vhuser *srv,

@@ -45,7 +45,11 @@ static uint64_t protocol_offer(const struct vhuser *srv)
 	return f;
 }
 
-/* Tell the device, fresh from reset, what its driver has accepted. */
+/*
+ * Tell the device, fresh from reset, what its driver has accepted. Front-ends
+ * do not pass on what is their own affair, such as the control queue of a
+ * network device: what the device cannot do without that goes as well.
+ */
 static int negotiate(struct vhuser *srv)
 {
 	const uint8_t driver =
@@ -58,6 +62,8 @@ static int negotiate(struct vhuser *srv)
 		vi_set_legacy_features(vs, (uint32_t)features);
 		return 0;
 	}
+	if (vs->vs_vc->vc_apply_features)
+		vs->vs_vc->vc_apply_features(vs, &features);
 	vi_set_driver_features(vs, 0, (uint32_t)features);
 	vi_set_driver_features(vs, 1, (uint32_t)(features >> 32));
 	vi_set_status(vs, driver | VIRTIO_CONFIG_STATUS_FEATURES_OK, true);

@@ -615,6 +615,45 @@ static void test_reconnect(void **state)
 	assert_int_equal(nr_fds(), before);
 }
 
+static void on_notify(void *arg, bool attached)
+{
+	*(int *)arg = attached;
+}
+
+/* vhuser_attach(): a front-end that is connected already, until it goes. */
+static void test_attach(void **state)
+{
+	struct fixture *f = *state;
+	struct vhuser *listening = f->srv, *srv;
+	struct vdev *dev;
+	int pair[2], attached = -1;
+	char why[200];
+
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_int_equal(vhuser_create(f->loop, "connected", &srv), 0);
+	assert_int_equal(vhuser_attach(srv, pair[1]), -ENODEV);
+	assert_int_equal(vdev_new("rng", vhuser_pci(srv), f->loop, &dev, why,
+				  sizeof(why)),
+			 0);
+	vhuser_set_notify(srv, on_notify, &attached);
+	assert_int_equal(vhuser_attach(srv, pair[1]), 0);
+	assert_int_equal(attached, 1);
+	assert_int_equal(vhuser_attach(srv, pair[0]), -EBUSY);
+
+	close(f->fd);
+	f->fd = pair[0];
+	f->srv = srv;
+	negotiate(f);
+	close(f->fd);
+	turn(f);
+	assert_int_equal(attached, 0);
+
+	f->fd = -1;
+	vdev_destroy(dev);
+	vhuser_destroy(srv);
+	f->srv = listening;
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -624,7 +663,7 @@ int main(void)
 		TEST(test_log),		TEST(test_inflight),
 		TEST(test_bad_numbers), TEST(test_bad_messages),
 		TEST(test_fd_flood),	TEST(test_pieces),
-		TEST(test_reconnect),
+		TEST(test_reconnect),	TEST(test_attach),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

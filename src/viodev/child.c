@@ -19,12 +19,14 @@
 #include <unistd.h>
 
 #include <viodev/loop.h>
+#include <viodev/pci.h>
 
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/ctl_server.h"
 #include "viodev/jail.h"
 #include "viodev/log.h"
+#include "viodev/sock.h"
 #include "viodev/spawn.h"
 #include "viodev/transport.h"
 
@@ -40,6 +42,7 @@ struct child {
 	struct ev_source *signal_source;
 	const struct transport *transport;
 	void *srv;
+	bool connected; /* to one front-end; or listening */
 	struct vdev *dev;
 	struct ctl_server *ctl;
 	struct vdev_rights rights;
@@ -100,7 +103,8 @@ static void on_client(void *arg, bool attached)
 {
 	struct child *child = arg;
 
-	if (!attached && opt_bool(child->settings, "once"))
+	if (!attached &&
+	    (child->connected || opt_bool(child->settings, "once")))
 		ev_loop_stop(child->loop);
 }
 
@@ -196,13 +200,17 @@ static int build_device(struct child *child, struct err *err)
 	return vdev_create(child->type, &env, &child->dev, err);
 }
 
-static int listen_on_both(struct child *child)
+static int open_sockets(struct child *child)
 {
+	const struct transport *t = child->transport;
 	int ret = ctl_server_create(child->loop, CHILD_CTL_FD, control, child,
 				    &child->ctl);
 
-	return ret < 0 ? ret
-		       : child->transport->listen(child->srv, CHILD_SOCK_FD);
+	if (ret < 0)
+		return ret;
+	child->connected = !sock_is_listening(CHILD_SOCK_FD);
+	return child->connected ? t->attach(child->srv, CHILD_SOCK_FD)
+				: t->listen(child->srv, CHILD_SOCK_FD);
 }
 
 static int seal(struct child *child)
@@ -259,9 +267,9 @@ static int build(struct child *child)
 		log_line(LOG_ERR, "%s", err.text);
 		return EXIT_USAGE;
 	}
-	ret = listen_on_both(child);
+	ret = open_sockets(child);
 	if (ret < 0) {
-		log_line(LOG_ERR, "listen: %s", strerror(-ret));
+		log_line(LOG_ERR, "sockets: %s", strerror(-ret));
 		return EXIT_FAILED;
 	}
 	if (sandbox && seal(child) < 0)
@@ -277,6 +285,8 @@ static int serve(struct child *child)
 		return EXIT_FAILED;
 	malloc_trim(0);
 	ret = ev_loop_run(child->loop);
+	/* Whoever is served next by another process must not miss any. */
+	pci_quiesce(child->transport->pci(child->srv));
 	if (ret < 0) {
 		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
 		return EXIT_FAILED;

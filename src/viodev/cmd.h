@@ -16,6 +16,7 @@ enum {
 };
 
 struct transport;
+struct vdev_type;
 
 /* A parsed command line. */
 struct cmdline {
@@ -26,6 +27,11 @@ struct cmdline {
 	bool json;
 	bool verbose;
 	bool print_qemu;
+	bool print_capabilities;
+	const char *fd; /* the one device's socket; NULL: not given */
+	/* Of a back-end program. */
+	const char *socket_path, *blk_file, *evdev_path;
+	bool read_only;
 	uint64_t memory_bytes; /* 0: not given */
 	char **words;          /* what is no option; NULL-terminated */
 	int nr_words;
@@ -51,6 +57,11 @@ int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line);
 
 /* Make the directory for sockets, when there is none. -1 with errno. */
 int cmd_make_dir(const char *path);
+
+/* What a program called vhost-user-TYPE runs; see backend.c. */
+#define BACKEND_PREFIX "vhost-user-"
+int backend_main(char **argv);
+void backend_print_capabilities(const struct vdev_type *type);
 
 /* A device process: the command runs itself with this as its first argument. */
 #define CHILD_WORD "device-process"

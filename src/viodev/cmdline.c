@@ -62,6 +62,40 @@ static bool set_print_qemu(struct cmdline *line, const char *value)
 	return line->print_qemu = true;
 }
 
+static bool set_print_capabilities(struct cmdline *line, const char *value)
+{
+	return line->print_capabilities = true;
+}
+
+static bool set_socket_path(struct cmdline *line, const char *value)
+{
+	line->socket_path = value;
+	return *value;
+}
+
+static bool set_blk_file(struct cmdline *line, const char *value)
+{
+	line->blk_file = value;
+	return *value;
+}
+
+static bool set_evdev_path(struct cmdline *line, const char *value)
+{
+	line->evdev_path = value;
+	return *value;
+}
+
+static bool set_read_only(struct cmdline *line, const char *value)
+{
+	return line->read_only = true;
+}
+
+static bool set_fd(struct cmdline *line, const char *value)
+{
+	line->fd = value;
+	return *value && strspn(value, "0123456789") == strlen(value);
+}
+
 static const struct option options[] = {
 	{ "transport", "vfio-user or vhost-user", set_transport },
 	{ "dir", "DIR", set_dir },
@@ -71,6 +105,12 @@ static const struct option options[] = {
 	{ "json", NULL, set_json },
 	{ "verbose", NULL, set_verbose },
 	{ "print-qemu", NULL, set_print_qemu },
+	{ "print-capabilities", NULL, set_print_capabilities },
+	{ "fd", "the number of a descriptor", set_fd },
+	{ "socket-path", "PATH", set_socket_path },
+	{ "blk-file", "PATH", set_blk_file },
+	{ "evdev-path", "PATH", set_evdev_path },
+	{ "read-only", NULL, set_read_only },
 	{ 0 },
 };
 

@@ -15,8 +15,11 @@ static const char help[] =
 	"Lists the types of devices; with TYPE its options, their defaults,\n"
 	"its features and what 'viodev ctl' can do with it.\n";
 
-static const char *kind_name(const struct opt_def *def)
+static const char *kind_name(const struct vdev_type *type,
+			     const struct opt_def *def)
 {
+	if (type->vt_modern_only && strcmp(def->key, "mode") == 0)
+		return "modern";
 	switch (def->kind) {
 	case OPT_BOOL:
 		return "on|off";
@@ -31,16 +34,23 @@ static const char *kind_name(const struct opt_def *def)
 	}
 }
 
+/* Of those that types have in common, what this one has. */
+static uint64_t common_features(const struct vdev_type *type)
+{
+	return type->vt_modern_only ? VI_RING_CAPS_MODERN : UINT64_MAX;
+}
+
 /*
  * --- Text ---
  */
 
-static void print_opts(const struct opt_def *def)
+static void print_opts(const struct vdev_type *type, const struct opt_def *def)
 {
 	for (; def->key; def++) {
 		char text[80];
 
-		snprintf(text, sizeof(text), "%s=%s", def->key, kind_name(def));
+		snprintf(text, sizeof(text), "%s=%s", def->key,
+			 kind_name(type, def));
 		printf("  %-32s %s", text, def->help ? def->help : "");
 		if (def->required)
 			fputs(" (required)", stdout);
@@ -50,10 +60,12 @@ static void print_opts(const struct opt_def *def)
 	}
 }
 
-static void print_features(const virtio_capstr_t *f)
+static void print_features(const virtio_capstr_t *f, uint64_t among)
 {
-	for (; f && f->vp_name; f++)
-		printf(" %s", f->vp_name);
+	for (; f && f->vp_name; f++) {
+		if (f->vp_flag & among)
+			printf(" %s", f->vp_name);
+	}
 }
 
 static void print_type(const struct vdev_type *type)
@@ -61,11 +73,11 @@ static void print_type(const struct vdev_type *type)
 	printf("%s (also %s): %s\n", type->vt_name, type->vt_alias,
 	       type->vt_summary);
 	printf("\noptions, and what they are when not given:\n");
-	print_opts(type->vt_opts);
-	print_opts(vdev_common_opts);
+	print_opts(type, type->vt_opts);
+	print_opts(type, vdev_common_opts);
 	printf("\nfeatures that a driver may use:\n ");
-	print_features(type->vt_features);
-	print_features(vdev_common_features);
+	print_features(type->vt_features, UINT64_MAX);
+	print_features(vdev_common_features, common_features(type));
 	printf("\n\nviodev ctl SOCKET:\n  %-32s everything about the device\n",
 	       "status");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
@@ -90,13 +102,14 @@ static void add_string(struct json_object *to, const char *key,
 		json_object_object_add(to, key, json_object_new_string(value));
 }
 
-static void add_opts(struct json_object *list, const struct opt_def *def)
+static void add_opts(struct json_object *list, const struct vdev_type *type,
+		     const struct opt_def *def)
 {
 	for (; def->key; def++) {
 		struct json_object *opt = json_object_new_object();
 
 		add_string(opt, "key", def->key);
-		add_string(opt, "value", kind_name(def));
+		add_string(opt, "value", kind_name(type, def));
 		add_string(opt, "default", def->def);
 		add_string(opt, "help", def->help);
 		json_object_object_add(opt, "required",
@@ -105,10 +118,14 @@ static void add_opts(struct json_object *list, const struct opt_def *def)
 	}
 }
 
-static void add_features(struct json_object *list, const virtio_capstr_t *f)
+static void add_features(struct json_object *list, const virtio_capstr_t *f,
+			 uint64_t among)
 {
-	for (; f && f->vp_name; f++)
-		json_object_array_add(list, json_object_new_string(f->vp_name));
+	for (; f && f->vp_name; f++) {
+		if (f->vp_flag & among)
+			json_object_array_add(
+				list, json_object_new_string(f->vp_name));
+	}
 }
 
 static struct json_object *type_json(const struct vdev_type *type)
@@ -121,11 +138,11 @@ static struct json_object *type_json(const struct vdev_type *type)
 	add_string(to, "type", type->vt_name);
 	add_string(to, "alias", type->vt_alias);
 	add_string(to, "summary", type->vt_summary);
-	add_opts(opts, type->vt_opts);
-	add_opts(opts, vdev_common_opts);
+	add_opts(opts, type, type->vt_opts);
+	add_opts(opts, type, vdev_common_opts);
 	json_object_object_add(to, "options", opts);
-	add_features(features, type->vt_features);
-	add_features(features, vdev_common_features);
+	add_features(features, type->vt_features, UINT64_MAX);
+	add_features(features, vdev_common_features, common_features(type));
 	json_object_object_add(to, "features", features);
 	json_object_array_add(ctls, json_object_new_string("status"));
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)

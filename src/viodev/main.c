@@ -49,11 +49,22 @@ static void open_missing_stdio(void)
 		close(fd);
 }
 
-int main(int argc, char **argv)
+static int run_cmd(const struct cmd *cmd, char **argv)
 {
 	struct cmdline line;
 
+	if (cmdline_parse(cmd, argv, &line) < 0)
+		return EXIT_USAGE;
+	log_init(NULL, line.verbose);
+	return cmd->run(&line);
+}
+
+int main(int argc, char **argv)
+{
 	open_missing_stdio();
+	if (argc > 0 && strncmp(basename(argv[0]), BACKEND_PREFIX,
+				strlen(BACKEND_PREFIX)) == 0)
+		return backend_main(argv);
 	if (argc < 2)
 		return log_usage("a command is missing: serve, run, devices or "
 				 "ctl; see 'viodev --help'");
@@ -68,12 +79,8 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], CHILD_WORD) == 0)
 		return child_main(argc - 2, argv + 2);
 	for (int i = 0; cmds[i]; i++) {
-		if (strcmp(argv[1], cmds[i]->name) != 0)
-			continue;
-		if (cmdline_parse(cmds[i], argv + 2, &line) < 0)
-			return EXIT_USAGE;
-		log_init(NULL, line.verbose);
-		return cmds[i]->run(&line);
+		if (strcmp(argv[1], cmds[i]->name) == 0)
+			return run_cmd(cmds[i], argv + 2);
 	}
 	return unknown_command(argv[1]);
 }

@@ -36,7 +36,7 @@ char *qemu_device(const struct unit *unit)
 	char *text;
 
 	add_string(sock, "type", "unix");
-	add_string(sock, "path", unit->sock_path);
+	add_string(sock, "path", unit->front.path);
 	add_string(device, "driver", "vfio-user-pci");
 	json_object_object_add(device, "socket", sock);
 	add_id(device, unit->id);

@@ -151,7 +151,7 @@ static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
 static void on_unit_ready(void *arg, const struct unit *unit)
 {
 	log_line(LOG_INFO, "%s: serves at %s, control at %s", unit->id,
-		 unit->sock_path, unit->ctl_path);
+		 unit->front.path, unit->ctl.path);
 }
 
 static const struct sup_hooks hooks = {

@@ -26,11 +26,16 @@ static const char help[] =
 	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
 	"                     ($XDG_RUNTIME_DIR/viodev)\n"
 	"  --transport=vfio-user|vhost-user   (vfio-user)\n"
+	"  --fd=N             the device's socket is descriptor N, listening "
+	"or\n"
+	"                     connected; as socket=fd:N\n"
 	"  --once             end when the front-end goes\n"
 	"  --sandbox=on|off   (on)\n"
 	"  --print-qemu       print the QEMU arguments that attach the "
 	"devices,\n"
 	"  --memory=SIZE      for a guest of this size (1G)\n"
+	"  --print-capabilities  print what the device is as a vhost-user "
+	"back-end\n"
 	"  --json             print JSON, an object per line\n"
 	"  --verbose          log more\n";
 
@@ -74,8 +79,8 @@ static void print_ready_json(const struct unit *unit, const char *const qemu[])
 	if (unit) {
 		add_string(line, "id", unit->id);
 		add_string(line, "type", unit->type->vt_name);
-		add_string(line, "socket", unit->sock_path);
-		add_string(line, "ctl", unit->ctl_path);
+		add_string(line, "socket", unit->front.path);
+		add_string(line, "ctl", unit->ctl.path);
 	}
 	for (; qemu && *qemu; qemu++)
 		json_object_array_add(args, json_object_new_string(*qemu));
@@ -90,7 +95,7 @@ static void print_ready_text(const struct unit *unit, const char *const qemu[])
 {
 	if (unit)
 		printf("ready %s %s %s\n", unit->id, unit->type->vt_name,
-		       unit->sock_path);
+		       unit->front.path);
 	if (qemu) {
 		fputs("qemu", stdout);
 		for (; *qemu; qemu++) {
@@ -177,22 +182,28 @@ static char *socket_dir(const struct cmdline *line)
 	return dir;
 }
 
+static int print_capabilities(const struct cmdline *line)
+{
+	char type[32];
+	const struct vdev_type *found;
+	struct err err;
+
+	snprintf(type, sizeof(type), "%.*s",
+		 (int)strcspn(line->words[0], ","), line->words[0]);
+	found = vdev_type_find(type, &err);
+	if (!found)
+		return log_usage("serve: %s", err.text);
+	backend_print_capabilities(found);
+	return EXIT_OK;
+}
+
 static int serve(const struct cmdline *line)
 {
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
 	struct sup sup;
-	char *dir;
+	char *dir = socket_dir(line);
 	int status = EXIT_USAGE;
 
-	if (line->nr_words == 0)
-		return log_usage("serve: a device is missing, such as "
-				 "block,path=FILE or rng; 'viodev devices' "
-				 "lists them");
-	if (line->print_qemu && line->transport != &transport_vfio_user)
-		return log_usage("serve: --print-qemu: not for "
-				 "--transport=%s",
-				 line->transport->name);
-	dir = socket_dir(line);
 	if (!dir)
 		return EXIT_USAGE;
 	signal(SIGPIPE, SIG_IGN); /* who read our lines may be gone */
@@ -203,10 +214,45 @@ static int serve(const struct cmdline *line)
 	return status;
 }
 
+/* --fd=N is the device's socket=fd:N. */
+static int serve_fd(const struct cmdline *line)
+{
+	struct cmdline changed = *line;
+	char *words[2] = { NULL };
+	int status;
+
+	if (line->nr_words > 1)
+		return log_usage("serve: --fd: is for one device: give each "
+				 "its socket=fd:N");
+	if (asprintf(&words[0], "%s,socket=fd:%s", line->words[0], line->fd) <
+	    0)
+		return EXIT_FAILED;
+	changed.words = words;
+	status = serve(&changed);
+	free(words[0]);
+	return status;
+}
+
+static int serve_main(const struct cmdline *line)
+{
+	if (line->nr_words == 0)
+		return log_usage("serve: a device is missing, such as "
+				 "block,path=FILE or rng; 'viodev devices' "
+				 "lists them");
+	if (line->print_capabilities)
+		return print_capabilities(line);
+	if (line->print_qemu && line->transport != &transport_vfio_user)
+		return log_usage("serve: --print-qemu: not for "
+				 "--transport=%s",
+				 line->transport->name);
+	return line->fd ? serve_fd(line) : serve(line);
+}
+
 const struct cmd cmd_serve = {
 	.name = "serve",
 	.options =
-		" transport dir sandbox once json verbose print-qemu memory ",
+		" transport dir sandbox once json verbose print-qemu memory fd "
+		"print-capabilities ",
 	.help = help,
-	.run = serve,
+	.run = serve_main,
 };

@@ -199,7 +199,7 @@ pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
 		.uid = geteuid(),
 		.gid = getegid(),
 		.fds = { null_fd, null_fd, STDERR_FILENO, ready[1],
-			 unit->sock_fd, unit->ctl_fd },
+			 unit->front.fd, unit->ctl.fd },
 		.nr_fds = CHILD_FILES_FD,
 	};
 	for (unsigned i = 0; i < unit->files.nr; i++)

@@ -100,41 +100,6 @@ static void on_ready(void *arg, uint32_t events)
 		announce(unit->sup);
 }
 
-static int start(struct unit *unit)
-{
-	const struct cmdline *line = unit->sup->line;
-	struct spawn_params params = { line->transport, line->sandbox,
-				       line->once, line->verbose };
-	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
-	int ret;
-
-	if (pid < 0)
-		return pid;
-	unit->pid = pid;
-	unit->ready = false;
-	unit->start_ns = ev_now_ns();
-	ret = ev_fd_add(unit->sup->loop, unit->ready_fd, EPOLLIN, on_ready,
-			unit, &unit->ready_source);
-	if (ret < 0)
-		kill(pid, SIGKILL);
-	return ret;
-}
-
-static void on_restart_timer(void *arg)
-{
-	struct unit *unit = arg;
-	int ret = start(unit);
-
-	unit->restart_pending = false;
-	unit->restarted = true;
-	if (ret < 0) {
-		log_line(LOG_ERR, "%s: cannot be restarted: %s", unit->id,
-			 strerror(-ret));
-		unit->sup->status = EXIT_FAILED;
-		stop_when_all_ended(unit->sup);
-	}
-}
-
 /* Soon, but later each time while it keeps dying young. */
 static void restart_later(struct unit *unit)
 {
@@ -146,6 +111,68 @@ static void restart_later(struct unit *unit)
 		unit->backoff_ns *= 2;
 	unit->restart_pending = true;
 	ev_timer_set(unit->restart_timer, unit->backoff_ns);
+}
+
+static int spawn(struct unit *unit)
+{
+	const struct cmdline *line = unit->sup->line;
+	struct spawn_params params = { line->transport, line->sandbox,
+				       line->once, line->verbose };
+	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
+	int ret;
+
+	/* Its peer is to see when the process ends. */
+	if (unit->front.kind != SOCK_LISTENS)
+		sock_disconnect(&unit->front);
+	if (pid < 0)
+		return pid;
+	unit->pid = pid;
+	unit->ready = false;
+	ret = ev_fd_add(unit->sup->loop, unit->ready_fd, EPOLLIN, on_ready,
+			unit, &unit->ready_source);
+	if (ret < 0)
+		kill(pid, SIGKILL);
+	return ret;
+}
+
+static bool is_absent(int error)
+{
+	return error == -ENOENT || error == -ECONNREFUSED || error == -EAGAIN;
+}
+
+/* Where it connects and nobody listens yet it starts later. */
+static int start(struct unit *unit)
+{
+	int ret = 0;
+
+	unit->start_ns = ev_now_ns();
+	if (unit->front.kind == SOCK_CONNECTS)
+		ret = sock_connect(&unit->front);
+	if (ret == 0)
+		return spawn(unit);
+	if (!is_absent(ret))
+		return ret;
+	log_line(unit->backoff_ns ? LOG_INFO : LOG_WARNING,
+		 "%s: waits for a front-end at %s", unit->id,
+		 unit->front.path);
+	restart_later(unit);
+	return 0;
+}
+
+static void on_restart_timer(void *arg)
+{
+	struct unit *unit = arg;
+	int ret;
+
+	unit->restart_pending = false;
+	unit->restarted = true;
+	ret = start(unit);
+	if (ret < 0) {
+		log_line(LOG_ERR, "%s: cannot be restarted: %s", unit->id,
+			 strerror(-ret));
+		unit->sup->status = EXIT_FAILED;
+		stop_when_all_ended(unit->sup);
+	}
 }
 
 static void say_how(const struct unit *unit, int wait_status, const char *then)
@@ -195,11 +222,13 @@ static void on_death(struct unit *unit, int wait_status)
 		}
 	} else if (!unit->ready) {
 		died_at_start(unit, wait_status);
-	} else if (sup->line->once) {
+	} else if (sup->line->once || unit->front.kind == SOCK_CONNECTED) {
 		if (!clean) {
 			say_how(unit, wait_status, "");
 			sup->status = EXIT_FAILED;
 		}
+	} else if (clean && unit->front.kind == SOCK_CONNECTS) {
+		restart_later(unit); /* the front-end has gone */
 	} else {
 		say_how(unit, wait_status, ", restarting");
 		restart_later(unit);
@@ -298,8 +327,10 @@ static int init_units(struct sup *sup, const char *dir, struct err *err)
 	}
 	if (ret == 0)
 		ret = units_name(sup->units, sup->nr_units, err);
+	if (ret == 0)
+		ret = units_activate(sup->units, sup->nr_units, err);
 	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
-		ret = unit_open(&sup->units[i], dir, err);
+		ret = unit_open(&sup->units[i], dir, line->transport, err);
 	return ret;
 }
 

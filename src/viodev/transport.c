@@ -102,6 +102,11 @@ static int vhost_listen(void *srv, int take_fd)
 	return vhuser_listen(srv, take_fd);
 }
 
+static int vhost_attach(void *srv, int take_fd)
+{
+	return vhuser_attach(srv, take_fd);
+}
+
 static void vhost_set_log(void *srv, transport_log_fn *fn, void *arg)
 {
 	vhuser_set_log(srv, fn, arg);
@@ -147,6 +152,7 @@ const struct transport transport_vhost_user = {
 	.destroy = vhost_destroy,
 	.pci = vhost_pci,
 	.listen = vhost_listen,
+	.attach = vhost_attach,
 	.set_log = vhost_set_log,
 	.set_notify = vhost_set_notify,
 	.status = vhost_status,

@@ -22,6 +22,8 @@ struct transport {
 	void (*destroy)(void *srv); /* NULL is fine */
 	struct pci_devinst *(*pci)(void *srv);
 	int (*listen)(void *srv, int take_fd);
+	/* Serve the front-end at its other end; NULL: it only listens. */
+	int (*attach)(void *srv, int take_fd);
 	void (*set_log)(void *srv, transport_log_fn *fn, void *arg);
 	void (*set_notify)(void *srv, transport_notify_fn *fn, void *arg);
 	void (*status)(void *srv, struct json_object *to);

@@ -12,8 +12,10 @@
 #include <sys/types.h>
 
 #include "dev/vdev.h"
+#include "viodev/sock.h"
 
 struct sup;
+struct transport;
 
 struct unit {
 	const char *text; /* as the user wrote it; borrowed */
@@ -22,9 +24,8 @@ struct unit {
 	char id[32];
 	struct vdev_files files;
 	bool opened; /* to be closed again */
-	char *sock_path;     /* the front-end's socket */
-	char *ctl_path;      /* `viodev ctl`'s */
-	int sock_fd, ctl_fd; /* listening; the paths are ours when >= 0 */
+	struct sock front; /* the front-end's socket */
+	struct sock ctl;   /* `viodev ctl`'s */
 
 	/* Its process; the supervisor's (sup.c). */
 	struct sup *sup;
@@ -47,8 +48,18 @@ int unit_init(struct unit *unit, const char *text, struct err *err);
 /* Name those that have no id=, check that no two are the same. */
 int units_name(struct unit *units, int nr, struct err *err);
 
+/* By its name, or NULL. */
+struct unit *units_find(struct unit *units, int nr, const char *id);
+
+/*
+ * Give them the sockets that systemd passes, by sd_listen_fds(3): each to the
+ * device whose id= is its name, or the only one to the only device.
+ */
+int units_activate(struct unit *units, int nr, struct err *err);
+
 /* Open what the device needs, and its sockets in @dir. */
-int unit_open(struct unit *unit, const char *dir, struct err *err);
+int unit_open(struct unit *unit, const char *dir,
+	      const struct transport *transport, struct err *err);
 
 /* Close everything and remove the sockets. */
 void unit_fini(struct unit *unit);

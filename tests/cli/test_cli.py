@@ -3,6 +3,7 @@
 """The command as a user or a script sees it: test_cli.py VIODEV [unittest's arguments]."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -181,6 +182,16 @@ class Usage(Case):
             (["serve", f"--dir={self.dir}", f"rng,socket={regular}"],
              f"rng: socket={regular}: exists and is not a socket"),
             (["serve", f"--dir={self.dir}", "rng,socket=/" + "x" * 107], None),
+            (["serve", f"--dir={self.dir}", "rng,socket=unix-connect:/x"],
+             "rng: socket=unix-connect:/x: vfio-user listens: give it a socket that does"),
+            (["serve", f"--dir={self.dir}", "rng,socket=fd:x"],
+             "rng: socket=fd:x: must be fd: and the number of a descriptor"),
+            (["serve", f"--dir={self.dir}", "--fd=99", "rng"],
+             "rng: socket=fd:99: no descriptor that viodev was started with, or another device's"),
+            (["serve", f"--dir={self.dir}", "--fd=0", "rng"], "rng: socket=fd:0: must be a UNIX stream socket"),
+            (["serve", f"--dir={self.dir}", "--fd=3", "rng", "rng"],
+             "serve: --fd: is for one device: give each its socket=fd:N"),
+            (["serve", "--print-capabilities", "blok"], "serve: blok: no such device type: did you mean 'block'?"),
             (["run", "rng"], "run: a VMM is missing: write viodev run DEVICE... -- qemu-system-x86_64 ..."),
             (["run", "--", "true"], "run: a device is missing before --, such as block,path=FILE or rng"),
             (["run", "rng", "--", "/nonexistent"], "run: /nonexistent: No such file or directory"),
@@ -274,6 +285,8 @@ class Serving(Case):
             self.assertEqual(json.loads(words[1])["socket"]["path"], f"{self.dir}/rng0.sock")
             self.assertEqual(serve.lines[2], "qemu -object memory-backend-memfd,id=viodev-mem,size=1G,share=on "
                                              "-machine memory-backend=viodev-mem")
+        with self.serve("--print-qemu", f"9p,path={self.tmp}") as serve:
+            self.assertIn('"id":"viodev-9p0"', serve.lines[1])  # QEMU wants a letter first
 
     def test_default_directory(self):
         env = {**os.environ, "XDG_RUNTIME_DIR": str(self.tmp)}
@@ -767,6 +780,184 @@ class Run(Case):
         self.assertEqual(process.wait(WAIT), 6)
         self.assertEqual(list(self.dir.iterdir()), [])
         self.assertEqual(list(self.runtime.iterdir()), [])
+
+
+class VhostUser(Case):
+    """How a vhost-user front-end and a device's process find each other."""
+
+    GET_FEATURES = struct.pack("<III", 1, 1, 0)
+
+    def greet(self, sock):
+        """Whether there is a back-end at the other end."""
+        self.addCleanup(sock.close)
+        sock.settimeout(WAIT)
+        sock.sendall(self.GET_FEATURES)
+        self.assertEqual(struct.unpack("<III", sock.recv(12, socket.MSG_WAITALL)), (1, 5, 8))
+        self.assertTrue(struct.unpack("<Q", sock.recv(8, socket.MSG_WAITALL))[0] & 1 << 30)
+
+    def connect_to(self, path):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(WAIT)
+        sock.connect(str(path))
+        return sock
+
+    def listen(self, name):
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        sock.bind(str(self.tmp / name))
+        sock.listen()
+        sock.settimeout(WAIT)
+        return sock
+
+    def vhost(self, *args, **kwargs):
+        return self.serve("--transport=vhost-user", *args, **kwargs)
+
+    def backend(self, type, *args, **kwargs):
+        return subprocess.Popen([f"/some/where/vhost-user-{type}", *args], executable=VIODEV, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+    def output(self, process):
+        out, errors = process.communicate(timeout=WAIT)
+        return process.returncode, out, errors
+
+    def test_connects(self):
+        """socket=unix-connect: the front-end listens; when it goes it is called again, also after a kill."""
+        front = self.listen("front")
+        with self.vhost(f"rng,socket=unix-connect:{self.tmp}/front") as serve:
+            self.assertEqual(serve.lines, [f"ready rng0 rng {self.tmp}/front", "ready"])
+            for _ in range(2):
+                peer = front.accept()[0]
+                self.greet(peer)
+                peer.close()
+            peer = front.accept()[0]
+            self.greet(peer)
+            wait_for(lambda: self.status("rng0")["server"]["attached"])
+            os.kill(self.status("rng0")["pid"], signal.SIGKILL)
+            self.assertEqual(peer.recv(1), b"")
+            self.greet(front.accept()[0])
+            self.assertEqual(serve.end(), 0)
+        self.assertTrue((self.tmp / "front").exists())
+
+    def test_connects_later(self):
+        """A front-end that listens later is waited for; with --once its end is the device's."""
+        process = subprocess.Popen([VIODEV, "serve", "--dir", self.dir, "--once", "--transport=vhost-user",
+                                    f"rng,socket=unix-connect:{self.tmp}/front"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(process.stderr.readline(), f"viodev: rng0: waits for a front-end at {self.tmp}/front\n")
+        peer = self.listen("front").accept()[0]
+        self.greet(peer)
+        peer.close()
+        self.assertEqual(self.output(process), (0, f"ready rng0 rng {self.tmp}/front\nready\n", ""))
+
+    def test_connected_descriptor(self):
+        """--fd: a connected socket; its device ends when the front-end goes."""
+        ours, theirs = socket.socketpair()
+        with self.vhost(f"--fd={theirs.fileno()}", "rng", pass_fds=[theirs.fileno()]) as serve:
+            self.assertEqual(serve.lines[0], f"ready rng0 rng fd:{theirs.fileno()}")
+            theirs.close()
+            self.greet(ours)
+            ours.close()
+            self.assertEqual(serve.process.wait(WAIT), 0)
+
+    def test_listening_descriptors(self):
+        """socket=fd: sockets that listen, one for each device; they outlive a front-end, a process, and viodev."""
+        one, two = self.listen("one"), self.listen("two")
+        fds = [one.fileno(), two.fileno()]
+        with self.vhost(*(f"rng,socket=fd:{fd}" for fd in fds), pass_fds=fds) as serve:
+            self.assertEqual(serve.lines, [f"ready rng0 rng {self.tmp}/one", f"ready rng1 rng {self.tmp}/two", "ready"])
+            for name in "one", "one", "two":
+                sock = self.connect_to(self.tmp / name)
+                self.greet(sock)
+                sock.close()
+            os.kill(self.status("rng0")["pid"], signal.SIGKILL)
+            self.greet(self.connect_to(self.tmp / "one"))
+            self.assertEqual(serve.end(), 0)
+        self.assertTrue((self.tmp / "one").exists())
+        result = viodev("serve", "--dir", self.dir, *[f"rng,socket=fd:{fds[0]}"] * 2, pass_fds=fds)
+        self.assertEqual((result.returncode, result.stderr),
+                         (2, f"viodev: rng: socket=fd:{fds[0]}: no descriptor that viodev was started with, "
+                             "or another device's\n"))
+
+    def activate(self, names, *devices, pid="$$"):
+        """`viodev serve` as systemd starts it: its sockets from descriptor 3 on."""
+        fds = [self.listen(f"s{i}").fileno() for i in range(len(names))]
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in fds]
+        for fd in moved:
+            self.addCleanup(os.close, fd)
+        places = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(moved))
+        script = f'exec {places}; LISTEN_PID={pid} LISTEN_FDS={len(fds)} LISTEN_FDNAMES={":".join(names)} exec "$@"'
+        return ["bash", "-c", script, "-"], {"pass_fds": moved}
+
+    def test_activated(self):
+        """systemd's sockets go to the devices of their names, whatever the order."""
+        prefix, more = self.activate(["b", "a.socket"])
+        with self.vhost("rng,id=a", "rng,id=b", "rng,id=c", prefix=prefix, **more) as serve:
+            self.assertEqual(serve.lines[:3], [f"ready a rng {self.tmp}/s1", f"ready b rng {self.tmp}/s0",
+                                               f"ready c rng {self.dir}/c.sock"])
+            self.greet(self.connect_to(self.tmp / "s1"))
+        self.assertTrue((self.tmp / "s1").exists())
+
+    def test_activated_alone(self):
+        """One socket for one device needs no name; those for another process are none."""
+        prefix, more = self.activate(["connection"])
+        with self.vhost("rng", prefix=prefix, **more) as serve:
+            self.assertEqual(serve.lines[0], f"ready rng0 rng {self.tmp}/s0")
+        os.unlink(self.tmp / "s0")
+        prefix, more = self.activate(["connection"], pid=1)
+        with self.vhost("rng", prefix=prefix, **more) as serve:
+            self.assertEqual(serve.lines[0], f"ready rng0 rng {self.dir}/rng0.sock")
+
+    def test_activated_for_nobody(self):
+        """A socket that no device takes is an error, as is one for a device that has another."""
+        for device, why in (("rng,id=a", "socket 'x', descriptor 4, was passed: no device has id=x"),
+                            ("rng,id=a,socket=/x", "rng: id=a: descriptor 3 was passed: it has another socket")):
+            prefix, more = self.activate(["a", "x"])
+            result = subprocess.run([*prefix, VIODEV, "serve", "--dir", self.dir, device], capture_output=True,
+                                    text=True, timeout=WAIT, **more)
+            self.assertEqual((result.returncode, result.stderr), (2, f"viodev: {why}\n"))
+            for name in "s0", "s1":
+                os.unlink(self.tmp / name)
+
+    def test_capabilities(self):
+        """--print-capabilities of each type, whatever else is said."""
+        features = {"block": ["blk-file", "read-only"], "input": ["evdev-path"]}
+        for type in "block", "net", "console", "scsi", "rng", "9p", "input":
+            expected = {"type": type, "features": features.get(type, [])}
+            status, out, _ = self.output(self.backend(type, "--fd", "77", "--print-capabilities", "--unknown"))
+            self.assertEqual((status, json.loads(out)), (0, expected))
+            result = viodev("serve", "--print-capabilities", type)
+            self.assertEqual((result.returncode, json.loads(result.stdout)), (0, expected))
+
+    def test_back_end_program(self):
+        """vhost-user-block as libvirt starts it: by descriptor or path, until the front-end goes or SIGTERM."""
+        ours, theirs = socket.socketpair()
+        process = self.backend("block", f"--fd={theirs.fileno()}", f"--blk-file={self.image}", "--read-only",
+                               "serial=x", pass_fds=[theirs.fileno()])
+        theirs.close()
+        self.greet(ours)
+        ours.close()
+        self.assertEqual(self.output(process)[::2], (0, ""))
+
+        path = self.tmp / "s,1"
+        process = self.backend("block", "--socket-path", str(path), f"--blk-file={self.image}")
+        self.assertEqual(process.stdout.readline(), f"ready block0 block {path}\n")
+        self.greet(self.connect_to(path))
+        process.terminate()
+        self.assertEqual(self.output(process)[::2], (0, ""))
+        self.assertFalse(path.exists())
+
+    def test_back_end_usage(self):
+        rows = [
+            ("block", ["--blk-file=/x"], "vhost-user-block: give one of --socket-path=PATH and --fd=N"),
+            ("block", ["--fd=3", "--socket-path=/x"], "vhost-user-block: give one of --socket-path=PATH and --fd=N"),
+            ("blok", [], "blok: no such device type: did you mean 'block'?"),
+            ("block", ["--fd=x"], "vhost-user-block: --fd=x: must be the number of a descriptor"),
+            ("block", ["--socket-path=/x", "--blk-file=/nonexistent"],
+             "block: path=/nonexistent: No such file or directory"),
+        ]
+        for type, args, error in rows:
+            with self.subTest(args=args):
+                self.assertEqual(self.output(self.backend(type, *args)), (2, "", f"viodev: {error}\n"))
 
 
 class Cost(Case):

@@ -6,6 +6,8 @@ import signal
 import time
 
 from checks import digest, fio, fio_command, image, rngtest, status, until, wait_for
+from hostnet import private_network, tap_address, taps
+from test_net import guest_address, intact, interface
 
 OPTIONS = ("--transport=vhost-user",)
 
@@ -106,29 +108,71 @@ def test_console(t):
         wait_for("the line", lambda: b"hello" in path.read_bytes())
 
 
-def kill_device(viodev, id):
-    """kill -9 of the process that serves a device; waits until another does."""
-    pid = status(viodev, id)["pid"]
-    os.kill(pid, signal.SIGKILL)
+def test_net(t):
+    """net, by -netdev vhost-user: whole bytes with every offload, MTU, the guest's reboot."""
+    taps()
+    with private_network(), t.serve("net,id=nic,backend=tap,ifname=tap0,mtu=4000", options=OPTIONS) as viodev:
+        tap_address("tap0", 1)
+        nic = ["-chardev", f"socket,id=c,path={viodev.socket('nic')}", "-netdev", "vhost-user,id=n,chardev=c",
+               "-device", "virtio-net-pci,netdev=n,mac=52:54:00:11:22:33,host_mtu=4000"]
+        with t.guest(nic, tools=True) as guest:
+            device = interface(guest, "52:54:00:11:22:33")
+            assert guest.check(f"cat /sys/class/net/{device}/mtu") == "4000\n"
+            guest_address(guest, device, 1)
+            guest.check("ping -c 3 -W 5 10.1.0.1")
+            intact(guest, device, mib=2)
+            guest.reset("guest")
+            guest_address(guest, interface(guest, "52:54:00:11:22:33"), 1)
+            guest.check("ping -c 3 -W 5 10.1.0.1")
+        told = status(viodev, "nic")
+        assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
+
+
+def in_flight(guest, disk):
+    return sum(map(int, guest.check(f"cat /sys/block/{os.path.basename(disk)}/inflight").split()))
+
+
+def end_device(t, viodev, guest, disk, signo):
+    """Ends the process that serves the disk, while requests are in flight; waits until another does."""
+    pid = status(viodev, "d")["pid"]
+    for _ in range(20):
+        os.kill(pid, signal.SIGSTOP)
+        requests = in_flight(guest, disk)
+        if requests:
+            break
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+    assert requests, "the disk is idle"
+    t.say(f"{requests} requests in flight")
+    os.kill(pid, signo)
+    os.kill(pid, signal.SIGCONT)
 
     def restarted():
         try:
-            return status(viodev, id)["pid"] != pid
+            return status(viodev, "d")["pid"] != pid
         except Exception:  # whichever: there is no process to ask
             return False
     wait_for("another process", restarted, 20)
 
 
-def survives_kills(t, device, driver, disk, count):
+def survives(t, device, driver, disk, signo, count):
+    """
+    Writes are verified while the device ends and comes back. Large writes last, small reads do not: they end out of
+    order, so that what is in flight cannot be told from the ring's indices.
+    """
     with t.serve(device, options=OPTIONS) as viodev:
         with t.guest(front_end(viodev, "d", driver, reconnect=100), tools=True) as guest:
             guest.check(until(f"[ -b {disk} ]"))
-            load = fio_command("verified", disk, size="16M", bs="4k", depth=16,
-                               more=f"--loops=1000 --time_based --runtime={4 * count}")
-            guest.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 1")
+            # A device that keeps dying is started again later each time.
+            runtime = f"--time_based --runtime={4 * count if count < 6 else 9 * count}"
+            more = f"--ioengine=libaio --direct=1 {runtime}"
+            load = (fio_command("verified", disk, size="8M", depth=8, more=runtime) +
+                    f" --name=slow --filename={disk} --offset=8M --size=20M --rw=write --bs=1M --iodepth=4 {more}"
+                    f" --name=quick --filename={disk} --offset=28M --size=4M --rw=randread --bs=4k --iodepth=4 {more}")
+            guest.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 2")
             for _ in range(count):
-                time.sleep(2)
-                kill_device(viodev, "d")
+                end_device(t, viodev, guest, disk, signo)
+                time.sleep(1)
             guest.check(until("[ -e /tmp/status ]", 8 * count + 60), 8 * count + 90)
             assert guest.check("cat /tmp/status") == "0\n", guest.run("cat /tmp/fio; dmesg | tail -n 20")[1]
             fio(guest, "after", disk, size="2M")
@@ -136,13 +180,27 @@ def survives_kills(t, device, driver, disk, count):
         assert told["driver-errors"] == 0, told
 
 
+# VIODEV_KILLS=20 for a longer look.
+KILLS = int(os.environ.get("VIODEV_KILLS", "3"))
+
+
 def test_block_killed(t):
     """D23: kill -9 of the device under fio with verification: nothing is lost, nothing is seen by the guest."""
     disk = image(t.tmp / "disk.raw", 32)
-    survives_kills(t, f"block,id=d,path={disk}", "vhost-user-blk-pci", "/dev/vda", 3)
+    survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGKILL, KILLS)
 
 
 def test_scsi_killed(t):
     """D23: the same of a SCSI host."""
     disk = image(t.tmp / "disk.raw", 32)
-    survives_kills(t, f"scsi,id=d,lun0={disk}", "vhost-user-scsi-pci", "/dev/sda", 3)
+    survives(t, f"scsi,id=d,lun0={disk},lun0.cache=writethrough", "vhost-user-scsi-pci", "/dev/sda", signal.SIGKILL,
+             KILLS)
+
+
+def test_block_terminated(t):
+    """SIGTERM to the device's process: what is in flight is finished, and told, before it ends."""
+    disk = image(t.tmp / "disk.raw", 32)
+    survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGTERM, 3)
+
+
+test_block_killed.seconds = test_scsi_killed.seconds = 300 + 15 * KILLS

@@ -22,9 +22,21 @@ meson install -C "$build" --destdir "$dest" --no-rebuild --quiet
 pc=$(find "$dest" -name viodev.pc)
 [ -n "$pc" ] || fail 'no viodev.pc'
 for what in bin/viodev include/viodev/virtio.h 'lib*/libviodev.so' \
-	share/man/man1/viodev.1; do
+	share/man/man1/viodev.1 share/qemu/vhost-user/50-viodev-block.json; do
 	find "$dest" -path "*/$what" -o -path "*/${what/lib\*/lib\*/\*}" |
 		grep -q . || fail "no $what"
+done
+
+# What libvirt finds a back-end program by, and starts.
+for json in "$dest"/*/share/qemu/vhost-user/50-viodev-*.json \
+	"$dest"/*/*/share/qemu/vhost-user/50-viodev-*.json; do
+	[ -e "$json" ] || continue
+	program=$(sed -n 's/.*"binary": "\(.*\)".*/\1/p' "$json")
+	type=$(sed -n 's/.*"type": "\(.*\)".*/\1/p' "$json")
+	[ -e "$dest$(readlink "$dest$program")" ] || fail "$json: $program"
+	(exec -a "$program" "$dest$(readlink "$dest$program")" \
+		--print-capabilities) | grep -q "\"type\":\"$type\"" ||
+		fail "$json: $type"
 done
 
 # What a compiler on the target system would be told, with $dest for its root.

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Sockets that systemd passes. See units_activate() and sd_listen_fds(3). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "viodev/unit.h"
+
+#define FIRST_FD 3
+#define MAX_FDS	 256
+
+static int nr_passed(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *nr = getenv("LISTEN_FDS");
+	long n;
+
+	if (!pid || !nr || atol(pid) != getpid())
+		return 0;
+	n = atol(nr);
+	return n < 0 || n > MAX_FDS ? 0 : (int)n;
+}
+
+/* Without FileDescriptorName= it is the socket unit's, disk0.socket. */
+static struct unit *find(struct unit *units, int nr, char *name)
+{
+	struct unit *unit = units_find(units, nr, name);
+	char *suffix = strstr(name, ".socket");
+
+	if (!unit && suffix && !suffix[strlen(".socket")]) {
+		*suffix = '\0';
+		unit = units_find(units, nr, name);
+	}
+	return unit;
+}
+
+static int give(struct unit *unit, int fd, const char *name, struct err *err)
+{
+	if (!unit)
+		return err_set(err, -ENODEV,
+			       "socket '%s', descriptor %d, was passed: no "
+			       "device has id=%s",
+			       name, fd, name);
+	if (unit->front.fd >= 0 || opt_given(unit->opts, "socket"))
+		return err_set(err, -EEXIST,
+			       "%s: id=%s: descriptor %d was passed: it has "
+			       "another socket",
+			       unit->type->vt_name, unit->id, fd);
+	return sock_inherit(&unit->front, unit->type->vt_name, fd, err);
+}
+
+int units_activate(struct unit *units, int nr, struct err *err)
+{
+	const char *names = getenv("LISTEN_FDNAMES");
+	int nr_fds = nr_passed(), ret = 0;
+	char *copy, *rest;
+
+	if (nr_fds == 0)
+		return 0;
+	copy = rest = strdup(names ? names : "");
+	if (!copy)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (int i = 0; i < nr_fds && ret == 0; i++) {
+		char none[] = "", *name = rest ? strsep(&rest, ":") : none;
+		struct unit *unit = find(units, nr, name);
+
+		if (!unit && nr_fds == 1 && nr == 1)
+			unit = units;
+		ret = give(unit, FIRST_FD + i, name, err);
+	}
+	free(copy);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	return ret;
+}
