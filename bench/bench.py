@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -163,6 +164,67 @@ def bench_9p(options, tmp):
             figure(f"9p-{rw}-1m", "MiB/s", "qemu", rounds)
 
 
+def port_named(guest, name):
+    """The guest's device file of the port with this name."""
+    return "/dev/" + guest.check(f"basename $(dirname $(grep -lx {name} /sys/class/virtio-ports/*/name))").strip()
+
+
+def moved(sock, seconds, move):
+    """MiB a second, by a function that moves some bytes and returns how many."""
+    sock.settimeout(10)
+    count, begin = 0, time.monotonic()
+    while time.monotonic() < begin + seconds:
+        count += move(sock)
+    return count / (time.monotonic() - begin) / (1 << 20)
+
+
+def from_port(guest, port, sock, seconds):
+    """How fast the guest can write, into a port that the host reads."""
+    guest.check(f"timeout {seconds + 1} dd if=/dev/zero of={port} bs=64k 2>/dev/null &")
+    buffer = bytearray(1 << 20)
+    sock.settimeout(10)
+    sock.recv_into(buffer)
+    rate = moved(sock, seconds, lambda sock: sock.recv_into(buffer))
+    sock.settimeout(2)
+    try:
+        while sock.recv_into(buffer):
+            pass
+    except TimeoutError:  # that was the last of it
+        pass
+    return rate
+
+
+def to_port(guest, port, sock, seconds):
+    """How fast the guest can read what the host writes."""
+    guest.check(f"rm -f /tmp/over; (timeout {seconds + 2} dd if={port} of=/dev/null bs=64k 2>/dev/null; touch /tmp/over) &")
+    data = bytes(64 << 10)
+    rate = moved(sock, seconds, lambda sock: sock.send(data))
+    guest.check("until [ -e /tmp/over ]; do sleep 0.1; done")
+    return rate
+
+
+def bench_console(options, tmp):
+    """Bytes through a named port, behind which is a UNIX socket."""
+    paths = {name: os.path.join(tmp, name + ".port") for name in ("viodev", "qemu")}
+    theirs = ["-chardev", f"socket,id=port,path={paths['qemu']},server=on,wait=off", "-device", "virtio-serial-pci",
+              "-device", "virtserialport,chardev=port,name=qemu"]
+    with vm.Viodev(options.viodev, f"console,id=con,port.viodev=unix:{paths['viodev']}") as viodev, \
+            vm.Guest(theirs, vm.vfio_user_device(viodev.socket("con")), kit=options.kit) as guest:
+        ports = {name: port_named(guest, name) for name in paths}
+        for direction, measure in ("send", from_port), ("receive", to_port):
+            rounds = []
+            for _ in range(options.rounds):
+                rounds.append(tuple(port_rate(guest, measure, ports[name], paths[name], options.seconds) for name in paths))
+            figure(f"console-{direction}", "MiB/s", "qemu", rounds)
+
+
+def port_rate(guest, measure, port, path, seconds):
+    """What a measure gives with a connection of its own."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        return measure(guest, port, sock, seconds)
+
+
 def private_bytes(pid):
     """Memory that is the process's alone."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
@@ -202,7 +264,8 @@ def bench_idle(options, tmp):
                   f"spread={min(values):.0f}..{max(values):.0f}", flush=True)
 
 
-BENCHES = {"idle": bench_idle, "block": bench_block, "net": bench_net, "scsi": bench_scsi, "9p": bench_9p}
+BENCHES = {"idle": bench_idle, "block": bench_block, "console": bench_console, "net": bench_net, "scsi": bench_scsi,
+           "9p": bench_9p}
 
 
 def main():

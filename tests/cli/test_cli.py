@@ -961,10 +961,15 @@ class VhostUser(Case):
 
 
 class Cost(Case):
+    NAMES = "rng0", "block0", "console0", "input0"
+
+    def devices(self):
+        return "rng", self.block, f"console,console=pty,port.one=unix:{self.tmp}/one", "input,kind=keyboard"
+
     def test_idle(self):
         """Nobody wakes up when there is nothing to do."""
-        with self.serve("rng", self.block) as serve:
-            pids = [serve.process.pid, self.status("rng0")["pid"], self.status("block0")["pid"]]
+        with self.serve(*self.devices()) as serve:
+            pids = [serve.process.pid, *(self.status(name)["pid"] for name in self.NAMES)]
             time.sleep(1.5)  # the image is looked at once more, a second after it was opened
             before = [proc_status(pid)["voluntary_ctxt_switches"] for pid in pids]
             time.sleep(1)
@@ -973,8 +978,8 @@ class Cost(Case):
     def test_memory(self):
         if SANITIZED:
             self.skipTest("a sanitizer's build is bigger")
-        with self.serve("rng", self.block):
-            for name in "rng0", "block0":
+        with self.serve(*self.devices()):
+            for name in self.NAMES:
                 smaps = pathlib.Path(f"/proc/{self.status(name)['pid']}/smaps_rollup").read_text()
                 private = sum(int(line.split()[1]) for line in smaps.splitlines() if line.startswith("Private"))
                 self.assertLess(private, 3072, name)

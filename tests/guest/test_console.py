@@ -334,7 +334,8 @@ def test_stdio(t):
     command = [t.viodev, "run", "console,console=stdio", "--", f"{t.kit}/bin/qemu-system-x86_64", "-accel", "tcg", "-m", "256M",
                "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot", "-kernel", f"{t.kit}/vmlinux", "-initrd",
                f"{t.kit}/initrd.cpio", "-append", f"console=hvc0 panic=-1 viodev.tty=hvc0 {QUICK_BOOT}"]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True) as process, Line(master) as line:
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True) as process, \
+            Line(master) as line:
         try:
             line.expect("Run /init as init process", 60)
             line.expect("viodev-ready", 60)

@@ -43,8 +43,9 @@ EVENT = re.compile(r"Event: time [\d.]+, (?:type \d+ \(\w+\), code \d+ \((\w+)\)
 END = ("", "")
 REPEAT = "2"
 
-# struct input_event: a time, EV_LED, the code, the value; then EV_SYN.
-LED = "printf '\\0%.0s' $(seq 16); printf '\\021\\0\\{code}\\0\\{value}\\0\\0\\0'; printf '\\0%.0s' $(seq 24)"
+# struct input_event, twice: a time, EV_LED, the code, the value; a SYN_REPORT. In one write.
+LED = """(printf '\\0%.0s' $(seq 16); printf '\\021\\0\\{code}\\0\\{value}\\0\\0\\0'; printf '\\0%.0s' $(seq 24)) |
+dd bs=48 iflag=fullblock of=/dev/by-kind/keyboard 2>/dev/null"""
 
 
 def seen(guest, kind):
@@ -100,9 +101,9 @@ def injected(t, guest, viodev):
 
 def piped(t, guest, viodev):
     """A finger touches, moves and goes: JSON from a pipe. A line that is wrong ends it."""
-    touch = [["abs", "mt_slot", "1", "abs", "mt_tracking_id", "45", "abs", "mt_position_x", "100", "abs", "mt_position_y", "200",
-              "btn", "touch", "1"], ["abs", "mt_position_x", "110"], ["abs", "mt_tracking_id", "-1", "btn", "touch", "0"]]
-    text = "".join(json.dumps(["inject", *words]) + "\n" for words in touch)
+    touch = ("abs mt_slot 1 abs mt_tracking_id 45 abs mt_position_x 100 abs mt_position_y 200 btn touch 1",
+             "abs mt_position_x 110", "abs mt_tracking_id -1 btn touch 0")
+    text = "".join(json.dumps(["inject", *words.split()]) + "\n" for words in touch)
     assert ctl(t, viodev, "multitouch", "-", text=text) == (0, "")
     told(guest, "multitouch", "ABS_MT_SLOT 1, ABS_MT_TRACKING_ID 45, ABS_MT_POSITION_X 100, ABS_MT_POSITION_Y 200, BTN_TOUCH 1",
          "ABS_MT_POSITION_X 110", "ABS_MT_TRACKING_ID -1, BTN_TOUCH 0")
@@ -127,7 +128,7 @@ def lights(t, guest, viodev):
         viodev.ctl("keyboard", "inject", "key", "capslock", 1)
         viodev.ctl("keyboard", "inject", "key", "capslock", 0)
         wait_for("Caps Lock", lambda: status(viodev, "keyboard")["leds"] == (["LED_CAPSL"] if value == "1" else []))
-    guest.check(f"({LED.format(code='0', value='1')}) >/dev/by-kind/keyboard")
+    guest.check(LED.format(code=0, value=1))
     wait_for("Num Lock", lambda: status(viodev, "keyboard")["leds"] == ["LED_NUML"])
     assert "\nleds: LED_NUML\n" in viodev.ctl("keyboard", "status")
     guest.check(": >/tmp/keyboard")
