@@ -68,6 +68,12 @@ struct ev_task {
 void ev_defer(struct ev_loop *loop, struct ev_task *task);
 void ev_cancel(struct ev_loop *loop, struct ev_task *task);
 
+/*
+ * More is likely to come at once. The loop then looks for it for a moment
+ * before it sleeps, if the last time that paid.
+ */
+void ev_linger(struct ev_loop *loop);
+
 /* Monotonic time in nanoseconds. */
 uint64_t ev_now_ns(void);
 

@@ -236,6 +236,25 @@ struct virtio_consts {
 	 * request in flight uses it. Completing requests meanwhile is fine.
 	 */
 	void (*vc_quiesce)(void *sc);
+
+	/*
+	 * Network devices, for front-ends that have the driver's control
+	 * queue themselves: the MTU that the driver was told, 0 for the
+	 * device's own; and a frame is to tell the network where @mac is.
+	 * Return 0 or -errno.
+	 */
+	int (*vc_set_mtu)(void *sc, uint16_t mtu);
+	int (*vc_announce)(void *sc, const uint8_t mac[6]);
+
+	/*
+	 * What the driver has set up beside features and rings, for another
+	 * process that goes on with this device: bytes put into the @room
+	 * ones of @buf, or -errno. And the reverse, for a device that is
+	 * fresh from negotiation, with no ring yet: 0, or -EINVAL when it
+	 * must be reset. Both or neither; a device without cannot move.
+	 */
+	ssize_t (*vc_save)(void *sc, void *buf, size_t room);
+	int (*vc_load)(void *sc, const void *buf, size_t len);
 };
 
 /*

@@ -44,6 +44,14 @@
 #define DRAIN_ABORT_NS 4000000000ull
 #define WATCH_PAUSE_NS 1000000000ull
 
+struct disk_io {
+	struct ev_loop *loop;
+	const struct disk_engine *ops;
+	void *engine;
+	int uring_error;    /* why it is not io_uring */
+	struct disk *gone; /* disks that the kernel has not let go of */
+};
+
 struct disk {
 	struct ev_loop *loop;
 	struct disk_image img;
@@ -51,9 +59,11 @@ struct disk {
 	bool nowait;     /* try RWF_NOWAIT before the engine */
 	unsigned nr_now; /* how often that was done in this turn */
 
-	const struct disk_engine *ops;
-	void *engine;
+	struct disk_io *io;
+	const struct disk_engine *ops; /* of @io, */
+	void *engine;                  /* likewise */
 	struct ev_task submit_task;
+	struct disk *next; /* in io->gone */
 
 	unsigned nr_reqs;   /* started, not done */
 	unsigned nr_active; /* of these, begun */
@@ -90,10 +100,11 @@ static struct disk_req *req_of(struct disk_call *call)
 	return (void *)((char *)call - offsetof(struct disk_req, dr_call));
 }
 
-int disk_call_run(int fd, const struct disk_call *call)
+int disk_call_run(const struct disk_call *call)
 {
 	uint64_t range[2] = { call->off, call->len };
 	off_t off = (off_t)call->off;
+	int fd = call->img->fd;
 	ssize_t ret = -1;
 
 	switch (call->op) {
@@ -196,6 +207,7 @@ static void finish(struct disk_req *req, int result)
 		d->alone = NULL;
 	d->nr_active--;
 	d->nr_reqs--;
+	ev_linger(d->loop); /* who waited for it may have another one */
 	req->dr_done(req, result); /* @req may be gone, or run again */
 	release_held(d);
 }
@@ -268,6 +280,7 @@ static void sync_begin(struct disk *d)
 	d->sync_waiting_end = &d->sync_waiting;
 	d->syncing = true;
 	d->sync_call = (struct disk_call){
+		.img = &d->img,
 		.op = CALL_SYNC,
 		.done = sync_done,
 	};
@@ -334,7 +347,7 @@ static int rw_now(struct disk *d, const struct disk_req *req)
 	if (req->dr_left > MAX_NOW_BYTES)
 		return -EAGAIN;
 	if (d->img.in_memory)
-		return disk_call_run(d->img.fd, call);
+		return disk_call_run(call);
 	if (!d->nowait || call->op != CALL_READ || d->nr_now >= d->ops->max_now)
 		return -EAGAIN;
 	d->nr_now++;
@@ -683,6 +696,7 @@ void disk_start(struct disk *d, struct disk_req *req)
 	int ret = judge(d, req);
 
 	req->dr_disk = d;
+	req->dr_call.img = &d->img;
 	req->dr_left = req->dr_len;
 	d->nr_reqs++;
 	if (ret < 0 || (req->dr_len == 0 && req->dr_op != DISK_FLUSH)) {
@@ -813,15 +827,21 @@ static void watch_ready(void *arg, uint32_t events)
 	check_size(d);
 }
 
-static void watch_again(void *arg)
+/* What was reported so far is read before the file is looked at. */
+static void catch_up(struct disk *d)
 {
-	struct disk *d = arg;
 	char events[4096];
 
-	/* Read what was reported before the file is looked at. */
 	while (read(d->watch_fd, events, sizeof(events)) > 0)
 		;
 	check_size(d);
+}
+
+static void watch_again(void *arg)
+{
+	struct disk *d = arg;
+
+	catch_up(d);
 	ev_fd_set(d->watch, EPOLLIN);
 }
 
@@ -838,6 +858,7 @@ int disk_watch(struct disk *d, int take_fd)
 		return ret;
 	}
 	d->watch_fd = take_fd;
+	catch_up(d); /* with our own look at the image, before all */
 	return 0;
 }
 
@@ -855,34 +876,72 @@ static int create_bounce(struct disk *d)
 	return 0;
 }
 
-static int create_engine(struct disk *d, unsigned depth)
+int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
+		   struct disk_io **ret_io)
 {
 	static const struct disk_engine *const engines[] = {
 		&disk_uring,
 		&disk_threads,
 	};
+	struct disk_io *io = calloc(1, sizeof(*io));
 	int ret = -ENOSYS;
 
+	if (!io)
+		return -ENOMEM;
+	io->loop = loop;
 	for (unsigned i = 0; i < 2 && ret < 0; i++) {
-		d->ops = engines[i];
-		d->img.info.engine = engines[i]->name;
-		ret = d->ops->create(d->loop, d->img.fd, depth, &d->engine);
+		io->ops = engines[i];
+		ret = io->ops->create(loop, depth, nr_disks, &io->engine);
 		if (i == 0 && ret < 0)
-			d->img.info.uring_error = ret;
+			io->uring_error = ret;
 	}
-	return ret;
+	if (ret < 0) {
+		free(io);
+		return ret;
+	}
+	*ret_io = io;
+	return 0;
 }
 
-int disk_create(struct ev_loop *loop, int take_fd,
-		const struct disk_params *params, unsigned depth,
-		struct disk **ret_disk, struct err *err)
+void disk_io_destroy(struct disk_io *io)
+{
+	struct disk *d;
+
+	if (!io)
+		return;
+	io->ops->destroy(io->engine);
+	while ((d = io->gone)) {
+		io->gone = d->next;
+		free(d);
+	}
+	free(io);
+}
+
+static int add_to_io(struct disk *d)
+{
+	int file = d->ops->add(d->engine, d->img.fd);
+
+	if (file < 0)
+		return file;
+	d->img.file = file;
+	d->img.info.engine = d->ops->name;
+	d->img.info.uring_error = d->io->uring_error;
+	return 0;
+}
+
+int disk_create(struct disk_io *io, int take_fd,
+		const struct disk_params *params, struct disk **ret_disk,
+		struct err *err)
 {
 	struct disk *d = calloc(1, sizeof(*d));
 	int ret;
 
 	if (!d)
 		return err_set(err, -ENOMEM, "out of memory");
-	d->loop = loop;
+	d->io = io;
+	d->loop = io->loop;
+	d->ops = io->ops;
+	d->engine = io->engine;
 	d->writethrough = params->cache == DISK_WRITETHROUGH;
 	d->nowait = params->cache != DISK_DIRECT;
 	d->watch_fd = -1;
@@ -894,7 +953,7 @@ int disk_create(struct ev_loop *loop, int take_fd,
 	if (ret == 0 && d->img.off_align > 1)
 		ret = create_bounce(d);
 	if (ret == 0)
-		ret = create_engine(d, depth);
+		ret = add_to_io(d);
 	if (ret < 0) {
 		free(d->bounce);
 		free(d);
@@ -911,14 +970,19 @@ void disk_destroy(struct disk *d)
 		return;
 	disk_drain(d);
 	ev_cancel(d->loop, &d->submit_task);
-	d->ops->destroy(d->engine);
+	d->ops->remove(d->engine, d->img.file);
 	ev_remove(d->watch);
 	ev_remove(d->watch_timer);
 	if (d->watch_fd >= 0)
 		close(d->watch_fd);
 	close(d->img.fd);
 	free(d->bounce);
-	free(d);
+	if (d->syncing) { /* and given up by the drain */
+		d->next = d->io->gone;
+		d->io->gone = d;
+	} else {
+		free(d);
+	}
 }
 
 const int disk_syscalls[] = { DISK_SYSCALLS, -1 };

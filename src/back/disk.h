@@ -6,8 +6,9 @@
  * An image is a raw file or a block device. Requests are submitted one by one
  * and go to the kernel in batches, at the end of the loop's turn or with
  * disk_submit(). Each completes by its callback, on the loop's thread, in any
- * order, possibly before the call that starts it returns. io_uring does the
- * work where it may be used, else a small pool of threads.
+ * order, possibly before the call that starts it returns. Those who do the work
+ * (struct disk_io) are io_uring where it may be used, else a small pool of
+ * threads; several disks may share them.
  *
  * What is stable stays stable: a flush (or a write with dr_fua) that succeeded
  * is on the medium. After one that failed nobody knows which of the earlier
@@ -28,6 +29,8 @@
 #include "base/err.h"
 
 struct disk;
+struct disk_image;
+struct disk_io;
 struct ev_loop;
 
 enum disk_op {
@@ -40,6 +43,7 @@ enum disk_op {
 
 /* One system call for a request; private to the engine. */
 struct disk_call {
+	const struct disk_image *img;
 	int op;
 	int mode; /* of fallocate() */
 	const struct iovec *iov;
@@ -83,6 +87,7 @@ enum disk_cache {
 struct disk_params {
 	const char *path;
 	bool ro;
+	bool shared; /* no lock: others may write to it meanwhile */
 	enum disk_cache cache;
 	bool discard; /* pass discards on */
 };
@@ -104,14 +109,22 @@ struct disk_info {
 /*
  * Open and lock an image: a writer excludes everybody, readers exclude
  * writers. Returns the descriptor or -errno with the reason ("path=x: in use
- * by another process"). This is what needs rights.
+ * by another process"). This is what needs rights. A shared one is not locked.
  */
 int disk_open(const struct disk_params *params, struct err *err);
 
-/* Make the engine for a descriptor of disk_open(). */
-int disk_create(struct ev_loop *loop, int take_fd,
-		const struct disk_params *params, unsigned depth,
-		struct disk **ret_disk, struct err *err);
+/*
+ * Who works for up to @nr_disks disks with @depth requests under way, of all of
+ * them together. This is what a sandbox forbids; disks can be made inside.
+ */
+int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
+		   struct disk_io **ret_io);
+void disk_io_destroy(struct disk_io *io); /* after its disks; NULL is fine */
+
+/* Make a disk of a descriptor of disk_open(). */
+int disk_create(struct disk_io *io, int take_fd,
+		const struct disk_params *params, struct disk **ret_disk,
+		struct err *err);
 void disk_destroy(struct disk *disk); /* drains first; NULL is fine */
 
 void disk_get_info(const struct disk *disk, struct disk_info *ret_info);
@@ -148,7 +161,7 @@ int disk_watch(struct disk *disk, int take_fd);
 
 /*
  * System calls that the engine makes once it is created, for the sandbox:
- *	io_uring_register	letting go of the image
+ *	io_uring_register	letting go of an image, or taking one
  *	preadv2			also what preadv() and pwritev() may use
  *	epoll_ctl		looking away from the watch
  *	madvise			a thread's stack, at its end
@@ -160,6 +173,9 @@ int disk_watch(struct disk *disk, int take_fd);
 	SYS_read, SYS_write, SYS_close, SYS_munmap, \
 	SYS_madvise, SYS_exit, SYS_rt_sigprocmask
 #define DISK_IOCTLS BLKGETSIZE64, BLKDISCARD
+/* And what disk_create() looks at an image with, where that is made inside. */
+#define DISK_CREATE_SYSCALLS SYS_fstatfs, SYS_statx
+#define DISK_CREATE_IOCTLS   BLKSSZGET, BLKPBSZGET, BLKIOOPT, BLKROTATIONAL
 extern const int disk_syscalls[]; /* these; -1 ends */
 extern const unsigned long disk_ioctls[]; /* and these; 0 ends */
 

@@ -63,7 +63,7 @@ static int open_and_lock(const struct disk_params *params, int flags,
 				"the file system has no cache=direct");
 	if (fd < 0)
 		return path_err(err, params, -errno, NULL);
-	ret = lock(fd, params, err);
+	ret = params->shared ? 0 : lock(fd, params, err);
 	if (ret < 0) {
 		close(fd);
 		return ret;
@@ -86,7 +86,7 @@ int disk_open(const struct disk_params *params, struct err *err)
 		return path_err(err, params, -EINVAL,
 				"is neither a file nor a block device");
 	/* Of a block device: fails while it is mounted or otherwise used. */
-	if (S_ISBLK(st.st_mode) && !params->ro)
+	if (S_ISBLK(st.st_mode) && !params->ro && !params->shared)
 		flags |= O_EXCL;
 	/* A killed process lets go when the kernel has wound up its ring. */
 	for (int tries = 0; tries < BUSY_TRIES; tries++) {
@@ -182,12 +182,28 @@ static int look_at_direct(struct disk_image *img)
 	return 0;
 }
 
+/* Who passes a descriptor may have opened it otherwise than it is meant. */
+static int check_access(int fd, const struct disk_params *params)
+{
+	int flags = fcntl(fd, F_GETFL);
+	bool direct = params->cache == DISK_DIRECT;
+
+	if (flags < 0)
+		return -errno;
+	if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH) ||
+	    ((flags & O_ACCMODE) == O_RDONLY && !params->ro))
+		return -EACCES;
+	return !(flags & O_DIRECT) == !direct ? 0 : -EINVAL;
+}
+
 int disk_image_init(struct disk_image *img, int fd,
 		    const struct disk_params *params)
 {
 	struct stat st;
-	int ret;
+	int ret = check_access(fd, params);
 
+	if (ret < 0)
+		return ret;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))

@@ -12,6 +12,7 @@
 /* An open image: what can be done with it. */
 struct disk_image {
 	int fd;
+	int file; /* what an engine calls it */
 	bool is_bdev;
 	bool in_memory; /* nothing ever waits for a medium */
 	bool can_punch; /* fallocate() modes that were not refused so far */
@@ -89,10 +90,13 @@ struct disk_engine {
 	 * is better off here.
 	 */
 	unsigned max_now;
-	int (*create)(struct ev_loop *loop, int fd, unsigned depth,
+	int (*create)(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		      void **ret_engine);
 	/* Nothing is in flight but perhaps a sync that nobody waits for. */
 	void (*destroy)(void *engine);
+	/* Take an image, whose number is returned, or -errno; let go of one. */
+	int (*add)(void *engine, int fd);
+	void (*remove)(void *engine, int file);
 	void (*start)(void *engine, struct disk_call *call);
 	/* Send what was started; false: not all could be, call again. */
 	bool (*submit)(void *engine);
@@ -104,6 +108,6 @@ extern const struct disk_engine disk_uring;
 extern const struct disk_engine disk_threads;
 
 /* Make a call here and now. */
-int disk_call_run(int fd, const struct disk_call *call);
+int disk_call_run(const struct disk_call *call);
 
 #endif

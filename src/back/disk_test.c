@@ -33,6 +33,7 @@ static bool threads; /* which engine this run is about */
 
 static char path[128];
 static struct ev_loop *loop;
+static struct disk_io *io;
 static struct disk *disk;
 static char model[IMAGE_BYTES]; /* what the image should hold */
 
@@ -64,7 +65,9 @@ static int open_disk(struct disk_params params)
 	fd = disk_open(&params, &err);
 	if (fd < 0)
 		return fd;
-	ret = disk_create(loop, fd, &params, 64, &disk, &err);
+	if (!io)
+		assert_int_equal(disk_io_create(loop, 64, 2, &io), 0);
+	ret = disk_create(io, fd, &params, &disk, &err);
 	if (ret < 0)
 		close(fd);
 	return ret;
@@ -80,6 +83,8 @@ static void close_disk(void)
 {
 	disk_destroy(disk);
 	disk = NULL;
+	disk_io_destroy(io);
+	io = NULL;
 	unlink(path);
 }
 
@@ -188,11 +193,13 @@ static void test_lock(void **state)
 	static const struct {
 		bool first_ro, second_ro;
 		bool conflict;
+		bool shared; /* the second one */
 	} rows[] = {
 		{ false, false, true },
 		{ false, true, true },
 		{ true, false, true },
 		{ true, true, false },
+		{ false, false, false, true },
 	};
 
 	make_image(tmp_dir(), IMAGE_BYTES);
@@ -205,6 +212,7 @@ static void test_lock(void **state)
 		first = disk_open(&p, &err);
 		assert_true(first >= 0);
 		p.ro = rows[i].second_ro;
+		p.shared = rows[i].shared;
 		second = disk_open(&p, &err);
 		close(first);
 		if (!rows[i].conflict) {
@@ -240,6 +248,90 @@ static void test_info(void **state)
 				    threads ? "threads" : "io_uring");
 		assert_int_equal(info.uring_error, threads ? -EPERM : 0);
 		close_disk();
+	}
+}
+
+/* The first and the second of two disks; @disk is the one that is used. */
+static void assert_holds(struct disk *d, char byte)
+{
+	char buf[512];
+
+	disk = d;
+	assert_int_equal(transfer_one(DISK_READ, 4096, buf, sizeof(buf)), 0);
+	assert_int_equal(buf[0], byte);
+	assert_int_equal(buf[511], byte);
+}
+
+static struct disk *add_disk(char byte)
+{
+	char buf[512];
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	unlink(path);
+	memset(buf, byte, sizeof(buf));
+	assert_int_equal(transfer_one(DISK_WRITE, 4096, buf, sizeof(buf)), 0);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+	return disk;
+}
+
+/* Several disks with one who does the work, as they come and go. */
+static void test_two_disks(void **state)
+{
+	struct disk *a, *b, *c;
+
+	FAULT_SET(no_cache, true); /* ask the engine */
+	a = add_disk('a');
+	b = add_disk('b');
+	assert_holds(a, 'a');
+	assert_holds(b, 'b');
+	if (!threads) {
+		make_image(tmp_dir(), IMAGE_BYTES);
+		assert_int_equal(open_disk((struct disk_params){ 0 }), -ENOSPC);
+		unlink(path);
+	}
+	disk_destroy(a);
+	c = add_disk('c');
+	assert_holds(b, 'b');
+	assert_holds(c, 'c');
+	disk_destroy(b);
+	assert_holds(c, 'c');
+}
+
+/* What is passed to us may be open for something else. */
+static void test_access(void **state)
+{
+	static const struct {
+		int flags;
+		struct disk_params params;
+		int ret;
+	} rows[] = {
+		{ O_RDWR, { .ro = false }, 0 },
+		{ O_RDWR, { .ro = true }, 0 },
+		{ O_RDONLY, { .ro = true }, 0 },
+		{ O_RDONLY, { .ro = false }, -EACCES },
+		{ O_WRONLY, { .ro = false }, -EACCES },
+		{ O_WRONLY, { .ro = true }, -EACCES },
+		{ O_PATH, { .ro = true }, -EACCES },
+		{ O_RDWR, { .cache = DISK_DIRECT }, -EINVAL },
+		{ O_RDWR | O_DIRECT, { .ro = false }, -EINVAL },
+	};
+	struct err err;
+
+	assert_int_equal(disk_io_create(loop, 64, 1, &io), 0);
+	make_image(tmp_dir(), IMAGE_BYTES);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int fd = open(path, rows[i].flags);
+
+		if (fd < 0) /* a file system without O_DIRECT */
+			continue;
+		assert_int_equal(
+			disk_create(io, fd, &rows[i].params, &disk, &err),
+			rows[i].ret);
+		if (rows[i].ret < 0)
+			close(fd);
+		else
+			disk_destroy(disk);
+		disk = NULL;
 	}
 }
 
@@ -703,6 +795,28 @@ static void test_watch(void **state)
 	wait_for_size(IMAGE_BYTES);
 }
 
+/* What was done to look at the image is not reported: an idle disk sleeps. */
+static void test_watch_quiet(void **state)
+{
+	struct disk_params p = { .path = path };
+	int fd;
+
+	make_image(tmp_dir(), IMAGE_BYTES);
+	fd = disk_open_watch(&p);
+	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
+	disk_set_notify(disk, on_size, NULL);
+	assert_int_equal(disk_watch(disk, fd), 0);
+	assert_int_equal(ev_loop_turn(loop, 10), 0);
+	/* Nor are changes missed, that came before the watch was watched. */
+	disk_destroy(disk);
+	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
+	fd = disk_open_watch(&p);
+	assert_int_equal(truncate(path, 2 * IMAGE_BYTES), 0);
+	disk_set_notify(disk, on_size, NULL);
+	assert_int_equal(disk_watch(disk, fd), 0);
+	wait_for_size(2 * IMAGE_BYTES);
+}
+
 /*
  * --- Drain ---
  */
@@ -784,6 +898,8 @@ int main(void)
 		TEST(test_open),
 		TEST(test_lock),
 		TEST(test_info),
+		TEST(test_two_disks),
+		TEST(test_access),
 		TEST(test_random),
 		TEST(test_many_iovecs),
 		TEST(test_bounds),
@@ -798,6 +914,7 @@ int main(void)
 		TEST(test_unmap),
 		TEST(test_resize),
 		TEST(test_watch),
+		TEST(test_watch_quiet),
 		TEST(test_drain),
 		TEST(test_drain_slow_flush),
 		TEST(test_drain_stuck_read),

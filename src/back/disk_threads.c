@@ -28,7 +28,6 @@
 #define NR_THREADS 4
 
 struct pool {
-	int fd;
 	int event_fd; /* readable: done is not empty */
 	struct ev_source *source;
 	pthread_t threads[NR_THREADS];
@@ -57,7 +56,7 @@ static void *worker(void *arg)
 			break;
 		pthread_mutex_unlock(&pool->lock);
 
-		call->result = disk_call_run(pool->fd, call);
+		call->result = disk_call_run(call);
 
 		pthread_mutex_lock(&pool->lock);
 		/* A counter that is not read cannot overflow by ones. */
@@ -155,7 +154,17 @@ static int start_threads(struct pool *pool)
 	return pool->nr_threads > 0 ? 0 : ret;
 }
 
-static int pool_create(struct ev_loop *loop, int fd, unsigned depth,
+/* A call knows its image. */
+static int pool_add(void *engine, int fd)
+{
+	return fd;
+}
+
+static void pool_remove(void *engine, int file)
+{
+}
+
+static int pool_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		       void **ret_engine)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
@@ -163,7 +172,6 @@ static int pool_create(struct ev_loop *loop, int fd, unsigned depth,
 
 	if (!pool)
 		return -ENOMEM;
-	pool->fd = fd;
 	disk_calls_init(&pool->batch);
 	disk_calls_init(&pool->reaped);
 	disk_calls_init(&pool->todo);
@@ -191,6 +199,8 @@ const struct disk_engine disk_threads = {
 	.max_now = UINT_MAX,
 	.create = pool_create,
 	.destroy = pool_destroy,
+	.add = pool_add,
+	.remove = pool_remove,
 	.start = pool_start,
 	.submit = pool_submit,
 	.wait = pool_wait,

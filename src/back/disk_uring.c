@@ -3,12 +3,14 @@
  * The io_uring engine.
  *
  * A seccomp filter does not see what a ring does, so the ring itself is
- * restricted before it is enabled: four operations, on the image alone.
+ * restricted before it is enabled: four operations, on images alone. It has a
+ * table of them, with places for those that come later.
  */
 #include <liburing.h>
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include <viodev/loop.h>
@@ -19,28 +21,30 @@
 
 struct uring {
 	struct io_uring ring;
-	int fd;
+	unsigned nr_files;
+	int *files; /* descriptors by place in the ring's table; -1: free */
 	struct ev_source *source;
 	struct disk_calls todo;
 };
 
 static void fill_sqe(struct io_uring_sqe *sqe, struct disk_call *call)
 {
-	/* File 0 of the registered ones. */
+	int file = call->img->file;
+
 	switch (call->op) {
 	case CALL_READ:
-		io_uring_prep_readv(sqe, 0, call->iov, (unsigned)call->niov,
+		io_uring_prep_readv(sqe, file, call->iov, (unsigned)call->niov,
 				    call->off);
 		break;
 	case CALL_WRITE:
-		io_uring_prep_writev(sqe, 0, call->iov, (unsigned)call->niov,
+		io_uring_prep_writev(sqe, file, call->iov, (unsigned)call->niov,
 				     call->off);
 		break;
 	case CALL_SYNC:
-		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
 		break;
 	case CALL_FALLOCATE:
-		io_uring_prep_fallocate(sqe, 0, call->mode, (off_t)call->off,
+		io_uring_prep_fallocate(sqe, file, call->mode, (off_t)call->off,
 					(off_t)call->len);
 		break;
 	}
@@ -83,7 +87,7 @@ static void fill_ring(struct uring *u)
 		/* There is no such operation before Linux 6.12. */
 		if (call->op == CALL_DISCARD) {
 			disk_calls_take(&u->todo);
-			call->done(call, disk_call_run(u->fd, call));
+			call->done(call, disk_call_run(call));
 			continue;
 		}
 		sqe = io_uring_get_sqe(&u->ring);
@@ -131,10 +135,12 @@ static int restrict_ring(struct uring *u)
 		{ IORING_RESTRICTION_SQE_OP, { IORING_OP_FALLOCATE } },
 		{ IORING_RESTRICTION_SQE_FLAGS_REQUIRED, { IOSQE_FIXED_FILE } },
 		{ IORING_RESTRICTION_REGISTER_OP, { IORING_UNREGISTER_FILES } },
+		{ IORING_RESTRICTION_REGISTER_OP,
+		  { IORING_REGISTER_FILES_UPDATE } },
 	};
 	const unsigned nr = sizeof(res) / sizeof(res[0]);
 	unsigned fd = (unsigned)u->ring.ring_fd;
-	int ret = io_uring_register_files(&u->ring, &u->fd, 1);
+	int ret = io_uring_register_files(&u->ring, u->files, u->nr_files);
 
 	/* liburing 2.3 declares functions for these, but has none. */
 	if (ret == 0)
@@ -146,6 +152,32 @@ static int restrict_ring(struct uring *u)
 	return ret;
 }
 
+static int uring_add(void *engine, int fd)
+{
+	struct uring *u = engine;
+	unsigned i = 0;
+	int ret;
+
+	while (i < u->nr_files && u->files[i] >= 0)
+		i++;
+	if (i == u->nr_files)
+		return -ENOSPC;
+	ret = io_uring_register_files_update(&u->ring, i, &fd, 1);
+	if (ret < 0)
+		return ret;
+	u->files[i] = fd;
+	return (int)i;
+}
+
+static void uring_remove(void *engine, int file)
+{
+	struct uring *u = engine;
+
+	u->files[file] = -1;
+	io_uring_register_files_update(&u->ring, (unsigned)file,
+				       &u->files[file], 1);
+}
+
 static int init_ring(struct uring *u, unsigned depth)
 {
 	const unsigned flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE |
@@ -153,7 +185,7 @@ static int init_ring(struct uring *u, unsigned depth)
 	unsigned nr_sqes = depth < MAX_SQ ? depth : MAX_SQ;
 	struct io_uring_params p = {
 		.flags = flags | IORING_SETUP_COOP_TASKRUN,
-		.cq_entries = depth + 1, /* and a sync */
+		.cq_entries = depth + u->nr_files, /* a sync of each */
 	};
 	int ret = io_uring_queue_init_params(nr_sqes, &u->ring, &p);
 
@@ -162,20 +194,24 @@ static int init_ring(struct uring *u, unsigned depth)
 	/* Before Linux 5.19. */
 	p = (struct io_uring_params){
 		.flags = flags,
-		.cq_entries = depth + 1,
+		.cq_entries = depth + u->nr_files,
 	};
 	return io_uring_queue_init_params(nr_sqes, &u->ring, &p);
 }
 
-static int uring_create(struct ev_loop *loop, int fd, unsigned depth,
+static int uring_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 			void **ret_engine)
 {
 	struct uring *u = calloc(1, sizeof(*u));
-	int ret;
+	int ret = -ENOMEM;
 
 	if (!u)
-		return -ENOMEM;
-	u->fd = fd;
+		return ret;
+	u->nr_files = nr_disks;
+	u->files = malloc(nr_disks * sizeof(*u->files));
+	if (!u->files)
+		goto bad;
+	memset(u->files, -1, nr_disks * sizeof(*u->files));
 	disk_calls_init(&u->todo);
 	ret = init_ring(u, depth);
 	if (ret < 0)
@@ -191,6 +227,7 @@ static int uring_create(struct ev_loop *loop, int fd, unsigned depth,
 bad_ring:
 	io_uring_queue_exit(&u->ring);
 bad:
+	free(u->files);
 	free(u);
 	return ret;
 }
@@ -200,9 +237,10 @@ static void uring_destroy(void *engine)
 	struct uring *u = engine;
 
 	ev_remove(u->source);
-	/* A ring winds up some time later; the image is let go of now. */
+	/* A ring winds up some time later; images are let go of now. */
 	io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);
+	free(u->files);
 	free(u);
 }
 
@@ -211,6 +249,8 @@ const struct disk_engine disk_uring = {
 	.max_now = 4,
 	.create = uring_create,
 	.destroy = uring_destroy,
+	.add = uring_add,
+	.remove = uring_remove,
 	.start = uring_start,
 	.submit = uring_submit,
 	.wait = uring_wait,

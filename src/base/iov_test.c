@@ -53,7 +53,7 @@ static void test_take(void **state)
 			/* More than there is. */
 			assert_int_equal(iov_take(&c, got, BYTES + 1),
 					 BYTES - first);
-			assert_memory_equal(got, TEXT + first, BYTES - first);
+			assert_memory_equal(got, &TEXT[first], BYTES - first);
 			assert_int_equal(iov_len(&c), 0);
 			assert_int_equal(c.niov, 0);
 			assert_int_equal(iov_take(&c, got, 1), 0);

@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -26,6 +27,7 @@
 
 #define EV_BATCH   32 /* sources served in a turn, at most */
 #define NS_PER_SEC UINT64_C(1000000000)
+#define LINGER_NS  UINT64_C(250000)
 
 struct ev_source {
 	struct ev_loop *loop;
@@ -42,6 +44,8 @@ struct ev_loop {
 	bool awake;  /* wake_fd is readable */
 	bool running;
 	bool stop;
+	bool linger;	 /* something was done after which more may come */
+	bool short_wait; /* so it was last time */
 	unsigned depth; /* of nested turns */
 	struct ev_task *tasks, **tasks_end;
 	unsigned nr_tasks;
@@ -160,6 +164,40 @@ static void run_tasks(struct ev_loop *loop)
 	}
 }
 
+/*
+ * A sleep costs more than a disk's page: the processor turns to others, or is
+ * halted, and on a busy host comes back late. Others who want it get it.
+ */
+static int look_around(struct ev_loop *loop, struct epoll_event *evs,
+		       uint64_t begin_ns)
+{
+	int nr_evs;
+
+	while ((nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, 0)) == 0 &&
+	       ev_now_ns() - begin_ns < LINGER_NS)
+		sched_yield();
+	return nr_evs;
+}
+
+/* epoll_wait(), that lingers as long as its waits are short ones. */
+static int wait_for(struct ev_loop *loop, struct epoll_event *evs,
+		    int timeout_ms)
+{
+	uint64_t begin_ns;
+	int nr_evs = 0;
+
+	if (timeout_ms == 0 || !loop->linger)
+		return epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
+	loop->linger = false;
+	begin_ns = ev_now_ns();
+	if (loop->short_wait)
+		nr_evs = look_around(loop, evs, begin_ns);
+	if (nr_evs == 0)
+		nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
+	loop->short_wait = ev_now_ns() - begin_ns < LINGER_NS;
+	return nr_evs;
+}
+
 int ev_loop_turn(struct ev_loop *loop, int timeout_ms)
 {
 	struct epoll_event evs[EV_BATCH];
@@ -167,7 +205,7 @@ int ev_loop_turn(struct ev_loop *loop, int timeout_ms)
 
 	if (loop->nr_tasks > 0)
 		timeout_ms = 0;
-	nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
+	nr_evs = wait_for(loop, evs, timeout_ms);
 	if (nr_evs < 0) {
 		if (errno != EINTR)
 			return -errno;
@@ -319,6 +357,11 @@ void ev_cancel(struct ev_loop *loop, struct ev_task *task)
 		loop->nr_due--;
 	loop->nr_tasks--;
 	task->queued = false;
+}
+
+void ev_linger(struct ev_loop *loop)
+{
+	loop->linger = true;
 }
 
 uint64_t ev_now_ns(void)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -403,6 +404,41 @@ static void test_left_over_after_run(void **state)
 	assert_false(loop_is_readable());
 }
 
+/* How often a turn that serves a timer of @ns slept. */
+static long sleeps_for(struct tick *t, uint64_t ns, bool linger)
+{
+	struct rusage before, after;
+
+	ev_timer_set(t->source, ns);
+	if (linger)
+		ev_linger(loop);
+	getrusage(RUSAGE_THREAD, &before);
+	assert_int_equal(ev_loop_turn(loop, -1), 1);
+	getrusage(RUSAGE_THREAD, &after);
+	return after.ru_nvcsw - before.ru_nvcsw;
+}
+
+/* Who is asked to linger does not sleep when what comes next comes soon. */
+static void test_linger(void **state)
+{
+	const uint64_t soon = NS_PER_MS / 20;
+	struct tick t = { 0 };
+	int tries = 0;
+
+	assert_int_equal(ev_timer_add(loop, tick_cb, &t, &t.source), 0);
+	/* On a busy machine any single wait may be long, or over at once. */
+	while (sleeps_for(&t, soon, true) > 0)
+		assert_true(++tries < 1000);
+	/* Not asked, or after a long wait, it does. */
+	while (sleeps_for(&t, soon, false) == 0)
+		assert_true(++tries < 1000);
+	do {
+		assert_true(++tries < 1000);
+		sleeps_for(&t, 5 * NS_PER_MS, true);
+	} while (sleeps_for(&t, soon, true) == 0);
+	ev_remove(t.source);
+}
+
 #define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -421,6 +457,7 @@ int main(void)
 		LOOP_TEST(test_nested_turn),
 		LOOP_TEST(test_run_and_stop),
 		LOOP_TEST(test_left_over_after_run),
+		LOOP_TEST(test_linger),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

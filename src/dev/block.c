@@ -151,6 +151,29 @@ static int block_cfgwrite(void *arg, int offset, int size, uint32_t value)
 	return 0;
 }
 
+/* To another process goes what the driver wrote above. */
+static ssize_t block_save(void *arg, void *buf, size_t room)
+{
+	const struct block_softc *sc = arg;
+	uint8_t byte = sc->sc_writeback;
+
+	if (room < sizeof(byte))
+		return -ENOSPC;
+	memcpy(buf, &byte, sizeof(byte));
+	return sizeof(byte);
+}
+
+static int block_load(void *arg, const void *buf, size_t len)
+{
+	struct block_softc *sc = arg;
+	const uint8_t *byte = buf;
+
+	if (len != sizeof(*byte) || *byte > 1)
+		return -EINVAL;
+	sc->sc_writeback = *byte;
+	return 0;
+}
+
 static uint64_t sectors_of(const struct block_softc *sc, uint64_t bytes)
 {
 	return (bytes - bytes % sc->sc_block_bytes) / SECTOR_BYTES;
@@ -307,6 +330,7 @@ static struct disk_params params_of(const struct opts *opts)
 	return (struct disk_params){
 		.path = opt_string(opts, "path"),
 		.ro = opt_bool(opts, "ro"),
+		.shared = opt_bool(opts, "share"),
 		.cache = cache_of(opts),
 		.discard = opt_bool(opts, "discard"),
 	};
@@ -374,6 +398,7 @@ static void block_destroy(struct vdev *dev)
 
 	sc->sc_dropping = true;
 	disk_destroy(sc->sc_disk);
+	disk_io_destroy(sc->sc_io);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++) {
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 		free(sc->sc_queues[i].ios);
@@ -408,9 +433,12 @@ static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 	struct disk_params params = params_of(env->opts);
 	int fd = vdev_files_take(env->files, "image");
 	struct err why;
-	int ret;
+	int ret = disk_io_create(env->loop, depth, 1, &sc->sc_io);
 
-	ret = disk_create(env->loop, fd, &params, depth, &sc->sc_disk, &why);
+	if (ret < 0)
+		err_set(&why, ret, "%s", strerror(-ret));
+	else
+		ret = disk_create(sc->sc_io, fd, &params, &sc->sc_disk, &why);
 	if (ret < 0) {
 		close(fd);
 		return err_set(err, ret, "block: %s", why.text);
@@ -472,6 +500,8 @@ static const struct virtio_consts block_consts = {
 	.vc_apply_features = block_apply_features,
 	.vc_hv_features = block_hv_features,
 	.vc_quiesce = block_quiesce,
+	.vc_save = block_save,
+	.vc_load = block_load,
 };
 
 static int init(struct block_softc *sc, const struct vdev_env *env,
@@ -531,6 +561,9 @@ static const struct opt_def block_opts[] = {
 	{ "path", OPT_STRING, .required = true,
 	  .help = "the image: a raw file or a block device" },
 	{ "ro", OPT_BOOL, "off", .help = "the guest may only read" },
+	{ "share", OPT_BOOL, "off",
+	  .help = "others may write to the image meanwhile: a guest is "
+		  "migrated, or has a file system for it" },
 	{ "serial", OPT_STRING,
 	  .help = "what the guest reads as its serial "
 		  "number, 20 characters" },

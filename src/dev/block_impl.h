@@ -80,6 +80,7 @@ struct block_softc {
 	struct virtio_consts sc_consts;
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;
+	struct disk_io *sc_io;
 	struct disk *sc_disk;
 	struct disk_info sc_info;
 	enum disk_cache sc_cache;

@@ -361,17 +361,46 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 		dev->type->vt_status(dev, status);
 }
 
+/*
+ * --- Control ---
+ */
+
+static const struct vdev_ctl *find_ctl(const struct vdev_type *type,
+				       const char *name)
+{
+	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++) {
+		size_t len = strcspn(c->usage, " ");
+
+		if (strlen(name) == len && !memcmp(c->usage, name, len))
+			return c;
+	}
+	return NULL;
+}
+
+int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
+		  struct err *err)
+{
+	int ret = 0;
+
+	*files = (struct vdev_files){ 0 };
+	for (unsigned i = 0; argc > 0 && vdev_types[i]; i++) {
+		const struct vdev_ctl *c = find_ctl(vdev_types[i], argv[0]);
+
+		if (!c || !c->open)
+			continue;
+		ret = c->open(argc, argv, files, err);
+		break;
+	}
+	if (ret < 0)
+		vdev_files_close(files);
+	return ret;
+}
+
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct json_object *reply, struct err *err)
 {
-	const struct vdev_ctl *c = dev->type->vt_ctls;
-
-	for (; argc > 0 && c && c->usage; c++) {
-		size_t len = strcspn(c->usage, " ");
-
-		if (strlen(argv[0]) == len && !memcmp(c->usage, argv[0], len))
-			return dev->type->vt_ctl(dev, argc, argv, reply, err);
-	}
+	if (argc > 0 && find_ctl(dev->type, argv[0]))
+		return dev->type->vt_ctl(dev, argc, argv, reply, err);
 	return err_set(err, -EINVAL, "%s: no such command: %s",
 		       dev->type->vt_name, argc > 0 ? argv[0] : "");
 }

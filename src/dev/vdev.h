@@ -52,6 +52,8 @@ struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
 	struct opts *own_opts; /* of vdev_new() */
+	/* Came with a command, for vt_ctl to take; NULL: none did. */
+	struct vdev_files *ctl_files;
 };
 
 /* What a device does that a sandbox would deny it by default: nothing. */
@@ -65,10 +67,13 @@ struct vdev_rights {
 	const unsigned long *ioctls; /* besides vt_ioctls; 0 ends */
 };
 
-/* A command of `viodev ctl`, for its help. */
+/* A command of `viodev ctl`. */
 struct vdev_ctl {
 	const char *usage; /* "resize SIZE"; NULL ends a table */
 	const char *help;
+	/* Open what it names, with the rights of who asks. May be NULL. */
+	int (*open)(int argc, char *const argv[], struct vdev_files *files,
+		    struct err *err);
 };
 
 struct vdev_type {
@@ -130,6 +135,13 @@ int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 
 /* Everything about the device for `ctl status`. */
 void vdev_status(struct vdev *dev, struct json_object *status);
+
+/*
+ * What a `ctl` command, of whichever type, needs open: for who asks. 0 with
+ * files, or none; or -errno.
+ */
+int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
+		  struct err *err);
 
 /* Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown. */
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],

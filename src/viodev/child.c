@@ -76,12 +76,15 @@ static void status(struct child *child, struct json_object *to)
 }
 
 static int control(void *arg, int argc, char *const argv[],
-		   struct json_object *reply, struct err *err)
+		   struct vdev_files *files, struct json_object *reply,
+		   struct err *err)
 {
 	struct child *child = arg;
 
-	if (strcmp(argv[0], "status") != 0)
+	if (strcmp(argv[0], "status") != 0) {
+		child->dev->ctl_files = files;
 		return vdev_ctl(child->dev, argc, argv, reply, err);
+	}
 	if (argc > 1)
 		return err_set(err, -EINVAL, "status: takes no arguments");
 	status(child, reply);

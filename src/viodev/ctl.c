@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
 #include "viodev/replay.h"
@@ -72,13 +73,48 @@ static int send_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-static int send_request(FILE *peer, struct json_object *request)
+#define MAX_FILES 4 /* with a request */
+
+/* They travel with a byte: the first one of the request. */
+static int send_files(int fd, const struct vdev_files *files, char first)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(MAX_FILES * sizeof(int))];
+	} control = { .buf = "" };
+	struct iovec iov = { &first, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = CMSG_SPACE(files->nr * sizeof(int)),
+	};
+
+	if (files->nr > MAX_FILES)
+		return -E2BIG;
+	control.align = (struct cmsghdr){
+		.cmsg_len = CMSG_LEN(files->nr * sizeof(int)),
+		.cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS,
+	};
+	for (unsigned i = 0; i < files->nr; i++)
+		memcpy(CMSG_DATA(&control.align) + i * sizeof(int),
+		       &files->file[i].fd, sizeof(int));
+	return sendmsg(fd, &msg, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
+static int send_request(FILE *peer, struct json_object *request,
+			const struct vdev_files *files)
 {
 	const char *text =
 		json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
-	int ret = send_all(fileno(peer), text, strlen(text));
+	int fd = fileno(peer), ret = 0;
 
-	return ret < 0 ? ret : send_all(fileno(peer), "\n", 1);
+	if (files && files->nr > 0)
+		ret = send_files(fd, files, *text++);
+	if (ret == 0)
+		ret = send_all(fd, text, strlen(text));
+	return ret < 0 ? ret : send_all(fd, "\n", 1);
 }
 
 /* The reply, one line of JSON, parsed; NULL with errno. */
@@ -179,10 +215,10 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
 
 /* Ask, and print the answer. Returns the exit status. */
 static int ask(const struct cmdline *line, FILE *peer,
-	       struct json_object *request)
+	       struct json_object *request, const struct vdev_files *files)
 {
 	struct json_object *reply;
-	int ret = send_request(peer, request);
+	int ret = send_request(peer, request, files);
 
 	if (ret < 0)
 		return log_usage("ctl: socket=%s: %s", line->words[0],
@@ -197,16 +233,39 @@ static int ask(const struct cmdline *line, FILE *peer,
 	return ret;
 }
 
-static int ask_words(const struct cmdline *line, FILE *peer)
+static struct json_object *make_request(const struct cmdline *line,
+					const struct vdev_files *files)
 {
+	struct json_object *request = json_object_new_object();
 	struct json_object *words = json_object_new_array();
-	int ret;
+	struct json_object *names = json_object_new_array();
 
 	for (int i = 1; i < line->nr_words; i++)
 		json_object_array_add(words,
 				      json_object_new_string(line->words[i]));
-	ret = ask(line, peer, words);
-	json_object_put(words);
+	for (unsigned i = 0; i < files->nr; i++)
+		json_object_array_add(
+			names, json_object_new_string(files->file[i].name));
+	json_object_object_add(request, "command", words);
+	json_object_object_add(request, "files", names);
+	return request;
+}
+
+/* What the command names is opened here, with the rights of the user. */
+static int ask_words(const struct cmdline *line, FILE *peer)
+{
+	struct json_object *request;
+	struct vdev_files files;
+	struct err err;
+	int ret = vdev_ctl_open(line->nr_words - 1, line->words + 1, &files,
+				&err);
+
+	if (ret < 0)
+		return log_usage("ctl: %s", err.text);
+	request = make_request(line, &files);
+	ret = ask(line, peer, request, &files);
+	json_object_put(request);
+	vdev_files_close(&files);
 	return ret;
 }
 
@@ -223,7 +282,7 @@ static int ask_file(const struct cmdline *line, FILE *peer, FILE *in)
 		if (ret < 0)
 			status = log_usage("ctl: %s", err.text);
 		else
-			status = ask(line, peer, request);
+			status = ask(line, peer, request, NULL);
 		if (ret > 0)
 			json_object_put(request);
 	}

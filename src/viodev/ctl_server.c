@@ -13,10 +13,13 @@
 
 #include <viodev/loop.h>
 
+#include "dev/vdev.h"
+
 #define MAX_CLIENTS 8 /* others wait to be accepted */
 #define MAX_REQUEST 4096
 #define MAX_WORDS   256 /* events of an input device */
 #define MAX_DEPTH   3 /* of a request's JSON: {"command": ["word"]} */
+#define MAX_FDS     4 /* of a client's, that no request has taken yet */
 
 struct client {
 	struct ctl_server *server; /* NULL: a free slot */
@@ -27,6 +30,8 @@ struct client {
 	size_t reply_len, reply_off;
 	size_t len;
 	char *request; /* MAX_REQUEST bytes, len of them filled */
+	int fds[MAX_FDS];
+	unsigned nr_fds;
 };
 
 struct ctl_server {
@@ -46,6 +51,8 @@ static void client_close(struct client *c)
 		return;
 	ev_remove(c->source);
 	close(c->fd);
+	while (c->nr_fds > 0)
+		close(c->fds[--c->nr_fds]);
 	free(c->reply);
 	free(c->request);
 	*c = (struct client){ 0 };
@@ -81,6 +88,40 @@ static int get_words(struct json_object *request, char *words[MAX_WORDS + 1])
 	return (int)nr;
 }
 
+/* The first of the client's descriptors becomes @name. */
+static int take_file(struct client *c, const char *name,
+		     struct vdev_files *files)
+{
+	int ret = -EINVAL;
+
+	if (name && c->nr_fds > 0)
+		ret = vdev_files_add(files, name, c->fds[0]);
+	if (ret < 0)
+		return ret;
+	c->nr_fds--;
+	memmove(c->fds, c->fds + 1, c->nr_fds * sizeof(c->fds[0]));
+	return 0;
+}
+
+static int get_files(struct client *c, struct json_object *request,
+		     struct vdev_files *files)
+{
+	struct json_object *names;
+	int ret = 0;
+
+	if (!json_object_is_type(request, json_type_object) ||
+	    !json_object_object_get_ex(request, "files", &names))
+		return 0;
+	if (!json_object_is_type(names, json_type_array))
+		return -EINVAL;
+	for (size_t i = 0; ret == 0 && i < json_object_array_length(names); i++)
+		ret = take_file(c,
+				json_object_get_string(
+					json_object_array_get_idx(names, i)),
+				files);
+	return ret;
+}
+
 static struct json_object *parse(const char *text, size_t len)
 {
 	struct json_tokener *tok = json_tokener_new_ex(MAX_DEPTH);
@@ -99,11 +140,13 @@ static struct json_object *parse(const char *text, size_t len)
 }
 
 /* Do what the line asks; the result goes into @answer. */
-static void execute(struct ctl_server *server, const char *line, size_t len,
+static void execute(struct client *c, const char *line, size_t len,
 		    struct json_object *answer)
 {
+	struct ctl_server *server = c->server;
 	struct json_object *request = parse(line, len);
 	struct json_object *reply = json_object_new_object();
+	struct vdev_files files = { 0 };
 	char *words[MAX_WORDS + 1];
 	struct err err = { "" };
 	int ret = get_words(request, words);
@@ -112,9 +155,14 @@ static void execute(struct ctl_server *server, const char *line, size_t len,
 		err_set(&err, ret,
 			"not a request: [\"word\", ...] with %d words at most",
 			MAX_WORDS);
+	else if (get_files(c, request, &files) < 0)
+		ret = err_set(&err, -EINVAL,
+			      "files: a descriptor must come along for each "
+			      "name");
 	else
-		ret = server->fn(server->arg, ret, words, reply, &err);
+		ret = server->fn(server->arg, ret, words, &files, reply, &err);
 
+	vdev_files_close(&files);
 	json_object_object_add(answer, "ok", json_object_new_boolean(ret >= 0));
 	if (ret >= 0) {
 		json_object_object_add(answer, "reply", reply);
@@ -151,7 +199,7 @@ static bool next_request(struct client *c)
 		return false;
 	line_len = (size_t)(end - c->request);
 	answer = json_object_new_object();
-	execute(c->server, c->request, line_len, answer);
+	execute(c, c->request, line_len, answer);
 	set_reply(c, answer);
 	json_object_put(answer);
 	c->len -= line_len + 1;
@@ -193,16 +241,52 @@ static bool work(struct client *c)
 	return ev_fd_set(c->source, ret == 1 ? EPOLLIN : EPOLLOUT) == 0;
 }
 
+/* Keep descriptors that came; false: they are more than a client may have. */
+static bool keep_fds(struct client *c, struct msghdr *msg)
+{
+	bool fit = !(msg->msg_flags & MSG_CTRUNC);
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h;
+	     h = CMSG_NXTHDR(msg, h)) {
+		size_t nr = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < nr; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+			if (c->nr_fds < MAX_FDS) {
+				c->fds[c->nr_fds++] = fd;
+			} else {
+				close(fd);
+				fit = false;
+			}
+		}
+	}
+	return fit;
+}
+
 static bool receive(struct client *c)
 {
-	ssize_t n = recv(c->fd, c->request + c->len, MAX_REQUEST - c->len,
-			 MSG_DONTWAIT);
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} control;
+	struct iovec iov = { c->request + c->len, MAX_REQUEST - c->len };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	c->ended = n == 0;
 	c->len += (size_t)n;
-	return true;
+	return keep_fds(c, &msg);
 }
 
 static void on_client(void *arg, uint32_t events)
@@ -285,7 +369,7 @@ void ctl_server_destroy(struct ctl_server *server)
 
 const int ctl_server_syscalls[] = {
 	SYS_accept4,
-	SYS_recvfrom,
+	SYS_recvmsg,
 	SYS_sendto,
 	-1,
 };

@@ -6,9 +6,12 @@
  *	["resize", "2G"]	{"ok": true, "reply": {...}}
  *				{"ok": false, "error": "..."}
  *
- * Several clients may be connected. Requests and their number of words are
- * bounded; a client that does not read its replies is not read from, and the
- * device never waits for one.
+ * Descriptors may come along by SCM_RIGHTS: {"command": [words], "files":
+ * [names]} takes the next of them, one for each name.
+ *
+ * Several clients may be connected. Requests, their number of words and of
+ * descriptors are bounded; a client that does not read its replies is not read
+ * from, and the device never waits for one.
  */
 #ifndef VIODEV_CTL_SERVER_H
 #define VIODEV_CTL_SERVER_H
@@ -18,10 +21,15 @@
 struct ctl_server;
 struct ev_loop;
 struct json_object;
+struct vdev_files;
 
-/* Do a command: 0 with @reply filled, or -errno with the reason. */
+/*
+ * Do a command: 0 with @reply filled, or -errno with the reason. What is not
+ * taken of @files is closed.
+ */
 typedef int ctl_fn(void *arg, int argc, char *const argv[],
-		   struct json_object *reply, struct err *err);
+		   struct vdev_files *files, struct json_object *reply,
+		   struct err *err);
 
 /* Serve on @take_fd, a listening socket; it is taken on success. */
 int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,

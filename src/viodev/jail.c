@@ -344,6 +344,25 @@ static const int asan_denied[] = {
 static const int asan_syscalls[] = { -1 }, asan_denied[] = { -1 };
 #endif
 
+/*
+ * A ring may work on other files of ours, which other calls could do as well;
+ * nothing else about it changes.
+ */
+static int allow_ring_files(scmp_filter_ctx ctx)
+{
+	static const unsigned ops[] = {
+		IORING_UNREGISTER_FILES,
+		IORING_REGISTER_FILES_UPDATE,
+	};
+	int ret = 0;
+
+	for (int i = 0; ret == 0 && i < 2; i++)
+		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW,
+				       SCMP_SYS(io_uring_register), 1,
+				       SCMP_A1(SCMP_CMP_EQ, ops[i]));
+	return ret;
+}
+
 /* Add a rule for @nr; the calls that could make code or processes narrowed. */
 static int allow(scmp_filter_ctx ctx, int nr)
 {
@@ -361,10 +380,8 @@ static int allow(scmp_filter_ctx ctx, int nr)
 	case SCMP_SYS(clone3):
 		/* Cannot be looked into: libc falls back to clone. */
 		return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
-	case SCMP_SYS(io_uring_register): /* nothing new for a ring */
-		return seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, nr, 1,
-			SCMP_A1(SCMP_CMP_EQ, IORING_UNREGISTER_FILES));
+	case SCMP_SYS(io_uring_register):
+		return allow_ring_files(ctx);
 	case SCMP_SYS(socketpair):
 		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
 					SCMP_A0(SCMP_CMP_EQ, AF_UNIX));

@@ -145,6 +145,16 @@ static int register_with_ring(void)
 
 /* --- and what must go on working */
 
+static int give_file_to_ring(void)
+{
+	int none = -1;
+
+	/* There is no ring; but the call may be made. */
+	syscall(SYS_io_uring_register, -1, IORING_REGISTER_FILES_UPDATE, &none,
+		1);
+	return 0;
+}
+
 static int write_file(void)
 {
 	return result(write(file_fd, "x", 1));
@@ -278,6 +288,7 @@ static void test_allowed(void **state)
 		{ "ioctl of a block device", block_ioctl, 0 },
 		{ "fstat", stat_fd, 0 },
 		{ "thread", new_thread, 0 },
+		{ "another file for io_uring", give_file_to_ring, 0 },
 		{ "abort", aborts, CANNOT + SIGABRT },
 	};
 

@@ -2,6 +2,7 @@
 """Disks, as Linux's drivers and Debian's programs use them."""
 
 import hashlib
+import json
 import os
 import time
 
@@ -215,3 +216,27 @@ def only_intx(guest, count):
     lines = [line for line in guest.check("cat /proc/interrupts").splitlines() if "virtio" in line]
     assert all("IO-APIC" in line for line in lines), lines
     assert sum(line.count("virtio") for line in lines) == count, lines
+
+
+def test_limits(t):
+    """iops= and bps=: what fio measures is within a tenth of the limit, reads and writes together."""
+    disks = [image(t.tmp / f"{name}.raw", 16) for name in ("iops", "bps")]
+    with t.serve(f"block,id=iops,path={disks[0]},iops=200", f"block,id=bps,path={disks[1]},bps=3M") as viodev:
+        with t.guest(attach(viodev), tools=True) as guest:
+            both = [fio_for_seconds("/dev/vda", "4k"), fio_for_seconds("/dev/vdb", "64k")]
+            guest.check(f"{both[0]} >/tmp/iops & {both[1]} >/tmp/bps; wait")
+            iops = measured(guest.check("cat /tmp/iops"), "iops")
+            bps = measured(guest.check("cat /tmp/bps"), "bw_bytes")
+    t.say(f"iops=200: {iops:.0f}; bps=3M: {bps / MIB:.2f}M")
+    assert 180 <= iops <= 220, iops
+    assert 2.7 * MIB <= bps <= 3.3 * MIB, bps
+
+
+def fio_for_seconds(disk, bs, seconds=4):
+    return (f"fio --name=limit --filename={disk} --rw=randrw --bs={bs} --ioengine=libaio --direct=1 --iodepth=16 --size=16M "
+            f"--time_based --ramp_time=1 --runtime={seconds} --allow_file_create=0 --output-format=json")
+
+
+def measured(report, figure):
+    job = json.loads(report)["jobs"][0]
+    return job["read"][figure] + job["write"][figure]

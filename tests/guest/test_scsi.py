@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """SCSI disks and CD-ROMs, as Linux's drivers and sg3-utils use them."""
 
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+
 import scsi_suites
 from checks import attach, fio, image, status, until
 
@@ -16,7 +23,7 @@ def scsi(t, mode, machine):
     with t.serve(f"scsi,id=scsi,mode={mode},queues=2,lun0={disk},lun0.serial=scsi-{mode},lun3={second},lun3.ro=on,"
                  f"t2.lun0={cdrom},t2.lun0.type=cdrom") as viodev:
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2) as guest:
-            for check in (units, verified, pages, provisioned, cd_rom, resized, hot_plugged):
+            for check in (units, verified, pages, provisioned, cd_rom, resized, hot_plugged, brought):
                 check(guest, viodev, mode)
         assert status(viodev, "scsi")["driver-errors"] == 0, status(viodev, "scsi")
     assert second.read_bytes() == bytes(16 << 20), "the read-only image was changed"
@@ -81,8 +88,34 @@ def hot_plugged(guest, viodev, mode):
     guest.check(until("[ -e /sys/class/scsi_device/?:0:0:3 ]"))
 
 
+def brought(guest, viodev, mode):
+    """A file of which the command line said nothing becomes a disk, and is let go of when that is removed."""
+    new = image(os.path.join(viodev.dir, "new.img"), 16)
+    unit = "/sys/class/scsi_device/*:0:0:5"
+    viodev.ctl("scsi", "lun", "add", f"lun5={new},lun5.serial=new")
+    assert "lun5" in [lun["name"] for lun in status(viodev, "scsi")["luns"]]
+    guest.check(until(f"[ -b /dev/$(ls {unit}/device/block) ]"))
+    guest.check(f"disk=/dev/$(ls {unit}/device/block) && sg_vpd --page=sn $disk | grep -q new && mkfs.ext4 -q $disk && "
+                "mount -t ext4 $disk /mnt && cp /usr/bin/fio /mnt/ && umount /mnt && fsck.ext4 -fn $disk && "
+                "mount -t ext4 $disk /mnt && cmp /usr/bin/fio /mnt/fio && umount /mnt")
+    with open(new, "r+b") as file:
+        assert not can_lock(file)
+        viodev.ctl("scsi", "lun", "remove", "lun5")
+        guest.check(until(f"[ ! -e {unit} ]"))
+        assert can_lock(file)
+        assert file.read(2048)[1080:1082] == b"\x53\xef", "no ext4 in the file"
+
+
+def can_lock(file):
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
 def test_legacy(t):
-    """A legacy SCSI host on i440fx: disks and a CD-ROM, fio, mkfs, sg3-utils, UNMAP, resize, hot-plug."""
+    """A legacy SCSI host on i440fx: disks and a CD-ROM, fio, mkfs, sg3-utils, UNMAP, resize, hot-plug, new files."""
     scsi(t, "legacy", "pc")
 
 
@@ -106,3 +139,41 @@ def test_initiators(t):
             assert not scsi_suites.failures(outcomes), "\n".join(texts)
             passed = sum(list(tests.values()).count(scsi_suites.PASS) for tests in outcomes.values())
             assert passed >= least, outcomes
+
+
+def with_libraries(programs, to):
+    """Copies programs, and what they are linked with, for a guest that has other libraries."""
+    lib = to / "lib"
+    lib.mkdir(parents=True)
+    for program in programs:
+        shutil.copy(program, to)
+        needs = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for path in re.findall(r"(/\S+) \(0x", needs):
+            shutil.copy(path, lib)
+
+
+def test_passthrough(t):
+    """passthrough: viodev in its sandbox, in a guest that has real SCSI devices: data, sense, what is refused."""
+    disk, share = image(t.tmp / "disk.img", 4), t.tmp / "share"
+    devices = ["-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=disk",
+               "-device", "scsi-cd"]
+    with t.serve(f"9p,path={share.parent},ro=on,tag=share") as viodev:
+        with_libraries([viodev.binary, viodev.built("tests/guest/passthrough")], share)
+        with t.guest(attach(viodev), devices, modules=["9pnet_virtio", "9p", "virtio_scsi", "sg"], memory="1G") as guest:
+            guest.check("mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576 share /mnt && cp -r /mnt/share/. /tmp/ && "
+                        "umount /mnt && ln -s /tmp/lib/ld-linux-x86-64.so.2 /lib64/")
+            guest.check(until("[ $(ls /sys/class/scsi_generic | wc -l) = 2 ]"))
+            guest.check("""
+                export LD_LIBRARY_PATH=/tmp/lib
+                sg() { grep -lx $1 /sys/class/scsi_generic/*/device/type | sed 's|.*generic/|/dev/|; s|/device.*||'; }
+                /tmp/viodev serve --dir=/run/v scsi,id=s,lun0=$(sg 0),lun0.type=passthrough,lun1=$(sg 5),lun1.type=passthrough \
+                    >/tmp/ready 2>/tmp/messages &
+            """)
+            guest.check(until("grep -qx ready /tmp/ready", 30) + " || (cat /tmp/messages; false)")
+            status, output = guest.run("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/s.sock 2>&1; s=$?; cat /tmp/messages; exit $s")
+            assert status == 0, output
+            told = json.loads(guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/viodev ctl /run/v/s.ctl status --json"))["reply"]
+            assert told["sandbox"]["seccomp"] and told["sandbox"]["nobody"] and told["sandbox"]["no-capabilities"], told
+            guest.check("kill $(pidof viodev); " + until("! pidof viodev"))
+    data = disk.read_bytes()
+    assert all(data[block * 512:][:512] == bytes([(block + 1) % 256]) * 512 for block in range(2048)) and not any(data[1 << 20:])

@@ -93,27 +93,48 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 	return 0;
 }
 
+/* "lun add lun5=PATH", with the image that the client opened. */
+static bool brings_image(int argc, char *const argv[])
+{
+	return argc == 3 && !strcmp(argv[1], "add") && strchr(argv[2], '=');
+}
+
+static int open_image(int argc, char *const argv[], struct vdev_files *files,
+		      struct err *err)
+{
+	return brings_image(argc, argv) ? luns_open_new(argv[2], files, err)
+					: 0;
+}
+
 static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 		   struct json_object *reply, struct err *err)
 {
 	bool add = argc == 3 && !strcmp(argv[1], "add");
 	struct scsi_lun *lun;
+	int ret = 0;
 
 	if (argc != 3 || (!add && strcmp(argv[1], "remove") != 0))
-		return err_set(err, -EINVAL, "scsi: lun add|remove LUN");
-	lun = lun_by_name(sc, argv[2]);
+		return err_set(err, -EINVAL,
+			       "scsi: lun add LUN[=PATH] or lun remove LUN");
+	if (brings_image(argc, argv))
+		ret = lun_create_new(sc, argv[2], sc->sc_dev.ctl_files, &lun,
+				     err);
+	else
+		lun = lun_by_name(sc, argv[2]);
+	if (ret < 0)
+		return ret;
 	if (!lun)
 		return no_lun(argv[2], err);
 	if (lun->present == add)
 		return err_set(err, -EALREADY, "scsi: %s is %s", lun->name,
 			       add ? "there" : "not there");
+	add_string(reply, "lun", lun->name);
 	if (add)
 		lun_add(lun);
 	else
 		lun_remove(lun);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_publish(&sc->sc_queues[i]);
-	add_string(reply, "lun", lun->name);
 	return 0;
 }
 
@@ -129,7 +150,10 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 const struct vdev_ctl scsi_ctls[] = {
 	{ "resize [LUN] SIZE", "make the image of a LUN SIZE bytes; of a block "
 			       "device: look at its size again" },
-	{ "lun add|remove LUN", "take a LUN away from the guest, and give it "
-				"back" },
+	{ "lun add LUN[=PATH]", "give the guest a new LUN, with more options "
+				"as LUN.KEY=VALUE behind a comma, or one that "
+				"was taken away",
+	  open_image },
+	{ "lun remove LUN", "take a LUN away from the guest" },
 	{ NULL, NULL },
 };

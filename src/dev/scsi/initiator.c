@@ -43,13 +43,12 @@ void ini_image(const char *name, uint64_t bytes)
 	close(fd);
 }
 
-void ini_create(enum vdrv_mode mode, const char *options)
+void ini_text(const char *options, char *text, size_t size)
 {
-	char text[600], why[256] = "";
 	size_t n = 0;
 
 	make_dir();
-	for (const char *c = options; *c && n + 64 < sizeof(text); c++) {
+	for (const char *c = options; *c && n + sizeof(ini.dir) < size; c++) {
 		if (c[0] == '%' && c[1] == 'd') {
 			n += (size_t)sprintf(text + n, "%s", ini.dir);
 			c++;
@@ -58,6 +57,13 @@ void ini_create(enum vdrv_mode mode, const char *options)
 		}
 	}
 	text[n] = '\0';
+}
+
+void ini_create(enum vdrv_mode mode, const char *options)
+{
+	char text[600], why[256] = "";
+
+	ini_text(options, text, sizeof(text));
 	ini.cdb_size = 32;
 	ini.sense_size = 96;
 	assert_int_equal(ev_loop_create(&ini.loop), 0);

@@ -53,6 +53,7 @@ struct sent {
 };
 
 /* %d in @options is replaced by the directory of the images. */
+void ini_text(const char *options, char *text, size_t size);
 void ini_create(enum vdrv_mode mode, const char *options);
 void ini_start(const char *options);
 void ini_close(void); /* the device, as a restart does */

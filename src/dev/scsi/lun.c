@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Logical units: from options to a medium; its size; hot-plug. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -106,8 +107,14 @@ static int add_key(struct lun_keys *keys, const char *name, struct err *err)
 }
 
 static const char *const suffixes[] = {
-	"type",  "ro",      "serial", "block-size", "physical-block-size",
-	"cache", "discard",
+	"type",
+	"ro",
+	"share",
+	"serial",
+	"block-size",
+	"physical-block-size",
+	"cache",
+	"discard",
 };
 
 /* "lun1.ro" means nothing without "lun1". */
@@ -211,6 +218,7 @@ static struct disk_params params_of(struct lun_opts *o)
 	struct disk_params p = {
 		.path = opt_string(o->opts, o->key),
 		.ro = kind_of(o) == LUN_CDROM,
+		.shared = opt_bool(o->opts, key_of(o, "share")),
 		.cache = DISK_WRITEBACK,
 	};
 
@@ -383,8 +391,7 @@ static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 }
 
 static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
-		       const struct vdev_env *env, unsigned depth,
-		       struct err *err)
+		       const struct vdev_env *env, struct err *err)
 {
 	struct disk_params params = params_of(o);
 	int fd = vdev_files_take(env->files, o->key);
@@ -394,8 +401,8 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 	int ret;
 
 	fstat(fd, &st);
-	lun->map_fd = dup(fd);
-	ret = disk_create(env->loop, fd, &params, depth, &lun->disk, &why);
+	lun->map_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	ret = disk_create(lun->sc->sc_io, fd, &params, &lun->disk, &why);
 	if (ret < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -423,17 +430,22 @@ static int create_work(struct scsi_lun *lun)
 	return 0;
 }
 
-static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
-		      const struct vdev_env *env, struct err *err)
+static void destroy_lun(struct scsi_lun *lun)
+{
+	disk_destroy(lun->disk);
+	pt_destroy(lun->pt);
+	if (lun->map_fd >= 0)
+		close(lun->map_fd);
+	free(lun->work);
+	free(lun);
+}
+
+static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
+		    const struct vdev_env *env, struct err *err)
 {
 	struct lun_opts o = { .opts = env->opts, .key = k->key };
-	struct scsi_lun *lun = calloc(1, sizeof(*lun));
 	int ret;
 
-	if (!lun)
-		return err_set(err, -ENOMEM, "scsi: out of memory");
-	sc->sc_luns[sc->sc_nr_luns++] = lun;
-	lun->sc = sc;
 	lun->kind = kind_of(&o);
 	lun->target = k->target;
 	lun->lun = k->lun;
@@ -450,36 +462,71 @@ static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
 	}
 	if (create_work(lun) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
-	return create_disk(lun, &o, env,
-			   sc->sc_nr_queues * sc->sc_vqs[2].vq_qsize, err);
+	return create_disk(lun, &o, env, err);
+}
+
+/* Keep them by target and number. */
+static void insert_lun(struct scsi_softc *sc, struct scsi_lun *lun)
+{
+	unsigned at = sc->sc_nr_luns++;
+
+	for (; at > 0; at--) {
+		struct scsi_lun *before = sc->sc_luns[at - 1];
+
+		if (before->target < lun->target ||
+		    (before->target == lun->target && before->lun < lun->lun))
+			break;
+		sc->sc_luns[at] = before;
+	}
+	sc->sc_luns[at] = lun;
+}
+
+static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
+		      const struct vdev_env *env, struct scsi_lun **ret_lun,
+		      struct err *err)
+{
+	struct scsi_lun *lun = calloc(1, sizeof(*lun));
+	int ret;
+
+	if (!lun)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	lun->sc = sc;
+	ret = fill_lun(lun, k, env, err);
+	if (ret < 0) {
+		destroy_lun(lun);
+		return ret;
+	}
+	insert_lun(sc, lun);
+	*ret_lun = lun;
+	return 0;
 }
 
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err)
 {
 	struct lun_keys keys;
+	struct scsi_lun *lun;
+	unsigned depth = sc->sc_nr_queues * sc->sc_vqs[2].vq_qsize;
 	int ret = collect(env->opts, &keys, err);
 
+	if (ret == 0) {
+		ret = disk_io_create(env->loop, depth, SCSI_MAX_LUNS,
+				     &sc->sc_io);
+		if (ret < 0)
+			err_set(err, ret, "scsi: %s", strerror(-ret));
+	}
 	sc->sc_absent = (struct scsi_lun){ .sc = sc, .kind = LUN_ABSENT };
 	sc->sc_wlun = (struct scsi_lun){ .sc = sc, .kind = LUN_WLUN };
 	for (unsigned i = 0; ret == 0 && i < keys.nr; i++)
-		ret = create_lun(sc, &keys.key[i], env, err);
+		ret = create_lun(sc, &keys.key[i], env, &lun, err);
 	return ret;
 }
 
 void luns_destroy(struct scsi_softc *sc)
 {
-	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
-		struct scsi_lun *lun = sc->sc_luns[i];
-
-		disk_destroy(lun->disk);
-		pt_destroy(lun->pt);
-		if (lun->map_fd >= 0)
-			close(lun->map_fd);
-		free(lun->work);
-		free(lun);
-	}
-	sc->sc_nr_luns = 0;
+	while (sc->sc_nr_luns > 0)
+		destroy_lun(sc->sc_luns[--sc->sc_nr_luns]);
+	disk_io_destroy(sc->sc_io);
 }
 
 /*
@@ -527,6 +574,19 @@ static void luns_changed(struct scsi_lun *lun, uint32_t reason)
 		scsi_event(sc, lun, VIRTIO_SCSI_T_TRANSPORT_RESET, reason);
 }
 
+static void forget_lun(struct scsi_lun *lun)
+{
+	struct scsi_softc *sc = lun->sc;
+	unsigned i = 0;
+
+	while (sc->sc_luns[i] != lun)
+		i++;
+	sc->sc_nr_luns--;
+	memmove(&sc->sc_luns[i], &sc->sc_luns[i + 1],
+		(sc->sc_nr_luns - i) * sizeof(sc->sc_luns[0]));
+	destroy_lun(lun);
+}
+
 void lun_remove(struct scsi_lun *lun)
 {
 	lun->present = false;
@@ -534,6 +594,8 @@ void lun_remove(struct scsi_lun *lun)
 	lun_drain(lun);
 	lun_reset(lun, 0);
 	luns_changed(lun, VIRTIO_SCSI_EVT_RESET_REMOVED);
+	if (lun->added)
+		forget_lun(lun);
 }
 
 void lun_add(struct scsi_lun *lun)
@@ -541,4 +603,83 @@ void lun_add(struct scsi_lun *lun)
 	lun->present = true;
 	luns_changed(lun, VIRTIO_SCSI_EVT_RESET_RESCAN);
 	lun->ua = UA_POWER_ON;
+}
+
+/* The options of one unit, and its name. */
+static int parse_new(const char *text, struct opts **ret_opts,
+		     struct lun_key *ret_key, struct err *err)
+{
+	static const struct opt_def *const tables[] = { scsi_lun_opts, NULL };
+	struct lun_keys keys;
+	char *line;
+	int ret;
+
+	if (asprintf(&line, "scsi,%s", text) < 0)
+		return err_set(err, -ENOMEM, "scsi: out of memory");
+	ret = opts_parse(line, tables, ret_opts, err);
+	free(line);
+	if (ret < 0)
+		return ret;
+	ret = collect(*ret_opts, &keys, err);
+	if (ret == 0 && keys.nr > 1)
+		ret = err_set(err, -EINVAL, "scsi: lun add: one at a time");
+	if (ret == 0 && luns_pass_through(*ret_opts))
+		ret = err_set(err, -EPERM,
+			      "scsi: lun add: type=passthrough is for the "
+			      "command line");
+	if (ret < 0)
+		opts_free(*ret_opts);
+	else
+		*ret_key = keys.key[0];
+	return ret;
+}
+
+int luns_open_new(const char *text, struct vdev_files *files, struct err *err)
+{
+	struct lun_key key;
+	struct opts *opts;
+	int ret = parse_new(text, &opts, &key, err);
+
+	if (ret < 0)
+		return ret;
+	ret = open_lun(opts, &key, files, err);
+	opts_free(opts);
+	return ret;
+}
+
+static int check_new(struct scsi_softc *sc, const char *name, struct err *err)
+{
+	if (lun_by_name(sc, name))
+		return err_set(err, -EEXIST, "scsi: %s has an image already",
+			       name);
+	if (sc->sc_nr_luns == SCSI_MAX_LUNS)
+		return err_set(err, -ENOSPC, "scsi: more than %d LUNs",
+			       SCSI_MAX_LUNS);
+	return 0;
+}
+
+int lun_create_new(struct scsi_softc *sc, const char *text,
+		   struct vdev_files *files, struct scsi_lun **ret_lun,
+		   struct err *err)
+{
+	struct vdev_env env = { .loop = sc->sc_loop, .files = files };
+	struct lun_key key;
+	struct opts *opts;
+	int ret = parse_new(text, &opts, &key, err);
+
+	if (ret < 0)
+		return ret;
+	env.opts = opts;
+	ret = check_new(sc, key.key, err);
+	if (ret == 0 && (!files || vdev_files_find(files, key.key) < 0))
+		ret = err_set(err, -EINVAL,
+			      "scsi: %s: no descriptor came with it", key.key);
+	if (ret == 0)
+		ret = create_lun(sc, &key, &env, ret_lun, err);
+	if (ret == 0) {
+		(*ret_lun)->added = true;
+		(*ret_lun)->present = false;
+	}
+	opts_free(opts);
+	return ret;
 }

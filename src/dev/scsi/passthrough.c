@@ -149,10 +149,16 @@ static void execute(int fd, struct scsi_task *t)
 		hdr.iovec_count = (unsigned short)t->data.niov;
 	}
 	ret = pt_sg_io(fd, &hdr);
+	if (ret == -EPERM) { /* a command for who may access raw I/O */
+		t->status = STATUS_CHECK_CONDITION;
+		t->sense.code = SC_INVALID_OPCODE;
+		return;
+	}
 	if (ret < 0) {
 		t->response = ret == -EBUSY || ret == -EAGAIN
 				      ? VIRTIO_SCSI_S_BUSY
-				      : VIRTIO_SCSI_S_FAILURE;
+			      : ret == -ENODEV ? VIRTIO_SCSI_S_BAD_TARGET
+					       : VIRTIO_SCSI_S_FAILURE;
 		return;
 	}
 	t->response = response_of(hdr.host_status);

@@ -131,6 +131,7 @@ static void test_failures(void **state)
 	} rows[] = {
 		{ -EBUSY, 0, VIRTIO_SCSI_S_BUSY },
 		{ -EIO, 0, VIRTIO_SCSI_S_FAILURE },
+		{ -ENODEV, 0, VIRTIO_SCSI_S_BAD_TARGET }, /* unplugged */
 		{ 0, 0x01, VIRTIO_SCSI_S_BAD_TARGET },
 		{ 0, 0x02, VIRTIO_SCSI_S_BUSY },
 		{ 0, 0x05, VIRTIO_SCSI_S_ABORTED },
@@ -156,6 +157,12 @@ static void test_failures(void **state)
 	s = ini_do(&rd);
 	assert_int_equal(s.code, SC_INVALID_CDB_FIELD);
 	assert_int_equal(s.sense_len, 18);
+
+	/* What the kernel lets only a privileged process send. */
+	sg.ret = -EPERM;
+	s = ini_do(&rd);
+	assert_int_equal(s.response, VIRTIO_SCSI_S_OK);
+	assert_int_equal(s.code, SC_INVALID_OPCODE);
 }
 
 static void unhang(void *arg)

@@ -582,6 +582,8 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		  .choices = "disk|cdrom|passthrough", .help = "what it is" }, \
 		{ lun ".ro", OPT_BOOL, "off",                                  \
 		  .help = "the guest may only read" },                         \
+		{ lun ".share", OPT_BOOL, "off",                               \
+		  .help = "as of the block device" },                          \
 		{ lun ".serial", OPT_STRING,                                   \
 		  .help = "serial number, and source of its world wide name; " \
 			  "made "                                              \
@@ -601,6 +603,12 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 				"the host"                                     \
 	}
 
+const struct opt_def scsi_lun_opts[] = {
+	LUN_OPTS("lun*"),
+	LUN_OPTS("t*.lun*"),
+	{ NULL },
+};
+
 static const struct opt_def scsi_opts[] = {
 	LUN_OPTS("lun*"),
 	LUN_OPTS("t*.lun*"),
@@ -619,12 +627,17 @@ static const virtio_capstr_t scsi_features[] = {
 
 static const int scsi_syscalls[] = {
 	DISK_SYSCALLS, /* fdatasync also of reservations */
+	DISK_CREATE_SYSCALLS, /* `viodev ctl lun add` */
 	SYS_lseek,     /* SEEK_DATA, SEEK_HOLE */
 	SYS_pwrite64,  /* reservations */
 	-1,
 };
 
-static const unsigned long scsi_ioctls[] = { DISK_IOCTLS, 0 };
+static const unsigned long scsi_ioctls[] = {
+	DISK_IOCTLS,
+	DISK_CREATE_IOCTLS,
+	0,
+};
 
 /* SG_IO reaches whatever a device understands: for who was given one. */
 static void scsi_rights(const struct opts *opts, struct vdev_rights *rights)

@@ -134,6 +134,7 @@ struct scsi_lun {
 	uint16_t lun;
 	char name[16]; /* as in the options: "lun0", "t1.lun0" */
 	bool present;  /* not removed */
+	bool added;    /* by `viodev ctl`: gone when it is removed */
 
 	/* Medium. */
 	struct disk *disk;
@@ -187,6 +188,7 @@ struct scsi_softc {
 	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
 	unsigned sc_nr_queues;
 	struct ev_loop *sc_loop;
+	struct disk_io *sc_io;
 	uint32_t sc_seg_max;
 	uint8_t sc_sizes[8]; /* sense_size, cdb_size; as the driver wrote them
 			      */
@@ -207,6 +209,7 @@ struct scsi_softc {
 
 /* scsi.c */
 extern const struct vdev_type vdev_scsi; /* also in devices.h */
+extern const struct opt_def scsi_lun_opts[];
 void task_finish(struct scsi_task *t); /* with its status; last of a handler */
 void scsi_publish(struct scsi_queue *q);
 void scsi_fetch(struct scsi_queue *q);
@@ -315,6 +318,15 @@ void luns_destroy(struct scsi_softc *sc);
 struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
 void lun_remove(struct scsi_lun *lun);
 void lun_add(struct scsi_lun *lun);
+/*
+ * Units of which the command line said nothing: @text is what it would have
+ * said, "lun5=PATH,lun5.ro=on". luns_open_new() is what needs rights, and
+ * lun_create_new() makes a unit that is to be added of those files.
+ */
+int luns_open_new(const char *text, struct vdev_files *files, struct err *err);
+int lun_create_new(struct scsi_softc *sc, const char *text,
+		   struct vdev_files *files, struct scsi_lun **ret_lun,
+		   struct err *err);
 void lun_drain(struct scsi_lun *lun); /* until no command of it is left */
 
 /*

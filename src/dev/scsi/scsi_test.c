@@ -5,6 +5,7 @@
  * target_test.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "back/disk_fault.h"
 #include "dev/scsi/initiator.h"
@@ -795,6 +797,130 @@ static void test_hotplug(void **state)
 	assert_int_equal(ctl("nonsense", NULL, NULL, &err), -EINVAL);
 }
 
+/* `viodev ctl lun add` of this: what is opened goes along. */
+static int add_image(const char *options, struct err *err)
+{
+	char lun[] = "lun", add[] = "add", text[256];
+	char *argv[] = { lun, add, text };
+	struct json_object *reply = json_object_new_object();
+	struct vdev_files files;
+	int ret;
+
+	ini_text(options, text, sizeof(text));
+	ret = vdev_ctl_open(3, argv, &files, err);
+	if (ret == 0) {
+		ini.dev->ctl_files = &files;
+		ret = vdev_ctl(ini.dev, 3, argv, reply, err);
+		ini.dev->ctl_files = NULL;
+		vdev_files_close(&files);
+	}
+	json_object_put(reply);
+	return ret;
+}
+
+static bool is_locked(const char *name)
+{
+	struct disk_params params = { .ro = false };
+	struct err err;
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", ini.dir, name);
+	params.path = path;
+	fd = disk_open(&params, &err);
+	if (fd >= 0)
+		close(fd);
+	return fd < 0;
+}
+
+static void test_new_units(void **state)
+{
+	static const uint8_t lun3[8] = { 1, 0, 0, 3 }, t1[8] = LUN_ADDR(1, 7);
+	struct cmd read3 = to(lun3, &read_8), read_t1 = to(t1, &read_8);
+	struct cmd write_t1 = { .cdb = { 0x2a, [8] = 1 }, .out_len = 512 };
+	struct cmd luns = { .cdb = { 0xa0, [9] = 64 }, .in_len = 64 };
+	struct sent s;
+	struct err err;
+	uint64_t mem;
+
+	memcpy(write_t1.addr, t1, 8);
+	ready("scsi,lun0=%d/disk,lun5=%d/cd,queue-size=64");
+	mem = add_event_buffer(16);
+	assert_int_equal(add_image("lun3=%d/b", &err), 0);
+	expect_event(mem, VIRTIO_SCSI_T_TRANSPORT_RESET, lun3,
+		     VIRTIO_SCSI_EVT_RESET_RESCAN);
+	s = ini_do_ready(&read3);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[512], 'b');
+	assert_true(is_locked("b"));
+	s = ini_do(&luns); /* in order: 0, 3, 5 */
+	assert_int_equal(s.in[3], 24);
+	assert_int_equal(s.in[17], 3);
+
+	/* A target that there was not; options of its own. */
+	mem = add_event_buffer(16);
+	assert_int_equal(add_image("t1.lun7=%d/c,t1.lun7.ro=on,"
+				   "t1.lun7.cache=writethrough", &err), 0);
+	assert_int_equal(ini_do_ready(&read_t1).status, 0);
+	assert_int_equal(ini_do(&write_t1).code, SC_WRITE_PROTECTED);
+
+	/* It goes, and so does its image; while a command runs, too. */
+	s = ini_send(&read3);
+	assert_int_equal(ctl("lun", "remove", "lun3", &err), 0);
+	ini_wait(&s, 1);
+	assert_int_equal(ini_do(&read3).code, SC_NO_LUN);
+	assert_false(is_locked("b"));
+	assert_int_equal(ctl("lun", "add", "lun3", &err), -ENOENT);
+	assert_int_equal(add_image("lun3=%d/b,lun3.serial=x", &err), 0);
+	assert_int_equal(ini_do_ready(&read3).status, 0);
+}
+
+static void test_new_units_refused(void **state)
+{
+	static const struct {
+		const char *options;
+		int ret;
+		const char *why;
+	} rows[] = {
+		{ "lun0=%d/b", -EEXIST, "scsi: lun0 has an image already" },
+		{ "lun3=%d/none", -ENOENT, NULL },
+		{ "lun3=/dev/null", -EINVAL, NULL },
+		{ "lun3=%d/disk", -EBUSY, NULL }, /* lun0 has it */
+		{ "lun3=%d/b,lun4=%d/c", -EINVAL,
+		  "scsi: lun add: one at a time" },
+		{ "lun3=%d/b,queues=2", -EINVAL, NULL },
+		{ "lun3=%d/b,lun3.block-size=1000", -EINVAL, NULL },
+		{ "lun3=/dev/sg0,lun3.type=passthrough", -EPERM, NULL },
+		{ "lun3.ro=on,lun3=", -ENOENT, NULL },
+		{ "=", -EINVAL, NULL },
+	};
+	char lun[] = "lun", add[] = "add", text[] = "lun3=/dev/null";
+	char *argv[] = { lun, add, text };
+	struct vdev_files files = { 0 };
+	struct err err;
+
+	ready(DISK);
+	for (size_t i = 0; i < NR(rows); i++) {
+		print_message("%s\n", rows[i].options);
+		assert_int_equal(add_image(rows[i].options, &err), rows[i].ret);
+		if (rows[i].why)
+			assert_string_equal(err.text, rows[i].why);
+	}
+	assert_false(is_locked("b"));
+
+	/* From a client that opens nothing, or something else. */
+	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
+	ini.dev->ctl_files = &files;
+	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
+	vdev_files_add(&files, "lun3", dup(STDIN_FILENO));
+	assert_true(vdev_ctl(ini.dev, 3, argv, NULL, &err) < 0);
+	files.nr = 0;
+	vdev_files_add(&files, "lun3", open("/dev/null", O_RDWR));
+	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
+	ini.dev->ctl_files = NULL;
+	assert_int_equal(ini_do(&read_8).status, 0);
+}
+
 /* SCSI-EVT-02, SCSI-EVT-03: only what was negotiated, never for CD-ROMs. */
 static void test_events_negotiated(void **state)
 {
@@ -934,6 +1060,8 @@ int main(void)
 		TEST(test_select_then_write_same),
 		TEST(test_tmf_answers),
 		TEST(test_hotplug),
+		TEST(test_new_units),
+		TEST(test_new_units_refused),
 		TEST(test_events_negotiated),
 		TEST(test_resize),
 		TEST(test_status),
