@@ -5,12 +5,91 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <linux/virtio_console.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "viodev/transport.h"
+
 /*
- * --- Single arguments ---
+ * --- Lists of arguments ---
+ */
+
+struct arg_list {
+	char **args;
+	size_t nr;
+	bool failed;
+};
+
+static void append(struct arg_list *list, char *take_arg)
+{
+	/* Room for the NULL after it, too. */
+	char **more = take_arg ? realloc(list->args,
+					 (list->nr + 2) * sizeof(*more))
+			       : NULL;
+
+	if (!more) {
+		free(take_arg);
+		list->failed = true;
+		return;
+	}
+	list->args = more;
+	list->args[list->nr++] = take_arg;
+	list->args[list->nr] = NULL;
+}
+
+static void append_copy(struct arg_list *list, const char *arg)
+{
+	append(list, strdup(arg));
+}
+
+static void append_text(struct arg_list *list, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void append_text(struct arg_list *list, const char *fmt, ...)
+{
+	char *text;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	va_end(ap);
+	append(list, text);
+}
+
+static void append_device(struct arg_list *list, struct json_object *device)
+{
+	append_copy(list, "-device");
+	append_copy(list,
+		    json_object_to_json_string_ext(
+			    device, JSON_C_TO_STRING_PLAIN |
+					    JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(device);
+}
+
+/* What it has become; NULL: out of memory. */
+static char **finish(struct arg_list *list)
+{
+	if (!list->failed)
+		return list->args;
+	qemu_free_args(list->args);
+	return NULL;
+}
+
+void qemu_free_args(char **args)
+{
+	if (!args)
+		return;
+	for (char **arg = args; *arg; arg++)
+		free(*arg);
+	free(args);
+}
+
+/*
+ * --- Devices ---
  */
 
 static void add_string(struct json_object *to, const char *key,
@@ -19,33 +98,180 @@ static void add_string(struct json_object *to, const char *key,
 	json_object_object_add(to, key, json_object_new_string(value));
 }
 
-/* QEMU's names begin with a letter; ours may begin with "9p". */
-static void add_id(struct json_object *to, const char *id)
+static void add_number(struct json_object *to, const char *key, uint64_t value)
 {
-	char name[64];
-
-	snprintf(name, sizeof(name), "%s%s", isalpha(id[0]) ? "" : "viodev-",
-		 id);
-	add_string(to, "id", name);
+	json_object_object_add(to, key, json_object_new_uint64(value));
 }
 
-char *qemu_device(const struct unit *unit)
+#define MAX_NAME 64
+
+/* QEMU's names begin with a letter; ours may begin with "9p". */
+static void qemu_name(const struct unit *unit, char name[MAX_NAME])
+{
+	snprintf(name, MAX_NAME, "%s%s", isalpha(unit->id[0]) ? "" : "viodev-",
+		 unit->id);
+}
+
+static void append_vfio_user(struct arg_list *list, const struct unit *unit)
 {
 	struct json_object *device = json_object_new_object();
 	struct json_object *sock = json_object_new_object();
-	char *text;
+	char name[MAX_NAME];
 
+	qemu_name(unit, name);
 	add_string(sock, "type", "unix");
 	add_string(sock, "path", unit->front.path);
 	add_string(device, "driver", "vfio-user-pci");
 	json_object_object_add(device, "socket", sock);
-	add_id(device, unit->id);
-	text = strdup(json_object_to_json_string_ext(
-		device,
-		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(device);
-	return text;
+	add_string(device, "id", name);
+	append_device(list, device);
 }
+
+static void set_block(const struct unit *unit, struct json_object *device)
+{
+	if (opt_given(unit->opts, "queue-size"))
+		add_number(device, "queue-size",
+			   opt_number(unit->opts, "queue-size"));
+}
+
+static void set_net(const struct unit *unit, struct json_object *device)
+{
+	if (opt_given(unit->opts, "mac"))
+		add_string(device, "mac", opt_string(unit->opts, "mac"));
+	if (opt_given(unit->opts, "mtu"))
+		add_number(device, "host_mtu", opt_number(unit->opts, "mtu"));
+	if (opt_number(unit->opts, "queues") > 1)
+		json_object_object_add(device, "mq",
+				       json_object_new_boolean(true));
+}
+
+static void set_scsi(const struct unit *unit, struct json_object *device)
+{
+	add_number(device, "num_queues", opt_number(unit->opts, "queues"));
+	if (opt_given(unit->opts, "queue-size"))
+		add_number(device, "virtqueue_size",
+			   opt_number(unit->opts, "queue-size"));
+}
+
+/* QEMU has no front-end of its own for these: it is told what to expect. */
+static void set_generic(const struct unit *unit, struct json_object *device,
+			uint64_t nr_queues, uint64_t config_bytes)
+{
+	add_number(device, "virtio-id", unit->type->vt_device_id);
+	add_number(device, "num_vqs", nr_queues);
+	add_number(device, "config_size", config_bytes);
+}
+
+static void set_console(const struct unit *unit, struct json_object *device)
+{
+	uint64_t nr_ports = 1, room = opt_number(unit->opts, "ports");
+	unsigned pos = 0;
+
+	while (opt_next(unit->opts, "port.**", &pos))
+		nr_ports++;
+	if (room > nr_ports)
+		nr_ports = room;
+	/* With more than one there are two for control. */
+	set_generic(unit, device, nr_ports > 1 ? 2 * nr_ports + 2 : 2,
+		    sizeof(struct virtio_console_config));
+}
+
+static void set_9p(const struct unit *unit, struct json_object *device)
+{
+	set_generic(unit, device, 1,
+		    sizeof(uint16_t) + strlen(opt_string(unit->opts, "tag")));
+}
+
+/* QEMU's front-ends for vhost-user. */
+static const struct front_end {
+	const char *type, *driver;
+	bool reconnects; /* goes on with a process that was started again */
+	void (*set)(const struct unit *unit, struct json_object *device);
+} front_ends[] = {
+	{ "block", "vhost-user-blk-pci", true, set_block },
+	{ "net", "virtio-net-pci", true, set_net },
+	{ "scsi", "vhost-user-scsi-pci", true, set_scsi },
+	{ "rng", "vhost-user-rng-pci" },
+	{ "input", "vhost-user-input-pci" },
+	{ "console", "vhost-user-test-device-pci", .set = set_console },
+	{ "9p", "vhost-user-test-device-pci", .set = set_9p },
+};
+
+static const struct front_end *find_front_end(const struct unit *unit)
+{
+	const struct front_end *f = front_ends;
+
+	while (strcmp(f->type, unit->type->vt_name) != 0)
+		f++;
+	return f;
+}
+
+/* In QEMU's lists of key=value a comma is written twice. */
+static void append_chardev(struct arg_list *list, const char *name,
+			   const char *path, bool reconnects)
+{
+	char *quoted = malloc(2 * strlen(path) + 1), *to = quoted;
+
+	if (!quoted) {
+		list->failed = true;
+		return;
+	}
+	do {
+		if (*path == ',')
+			*to++ = ',';
+	} while ((*to++ = *path++));
+	append_copy(list, "-chardev");
+	append_text(list, "socket,id=%s-socket,path=%s%s", name, quoted,
+		    reconnects ? ",reconnect-ms=100" : "");
+	free(quoted);
+}
+
+static void append_vhost_user(struct arg_list *list, const struct unit *unit)
+{
+	const struct front_end *f = find_front_end(unit);
+	struct json_object *device = json_object_new_object();
+	bool is_net = f->set == set_net;
+	char name[MAX_NAME], backend[MAX_NAME + 8];
+
+	qemu_name(unit, name);
+	append_chardev(list, name, unit->front.path, f->reconnects);
+	snprintf(backend, sizeof(backend), "%s-%s", name,
+		 is_net ? "net" : "socket");
+	if (is_net) {
+		append_copy(list, "-netdev");
+		append_text(list,
+			    "vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
+			    backend, name, opt_number(unit->opts, "queues"));
+	}
+	add_string(device, "driver", f->driver);
+	add_string(device, is_net ? "netdev" : "chardev", backend);
+	add_string(device, "id", name);
+	if (f->set)
+		f->set(unit, device);
+	append_device(list, device);
+}
+
+static void append_unit(struct arg_list *list, const struct unit *unit,
+			const struct transport *transport)
+{
+	if (transport == &transport_vhost_user)
+		append_vhost_user(list, unit);
+	else
+		append_vfio_user(list, unit);
+}
+
+char **qemu_unit_args(const struct unit *unit,
+		      const struct transport *transport)
+{
+	struct arg_list list = { 0 };
+
+	append_unit(&list, unit, transport);
+	return finish(&list);
+}
+
+/*
+ * --- Memory ---
+ */
 
 /* A size with a unit: to -m a bare number would be MiB. */
 static char *size_text(uint64_t bytes)
@@ -189,25 +415,6 @@ int qemu_find_memory(char *const args[], uint64_t wanted, uint64_t *ret_bytes,
  * --- Adding to it ---
  */
 
-struct arg_list {
-	char **args;
-	int nr;
-	bool failed;
-};
-
-static void append(struct arg_list *list, char *take_arg)
-{
-	if (take_arg)
-		list->args[list->nr++] = take_arg;
-	else
-		list->failed = true;
-}
-
-static void append_copy(struct arg_list *list, const char *arg)
-{
-	append(list, strdup(arg));
-}
-
 static void append_memory(struct arg_list *list, char *const args[],
 			  uint64_t bytes)
 {
@@ -226,36 +433,16 @@ static void append_memory(struct arg_list *list, char *const args[],
 }
 
 char **qemu_add_args(char *const args[], uint64_t memory_bytes,
-		     const struct unit *units, int nr_units)
+		     const struct unit *units, int nr_units,
+		     const struct transport *transport)
 {
 	struct arg_list list = { 0 };
-	size_t nr = 0;
 
-	while (args[nr])
-		nr++;
-	list.args = calloc(nr + 6 + 2 * (size_t)nr_units + 1, sizeof(char *));
-	if (!list.args)
-		return NULL;
-	for (size_t i = 0; i < nr; i++)
+	for (size_t i = 0; args[i]; i++)
 		append_copy(&list, args[i]);
 	if (memory_bytes)
 		append_memory(&list, args, memory_bytes);
-	for (int i = 0; i < nr_units; i++) {
-		append_copy(&list, "-device");
-		append(&list, qemu_device(&units[i]));
-	}
-	if (list.failed) {
-		qemu_free_args(list.args);
-		return NULL;
-	}
-	return list.args;
-}
-
-void qemu_free_args(char **args)
-{
-	if (!args)
-		return;
-	for (char **arg = args; *arg; arg++)
-		free(*arg);
-	free(args);
+	for (int i = 0; i < nr_units; i++)
+		append_unit(&list, &units[i], transport);
+	return finish(&list);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What attaches devices to QEMU (10.1 or newer): its -device vfio-user-pci,
- * and guest memory that another process can map.
+ * What attaches devices to QEMU: its front-end for each, vfio-user-pci (10.1
+ * and newer) or one of those for vhost-user, and guest memory that another
+ * process can map.
  */
 #ifndef VIODEV_QEMU_H
 #define VIODEV_QEMU_H
@@ -14,8 +15,14 @@
 #define QEMU_MACHINE        "memory-backend=" QEMU_MEMORY_ID
 #define QEMU_DEFAULT_MEMORY (UINT64_C(1) << 30)
 
-/* The value of -device, of -object. The caller frees; NULL: out of memory. */
-char *qemu_device(const struct unit *unit);
+/*
+ * The arguments that attach a device: a NULL-terminated array for
+ * qemu_free_args(). NULL: out of memory.
+ */
+char **qemu_unit_args(const struct unit *unit,
+		      const struct transport *transport);
+
+/* The value of -object. The caller frees; NULL: out of memory. */
 char *qemu_memory(uint64_t bytes);
 
 /*
@@ -31,7 +38,8 @@ int qemu_find_memory(char *const args[], uint64_t wanted, uint64_t *ret_bytes,
  * A NULL-terminated array; the caller frees it by qemu_free_args().
  */
 char **qemu_add_args(char *const args[], uint64_t memory_bytes,
-		     const struct unit *units, int nr_units);
+		     const struct unit *units, int nr_units,
+		     const struct transport *transport);
 void qemu_free_args(char **args);
 
 #endif

@@ -33,7 +33,7 @@ static const char help[] =
 	"  --memory=SIZE      guest memory (what -m says, or 1G)\n"
 	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
 	"                     (a directory that is removed afterwards)\n"
-	"  --transport=vfio-user\n"
+	"  --transport=vfio-user|vhost-user   (vfio-user)\n"
 	"  --once             a device ends when the VMM lets go of it\n"
 	"  --sandbox=on|off   (on)\n"
 	"  --verbose          log more\n";
@@ -55,10 +55,12 @@ struct run {
  */
 
 /* Whether it is a QEMU that has the device; otherwise says what is wrong. */
-static bool has_vfio_user(char *vmm)
+static bool has_front_end(char *vmm, const struct transport *transport)
 {
-	char device[] = "-device", help_arg[] = "vfio-user-pci,help";
-	char *argv[] = { vmm, device, help_arg, NULL };
+	bool vhost = transport == &transport_vhost_user;
+	char device[] = "-device", vfio_help[] = "vfio-user-pci,help";
+	char vhost_help[] = "vhost-user-blk-pci,help";
+	char *argv[] = { vmm, device, vhost ? vhost_help : vfio_help, NULL };
 	posix_spawn_file_actions_t files;
 	int wait_status, ret;
 	pid_t pid;
@@ -75,9 +77,8 @@ static bool has_vfio_user(char *vmm)
 	}
 	if (waitpid(pid, &wait_status, 0) == pid && wait_status == 0)
 		return true;
-	log_usage("run: %s: has no vfio-user-pci: a QEMU of 10.1 or newer is "
-		  "needed",
-		  vmm);
+	log_usage("run: %s: has no %s: a QEMU of 10.1 or newer is needed", vmm,
+		  vhost ? "vhost-user-blk-pci" : "vfio-user-pci");
 	return false;
 }
 
@@ -95,7 +96,8 @@ static void start_vmm(void *arg)
 {
 	struct run *run = arg;
 	char **argv = qemu_add_args(run->line->vmm, run->memory_bytes,
-				    run->sup.units, run->sup.nr_units);
+				    run->sup.units, run->sup.nr_units,
+				    run->line->transport);
 
 	run->vmm = argv ? fork() : -1;
 	if (run->vmm == 0)
@@ -195,14 +197,10 @@ static int run_main(const struct cmdline *line)
 	if (!line->vmm || !line->vmm[0])
 		return log_usage("run: a VMM is missing: write viodev run "
 				 "DEVICE... -- qemu-system-x86_64 ...");
-	if (line->transport != &transport_vfio_user)
-		return log_usage("run: --transport=%s: serve the devices, and "
-				 "attach them by hand",
-				 line->transport->name);
 	if (qemu_find_memory(line->vmm + 1, line->memory_bytes,
 			     &run.memory_bytes, &err) < 0)
 		return log_usage("run: %s", err.text);
-	if (!has_vfio_user(line->vmm[0]))
+	if (!has_front_end(line->vmm[0], line->transport))
 		return EXIT_USAGE;
 	if (!line->dir)
 		return run_in_tempdir(&run);

@@ -44,8 +44,15 @@ static const char help[] =
  */
 
 /* One word for a shell. */
-static void print_quoted(const char *word)
+static void print_word(const char *word)
 {
+	const char *plain = "abcdefghijklmnopqrstuvwxyz"
+			    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,./:";
+
+	if (word[strspn(word, plain)] == '\0') {
+		fputs(word, stdout);
+		return;
+	}
 	putchar('\'');
 	for (; *word; word++) {
 		if (*word == '\'')
@@ -70,7 +77,7 @@ static void add_string(struct json_object *to, const char *key,
 }
 
 /* {"event": "ready", ..., "qemu": [args]} */
-static void print_ready_json(const struct unit *unit, const char *const qemu[])
+static void print_ready_json(const struct unit *unit, char *const qemu[])
 {
 	struct json_object *line = json_object_new_object();
 	struct json_object *args = json_object_new_array();
@@ -91,7 +98,7 @@ static void print_ready_json(const struct unit *unit, const char *const qemu[])
 	print_json(line);
 }
 
-static void print_ready_text(const struct unit *unit, const char *const qemu[])
+static void print_ready_text(const struct unit *unit, char *const qemu[])
 {
 	if (unit)
 		printf("ready %s %s %s\n", unit->id, unit->type->vt_name,
@@ -100,10 +107,7 @@ static void print_ready_text(const struct unit *unit, const char *const qemu[])
 		fputs("qemu", stdout);
 		for (; *qemu; qemu++) {
 			putchar(' ');
-			if ((*qemu)[0] == '{')
-				print_quoted(*qemu);
-			else
-				fputs(*qemu, stdout);
+			print_word(*qemu);
 		}
 		putchar('\n');
 	}
@@ -112,7 +116,7 @@ static void print_ready_text(const struct unit *unit, const char *const qemu[])
 }
 
 static void print_ready(const struct cmdline *line, const struct unit *unit,
-			const char *const qemu[])
+			char *const qemu[])
 {
 	if (!line->print_qemu)
 		qemu = NULL;
@@ -125,10 +129,11 @@ static void print_ready(const struct cmdline *line, const struct unit *unit,
 
 static void on_unit_ready(void *arg, const struct unit *unit)
 {
-	char *device = qemu_device(unit);
+	const struct cmdline *line = arg;
+	char **args = qemu_unit_args(unit, line->transport);
 
-	print_ready(arg, unit, (const char *[]){ "-device", device, NULL });
-	free(device);
+	print_ready(line, unit, args);
+	qemu_free_args(args);
 }
 
 static void on_all_ready(void *arg)
@@ -136,10 +141,11 @@ static void on_all_ready(void *arg)
 	const struct cmdline *line = arg;
 	char *memory = qemu_memory(line->memory_bytes ? line->memory_bytes
 						      : QEMU_DEFAULT_MEMORY);
+	char object[] = "-object", option[] = "-machine";
+	char machine[] = QEMU_MACHINE;
 
 	print_ready(line, NULL,
-		    (const char *[]){ "-object", memory, "-machine",
-				      QEMU_MACHINE, NULL });
+		    (char *[]){ object, memory, option, machine, NULL });
 	free(memory);
 }
 
@@ -241,10 +247,6 @@ static int serve_main(const struct cmdline *line)
 				 "lists them");
 	if (line->print_capabilities)
 		return print_capabilities(line);
-	if (line->print_qemu && line->transport != &transport_vfio_user)
-		return log_usage("serve: --print-qemu: not for "
-				 "--transport=%s",
-				 line->transport->name);
 	return line->fd ? serve_fd(line) : serve(line);
 }
 

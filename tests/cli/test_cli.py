@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ WAIT = 20  # seconds for what takes milliseconds
 
 FAKE_QEMU = """#!/bin/sh
 # Says that it has the device, as QEMU does; otherwise prints its arguments, and does what it is told.
-test "$1 $2" = "-device vfio-user-pci,help" && exit ${FAKE_PROBE:-0}
+case "$1 $2" in "-device vfio-user-pci,help" | "-device vhost-user-blk-pci,help") exit ${FAKE_PROBE:-0};; esac
 for arg; do echo "$arg"; done >"$FAKE_OUT"
 trap 'echo HUP >>"$FAKE_OUT"; exit 5' HUP
 trap 'echo USR1 >>"$FAKE_OUT"' USR1
@@ -196,6 +197,8 @@ class Usage(Case):
             (["run", "--", "true"], "run: a device is missing before --, such as block,path=FILE or rng"),
             (["run", "rng", "--", "/nonexistent"], "run: /nonexistent: No such file or directory"),
             (["run", "rng", "--", "false"], "run: false: has no vfio-user-pci: a QEMU of 10.1 or newer is needed"),
+            (["run", "--transport=vhost-user", "rng", "--", "false"],
+             "run: false: has no vhost-user-blk-pci: a QEMU of 10.1 or newer is needed"),
             (["devices", "blok"], "devices: blok: no such device type: did you mean 'block'?"),
             (["devices", "block", "rng"], "devices: one type at a time, or none for a list"),
             (["ctl", "x"], "ctl: write viodev ctl SOCKET COMMAND..., such as DIR/ID.ctl status"),
@@ -287,6 +290,8 @@ class Serving(Case):
                                              "-machine memory-backend=viodev-mem")
         with self.serve("--print-qemu", f"9p,path={self.tmp}") as serve:
             self.assertIn('"id":"viodev-9p0"', serve.lines[1])  # QEMU wants a letter first
+        with self.serve("--print-qemu", "--transport=vhost-user", "rng") as serve:
+            self.assertIn('"driver":"vhost-user-rng-pci"', serve.lines[1])
 
     def test_default_directory(self):
         env = {**os.environ, "XDG_RUNTIME_DIR": str(self.tmp)}
@@ -570,6 +575,81 @@ class Control(Case):
             self.assertIsNone(self.ask(sock, b"[" + b" " * 5000))
             self.assertEqual(self.status("rng0")["id"], "rng0")
 
+    def test_new_image(self):
+        """`viodev ctl` opens what it names; the sandboxed device gets that and nothing else."""
+        other = self.tmp / "other.raw"
+        shutil.copy(self.image, other)
+        with self.serve("scsi,lun0=" + str(self.image).replace(",", ",,")):
+            ctl = self.dir / "scsi0.ctl"
+            for words, error in (("lun1=/nonexistent", "scsi: lun1: path=/nonexistent: No such file or directory"),
+                                 (f"lun1={other},lun1.type=tape", None), (f"lun1={self.tmp}", None)):
+                result = viodev("ctl", ctl, "lun", "add", words)
+                self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
+                if error:
+                    self.assertEqual(result.stderr, f"viodev: ctl: {error}\n")
+            result = viodev("ctl", ctl, "lun", "add", "other.raw", cwd=self.tmp)
+            self.assertEqual((result.returncode, result.stderr), (1, "viodev: ctl: scsi: other.raw: no such LUN\n"))
+            for cache in "direct", "writeback":
+                result = viodev("ctl", ctl, "lun", "add", f"lun1=other.raw,lun1.cache={cache}", cwd=self.tmp)
+                self.assertEqual((result.returncode, result.stdout), (0, "lun: lun1\n"), result.stderr)
+                self.assertEqual([lun["name"] for lun in self.status("scsi0")["luns"]], ["lun0", "lun1"])
+                self.assertEqual(viodev("ctl", ctl, "lun", "add", f"lun1={other}").returncode, 2)  # in use
+                self.assertEqual(viodev("ctl", ctl, "resize", "lun1", "2M").returncode, 0)
+                self.assertEqual(viodev("ctl", ctl, "lun", "remove", "lun1").returncode, 0)
+            self.assertEqual(other.stat().st_size, 2 << 20)
+
+    def test_block_device(self):
+        """Units on block devices, one that was there at the start and one that came later."""
+        loops = []
+        for size in 512, 4096:
+            image = self.tmp / f"loop{size}.raw"
+            image.write_bytes(bytes(1 << 20))
+            try:
+                loop = subprocess.run(["losetup", "--find", "--show", f"--sector-size={size}", image],
+                                      capture_output=True, text=True, check=True).stdout.strip()
+            except (OSError, subprocess.CalledProcessError):
+                self.skipTest("no loop devices")
+            self.addCleanup(subprocess.run, ["losetup", "--detach", loop], check=False)
+            loops.append(loop)
+        with self.serve(f"scsi,lun0={loops[0]}"):
+            result = viodev("ctl", self.dir / "scsi0.ctl", "lun", "add", f"lun1={loops[1]}")
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            luns = self.status("scsi0")["luns"]
+            self.assertEqual([(lun["capacity"], lun["block-size"]) for lun in luns], [(1 << 20, 512), (1 << 20, 4096)])
+            self.assertEqual(viodev("ctl", self.dir / "scsi0.ctl", "lun", "remove", "lun1").returncode, 0)
+
+    def test_requests_with_descriptors(self):
+        """Those that no request takes, or that are of no use, are closed; too many at a time end the client."""
+        def send(request, nr=1):
+            read, write = os.pipe()
+            self.addCleanup(os.close, read)
+            socket.send_fds(sock, [json.dumps(request).encode() + b"\n"], [write] * nr)
+            os.close(write)
+            return read
+
+        def is_closed(read):
+            return select.select([read], [], [], WAIT)[0] and os.read(read, 1) == b""
+
+        with self.serve("scsi,lun0=" + str(self.image).replace(",", ",,")):
+            sock = self.connect("scsi0")
+            command = ["lun", "add", "lun1=x"]
+            for files in ["lun1"], ["other"], ["a name of more than 15 bytes"], [[]], ["lun1", "w.lun1"], "lun1":
+                with self.subTest(files=files):
+                    send({"command": command, "files": files})
+                    self.assertFalse(self.answer(sock)["ok"])
+                    sock.close()
+                    sock = self.connect("scsi0")
+            read = send({"command": command, "files": ["lun1"]})
+            self.assertFalse(self.answer(sock)["ok"])
+            self.assertTrue(is_closed(read))
+            read = send(["status"], 4)
+            self.assertTrue(self.answer(sock)["ok"])
+            self.assertEqual(select.select([read], [], [], 0)[0], [])
+            more = send(["status"])
+            self.assertIsNone(self.answer(sock))
+            self.assertTrue(is_closed(read) and is_closed(more))
+            self.assertEqual(self.status("scsi0")["id"], "scsi0")
+
     def test_clients_that_do_not_read(self):
         """Nor does one that sends half a line keep others from being served, up to eight at once."""
         with self.serve("rng"):
@@ -702,6 +782,44 @@ class Run(Case):
                     self.assertEqual(device["driver"], "vfio-user-pci")
                     self.assertTrue(device["socket"]["path"].startswith(f"{self.runtime}/viodev-"))
                 self.assertEqual(list(self.runtime.iterdir()), [])
+
+    def test_vhost_user(self):
+        """Each type has its front-end."""
+        share = self.tmp / "a,b"
+        share.mkdir()
+        rows = [
+            (self.block + ",queue-size=64", "vhost-user-blk-pci", {"queue-size": 64}),
+            ("net,backend=null,mac=52:54:00:00:00:01,mtu=4000", "virtio-net-pci",
+             {"mac": "52:54:00:00:00:01", "host_mtu": 4000}),
+            ("net,backend=null,queues=2", "virtio-net-pci", {"mq": True}),
+            (f"scsi,lun0={str(self.image).replace(',', ',,')},queues=2", "vhost-user-scsi-pci", {"num_queues": 2}),
+            ("rng", "vhost-user-rng-pci", {}),
+            ("input,kind=mouse", "vhost-user-input-pci", {}),
+            (f"9p,path={share},tag=abc".replace("a,b", "a,,b"), "vhost-user-test-device-pci",
+             {"virtio-id": 9, "num_vqs": 1, "config_size": 5}),
+            (f"console,console=file:{self.tmp}/c", "vhost-user-test-device-pci",
+             {"virtio-id": 3, "num_vqs": 2, "config_size": 12}),
+            (f"console,port.a=file:{self.tmp}/c,port.b=file:{self.tmp}/d", "vhost-user-test-device-pci",
+             {"virtio-id": 3, "num_vqs": 8, "config_size": 12}),
+        ]
+        for text, driver, properties in rows:
+            with self.subTest(text=text):
+                result = self.run_fake("--transport=vhost-user", f"--dir={share}", text + ",id=9x")
+                self.assertEqual((result.returncode, result.stderr), (0, ""))
+                words = self.out.read_text().splitlines()[6:-1]
+                reconnects = driver in ("vhost-user-blk-pci", "virtio-net-pci", "vhost-user-scsi-pci")
+                more = ",reconnect-ms=100" if reconnects else ""
+                socket = f"socket,id=viodev-9x-socket,path={self.tmp}/a,,b/9x.sock{more}"
+                self.assertEqual(words[:2], ["-chardev", socket])
+                backend = ("chardev", "viodev-9x-socket")
+                if driver == "virtio-net-pci":
+                    queues = 2 if "queues=2" in text else 1
+                    self.assertEqual(words[2:4], ["-netdev", "vhost-user,id=viodev-9x-net,chardev=viodev-9x-socket,"
+                                                             f"queues={queues}"])
+                    backend = ("netdev", "viodev-9x-net")
+                self.assertEqual(words[-2], "-device")
+                self.assertEqual(json.loads(words[-1]), {"driver": driver, "id": "viodev-9x", **dict([backend]),
+                                                         **properties})
 
     def test_contradictions(self):
         rows = [
@@ -999,4 +1117,5 @@ if __name__ == "__main__":
     VIODEV = os.path.realpath(sys.argv.pop(1))
     with open(VIODEV, "rb") as binary:
         SANITIZED = b"__asan_init" in binary.read()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited, and a shell cannot trap it then
     unittest.main()

@@ -41,8 +41,6 @@ class Context:
         return vm.Guest(*devices, kit=self.kit, **options)
 
     def serve(self, *devices, **options):
-        if not os.access(self.viodev, os.X_OK):
-            raise vm.Skip(f"no viodev at {self.viodev}")
         return vm.Viodev(self.viodev, *devices, **options)
 
     def say(self, text):
@@ -108,6 +106,8 @@ def main():
             print(f"{name}: {(function.__doc__ or '').strip().splitlines()[0] if function.__doc__ else ''}")
         return
 
+    if not os.access(options.viodev, os.X_OK):
+        sys.exit(f"run.py: no viodev at {options.viodev}: make build makes one")
     kit = options.kit or make_kit()
     signal.signal(signal.SIGALRM, on_alarm)
     # A runner that is told to end takes its guests along, by way of their `with` statements.

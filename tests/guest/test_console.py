@@ -83,7 +83,7 @@ class Host:
 
     def __init__(self, t, mode):
         self.dir = t.tmp
-        self.options = (f"console,id=con,mode={mode},console=unix:{t.tmp}/console,port.one=unix:{t.tmp}/one,"
+        self.options = (f"console,id=con,mode={mode},ports=5,console=unix:{t.tmp}/console,port.one=unix:{t.tmp}/one,"
                         f"port.two=unix:{t.tmp}/two,port.{AGENT}=unix:{t.tmp}/agent")
 
     def line(self, name):
@@ -110,7 +110,8 @@ def bound(t, mode, machine):
             health = Health(viodev, "con")
             console.expect("Freeing unused kernel image")
             guest.check(LINKS)
-            for check in (named, login, resized, agent, to_guest, to_host, slow_console, reconnected, plugged, rebound):
+            for check in (named, login, resized, agent, to_guest, to_host, slow_console, reconnected, plugged, rebound,
+                          emergency):
                 start = time.monotonic()
                 check(guest, viodev, host, console)
                 t.say(f"{check.__name__}: {time.monotonic() - start:.1f} s")
@@ -119,7 +120,7 @@ def bound(t, mode, machine):
         assert told["driver-errors"] == 0 and not any(port["errors"] for port in told["ports"]), told
         wait_for("the ports to be nobody's", lambda: not any(port["guest-open"] for port in status(viodev, "con")["ports"]
                                                              if "guest-open" in port))
-    assert os.listdir(t.tmp) == [], "sockets are left behind"
+    assert os.listdir(t.tmp) == ["new"], "left behind is what ctl made, and nothing else"
 
 
 def named(guest, viodev, host, console):
@@ -241,6 +242,14 @@ def plugged(guest, viodev, host, console):
         guest.check(until("grep -q two /sys/class/virtio-ports/*/name"))
         guest.check(LINKS + "echo again >/dev/virtio-ports/two")
         line.expect("^again\n")
+    viodev.ctl("con", "port", "add", "new", f"unix:{host.dir}/new")
+    guest.check(until("grep -q new /sys/class/virtio-ports/*/name") + " && " + LINKS)
+    with host.met(guest, "new") as line:
+        guest.check("head -n 1 0<>/dev/virtio-ports/new >&0 2>/dev/null &")
+        line.send("to the new one\n")
+        line.expect("to the new one\n")
+        viodev.ctl("con", "port", "remove", "new")
+    guest.check(until("! grep -q new /sys/class/virtio-ports/*/name"))
 
 
 def rebound(guest, viodev, host, console):
@@ -261,6 +270,22 @@ def rebound(guest, viodev, host, console):
     console.text = b""
     guest.check("echo from hvc0 >/dev/hvc0")
     console.expect("from hvc0")
+
+
+def emergency(guest, viodev, host, console):
+    """CON-01, CON-02: without a driver a character goes out by a write to the configuration; Linux itself never does."""
+    guest.check("cd /sys/bus/pci/drivers/virtio-pci; function=$(basename $(ls -d 0000:*)); echo $function >/tmp/function; "
+                "echo $function >unbind; setpci -s $function COMMAND=2:2")
+    console.text = b""
+    found = re.search(r"VirtIO: DeviceCfg\s+BAR=(\d) offset=(\w+)", guest.check("lspci -vv -s $(cat /tmp/function)"))
+    if found:
+        bar, offset = int(found[1]), int(found[2], 16)
+        start = int(guest.check(f"sed -n {bar + 1}p /sys/bus/pci/devices/$(cat /tmp/function)/resource").split()[0], 16)
+        for character in b"help":
+            guest.check(f"devmem {start + offset + 8} 32 {character}")
+        console.expect("help")
+    guest.check("cat /tmp/function >/sys/bus/pci/drivers/virtio-pci/bind; "
+                + until("[ $(ls /sys/class/virtio-ports | wc -l) = 4 ]"))
 
 
 def test_legacy(t):

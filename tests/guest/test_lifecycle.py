@@ -158,12 +158,21 @@ def plug(guest, viodev, id):
 
 def test_run(t):
     """`viodev run` with one's own command line: the job in the guest uses the devices; QEMU's status comes back."""
+    run_job(t)
+
+
+def test_run_vhost_user(t):
+    """The same over vhost-user."""
+    run_job(t, "--transport=vhost-user")
+
+
+def run_job(t, *options):
     disk = image(t.tmp / "disk.raw", 8)
     archive = t.tmp / "initrd.cpio"
     job = b"head -c 16 /dev/hwrng | wc -c && echo from the job | dd of=/dev/vda conv=fsync\n"
     with open(f"{t.kit}/initrd.cpio", "rb") as file:
         archive.write_bytes(file.read() + cpio("job.sh", job))
-    command = [t.viodev, "run", f"block,path={disk}", "rng,mode=modern", "--", f"{t.kit}/bin/qemu-system-x86_64",
+    command = [t.viodev, "run", *options, f"block,path={disk}", "rng,mode=modern", "--", f"{t.kit}/bin/qemu-system-x86_64",
                "-accel", "tcg", "-m", "256M", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
                "-kernel", f"{t.kit}/vmlinux", "-initrd", archive,
                "-append", f"console=ttyS0 quiet panic=-1 {vm.QUICK_BOOT}"]

@@ -91,18 +91,7 @@ class Guest:
 
     def __init__(self, *devices, kit=None, machine="q35", cpu="max", cpus=1, accel="tcg", memory="512M",
                  backend="memfd", firmware="seabios", boot="kernel", tools=False, modules=None, append="", timeout=90):
-        self.kit = kit or default_kit()
-        self.timeout = timeout
-        self.boot_seconds = None
-        self._console = bytearray()
-        self._control_text = b""
-        self._qmp_text = b""
-        self._events = []
-        self._stopped = False
-        self._dir = tempfile.mkdtemp(prefix="viodev-guest.")
-        self._messages = tempfile.TemporaryFile()  # not in the folder: readable after the end
-        self._files = []
-        self.process = None
+        self._prepare(kit or default_kit(), timeout)
         try:
             console, console_fd = self._socketpair()
             self._control, control_fd = self._socketpair()
@@ -127,6 +116,20 @@ class Guest:
         except BaseException:
             self.kill()
             raise
+
+    def _prepare(self, kit, timeout):
+        self.kit = kit
+        self.timeout = timeout
+        self.boot_seconds = None
+        self._console = bytearray()
+        self._control_text = b""
+        self._qmp_text = b""
+        self._events = []
+        self._stopped = False
+        self._dir = tempfile.mkdtemp(prefix="viodev-guest.")
+        self._messages = tempfile.TemporaryFile()  # not in the folder: readable after the end
+        self._files = []
+        self.process = None
 
     # --- what tests use
 
@@ -250,18 +253,22 @@ class Guest:
     def _kernel(self, firmware, tools, modules, append):
         initrd = os.path.join(self.kit, "initrd.cpio")
         if tools:
-            joined = os.path.join(self._dir, "initrd.cpio")
-            with open(joined, "wb") as out:
-                for name in ("initrd.cpio", "tools.cpio", *(["devel.cpio"] if tools == "devel" else [])):
-                    with open(os.path.join(self.kit, name), "rb") as part:
-                        shutil.copyfileobj(part, out, 1 << 20)
-            initrd = joined
+            initrd = self._join("initrd.cpio", "tools.cpio", *(["devel.cpio"] if tools == "devel" else []))
         words = ["console=ttyS0 quiet panic=-1 viodev.tty=ttyS1", QUICK_BOOT]
         if modules is not None:
             words.append("viodev.modules=" + (",".join(modules) or "none"))
         # The unpacked kernel starts a second sooner; OVMF wants the one that is an EFI program.
         kernel = "vmlinuz" if firmware == "ovmf" else "vmlinux"
         return ["-kernel", os.path.join(self.kit, kernel), "-initrd", initrd, "-append", " ".join([*words, append])]
+
+    def _join(self, *names):
+        """An archive of these of the kit."""
+        joined = os.path.join(self._dir, "initrd.cpio")
+        with open(joined, "wb") as out:
+            for name in names:
+                with open(os.path.join(self.kit, name), "rb") as part:
+                    shutil.copyfileobj(part, out, 1 << 20)
+        return joined
 
     # --- sockets and processes
 
@@ -272,10 +279,10 @@ class Guest:
         self._files += [ours, theirs]
         return ours, theirs.fileno()
 
-    def _start(self, fds):
+    def _start(self, fds, **more):
         try:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self._messages,
-                                            stderr=self._messages, pass_fds=fds, preexec_fn=die_with_parent)
+                                            stderr=self._messages, pass_fds=fds, preexec_fn=die_with_parent, **more)
         except OSError as error:
             raise GuestError(f"cannot start QEMU: {error}; scripts/kit.sh makes the guest kit") from None
         # Only QEMU may hold its ends, or its death would not be seen here.

@@ -111,6 +111,8 @@ static void console_reset(void *arg)
  * --- Status and commands ---
  */
 
+#define ADDED_FILES "new" /* the channel's, that come with a command */
+
 static void add_uint(struct json_object *to, const char *key, uint64_t val)
 {
 	json_object_object_add(to, key, json_object_new_uint64(val));
@@ -200,7 +202,9 @@ static struct console_port *find_port(struct console_softc *sc,
 				      const char *name)
 {
 	for (unsigned i = 1; i < sc->sc_nr_ports; i++) {
-		if (strcmp(sc->sc_ports[i].name, name) == 0)
+		const char *has = sc->sc_ports[i].name;
+
+		if (has && strcmp(has, name) == 0)
 			return &sc->sc_ports[i];
 	}
 	return NULL;
@@ -217,28 +221,110 @@ static void plug(struct console_port *p, bool plugged)
 	console_rx_run(p);
 }
 
+static struct console_port *free_port(struct console_softc *sc)
+{
+	for (unsigned i = 1; i < sc->sc_nr_ports; i++) {
+		if (!sc->sc_ports[i].name)
+			return &sc->sc_ports[i];
+	}
+	return NULL;
+}
+
+/* port add NAME CHANNEL: what is behind it was opened by who asks. */
+static int add_port(struct console_softc *sc, const char *name,
+		    const char *channel, struct err *err)
+{
+	struct console_port *p = free_port(sc);
+	struct vdev_files none = { .nr = 0 };
+	struct err why;
+	int ret;
+
+	if (strlen(name) == 0 || strlen(name) > CONSOLE_MAX_NAME)
+		return err_set(err, -EINVAL,
+			       "console: port add: a name has 1 to %u "
+			       "characters",
+			       CONSOLE_MAX_NAME);
+	if (find_port(sc, name))
+		return err_set(err, -EEXIST,
+			       "console: port add %s: there is one already",
+			       name);
+	if (!p)
+		return err_set(err, -ENOSPC,
+			       "console: port add %s: there is no room for "
+			       "another; ports= on the command line makes it",
+			       name);
+	ret = chan_create(channel, ADDED_FILES,
+			  sc->sc_dev.ctl_files ? sc->sc_dev.ctl_files : &none,
+			  sc->sc_loop, &console_chan_client, p, &p->chan, &why);
+	if (ret < 0)
+		return err_set(err, ret, "console: port add %s %s: %s", name,
+			       channel, why.text);
+	p->name = strcpy(p->added_name, name);
+	p->rx_bytes = p->tx_bytes = p->tx_lost = 0;
+	plug(p, true);
+	return 0;
+}
+
+/* What a command has added goes by a command as a whole. */
+static void forget_port(struct console_port *p)
+{
+	chan_destroy(p->chan);
+	p->chan = NULL;
+	p->name = NULL;
+}
+
+/* A port of the command line keeps its channel while it is not there. */
+static int plug_port(struct console_softc *sc, const char *word,
+		     const char *name, struct err *err)
+{
+	struct console_port *p = find_port(sc, name);
+	bool add = strcmp(word, "add") == 0;
+
+	if (!p)
+		return err_set(err, -ENOENT,
+			       "console: port %s %s: there is no such port%s",
+			       word, name,
+			       add ? "; port add NAME CHANNEL makes one" : "");
+	if (p->plugged == add)
+		return err_set(err, -EALREADY, "console: port %s %s: it is %s",
+			       word, name,
+			       add ? "there already" : "not there");
+	plug(p, add);
+	if (p->name == p->added_name)
+		forget_port(p);
+	return 0;
+}
+
 static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
 		    struct err *err)
 {
-	struct console_port *p;
-	bool add;
+	bool add = argc > 1 && strcmp(argv[1], "add") == 0;
 
-	if (argc != 3 ||
-	    (strcmp(argv[1], "add") != 0 && strcmp(argv[1], "remove") != 0))
-		return err_set(err, -EINVAL, "console: port add|remove NAME");
-	add = strcmp(argv[1], "add") == 0;
-	p = find_port(sc, argv[2]);
-	if (!p)
-		return err_set(err, -ENOENT,
-			       "console: port %s %s: there is no port.%s= on "
-			       "the command line, where what is behind a port "
-			       "is opened",
-			       argv[1], argv[2], argv[2]);
-	if (p->plugged == add)
-		return err_set(err, -EALREADY, "console: port %s %s: it is %s",
-			       argv[1], argv[2],
-			       add ? "there already" : "not there");
-	plug(p, add);
+	if (add && argc == 4)
+		return add_port(sc, argv[2], argv[3], err);
+	if (argc == 3 && (add || strcmp(argv[1], "remove") == 0))
+		return plug_port(sc, argv[1], argv[2], err);
+	return err_set(err, -EINVAL,
+		       "console: port add NAME [CHANNEL], port remove NAME");
+}
+
+/* The client's part of it. */
+static int open_added(int argc, char *const argv[], struct vdev_files *files,
+		      struct err *err)
+{
+	struct err why;
+	int ret;
+
+	if (argc != 4 || strcmp(argv[1], "add") != 0)
+		return 0;
+	if (strcmp(argv[3], "stdio") == 0)
+		return err_set(err, -EINVAL,
+			       "port add %s stdio: is for the command line",
+			       argv[2]);
+	ret = chan_open(argv[3], ADDED_FILES, files, &why);
+	if (ret < 0)
+		return err_set(err, ret, "port add %s %s: %s", argv[2],
+			       argv[3], why.text);
 	return 0;
 }
 
@@ -300,7 +386,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 				       "console: %s: more than %u ports", key,
 				       CONSOLE_MAX_PORTS - 1);
 	}
-	if (nr == 0 && !opt_given(opts, "console"))
+	if (nr == 0 && !opt_given(opts, "console") && !opt_given(opts, "ports"))
 		return err_set(err, -EINVAL,
 			       "console: console= is missing, or a port.NAME=");
 	return 0;
@@ -358,7 +444,7 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 			   struct err *err)
 {
 	struct wanted list[CONSOLE_MAX_PORTS];
-	unsigned nr = list_wanted(env->opts, list, CONSOLE_MAX_PORTS);
+	unsigned nr = list_wanted(env->opts, list, CONSOLE_MAX_PORTS), room;
 
 	for (unsigned i = 0; i < nr; i++) {
 		struct console_port *p = &sc->sc_ports[list[i].id];
@@ -375,7 +461,12 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (list[i].id > 0)
 			p->name = list[i].key + strlen(PORT_KEY);
 	}
-	sc->sc_nr_ports = list[nr - 1].id + 1;
+	sc->sc_nr_ports = nr > 0 ? list[nr - 1].id + 1 : 1;
+	if (opt_given(env->opts, "ports")) {
+		room = (unsigned)opt_number(env->opts, "ports");
+		if (room > sc->sc_nr_ports)
+			sc->sc_nr_ports = room;
+	}
 	return 0;
 }
 
@@ -461,6 +552,9 @@ static const struct opt_def console_opts[] = {
 	{ PORT_KEYS, OPT_STRING,
 	  .help = "likewise port.NAME, /dev/virtio-ports/NAME in Linux; 30 at "
 		  "most" },
+	{ "ports", OPT_NUMBER, .min = 1, .max = CONSOLE_MAX_PORTS,
+	  .help = "room for so many with those that ctl adds, the console one "
+		  "of them; as many as are given" },
 	{ NULL },
 };
 
@@ -472,10 +566,11 @@ static const virtio_capstr_t console_features[] = {
 };
 
 static const struct vdev_ctl console_ctls[] = {
-	{ "resize COLS ROWS", "the size of the console's window" },
-	{ "port add|remove NAME", "plug a port of the command line, or "
-				  "unplug it" },
-	{ NULL, NULL },
+	{ "resize COLS ROWS", "the size of the console's window", NULL },
+	{ "port add NAME [CHANNEL]|remove NAME",
+	  "plug a port in, a new one with its channel, or unplug it",
+	  open_added },
+	{ NULL, NULL, NULL },
 };
 
 const struct vdev_type vdev_console = {

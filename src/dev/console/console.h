@@ -8,7 +8,7 @@
  *
  * Port 0 is the console, with console= behind it; without, it does not exist,
  * but its queues do. The others have names, and exist for drivers that take
- * MULTIPORT, which is offered when there are any. Queues:
+ * MULTIPORT, which is offered when there are any or room for them. Queues:
  *
  *	0 rx of port 0	1 tx of port 0	2 to the driver	3 from the driver
  *	2p + 2 rx of port p >= 1	2p + 3 tx
@@ -38,7 +38,8 @@ struct console_softc;
 struct console_port {
 	struct console_softc *sc;
 	unsigned id;
-	const char *name;  /* NULL: the console */
+	const char *name;  /* NULL: the console, or that it does not exist */
+	char added_name[CONSOLE_MAX_NAME + 1]; /* by ctl: name is this */
 	struct chan *chan; /* NULL: port 0 without console= */
 	bool plugged;	   /* it exists, as ctl has it */
 

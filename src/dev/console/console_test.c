@@ -13,12 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <viodev/device.h>
 #include <viodev/le.h>
 
 #include "dev/console/rig.h"
+
+#define MAX_NAME 64 /* characters of a port's name */
 
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
 #define SIZE	  VI_BIT(VIRTIO_CONSOLE_F_SIZE)
@@ -228,6 +231,80 @@ static void test_hotplug(void **state)
 	assert_int_equal(rig_ctl(&r, "port plug p2"), -EINVAL);
 	assert_int_equal(rig_ctl(&r, "port"), -EINVAL);
 	expect_silence();
+}
+
+/* A command that comes with a descriptor, as the client of `ctl` opens it. */
+static int ctl_with(const char *words, int take_fd)
+{
+	struct vdev_files files = { .nr = 0 };
+	int ret;
+
+	assert_int_equal(vdev_files_add(&files, "new.fd", take_fd), 0);
+	r.dev->ctl_files = &files;
+	ret = rig_ctl(&r, words);
+	r.dev->ctl_files = NULL;
+	vdev_files_close(&files);
+	return ret;
+}
+
+/* CON-04: new ports, as many as there is room for, and again after those. */
+static void test_new_ports(void **state)
+{
+	static const char bytes[] = "through a new port";
+	char text[MAX_NAME + 64];
+	int ends[2];
+
+	rig_make(&r, VDRV_MODERN, 1, ",ports=3");
+	assert_true(vdrv_start(&r.d, UINT64_MAX, 8));
+	rig_ctl_offer(&r, 100, RIG_CTL_ROOM);
+	rig_say(&r, UINT32_MAX, READY, 1);
+	rig_expect(&r, 0, ADD, 0);
+	expect_silence();
+
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+		assert_int_equal(ctl_with("port add late fd:9", ends[1]), 0);
+		assert_int_equal(ctl_with("port add late fd:9", dup(ends[0])),
+				 -EEXIST);
+		rig_expect(&r, 1, ADD, 0);
+		rig_say(&r, 1, PORT_READY, 1);
+		expect_name(1, "late");
+		rig_expect(&r, 1, OPEN, 1);
+		rig_say(&r, 1, OPEN, 1);
+		rig_write(&r, 1, bytes, sizeof(bytes));
+		rig_turns(&r, 2);
+		assert_int_equal(read(ends[0], text, sizeof(text)),
+				 sizeof(bytes));
+		assert_string_equal(text, bytes);
+		assert_int_equal(rig_status(&r, 1, "from-guest"),
+				 sizeof(bytes));
+		if (round == 1) { /* the driver hears of both at once */
+			assert_int_equal(rig_ctl(&r, "port remove late"), 0);
+			assert_int_equal(ctl_with("port add other fd:9",
+						  dup(ends[0])), 0);
+			rig_expect(&r, 1, REMOVE, 0);
+			rig_expect(&r, 1, ADD, 0);
+			rig_say(&r, 1, PORT_READY, 1);
+			expect_name(1, "other");
+			rig_expect(&r, 1, OPEN, 1);
+			assert_int_equal(rig_ctl(&r, "port remove other"), 0);
+		} else {
+			assert_int_equal(rig_ctl(&r, "port remove late"), 0);
+		}
+		rig_expect(&r, 1, REMOVE, 0);
+		assert_int_equal(rig_ctl(&r, "port remove late"), -ENOENT);
+		assert_int_equal(rig_ctl(&r, "port add late"), -ENOENT);
+		/* Nothing of it is left: the other end is gone. */
+		assert_int_equal(read(ends[0], text, 1), 0);
+		close(ends[0]);
+	}
+
+	assert_int_equal(rig_ctl(&r, "port add late fd:9"), -EBADF);
+	snprintf(text, sizeof(text), "port add %0*d fd:9", MAX_NAME + 1, 0);
+	assert_int_equal(ctl_with(text, dup(1)), -EINVAL);
+	assert_int_equal(ctl_with("port add a fd:9", dup(1)), 0);
+	assert_int_equal(ctl_with("port add b fd:9", dup(1)), 0);
+	assert_int_equal(ctl_with("port add c fd:9", dup(1)), -ENOSPC);
 }
 
 static unsigned nr_config_interrupts(void)
@@ -587,6 +664,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_handshake),     T(test_refused),	    T(test_few_buffers),
 		T(test_host_open),     T(test_hotplug),	    T(test_size),
+		T(test_new_ports),
 		T(test_resize),	       T(test_offer),	    T(test_emerg),
 		T(test_emerg_full),    T(test_bad_messages), T(test_split_message),
 		T(test_small_buffers), T(test_wrong_way),   T(test_no_multiport),

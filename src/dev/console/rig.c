@@ -192,7 +192,7 @@ void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len)
 int rig_ctl(struct rig *r, const char *words)
 {
 	struct json_object *reply = json_object_new_object();
-	char copy[128], *argv[8], *rest = copy;
+	char copy[256], *argv[8], *rest = copy;
 	struct err err = { "" };
 	int argc = 0, ret;
 
