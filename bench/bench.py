@@ -7,7 +7,8 @@ slower or faster meanwhile does so for both. A line a figure:
 
     bench NAME viodev=VALUE PEER=VALUE unit=UNIT ratio=MEDIAN spread=MIN..MAX
 
-The values are medians; ratio is the median of the rounds' ratios, above 1 where viodev is better.
+The values are medians; ratio is the median of the rounds' ratios, above 1 where viodev is better. What a device costs
+has a limit in place of a peer. The exit status is 1 when a ratio is below FLOOR, or a limit is exceeded.
 """
 
 import argparse
@@ -25,18 +26,65 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "guest"))
 
-import hostnet  # noqa: E402  (found by the line above)
+import blkio  # noqa: E402  (found by the line above)
+import hostnet  # noqa: E402
 import vm  # noqa: E402
+from testpmd import Testpmd  # noqa: E402
 
 DISK_BYTES = 256 << 20
+FLOOR = 0.8
 
 
-def figure(name, unit, peer, rounds):
-    """Prints the line of a figure; rounds are pairs (viodev, peer), more is better."""
+class Output:
+    """Figures on standard output, as text or JSON; what goes on, and what is too bad, on standard error."""
+
+    def __init__(self):
+        self.json = False
+        self.failed = False
+
+    def figure(self, name, **fields):
+        if self.json:
+            print(json.dumps({"name": name, **fields}), flush=True)
+            return
+        fields["spread"] = "{}..{}".format(*fields["spread"])
+        print(f"bench {name}", *(f"{key}={value}" for key, value in fields.items()), flush=True)
+
+    def progress(self, text):
+        print(f"bench: {text}", file=sys.stderr, flush=True)
+
+    def fail(self, text):
+        self.failed = True
+        self.progress(text)
+
+
+output = Output()
+
+
+def figure(name, unit, peer, rounds, floor=FLOOR):
+    """Prints a figure; rounds are pairs (viodev, peer), more is better."""
     ratios = sorted(ours / theirs for ours, theirs in rounds)
-    print(f"bench {name} viodev={statistics.median(r[0] for r in rounds):.0f} "
-          f"{peer}={statistics.median(r[1] for r in rounds):.0f} unit={unit} "
-          f"ratio={statistics.median(ratios):.2f} spread={ratios[0]:.2f}..{ratios[-1]:.2f}", flush=True)
+    ratio = statistics.median(ratios)
+    values = dict(zip(("viodev", peer), (round(statistics.median(side)) for side in zip(*rounds))))
+    output.figure(name, **values, unit=unit, ratio=round(ratio, 2), spread=[round(ratios[0], 2), round(ratios[-1], 2)])
+    if ratio < floor:
+        output.fail(f"{name}: a ratio of {ratio:.2f} is below {floor}")
+
+
+def cost(name, unit, limit, values):
+    """Prints a figure without a peer; less is better."""
+    value = round(statistics.median(values))
+    output.figure(name, viodev=value, limit=limit, unit=unit, spread=[round(min(values)), round(max(values))])
+    if value > limit:
+        output.fail(f"{name}: {value} {unit} is above {limit}")
+
+
+def in_turn(options, name, measure, sides):
+    """Measures viodev's side and its peer's, round by round."""
+    rounds = []
+    for i in range(options.rounds):
+        output.progress(f"{name}: round {i + 1} of {options.rounds}")
+        rounds.append(tuple(measure(side) for side in sides))
+    return rounds
 
 
 def disk_named(guest, serial):
@@ -71,9 +119,46 @@ def bench_block(options, tmp):
             vm.Guest(theirs, vm.vfio_user_device(viodev.socket("disk")), kit=options.kit, tools=True) as guest:
         disks = [disk_named(guest, name) for name in ("viodev", "qemu")]
         for name, rw, bs, depth, unit in cases:
-            rounds = [tuple(fio(guest, disk, options.seconds, rw, bs, depth) for disk in disks)
-                      for _ in range(options.rounds)]
-            figure(name, unit, "qemu", rounds)
+            figure(name, unit, "qemu", in_turn(
+                options, name, lambda disk: fio(guest, disk, options.seconds, rw, bs, depth), disks))
+
+
+def blkio_run(program, driver, path, case, seconds, pid=None):
+    """Requests a second of one run, and CPU seconds of the server for a million of them."""
+    before = blkio.cpu_seconds(pid) if pid else 0
+    words = [program, "bench", driver, path, *map(str, case), str(seconds)]
+    requests, took = map(float, subprocess.run(words, check=True, capture_output=True, text=True).stdout.split())
+    return requests / took, (blkio.cpu_seconds(pid) - before) / requests * 1e6 if pid else 0
+
+
+def bench_vhost_block(options, tmp):
+    """libblkio on one file: by viodev, by qemu-storage-daemon, and by io_uring with no server at all."""
+    program, image = blkio.build(options.kit, tmp), os.path.join(tmp, "vhost.img")
+    with open(image, "wb") as file:
+        for _ in range(DISK_BYTES >> 20):
+            file.write(os.urandom(1 << 20))
+    theirs = os.path.join(tmp, "qsd.sock")
+    cases = [(f"{rw}-4k-qd{depth}", (rw, "rand", 4096, depth)) for rw in ("read", "write") for depth in (1, 32, 128)]
+    cases += [(f"{rw}-1m", (rw, "seq", 1 << 20, 4)) for rw in ("read", "write")]
+    with vm.Viodev(options.viodev, f"block,id=disk,path={image}", options=("--transport=vhost-user",)) as viodev, \
+            blkio.storage_daemon(options.kit, image, theirs) as daemon:
+        pid = json.loads(viodev.ctl("disk", "status", "--json"))["reply"]["pid"]
+        peers = [(blkio.VHOST_USER, viodev.socket("disk"), pid), (blkio.VHOST_USER, theirs, daemon.pid),
+                 ("io_uring", image, None)]
+        for name, case in cases:
+            def measure(peer):
+                with open(image, "rb") as file:  # which the host may have dropped from its memory
+                    while file.read(1 << 22):
+                        pass
+                driver, path, pid = peer
+                return blkio_run(program, driver, path, case, options.seconds, pid)
+            rounds = in_turn(options, f"vhost-{name}", measure, peers)
+            ours, peer, direct = zip(*rounds)
+            figure(f"vhost-{name}", "iops", "qsd", [(a[0], b[0]) for a, b in zip(ours, peer)])
+            figure(f"vhost-{name}-direct", "iops", "io_uring", [(a[0], b[0]) for a, b in zip(ours, direct)], floor=0)
+            # The less the better: the ratio is that of what a CPU second does.
+            figure(f"vhost-{name}-cpu", "requests/CPU-second", "qsd",
+                   [(1e6 / max(a[1], 0.01), 1e6 / max(b[1], 0.01)) for a, b in zip(ours, peer)])
 
 
 def iperf3(guest, host, seconds, more):
@@ -100,9 +185,30 @@ def bench_net(options, tmp):
                         f"ip link set $device up; ip addr add {address}/24 dev $device")
         for name, hosts in ("tap", ("10.1.0.1", "10.2.0.1")), ("user", ("10.0.2.2", "10.0.3.2")):
             for direction, more in ("send", ""), ("receive", "--reverse"):
-                rounds = [tuple(iperf3(guest, host, options.seconds, more) for host in hosts)
-                          for _ in range(options.rounds)]
-                figure(f"net-{name}-{direction}", "MiB/s", "qemu", rounds)
+                what = f"net-{name}-{direction}"
+                figure(what, "MiB/s", "qemu", in_turn(
+                    options, what, lambda host: iperf3(guest, host, options.seconds, more), hosts))
+
+
+def packets(options, path, size):
+    """Packets a second that virtio-user, polling, sends to a back-end."""
+    with Testpmd(options.kit, f"net_virtio_user0,path={path}", "txonly", 1, f"--txpkts={size}") as front_end:
+        begin = time.monotonic()
+        time.sleep(options.seconds)
+        return front_end.stop()[1] / (time.monotonic() - begin)
+
+
+def bench_net_dpdk(options, tmp):
+    """What DPDK's virtio-user sends over vhost-user to who discards it: viodev, and DPDK's own back-end, which polls."""
+    path = os.path.join(tmp, "dpdk.sock")
+    with vm.Viodev(options.viodev, "net,id=nic,backend=null", options=["--transport=vhost-user"]) as viodev:
+        for size in 64, 1500:
+            rounds = []
+            for _ in range(options.rounds):
+                ours = packets(options, viodev.socket("nic"), size)
+                with Testpmd(options.kit, f"eth_vhost0,iface={path}", "rxonly", 0):
+                    rounds.append((ours, packets(options, path, size)))
+            figure(f"net-dpdk-send-{size}", "packets/s", "dpdk", rounds)
 
 
 def scsi_disk(guest, vendor):
@@ -125,9 +231,9 @@ def bench_scsi(options, tmp):
             vm.Guest(theirs, vm.vfio_user_device(viodev.socket("host")), kit=options.kit, tools=True) as guest:
         disks = [scsi_disk(guest, vendor) for vendor in ("VIODEV", "QEMU")]
         for depth in (1, 32):
-            rounds = [tuple(fio(guest, disk, options.seconds, "randread", "4k", depth) for disk in disks)
-                      for _ in range(options.rounds)]
-            figure(f"scsi-randread-4k-qd{depth}", "iops", "qemu", rounds)
+            name = f"scsi-randread-4k-qd{depth}"
+            figure(name, "iops", "qemu", in_turn(
+                options, name, lambda disk: fio(guest, disk, options.seconds, "randread", "4k", depth), disks))
 
 
 def files(guest, directory):
@@ -178,28 +284,28 @@ def moved(sock, seconds, move):
     return count / (time.monotonic() - begin) / (1 << 20)
 
 
+def copying(guest, source, target):
+    """Starts a copy in the guest: its process id there."""
+    return guest.check(f"dd if={source} of={target} bs=64k 2>/dev/null & echo $!").strip()
+
+
 def from_port(guest, port, sock, seconds):
     """How fast the guest can write, into a port that the host reads."""
-    guest.check(f"timeout {seconds + 1} dd if=/dev/zero of={port} bs=64k 2>/dev/null &")
     buffer = bytearray(1 << 20)
+    pid = copying(guest, "/dev/zero", port)
     sock.settimeout(10)
     sock.recv_into(buffer)
     rate = moved(sock, seconds, lambda sock: sock.recv_into(buffer))
-    sock.settimeout(2)
-    try:
-        while sock.recv_into(buffer):
-            pass
-    except TimeoutError:  # that was the last of it
-        pass
+    guest.check(f"kill {pid}")
     return rate
 
 
 def to_port(guest, port, sock, seconds):
     """How fast the guest can read what the host writes."""
-    guest.check(f"rm -f /tmp/over; (timeout {seconds + 2} dd if={port} of=/dev/null bs=64k 2>/dev/null; touch /tmp/over) &")
     data = bytes(64 << 10)
+    pid = copying(guest, port, "/dev/null")
     rate = moved(sock, seconds, lambda sock: sock.send(data))
-    guest.check("until [ -e /tmp/over ]; do sleep 0.1; done")
+    guest.check(f"kill {pid}")
     return rate
 
 
@@ -212,10 +318,9 @@ def bench_console(options, tmp):
             vm.Guest(theirs, vm.vfio_user_device(viodev.socket("con")), kit=options.kit) as guest:
         ports = {name: port_named(guest, name) for name in paths}
         for direction, measure in ("send", from_port), ("receive", to_port):
-            rounds = []
-            for _ in range(options.rounds):
-                rounds.append(tuple(port_rate(guest, measure, ports[name], paths[name], options.seconds) for name in paths))
-            figure(f"console-{direction}", "MiB/s", "qemu", rounds)
+            what = f"console-{direction}"
+            figure(what, "MiB/s", "qemu", in_turn(
+                options, what, lambda name: port_rate(guest, measure, ports[name], paths[name], options.seconds), paths))
 
 
 def port_rate(guest, measure, port, path, seconds):
@@ -237,35 +342,59 @@ def wakeups(pid):
         return next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
 
 
-def idle(options, device):
-    """A device nobody uses: milliseconds until it serves, private KiB, times that it woke up in the seconds."""
+def start_ms(options, device, tmp):
+    """Milliseconds from the command to its last line, by which the device serves."""
     begin = time.monotonic()
-    with vm.Viodev(options.viodev, device) as viodev:
-        start = time.monotonic() - begin
-        pid = json.loads(viodev.ctl("idle", "status", "--json"))["reply"]["pid"]
-        time.sleep(0.2)
-        before = wakeups(pid)
-        time.sleep(options.seconds)
-        return start * 1000, private_bytes(pid) / 1024, wakeups(pid) - before
+    # Nothing but fork and exec: what Python does in a child would count.
+    with subprocess.Popen([options.viodev, "serve", f"--dir={tmp}/start", device], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, close_fds=False) as viodev:
+        for line in viodev.stdout:
+            if line == b"ready\n":
+                break
+        ms = (time.monotonic() - begin) * 1000
+        viodev.terminate()
+    return ms
+
+
+def device_pid(viodev, device):
+    return json.loads(viodev.ctl(device, "status", "--json"))["reply"]["pid"]
+
+
+def woken(pids, seconds):
+    """How often each of the processes went to sleep again in that time."""
+    before = [wakeups(pid) for pid in pids]
+    time.sleep(seconds)
+    return [wakeups(pid) - count for pid, count in zip(pids, before)]
 
 
 def bench_idle(options, tmp):
     """What a device process costs that has nothing to do, and how soon it serves; less is better."""
-    disk = os.path.join(tmp, "idle.img")
-    with open(disk, "wb") as image:
-        image.truncate(DISK_BYTES)
-    for device in (f"block,path={disk}", "net,backend=user", f"console,console=unix:{tmp}/console", f"scsi,lun0={disk}", "rng",
-                   f"9p,path={tmp}", "input,kind=keyboard"):
-        rounds = [idle(options, device + ",id=idle") for _ in range(options.rounds)]
-        name = device.split(",")[0]
-        for what, unit, limit, values in zip(("start", "memory", "wakeups"), ("ms", "KiB", "times"), (20, 3072, 0),
-                                             zip(*rounds)):
-            print(f"bench {name}-idle-{what} viodev={statistics.median(values):.0f} limit={limit} unit={unit} "
-                  f"spread={min(values):.0f}..{max(values):.0f}", flush=True)
+    disks = [os.path.join(tmp, name) for name in ("block.img", "scsi.img")]
+    for disk in disks:
+        with open(disk, "wb") as image:
+            image.truncate(DISK_BYTES)
+    devices = {"block": f"path={disks[0]}", "scsi": f"lun0={disks[1]}", "net": "backend=user",
+               "console": f"console=unix:{tmp}/console", "rng": "rate=1M", "9p": f"path={tmp},tag=tmp", "input": "kind=mouse"}
+    for name, keys in devices.items():
+        output.progress(f"{name}-idle-start")
+        cost(f"{name}-idle-start", "ms", 20, [start_ms(options, f"{name},{keys}", tmp) for _ in range(5 * options.rounds)])
+    with vm.Viodev(options.viodev, *(f"{name},id={name},{keys}" for name, keys in devices.items())) as viodev:
+        pids = [device_pid(viodev, name) for name in devices]
+        time.sleep(1)
+        for name, count, pid in zip(devices, woken(pids, options.seconds), pids):
+            cost(f"{name}-idle-wakeups", "times", 0, [count])
+            cost(f"{name}-idle-memory", "KiB", 3072, [private_bytes(pid) / 1024])
+        output.progress("idle: a guest that has mounted the disk and does nothing")
+        with vm.Guest(*map(vm.vfio_user_device, viodev.sockets.values()), kit=options.kit, tools=True) as guest:
+            guest.check("mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/vda && mkdir -p /disk && "
+                        "mount /dev/vda /disk && sync", timeout=120)
+            time.sleep(10)
+            for name, count in zip(devices, woken(pids, options.seconds)):
+                cost(f"{name}-attached-wakeups", "times", 0, [count])
 
 
-BENCHES = {"idle": bench_idle, "block": bench_block, "console": bench_console, "net": bench_net, "scsi": bench_scsi,
-           "9p": bench_9p}
+BENCHES = {"idle": bench_idle, "block": bench_block, "vhost-block": bench_vhost_block, "console": bench_console, "net": bench_net,
+           "net-dpdk": bench_net_dpdk, "scsi": bench_scsi, "9p": bench_9p}
 
 
 def main():
@@ -275,16 +404,19 @@ def main():
     parser.add_argument("--kit", default=vm.default_kit(), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="of each figure; default: %(default)s")
     parser.add_argument("--seconds", type=int, default=4, help="of one run; default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
     options = parser.parse_args()
     for name in options.names:
         if name not in BENCHES:
             parser.error(f"no bench {name}; there are: {', '.join(BENCHES)}")
+    output.json = options.json
     with tempfile.TemporaryDirectory(prefix="viodev-bench.") as tmp:
         for name in options.names or BENCHES:
             try:
                 BENCHES[name](options, tmp)
             except vm.Skip as why:
-                print(f"bench {name} skipped: {why}")
+                output.progress(f"{name} skipped: {why}")
+    sys.exit(output.failed)
 
 
 if __name__ == "__main__":

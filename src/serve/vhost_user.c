@@ -44,6 +44,7 @@ static void close_client(struct vhuser *srv)
 	srv->conn_source = NULL;
 	vhconn_fini(&srv->conn);
 	vhuser_cmd_reset(srv);
+	vhuser_state_reset(srv);
 }
 
 /* What it asked for is finished: it may come back, and look. */
@@ -51,6 +52,7 @@ static void drop_client(struct vhuser *srv)
 {
 	vhuser_rings_reset(srv);
 	close_client(srv);
+	vhuser_forget_mtu(srv);
 	pci_reset(&srv->pi);
 	srv->used = false;
 	vhuser_mem_reset(srv);
@@ -147,7 +149,8 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 	if (!srv)
 		return -ENOMEM;
 	srv->loop = loop;
-	srv->listen_fd = srv->conn.fd = srv->backend_fd = -1;
+	srv->listen_fd = srv->conn.fd = srv->backend_fd = srv->state.fd = -1;
+	vhuser_state_reset(srv);
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, NULL, NULL);
 	pci_init(&srv->pi, &host, srv, &srv->gm);

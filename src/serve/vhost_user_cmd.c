@@ -42,6 +42,12 @@ static uint64_t protocol_offer(const struct vhuser *srv)
 
 	if (srv->vs->vs_vc->vc_cfgsize > 0)
 		f |= VI_BIT(VHMSG_PF_CONFIG);
+	if (srv->vs->vs_vc->vc_save)
+		f |= VI_BIT(VHMSG_PF_DEVICE_STATE);
+	if (srv->vs->vs_vc->vc_set_mtu)
+		f |= VI_BIT(VHMSG_PF_NET_MTU);
+	if (srv->vs->vs_vc->vc_announce)
+		f |= VI_BIT(VHMSG_PF_RARP);
 	return f;
 }
 
@@ -77,6 +83,27 @@ int vhuser_renew(struct vhuser *srv)
 		vhuser_inflight_clear(srv);
 	srv->used = false;
 	return srv->has_features ? negotiate(srv) : 0;
+}
+
+uint64_t vhuser_driver_features(const struct vhuser *srv)
+{
+	return srv->has_features ? srv->features & ~WIRE_FEATURES : 0;
+}
+
+int vhuser_adopt_features(struct vhuser *srv, uint64_t features)
+{
+	bool told = srv->has_features;
+	int ret;
+
+	if ((features & WIRE_FEATURES) || (features & ~offer(srv)) ||
+	    (told && features != vhuser_driver_features(srv)))
+		return -EINVAL;
+	srv->features = features | (srv->features & WIRE_FEATURES);
+	srv->has_features = true;
+	ret = vhuser_renew(srv);
+	if (ret < 0)
+		srv->has_features = told;
+	return ret;
 }
 
 static ssize_t get_features(struct vhuser *srv, const struct vhconn_msg *msg,
@@ -286,6 +313,59 @@ void vhuser_tell_config(struct vhuser *srv)
 			   strerror(errno));
 }
 
+/*
+ * --- Network devices ---
+ */
+
+static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
+			 uint8_t *reply)
+{
+	struct virtio_softc *vs = srv->vs;
+	uint64_t mac; /* in its first six bytes */
+	int ret;
+
+	if (!vs->vs_vc->vc_announce)
+		return -EOPNOTSUPP;
+	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &mac) < 0)
+		return -EINVAL;
+	VS_LOCK(vs);
+	ret = vs->vs_vc->vc_announce(vs, (const uint8_t *)&mac);
+	VS_UNLOCK(vs);
+	/* A network that takes no frame now is no mistake of the front-end. */
+	if (ret < 0)
+		vhuser_log(srv, LOG_INFO, "not announced: %s", strerror(-ret));
+	return 0;
+}
+
+static int set_mtu(struct vhuser *srv, uint16_t mtu)
+{
+	struct virtio_softc *vs = srv->vs;
+	int ret;
+
+	if (!vs->vs_vc->vc_set_mtu)
+		return -EOPNOTSUPP;
+	VS_LOCK(vs);
+	ret = vs->vs_vc->vc_set_mtu(vs, mtu);
+	VS_UNLOCK(vs);
+	return ret;
+}
+
+static ssize_t net_set_mtu(struct vhuser *srv, const struct vhconn_msg *msg,
+			   uint8_t *reply)
+{
+	uint64_t mtu;
+
+	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &mtu) < 0 || mtu == 0 ||
+	    mtu > UINT16_MAX)
+		return -EINVAL;
+	return set_mtu(srv, (uint16_t)mtu);
+}
+
+void vhuser_forget_mtu(struct vhuser *srv)
+{
+	set_mtu(srv, 0);
+}
+
 void vhuser_cmd_reset(struct vhuser *srv)
 {
 	if (srv->backend_fd >= 0)
@@ -322,6 +402,8 @@ static const struct request {
 	[VHMSG_SET_PROTOCOL_FEATURES] = { set_protocol_features },
 	[VHMSG_GET_QUEUE_NUM] = { get_queue_num, true },
 	[VHMSG_SET_VRING_ENABLE] = { vhuser_set_vring_enable },
+	[VHMSG_SEND_RARP] = { send_rarp },
+	[VHMSG_NET_SET_MTU] = { net_set_mtu },
 	[VHMSG_SET_BACKEND_REQ_FD] = { set_backend_fd },
 	[VHMSG_GET_CONFIG] = { get_config, true },
 	[VHMSG_SET_CONFIG] = { set_config },
@@ -333,6 +415,8 @@ static const struct request {
 	[VHMSG_REM_MEM_REG] = { vhuser_rem_mem_reg },
 	[VHMSG_SET_STATUS] = { set_status },
 	[VHMSG_GET_STATUS] = { get_status, true },
+	[VHMSG_SET_DEVICE_STATE_FD] = { vhuser_set_state_fd, true },
+	[VHMSG_CHECK_DEVICE_STATE] = { vhuser_check_state, true },
 };
 
 static ssize_t run(struct vhuser *srv, const struct vhconn_msg *msg,

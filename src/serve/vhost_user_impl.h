@@ -8,6 +8,7 @@
  *	vhost_user_msg.c    messages as checked structs
  *	vhost_user_mem.c    guest memory, its log, the in-flight area
  *	vhost_user_ring.c   rings: when they run, and what runs them
+ *	vhost_user_state.c  the device's state, to and from other back-ends
  *
  * The life of a device is told by its rings. One runs when the front-end has
  * given size, addresses and doorbell and has enabled it:
@@ -56,6 +57,18 @@ struct vhuser_ring {
 	bool running;
 };
 
+#define VHUSER_MAX_STATE 32768u
+
+struct vhuser_state {
+	int fd; /* it goes through there; or -1 */
+	struct ev_source *source;
+	bool saving;
+	bool too_long;
+	int result; /* of the last one: 0 or -errno */
+	size_t done, len;
+	uint8_t buf[VHUSER_MAX_STATE];
+};
+
 struct vhuser {
 	struct ev_loop *loop;
 	char *name;
@@ -86,12 +99,15 @@ struct vhuser {
 	int backend_fd;	   /* takes our requests; or -1 */
 	bool config_changed; /* and the front-end is still to be told */
 	struct ev_source *poll_timer; /* for rings without doorbell */
+	struct ev_task awake_task;    /* instead of sleeping */
+	uint64_t kicked_ns;	      /* the last doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];
 	unsigned nr_regions;
 	struct client_map log_map;
 	uint64_t log_len;
 	struct client_map inflight_map;
 	struct vhmsg_inflight inflight;
+	struct vhuser_state state; /* last: much, and hardly ever used */
 };
 
 /* A message's handler: bytes of payload put into @reply, or -errno. */
@@ -124,6 +140,18 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg);
 /* Reset the device; what the front-end negotiated holds for the next driver.
  * No ring runs. */
 int vhuser_renew(struct vhuser *srv);
+
+/* The features that the driver accepted, those of the wire left out. */
+uint64_t vhuser_driver_features(const struct vhuser *srv);
+
+/*
+ * A driver accepted them in another back-end: the device is reset, and
+ * negotiated so. -EINVAL when the front-end has said otherwise.
+ */
+int vhuser_adopt_features(struct vhuser *srv, uint64_t features);
+
+/* A network device's MTU is its own again. */
+void vhuser_forget_mtu(struct vhuser *srv);
 
 /* Tell the front-end that the device's configuration changed. */
 void vhuser_tell_config(struct vhuser *srv);
@@ -176,5 +204,12 @@ void vhuser_rings_reset(struct vhuser *srv);
 
 /* The device's interrupts: vs_interrupt. */
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector);
+
+/*
+ * --- vhost_user_state.c ---
+ */
+
+vhuser_handler vhuser_set_state_fd, vhuser_check_state;
+void vhuser_state_reset(struct vhuser *srv); /* no front-end, or no more */
 
 #endif

@@ -28,6 +28,7 @@ static_assert(sizeof(struct wire_mem_table) == 8, "memory table");
 static_assert(sizeof(struct vhmsg_log) == 16, "log");
 static_assert(sizeof(struct wire_config) == VHMSG_CONFIG_BYTES, "config");
 static_assert(sizeof(struct vhmsg_inflight) == 24, "inflight");
+static_assert(sizeof(struct vhmsg_state) == 8, "device state");
 
 #define VRING_INDEX_MASK 0xffu
 #define VRING_NO_FD	 0x100u
@@ -172,7 +173,7 @@ int vhmsg_get_config(const void *payload, size_t len,
 	struct wire_config w;
 
 	if (take(&w, sizeof(w), payload, len) < 0 || w.size == 0 ||
-	    w.size > VHMSG_MAX_CONFIG || w.offset > VHMSG_MAX_CONFIG - w.size ||
+	    w.size > VHMSG_MAX_CONFIG || w.offset > UINT32_MAX - w.size ||
 	    w.size > len - sizeof(w))
 		return -EINVAL;
 	*ret_config = (struct vhmsg_config){
@@ -195,5 +196,17 @@ int vhmsg_get_inflight(const void *payload, size_t len,
 	    m.size > INT64_MAX - m.offset)
 		return -EINVAL;
 	*ret_inflight = m;
+	return 0;
+}
+
+int vhmsg_get_state(const void *payload, size_t len,
+		    struct vhmsg_state *ret_state)
+{
+	struct vhmsg_state state;
+
+	if (take(&state, sizeof(state), payload, len) < 0 ||
+	    state.direction > VHMSG_STATE_LOAD || state.phase != 0)
+		return -EINVAL;
+	*ret_state = state;
 	return 0;
 }

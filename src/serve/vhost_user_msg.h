@@ -38,7 +38,9 @@ enum vhmsg_request { /* front-end to back-end */
 	VHMSG_SET_PROTOCOL_FEATURES,
 	VHMSG_GET_QUEUE_NUM,
 	VHMSG_SET_VRING_ENABLE,
-	VHMSG_SET_BACKEND_REQ_FD = 21,
+	VHMSG_SEND_RARP,
+	VHMSG_NET_SET_MTU,
+	VHMSG_SET_BACKEND_REQ_FD,
 	VHMSG_GET_CONFIG = 24,
 	VHMSG_SET_CONFIG,
 	VHMSG_GET_INFLIGHT_FD = 31,
@@ -49,6 +51,8 @@ enum vhmsg_request { /* front-end to back-end */
 	VHMSG_REM_MEM_REG,
 	VHMSG_SET_STATUS,
 	VHMSG_GET_STATUS,
+	VHMSG_SET_DEVICE_STATE_FD = 42,
+	VHMSG_CHECK_DEVICE_STATE,
 	VHMSG_NR_REQUESTS,
 };
 
@@ -63,13 +67,16 @@ enum { /* back-end to front-end */
 enum vhmsg_protocol_feature { /* bit numbers */
 	VHMSG_PF_MQ = 0,
 	VHMSG_PF_LOG_SHMFD = 1,
+	VHMSG_PF_RARP = 2,
 	VHMSG_PF_REPLY_ACK = 3,
+	VHMSG_PF_NET_MTU = 4,
 	VHMSG_PF_BACKEND_REQ = 5,
 	VHMSG_PF_CONFIG = 9,
 	VHMSG_PF_INFLIGHT_SHMFD = 12,
 	VHMSG_PF_RESET_DEVICE = 13,
 	VHMSG_PF_MEM_SLOTS = 15,
 	VHMSG_PF_STATUS = 16,
+	VHMSG_PF_DEVICE_STATE = 19,
 };
 
 #define VHMSG_MAX_FDS	   8
@@ -148,8 +155,8 @@ int vhmsg_get_log(const void *payload, size_t len, struct vhmsg_log *ret_log);
 
 /* Device configuration, and @data of it: size bytes. */
 struct vhmsg_config {
-	uint32_t offset;
-	uint32_t size; /* 1 .. VHMSG_MAX_CONFIG, as is offset + size */
+	uint32_t offset; /* may be past the end of any configuration */
+	uint32_t size;   /* 1 .. VHMSG_MAX_CONFIG; offset + size fits */
 	uint32_t flags;
 	const uint8_t *data;
 };
@@ -166,5 +173,17 @@ struct vhmsg_inflight {
 };
 int vhmsg_get_inflight(const void *payload, size_t len,
 		       struct vhmsg_inflight *ret_inflight);
+
+/* Which way the device's state goes; always while it is stopped. */
+enum vhmsg_direction {
+	VHMSG_STATE_SAVE,
+	VHMSG_STATE_LOAD,
+};
+struct vhmsg_state {
+	uint32_t direction;
+	uint32_t phase;
+};
+int vhmsg_get_state(const void *payload, size_t len,
+		    struct vhmsg_state *ret_state);
 
 #endif

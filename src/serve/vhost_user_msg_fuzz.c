@@ -71,7 +71,8 @@ static void config(const uint8_t *p, size_t len)
 
 	if (vhmsg_get_config(p, len, &c) < 0)
 		return;
-	assert(c.size > 0 && c.offset + c.size <= VHMSG_MAX_CONFIG);
+	assert(c.size > 0 && c.size <= VHMSG_MAX_CONFIG);
+	assert(c.offset + c.size > c.offset);
 	touch(c.data, c.size);
 }
 

@@ -6,8 +6,12 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_net.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,11 +219,16 @@ static void start_ring(struct fixture *f, uint16_t base)
 	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
 }
 
+static uint16_t *word(struct fixture *f, size_t off)
+{
+	return (void *)(f->mem + off);
+}
+
 /* 16 bytes of entropy, please. */
 static void offer(struct fixture *f)
 {
 	struct vring_desc desc = { GPA + BUF, 16, VRING_DESC_F_WRITE, 0 };
-	uint16_t *avail = (uint16_t *)(f->mem + AVAIL);
+	uint16_t *avail = word(f, AVAIL);
 
 	memcpy(f->mem + DESC, &desc, sizeof(desc));
 	avail[2 + f->avail_idx % QSIZE] = 0;
@@ -229,7 +238,7 @@ static void offer(struct fixture *f)
 static uint16_t used_idx(struct fixture *f)
 {
 	turn(f);
-	return *(uint16_t *)(f->mem + USED + 2);
+	return *word(f, USED + 2);
 }
 
 static void kick(struct fixture *f)
@@ -363,7 +372,7 @@ static void test_new_driver(void **state)
 	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
 	start_ring(f, 0);
 	offer(f);
-	*(uint16_t *)(f->mem + AVAIL + 2) += 1000; /* hostile D36 */
+	*word(f, AVAIL + 2) += 1000; /* hostile D36 */
 	kick(f);
 	assert_int_equal(used_idx(f), 0);
 	assert_int_equal(get_u64(f, VHMSG_GET_STATUS) &
@@ -386,6 +395,112 @@ static void test_new_driver(void **state)
 	assert_int_equal(used_idx(f), 2);
 }
 
+/* B5: status is what was written; 0 stops the rings, which may go on. */
+static void test_status(void **state)
+{
+	struct fixture *f = *state;
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	assert_true(set_u64(f, VHMSG_SET_STATUS, 0xf, -1));
+	assert_false(set_u64(f, VHMSG_SET_STATUS, 0x100, -1));
+	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0xf);
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 1);
+	assert_true(set_u64(f, VHMSG_SET_STATUS, 0, -1));
+	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0);
+	offer(f);
+	kick(f);
+	assert_int_equal(used_idx(f), 1);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(used_idx(f), 2);
+}
+
+static void get_inflight(struct fixture *f)
+{
+	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = QSIZE };
+	int fd;
+
+	send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
+	receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd);
+	assert_true(ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	close(fd);
+}
+
+/* B6 Cloud Hypervisor's order: addresses, then where to begin, then bells. */
+static void cloud_hypervisor_start(struct fixture *f, uint16_t base)
+{
+	struct vhmsg_vring_addr addr = { 0,	       0,
+					 UADDR + DESC, UADDR + USED,
+					 UADDR + AVAIL };
+
+	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+	get_inflight(f);
+	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
+	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+}
+
+/* B6: it resets by stopping, and sends the socket for our requests last. */
+static void test_cloud_hypervisor(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
+	struct vhmsg_vring vring = { 0, 0 };
+	struct vhmsg_hdr hdr;
+	int pair[2];
+
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	for (int driver = 0; driver < 2; driver++) {
+		cloud_hypervisor_start(f, 0);
+		assert_true(ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, pair[1]));
+		offer(f);
+		kick(f);
+		assert_int_equal(used_idx(f), 1);
+
+		/* trap 29: it does not answer them, and is not asked to. */
+		vq_devcfg_changed(vs);
+		assert_int_equal(recv(pair[0], &hdr, sizeof(hdr), MSG_DONTWAIT),
+				 sizeof(hdr));
+		assert_int_equal(hdr.request, VHMSG_BACKEND_CONFIG_CHANGE);
+		assert_int_equal(hdr.flags, VHMSG_VERSION);
+
+		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+		send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+		assert_int_equal(vring.num, 1);
+		memset(f->mem, 0, BUF);
+		f->avail_idx = 0;
+	}
+	close(pair[0]);
+	close(pair[1]);
+}
+
+/* trap 27: past the configuration's end there is nothing, which is no error. */
+static void test_config_beyond(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t payload[3 + 15] = { 0x100, 60 };
+	static const uint8_t zeroes[60];
+
+	negotiate(f);
+	memset(payload + 3, 0xff, 60);
+	send_msg(f, VHMSG_GET_CONFIG, 0, payload, sizeof(payload), -1);
+	assert_int_equal(receive(f, VHMSG_GET_CONFIG, payload, sizeof(payload),
+				 NULL),
+			 sizeof(payload));
+	assert_int_equal(payload[0], 0x100);
+	assert_int_equal(payload[1], 60);
+	assert_memory_equal(payload + 3, zeroes, sizeof(zeroes));
+	assert_true(ask(f, VHMSG_SET_CONFIG, payload, sizeof(payload), -1));
+}
+
 /* Polled: there is no doorbell at all. */
 static void test_polled(void **state)
 {
@@ -403,6 +518,27 @@ static void test_polled(void **state)
 	}
 }
 
+/* It stays awake for the next doorbell, but not for long. */
+static void test_sleeps(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t begin;
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	for (int i = 1; i < 10; i++) {
+		offer(f);
+		kick(f);
+		assert_int_equal(used_idx(f), i);
+	}
+	for (begin = ev_now_ns(); ev_now_ns() < begin + 1000000;)
+		ev_loop_turn(f->loop, 0);
+	begin = ev_now_ns();
+	ev_loop_turn(f->loop, 50);
+	assert_true(ev_now_ns() >= begin + 49000000);
+}
+
 /* Memory goes while the ring runs: not touched after the answer, trap 12. */
 static void test_memory_goes(void **state)
 {
@@ -417,6 +553,34 @@ static void test_memory_goes(void **state)
 	offer(f);
 	kick(f);
 	assert_int_equal(used_idx(f), 0);
+}
+
+/* B3: as many regions as were promised; each but one may go. */
+static void test_memory_slots(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t region[] = { 0, GPA + MEM_BYTES, 4096, UADDR + MEM_BYTES, 0 };
+
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	for (int i = 1; i < 509; i++) {
+		assert_true(ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region),
+				f->memfd));
+		region[1] += 4096;
+		region[3] += 4096;
+	}
+	assert_false(ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region),
+			 f->memfd));
+	for (int i = 1; i < 509; i++) {
+		region[1] -= 4096;
+		region[3] -= 4096;
+		assert_true(ask(f, VHMSG_REM_MEM_REG, region, sizeof(region),
+				-1));
+		offer(f);
+		kick(f);
+		assert_int_equal(used_idx(f), i);
+	}
 }
 
 /* Pages that the device writes are logged, of buffers and of the used ring. */
@@ -610,7 +774,7 @@ static void test_reconnect(void **state)
 		offer(f);
 		kick(f);
 		assert_int_equal(used_idx(f), i + 1); /* nobody's */
-		*(uint16_t *)(f->mem + AVAIL + 2) = --f->avail_idx;
+		*word(f, AVAIL + 2) = --f->avail_idx;
 	}
 	assert_int_equal(nr_fds(), before);
 }
@@ -654,16 +818,368 @@ static void test_attach(void **state)
 	f->srv = listening;
 }
 
+/*
+ * A network device: the front-end keeps its control queue, and passes no
+ * feature on that it thinks is its own. MTU and RARP are messages.
+ */
+static void test_network(void **state)
+{
+	static const uint8_t mac[8] = { 0x52, 0x54, 0, 7, 8, 9, 0xee, 0xee };
+	const uint64_t features = V1 | PROTOCOL |
+				  VI_BIT(VIRTIO_NET_F_MQ) |
+				  VI_BIT(VIRTIO_NET_F_CTRL_RX) |
+				  VI_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
+	struct fixture *f = *state;
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int peer = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), pair[2];
+	char device[300], why[200];
+	uint8_t frame[100];
+	struct vhuser *srv;
+	struct vdev *dev;
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/peer", f->dir);
+	assert_int_equal(bind(peer, (void *)&addr, sizeof(addr)), 0);
+	snprintf(device, sizeof(device),
+		 "net,backend=dgram,local=%s/own,remote=%s/peer,mtu=4000",
+		 f->dir, f->dir);
+	assert_int_equal(vhuser_create(f->loop, "net", &srv), 0);
+	assert_int_equal(vdev_new(device, vhuser_pci(srv), f->loop, &dev, why,
+				  sizeof(why)),
+			 0);
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_int_equal(vhuser_attach(srv, pair[1]), 0);
+	close(f->fd);
+	f->fd = pair[0];
+
+	negotiate(f);
+	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 3);
+	/* MQ is not offered with one pair; the others want CTRL_VQ. */
+	assert_false(set_u64(f, VHMSG_SET_FEATURES, features, -1));
+	assert_true(set_u64(f, VHMSG_SET_FEATURES,
+			    features & ~VI_BIT(VIRTIO_NET_F_MQ), -1));
+
+	assert_true(set_u64(f, VHMSG_NET_SET_MTU, 4000, -1));
+	assert_true(set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
+	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 4001, -1));
+	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 67, -1));
+	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 0, -1));
+	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 0x100000000 + 1500, -1));
+	assert_false(ask(f, VHMSG_NET_SET_MTU, NULL, 0, -1));
+
+	assert_true(ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
+	assert_int_equal(recv(peer, frame, sizeof(frame), MSG_DONTWAIT), 60);
+	assert_memory_equal(frame, "\xff\xff\xff\xff\xff\xff", 6);
+	assert_memory_equal(frame + 6, mac, 6);
+	assert_memory_equal(frame + 12, "\x80\x35\0\1\x08\0\6\4\0\3", 10);
+	assert_memory_equal(frame + 22, mac, 6);
+	assert_memory_equal(frame + 32, mac, 6);
+	assert_false(ask(f, VHMSG_SEND_RARP, mac, 7, -1));
+	close(peer); /* nobody hears: that is no fault of the message */
+	assert_true(ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
+
+	close(f->fd);
+	f->fd = -1;
+	turn(f);
+	vdev_destroy(dev);
+	vhuser_destroy(srv);
+	unlink(addr.sun_path);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/own", f->dir);
+	unlink(addr.sun_path);
+}
+
+/* Another device's knows neither of them. */
+static void test_no_network(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t network = VI_BIT(VHMSG_PF_RARP) | VI_BIT(VHMSG_PF_NET_MTU);
+
+	assert_int_equal(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & network, 0);
+	negotiate(f);
+	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
+	assert_false(set_u64(f, VHMSG_SEND_RARP, 0, -1));
+}
+
+/*
+ * --- The device's state ---
+ */
+
+#define BLOCK_FEATURES                                                  \
+	(V1 | VI_BIT(VIRTIO_BLK_F_FLUSH) | VI_BIT(VIRTIO_BLK_F_CONFIG_WCE))
+#define STATE_LEN 25 /* magic, name, features; write cache or not */
+
+/* Another back-end: a disk, with one front-end that says nothing yet. */
+static void become_disk(struct fixture *f)
+{
+	char device[200], why[200];
+	int pair[2], fd;
+
+	snprintf(device, sizeof(device), "%s/disk", f->dir);
+	fd = open(device, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	close(fd);
+	vdev_destroy(f->dev);
+	vhuser_destroy(f->srv);
+	close(f->fd);
+	snprintf(device, sizeof(device), "block,path=%s/disk", f->dir);
+	assert_int_equal(vhuser_create(f->loop, "disk", &f->srv), 0);
+	assert_int_equal(vdev_new(device, vhuser_pci(f->srv), f->loop, &f->dev,
+				  why, sizeof(why)),
+			 0);
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_int_equal(vhuser_attach(f->srv, pair[1]), 0);
+	f->fd = pair[0];
+	set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
+		get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
+}
+
+static void forget_disk(struct fixture *f)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "%s/disk", f->dir);
+	unlink(path);
+}
+
+static uint8_t write_cache(struct fixture *f)
+{
+	uint8_t msg[13] = { 32, 0, 0, 0, 1 }; /* offset, size */
+
+	send_msg(f, VHMSG_GET_CONFIG, 0, msg, sizeof(msg), -1);
+	assert_int_equal(receive(f, VHMSG_GET_CONFIG, msg, sizeof(msg), NULL),
+			 sizeof(msg));
+	return msg[12];
+}
+
+static void set_write_cache(struct fixture *f, uint8_t on)
+{
+	uint8_t msg[13] = { 32, 0, 0, 0, 1, [12] = on };
+
+	assert_true(ask(f, VHMSG_SET_CONFIG, msg, sizeof(msg), -1));
+	assert_int_equal(write_cache(f), on);
+}
+
+/* Says through which descriptor the state goes; whether that was accepted. */
+static bool state_fd(struct fixture *f, uint32_t direction, uint32_t phase,
+		     int fd)
+{
+	uint32_t msg[] = { direction, phase };
+	uint64_t val;
+
+	send_msg(f, VHMSG_SET_DEVICE_STATE_FD, 0, msg, sizeof(msg), fd);
+	assert_int_equal(receive(f, VHMSG_SET_DEVICE_STATE_FD, &val,
+				 sizeof(val), NULL),
+			 8);
+	assert_true(val & 0x100); /* no file of the back-end's */
+	return (val & 0xff) == 0;
+}
+
+static bool state_good(struct fixture *f)
+{
+	return get_u64(f, VHMSG_CHECK_DEVICE_STATE) == 0;
+}
+
+static void save_state(struct fixture *f, uint8_t state[STATE_LEN])
+{
+	uint8_t more[STATE_LEN + 1];
+	int p[2];
+
+	assert_int_equal(pipe(p), 0);
+	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
+	close(p[1]);
+	turn(f);
+	assert_int_equal(read(p[0], more, sizeof(more)), STATE_LEN);
+	assert_int_equal(read(p[0], more + STATE_LEN, 1), 0);
+	memcpy(state, more, STATE_LEN);
+	assert_true(state_good(f));
+	close(p[0]);
+}
+
+static bool load_state(struct fixture *f, const void *state, size_t len)
+{
+	int p[2];
+
+	assert_int_equal(pipe(p), 0);
+	assert_true(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
+	close(p[0]);
+	assert_int_equal(write(p[1], state, len), len);
+	close(p[1]);
+	return state_good(f);
+}
+
+/*
+ * A driver's disk without write cache goes on so in another back-end; what its
+ * driver negotiated goes along. hostile D35: also when no queue was ever set up.
+ */
+static void test_state_moves(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t unused[STATE_LEN], moved[STATE_LEN];
+	struct vhmsg_vring vring = { 0, 0 };
+	int p[2];
+
+	become_disk(f);
+	assert_true(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
+		    VI_BIT(VHMSG_PF_DEVICE_STATE));
+	save_state(f, unused);
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			    -1));
+	set_write_cache(f, 0);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	assert_int_equal(pipe(p), 0);
+	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, p[1])); /* it runs */
+	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	save_state(f, moved);
+
+	become_disk(f);
+	assert_int_equal(write_cache(f), 1);
+	assert_true(load_state(f, moved, STATE_LEN));
+	assert_int_equal(write_cache(f), 0);
+	assert_true(set_u64(f, VHMSG_SET_FEATURES,
+			    BLOCK_FEATURES | PROTOCOL | LOG_ALL, -1));
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	assert_int_equal(write_cache(f), 0);
+	assert_false(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
+	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	/* Another driver's features: another driver. */
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+	assert_false(load_state(f, moved, STATE_LEN));
+
+	become_disk(f);
+	assert_true(load_state(f, unused, STATE_LEN));
+	assert_int_equal(write_cache(f), 1);
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			    -1));
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	close(p[0]);
+	close(p[1]);
+	forget_disk(f);
+}
+
+/* hostile Q3: a state that is not one is refused, and the device as before. */
+static void test_state_hostile(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t good[STATE_LEN], bad[40000];
+	unsigned before;
+
+	become_disk(f);
+	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			    -1));
+	set_write_cache(f, 0);
+	save_state(f, good);
+	before = nr_fds();
+	for (size_t i = 0; i < STATE_LEN; i++) {
+		for (unsigned change = 1; change < 256; change++) {
+			memcpy(bad, good, STATE_LEN);
+			bad[i] ^= change;
+			/* The last byte may be 0 or 1. */
+			assert_int_equal(load_state(f, bad, STATE_LEN),
+					 i == STATE_LEN - 1 && change == 1);
+		}
+		assert_false(load_state(f, good, i));
+	}
+	memcpy(bad, good, STATE_LEN);
+	assert_false(load_state(f, bad, STATE_LEN + 1));
+	memset(bad, 0, sizeof(bad));
+	assert_false(load_state(f, bad, sizeof(bad)));
+	/* Too long, and right from where it was cut. */
+	memcpy(bad + 32768, good, STATE_LEN);
+	assert_false(load_state(f, bad, 32768 + STATE_LEN));
+	assert_true(load_state(f, good, STATE_LEN));
+	assert_int_equal(write_cache(f), 0);
+	assert_int_equal(nr_fds(), before);
+	forget_disk(f);
+}
+
+/* Pipes that are full, that nobody reads or ends, and what is no pipe. */
+static void test_state_pipes(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t fill[1 << 16];
+	uint8_t good[STATE_LEN];
+	int p[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	become_disk(f);
+	assert_false(state_good(f)); /* nothing was asked for */
+	save_state(f, good);
+	assert_int_equal(pipe(p), 0);
+	assert_false(state_fd(f, 2, 0, p[1]));
+	assert_false(state_fd(f, VHMSG_STATE_SAVE, 1, p[1]));
+	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, -1));
+	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, f->memfd));
+
+	assert_int_equal(write(p[1], fill, sizeof(fill)), sizeof(fill));
+	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
+	turn(f);
+	assert_int_equal(read(p[0], fill, sizeof(fill)), sizeof(fill));
+	turn(f);
+	assert_int_equal(read(p[0], fill, sizeof(fill)), STATE_LEN);
+	assert_memory_equal(fill, good, STATE_LEN);
+	assert_true(state_good(f));
+
+	assert_true(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
+	assert_int_equal(write(p[1], good, STATE_LEN), STATE_LEN);
+	assert_false(state_good(f)); /* no end of it */
+	close(p[0]);
+	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
+	turn(f);
+	assert_false(state_good(f));
+	close(p[1]);
+	forget_disk(f);
+}
+
+/* A device that cannot move does not offer it. */
+static void test_no_state(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_false(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
+		     VI_BIT(VHMSG_PF_DEVICE_STATE));
+	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, f->kick));
+}
+
+/* Nor are postcopy, in-band doorbells and the like: hostile Q20, D5. */
+static void test_not_offered(void **state)
+{
+	static const unsigned never[] = { 6, 7, 8, 10, 11, 14, 17, 18, 22 };
+	static const uint32_t requests[] = { 22, 23, 26, 27, 28, 29,
+					     30, 33, 35, 41, 44 };
+	struct fixture *f = *state;
+	uint8_t payload[64];
+	uint64_t offer = get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
+
+	for (size_t i = 0; i < NR(never); i++)
+		assert_false(offer >> never[i] & 1);
+	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, offer, -1));
+	memset(payload, 0xff, sizeof(payload)); /* lengths, and ids */
+	for (size_t i = 0; i < NR(requests); i++)
+		assert_false(ask(f, requests[i], payload, sizeof(payload), -1));
+	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_life),	TEST(test_new_driver),
+		TEST(test_cloud_hypervisor), TEST(test_config_beyond),
 		TEST(test_polled),	TEST(test_memory_goes),
+		TEST(test_sleeps),
+		TEST(test_memory_slots), TEST(test_status),
 		TEST(test_log),		TEST(test_inflight),
 		TEST(test_bad_numbers), TEST(test_bad_messages),
 		TEST(test_fd_flood),	TEST(test_pieces),
 		TEST(test_reconnect),	TEST(test_attach),
+		TEST(test_network),	TEST(test_no_network),
+		TEST(test_state_moves), TEST(test_state_hostile),
+		TEST(test_state_pipes), TEST(test_no_state),
+		TEST(test_not_offered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Network cards: addresses by DHCP, whole bytes with every offload, several queues, a link that comes and goes."""
+"""Network cards: addresses by DHCP, whole bytes with every offload, several queues, peers of other kinds, a link
+that comes and goes."""
 
 import contextlib
 import hashlib
@@ -13,7 +14,7 @@ import time
 
 from checks import Health, attach, status, until, wait_for
 from hostnet import ip, iperf3_server, need, private_network, tap_address, taps
-from vm import Skip
+from vm import GuestError, Skip, die_with_parent
 
 MIB = 1 << 20
 
@@ -223,11 +224,21 @@ def test_modern(t):
     net(t, "modern", "q35")
 
 
+def test_low_port(t):
+    """hostfwd= of a port that needs rights: refused in a line that says what to do."""
+    with private_network():
+        try:
+            with t.serve("net,backend=user,hostfwd=tcp:127.0.0.1:80-:80"):
+                raise AssertionError("it listens there")
+        except GuestError as error:
+            assert "hostfwd=tcp:127.0.0.1:80-:80: a port this low" in str(error), error
+
+
 # --- what modern cards can
 
 
 def test_tap(t):
-    """Several queues, RSS, address, filters, MTU, coalescing, announcement, a rate, and a driver that goes under load."""
+    """Several queues, RSS, USO, address, filters, MTU, coalescing, announcement, a rate, a driver that goes under load."""
     taps()
     with private_network(), t.serve(
             "net,id=many,backend=tap,ifname=tap0,queues=4,mac=52:54:00:11:22:33",
@@ -239,7 +250,7 @@ def test_tap(t):
             for i, id in enumerate(("many", "rss", "slow")):
                 guest_address(guest, nic(guest, viodev, id), i + 1)
             health = Health(viodev, "many")
-            for check in (many_queues, steered, coalesced, readdressed, tagged, filtered, announced, limited, rebound):
+            for check in (many_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound):
                 check(t, guest, viodev)
             health.check()
         for id in viodev.sockets:
@@ -286,6 +297,80 @@ def steered(t, guest, viodev):
         assert sum(moved[i] for i in queues) > 0.8 * sum(moved), moved
         assert sum(n > 0 for n in moved) >= min(2, len(queues)), moved
     guest.check(f"ethtool -K {device} rxhash on && ethtool -k {device} | grep -q 'receive-hashing: on'")
+
+
+def toeplitz(key, data):
+    """The hash of RSS: of the key, the 32 bits that begin at each bit that is set in the data."""
+    key, room = int.from_bytes(key, "big"), 8 * len(key) - 32
+    hash = 0
+    for i in range(8 * len(data)):
+        if data[i // 8] >> (7 - i % 8) & 1:
+            hash ^= key >> (room - i) & 0xffffffff
+    return hash
+
+
+def datagram(to, source, destination, ports):
+    """A frame with UDP and no data; addresses as bytes."""
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 28, 0, 0, 64, 17, 0) + source + destination
+    total = sum(struct.unpack(">10H", header))
+    check = ~(total + (total >> 16)) & 0xffff
+    return (to + b"\x52\x54\0\0\0\1\x08\0" + header[:10] + struct.pack(">H", check) + header[12:] +
+            struct.pack(">HHHH", *ports, 8, 0)).ljust(60, b"\0")
+
+
+def hashed(t, guest, viodev):
+    """Each flow goes to the queue that key and table of `ethtool -x` say, and to no other."""
+    device = nic(guest, viodev, "rss")
+    told = guest.check(f"ethtool -X {device} weight 1 2 3 4; ethtool -x {device}")
+    key = bytes.fromhex(re.search(r"((?:[0-9a-f]{2}:){39}[0-9a-f]{2})", told)[1].replace(":", ""))
+    table = [int(queue) for line in re.findall(r"^ +\d+: +(.*)$", told, re.M) for queue in line.split()]
+    to = bytes.fromhex(status(viodev, "rss")["mac"].replace(":", ""))
+    source, destination = socket.inet_aton("10.2.0.1"), socket.inet_aton("10.2.0.77")  # nobody, who does not answer
+    received = lambda: [queue["chains"] for queue in status(viodev, "rss")["queues"][:8:2]]
+    seen = set()
+    for port in range(2000, 2016):
+        ports = port, 9
+        queue = table[toeplitz(key, source + destination + struct.pack(">HH", *ports)) % len(table)]
+        before = received()
+        send("tap1", datagram(to, source, destination, ports), 50)
+        wait_for(f"50 frames in queue {queue}", lambda: received()[queue] >= before[queue] + 50)
+        moved = [now - then for now, then in zip(received(), before)]
+        assert sum(moved) - moved[queue] < 25, (port, queue, moved)
+        seen.add(queue)
+    assert len(table) == 128 and len(seen) > 1, (table, seen)
+
+
+def segmented(t, guest, viodev):
+    """UDP in one piece (USO), taken from one tap and sent to another by a guest that forwards it."""
+    if not {"GUEST_USO4", "HOST_USO"} <= set(status(viodev, "rss")["features"]):
+        t.say("no USO: the host's kernel is older than Linux 6.2")
+        return
+    guest.check("echo 1 >/proc/sys/net/ipv4/ip_forward; ip route add 10.99.0.0/24 via 10.2.0.1")
+    ip("route add 10.99.0.0/24 via 10.1.0.2")
+    data = random.Random(1).randbytes(20000)
+    SOL_PACKET, PACKET_VNET_HDR, SOL_UDP, UDP_SEGMENT = 263, 15, 17, 103
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, \
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as out:
+        udp.setsockopt(SOL_UDP, UDP_SEGMENT, 1000)
+        out.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        out.bind(("tap1", 0x0800))
+        out.settimeout(10)
+
+        def forwarded():
+            """Kind and size of the pieces, and the data of the next packet."""
+            while True:
+                packet = out.recv(65536)
+                _, kind, _, size = struct.unpack_from("<BBHH", packet)
+                if packet[10 + 30:10 + 34] == bytes((10, 99, 0, 9)):
+                    return kind, size, packet[10 + 42:]
+
+        udp.sendto(data, ("10.99.0.9", 9))
+        assert forwarded() == (5, 1000, data)  # VIRTIO_NET_HDR_GSO_UDP_L4
+        guest.check(f"ethtool -K {nic(guest, viodev, 'rss')} tx-udp-segmentation off")
+        udp.sendto(data, ("10.99.0.9", 9))
+        for i in range(20):
+            assert forwarded() == (0, 0, data[1000 * i:1000 * (i + 1)]), i
+    guest.check(f"ethtool -K {nic(guest, viodev, 'rss')} tx-udp-segmentation on; echo 0 >/proc/sys/net/ipv4/ip_forward")
 
 
 def coalesced(t, guest, viodev):
@@ -402,3 +487,115 @@ def rebound(t, guest, viodev):
             guest.check("ping -c 1 -W 5 10.2.0.1")
         assert status(viodev, "rss")["tx"]["frames"] > before
         guest.check("killall -9 iperf3; true")
+
+
+# --- other ends that speak QEMU's protocols
+
+
+MAC = "52:54:00:00:00:%02x"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def test_peers(t):
+    """stream and dgram with QEMU's at the other end, which listens or connects, and with each other."""
+    ports = free_port(), free_port()
+    devices = (
+        f"net,id=v0,backend=stream,addr=127.0.0.1:{ports[0]}",
+        f"net,id=v1,backend=stream,path={t.tmp}/1,listen=on",
+        f"net,id=v2,backend=stream,addr=127.0.0.1:{ports[1]},listen=on",
+        f"net,id=v3,backend=dgram,local={t.tmp}/3,remote={t.tmp}/3q",
+        f"net,id=v4,backend=dgram,local={t.tmp}/4,remote={t.tmp}/5",
+        f"net,id=v5,backend=dgram,local={t.tmp}/5,remote={t.tmp}/4",
+        f"net,id=v6,backend=stream,path={t.tmp}/6,listen=on",
+        f"net,id=v7,backend=stream,path={t.tmp}/6",
+        f"net,id=v8,backend=stream,path={t.tmp}/8,listen=on",
+    )
+    netdevs = (
+        f"stream,id=q0,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port={ports[0]}",
+        f"stream,id=q1,server=off,reconnect-ms=100,addr.type=unix,addr.path={t.tmp}/1",
+        f"stream,id=q2,server=off,reconnect-ms=100,addr.type=inet,addr.host=127.0.0.1,addr.port={ports[1]}",
+        f"dgram,id=q3,local.type=unix,local.path={t.tmp}/3q,remote.type=unix,remote.path={t.tmp}/3",
+    )
+    theirs = [["-netdev", netdev, "-device", f"virtio-net-pci,netdev=q{i},mac={MAC % (0x10 + i)}"]
+              for i, netdev in enumerate(netdevs)]
+    # QEMU comes first: one of ours connects to it.
+    with t.guest(theirs, machine="pc", boot="paused", tools=True) as guest, \
+            t.serve(*(f"{device},mac={MAC % i}" for i, device in enumerate(devices))) as viodev:
+        for id in viodev.sockets:
+            guest.qmp("device_add", driver="vfio-user-pci", id=id, socket={"type": "unix", "path": viodev.socket(id)})
+        guest.qmp("cont")
+        guest.wait_ready()
+        for one, other in (0, 0x10), (1, 0x11), (2, 0x12), (3, 0x13), (4, 5), (6, 7):
+            connected(guest, interface(guest, MAC % one), interface(guest, MAC % other))
+        next_peers(t, guest, viodev)
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+        guest.kill()
+        for i in range(3):
+            wait_for("the link to go down", lambda: status(viodev, f"v{i}")["link"] == "down")
+
+
+def connected(guest, one, other):
+    """Both ways, between two namespaces of the guest."""
+    guest.check(f"""
+        unshare -n sleep 1000 >/dev/null 2>&1 & there=$!
+        until [ "$(readlink /proc/$there/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+        ip link set {other} netns $there
+        nsenter -t $there -n sh -c 'ip link set lo up; ip link set {other} up; ip addr add 10.9.0.2/24 dev {other}
+            iperf3 --server --daemon --one-off >/dev/null'
+        ip link set {one} up; ip addr add 10.9.0.1/24 dev {one}
+        ping -c 1 -W 5 10.9.0.2 && iperf3 --client 10.9.0.2 --bidir --bytes=2M >/tmp/iperf3 2>&1 ||
+            {{ ip addr; cat /tmp/iperf3; exit 1; }}
+        ip addr flush dev {one}; kill $there""")
+
+
+def next_peers(t, guest, viodev):
+    """The link is up while there is a peer."""
+    device = interface(guest, MAC % 8)
+    carrier = f"/sys/class/net/{device}/carrier"
+    guest.check(f"ip link set {device} up; {until(f'[ $(cat {carrier}) = 0 ]')}")
+    assert status(viodev, "v8")["link"] == "down"
+    for last in range(2):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(10)
+            peer.connect(str(t.tmp / "8"))
+            guest.check(until(f"[ $(cat {carrier}) = 1 ]"))
+            guest.check(f"ip addr add 10.9.{last}.1/24 dev {device}; ping -c 1 -W 1 10.9.{last}.2; true")
+            length = struct.unpack(">I", peer.recv(4, socket.MSG_WAITALL))[0]
+            assert peer.recv(length, socket.MSG_WAITALL)[6:12] == bytes.fromhex((MAC % 8).replace(":", ""))
+        guest.check(until(f"[ $(cat {carrier}) = 0 ]"))
+
+
+def test_passt(t):
+    """stream with passt at the other end: an address by DHCP, TCP to the host and from it."""
+    need("passt")
+    path = t.tmp / "passt"
+    with private_network():
+        # passt gives the guest the host's own address, and its router's: it wants them to be there.
+        for words in ("tuntap add dev up0 mode tap", "addr add 10.77.0.1/24 dev up0", "link set up0 up"):
+            ip(words)
+        ip("route add default via 10.77.0.254")
+        with subprocess.Popen(["passt", "--foreground", "--quiet", "--runas", "0", "--socket", path, "--tcp-ports", "5555:5201"],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent) as passt:
+            try:
+                wait_for("passt", path.exists)
+                behind_passt(t, path)
+            finally:
+                passt.kill()
+
+
+def behind_passt(t, path):
+    with t.serve(f"net,id=nic,backend=stream,path={path}") as viodev, t.guest(attach(viodev), tools=True) as guest:
+        device = nic(guest, viodev, "nic")
+        guest.check(DHCP + f"ip link set {device} up; udhcpc -i {device} -n -q -f -s /tmp/dhcp")
+        assert "inet 10.77.0.1/24" in guest.check(f"ip addr show {device}")
+        intact(guest, device, mib=1, host="10.77.0.254")
+        guest.check("iperf3 --server --daemon --one-off >/dev/null; " + until("netstat -ltn | grep -q :5201"))
+        done = subprocess.run(["iperf3", "--client", "127.0.0.1", "--port=5555", "--bytes=4M"], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert status(viodev, "nic")["driver-errors"] == 0

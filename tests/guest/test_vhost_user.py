@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Devices as vhost-user back-ends, attached to QEMU's front-ends."""
 
+import hashlib
 import os
 import signal
+import socket
 import time
 
 from checks import digest, fio, fio_command, image, rngtest, status, until, wait_for
 from hostnet import private_network, tap_address, taps
-from test_net import guest_address, intact, interface
+from test_lifecycle import wait_serving
+from test_net import Server, both_ways, guest_address, intact, interface
 
 OPTIONS = ("--transport=vhost-user",)
 
@@ -45,12 +48,16 @@ def test_block(t):
 
 
 def test_rng(t):
-    """vhost-user-rng: entropy, also after the guest's reboot."""
+    """vhost-user-rng: entropy, also after the guest's reboot; the guest outlives it (QEMU does not attach it anew)."""
     with t.serve("rng,id=rng", options=OPTIONS) as viodev:
         with t.guest(front_end(viodev, "rng", "vhost-user-rng-pci"), tools=True) as guest:
             rngtest(guest, 5)
             guest.reset("guest")
             rngtest(guest, 5)
+            pid = status(viodev, "rng")["pid"]
+            os.kill(pid, signal.SIGKILL)
+            wait_serving(viodev, "rng", pid)
+            guest.check("true")
         assert status(viodev, "rng")["driver-errors"] == 0
 
 
@@ -109,22 +116,73 @@ def test_console(t):
 
 
 def test_net(t):
-    """net, by -netdev vhost-user: whole bytes with every offload, MTU, the guest's reboot."""
+    """net, by -netdev vhost-user: two queue pairs, whole bytes with every offload, MTU, RARP, the guest's reboot."""
     taps()
-    with private_network(), t.serve("net,id=nic,backend=tap,ifname=tap0,mtu=4000", options=OPTIONS) as viodev:
+    with private_network(), t.serve("net,id=nic,backend=tap,ifname=tap0,queues=2,mtu=4000", options=OPTIONS) as viodev:
         tap_address("tap0", 1)
-        nic = ["-chardev", f"socket,id=c,path={viodev.socket('nic')}", "-netdev", "vhost-user,id=n,chardev=c",
-               "-device", "virtio-net-pci,netdev=n,mac=52:54:00:11:22:33,host_mtu=4000"]
-        with t.guest(nic, tools=True) as guest:
+        nic = ["-chardev", f"socket,id=c,path={viodev.socket('nic')}", "-netdev", "vhost-user,id=n,chardev=c,queues=2",
+               "-device", "virtio-net-pci,netdev=n,mq=on,mac=52:54:00:11:22:33,host_mtu=4000,guest_announce=off"]
+        with t.guest(nic, cpus=2, tools=True) as guest:
             device = interface(guest, "52:54:00:11:22:33")
             assert guest.check(f"cat /sys/class/net/{device}/mtu") == "4000\n"
             guest_address(guest, device, 1)
             guest.check("ping -c 3 -W 5 10.1.0.1")
             intact(guest, device, mib=2)
+            two_pairs(guest, viodev, device)
+            announced_by_rarp(guest)
             guest.reset("guest")
             guest_address(guest, interface(guest, "52:54:00:11:22:33"), 1)
             guest.check("ping -c 3 -W 5 10.1.0.1")
         told = status(viodev, "nic")
+        assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
+
+
+def two_pairs(guest, viodev, device):
+    """The pairs that the guest uses are those that carry its packets."""
+    used = lambda: [queue["chains"] for queue in status(viodev, "nic")["queues"][:4]]
+    for pairs in 2, 1, 2:
+        guest.check(f"ethtool -L {device} combined {pairs}")
+        before = used()
+        both_ways(guest, "10.1.0.1")
+        moved = [now - then for now, then in zip(used(), before)]
+        assert all(moved[:2 * pairs]) and not any(moved[2 * pairs:]), (pairs, moved)
+        assert status(viodev, "nic")["pairs"] == pairs
+
+
+def announced_by_rarp(guest):
+    """What QEMU asks for after a migration, when the guest does not announce itself."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x8035)) as sock:
+        sock.bind(("tap0", 0x8035))
+        sock.settimeout(10)
+        guest.qmp("announce-self", initial=50, max=100, rounds=3, step=50)
+        frame = sock.recv(2048)
+    mac = bytes.fromhex("525400112233")
+    assert frame[:14] == b"\xff" * 6 + mac + b"\x80\x35" and frame[20:28] == b"\0\3" + mac, frame
+
+
+def test_memory_plugged(t):
+    """Memory comes and goes while fio verifies: the disk's buffers are in it, and the device lets go of it."""
+    disk = image(t.tmp / "disk.raw", 64)
+    with t.serve(f"block,id=disk,path={disk}", options=OPTIONS) as viodev:
+        more = ["-m", "512M,slots=4,maxmem=2G", front_end(viodev, "disk", "vhost-user-blk-pci")]
+        with t.guest(more, tools=True, append="memhp_default_state=online_movable") as guest:
+            regions = status(viodev, "disk")["server"]["memory-regions"]
+            load = fio_command("verified", "/dev/vda", more="--time_based --runtime=15")
+            for i in range(2):
+                guest.qmp("object-add", {"qom-type": "memory-backend-memfd", "id": "more", "size": 128 << 20,
+                                         "share": True})
+                guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
+                wait_for("its region", lambda: status(viodev, "disk")["server"]["memory-regions"] > regions)
+                guest.check(until("[ $(awk '/MemTotal/ { print $2 }' /proc/meminfo) -gt 540000 ]"))
+                if i == 0:  # its buffers come from there
+                    guest.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 3")
+                guest.qmp("device_del", id="dimm")
+                guest.wait_event("DEVICE_DELETED", 60)
+                wait_for("no region", lambda: status(viodev, "disk")["server"]["memory-regions"] == regions)
+                guest.qmp("object-del", id="more")
+            guest.check(until("[ -e /tmp/status ]", 60), 90)
+            assert guest.check("cat /tmp/status") == "0\n", guest.run("cat /tmp/fio; dmesg | tail -n 20")[1]
+        told = status(viodev, "disk")
         assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
 
 
@@ -153,12 +211,13 @@ def end_device(t, viodev, guest, disk, signo):
         except Exception:  # whichever: there is no process to ask
             return False
     wait_for("another process", restarted, 20)
+    return requests
 
 
 def survives(t, device, driver, disk, signo, count):
     """
     Writes are verified while the device ends and comes back. Large writes last, small reads do not: they end out of
-    order, so that what is in flight cannot be told from the ring's indices.
+    order, so that what is in flight cannot be told from the ring's indices. Returns how many were, each time.
     """
     with t.serve(device, options=OPTIONS) as viodev:
         with t.guest(front_end(viodev, "d", driver, reconnect=100), tools=True) as guest:
@@ -170,18 +229,19 @@ def survives(t, device, driver, disk, signo, count):
                     f" --name=slow --filename={disk} --offset=8M --size=20M --rw=write --bs=1M --iodepth=4 {more}"
                     f" --name=quick --filename={disk} --offset=28M --size=4M --rw=randread --bs=4k --iodepth=4 {more}")
             guest.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 2")
+            requests = []
             for _ in range(count):
-                end_device(t, viodev, guest, disk, signo)
+                requests.append(end_device(t, viodev, guest, disk, signo))
                 time.sleep(1)
             guest.check(until("[ -e /tmp/status ]", 8 * count + 60), 8 * count + 90)
             assert guest.check("cat /tmp/status") == "0\n", guest.run("cat /tmp/fio; dmesg | tail -n 20")[1]
             fio(guest, "after", disk, size="2M")
         told = status(viodev, "d")
         assert told["driver-errors"] == 0, told
+    return requests
 
 
-# VIODEV_KILLS=20 for a longer look.
-KILLS = int(os.environ.get("VIODEV_KILLS", "3"))
+KILLS = 3  # soak_vhost_user.py has more
 
 
 def test_block_killed(t):
@@ -203,4 +263,23 @@ def test_block_terminated(t):
     survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGTERM, 3)
 
 
-test_block_killed.seconds = test_scsi_killed.seconds = 300 + 15 * KILLS
+def test_net_killed(t):
+    """kill -9 of a network card's process: a download goes on in the next one, and all its bytes are right."""
+    taps()
+    data = os.urandom(24 << 20)
+    with private_network(), Server(lambda peer: peer.sendall(data)) as server, \
+            t.serve("net,id=nic,backend=tap,ifname=tap0,bps=4M", options=OPTIONS) as viodev:
+        tap_address("tap0", 1)
+        nic = ["-chardev", f"socket,id=c,path={viodev.socket('nic')},reconnect-ms=100",
+               "-netdev", "vhost-user,id=n,chardev=c", "-device", "virtio-net-pci,netdev=n,mac=52:54:00:11:22:33"]
+        with t.guest(nic, tools=True) as guest:
+            guest_address(guest, interface(guest, "52:54:00:11:22:33"), 1)
+            guest.check(f"(nc 10.1.0.1 {server.port} </dev/null | sha256sum >/tmp/sum; touch /tmp/done) & sleep 1")
+            for _ in range(KILLS):
+                pid = status(viodev, "nic")["pid"]
+                os.kill(pid, signal.SIGKILL)
+                wait_serving(viodev, "nic", pid)
+                guest.check("ping -c 1 -W 10 10.1.0.1")
+            guest.check(until("[ -e /tmp/done ]", 60), 90)
+            assert guest.check("cat /tmp/sum").split()[0] == hashlib.sha256(data).hexdigest()
+        assert status(viodev, "nic")["driver-errors"] == 0

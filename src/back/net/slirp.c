@@ -403,6 +403,19 @@ static int add_forward(struct user *u, char *rule)
 	return 0;
 }
 
+static const char *why_no_forward(int error)
+{
+	switch (error) {
+	case EINVAL:
+		return "is not tcp|udp:[ADDR]:PORT-[GUEST]:PORT";
+	case EACCES: /* devices have no capabilities, whoever starts them */
+		return "a port this low is for none but root: take a higher "
+		       "one, or lower net.ipv4.ip_unprivileged_port_start";
+	default:
+		return strerror(error);
+	}
+}
+
 static int add_forwards(struct user *u, const char *list, struct err *err)
 {
 	char *copy = strdup(list), *rest = copy, *rule;
@@ -413,9 +426,7 @@ static int add_forwards(struct user *u, const char *list, struct err *err)
 	free(copy);
 	if (ret < 0)
 		return err_set(err, ret, "net: hostfwd=%s: %s", list,
-			       ret == -EINVAL ?
-				       "is not tcp|udp:[ADDR]:PORT-[GUEST]:PORT" :
-				       strerror(-ret));
+			       why_no_forward(-ret));
 	return 0;
 }
 

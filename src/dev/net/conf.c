@@ -43,9 +43,49 @@ void net_announce(struct net_softc *sc)
 	vq_devcfg_changed(&sc->sc_vs);
 }
 
+/* RARP as switches know it: a request of a station about itself. */
+int net_announce_mac(void *arg, const uint8_t mac[NET_MAC_LEN])
+{
+	struct net_softc *sc = arg;
+	struct virtio_net_hdr host = { 0 };
+	struct {
+		uint8_t to[NET_MAC_LEN], from[NET_MAC_LEN];
+		uint8_t rarp[10]; /* type; Ethernet, IPv4, lengths, request */
+		uint8_t sender[NET_MAC_LEN], sender_ip[4];
+		uint8_t target[NET_MAC_LEN], target_ip[4];
+		uint8_t padding[18];
+	} frame = {
+		.to = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
+		.rarp = { 0x80, 0x35, 0, 1, 8, 0, NET_MAC_LEN, 4, 0, 3 },
+	};
+	struct iovec iov[] = { { &host, sizeof(host) },
+			       { &frame, sizeof(frame) } };
+
+	static_assert(sizeof(frame) == 60, "the shortest that there is");
+	if (!net_link_up(sc))
+		return -ENETDOWN;
+	memcpy(frame.from, mac, NET_MAC_LEN);
+	memcpy(frame.sender, mac, NET_MAC_LEN);
+	memcpy(frame.target, mac, NET_MAC_LEN);
+	net_record(sc, iov + 1, 1, sizeof(frame));
+	return sc->sc_be->ops->send(sc->sc_be, 0, iov, 2);
+}
+
 /*
  * --- Configuration and features ---
  */
+
+int net_set_mtu(void *arg, uint16_t mtu)
+{
+	struct net_softc *sc = arg;
+
+	if (mtu == 0)
+		mtu = sc->sc_mtu;
+	else if (mtu < NET_MIN_MTU || mtu > sc->sc_mtu)
+		return -EINVAL;
+	sc->sc_told_mtu = mtu;
+	return 0;
+}
 
 static uint16_t link_status(const struct net_softc *sc)
 {

@@ -24,6 +24,7 @@
 struct net_cmd {
 	uint8_t number; /* of the command in its class */
 	struct iov_cursor data;
+	bool replayed; /* to a device that has no ring yet */
 	uint8_t result[RESULT_MAX];
 	size_t result_len;
 };
@@ -181,7 +182,8 @@ static struct vqueue_info *take_vq(struct net_softc *sc, struct net_cmd *cmd)
 	if (!take(cmd, head, sizeof(head)))
 		return NULL;
 	i = le16_to_cpu(head[0]);
-	if (i >= 2 * net_nr_pairs(sc) || !vq_ring_ready(&sc->sc_vqs[i]))
+	if (i >= 2 * net_nr_pairs(sc) ||
+	    !(cmd->replayed || vq_ring_ready(&sc->sc_vqs[i])))
 		return NULL;
 	return &sc->sc_vqs[i];
 }
@@ -255,6 +257,14 @@ static bool run_command(struct net_softc *sc, struct net_cmd *cmd)
 			       commands[i].fn(sc, cmd);
 	}
 	return false;
+}
+
+bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len)
+{
+	struct iovec iov = { (void *)command, len };
+	struct net_cmd cmd = { .data = { &iov, 1 }, .replayed = true };
+
+	return run_command(sc, &cmd);
 }
 
 static void serve(struct net_softc *sc, struct vqueue_info *vq,

@@ -18,7 +18,6 @@
 #include "dev/devices.h"
 #include "dev/net/net.h"
 
-#define ETH_MIN_MTU	 68 /* 5.1.4.1 */
 #define DEFAULT_MBIT	 10000u
 #define DEFAULT_QUEUE	 256
 #define CTRL_QUEUE	 64
@@ -63,6 +62,8 @@ bool net_limit_allows(struct bucket *limit, struct ev_source *timer)
 
 unsigned net_nr_pairs(const struct net_softc *sc)
 {
+	if (!net_has(sc, NET_F(CTRL_VQ)))
+		return sc->sc_max_pairs;
 	return net_has(sc, NET_F(MQ) | NET_F(RSS)) ? sc->sc_max_pairs : 1;
 }
 
@@ -79,13 +80,16 @@ static void net_qnotify(void *arg, struct vqueue_info *vq)
 	if (vq == ctrl_vq(sc)) {
 		if (net_has(sc, NET_F(CTRL_VQ)))
 			net_ctrl_run(sc, vq);
-	} else if (pair >= net_nr_pairs(sc)) {
-		return; /* the driver has none of these */
-	} else if (vq->vq_num % 2) {
-		net_tx_run(sc, pair);
-	} else {
-		net_rx_kick(sc);
+		return;
 	}
+	if (pair >= net_nr_pairs(sc))
+		return; /* the driver has none of these */
+	if (pair >= sc->sc_pairs)
+		net_follow_rings(sc);
+	if (vq->vq_num % 2)
+		net_tx_run(sc, pair);
+	else
+		net_rx_kick(sc);
 }
 
 int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
@@ -111,6 +115,20 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
 	for (unsigned i = old_tx; i < nr_tx; i++)
 		ev_defer(sc->sc_loop, &sc->sc_pair[i].tx_again);
 	return 0;
+}
+
+void net_follow_rings(struct net_softc *sc)
+{
+	unsigned nr = sc->sc_max_pairs;
+
+	if (net_has(sc, NET_F(CTRL_VQ)))
+		return;
+	while (nr > 1 && !vq_ring_ready(net_rxq(sc, nr - 1)) &&
+	       !vq_ring_ready(net_txq(sc, nr - 1)))
+		nr--;
+	if (nr != sc->sc_pairs && net_set_pairs(sc, nr, nr) < 0)
+		vs_log(&sc->sc_vs, LOG_WARNING, "cannot use %u queue pairs",
+		       nr);
 }
 
 static void net_tx_again(void *arg)
@@ -256,7 +274,7 @@ static int read_opts(struct net_softc *sc, const struct opts *opts,
 			       "net: mac=%s: is not an address of one device",
 			       mac);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
-	sc->sc_mtu = (uint16_t)opt_number(opts, "mtu");
+	sc->sc_mtu = sc->sc_told_mtu = (uint16_t)opt_number(opts, "mtu");
 	bucket_init(&sc->sc_tx_limit, bps, NET_MAX_FRAME);
 	bucket_init(&sc->sc_rx_limit, bps, NET_MAX_FRAME);
 	sc->sc_speed = DEFAULT_MBIT;
@@ -437,6 +455,10 @@ static const struct virtio_consts net_consts = {
 	.vc_cfgread = net_cfgread,
 	.vc_cfgwrite = net_cfgwrite,
 	.vc_apply_features = net_apply_features,
+	.vc_set_mtu = net_set_mtu,
+	.vc_announce = net_announce_mac,
+	.vc_save = net_save,
+	.vc_load = net_load,
 };
 
 static void fill_consts(struct net_softc *sc)
@@ -505,7 +527,7 @@ static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
 static const struct opt_def net_opts[] = {
 	NET_BE_OPTS,
 	{ "mac", OPT_STRING, .help = "the guest's address; made up" },
-	{ "mtu", OPT_NUMBER, .min = ETH_MIN_MTU, .max = 65535,
+	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,
 	  .help = "tell the guest to use this MTU" },
 	{ "pcap", OPT_STRING, .help = "record what passes in this file" },
 	{ "bps", OPT_SIZE,

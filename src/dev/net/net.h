@@ -7,12 +7,18 @@
  *	tx.c      from the guest to the backend
  *	rx.c      from the backend to the guest
  *	ctrl.c    the control queue
+ *	state.c   what it has set up, for another process
  *	coal.c    when to interrupt
  *	hdr.c filter.c rss.c   rules, without a device
  *
  * Queues come in pairs: 2 * pair receives, 2 * pair + 1 transmits, pair i on
  * channel i of the backend. The control queue follows the last pair, and which
  * is the last depends on what was negotiated.
+ *
+ * How many pairs are in use the driver says by the control queue. A driver
+ * without one has one pair; but where something between it and us keeps the
+ * control queue to itself, no feature arrives that needs it, and rings start
+ * and stop. So without control queue the pairs that have rings are in use.
  */
 #ifndef DEV_NET_NET_H
 #define DEV_NET_NET_H
@@ -28,6 +34,7 @@
 
 #define NET_MAX_PAIRS  NET_MAX_CHANNELS
 #define NET_MAX_QUEUES (2 * NET_MAX_PAIRS + 1)
+#define NET_MIN_MTU    68 /* 5.1.4.1 */
 
 /* 5.1.4, without the fields of features that we do not have. */
 struct net_config {
@@ -126,6 +133,7 @@ struct net_softc {
 	uint8_t sc_default_mac[NET_MAC_LEN];
 	uint8_t sc_mac[NET_MAC_LEN];
 	uint16_t sc_mtu; /* 0: not offered */
+	uint16_t sc_told_mtu; /* that, or less by the front-end */
 	uint32_t sc_speed;
 	bool sc_admin_up; /* by ctl */
 	bool sc_carrier;  /* by the backend */
@@ -179,6 +187,9 @@ unsigned net_nr_pairs(const struct net_softc *sc);
 /* Use so many queues of each kind from now on. */
 int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx);
 
+/* Without a control queue: a pair beyond the last came, or the last went. */
+void net_follow_rings(struct net_softc *sc);
+
 /* Whether a frame may pass; if not, @timer is set to when one may. */
 bool net_limit_allows(struct bucket *limit, struct ev_source *timer);
 
@@ -193,6 +204,10 @@ void net_set_link(struct net_softc *sc, bool admin_up, bool carrier);
 
 /* Ask the driver, which has GUEST_ANNOUNCE, to send what makes it known. */
 void net_announce(struct net_softc *sc);
+
+/* For front-ends that have the control queue themselves: see vc_set_mtu. */
+int net_set_mtu(void *arg, uint16_t mtu);
+int net_announce_mac(void *arg, const uint8_t mac[NET_MAC_LEN]);
 
 int net_cfgread(void *arg, int offset, int size, uint32_t *retval);
 int net_cfgwrite(void *arg, int offset, int size, uint32_t value);
@@ -213,6 +228,16 @@ void net_rx_kick(struct net_softc *sc); /* buffers came */
 void net_rx_stop(struct net_softc *sc); /* forget frames that wait */
 
 void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq);
+
+/* A command that the driver once gave to another process: false if refused. */
+bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len);
+
+/*
+ * --- state.c: vc_save, vc_load ---
+ */
+
+ssize_t net_save(void *arg, void *buf, size_t room);
+int net_load(void *arg, const void *buf, size_t len);
 
 /*
  * --- coal.c ---

@@ -4,14 +4,17 @@
  * and what docs/spec/hostile.md says of it, on a backend that is a test's:
  * the control queue and what it controls.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <viodev/le.h>
 
+#include "core/core.h"
 #include "dev/net/net_rig.h"
 
 #include <cmocka.h>
@@ -235,6 +238,45 @@ static void test_mq(void **state)
 			     VI_BIT(VIRTIO_F_VERSION_1));
 	assert_int_equal(command_on(CTRL, 0, 0, "\1", 1, NULL, 0), NO_ACK);
 	assert_false(broken());
+}
+
+/*
+ * Without a control queue of the device's, as behind vhost-user, the pairs that
+ * have rings are in use: no more of them, and not fewer.
+ */
+static void test_pairs_by_rings(void **state)
+{
+	struct vqueue_info *vqs;
+
+	create_as(VDRV_MODERN, "", PAIRS, true);
+	assert_true(vdrv_start(&d, NET_F(MAC) | VI_BIT(VIRTIO_F_VERSION_1), 4));
+	vqs = ((struct net_softc *)mock->be.client_arg)->sc_vqs;
+	turns();
+	assert_int_equal(mock->channels, 2);
+	give_rx(2, 200);
+	vdrv_kick(&d, 2);
+	net_mock_arrive(mock, 1, NULL, frame, 60);
+	assert_int_equal(drain(2), 1);
+	send_frame(3, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(mock->sent_channel, 1);
+
+	/* What could not be received is not in the way of the next ones. */
+	net_mock_arrive(mock, 1, NULL, frame, 60);
+	assert_int_equal(drain(2), 0);
+	vi_stop_queue(&vqs[2]);
+	vi_stop_queue(&vqs[3]);
+	give_rx(0, 200);
+	vdrv_kick(&d, 0);
+	assert_int_equal(mock->channels, 1);
+	assert_false(mock->watched[1]);
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(0), 1);
+
+	/* One that is told the number by command does not change it so. */
+	destroy();
+	start_mq("", ALL_FEATURES);
+	vdrv_kick(&d, 4);
+	assert_int_equal(mock->channels, 1);
 }
 
 static size_t make_rss(uint8_t *p, uint16_t queue, uint16_t max_tx)
@@ -478,6 +520,114 @@ static void test_rate(void **state)
 	assert_int_equal(n, 20);
 }
 
+/*
+ * --- Another process goes on with the device ---
+ */
+
+#define MAX_STATE 32768
+
+static ssize_t save(uint8_t state[MAX_STATE])
+{
+	struct virtio_softc *vs = dev->vs;
+
+	return vs->vs_vc->vc_save(vs, state, MAX_STATE);
+}
+
+static int load(const uint8_t *state, size_t len)
+{
+	struct virtio_softc *vs = dev->vs;
+	uint8_t *exact = malloc(len ? len : 1); /* reading past it shows */
+	int ret;
+
+	memcpy(exact, state, len);
+	ret = vs->vs_vc->vc_load(vs, exact, len);
+	free(exact);
+	return ret;
+}
+
+/* All that a driver can set up by commands. */
+static void set_up(bool steering, unsigned vlan_step)
+{
+	/* Types, one entry that names queue 0, one transmit queue, a key. */
+	uint8_t rss[53] = { 0x3f, [10] = 1, [12] = 40, 0x6d, 0x5a };
+	uint8_t hash[53] = { 7, [12] = 40, 0x6d };
+
+	assert_int_equal(command(0, 0, "\0", 1), 0);
+	assert_int_equal(command(0, 1, "\1", 1), 0);
+	assert_int_equal(command(0, 5, "\1", 1), 0);
+	assert_int_equal(set_macs(2, 2, 100, 100, 9), 0);
+	assert_int_equal(command(1, 1, "\x52\x54\0\1\2\3", 6), 0);
+	for (unsigned id = 0; id < 4096; id += vlan_step) {
+		le16 vlan = cpu_to_le16((uint16_t)id);
+
+		assert_int_equal(command(2, 0, &vlan, 2), 0);
+	}
+	assert_int_equal(steering ? command(4, 1, rss, sizeof(rss))
+				  : command(4, 2, hash, sizeof(hash)),
+			 0);
+	assert_int_equal(set_coal(2, TXQ, 1000, 2000), 0);
+}
+
+static void test_state(void **state)
+{
+	static uint8_t first[MAX_STATE], second[MAX_STATE];
+
+	for (int steering = 0; steering < 2; steering++) {
+		ssize_t len, again;
+
+		start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
+		vdrv_queue_setup(&d, 2, 0);
+		set_up(steering, steering ? 1 : 7);
+		len = save(first);
+		assert_true(len > 0);
+		destroy();
+		start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
+		vdrv_queue_setup(&d, 2, 0);
+		assert_int_equal(load(first, (size_t)len), 0);
+		again = save(second);
+		assert_int_equal(again, len);
+		assert_memory_equal(first, second, (size_t)len);
+		get_coal(TXQ, 1000, 2000);
+		/* It asks its driver to tell the network. */
+		assert_int_equal(vdrv_cfg_read(&d, 6, 2) & 2, 2);
+		destroy();
+	}
+}
+
+/* hostile Q3: a state with each field changed, or cut off. */
+static void test_state_hostile(void **state)
+{
+	static uint8_t good[MAX_STATE], bad[MAX_STATE];
+	ssize_t len;
+
+	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
+	vdrv_queue_setup(&d, 2, 0);
+	set_up(false, 500);
+	len = save(good);
+	assert_true(len > 0);
+	for (ssize_t i = 0; i < len; i++) {
+		static const uint8_t changes[] = { 1, 2, 0x80, 0xff };
+
+		for (size_t k = 0; k < NR(changes); k++) {
+			memcpy(bad, good, (size_t)len);
+			bad[i] ^= changes[k];
+			load(bad, (size_t)len);
+			assert_true(save(bad) > 0);
+		}
+	}
+	assert_int_equal(load(good, 0), -EINVAL);
+	assert_int_equal(load(good, 5), -EINVAL);
+	assert_int_equal(load(good, (size_t)len - 1), -EINVAL);
+	assert_int_equal(load(good, (size_t)len), 0);
+	assert_false(broken());
+	destroy();
+
+	/* Nothing that was not negotiated is set up. */
+	start_as(VDRV_MODERN, "", NET_F(CTRL_VQ) | VI_BIT(VIRTIO_F_VERSION_1),
+		 2);
+	assert_int_equal(load(good, (size_t)len), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -485,10 +635,13 @@ int main(void)
 		TEST(test_macs),
 		TEST(test_vlan_commands),
 		TEST(test_mq),
+		TEST(test_pairs_by_rings),
 		TEST(test_rss),
 		TEST(test_hash_report),
 		TEST(test_coalescing),
 		TEST(test_rate),
+		TEST(test_state),
+		TEST(test_state_hostile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

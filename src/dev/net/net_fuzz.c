@@ -5,7 +5,7 @@
  *
  * The input is a list of steps of 8 bytes: build a descriptor, fill a header
  * or a command, offer a head, kick, let a frame arrive, write configuration,
- * let the backend be full, reset with other features.
+ * let the backend be full, reset with other features, load a state.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -105,6 +105,19 @@ static void configure(struct victim *v, const uint8_t *s)
 	vdrv_cfg_read(&v->d, s[1] & 0x1c, 1 << (s[2] % 3));
 }
 
+/* What is played in is another process's state of the device, too. */
+static void move(struct victim *v, const uint8_t *s)
+{
+	static uint8_t state[32768];
+	struct virtio_softc *vs = v->dev->vs;
+	size_t len = s[3];
+
+	vs->vs_vc->vc_load(vs, vdrv_ptr(&v->d, v->area + (s[2] << 3), len),
+			   len);
+	if (vs->vs_vc->vc_save(vs, state, sizeof(state)) < 0)
+		abort();
+}
+
 static void step(struct victim *v, const uint8_t *s)
 {
 	struct vdrv *d = &v->d;
@@ -143,6 +156,8 @@ static void step(struct victim *v, const uint8_t *s)
 		v->mock->send_ret = s[1] & 1 ? -EAGAIN : 0;
 		break;
 	case 15:
+		if ((s[1] & 7) == 1)
+			move(v, s);
 		if (s[1] & 7)
 			break;
 		if (s[2] & 1)

@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <json-c/json.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -122,7 +124,7 @@ static void test_config(void **state)
 	assert_int_equal(vdrv_cfg_read(&d, 16, 1), 1);
 	assert_int_equal(vdrv_cfg_read(&d, 17, 1), 40);	    /* NET-CFG-05 */
 	assert_int_equal(vdrv_cfg_read(&d, 18, 2), 128);    /* NET-CFG-06 */
-	assert_int_equal(vdrv_cfg_read(&d, 20, 4), 0x3f);
+	assert_int_equal(vdrv_cfg_read(&d, 20, 4), 0x1ff);
 	assert_int_equal(d.device_len, 24);
 
 	/* NET-CFG-11 hostile F16 S20: no write does anything. */
@@ -201,6 +203,32 @@ static void test_link(void **state)
 	assert_int_equal(ctl("link", "sideways"), -EINVAL);
 	assert_int_equal(ctl("link", NULL), -EINVAL);
 	assert_int_equal(ctl("nonsense", NULL), -EINVAL);
+}
+
+/* NET-CTL-12: asked for by ctl, told to the driver, acknowledged by it. */
+static void test_announce(void **state)
+{
+	start_as(VDRV_MODERN, "", ALL_FEATURES & ~NET_F(GUEST_ANNOUNCE), 2);
+	assert_int_equal(ctl("announce", NULL), -EOPNOTSUPP);
+	assert_int_equal(d.nr_msix[0], 0);
+	destroy();
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	vdrv_queue_setup(&d, 2, 0);
+	assert_int_equal(ctl("announce", NULL), 0);
+	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 3);
+	assert_int_equal(d.nr_msix[0], 1);
+	assert_int_equal(command(3, 0, NULL, 0), 0);
+	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 1);
+	assert_int_equal(ctl("announce", "now"), -EINVAL);
+	assert_int_equal(ctl("link", "down"), 0);
+	assert_int_equal(ctl("announce", NULL), -ENETDOWN);
+	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 0);
+	/* Not for the next driver. */
+	assert_int_equal(ctl("link", "up"), 0);
+	vdrv_reset(&d);
+	assert_true(vdrv_start(&d, ALL_FEATURES, 2));
+	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 1);
 }
 
 static void test_status(void **state)
@@ -300,6 +328,77 @@ static void test_tx_short(void **state)
 	vdrv_kick(&d, TXQ);
 	assert_int_equal(mock->nr_sent, 1);
 	assert_int_equal(drain(TXQ), 2);
+}
+
+/* hostile K16: header descriptors of lengths that a header does not have. */
+static void test_tx_header_lengths(void **state)
+{
+	static const uint32_t lengths[] = { 1, 11, 12, 13, 65536 };
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	for (unsigned i = 0; i < NR(lengths); i++) {
+		uint64_t gpa = vdrv_alloc(&d, lengths[i] + 32, 1);
+
+		memset(vdrv_ptr(&d, gpa, lengths[i] + 32), 0, lengths[i] + 32);
+		vdrv_add(&d, TXQ,
+			 (struct vdrv_buf[]){ { gpa, lengths[i], VDRV_R },
+					      { gpa + lengths[i], 32, VDRV_R } },
+			 2);
+		vdrv_kick(&d, TXQ);
+		assert_int_equal(mock->nr_sent, i + 1);
+		/* Both are one: 12 bytes of header, the rest is the frame. */
+		assert_int_equal(mock->sent.len, lengths[i] + 32 - HDR);
+		assert_int_equal(drain(TXQ), 1);
+	}
+	assert_false(broken());
+}
+
+struct flipper {
+	volatile uint8_t *byte;
+	atomic_bool stop;
+};
+
+static void *flip(void *arg)
+{
+	struct flipper *f = arg;
+
+	while (!atomic_load_explicit(&f->stop, memory_order_relaxed))
+		*f->byte ^= 0xff;
+	return NULL;
+}
+
+/* hostile D11: a header that changes meanwhile is judged as it is used. */
+static void test_tx_flipped(void **state)
+{
+	const struct net_hdr hdr = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.csum_start = cpu_to_le16(34),
+		.csum_offset = cpu_to_le16(6),
+	};
+	struct flipper f = { 0 };
+	pthread_t thread;
+	uint64_t gpa;
+	uint8_t *p;
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	gpa = vdrv_alloc(&d, HDR + 60, 2);
+	p = vdrv_ptr(&d, gpa, HDR + 60);
+	memcpy(p, &hdr, HDR);
+	memcpy(p + HDR, frame, 60);
+	f.byte = p + offsetof(struct net_hdr, csum_start) + 1;
+	pthread_create(&thread, NULL, flip, &f);
+	for (int i = 0; i < 3000; i++) {
+		unsigned before = mock->nr_sent;
+
+		vdrv_add(&d, TXQ,
+			 (struct vdrv_buf[]){ { gpa, HDR + 60, VDRV_R } }, 1);
+		vdrv_kick(&d, TXQ);
+		assert_int_equal(drain(TXQ), 1);
+		if (mock->nr_sent != before)
+			assert_int_equal(mock->sent.hdr.csum_start, 34);
+	}
+	atomic_store(&f.stop, true);
+	pthread_join(thread, NULL);
 }
 
 /* What the backend is told is what was asked for, within what is allowed. */
@@ -468,9 +567,12 @@ int main(void)
 		TEST(test_config),
 		TEST(test_config_legacy),
 		TEST(test_link),
+		TEST(test_announce),
 		TEST(test_status),
 		TEST(test_tx_pieces),
 		TEST(test_tx_short),
+		TEST(test_tx_header_lengths),
+		TEST(test_tx_flipped),
 		TEST(test_tx_offload),
 		TEST(test_tx_wait),
 		TEST(test_long_chains),

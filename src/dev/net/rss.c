@@ -103,11 +103,19 @@ bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
 #define IP6_ROUTING   43
 #define IP6_FRAGMENT  44
 #define IP6_DEST_OPTS 60
+#define IP6_ADDR      16
+
+/* Mobile nodes (RFC 6275): their addresses are in extension headers. */
+#define OPT_PAD1      0
+#define OPT_HOME      0xc9
+#define ROUTE_TO_HOME 2
 
 struct packet {
-	const uint8_t *addrs; /* source, then destination */
-	unsigned addrs_len;   /* 8, 32, or 0: no IP */
-	const uint8_t *ports; /* NULL: no TCP or UDP */
+	const uint8_t *src, *dst;
+	unsigned addr_len;	      /* 4, 16, or 0: no IP */
+	bool extended;		      /* there are extension headers */
+	const uint8_t *home, *routed; /* in place of src and dst */
+	const uint8_t *ports;	      /* NULL: no TCP or UDP */
 	unsigned proto;
 };
 
@@ -136,11 +144,45 @@ static void parse_ipv4(struct packet *pkt, const uint8_t *frame, size_t len,
 	hlen = (ip[0] & 0xfu) * 4;
 	if (hlen < 20)
 		return;
-	pkt->addrs = ip + 12;
-	pkt->addrs_len = 8;
+	pkt->src = ip + 12;
+	pkt->dst = ip + 16;
+	pkt->addr_len = 4;
 	/* Only a first fragment has ports: none of them counts. */
 	if ((get16(ip + 6) & 0x3fff) == 0)
 		find_ports(pkt, frame, len, off + hlen, ip[9]);
+}
+
+/* The home address in a header of destination options. */
+static void find_home(struct packet *pkt, const uint8_t *ext, size_t len)
+{
+	size_t off = 2;
+
+	while (off + 2 <= len) {
+		const uint8_t *opt = ext + off;
+
+		off += opt[0] == OPT_PAD1 ? 1 : 2u + opt[1];
+		if (opt[0] == OPT_HOME && opt[1] == IP6_ADDR && off <= len)
+			pkt->home = opt + 2;
+	}
+}
+
+/* Returns the length of an extension header, 0 when it is cut off. */
+static size_t parse_extension(struct packet *pkt, unsigned kind,
+			      const uint8_t *ext, size_t len)
+{
+	size_t ext_len;
+
+	if (len < 8)
+		return 0;
+	ext_len = (ext[1] + 1u) * 8;
+	if (len < ext_len)
+		return 0;
+	if (kind == IP6_DEST_OPTS)
+		find_home(pkt, ext, ext_len);
+	else if (kind == IP6_ROUTING && ext[2] == ROUTE_TO_HOME &&
+		 ext_len == 8 + IP6_ADDR)
+		pkt->routed = ext + 8;
+	return ext_len;
 }
 
 static void parse_ipv6(struct packet *pkt, const uint8_t *frame, size_t len,
@@ -151,18 +193,25 @@ static void parse_ipv6(struct packet *pkt, const uint8_t *frame, size_t len,
 
 	if (off + 40 > len || ip[0] >> 4 != 6)
 		return;
-	pkt->addrs = ip + 8;
-	pkt->addrs_len = 32;
+	pkt->src = pkt->home = ip + 8;
+	pkt->dst = pkt->routed = ip + 24;
+	pkt->addr_len = IP6_ADDR;
 	next = ip[6];
 	off += 40;
 	while (next == IP6_HOPBYHOP || next == IP6_ROUTING ||
 	       next == IP6_DEST_OPTS) {
-		if (off + 2 > len)
+		size_t ext_len = parse_extension(pkt, next, frame + off,
+						 len - off);
+
+		pkt->extended = true;
+		if (ext_len == 0)
 			return;
 		next = frame[off];
-		off += (frame[off + 1] + 1u) * 8;
+		off += ext_len;
 	}
-	if (next != IP6_FRAGMENT)
+	if (next == IP6_FRAGMENT)
+		pkt->extended = true;
+	else
 		find_ports(pkt, frame, len, off, next);
 }
 
@@ -213,53 +262,69 @@ static uint32_t toeplitz(const struct net_rss *rss, const uint8_t *in,
 	return hash;
 }
 
-/* TCP before UDP before IP alone (5.1.6.4.3.1); a report is its bit plus 1. */
-static uint16_t classify(const struct net_rss *rss, const struct packet *pkt)
+static bool is_enabled(const struct net_rss *rss, unsigned report)
 {
-	bool v6 = pkt->addrs_len == 32;
-	unsigned base = v6 ? VIRTIO_NET_HASH_REPORT_IPv6 :
-			     VIRTIO_NET_HASH_REPORT_IPv4;
-	unsigned report = base;
-
-	if (pkt->addrs_len == 0)
-		return VIRTIO_NET_HASH_REPORT_NONE;
-	if (pkt->ports)
-		report = pkt->proto == IP_TCP ? base + 1 : base + 2;
-	if (rss->types >> (report - 1) & 1)
-		return (uint16_t)report;
-	if (rss->types >> (base - 1) & 1)
-		return (uint16_t)base;
-	return VIRTIO_NET_HASH_REPORT_NONE;
+	return rss->types >> (report - 1) & 1;
 }
 
-static bool with_ports(uint16_t report)
+/* Of three reports in a row: @ip, with TCP, with UDP; 0 for none. */
+static uint16_t pick(const struct net_rss *rss, const struct packet *pkt,
+		     unsigned ip)
 {
-	return report != VIRTIO_NET_HASH_REPORT_IPv4 &&
-	       report != VIRTIO_NET_HASH_REPORT_IPv6;
+	unsigned report = ip;
+
+	if (pkt->ports)
+		report += pkt->proto == IP_TCP ? 1 : 2;
+	if (is_enabled(rss, report))
+		return (uint16_t)report;
+	return is_enabled(rss, ip) ? (uint16_t)ip : VIRTIO_NET_HASH_REPORT_NONE;
+}
+
+/* 5.1.6.4.3.2 to .4 */
+static uint16_t classify(const struct net_rss *rss, const struct packet *pkt)
+{
+	uint16_t report = VIRTIO_NET_HASH_REPORT_NONE;
+
+	if (pkt->addr_len == 4)
+		return pick(rss, pkt, VIRTIO_NET_HASH_REPORT_IPv4);
+	if (pkt->extended)
+		report = pick(rss, pkt, VIRTIO_NET_HASH_REPORT_IPv6_EX);
+	if (pkt->addr_len && report == VIRTIO_NET_HASH_REPORT_NONE)
+		report = pick(rss, pkt, VIRTIO_NET_HASH_REPORT_IPv6);
+	return report;
+}
+
+/* What is hashed: addresses and, for some, ports. Returns how many bytes. */
+static size_t hashed(const struct packet *pkt, uint16_t report,
+		     uint8_t in[2 * IP6_ADDR + 4])
+{
+	bool ex = report >= VIRTIO_NET_HASH_REPORT_IPv6_EX;
+	size_t len = 2 * pkt->addr_len;
+
+	memcpy(in, ex ? pkt->home : pkt->src, pkt->addr_len);
+	memcpy(in + pkt->addr_len, ex ? pkt->routed : pkt->dst, pkt->addr_len);
+	if (report == VIRTIO_NET_HASH_REPORT_IPv4 ||
+	    report == VIRTIO_NET_HASH_REPORT_IPv6 ||
+	    report == VIRTIO_NET_HASH_REPORT_IPv6_EX)
+		return len;
+	memcpy(in + len, pkt->ports, 4);
+	return len + 4;
 }
 
 uint16_t net_rss_hash(const struct net_rss *rss, const uint8_t *frame,
 		      size_t len, uint32_t *ret_hash)
 {
+	uint8_t in[2 * IP6_ADDR + 4];
 	struct packet pkt;
-	uint8_t in[32 + 4];
 	uint16_t report;
-	size_t in_len;
 
 	*ret_hash = 0;
 	if (!rss->types)
 		return VIRTIO_NET_HASH_REPORT_NONE;
 	parse_packet(&pkt, frame, len);
 	report = classify(rss, &pkt);
-	if (report == VIRTIO_NET_HASH_REPORT_NONE)
-		return report;
-	in_len = pkt.addrs_len;
-	memcpy(in, pkt.addrs, in_len);
-	if (with_ports(report)) {
-		memcpy(in + in_len, pkt.ports, 4);
-		in_len += 4;
-	}
-	*ret_hash = toeplitz(rss, in, in_len);
+	if (report != VIRTIO_NET_HASH_REPORT_NONE)
+		*ret_hash = toeplitz(rss, in, hashed(&pkt, report, in));
 	return report;
 }
 

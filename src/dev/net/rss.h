@@ -20,8 +20,8 @@
 /* As much of a frame as is looked at: two tags, IPv6 and some extensions. */
 #define NET_RSS_PEEK 256
 
-/* IPv4 and IPv6, alone and with TCP and UDP; no home addresses (_EX). */
-#define NET_RSS_TYPES 0x3fu
+/* IPv4, IPv6, IPv6 with extension headers: alone, with TCP and with UDP. */
+#define NET_RSS_TYPES 0x1ffu
 
 struct net_rss {
 	bool steering; /* RSS_CONFIG was given */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The rules of headers, filters and hashes, without a device. */
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -341,93 +342,195 @@ static const uint8_t rss_key[40] = {
 	0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 };
 
-/* 66.9.149.187:2794 to 161.142.100.80:1766 */
-static size_t make_ipv4(uint8_t *f, uint8_t proto, unsigned frag)
-{
-	static const uint8_t addrs_ports[] = {
-		66, 9, 149, 187, 161, 142, 100, 80, 0x0a, 0xea, 0x06, 0xe6,
-	};
+/* From one to the other, by addresses alone and with their ports. */
+static const struct vector {
+	const char *src, *dst;
+	uint16_t sport, dport;
+	uint32_t alone, with_ports;
+} vectors[] = {
+	{ "66.9.149.187", "161.142.100.80", 2794, 1766, 0x323e8fc2,
+	  0x51ccc178 },
+	{ "199.92.111.2", "65.69.140.83", 14230, 4739, 0xd718262a,
+	  0xc626b0ea },
+	{ "24.19.198.95", "12.22.207.184", 12898, 38024, 0xd2d0a5de,
+	  0x5c2b394a },
+	{ "38.27.205.30", "209.142.163.6", 48228, 2217, 0x82989176,
+	  0xafc7327f },
+	{ "153.39.163.191", "202.188.127.2", 44251, 1303, 0x5d1809c5,
+	  0x10e828a2 },
+	{ "3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1", 2794, 1766,
+	  0x2cc18cd5, 0x40207d3d },
+	{ "3ffe:501:8::260:97ff:fe40:efab", "ff02::1", 14230, 4739, 0x0f0c461c,
+	  0xdde51bbf },
+	{ "3ffe:1900:4545:3:200:f8ff:fe21:67cf", "fe80::200:f8ff:fe21:67cf",
+	  44251, 38024, 0x4b61e985, 0x02d1feef },
+};
 
-	memset(f, 0, 64);
-	f[12] = 8;
-	f[14] = 0x45;
-	f[20] = (uint8_t)(frag >> 8);
-	f[21] = (uint8_t)frag;
-	f[23] = proto;
-	memcpy(f + 26, addrs_ports, sizeof(addrs_ports));
-	return 54;
+#define V4 (&vectors[0])
+#define V6 (&vectors[5])
+
+/* How a packet differs from a plain one. */
+enum shape {
+	PLAIN,
+	FRAGMENT,
+	PADDED, /* IPv6: destination options that say nothing */
+	MOBILE, /* IPv6: source and destination are in extension headers */
+};
+
+static void put_addr(uint8_t *to, const char *text)
+{
+	bool v6 = strchr(text, ':');
+
+	assert_int_equal(inet_pton(v6 ? AF_INET6 : AF_INET, text, to), 1);
 }
 
-/* 3ffe:2501:200:1fff::7:2794 to 3ffe:2501:200:3::1:1766 */
-static size_t make_ipv6(uint8_t *f, uint8_t proto, bool with_ext)
+static size_t put_ports(uint8_t *f, size_t off, const struct vector *v)
 {
-	static const uint8_t addrs[] = {
-		0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0x1f, 0xff,
-		0,    0,    0,	  0,	0,    0,    0,	  7,
-		0x3f, 0xfe, 0x25, 0x01, 0x02, 0x00, 0,	  3,
-		0,    0,    0,	  0,	0,    0,    0,	  1,
-	};
-	static const uint8_t ports[] = { 0x0a, 0xea, 0x06, 0xe6 };
-	size_t off = 54;
+	const uint8_t ports[] = { (uint8_t)(v->sport >> 8), (uint8_t)v->sport,
+				  (uint8_t)(v->dport >> 8), (uint8_t)v->dport };
 
-	memset(f, 0, 128);
-	f[12] = 0x86;
-	f[13] = 0xdd;
-	f[14] = 0x60;
-	f[20] = with_ext ? 60 : proto;
-	memcpy(f + 22, addrs, sizeof(addrs));
-	if (with_ext) {
-		f[off] = proto;
-		f[off + 1] = 1;
-		off += 16;
-	}
 	memcpy(f + off, ports, sizeof(ports));
 	return off + 20;
 }
 
+static size_t make_ipv4(uint8_t *f, const struct vector *v, uint8_t proto,
+			enum shape shape)
+{
+	f[12] = 8;
+	f[14] = 0x45;
+	f[20] = shape == FRAGMENT ? 0x20 : 0x40;
+	f[23] = proto;
+	put_addr(f + 26, v->src);
+	put_addr(f + 30, v->dst);
+	return put_ports(f, 34, v);
+}
+
+static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
+			enum shape shape)
+{
+	/* Behind a padding of each kind, the home address option. */
+	static const uint8_t options[] = { 43, 2, 1, 1, 0, 0, 0xc9, 16 };
+	/* Type 2, one address to go. */
+	static const uint8_t route[] = { 0, 2, 2, 1, 0, 0, 0, 0 };
+	uint8_t *src = f + 22, *dst = f + 38, *next = f + 20;
+	size_t off = 54;
+
+	f[12] = 0x86;
+	f[13] = 0xdd;
+	f[14] = 0x60;
+	if (shape == MOBILE) {
+		put_addr(src, "fe80::1"); /* where it is just now */
+		put_addr(dst, "fe80::2");
+		*next = 60;
+		memcpy(f + off, options, sizeof(options));
+		src = f + off + sizeof(options);
+		off += 24;
+		next = f + off;
+		memcpy(f + off, route, sizeof(route));
+		dst = f + off + sizeof(route);
+		off += 24;
+	} else if (shape != PLAIN) {
+		*next = shape == FRAGMENT ? 44 : 60;
+		next = f + off;
+		off += 8;
+	}
+	*next = proto;
+	put_addr(src, v->src);
+	put_addr(dst, v->dst);
+	return put_ports(f, off, v);
+}
+
+static size_t make_packet(uint8_t *f, const struct vector *v, uint8_t proto,
+			  enum shape shape)
+{
+	if (strchr(v->src, ':'))
+		return make_ipv6(f, v, proto, shape);
+	return make_ipv4(f, v, proto, shape);
+}
+
+/* NET-CTL-20: each vector, as each type that it fits. */
+static void test_vectors(void **state)
+{
+	struct net_rss rss = { .key_len = 40 };
+
+	memcpy(rss.key, rss_key, sizeof(rss_key));
+	for (unsigned i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
+		bool v6 = strchr(vectors[i].src, ':');
+
+		for (unsigned ext = 0; ext <= v6; ext++) {
+			/* IP alone, with TCP, with UDP; report is bit plus 1 */
+			for (unsigned kind = 0; kind < 3; kind++) {
+				unsigned bit = 3 * (v6 + ext) + kind;
+				uint8_t frame[NET_RSS_PEEK] = { 0 };
+				size_t len = make_packet(
+					frame, &vectors[i],
+					kind == 2 ? 17 : 6,
+					ext ? MOBILE : PLAIN);
+				uint32_t hash;
+
+				rss.types = 1u << bit;
+				assert_int_equal(net_rss_hash(&rss, frame, len,
+							      &hash),
+						 bit + 1);
+				assert_int_equal(hash,
+						 kind ? vectors[i].with_ports :
+							vectors[i].alone);
+			}
+		}
+	}
+}
+
+/* Which type a packet is taken for, of those that are enabled. */
 static void test_hash(void **state)
 {
-	enum { V4, V4FRAG, V6, V6EXT, ARP };
 	static const struct {
 		const char *name;
-		int kind;
+		const struct vector *v; /* NULL: no IP */
+		enum shape shape;
 		uint8_t proto;
 		uint32_t types;
 		uint16_t report;
-		uint32_t hash;
 	} rows[] = {
-		{ "NET-CTL-20 IPv4", V4, 6, 1, 1, 0x323e8fc2 },
-		{ "NET-CTL-20 TCPv4", V4, 6, 3, 2, 0x51ccc178 },
-		{ "NET-CTL-21 UDPv4", V4, 17, 7, 3, 0x51ccc178 },
-		{ "NET-CTL-21 TCP type, UDP packet", V4, 17, 3, 1, 0x323e8fc2 },
-		{ "NET-CTL-21 ICMP", V4, 1, 7, 1, 0x323e8fc2 },
-		{ "NET-CTL-21 TCP type alone, UDP packet", V4, 17, 2, 0, 0 },
-		{ "NET-CTL-21 fragment", V4FRAG, 6, 7, 1, 0x323e8fc2 },
-		{ "NET-CTL-20 IPv6", V6, 6, 8, 4, 0x2cc18cd5 },
-		{ "NET-CTL-20 TCPv6", V6, 6, 0x18, 5, 0x40207d3d },
-		{ "NET-CTL-21 UDPv6", V6, 17, 0x38, 6, 0x40207d3d },
-		{ "NET-CTL-21 IPv6 extension", V6EXT, 6, 0x18, 5, 0x40207d3d },
-		{ "NET-CTL-21 none enabled", V4, 6, 0, 0, 0 },
-		{ "NET-RX-18 NONE for IPv6 by IPv4", V6, 6, 7, 0, 0 },
-		{ "NET-RX-18 NONE for ARP", ARP, 0, 0x3f, 0, 0 },
+		{ "NET-CTL-20 IPv4", V4, PLAIN, 6, 1, 1 },
+		{ "NET-CTL-20 TCPv4", V4, PLAIN, 6, 3, 2 },
+		{ "NET-CTL-21 UDPv4", V4, PLAIN, 17, 7, 3 },
+		{ "NET-CTL-21 TCP type, UDP packet", V4, PLAIN, 17, 3, 1 },
+		{ "NET-CTL-21 ICMP", V4, PLAIN, 1, 7, 1 },
+		{ "NET-CTL-21 TCP type alone, UDP packet", V4, PLAIN, 17, 2, 0 },
+		{ "NET-CTL-21 fragment", V4, FRAGMENT, 6, 7, 1 },
+		{ "NET-CTL-20 IPv6", V6, PLAIN, 6, 8, 4 },
+		{ "NET-CTL-20 TCPv6", V6, PLAIN, 6, 0x18, 5 },
+		{ "NET-CTL-21 UDPv6", V6, PLAIN, 17, 0x38, 6 },
+		{ "NET-CTL-21 IPv6 fragment", V6, FRAGMENT, 6, 0x38, 4 },
+		{ "NET-CTL-21 extension, no _EX", V6, PADDED, 6, 0x3f, 5 },
+		{ "NET-CTL-21 extension", V6, PADDED, 6, 0x1ff, 8 },
+		{ "NET-CTL-21 UDP behind one", V6, PADDED, 17, 0x1ff, 9 },
+		{ "NET-CTL-21 ICMP behind one", V6, PADDED, 58, 0x1ff, 7 },
+		{ "NET-CTL-21 IP_EX alone", V6, PADDED, 6, 0x40, 7 },
+		{ "NET-CTL-21 TCP_EX, UDP packet", V6, PADDED, 17, 0xb8, 6 },
+		{ "NET-CTL-21 _EX alone, plain packet", V6, PLAIN, 6, 0x1c0, 0 },
+		{ "NET-CTL-21 none enabled", V4, PLAIN, 6, 0, 0 },
+		{ "NET-RX-18 NONE for IPv6 by IPv4", V6, PLAIN, 6, 7, 0 },
+		{ "NET-RX-18 NONE for ARP", NULL, PLAIN, 0, 0x1ff, 0 },
 	};
 	struct net_rss rss = { .key_len = 40 };
 
 	memcpy(rss.key, rss_key, sizeof(rss_key));
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		const struct vector *v = rows[i].v;
 		uint8_t frame[NET_RSS_PEEK] = { 0 };
-		uint32_t hash;
+		uint32_t hash, want = 0;
 		size_t len = 64;
 
-		if (rows[i].kind == V4 || rows[i].kind == V4FRAG)
-			len = make_ipv4(frame, rows[i].proto,
-					rows[i].kind == V4 ? 0x4000 : 0x2000);
-		else if (rows[i].kind != ARP)
-			len = make_ipv6(frame, rows[i].proto,
-					rows[i].kind == V6EXT);
+		if (v)
+			len = make_packet(frame, v, rows[i].proto,
+					  rows[i].shape);
+		if (rows[i].report)
+			want = rows[i].report % 3 == 1 ? v->alone :
+							 v->with_ports;
 		rss.types = rows[i].types;
 		if (net_rss_hash(&rss, frame, len, &hash) != rows[i].report ||
-		    hash != rows[i].hash)
+		    hash != want)
 			fail_msg("%s: %#x", rows[i].name, hash);
 	}
 }
@@ -436,12 +539,11 @@ static void test_hash(void **state)
 static void test_hash_short(void **state)
 {
 	struct net_rss rss = { .key_len = 40, .types = NET_RSS_TYPES };
-	uint8_t frame[128];
 	uint32_t hash;
 
-	for (int v6 = 0; v6 < 2; v6++) {
-		size_t len = v6 ? make_ipv6(frame, 6, true) :
-				  make_ipv4(frame, 6, 0);
+	for (enum shape shape = PLAIN; shape <= MOBILE; shape++) {
+		uint8_t frame[NET_RSS_PEEK] = { 0 };
+		size_t len = make_packet(frame, shape ? V6 : V4, 6, shape);
 
 		for (size_t n = 0; n <= len; n++) {
 			uint8_t *copy = test_malloc(n ? n : 1);
@@ -483,7 +585,7 @@ static void test_rss_config(void **state)
 		unsigned mask, nr_table, queue, max_tx, key_len, nr_key;
 		bool ok;
 	} rows[] = {
-		{ "NET-CTL-19", 0x3f, 127, 128, 1, 2, 40, 40, true },
+		{ "NET-CTL-19", 0x1ff, 127, 128, 1, 2, 40, 40, true },
 		{ "NET-CTL-19 one entry", 1, 0, 1, 0, 1, 40, 40, true },
 		{ "NET-CTL-19 no key", 1, 0, 1, 0, 1, 0, 0, true },
 		{ "NET-CTL-22 hostile Q18 mask 2", 1, 2, 3, 0, 1, 40, 40, false },
@@ -500,7 +602,7 @@ static void test_rss_config(void **state)
 		{ "NET-CTL-22 key 41", 1, 0, 1, 0, 1, 41, 41, false },
 		{ "NET-CTL-22 key shorter than said", 1, 0, 1, 0, 1, 40, 39,
 		  false },
-		{ "NET-CTL-22 _EX types", 0x40, 0, 1, 0, 1, 40, 40, false },
+		{ "NET-CTL-22 unknown type", 0x200, 0, 1, 0, 1, 40, 40, false },
 	};
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -529,6 +631,7 @@ int main(void)
 		cmocka_unit_test(test_features),
 		cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_vlans),
+		cmocka_unit_test(test_vectors),
 		cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_hash_short),
 		cmocka_unit_test(test_rss_config),

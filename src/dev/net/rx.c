@@ -208,7 +208,7 @@ static bool over_mtu(const struct net_softc *sc,
 
 	return net_has(sc, NET_F(MTU)) &&
 	       host->gso_type == VIRTIO_NET_HDR_GSO_NONE &&
-	       len > sc->sc_mtu + 14u + (tagged ? 4u : 0u);
+	       len > sc->sc_told_mtu + 14u + (tagged ? 4u : 0u);
 }
 
 /* Whether the driver gets a frame; if so, with which header. */
@@ -404,6 +404,8 @@ void net_rx_run(struct net_softc *sc, unsigned channel)
 	bool asked = false, more;
 	int ret;
 
+	if (channel > 0 && !vq_ring_ready(net_rxq(sc, channel)))
+		net_follow_rings(sc);
 	if (channel >= sc->sc_channels)
 		return;
 	p->longest = 0;

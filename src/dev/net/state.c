@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device that moves to another process: what its driver has set up by the
+ * control queue, as commands that set it up again. So their format is the
+ * specification's (5.1.6.5), and what a front-end brings is judged like what a
+ * driver sends.
+ *
+ *	address, 6 bytes	then for each command:
+ *	length, le16		class	number	data
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "dev/net/net.h"
+
+#define NR_RX_MODES 6u
+#define COAL_VQ_SET 2 /* not in Debian 12's headers */
+
+struct out {
+	uint8_t *at;
+	size_t room;
+	bool full;
+};
+
+static void put(struct out *out, const void *data, size_t len)
+{
+	if (len > out->room) {
+		out->full = true;
+		return;
+	}
+	memcpy(out->at, data, len);
+	out->at += len;
+	out->room -= len;
+}
+
+static void put_command(struct out *out, uint8_t class, uint8_t number,
+			const void *data, size_t len)
+{
+	struct virtio_net_ctrl_hdr hdr = { class, number };
+	le16 bytes = cpu_to_le16((uint16_t)(sizeof(hdr) + len));
+
+	put(out, &bytes, sizeof(bytes));
+	put(out, &hdr, sizeof(hdr));
+	put(out, data, len);
+}
+
+/*
+ * --- What there is ---
+ */
+
+static void save_modes(const struct net_softc *sc, struct out *out)
+{
+	for (unsigned i = 0; i < NR_RX_MODES; i++) {
+		uint8_t on = 1;
+
+		if (sc->sc_filter.modes >> i & 1)
+			put_command(out, VIRTIO_NET_CTRL_RX, (uint8_t)i, &on,
+				    sizeof(on));
+	}
+}
+
+/* Of a table that was too long all that matters is that it was. */
+static void put_macs(struct out *out, const struct net_macs *macs)
+{
+	static const uint8_t any[NET_MAX_MACS + 1][NET_MAC_LEN];
+	unsigned nr = macs->overflow ? NET_MAX_MACS + 1 : macs->nr;
+	le32 count = cpu_to_le32(nr);
+
+	put(out, &count, sizeof(count));
+	put(out, macs->overflow ? any[0] : macs->mac[0],
+	    (size_t)nr * NET_MAC_LEN);
+}
+
+static void save_macs(const struct net_softc *sc, struct out *out)
+{
+	uint8_t data[2 * (sizeof(le32) + (NET_MAX_MACS + 1) * NET_MAC_LEN)];
+	struct out table = { data, sizeof(data), false };
+
+	put_macs(&table, &sc->sc_filter.uni);
+	put_macs(&table, &sc->sc_filter.multi);
+	if (net_has(sc, NET_F(CTRL_RX)))
+		put_command(out, VIRTIO_NET_CTRL_MAC,
+			    VIRTIO_NET_CTRL_MAC_TABLE_SET, data,
+			    sizeof(data) - table.room);
+}
+
+static void save_vlans(const struct net_softc *sc, struct out *out)
+{
+	for (unsigned i = 0; i < NET_NR_VLANS; i++) {
+		le16 id = cpu_to_le16((uint16_t)i);
+
+		if (sc->sc_filter.vlans[i / 64] >> i % 64 & 1)
+			put_command(out, VIRTIO_NET_CTRL_VLAN,
+				    VIRTIO_NET_CTRL_VLAN_ADD, &id, sizeof(id));
+	}
+}
+
+static void save_pairs(const struct net_softc *sc, struct out *out)
+{
+	le16 pairs = cpu_to_le16((uint16_t)sc->sc_pairs);
+
+	if (net_has(sc, NET_F(MQ)))
+		put_command(out, VIRTIO_NET_CTRL_MQ,
+			    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &pairs,
+			    sizeof(pairs));
+}
+
+/* With steering, the queues in use are told along with it. */
+static void save_rss(const struct net_softc *sc, struct out *out)
+{
+	const struct net_rss *rss = &sc->sc_rss;
+	uint8_t data[sizeof(le32) + 3 * sizeof(le16) + sizeof(rss->table) + 1 +
+		     sizeof(rss->key)];
+	struct out o = { data, sizeof(data), false };
+	le32 types = cpu_to_le32(rss->types);
+	le16 words[3 + NET_RSS_TABLE_MAX] = { 0 };
+	unsigned nr = 4; /* reserved, of HASH_CONFIG */
+
+	if (rss->steering) {
+		nr = 0;
+		words[nr++] = cpu_to_le16(rss->mask);
+		words[nr++] = cpu_to_le16(rss->unclassified);
+		for (unsigned i = 0; i <= rss->mask; i++)
+			words[nr++] = cpu_to_le16(rss->table[i]);
+		words[nr++] = cpu_to_le16(rss->max_tx);
+	}
+	put(&o, &types, sizeof(types));
+	put(&o, words, nr * sizeof(*words));
+	put(&o, &rss->key_len, sizeof(rss->key_len));
+	put(&o, rss->key, rss->key_len);
+	if (rss->steering || rss->types)
+		put_command(out, VIRTIO_NET_CTRL_MQ,
+			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG
+					  : VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
+			    data, sizeof(data) - o.room);
+}
+
+static void save_offloads(const struct net_softc *sc, struct out *out)
+{
+	le64 offloads = cpu_to_le64(sc->sc_offloads);
+
+	if (net_has(sc, NET_F(CTRL_GUEST_OFFLOADS)))
+		put_command(out, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+			    VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, &offloads,
+			    sizeof(offloads));
+}
+
+static void save_coalescing(const struct net_softc *sc, struct out *out)
+{
+	for (unsigned i = 0; i < 2 * net_nr_pairs(sc); i++) {
+		const struct net_coal_params *p = &sc->sc_coal[i].params;
+		struct {
+			le16 vq, reserved;
+			le32 max_packets, max_usecs;
+		} data = {
+			.vq = cpu_to_le16((uint16_t)i),
+			.max_packets = cpu_to_le32(p->max_packets),
+			.max_usecs = cpu_to_le32(p->max_usecs),
+		};
+
+		if (p->max_packets || p->max_usecs)
+			put_command(out, VIRTIO_NET_CTRL_NOTF_COAL, COAL_VQ_SET,
+				    &data, sizeof(data));
+	}
+}
+
+ssize_t net_save(void *arg, void *buf, size_t room)
+{
+	const struct net_softc *sc = arg;
+	struct out out = { buf, room, false };
+
+	put(&out, sc->sc_mac, sizeof(sc->sc_mac));
+	save_modes(sc, &out);
+	save_macs(sc, &out);
+	save_vlans(sc, &out);
+	save_pairs(sc, &out);
+	save_rss(sc, &out);
+	save_offloads(sc, &out);
+	save_coalescing(sc, &out);
+	return out.full ? -ENOSPC : (ssize_t)(room - out.room);
+}
+
+/*
+ * --- Setting it up again ---
+ */
+
+/* The network may have to be told of where its driver is now, 5.1.6.5.4. */
+int net_load(void *arg, const void *buf, size_t len)
+{
+	struct net_softc *sc = arg;
+	const uint8_t *p = buf, *end = p + len;
+
+	if (len < sizeof(sc->sc_mac))
+		return -EINVAL;
+	memcpy(sc->sc_mac, p, sizeof(sc->sc_mac));
+	p += sizeof(sc->sc_mac);
+	while (p != end) {
+		le16 bytes;
+
+		if ((size_t)(end - p) < sizeof(bytes))
+			return -EINVAL;
+		memcpy(&bytes, p, sizeof(bytes));
+		p += sizeof(bytes);
+		if (le16_to_cpu(bytes) > end - p ||
+		    !net_ctrl_replay(sc, p, le16_to_cpu(bytes)))
+			return -EINVAL;
+		p += le16_to_cpu(bytes);
+	}
+	if (net_has(sc, NET_F(GUEST_ANNOUNCE)) && net_link_up(sc))
+		net_announce(sc);
+	return 0;
+}

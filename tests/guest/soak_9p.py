@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Work in a directory that viodev serves and in one of QEMU's virtio-9p, side by side in one guest, for minutes."""
+
+import contextlib
+import shutil
+import time
+
+import p9_work
+from checks import attach, status
+
+SIDES = ("viodev", "qemu")
+
+
+@contextlib.contextmanager
+def both(t, **options):
+    """A guest with a directory of each, to be mounted by the names in SIDES."""
+    trees = {name: t.tmp / name for name in SIDES}
+    for tree in trees.values():
+        tree.mkdir()
+    peer = ["-fsdev", f"local,id=tree,path={trees['qemu']},security_model=none",
+            "-device", "virtio-9p-pci,fsdev=tree,mount_tag=qemu"]
+    with t.serve(f"9p,id=tree,path={trees['viodev']},tag=viodev") as viodev:
+        for tree in trees.values():
+            shutil.copy(viodev.built("tests/guest/fsx"), tree)
+        with t.guest(peer, attach(viodev), cpus=2, modules=p9_work.MODULES, **options) as guest:
+            yield guest
+        assert status(viodev, "tree")["driver-errors"] == 0
+
+
+def table(title, rows):
+    """Prints what came of each row's runs: True, False, or None for what cannot be had."""
+    words = {True: "pass", False: "FAIL", None: "-"}
+    print(f"\n| {title} | {' | '.join(SIDES)} |\n|---|---|---|")
+    for name, results in rows.items():
+        print(f"| {name} | {' | '.join(words.get(r, r) for r in results)} |")
+    print(flush=True)
+
+
+def test_fsx(t):
+    """The exerciser with five seeds and each kind of cache."""
+    rows, texts = {}, []
+    with both(t) as guest:
+        for cache in p9_work.CACHES:
+            results = []
+            for side in SIDES:
+                p9_work.mount(guest, side, "/tree", cache)
+                passed = 0
+                for seed in range(1, 20, 4):
+                    well, text = p9_work.fsx(guest, "/tree", seed, 1000, 4,
+                                             "" if cache == "none" else p9_work.CACHED_LEAVE_OUT, 300)
+                    passed += well
+                    if not well:
+                        guest.check("rm -rf /tree/work")
+                        if side == "viodev":
+                            texts.append(f"cache={cache}\n{text}")
+                results.append(f"{passed} of 5")
+                guest.check("umount /tree")
+            rows[f"fsx, cache={cache}"] = results
+    table("20 000 operations, 4 processes at a time", rows)
+    assert not texts, "\n".join(texts)
+
+
+def test_stress(t):
+    """stress-ng's file system class with --verify: nothing fails on our directory that passes on QEMU's."""
+    rows, texts = {}, []
+    with both(t, tools="devel", memory="1G") as guest:
+        for side in SIDES:
+            p9_work.mount(guest, side, f"/{side}")
+        for name in p9_work.stressors(guest):
+            runs = [p9_work.stress(guest, f"/{side}", name, 2) for side in SIDES]
+            rows[name] = [well for well, _ in runs]
+            if rows[name] == [False, True]:
+                texts.append(f"{name}\n{runs[0][1]}")
+    table("stress-ng --verify", rows)
+    assert not texts, "\n".join(texts)
+
+
+def test_programs(t):
+    """git on a tree of some hundred files and a program of thirty, with each kind of cache; seconds, of one run."""
+    rows = {}
+    with both(t, tools="devel", memory="1G") as guest:
+        for cache in p9_work.CACHES:
+            for name, work in ("git", lambda: p9_work.git(guest, "/tree", "/usr/include/linux/netfilter", 900)), \
+                    ("compiler", lambda: p9_work.compiler(guest, "/tree", 30, 900)):
+                results = []
+                for side in SIDES:
+                    p9_work.mount(guest, side, "/tree", cache)
+                    start = time.monotonic()
+                    work()
+                    results.append(f"{time.monotonic() - start:.0f} s")
+                    guest.check("umount /tree")
+                rows[f"{name}, cache={cache}"] = results
+    table("programs", rows)
+
+
+test_fsx.seconds = test_stress.seconds = test_programs.seconds = 3600

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""DPDK's virtio-user as front-end of a network device: packets are counted on both ends."""
+
+import socket
+import struct
+import time
+
+from checks import status, wait_for
+from testpmd import Testpmd
+
+VHOST_USER = ("--transport=vhost-user",)
+FRAMES = 2000
+
+
+def virtio_user(viodev, *more):
+    return ",".join(("net_virtio_user0", f"path={viodev.socket('nic')}", *more))
+
+
+def served(viodev):
+    told = status(viodev, "nic")
+    assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
+    return told
+
+
+def sends(t, *ring):
+    """What testpmd says that it has sent has reached the back-end, but for what was still in the ring."""
+    with t.serve("net,id=nic,backend=null", options=VHOST_USER) as viodev:
+        with Testpmd(t.kit, virtio_user(viodev, *ring), "txonly", 1) as front_end:
+            wait_for("packets", lambda: status(viodev, "nic")["tx"]["frames"] > FRAMES)
+            time.sleep(1)
+            _, sent = front_end.stop()
+        told = served(viodev)
+        t.say(f"{told['tx']['frames']} frames of {sent}, {told['tx']['bytes']} bytes")
+        assert sent - 256 <= told["tx"]["frames"] <= sent and told["tx"]["bytes"] == 64 * told["tx"]["frames"], (told, sent)
+
+
+def receives(t, *ring):
+    """Every frame from the network is counted by testpmd."""
+    ours, theirs = str(t.tmp / "ours"), str(t.tmp / "theirs")
+    with t.serve(f"net,id=nic,backend=dgram,local={theirs},remote={ours}", options=VHOST_USER) as viodev, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as network:
+        network.bind(ours)
+        network.settimeout(10)
+        with Testpmd(t.kit, virtio_user(viodev, *ring), "rxonly", 1) as front_end:
+            for i in range(FRAMES):
+                network.sendto(b"\xff" * 6 + b"\x52\x54\0\0\0\1\x88\xb5" + struct.pack(">I", i) + bytes(42), theirs)
+            wait_for("all frames", lambda: status(viodev, "nic")["rx"]["frames"] == FRAMES)
+            received, _ = front_end.stop()
+        served(viodev)
+        assert received == FRAMES, received
+
+
+def test_split(t):
+    """virtio-user with split rings sends and receives."""
+    sends(t)
+    receives(t)
+
+
+def test_packed(t):
+    """virtio-user that would rather have packed rings: it takes what there is."""
+    sends(t, "packed_vq=1")
+    receives(t, "packed_vq=1")
+
+
+def test_merged(t):
+    """virtio-user without merged buffers, with two queue pairs."""
+    with t.serve("net,id=nic,backend=null,queues=2", options=VHOST_USER) as viodev:
+        with Testpmd(t.kit, virtio_user(viodev, "mrg_rxbuf=0", "queues=2"), "txonly", 1, "--txq=2", "--rxq=2") as front_end:
+            queues = lambda: status(viodev, "nic")["queues"]
+            wait_for("packets of both", lambda: all(queues()[i]["chains"] > FRAMES for i in (1, 3)))
+            _, sent = front_end.stop()
+        told = served(viodev)
+        assert sent - 512 <= told["tx"]["frames"] <= sent, (told, sent)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Guests that move to another QEMU while they run, each QEMU with vhost-user back-ends of its own."""
+
+import contextlib
+import hashlib
+import os
+
+import vm
+from checks import fio_command, image, status, until, wait_for
+from hostnet import ip, private_network, tap_address, taps
+from test_net import Server, guest_address, interface
+from test_vhost_user import OPTIONS, front_end
+
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def pair(t, devices, arguments):
+    """Two back-ends of the same devices, a guest on the first, and a QEMU on the second that waits for it."""
+    uri = f"unix:{t.tmp}/migration"
+    with t.serve(*devices(0), options=OPTIONS) as here, t.serve(*devices(1), options=OPTIONS) as there:
+        with t.guest(arguments(here), tools=True) as source, \
+                t.guest(arguments(there), "-incoming", uri, tools=True, boot="paused") as destination:
+            yield here, there, source, destination, uri
+
+
+def start(source, uri):
+    """Begins to migrate, with a guest that writes to memory until finish(); returns when each page was sent once."""
+    source.check("(until [ -e /tmp/stop ]; do yes viodev | dd of=/tmp/memory bs=1M count=32 iflag=fullblock "
+                 "conv=notrunc 2>/dev/null; done) & sleep 1")
+    source.qmp("migrate-set-parameters", {"downtime-limit": 0, "max-bandwidth": 64 * MIB})
+    source.qmp("migrate", uri=uri)
+    wait_for("the first pass", lambda: progress(source).get("dirty-sync-count", 0) >= 2, 60)
+    source.qmp("migrate-set-parameters", {"max-bandwidth": 4 * MIB})
+
+
+def progress(source):
+    told = source.qmp("query-migrate")
+    assert told["status"] in ("setup", "active", "device", "completed"), told
+    return {**told, **told.get("ram", {})}
+
+
+def finish(t, source, destination):
+    """Lets it end; the guest then runs on the other side."""
+    assert progress(source)["status"] == "active"
+    source.check("touch /tmp/stop")
+    source.qmp("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1024 * MIB})
+    wait_for("the end of the migration", lambda: progress(source)["status"] == "completed", 60)
+    told = progress(source)
+    t.say(f"{told['transferred'] >> 20} MiB in {told['dirty-sync-count']} passes, stopped for {told['downtime']} ms")
+    destination.qmp("cont")
+
+
+def moves(t, device, driver, disk, path):
+    """Pages that the device writes meanwhile are right on the other side; fio with verification goes on."""
+    with open(path, "r+b") as file:
+        data = os.urandom(16 * MIB)
+        file.seek(32 * MIB)
+        file.write(data)
+    with pair(t, device, lambda viodev: front_end(viodev, "d", driver)) as (here, there, source, destination, uri):
+        source.check(until(f"[ -b {disk} ]"))
+        load = fio_command("moved", disk, size="8M", more="--time_based --runtime=20")
+        source.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 1")
+        start(source, uri)
+        # Into the page cache: nobody but the device writes there.
+        source.check(f"dd if={disk} of=/dev/null bs=1M skip=32 count=16 2>/dev/null")
+        finish(t, source, destination)
+        before = sum(queue["chains"] for queue in status(there, "d")["queues"])
+        digest = destination.check(f"dd if={disk} bs=1M skip=32 count=16 2>/dev/null | sha256sum").split()[0]
+        assert digest == hashlib.sha256(data).hexdigest(), "stale pages"
+        destination.check(until("[ -e /tmp/status ]", 60), 90)
+        assert destination.check("cat /tmp/status") == "0\n", destination.run("cat /tmp/fio; dmesg | tail")[1]
+        assert sum(queue["chains"] for queue in status(there, "d")["queues"]) > before
+        for viodev in here, there:
+            told = status(viodev, "d")
+            assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
+
+
+def test_block(t):
+    """vhost-user-blk: a disk's requests go on in another back-end, with all that the first one wrote."""
+    path = image(t.tmp / "disk.raw", 64)
+    moves(t, lambda end: [f"block,id=d,path={path},share={('off', 'on')[end]}"], "vhost-user-blk-pci", "/dev/vda", path)
+
+
+def test_scsi(t):
+    """vhost-user-scsi: the same."""
+    path = image(t.tmp / "disk.raw", 64)
+    moves(t, lambda end: [f"scsi,id=d,lun0={path},lun0.share={('off', 'on')[end]}"], "vhost-user-scsi-pci", "/dev/sda", path)
+
+
+def nic(viodev):
+    return ["-chardev", f"socket,id=c,path={viodev.socket('nic')}", "-netdev", "vhost-user,id=n,chardev=c",
+            "-device", "virtio-net-pci,netdev=n,mac=52:54:00:11:22:33"]
+
+
+def test_net(t):
+    """-netdev vhost-user: a download goes on at the other tap of a bridge, and all its bytes are right."""
+    taps()
+    data = os.urandom(32 * MIB)
+    with private_network(), Server(lambda peer: peer.sendall(data)) as server:
+        ip("link add br0 type bridge")
+        tap_address("br0", 1)
+        devices = lambda end: [f"net,id=nic,backend=tap,ifname=tap{end},bps=3M"]
+        with pair(t, devices, nic) as (here, there, source, destination, uri):
+            for end in range(2):
+                ip(f"link set tap{end} master br0")
+                ip(f"link set tap{end} up")
+            guest_address(source, interface(source, "52:54:00:11:22:33"), 1)
+            source.check("ping -c 1 -W 5 10.1.0.1")
+            source.check(f"(nc 10.1.0.1 {server.port} </dev/null | sha256sum >/tmp/sum; touch /tmp/done) & sleep 1")
+            start(source, uri)
+            finish(t, source, destination)
+            got = status(there, "nic")["rx"]["bytes"]
+            destination.check(until("[ -e /tmp/done ]", 60), 90)
+            assert destination.check("cat /tmp/sum").split()[0] == hashlib.sha256(data).hexdigest()
+            moved = status(there, "nic")["rx"]["bytes"] - got
+            assert moved > MIB, f"{moved} bytes after the move"
+            for viodev in here, there:
+                told = status(viodev, "nic")
+                assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
+
+
+def test_refused(t):
+    """QEMU does not migrate its vhost-user-rng and vhost-user-input, whatever the back-end offers."""
+    with t.serve("rng,id=rng", "input,id=keys,kind=keyboard", options=OPTIONS) as viodev:
+        for id, driver in ("rng", "vhost-user-rng-pci"), ("keys", "vhost-user-input-pci"):
+            with t.guest(front_end(viodev, id, driver), boot="paused") as guest:
+                try:
+                    guest.qmp("migrate", uri=f"unix:{t.tmp}/nobody")
+                    raise AssertionError(f"{driver} is migrated")
+                except vm.GuestError as error:
+                    assert "non-migratable" in str(error), error

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""DPDK's testpmd, from the kit: virtio-user as a front-end of vhost-user, net_vhost as a back-end. Without huge pages."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import tempfile
+import time
+
+from vm import GuestError, Skip, die_with_parent, tail
+
+MEMORY = 128  # MiB, the packets and all else
+
+
+class Testpmd:
+    """Runs from the moment of its making, on one processor; use it in a `with` statement.
+
+    device   "net_virtio_user0,path=SOCKET", "eth_vhost0,iface=SOCKET", with more if wanted
+    mode     "txonly", "rxonly", "io"
+    """
+
+    def __init__(self, kit, device, mode, cpu, *options):
+        program = os.path.join(kit, "bin", "dpdk-testpmd")
+        if not os.path.exists(program):
+            raise Skip("the kit has no DPDK")
+        self._dir = tempfile.TemporaryDirectory(prefix="viodev-dpdk.")
+        self._terminal, theirs = pty.openpty()  # what it says to a file comes late
+        self.output = ""
+        # The main thread sleeps while the other one polls.
+        command = [program, "--no-huge", "-m", str(MEMORY), "--no-pci", "--no-telemetry", "--file-prefix", self._dir.name[-8:],
+                   "--lcores", f"0@{cpu},1@{cpu}", "--vdev", device, "--", "--total-num-mbufs=8192", "--auto-start",
+                   "--disable-link-check", f"--forward-mode={mode}", *options]
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=die_with_parent,
+                                        env={**os.environ, "XDG_RUNTIME_DIR": self._dir.name})
+        os.close(theirs)
+        try:
+            self._read("Press enter to exit")
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def stop(self):
+        """Packets of its only port: (received, sent)."""
+        os.write(self._terminal, b"\n")
+        self._read("Bye...")
+        self.process.wait(30)
+        counts = re.search(r"port 0 .*\n *RX-packets: (\d+) .*\n *TX-packets: (\d+) ", self.output)
+        if self.process.returncode or not counts:
+            raise self._error(f"testpmd ended with status {self.process.returncode}")
+        return int(counts[1]), int(counts[2])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+        self._dir.cleanup()
+
+    def _read(self, text, seconds=30):
+        """Reads what it says, up to this."""
+        deadline = time.monotonic() + seconds
+        while text not in self.output:
+            if not select.select([self._terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise self._error(f"testpmd does not say {text!r}")
+            try:
+                self.output += os.read(self._terminal, 65536).decode(errors="replace").replace("\r", "")
+            except OSError:  # it has ended
+                raise self._error("testpmd has ended") from None
+
+    def _error(self, text):
+        return GuestError(f"{text}\n--- testpmd's output\n{tail(self.output)}")

@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Layers know those below them, never those above: in particular no line of a
+# device model tells which transport serves it. layers.sh SRC
+src=$1
+status=0
+
+# Prints lines of a layer's files that match, and remembers that some did.
+never() {
+	if grep -rnE --include='*.[ch]' --exclude='*_test.c' --exclude='*_fuzz.c' \
+		"$2" "$src/$1"; then
+		echo "^ not in $1"
+		status=1
+	fi
+}
+
+never dev '#include.*("serve/|"viodev/|"pci/|<viodev/(pci|vfio_user|vhost_user)\.h>)'
+never dev 'vfio|vhost|vhuser|vfuser'
+never back '#include.*("serve/|"viodev/|"pci/|"core/)'
+never core '#include.*"(pci|dev|back|serve|viodev)/'
+never pci '#include.*"(dev|back|serve|viodev)/'
+never serve '#include.*"(dev|viodev)/'
+exit $status
