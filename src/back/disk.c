@@ -40,6 +40,7 @@
 #define ZERO_IOV       16          /* this often in one write */
 #define MAX_CALL_IOV   1024        /* IOV_MAX */
 #define MAX_NOW_BYTES  (1u << 20)  /* more would keep others waiting */
+#define SINGLES_ENOUGH 1000        /* no chance: one read at a time */
 #define DRAIN_HURRY_NS 3000000000ull
 #define DRAIN_ABORT_NS 4000000000ull
 #define WATCH_PAUSE_NS 1000000000ull
@@ -58,6 +59,7 @@ struct disk {
 	bool writethrough;
 	bool nowait;     /* try RWF_NOWAIT before the engine */
 	unsigned nr_now; /* how often that was done in this turn */
+	unsigned nr_single; /* turns without another in which it was once */
 
 	struct disk_io *io;
 	const struct disk_engine *ops; /* of @io, */
@@ -207,7 +209,6 @@ static void finish(struct disk_req *req, int result)
 		d->alone = NULL;
 	d->nr_active--;
 	d->nr_reqs--;
-	ev_linger(d->loop); /* who waited for it may have another one */
 	req->dr_done(req, result); /* @req may be gone, or run again */
 	release_held(d);
 }
@@ -711,10 +712,24 @@ void disk_start(struct disk *d, struct disk_req *req)
 	}
 }
 
+/*
+ * A guest that waits for each read before it asks for the next one waits for
+ * us to be woken, too. Where more are under way, not to be awake is better:
+ * they come together then.
+ */
+static void end_turn(struct disk *d)
+{
+	if (d->nr_now > 1)
+		d->nr_single = 0;
+	else if (d->nr_now == 1 && ++d->nr_single > SINGLES_ENOUGH)
+		ev_linger(d->loop);
+	d->nr_now = 0;
+}
+
 void disk_submit(struct disk *d)
 {
 	ev_cancel(d->loop, &d->submit_task);
-	d->nr_now = 0;
+	end_turn(d);
 	if (d->sync_waiting && !d->syncing)
 		sync_begin(d);
 	if (!d->ops->submit(d->engine))

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -818,6 +821,65 @@ static void test_watch_quiet(void **state)
 }
 
 /*
+ * --- Lingering ---
+ */
+
+#define LINGER_TURNS 50
+
+static void on_timer(void *arg)
+{
+}
+
+/* Read that often, so much at once; how many of the last waits slept. */
+static int sleeps(struct ev_source *timer, int nr_turns, unsigned at_once)
+{
+	static char buf[2][512];
+	struct iovec iov[2] = { { buf[0], 512 }, { buf[1], 512 } };
+	struct test_req t[2] = { 0 };
+	struct rusage before, after;
+	int nr = 0;
+
+	while (nr_turns-- > 0) {
+		for (unsigned i = 0; i < at_once; i++)
+			start(&t[i], DISK_READ, 0, 512, &iov[i], 1);
+		assert_true(ev_loop_turn(loop, 0) >= 0);
+		for (unsigned i = 0; i < at_once; i++)
+			finish(&t[i]);
+		ev_timer_set(timer, 100000);
+		getrusage(RUSAGE_THREAD, &before);
+		assert_int_equal(ev_loop_turn(loop, -1), 1);
+		getrusage(RUSAGE_THREAD, &after);
+		if (nr_turns < LINGER_TURNS)
+			nr += after.ru_nvcsw > before.ru_nvcsw;
+	}
+	return nr;
+}
+
+/* The loop does not sleep between reads that come one by one for long. */
+static void test_linger(void **state)
+{
+	struct ev_source *timer;
+	struct statfs fs;
+	int tries = 0;
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	assert_int_equal(statfs(path, &fs), 0);
+	if (fs.f_type == TMPFS_MAGIC) /* such images are served otherwise */
+		skip();
+	assert_int_equal(ev_timer_add(loop, on_timer, NULL, &timer), 0);
+	sleeps(timer, 1001, 1);
+	/* On a busy machine a wait may be long, or over before it begins. */
+	while (sleeps(timer, LINGER_TURNS, 1) > LINGER_TURNS / 2)
+		assert_true(++tries < 100);
+	/* Two at once, and it begins again. */
+	do {
+		assert_true(++tries < 200);
+		sleeps(timer, 1, 2);
+	} while (sleeps(timer, LINGER_TURNS, 1) <= LINGER_TURNS / 2);
+	ev_remove(timer);
+}
+
+/*
  * --- Drain ---
  */
 
@@ -915,6 +977,7 @@ int main(void)
 		TEST(test_resize),
 		TEST(test_watch),
 		TEST(test_watch_quiet),
+		TEST(test_linger),
 		TEST(test_drain),
 		TEST(test_drain_slow_flush),
 		TEST(test_drain_stuck_read),

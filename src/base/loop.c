@@ -44,8 +44,8 @@ struct ev_loop {
 	bool awake;  /* wake_fd is readable */
 	bool running;
 	bool stop;
-	bool linger;	 /* something was done after which more may come */
-	bool short_wait; /* so it was last time */
+	bool linger;     /* before the next sleep, see wait_for() */
+	bool short_wait; /* of the last one that could linger */
 	unsigned depth; /* of nested turns */
 	struct ev_task *tasks, **tasks_end;
 	unsigned nr_tasks;
@@ -165,8 +165,8 @@ static void run_tasks(struct ev_loop *loop)
 }
 
 /*
- * A sleep costs more than a disk's page: the processor turns to others, or is
- * halted, and on a busy host comes back late. Others who want it get it.
+ * To be woken takes longer than to read a page that is cached. Others who want
+ * the processor get it meanwhile.
  */
 static int look_around(struct ev_loop *loop, struct epoll_event *evs,
 		       uint64_t begin_ns)
@@ -179,7 +179,7 @@ static int look_around(struct ev_loop *loop, struct epoll_event *evs,
 	return nr_evs;
 }
 
-/* epoll_wait(), that lingers as long as its waits are short ones. */
+/* epoll_wait(), which lingers if asked to and as long as waits are short. */
 static int wait_for(struct ev_loop *loop, struct epoll_event *evs,
 		    int timeout_ms)
 {
