@@ -9,6 +9,7 @@
 #
 # The kit lives in $VIODEV_KIT, or ${XDG_CACHE_HOME:-~/.cache}/viodev/kit:
 #   bin/qemu-system-x86_64 bin/qemu-img ...   run from anywhere, the folder may be moved
+#   bin/dpdk-testpmd                          likewise
 #   vmlinux vmlinuz                           the same kernel; unpacked it boots a second sooner, OVMF needs vmlinuz
 #   initrd.cpio tools.cpio devel.cpio         the others are appended to initrd.cpio when a test wants Debian's programs,
 #                                             or git, a compiler and stress-ng
@@ -27,6 +28,7 @@ oldest_qemu=10.1
 
 kernel_package=linux-image-amd64 # the generic flavour: the cloud one lacks 9p
 unpack_packages="kmod zstd" # used while the kit is made
+dpdk_packages="dpdk-dev librte-mempool-ring25 librte-net-vhost25 librte-net-virtio25"
 guest_packages="busybox-static ethtool evtest e2fsprogs fio iperf3 libiscsi-bin pciutils qemu-guest-agent
 	rng-tools5 sg3-utils strace util-linux"
 devel_packages="binutils gcc git libc6-dev make stress-ng"
@@ -43,6 +45,9 @@ devel_files="usr/libexec/gcc/x86_64-linux-gnu/*/cc1 usr/libexec/gcc/x86_64-linux
 	usr/libexec/gcc/x86_64-linux-gnu/*/liblto_plugin.so usr/libexec/gcc/x86_64-linux-gnu/*/lto-wrapper
 	usr/lib/x86_64-linux-gnu/*crt?.o usr/lib/x86_64-linux-gnu/libc.so usr/lib/x86_64-linux-gnu/libc_nonshared.a"
 devel_folders="usr/include usr/lib/gcc usr/share/git-core"
+
+# DPDK's drivers are plugins: virtio-user is a front-end of vhost-user, net_vhost a back-end.
+dpdk_drivers="mempool_ring net_vhost net_virtio"
 
 # Modules of initrd.cpio; those that they need come along, those built into the kernel are no error.
 guest_modules="virtio_pci virtio_blk virtio-rng virtio_net virtio_console virtio_scsi virtio_input sd_mod sr_mod sg evdev
@@ -306,6 +311,26 @@ make_qemu() {
 	"$new/bin/qemu-system-x86_64" -machine none -device help | grep -q '"vfio-user-pci"'
 }
 
+# DPDK's test program, which runs from wherever the kit is as well.
+make_dpdk() {
+	local drivers=usr/lib/x86_64-linux-gnu/dpdk driver files=()
+	for driver in $dpdk_drivers; do
+		files+=("$(cd "$new/debian" && ls $drivers/pmds-*/librte_"$driver".so.*.*)")
+	done
+	copy_with_libraries "$new/root" usr/bin/dpdk-testpmd "${files[@]}"
+	cat >"$new/bin/dpdk-testpmd" <<'EOW'
+#!/bin/sh
+# Runs the kit's DPDK with the kit's own loader, libraries and drivers.
+kit=$(dirname "$(readlink -f "$0")")/..
+root=$kit/root lib=$kit/root/usr/lib/x86_64-linux-gnu
+# Loaded in advance, drivers may be in a folder that DPDK would not trust.
+exec "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$lib" --preload "$(echo "$lib"/dpdk/pmds-*/*)" \
+	--argv0 "$0" "$root/usr/bin/dpdk-testpmd" "$@"
+EOW
+	chmod +x "$new/bin/dpdk-testpmd"
+	"$new/bin/dpdk-testpmd" --help >/dev/null
+}
+
 busybox() { "$new/debian/usr/bin/busybox" "$@"; }
 
 # Packs folder $1 into the initramfs archive $2; not compressed, as unpacking costs an emulated guest more than reading.
@@ -379,8 +404,8 @@ make_kit() {
 	mirror=$(find_mirror) ||
 		die "cannot tell this machine's Debian mirror from apt; set VIODEV_MIRROR=URL and run $0 again"
 	own_qemu=$(find_own_qemu) || own_qemu=
-	local wanted="$guest_packages $devel_packages $unpack_packages $kernel_package ovmf" about="320 MB"
-	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="295 MB"; fi
+	local wanted="$guest_packages $devel_packages $unpack_packages $dpdk_packages $kernel_package ovmf" about="390 MB"
+	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="365 MB"; fi
 
 	say "downloading and unpacking Debian $suite packages, about $about, from $mirror"
 	# shellcheck disable=SC2086
@@ -393,6 +418,8 @@ make_kit() {
 
 	if [ -n "$own_qemu" ]; then say "QEMU: this machine's $own_qemu"; else say "QEMU: from the packages"; fi
 	make_qemu
+	say "DPDK: testpmd"
+	make_dpdk
 	say "initrd.cpio: Linux $kernel, busybox, modules"
 	make_initrd
 	say "tools.cpio: the guest's test programs"

@@ -77,7 +77,8 @@ static int check_event(int fd, bool pipe_too)
 	if (fstatfs(fd, &fs) < 0)
 		return -errno;
 	if (fs.f_type != ANON_INODE_FS_MAGIC &&
-	    !(pipe_too && fs.f_type == PIPEFS_MAGIC))
+	    !(pipe_too &&
+	      (fs.f_type == PIPEFS_MAGIC || fs.f_type == SOCKFS_MAGIC)))
 		return -EINVAL;
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)

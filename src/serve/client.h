@@ -40,7 +40,10 @@ void client_unmap(struct client_map *map); /* also of one that is all 0 */
  */
 int client_eventfd(int fd);
 
-/* The same, but pipes do too: for a process that ignores SIGPIPE. */
+/*
+ * The same, but pipes do too, and sockets, which User Mode Linux has for pipes:
+ * for a process that ignores SIGPIPE.
+ */
 int client_eventfd_or_pipe(int fd);
 
 /*

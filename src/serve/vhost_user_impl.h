@@ -99,8 +99,6 @@ struct vhuser {
 	int backend_fd;	   /* takes our requests; or -1 */
 	bool config_changed; /* and the front-end is still to be told */
 	struct ev_source *poll_timer; /* for rings without doorbell */
-	struct ev_task awake_task;    /* instead of sleeping */
-	uint64_t kicked_ns;	      /* the last doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];
 	unsigned nr_regions;
 	struct client_map log_map;

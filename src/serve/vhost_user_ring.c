@@ -15,8 +15,6 @@
 
 #define POLL_NS	      1000000ull /* between looks at rings without doorbell */
 #define MAX_RING_SIZE 32768u
-#define AWAKE_NS      30000ull /* after a doorbell, if */
-#define SUCCESSION_NS 60000ull /* the one before was so near */
 
 /*
  * --- Event descriptors ---
@@ -49,28 +47,6 @@ static void kick(struct vhuser_ring *ring)
 	VS_UNLOCK(vs);
 }
 
-/* A task that waits makes the loop look for events without going to sleep. */
-static void stay_awake(void *arg)
-{
-	struct vhuser *srv = arg;
-
-	if (ev_now_ns() - srv->kicked_ns < AWAKE_NS)
-		ev_defer(srv->loop, &srv->awake_task);
-}
-
-/*
- * Where doorbells come in quick succession, waking up for each costs more than
- * staying awake for the next: both sides' time.
- */
-static void expect_next(struct vhuser *srv)
-{
-	uint64_t now = ev_now_ns();
-
-	if (now - srv->kicked_ns < SUCCESSION_NS)
-		ev_defer(srv->loop, &srv->awake_task);
-	srv->kicked_ns = now;
-}
-
 static void on_kick(void *arg, uint32_t events)
 {
 	struct vhuser_ring *ring = arg;
@@ -79,7 +55,6 @@ static void on_kick(void *arg, uint32_t events)
 
 	if (n > 0) {
 		kick(ring);
-		expect_next(ring->srv);
 	} else if (n == 0 || errno != EAGAIN) {
 		ev_remove(ring->kick_source); /* its other end has gone */
 		ring->kick_source = NULL;
@@ -448,7 +423,6 @@ int vhuser_rings_init(struct vhuser *srv)
 			.err_fd = -1,
 		};
 	}
-	srv->awake_task = (struct ev_task){ .fn = stay_awake, .arg = srv };
 	return ev_timer_add(srv->loop, on_poll_timer, srv, &srv->poll_timer);
 }
 
@@ -473,7 +447,6 @@ void vhuser_rings_fini(struct vhuser *srv)
 {
 	for (unsigned i = 0; i < srv->nr_rings; i++)
 		forget(&srv->rings[i]);
-	ev_cancel(srv->loop, &srv->awake_task);
 	ev_remove(srv->poll_timer);
 	free(srv->rings);
 }

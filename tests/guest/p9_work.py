@@ -17,7 +17,7 @@ def mount(guest, tag, directory, cache="none", msize=524288):
                 f"{tag} {directory}")
 
 
-def fsx(guest, directory, seed=1, operations=500, processes=3, leave_out="", timeout=120):
+def fsx(guest, directory, seed=1, operations=300, processes=3, leave_out="", timeout=120):
     """The exerciser, which is in the directory: (whether it found nothing, what it printed)."""
     status, out = guest.run(f"cd {directory} && cp fsx /tmp && mkdir work && /tmp/fsx -s {seed} -n {operations} -p {processes} "
                             f"{'-x ' * bool(leave_out)}{leave_out} work && rmdir work", timeout)

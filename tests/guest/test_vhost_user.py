@@ -167,7 +167,7 @@ def test_memory_plugged(t):
         more = ["-m", "512M,slots=4,maxmem=2G", front_end(viodev, "disk", "vhost-user-blk-pci")]
         with t.guest(more, tools=True, append="memhp_default_state=online_movable") as guest:
             regions = status(viodev, "disk")["server"]["memory-regions"]
-            load = fio_command("verified", "/dev/vda", more="--time_based --runtime=15")
+            load = fio_command("verified", "/dev/vda", more="--time_based --runtime=10")
             for i in range(2):
                 guest.qmp("object-add", {"qom-type": "memory-backend-memfd", "id": "more", "size": 128 << 20,
                                          "share": True})

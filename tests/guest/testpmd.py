@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import subprocess
-import tempfile
 import time
 
 from vm import GuestError, Skip, die_with_parent, tail
@@ -25,15 +24,13 @@ class Testpmd:
         program = os.path.join(kit, "bin", "dpdk-testpmd")
         if not os.path.exists(program):
             raise Skip("the kit has no DPDK")
-        self._dir = tempfile.TemporaryDirectory(prefix="viodev-dpdk.")
         self._terminal, theirs = pty.openpty()  # what it says to a file comes late
         self.output = ""
         # The main thread sleeps while the other one polls.
-        command = [program, "--no-huge", "-m", str(MEMORY), "--no-pci", "--no-telemetry", "--file-prefix", self._dir.name[-8:],
+        command = [program, "--no-huge", "-m", str(MEMORY), "--no-pci", "--no-telemetry", "--no-shconf",
                    "--lcores", f"0@{cpu},1@{cpu}", "--vdev", device, "--", "--total-num-mbufs=8192", "--auto-start",
                    "--disable-link-check", f"--forward-mode={mode}", *options]
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=die_with_parent,
-                                        env={**os.environ, "XDG_RUNTIME_DIR": self._dir.name})
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=die_with_parent)
         os.close(theirs)
         try:
             self._read("Press enter to exit")
@@ -58,7 +55,6 @@ class Testpmd:
         self.process.kill()
         self.process.wait()
         os.close(self._terminal)
-        self._dir.cleanup()
 
     def _read(self, text, seconds=30):
         """Reads what it says, up to this."""
