@@ -40,7 +40,6 @@
 #define ZERO_IOV       16          /* this often in one write */
 #define MAX_CALL_IOV   1024        /* IOV_MAX */
 #define MAX_NOW_BYTES  (1u << 20)  /* more would keep others waiting */
-#define SINGLES_ENOUGH 1000        /* no chance: one read at a time */
 #define DRAIN_HURRY_NS 3000000000ull
 #define DRAIN_ABORT_NS 4000000000ull
 #define WATCH_PAUSE_NS 1000000000ull
@@ -59,7 +58,7 @@ struct disk {
 	bool writethrough;
 	bool nowait;     /* try RWF_NOWAIT before the engine */
 	unsigned nr_now; /* how often that was done in this turn */
-	unsigned nr_single; /* turns without another in which it was once */
+	unsigned nr_single; /* see disk_lingers() */
 
 	struct disk_io *io;
 	const struct disk_engine *ops; /* of @io, */
@@ -712,24 +711,12 @@ void disk_start(struct disk *d, struct disk_req *req)
 	}
 }
 
-/*
- * A guest that waits for each read before it asks for the next one waits for
- * us to be woken, too. Where more are under way, not to be awake is better:
- * they come together then.
- */
-static void end_turn(struct disk *d)
-{
-	if (d->nr_now > 1)
-		d->nr_single = 0;
-	else if (d->nr_now == 1 && ++d->nr_single > SINGLES_ENOUGH)
-		ev_linger(d->loop);
-	d->nr_now = 0;
-}
-
 void disk_submit(struct disk *d)
 {
 	ev_cancel(d->loop, &d->submit_task);
-	end_turn(d);
+	if (disk_lingers(d->nr_now, &d->nr_single))
+		ev_linger(d->loop);
+	d->nr_now = 0;
 	if (d->sync_waiting && !d->syncing)
 		sync_begin(d);
 	if (!d->ops->submit(d->engine))

@@ -27,6 +27,7 @@
 #include <sys/uio.h>
 
 #include "base/err.h"
+#include "base/pool.h"
 
 struct disk;
 struct disk_image;
@@ -51,7 +52,8 @@ struct disk_call {
 	uint64_t off, len;
 	int result;
 	void (*done)(struct disk_call *call, int result);
-	struct disk_call *next;
+	struct disk_call *next; /* in a queue of io_uring's */
+	struct pool_job job;    /* of the threads */
 };
 
 /*

@@ -9,6 +9,25 @@
 
 #include "back/disk.h"
 
+/*
+ * Whether to look for more before a sleep, after a turn of the loop in which
+ * @nr_now requests were done at once; *nr_single is ours.
+ *
+ * A guest that waits for each read before it asks for the next one waits for
+ * us to be woken, too. Where more are under way, not to be awake is better:
+ * they come together then. So it takes many turns of one request.
+ */
+#define DISK_SINGLES_ENOUGH 1000
+
+static inline bool disk_lingers(unsigned nr_now, unsigned *nr_single)
+{
+	if (nr_now > 1)
+		*nr_single = 0;
+	else if (nr_now == 1 && *nr_single < DISK_SINGLES_ENOUGH)
+		++*nr_single;
+	return nr_now == 1 && *nr_single == DISK_SINGLES_ENOUGH;
+}
+
 /* An open image: what can be done with it. */
 struct disk_image {
 	int fd;
@@ -66,17 +85,6 @@ static inline struct disk_call *disk_calls_take(struct disk_calls *q)
 	if (!q->first)
 		q->end = &q->first;
 	return call;
-}
-
-/* Append all of @from, which is empty afterwards. */
-static inline void disk_calls_move(struct disk_calls *q,
-				   struct disk_calls *from)
-{
-	if (!from->first)
-		return;
-	*q->end = from->first;
-	q->end = from->end;
-	disk_calls_init(from);
 }
 
 /*

@@ -4,10 +4,10 @@
  */
 #include "back/disk.h"
 #include "back/disk_fault.h"
+#include "back/disk_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,9 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -824,59 +822,22 @@ static void test_watch_quiet(void **state)
  * --- Lingering ---
  */
 
-#define LINGER_TURNS 50
-
-static void on_timer(void *arg)
-{
-}
-
-/* Read that often, so much at once; how many of the last waits slept. */
-static int sleeps(struct ev_source *timer, int nr_turns, unsigned at_once)
-{
-	static char buf[2][512];
-	struct iovec iov[2] = { { buf[0], 512 }, { buf[1], 512 } };
-	struct test_req t[2] = { 0 };
-	struct rusage before, after;
-	int nr = 0;
-
-	while (nr_turns-- > 0) {
-		for (unsigned i = 0; i < at_once; i++)
-			start(&t[i], DISK_READ, 0, 512, &iov[i], 1);
-		assert_true(ev_loop_turn(loop, 0) >= 0);
-		for (unsigned i = 0; i < at_once; i++)
-			finish(&t[i]);
-		ev_timer_set(timer, 100000);
-		getrusage(RUSAGE_THREAD, &before);
-		assert_int_equal(ev_loop_turn(loop, -1), 1);
-		getrusage(RUSAGE_THREAD, &after);
-		if (nr_turns < LINGER_TURNS)
-			nr += after.ru_nvcsw > before.ru_nvcsw;
-	}
-	return nr;
-}
-
-/* The loop does not sleep between reads that come one by one for long. */
+/* Reads that come one by one for long; two at once, and it begins again. */
 static void test_linger(void **state)
 {
-	struct ev_source *timer;
-	struct statfs fs;
-	int tries = 0;
+	unsigned nr_single = 0;
 
-	start_with(tmp_dir(), (struct disk_params){ 0 });
-	assert_int_equal(statfs(path, &fs), 0);
-	if (fs.f_type == TMPFS_MAGIC) /* such images are served otherwise */
-		skip();
-	assert_int_equal(ev_timer_add(loop, on_timer, NULL, &timer), 0);
-	sleeps(timer, 1001, 1);
-	/* On a busy machine a wait may be long, or over before it begins. */
-	while (sleeps(timer, LINGER_TURNS, 1) > LINGER_TURNS / 2)
-		assert_true(++tries < 100);
-	/* Two at once, and it begins again. */
-	do {
-		assert_true(++tries < 200);
-		sleeps(timer, 1, 2);
-	} while (sleeps(timer, LINGER_TURNS, 1) <= LINGER_TURNS / 2);
-	ev_remove(timer);
+	for (int round = 0; round < 2; round++) {
+		for (int i = 1; i < DISK_SINGLES_ENOUGH; i++) {
+			assert_false(disk_lingers(1, &nr_single));
+			assert_false(disk_lingers(0, &nr_single));
+		}
+		for (int i = 0; i < 10; i++) {
+			assert_true(disk_lingers(1, &nr_single));
+			assert_false(disk_lingers(0, &nr_single));
+		}
+		assert_false(disk_lingers(2, &nr_single));
+	}
 }
 
 /*

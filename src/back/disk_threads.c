@@ -1,207 +1,86 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The engine for where io_uring is refused, as in many containers: a few
- * threads that make one call at a time each.
- *
- *	loop's thread                          a worker
- *	start() -> batch
- *	submit()    batch -> todo   (lock)     todo -> the call -> done
- *	ready() <------ eventfd -------------- done was empty
- *	            done -> reaped -> call->done()
- *
- * The threads exist from the start, so that a sandbox need not allow clone().
- */
-#include <errno.h>
+/* The engine for where io_uring is refused, as in many containers. */
 #include <limits.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <viodev/loop.h>
+#include <stddef.h>
 
 #include "back/disk_impl.h"
+#include "base/pool.h"
 
 #define NR_THREADS 4
 
-struct pool {
-	int event_fd; /* readable: done is not empty */
-	struct ev_source *source;
-	pthread_t threads[NR_THREADS];
-	unsigned nr_threads;
-	struct disk_calls batch;  /* started, not submitted */
-	struct disk_calls reaped; /* done, not yet called back */
+static struct disk_call *call_of(struct pool_job *job)
+{
+	return (void *)((char *)job - offsetof(struct disk_call, job));
+}
 
-	pthread_mutex_t lock;
-	pthread_cond_t work;
-	struct disk_calls todo;
-	struct disk_calls done;
-	bool stop;
+static void job_run(void *arg, struct pool_job *job)
+{
+	struct disk_call *call = call_of(job);
+
+	call->result = disk_call_run(call);
+}
+
+static void job_done(void *arg, struct pool_job *job)
+{
+	struct disk_call *call = call_of(job);
+
+	call->done(call, call->result);
+}
+
+static const struct pool_ops jobs = {
+	.run = job_run,
+	.done = job_done,
 };
 
-static void *worker(void *arg)
+static int threads_create(struct ev_loop *loop, unsigned depth,
+			  unsigned nr_disks, void **ret_engine)
 {
-	struct pool *pool = arg;
-	const uint64_t one = 1;
-	struct disk_call *call;
+	struct pool *pool;
+	int ret = pool_create(loop, NR_THREADS, &jobs, NULL, &pool);
 
-	pthread_mutex_lock(&pool->lock);
-	for (;;) {
-		while (!(call = disk_calls_take(&pool->todo)) && !pool->stop)
-			pthread_cond_wait(&pool->work, &pool->lock);
-		if (!call)
-			break;
-		pthread_mutex_unlock(&pool->lock);
-
-		call->result = disk_call_run(call);
-
-		pthread_mutex_lock(&pool->lock);
-		/* A counter that is not read cannot overflow by ones. */
-		if (!pool->done.first &&
-		    write(pool->event_fd, &one, sizeof(one)) < 0)
-			abort();
-		disk_calls_add(&pool->done, call);
-	}
-	pthread_mutex_unlock(&pool->lock);
-	return NULL;
+	if (ret == 0)
+		*ret_engine = pool;
+	return ret;
 }
 
-static void pool_ready(void *arg, uint32_t events)
+static void threads_destroy(void *engine)
 {
-	struct pool *pool = arg;
-	struct disk_call *call;
-	uint64_t count;
-
-	pthread_mutex_lock(&pool->lock);
-	if (pool->done.first &&
-	    read(pool->event_fd, &count, sizeof(count)) == sizeof(count))
-		disk_calls_move(&pool->reaped, &pool->done);
-	pthread_mutex_unlock(&pool->lock);
-
-	while ((call = disk_calls_take(&pool->reaped)))
-		call->done(call, call->result);
-}
-
-static void pool_start(void *engine, struct disk_call *call)
-{
-	struct pool *pool = engine;
-
-	disk_calls_add(&pool->batch, call);
-}
-
-static bool pool_submit(void *engine)
-{
-	struct pool *pool = engine;
-
-	if (!pool->batch.first)
-		return true;
-	pthread_mutex_lock(&pool->lock);
-	if (pool->batch.first->next)
-		pthread_cond_broadcast(&pool->work);
-	else
-		pthread_cond_signal(&pool->work);
-	disk_calls_move(&pool->todo, &pool->batch);
-	pthread_mutex_unlock(&pool->lock);
-	return true;
-}
-
-static void pool_wait(void *engine, int timeout_ms)
-{
-	struct pool *pool = engine;
-	struct pollfd pfd = { .fd = pool->event_fd, .events = POLLIN };
-
-	if (pool->reaped.first || poll(&pfd, 1, timeout_ms) > 0)
-		pool_ready(pool, 0);
-}
-
-static void pool_destroy(void *engine)
-{
-	struct pool *pool = engine;
-
-	pthread_mutex_lock(&pool->lock);
-	pool->stop = true;
-	pthread_cond_broadcast(&pool->work);
-	pthread_mutex_unlock(&pool->lock);
-	for (unsigned i = 0; i < pool->nr_threads; i++)
-		pthread_join(pool->threads[i], NULL);
-
-	ev_remove(pool->source);
-	if (pool->event_fd >= 0)
-		close(pool->event_fd);
-	pthread_cond_destroy(&pool->work);
-	pthread_mutex_destroy(&pool->lock);
-	free(pool);
-}
-
-/* Signals are for the thread that runs the loop. */
-static int start_threads(struct pool *pool)
-{
-	sigset_t all, old;
-	int ret = 0;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (ret == 0 && pool->nr_threads < NR_THREADS) {
-		ret = -pthread_create(&pool->threads[pool->nr_threads], NULL,
-				      worker, pool);
-		if (ret == 0)
-			pool->nr_threads++;
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return pool->nr_threads > 0 ? 0 : ret;
+	pool_destroy(engine);
 }
 
 /* A call knows its image. */
-static int pool_add(void *engine, int fd)
+static int threads_add(void *engine, int fd)
 {
 	return fd;
 }
 
-static void pool_remove(void *engine, int file)
+static void threads_remove(void *engine, int file)
 {
 }
 
-static int pool_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
-		       void **ret_engine)
+static void threads_start(void *engine, struct disk_call *call)
 {
-	struct pool *pool = calloc(1, sizeof(*pool));
-	int ret;
+	pool_start(engine, &call->job);
+}
 
-	if (!pool)
-		return -ENOMEM;
-	disk_calls_init(&pool->batch);
-	disk_calls_init(&pool->reaped);
-	disk_calls_init(&pool->todo);
-	disk_calls_init(&pool->done);
-	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->work, NULL);
+static bool threads_submit(void *engine)
+{
+	return true;
+}
 
-	pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = pool->event_fd < 0 ? -errno : 0;
-	if (ret == 0)
-		ret = ev_fd_add(loop, pool->event_fd, EPOLLIN, pool_ready, pool,
-				&pool->source);
-	if (ret == 0)
-		ret = start_threads(pool);
-	if (ret < 0) {
-		pool_destroy(pool);
-		return ret;
-	}
-	*ret_engine = pool;
-	return 0;
+static void threads_wait(void *engine, int timeout_ms)
+{
+	pool_wait(engine, timeout_ms);
 }
 
 const struct disk_engine disk_threads = {
 	.name = "threads",
 	.max_now = UINT_MAX,
-	.create = pool_create,
-	.destroy = pool_destroy,
-	.add = pool_add,
-	.remove = pool_remove,
-	.start = pool_start,
-	.submit = pool_submit,
-	.wait = pool_wait,
+	.create = threads_create,
+	.destroy = threads_destroy,
+	.add = threads_add,
+	.remove = threads_remove,
+	.start = threads_start,
+	.submit = threads_submit,
+	.wait = threads_wait,
 };

@@ -52,6 +52,13 @@ int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
 	return ret < 0 ? ret : p9_ref_open(r, ret_ref);
 }
 
+int p9_fid_file(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
+{
+	int ret = p9_fid_get(fs, num, ret_ref);
+
+	return ret == 0 && !ret_ref->file ? -EBADF : ret;
+}
+
 static int add(struct p9_fs *fs, struct p9_fid *fid)
 {
 	struct p9_fid **link = find(fs, fid->num);

@@ -255,6 +255,9 @@ int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 /* The same with the node's descriptor. */
 int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
 
+/* What p9_fid_get() says of one that is open, else -EBADF. */
+int p9_fid_file(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
+
 /* A new fid. -EBADF when the number is taken or P9_NOFID. */
 int p9_fid_add(struct p9_fs *fs, uint32_t num, const struct p9_ref *ref);
 

@@ -321,11 +321,9 @@ int p9_read(struct p9_req *r)
 		return -EINVAL;
 	if (count > r->room - P9_IO_HEADER)
 		count = (uint32_t)(r->room - P9_IO_HEADER);
-	ret = p9_fid_get(r->fs, num, &ref);
+	ret = p9_fid_file(r->fs, num, &ref);
 	if (ret < 0)
 		return ret;
-	if (!ref.file)
-		return -EBADF;
 	switch (ref.file->kind) {
 	case P9_FILE:
 		return read_file(r, ref.file, off, count);
@@ -389,11 +387,9 @@ int p9_write(struct p9_req *r)
 	/* What the message says it has, and has. */
 	if (r->in.err || count > r->msg_beyond || off > INT64_MAX)
 		return -EINVAL;
-	ret = p9_fid_get(r->fs, num, &ref);
+	ret = p9_fid_file(r->fs, num, &ref);
 	if (ret < 0)
 		return ret;
-	if (!ref.file)
-		return -EBADF;
 	switch (ref.file->kind) {
 	case P9_FILE:
 		return write_file(r, ref.file, off, count);
@@ -415,10 +411,10 @@ int p9_fsync(struct p9_req *r)
 
 	if (r->in.err)
 		return r->in.err;
-	ret = p9_fid_get(r->fs, num, &ref);
+	ret = p9_fid_file(r->fs, num, &ref);
 	if (ret < 0)
 		return ret;
-	if (!ref.file || ref.file->fd < 0)
+	if (ref.file->fd < 0)
 		return -EBADF;
 	if ((datasync ? fdatasync(ref.file->fd) : fsync(ref.file->fd)) < 0)
 		return -errno;

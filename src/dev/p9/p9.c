@@ -8,7 +8,7 @@
  *
  *	qnotify() -> begin() ---- p9_req_try() -----------------> complete()
  *	                |                                             ^
- *	                +-- p9_pool_start() -> p9_req_run() -> done() ---+
+ *	                +-- pool_start() -> p9_req_run() -> done() ---+
  *	                |                                             |
  *	                +-- Tflush: when the old request is done -----+
  *	                |                                             |
@@ -27,8 +27,8 @@
 
 #include <viodev/le.h>
 
+#include "base/pool.h"
 #include "dev/devices.h"
-#include "dev/p9/pool.h"
 #include "dev/p9/serve.h"
 
 #define NR_THREADS 8
@@ -37,7 +37,7 @@
 #define DRAIN_MS   4000
 
 struct p9_slot {
-	struct p9_pool_job job;      /* first: the pool gives it back */
+	struct pool_job job;         /* first: the pool gives it back */
 	struct p9_slot *prev, *next; /* in flight, the oldest first */
 	struct p9_slot *flushes;     /* Tflushes that wait for this one */
 	struct p9_slot *next_flush;
@@ -53,7 +53,7 @@ struct p9_softc {
 	struct ev_loop *sc_loop;
 	struct ev_task sc_again; /* goes on where a turn stopped */
 	struct p9_fs *sc_fs;
-	struct p9_pool *sc_pool;
+	struct pool *sc_pool;
 	int sc_thread_err;
 
 	struct p9_slot *sc_slots;
@@ -161,7 +161,7 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 	if (oldtag != P9_NOTAG)
 		old = find_tag(sc, oldtag, slot);
 	sc->sc_nr_flushed += old != NULL;
-	if (old && !p9_pool_cancel(sc->sc_pool, &old->job)) {
+	if (old && !pool_cancel(sc->sc_pool, &old->job)) {
 		struct p9_slot **end = &old->flushes;
 
 		while (*end)
@@ -197,7 +197,7 @@ static void begin(struct p9_softc *sc, struct p9_slot *slot)
 		version(sc);
 	} else if (!p9_req_try(req)) {
 		sc->sc_nr_jobs++;
-		p9_pool_start(sc->sc_pool, &slot->job);
+		pool_start(sc->sc_pool, &slot->job);
 	} else if (!req->err && req->type == P9_TFLUSH) {
 		flush(sc, slot);
 	} else {
@@ -275,12 +275,12 @@ static void job_init(void *arg)
 		__atomic_store_n(&sc->sc_thread_err, ret, __ATOMIC_RELAXED);
 }
 
-static void job_run(void *arg, struct p9_pool_job *job)
+static void job_run(void *arg, struct pool_job *job)
 {
 	p9_req_run(&((struct p9_slot *)job)->req);
 }
 
-static void job_done(void *arg, struct p9_pool_job *job)
+static void job_done(void *arg, struct pool_job *job)
 {
 	struct p9_softc *sc = arg;
 
@@ -296,7 +296,7 @@ static void jobs_idle(void *arg)
 	p9_again(sc);
 }
 
-static const struct p9_pool_ops p9_jobs = {
+static const struct pool_ops p9_jobs = {
 	.init = job_init,
 	.run = job_run,
 	.done = job_done,
@@ -317,7 +317,7 @@ static void p9_drain(struct p9_softc *sc, bool drop)
 	for (slot = sc->sc_first; drop && slot; slot = next) {
 		next = slot->next;
 		if (slot == sc->sc_version ||
-		    !p9_pool_cancel(sc->sc_pool, &slot->job))
+		    !pool_cancel(sc->sc_pool, &slot->job))
 			continue;
 		sc->sc_nr_jobs--;
 		complete(sc, slot, true);
@@ -332,7 +332,7 @@ static void p9_drain(struct p9_softc *sc, bool drop)
 			       "a request does not end: the device does");
 			abort();
 		}
-		p9_pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
+		pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
 	}
 	version(sc);
 	sc->sc_drain = sc->sc_drop = false;
@@ -495,7 +495,7 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 	ret = p9_fs_create(root_fd, proc_fd, &params, &sc->sc_fs, err);
 	if (ret < 0)
 		return ret;
-	ret = p9_pool_create(env->loop, NR_THREADS, &p9_jobs, sc, &sc->sc_pool);
+	ret = pool_create(env->loop, NR_THREADS, &p9_jobs, sc, &sc->sc_pool);
 	if (ret < 0)
 		return err_set(err, ret, "9p: threads: %s", strerror(-ret));
 	if (sc->sc_thread_err && params.security == P9_MAPPED)
@@ -527,7 +527,7 @@ static void p9_destroy(struct vdev *dev)
 	if (sc->sc_pool)
 		p9_drain(sc, true);
 	ev_cancel(sc->sc_loop, &sc->sc_again);
-	p9_pool_destroy(sc->sc_pool);
+	pool_destroy(sc->sc_pool);
 	p9_fs_destroy(sc->sc_fs);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);

@@ -400,11 +400,11 @@ int p9_readdir(struct p9_req *r)
 		return -EINVAL;
 	if (count > r->room - P9_IO_HEADER)
 		count = (uint32_t)(r->room - P9_IO_HEADER);
-	ret = p9_fid_get(r->fs, num, &ref);
+	ret = p9_fid_file(r->fs, num, &ref);
 	if (ret < 0)
 		return ret;
-	if (!ref.file || ref.file->kind != P9_DIR)
-		return ref.file ? -ENOTDIR : -EBADF;
+	if (ref.file->kind != P9_DIR)
+		return -ENOTDIR;
 	pthread_mutex_lock(&ref.file->lock);
 	ret = read_entries(r, ref.file, ref.node, off, count);
 	pthread_mutex_unlock(&ref.file->lock);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/p9/pool.h"
+#include "base/pool.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -14,19 +14,20 @@
 #include <viodev/loop.h>
 
 #define MAX_THREADS 16
-#define STACK_BYTES (256u << 10) /* names and directory entries are on it */
+#define STACK_BYTES (256u << 10) /* what a job may need */
 
 struct jobs {
-	struct p9_pool_job *first, **end;
+	struct pool_job *first, **end;
 };
 
-struct p9_pool {
-	const struct p9_pool_ops *ops;
+struct pool {
+	const struct pool_ops *ops;
 	void *arg;
 	int event_fd; /* readable: done is not empty */
 	struct ev_source *source;
 	pthread_t threads[MAX_THREADS];
 	unsigned nr_threads;
+	struct jobs reaped; /* done, but done() is yet to be called */
 
 	pthread_mutex_t lock;
 	pthread_cond_t work, ready;
@@ -41,16 +42,16 @@ static void jobs_init(struct jobs *q)
 	q->end = &q->first;
 }
 
-static void jobs_add(struct jobs *q, struct p9_pool_job *job)
+static void jobs_add(struct jobs *q, struct pool_job *job)
 {
 	job->next = NULL;
 	*q->end = job;
 	q->end = &job->next;
 }
 
-static struct p9_pool_job *jobs_take(struct jobs *q)
+static struct pool_job *jobs_take(struct jobs *q)
 {
-	struct p9_pool_job *job = q->first;
+	struct pool_job *job = q->first;
 
 	if (!job)
 		return NULL;
@@ -60,9 +61,19 @@ static struct p9_pool_job *jobs_take(struct jobs *q)
 	return job;
 }
 
-static struct p9_pool_job *next_job(struct p9_pool *pool)
+/* Append all of @from, which is empty afterwards. */
+static void jobs_move(struct jobs *q, struct jobs *from)
 {
-	struct p9_pool_job *job;
+	if (!from->first)
+		return;
+	*q->end = from->first;
+	q->end = from->end;
+	jobs_init(from);
+}
+
+static struct pool_job *next_job(struct pool *pool)
+{
+	struct pool_job *job;
 
 	while (!(job = jobs_take(&pool->todo)) && !pool->stop) {
 		pool->nr_sleeping++;
@@ -77,10 +88,11 @@ static struct p9_pool_job *next_job(struct p9_pool *pool)
 static void *worker(void *arg)
 {
 	const uint64_t one = 1;
-	struct p9_pool *pool = arg;
-	struct p9_pool_job *job;
+	struct pool *pool = arg;
+	struct pool_job *job;
 
-	pool->ops->init(pool->arg);
+	if (pool->ops->init)
+		pool->ops->init(pool->arg);
 	pthread_mutex_lock(&pool->lock);
 	pool->nr_ready++;
 	pthread_cond_signal(&pool->ready);
@@ -98,28 +110,24 @@ static void *worker(void *arg)
 	return NULL;
 }
 
-/* The jobs that are done; whether there were any. */
-static bool reap(struct p9_pool *pool)
+/* Call done() of what is done; a done() may wait for others in its turn. */
+static bool reap(struct pool *pool)
 {
-	struct jobs reaped;
-	struct p9_pool_job *job;
+	struct pool_job *job;
 	uint64_t count;
-	bool any;
+	bool any = false;
 
-	jobs_init(&reaped);
 	pthread_mutex_lock(&pool->lock);
 	if (pool->done.first &&
-	    read(pool->event_fd, &count, sizeof(count)) == sizeof(count)) {
-		reaped.first = pool->done.first;
-		reaped.end = pool->done.end;
-		jobs_init(&pool->done);
-	}
+	    read(pool->event_fd, &count, sizeof(count)) == sizeof(count))
+		jobs_move(&pool->reaped, &pool->done);
 	pthread_mutex_unlock(&pool->lock);
 
-	any = reaped.first;
-	while ((job = jobs_take(&reaped)))
+	while ((job = jobs_take(&pool->reaped))) {
 		pool->ops->done(pool->arg, job);
-	if (any)
+		any = true;
+	}
+	if (any && pool->ops->idle)
 		pool->ops->idle(pool->arg);
 	return any;
 }
@@ -129,7 +137,7 @@ static void on_ready(void *arg, uint32_t events)
 	reap(arg);
 }
 
-void p9_pool_start(struct p9_pool *pool, struct p9_pool_job *job)
+void pool_start(struct pool *pool, struct pool_job *job)
 {
 	pthread_mutex_lock(&pool->lock);
 	job->queued = true;
@@ -139,9 +147,9 @@ void p9_pool_start(struct p9_pool *pool, struct p9_pool_job *job)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-bool p9_pool_cancel(struct p9_pool *pool, struct p9_pool_job *job)
+bool pool_cancel(struct pool *pool, struct pool_job *job)
 {
-	struct p9_pool_job **link = &pool->todo.first;
+	struct pool_job **link = &pool->todo.first;
 	bool queued;
 
 	pthread_mutex_lock(&pool->lock);
@@ -158,14 +166,15 @@ bool p9_pool_cancel(struct p9_pool *pool, struct p9_pool_job *job)
 	return queued;
 }
 
-bool p9_pool_wait(struct p9_pool *pool, int timeout_ms)
+bool pool_wait(struct pool *pool, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = pool->event_fd, .events = POLLIN };
 
-	return poll(&pfd, 1, timeout_ms) > 0 && reap(pool);
+	return (pool->reaped.first || poll(&pfd, 1, timeout_ms) > 0) &&
+	       reap(pool);
 }
 
-void p9_pool_destroy(struct p9_pool *pool)
+void pool_destroy(struct pool *pool)
 {
 	if (!pool)
 		return;
@@ -186,7 +195,7 @@ void p9_pool_destroy(struct p9_pool *pool)
 }
 
 /* Signals are for the thread that runs the loop. */
-static int start_threads(struct p9_pool *pool, unsigned nr)
+static int start_threads(struct pool *pool, unsigned nr)
 {
 	pthread_attr_t attr;
 	sigset_t all, old;
@@ -212,11 +221,10 @@ static int start_threads(struct p9_pool *pool, unsigned nr)
 	return pool->nr_threads > 0 ? 0 : ret;
 }
 
-int p9_pool_create(struct ev_loop *loop, unsigned nr_threads,
-		   const struct p9_pool_ops *ops, void *arg,
-		   struct p9_pool **ret_pool)
+int pool_create(struct ev_loop *loop, unsigned nr_threads,
+		const struct pool_ops *ops, void *arg, struct pool **ret_pool)
 {
-	struct p9_pool *pool = calloc(1, sizeof(*pool));
+	struct pool *pool = calloc(1, sizeof(*pool));
 	int ret;
 
 	if (!pool)
@@ -225,6 +233,7 @@ int p9_pool_create(struct ev_loop *loop, unsigned nr_threads,
 	pool->arg = arg;
 	jobs_init(&pool->todo);
 	jobs_init(&pool->done);
+	jobs_init(&pool->reaped);
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->work, NULL);
 	pthread_cond_init(&pool->ready, NULL);
@@ -239,7 +248,7 @@ int p9_pool_create(struct ev_loop *loop, unsigned nr_threads,
 						  ? nr_threads
 						  : MAX_THREADS);
 	if (ret < 0) {
-		p9_pool_destroy(pool);
+		pool_destroy(pool);
 		return ret;
 	}
 	*ret_pool = pool;

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A few threads that may wait, for a loop's thread that may not.
+ *
+ * A job is queued, then running, then done; its done() is called on the
+ * loop's thread. The threads are there from the start, so that a sandbox need
+ * not allow clone(), and sleep until there is a job.
+ */
+#ifndef BASE_POOL_H
+#define BASE_POOL_H
+
+#include <stdbool.h>
+
+struct ev_loop;
+struct pool;
+
+struct pool_job {
+	struct pool_job *next;
+	bool queued;
+};
+
+struct pool_ops {
+	/*
+	 * Each thread's first call; pool_create() waits for all of them. May
+	 * be NULL.
+	 */
+	void (*init)(void *arg);
+	void (*run)(void *arg, struct pool_job *job);
+	void (*done)(void *arg, struct pool_job *job);
+	/* After the last done() of several that came together. May be NULL. */
+	void (*idle)(void *arg);
+};
+
+int pool_create(struct ev_loop *loop, unsigned nr_threads,
+		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
+/* Jobs are run to their ends, of which nobody hears. NULL is fine. */
+void pool_destroy(struct pool *pool);
+
+void pool_start(struct pool *pool, struct pool_job *job);
+
+/* Take a job back that no thread has begun: false when it is too late. */
+bool pool_cancel(struct pool *pool, struct pool_job *job);
+
+/*
+ * Wait at most @timeout_ms for jobs to be done and call their done(). False
+ * when none was.
+ */
+bool pool_wait(struct pool *pool, int timeout_ms);
+
+#endif
