@@ -14,6 +14,8 @@
 #   initrd.cpio tools.cpio devel.cpio         the others are appended to initrd.cpio when a test wants Debian's programs,
 #                                             or git, a compiler and stress-ng
 #   OVMF_CODE.fd OVMF_VARS.fd
+#   uml/linux uml.cpio                        User Mode Linux and its modules, if this machine's mirror has it
+#   root/usr/include/blkio.h                  libblkio, with which programs use vhost-user block devices
 #   STAMP                                     hash of this file (the kit is made afresh when it changes), then versions
 #
 # VIODEV_MIRROR=URL overrides the Debian mirror, which otherwise is the one that this machine's apt uses.
@@ -28,6 +30,11 @@ oldest_qemu=10.1
 
 kernel_package=linux-image-amd64 # the generic flavour: the cloud one lacks 9p
 unpack_packages="kmod zstd" # used while the kit is made
+
+# Front-ends of vhost-user. Older User Mode Linux does not start programs on processors with large register files.
+blkio_package=libblkio-dev
+uml_suite=forky
+uml_package=user-mode-linux
 dpdk_packages="dpdk-dev librte-mempool-ring25 librte-net-vhost25 librte-net-virtio25"
 guest_packages="busybox-static ethtool evtest e2fsprogs fio iperf3 libiscsi-bin pciutils qemu-guest-agent
 	rng-tools5 sg3-utils strace util-linux"
@@ -53,6 +60,7 @@ dpdk_drivers="mempool_ring net_vhost net_virtio"
 guest_modules="virtio_pci virtio_blk virtio-rng virtio_net virtio_console virtio_scsi virtio_input sd_mod sr_mod sg evdev
 	mousedev 9p 9pnet_virtio 9pnet_fd ext4 crc32c_generic isofs vfat nls_cp437 nls_ascii nls_utf8 loop af_packet
 	vmw_vsock_virtio_transport 8021q"
+uml_modules="virtio_blk virtio_net virtio_console virtio_scsi sd_mod sg"
 
 kit=${VIODEV_KIT:-${XDG_CACHE_HOME:-$HOME/.cache}/viodev/kit}
 self=$(readlink -f "$0")
@@ -222,6 +230,19 @@ fetch_packages() {
 	done
 }
 
+# Testing's package, with the libraries that go with it; a machine whose mirror lacks it goes without. That testing is
+# older than it says it may be, on a mirror that was frozen, does not matter here: it is signed all the same.
+fetch_uml() {
+	local mode=auto
+	[ "$(id -u)" -eq 0 ] || mode=chrootless
+	mkdir -p "$new/testing"
+	TMPDIR=$new/tmp mmdebstrap --mode=$mode --variant=extract --format=tar --include="$uml_package" \
+		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
+		"$uml_suite" - "deb $mirror $uml_suite main" |
+		tar -x -C "$new/testing" --no-same-owner --wildcards './usr/bin/linux.uml' './usr/lib/uml/*' \
+			'./usr/lib/x86_64-linux-gnu/libc.so.6' './usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2'
+}
+
 library_path() { echo "$1/usr/lib/x86_64-linux-gnu:$1/usr/lib/x86_64-linux-gnu/ceph"; }
 
 # Runs a program of the unpacked packages with its own libraries: run NAME PROGRAM [ARG...], NAME being its argv[0].
@@ -385,6 +406,35 @@ make_tools() {
 	pack "$new/tools" "$new/tools.cpio"
 }
 
+make_blkio() {
+	copy_with_libraries "$new/root" usr/lib/x86_64-linux-gnu/libblkio.so.1 usr/lib/x86_64-linux-gnu/libblkio.so
+	echo usr/include/blkio.h | copy_files "$new/root"
+}
+
+# It executes itself anew, so that it cannot be started by a loader of our choice: it gets the loader's name, as long as
+# the one before, in the folder that it is started in.
+make_uml() {
+	local from=$new/testing/usr to=$new/uml modules=usr/lib/modules kernel module file
+	mkdir -p "$to/modules"
+	sed 's|/lib64/ld-linux-x86-64.so.2|.//////ld-linux-x86-64.so.2|' "$from/bin/linux.uml" >"$to/linux"
+	chmod 755 "$to/linux"
+	cp -L "$from"/lib/x86_64-linux-gnu/{libc.so.6,ld-linux-x86-64.so.2} "$to/"
+	kernel=$(cd "$from/lib/uml/modules" && echo *)
+	mkdir -p "$new/testing/$modules" "$to/modules/$modules/$kernel"
+	mv "$from/lib/uml/modules/$kernel" "$new/testing/$modules/"
+	for module in $uml_modules; do
+		run modprobe usr/bin/kmod -d "$new/testing/usr" -S "$kernel" --show-depends "$module"
+	done | sed -n "s|^insmod $new/testing/\([^ ]*\).*|\1|p" | sort -u | while read -r file; do
+		mkdir -p "$to/modules/${file%/*}"
+		cp "$new/testing/$file" "$to/modules/$file"
+	done
+	cp "$new/testing/$modules/$kernel"/modules.{builtin,builtin.modinfo,order} "$to/modules/$modules/$kernel/"
+	run depmod usr/bin/kmod -b "$to/modules/usr" "$kernel"
+	rm -f "$to/modules/$modules/$kernel"/*.bin
+	pack "$to/modules" "$new/uml.cpio"
+	rm -rf "$to/modules"
+}
+
 make_devel() {
 	local list
 	list=$(programs "$devel_programs")
@@ -404,8 +454,9 @@ make_kit() {
 	mirror=$(find_mirror) ||
 		die "cannot tell this machine's Debian mirror from apt; set VIODEV_MIRROR=URL and run $0 again"
 	own_qemu=$(find_own_qemu) || own_qemu=
-	local wanted="$guest_packages $devel_packages $unpack_packages $dpdk_packages $kernel_package ovmf" about="390 MB"
-	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="365 MB"; fi
+	local wanted="$guest_packages $devel_packages $unpack_packages $blkio_package $dpdk_packages $kernel_package ovmf"
+	local about="430 MB"
+	if [ -z "$own_qemu" ]; then wanted="$wanted $qemu_packages"; else about="405 MB"; fi
 
 	say "downloading and unpacking Debian $suite packages, about $about, from $mirror"
 	# shellcheck disable=SC2086
@@ -426,7 +477,15 @@ make_kit() {
 	make_tools
 	say "devel.cpio: git, a compiler, stress-ng"
 	make_devel
-	rm -rf "$new/debian" "$new/initrd" "$new/tools" "$new/devel" "$new/tmp"
+	say "libblkio"
+	make_blkio
+	if fetch_uml; then
+		say "User Mode Linux"
+		make_uml
+	else
+		say "User Mode Linux cannot be had from $mirror: tests with it will be skipped"
+	fi
+	rm -rf "$new/debian" "$new/testing" "$new/initrd" "$new/tools" "$new/devel" "$new/tmp"
 	{
 		stamp
 		echo "Linux $kernel"

@@ -44,6 +44,7 @@ static struct {
 	unsigned nr, nr_writable, nr_links, channel;
 	bool link;
 	bool full; /* takes nothing */
+	bool only_ours; /* takes a frame of ours, and ignores others */
 } got;
 
 static struct virtio_net_hdr rx_hdr;
@@ -61,9 +62,13 @@ static void on_readable(void *arg, unsigned channel)
 	ssize_t len;
 
 	while (!got.full && (len = receive(channel, sizeof(got.data))) >= 0) {
+		if (got.only_ours && memcmp(got.data + 12, "\x88\xb5", 2) != 0)
+			continue;
 		got.len = len;
 		got.channel = channel;
 		got.nr++;
+		if (got.only_ours)
+			return;
 	}
 	if (got.full)
 		be->ops->watch(be, channel, false);
@@ -803,10 +808,12 @@ static void tap_round_trip(const char *text, const char *name)
 	assert_int_equal(send_to(0, frame, 1000), 0);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
 	assert_memory_equal(buf, frame, 1000);
+	got.only_ours = true; /* the kernel has something to say as well */
 	got.len = 0;
 	assert_int_equal(write(fd, frame, 500), 500);
 	for (int i = 0; i < 300 && got.len != 500; i++)
 		ev_loop_turn(loop, 10);
+	got.only_ours = false;
 	assert_int_equal(got.len, 500);
 	assert_memory_equal(got.data, frame, 500);
 	close(fd);

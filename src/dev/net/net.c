@@ -20,7 +20,6 @@
 
 #define DEFAULT_MBIT	 10000u
 #define DEFAULT_QUEUE	 256
-#define CTRL_QUEUE	 64
 #define BITS_PER_MBIT	 1000000u
 
 /* What every backend can have. */
@@ -469,7 +468,6 @@ static void fill_consts(struct net_softc *sc)
 	/* Above bit 31 there is nothing for a legacy driver. */
 	sc->sc_vc.vc_hv_caps_legacy =
 		(uint32_t)sc->sc_offer | VI_RING_CAPS_LEGACY;
-	sc->sc_vqs[2 * sc->sc_max_pairs].vq_qsize = CTRL_QUEUE;
 }
 
 int net_create_on(const struct vdev_env *env, struct net_be *take_be,
