@@ -191,24 +191,29 @@ def bench_net(options, tmp):
                     options, what, lambda host: iperf3(guest, host, options.seconds, more), hosts))
 
 
-def packets(options, path, size):
-    """Packets a second that virtio-user, polling, sends to a back-end."""
-    with Testpmd(options.kit, f"net_virtio_user0,path={path}", "txonly", 1, f"--txpkts={size}") as front_end:
+def packets(options, path, size, mode):
+    """Packets a second that virtio-user, polling, has sent to a back-end, or got back when that is less."""
+    with Testpmd(options.kit, f"net_virtio_user0,path={path}", mode, 1, f"--txpkts={size}") as front_end:
         time.sleep(options.seconds)
-        return front_end.stop()[1] / options.seconds
+        received, sent = front_end.stop()
+        return (sent if mode == "txonly" else received) / options.seconds
 
 
 def bench_net_dpdk(options, tmp):
-    """What DPDK's virtio-user sends over vhost-user to who discards it: viodev, and DPDK's own back-end, which polls."""
-    with vm.Viodev(options.viodev, "net,id=nic,backend=null", options=["--transport=vhost-user"]) as viodev:
+    """DPDK's virtio-user over vhost-user, to who discards packets and to who sends them back: viodev, and DPDK's own
+    back-end, which polls."""
+    cases = [("send", "txonly", "null", "rxonly"), ("echo", "flowgen", "echo", "io")]
+    for name, mode, backend, theirs in cases:
         for size in 64, 1500:
             rounds = []
             for i in range(options.rounds):
-                ours = packets(options, viodev.socket("nic"), size)
-                path = os.path.join(tmp, f"dpdk-{size}-{i}.sock")
-                with Testpmd(options.kit, f"eth_vhost0,iface={path}", "rxonly", 0):
-                    rounds.append((ours, packets(options, path, size)))
-            figure(f"net-dpdk-send-{size}", "packets/s", "dpdk", rounds, floor=0)
+                output.progress(f"net-dpdk-{name}-{size}, round {i + 1} of {options.rounds}")
+                with vm.Viodev(options.viodev, f"net,id=nic,backend={backend}", options=["--transport=vhost-user"]) as viodev:
+                    ours = packets(options, viodev.socket("nic"), size, mode)
+                path = os.path.join(tmp, f"dpdk-{name}-{size}-{i}.sock")
+                with Testpmd(options.kit, f"eth_vhost0,iface={path}", theirs, 0):
+                    rounds.append((ours, packets(options, path, size, mode)))
+            figure(f"net-dpdk-{name}-{size}", "packets/s", "dpdk", rounds, floor=0)
 
 
 def scsi_disk(guest, vendor):

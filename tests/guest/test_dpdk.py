@@ -56,6 +56,16 @@ def test_split(t):
     receives(t)
 
 
+def test_echo(t):
+    """What a front-end gets back is what it has sent, but for what was lost or on its way."""
+    with t.serve("net,id=nic,backend=echo", options=VHOST_USER) as viodev:
+        with Testpmd(t.kit, virtio_user(viodev), "flowgen", 1) as front_end:
+            wait_for("packets", lambda: status(viodev, "nic")["rx"]["frames"] > FRAMES)
+            received, _ = front_end.stop()
+        told = served(viodev)
+        assert told["rx"]["frames"] - 512 <= received <= told["rx"]["frames"] <= told["tx"]["frames"], (told, received)
+
+
 def test_packed(t):
     """virtio-user that would rather have packed rings: it takes what there is."""
     sends(t, "packed_vq=1")

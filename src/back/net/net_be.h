@@ -8,6 +8,7 @@
  *	dgram	a datagram socket, a frame each
  *	fd	one of these three, already open
  *	null	nowhere and from nowhere
+ *	echo	back to the driver that sent them
  *
  * A backend has one or more channels, one for each queue pair. Frames are
  * pulled: the device watches a channel while it has room for frames, is told
@@ -112,7 +113,8 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 /* The keys of all backends, for a table of options. */
 #define NET_BE_OPTS                                                        \
 	{ "backend", OPT_CHOICE,                                           \
-	  .choices = "tap|user|stream|dgram|fd|null", .required = true,    \
+	  .choices = "tap|user|stream|dgram|fd|null|echo",                  \
+	  .required = true,                                                \
 	  .help = "where frames go to and come from" },                    \
 	{ "ifname", OPT_STRING,                                            \
 	  .help = "tap: the interface; made if there is none" },           \
@@ -127,7 +129,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
 	  .help = "fd: an open tap, stream or datagram socket" },          \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
-	  .help = "queue pairs; more than one with tap and null" }
+	  .help = "queue pairs; more than one with tap, null, echo" }
 
 /* For vt_rights: what the backend does in a sandbox. */
 void net_be_rights(const struct opts *opts, struct vdev_rights *rights);
@@ -149,7 +151,7 @@ struct net_be_kind {
 		      struct err *err);
 };
 extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
-	net_kind_dgram, net_kind_fd, net_kind_null;
+	net_kind_dgram, net_kind_fd, net_kind_null, net_kind_echo;
 
 /*
  * Made from descriptors, whose ownership moves on success only. A stream socket

@@ -234,6 +234,45 @@ static void test_null(void **state)
 	assert_int_equal(receive(0, 100), -EAGAIN);
 }
 
+/* Frames of all lengths come back by their channel, whole and in order. */
+static void test_echo(void **state)
+{
+	const unsigned nr_channels = 3;
+	unsigned sent = 0, seen = 0;
+
+	must_open("net,backend=echo,queues=3");
+	assert_int_equal(be->nr_channels, nr_channels);
+	for (unsigned i = 1; i < nr_channels; i++)
+		be->ops->watch(be, i, true);
+	for (size_t len = 1; len <= NET_MAX_FRAME; len += 1 + len / 7) {
+		assert_int_equal(send_to(len % nr_channels, frame, len), 0);
+		assert_int_equal(got.nr, sent++); /* not from inside of it */
+		turns();
+		assert_int_equal(got.nr, sent);
+		assert_int_equal(got.len, len);
+		assert_int_equal(got.channel, len % nr_channels);
+		assert_memory_equal(got.data, frame, len);
+	}
+
+	/* Not taken: it gets full, loses what comes then, and no byte else. */
+	be->ops->watch(be, 0, false);
+	for (sent = 0; send_to(0, frame, 1000 + sent) == 0; sent++)
+		;
+	assert_in_range(sent, 100, 1000);
+	for (unsigned round = 0; round < 500; round++) {
+		assert_int_equal(receive(0, sizeof(got.data)), 1000 + seen);
+		assert_memory_equal(got.data, frame, 1000 + seen);
+		seen = (seen + 1) % 500;
+		while (send_to(0, frame, 1000 + sent % 500) == 0)
+			sent++;
+	}
+	/* Longer than the room: thrown away whole. */
+	assert_int_equal(receive(0, 100), 0);
+	seen = (seen + 1) % 500;
+	assert_int_equal(receive(0, sizeof(got.data)), 1000 + seen);
+	assert_int_equal(send_to(1, frame, 0), -ENOBUFS);
+}
+
 /*
  * --- Stream ---
  */
@@ -875,6 +914,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_options),
 		TEST(test_null),
+		TEST(test_echo),
 		TEST(test_stream),
 		TEST(test_stream_full),
 		TEST(test_stream_hostile),
