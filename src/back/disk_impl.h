@@ -7,6 +7,8 @@
 #ifndef BACK_DISK_IMPL_H
 #define BACK_DISK_IMPL_H
 
+#include <stddef.h>
+
 #include "back/disk.h"
 
 /*

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The engine for where io_uring is refused, as in many containers. */
 #include <limits.h>
-#include <stddef.h>
 
 #include "back/disk_impl.h"
 #include "base/pool.h"
+#include "base/util.h"
 
 #define NR_THREADS 4
 
 static struct disk_call *call_of(struct pool_job *job)
 {
-	return (void *)((char *)job - offsetof(struct disk_call, job));
+	return container_of(job, struct disk_call, job);
 }
 
 static void job_run(void *arg, struct pool_job *job)

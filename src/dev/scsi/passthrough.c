@@ -6,26 +6,19 @@
  * SG_IO waits for the command, so a few threads do it. (The sg driver's
  * asynchronous interface is only for the process that opened the device, by
  * credentials, and ours is another one.)
- *
- *	loop's thread                     a worker
- *	pt_start() -> todo   (lock)       todo -> SG_IO -> done
- *	on_done()  <------ eventfd ------ done was empty
  */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
 #include <scsi/sg.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/pool.h"
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 #define NR_THREADS     4
@@ -37,20 +30,10 @@ static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 			      offsetof(struct iovec, iov_len),
 	      "the guest's buffers are handed on as they are");
 
-struct tasks {
-	struct scsi_task *first, **end;
-};
-
 struct passthrough {
-	int fd, event_fd;
-	struct ev_source *source;
-	pthread_t threads[NR_THREADS];
-	unsigned nr_threads;
+	int fd;
+	struct pool *pool;
 	unsigned nr_inflight;
-	pthread_mutex_t lock;
-	pthread_cond_t work;
-	struct tasks todo, done;
-	bool stop;
 };
 
 static int sg_io(int fd, struct sg_io_hdr *hdr)
@@ -59,31 +42,6 @@ static int sg_io(int fd, struct sg_io_hdr *hdr)
 }
 
 int (*pt_sg_io)(int fd, struct sg_io_hdr *hdr) = sg_io;
-
-static void tasks_init(struct tasks *q)
-{
-	q->first = NULL;
-	q->end = &q->first;
-}
-
-static void tasks_add(struct tasks *q, struct scsi_task *t)
-{
-	t->pt_next = NULL;
-	*q->end = t;
-	q->end = &t->pt_next;
-}
-
-static struct scsi_task *tasks_take(struct tasks *q)
-{
-	struct scsi_task *t = q->first;
-
-	if (!t)
-		return NULL;
-	q->first = t->pt_next;
-	if (!q->first)
-		q->end = &q->first;
-	return t;
-}
 
 /*
  * --- One command ---
@@ -126,9 +84,11 @@ static uint8_t response_of(unsigned host_status)
 	}
 }
 
-/* In a worker: nobody else looks at the task meanwhile. */
-static void execute(int fd, struct scsi_task *t)
+/* On a thread of the pool: nobody else looks at the task meanwhile. */
+static void job_run(void *arg, struct pool_job *job)
 {
+	const struct passthrough *pt = arg;
+	struct scsi_task *t = container_of(job, struct scsi_task, job);
 	uint64_t len = t->in_len + t->out_len;
 	struct sg_io_hdr hdr = {
 		.interface_id = 'S',
@@ -148,7 +108,7 @@ static void execute(int fd, struct scsi_task *t)
 		hdr.dxferp = t->data.iov;
 		hdr.iovec_count = (unsigned short)t->data.niov;
 	}
-	ret = pt_sg_io(fd, &hdr);
+	ret = pt_sg_io(pt->fd, &hdr);
 	if (ret == -EPERM) { /* a command for who may access raw I/O */
 		t->status = STATUS_CHECK_CONDITION;
 		t->sense.code = SC_INVALID_OPCODE;
@@ -171,51 +131,22 @@ static void execute(int fd, struct scsi_task *t)
 			(uint64_t)hdr.resid < len ? (uint64_t)hdr.resid : len;
 }
 
-static void *worker(void *arg)
+static void job_done(void *arg, struct pool_job *job)
 {
 	struct passthrough *pt = arg;
-	const uint64_t one = 1;
-	struct scsi_task *t;
 
-	pthread_mutex_lock(&pt->lock);
-	for (;;) {
-		while (!(t = tasks_take(&pt->todo)) && !pt->stop)
-			pthread_cond_wait(&pt->work, &pt->lock);
-		if (!t)
-			break;
-		pthread_mutex_unlock(&pt->lock);
-		execute(pt->fd, t);
-		pthread_mutex_lock(&pt->lock);
-		if (!pt->done.first &&
-		    write(pt->event_fd, &one, sizeof(one)) < 0)
-			abort();
-		tasks_add(&pt->done, t);
-	}
-	pthread_mutex_unlock(&pt->lock);
-	return NULL;
+	pt->nr_inflight--;
+	task_finish(container_of(job, struct scsi_task, job));
 }
+
+static const struct pool_ops jobs = {
+	.run = job_run,
+	.done = job_done,
+};
 
 /*
- * --- The loop's side ---
+ * --- The unit's side ---
  */
-
-static void on_done(void *arg, uint32_t events)
-{
-	struct passthrough *pt = arg;
-	struct scsi_task *t;
-	uint64_t count;
-
-	pthread_mutex_lock(&pt->lock);
-	while (read(pt->event_fd, &count, sizeof(count)) > 0)
-		;
-	while ((t = tasks_take(&pt->done))) {
-		pthread_mutex_unlock(&pt->lock);
-		pt->nr_inflight--;
-		task_finish(t);
-		pthread_mutex_lock(&pt->lock);
-	}
-	pthread_mutex_unlock(&pt->lock);
-}
 
 void pt_start(struct passthrough *pt, struct scsi_task *t)
 {
@@ -224,16 +155,12 @@ void pt_start(struct passthrough *pt, struct scsi_task *t)
 		return;
 	}
 	pt->nr_inflight++;
-	pthread_mutex_lock(&pt->lock);
-	tasks_add(&pt->todo, t);
-	pthread_cond_signal(&pt->work);
-	pthread_mutex_unlock(&pt->lock);
+	pool_start(pt->pool, &t->job);
 }
 
 /* The kernel writes to the buffers until a command ends: see disk_drain(). */
 void pt_drain(struct passthrough *pt)
 {
-	struct pollfd pfd = { .fd = pt->event_fd, .events = POLLIN };
 	uint64_t end = ev_now_ns() + DRAIN_ABORT_NS;
 
 	while (pt->nr_inflight > 0) {
@@ -242,8 +169,7 @@ void pt_drain(struct passthrough *pt)
 				pt->nr_inflight);
 			abort();
 		}
-		if (poll(&pfd, 1, 100) > 0)
-			on_done(pt, POLLIN);
+		pool_wait(pt->pool, 100);
 	}
 }
 
@@ -269,38 +195,10 @@ void pt_destroy(struct passthrough *pt)
 {
 	if (!pt)
 		return;
-	pthread_mutex_lock(&pt->lock);
-	pt->stop = true;
-	pthread_cond_broadcast(&pt->work);
-	pthread_mutex_unlock(&pt->lock);
-	for (unsigned i = 0; i < pt->nr_threads; i++)
-		pthread_join(pt->threads[i], NULL);
-	ev_remove(pt->source);
-	if (pt->event_fd >= 0)
-		close(pt->event_fd);
+	pool_destroy(pt->pool);
 	if (pt->fd >= 0)
 		close(pt->fd);
-	pthread_cond_destroy(&pt->work);
-	pthread_mutex_destroy(&pt->lock);
 	free(pt);
-}
-
-/* Signals are for the thread that runs the loop. */
-static int start_threads(struct passthrough *pt)
-{
-	sigset_t all, old;
-	int ret = 0;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (ret == 0 && pt->nr_threads < NR_THREADS) {
-		ret = -pthread_create(&pt->threads[pt->nr_threads], NULL,
-				      worker, pt);
-		if (ret == 0)
-			pt->nr_threads++;
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return pt->nr_threads > 0 ? 0 : ret;
 }
 
 int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
@@ -311,17 +209,7 @@ int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
 	if (!pt)
 		return -ENOMEM;
 	pt->fd = take_fd;
-	tasks_init(&pt->todo);
-	tasks_init(&pt->done);
-	pthread_mutex_init(&pt->lock, NULL);
-	pthread_cond_init(&pt->work, NULL);
-	pt->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = pt->event_fd < 0 ? -errno : 0;
-	if (ret == 0)
-		ret = ev_fd_add(loop, pt->event_fd, EPOLLIN, on_done, pt,
-				&pt->source);
-	if (ret == 0)
-		ret = start_threads(pt);
+	ret = pool_create(loop, NR_THREADS, &jobs, pt, &pt->pool);
 	if (ret < 0) {
 		pt_destroy(pt);
 		return ret;

@@ -30,6 +30,7 @@
 
 #include "back/disk.h"
 #include "base/iov.h"
+#include "base/pool.h"
 #include "dev/scsi/be.h"
 #include "dev/scsi/cdb.h"
 #include "dev/scsi/sense.h"
@@ -92,7 +93,7 @@ struct scsi_task {
 	bool in_step, step_again;
 	uint64_t lba;              /* of the next step */
 	uint64_t left;             /* blocks or descriptors */
-	struct scsi_task *pt_next; /* passthrough: next in line */
+	struct pool_job job;       /* of passthrough */
 
 	struct iovec iov[1 + SCSI_MAX_IOV]; /* one for scsi_split() */
 };
