@@ -10,7 +10,7 @@ from checks import attach, status
 
 SIDES = ("viodev", "qemu")
 
-# Seed 40 fails there on both sides, at the same byte: taken to be the client. 28 and 36 are not explained.
+# Of a page that write() and then a mapping changed, Linux 6.12 writes back only what write() did; see docs/results.md.
 MAY_FAIL = {"mmap"}
 
 
