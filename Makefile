@@ -26,7 +26,7 @@ soak:
 	@scripts/soak.sh
 
 bench: build
-	@scripts/install-deps.sh build kit
+	@scripts/install-deps.sh build test kit
 	@python3 bench/bench.py --viodev $(BUILD)/viodev --kit "$$(scripts/kit.sh)"
 
 conformance:
