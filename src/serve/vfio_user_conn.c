@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/scm.h"
 #include "serve/vfio_user_conn.h"
 
 #define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
@@ -246,22 +247,11 @@ bool vfconn_put(struct vfconn *conn, const struct vfmsg_hdr *hdr,
 static ssize_t send_some(struct vfconn *conn)
 {
 	struct iovec iov = { conn->out + conn->out_head, vfconn_unsent(conn) };
-	union {
-		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control;
+	union scm scm;
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (conn->send_fd >= 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		control.hdr = (struct cmsghdr){
-			.cmsg_len = CMSG_LEN(sizeof(int)),
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-		};
-		memcpy(CMSG_DATA(&control.hdr), &conn->send_fd, sizeof(int));
-	}
+	if (conn->send_fd >= 0)
+		scm_attach(&msg, &scm, &conn->send_fd, 1);
 	return sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/scm.h"
 #include "serve/vhost_user_conn.h"
 
 #define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
@@ -139,23 +140,12 @@ int vhconn_reply(struct vhconn *conn, uint32_t request, const void *payload,
 		.size = (uint32_t)len,
 	};
 	struct iovec iov[] = { { &hdr, sizeof(hdr) }, { (void *)payload, len } };
-	union {
-		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control;
+	union scm scm;
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	ssize_t n;
 
-	if (fd >= 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		control.hdr = (struct cmsghdr){
-			.cmsg_len = CMSG_LEN(sizeof(int)),
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-		};
-		memcpy(CMSG_DATA(&control.hdr), &fd, sizeof(int));
-	}
+	if (fd >= 0)
+		scm_attach(&msg, &scm, &fd, 1);
 	do {
 		n = sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);

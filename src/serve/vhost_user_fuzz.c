@@ -24,6 +24,7 @@
 #include <viodev/vhost_user.h>
 #include <viodev/virtio.h>
 
+#include "base/scm.h"
 #include "serve/vhost_user_msg.h"
 
 #define MEM_BYTES (1u << 20)
@@ -101,22 +102,11 @@ static void send_msg(uint32_t request, uint32_t flags, const void *payload,
 	struct vhmsg_hdr hdr = { request, VHMSG_VERSION | flags, len };
 	struct iovec iov[] = { { &hdr, sizeof(hdr) },
 			       { (void *)payload, len } };
-	union {
-		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
+	union scm scm;
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 
-	if (fd >= 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		control.hdr = (struct cmsghdr){
-			.cmsg_len = CMSG_LEN(sizeof(int)),
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-		};
-		memcpy(CMSG_DATA(&control.hdr), &fd, sizeof(int));
-	}
+	if (fd >= 0)
+		scm_attach(&msg, &scm, &fd, 1);
 	sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	turn();
 }

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/scm.h"
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
@@ -73,33 +74,19 @@ static int send_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-#define MAX_FILES 4 /* with a request */
-
 /* They travel with a byte: the first one of the request. */
 static int send_files(int fd, const struct vdev_files *files, char first)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(MAX_FILES * sizeof(int))];
-	} control = { .buf = "" };
 	struct iovec iov = { &first, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = CMSG_SPACE(files->nr * sizeof(int)),
-	};
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	int fds[SCM_MAX_FDS];
+	union scm scm;
 
-	if (files->nr > MAX_FILES)
+	if (files->nr > SCM_MAX_FDS)
 		return -E2BIG;
-	control.align = (struct cmsghdr){
-		.cmsg_len = CMSG_LEN(files->nr * sizeof(int)),
-		.cmsg_level = SOL_SOCKET,
-		.cmsg_type = SCM_RIGHTS,
-	};
 	for (unsigned i = 0; i < files->nr; i++)
-		memcpy(CMSG_DATA(&control.align) + i * sizeof(int),
-		       &files->file[i].fd, sizeof(int));
+		fds[i] = files->file[i].fd;
+	scm_attach(&msg, &scm, fds, files->nr);
 	return sendmsg(fd, &msg, MSG_NOSIGNAL) == 1 ? 0 : -errno;
 }
 
