@@ -219,8 +219,8 @@ def reconnected(guest, viodev, host, console):
     guest.check(until("grep -q 'at the end' /tmp/two"))
     # One that does not read leaves a full ring, of which the next must get nothing.
     with host.met(guest, "two"):
-        guest.check("cat /tmp/all >/dev/virtio-ports/two 2>/dev/null & echo $! >/tmp/writer")
-        wait_for("the socket to be full", lambda: port(viodev, "two")["from-guest"] > 100000)
+        guest.check("dd if=/tmp/all of=/dev/virtio-ports/two bs=64k 2>/dev/null & echo $! >/tmp/writer")
+        guest.check(until(f"[ $(sed -n 's/^wchar: //p' /proc/$(cat /tmp/writer)/io) -gt {4 * MIB} ]"))
     wait_for("the ring to be empty", lambda: port(viodev, "two")["lost"] > MIB)
     guest.check("kill $(cat /tmp/writer); " + until("! kill -0 $(cat /tmp/writer) 2>/dev/null"))
     with host.line("two") as line:
