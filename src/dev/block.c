@@ -294,7 +294,8 @@ static void block_status(struct vdev *dev, struct json_object *status)
 }
 
 static int block_ctl(struct vdev *dev, int argc, char *const argv[],
-		     struct json_object *reply, struct err *err)
+		     struct vdev_files *files, struct json_object *reply,
+		     struct err *err)
 {
 	struct block_softc *sc = block_of(dev);
 	struct err why;

@@ -1486,11 +1486,12 @@ static int ctl(const char *size)
 	struct json_object *reply = json_object_new_object();
 	char cmd[] = "resize", arg[32];
 	char *argv[] = { cmd, arg };
+	struct vdev_files none = { .nr = 0 };
 	struct err err = { "" };
 	int ret;
 
 	snprintf(arg, sizeof(arg), "%s", size);
-	ret = vdev_ctl(dev, 2, argv, reply, &err);
+	ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
 	assert_int_equal(ret < 0, err.text[0] != '\0');
 	json_object_put(reply);
 	return ret;

@@ -377,30 +377,46 @@ static const struct vdev_ctl *find_ctl(const struct vdev_type *type,
 	return NULL;
 }
 
+/* Of whichever type, the one that opens something; NULL: none does. */
+static const struct vdev_ctl *find_opening_ctl(const char *name)
+{
+	for (unsigned i = 0; name && vdev_types[i]; i++) {
+		const struct vdev_ctl *c = find_ctl(vdev_types[i], name);
+
+		if (c && c->open)
+			return c;
+	}
+	return NULL;
+}
+
 int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
 		  struct err *err)
 {
+	const struct vdev_ctl *c = find_opening_ctl(argv[0]);
 	int ret = 0;
 
 	*files = (struct vdev_files){ 0 };
-	for (unsigned i = 0; argc > 0 && vdev_types[i]; i++) {
-		const struct vdev_ctl *c = find_ctl(vdev_types[i], argv[0]);
-
-		if (!c || !c->open)
-			continue;
+	if (c)
 		ret = c->open(argc, argv, files, err);
-		break;
-	}
 	if (ret < 0)
 		vdev_files_close(files);
 	return ret;
 }
 
+void vdev_ctl_close(int argc, char *const argv[])
+{
+	const struct vdev_ctl *c = find_opening_ctl(argv[0]);
+
+	if (c && c->close)
+		c->close(argc, argv);
+}
+
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct json_object *reply, struct err *err)
+	     struct vdev_files *files, struct json_object *reply,
+	     struct err *err)
 {
 	if (argc > 0 && find_ctl(dev->type, argv[0]))
-		return dev->type->vt_ctl(dev, argc, argv, reply, err);
+		return dev->type->vt_ctl(dev, argc, argv, files, reply, err);
 	return err_set(err, -EINVAL, "%s: no such command: %s",
 		       dev->type->vt_name, argc > 0 ? argv[0] : "");
 }

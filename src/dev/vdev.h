@@ -52,8 +52,6 @@ struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
 	struct opts *own_opts; /* of vdev_new() */
-	/* Came with a command, for vt_ctl to take; NULL: none did. */
-	struct vdev_files *ctl_files;
 };
 
 /* What a device does that a sandbox would deny it by default: nothing. */
@@ -74,6 +72,9 @@ struct vdev_ctl {
 	/* Open what it names, with the rights of who asks. May be NULL. */
 	int (*open)(int argc, char *const argv[], struct vdev_files *files,
 		    struct err *err);
+	/* Undo what open did outside of descriptors: the device refused the
+	 * command. May be NULL. */
+	void (*close)(int argc, char *const argv[]);
 };
 
 struct vdev_type {
@@ -103,9 +104,11 @@ struct vdev_type {
 	void (*vt_destroy)(struct vdev *dev);
 	/* Add the type's own figures. May be NULL. */
 	void (*vt_status)(struct vdev *dev, struct json_object *status);
-	/* Do a command of vt_ctls; what it answers goes into @reply. */
+	/* Do a command of vt_ctls, with the @files that its open made, to be
+	 * taken; what it answers goes into @reply. */
 	int (*vt_ctl)(struct vdev *dev, int argc, char *const argv[],
-		      struct json_object *reply, struct err *err);
+		      struct vdev_files *files, struct json_object *reply,
+		      struct err *err);
 };
 
 /* All types, NULL-terminated; one by name or alias, NULL with a reason. */
@@ -142,10 +145,15 @@ void vdev_status(struct vdev *dev, struct json_object *status);
  */
 int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
 		  struct err *err);
+void vdev_ctl_close(int argc, char *const argv[]); /* the device refused it */
 
-/* Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown. */
+/*
+ * Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown.
+ * @files may have come from anybody; what is not taken stays there.
+ */
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct json_object *reply, struct err *err);
+	     struct vdev_files *files, struct json_object *reply,
+	     struct err *err);
 
 /*
  * For vt_create: put the device on its PCI function in the mode that the

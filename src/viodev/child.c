@@ -81,10 +81,8 @@ static int control(void *arg, int argc, char *const argv[],
 {
 	struct child *child = arg;
 
-	if (strcmp(argv[0], "status") != 0) {
-		child->dev->ctl_files = files;
-		return vdev_ctl(child->dev, argc, argv, reply, err);
-	}
+	if (strcmp(argv[0], "status") != 0)
+		return vdev_ctl(child->dev, argc, argv, files, reply, err);
 	if (argc > 1)
 		return err_set(err, -EINVAL, "status: takes no arguments");
 	status(child, reply);

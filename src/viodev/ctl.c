@@ -251,6 +251,8 @@ static int ask_words(const struct cmdline *line, FILE *peer)
 		return log_usage("ctl: %s", err.text);
 	request = make_request(line, &files);
 	ret = ask(line, peer, request, &files);
+	if (ret == EXIT_FAILED)
+		vdev_ctl_close(line->nr_words - 1, line->words + 1);
 	json_object_put(request);
 	vdev_files_close(&files);
 	return ret;

@@ -598,6 +598,18 @@ class Control(Case):
                 self.assertEqual(viodev("ctl", ctl, "lun", "remove", "lun1").returncode, 0)
             self.assertEqual(other.stat().st_size, 2 << 20)
 
+    def test_new_port_refused(self):
+        """What `viodev ctl` made for a port goes with the refusal; what a port has stays."""
+        one, new, link = self.tmp / "one", self.tmp / "new", self.tmp / "link"
+        with self.serve(f"console,port.one=unix:{one}"):
+            for name, channel in ("new", f"unix:{new}"), ("one", f"unix:{new}"), ("new", f"pty:{link}"):
+                result = viodev("ctl", self.dir / "console0.ctl", "port", "add", name, channel)
+                self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
+            result = viodev("ctl", self.dir / "console0.ctl", "port", "add", "new", f"unix:{one}")
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertFalse(os.path.lexists(new) or os.path.lexists(link))
+            self.assertTrue(one.is_socket())
+
     def test_block_device(self):
         """Units on block devices, one that was there at the start and one that came later."""
         loops = []

@@ -232,10 +232,10 @@ static struct console_port *free_port(struct console_softc *sc)
 
 /* port add NAME CHANNEL: what is behind it was opened by who asks. */
 static int add_port(struct console_softc *sc, const char *name,
-		    const char *channel, struct err *err)
+		    const char *channel, struct vdev_files *files,
+		    struct err *err)
 {
 	struct console_port *p = free_port(sc);
-	struct vdev_files none = { .nr = 0 };
 	struct err why;
 	int ret;
 
@@ -253,9 +253,8 @@ static int add_port(struct console_softc *sc, const char *name,
 			       "console: port add %s: there is no room for "
 			       "another; ports= on the command line makes it",
 			       name);
-	ret = chan_create(channel, ADDED_FILES,
-			  sc->sc_dev.ctl_files ? sc->sc_dev.ctl_files : &none,
-			  sc->sc_loop, &console_chan_client, p, &p->chan, &why);
+	ret = chan_create(channel, ADDED_FILES, files, sc->sc_loop,
+			  &console_chan_client, p, &p->chan, &why);
 	if (ret < 0)
 		return err_set(err, ret, "console: port add %s %s: %s", name,
 			       channel, why.text);
@@ -296,12 +295,12 @@ static int plug_port(struct console_softc *sc, const char *word,
 }
 
 static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
-		    struct err *err)
+		    struct vdev_files *files, struct err *err)
 {
 	bool add = argc > 1 && strcmp(argv[1], "add") == 0;
 
 	if (add && argc == 4)
-		return add_port(sc, argv[2], argv[3], err);
+		return add_port(sc, argv[2], argv[3], files, err);
 	if (argc == 3 && (add || strcmp(argv[1], "remove") == 0))
 		return plug_port(sc, argv[1], argv[2], err);
 	return err_set(err, -EINVAL,
@@ -309,13 +308,18 @@ static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
 }
 
 /* The client's part of it. */
+static bool brings_channel(int argc, char *const argv[])
+{
+	return argc == 4 && strcmp(argv[1], "add") == 0;
+}
+
 static int open_added(int argc, char *const argv[], struct vdev_files *files,
 		      struct err *err)
 {
 	struct err why;
 	int ret;
 
-	if (argc != 4 || strcmp(argv[1], "add") != 0)
+	if (!brings_channel(argc, argv))
 		return 0;
 	if (strcmp(argv[3], "stdio") == 0)
 		return err_set(err, -EINVAL,
@@ -328,14 +332,21 @@ static int open_added(int argc, char *const argv[], struct vdev_files *files,
 	return 0;
 }
 
+static void close_added(int argc, char *const argv[])
+{
+	if (brings_channel(argc, argv))
+		chan_close(argv[3]);
+}
+
 static int console_ctl(struct vdev *dev, int argc, char *const argv[],
-		       struct json_object *reply, struct err *err)
+		       struct vdev_files *files, struct json_object *reply,
+		       struct err *err)
 {
 	struct console_softc *sc = console_of(dev);
 
 	if (strcmp(argv[0], "resize") == 0)
 		return ctl_resize(sc, argc, argv, err);
-	return ctl_port(sc, argc, argv, err);
+	return ctl_port(sc, argc, argv, files, err);
 }
 
 /*
@@ -566,11 +577,11 @@ static const virtio_capstr_t console_features[] = {
 };
 
 static const struct vdev_ctl console_ctls[] = {
-	{ "resize COLS ROWS", "the size of the console's window", NULL },
+	{ "resize COLS ROWS", "the size of the console's window" },
 	{ "port add NAME [CHANNEL]|remove NAME",
 	  "plug a port in, a new one with its channel, or unplug it",
-	  open_added },
-	{ NULL, NULL, NULL },
+	  open_added, close_added },
+	{ NULL, NULL },
 };
 
 const struct vdev_type vdev_console = {

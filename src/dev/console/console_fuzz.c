@@ -97,10 +97,11 @@ static void ctl(struct victim *v, const uint8_t *s)
 		{ words[0], words[3], words[2] },
 		{ words[4], num, num },
 	};
+	struct vdev_files none = { .nr = 0 };
 	struct err err;
 
 	snprintf(num, sizeof(num), "%u", s[2]);
-	vdev_ctl(v->dev, 3, argv[s[1] % 3], reply, &err);
+	vdev_ctl(v->dev, 3, argv[s[1] % 3], &none, reply, &err);
 	json_object_put(reply);
 }
 

@@ -240,9 +240,7 @@ static int ctl_with(const char *words, int take_fd)
 	int ret;
 
 	assert_int_equal(vdev_files_add(&files, "new.fd", take_fd), 0);
-	r.dev->ctl_files = &files;
-	ret = rig_ctl(&r, words);
-	r.dev->ctl_files = NULL;
+	ret = rig_ctl_with(&r, words, &files);
 	vdev_files_close(&files);
 	return ret;
 }

@@ -191,6 +191,13 @@ void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len)
 
 int rig_ctl(struct rig *r, const char *words)
 {
+	struct vdev_files none = { .nr = 0 };
+
+	return rig_ctl_with(r, words, &none);
+}
+
+int rig_ctl_with(struct rig *r, const char *words, struct vdev_files *files)
+{
 	struct json_object *reply = json_object_new_object();
 	char copy[256], *argv[8], *rest = copy;
 	struct err err = { "" };
@@ -200,7 +207,7 @@ int rig_ctl(struct rig *r, const char *words)
 	while (argc < 7 && (argv[argc] = strsep(&rest, " ")))
 		argc++;
 	argv[argc] = NULL;
-	ret = vdev_ctl(r->dev, argc, argv, reply, &err);
+	ret = vdev_ctl(r->dev, argc, argv, files, reply, &err);
 	assert_true(ret == 0 || err.text[0]);
 	json_object_put(reply);
 	return ret;

@@ -234,7 +234,8 @@ static void input_status(struct vdev *dev, struct json_object *status)
 }
 
 static int input_ctl(struct vdev *dev, int argc, char *const argv[],
-		     struct json_object *reply, struct err *err)
+		     struct vdev_files *files, struct json_object *reply,
+		     struct err *err)
 {
 	return input_inject(input_of(dev), argc - 1, argv + 1, err);
 }

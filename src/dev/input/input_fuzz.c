@@ -61,6 +61,7 @@ static void inject(struct victim *v, const uint8_t *s)
 					     "msc", "sw",  "syn", "" };
 	struct json_object *reply = json_object_new_object();
 	char words[3][16], *argv[11];
+	struct vdev_files none = { .nr = 0 };
 	struct err err;
 	int argc = 1 + s[5] % 10;
 
@@ -74,7 +75,7 @@ static void inject(struct victim *v, const uint8_t *s)
 	for (int i = 1; i <= 10; i++)
 		argv[i] = words[(i - 1) % 3];
 	argv[argc] = NULL;
-	vdev_ctl(v->dev, argc, argv, reply, &err);
+	vdev_ctl(v->dev, argc, argv, &none, reply, &err);
 	json_object_put(reply);
 }
 

@@ -67,13 +67,14 @@ static int ctl(const char *words, char *why)
 {
 	struct json_object *reply = json_object_new_object();
 	char *copy = strdup(words), *rest = copy, *argv[1100];
+	struct vdev_files none = { .nr = 0 };
 	struct err err = { "" };
 	int argc = 0, ret;
 
 	while (argc < 1099 && (argv[argc] = strsep(&rest, " ")))
 		argc++;
 	argv[argc] = NULL;
-	ret = vdev_ctl(dev, argc, argv, reply, &err);
+	ret = vdev_ctl(dev, argc, argv, &none, reply, &err);
 	if (why)
 		strcpy(why, err.text);
 	json_object_put(reply);

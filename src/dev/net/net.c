@@ -379,7 +379,8 @@ static int ctl_announce(struct net_softc *sc, struct err *err)
 }
 
 static int net_ctl(struct vdev *dev, int argc, char *const argv[],
-		   struct json_object *reply, struct err *err)
+		   struct vdev_files *files, struct json_object *reply,
+		   struct err *err)
 {
 	struct net_softc *sc = net_of(dev);
 	int ret;

@@ -107,7 +107,8 @@ static int open_image(int argc, char *const argv[], struct vdev_files *files,
 }
 
 static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
-		   struct json_object *reply, struct err *err)
+		   struct vdev_files *files, struct json_object *reply,
+		   struct err *err)
 {
 	bool add = argc == 3 && !strcmp(argv[1], "add");
 	struct scsi_lun *lun;
@@ -117,8 +118,7 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 		return err_set(err, -EINVAL,
 			       "scsi: lun add LUN[=PATH] or lun remove LUN");
 	if (brings_image(argc, argv))
-		ret = lun_create_new(sc, argv[2], sc->sc_dev.ctl_files, &lun,
-				     err);
+		ret = lun_create_new(sc, argv[2], files, &lun, err);
 	else
 		lun = lun_by_name(sc, argv[2]);
 	if (ret < 0)
@@ -139,12 +139,14 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 }
 
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct json_object *reply, struct err *err)
+	     struct vdev_files *files, struct json_object *reply,
+	     struct err *err)
 {
 	struct scsi_softc *sc = scsi_of(dev);
 
-	return !strcmp(argv[0], "lun") ? ctl_lun(sc, argc, argv, reply, err)
-				       : ctl_resize(sc, argc, argv, reply, err);
+	if (strcmp(argv[0], "lun") == 0)
+		return ctl_lun(sc, argc, argv, files, reply, err);
+	return ctl_resize(sc, argc, argv, reply, err);
 }
 
 const struct vdev_ctl scsi_ctls[] = {

@@ -671,7 +671,7 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		return ret;
 	env.opts = opts;
 	ret = check_new(sc, key.key, err);
-	if (ret == 0 && (!files || vdev_files_find(files, key.key) < 0))
+	if (ret == 0 && vdev_files_find(files, key.key) < 0)
 		ret = err_set(err, -EINVAL,
 			      "scsi: %s: no descriptor came with it", key.key);
 	if (ret == 0)

@@ -220,7 +220,8 @@ void scsi_drain(struct scsi_softc *sc);
 extern const struct vdev_ctl scsi_ctls[];
 void scsi_status(struct vdev *dev, struct json_object *status);
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct json_object *reply, struct err *err);
+	     struct vdev_files *files, struct json_object *reply,
+	     struct err *err);
 
 /* control.c */
 void scsi_control_notify(void *sc, struct vqueue_info *vq);

@@ -742,12 +742,13 @@ static int ctl(const char *a, const char *b, const char *c, struct err *err)
 	char text[3][32];
 	char *argv[3] = { text[0], text[1], text[2] };
 	struct json_object *reply = json_object_new_object();
+	struct vdev_files none = { .nr = 0 };
 	int ret;
 
 	snprintf(text[0], sizeof(text[0]), "%s", a);
 	snprintf(text[1], sizeof(text[1]), "%s", b ? b : "");
 	snprintf(text[2], sizeof(text[2]), "%s", c ? c : "");
-	ret = vdev_ctl(ini.dev, c ? 3 : b ? 2 : 1, argv, reply, err);
+	ret = vdev_ctl(ini.dev, c ? 3 : b ? 2 : 1, argv, &none, reply, err);
 	json_object_put(reply);
 	return ret;
 }
@@ -809,9 +810,7 @@ static int add_image(const char *options, struct err *err)
 	ini_text(options, text, sizeof(text));
 	ret = vdev_ctl_open(3, argv, &files, err);
 	if (ret == 0) {
-		ini.dev->ctl_files = &files;
-		ret = vdev_ctl(ini.dev, 3, argv, reply, err);
-		ini.dev->ctl_files = NULL;
+		ret = vdev_ctl(ini.dev, 3, argv, &files, reply, err);
 		vdev_files_close(&files);
 	}
 	json_object_put(reply);
@@ -909,15 +908,14 @@ static void test_new_units_refused(void **state)
 	assert_false(is_locked("b"));
 
 	/* From a client that opens nothing, or something else. */
-	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
-	ini.dev->ctl_files = &files;
-	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
+	assert_int_equal(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err),
+			 -EINVAL);
 	vdev_files_add(&files, "lun3", dup(STDIN_FILENO));
-	assert_true(vdev_ctl(ini.dev, 3, argv, NULL, &err) < 0);
+	assert_true(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err) < 0);
 	files.nr = 0;
 	vdev_files_add(&files, "lun3", open("/dev/null", O_RDWR));
-	assert_int_equal(vdev_ctl(ini.dev, 3, argv, NULL, &err), -EINVAL);
-	ini.dev->ctl_files = NULL;
+	assert_int_equal(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err),
+			 -EINVAL);
 	assert_int_equal(ini_do(&read_8).status, 0);
 }
 
