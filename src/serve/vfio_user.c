@@ -11,16 +11,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/unix.h"
 #include "serve/vfio_user_impl.h"
-
-#define NS_PER_SEC	1000000000ull
-#define LISTEN_AGAIN_NS (NS_PER_SEC / 10) /* after accept() failed */
 
 /*
  * --- Log ---
@@ -54,12 +50,6 @@ void vfuser_wake(struct vfuser *srv)
 	ev_defer(srv->loop, &srv->work);
 }
 
-static void watch_listener(struct vfuser *srv, bool on)
-{
-	if (srv->listen_source)
-		ev_fd_set(srv->listen_source, on ? EPOLLIN : 0);
-}
-
 static void close_client(struct vfuser *srv)
 {
 	ev_remove(srv->conn_source);
@@ -79,7 +69,7 @@ static void drop_client(struct vfuser *srv)
 	vfuser_irq_reset(srv);
 	ev_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
-	watch_listener(srv, true);
+	listener_next(&srv->listener);
 	if (!was_attached)
 		return;
 	vfuser_log(srv, LOG_INFO, "client detached");
@@ -173,8 +163,9 @@ void vfuser_on_socket(void *arg, uint32_t events)
 	work(srv);
 }
 
-static int attach(struct vfuser *srv, int take_fd)
+static int add_client(void *arg, int take_fd)
 {
+	struct vfuser *srv = arg;
 	int ret = vfconn_init(&srv->conn, take_fd);
 
 	if (ret < 0)
@@ -185,41 +176,19 @@ static int attach(struct vfuser *srv, int take_fd)
 	if (ret < 0) {
 		srv->conn.fd = -1; /* the caller's still */
 		vfconn_fini(&srv->conn);
-		return ret;
 	}
-	watch_listener(srv, false);
-	return 0;
+	return ret;
 }
 
-static void on_listener(void *arg, uint32_t events)
+static void refused_client(void *arg, int error)
 {
-	struct vfuser *srv = arg;
-	int fd, ret;
-
-	if (srv->conn.fd >= 0) /* it waits for its turn */
-		return;
-	fd = accept4(srv->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
-		return;
-	ret = fd < 0 ? -errno : attach(srv, fd);
-	if (ret == 0)
-		return;
-	if (fd >= 0)
-		close(fd);
-	vfuser_log(srv, LOG_WARNING, "cannot accept a client: %s",
-		   strerror(-ret));
-	watch_listener(srv, false);
-	ev_timer_set(srv->timer, LISTEN_AGAIN_NS);
+	vfuser_log(arg, LOG_WARNING, "cannot accept a client: %s",
+		   strerror(error));
 }
 
 static void on_timer(void *arg)
 {
-	struct vfuser *srv = arg;
-
-	if (srv->conn.fd < 0)
-		watch_listener(srv, true);
-	else
-		vfuser_dma_timeout(srv);
+	vfuser_dma_timeout(arg);
 }
 
 /*
@@ -235,7 +204,14 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	if (!srv)
 		return -ENOMEM;
 	srv->loop = loop;
-	srv->listen_fd = srv->conn.fd = srv->twin.fd = -1;
+	srv->conn.fd = srv->twin.fd = -1;
+	srv->listener = (struct listener){
+		.loop = loop,
+		.come = add_client,
+		.failed = refused_client,
+		.arg = srv,
+		.fd = -1,
+	};
 	srv->work = (struct ev_task){ .fn = work, .arg = srv };
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
@@ -261,9 +237,7 @@ void vfuser_destroy(struct vfuser *srv)
 	vfuser_irq_reset(srv);
 	ev_cancel(srv->loop, &srv->work);
 	ev_remove(srv->timer);
-	ev_remove(srv->listen_source);
-	if (srv->listen_fd >= 0)
-		close(srv->listen_fd);
+	listener_stop(&srv->listener);
 	if (srv->path)
 		unlink(srv->path);
 	pci_fini(&srv->pi);
@@ -280,74 +254,19 @@ struct pci_devinst *vfuser_pci(struct vfuser *srv)
 
 int vfuser_listen(struct vfuser *srv, int take_fd)
 {
-	int listening = 0, flags = fcntl(take_fd, F_GETFL), ret;
-	socklen_t len = sizeof(listening);
-
-	if (srv->listen_fd >= 0)
-		return -EBUSY;
-	if (flags < 0 || getsockopt(take_fd, SOL_SOCKET, SO_ACCEPTCONN,
-				    &listening, &len) < 0)
-		return -errno;
-	if (!listening)
-		return -EINVAL;
-	if (fcntl(take_fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
-	ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_listener, srv,
-			&srv->listen_source);
-	if (ret == 0)
-		srv->listen_fd = take_fd;
-	return ret;
-}
-
-/* Whether nobody listens on the socket at @addr any more. */
-static bool is_stale(const struct sockaddr_un *addr)
-{
-	struct stat st;
-	bool stale;
-	int fd;
-
-	if (lstat(addr->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return false;
-	stale = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
-		errno == ECONNREFUSED;
-	close(fd);
-	return stale;
-}
-
-static int bind_to(int fd, const struct sockaddr_un *addr)
-{
-	const struct sockaddr *sa = (const struct sockaddr *)addr;
-
-	if (bind(fd, sa, sizeof(*addr)) == 0)
-		return 0;
-	if (errno != EADDRINUSE || !is_stale(addr))
-		return -EADDRINUSE;
-	if (unlink(addr->sun_path) < 0 || bind(fd, sa, sizeof(*addr)) < 0)
-		return -errno;
-	return 0;
+	return listener_start(&srv->listener, take_fd);
 }
 
 int vfuser_listen_path(struct vfuser *srv, const char *path)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, ret;
+	int fd = unix_listen(path, 0), ret;
 
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(addr.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return -errno;
-	ret = bind_to(fd, &addr);
-	if (ret == 0 && listen(fd, SOMAXCONN) < 0)
-		ret = -errno;
-	if (ret == 0)
-		ret = vfuser_listen(srv, fd);
+		return fd;
+	ret = vfuser_listen(srv, fd);
 	if (ret < 0) {
 		close(fd);
+		unlink(path);
 		return ret;
 	}
 	srv->path = strdup(path); /* without it, the socket file stays */

@@ -31,6 +31,7 @@
 #include <viodev/vfio_user.h>
 
 #include "serve/client.h"
+#include "serve/listener.h"
 #include "serve/vfio_user_conn.h"
 #include "serve/vfio_user_msg.h"
 
@@ -96,9 +97,8 @@ struct vfuser {
 	void *notify_arg;
 	struct vfuser_stats stats;
 
-	int listen_fd;
-	struct ev_source *listen_source;
-	struct ev_source *timer; /* for the answer of a client, or to listen */
+	struct listener listener;
+	struct ev_source *timer; /* for the answer of a client */
 	struct ev_task work;
 
 	/* The client. */

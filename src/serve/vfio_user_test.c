@@ -1285,7 +1285,7 @@ static void test_listen(void **state)
 	vfuser_destroy(a);
 	assert_int_not_equal(access(path, F_OK), 0);
 	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	assert_int_equal(vfuser_listen_path(b, path), -EADDRINUSE);
+	assert_int_equal(vfuser_listen_path(b, path), -EEXIST);
 	close(fd);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(vfuser_listen_path(b, path), 0);

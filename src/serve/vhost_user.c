@@ -16,8 +16,7 @@
 
 #include "serve/vhost_user_impl.h"
 
-#define LISTEN_AGAIN_NS 100000000ull /* after accept() failed */
-#define MAX_BURST	32 /* messages before others have their turn */
+#define MAX_BURST 32 /* messages before others have their turn */
 
 void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
 {
@@ -31,12 +30,6 @@ void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
 /*
  * --- Front-ends come and go ---
  */
-
-static void watch_listener(struct vhuser *srv, bool on)
-{
-	if (srv->listen_source)
-		ev_fd_set(srv->listen_source, on ? EPOLLIN : 0);
-}
 
 static void close_client(struct vhuser *srv)
 {
@@ -56,7 +49,7 @@ static void drop_client(struct vhuser *srv)
 	pci_reset(&srv->pi);
 	srv->used = false;
 	vhuser_mem_reset(srv);
-	watch_listener(srv, true);
+	listener_next(&srv->listener);
 	srv->stats.attached = false;
 	vhuser_log(srv, LOG_INFO, "front-end detached");
 	if (srv->notify)
@@ -84,15 +77,15 @@ static void on_socket(void *arg, uint32_t events)
 	drop_client(srv);
 }
 
-static int add_client(struct vhuser *srv, int take_fd)
+static int add_client(void *arg, int take_fd)
 {
+	struct vhuser *srv = arg;
 	int ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
 			    &srv->conn_source);
 
 	if (ret < 0)
 		return ret;
 	vhconn_init(&srv->conn, take_fd);
-	watch_listener(srv, false);
 	srv->stats.attached = true;
 	srv->stats.clients++;
 	vhuser_log(srv, LOG_INFO, "front-end attached");
@@ -101,32 +94,10 @@ static int add_client(struct vhuser *srv, int take_fd)
 	return 0;
 }
 
-static void on_listener(void *arg, uint32_t events)
+static void refused_client(void *arg, int error)
 {
-	struct vhuser *srv = arg;
-	int fd, ret;
-
-	if (srv->conn.fd >= 0) /* it waits for its turn */
-		return;
-	fd = accept4(srv->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
-		return;
-	ret = fd < 0 ? -errno : add_client(srv, fd);
-	if (ret == 0)
-		return;
-	if (fd >= 0)
-		close(fd);
-	vhuser_log(srv, LOG_WARNING, "cannot accept a front-end: %s",
-		   strerror(-ret));
-	watch_listener(srv, false);
-	ev_timer_set(srv->listen_timer, LISTEN_AGAIN_NS);
-}
-
-static void on_listen_timer(void *arg)
-{
-	struct vhuser *srv = arg;
-
-	watch_listener(srv, srv->conn.fd < 0);
+	vhuser_log(arg, LOG_WARNING, "cannot accept a front-end: %s",
+		   strerror(error));
 }
 
 /*
@@ -144,23 +115,26 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 		  struct vhuser **ret_srv)
 {
 	struct vhuser *srv = calloc(1, sizeof(*srv));
-	int ret;
 
 	if (!srv)
 		return -ENOMEM;
 	srv->loop = loop;
-	srv->listen_fd = srv->conn.fd = srv->backend_fd = srv->state.fd = -1;
+	srv->conn.fd = srv->backend_fd = srv->state.fd = -1;
+	srv->listener = (struct listener){
+		.loop = loop,
+		.come = add_client,
+		.failed = refused_client,
+		.arg = srv,
+		.fd = -1,
+	};
 	vhuser_state_reset(srv);
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, NULL, NULL);
 	pci_init(&srv->pi, &host, srv, &srv->gm);
 	srv->name = strdup(name);
-	ret = srv->name ? ev_timer_add(loop, on_listen_timer, srv,
-				       &srv->listen_timer)
-			: -ENOMEM;
-	if (ret < 0) {
+	if (!srv->name) {
 		vhuser_destroy(srv);
-		return ret;
+		return -ENOMEM;
 	}
 	*ret_srv = srv;
 	return 0;
@@ -173,10 +147,7 @@ void vhuser_destroy(struct vhuser *srv)
 	close_client(srv);
 	vhuser_rings_fini(srv);
 	vhuser_mem_reset(srv);
-	ev_remove(srv->listen_timer);
-	ev_remove(srv->listen_source);
-	if (srv->listen_fd >= 0)
-		close(srv->listen_fd);
+	listener_stop(&srv->listener);
 	pci_fini(&srv->pi);
 	gm_fini(&srv->gm);
 	free(srv->name);
@@ -186,19 +157,6 @@ void vhuser_destroy(struct vhuser *srv)
 struct pci_devinst *vhuser_pci(struct vhuser *srv)
 {
 	return &srv->pi;
-}
-
-static int check_listening(int fd)
-{
-	int listening = 0, flags = fcntl(fd, F_GETFL);
-	socklen_t len = sizeof(listening);
-
-	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
-				    &len) < 0)
-		return -errno;
-	if (!listening)
-		return -EINVAL;
-	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 /* The device is complete. */
@@ -213,16 +171,9 @@ static int take_device(struct vhuser *srv)
 
 int vhuser_listen(struct vhuser *srv, int take_fd)
 {
-	int ret = check_listening(take_fd);
+	int ret = take_device(srv);
 
-	if (ret == 0)
-		ret = take_device(srv);
-	if (ret == 0)
-		ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_listener, srv,
-				&srv->listen_source);
-	if (ret == 0)
-		srv->listen_fd = take_fd;
-	return ret;
+	return ret < 0 ? ret : listener_start(&srv->listener, take_fd);
 }
 
 int vhuser_attach(struct vhuser *srv, int take_fd)

@@ -35,6 +35,7 @@
 #include <viodev/virtio.h>
 
 #include "serve/client.h"
+#include "serve/listener.h"
 #include "serve/vhost_user_conn.h"
 #include "serve/vhost_user_msg.h"
 
@@ -79,9 +80,7 @@ struct vhuser {
 	void *notify_arg;
 	struct vhuser_stats stats;
 
-	int listen_fd;
-	struct ev_source *listen_source;
-	struct ev_source *listen_timer; /* to try again */
+	struct listener listener;
 
 	/* The device: from vhuser_listen() on. */
 	struct virtio_softc *vs;

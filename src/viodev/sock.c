@@ -8,92 +8,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 8
+#include "base/unix.h"
 
 static int set_path(struct sock *sock, const char *who, const char *path,
-		    struct sockaddr_un *ret_addr, struct err *err)
+		    struct err *err)
 {
-	*ret_addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof(ret_addr->sun_path))
+	struct sockaddr_un addr;
+
+	if (unix_address(path, &addr) < 0)
 		return err_set(
 			err, -ENAMETOOLONG,
 			"%s: socket=%s: longer than the %zu bytes that a "
 			"socket's path may have: use a shorter --dir",
-			who, path, sizeof(ret_addr->sun_path) - 1);
-	strcpy(ret_addr->sun_path, path);
+			who, path, sizeof(addr.sun_path) - 1);
 	sock->path = strdup(path);
 	return sock->path ? 0 : err_set(err, -ENOMEM, "%s: out of memory", who);
-}
-
-/*
- * --- Listening ---
- */
-
-/*
- * Whether somebody has a socket at this address. Asked with a datagram socket:
- * where a stream socket lives that fails with EPROTOTYPE, and does not disturb
- * it with a connection; where none does, with ECONNREFUSED.
- */
-static bool in_use(const struct sockaddr_un *addr)
-{
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool refused;
-
-	if (fd < 0)
-		return true;
-	refused =
-		connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
-		errno == ECONNREFUSED;
-	close(fd);
-	return !refused;
-}
-
-/* Remove what a dead process left behind. 0 when the path is free. */
-static int clear_stale(const struct sockaddr_un *addr)
-{
-	struct stat st;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	if (in_use(addr))
-		return -EADDRINUSE;
-	return unlink(addr->sun_path) < 0 ? -errno : 0;
-}
-
-static int listen_at(const struct sockaddr_un *addr)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int ret;
-
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ||
-	    listen(fd, BACKLOG) < 0) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	return fd;
 }
 
 int sock_listen(struct sock *sock, const char *who, const char *path,
 		struct err *err)
 {
-	struct sockaddr_un addr;
-	int ret = set_path(sock, who, path, &addr, err);
+	int ret = set_path(sock, who, path, err);
 
 	if (ret < 0)
 		return ret;
 	sock->kind = SOCK_LISTENS;
-	ret = clear_stale(&addr);
-	if (ret == 0)
-		ret = listen_at(&addr);
+	ret = unix_listen(path, SOCK_NONBLOCK);
 	if (ret == -EADDRINUSE)
 		return err_set(err, ret,
 			       "%s: socket=%s: in use by another process", who,
@@ -110,24 +52,12 @@ int sock_listen(struct sock *sock, const char *who, const char *path,
 	return 0;
 }
 
-/*
- * --- Connecting ---
- */
-
 int sock_connect(struct sock *sock)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int ret;
+	int fd = unix_connect(sock->path, SOCK_NONBLOCK);
 
 	if (fd < 0)
-		return -errno;
-	strcpy(addr.sun_path, sock->path);
-	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
+		return fd;
 	sock->fd = fd;
 	return 0;
 }
@@ -211,13 +141,12 @@ static const char *after(const char *text, const char *prefix)
 int sock_open(struct sock *sock, const char *who, const char *text,
 	      struct err *err)
 {
-	struct sockaddr_un addr;
 	const char *rest;
 	char *end;
 
 	if ((rest = after(text, "unix-connect:"))) {
 		sock->kind = SOCK_CONNECTS;
-		return set_path(sock, who, rest, &addr, err);
+		return set_path(sock, who, rest, err);
 	}
 	if ((rest = after(text, "fd:"))) {
 		unsigned long fd = strtoul(rest, &end, 10);

@@ -9,85 +9,24 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "back/chan/chan_impl.h"
-
-#define BACKLOG 4
-
-static int set_address(struct sockaddr_un *addr, const char *path)
-{
-	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof(addr->sun_path))
-		return -ENAMETOOLONG;
-	strcpy(addr->sun_path, path);
-	return 0;
-}
-
-/* A stream socket that went through @step, which is bind() or connect(). */
-static int make_socket(const char *path, int flags,
-		       int (*step)(int, const struct sockaddr *, socklen_t))
-{
-	struct sockaddr_un addr;
-	int ret = set_address(&addr, path);
-	int fd;
-
-	if (ret < 0)
-		return ret;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
-	if (fd < 0)
-		return -errno;
-	if (step(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	return fd;
-}
+#include "base/unix.h"
 
 /*
  * --- unix ---
  */
 
-/* Remove a socket that nobody has any more. Asked with the wrong type, so
- * that one that lives is not disturbed. */
-static bool clear_stale(const char *path)
-{
-	struct sockaddr_un addr;
-	struct stat st;
-	bool refused;
-	int fd;
-
-	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
-	    set_address(&addr, path) < 0)
-		return false;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	refused = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) <
-			  0 &&
-		  errno == ECONNREFUSED;
-	close(fd);
-	return refused && unlink(path) == 0;
-}
-
 static int unix_open(const char *path, const char *id, struct vdev_files *files,
 		     struct err *err)
 {
-	int fd = make_socket(path, SOCK_NONBLOCK, bind);
+	int fd = unix_listen(path, SOCK_NONBLOCK);
 	int ret;
 
-	if (fd == -EADDRINUSE && clear_stale(path))
-		fd = make_socket(path, SOCK_NONBLOCK, bind);
 	if (fd < 0)
 		return err_set(err, fd, "%s", strerror(-fd));
-	if (listen(fd, BACKLOG) < 0) {
-		ret = -errno;
-		close(fd);
-	} else {
-		ret = chan_add_file(files, id, "listen", fd);
-	}
+	ret = chan_add_file(files, id, "listen", fd);
 	if (ret < 0)
 		unlink(path);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
@@ -146,7 +85,7 @@ const struct chan_kind chan_kind_unix = {
 static int connect_open(const char *path, const char *id,
 			struct vdev_files *files, struct err *err)
 {
-	int ret = make_socket(path, 0, connect);
+	int ret = unix_connect(path, 0);
 
 	if (ret >= 0)
 		ret = chan_add_file(files, id, "peer", ret);

@@ -18,11 +18,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "base/unix.h"
 
 #define CONNECT_RETRY_NS 100000000
 
@@ -191,11 +191,9 @@ static int address_of(const char *key, const char *path,
 	if (!path)
 		return err_set(err, -EINVAL,
 			       "net: %s=: backend=dgram needs it", key);
-	if (strlen(path) >= sizeof(ret_sun->sun_path))
+	if (unix_address(path, ret_sun) < 0)
 		return err_set(err, -ENAMETOOLONG, "net: %s=%s: is too long",
 			       key, path);
-	*ret_sun = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	strcpy(ret_sun->sun_path, path);
 	return 0;
 }
 
@@ -216,7 +214,7 @@ static int dgram_open(const struct opts *opts, struct vdev_files *files,
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set(err, -errno, "net: socket: %s", strerror(errno));
-	ret = net_bind_unix(fd, &local);
+	ret = unix_bind(fd, &local);
 	if (ret == 0) {
 		key = "remote";
 		if (connect(fd, (struct sockaddr *)&remote, sizeof(remote)) < 0)

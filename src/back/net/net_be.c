@@ -5,9 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const struct net_be_kind *const kinds[] = {
@@ -153,31 +150,4 @@ int net_iov_head(struct iovec *to, const struct iovec *iov, int niov,
 		len -= to[n].iov_len;
 	}
 	return n;
-}
-
-/* A socket that nobody has open any more; a file is not ours to remove. */
-static bool left_behind(const struct sockaddr_un *sun)
-{
-	struct stat st;
-	bool dead;
-	int fd;
-
-	if (lstat(sun->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	dead = connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 &&
-	       errno == ECONNREFUSED;
-	close(fd);
-	return dead;
-}
-
-int net_bind_unix(int fd, const struct sockaddr_un *sun)
-{
-	if (left_behind(sun))
-		unlink(sun->sun_path);
-	if (bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0)
-		return -errno;
-	return 0;
 }

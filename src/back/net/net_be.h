@@ -167,10 +167,6 @@ int net_dgram_create(struct ev_loop *loop, int take_fd,
 /* What all descriptors of backends are: not waited for, not inherited. */
 int net_fd_prepare(int fd);
 
-/* Bind; the socket file of one who died is in nobody's way. 0 or -errno. */
-struct sockaddr_un;
-int net_bind_unix(int fd, const struct sockaddr_un *sun);
-
 /*
  * A descriptor and what it is watched for, changed only where it differs.
  * After net_port_watch(), @cb is called with events that are wanted, and with

@@ -21,13 +21,13 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <viodev/le.h>
 
 #include "back/net/net_be.h"
 #include "base/iov.h"
+#include "base/unix.h"
 
 #define IN_BYTES  (256u << 10)
 #define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
@@ -338,15 +338,6 @@ static int bind_and_listen(int fd, const struct sockaddr *sa, socklen_t len)
 {
 	int one = 1;
 
-	if (sa->sa_family == AF_UNIX) {
-		int ret = net_bind_unix(fd, (const struct sockaddr_un *)sa);
-
-		if (ret < 0) {
-			errno = -ret;
-			return -1;
-		}
-		return listen(fd, BACKLOG);
-	}
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	return bind(fd, sa, len) < 0 ? -1 : listen(fd, BACKLOG);
 }
@@ -365,21 +356,6 @@ static int make_socket(const struct sockaddr *sa, socklen_t len, step_fn *step)
 	return ret;
 }
 
-static int open_unix(const char *path, step_fn *step, struct err *err)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	int fd;
-
-	if (strlen(path) >= sizeof(sun.sun_path))
-		return err_set(err, -ENAMETOOLONG, "net: path=%s: is too long",
-			       path);
-	strcpy(sun.sun_path, path);
-	fd = make_socket((const struct sockaddr *)&sun, sizeof(sun), step);
-	return fd >= 0 ? fd :
-			 err_set(err, fd, "net: path=%s: %s", path,
-				 strerror(-fd));
-}
-
 /* The first of the host's addresses that will do. */
 static int open_any(const struct addrinfo *ai, step_fn *step)
 {
@@ -390,8 +366,17 @@ static int open_any(const struct addrinfo *ai, step_fn *step)
 	return fd;
 }
 
+static int open_unix(const char *path, bool listens, struct err *err)
+{
+	int fd = listens ? unix_listen(path, 0) : unix_connect(path, 0);
+
+	return fd >= 0 ? fd :
+			 err_set(err, fd, "net: path=%s: %s", path,
+				 strerror(-fd));
+}
+
 /* HOST:PORT, an IPv6 address in brackets. */
-static int open_tcp(const char *addr, step_fn *step, struct err *err)
+static int open_tcp(const char *addr, bool listens, struct err *err)
 {
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 	const char *colon = strrchr(addr, ':'), *name = addr;
@@ -413,7 +398,7 @@ static int open_tcp(const char *addr, step_fn *step, struct err *err)
 	if (ret)
 		return err_set(err, -EINVAL, "net: addr=%s: %s", addr,
 			       gai_strerror(ret));
-	fd = open_any(list, step);
+	fd = open_any(list, listens ? bind_and_listen : connect);
 	freeaddrinfo(list);
 	return fd >= 0 ? fd :
 			 err_set(err, fd, "net: addr=%s: %s", addr,
@@ -425,13 +410,14 @@ static int stream_open(const struct opts *opts, struct vdev_files *files,
 {
 	const char *path = opt_string(opts, "path");
 	const char *addr = opt_string(opts, "addr");
-	step_fn *step = opt_bool(opts, "listen") ? bind_and_listen : connect;
+	bool listens = opt_bool(opts, "listen");
 	int fd, ret;
 
 	if (!path == !addr)
 		return err_set(err, -EINVAL,
 			       "net: backend=stream needs path= or addr=");
-	fd = path ? open_unix(path, step, err) : open_tcp(addr, step, err);
+	fd = path ? open_unix(path, listens, err) :
+		    open_tcp(addr, listens, err);
 	if (fd < 0)
 		return fd;
 	ret = vdev_files_add(files, "stream", fd);

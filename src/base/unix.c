@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* UNIX sockets that have a path. See unix.h. */
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/unix.h"
+
+int unix_address(const char *path, struct sockaddr_un *ret_addr)
+{
+	*ret_addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(ret_addr->sun_path))
+		return -ENAMETOOLONG;
+	strcpy(ret_addr->sun_path, path);
+	return 0;
+}
+
+/*
+ * Asked with a datagram socket: where a stream socket lives that fails with
+ * EPROTOTYPE, and does not disturb it with a connection.
+ */
+static bool has_owner(const struct sockaddr_un *addr)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool refused;
+
+	if (fd < 0)
+		return true;
+	refused =
+		connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
+		errno == ECONNREFUSED;
+	close(fd);
+	return !refused;
+}
+
+/* Remove what a dead process left behind. */
+static int clear(const struct sockaddr_un *addr)
+{
+	struct stat st;
+
+	if (lstat(addr->sun_path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	if (has_owner(addr))
+		return -EADDRINUSE;
+	return unlink(addr->sun_path) < 0 ? -errno : 0;
+}
+
+int unix_bind(int fd, const struct sockaddr_un *addr)
+{
+	int ret = clear(addr);
+
+	if (ret == 0 &&
+	    bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0)
+		ret = -errno;
+	return ret;
+}
+
+/* A stream socket after @step, which is bind or connect. */
+static int make(const char *path, int flags,
+		int (*step)(int fd, const struct sockaddr_un *addr))
+{
+	struct sockaddr_un addr;
+	int ret = unix_address(path, &addr), fd;
+
+	if (ret < 0)
+		return ret;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0)
+		return -errno;
+	ret = step(fd, &addr);
+	if (ret == 0)
+		return fd;
+	close(fd);
+	return ret;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr_un *addr)
+{
+	int ret = unix_bind(fd, addr);
+
+	if (ret < 0 || listen(fd, SOMAXCONN) == 0)
+		return ret;
+	ret = -errno;
+	unlink(addr->sun_path);
+	return ret;
+}
+
+static int connect_to(int fd, const struct sockaddr_un *addr)
+{
+	return connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0
+		       ? -errno
+		       : 0;
+}
+
+int unix_listen(const char *path, int flags)
+{
+	return make(path, flags, bind_and_listen);
+}
+
+int unix_connect(const char *path, int flags)
+{
+	return make(path, flags, connect_to);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* UNIX sockets that have a path: whose it is, and what gives way. */
+#include "base/unix.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[] = "/tmp/unix_test.XXXXXX", path[64];
+
+static int setup(void **state)
+{
+	strcpy(strrchr(dir, '.'), ".XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/s", dir);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	unlink(path);
+	return rmdir(dir);
+}
+
+static void test_address(void **state)
+{
+	struct sockaddr_un addr;
+	char longest[sizeof(addr.sun_path) + 1];
+
+	memset(longest, 'x', sizeof(longest));
+	longest[sizeof(addr.sun_path)] = '\0';
+	assert_int_equal(unix_address(longest, &addr), -ENAMETOOLONG);
+	assert_int_equal(unix_listen(longest, 0), -ENAMETOOLONG);
+	assert_int_equal(unix_connect(longest, 0), -ENAMETOOLONG);
+	longest[sizeof(addr.sun_path) - 1] = '\0';
+	assert_int_equal(unix_address(longest, &addr), 0);
+	assert_string_equal(addr.sun_path, longest);
+}
+
+static void test_stream(void **state)
+{
+	int here = unix_listen(path, SOCK_NONBLOCK), there, peer;
+	char c = 'a';
+
+	assert_return_code(here, errno);
+	assert_true(fcntl(here, F_GETFL) & O_NONBLOCK);
+	assert_true(fcntl(here, F_GETFD) & FD_CLOEXEC);
+	assert_int_equal(unix_listen(path, 0), -EADDRINUSE);
+	/* Looking whether somebody is there was no connection. */
+	assert_int_equal(accept(here, NULL, NULL), -1);
+	assert_int_equal(errno, EAGAIN);
+
+	there = unix_connect(path, 0);
+	assert_return_code(there, errno);
+	assert_false(fcntl(there, F_GETFL) & O_NONBLOCK);
+	peer = accept(here, NULL, NULL);
+	assert_int_equal(write(there, &c, 1), 1);
+	assert_int_equal(read(peer, &c, 1), 1);
+	close(peer);
+	close(there);
+	close(here);
+	assert_int_equal(unix_connect(path, 0), -ECONNREFUSED);
+}
+
+/* What is there already: what of it gives way. */
+static void test_bind(void **state)
+{
+	static const struct {
+		const char *name;
+		int type; /* of a socket; 0: a file, -1: a link */
+		bool lives;
+		int ret;
+	} rows[] = {
+		{ "live stream", SOCK_STREAM, true, -EADDRINUSE },
+		{ "live datagram", SOCK_DGRAM, true, -EADDRINUSE },
+		{ "stale stream", SOCK_STREAM, false, 0 },
+		{ "stale datagram", SOCK_DGRAM, false, 0 },
+		{ "file", 0, false, -EEXIST },
+		{ "dangling link", -1, false, -EEXIST },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		int old = -1, fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+		struct sockaddr_un addr;
+		struct stat st;
+
+		print_message("%s\n", rows[i].name);
+		assert_int_equal(unix_address(path, &addr), 0);
+		if (rows[i].type > 0) {
+			old = socket(AF_UNIX, rows[i].type, 0);
+			assert_int_equal(unix_bind(old, &addr), 0);
+			if (!rows[i].lives)
+				close(old);
+		} else if (rows[i].type == 0) {
+			close(creat(path, 0600));
+		} else {
+			assert_int_equal(symlink("nowhere", path), 0);
+		}
+		assert_int_equal(unix_bind(fd, &addr), rows[i].ret);
+		assert_int_equal(lstat(path, &st), 0);
+		assert_int_equal(S_ISSOCK(st.st_mode), rows[i].type > 0);
+		close(fd);
+		if (rows[i].lives)
+			close(old);
+		assert_int_equal(unlink(path), 0);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_address, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bind, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
