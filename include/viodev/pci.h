@@ -58,6 +58,11 @@ struct pci_host {
 	 * as unmasked and is sent by number.
 	 */
 	bool ph_owns_msix_table;
+	/*
+	 * The embedder has the guest's rings, of whatever size: a device that
+	 * is not told of a limit should take the largest that it can.
+	 */
+	bool ph_sizes_queues;
 };
 
 /* The device's side, given to pci_set_device(). */

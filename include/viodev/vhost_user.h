@@ -17,7 +17,8 @@
  * built on is seen by nobody: the front-end shows one of its own to the guest,
  * and registers, status and interrupts are its affair. The server drives the
  * queues underneath: their memory comes with messages, doorbells and
- * interrupts are event descriptors.
+ * interrupts are event descriptors. A ring has as many entries as the front-end
+ * likes, up to the vq_qsize that the device was made with.
  *
  * It serves one front-end at a time. When that goes, requests are finished,
  * the device is reset, and the server listens again.

@@ -250,8 +250,8 @@ struct virtio_consts {
 	 * What the driver has set up beside features and rings, for another
 	 * process that goes on with this device: bytes put into the @room
 	 * ones of @buf, or -errno. And the reverse, for a device that is
-	 * fresh from negotiation, with no ring yet: 0, or -EINVAL when it
-	 * must be reset. Both or neither; a device without cannot move.
+	 * fresh from negotiation, with no ring yet: 0, or -errno when it must
+	 * be reset. Both or neither; a device without cannot move.
 	 */
 	ssize_t (*vc_save)(void *sc, void *buf, size_t room);
 	int (*vc_load)(void *sc, const void *buf, size_t len);
@@ -301,7 +301,11 @@ struct vqueue_info {
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
 
-	/* Beyond the seed: all private to the framework. */
+	/*
+	 * Beyond the seed. The device may set this one: what the driver sends
+	 * here may be lost. The others are private to the framework.
+	 */
+	bool vq_lossy;
 	uint16_t vq_qmax;	/* vq_qsize before the driver shrank it, or 0 */
 	uint32_t vq_gen;	/* gmem generation that the pointers are of */
 	bool vq_kicks_off;	/* vq_kick_disable() */

@@ -422,8 +422,6 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->ios = calloc(size, sizeof(*q->ios));
 		if (!q->ios)
 			return -ENOMEM;
-		for (unsigned k = 0; k < size; k++)
-			q->ios[k].q = q;
 	}
 	return 0;
 }
@@ -509,8 +507,7 @@ static int init(struct block_softc *sc, const struct vdev_env *env,
 		struct err *err)
 {
 	unsigned nr_queues = (unsigned)opt_number(env->opts, "queues");
-	unsigned size =
-		size_or(env->opts, "queue-size", vdev_block.vt_queue_size);
+	unsigned size = vdev_queue_size(&vdev_block, env);
 	int ret = check_opts(env->opts, err);
 
 	if (ret < 0)
@@ -617,6 +614,7 @@ const struct vdev_type vdev_block = {
 	.vt_device_id = VIRTIO_ID_BLOCK,
 	.vt_pci_class = PCIC_STORAGE,
 	.vt_queue_size = 256,
+	.vt_max_queue_size = BLOCK_MAX_QSIZE,
 	.vt_opts = block_opts,
 	.vt_features = block_features,
 	.vt_ctls = block_ctls,

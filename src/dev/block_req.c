@@ -325,6 +325,7 @@ static bool begin(struct block_queue *q, const struct vi_req *req)
 	struct iov_cursor rd, wr;
 	int status;
 
+	io->q = q;
 	memcpy(io->iov, sc->sc_iov,
 	       (size_t)(req->readable + req->writable) * sizeof(io->iov[0]));
 	rd = (struct iov_cursor){ io->iov, req->readable };

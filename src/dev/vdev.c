@@ -9,6 +9,8 @@
 #include "base/nearest.h"
 #include "dev/vdev.h"
 
+#define MAX_QUEUE_SIZE 32768u /* 2.7 */
+
 const struct opt_def vdev_common_opts[] = {
 	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
 	{ "socket", OPT_STRING, .help = "PATH, unix-connect:PATH or fd:N; DIR/ID.sock" },
@@ -16,7 +18,7 @@ const struct opt_def vdev_common_opts[] = {
 	  .help = "which virtio interfaces the guest sees; transitional, "
 		  "where the type has it" },
 	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
-	{ "queue-size", OPT_NUMBER, .min = 2, .max = 32768,
+	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries of each queue, a power of two" },
 	{ NULL },
 };
@@ -255,18 +257,31 @@ static virtio_mode_t mode_of(const struct vdev_type *type,
 	return VIRTIO_MODE_TRANSITIONAL;
 }
 
+unsigned vdev_queue_size(const struct vdev_type *type,
+			 const struct vdev_env *env)
+{
+	const struct pci_host *host = env->pi->pi_host;
+
+	if (opt_given(env->opts, "queue-size"))
+		return (unsigned)opt_number(env->opts, "queue-size");
+	if (!host || !host->ph_sizes_queues)
+		return type->vt_queue_size;
+	return type->vt_max_queue_size ? type->vt_max_queue_size
+				       : MAX_QUEUE_SIZE;
+}
+
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		struct virtio_softc *vs, struct virtio_consts *vc,
 		struct vqueue_info *queues, struct err *err)
 {
 	const struct vdev_type *type = dev->type;
-	uint16_t size = (uint16_t)opt_number(env->opts, "queue-size");
+	uint16_t size = (uint16_t)vdev_queue_size(type, env);
 
 	dev->vs = vs;
 	vi_softc_linkup(vs, vc, vs, env->pi, queues);
 	for (int i = 0; i < vc->vc_nvq; i++) {
 		if (queues[i].vq_qsize == 0)
-			queues[i].vq_qsize = size ? size : type->vt_queue_size;
+			queues[i].vq_qsize = size;
 	}
 	vi_pci_init(env->pi, mode_of(type, env->opts), type->vt_legacy_id,
 		    type->vt_device_id, type->vt_pci_class);

@@ -86,6 +86,7 @@ struct vdev_type {
 	uint8_t vt_pci_class;
 	bool vt_modern_only;
 	uint16_t vt_queue_size; /* default of queue-size= */
+	uint16_t vt_max_queue_size; /* the most of it; 0: 32768 */
 	const struct opt_def *vt_opts;
 	const virtio_capstr_t *vt_features; /* its own; NULL name ends; or NULL */
 	const struct vdev_ctl *vt_ctls;	    /* beyond status; may be NULL */
@@ -156,8 +157,15 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct err *err);
 
 /*
+ * For vt_create: how many entries the queues have. By default it is what the
+ * type likes; where the host has rings of any size, the most that it can.
+ */
+unsigned vdev_queue_size(const struct vdev_type *type,
+			 const struct vdev_env *env);
+
+/*
  * For vt_create: put the device on its PCI function in the mode that the
- * options ask for. The queues get @env's queue-size where vq_qsize is 0.
+ * options ask for. The queues get vdev_queue_size() where vq_qsize is 0.
  */
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		struct virtio_softc *vs, struct virtio_consts *vc,

@@ -109,7 +109,10 @@ static void host_log(void *arg, int level, const char *msg)
 	vhuser_log(arg, level, "%s", msg);
 }
 
-static const struct pci_host host = { .ph_log = host_log };
+static const struct pci_host host = {
+	.ph_log = host_log,
+	.ph_sizes_queues = true,
+};
 
 int vhuser_create(struct ev_loop *loop, const char *name,
 		  struct vhuser **ret_srv)

@@ -15,9 +15,10 @@
 
 #define POLL_NS	      1000000ull /* between looks at rings without doorbell */
 #define MAX_RING_SIZE 32768u
+#define MAX_DROP_IOV  1024
 
 /*
- * --- Event descriptors ---
+ * --- Interrupts ---
  */
 
 /* A counter that is full has been signalled: errors do not matter. */
@@ -34,56 +35,6 @@ static void set_fd(int *fd, int take_fd)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = take_fd;
-}
-
-static void kick(struct vhuser_ring *ring)
-{
-	struct virtio_softc *vs = ring->srv->vs;
-
-	if (!ring->running)
-		return;
-	VS_LOCK(vs);
-	vi_kick(vs, ring->index);
-	VS_UNLOCK(vs);
-}
-
-static void on_kick(void *arg, uint32_t events)
-{
-	struct vhuser_ring *ring = arg;
-	uint64_t count;
-	ssize_t n = read(ring->kick_fd, &count, sizeof(count));
-
-	if (n > 0) {
-		kick(ring);
-	} else if (n == 0 || errno != EAGAIN) {
-		ev_remove(ring->kick_source); /* its other end has gone */
-		ring->kick_source = NULL;
-	}
-}
-
-static void on_poll_timer(void *arg)
-{
-	struct vhuser *srv = arg;
-	bool again = false;
-
-	for (unsigned i = 0; i < srv->nr_rings; i++) {
-		struct vhuser_ring *ring = &srv->rings[i];
-
-		if (!ring->running || !ring->polled)
-			continue;
-		kick(ring);
-		again = true;
-	}
-	if (again)
-		ev_timer_set(srv->poll_timer, POLL_NS);
-}
-
-static void drop_kick(struct vhuser_ring *ring)
-{
-	ev_remove(ring->kick_source);
-	ring->kick_source = NULL;
-	set_fd(&ring->kick_fd, -1);
-	ring->polled = false;
 }
 
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
@@ -106,10 +57,15 @@ void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
  * --- Start and stop ---
  */
 
+static bool is_started(const struct vhuser_ring *ring)
+{
+	return ring->srv->has_features && ring->size && ring->has_addr &&
+	       (ring->kick_fd >= 0 || ring->polled);
+}
+
 static bool is_ready(const struct vhuser_ring *ring)
 {
-	return ring->srv->has_features && ring->enabled && ring->size &&
-	       ring->has_addr && (ring->kick_fd >= 0 || ring->polled);
+	return is_started(ring) && ring->enabled;
 }
 
 /* The first ring is about to run: for a new driver, or the one before? */
@@ -167,6 +123,48 @@ static int start_queue(struct vhuser_ring *ring)
 	return area ? vq_inflight_start(vq, area) : 0;
 }
 
+/*
+ * A ring that is disabled, but not stopped, works without effect: what a driver
+ * would send is dropped, what it wants to get waits.
+ */
+static void drop_chains(struct vhuser_ring *ring)
+{
+	struct virtio_softc *vs = ring->srv->vs;
+	struct vqueue_info *vq = &vs->vs_queues[ring->index];
+	struct iovec iov[MAX_DROP_IOV];
+	struct vi_req req;
+
+	if (!vq->vq_lossy || !ring->srv->used || ring->enabled ||
+	    !is_started(ring))
+		return;
+	VS_LOCK(vs);
+	if (start_queue(ring) == 0) {
+		for (unsigned n = 0; n < ring->size; n++) {
+			if (vq_getchain(vq, iov, MAX_DROP_IOV, &req) <= 0)
+				break;
+			vq_relchain(vq, (uint16_t)req.idx, 0);
+		}
+		vq_endchains(vq, 1);
+		ring->base = vi_stop_queue(vq);
+	} else {
+		vi_stop_queue(vq);
+	}
+	VS_UNLOCK(vs);
+}
+
+static void kick(struct vhuser_ring *ring)
+{
+	struct virtio_softc *vs = ring->srv->vs;
+
+	if (!ring->running) {
+		drop_chains(ring);
+		return;
+	}
+	VS_LOCK(vs);
+	vi_kick(vs, ring->index);
+	VS_UNLOCK(vs);
+}
+
 static void stop(struct vhuser_ring *ring)
 {
 	struct vhuser *srv = ring->srv;
@@ -178,6 +176,19 @@ static void stop(struct vhuser_ring *ring)
 	VS_UNLOCK(srv->vs);
 	ring->running = false;
 	srv->nr_running--;
+}
+
+/* Why a ring does not run. */
+static const char *why(int ret)
+{
+	switch (ret) {
+	case -ENOSPC:
+		return "more than the device takes";
+	case -EFAULT:
+		return "not in memory that the front-end shares";
+	default:
+		return strerror(-ret);
+	}
 }
 
 static int start(struct vhuser_ring *ring)
@@ -195,9 +206,7 @@ static int start(struct vhuser_ring *ring)
 	VS_UNLOCK(srv->vs);
 	if (ret < 0) {
 		vhuser_log(srv, LOG_WARNING, "ring %u of %u entries: %s",
-			   ring->index, ring->size,
-			   ret == -ENOSPC ? "larger than queue-size="
-					  : strerror(-ret));
+			   ring->index, ring->size, why(ret));
 		return ret;
 	}
 	ring->running = true;
@@ -237,12 +246,60 @@ void vhuser_enable_rings(struct vhuser *srv, bool on)
 }
 
 /*
+ * --- Doorbells ---
+ */
+
+static void on_kick(void *arg, uint32_t events)
+{
+	struct vhuser_ring *ring = arg;
+	uint64_t count;
+	ssize_t n = read(ring->kick_fd, &count, sizeof(count));
+
+	if (n > 0) {
+		kick(ring);
+	} else if (n == 0 || errno != EAGAIN) {
+		ev_remove(ring->kick_source); /* its other end has gone */
+		ring->kick_source = NULL;
+	}
+}
+
+static void on_poll_timer(void *arg)
+{
+	struct vhuser *srv = arg;
+	bool again = false;
+
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
+		struct vhuser_ring *ring = &srv->rings[i];
+
+		if (!ring->running || !ring->polled)
+			continue;
+		kick(ring);
+		again = true;
+	}
+	if (again)
+		ev_timer_set(srv->poll_timer, POLL_NS);
+}
+
+static void drop_kick(struct vhuser_ring *ring)
+{
+	ev_remove(ring->kick_source);
+	ring->kick_source = NULL;
+	set_fd(&ring->kick_fd, -1);
+	ring->polled = false;
+}
+
+/*
  * --- Messages ---
  */
 
 static struct vhuser_ring *find(struct vhuser *srv, uint32_t index)
 {
-	return index < srv->nr_rings ? &srv->rings[index] : NULL;
+	if (index < srv->nr_rings)
+		return &srv->rings[index];
+	vhuser_log(srv, LOG_WARNING,
+		   "ring %u: the front-end wants more than the device has, %u",
+		   index, srv->nr_rings);
+	return NULL;
 }
 
 /* The ring and the number of a message; NULL when there is no such ring. */
@@ -397,11 +454,14 @@ ssize_t vhuser_set_vring_enable(struct vhuser *srv,
 {
 	uint32_t on;
 	struct vhuser_ring *ring = find_state(srv, msg, &on);
+	int ret;
 
 	if (!ring || on > 1)
 		return -EINVAL;
 	ring->enabled = on;
-	return update(ring);
+	ret = update(ring);
+	drop_chains(ring);
+	return ret;
 }
 
 /*

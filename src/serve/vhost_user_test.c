@@ -205,18 +205,23 @@ static bool add_memory(struct fixture *f, uint32_t request)
 		   request == VHMSG_ADD_MEM_REG ? f->memfd : -1);
 }
 
-static void start_ring(struct fixture *f, uint16_t base)
+static void start_ring_at(struct fixture *f, uint32_t index, uint16_t base)
 {
-	struct vhmsg_vring_addr addr = { 0,	       0,
+	struct vhmsg_vring_addr addr = { index,	       0,
 					 UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
 
-	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
-	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
+	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, index, QSIZE));
+	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, index, base));
 	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
-	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
-	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, index, f->kick));
+	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, index, f->call));
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, index, 1));
+}
+
+static void start_ring(struct fixture *f, uint16_t base)
+{
+	start_ring_at(f, 0, base);
 }
 
 static uint16_t *word(struct fixture *f, size_t off)
@@ -224,15 +229,20 @@ static uint16_t *word(struct fixture *f, size_t off)
 	return (void *)(f->mem + off);
 }
 
-/* 16 bytes of entropy, please. */
-static void offer(struct fixture *f)
+static void offer_buffer(struct fixture *f, uint32_t len, uint16_t flags)
 {
-	struct vring_desc desc = { GPA + BUF, 16, VRING_DESC_F_WRITE, 0 };
+	struct vring_desc desc = { GPA + BUF, len, flags, 0 };
 	uint16_t *avail = word(f, AVAIL);
 
 	memcpy(f->mem + DESC, &desc, sizeof(desc));
 	avail[2 + f->avail_idx % QSIZE] = 0;
 	avail[1] = ++f->avail_idx;
+}
+
+/* 16 bytes of entropy, please. */
+static void offer(struct fixture *f)
+{
+	offer_buffer(f, 16, VRING_DESC_F_WRITE);
 }
 
 static uint16_t used_idx(struct fixture *f)
@@ -450,11 +460,17 @@ static void test_cloud_hypervisor(void **state)
 {
 	struct fixture *f = *state;
 	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
+	const uint64_t wants = 1 << VHMSG_PF_MQ | 1 << VHMSG_PF_LOG_SHMFD |
+			       1 << VHMSG_PF_REPLY_ACK |
+			       1 << VHMSG_PF_INFLIGHT_SHMFD |
+			       1 << VHMSG_PF_MEM_SLOTS;
 	struct vhmsg_vring vring = { 0, 0 };
 	struct vhmsg_hdr hdr;
 	int pair[2];
 
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_int_equal(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & wants,
+			 wants);
 	negotiate(f);
 	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
 	for (int driver = 0; driver < 2; driver++) {
@@ -478,8 +494,103 @@ static void test_cloud_hypervisor(void **state)
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
 	}
+	/* Where it begins is told wrongly, with requests there: nothing lost. */
+	offer(f);
+	cloud_hypervisor_start(f, 1);
+	assert_int_equal(used_idx(f), 1);
 	close(pair[0]);
 	close(pair[1]);
+}
+
+static void say(struct fixture *f, char what)
+{
+	struct vhmsg_vring_addr addr = { 0,	       0,
+					 UADDR + DESC, UADDR + USED,
+					 UADDR + AVAIL };
+
+	switch (what) {
+	case 'F':
+		assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+		break;
+	case 'M':
+		assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+		break;
+	case 'N':
+		assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+		break;
+	case 'B':
+		assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, 0));
+		break;
+	case 'A':
+		assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr),
+				-1));
+		break;
+	case 'K':
+		assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+		break;
+	case 'C':
+		assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+		break;
+	case 'E':
+		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+		break;
+	}
+}
+
+/* B4, trap 33: a ring runs whatever the order in which it is told of. */
+static void test_any_order(void **state)
+{
+	static const char *const orders[] = {
+		"EFMNBAKC",  /* QEMU's net */
+		"FMNBAKCE",  /* QEMU's block; and its scsi: */
+		"FEMNBAKC",
+		"FMCNBAKE",  /* User Mode Linux */
+		"FCMNBAKE",  /* DPDK */
+		"FMNABCKE",  /* Cloud Hypervisor */
+		"FMECKBAN",
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < NR(orders); i++) {
+		connect_again(f);
+		memset(f->mem, 0, BUF);
+		f->avail_idx = 0;
+		set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
+			get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
+		/* trap 24: rung for before there is anybody to hear it. */
+		offer(f);
+		kick(f);
+		for (const char *what = orders[i]; *what; what++) {
+			if (*what != 'C') /* it does without */
+				assert_int_equal(used_idx(f), 0);
+			say(f, *what);
+		}
+		assert_int_equal(used_idx(f), 1);
+		assert_true(was_called(f));
+	}
+}
+
+/* B1, trap 25: an answer for each message that is to have one, and only one. */
+static void test_answers(void **state)
+{
+	const uint64_t ack = VI_BIT(VHMSG_PF_REPLY_ACK);
+	struct fixture *f = *state;
+	uint64_t val;
+
+	/* Not negotiated: not given. get_u64() would find it. */
+	send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
+	get_u64(f, VHMSG_GET_FEATURES);
+	/* From the very message on that negotiates it, asked for or not. */
+	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, ack, -1));
+	send_msg(f, VHMSG_SET_OWNER, 0, NULL, 0, -1);
+	send_msg(f, VHMSG_GET_FEATURES, VHMSG_NEED_REPLY, NULL, 0, -1);
+	assert_int_equal(receive(f, VHMSG_GET_FEATURES, &val, 8, NULL), 8);
+	assert_true(ask(f, VHMSG_SET_OWNER, NULL, 0, -1));
+	/* As the last of them has it. */
+	val = 0;
+	send_msg(f, VHMSG_SET_PROTOCOL_FEATURES, VHMSG_NEED_REPLY, &val, 8, -1);
+	send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
+	get_u64(f, VHMSG_GET_QUEUE_NUM);
 }
 
 /*
@@ -659,7 +770,7 @@ static void test_inflight(void **state)
 	assert_int_equal(area.size, 320); /* 16 + 16 * 16, by 64 */
 
 	wrong = area;
-	wrong.queue_size = QSIZE * 2; /* hostile D9, D16 */
+	wrong.queue_size = QSIZE * 2; /* hostile D9, D16; trap 31 */
 	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
 	wrong = area;
 	wrong.size = 1 << 20; /* more than the file has */
@@ -928,27 +1039,50 @@ static void test_no_network(void **state)
 	(V1 | VI_BIT(VIRTIO_BLK_F_FLUSH) | VI_BIT(VIRTIO_BLK_F_CONFIG_WCE))
 #define STATE_LEN 25 /* magic, name, features; write cache or not */
 
-/* Another back-end: a disk, with one front-end that says nothing yet. */
-static void become_disk(struct fixture *f)
+/* @text with the folder for each @. */
+static void in_folder(const struct fixture *f, const char *text, char *buf,
+		      size_t room)
+{
+	FILE *to = fmemopen(buf, room, "w");
+
+	for (; *text; text++) {
+		if (*text == '@')
+			fputs(f->dir, to);
+		else
+			fputc(*text, to);
+	}
+	fclose(to);
+}
+
+/*
+ * Another back-end, with one front-end that says nothing yet. There is a disk
+ * in the folder.
+ */
+static void become(struct fixture *f, const char *text)
 {
 	char device[200], why[200];
 	int pair[2], fd;
 
-	snprintf(device, sizeof(device), "%s/disk", f->dir);
+	in_folder(f, "@/disk", device, sizeof(device));
 	fd = open(device, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(ftruncate(fd, 1 << 20), 0);
 	close(fd);
 	vdev_destroy(f->dev);
 	vhuser_destroy(f->srv);
 	close(f->fd);
-	snprintf(device, sizeof(device), "block,path=%s/disk", f->dir);
-	assert_int_equal(vhuser_create(f->loop, "disk", &f->srv), 0);
+	in_folder(f, text, device, sizeof(device));
+	assert_int_equal(vhuser_create(f->loop, "other", &f->srv), 0);
 	assert_int_equal(vdev_new(device, vhuser_pci(f->srv), f->loop, &f->dev,
 				  why, sizeof(why)),
 			 0);
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
 	assert_int_equal(vhuser_attach(f->srv, pair[1]), 0);
 	f->fd = pair[0];
+}
+
+static void become_disk(struct fixture *f)
+{
+	become(f, "block,path=@/disk");
 	set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
 		get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
 }
@@ -1165,7 +1299,146 @@ static void test_no_state(void **state)
 	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, f->kick));
 }
 
-/* Nor are postcopy, in-band doorbells and the like: hostile Q20, D5. */
+/*
+ * --- Other devices ---
+ */
+
+/* A ring of so many entries, without any buffers: whether it runs. */
+static bool ring_runs(struct fixture *f, uint32_t index, uint32_t size)
+{
+	struct vhmsg_vring_addr addr = { index, 0, UADDR, UADDR + 0xa0000,
+					 UADDR + 0x80000 };
+
+	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, index, size));
+	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, index, 0));
+	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, index, f->kick));
+	return set_vring(f, VHMSG_SET_VRING_ENABLE, index, 1);
+}
+
+/*
+ * trap 30: the front-end says how many entries a ring has, and every device
+ * takes what it asks for, up to what it can; less only by queue-size=.
+ */
+static void test_ring_sizes(void **state)
+{
+	static const struct {
+		const char *device;
+		uint32_t max;
+	} rows[] = {
+		{ "block,path=@/disk", 1024 },
+		{ "block,path=@/disk,queues=4,queue-size=128", 128 },
+		{ "scsi,lun0=@/disk", 1024 },
+		{ "net,backend=null", 32768 },
+		{ "console,console=file:@/disk,port.a=fd:0", 32768 },
+		{ "rng", 32768 },
+		{ "rng,queue-size=2", 2 },
+		{ "9p,path=@", 32768 },
+		{ "input,kind=mouse", 32768 },
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < NR(rows); i++) {
+		uint64_t nr;
+
+		for (uint32_t size = 1; size <= 32768; size *= 2) {
+			become(f, rows[i].device);
+			negotiate(f);
+			assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+			nr = get_u64(f, VHMSG_GET_QUEUE_NUM);
+			for (uint32_t k = 0; k < nr; k++)
+				assert_int_equal(ring_runs(f, k, size),
+						 size <= rows[i].max);
+		}
+	}
+	forget_disk(f);
+}
+
+/*
+ * B4: a network device's ring that is disabled, but not stopped: frames to send
+ * are dropped, buffers to receive stay.
+ */
+static void test_disabled_network(void **state)
+{
+	static const uint8_t frame[72];
+	struct fixture *f = *state;
+	struct sockaddr_un own = { .sun_family = AF_UNIX },
+			   peer = { .sun_family = AF_UNIX };
+	int network = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint8_t got[100];
+
+	in_folder(f, "@/own", own.sun_path, sizeof(own.sun_path));
+	in_folder(f, "@/peer", peer.sun_path, sizeof(peer.sun_path));
+	assert_int_equal(bind(network, (void *)&peer, sizeof(peer)), 0);
+
+	become(f, "net,backend=dgram,local=@/own,remote=@/peer");
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring_at(f, 1, 0);
+	for (uint16_t i = 0; i < 4; i++) {
+		bool on = i % 2 == 0;
+
+		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, on));
+		offer_buffer(f, sizeof(frame), 0);
+		kick(f);
+		assert_int_equal(used_idx(f), i + 1);
+		assert_true(was_called(f));
+		assert_int_equal(recv(network, got, sizeof(got), MSG_DONTWAIT),
+				 on ? (ssize_t)sizeof(frame) - 12 : -1);
+	}
+	/* Also what was there when it was disabled. */
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
+	offer_buffer(f, sizeof(frame), 0);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 0));
+	assert_int_equal(used_idx(f), 5);
+	assert_int_equal(recv(network, got, sizeof(got), MSG_DONTWAIT), -1);
+
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	become(f, "net,backend=dgram,local=@/own,remote=@/peer");
+	negotiate(f);
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	start_ring(f, 0);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+	offer_buffer(f, 4096, VRING_DESC_F_WRITE);
+	assert_int_equal(sendto(network, frame, 60, 0, (void *)&own,
+				sizeof(own)),
+			 60);
+	kick(f);
+	assert_int_equal(used_idx(f), 0);
+	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(used_idx(f), 1);
+
+	close(network);
+	unlink(own.sun_path);
+	unlink(peer.sun_path);
+	forget_disk(f);
+}
+
+/*
+ * trap 28: SeaBIOS sets one ring up of a host whose rings are all enabled, and
+ * memory comes and goes meanwhile.
+ */
+static void test_partial(void **state)
+{
+	struct fixture *f = *state;
+
+	become(f, "scsi,lun0=@/disk");
+	negotiate(f);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, i, 1));
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_true(ring_runs(f, 2, 128));
+	assert_true(add_memory(f, VHMSG_REM_MEM_REG));
+	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0);
+	forget_disk(f);
+}
+
+/*
+ * Nor are postcopy, in-band doorbells and the like: hostile Q20, D5. trap 22:
+ * nor bits that were something else once.
+ */
 static void test_not_offered(void **state)
 {
 	static const unsigned never[] = { 6, 7, 8, 10, 11, 14, 17, 18, 22 };
@@ -1200,7 +1473,9 @@ int main(void)
 		TEST(test_network),	TEST(test_no_network),
 		TEST(test_state_moves), TEST(test_state_hostile),
 		TEST(test_state_pipes), TEST(test_no_state),
-		TEST(test_not_offered),
+		TEST(test_not_offered), TEST(test_ring_sizes),
+		TEST(test_disabled_network), TEST(test_any_order),
+		TEST(test_answers),	TEST(test_partial),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,7 +52,11 @@ void backend_print_capabilities(const struct vdev_type *type)
 	}
 	json_object_object_add(all, "type",
 			       json_object_new_string(type->vt_name));
-	json_object_object_add(all, "features", list);
+	/* Other types than these have no member of this name. */
+	if (json_object_array_length(list) > 0)
+		json_object_object_add(all, "features", list);
+	else
+		json_object_put(list);
 	puts(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PLAIN));
 	json_object_put(all);
 }

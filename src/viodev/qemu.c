@@ -129,6 +129,8 @@ static void append_vfio_user(struct arg_list *list, const struct unit *unit)
 
 static void set_block(const struct unit *unit, struct json_object *device)
 {
+	/* It wants one for each of the guest's processors otherwise. */
+	add_number(device, "num-queues", opt_number(unit->opts, "queues"));
 	if (opt_given(unit->opts, "queue-size"))
 		add_number(device, "queue-size",
 			   opt_number(unit->opts, "queue-size"));
@@ -140,6 +142,12 @@ static void set_net(const struct unit *unit, struct json_object *device)
 		add_string(device, "mac", opt_string(unit->opts, "mac"));
 	if (opt_given(unit->opts, "mtu"))
 		add_number(device, "host_mtu", opt_number(unit->opts, "mtu"));
+	if (opt_given(unit->opts, "queue-size")) {
+		add_number(device, "rx_queue_size",
+			   opt_number(unit->opts, "queue-size"));
+		add_number(device, "tx_queue_size",
+			   opt_number(unit->opts, "queue-size"));
+	}
 	if (opt_number(unit->opts, "queues") > 1)
 		json_object_object_add(device, "mq",
 				       json_object_new_boolean(true));

@@ -17,6 +17,9 @@ static int set_path(struct sock *sock, const char *who, const char *path,
 {
 	struct sockaddr_un addr;
 
+	if (!*path)
+		return err_set(err, -EINVAL, "%s: socket=: must name a file",
+			       who);
 	if (unix_address(path, &addr) < 0)
 		return err_set(
 			err, -ENAMETOOLONG,

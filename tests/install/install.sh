@@ -69,7 +69,7 @@ grep -q '^1 interrupt$' "$dest/embed.out" || fail 'embed: no interrupt'
 
 "$dest/hello" "$dest/hello.sock" >"$dest/hello.out" &
 hello=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
 	grep -q ready "$dest/hello.out" && break
 	sleep 0.05
 done

@@ -440,6 +440,7 @@ static int build(struct net_softc *sc)
 		p->idx = i;
 		p->tx_again = (struct ev_task){ .fn = net_tx_again, .arg = p };
 		p->rx_stalled = true;
+		net_txq(sc, i)->vq_lossy = true;
 		p->buf = malloc(NET_MAX_FRAME + 1);
 		if (!p->buf)
 			ret = -ENOMEM;

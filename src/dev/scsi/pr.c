@@ -36,7 +36,7 @@ enum {
 };
 
 /* Scope (the logical unit) and type: exclusive or not, for whom. */
-static bool type_ok(uint8_t scope_type)
+bool pr_type_ok(uint8_t scope_type)
 {
 	return scope_type == 1 || scope_type == 3 ||
 	       (scope_type >= 5 && scope_type <= 8);
@@ -197,33 +197,51 @@ static void restore(struct scsi_softc *sc, const uint8_t *record)
 		lun->pr.registered = true;
 		lun->pr.aptpl = true;
 		lun->pr.key = get_be64(record + 8);
-		lun->pr.reserved = type_ok(record[16]);
+		lun->pr.reserved = pr_type_ok(record[16]);
 		lun->pr.type = lun->pr.reserved ? record[16] : 0;
 	}
 }
 
-int pr_load(struct scsi_softc *sc)
+/*
+ * Copy the newer one that is whole to @b; of a new file nothing. What has other
+ * contents is not ours, and not touched.
+ */
+static int read_newest(struct scsi_softc *sc, uint8_t b[FILE_COPY_BYTES])
 {
 	uint8_t copies[2][FILE_COPY_BYTES] = { 0 };
+	ssize_t n = pread(sc->sc_pr_fd, copies, sizeof(copies), 0);
 	uint64_t seq[2];
-	const uint8_t *b;
-	ssize_t n;
+	bool second;
 
-	if (sc->sc_pr_fd < 0)
-		return 0;
-	n = pread(sc->sc_pr_fd, copies, sizeof(copies), 0);
 	if (n < 0)
 		return -errno;
 	for (unsigned i = 0; i < 2; i++)
 		seq[i] = copy_seq(copies[i]);
-	b = copies[seq[1] > seq[0]];
-	sc->sc_pr_seq = seq[1] > seq[0] ? seq[1] : seq[0];
-	/* Neither is whole: a new file, or not ours, which we do not touch. */
-	if (sc->sc_pr_seq == 0)
-		return n == 0 ? 0 : -EINVAL;
-	for (uint32_t i = 0; i < get_be32(b + 16); i++)
-		restore(sc, b + FILE_HEADER + i * FILE_RECORD);
+	second = seq[1] > seq[0];
+	if (n > 0 && seq[second] == 0)
+		return -EINVAL;
+	sc->sc_pr_seq = seq[second];
+	memcpy(b, copies[second], FILE_COPY_BYTES);
 	return 0;
+}
+
+int pr_load(struct scsi_softc *sc)
+{
+	uint8_t b[FILE_COPY_BYTES] = { 0 };
+	int ret = sc->sc_pr_fd < 0 ? 0 : read_newest(sc, b);
+
+	for (uint32_t i = 0; ret == 0 && i < get_be32(b + 16); i++)
+		restore(sc, b + FILE_HEADER + i * FILE_RECORD);
+	return ret;
+}
+
+/* Whose they were may have written to the file since: behind that. */
+int pr_keep(struct scsi_softc *sc)
+{
+	uint8_t b[FILE_COPY_BYTES];
+	int ret = sc->sc_pr_fd < 0 ? 0 : read_newest(sc, b);
+
+	return ret < 0 ? ret : save(sc);
 }
 
 /*
@@ -330,7 +348,7 @@ static bool out_ok(struct scsi_task *t, const struct out *o)
 		task_status(t, STATUS_RESERVATION_CONFLICT);
 		return false;
 	}
-	if (action != OUT_CLEAR && !type_ok(o->type)) {
+	if (action != OUT_CLEAR && !pr_type_ok(o->type)) {
 		task_bad_cdb(t, 2, 7);
 		return false;
 	}

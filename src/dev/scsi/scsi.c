@@ -79,8 +79,12 @@ static struct scsi_task *task_of(struct scsi_queue *q)
 {
 	struct scsi_task *t = q->free;
 
-	if (t)
+	if (t) {
 		q->free = t->next;
+	} else if (q->nr_used < q->nr_tasks) {
+		t = &q->tasks[q->nr_used++];
+		t->q = q;
+	}
 	return t;
 }
 
@@ -354,7 +358,8 @@ static void reset_sizes(struct scsi_softc *sc)
 static void scsi_reset(void *arg)
 {
 	struct scsi_softc *sc = arg;
-	bool ran = sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
+	bool ran = sc->sc_taken_over ||
+		   (sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK);
 
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
 		tasks_abort(sc->sc_luns[i], UINT64_MAX, VIRTIO_SCSI_S_RESET);
@@ -363,7 +368,7 @@ static void scsi_reset(void *arg)
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_cancel(sc->sc_loop, &sc->sc_control_more);
-	sc->sc_missed = false;
+	sc->sc_missed = sc->sc_taken_over = false;
 	reset_sizes(sc);
 	for (unsigned i = 0; i < sc->sc_nr_luns && ran; i++)
 		lun_reset(sc->sc_luns[i], UA_RESET);
@@ -428,6 +433,8 @@ static const struct virtio_consts scsi_consts = {
 	.vc_cfgread = scsi_cfgread,
 	.vc_cfgwrite = scsi_cfgwrite,
 	.vc_quiesce = scsi_quiesce,
+	.vc_save = scsi_save,
+	.vc_load = scsi_load,
 	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY | SCSI_FEATURES,
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | SCSI_FEATURES,
 };
@@ -509,10 +516,7 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 		q->tasks = calloc(size, sizeof(*q->tasks));
 		if (!q->tasks)
 			return -ENOMEM;
-		for (unsigned k = size; k-- > 0;) {
-			q->tasks[k].q = q;
-			task_free(&q->tasks[k]);
-		}
+		q->nr_tasks = size;
 	}
 	return 0;
 }
@@ -521,9 +525,7 @@ static int init(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err)
 {
 	const struct opts *opts = env->opts;
-	unsigned size = opt_given(opts, "queue-size")
-				? (unsigned)opt_number(opts, "queue-size")
-				: vdev_scsi.vt_queue_size;
+	unsigned size = vdev_queue_size(&vdev_scsi, env);
 	int ret = check_opts(opts, err);
 
 	if (ret < 0)
@@ -629,7 +631,7 @@ static const int scsi_syscalls[] = {
 	DISK_SYSCALLS, /* fdatasync also of reservations */
 	DISK_CREATE_SYSCALLS, /* `viodev ctl lun add` */
 	SYS_lseek,     /* SEEK_DATA, SEEK_HOLE */
-	SYS_pwrite64,  /* reservations */
+	SYS_pread64, SYS_pwrite64, /* reservations */
 	-1,
 };
 
@@ -656,6 +658,7 @@ const struct vdev_type vdev_scsi = {
 	.vt_device_id = VIRTIO_ID_SCSI,
 	.vt_pci_class = PCIC_STORAGE,
 	.vt_queue_size = 256,
+	.vt_max_queue_size = SCSI_MAX_QSIZE,
 	.vt_opts = scsi_opts,
 	.vt_features = scsi_features,
 	.vt_ctls = scsi_ctls,

@@ -11,6 +11,7 @@
  *	inquiry.c mode.c sbc.c provision.c mmc.c pr.c   commands
  *	lun.c        a LUN's making, size, removal
  *	passthrough.c    a LUN that is a real device, by SG_IO
+ *	state.c      another process goes on with the device
  *
  * A command's way:
  *
@@ -101,14 +102,15 @@ struct scsi_task {
 struct scsi_queue {
 	struct scsi_softc *sc;
 	struct vqueue_info *vq;
-	struct scsi_task *tasks; /* vq_qsize */
-	struct scsi_task *free;
+	struct scsi_task *tasks;
+	unsigned nr_tasks, nr_used; /* there is a ring's worth; ever taken */
+	struct scsi_task *free;	    /* of those that were */
 	struct ev_task turn; /* shows the driver what completed in a turn */
 };
 
 enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };
 
-/* Unit attentions, most important first. */
+/* Unit attentions, most important first; as state.c hands them on. */
 enum {
 	UA_POWER_ON = 1,
 	UA_RESET = 2,
@@ -117,6 +119,7 @@ enum {
 	UA_LUNS_CHANGED = 16,
 	UA_CAPACITY = 32,
 	UA_MEDIUM = 64,
+	UA_ALL = 127,
 };
 
 struct pr_state {
@@ -203,6 +206,7 @@ struct scsi_softc {
 	unsigned sc_nr_tmfs;      /* that wait */
 	struct ev_task sc_control_more;
 	bool sc_missed; /* an event found no buffer */
+	bool sc_taken_over; /* from another process, since the last reset */
 	uint64_t sc_nr_events, sc_nr_missed;
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;
@@ -308,6 +312,12 @@ bool sbc_in_range(struct scsi_task *t, uint64_t lba, uint64_t nr);
 
 /* pr.c: registrations that are kept. */
 int pr_load(struct scsi_softc *sc);
+int pr_keep(struct scsi_softc *sc); /* what there is, whatever was kept */
+bool pr_type_ok(uint8_t scope_type);
+
+/* state.c: vc_save, vc_load. */
+ssize_t scsi_save(void *sc, void *buf, size_t room);
+int scsi_load(void *sc, const void *buf, size_t len);
 
 /* lun.c */
 uint64_t hash64(const void *p, size_t len);
