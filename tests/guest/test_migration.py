@@ -169,15 +169,22 @@ class FrontEnd:
 
 
 def test_device_state(t):
-    """Between sandboxed processes the state of net and block moves as the protocol has it; rng does not offer it."""
+    """Between sandboxed processes devices' state moves as the protocol has it; rng and 9p do not offer it."""
     disk = image(t.tmp / "disk.raw", 1)
-    devices = ["net,id=net,backend=null", f"block,id=block,path={disk},share=on", "rng,id=rng"]
-    with t.serve(*devices, options=OPTIONS) as here, t.serve(*devices, options=OPTIONS) as there:
-        for id in "net", "block":
+    moving = {"net": "backend=null", "block": f"path={disk},share=on", "console": f"console=file:{t.tmp}/log,ports=4",
+              "scsi": f"lun0={disk},lun0.share=on,reservations={t.tmp}/kept", "input": "kind=keyboard"}
+    devices = [f"{type},id={type},{options}" for type, options in moving.items()]
+    staying = ["rng,id=rng", f"9p,id=p9,tag=t,path={t.tmp}"]
+    other = f"scsi,id=other,lun1={disk},lun1.share=on"
+    with t.serve(*devices, *staying, options=OPTIONS) as here, t.serve(*devices, other, options=OPTIONS) as there:
+        for id in moving:
             source, destination = FrontEnd(here.socket(id)), FrontEnd(there.socket(id))
             assert source.ask(15) >> 19 & 1
             state = source.save()
             assert state[8:].startswith(id.encode()), state
-            assert destination.load(state) and destination.save() == state
+            assert destination.load(state) and destination.save() == state, id
             assert not destination.load(state[:-1])
-        assert not FrontEnd(here.socket("rng")).ask(15) >> 19 & 1
+        for id in "rng", "p9":
+            assert not FrontEnd(here.socket(id)).ask(15) >> 19 & 1
+        assert not FrontEnd(there.socket("other")).load(FrontEnd(here.socket("scsi")).save())
+        wait_for("the reason", lambda: "t0.lun0 cannot be taken over: it is not here" in there.messages)

@@ -489,6 +489,8 @@ static const struct virtio_consts console_consts = {
 	.vc_cfgread = console_cfgread,
 	.vc_cfgwrite = console_cfgwrite,
 	.vc_hv_features = console_hv_features,
+	.vc_save = console_save,
+	.vc_load = console_load,
 };
 
 static int init(struct console_softc *sc, const struct vdev_env *env,

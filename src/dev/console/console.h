@@ -5,6 +5,7 @@
  *	console.c   the device: configuration, options, control, life and death
  *	control.c   the control queues: what driver and device tell each other
  *	port.c      the bytes of a port
+ *	state.c     another process goes on with the device
  *
  * Port 0 is the console, with console= behind it; without, it does not exist,
  * but its queues do. The others have names, and exist for drivers that take
@@ -108,5 +109,12 @@ void console_port_reset(struct console_port *p);
 void console_tx_on_again(void *arg);
 
 extern const struct chan_client console_chan_client;
+
+/*
+ * --- state.c: vc_save, vc_load ---
+ */
+
+ssize_t console_save(void *sc, void *buf, size_t room);
+int console_load(void *sc, const void *buf, size_t len);
 
 #endif

@@ -12,8 +12,7 @@
 
 #define MAX_IOV 64 /* of one chain: 8 bytes in very small pieces */
 
-/* What goes to a device: LEDs, sounds, autorepeat. */
-static bool is_status(unsigned type)
+bool input_is_status(unsigned type)
 {
 	return type == EV_LED || type == EV_SND || type == EV_REP;
 }
@@ -58,7 +57,7 @@ void input_feed(struct input_softc *sc, uint16_t type, uint16_t code,
 	bool end = type == EV_SYN && code == SYN_REPORT;
 
 	/* A host's device echoes what it was told; guests must not hear it. */
-	if (is_status(type) || (end && sc->sc_nr_update == 0))
+	if (input_is_status(type) || (end && sc->sc_nr_update == 0))
 		return;
 	if (sc->sc_nr_update == INPUT_MAX_UPDATE)
 		sc->sc_too_long = true;
@@ -122,7 +121,7 @@ void input_send(struct input_softc *sc)
  * --- The status queue ---
  */
 
-static void apply(struct input_softc *sc, const struct input_wire *wire)
+void input_set(struct input_softc *sc, const struct input_wire *wire)
 {
 	const struct input_event ev = {
 		.type = le16_to_cpu(wire->type),
@@ -130,12 +129,20 @@ static void apply(struct input_softc *sc, const struct input_wire *wire)
 		.value = (int32_t)le32_to_cpu(wire->value),
 	};
 
-	if (!is_status(ev.type) ||
-	    !libevdev_has_event_code(sc->sc_desc, ev.type, ev.code))
-		return;
-	sc->sc_nr_status++;
 	libevdev_set_event_value(sc->sc_desc, ev.type, ev.code, ev.value);
 	input_host_set(sc, &ev);
+}
+
+static void apply(struct input_softc *sc, const struct input_wire *wire)
+{
+	unsigned type = le16_to_cpu(wire->type);
+
+	if (!input_is_status(type) ||
+	    !libevdev_has_event_code(sc->sc_desc, type,
+				     le16_to_cpu(wire->code)))
+		return;
+	sc->sc_nr_status++;
+	input_set(sc, wire);
 }
 
 static bool take_one(struct input_softc *sc, struct vqueue_info *vq)

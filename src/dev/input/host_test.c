@@ -395,6 +395,35 @@ static void test_gone(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 }
 
+/* A key that is held at this host does not stay down at another one. */
+static void test_held_keys(void **state)
+{
+	const struct virtio_consts *vc = dev->vs->vs_vc;
+	uint8_t saved[256];
+	ssize_t len;
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(4);
+	key(KEY_A, 1);
+	key(KEY_B, 1);
+	key(KEY_B, 0);
+	turns(2);
+	expect(EV_KEY, KEY_A, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_KEY, KEY_B, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	len = vc->vc_save(dev->vs, saved, sizeof(saved));
+	assert_true(len > 0);
+	/* As good as another device: it hears what it is to hear. */
+	assert_int_equal(vc->vc_load(dev->vs, saved, (size_t)len), 0);
+	offer(10);
+	expect(EV_KEY, KEY_B, 0);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_KEY, KEY_A, 0);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -403,6 +432,7 @@ int main(void)
 		T(test_config),	      T(test_events), T(test_dropped),
 		T(test_long_updates), T(test_back_pressure),
 		T(test_leds),	      T(test_gone),
+		T(test_held_keys),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,

@@ -126,8 +126,7 @@ static uint8_t fill_plain(const struct libevdev *d, uint8_t select,
 	}
 }
 
-static void select_config(struct input_softc *sc, uint8_t select,
-			  uint8_t subsel)
+void input_select(struct input_softc *sc, uint8_t select, uint8_t subsel)
 {
 	struct virtio_input_config *c = &sc->sc_config;
 	const struct libevdev *d = sc->sc_desc;
@@ -160,7 +159,7 @@ static int input_cfgwrite(void *arg, int offset, int size, uint32_t value)
 	for (int i = 0; i < size && offset + i < 2; i++)
 		bytes[offset + i] = (uint8_t)(value >> (8 * i));
 	if (offset < 2)
-		select_config(sc, bytes[0], bytes[1]);
+		input_select(sc, bytes[0], bytes[1]);
 	return 0;
 }
 
@@ -190,7 +189,7 @@ static void input_reset(void *arg)
 
 	input_host_stop(sc);
 	input_events_reset(sc);
-	select_config(sc, VIRTIO_INPUT_CFG_UNSET, 0);
+	input_select(sc, VIRTIO_INPUT_CFG_UNSET, 0);
 }
 
 /*
@@ -324,6 +323,8 @@ static struct virtio_consts input_consts = {
 	.vc_qnotify = input_qnotify,
 	.vc_cfgread = input_cfgread,
 	.vc_cfgwrite = input_cfgwrite,
+	.vc_save = input_save,
+	.vc_load = input_load,
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
 };
 

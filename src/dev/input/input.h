@@ -7,6 +7,7 @@
  *	host.c      a device of the host's, passed through
  *	inject.c    events by ctl
  *	events.c    events to the driver, and from it (LEDs)
+ *	state.c     another process goes on with the device
  *
  * What a device is and has, virtual or real, a struct libevdev says. Events
  * have the type, code and value of Linux's; those that belong together end
@@ -63,6 +64,13 @@ struct input_softc {
 static_assert(offsetof(struct input_softc, sc_vs) == 0, "vs is cast to sc");
 
 /*
+ * --- input.c ---
+ */
+
+/* The driver wants to know this, 5.8.4. */
+void input_select(struct input_softc *sc, uint8_t select, uint8_t subsel);
+
+/*
  * --- kinds.c ---
  */
 
@@ -115,9 +123,20 @@ void input_feed(struct input_softc *sc, uint16_t type, uint16_t code,
 /* Forget the update that has begun. */
 void input_forget_update(struct input_softc *sc);
 
+/* What goes to a device: LEDs, sounds, autorepeat. And setting one it has. */
+bool input_is_status(unsigned type);
+void input_set(struct input_softc *sc, const struct input_wire *wire);
+
 void input_send(struct input_softc *sc);
 void input_take_status(struct input_softc *sc);
 void input_on_again(void *arg);
 void input_events_reset(struct input_softc *sc);
+
+/*
+ * --- state.c: vc_save, vc_load ---
+ */
+
+ssize_t input_save(void *sc, void *buf, size_t room);
+int input_load(void *sc, const void *buf, size_t len);
 
 #endif

@@ -79,6 +79,21 @@ static void inject(struct victim *v, const uint8_t *s)
 	json_object_put(reply);
 }
 
+/* Another process goes on with what this one says, or nearly so. */
+static void move(struct victim *v, const uint8_t *s)
+{
+	static uint8_t state[32768];
+	struct virtio_softc *vs = v->dev->vs;
+	ssize_t len = vs->vs_vc->vc_save(vs, state, sizeof(state));
+
+	if (len < 0)
+		abort();
+	state[(s[2] << 8 | s[3]) % len] ^= s[4];
+	vs->vs_vc->vc_load(vs, state, (size_t)len - (s[5] & 1));
+	if (vs->vs_vc->vc_save(vs, state, sizeof(state)) < 0)
+		abort();
+}
+
 static void step(struct victim *v, const uint8_t *s)
 {
 	struct vdrv *d = &v->d;
@@ -110,6 +125,8 @@ static void step(struct victim *v, const uint8_t *s)
 	case 7:
 		if (s[1] == 7)
 			vdrv_start(d, ~0ull, 2);
+		else if (s[1] < 16)
+			move(v, s);
 		break;
 	}
 }

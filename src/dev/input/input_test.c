@@ -596,6 +596,143 @@ static void test_chains(void **state)
 	}
 }
 
+/*
+ * --- Another process goes on with the device ---
+ */
+
+#define MAX_STATE 32768
+
+static ssize_t save(uint8_t *state, size_t room)
+{
+	return dev->vs->vs_vc->vc_save(dev->vs, state, room);
+}
+
+/* No byte too far. */
+static void no_room(size_t room)
+{
+	uint8_t *exact = malloc(room ? room : 1);
+
+	assert_int_equal(save(exact, room), -ENOSPC);
+	free(exact);
+}
+
+static int load(const uint8_t *state, size_t len)
+{
+	uint8_t *exact = malloc(len ? len : 1); /* reading past it shows */
+	int ret;
+
+	memcpy(exact, state, len);
+	ret = dev->vs->vs_vc->vc_load(dev->vs, exact, len);
+	free(exact);
+	return ret;
+}
+
+/* A keyboard with an LED on, and a driver that has taken half of an update. */
+static size_t save_keyboard(uint8_t state[MAX_STATE])
+{
+	const uint8_t on[8] = { EV_LED, 0, LED_CAPSL, 0, 1, 0, 0, 0 };
+	ssize_t len;
+
+	start("input,kind=keyboard");
+	tell(on, 8);
+	choose(VIRTIO_INPUT_CFG_EV_BITS, EV_KEY);
+	offer(1, 8);
+	assert_int_equal(ctl("inject key a 1 key b 1", NULL), 0);
+	assert_int_equal(ctl("inject key a 0", NULL), 0);
+	expect(EV_KEY, KEY_A, 1);
+	len = save(state, MAX_STATE);
+	assert_true(len > 0);
+	return (size_t)len;
+}
+
+/* LEDs, the selection, and the other half. */
+static void test_state(void **state)
+{
+	uint8_t first[MAX_STATE], second[MAX_STATE];
+	size_t len = save_keyboard(first);
+	uint8_t size = (uint8_t)vdrv_cfg_read(&d, 2, 1);
+
+	stop();
+	start("input,kind=keyboard");
+	assert_int_equal(load(first, len), 0);
+	assert_int_equal(save(second, MAX_STATE), len);
+	assert_memory_equal(first, second, len);
+	assert_int_equal(status("leds"), 1);
+	assert_int_equal(vdrv_cfg_read(&d, 2, 1), size);
+	offer(10, 8);
+	expect(EV_KEY, KEY_B, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_KEY, KEY_A, 0);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+}
+
+/* Whatever a guest leaves waiting can move. */
+static void test_state_full(void **state)
+{
+	uint8_t full[MAX_STATE];
+	ssize_t len;
+
+	start("input,kind=mouse");
+	for (int i = 0; i < 1024; i++)
+		ctl("inject rel x 1", NULL);
+	len = save(full, MAX_STATE);
+	stop();
+	start("input,kind=mouse");
+	assert_int_equal(load(full, (size_t)len), 0);
+	assert_int_equal(status("events-waiting"), (len - 2) / 8);
+}
+
+static void test_state_hostile(void **state)
+{
+	/* Three LEDs; then B 1, SYN, A 0, SYN. */
+	static const struct {
+		unsigned event;
+		uint8_t bytes[8];
+	} rows[] = {
+		{ 0, { EV_LED, 0, LED_MAIL } },	     /* it has none */
+		{ 1, { EV_SND, 0, SND_BELL } },
+		{ 3, { EV_REL, 0, REL_X } },
+		{ 3, { EV_KEY, 0, 0xff, 0xff } },
+		{ 3, { EV_REP, 0, REP_DELAY } },
+		{ 4, { EV_LED, 0, LED_CAPSL } },     /* not first */
+		{ 5, { 0xff, 0xff, 0xff, 0xff } },
+		{ 6, { EV_KEY, 0, KEY_A } },	     /* half of an update */
+		{ 6, { EV_SYN, 0, SYN_DROPPED } },
+	};
+	uint8_t good[MAX_STATE], bad[MAX_STATE];
+	size_t len = save_keyboard(good);
+
+	assert_int_equal(len, 2 + 7 * 8);
+	for (size_t cut = 0; cut < len; cut++) {
+		/* Behind LEDs, and behind an update, it could end. */
+		if (cut < 2 || (cut - 2) % 8 || cut == 2 + 4 * 8 ||
+		    cut == 2 + 6 * 8)
+			assert_int_equal(load(good, cut), -EINVAL);
+		no_room(cut);
+	}
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		memcpy(bad, good, len);
+		memcpy(bad + 2 + 8 * rows[i].event, rows[i].bytes, 8);
+		assert_int_equal(load(bad, len), -EINVAL);
+		assert_int_equal(save(bad, MAX_STATE), len);
+		assert_memory_equal(bad, good, len);
+	}
+	memset(bad, 0, sizeof(bad)); /* nothing but SYN_REPORT */
+	assert_int_equal(load(bad, 2 + 1025 * 8), -EINVAL);
+	assert_int_equal(load(bad, 2 + 1024 * 8), 0);
+	for (size_t i = 0; i < 8 * len; i++) {
+		memcpy(bad, good, len);
+		bad[i / 8] ^= (uint8_t)(1u << i % 8);
+		load(bad, len);
+		assert_true(save(bad, MAX_STATE) > 0);
+	}
+	assert_int_equal(load(good, len), 0);
+	stop();
+	start("input,kind=mouse");
+	assert_int_equal(load(good, len), -EINVAL);
+}
+
 static void test_options(void **state)
 {
 	static const struct {
@@ -636,6 +773,8 @@ int main(void)
 		T(test_many_waiting),  T(test_long_updates),
 		T(test_bad_buffers),   T(test_driver_ok),
 		T(test_status),	       T(test_chains),
+		T(test_state),	       T(test_state_full),
+		T(test_state_hostile),
 		T(test_options),
 	};
 
