@@ -77,8 +77,10 @@ show "cat /sys/class/input/event*/device/name"
 keyboard=$(grep -l viodev-keys /sys/class/input/event*/device/name)
 keyboard=${keyboard#/sys/class/input/}
 cat "/dev/input/${keyboard%%/*}" >/tmp/events &
+until ls -l "/proc/$!/fd" | grep -q /dev/input; do sleep 0.1; done
 echo @host
 read -r go </dev/ttyS0
+until [ "$(wc -c </tmp/events)" -ge 96 ]; do sleep 0.1; done
 echo @begin
 show "wc -c </tmp/events"
 END
@@ -185,7 +187,6 @@ while IFS= read -r -u "${guest[0]}" line; do
 		title 'This machine, meanwhile'
 		echo
 		host_view
-		sleep 0.5
 		echo go >&"${guest[1]}"
 		;;
 	viodev-job=*) job=${line#*=} ;;

@@ -131,7 +131,7 @@ static void test_buffers(void **state)
 			}
 			head = vdrv_add(&d, 0, bufs, rows[r].nr);
 			vdrv_kick(&d, 0);
-			assert_true(wait_used(&used, 2000));
+			assert_true(wait_used(&used, 20000));
 			assert_int_equal(used.id, head);
 			assert_in_range(used.len, rows[r].least, rows[r].most);
 
@@ -168,7 +168,7 @@ static void test_many(void **state)
 				 &(struct vdrv_buf){ gpa + i, 8, VDRV_W }, 1);
 		vdrv_kick(&d, 0);
 		for (unsigned i = 0; i < 128; i++) {
-			assert_true(wait_used(&used, 2000));
+			assert_true(wait_used(&used, 20000));
 			assert_int_equal(used.len, 8);
 		}
 	}
@@ -196,7 +196,7 @@ static void test_dry_source(void **state)
 	vdrv_kick(&d, 0);
 	assert_false(wait_used(&used, 30));
 	assert_int_equal(write(fd, "entro", 5), 5);
-	assert_true(wait_used(&used, 2000));
+	assert_true(wait_used(&used, 20000));
 	assert_int_equal(used.len, 5);
 	assert_memory_equal(vdrv_ptr(&d, gpa, 5), "entro", 5);
 
@@ -214,7 +214,7 @@ static void test_dry_source(void **state)
 	assert_true(vdrv_start(&d, V1, 1));
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
-	assert_true(wait_used(&used, 2000));
+	assert_true(wait_used(&used, 20000));
 	assert_memory_equal(vdrv_ptr(&d, gpa, 5), "later", 5);
 	close(fd);
 	unlink(text + strlen("rng,source="));
@@ -250,7 +250,7 @@ static void test_rate(void **state)
 	while (sum < 3000) {
 		vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 500, VDRV_W }, 1);
 		vdrv_kick(&d, 0);
-		assert_true(wait_used(&used, 2000));
+		assert_true(wait_used(&used, 20000));
 		assert_in_range(used.len, 1, 500);
 		sum += used.len;
 	}

@@ -21,8 +21,6 @@
 
 #include "serve/vfio_user_client.h"
 
-#define PATIENCE_MS 5000
-
 /*
  * --- The device ---
  */
@@ -260,7 +258,7 @@ void tsrv_stop(struct tsrv *t)
 
 void tsrv_await_detached(struct tsrv *t, unsigned nr)
 {
-	for (int i = 0; i < PATIENCE_MS; i++) {
+	for (int i = 0; i < TCL_PATIENCE_MS; i++) {
 		if (__atomic_load_n(&t->nr_detached, __ATOMIC_SEQ_CST) >= nr)
 			return;
 		usleep(1000);
@@ -375,7 +373,7 @@ static bool recv_all(int fd, void *buf, size_t len, struct tmsg *m)
 		struct cmsghdr *cmsg;
 		ssize_t n;
 
-		if (!is_ready(fd, PATIENCE_MS))
+		if (!is_ready(fd, TCL_PATIENCE_MS))
 			fail_msg("the server does not answer");
 		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
 		if (n <= 0)

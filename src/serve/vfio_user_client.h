@@ -44,6 +44,8 @@ enum {
 	REG_DOORBELL = 0x200,
 };
 
+#define TCL_PATIENCE_MS 60000 /* for what takes one, if not busy */
+
 #define TDEV_BAR_BYTES 4096
 #define TDEV_NR_MSIX   20
 #define TDEV_MSIX_CAP  0x40 /* the first capability */
@@ -72,7 +74,7 @@ struct tsrv {
 void tsrv_start(struct tsrv *t);
 void tsrv_stop(struct tsrv *t);
 
-/* Wait, 5 s at most, for the server to see that its client has gone. */
+/* Wait for the server to see that its client has gone. */
 void tsrv_await_detached(struct tsrv *t, unsigned nr);
 
 struct tclient {
@@ -99,7 +101,7 @@ uint16_t tcl_send(struct tclient *c, uint16_t cmd, uint32_t flags,
 		  const void *payload, size_t len, const int *fds,
 		  unsigned nr_fds);
 
-/* Receive a message. False at end of file. Fails the test after 5 s. */
+/* Receive a message. False at end of file. Fails the test when none comes. */
 bool tcl_recv(int fd, struct tmsg *ret_msg);
 
 /* Whether nothing comes for @ms, not even the end. */

@@ -152,7 +152,7 @@ static void test_copy(void **state)
 		m = expect_writes(f->c.fd, 100, 'x');
 		assert_int_equal(tcl_events(f->ev, 20), 0);
 		answer(f->c.fd, &m, DONE, 0, 0, 0);
-		assert_int_equal(tcl_events(f->ev, 1000), 1);
+		assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_COPIES, 4), i);
 	}
 	/* Nothing was written since: at once. */
@@ -184,7 +184,7 @@ static void test_large_copy(void **state)
 	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
 	m = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
 	answer_error(f->c.fd, &m, EINVAL); /* an answer all the same */
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 }
 
 /* A3: the client's limit holds for what we send. */
@@ -239,7 +239,7 @@ static void test_serves_while_waiting(void **state)
 	answer(f->c.fd, &read, SRC, 100, 100, 'x');
 	m = expect_writes(f->c.fd, 100, 'x');
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	assert_int_equal(tcl_read(&f->c, 0, REG_NR_AGAIN, 4), 0);
 	/* The doorbells were remembered, all as one. */
 	assert_int_equal(tcl_read(&f->c, 0, REG_NR_KICKS, 4), kicks + 1);
@@ -310,7 +310,7 @@ static void test_preempted(void **state)
 		answer(f->c.fd, &m, SRC, 64, 64, 'n');
 		m = expect_writes(f->c.fd, 64, 'n');
 		answer(f->c.fd, &m, DONE, 0, 0, 0);
-		assert_int_equal(tcl_events(f->ev, 1000), 1);
+		assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_COPIES, 4),
 				 copies + 1);
 	}
@@ -347,7 +347,7 @@ static void test_not_in_handlers(void **state)
 	answer(f->c.fd, &m, SRC, 64, 64, 'x');
 	m = expect_writes(f->c.fd, 64, 'x');
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	/* One that could be served while another read waits. */
 	assert_int_equal(tcl_read(&f->c, 0, REG_PEEK, 4), EAGAIN);
 	assert_true(tcl_is_silent(f->c.fd, 20));
@@ -444,7 +444,7 @@ static void test_unmatched_replies(void **state)
 	answer(f->c.fd, &stray, DONE, 0, 0, 0);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 }
 
 /* An interrupt waits for the writes before it, and for no later ones. */
@@ -462,7 +462,7 @@ static void test_held_interrupts(void **state)
 	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.fd, &fence, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	answer(f->c.fd, &read, SRC, 64, 64, '2');
 	fence = expect_writes(f->c.fd, 64, '2');
 	assert_int_equal(tcl_events(f->ev, 20), 0);
@@ -471,12 +471,12 @@ static void test_held_interrupts(void **state)
 	start_copy(&f->c, 64);
 	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	answer(f->c.fd, &read, SRC, 64, 64, '3');
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	m = expect_writes(f->c.fd, 64, '3');
 	answer(f->c.fd, &fence, DONE, 0, 0, 0); /* late: of the second */
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 
 	/* Held, and raised again: fires for the first, then for the second. */
 	tcl_post(&f->c, 0, REG_NOTE, 4, 1);
@@ -487,10 +487,10 @@ static void test_held_interrupts(void **state)
 	m = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.fd, &fence, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 
 	/* A reset takes back what is held. */
 	tcl_post(&f->c, 0, REG_NOTE, 4, 3);
@@ -522,7 +522,7 @@ static void test_no_answer(void **state)
 	for (unsigned i = 0; i < 10; i++)
 		tcl_read(&f->c, VFMSG_REGION_CFG, 0, 4);
 	assert_true(tcl_is_closed(&f->c));
-	assert_in_range((int)(seconds_since(&start) * 10), 19, 30);
+	assert_in_range((int)(seconds_since(&start) * 10), 19, 100);
 	tcl_close(&f->c);
 	tcl_open(&f->c, &f->t);
 	tcl_read(&f->c, VFMSG_REGION_CFG, 0, 4);
@@ -541,7 +541,7 @@ static void test_no_late_answer(void **state)
 	expect_writes(f->c.fd, 64, 'x');
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	assert_true(tcl_is_closed(&f->c));
-	assert_in_range((int)(seconds_since(&start) * 10), 19, 30);
+	assert_in_range((int)(seconds_since(&start) * 10), 19, 100);
 	tcl_close(&f->c);
 	tcl_open(&f->c, &f->t);
 	prepare(f);
@@ -551,7 +551,7 @@ static void test_no_late_answer(void **state)
 	expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	assert_int_equal(tcl_reset(&f->c), 0);
 	assert_true(tcl_is_closed(&f->c));
-	assert_in_range((int)(seconds_since(&start) * 10), 19, 30);
+	assert_in_range((int)(seconds_since(&start) * 10), 19, 100);
 	tcl_close(&f->c);
 	tcl_open(&f->c, &f->t);
 }
@@ -596,7 +596,7 @@ static void test_mixed(void **state)
 	tcl_post(&f->c, 0, REG_DOORBELL, 4, 0);
 	m = expect(f->c.fd, VFMSG_DMA_READ, DST, 4);
 	answer(f->c.fd, &m, DST, 4, 4, 'r');
-	assert_int_equal(tcl_events(f->ev, 1000), 1); /* no fence */
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1); /* no fence */
 	assert_int_equal(pread(fd, back, 4, SRC), 4);
 	assert_memory_equal(back, "rrrr", 4);
 	/* Over the edge of both. */
@@ -605,7 +605,7 @@ static void test_mixed(void **state)
 	tcl_post(&f->c, 0, REG_DOORBELL, 4, 0);
 	m = expect(f->c.fd, VFMSG_DMA_READ, MiB, 2);
 	answer(f->c.fd, &m, MiB, 2, 2, 'e');
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	assert_int_equal(pread(fd, back, 4, SRC), 4);
 	assert_memory_equal(back, "\0\0ee", 4);
 	close(fd);
@@ -646,7 +646,7 @@ static void test_twin(void **state)
 	m = expect_writes(f->c.twin, 64, 't');
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.twin, &m, DONE, 0, 0, 0);
-	assert_int_equal(tcl_events(f->ev, 1000), 1);
+	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 	/* State changes preempt as ever. */
 	start_copy(&f->c, 64);
 	expect(f->c.twin, VFMSG_DMA_READ, SRC, 64);

@@ -750,7 +750,7 @@ static void test_intx(void **state)
 			 0);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_int_equal(write(resample, &one, 8), 8);
-		assert_int_equal(tcl_events(ev, 1000), 1);
+		assert_int_equal(tcl_events(ev, TCL_PATIENCE_MS), 1);
 	}
 	/* And no longer. */
 	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, NULL,

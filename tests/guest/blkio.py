@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import time
 
-from vm import Skip, die_with_parent
+from vm import PATIENCE, Skip, die_with_parent
 
 SOURCE = pathlib.Path(__file__).resolve().parent / "blkio.c"
 VHOST_USER = "virtio-blk-vhost-user"
@@ -42,7 +42,7 @@ def storage_daemon(kit, image, path):
                "--export", f"type=vhost-user-blk,id=disk,addr.type=unix,addr.path={path},node-name=file,writable=on"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent) as process:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE
             while not os.path.exists(path):
                 assert time.monotonic() < deadline and process.poll() is None, "qemu-storage-daemon does not serve"
                 time.sleep(0.02)

@@ -5,7 +5,7 @@ import json
 import os
 import time
 
-from vm import vfio_user_device
+from vm import PATIENCE, vfio_user_device
 
 MODES = ("legacy", "transitional", "modern")
 
@@ -34,7 +34,7 @@ def allocated(path):
     return os.stat(path).st_blocks * 512
 
 
-def wait_for(what, condition, seconds=10.0):
+def wait_for(what, condition, seconds=PATIENCE):
     """Polls until the condition holds; what it returned."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -43,7 +43,7 @@ def wait_for(what, condition, seconds=10.0):
     return value
 
 
-def fio(guest, name, target, size="8M", rw="randwrite", bs="16k", depth=8, more="", timeout=120):
+def fio(guest, name, target, size="8M", rw="randwrite", bs="16k", depth=8, more="", timeout=PATIENCE):
     """Writes at random, reads all of it back and compares checksums."""
     return guest.check(fio_command(name, target, size, rw, bs, depth, more), timeout)
 
@@ -60,9 +60,14 @@ def load(*disks, rw="randread", seconds=60):
             f"--iodepth=16 --time_based --runtime={seconds} --allow_file_create=0 >/dev/null 2>&1")
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=PATIENCE // 3):
     """A shell command that waits for the condition, another one."""
     return f"(for i in $(seq {10 * seconds}); do {condition} && exit 0; sleep 0.1; done; exit 1)"
+
+
+def opened(path):
+    """A shell command that waits until somebody has the file open."""
+    return until(f"ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q ' {path}$'")
 
 
 def digest(guest, disk, mib=4):
@@ -73,7 +78,7 @@ def digest(guest, disk, mib=4):
 def rngtest(guest, blocks=20):
     """FIPS 140-2 on the guest's entropy; one block in 1300 of good random numbers fails."""
     report = guest.run(f"dd if=/dev/hwrng bs=2500 count={blocks + 1} iflag=fullblock 2>/dev/null | "
-                       f"rngtest -c {blocks}", 120)[1]
+                       f"rngtest -c {blocks}")[1]
     assert "FIPS 140-2 successes" in report, report
     assert int(report.split("FIPS 140-2 failures: ")[1].split()[0]) <= 2, report
 
@@ -91,8 +96,9 @@ class Health:
     def check(self):
         now = status(self.viodev, self.id)["pid"]
         assert now == self.pid, f"{self.id}: process {self.pid} has died\n{self.viodev.messages}"
-        descriptors, resident = self._descriptors(), self._resident()
-        assert descriptors <= self.descriptors, f"{self.id}: {self.descriptors} descriptors, now {descriptors}"
+        # It may not have seen yet that who asked, a line above, has gone.
+        wait_for(f"{self.id}: {self.descriptors} descriptors", lambda: self._descriptors() <= self.descriptors)
+        resident = self._resident()
         assert resident <= self.resident + self.SLACK, f"{self.id}: {self.resident} bytes resident, now {resident}"
 
     def _descriptors(self):

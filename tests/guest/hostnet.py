@@ -7,7 +7,9 @@ import ctypes
 import os
 import shutil
 import subprocess
+import tempfile
 
+from checks import wait_for
 from vm import Skip, die_with_parent
 
 CLONE_NEWNET = 0x40000000
@@ -56,10 +58,13 @@ def tap_address(name, net):
 
 @contextlib.contextmanager
 def iperf3_server():
+    """For one client: after each it does not listen for a moment."""
     need("iperf3")
-    with subprocess.Popen(["iperf3", "--server"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          preexec_fn=die_with_parent) as server:
+    with tempfile.TemporaryFile() as output, \
+            subprocess.Popen(["iperf3", "--server", "--one-off", "--forceflush"], stdin=subprocess.DEVNULL, stdout=output,
+                             preexec_fn=die_with_parent) as server:
         try:
+            wait_for("iperf3 to listen", lambda: b"listening" in os.pread(output.fileno(), 1000, 0))
             yield
         finally:
             server.kill()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Real work in a directory that a guest has mounted over 9P, and what came of it."""
 
+from vm import PATIENCE
 
 MODULES = ["9p", "9pnet_virtio"]
 CACHES = ("none", "mmap", "loose")
@@ -17,7 +18,7 @@ def mount(guest, tag, directory, cache="none", msize=524288):
                 f"{tag} {directory}")
 
 
-def fsx(guest, directory, seed=1, operations=300, processes=3, leave_out="", timeout=120):
+def fsx(guest, directory, seed=1, operations=300, processes=3, leave_out="", timeout=PATIENCE):
     """The exerciser, which is in the directory: (whether it found nothing, what it printed)."""
     status, out = guest.run(f"cd {directory} && cp fsx /tmp && mkdir work && /tmp/fsx -s {seed} -n {operations} -p {processes} "
                             f"{'-x ' * bool(leave_out)}{leave_out} work && rmdir work", timeout)
@@ -98,9 +99,9 @@ cd .. && rm -r program
 """
 
 
-def git(guest, directory, sources="/usr/include/linux/can", timeout=240):
+def git(guest, directory, sources="/usr/include/linux/can", timeout=2 * PATIENCE):
     guest.check(GIT.replace("DIRECTORY", directory).replace("SOURCES", sources), timeout)
 
 
-def compiler(guest, directory, count=4, timeout=240):
+def compiler(guest, directory, count=4, timeout=2 * PATIENCE):
     guest.check(COMPILER.replace("DIRECTORY", directory).replace("COUNT", str(count)), timeout)

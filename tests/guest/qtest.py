@@ -13,6 +13,8 @@ import socket
 import struct
 import time
 
+from vm import PATIENCE
+
 ALL_ONES = {1: 0xff, 2: 0xffff, 4: 0xffffffff, 8: 0xffffffffffffffff}
 FORMAT = {1: "B", 2: "H", 4: "I", 8: "Q"}
 SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
@@ -55,9 +57,9 @@ class Qtest:
             listener.listen()
             self.guest = t.guest(*devices, "-qtest", f"unix:{path}", "-qtest-log", "none", machine=machine,
                                  memory=f"{RAM_END >> 20}M", accel="qtest", boot="disk")
-            listener.settimeout(10)
+            listener.settimeout(PATIENCE)
             self._socket = listener.accept()[0]
-        self._socket.settimeout(30)
+        self._socket.settimeout(PATIENCE)
         self._text = b""
 
     def commands(self, lines):
@@ -205,7 +207,7 @@ class Function:
     def msix_word(self, vector):
         return BUFFERS - 0x1000 + 4 * vector
 
-    def msix_seen(self, vector, wait=5.0):
+    def msix_seen(self, vector, wait=PATIENCE):
         """Whether the vector's message came; forgets it."""
         deadline = time.monotonic() + wait
         while not self.qtest.word(self.msix_word(vector), 4):
@@ -249,7 +251,7 @@ class Driver:
 
     def reset(self):
         self.set("status", 0)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while self.get("status"):
             assert time.monotonic() < deadline, "the reset does not end"
 
@@ -327,7 +329,7 @@ class Driver:
         self.set("queue_select", queue)
         self.function.bar_write(bar, offset + self.get("queue_notify_off") * self.function.notify_multiplier, 2, queue)
 
-    def used(self, queue, wait=10.0):
+    def used(self, queue, wait=PATIENCE):
         """The next used entry, (id, length), or None when there is none in time."""
         ring, position = self.ring(queue)[2], self.positions[queue]
         deadline = time.monotonic() + wait

@@ -138,7 +138,7 @@ sgm_dd if=DISK of=/dev/null bs=512 count=4096
 
 def generic(guest, vendor):
     """The /dev/sgN of the disk of this vendor."""
-    return "/dev/" + guest.check(f"cd /sys/class/scsi_generic && for i in 1 2 3 4 5; do for d in *; do [ $(cat $d/device/vendor) = "
+    return "/dev/" + guest.check(f"cd /sys/class/scsi_generic && for i in $(seq 60); do for d in *; do [ $(cat $d/device/vendor) = "
                                  f"{vendor} ] && echo $d && exit 0; done; sleep 1; done; exit 1").strip()
 
 
@@ -149,7 +149,7 @@ def iscsi_test(guest, disk):
     for family in listed:
         if family in LEFT_OUT:
             continue
-        _, text = guest.run(f"iscsi-test-cu --dataloss --allow-sanitize --test=SCSI.{family} {disk} 2>&1", 120)
+        _, text = guest.run(f"iscsi-test-cu --dataloss --allow-sanitize --test=SCSI.{family} {disk} 2>&1")
         tests = TEST.findall(text)
         assert tests and len(tests) == int(TOTAL.search(text).group(1)), text
         outcomes[family] = {name: FAIL if end == "FAILED" else SKIP if "[SKIPPED]" in body else PASS

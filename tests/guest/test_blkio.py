@@ -5,6 +5,7 @@ import subprocess
 
 import blkio
 from checks import image, status
+from vm import PATIENCE
 
 
 def test_check(t):
@@ -17,7 +18,7 @@ def test_check(t):
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
                 assert client.stdout.readline() == f"checked {(mib - 8) << 20}\n"
                 viodev.ctl("disk", "resize", f"{mib}M")
-                assert client.communicate("\n", timeout=10)[0] == f"capacity {mib << 20}\n"
+                assert client.communicate("\n", timeout=PATIENCE)[0] == f"capacity {mib << 20}\n"
             assert client.returncode == 0
         told = status(viodev, "disk")
         for kind in "read", "write", "flush", "discard", "write-zeroes":

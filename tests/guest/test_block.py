@@ -79,7 +79,7 @@ def verified(t, guest, viodev, mode):
     both = "--numjobs=2 --offset_increment=16M --cpus_allowed=0-1 --cpus_allowed_policy=split"
     one = fio_command("one", "/dev/vda", size="6M", more=both)
     two = fio_command("two", "/dev/vdb", size="4M", bs="512-64k", depth=32, more=both)
-    guest.check(f"({one}) & first=$!; {two} && wait $first", 120)
+    guest.check(f"({one}) & first=$!; {two} && wait $first")
     fio(guest, "three", "/dev/vdc", size="4M", bs="4k")
     for id in "disk", "second":
         queues = status(viodev, id)["queues"]
@@ -166,7 +166,7 @@ def rebind(t, guest, viodev, mode):
         echo virtio4 >/sys/bus/virtio/drivers/virtio_rng/bind
         dd if=/dev/hwrng of=/dev/null bs=1k count=1
         md5sum -c /tmp/sum
-    """, 120)
+    """)
     fio(guest, "after", "/dev/vda", size="4M")
     fio(guest, "after", "/dev/vdb", size="4M")
 

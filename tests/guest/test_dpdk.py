@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """DPDK's virtio-user as front-end of a network device: packets are counted on both ends."""
 
+import os
 import socket
 import struct
 import time
 
 from checks import status, wait_for
 from testpmd import Testpmd
+from vm import PATIENCE
 
 VHOST_USER = ("--transport=vhost-user",)
 FRAMES = 2000
+CPU = max(os.sched_getaffinity(0))
 
 
 def virtio_user(viodev, *more):
@@ -25,7 +28,7 @@ def served(viodev):
 def sends(t, *ring):
     """What testpmd says that it has sent has reached the back-end, but for what was still in the ring."""
     with t.serve("net,id=nic,backend=null", options=VHOST_USER) as viodev:
-        with Testpmd(t.kit, virtio_user(viodev, *ring), "txonly", 1) as front_end:
+        with Testpmd(t.kit, virtio_user(viodev, *ring), "txonly", CPU) as front_end:
             wait_for("packets", lambda: status(viodev, "nic")["tx"]["frames"] > FRAMES)
             time.sleep(1)
             _, sent = front_end.stop()
@@ -40,14 +43,13 @@ def receives(t, *ring):
     with t.serve(f"net,id=nic,backend=dgram,local={theirs},remote={ours}", options=VHOST_USER) as viodev, \
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as network:
         network.bind(ours)
-        network.settimeout(10)
-        with Testpmd(t.kit, virtio_user(viodev, *ring), "rxonly", 1) as front_end:
+        network.settimeout(PATIENCE)
+        with Testpmd(t.kit, virtio_user(viodev, *ring), "rxonly", CPU, "--stats-period=1") as front_end:
             for i in range(FRAMES):
                 network.sendto(b"\xff" * 6 + b"\x52\x54\0\0\0\1\x88\xb5" + struct.pack(">I", i) + bytes(42), theirs)
-            wait_for("all frames", lambda: status(viodev, "nic")["rx"]["frames"] == FRAMES)
+            front_end.await_received(FRAMES)
             received, _ = front_end.stop()
-        served(viodev)
-        assert received == FRAMES, received
+        assert received == served(viodev)["rx"]["frames"] == FRAMES, received
 
 
 def test_split(t):
@@ -59,7 +61,7 @@ def test_split(t):
 def test_echo(t):
     """What a front-end gets back is what it has sent, but for what was lost or on its way."""
     with t.serve("net,id=nic,backend=echo", options=VHOST_USER) as viodev:
-        with Testpmd(t.kit, virtio_user(viodev), "flowgen", 1) as front_end:
+        with Testpmd(t.kit, virtio_user(viodev), "flowgen", CPU) as front_end:
             wait_for("packets", lambda: status(viodev, "nic")["rx"]["frames"] > FRAMES)
             received, _ = front_end.stop()
         told = served(viodev)
@@ -75,7 +77,7 @@ def test_packed(t):
 def test_merged(t):
     """virtio-user without merged buffers, with two queue pairs."""
     with t.serve("net,id=nic,backend=null,queues=2", options=VHOST_USER) as viodev:
-        with Testpmd(t.kit, virtio_user(viodev, "mrg_rxbuf=0", "queues=2"), "txonly", 1, "--txq=2", "--rxq=2") as front_end:
+        with Testpmd(t.kit, virtio_user(viodev, "mrg_rxbuf=0", "queues=2"), "txonly", CPU, "--txq=2", "--rxq=2") as front_end:
             queues = lambda: status(viodev, "nic")["queues"]
             wait_for("packets of both", lambda: all(queues()[i]["chains"] > FRAMES for i in (1, 3)))
             _, sent = front_end.stop()

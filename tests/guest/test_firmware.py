@@ -34,7 +34,7 @@ def boot_by_seabios(t, mode, machine):
     disk = images.linux_disk(t.tmp / "disk.raw", f"{t.kit}/vmlinuz", f"{t.kit}/initrd.cpio", COMMAND_LINE)
     with t.serve(f"block,id=disk,path={disk},mode={mode}", f"rng,id=rng,mode={mode}") as viodev:
         with t.guest(attach(viodev), machine=machine, boot="disk") as guest:
-            guest.wait_ready(60)
+            guest.wait_ready()
             t.say(f"commands after {guest.boot_seconds:.1f} s")
             assert "boot sector: starting Linux" in guest.console
             # hostile D22: Linux takes over what firmware has used.
@@ -65,7 +65,7 @@ def test_ovmf(t):
     with t.serve(f"block,id=disk,path={disk},mode=modern", f"block,id=second,path={second},mode=transitional",
                  "rng,id=rng,mode=modern") as viodev:
         with t.guest(attach(viodev), firmware="ovmf", boot="disk") as guest:
-            guest.wait_ready(90)
+            guest.wait_ready()
             t.say(f"commands after {guest.boot_seconds:.1f} s")
             assert "read from the second disk" in guest.console
             guest.check("ls -d /sys/firmware/efi")

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from checks import attach, status, until, wait_for
+from vm import PATIENCE
 
 AXES = {"ABS_X": 32767, "ABS_Y": 32767}
 RANGES = {"keyboard": {}, "mouse": {}, "tablet": AXES,
@@ -70,7 +71,7 @@ def told(guest, kind, *expected):
 def ctl(t, viodev, kind, *words, text=None):
     """`viodev ctl`, with text on its standard input: (status, messages)."""
     done = subprocess.run([t.viodev, "ctl", os.path.join(viodev.dir, kind + ".ctl"), *words], input=text,
-                          capture_output=True, text=True, timeout=20, check=False)
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
     return done.returncode, done.stderr
 
 
@@ -131,6 +132,7 @@ def lights(t, guest, viodev):
     guest.check(LED.format(code=0, value=1))
     wait_for("Num Lock", lambda: status(viodev, "keyboard")["leds"] == ["LED_NUML"])
     assert "\nleds: LED_NUML\n" in viodev.ctl("keyboard", "status")
+    wait_for("the last event", lambda: ["LED_NUML 1"] in seen(guest, "keyboard"))
     guest.check(": >/tmp/keyboard")
 
 

@@ -3,6 +3,7 @@
 
 import time
 
+from checks import until
 from vm import GuestError
 
 DISK_MIB = 64
@@ -69,7 +70,7 @@ def test_devices_pc(t):
         check_devices(guest)
         guest.qmp("object-add", {"qom-type": "rng-builtin", "id": "source"})
         guest.qmp("device_add", driver="virtio-rng-pci", rng="source", id="second")
-        guest.check("for i in $(seq 50); do ls /sys/bus/virtio/devices/virtio2 && exit; sleep 0.1; done; exit 1")
+        guest.check(until("[ -e /sys/bus/virtio/devices/virtio2 ]"))
         guest.check("load-drivers; grep virtio_rng.1 /sys/class/misc/hw_random/rng_available")
 
 
@@ -82,7 +83,7 @@ def test_ovmf(t):
 
 def check_devices(guest):
     guest.check("fio --name=v --filename=/dev/vda --size=8M --bs=16k --rw=randwrite --ioengine=libaio --direct=1 "
-                "--iodepth=8 --verify=crc32c --verify_fatal=1 --randrepeat=0", timeout=120)
+                "--iodepth=8 --verify=crc32c --verify_fatal=1 --randrepeat=0")
     # rngtest ends with status 1 when the least block fails, as one in 1300 of good random numbers does.
     report = guest.run("dd if=/dev/hwrng bs=2500 count=21 iflag=fullblock 2>/dev/null | rngtest -c 20")[1]
     failures = int(report.split("FIPS 140-2 failures: ")[1].split()[0])

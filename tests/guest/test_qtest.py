@@ -15,6 +15,7 @@ from checks import Health, attach, image
 from qtest import (ACKNOWLEDGE, BUFFERS, COMMON, DEVICE, DRIVER, DRIVER_OK, FEATURES_OK, INDIRECT, ISR,
                    LEGACY_REGISTERS, MODERN_REGISTERS, NEEDS_RESET, NEXT, NO_VECTOR, NOTIFY, RAM_END, RINGS, VERSION_1,
                    WRITE, Driver, Function, Qtest)
+from vm import PATIENCE
 
 SECTOR = 512
 DISK_MIB = 4
@@ -78,9 +79,9 @@ class Subject:
             if not self.scribble:
                 assert self.qtest.read(DATA, SECTOR) == PATTERN, f"{self.name}: not what is on the disk"
 
-    def ended(self, wait=5.0):
+    def ended(self):
         """How the device took what was offered: "reset" when it wants one, "used", or "silent"."""
-        deadline = time.monotonic() + (0.03 if self.legacy else wait)
+        deadline = time.monotonic() + (0.03 if self.legacy else PATIENCE)
         while time.monotonic() < deadline:
             if self.driver.used(0, wait=0):
                 return "used"
@@ -158,7 +159,7 @@ def test_interrupts(t):
             subject.start()
             read_isr(subject)
             request()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE
             while not (isr := read_isr(subject)):
                 assert time.monotonic() < deadline, f"{subject.name}: ISR stays 0"
             assert isr == 1 and read_isr(subject) == 0
@@ -612,7 +613,7 @@ def test_rng_requests(t):
                 subject.start()
                 driver.offer(0, chain)
                 driver.kick(0)
-                used = driver.used(0, wait=5)
+                used = driver.used(0, wait=PATIENCE if most else 5)
                 if used is None:
                     told = subject.legacy or driver.get("status") & NEEDS_RESET
                     assert most == 0 and told, f"{subject.name}: {row}"

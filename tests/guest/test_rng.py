@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 
 import vm
-from checks import attach, status, wait_for
+from checks import attach, status, until, wait_for
 
 SOURCE = bytes(range(256)) * 512
 NEEDS_RESET = 0x40
@@ -39,15 +39,15 @@ def test_sources(t):
             wait_for("the pipe to be dry", lambda: status(viodev, "pipe")["bytes"] == 600)
             assert guest.check("sleep 0.3; ls /tmp").count("done") == 0
             os.write(writer, b"later " * 700)
-            guest.check("for i in $(seq 100); do [ -e /tmp/done ] && exit; sleep 0.1; done; exit 1")
+            guest.check(until("[ -e /tmp/done ]"))
             assert guest.check("grep -c later /tmp/pipe") == "1\n"
 
             use(guest, 2)
             seconds = float(guest.check("head -c 1000 /dev/hwrng >/dev/null; read a b </proc/uptime; "
                                         "head -c 3000 /dev/hwrng >/dev/null; read c d </proc/uptime; "
-                                        "awk \"BEGIN { print $c - $a }\"", 30))
+                                        "awk \"BEGIN { print $c - $a }\""))
             t.say(f"3000 bytes at 2000 bytes a second: {seconds} s")
-            assert 0.7 <= seconds <= 10, seconds
+            assert seconds >= 0.7, seconds
 
             # The last, as Linux's driver waits for ever for a device that has given up.
             guest.check("(echo virtio_rng.3 >/sys/class/misc/hw_random/rng_current; head -c 300 /dev/hwrng) "
@@ -75,5 +75,5 @@ def test_example_device(t):
             assert "hello from the device side of virtio\n" in text, repr(text)
         finally:
             process.terminate()
-            errors = process.communicate(timeout=10)[1]
+            errors = process.communicate(timeout=vm.PATIENCE)[1]
         assert not vm.SANITIZER.search(errors), errors

@@ -31,6 +31,7 @@ def scsi(t, mode, machine):
 
 def units(guest, viodev, mode):
     """Linux finds three units at the addresses that they were given; /dev/disk and /dev/ro are the disks."""
+    guest.check(until("[ $(ls /sys/class/scsi_device | wc -l) = 3 ]"))
     for name, lun in ("disk", 0), ("ro", 3):  # Linux probes them side by side and names them as they come
         block = f"/sys/class/scsi_device/*:0:0:{lun}/device/block"
         guest.check(until(f"[ -b /dev/$(ls {block}) ]"))
@@ -69,6 +70,7 @@ def provisioned(guest, viodev, mode):
 
 def cd_rom(guest, viodev, mode):
     """The CD-ROM drive has its disc and cannot be written."""
+    guest.check(until("[ -b /dev/sr0 ]"))
     guest.check("dd if=/dev/sr0 bs=2048 count=3 2>/dev/null >/tmp/cd && [ $(wc -c </tmp/cd) = 6144 ]")
     assert guest.check("dd if=/dev/sr0 bs=2048 count=1 2>/dev/null | od -An -v -tu1 | tr -s ' \\n' ' '").split() == \
         [str(byte) for byte in DATA]
@@ -169,7 +171,7 @@ def test_passthrough(t):
                 /tmp/viodev serve --dir=/run/v scsi,id=s,lun0=$(sg 0),lun0.type=passthrough,lun1=$(sg 5),lun1.type=passthrough \
                     >/tmp/ready 2>/tmp/messages &
             """)
-            guest.check(until("grep -qx ready /tmp/ready", 30) + " || (cat /tmp/messages; false)")
+            guest.check(until("grep -qx ready /tmp/ready") + " || (cat /tmp/messages; false)")
             status, output = guest.run("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/s.sock 2>&1; s=$?; cat /tmp/messages; exit $s")
             assert status == 0, output
             told = json.loads(guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/viodev ctl /run/v/s.ctl status --json"))["reply"]

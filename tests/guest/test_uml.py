@@ -44,7 +44,7 @@ def test_net_console(t):
     out = t.tmp / "out"
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Quiet(*args, directory=t.tmp))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with t.serve("net,id=nic,backend=user", f"console,id=con,queue-size=256,console=file:{out}", options=OPTIONS) as viodev:
+    with t.serve("net,id=nic,backend=user", f"console,id=con,console=file:{out}", options=OPTIONS) as viodev:
         with Uml((viodev.socket("nic"), 1), (viodev.socket("con"), 3), kit=t.kit) as guest:
             guest.check(until("[ -d /sys/class/net/eth0 ]"))
             guest.check("ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2")

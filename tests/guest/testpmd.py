@@ -5,10 +5,11 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import time
 
-from vm import GuestError, Skip, die_with_parent, tail
+from vm import PATIENCE, GuestError, Skip, die_with_parent, tail
 
 MEMORY = 128  # MiB, the packets and all else
 
@@ -33,16 +34,20 @@ class Testpmd:
         self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=die_with_parent)
         os.close(theirs)
         try:
-            self._read("Press enter to exit")
+            self._read("Press enter to exit|NIC statistics")
         except BaseException:
             self.__exit__()
             raise
 
+    def await_received(self, count):
+        """Waits until so many packets have come; for one with --stats-period=1."""
+        self._read(f"RX-packets: {count} ")
+
     def stop(self):
         """Packets of its only port: (received, sent)."""
-        os.write(self._terminal, b"\n")
+        self.process.send_signal(signal.SIGINT)
         self._read("Bye...")
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         counts = re.search(r"port 0 .*\n *RX-packets: (\d+) .*\n *TX-packets: (\d+) ", self.output)
         if self.process.returncode or not counts:
             raise self._error(f"testpmd ended with status {self.process.returncode}")
@@ -56,12 +61,12 @@ class Testpmd:
         self.process.wait()
         os.close(self._terminal)
 
-    def _read(self, text, seconds=30):
+    def _read(self, pattern):
         """Reads what it says, up to this."""
-        deadline = time.monotonic() + seconds
-        while text not in self.output:
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.output):
             if not select.select([self._terminal], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise self._error(f"testpmd does not say {text!r}")
+                raise self._error(f"testpmd does not say {pattern!r}")
             try:
                 self.output += os.read(self._terminal, 65536).decode(errors="replace").replace("\r", "")
             except OSError:  # it has ended

@@ -3,9 +3,8 @@
 
 import os
 import tempfile
-import threading
 
-from vm import Guest, Skip
+from vm import PATIENCE, Guest, Skip
 
 
 class Uml(Guest):
@@ -14,7 +13,7 @@ class Uml(Guest):
     There is no QMP.
     """
 
-    def __init__(self, *devices, kit, tools=False, memory="256M", timeout=60):
+    def __init__(self, *devices, kit, tools=False, memory="256M", timeout=PATIENCE):
         folder = os.path.join(kit, "uml")
         if not os.path.isdir(folder):
             raise Skip("the kit has no User Mode Linux")
@@ -30,7 +29,7 @@ class Uml(Guest):
             # Its memory is a file there, which nobody else can see.
             env = {**os.environ, "LD_LIBRARY_PATH": folder, "TMPDIR": tempfile.gettempdir()}
             self._start((console_fd, control_fd), cwd=folder, env=env)
-            threading.Thread(target=self._read_console, args=(console,), daemon=True).start()
+            self._follow(console)
             self.wait_ready()
         except BaseException:
             self.kill()

@@ -25,6 +25,7 @@ import time
 import uuid
 
 TAIL_LINES = 40
+PATIENCE = 180  # seconds; what is waited for takes a few, on a machine that is busy some tens
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|runtime error:")
 
 # Each of these takes time from an emulated boot and shows nothing about a device: watching the clock, self-tests of
@@ -90,7 +91,8 @@ class Guest:
     """
 
     def __init__(self, *devices, kit=None, machine="q35", cpu="max", cpus=1, accel="tcg", memory="512M",
-                 backend="memfd", firmware="seabios", boot="kernel", tools=False, modules=None, append="", timeout=90):
+                 backend="memfd", firmware="seabios", boot="kernel", tools=False, modules=None, append="",
+                 timeout=PATIENCE):
         self._prepare(kit or default_kit(), timeout)
         try:
             console, console_fd = self._socketpair()
@@ -108,8 +110,8 @@ class Guest:
                 *flatten(devices),
             ]
             self._start((console_fd, control_fd, qmp_fd))
-            threading.Thread(target=self._read_console, args=(console,), daemon=True).start()
-            self._qmp_reply(time.monotonic() + 30)  # the greeting
+            self._follow(console)
+            self._qmp_reply(time.monotonic() + PATIENCE)  # the greeting
             self.qmp("qmp_capabilities")
             if boot == "kernel":
                 self.wait_ready()
@@ -129,11 +131,12 @@ class Guest:
         self._dir = tempfile.mkdtemp(prefix="viodev-guest.")
         self._messages = tempfile.TemporaryFile()  # not in the folder: readable after the end
         self._files = []
+        self._reader = None
         self.process = None
 
     # --- what tests use
 
-    def run(self, command, timeout=60):
+    def run(self, command, timeout=PATIENCE):
         """Runs a shell command (of any number of lines) in the guest: (exit status, what it printed)."""
         token = uuid.uuid4().hex
         deadline = time.monotonic() + timeout
@@ -143,14 +146,14 @@ class Guest:
         output, match = self._until(re.compile(rb"\n%s=(\d+)\n" % token.encode()), deadline, what)
         return int(match.group(1)), output.decode(errors="replace")
 
-    def check(self, command, timeout=60):
+    def check(self, command, timeout=PATIENCE):
         """Runs a command that must succeed, and returns what it printed."""
         status, output = self.run(command, timeout)
         if status:
             raise self._error(f"exit status {status} in the guest: {command}\n{tail(output)}")
         return output
 
-    def qmp(self, command, arguments=None, timeout=30, **more):
+    def qmp(self, command, arguments=None, timeout=PATIENCE, **more):
         """A QMP command's result: guest.qmp("device_add", driver="virtio-rng-pci", id="r")."""
         message = {"execute": command, "arguments": {**(arguments or {}), **more}}
         deadline = time.monotonic() + timeout
@@ -163,7 +166,7 @@ class Guest:
                 raise self._error(f"QMP {command}: {reply['error'].get('desc', reply['error'])}")
             self._events.append(reply)
 
-    def wait_event(self, name, timeout=30):
+    def wait_event(self, name, timeout=PATIENCE):
         """The next QMP event of this name since the last call; earlier ones of other names are dropped."""
         deadline = time.monotonic() + timeout
         while True:
@@ -179,7 +182,7 @@ class Guest:
         self._events.clear()
         self._control_text = b""
         if how == "guest":
-            self._send(self._control, b"r\nreboot -f\nr\n", time.monotonic() + 10, "reboot")
+            self._send(self._control, b"r\nreboot -f\nr\n", time.monotonic() + PATIENCE, "reboot")
         else:
             self.qmp("system_reset")
         self.wait_event("RESET")
@@ -192,12 +195,14 @@ class Guest:
         self._until(re.compile(rb"\nviodev-ready\n"), start + (timeout or self.timeout), "the guest to come up")
         self.boot_seconds = time.monotonic() - start
 
-    def wait(self, timeout=30):
-        """Waits for QEMU to end by itself (the guest powered off or panicked); its exit status."""
+    def wait(self, timeout=PATIENCE):
+        """Waits for QEMU to end (the guest powered off or panicked); its exit status. The console is whole then."""
         try:
-            return self.process.wait(timeout)
+            status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise self._error(f"QEMU still runs after {timeout} s") from None
+        self._reader.join(timeout)
+        return status
 
     @property
     def console(self):
@@ -290,6 +295,10 @@ class Guest:
             if file.fileno() in fds:
                 file.close()
 
+    def _follow(self, console):
+        self._reader = threading.Thread(target=self._read_console, args=(console,), daemon=True)
+        self._reader.start()
+
     def _read_console(self, console):
         try:
             while select.select([console], [], [])[0]:
@@ -348,17 +357,13 @@ class Guest:
         return GuestError(f"{text}\n{self._report()}")
 
     def _ended(self, what):
-        try:
-            status = self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            return self._error(f"QEMU closed its socket: {what}")
-        return self._error(f"QEMU ended with status {status}: waited for {what}")
+        return self._error(f"QEMU ended with status {self.wait()}: waited for {what}")
 
 
 class Viodev:
     """A running `viodev serve`; use it in a `with` statement. Leaving it normally checks that it ends as it should."""
 
-    def __init__(self, binary, *devices, dir=None, options=(), env=None, fds=(), timeout=20):
+    def __init__(self, binary, *devices, dir=None, options=(), env=None, fds=(), timeout=PATIENCE):
         self.binary = str(binary)
         self._own_dir = None if dir else tempfile.mkdtemp(prefix="viodev.")  # short: a socket's path has 107 bytes
         self.dir = str(dir or self._own_dir)
@@ -386,7 +391,7 @@ class Viodev:
         """The path of a program of the same build, such as tests/guest/fsx."""
         return pathlib.Path(self.binary).resolve().parents[2] / name
 
-    def ctl(self, id, *words, timeout=20):
+    def ctl(self, id, *words, timeout=PATIENCE):
         """Runs `viodev ctl DIR/ID.ctl WORDS...`, which must succeed; what it printed."""
         command = [self.binary, "ctl", os.path.join(self.dir, f"{id}.ctl"), *map(str, words)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
@@ -401,7 +406,7 @@ class Viodev:
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
-    def stop(self, timeout=20, status=0):
+    def stop(self, timeout=PATIENCE, status=0):
         """Ends it with SIGTERM; raises if it does not end, ends otherwise than with this status, or a sanitizer spoke."""
         self.process.send_signal(signal.SIGTERM)
         try:

@@ -153,7 +153,7 @@ static void turns(void)
 
 static void wait_frames(unsigned nr)
 {
-	for (int i = 0; i < 300 && got.nr < nr; i++)
+	for (int i = 0; i < 3000 && got.nr < nr; i++)
 		ev_loop_turn(loop, 10);
 	assert_true(got.nr >= nr);
 }
@@ -172,17 +172,41 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* A backend=fd on one end of a socketpair; the other end. */
-static int pair_up(int type)
+/* A backend=fd on one end of a pair of sockets; the other end. */
+static int open_pair(const int sv[2])
 {
 	char text[64];
-	int sv[2];
 
-	assert_int_equal(socketpair(AF_UNIX, type, 0, sv), 0);
 	snprintf(text, sizeof(text), "net,backend=fd,fd=%d", sv[0]);
 	must_open(text);
 	close(sv[0]);
 	return sv[1];
+}
+
+static int pair_up(int type)
+{
+	int sv[2];
+
+	assert_int_equal(socketpair(AF_UNIX, type, 0, sv), 0);
+	return open_pair(sv);
+}
+
+static int tcp_pair_up(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), sv[2];
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	getsockname(fd, (struct sockaddr *)&sin, &len);
+	sv[0] = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(sv[0], (struct sockaddr *)&sin, sizeof(sin)),
+			 0);
+	sv[1] = accept(fd, NULL, NULL);
+	close(fd);
+	return open_pair(sv);
 }
 
 /*
@@ -387,6 +411,29 @@ static void test_stream_hostile(void **state)
 	}
 }
 
+/* A peer that goes is missed, driver or not; what it sent is not lost. */
+static void test_stream_gone(void **state)
+{
+	uint8_t buf[64] = { 0, 0, 0, 60 };
+
+	for (int i = 0; i < 4; i++) {
+		bool tcp = i & 1, unread = i & 2;
+		int fd = tcp ? tcp_pair_up() : pair_up(SOCK_STREAM);
+
+		be->ops->watch(be, 0, false);
+		if (unread)
+			assert_int_equal(write(fd, buf, 64), 64);
+		close(fd);
+		turns();
+		assert_int_equal(got.link, unread);
+		be->ops->watch(be, 0, true);
+		turns();
+		assert_int_equal(got.nr, unread);
+		assert_false(got.link);
+		close_be();
+	}
+}
+
 static void test_stream_connect(void **state)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
@@ -556,7 +603,7 @@ static void test_dgram_pair(void **state)
 		assert_int_equal(bind(fd, (struct sockaddr *)&b, sizeof(b)), 0);
 		assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)),
 				 0);
-		for (int i = 0; i < 300 && ret == -ENOTCONN; i++) {
+		for (int i = 0; i < 3000 && ret == -ENOTCONN; i++) {
 			usleep(10000);
 			ret = send_to(0, frame, 60);
 		}
@@ -918,6 +965,7 @@ int main(void)
 		TEST(test_stream),
 		TEST(test_stream_full),
 		TEST(test_stream_hostile),
+		TEST(test_stream_gone),
 		TEST(test_stream_connect),
 		TEST(test_stream_listen),
 		TEST(test_dgram),

@@ -61,7 +61,7 @@ static void hang_up(struct stream *st)
 {
 	if (st->port.fd < 0)
 		return;
-	net_port_watch(&st->port, EPOLLIN | EPOLLOUT, false);
+	net_port_watch(&st->port, EPOLLIN | EPOLLOUT | EPOLLRDHUP, false);
 	/* Who started us may have the socket as well. */
 	shutdown(st->port.fd, SHUT_RDWR);
 	net_port_close(&st->port);
@@ -83,6 +83,7 @@ static void stream_on_peer(void *arg, uint32_t events)
 		return; /* it is gone already, or there is no room now */
 	net_port_watch(&st->listener, EPOLLIN, false);
 	st->port.fd = fd;
+	net_port_watch(&st->port, EPOLLRDHUP, true);
 	net_port_watch(&st->port, EPOLLIN, st->watched);
 	st->be.client->link(st->be.client_arg, true);
 }
@@ -237,6 +238,24 @@ static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	return 0;
 }
 
+static bool has_more(const struct stream *st)
+{
+	char c;
+
+	return frame_len(st) != 0 ||
+	       recv(st->port.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* The peer went, perhaps while nobody asks for frames: its last ones wait. */
+static void on_gone(struct stream *st)
+{
+	if (has_more(st))
+		net_port_watch(&st->port, EPOLLIN | EPOLLOUT | EPOLLRDHUP,
+			       false);
+	else
+		hang_up(st);
+}
+
 static void stream_on_event(void *arg, uint32_t events)
 {
 	struct stream *st = arg;
@@ -251,10 +270,12 @@ static void stream_on_event(void *arg, uint32_t events)
 			hang_up(st);
 		}
 	}
-	if (st->port.fd >= 0 && st->watched && (events & EPOLLIN))
+	if (st->port.fd < 0)
+		return;
+	if (st->watched && (events & EPOLLIN))
 		stream_run(st);
-	else if (events & (EPOLLHUP | EPOLLERR))
-		hang_up(st);
+	else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		on_gone(st);
 }
 
 static void stream_destroy(struct net_be *be)
@@ -323,6 +344,8 @@ int net_stream_create(struct ev_loop *loop, int take_fd,
 	};
 	if (st->be.down)
 		net_port_watch(&st->listener, EPOLLIN, true);
+	else
+		net_port_watch(&st->port, EPOLLRDHUP, true);
 	*ret_be = &st->be;
 	return 0;
 }
