@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import struct
+import threading
 
 import vm
 from checks import fio_command, image, status, until, wait_for
@@ -33,7 +34,7 @@ def start(source, uri):
                  "conv=notrunc 2>/dev/null; done) & sleep 1")
     source.qmp("migrate-set-parameters", {"downtime-limit": 0, "max-bandwidth": 64 * MIB})
     source.qmp("migrate", uri=uri)
-    wait_for("the first pass", lambda: progress(source).get("dirty-sync-count", 0) >= 2, 60)
+    wait_for("the first pass", lambda: progress(source).get("dirty-sync-count", 0) >= 2, vm.PATIENCE)
     source.qmp("migrate-set-parameters", {"max-bandwidth": 4 * MIB})
 
 
@@ -48,7 +49,7 @@ def finish(t, source, destination):
     assert progress(source)["status"] == "active"
     source.check("touch /tmp/stop")
     source.qmp("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1024 * MIB})
-    wait_for("the end of the migration", lambda: progress(source)["status"] == "completed", 60)
+    wait_for("the end of the migration", lambda: progress(source)["status"] == "completed", vm.PATIENCE)
     told = progress(source)
     t.say(f"{told['transferred'] >> 20} MiB in {told['dirty-sync-count']} passes, stopped for {told['downtime']} ms")
     destination.qmp("cont")
@@ -62,8 +63,9 @@ def moves(t, device, driver, disk, path):
         file.write(data)
     with pair(t, device, lambda viodev: front_end(viodev, "d", driver)) as (here, there, source, destination, uri):
         source.check(until(f"[ -b {disk} ]"))
-        load = fio_command("moved", disk, size="8M", more="--time_based --runtime=14")
-        source.check(f"({load} >/tmp/fio 2>&1; echo $? >/tmp/status) & sleep 1")
+        load = fio_command("moved", disk, size="8M", more="--time_based --runtime=3")
+        source.check(f"(result=0; until [ -e /tmp/moved ] || [ $result != 0 ]; do {load} >/tmp/fio 2>&1; result=$?; done; "
+                     "echo $result >/tmp/status) & sleep 1")
         start(source, uri)
         # Into the page cache, which lives as long as the disk is open: nobody but the device writes there.
         source.check(f"sleep 600 <{disk} >/dev/null 2>&1 & dd if={disk} of=/dev/null bs=1M skip=32 count=16 2>/dev/null")
@@ -71,7 +73,7 @@ def moves(t, device, driver, disk, path):
         before = sum(queue["chains"] for queue in status(there, "d")["queues"])
         digest = destination.check(f"dd if={disk} bs=1M skip=32 count=16 2>/dev/null | sha256sum").split()[0]
         assert digest == hashlib.sha256(data).hexdigest(), "stale pages"
-        destination.check(until("[ -e /tmp/status ]", 60), 90)
+        destination.check("touch /tmp/moved; " + until("[ -e /tmp/status ]"))
         assert destination.check("cat /tmp/status") == "0\n", destination.run("cat /tmp/fio; dmesg | tail")[1]
         assert sum(queue["chains"] for queue in status(there, "d")["queues"]) > before
         for viodev in here, there:
@@ -99,8 +101,18 @@ def nic(viodev):
 def test_net(t):
     """-netdev vhost-user: a download goes on at the other tap of a bridge, and all its bytes are right."""
     taps()
-    data = os.urandom(32 * MIB)
-    with private_network(), Server(lambda peer: peer.sendall(data)) as server:
+    digest, moved = hashlib.sha256(), threading.Event()
+
+    def send(peer):
+        """Up to the move, and some more."""
+        rest = 4
+        while rest > 0:
+            rest -= moved.is_set()
+            data = os.urandom(MIB)
+            digest.update(data)
+            peer.sendall(data)
+
+    with private_network(), Server(send) as server:
         ip("link add br0 type bridge")
         tap_address("br0", 1)
         devices = lambda end: [f"net,id=nic,backend=tap,ifname=tap{end},bps=3M"]
@@ -114,10 +126,11 @@ def test_net(t):
             start(source, uri)
             finish(t, source, destination)
             got = status(there, "nic")["rx"]["bytes"]
-            destination.check(until("[ -e /tmp/done ]", 60), 90)
-            assert destination.check("cat /tmp/sum").split()[0] == hashlib.sha256(data).hexdigest()
-            moved = status(there, "nic")["rx"]["bytes"] - got
-            assert moved > MIB, f"{moved} bytes after the move"
+            moved.set()
+            destination.check(until("[ -e /tmp/done ]"))
+            assert destination.check("cat /tmp/sum").split()[0] == digest.hexdigest()
+            more = status(there, "nic")["rx"]["bytes"] - got
+            assert more > MIB, f"{more} bytes after the move"
             for viodev in here, there:
                 told = status(viodev, "nic")
                 assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, (told, viodev.messages)
@@ -140,7 +153,7 @@ class FrontEnd:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(vm.PATIENCE)
         self.socket.connect(path)
 
     def ask(self, request, payload=b"", fds=()):
