@@ -39,7 +39,7 @@
 #define ZERO_BYTES     (64u << 10) /* of zeroes that exist, */
 #define ZERO_IOV       16          /* this often in one write */
 #define MAX_CALL_IOV   1024        /* IOV_MAX */
-#define MAX_NOW_BYTES  (1u << 20)  /* more would keep others waiting */
+#define TURN_BYTES     (1u << 20)  /* more would keep others waiting */
 #define DRAIN_HURRY_NS 3000000000ull
 #define DRAIN_ABORT_NS 4000000000ull
 #define WATCH_PAUSE_NS 1000000000ull
@@ -58,6 +58,7 @@ struct disk {
 	bool writethrough;
 	bool nowait;     /* try RWF_NOWAIT before the engine */
 	unsigned nr_now; /* how often that was done in this turn */
+	uint64_t turn_bytes; /* of what began in this turn */
 	unsigned nr_single; /* see disk_lingers() */
 
 	struct disk_io *io;
@@ -70,7 +71,7 @@ struct disk {
 	unsigned nr_active; /* of these, begun */
 	bool hurry;         /* a drain takes too long: begin nothing more */
 
-	/* Requests that wait for their turn, while one runs alone. */
+	/* Requests that wait for their turn, or while one runs alone. */
 	struct disk_req *alone;
 	struct disk_req *held, **held_end;
 	bool releasing;
@@ -147,6 +148,9 @@ static bool interrupted(int result)
 /*
  * --- Turns ---
  *
+ * When much has begun in a turn of the loop, more waits for the next one: what
+ * has ended is shown to the driver meanwhile, which goes on while we do.
+ *
  * A request that O_DIRECT does not take as it is goes through a buffer and may
  * have to read and write back what surrounds it. It runs alone, so that there
  * is one such buffer and nobody writes to the surroundings meanwhile.
@@ -181,7 +185,8 @@ static bool may_begin(const struct disk_req *req)
 {
 	const struct disk *d = req->dr_disk;
 
-	return !d->alone && (d->nr_active == 0 || !runs_alone(req));
+	return !d->alone && (d->nr_active == 0 || !runs_alone(req)) &&
+	       d->turn_bytes < TURN_BYTES;
 }
 
 static void release_held(struct disk *d)
@@ -344,14 +349,13 @@ static int rw_now(struct disk *d, const struct disk_req *req)
 	const struct disk_call *call = &req->dr_call;
 	ssize_t ret;
 
-	if (req->dr_left > MAX_NOW_BYTES)
+	if (req->dr_left > TURN_BYTES)
 		return -EAGAIN;
 	if (d->img.in_memory)
 		return disk_call_run(call);
 	if (!d->nowait || call->op != CALL_READ || d->nr_now >= d->ops->max_now)
 		return -EAGAIN;
 	d->nr_now++;
-	ev_defer(d->loop, &d->submit_task); /* where the turn ends */
 	ret = preadv2(d->img.fd, call->iov, call->niov, (off_t)call->off,
 		      RWF_NOWAIT);
 	if (ret < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
@@ -675,6 +679,9 @@ static void begin(struct disk_req *req)
 	}
 	if (runs_alone(req))
 		d->alone = req;
+	if (req->dr_op == DISK_READ || req->dr_op == DISK_WRITE)
+		d->turn_bytes += req->dr_len;
+	ev_defer(d->loop, &d->submit_task); /* where the turn ends */
 	run(req);
 }
 
@@ -713,13 +720,18 @@ void disk_start(struct disk *d, struct disk_req *req)
 
 void disk_submit(struct disk *d)
 {
+	bool more;
+
+	release_held(d);
 	ev_cancel(d->loop, &d->submit_task);
-	if (disk_lingers(d->nr_now, &d->nr_single))
+	if (disk_lingers(d->nr_now + (d->held != NULL), &d->nr_single))
 		ev_linger(d->loop);
 	d->nr_now = 0;
 	if (d->sync_waiting && !d->syncing)
 		sync_begin(d);
-	if (!d->ops->submit(d->engine))
+	more = d->held && d->turn_bytes >= TURN_BYTES;
+	d->turn_bytes = 0;
+	if (!d->ops->submit(d->engine) || more)
 		ev_defer(d->loop, &d->submit_task);
 }
 
@@ -755,7 +767,7 @@ void disk_drain(struct disk *d)
 			continue;
 		}
 		disk_submit(d);
-		if (d->nr_reqs > 0)
+		if (d->nr_reqs > 0 && !d->submit_task.queued)
 			d->ops->wait(d->engine,
 				     (int)((until - ns) / 1000000) + 1);
 	}

@@ -841,6 +841,74 @@ static void test_linger(void **state)
 }
 
 /*
+ * --- Turns ---
+ */
+
+#define NR_LONG 3 /* requests that are a turn's share each */
+
+/* On an image in memory: each has ended when it has begun. */
+static void start_long(struct test_req *t, struct iovec *iov, enum disk_op op)
+{
+	static char buf[NR_LONG][1024 * KIB];
+
+	for (unsigned i = 0; i < NR_LONG; i++) {
+		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
+		start(&t[i], op, i * sizeof(buf[i]), sizeof(buf[i]), &iov[i],
+		      1);
+	}
+}
+
+static unsigned count_done(const struct test_req *t)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < NR_LONG; i++)
+		nr += t[i].done;
+	return nr;
+}
+
+/* The driver gets to see each before the next one keeps the loop busy. */
+static void test_turn_share(void **state)
+{
+	struct test_req t[NR_LONG] = { 0 };
+	struct iovec iov[NR_LONG];
+
+	if (access("/dev/shm", W_OK) != 0)
+		skip();
+	start_with("/dev/shm", (struct disk_params){ 0 });
+	for (int op = DISK_READ; op <= DISK_WRITE; op++) {
+		unsigned before, now = 0;
+
+		start_long(t, iov, (enum disk_op)op);
+		do {
+			before = now;
+			now = count_done(t);
+			assert_in_range(now, before, before + 1);
+			assert_true(ev_loop_turn(loop, 5000) >= 0);
+		} while (now < NR_LONG);
+		for (unsigned i = 0; i < NR_LONG; i++)
+			assert_int_equal(t[i].result, 0);
+	}
+}
+
+/* What waits for its turn does not wait for it in a drain. */
+static void test_turn_share_drain(void **state)
+{
+	struct test_req t[NR_LONG] = { 0 };
+	struct iovec iov[NR_LONG];
+
+	if (access("/dev/shm", W_OK) != 0)
+		skip();
+	start_with("/dev/shm", (struct disk_params){ 0 });
+	start_long(t, iov, DISK_WRITE);
+	disk_drain(disk);
+	for (unsigned i = 0; i < NR_LONG; i++) {
+		assert_true(t[i].done);
+		assert_int_equal(t[i].result, 0);
+	}
+}
+
+/*
  * --- Drain ---
  */
 
@@ -939,6 +1007,8 @@ int main(void)
 		TEST(test_watch),
 		TEST(test_watch_quiet),
 		TEST(test_linger),
+		TEST(test_turn_share),
+		TEST(test_turn_share_drain),
 		TEST(test_drain),
 		TEST(test_drain_slow_flush),
 		TEST(test_drain_stuck_read),

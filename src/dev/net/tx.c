@@ -7,6 +7,8 @@
 
 #include "dev/net/net.h"
 
+#define TX_BATCH 32 /* packets after which the driver sees them as sent */
+
 enum tx_served {
 	TX_DONE, /* a packet */
 	TX_IDLE, /* nothing is available */
@@ -69,7 +71,7 @@ static enum tx_served tx_serve(struct net_softc *sc, unsigned pair,
 	}
 	if (ret < 0)
 		sc->sc_tx.dropped++;
-	vq_relchain(vq, (uint16_t)req.idx, 0);
+	vq_relchain_prepare(vq, (uint16_t)req.idx, 0);
 	net_coal_done(sc, vq);
 	return TX_DONE;
 }
@@ -85,7 +87,10 @@ void net_tx_run(struct net_softc *sc, unsigned pair)
 	vq_kick_disable(vq);
 	do {
 		served = tx_serve(sc, pair, vq);
+		if (budget % TX_BATCH == 0)
+			vq_relchain_publish(vq);
 	} while (served == TX_DONE && --budget);
+	vq_relchain_publish(vq);
 
 	if (served == TX_IDLE) {
 		vq_kick_enable(vq);
