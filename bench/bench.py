@@ -80,11 +80,13 @@ def cost(name, unit, limit, values):
 
 
 def in_turn(options, name, measure, sides):
-    """Measures viodev's side and its peer's, round by round."""
+    """Measures viodev's side and its peer's, round by round; each is the first as often as the others."""
     rounds = []
     for i in range(options.rounds):
         output.progress(f"{name}: round {i + 1} of {options.rounds}")
-        rounds.append(tuple(measure(side) for side in sides))
+        order = [(i + k) % len(sides) for k in range(len(sides))]
+        measured = {k: measure(sides[k]) for k in order}
+        rounds.append(tuple(measured[k] for k in range(len(sides))))
     return rounds
 
 

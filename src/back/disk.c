@@ -39,7 +39,7 @@
 #define ZERO_BYTES     (64u << 10) /* of zeroes that exist, */
 #define ZERO_IOV       16          /* this often in one write */
 #define MAX_CALL_IOV   1024        /* IOV_MAX */
-#define TURN_BYTES     (1u << 20)  /* more would keep others waiting */
+#define TURN_BYTES     (2u << 20)  /* more would keep others waiting */
 #define DRAIN_HURRY_NS 3000000000ull
 #define DRAIN_ABORT_NS 4000000000ull
 #define WATCH_PAUSE_NS 1000000000ull

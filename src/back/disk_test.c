@@ -849,12 +849,12 @@ static void test_linger(void **state)
 /* On an image in memory: each has ended when it has begun. */
 static void start_long(struct test_req *t, struct iovec *iov, enum disk_op op)
 {
-	static char buf[NR_LONG][1024 * KIB];
+	static char buf[NR_LONG][2048 * KIB];
 
 	for (unsigned i = 0; i < NR_LONG; i++) {
 		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
-		start(&t[i], op, i * sizeof(buf[i]), sizeof(buf[i]), &iov[i],
-		      1);
+		start(&t[i], op, i * sizeof(buf[i]) % IMAGE_BYTES,
+		      sizeof(buf[i]), &iov[i], 1);
 	}
 }
 
