@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between the files of the storage engine: disk.c turns requests into system
- * calls on an image (disk_image.c), which one of the engines (disk_uring.c,
- * disk_threads.c) makes beside the loop.
+ * Between the files of the storage engine. A request is a sequence of system
+ * calls on an image, which one of the engines makes beside the loop.
+ *
+ *	disk.c       requests begin and end; drain; a disk's making
+ *	disk_rw.c    reads and writes
+ *	disk_zero.c  discards, and zeroes
+ *	disk_sync.c  flushes
+ *	disk_size.c  the image's size, and who changes it
+ *	disk_image.c what an image is, and can do
+ *	disk_uring.c disk_threads.c    the engines
  */
 #ifndef BACK_DISK_IMPL_H
 #define BACK_DISK_IMPL_H
 
+#include <errno.h>
 #include <stddef.h>
+
+#include <viodev/loop.h>
 
 #include "back/disk.h"
 
@@ -117,7 +127,103 @@ struct disk_engine {
 extern const struct disk_engine disk_uring;
 extern const struct disk_engine disk_threads;
 
-/* Make a call here and now. */
+/*
+ * --- The disk ---
+ */
+
+#define DISK_PAGE_BYTES	  4096u
+#define DISK_BOUNCE_BYTES (256u << 10)
+#define DISK_TURN_BYTES	  (2u << 20) /* more would keep others waiting */
+
+struct disk_io {
+	struct ev_loop *loop;
+	const struct disk_engine *ops;
+	void *engine;
+	int uring_error;    /* why it is not io_uring */
+	struct disk *gone; /* disks that the kernel has not let go of */
+};
+
+struct disk {
+	struct ev_loop *loop;
+	struct disk_image img;
+	bool writethrough;
+	bool nowait;     /* try RWF_NOWAIT before the engine */
+	unsigned nr_now; /* how often that was done in this turn */
+	uint64_t turn_bytes; /* of what began in this turn */
+	unsigned nr_single; /* see disk_lingers() */
+
+	struct disk_io *io;
+	const struct disk_engine *ops; /* of @io, */
+	void *engine;                  /* likewise */
+	struct ev_task submit_task;
+	struct disk *next; /* in io->gone */
+
+	unsigned nr_reqs;   /* started, not done */
+	unsigned nr_active; /* of these, begun */
+	bool hurry;         /* a drain takes too long: begin nothing more */
+
+	/* Requests that wait for their turn, or while one runs alone. */
+	struct disk_req *alone;
+	struct disk_req *held, **held_end;
+	bool releasing;
+
+	/* Flushing, see disk_sync_join(). */
+	struct disk_call sync_call;
+	bool syncing;
+	int sync_error;
+	struct disk_req *sync_waiting, **sync_waiting_end; /* for the next */
+	struct disk_req *sync_served, **sync_served_end;   /* by this one */
+
+	char *bounce; /* DISK_BOUNCE_BYTES, as O_DIRECT wants them */
+
+	int watch_fd;
+	struct ev_source *watch, *watch_timer;
+	void (*notify)(void *arg, uint64_t bytes);
+	void *notify_arg;
+};
+
+/*
+ * --- disk.c ---
+ */
+
+/* Make a call here and now; have the engine make the request's. */
 int disk_call_run(const struct disk_call *call);
+void disk_call_start(struct disk_req *req,
+		     void (*done)(struct disk_call *call, int result));
+
+static inline struct disk_req *disk_req_of(struct disk_call *call)
+{
+	return (void *)((char *)call - offsetof(struct disk_req, dr_call));
+}
+
+/* Worth trying again as it was. */
+static inline bool disk_interrupted(int result)
+{
+	return result == -EINTR || result == -EAGAIN;
+}
+
+/* The request has ended; it may be gone, or run again, after this. */
+void disk_finish(struct disk_req *req, int result);
+
+/*
+ * --- What a request does: each goes on by itself until disk_finish() ---
+ */
+
+/* disk_rw.c: as it is, or through the buffer. The latter also for zeroes. */
+void disk_rw(struct disk_req *req);
+void disk_bounce(struct disk_req *req);
+
+/* disk_zero.c */
+void disk_discard(struct disk_req *req);
+void disk_write_zeroes(struct disk_req *req);
+
+/*
+ * disk_sync.c: wait for the next fdatasync(); the bytes are written, is that
+ * all? Make the next one. End all that wait, without.
+ */
+void disk_sync_join(struct disk_req *req);
+void disk_written(struct disk_req *req);
+void disk_sync_begin(struct disk *d);
+void disk_sync_give_up(struct disk *d);
 
 #endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Disk requests: flushes, and writes that are to be stable. They wait here for
+ * the next fdatasync(), which serves all that came before it began. One is made
+ * at a time: each failure of the medium is reported by just one such call, and
+ * no other may report success beside it.
+ */
+#include <errno.h>
+
+#include "back/disk_impl.h"
+
+void disk_sync_join(struct disk_req *req)
+{
+	struct disk *d = req->dr_disk;
+
+	if (d->sync_error || d->hurry) {
+		disk_finish(req, d->sync_error ? d->sync_error : -ECANCELED);
+		return;
+	}
+	req->dr_next = NULL;
+	*d->sync_waiting_end = req;
+	d->sync_waiting_end = &req->dr_next;
+	ev_defer(d->loop, &d->submit_task);
+}
+
+static void finish_all(struct disk_req **first, struct disk_req ***end,
+		       int result)
+{
+	struct disk_req *req;
+
+	while ((req = *first)) {
+		*first = req->dr_next;
+		if (!*first)
+			*end = first;
+		disk_finish(req, result);
+	}
+}
+
+static void sync_done(struct disk_call *call, int result)
+{
+	struct disk *d =
+		(void *)((char *)call - offsetof(struct disk, sync_call));
+
+	if (disk_interrupted(result)) {
+		d->ops->start(d->engine, call);
+		ev_defer(d->loop, &d->submit_task);
+		return;
+	}
+	/*
+	 * The kernel may have dropped what it could not write, and will not
+	 * tell again: nothing can be promised from now on.
+	 */
+	if (result < 0)
+		d->sync_error = result;
+	finish_all(&d->sync_served, &d->sync_served_end, d->sync_error);
+	d->syncing = false;
+	if (d->sync_error)
+		finish_all(&d->sync_waiting, &d->sync_waiting_end,
+			   d->sync_error);
+	if (d->sync_waiting)
+		ev_defer(d->loop, &d->submit_task);
+}
+
+void disk_sync_begin(struct disk *d)
+{
+	d->sync_served = d->sync_waiting;
+	d->sync_served_end = d->sync_waiting_end;
+	d->sync_waiting = NULL;
+	d->sync_waiting_end = &d->sync_waiting;
+	d->syncing = true;
+	d->sync_call = (struct disk_call){
+		.img = &d->img,
+		.op = CALL_SYNC,
+		.done = sync_done,
+	};
+	d->ops->start(d->engine, &d->sync_call);
+}
+
+/* The bytes are written: is that all? */
+void disk_written(struct disk_req *req)
+{
+	if (req->dr_fua || req->dr_disk->writethrough)
+		disk_sync_join(req);
+	else
+		disk_finish(req, 0);
+}
+
+void disk_sync_give_up(struct disk *d)
+{
+	finish_all(&d->sync_served, &d->sync_served_end, -ECANCELED);
+	finish_all(&d->sync_waiting, &d->sync_waiting_end, -ECANCELED);
+}
