@@ -3,7 +3,7 @@
 #ifndef BASE_SCM_H
 #define BASE_SCM_H
 
-#include <string.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 
 #define SCM_MAX_FDS 4 /* with a message that is sent */
@@ -14,20 +14,19 @@ union scm {
 };
 
 /* Have @msg take along @nr descriptors, 1 to SCM_MAX_FDS, by way of @scm. */
-static inline void scm_attach(struct msghdr *msg, union scm *scm,
-			      const int *fds, unsigned nr)
-{
-	size_t bytes = nr * sizeof(*fds);
+void scm_attach(struct msghdr *msg, union scm *scm, const int *fds,
+		unsigned nr);
 
-	memset(scm, 0, sizeof(*scm));
-	scm->hdr = (struct cmsghdr){
-		.cmsg_len = CMSG_LEN(bytes),
-		.cmsg_level = SOL_SOCKET,
-		.cmsg_type = SCM_RIGHTS,
-	};
-	memcpy(CMSG_DATA(&scm->hdr), fds, bytes);
-	msg->msg_control = scm->buf;
-	msg->msg_controllen = CMSG_SPACE(bytes);
-}
+/* Room for all that can come with one: the kernel's limit, and credentials. */
+union scm_room {
+	struct cmsghdr hdr;
+	char buf[CMSG_SPACE(253 * sizeof(int)) + CMSG_SPACE(12)];
+};
+
+/*
+ * Put the descriptors that came with @msg behind the *@nr that @fds has, of
+ * @max. False when there were more, which are closed.
+ */
+bool scm_take(struct msghdr *msg, int *fds, unsigned *nr, unsigned max);
 
 #endif

@@ -9,8 +9,6 @@
 #include "base/scm.h"
 #include "serve/vfio_user_conn.h"
 
-#define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
-
 int vfconn_init(struct vfconn *conn, int take_fd)
 {
 	/* Untouched pages of these cost nothing. */
@@ -56,34 +54,6 @@ void vfconn_fini(struct vfconn *conn)
  * --- Input ---
  */
 
-static void keep_fd(struct vfconn *conn, int fd)
-{
-	if (conn->nr_fds < VFMSG_MAX_FDS)
-		conn->fds[conn->nr_fds++] = fd;
-	else
-		close(fd);
-}
-
-static void keep_fds(struct vfconn *conn, struct msghdr *msg)
-{
-	struct cmsghdr *cmsg;
-
-	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-		size_t nr = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (cmsg->cmsg_level != SOL_SOCKET ||
-		    cmsg->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < nr; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd),
-			       sizeof(fd));
-			keep_fd(conn, fd);
-		}
-	}
-}
-
 /* recvmsg() to the tail of the input: bytes, 0 for none there, or -errno. */
 static ssize_t receive(struct vfconn *conn, struct msghdr *msg, size_t len,
 		       int flags)
@@ -117,20 +87,16 @@ static size_t bytes_wanted(const struct vfconn *conn)
 
 static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(KERNEL_MAX_FDS * sizeof(int)) +
-			 CMSG_SPACE(sizeof(struct ucred))];
-	} control;
+	union scm_room room;
 	struct msghdr msg = {
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf),
 	};
 	ssize_t n = receive(conn, &msg, len, 0);
 
 	if (n <= 0)
 		return n;
-	keep_fds(conn, &msg);
+	scm_take(&msg, conn->fds, &conn->nr_fds, VFMSG_MAX_FDS);
 	/* Out of descriptors ourselves: which of them are missing? */
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
 }

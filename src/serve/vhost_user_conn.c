@@ -9,8 +9,6 @@
 #include "base/scm.h"
 #include "serve/vhost_user_conn.h"
 
-#define KERNEL_MAX_FDS 253 /* SCM_MAX_FD: no message carries more */
-
 void vhconn_init(struct vhconn *conn, int take_fd)
 {
 	*conn = (struct vhconn){ .fd = take_fd };
@@ -40,50 +38,16 @@ void vhconn_fini(struct vhconn *conn)
  * --- Input ---
  */
 
-static void keep_fd(struct vhconn *conn, int fd)
-{
-	if (conn->nr_fds < VHMSG_MAX_FDS) {
-		conn->fds[conn->nr_fds++] = fd;
-	} else {
-		close(fd);
-		conn->too_many_fds = true;
-	}
-}
-
-static void keep_fds(struct vhconn *conn, struct msghdr *msg)
-{
-	struct cmsghdr *cmsg;
-
-	for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-		size_t nr = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (cmsg->cmsg_level != SOL_SOCKET ||
-		    cmsg->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < nr; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd),
-			       sizeof(fd));
-			keep_fd(conn, fd);
-		}
-	}
-}
-
 /* Bytes appended to the input, 0 for none there, or -errno. */
 static ssize_t receive(struct vhconn *conn, size_t len)
 {
 	struct iovec iov = { conn->in + conn->in_len, len };
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(KERNEL_MAX_FDS * sizeof(int)) +
-			 CMSG_SPACE(sizeof(struct ucred))];
-	} control;
+	union scm_room room;
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf),
 	};
 	ssize_t n;
 
@@ -94,7 +58,8 @@ static ssize_t receive(struct vhconn *conn, size_t len)
 		return errno == EAGAIN ? 0 : -errno;
 	if (n == 0)
 		return -EPIPE;
-	keep_fds(conn, &msg);
+	if (!scm_take(&msg, conn->fds, &conn->nr_fds, VHMSG_MAX_FDS))
+		conn->too_many_fds = true;
 	conn->in_len += (size_t)n;
 	/* Out of descriptors ourselves: which of them are missing? */
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;

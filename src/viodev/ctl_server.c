@@ -13,6 +13,7 @@
 
 #include <viodev/loop.h>
 
+#include "base/scm.h"
 #include "dev/vdev.h"
 
 #define MAX_CLIENTS 8 /* others wait to be accepted */
@@ -241,44 +242,15 @@ static bool work(struct client *c)
 	return ev_fd_set(c->source, ret == 1 ? EPOLLIN : EPOLLOUT) == 0;
 }
 
-/* Keep descriptors that came; false: they are more than a client may have. */
-static bool keep_fds(struct client *c, struct msghdr *msg)
-{
-	bool fit = !(msg->msg_flags & MSG_CTRUNC);
-
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h;
-	     h = CMSG_NXTHDR(msg, h)) {
-		size_t nr = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < nr; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			if (c->nr_fds < MAX_FDS) {
-				c->fds[c->nr_fds++] = fd;
-			} else {
-				close(fd);
-				fit = false;
-			}
-		}
-	}
-	return fit;
-}
-
 static bool receive(struct client *c)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(MAX_FDS * sizeof(int))];
-	} control;
+	union scm_room room;
 	struct iovec iov = { c->request + c->len, MAX_REQUEST - c->len };
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf),
 	};
 	ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
@@ -286,7 +258,9 @@ static bool receive(struct client *c)
 		return errno == EAGAIN || errno == EINTR;
 	c->ended = n == 0;
 	c->len += (size_t)n;
-	return keep_fds(c, &msg);
+	/* More than a client may have end it, and being out of them. */
+	return scm_take(&msg, c->fds, &c->nr_fds, MAX_FDS) &&
+	       !(msg.msg_flags & MSG_CTRUNC);
 }
 
 static void on_client(void *arg, uint32_t events)
