@@ -84,9 +84,10 @@ def in_turn(options, name, measure, sides):
     rounds = []
     for i in range(options.rounds):
         output.progress(f"{name}: round {i + 1} of {options.rounds}")
-        order = [(i + k) % len(sides) for k in range(len(sides))]
-        measured = {k: measure(sides[k]) for k in order}
-        rounds.append(tuple(measured[k] for k in range(len(sides))))
+        turns = list(sides)
+        turns = turns[i % len(turns):] + turns[:i % len(turns)]
+        measured = {side: measure(side) for side in turns}
+        rounds.append(tuple(measured[side] for side in sides))
     return rounds
 
 
@@ -167,7 +168,8 @@ def bench_vhost_block(options, tmp):
 
 def iperf3(guest, host, seconds, more):
     """MiB a second that arrive at the receiver."""
-    out = guest.check(f"iperf3 --client {host} --time={seconds} --omit=1 --json {more}", timeout=seconds + 60)
+    with hostnet.iperf3_server():
+        out = guest.check(f"iperf3 --client {host} --time={seconds} --omit=1 --json {more}", timeout=seconds + 60)
     return json.loads(out[out.index("{"):])["end"]["sum_received"]["bits_per_second"] / (8 << 20)
 
 
@@ -177,7 +179,7 @@ def bench_net(options, tmp):
               "-device", "virtio-net-pci,netdev=tap,mac=52:54:00:00:00:02",
               "-netdev", "user,id=user,net=10.0.3.0/24", "-device", "virtio-net-pci,netdev=user,mac=52:54:00:00:00:04"]
     addresses = ("10.1.0.2", "10.2.0.2", "10.0.2.15", "10.0.3.15")
-    with hostnet.private_network(), hostnet.iperf3_server(), \
+    with hostnet.private_network(), \
             vm.Viodev(options.viodev, "net,id=tap,backend=tap,ifname=viodev,mac=52:54:00:00:00:01",
                       "net,id=user,backend=user,mac=52:54:00:00:00:03") as viodev, \
             vm.Guest(theirs, *(vm.vfio_user_device(path) for path in viodev.sockets.values()), kit=options.kit,
