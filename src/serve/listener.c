@@ -12,20 +12,15 @@
 
 #define AGAIN_NS 100000000ull /* after accept() failed */
 
-/* An event may be on its way for one who has gone, or when one is there. */
 static void on_client(void *arg, uint32_t events)
 {
 	struct listener *l = arg;
-	int fd, ret;
+	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC), ret;
 
-	if (l->busy)
-		return;
-	fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return;
 	ev_fd_set(l->source, 0);
 	ret = fd < 0 ? -errno : l->come(l->arg, fd);
-	l->busy = ret == 0;
 	if (ret == 0)
 		return;
 	if (fd >= 0)
@@ -36,10 +31,7 @@ static void on_client(void *arg, uint32_t events)
 
 static void on_timer(void *arg)
 {
-	struct listener *l = arg;
-
-	if (!l->busy)
-		ev_fd_set(l->source, EPOLLIN);
+	listener_next(arg);
 }
 
 static int set_up(int fd)
@@ -71,7 +63,6 @@ int listener_start(struct listener *l, int take_fd)
 
 void listener_next(struct listener *l)
 {
-	l->busy = false;
 	if (l->source)
 		ev_fd_set(l->source, EPOLLIN);
 }

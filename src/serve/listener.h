@@ -6,8 +6,6 @@
 #ifndef SERVE_LISTENER_H
 #define SERVE_LISTENER_H
 
-#include <stdbool.h>
-
 struct ev_loop;
 struct ev_source;
 
@@ -20,7 +18,6 @@ struct listener {
 	void *arg;
 
 	int fd; /* -1: it has not started, clients come in another way */
-	bool busy;
 	struct ev_source *source, *timer;
 };
 
