@@ -18,6 +18,7 @@
 #include <viodev/loop.h>
 
 #include "dev/vdev.h"
+#include "moved.h"
 #include "vdrv.h"
 
 static struct vdrv d;
@@ -600,35 +601,23 @@ static void test_chains(void **state)
  * --- Another process goes on with the device ---
  */
 
-#define MAX_STATE 32768
-
 static ssize_t save(uint8_t *state, size_t room)
 {
-	return dev->vs->vs_vc->vc_save(dev->vs, state, room);
+	return moved_save(dev->vs, state, room);
 }
 
-/* No byte too far. */
 static void no_room(size_t room)
 {
-	uint8_t *exact = malloc(room ? room : 1);
-
-	assert_int_equal(save(exact, room), -ENOSPC);
-	free(exact);
+	assert_int_equal(moved_save(dev->vs, NULL, room), -ENOSPC);
 }
 
 static int load(const uint8_t *state, size_t len)
 {
-	uint8_t *exact = malloc(len ? len : 1); /* reading past it shows */
-	int ret;
-
-	memcpy(exact, state, len);
-	ret = dev->vs->vs_vc->vc_load(dev->vs, exact, len);
-	free(exact);
-	return ret;
+	return moved_load(dev->vs, state, len);
 }
 
 /* A keyboard with an LED on, and a driver that has taken half of an update. */
-static size_t save_keyboard(uint8_t state[MAX_STATE])
+static size_t save_keyboard(uint8_t state[MOVED_MAX])
 {
 	const uint8_t on[8] = { EV_LED, 0, LED_CAPSL, 0, 1, 0, 0, 0 };
 	ssize_t len;
@@ -640,7 +629,7 @@ static size_t save_keyboard(uint8_t state[MAX_STATE])
 	assert_int_equal(ctl("inject key a 1 key b 1", NULL), 0);
 	assert_int_equal(ctl("inject key a 0", NULL), 0);
 	expect(EV_KEY, KEY_A, 1);
-	len = save(state, MAX_STATE);
+	len = save(state, MOVED_MAX);
 	assert_true(len > 0);
 	return (size_t)len;
 }
@@ -648,14 +637,14 @@ static size_t save_keyboard(uint8_t state[MAX_STATE])
 /* LEDs, the selection, and the other half. */
 static void test_state(void **state)
 {
-	uint8_t first[MAX_STATE], second[MAX_STATE];
+	uint8_t first[MOVED_MAX], second[MOVED_MAX];
 	size_t len = save_keyboard(first);
 	uint8_t size = (uint8_t)vdrv_cfg_read(&d, 2, 1);
 
 	stop();
 	start("input,kind=keyboard");
 	assert_int_equal(load(first, len), 0);
-	assert_int_equal(save(second, MAX_STATE), len);
+	assert_int_equal(save(second, MOVED_MAX), len);
 	assert_memory_equal(first, second, len);
 	assert_int_equal(status("leds"), 1);
 	assert_int_equal(vdrv_cfg_read(&d, 2, 1), size);
@@ -670,13 +659,13 @@ static void test_state(void **state)
 /* Whatever a guest leaves waiting can move. */
 static void test_state_full(void **state)
 {
-	uint8_t full[MAX_STATE];
+	uint8_t full[MOVED_MAX];
 	ssize_t len;
 
 	start("input,kind=mouse");
 	for (int i = 0; i < 1024; i++)
 		ctl("inject rel x 1", NULL);
-	len = save(full, MAX_STATE);
+	len = save(full, MOVED_MAX);
 	stop();
 	start("input,kind=mouse");
 	assert_int_equal(load(full, (size_t)len), 0);
@@ -700,7 +689,7 @@ static void test_state_hostile(void **state)
 		{ 6, { EV_KEY, 0, KEY_A } },	     /* half of an update */
 		{ 6, { EV_SYN, 0, SYN_DROPPED } },
 	};
-	uint8_t good[MAX_STATE], bad[MAX_STATE];
+	uint8_t good[MOVED_MAX], bad[MOVED_MAX];
 	size_t len = save_keyboard(good);
 
 	assert_int_equal(len, 2 + 7 * 8);
@@ -715,7 +704,7 @@ static void test_state_hostile(void **state)
 		memcpy(bad, good, len);
 		memcpy(bad + 2 + 8 * rows[i].event, rows[i].bytes, 8);
 		assert_int_equal(load(bad, len), -EINVAL);
-		assert_int_equal(save(bad, MAX_STATE), len);
+		assert_int_equal(save(bad, MOVED_MAX), len);
 		assert_memory_equal(bad, good, len);
 	}
 	memset(bad, 0, sizeof(bad)); /* nothing but SYN_REPORT */
@@ -725,7 +714,7 @@ static void test_state_hostile(void **state)
 		memcpy(bad, good, len);
 		bad[i / 8] ^= (uint8_t)(1u << i % 8);
 		load(bad, len);
-		assert_true(save(bad, MAX_STATE) > 0);
+		assert_true(save(bad, MOVED_MAX) > 0);
 	}
 	assert_int_equal(load(good, len), 0);
 	stop();

@@ -13,26 +13,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/out.h"
 #include "dev/input/input.h"
 
 #define SELECTION 2u /* bytes */
-
-struct out {
-	uint8_t *at;
-	size_t room;
-	bool full;
-};
-
-static void put(struct out *out, const void *data, size_t len)
-{
-	if (len > out->room) {
-		out->full = true;
-		return;
-	}
-	memcpy(out->at, data, len);
-	out->at += len;
-	out->room -= len;
-}
 
 static void put_event(struct out *out, unsigned type, unsigned code, int value)
 {
@@ -42,7 +26,7 @@ static void put_event(struct out *out, unsigned type, unsigned code, int value)
 		cpu_to_le32((uint32_t)value),
 	};
 
-	put(out, &ev, sizeof(ev));
+	out_put(out, &ev, sizeof(ev));
 }
 
 /*
@@ -65,7 +49,7 @@ static void save_waiting(const struct input_softc *sc, struct out *out)
 	for (unsigned i = 0; i < sc->sc_nr_waiting; i++) {
 		unsigned at = (sc->sc_first + i) % INPUT_MAX_WAITING;
 
-		put(out, &sc->sc_waiting[at], sizeof(sc->sc_waiting[at]));
+		out_put(out, &sc->sc_waiting[at], sizeof(sc->sc_waiting[at]));
 	}
 }
 
@@ -90,8 +74,8 @@ ssize_t input_save(void *arg, void *buf, size_t room)
 	const struct input_softc *sc = arg;
 	struct out out = { buf, room, false };
 
-	put(&out, &sc->sc_config.select, 1);
-	put(&out, &sc->sc_config.subsel, 1);
+	out_put(&out, &sc->sc_config.select, 1);
+	out_put(&out, &sc->sc_config.subsel, 1);
 	save_leds(sc, &out);
 	save_waiting(sc, &out);
 	save_releases(sc, &out);

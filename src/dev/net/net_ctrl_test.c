@@ -15,6 +15,7 @@
 
 #include "core/core.h"
 #include "dev/net/net_rig.h"
+#include "moved.h"
 
 #include <cmocka.h>
 
@@ -528,25 +529,14 @@ static void test_rate(void **state)
  * --- Another process goes on with the device ---
  */
 
-#define MAX_STATE 32768
-
-static ssize_t save(uint8_t state[MAX_STATE])
+static ssize_t save(uint8_t state[MOVED_MAX])
 {
-	struct virtio_softc *vs = dev->vs;
-
-	return vs->vs_vc->vc_save(vs, state, MAX_STATE);
+	return moved_save(dev->vs, state, MOVED_MAX);
 }
 
 static int load(const uint8_t *state, size_t len)
 {
-	struct virtio_softc *vs = dev->vs;
-	uint8_t *exact = malloc(len ? len : 1); /* reading past it shows */
-	int ret;
-
-	memcpy(exact, state, len);
-	ret = vs->vs_vc->vc_load(vs, exact, len);
-	free(exact);
-	return ret;
+	return moved_load(dev->vs, state, len);
 }
 
 /* All that a driver can set up by commands. */
@@ -574,7 +564,7 @@ static void set_up(bool steering, unsigned vlan_step)
 
 static void test_state(void **state)
 {
-	static uint8_t first[MAX_STATE], second[MAX_STATE];
+	static uint8_t first[MOVED_MAX], second[MOVED_MAX];
 
 	for (int steering = 0; steering < 2; steering++) {
 		ssize_t len, again;
@@ -601,7 +591,7 @@ static void test_state(void **state)
 /* hostile Q3: a state with each field changed, or cut off. */
 static void test_state_hostile(void **state)
 {
-	static uint8_t good[MAX_STATE], bad[MAX_STATE];
+	static uint8_t good[MOVED_MAX], bad[MOVED_MAX];
 	ssize_t len;
 
 	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);

@@ -11,27 +11,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/out.h"
 #include "dev/net/net.h"
 
 #define NR_RX_MODES 6u
 #define COAL_VQ_SET 2 /* not in Debian 12's headers */
-
-struct out {
-	uint8_t *at;
-	size_t room;
-	bool full;
-};
-
-static void put(struct out *out, const void *data, size_t len)
-{
-	if (len > out->room) {
-		out->full = true;
-		return;
-	}
-	memcpy(out->at, data, len);
-	out->at += len;
-	out->room -= len;
-}
 
 static void put_command(struct out *out, uint8_t class, uint8_t number,
 			const void *data, size_t len)
@@ -39,9 +23,9 @@ static void put_command(struct out *out, uint8_t class, uint8_t number,
 	struct virtio_net_ctrl_hdr hdr = { class, number };
 	le16 bytes = cpu_to_le16((uint16_t)(sizeof(hdr) + len));
 
-	put(out, &bytes, sizeof(bytes));
-	put(out, &hdr, sizeof(hdr));
-	put(out, data, len);
+	out_put(out, &bytes, sizeof(bytes));
+	out_put(out, &hdr, sizeof(hdr));
+	out_put(out, data, len);
 }
 
 /*
@@ -66,8 +50,8 @@ static void put_macs(struct out *out, const struct net_macs *macs)
 	unsigned nr = macs->overflow ? NET_MAX_MACS + 1 : macs->nr;
 	le32 count = cpu_to_le32(nr);
 
-	put(out, &count, sizeof(count));
-	put(out, macs->overflow ? any[0] : macs->mac[0],
+	out_put(out, &count, sizeof(count));
+	out_put(out, macs->overflow ? any[0] : macs->mac[0],
 	    (size_t)nr * NET_MAC_LEN);
 }
 
@@ -124,10 +108,10 @@ static void save_rss(const struct net_softc *sc, struct out *out)
 			words[nr++] = cpu_to_le16(rss->table[i]);
 		words[nr++] = cpu_to_le16(rss->max_tx);
 	}
-	put(&o, &types, sizeof(types));
-	put(&o, words, nr * sizeof(*words));
-	put(&o, &rss->key_len, sizeof(rss->key_len));
-	put(&o, rss->key, rss->key_len);
+	out_put(&o, &types, sizeof(types));
+	out_put(&o, words, nr * sizeof(*words));
+	out_put(&o, &rss->key_len, sizeof(rss->key_len));
+	out_put(&o, rss->key, rss->key_len);
 	if (rss->steering || rss->types)
 		put_command(out, VIRTIO_NET_CTRL_MQ,
 			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG
@@ -169,7 +153,7 @@ ssize_t net_save(void *arg, void *buf, size_t room)
 	const struct net_softc *sc = arg;
 	struct out out = { buf, room, false };
 
-	put(&out, sc->sc_mac, sizeof(sc->sc_mac));
+	out_put(&out, sc->sc_mac, sizeof(sc->sc_mac));
 	save_modes(sc, &out);
 	save_macs(sc, &out);
 	save_vlans(sc, &out);

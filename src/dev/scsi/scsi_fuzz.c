@@ -16,6 +16,7 @@
 #include <viodev/loop.h>
 
 #include "dev/vdev.h"
+#include "moved.h"
 #include "vdrv.h"
 
 #define IMAGE_BYTES (1 << 20)
@@ -133,21 +134,6 @@ static void hotplug(struct victim *v, const uint8_t *s)
 	}
 }
 
-/* Another process goes on with what this one says, or nearly so. */
-static void move(struct victim *v, const uint8_t *s)
-{
-	static uint8_t state[32768];
-	struct virtio_softc *vs = v->dev->vs;
-	ssize_t len = vs->vs_vc->vc_save(vs, state, sizeof(state));
-
-	if (len < 0)
-		abort();
-	state[(s[2] << 8 | s[3]) % len] ^= s[4];
-	vs->vs_vc->vc_load(vs, state, (size_t)len - (s[5] & 1));
-	if (vs->vs_vc->vc_save(vs, state, sizeof(state)) < 0)
-		abort();
-}
-
 static void step(struct victim *v, const uint8_t *s)
 {
 	switch (s[0] & 7) {
@@ -176,7 +162,7 @@ static void step(struct victim *v, const uint8_t *s)
 		else if (s[1] == 64)
 			vdrv_start(&v->d, ~0ull, 4);
 		else if (s[1] < 72)
-			move(v, s);
+			moved_fuzz(v->dev->vs, s);
 		break;
 	}
 }
