@@ -5,65 +5,15 @@
 #include <linux/magic.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <syslog.h>
 
-#include <viodev/gmem.h>
 #include <viodev/loop.h>
 
 #include "serve/client.h"
 
-#define PAGE_BYTES 4096u
-#define MAX_BLOCK  (1u << 30) /* the largest huge page */
 #define NS_PER_SEC 1000000000ull
 #define LOG_BURST  32 /* lines; then one a second */
-
-/*
- * --- Files ---
- */
-
-/* Files of huge pages map in whole pages only. */
-static uint64_t block_size(const struct stat *st)
-{
-	uint64_t bs = (uint64_t)st->st_blksize;
-
-	return bs > PAGE_BYTES && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0
-		       ? bs
-		       : PAGE_BYTES;
-}
-
-int client_mmap(int fd, uint64_t offset, uint64_t size, unsigned prot,
-		struct client_map *ret_map)
-{
-	int flags = (prot & GM_READ ? PROT_READ : 0) |
-		    (prot & GM_WRITE ? PROT_WRITE : 0);
-	uint64_t mask, begin, end;
-	struct stat st;
-	char *p;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) || st.st_size < 0 ||
-	    offset + size > (uint64_t)st.st_size)
-		return -EINVAL;
-	mask = block_size(&st) - 1;
-	begin = offset & ~mask;
-	end = (offset + size + mask) & ~mask;
-	p = mmap(NULL, end - begin, flags, MAP_SHARED, fd, (off_t)begin);
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret_map = (struct client_map){ p + (offset - begin), p, end - begin };
-	return 0;
-}
-
-void client_unmap(struct client_map *map)
-{
-	if (map->addr)
-		munmap(map->addr, map->len);
-	*map = (struct client_map){ 0 };
-}
 
 /*
  * --- Event descriptors ---

@@ -16,14 +16,24 @@
 
 struct client_map {
 	void *host; /* the piece that was asked for */
-	void *addr; /* the whole pages around it */
+	void *addr; /* with the pages around it and inaccessible ones around those */
 	size_t len;
 };
 
 /*
+ * Guest memory is made of pages: -EINVAL unless the address that the guest has
+ * for it, the offset in its file and its size are multiples of 4096. Rings and
+ * descriptors are then aligned here as they are in the guest, and no byte that
+ * is not the guest's shares a page with one that is.
+ */
+int client_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size);
+
+/*
  * Map @size bytes at @offset of @fd, which may be closed afterwards; @prot is
- * of GM_READ and GM_WRITE, and offset + size does not wrap. -EINVAL when that
- * is not inside of a file that can be mapped.
+ * of GM_READ and GM_WRITE, and offset + size does not wrap. The pages before
+ * and behind are inaccessible: an access that leaves the mapping faults, and
+ * does not reach what this process has beside it. -EINVAL when the piece is
+ * not inside of a file that can be mapped.
  */
 int client_mmap(int fd, uint64_t offset, uint64_t size, unsigned prot,
 		struct client_map *ret_map);

@@ -64,9 +64,12 @@ static void unmap(struct mapping *m)
 static int map_shared(struct vfuser *srv, int fd,
 		      const struct vfmsg_dma_map *want)
 {
-	struct mapping *m = malloc(sizeof(*m));
-	int ret;
+	struct mapping *m;
+	int ret = client_check_ram(want->iova.v, want->offset, want->size);
 
+	if (ret < 0)
+		return ret;
+	m = malloc(sizeof(*m));
 	if (!m)
 		return -ENOMEM;
 	m->iova = want->iova.v;

@@ -23,6 +23,10 @@
 static int map_region(int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
+	int ret = client_check_ram(r->gpa.v, r->offset, r->size);
+
+	if (ret < 0)
+		return ret;
 	ret_region->r = *r;
 	return client_mmap(fd, r->offset, r->size, GM_READ | GM_WRITE,
 			   &ret_region->map);
