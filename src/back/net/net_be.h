@@ -52,6 +52,8 @@ struct net_be_client {
 	void (*link)(void *arg, bool up); /* the other end came or went */
 };
 
+typedef void net_be_stat_fn(void *arg, const char *name, uint64_t val);
+
 struct net_be_ops {
 	const char *name;
 
@@ -82,6 +84,9 @@ struct net_be_ops {
 	 * subset of features. NULL when there are none.
 	 */
 	int (*set_offloads)(struct net_be *be, uint64_t offloads);
+
+	/* Call @put with each of its counters. NULL: it has none. */
+	void (*stats)(const struct net_be *be, net_be_stat_fn *put, void *arg);
 
 	void (*destroy)(struct net_be *be);
 };

@@ -14,6 +14,9 @@
  * Frames for the guest come out of these calls whether it has room or not.
  * They wait in a ring; when it is half full, sockets are left alone until the
  * guest has taken some, so that the sender behind them slows down.
+ *
+ * libslirp is part of what a guest attacks, and versions in use have faults
+ * that a frame can reach. It never gets a fragment: see reass.h.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,6 +30,7 @@
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "back/net/reass.h"
 #include "base/iov.h"
 
 #define MAX_FDS	   4096 /* more than the sandbox lets it open */
@@ -66,6 +70,7 @@ struct user {
 	unsigned head, tail; /* of the ring, free-running */
 	struct slot slots[NR_SLOTS];
 	uint8_t in_buf[NET_MAX_FRAME]; /* a frame of the guest, in one piece */
+	struct reass reass;
 };
 
 static struct user *user_of(struct net_be *be)
@@ -315,8 +320,12 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	struct user *u = user_of(be);
 	struct iov_cursor frame = { iov + 1, niov - 1 };
 	size_t len = iov_take(&frame, u->in_buf, sizeof(u->in_buf));
+	uint8_t *whole = u->in_buf;
 
-	slirp_input(u->slirp, u->in_buf, (int)len);
+	if (reass_is_fragment(whole, len))
+		len = reass_add(&u->reass, whole, len, ev_now_ns(), &whole);
+	if (len)
+		slirp_input(u->slirp, whole, (int)len);
 	refresh_later(u);
 	return 0;
 }
@@ -340,6 +349,16 @@ static void user_run(void *arg)
 		ev_defer(u->loop, &u->more);
 }
 
+static void user_stats(const struct net_be *be, net_be_stat_fn *put,
+		       void *arg)
+{
+	const struct reass *reass = &((const struct user *)be)->reass;
+
+	put(arg, "fragments", reass->nr_fragments);
+	put(arg, "reassembled", reass->nr_datagrams);
+	put(arg, "not-reassembled", reass->nr_dropped);
+}
+
 static void user_destroy(struct net_be *be)
 {
 	struct user *u = user_of(be);
@@ -360,6 +379,7 @@ static const struct net_be_ops user_ops = {
 	.recv = user_recv,
 	.send = user_send,
 	.watch = user_watch,
+	.stats = user_stats,
 	.destroy = user_destroy,
 };
 

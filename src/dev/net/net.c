@@ -338,6 +338,19 @@ static struct json_object *stats_json(const struct net_stats *stats)
 	return to;
 }
 
+static void put_stat(void *arg, const char *name, uint64_t val)
+{
+	add_u64(arg, name, val);
+}
+
+static struct json_object *backend_json(const struct net_be *be)
+{
+	struct json_object *to = json_object_new_object();
+
+	be->ops->stats(be, put_stat, to);
+	return to;
+}
+
 static void net_status(struct vdev *dev, struct json_object *status)
 {
 	struct net_softc *sc = net_of(dev);
@@ -355,6 +368,9 @@ static void net_status(struct vdev *dev, struct json_object *status)
 	add_u64(status, "pairs", sc->sc_pairs);
 	json_object_object_add(status, "tx", stats_json(&sc->sc_tx));
 	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
+	if (sc->sc_be->ops->stats)
+		json_object_object_add(status, sc->sc_be->ops->name,
+				       backend_json(sc->sc_be));
 }
 
 static int ctl_link(struct net_softc *sc, const char *state, struct err *err)
