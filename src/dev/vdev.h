@@ -57,6 +57,7 @@ struct vdev {
 /* What a device does that a sandbox would deny it by default: nothing. */
 struct vdev_rights {
 	const char *tree; /* the vdev_file whose directory tree it works in */
+	const char *proc; /* and /proc's, of which it uses self/fd; or NULL */
 	bool tree_ro;	  /* it only reads there */
 	bool same_user;	  /* the files there are of the user who started it */
 	uint64_t caps;	  /* capabilities that it keeps, a bit each */

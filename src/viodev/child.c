@@ -243,12 +243,16 @@ static bool tell_ready(void)
 
 static int enter_jail(struct child *child)
 {
-	int tree_fd = -1;
+	struct jail_tree tree = { -1, -1 };
 
 	child->rights = vdev_rights(child->type, child->opts);
 	if (child->rights.tree)
-		tree_fd = vdev_files_find(&child->files, child->rights.tree);
-	return jail_enter(&child->jail, &child->rights, tree_fd);
+		tree.tree_fd =
+			vdev_files_find(&child->files, child->rights.tree);
+	if (child->rights.proc)
+		tree.proc_fd =
+			vdev_files_find(&child->files, child->rights.proc);
+	return jail_enter(&child->jail, &child->rights, &tree);
 }
 
 /* Returns the exit status when it could not be built, or -1. */

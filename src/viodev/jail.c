@@ -73,21 +73,56 @@ static int copy_resolver(void)
 	return n < 0 ? -1 : 0;
 }
 
-/* A file system of nothing else, not to be written, in a mount namespace. */
-static int pivot_to_empty(const struct vdev_rights *rights)
+static int mount_new_root(void)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("viodev", NEW_ROOT, "tmpfs", ROOT_FLAGS,
-		  "mode=0555,nr_inodes=4,size=8k") < 0)
+	if (mount("viodev", NEW_ROOT, "tmpfs", ROOT_FLAGS,
+		  "mode=0555,nr_inodes=8,size=8k") < 0)
 		return -errno;
-	if (rights->network && copy_resolver() < 0)
-		skipped("name servers");
+	return 0;
+}
+
+/* Nothing else is left of the host's file systems, and nothing to write to. */
+static int pivot_to_new_root(void)
+{
 	if (mount(NULL, NEW_ROOT, NULL, ROOT_FLAGS | MS_REMOUNT | MS_RDONLY,
 		  NULL) < 0 ||
 	    chdir(NEW_ROOT) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return -errno;
 	return 0;
+}
+
+static int pivot_to_empty(const struct vdev_rights *rights)
+{
+	int ret;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	ret = mount_new_root();
+	if (ret < 0)
+		return ret;
+	if (rights->network && copy_resolver() < 0)
+		skipped("name servers");
+	return pivot_to_new_root();
+}
+
+/* With the tree in it that is shared, from where @tree's descriptors are. */
+static int pivot_to_tree(const struct jail_tree *tree, bool ro)
+{
+	struct jail_tree mounts;
+	int ret = jail_tree_clone(tree, ro, &mounts);
+
+	if (ret < 0)
+		return ret;
+	ret = mount_new_root();
+	if (ret == 0)
+		ret = jail_tree_attach(&mounts, NEW_ROOT);
+	if (ret == 0)
+		ret = pivot_to_new_root();
+	if (ret == 0)
+		ret = jail_tree_replace(tree);
+	jail_tree_close(&mounts);
+	return ret;
 }
 
 /* A directory that is gone already: nothing can be made in it. */
@@ -108,9 +143,29 @@ static int chroot_to_removed(void)
 	return 0;
 }
 
-static void empty_root(struct jail *jail, const struct vdev_rights *rights)
+static bool try_tree(struct jail *jail, const struct vdev_rights *rights,
+		     const struct jail_tree *tree)
 {
-	if (jail->namespaces & CLONE_NEWNS && pivot_to_empty(rights) == 0)
+	int ret;
+
+	if (tree->tree_fd < 0)
+		return false;
+	ret = pivot_to_tree(tree, rights->tree_ro);
+	if (ret < 0) {
+		errno = -ret;
+		skipped("a mount of its own for the tree");
+		return false;
+	}
+	jail->namespaces |= CLONE_NEWNS;
+	jail->own_tree = true;
+	return true;
+}
+
+static void empty_root(struct jail *jail, const struct vdev_rights *rights,
+		       const struct jail_tree *tree)
+{
+	if (try_tree(jail, rights, tree) ||
+	    (jail->namespaces & CLONE_NEWNS && pivot_to_empty(rights) == 0))
 		jail->empty_root = true;
 	else if (chroot_to_removed() == 0)
 		jail->empty_root = true;
@@ -247,13 +302,25 @@ static int drop_capabilities(struct jail *jail, uint64_t keep)
 	return 0;
 }
 
+/* A descriptor of the tree alone leads to the rest of the host as well. */
+static int check_tree(const struct jail *jail, const struct jail_tree *tree)
+{
+	if (tree->tree_fd < 0 || jail->own_tree || jail->landlock)
+		return 0;
+	log_line(LOG_ERR,
+		 "sandbox: no mount namespace and no Landlock to confine the "
+		 "device to its directory: allow either (user namespaces, "
+		 "CAP_SYS_ADMIN), or trust it with --sandbox=off");
+	return -EPERM;
+}
+
 int jail_enter(struct jail *jail, const struct vdev_rights *rights,
-	       int tree_fd)
+	       const struct jail_tree *tree)
 {
 	int ret;
 
 	set_limits();
-	empty_root(jail, rights);
+	empty_root(jail, rights, tree);
 	drop_bounding_set();
 	become_nobody(jail, rights);
 	ret = drop_capabilities(jail, rights->caps);
@@ -268,10 +335,10 @@ int jail_enter(struct jail *jail, const struct vdev_rights *rights,
 	jail->no_new_privs = true;
 	/* Others who are nobody may not trace us. */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	landlock(jail, rights, tree_fd);
+	landlock(jail, rights, tree->tree_fd);
 	/* Changing the user has cleared it; spawn.c tells what it is for. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	return 0;
+	return check_tree(jail, tree);
 }
 
 /*
@@ -552,6 +619,7 @@ void jail_status(const struct jail *jail, struct json_object *to)
 	json_object_object_add(to, "namespaces",
 			       namespace_names(jail->namespaces));
 	add_bool(to, "empty-root", jail->empty_root);
+	add_bool(to, "own-tree", jail->own_tree);
 	add_bool(to, "nobody", jail->nobody);
 	add_bool(to, "no-capabilities", jail->no_capabilities);
 	add_bool(to, "no-new-privs", jail->no_new_privs);

@@ -14,12 +14,15 @@
  *
  * What a kernel or a container does not grant in 1 and 2 is skipped, with a
  * line for --verbose; the last of 2 (capabilities, no new privileges) and 3
- * must work.
+ * must work. A device that shares a directory needs a mount namespace or
+ * Landlock.
  */
 #ifndef VIODEV_JAIL_H
 #define VIODEV_JAIL_H
 
 #include <stdbool.h>
+
+#include "viodev/jail_tree.h"
 
 struct json_object;
 struct vdev_rights;
@@ -48,6 +51,7 @@ struct vdev_rights;
 struct jail {
 	unsigned long namespaces; /* CLONE_NEW*, told by the parent */
 	bool empty_root;
+	bool own_tree; /* of the host's files the shared tree is all it has */
 	bool nobody;
 	bool no_capabilities;
 	bool no_new_privs;
@@ -56,11 +60,11 @@ struct jail {
 };
 
 /*
- * @rights: what the device is allowed nevertheless; @tree_fd: the directory
- * that they name, or -1. 0 or -errno, after a line in the log.
+ * @rights: what the device is allowed nevertheless; @tree: the directory that
+ * they name. 0 or -errno, after a line in the log.
  */
 int jail_enter(struct jail *jail, const struct vdev_rights *rights,
-	       int tree_fd);
+	       const struct jail_tree *tree);
 
 /*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls

@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <scsi/sg.h>
+#include <seccomp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,7 +219,10 @@ static const unsigned long *ioctls[] = { extra_ioctls, NULL, NULL };
 #define CANNOT 1000
 
 static struct vdev_rights rights; /* none */
-static int tree_fd = -1;
+static struct jail_tree tree = { -1, -1 };
+
+static int lacking;
+static void take_away(int what);
 
 /* Do it behind bars; what the process says when it ends. */
 static int jailed(int (*what)(void), bool seal)
@@ -227,7 +233,9 @@ static int jailed(int (*what)(void), bool seal)
 	if (pid == 0) {
 		struct jail jail = { 0 };
 
-		if (jail_enter(&jail, &rights, tree_fd) < 0 ||
+		if (lacking)
+			take_away(lacking);
+		if (jail_enter(&jail, &rights, &tree) < 0 ||
 		    (seal && jail_seal(&jail, lists, ioctls) < 0))
 			_exit(99);
 		_exit(what());
@@ -329,65 +337,191 @@ static int teardown(void **state)
 
 static int read_in_tree(void)
 {
-	return result(openat(tree_fd, "file", O_RDONLY));
+	return result(openat(tree.tree_fd, "file", O_RDONLY));
 }
 
 static int write_in_tree(void)
 {
-	return result(openat(tree_fd, "new", O_WRONLY | O_CREAT, 0600));
+	return result(openat(tree.tree_fd, "new", O_WRONLY | O_CREAT, 0600));
+}
+
+/* As the device reads and writes: by what it has open already. */
+static int reopen(void)
+{
+	int fds = openat(tree.proc_fd, "self/fd", O_PATH);
+	int fd = openat(tree.tree_fd, "file", O_PATH);
+	char name[12];
+
+	snprintf(name, sizeof(name), "%d", fd);
+	return result(openat(fds, name, O_RDONLY));
 }
 
 static int read_above_tree(void)
 {
-	return result(openat(tree_fd, "../above", O_RDONLY));
+	return result(openat(tree.tree_fd, "../above", O_RDONLY));
 }
 
-/* What vdev_rights allow, and no more. */
+static int read_above_proc(void)
+{
+	return result(openat(tree.proc_fd, "../etc/passwd", O_RDONLY));
+}
+
+static int read_other_root(void)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%d/root/etc/passwd", getppid());
+	return result(openat(tree.proc_fd, name, O_RDONLY));
+}
+
+static int find_above_tree(void)
+{
+	return result(openat(tree.tree_fd, "../above", O_PATH));
+}
+
+static int change_above_tree(void)
+{
+	return result(fchmodat(tree.tree_fd, "../above", 0777, 0));
+}
+
+/* Root's passthrough lets the guest make what is a disk of the host. */
+static int use_device(void)
+{
+	int ret = result(mknodat(tree.tree_fd, "new", S_IFCHR | 0666,
+				 makedev(1, 3)));
+
+	return ret ? ret : result(openat(tree.tree_fd, "new", O_RDONLY));
+}
+
+enum { NO_LANDLOCK = 1, NO_MOUNTS = 2 };
+
+/* A kernel, or a container, that lacks something. */
+static void take_away(int what)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+
+	if (what & NO_LANDLOCK)
+		seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS),
+				 SCMP_SYS(landlock_create_ruleset), 0);
+	if (what & NO_MOUNTS)
+		seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare),
+				 0);
+	if (seccomp_load(ctx) < 0)
+		_exit(98);
+	seccomp_release(ctx);
+}
+
+static void make_tree(char *dir)
+{
+	int dir_fd;
+
+	assert_non_null(mkdtemp(dir));
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
+	close(openat(dir_fd, "above", O_WRONLY | O_CREAT, 0600));
+	assert_int_equal(mkdirat(dir_fd, "tree", 0700), 0);
+	tree.tree_fd = openat(dir_fd, "tree", O_PATH | O_DIRECTORY);
+	tree.proc_fd = open("/proc", O_PATH | O_DIRECTORY);
+	assert_true(tree.tree_fd >= 0 && tree.proc_fd >= 0);
+	close(openat(tree.tree_fd, "file", O_WRONLY | O_CREAT, 0600));
+	close(dir_fd);
+}
+
+static void remove_tree(const char *dir)
+{
+	unlinkat(tree.tree_fd, "file", 0);
+	unlinkat(tree.tree_fd, "../above", 0);
+	unlinkat(tree.tree_fd, "../tree", AT_REMOVEDIR);
+	close(tree.tree_fd);
+	close(tree.proc_fd);
+	tree = (struct jail_tree){ -1, -1 };
+	rights = (struct vdev_rights){ 0 };
+	rmdir(dir);
+}
+
+static bool has_landlock(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 1;
+}
+
+#define FAILS  (-1) /* with whatever errno */
+#define ALWAYS 0
+
+/* What vdev_rights allow, and no more, whatever the kernel lacks. */
 static void test_tree(void **state)
 {
 	static const struct {
 		const char *name;
 		int (*what)(void);
 		bool ro;
-		bool works;
+		int lacks, ret;
 	} rows[] = {
-		{ "read", read_in_tree, false, true },
-		{ "write", write_in_tree, false, true },
-		{ "above", read_above_tree, false, false },
-		{ "read only: read", read_in_tree, true, true },
-		{ "read only: write", write_in_tree, true, false },
+		{ "read", read_in_tree, false, ALWAYS, 0 },
+		{ "read", read_in_tree, false, NO_MOUNTS, 0 },
+		{ "read", read_in_tree, false, NO_LANDLOCK, 0 },
+		{ "reopen", reopen, false, ALWAYS, 0 },
+		{ "reopen", reopen, false, NO_MOUNTS, 0 },
+		{ "reopen", reopen, false, NO_LANDLOCK, 0 },
+		{ "write", write_in_tree, false, ALWAYS, 0 },
+		{ "write", write_in_tree, false, NO_LANDLOCK, 0 },
+		{ "ro: read", read_in_tree, true, ALWAYS, 0 },
+		{ "ro: read", read_in_tree, true, NO_LANDLOCK, 0 },
+		{ "ro: write", write_in_tree, true, ALWAYS, FAILS },
+		{ "ro: write", write_in_tree, true, NO_MOUNTS, EACCES },
+		{ "ro: write", write_in_tree, true, NO_LANDLOCK, EROFS },
+		{ "above", read_above_tree, false, ALWAYS, FAILS },
+		{ "above", read_above_tree, false, NO_MOUNTS, EACCES },
+		{ "above", read_above_tree, false, NO_LANDLOCK, ENOENT },
+		{ "find above", find_above_tree, false, ALWAYS, ENOENT },
+		{ "find above", find_above_tree, false, NO_LANDLOCK, ENOENT },
+		{ "change above", change_above_tree, false, ALWAYS, ENOENT },
+		{ "proc", read_above_proc, false, ALWAYS, FAILS },
+		{ "proc", read_above_proc, false, NO_MOUNTS, EACCES },
+		{ "proc", read_above_proc, false, NO_LANDLOCK, ENOENT },
+		{ "other root", read_other_root, false, ALWAYS, FAILS },
+		{ "other root", read_other_root, false, NO_LANDLOCK, ENOENT },
+		/* 99: it is refused. */
+		{ "neither", read_in_tree, false, NO_LANDLOCK | NO_MOUNTS, 99 },
 	};
-	char dir[] = "/tmp/jail_test.XXXXXX", path[64];
+	char dir[] = "/tmp/jail_test.XXXXXX";
 
-	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 1)
-		skip(); /* there is nothing that denies the rest */
-	assert_non_null(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/above", dir);
-	close(open(path, O_WRONLY | O_CREAT, 0600));
-	snprintf(path, sizeof(path), "%s/tree", dir);
-	assert_int_equal(mkdir(path, 0700), 0);
-	tree_fd = open(path, O_PATH | O_DIRECTORY);
-	assert_true(tree_fd >= 0);
-	close(openat(tree_fd, "file", O_WRONLY | O_CREAT, 0600));
-
+	if (geteuid() != 0)
+		skip(); /* test_cli.py has the same for an ordinary user */
+	make_tree(dir);
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int ret;
+
+		if (rows[i].lacks == NO_MOUNTS && !has_landlock())
+			continue;
 		rights = (struct vdev_rights){ .tree = "tree",
 					       .tree_ro = rows[i].ro,
 					       .same_user = true };
-		print_message("%s\n", rows[i].name);
-		if (rows[i].works)
-			assert_int_equal(jailed(rows[i].what, false), 0);
+		lacking = rows[i].lacks;
+		ret = jailed(rows[i].what, false);
+		print_message("%s, without %d: %d\n", rows[i].name,
+			      rows[i].lacks, ret);
+		if (rows[i].ret == FAILS)
+			assert_int_not_equal(ret, 0);
 		else
-			assert_int_equal(jailed(rows[i].what, false), EACCES);
-		unlinkat(tree_fd, "new", 0);
+			assert_int_equal(ret, rows[i].ret);
+		unlinkat(tree.tree_fd, "new", 0);
 	}
-	rights = (struct vdev_rights){ 0 };
-	unlinkat(tree_fd, "file", 0);
-	unlinkat(tree_fd, "../above", 0);
-	close(tree_fd);
-	tree_fd = -1;
-	rmdir(path);
-	rmdir(dir);
+	lacking = 0;
+	remove_tree(dir);
+}
+
+static void test_tree_devices(void **state)
+{
+	char dir[] = "/tmp/jail_test.XXXXXX";
+
+	if (geteuid() != 0)
+		skip(); /* nobody else can make one */
+	make_tree(dir);
+	rights = (struct vdev_rights){ .tree = "tree",
+				       .same_user = true,
+				       .caps = UINT64_C(1) << CAP_MKNOD };
+	assert_int_equal(jailed(use_device, false), EACCES);
+	assert_int_equal(unlinkat(tree.tree_fd, "new", 0), 0);
+	remove_tree(dir);
 }
 
 /*
@@ -435,6 +569,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_tree),
+		cmocka_unit_test(test_tree_devices),
 		cmocka_unit_test(test_allowed),
 		cmocka_unit_test(test_passthrough),
 		cmocka_unit_test(test_before_the_seal),

@@ -166,9 +166,15 @@ static pid_t spawn_planned(const struct unit *unit,
 	pid_t pid = -EPERM;
 
 	if (params->sandbox) {
+		struct vdev_rights rights =
+			vdev_rights(unit->type, unit->opts);
+
 		plan->namespaces = JAIL_NAMESPACES;
-		if (vdev_rights(unit->type, unit->opts).network)
+		if (rights.network)
 			plan->namespaces &= ~(unsigned long)CLONE_NEWNET;
+		/* The jail makes that one, from where the directory is. */
+		if (rights.tree)
+			plan->namespaces &= ~(unsigned long)CLONE_NEWNS;
 		if (plan->uid != 0)
 			plan->namespaces |= CLONE_NEWUSER;
 		pid = try_spawn(unit, params, plan);

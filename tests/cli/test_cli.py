@@ -36,6 +36,20 @@ while test -n "$FAKE_WAIT"; do sleep 0.02; done
 exit ${FAKE_EXIT:-0}
 """
 
+# Runs a command under a kernel that refuses the system calls NAME=ERRNO,... of its first argument.
+REFUSE = """
+import ctypes, os, sys
+lib = ctypes.CDLL("libseccomp.so.2")
+lib.seccomp_init.restype = ctypes.c_void_p
+ctx = ctypes.c_void_p(lib.seccomp_init(0x7fff0000))
+for word in sys.argv[1].split(","):
+    name, errno = word.split("=")
+    number = lib.seccomp_syscall_resolve_name(name.encode())
+    assert number > 0 and lib.seccomp_rule_add_array(ctx, 0x50000 | int(errno), number, 0, None) == 0
+assert lib.seccomp_load(ctx) == 0
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
 
 def wait_for(what, text="it"):
     """Polls until what() is true; returns it."""
@@ -529,6 +543,52 @@ class Sandbox(Case):
             self.assertFalse(sandbox["empty-root"])
             self.assertIn("viodev: rng0: sandbox: without an empty root directory: Operation not permitted",
                           serve.errors)
+
+    def refuse(self, *calls):
+        """A prefix; landlock_create_ruleset and unshare are what a container or a kernel may lack."""
+        return sys.executable, "-c", REFUSE, ",".join(calls)
+
+    def check_tree(self, *prefix):
+        """No directory that the device has open leads out of its root, in which are the tree and its own files."""
+        with self.serve(f"9p,path={self.tmp}", prefix=prefix):
+            status = self.status("9p0")
+            if not status["sandbox"]["own-tree"]:
+                self.skipTest("no mount namespaces")
+            if os.geteuid() != 0:
+                return
+            proc = pathlib.Path(f"/proc/{status['pid']}")
+            self.assertEqual(sorted(os.listdir(proc / "root/")), ["proc", "tree"])
+            self.assertTrue(os.path.samestat(os.stat(proc / "root/tree"), os.stat(self.tmp)))
+            self.assertEqual(os.listdir(proc / "root/proc/self"), ["fd"])
+            dirs = [fd for fd in (proc / "fd").iterdir() if fd.is_dir()]
+            self.assertGreaterEqual(len(dirs), 2)
+            for fd in dirs:
+                up = os.stat(f"{fd}/../../../../../..")
+                self.assertTrue(os.path.samestat(up, os.stat(proc / "root/")), os.readlink(fd))
+
+    def test_tree(self):
+        self.check_tree()
+
+    def test_tree_without_landlock(self):
+        self.check_tree(*self.refuse("landlock_create_ruleset=38"))
+
+    def test_tree_of_ordinary_user(self):
+        prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        self.check_tree(*prefix, *self.refuse("landlock_create_ruleset=38"))
+
+    def test_tree_without_anything(self):
+        """Neither a mount nor Landlock would keep a device that is taken over in its tree."""
+        prefix = self.refuse("landlock_create_ruleset=38", "unshare=1")
+        result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", f"9p,path={self.tmp}"],
+                                capture_output=True, text=True, timeout=WAIT)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertNotIn("ready", result.stdout)
+        self.assertRegex(result.stderr, r"\Aviodev: 9p0: sandbox: no mount namespace and no Landlock .*"
+                                        r"--sandbox=off\n\Z")
+        with self.serve("--sandbox=off", f"9p,path={self.tmp}", prefix=prefix):
+            self.assertFalse(self.status("9p0")["sandbox"]["own-tree"])
+        with self.serve("rng", prefix=prefix):
+            self.check()
 
     def test_off(self):
         with self.serve("--sandbox=off", "rng", self.block):

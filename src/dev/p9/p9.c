@@ -579,6 +579,7 @@ static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
 static void p9_rights(const struct opts *opts, struct vdev_rights *rights)
 {
 	rights->tree = "root";
+	rights->proc = "proc";
 	rights->tree_ro = opt_bool(opts, "ro");
 	rights->same_user = true;
 	if (strcmp(opt_string(opts, "security"), "passthrough") == 0)

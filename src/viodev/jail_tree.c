@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/jail_tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define OWN_FDS "/proc/self/fd"
+
+/*
+ * A descriptor keeps the mount of the namespace that it was opened in, which
+ * cannot be cloned from another. The working directory moves along.
+ */
+static int enter_copy(int tree_fd)
+{
+	if (fchdir(tree_fd) < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+static int clone_mount(const char *path, unsigned recursive)
+{
+	int fd = open_tree(AT_FDCWD, path,
+			   OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* With passthrough the guest may make device nodes. */
+static int restrict_mount(int fd, bool ro)
+{
+	struct mount_attr attr = {
+		.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+			    MOUNT_ATTR_NOEXEC,
+	};
+
+	if (ro)
+		attr.attr_set |= MOUNT_ATTR_RDONLY;
+	if (mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr,
+			  sizeof(attr)) < 0)
+		return -errno;
+	return 0;
+}
+
+int jail_tree_clone(const struct jail_tree *tree, bool ro,
+		    struct jail_tree *ret_mounts)
+{
+	struct jail_tree mounts = { -1, -1 };
+	int ret = enter_copy(tree->tree_fd);
+
+	if (ret == 0)
+		ret = mounts.tree_fd = clone_mount(".", AT_RECURSIVE);
+	if (ret >= 0)
+		ret = restrict_mount(mounts.tree_fd, ro);
+	if (ret == 0)
+		ret = mounts.proc_fd = clone_mount(OWN_FDS, 0);
+	if (ret < 0) {
+		jail_tree_close(&mounts);
+		return ret;
+	}
+	*ret_mounts = mounts;
+	return 0;
+}
+
+void jail_tree_close(struct jail_tree *mounts)
+{
+	if (mounts->tree_fd >= 0)
+		close(mounts->tree_fd);
+	if (mounts->proc_fd >= 0)
+		close(mounts->proc_fd);
+}
+
+static int attach(int fd, const char *root, const char *at)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s%s", root, at);
+	/* The parents of /proc/self/fd. */
+	for (char *p = path + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(path, 0555) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	if (mkdir(path, 0555) < 0 ||
+	    move_mount(fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	return 0;
+}
+
+int jail_tree_attach(const struct jail_tree *mounts, const char *root)
+{
+	int ret = attach(mounts->tree_fd, root, "/tree");
+
+	return ret == 0 ? attach(mounts->proc_fd, root, OWN_FDS) : ret;
+}
+
+static int replace(const char *path, int fd)
+{
+	int new = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), ret = 0;
+
+	if (new < 0)
+		return -errno;
+	if (dup3(new, fd, O_CLOEXEC) < 0)
+		ret = -errno;
+	close(new);
+	return ret;
+}
+
+int jail_tree_replace(const struct jail_tree *tree)
+{
+	int ret = replace("/tree", tree->tree_fd);
+
+	if (ret == 0 && tree->proc_fd >= 0)
+		ret = replace("/proc", tree->proc_fd);
+	return ret;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The directory tree that a device shares, as all that there is: a descriptor
+ * of a directory is a way to the whole file system that it is mounted in, by
+ * "..". So the tree is mounted again, in the jail's own root directory:
+ *
+ *	/                a tmpfs, not to be written
+ *	/tree            the tree, with the mounts beneath it
+ *	/proc/self/fd    the process's own descriptors, of /proc nothing else
+ *
+ *	jail_tree_clone()     what is to be mounted, in a new mount namespace
+ *	jail_tree_attach()    beneath the directory that will be the root
+ *	jail_tree_replace()   the device's descriptors, once that is the root
+ *
+ * All return 0 or -errno.
+ */
+#ifndef VIODEV_JAIL_TREE_H
+#define VIODEV_JAIL_TREE_H
+
+#include <stdbool.h>
+
+struct jail_tree {
+	int tree_fd; /* O_PATH of the directory, -1: the device shares none */
+	int proc_fd; /* O_PATH of /proc, or -1 */
+};
+
+/*
+ * Leave the mount namespace that @tree is of for a copy of it, and make the
+ * mounts from there. A mount or unmount of the host's beneath the tree is
+ * still seen; device nodes and set-id programs have no effect.
+ */
+int jail_tree_clone(const struct jail_tree *tree, bool ro,
+		    struct jail_tree *ret_mounts);
+void jail_tree_close(struct jail_tree *mounts);
+
+int jail_tree_attach(const struct jail_tree *mounts, const char *root);
+int jail_tree_replace(const struct jail_tree *tree);
+
+#endif
