@@ -122,11 +122,12 @@ static bool window_cut(struct net_window *w, size_t hdr_len)
 }
 
 /*
- * Have @want bytes for a frame, or what there is of it. False when the queue
- * has nothing at all. Chains too short for a header go back unused.
+ * Have @want bytes for a frame, or what there is of it. Returns 0; -ENOBUFS
+ * when the queue has nothing at all; -EBADMSG when its next chain was too short
+ * for a header and went back unused, which is the caller's turn to count.
  */
-static bool window_fill(struct net_softc *sc, struct vqueue_info *vq,
-			size_t want)
+static int window_fill(struct net_softc *sc, struct vqueue_info *vq,
+		       size_t want)
 {
 	struct net_window *w = &sc->sc_win;
 
@@ -134,18 +135,17 @@ static bool window_fill(struct net_softc *sc, struct vqueue_info *vq,
 		window_close(sc, false);
 		window_open(w, vq);
 	}
-	for (;;) {
-		if (w->nr_chains == 0 && !window_add(w))
-			return false;
-		if (window_cut(w, sc->sc_hdr_len))
-			break;
+	if (w->nr_chains == 0 && !window_add(w))
+		return -ENOBUFS;
+	if (!window_cut(w, sc->sc_hdr_len)) {
 		vq_relchain(vq, w->chain[0].idx, 0);
 		window_drop(w, 1);
+		return -EBADMSG;
 	}
 	if (net_has(sc, NET_F(MRG_RXBUF)))
 		while (w->bytes < want && window_add(w))
 			;
-	return true;
+	return 0;
 }
 
 /* Whether more chains may yet come to hold a frame that is too long now. */
@@ -308,10 +308,10 @@ static int rx_direct(struct net_softc *sc, struct net_pair *p)
 	struct net_window *w = &sc->sc_win;
 	struct iovec spill = { 0 };
 	size_t len = 0;
-	int ret;
+	int ret = window_fill(sc, net_rxq(sc, p->idx), p->want);
 
-	if (!window_fill(sc, net_rxq(sc, p->idx), p->want))
-		return -ENOBUFS;
+	if (ret < 0)
+		return ret;
 	/* A byte more than any frame has: none is shortened unnoticed. */
 	if (w->bytes <= NET_MAX_FRAME) {
 		spill.iov_base = p->buf + w->bytes;
@@ -338,7 +338,7 @@ static int rx_hold(struct net_softc *sc, struct net_pair *p)
 	return ret < 0 ? ret : 0;
 }
 
-/* Deliver the frame that is held. 0: it is gone; -ENOBUFS: no room yet. */
+/* Deliver the frame that is held. 0: it is gone; -errno of window_fill(). */
 static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 {
 	const struct iovec frame = { p->buf, p->held_len };
@@ -348,6 +348,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	unsigned q = p->idx, by_hash;
 	struct iov_cursor room;
 	struct net_hdr hdr;
+	int ret;
 
 	memcpy(peek, p->buf, n);
 	if (!rx_judge(sc, &p->held_hdr, peek, len, &hdr))
@@ -359,8 +360,9 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	/* A queue that is not there takes nothing (5.1.6.5.7.1.2). */
 	if (!vq_ring_ready(net_rxq(sc, q)))
 		goto dropped;
-	if (!window_fill(sc, net_rxq(sc, q), len))
-		return -ENOBUFS;
+	ret = window_fill(sc, net_rxq(sc, q), len);
+	if (ret < 0)
+		return ret;
 	if (w->bytes < len) {
 		if (window_may_grow(sc, net_rxq(sc, q)))
 			return -ENOBUFS;
@@ -394,7 +396,7 @@ static int rx_one(struct net_softc *sc, struct net_pair *p)
 		ret = sc->sc_rss.steering ? rx_hold(sc, p) : rx_direct(sc, p);
 	if (ret == 0 && p->held_len)
 		ret = rx_deliver(sc, p);
-	return ret;
+	return ret == -EBADMSG ? 0 : ret;
 }
 
 void net_rx_run(struct net_softc *sc, unsigned channel)
