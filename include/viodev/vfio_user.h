@@ -19,7 +19,10 @@
  * listens again.
  *
  * Nothing that a client sends may crash it: a bad message gets an error reply,
- * one that cannot be framed closes the connection.
+ * one that cannot be framed closes the connection. A client that truncates the
+ * file of its memory is dropped; for that, vfuser_create() handles SIGBUS,
+ * which the threads of a device must not block. Faults that are no client's go
+ * to the handler that was there.
  *
  * Threads: the loop's. Errors: -errno.
  */

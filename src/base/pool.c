@@ -194,7 +194,10 @@ void pool_destroy(struct pool *pool)
 	free(pool);
 }
 
-/* Signals are for the thread that runs the loop. */
+/*
+ * Signals are for the thread that runs the loop. A fault is the thread's own:
+ * a client's memory may be gone, see serve/client.h.
+ */
 static int start_threads(struct pool *pool, unsigned nr)
 {
 	pthread_attr_t attr;
@@ -204,6 +207,7 @@ static int start_threads(struct pool *pool, unsigned nr)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (ret == 0 && pool->nr_threads < nr) {
 		ret = -pthread_create(&pool->threads[pool->nr_threads], &attr,

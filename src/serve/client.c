@@ -5,8 +5,11 @@
 #include <linux/magic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/vfs.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include <viodev/loop.h>
 
@@ -14,6 +17,59 @@
 
 #define NS_PER_SEC 1000000000ull
 #define LOG_BURST  32 /* lines; then one a second */
+
+/*
+ * --- Wake-up ---
+ */
+
+static void on_wake(void *arg, uint32_t events)
+{
+	struct client_wake *wake = arg;
+	uint64_t count;
+
+	if (read(wake->fd, &count, sizeof(count)) == sizeof(count))
+		wake->fn(wake->arg);
+}
+
+int client_wake_init(struct client_wake *wake, struct ev_loop *loop,
+		     void (*fn)(void *arg), void *arg)
+{
+	int ret;
+
+	client_catch_faults();
+	wake->fn = fn;
+	wake->arg = arg;
+	wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (wake->fd < 0)
+		return -errno;
+	ret = ev_fd_add(loop, wake->fd, EPOLLIN, on_wake, wake, &wake->source);
+	if (ret < 0)
+		close(wake->fd);
+	return ret;
+}
+
+void client_wake_fini(struct client_wake *wake)
+{
+	if (!wake->source)
+		return;
+	ev_remove(wake->source);
+	close(wake->fd);
+	wake->source = NULL;
+}
+
+/* A counter that is full has woken it. */
+void client_wake(struct client_wake *wake)
+{
+	uint64_t one = 1;
+	ssize_t n = write(wake->fd, &one, sizeof(one));
+
+	(void)n;
+}
+
+bool client_has_faulted(struct client_wake *wake)
+{
+	return __atomic_exchange_n(&wake->faulted, false, __ATOMIC_ACQ_REL);
+}
 
 /*
  * --- Event descriptors ---

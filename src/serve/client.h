@@ -7,17 +7,47 @@
 #define SERVE_CLIENT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+struct ev_loop;
+struct ev_source;
+
+/*
+ * --- Wake-up ---
+ */
+
+/*
+ * Brings a server's loop to call @fn, from any thread and from signal handlers.
+ * It outlives the mappings that were made with it.
+ */
+struct client_wake {
+	void (*fn)(void *arg);
+	void *arg;
+	int fd;
+	struct ev_source *source;
+	unsigned client; /* counted up when the next client may come */
+	bool faulted;	 /* see client_mmap() */
+};
+
+int client_wake_init(struct client_wake *wake, struct ev_loop *loop,
+		     void (*fn)(void *arg), void *arg);
+void client_wake_fini(struct client_wake *wake); /* also of one that is all 0 */
+void client_wake(struct client_wake *wake);
+
+/* Whether memory of this client's was found gone, since it was last asked. */
+bool client_has_faulted(struct client_wake *wake);
 
 /*
  * --- Files ---
  */
 
+struct client_mem;
+
 struct client_map {
 	void *host; /* the piece that was asked for */
-	void *addr; /* with the pages around it and inaccessible ones around those */
-	size_t len;
+	struct client_mem *mem;
 };
 
 /*
@@ -30,14 +60,27 @@ int client_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size);
 
 /*
  * Map @size bytes at @offset of @fd, which may be closed afterwards; @prot is
- * of GM_READ and GM_WRITE, and offset + size does not wrap. The pages before
- * and behind are inaccessible: an access that leaves the mapping faults, and
- * does not reach what this process has beside it. -EINVAL when the piece is
- * not inside of a file that can be mapped.
+ * of GM_READ and GM_WRITE, and offset + size does not wrap. -EINVAL when that
+ * is not inside of a file that can be mapped.
+ *
+ * The pages before and behind are inaccessible: an access that leaves the
+ * mapping faults, and does not reach what this process has beside it.
+ *
+ * The file stays the client's, who may truncate it later; it cannot be made to
+ * seal it (QEMU does not). An access to what is gone then finds zeros, here
+ * and everywhere in the mapping from then on, and @wake's client has faulted:
+ * the server should drop it. System calls on such memory fail with -EFAULT.
+ * Threads that access it must not block SIGBUS.
  */
-int client_mmap(int fd, uint64_t offset, uint64_t size, unsigned prot,
-		struct client_map *ret_map);
+int client_mmap(struct client_wake *wake, int fd, uint64_t offset,
+		uint64_t size, unsigned prot, struct client_map *ret_map);
 void client_unmap(struct client_map *map); /* also of one that is all 0 */
+
+/*
+ * Handle SIGBUS from here on; faults at other places go to the handler that
+ * there was. client_wake_init() calls it.
+ */
+void client_catch_faults(void);
 
 /*
  * --- Event descriptors ---

@@ -1,6 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Clients' files in our address space. See client.h. */
+/*
+ * Clients' files in our address space. See client.h.
+ *
+ * Each mapping is in a list, so that a fault can be told from others by its
+ * address. The list is under a lock that the signal handler takes as well.
+ * That is sound because the fault is synchronous: the thread that it stops was
+ * accessing a client's memory, which nothing does while it holds the lock.
+ */
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -22,6 +32,110 @@ static uint64_t block_size(const struct stat *st)
 		       : PAGE_BYTES;
 }
 
+struct client_mem {
+	struct client_mem *next, **link;
+	struct client_wake *wake;
+	unsigned client;  /* whose it is, of those that @wake has had */
+	char *host;	  /* what it asked for */
+	char *addr;	  /* the file's pages around that */
+	size_t len;
+	int prot;
+	void *base; /* with the inaccessible pages around them */
+	size_t total;
+};
+
+static struct client_mem *all;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void enlist(struct client_mem *m)
+{
+	pthread_mutex_lock(&lock);
+	m->next = all;
+	m->link = &all;
+	if (all)
+		all->link = &m->next;
+	all = m;
+	pthread_mutex_unlock(&lock);
+}
+
+static void delist(struct client_mem *m)
+{
+	pthread_mutex_lock(&lock);
+	*m->link = m->next;
+	if (m->next)
+		m->next->link = m->link;
+	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * --- Faults ---
+ */
+
+static struct sigaction others; /* who had the signal before us */
+
+/* Memory of our own where the file's was, all of it: then nothing of it can
+ * fault again, and huge pages need no care. */
+static bool replace(const struct client_mem *m)
+{
+	return mmap(m->addr, m->len, m->prot,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+		    0) != MAP_FAILED;
+}
+
+/* Whether the fault at @p is of a client's making, and dealt with. */
+static bool mend(const char *p)
+{
+	bool mended = false;
+
+	pthread_mutex_lock(&lock);
+	for (struct client_mem *m = all; m; m = m->next) {
+		if (p < m->addr || p >= m->addr + m->len)
+			continue;
+		mended = replace(m);
+		if (mended && m->client == m->wake->client) {
+			__atomic_store_n(&m->wake->faulted, true,
+					 __ATOMIC_RELEASE);
+			client_wake(m->wake);
+		}
+		break;
+	}
+	pthread_mutex_unlock(&lock);
+	return mended;
+}
+
+static void on_sigbus(int signo, siginfo_t *si, void *context)
+{
+	int saved_errno = errno;
+	bool sent = si->si_code <= 0; /* and no fault */
+
+	if (sent || !mend(si->si_addr)) {
+		/* Another's: the access is made once more, and fails there. */
+		sigaction(SIGBUS, &others, NULL);
+		if (sent)
+			raise(SIGBUS);
+	}
+	errno = saved_errno;
+}
+
+void client_catch_faults(void)
+{
+	struct sigaction now, ours = {
+		.sa_sigaction = on_sigbus,
+		.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
+	};
+
+	sigaction(SIGBUS, NULL, &now);
+	if (now.sa_sigaction == on_sigbus)
+		return;
+	others = now;
+	sigemptyset(&ours.sa_mask);
+	sigaction(SIGBUS, &ours, NULL);
+}
+
+/*
+ * --- Mapping ---
+ */
+
 int client_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size)
 {
 	return (guest_addr | offset | size) % PAGE_BYTES ? -EINVAL : 0;
@@ -39,8 +153,7 @@ static char *congruent(char *p, uint64_t offset, uint64_t align)
  * so that it can have them.
  */
 static int map_between_guards(int fd, uint64_t begin, uint64_t end,
-			      uint64_t block, int flags,
-			      struct client_map *ret_map)
+			      uint64_t block, struct client_mem *m)
 {
 	uint64_t len = end - begin;
 	uint64_t align = len >= HUGE_BYTES && block < HUGE_BYTES ? HUGE_BYTES
@@ -53,44 +166,72 @@ static int map_between_guards(int fd, uint64_t begin, uint64_t end,
 	if (base == MAP_FAILED)
 		return -errno;
 	p = congruent(base + block, begin, align);
-	if (mmap(p, len, flags, MAP_SHARED | MAP_FIXED, fd, (off_t)begin) ==
+	if (mmap(p, len, m->prot, MAP_SHARED | MAP_FIXED, fd, (off_t)begin) ==
 	    MAP_FAILED) {
 		int ret = -errno;
 
 		munmap(base, total);
 		return ret;
 	}
-	*ret_map = (struct client_map){ p, base, total };
+	m->addr = p;
+	m->len = len;
+	m->base = base;
+	m->total = total;
 	return 0;
 }
 
-int client_mmap(int fd, uint64_t offset, uint64_t size, unsigned prot,
-		struct client_map *ret_map)
+/* Map the blocks that [offset, offset + size) lies in. */
+static int map_blocks(int fd, uint64_t offset, uint64_t size,
+		      struct client_mem *m)
 {
-	int flags = (prot & GM_READ ? PROT_READ : 0) |
-		    (prot & GM_WRITE ? PROT_WRITE : 0);
-	uint64_t block, begin;
+	uint64_t block, end = offset + size;
 	struct stat st;
 	int ret;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || st.st_size < 0 ||
-	    offset + size > (uint64_t)st.st_size)
+	    end > (uint64_t)st.st_size)
 		return -EINVAL;
 	block = block_size(&st);
-	begin = offset & ~(block - 1);
-	ret = map_between_guards(fd, begin,
-				 (offset + size + block - 1) & ~(block - 1),
-				 block, flags, ret_map);
-	if (ret == 0)
-		ret_map->host = (char *)ret_map->host + (offset - begin);
+	ret = map_between_guards(fd, offset & ~(block - 1),
+				 (end + block - 1) & ~(block - 1), block, m);
+	m->host = m->addr + (offset & (block - 1));
 	return ret;
+}
+
+int client_mmap(struct client_wake *wake, int fd, uint64_t offset,
+		uint64_t size, unsigned prot, struct client_map *ret_map)
+{
+	struct client_mem *m = malloc(sizeof(*m));
+	int ret;
+
+	if (!m)
+		return -ENOMEM;
+	*m = (struct client_mem){
+		.wake = wake,
+		.client = wake->client,
+		.prot = (prot & GM_READ ? PROT_READ : 0) |
+			(prot & GM_WRITE ? PROT_WRITE : 0),
+	};
+	ret = map_blocks(fd, offset, size, m);
+	if (ret < 0) {
+		free(m);
+		return ret;
+	}
+	enlist(m);
+	*ret_map = (struct client_map){ m->host, m };
+	return 0;
 }
 
 void client_unmap(struct client_map *map)
 {
-	if (map->addr)
-		munmap(map->addr, map->len);
+	struct client_mem *m = map->mem;
+
 	*map = (struct client_map){ 0 };
+	if (!m)
+		return;
+	delist(m);
+	munmap(m->base, m->total);
+	free(m);
 }

@@ -2,6 +2,7 @@
 /* What clients share is mapped, and nothing around it can be reached. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,15 +11,43 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include <viodev/gmem.h>
 
+#include <viodev/loop.h>
+
 #include "serve/client.h"
 
 #define PAGE 4096u
+
+static struct ev_loop *loop;
+static struct client_wake wake;
+static unsigned nr_faults; /* that the loop was told of */
+
+static void on_wake(void *arg)
+{
+	nr_faults += client_has_faulted(&wake);
+}
+
+static int setup(void **state)
+{
+	assert_int_equal(ev_loop_create(&loop), 0);
+	assert_int_equal(client_wake_init(&wake, loop, on_wake, NULL), 0);
+	nr_faults = 0;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	client_wake_fini(&wake);
+	client_wake_fini(&wake);
+	ev_loop_destroy(loop);
+	return 0;
+}
 
 static sigjmp_buf after_fault;
 
@@ -77,7 +106,7 @@ static void test_guards(void **state)
 	int fd = memfd(0, 16 << 20);
 
 	for (unsigned i = 0; i < 2 * NR; i++)
-		assert_int_equal(client_mmap(fd, i * PAGE, sizes[i % NR],
+		assert_int_equal(client_mmap(&wake, fd, i * PAGE, sizes[i % NR],
 					     GM_READ | GM_WRITE, &maps[i]),
 				 0);
 	for (unsigned i = 0; i < 2 * NR; i++)
@@ -95,7 +124,7 @@ static void test_huge_guards(void **state)
 	struct client_map map;
 	int fd = memfd(MFD_HUGETLB, 4 << 20);
 
-	if (fd < 0 || client_mmap(fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
+	if (fd < 0 || client_mmap(&wake, fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
 		skip();
 	expect_guards(&map, 4 << 20);
 	client_unmap(&map);
@@ -121,21 +150,21 @@ static void test_placed(void **state)
 	char path[64];
 
 	/* As the file's own offset is, so that huge pages fit. */
-	assert_int_equal(client_mmap(fd, PAGE, 4 << 20, GM_READ, &map), 0);
+	assert_int_equal(client_mmap(&wake, fd, PAGE, 4 << 20, GM_READ, &map), 0);
 	assert_int_equal((uintptr_t)map.host % (2u << 20), PAGE);
 	assert_true(faults(map.host, true)); /* only to be read */
 	client_unmap(&map);
 
 	/* A piece of a page, as a log is. */
-	assert_int_equal(client_mmap(fd, 100, 50, GM_READ | GM_WRITE, &map), 0);
+	assert_int_equal(client_mmap(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map), 0);
 	assert_int_equal((uintptr_t)map.host % PAGE, 100);
 	client_unmap(&map);
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	ro = open(path, O_RDONLY | O_CLOEXEC);
-	assert_int_equal(client_mmap(ro, 0, PAGE, GM_READ | GM_WRITE, &map),
+	assert_int_equal(client_mmap(&wake, ro, 0, PAGE, GM_READ | GM_WRITE, &map),
 			 -EACCES);
-	assert_int_equal(client_mmap(fd, 8 << 20, 1, GM_READ, &map), -EINVAL);
+	assert_int_equal(client_mmap(&wake, fd, 8 << 20, 1, GM_READ, &map), -EINVAL);
 	assert_int_equal(nr_maps(), 0);
 	close(ro);
 	close(fd);
@@ -161,13 +190,147 @@ static void test_ram_is_pages(void **state)
 				 rows[i].ret);
 }
 
+/*
+ * --- Truncated files ---
+ */
+
+static void *touch(void *arg)
+{
+	volatile char *p = arg;
+
+	p[0] = 1;
+	return NULL;
+}
+
+/* By a thread as our pools have them: no signal but a fault comes there. */
+static void touch_in_thread(char *p)
+{
+	sigset_t all, old;
+	pthread_t thread;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	assert_int_equal(pthread_create(&thread, NULL, touch, p), 0);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_join(thread, NULL);
+}
+
+static void test_truncated(void **state)
+{
+	struct client_map map, other;
+	int fd = memfd(0, 4 * PAGE), fd2 = memfd(0, PAGE), pipes[2];
+	char *p;
+
+	client_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(client_mmap(&wake, fd, 0, 4 * PAGE,
+				     GM_READ | GM_WRITE, &map),
+			 0);
+	assert_int_equal(client_mmap(&wake, fd2, 0, PAGE, GM_READ, &other), 0);
+	p = map.host;
+	memset(p, 'x', 4 * PAGE);
+	assert_int_equal(ftruncate(fd, PAGE), 0);
+	assert_int_equal(ftruncate(fd2, 0), 0);
+
+	/* A system call fails; nobody needs to be told. */
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	assert_int_equal(write(pipes[1], p + PAGE, 1), -1);
+	assert_int_equal(errno, EFAULT);
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 0);
+
+	p[3 * PAGE + 5] = 'y';
+	assert_int_equal(p[3 * PAGE + 5], 'y');
+	assert_int_equal(p[0], 0); /* all of it has been replaced */
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 1);
+	expect_guards(&map, 4 * PAGE);
+
+	/* The other mapping is what it is: zeros, and not to be written. */
+	assert_int_equal(*(char *)other.host, 0);
+	assert_true(faults(other.host, true));
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 2);
+	client_unmap(&map);
+	client_unmap(&other);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(fd);
+	close(fd2);
+}
+
+static void test_truncated_thread(void **state)
+{
+	struct client_map map;
+	int fd = memfd(0, PAGE);
+
+	client_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ | GM_WRITE,
+				     &map),
+			 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	touch_in_thread(map.host);
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 1);
+	client_unmap(&map);
+	close(fd);
+}
+
+/* What a client left mapped is not held against the one after it. */
+static void test_truncated_later(void **state)
+{
+	struct client_map map;
+	int fd = memfd(0, PAGE);
+
+	client_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ, &map), 0);
+	wake.client++;
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(*(volatile char *)map.host, 0);
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 0);
+	client_unmap(&map);
+	close(fd);
+}
+
+/* Faults elsewhere, and signals that are none, end us as they always did. */
+static void test_other_faults(void **state)
+{
+	for (int sent = 0; sent < 2; sent++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0) {
+			int fd = memfd(0, PAGE);
+			volatile char *p = mmap(NULL, PAGE, PROT_READ,
+						MAP_SHARED, fd, 0);
+
+			signal(SIGBUS, SIG_DFL); /* not cmocka's */
+			client_catch_faults();
+			if (sent)
+				kill(getpid(), SIGBUS);
+			else if (ftruncate(fd, 0) == 0)
+				(void)p[0];
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
+	}
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_guards),
-		cmocka_unit_test(test_huge_guards),
-		cmocka_unit_test(test_placed),
-		cmocka_unit_test(test_ram_is_pages),
+		TEST(test_guards),
+		TEST(test_huge_guards),
+		TEST(test_placed),
+		TEST(test_ram_is_pages),
+		TEST(test_truncated),
+		TEST(test_truncated_thread),
+		TEST(test_truncated_later),
+		TEST(test_other_faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -69,6 +69,7 @@ static void drop_client(struct vfuser *srv)
 	vfuser_irq_reset(srv);
 	ev_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
+	srv->wake.client++;
 	listener_next(&srv->listener);
 	if (!was_attached)
 		return;
@@ -191,6 +192,14 @@ static void on_timer(void *arg)
 	vfuser_dma_timeout(arg);
 }
 
+static void on_wake(void *arg)
+{
+	struct vfuser *srv = arg;
+
+	if (client_has_faulted(&srv->wake))
+		vfuser_fail(srv, LOG_WARNING, "guest memory file truncated");
+}
+
 /*
  * --- The server ---
  */
@@ -220,6 +229,8 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	srv->name = strdup(name);
 	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer)
 			: -ENOMEM;
+	if (ret == 0)
+		ret = client_wake_init(&srv->wake, loop, on_wake, srv);
 	if (ret < 0) {
 		vfuser_destroy(srv);
 		return ret;
@@ -236,6 +247,7 @@ void vfuser_destroy(struct vfuser *srv)
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);
 	ev_cancel(srv->loop, &srv->work);
+	client_wake_fini(&srv->wake);
 	ev_remove(srv->timer);
 	listener_stop(&srv->listener);
 	if (srv->path)

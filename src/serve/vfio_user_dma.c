@@ -2,12 +2,7 @@
 /*
  * Guest memory of the vfio-user server.
  *
- * Most regions come with a file and are mapped. The file stays the client's:
- * it can be truncated later, and an access to what is gone then ends this
- * process with SIGBUS. Sealing cannot be demanded (QEMU does not seal), and a
- * handler could only hide which bytes the guest never got; so one device
- * process dies, whose supervisor says so. What is checked is that a mapping
- * begins inside of its file.
+ * Most regions come with a file and are mapped, see client.h.
  *
  * A region without a file is reached by messages, DMA_READ and DMA_WRITE, to a
  * client that may itself be waiting for an answer of ours: QEMU serves them
@@ -73,7 +68,8 @@ static int map_shared(struct vfuser *srv, int fd,
 	if (!m)
 		return -ENOMEM;
 	m->iova = want->iova.v;
-	ret = client_mmap(fd, want->offset, want->size, want->prot, &m->map);
+	ret = client_mmap(&srv->wake, fd, want->offset, want->size, want->prot,
+			  &m->map);
 	if (ret < 0) {
 		free(m);
 		return ret;

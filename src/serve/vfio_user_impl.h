@@ -98,6 +98,7 @@ struct vfuser {
 	struct vfuser_stats stats;
 
 	struct listener listener;
+	struct client_wake wake;
 	struct ev_source *timer; /* for the answer of a client */
 	struct ev_task work;
 

@@ -49,6 +49,7 @@ static void drop_client(struct vhuser *srv)
 	pci_reset(&srv->pi);
 	srv->used = false;
 	vhuser_mem_reset(srv);
+	srv->wake.client++;
 	listener_next(&srv->listener);
 	srv->stats.attached = false;
 	vhuser_log(srv, LOG_INFO, "front-end detached");
@@ -74,6 +75,17 @@ static void on_socket(void *arg, uint32_t events)
 	if (ret != -EPIPE)
 		vhuser_log(srv, LOG_WARNING, "front-end dropped: %s",
 			   strerror(-ret));
+	drop_client(srv);
+}
+
+static void on_wake(void *arg)
+{
+	struct vhuser *srv = arg;
+
+	if (!client_has_faulted(&srv->wake) || srv->conn.fd < 0)
+		return;
+	vhuser_log(srv, LOG_WARNING,
+		   "front-end dropped: guest memory file truncated");
 	drop_client(srv);
 }
 
@@ -118,6 +130,7 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 		  struct vhuser **ret_srv)
 {
 	struct vhuser *srv = calloc(1, sizeof(*srv));
+	int ret;
 
 	if (!srv)
 		return -ENOMEM;
@@ -135,9 +148,11 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 	gm_init(&srv->gm, NULL, NULL);
 	pci_init(&srv->pi, &host, srv, &srv->gm);
 	srv->name = strdup(name);
-	if (!srv->name) {
+	ret = srv->name ? client_wake_init(&srv->wake, loop, on_wake, srv)
+			: -ENOMEM;
+	if (ret < 0) {
 		vhuser_destroy(srv);
-		return -ENOMEM;
+		return ret;
 	}
 	*ret_srv = srv;
 	return 0;
@@ -151,6 +166,7 @@ void vhuser_destroy(struct vhuser *srv)
 	vhuser_rings_fini(srv);
 	vhuser_mem_reset(srv);
 	listener_stop(&srv->listener);
+	client_wake_fini(&srv->wake);
 	pci_fini(&srv->pi);
 	gm_fini(&srv->gm);
 	free(srv->name);

@@ -81,6 +81,7 @@ struct vhuser {
 	struct vhuser_stats stats;
 
 	struct listener listener;
+	struct client_wake wake;
 
 	/* The device: from vhuser_listen() on. */
 	struct virtio_softc *vs;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Memory that the front-end shares: the guest's, the log of what is written
- * there, and the area in which requests in flight are noted. Its files can be
- * truncated by the front-end later, as vfio_user_dma.c says.
+ * there, and the area in which requests in flight are noted.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,7 +19,7 @@
  * --- Guest memory ---
  */
 
-static int map_region(int fd, const struct vhmsg_region *r,
+static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
 	int ret = client_check_ram(r->gpa.v, r->offset, r->size);
@@ -28,8 +27,8 @@ static int map_region(int fd, const struct vhmsg_region *r,
 	if (ret < 0)
 		return ret;
 	ret_region->r = *r;
-	return client_mmap(fd, r->offset, r->size, GM_READ | GM_WRITE,
-			   &ret_region->map);
+	return client_mmap(&srv->wake, fd, r->offset, r->size,
+			   GM_READ | GM_WRITE, &ret_region->map);
 }
 
 /* Put a mapped region into the table; it stays the caller's on failure. */
@@ -74,7 +73,7 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 	int ret = nr < 0 ? nr : 0, added = 0;
 
 	for (int i = 0; i < nr && ret == 0; i++)
-		ret = map_region(msg->fds[i], &wanted[i], &regions[i]);
+		ret = map_region(srv, msg->fds[i], &wanted[i], &regions[i]);
 	if (ret == 0) {
 		pci_quiesce(&srv->pi);
 		drop_regions(srv);
@@ -97,7 +96,7 @@ ssize_t vhuser_add_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
-	ret = map_region(msg->fds[0], &wanted, &region);
+	ret = map_region(srv, msg->fds[0], &wanted, &region);
 	if (ret < 0)
 		return ret;
 	ret = add_region(srv, &region);
@@ -161,7 +160,7 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
-	ret = client_mmap(msg->fds[0], log.offset, log.size,
+	ret = client_mmap(&srv->wake, msg->fds[0], log.offset, log.size,
 			  GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
@@ -229,7 +228,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 		return -EINVAL;
 	if (srv->nr_running > 0)
 		return -EBUSY;
-	ret = client_mmap(msg->fds[0], area.offset, area.size,
+	ret = client_mmap(&srv->wake, msg->fds[0], area.offset, area.size,
 			  GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;

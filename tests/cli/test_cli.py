@@ -20,6 +20,8 @@ import threading
 import time
 import unittest
 
+from frontend import BUFFERS, Dropped, VfioUser, VhostUser as VhostFrontend
+
 VIODEV = ""
 SANITIZED = False
 WAIT = 120  # seconds for what takes milliseconds, on a machine that is not busy
@@ -606,6 +608,47 @@ class Sandbox(Case):
                 pid = self.status("rng0")["pid"]
                 links = [os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
                 self.assertNotIn(str(self.image), links)
+
+
+class TruncatedMemory(Case):
+    """A front-end truncates the file of its guest memory while the device uses it: it is dropped, and nobody else."""
+
+    def work(self, front, chain):
+        before = front.used()
+        front.add(chain)
+        front.kick()
+        wait_for(lambda: front.used() == before + 1, "the request")
+
+    def check(self, transport, frontend, device, name, chain, sizes):
+        with self.serve(f"--transport={transport}", device) as serve:
+            pid = self.status(name)["pid"]
+            for size in sizes:
+                with frontend(self.dir / f"{name}.sock", WAIT) as front:
+                    front.start()
+                    self.work(front, chain)
+                    front.add(chain)
+                    os.ftruncate(front.memfd, size)
+                    with contextlib.suppress(Dropped):
+                        front.kick()
+                    front.await_dropped()
+            with frontend(self.dir / f"{name}.sock", WAIT) as front:
+                front.start()
+                self.work(front, chain)
+            self.assertEqual(self.status(name)["pid"], pid)
+            self.assertEqual(serve.end(), 0)
+        self.assertEqual(serve.errors.count("guest memory file truncated"), len(sizes), serve.errors)
+
+    def test_rng(self):
+        for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
+            with self.subTest(transport):
+                self.check(transport, frontend, "rng", "rng0", [64], [0, 0])
+
+    def test_block(self):
+        """The ring is gone, or only what the request is about."""
+        read = struct.pack("<IIQ", 0, 0, 0)
+        for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
+            with self.subTest(transport):
+                self.check(transport, frontend, self.block, "block0", [read, 4096, 1], [0, BUFFERS, 0])
 
 
 class Control(Case):
