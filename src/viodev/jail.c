@@ -398,18 +398,33 @@ static const int asan_syscalls[] = {
 	-1,
 };
 /* These it wants for a report and can do without. */
-static const int asan_denied[] = {
-	SCMP_SYS(access),   SCMP_SYS(clone),
-	SCMP_SYS(fork),     SCMP_SYS(ioctl),
-	SCMP_SYS(open),     SCMP_SYS(openat),
-	SCMP_SYS(pipe),     SCMP_SYS(pipe2),
-	SCMP_SYS(readlink), SCMP_SYS(readlinkat),
-	SCMP_SYS(stat),     SCMP_SYS(uname),
-	SCMP_SYS(vfork),    -1,
-};
+#define ASAN_REFUSED                                                    \
+	SCMP_SYS(clone), SCMP_SYS(fork), SCMP_SYS(pipe), SCMP_SYS(pipe2), \
+		SCMP_SYS(vfork),
 #else
-static const int asan_syscalls[] = { -1 }, asan_denied[] = { -1 };
+static const int asan_syscalls[] = { -1 };
+#define ASAN_REFUSED
 #endif
+
+/*
+ * What libraries try when they log or fail: whether standard error is a
+ * terminal, which time zone it is, who we are. They cope with an error, and
+ * the device lives on; nothing of it gives away more than a signal does.
+ */
+static const int refused[] = {
+	SCMP_SYS(access),	    SCMP_SYS(faccessat),
+	SCMP_SYS(faccessat2),	    SCMP_SYS(getegid),
+	SCMP_SYS(geteuid),	    SCMP_SYS(getgid),
+	SCMP_SYS(getrlimit),	    SCMP_SYS(getuid),
+	SCMP_SYS(ioctl),	    SCMP_SYS(lstat),
+	SCMP_SYS(newfstatat),	    SCMP_SYS(open),
+	SCMP_SYS(openat),	    SCMP_SYS(prlimit64),
+	SCMP_SYS(readlink),	    SCMP_SYS(readlinkat),
+	SCMP_SYS(sched_getaffinity), SCMP_SYS(stat),
+	SCMP_SYS(statx),	    SCMP_SYS(sysinfo),
+	SCMP_SYS(uname),	    ASAN_REFUSED
+	-1,
+};
 
 /*
  * A ring may work on other files of ours, which other calls could do as well;
@@ -481,7 +496,7 @@ static int allow_fstat(scmp_filter_ctx ctx)
 }
 
 /* What allow() does not let through: to be refused and not to kill. */
-static int deny(scmp_filter_ctx ctx, int nr)
+static int refuse(scmp_filter_ctx ctx, int nr)
 {
 	uint32_t action = SCMP_ACT_ERRNO(EACCES);
 
@@ -494,27 +509,33 @@ static int deny(scmp_filter_ctx ctx, int nr)
 		return seccomp_rule_add(
 			ctx, action, nr, 1,
 			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, _IO('T', 0)));
+	case SCMP_SYS(newfstatat):
+		return seccomp_rule_add(
+			ctx, action, nr, 1,
+			SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0));
 	default:
 		return seccomp_rule_add(ctx, action, nr, 0);
 	}
 }
 
-static bool is_listed(const int *const lists[], int nr)
+static bool is_in(const int *list, int nr)
 {
-	for (; *lists; lists++) {
-		for (const int *l = *lists; *l != -1; l++) {
-			if (*l == nr)
-				return true;
-		}
-	}
-	return false;
+	while (*list != -1 && *list != nr)
+		list++;
+	return *list == nr;
 }
 
-static int deny_list(scmp_filter_ctx ctx, const int *list,
-		     const int *const but[])
+static bool is_allowed(const int *const lists[], int nr)
 {
-	for (; *list != -1; list++) {
-		int ret = is_listed(but, *list) ? 0 : deny(ctx, *list);
+	while (*lists && !is_in(*lists, nr))
+		lists++;
+	return *lists || is_in(asan_syscalls, nr);
+}
+
+static int refuse_all_but(scmp_filter_ctx ctx, const int *const lists[])
+{
+	for (const int *r = refused; *r != -1; r++) {
+		int ret = is_allowed(lists, *r) ? 0 : refuse(ctx, *r);
 
 		if (ret < 0)
 			return ret;
@@ -563,7 +584,7 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 	for (int i = 0; ret == 0 && ioctls[i]; i++)
 		ret = allow_ioctls(ctx, ioctls[i]);
 	if (ret == 0)
-		ret = deny_list(ctx, asan_denied, lists);
+		ret = refuse_all_but(ctx, lists);
 	return ret;
 }
 

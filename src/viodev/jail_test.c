@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <scsi/sg.h>
@@ -128,6 +129,18 @@ static int trace_parent(void)
 	return result(ptrace(PTRACE_ATTACH, getppid(), NULL, NULL));
 }
 
+/* As glib does before it writes a message. */
+static int is_terminal(void)
+{
+	return isatty(STDERR_FILENO) ? 0 : errno;
+}
+
+/* Of the same type as a terminal's, and listed. */
+static int tap_ioctl(void)
+{
+	return result(ioctl(file_fd, TUNSETOFFLOAD, 0));
+}
+
 static int type_into_terminal(void)
 {
 	return result(ioctl(STDERR_FILENO, TIOCSTI, "x"));
@@ -213,7 +226,8 @@ static const int extra[] = {
 	SYS_set_robust_list,   SYS_rseq,  -1,
 };
 static const int *const lists[] = { extra, NULL };
-static const unsigned long extra_ioctls[] = { BLKGETSIZE, 0 };
+static const unsigned long extra_ioctls[] = { BLKGETSIZE, TUNSETOFFLOAD,
+					       0 };
 static const unsigned long *ioctls[] = { extra_ioctls, NULL, NULL };
 
 #define CANNOT 1000
@@ -253,8 +267,6 @@ static void test_forbidden(void **state)
 		const char *name;
 		int (*what)(void);
 	} rows[] = {
-		{ "open", open_file },
-		{ "create", create_file },
 		{ "openat2", open_by_openat2 },
 		{ "unlink", remove_file },
 		{ "execve", execute },
@@ -267,8 +279,6 @@ static void test_forbidden(void **state)
 		{ "kill", signal_parent },
 		{ "tgkill", signal_other },
 		{ "ptrace", trace_parent },
-		{ "TIOCSTI", type_into_terminal },
-		{ "stat", stat_path },
 		{ "io_uring_register", register_with_ring },
 	};
 
@@ -284,6 +294,26 @@ static void test_forbidden(void **state)
 	}
 }
 
+/* What a library does when it logs or fails is an error and no more. */
+static void test_refused(void **state)
+{
+	static const struct {
+		const char *name;
+		int (*what)(void);
+	} rows[] = {
+		{ "open", open_file },
+		{ "create", create_file },
+		{ "stat", stat_path },
+		{ "isatty", is_terminal },
+		{ "TIOCSTI", type_into_terminal },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		print_message("%s\n", rows[i].name);
+		assert_int_equal(jailed(rows[i].what, true), EACCES);
+	}
+}
+
 static void test_allowed(void **state)
 {
 	static const struct {
@@ -294,6 +324,7 @@ static void test_allowed(void **state)
 		{ "write", write_file, 0 },
 		{ "map data", map_data, 0 },
 		{ "ioctl of a block device", block_ioctl, 0 },
+		{ "ioctl of a tap", tap_ioctl, ENOTTY },
 		{ "fstat", stat_fd, 0 },
 		{ "thread", new_thread, 0 },
 		{ "another file for io_uring", give_file_to_ring, 0 },
@@ -568,6 +599,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forbidden),
+		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_tree),
 		cmocka_unit_test(test_tree_devices),
 		cmocka_unit_test(test_allowed),
