@@ -299,10 +299,18 @@ static bool header_ok(const struct scsi_lun *lun, struct list *l, bool ten)
 	return true;
 }
 
+/* Without a write cache, what was in it has been written. */
+static void cache_written(struct scsi_task *t, int result)
+{
+	if (result < 0)
+		t->lun->wce = true;
+	task_disk_done(t, result);
+}
+
 /* All pages are checked before the first is taken over. */
 void spc_mode_select(struct scsi_task *t)
 {
-	bool ten = t->cdb.b[0] == 0x55;
+	bool ten = t->cdb.b[0] == 0x55, cached = t->lun->wce && !t->lun->ro;
 	struct list l = { .len = t->cdb.nr };
 	size_t first;
 	bool ok;
@@ -337,5 +345,9 @@ void spc_mode_select(struct scsi_task *t)
 	}
 	for (l.pos = first; l.pos < l.len;)
 		page_select(t->lun, &l, true);
-	task_good(t);
+	/* WCE was cleared: the data must reach the medium, SBC-3 6.5.5. */
+	if (cached && !t->lun->wce)
+		task_disk(t, DISK_FLUSH, 0, 0, cache_written);
+	else
+		task_good(t);
 }

@@ -372,6 +372,7 @@ void sbc_format(struct scsi_task *t)
 		}
 	}
 	t->req.dr_unmap = t->lun->thin;
+	t->req.dr_fua = !t->lun->wce;
 	task_disk(t, DISK_WRITE_ZEROES, 0, t->lun->nr_blocks, task_disk_done);
 }
 

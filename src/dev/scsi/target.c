@@ -417,21 +417,42 @@ static void load_or_eject(struct scsi_task *t, bool load)
 	task_good(t);
 }
 
+/* What follows may be power off: the cache goes first, but for NO_FLUSH. */
+static void flush_cache(struct scsi_task *t)
+{
+	if (t->lun->ro || (t->cdb.b[4] & 4))
+		task_good(t);
+	else
+		task_disk(t, DISK_FLUSH, 0, 0, task_disk_done);
+}
+
+/* Power conditions exist in name only. */
+static void power_condition(struct scsi_task *t, uint8_t power)
+{
+	switch (power) {
+	case 1:	  /* active */
+	case 2:	  /* idle */
+	case 7:	  /* as timers have it */
+	case 0xa: /* force idle */
+		task_good(t);
+		break;
+	case 3:	  /* standby */
+	case 0xb: /* force standby */
+		flush_cache(t);
+		break;
+	default:
+		task_bad_cdb(t, 4, 7);
+	}
+}
+
 void spc_start_stop(struct scsi_task *t)
 {
 	struct scsi_lun *lun = t->lun;
 	uint8_t power = t->cdb.b[4] >> 4;
 	bool loej = t->cdb.b[4] & 2, start = t->cdb.b[4] & 1;
 
-	/* Power conditions exist in name only: active, idle, standby, .... */
 	if (power != 0) {
-		bool known = power <= 3 || power == 7 || power == 0xa ||
-			     power == 0xb;
-
-		if (known)
-			task_good(t);
-		else
-			task_bad_cdb(t, 4, 7);
+		power_condition(t, power);
 		return;
 	}
 	if (loej && lun->kind == LUN_CDROM) {
@@ -443,11 +464,10 @@ void spc_start_stop(struct scsi_task *t)
 		return;
 	}
 	lun->stopped = !start;
-	/* Stopping is followed by power off: the cache goes first. */
-	if (start || lun->ro || (t->cdb.b[4] & 4))
+	if (start)
 		task_good(t);
 	else
-		task_disk(t, DISK_FLUSH, 0, 0, task_disk_done);
+		flush_cache(t);
 }
 
 void spc_prevent_removal(struct scsi_task *t)
