@@ -5,6 +5,7 @@
  * made.
  */
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -12,6 +13,7 @@
 #include <linux/virtio_net.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <slirp/libslirp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -881,6 +883,119 @@ static void test_user_fragments(void **state)
 	close(fd);
 }
 
+/* A TCP segment of the guest to this machine; returns the frame's length. */
+static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport,
+		       uint32_t seq, uint32_t ack, uint8_t flags,
+		       const void *data, size_t len)
+{
+	uint16_t total = (uint16_t)(40 + len), sum;
+	uint8_t pseudo[12 + 20 + 1500] = { 0 };
+	uint8_t *tcp = f + 34;
+
+	make_udp(f, "10.0.2.15", "10.0.2.2", sport, dport, "", 0);
+	f[16] = (uint8_t)(total >> 8);
+	f[17] = (uint8_t)total;
+	f[23] = 6;
+	f[24] = f[25] = 0;
+	sum = ip_sum(f + 14, 20);
+	f[24] = (uint8_t)(sum >> 8);
+	f[25] = (uint8_t)sum;
+	memset(tcp + 4, 0, 16);
+	for (int i = 0; i < 4; i++) {
+		tcp[4 + i] = (uint8_t)(seq >> (24 - 8 * i));
+		tcp[8 + i] = (uint8_t)(ack >> (24 - 8 * i));
+	}
+	tcp[12] = 5 << 4;
+	tcp[13] = flags;
+	tcp[14] = 0xff;
+	if (len)
+		memcpy(tcp + 20, data, len);
+	memcpy(pseudo, f + 26, 8);
+	pseudo[9] = 6;
+	pseudo[10] = (uint8_t)((20 + len) >> 8);
+	pseudo[11] = (uint8_t)(20 + len);
+	memcpy(pseudo + 12, tcp, 20 + len);
+	sum = ip_sum(pseudo, (12 + 20 + len + 1) & ~1u);
+	tcp[16] = (uint8_t)(sum >> 8);
+	tcp[17] = (uint8_t)sum;
+	return 54 + len;
+}
+
+#define TCP_SYN 2
+#define TCP_ACK 16
+
+/* Wait for a TCP segment to port @dport that has all of @flags. */
+static const uint8_t *wait_tcp(uint16_t dport, uint8_t flags)
+{
+	for (int i = 0; i < 300; i++) {
+		ev_loop_turn(loop, 10);
+		if (got.len >= 54 && got.data[12] == 8 && got.data[13] == 0 &&
+		    got.data[23] == 6 &&
+		    (got.data[36] << 8 | got.data[37]) == dport &&
+		    (got.data[47] & flags) == flags)
+			return got.data + 34;
+	}
+	fail_msg("nothing for port %u", dport);
+	return NULL;
+}
+
+static int listen_on_loopback(uint16_t *ret_port)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	getsockname(fd, (struct sockaddr *)&sin, &len);
+	*ret_port = ntohs(sin.sin_port);
+	return fd;
+}
+
+/* libslirp looks at its timers here; the test stands in front of it. */
+static unsigned nr_polls;
+
+void slirp_pollfds_poll(Slirp *slirp, int error, SlirpGetREventsCb get_revents,
+			void *arg)
+{
+	static typeof(slirp_pollfds_poll) *real;
+
+	if (!real)
+		real = (typeof(real))dlsym(RTLD_NEXT, "slirp_pollfds_poll");
+	nr_polls++;
+	real(slirp, error, get_revents, arg);
+}
+
+/* A guest that sends all the time does not put libslirp's timers off. */
+static void test_user_timers(void **state)
+{
+	uint16_t port;
+	int fd = listen_on_loopback(&port);
+	uint64_t give_up_ns = ev_now_ns() + UINT64_C(30000000000);
+	uint8_t f[100];
+	size_t len;
+
+	must_open("net,backend=user");
+	send_arp();
+	len = make_tcp(f, 4000, port, 1, 0, TCP_SYN, NULL, 0);
+	assert_int_equal(send_to(0, f, len), 0);
+	wait_tcp(4000, TCP_SYN | TCP_ACK);
+	turns();
+
+	/* Nothing answers, so that nothing but its timers can wake it. */
+	for (int full = 0; full < 2; full++) {
+		got.full = full;
+		nr_polls = 0;
+		while (nr_polls < 2 && ev_now_ns() < give_up_ns) {
+			send_arp();
+			ev_loop_turn(loop, 1);
+		}
+		assert_true(nr_polls >= 2);
+	}
+	close(fd);
+}
+
 static void test_user_hostfwd(void **state)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -1044,6 +1159,7 @@ int main(void)
 		TEST(test_user_dhcp),
 		TEST(test_user_udp),
 		TEST(test_user_fragments),
+		TEST(test_user_timers),
 		TEST(test_user_hostfwd),
 		TEST(test_user_hostile),
 		TEST(test_tap),

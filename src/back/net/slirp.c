@@ -58,8 +58,9 @@ struct user {
 	struct ev_loop *loop;
 	Slirp *slirp;
 	int epoll_fd;
-	struct ev_source *source; /* the epoll; NULL: left alone */
+	struct ev_source *source; /* the epoll */
 	struct ev_source *timer;
+	uint64_t due_ns; /* when the timer fires; 0: it does not */
 	struct ev_task refresh;	  /* at the end of a turn that changed things */
 	struct ev_task more;	  /* frames are in the ring */
 	bool watched;
@@ -228,13 +229,19 @@ static void watch_fd(struct user *u, int fd, uint32_t events)
 		seen->events = events;
 }
 
+static bool is_full(const struct user *u)
+{
+	return u->tail - u->head >= NR_SLOTS / 2;
+}
+
+/* -1: the socket is left alone. */
 static int add_poll(int fd, int events, void *opaque)
 {
 	struct user *u = opaque;
 	struct pollfd *p = &u->polls[u->nr_polls];
 	uint32_t epoll = 0;
 
-	if (fd < 0 || fd >= MAX_FDS || u->nr_polls == MAX_FDS)
+	if (fd < 0 || fd >= MAX_FDS || u->nr_polls == MAX_FDS || is_full(u))
 		return -1;
 	*p = (struct pollfd){ .fd = fd };
 	for (unsigned i = 0; i < NR_BITS; i++) {
@@ -261,28 +268,26 @@ static int get_revents(int idx, void *opaque)
 	return events;
 }
 
-static void on_sockets(void *arg, uint32_t events);
-
-/* Ask what to wait for, unless the guest has to take frames first. */
-static void refresh(void *arg)
+/*
+ * libslirp's own timers run when they are due, however often it is asked
+ * meanwhile: a guest that sends all the time must not put them off.
+ */
+static void set_due(struct user *u, uint32_t timeout_ms)
 {
-	struct user *u = arg;
-	uint32_t timeout_ms = UINT32_MAX;
-	int nr_old = u->nr_polls;
-	bool full = u->tail - u->head >= NR_SLOTS / 2;
-	int old[MAX_FDS];
+	uint64_t now_ns = ev_now_ns();
+	uint64_t due_ns = now_ns + (timeout_ms + 1) * NS_PER_MS;
 
-	if (full) {
-		ev_remove(u->source);
-		u->source = NULL;
-		ev_timer_set(u->timer, 0);
+	if (timeout_ms >= IDLE_MS)
+		due_ns = 0;
+	else if (u->due_ns && u->due_ns < due_ns)
 		return;
-	}
-	for (int i = 0; i < nr_old; i++)
-		old[i] = u->polls[i].fd;
-	u->nr_polls = 0;
-	u->round++;
-	slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
+	u->due_ns = due_ns;
+	ev_timer_set(u->timer, due_ns ? due_ns - now_ns : 0);
+}
+
+/* Leave out of the epoll what was in it and was not asked for this time. */
+static void forget_others(struct user *u, const int *old, int nr_old)
+{
 	for (int i = 0; i < nr_old; i++) {
 		struct seen *seen = &u->seen[old[i]];
 
@@ -291,17 +296,30 @@ static void refresh(void *arg)
 		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, old[i], NULL);
 		seen->events = 0;
 	}
-	ev_timer_set(u->timer, timeout_ms >= IDLE_MS ?
-				       0 :
-				       (timeout_ms + 1) * NS_PER_MS);
-	if (!u->source)
-		ev_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
-			  &u->source);
 }
 
-static void on_timer(void *arg)
+/*
+ * Ask what to wait for: for sockets only while the guest has room, for time in
+ * any case.
+ */
+static void refresh(void *arg)
 {
 	struct user *u = arg;
+	uint32_t timeout_ms = UINT32_MAX;
+	int nr_old = u->nr_polls;
+	int old[MAX_FDS];
+
+	for (int i = 0; i < nr_old; i++)
+		old[i] = u->polls[i].fd;
+	u->nr_polls = 0;
+	u->round++;
+	slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
+	forget_others(u, old, nr_old);
+	set_due(u, timeout_ms);
+}
+
+static void run_slirp(struct user *u)
+{
 	int ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
 
 	slirp_pollfds_poll(u->slirp, ret < 0, get_revents, u);
@@ -309,9 +327,17 @@ static void on_timer(void *arg)
 	refresh_later(u);
 }
 
+static void on_timer(void *arg)
+{
+	struct user *u = arg;
+
+	u->due_ns = 0;
+	run_slirp(u);
+}
+
 static void on_sockets(void *arg, uint32_t events)
 {
-	on_timer(arg);
+	run_slirp(arg);
 }
 
 /*
@@ -335,9 +361,9 @@ static ssize_t user_recv(struct net_be *be, unsigned channel,
 		memcpy(iov[i].iov_base, slot->frame + put, n);
 		put += n;
 	}
-	u->head++;
-	if (!u->source)
+	if (is_full(u)) /* and after this frame perhaps not */
 		refresh_later(u);
+	u->head++;
 	return put == slot->len ? (ssize_t)put : 0;
 }
 
@@ -519,6 +545,9 @@ static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 	u->more = (struct ev_task){ .fn = user_run, .arg = u };
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ret = u->epoll_fd < 0 ? -errno : 0;
+	if (ret == 0)
+		ret = ev_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
+				&u->source);
 	if (ret == 0)
 		ret = ev_timer_add(u->loop, on_timer, u, &u->timer);
 	if (ret == 0)
