@@ -31,6 +31,7 @@ enum {
 };
 
 #define GUARD_BYTES (64u << 10)
+#define PAGE	    4096u
 
 /* A mistake of the test itself, or a device that breaks its word. */
 __attribute__((format(printf, 1, 2), noreturn)) static void
@@ -134,10 +135,63 @@ void vdrv_fini(struct vdrv *d)
  * --- Guest memory ---
  */
 
+static void vdrv_protect(struct vdrv *d, uint64_t gpa, uint64_t len, int prot)
+{
+	if (mprotect(d->mem + (gpa - VDRV_MEM_BASE), len, prot))
+		die("mprotect");
+}
+
+void vdrv_apart(struct vdrv *d)
+{
+	d->apart = true;
+	gm_remove(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, NULL, NULL);
+	vdrv_protect(d, VDRV_MEM_BASE, VDRV_MEM_BYTES, PROT_NONE);
+}
+
+/* Whether the first region from @start on is exactly this one. */
+static bool vdrv_piece_is(struct vdrv *d, uint64_t start, uint64_t a,
+			  uint64_t len)
+{
+	for (unsigned i = 0; i < d->gm.nr_regions; i++) {
+		const struct gm_region *r = &d->gm.regions[i];
+
+		if (r->base.v >= start)
+			return r->base.v == a && r->len == len;
+	}
+	return false;
+}
+
+/*
+ * Who sets next_free back mostly allocates the same again. Otherwise what was
+ * allocated from there on goes.
+ */
+static uint64_t vdrv_alloc_apart(struct vdrv *d, uint64_t len, uint64_t align)
+{
+	const uint64_t top = VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES;
+	uint64_t base = (d->next_free + 2 * PAGE - 1) / PAGE * PAGE;
+	uint64_t span = (len + PAGE - 1) / PAGE * PAGE;
+	uint64_t a = (base + span - len) / align * align;
+
+	if (align > PAGE || base + span + PAGE > top)
+		die("guest memory is full");
+	d->next_free = base + span;
+	if (vdrv_piece_is(d, base, a, len))
+		return a;
+	gm_remove(&d->gm, (gpa_t){ base }, top - base, NULL, NULL);
+	vdrv_protect(d, base, top - base, PROT_NONE);
+	vdrv_protect(d, base, span, PROT_READ | PROT_WRITE);
+	if (gm_add(&d->gm, (gpa_t){ a }, len, d->mem + (a - VDRV_MEM_BASE),
+		   GM_READ | GM_WRITE))
+		die("gm_add");
+	return a;
+}
+
 uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align)
 {
 	uint64_t a = (d->next_free + align - 1) / align * align;
 
+	if (d->apart)
+		return vdrv_alloc_apart(d, len, align);
 	if (a + len > VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
 		die("guest memory is full");
 	d->next_free = a + len;

@@ -86,6 +86,7 @@ struct vdrv {
 	struct gmem gm;
 	enum vdrv_mode mode;
 	uint8_t *mem;	      /* guest RAM, between guard pages */
+	bool apart;	      /* vdrv_apart() */
 	uint64_t next_free;   /* bump allocator, guest address */
 	uint64_t features;    /* negotiated */
 	bool msix;	      /* enabled by vdrv_start(), if there */
@@ -121,6 +122,14 @@ struct vdrv {
  */
 void vdrv_init(struct vdrv *d, enum vdrv_mode mode);
 void vdrv_fini(struct vdrv *d);
+
+/*
+ * Before anything is allocated: from now on each vdrv_alloc() is a region of
+ * its own, which ends at an inaccessible page and has one before it. Rings and
+ * buffers that a device overruns then end the process, also without a
+ * sanitizer.
+ */
+void vdrv_apart(struct vdrv *d);
 
 /* Guest memory. vdrv_alloc() never frees; vdrv_ptr() checks the range. */
 uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align);
