@@ -2,13 +2,14 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help build demo check soak bench conformance kit install clean
+.PHONY: help build demo check soak fuzz bench conformance kit install clean
 
 help:
 	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
 	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
+	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
 	@echo 'make conformance  which duties of the specification have a test'
 	@echo 'make install      DESTDIR= and PREFIX= are honoured'
@@ -24,6 +25,9 @@ check:
 
 soak:
 	@scripts/soak.sh
+
+fuzz:
+	@scripts/fuzz.sh $(TARGET) $(SECONDS)
 
 bench: build
 	@scripts/install-deps.sh build test kit

@@ -38,7 +38,7 @@ suite() {
 }
 
 unit() {
-	meson test -C "$1" --no-rebuild --print-errorlogs --suite unit --suite cli |
+	meson test -C "$1" --no-rebuild --print-errorlogs --suite unit --suite fuzz --suite cli |
 		tee "$1/check.log" | grep -vE '^(ninja|Ok|Expected|Fail|Unexp|Skip|Time|Full|$)'
 	awk '/^Ok:/ { p = $2 } /^(Fail|Unexpected Pass|Timeout):/ { f += $NF }
 	     /^Skipped:/ { s = $2 }

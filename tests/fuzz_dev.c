@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fuzz_dev.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "dev/vdev.h"
+
+#define END_SECONDS 20 /* for requests in flight, on a slow machine */
+
+struct ev_loop *fuzz_loop(void)
+{
+	static struct ev_loop *loop;
+
+	if (!loop)
+		fuzz_must(ev_loop_create(&loop) == 0);
+	return loop;
+}
+
+void fuzz_dev_turn(void)
+{
+	ev_loop_turn(fuzz_loop(), 0);
+}
+
+void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode)
+{
+	vdrv_init(&v->d, mode);
+	vdrv_apart(&v->d);
+	v->area = vdrv_alloc(&v->d, FUZZ_AREA, 4096);
+	v->rings = v->d.next_free;
+}
+
+void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text)
+{
+	char why[256];
+
+	fuzz_dev_init(v, mode);
+	if (vdev_new(text, &v->d.pi, fuzz_loop(), &v->dev, why, sizeof(why)) <
+	    0)
+		fuzz_fail(text, 0, why);
+}
+
+void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features)
+{
+	vdrv_reset(&v->d);
+	v->d.next_free = v->rings;
+	vdrv_start(&v->d, features, v->nr_queues);
+}
+
+void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues)
+{
+	v->nr_queues = nr_queues;
+	memset(fuzz_dev_ptr(v, 0, FUZZ_AREA), 0, FUZZ_AREA);
+	fuzz_dev_restart(v, features);
+}
+
+static bool busy(struct fuzz_dev *v)
+{
+	struct virtio_softc *vs = v->dev->vs;
+
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		if (vs->vs_queues[i].vq_nr_inflight)
+			return true;
+	return false;
+}
+
+void fuzz_dev_end(struct fuzz_dev *v)
+{
+	struct virtio_softc *vs = v->dev->vs;
+
+	for (int i = 0; i < 3; i++)
+		fuzz_dev_turn();
+	/* What still runs may be in a worker; input waits for ever. */
+	if (busy(v) && vs->vs_vc->vc_quiesce)
+		vs->vs_vc->vc_quiesce(vs);
+	vdrv_reset(&v->d);
+	v->d.next_free = v->rings;
+}
+
+void *fuzz_dev_ptr(struct fuzz_dev *v, size_t off, size_t len)
+{
+	fuzz_must(off <= FUZZ_AREA);
+	return vdrv_ptr(&v->d, v->area + off,
+			len < FUZZ_AREA - off ? len : FUZZ_AREA - off);
+}
+
+/* Mostly a short one, or one of some sectors. */
+static uint32_t length(struct fuzz_in *in)
+{
+	uint32_t b = (uint32_t)fuzz_int(in, 1);
+
+	return b & 0x80 ? (b & 0x7f) << 9 : b;
+}
+
+void fuzz_dev_desc(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
+{
+	uint16_t i = (uint16_t)fuzz_choice(in, 16);
+	uint16_t flags = (uint16_t)fuzz_choice(in, 8);
+	uint16_t next = (uint16_t)fuzz_choice(in, 32);
+	uint64_t gpa = v->area + (fuzz_int(in, 2) & (FUZZ_AREA - 1));
+	uint32_t len = length(in);
+
+	if (fuzz_one_in(in, 16))
+		gpa = fuzz_int(in, 8);
+	if (v->d.q[q].ready && i < v->d.q[q].size)
+		vdrv_desc(&v->d, q, i, gpa, len, flags, next);
+}
+
+void fuzz_dev_avail(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
+{
+	uint16_t head = (uint16_t)fuzz_choice(in, 32);
+
+	if (v->d.q[q].ready)
+		vdrv_avail(&v->d, q, head);
+}
+
+void fuzz_dev_bytes(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	size_t off = (size_t)fuzz_choice(in, 256) << 4;
+
+	fuzz_bytes(in, fuzz_dev_ptr(v, off, 16), 16);
+}
+
+void fuzz_dev_kick(struct fuzz_dev *v, unsigned q)
+{
+	if (v->d.q[q].ready)
+		vdrv_kick(&v->d, q);
+}
+
+void fuzz_dev_config(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	unsigned off = fuzz_choice(in, 256);
+	int size = 1 << fuzz_choice(in, 3);
+
+	vdrv_cfg_write(&v->d, off, size, (uint32_t)fuzz_int(in, 4));
+	vdrv_cfg_read(&v->d, off, size);
+}

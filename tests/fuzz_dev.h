@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the fuzz targets of devices have in common: a device that is made once
+ * and kept, a driver that is well-behaved up to DRIVER_OK, and guest memory to
+ * play in. Rings and memory are regions of their own between inaccessible
+ * pages.
+ *
+ *	static struct fuzz_dev kinds[2];
+ *
+ *	setup:	fuzz_dev_make(&kinds[0], VDRV_MODERN, "rng,queue-size=16");
+ *	run:	fuzz_dev_start(v, ~0ull, 1);
+ *		while (fuzz_more(in))
+ *			... fuzz_dev_desc(v, 0, in); ...
+ *		fuzz_dev_end(v);
+ */
+#ifndef TESTS_FUZZ_DEV_H
+#define TESTS_FUZZ_DEV_H
+
+#include <viodev/device.h>
+#include <viodev/loop.h>
+
+#include "fuzz.h"
+#include "vdrv.h"
+
+#define FUZZ_AREA (64u << 10) /* bytes of guest memory that is played in */
+
+struct fuzz_dev {
+	struct vdrv d;
+	struct vdev *dev;
+	uint64_t area;	     /* its guest address */
+	unsigned nr_queues;  /* that fuzz_dev_start() set up */
+	uint64_t rings;	     /* where they begin */
+};
+
+/* The loop of all devices. */
+struct ev_loop *fuzz_loop(void);
+
+/*
+ * The driver and its memory, for a target that builds the device itself (on
+ * v->d.pi, on fuzz_loop()); or with a device, as the command line names it.
+ */
+void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode);
+void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text);
+
+/* Up to DRIVER_OK, with a clean area; where the device goes along with it. */
+void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues);
+
+/* Reset again, in the middle. */
+void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features);
+
+/* Wait for what is in flight, reset: the device is as new. */
+void fuzz_dev_end(struct fuzz_dev *v);
+
+/* @len bytes of the area from @off on; cut where it ends. */
+void *fuzz_dev_ptr(struct fuzz_dev *v, size_t off, size_t len);
+
+/*
+ * Steps that every device has: write a descriptor, most of them into the area,
+ * some anywhere; make a head available; change bytes of the area; kick.
+ */
+void fuzz_dev_desc(struct fuzz_dev *v, unsigned q, struct fuzz_in *in);
+void fuzz_dev_avail(struct fuzz_dev *v, unsigned q, struct fuzz_in *in);
+void fuzz_dev_bytes(struct fuzz_dev *v, struct fuzz_in *in);
+void fuzz_dev_kick(struct fuzz_dev *v, unsigned q);
+
+/* Read and write device configuration. */
+void fuzz_dev_config(struct fuzz_dev *v, struct fuzz_in *in);
+
+/* A turn of the loop that does not wait. */
+void fuzz_dev_turn(void);
+
+#endif
