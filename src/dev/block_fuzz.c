@@ -1,37 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libFuzzer: a driver that puts what it likes into the rings of a block
+ * Fuzz target: a driver that puts what it likes into the rings of a block
  * device, on a file in memory.
- *
- * The input is a list of steps of 8 bytes: build a descriptor, fill a header,
- * offer a head, kick, write configuration, reset.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <viodev/device.h>
-#include <viodev/loop.h>
-
-#include "vdrv.h"
+#include "fuzz_dev.h"
 
 #define IMAGE_BYTES (1 << 20)
-#define AREA        (64u << 10) /* of guest memory that is played in */
+#define NR_KINDS    8u
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+static struct fuzz_dev kinds[NR_KINDS];
 
-/* One of each kind is made and kept: every input begins with a reset. */
-static struct victim {
-	struct vdrv d;
-	struct vdev *dev;
-	uint64_t area;
-} victims[8];
-
-static struct ev_loop *loop;
-
-static void make(struct victim *v, unsigned kind)
+static void make(struct fuzz_dev *v, unsigned kind)
 {
 	static const char *const options[] = {
 		"",
@@ -40,94 +24,77 @@ static void make(struct victim *v, unsigned kind)
 		",queues=2,discard=off",
 	};
 	int image = memfd_create("image", 0);
-	char text[128], why[256];
+	char text[128];
 
-	if (image < 0 || ftruncate(image, IMAGE_BYTES) < 0 ||
-	    (!loop && ev_loop_create(&loop) < 0))
-		abort();
-	vdrv_init(&v->d, kind & 4 ? VDRV_LEGACY : VDRV_MODERN);
+	fuzz_must(image >= 0 && ftruncate(image, IMAGE_BYTES) == 0);
 	snprintf(text, sizeof(text), "block,path=/proc/self/fd/%d,%s%s", image,
 		 "queue-size=16", options[kind & 3]);
-	if (vdev_new(text, &v->d.pi, loop, &v->dev, why, sizeof(why)) < 0)
-		abort();
-	v->area = vdrv_alloc(&v->d, AREA, 4096);
+	fuzz_dev_make(v, kind & 4 ? VDRV_LEGACY : VDRV_MODERN, text);
 	close(image);
 }
 
-/* A buffer: most lie in the area, some anywhere. */
-static void put_desc(struct victim *v, const uint8_t *s)
+static void setup(void)
 {
-	uint64_t gpa = v->area + ((s[3] << 8 | s[4]) & (AREA - 1));
-	uint32_t len = s[5] & 0x80 ? (uint32_t)(s[5] & 0x7f) << 9 : s[5];
-
-	if (s[6] & 0x80)
-		gpa = (uint64_t)s[3] << 56 | (uint64_t)s[4] << 20;
-	vdrv_desc(&v->d, 0, s[1] & 15, gpa, len, s[2] & 7, s[6] & 31);
+	for (unsigned i = 0; i < NR_KINDS; i++)
+		make(&kinds[i], i);
 }
 
-static void put_header(struct victim *v, const uint8_t *s)
+/* A request's header, of which most are right. */
+static void put_header(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	uint8_t *p = vdrv_ptr(&v->d, v->area + (s[1] << 4), 16);
+	uint8_t *p = fuzz_dev_ptr(v, (size_t)fuzz_choice(in, 256) << 4, 16);
 
 	memset(p, 0, 16);
-	p[0] = s[2];
-	p[3] = s[3] & 0x80;
-	p[8] = s[4];
-	p[9] = s[5] & 15;
-	p[15] = s[6] & 0xf0;
+	p[0] = (uint8_t)fuzz_choice(in, 16);
+	p[8] = (uint8_t)fuzz_int(in, 1);
+	p[9] = (uint8_t)fuzz_choice(in, 16);
+	if (fuzz_one_in(in, 16))
+		fuzz_bytes(in, p, 16);
 }
 
-static void step(struct victim *v, const uint8_t *s)
+static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	struct vdrv *d = &v->d;
+	unsigned q = fuzz_choice(in, v->nr_queues);
 
-	switch (s[0] & 7) {
+	switch (fuzz_choice(in, 8)) {
 	case 0:
 	case 1:
-		put_desc(v, s);
+		fuzz_dev_desc(v, q, in);
 		break;
 	case 2:
-		put_header(v, s);
+		put_header(v, in);
 		break;
 	case 3:
-		vdrv_avail(d, 0, s[1] & 31);
+		fuzz_dev_avail(v, q, in);
 		break;
 	case 4:
-		vdrv_kick(d, 0);
+		fuzz_dev_kick(v, q);
 		break;
 	case 5:
-		vdrv_cfg_write(d, s[1] & 0x7c, 1 << (s[2] % 3), s[3]);
-		vdrv_cfg_read(d, s[1] & 0x7c, 1 << (s[2] % 3));
+		fuzz_dev_config(v, in);
 		break;
 	case 6:
-		ev_loop_turn(loop, 0);
+		fuzz_dev_turn();
 		break;
 	case 7:
-		if (s[1] == 7)
-			vdrv_start(d, ~0ull, 1);
+		if (fuzz_one_in(in, 32))
+			fuzz_dev_restart(v, fuzz_int(in, 8));
 		break;
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static void run(struct fuzz_in *in)
 {
-	struct victim *v;
-	uint64_t next_free;
+	unsigned kind = fuzz_choice(in, NR_KINDS);
+	struct fuzz_dev *v = &kinds[kind];
+	uint64_t without = VI_BIT(fuzz_choice(in, 64));
 
-	if (len < 9)
-		return 0;
-	v = &victims[data[0] & 7];
-	if (!v->dev)
-		make(v, data[0] & 7);
-	memset(vdrv_ptr(&v->d, v->area, AREA), 0, AREA);
-	next_free = v->d.next_free;
-	vdrv_start(&v->d, data[0] & 8 ? ~0ull : ~(1ull << (data[0] >> 4)), 1);
-	for (data++, len--; len >= 8; data += 8, len -= 8)
-		step(v, data);
-	vdrv_kick(&v->d, 0);
-	for (int i = 0; i < 3; i++)
-		ev_loop_turn(loop, 0);
-	vdrv_reset(&v->d);
-	v->d.next_free = next_free;
-	return 0;
+	fuzz_dev_start(v, fuzz_bool(in) ? ~without : ~0ull,
+		       (kind & 3) == 3 ? 2 : 1);
+	while (fuzz_more(in))
+		step(v, in);
+	fuzz_dev_kick(v, 0);
+	fuzz_dev_end(v);
 }
+
+const struct fuzz_target fuzz_target = { .setup = setup, .run = run };
