@@ -225,6 +225,7 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
 	pci_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
+	vfuser_dma_reset(srv);
 	vfuser_irq_init(srv);
 	srv->name = strdup(name);
 	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer)

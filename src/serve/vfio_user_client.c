@@ -110,6 +110,9 @@ static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 		return dev->last_error;
 	case REG_PEEK:
 		return peek(dev);
+	case REG_NOTE:
+		note(dev, 0);
+		return 0;
 	default:
 		return 0;
 	}

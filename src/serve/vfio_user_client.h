@@ -40,7 +40,7 @@ enum {
 	REG_LAST_SIZE = 0x11c, /* of the last access to scratch memory */
 	REG_LAST_ERROR = 0x120, /* of a copy, positive */
 	REG_PEEK = 0x124, /* read: the error of reading memory at SRC */
-	REG_NOTE = 0x128, /* write: to memory at DONE, and raise vector 0 */
+	REG_NOTE = 0x128, /* to memory at DONE, and raise vector 0 */
 	REG_DOORBELL = 0x200,
 };
 

@@ -32,8 +32,6 @@
 /* QEMU loses the end of replies that its socket does not take at once. */
 #define MAX_CHUNK (64u << 10)
 
-#define MAX_UNANSWERED 1024
-
 /*
  * --- Regions ---
  */
@@ -150,7 +148,7 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 void vfuser_dma_reset(struct vfuser *srv)
 {
 	gm_remove(&srv->gm, (gpa_t){ 0 }, UINT64_MAX, region_gone, srv);
-	srv->dma = (struct vfuser_dma){ 0 };
+	srv->dma = (struct vfuser_dma){ .oldest = 1 };
 }
 
 /*
@@ -183,14 +181,40 @@ static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 	vfuser_wake(srv);
 }
 
+/* Whether a command has its answer: a bit for each that may still lack it. */
+static uint64_t *answer_word(struct vfuser_dma *dma, uint64_t command)
+{
+	return &dma->answered[command % VFUSER_MAX_UNANSWERED / 64];
+}
+
+static bool is_answered(struct vfuser_dma *dma, uint64_t command)
+{
+	return command < dma->oldest ||
+	       (*answer_word(dma, command) & 1ull << command % 64);
+}
+
+static void set_answered(struct vfuser_dma *dma, uint64_t command)
+{
+	*answer_word(dma, command) |= 1ull << command % 64;
+	if (command > dma->acked)
+		dma->acked = command;
+	while (dma->oldest <= dma->asked && is_answered(dma, dma->oldest)) {
+		*answer_word(dma, dma->oldest) &=
+			~(1ull << dma->oldest % 64);
+		dma->oldest++;
+	}
+}
+
 /* Send a command that wants an answer. */
 static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 		    uint64_t count)
 {
 	struct vfuser_dma *dma = &srv->dma;
 
-	if (dma->asked - dma->acked >= MAX_UNANSWERED)
+	if (dma->asked + 1 - dma->oldest >= VFUSER_MAX_UNANSWERED) {
 		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+		return dma->asked;
+	}
 	dma->asked++;
 	if (dma->unfenced) {
 		dma->unfenced = false;
@@ -201,13 +225,12 @@ static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 }
 
 /* The command that @id names, or 0 when there is none that has no answer. */
-static uint64_t command_of(const struct vfuser_dma *dma, uint16_t id)
+static uint64_t command_of(struct vfuser_dma *dma, uint16_t id)
 {
-	uint16_t ahead = (uint16_t)(id - dma->acked);
+	uint64_t command = dma->oldest + (uint16_t)(id - dma->oldest);
 
-	return ahead > 0 && ahead <= dma->asked - dma->acked
-		       ? dma->acked + ahead
-		       : 0;
+	return command <= dma->asked && !is_answered(dma, command) ? command
+								   : 0;
 }
 
 static int take_data(struct vfuser_dma *dma, const struct vfconn_msg *msg)
@@ -233,7 +256,7 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 		dma->read_result = take_data(dma, msg);
 		dma->reading = 0;
 	}
-	dma->acked = command;
+	set_answered(dma, command);
 	vfuser_irq_release(srv, dma->acked);
 }
 
@@ -242,7 +265,7 @@ static void watch(struct vfuser *srv)
 {
 	struct vfuser_dma *dma = &srv->dma;
 
-	if (dma->watched || dma->acked == dma->asked)
+	if (dma->watched || dma->oldest > dma->asked)
 		return;
 	dma->watched = dma->asked;
 	ev_timer_set(srv->timer, VFUSER_ANSWER_NS);
@@ -264,7 +287,7 @@ void vfuser_dma_timeout(struct vfuser *srv)
 	uint64_t due = dma->watched;
 
 	dma->watched = 0;
-	if (dma->acked < due)
+	if (dma->oldest <= due)
 		vfuser_fail(srv, LOG_WARNING, "client does not answer");
 	else
 		watch(srv);

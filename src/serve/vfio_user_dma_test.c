@@ -501,6 +501,36 @@ static void test_held_interrupts(void **state)
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 }
 
+/* Answers are known by their number, in whatever order they come. */
+static void test_answers_in_any_order(void **state)
+{
+	struct fixture *f = *state;
+	struct tmsg read, fence[3], m;
+
+	start_copy(&f->c, 64);
+	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
+	for (int i = 0; i < 3; i++) {
+		struct twire_access a = { REG_NOTE, 0, 4 };
+
+		tcl_send(&f->c, VFMSG_REGION_READ, 0, &a, sizeof(a), NULL, 0);
+		expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
+		fence[i] = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
+		assert_true(tcl_recv(f->c.fd, &m));
+		assert_int_equal(m.hdr.cmd, VFMSG_REGION_READ);
+	}
+	answer(f->c.fd, &fence[1], DONE, 0, 0, 0);
+	answer(f->c.fd, &fence[1], DONE, 0, 0, 0); /* counts once */
+	answer(f->c.fd, &read, SRC, 64, 64, 'o');
+	m = expect_writes(f->c.fd, 64, 'o');
+	answer(f->c.fd, &fence[2], DONE, 0, 0, 0);
+	answer(f->c.fd, &m, DONE, 0, 0, 0);
+	assert_true(tcl_events(f->ev, TCL_PATIENCE_MS) > 0);
+	/* The client is dropped for the one that it still owes. */
+	assert_true(tcl_is_closed(&f->c));
+	tcl_close(&f->c);
+	tcl_open(&f->c, &f->t);
+}
+
 static double seconds_since(const struct timespec *start)
 {
 	struct timespec now;
@@ -681,6 +711,7 @@ int main(void)
 		TEST(test_bad_answers),
 		TEST(test_unmatched_replies),
 		TEST(test_held_interrupts),
+		TEST(test_answers_in_any_order),
 		TEST(test_no_answer),
 		TEST(test_no_late_answer),
 		TEST(test_gone_while_reading),

@@ -35,7 +35,8 @@
 #include "serve/vfio_user_conn.h"
 #include "serve/vfio_user_msg.h"
 
-#define VFUSER_ANSWER_NS 2000000000ull /* the client's time for a reply */
+#define VFUSER_ANSWER_NS      2000000000ull /* the client's time for a reply */
+#define VFUSER_MAX_UNANSWERED 1024u
 
 /* An interrupt vector. */
 struct vfuser_vec {
@@ -71,9 +72,11 @@ struct vfuser_dma {
 
 	/*
 	 * Commands to the client that want an answer are numbered; the low 16
-	 * bits are the message id. All up to @acked were answered.
+	 * bits are the message id. All before @oldest were answered, of the
+	 * others those whose bit is set, @acked last of all.
 	 */
-	uint64_t asked, acked;
+	uint64_t asked, oldest, acked;
+	uint64_t answered[VFUSER_MAX_UNANSWERED / 64];
 	bool unfenced;	/* there were DMA_WRITEs since the last of them */
 	uint64_t fence; /* the first one after the last DMA_WRITE */
 	gpa_t last_write;
