@@ -69,6 +69,7 @@ static void drop_client(struct vfuser *srv)
 	vfuser_irq_reset(srv);
 	ev_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
+	srv->nr_written = 0;
 	srv->wake.client++;
 	listener_next(&srv->listener);
 	if (!was_attached)
@@ -115,6 +116,7 @@ static void work(void *arg)
 	if (srv->working || srv->conn.fd < 0)
 		return;
 	srv->working = true;
+	srv->share = VFUSER_TURN_SHARE;
 	flush(srv);
 	vfuser_serve(srv, false);
 	flush(srv);

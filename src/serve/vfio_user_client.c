@@ -125,6 +125,7 @@ static void tdev_barwrite(struct pci_devinst *pi, int bar, uint64_t off,
 
 	if (bar != 0)
 		return;
+	dev->nr_writes++;
 	if (off + (unsigned)size <= sizeof(dev->scratch)) {
 		memcpy(dev->scratch + off, &val, (size_t)size);
 		dev->last_size = (uint32_t)size;

@@ -55,6 +55,7 @@ struct tdev {
 	struct pci_devinst *pi;
 	uint8_t scratch[256];
 	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_again, nr_copies;
+	uint32_t nr_writes; /* of the BAR */
 	uint32_t last_size, last_error;
 };
 

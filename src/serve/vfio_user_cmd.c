@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The client's commands to the vfio-user server: VERSION, and dispatch. */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -182,16 +183,20 @@ static void send_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd,
 		vfuser_fail(srv, LOG_WARNING, "client does not read");
 }
 
-static void handle(struct vfuser *srv, const struct vfconn_msg *msg)
+/* Whether that is done; otherwise it is to be handled again. */
+static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 {
 	ssize_t ret;
 
-	srv->stats.messages++;
 	if (is_reply(msg)) {
+		srv->stats.messages++;
 		vfuser_dma_reply(srv, msg);
-		return;
+		return true;
 	}
 	ret = run_command(srv, msg);
+	if (ret == -EINPROGRESS)
+		return false;
+	srv->stats.messages++;
 	if (ret < 0) {
 		srv->stats.bad_messages++;
 		vfuser_log(srv, LOG_WARNING, "client's command %u refused: %s",
@@ -199,6 +204,7 @@ static void handle(struct vfuser *srv, const struct vfconn_msg *msg)
 	}
 	if (!(msg->hdr.flags & VFMSG_NO_REPLY))
 		send_reply(srv, &msg->hdr, ret);
+	return true;
 }
 
 /* The next message of a connection, as long as it is usable. */
@@ -234,12 +240,15 @@ bool vfuser_serve(struct vfuser *srv, bool waiting)
 {
 	struct vfconn_msg msg;
 
+	if (waiting) /* which has an end of its own */
+		srv->share = UINT_MAX;
 	serve_twin(srv);
 	while (vfconn_unsent(&srv->conn) <= VFCONN_HIGH_BYTES &&
 	       next(srv, &srv->conn, &msg)) {
 		if (waiting && !is_harmless(srv, &msg))
 			return true;
-		handle(srv, &msg);
+		if (!vfuser_take_share(srv) || !handle(srv, &msg))
+			break;
 		vfconn_consume(&srv->conn, &msg);
 	}
 	vfconn_compact(&srv->conn);

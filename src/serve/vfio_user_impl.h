@@ -116,15 +116,34 @@ struct vfuser {
 	bool want_kick;	 /* pci_kick() when there is time */
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
+	unsigned share; /* what is left to be done of this turn's */
+	unsigned nr_written; /* entries of the WRITE_MULTI at the head */
 	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
 };
+
+/*
+ * Commands and register writes that are handled in a turn of the loop, which
+ * is not the client's alone.
+ */
+#define VFUSER_TURN_SHARE 256u
+
+static inline bool vfuser_take_share(struct vfuser *srv)
+{
+	if (srv->share == 0)
+		return false;
+	srv->share--;
+	return true;
+}
 
 static inline bool vfuser_connected(const struct vfuser *srv)
 {
 	return srv->conn.fd >= 0 && !srv->dead;
 }
 
-/* A command's handler: bytes of payload put into @reply, or -errno. */
+/*
+ * A command's handler: bytes of payload put into @reply, or -errno. With
+ * -EINPROGRESS it has only begun, and is called again in the next turn.
+ */
 typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
 			       uint8_t *reply);
 
@@ -150,8 +169,8 @@ ev_fd_cb vfuser_on_socket;
  */
 
 /*
- * Handle the messages that are there, all or, with @waiting, those that leave
- * the device's state alone. Returns whether another kind is next.
+ * Handle the messages that are there, a turn's share or, with @waiting, all
+ * that leave the device's state alone. Returns whether another kind is next.
  */
 bool vfuser_serve(struct vfuser *srv, bool waiting);
 

@@ -201,12 +201,15 @@ ssize_t vfuser_region_write_multi(struct vfuser *srv,
 
 	if (nr < 0)
 		return nr;
-	for (int i = 0; i < nr; i++) {
+	for (; srv->nr_written < (unsigned)nr; srv->nr_written++) {
 		struct vfmsg_access a;
 
-		vfmsg_get_write_multi_entry(msg->payload, (unsigned)i, &a);
+		if (!vfuser_take_share(srv))
+			return -EINPROGRESS;
+		vfmsg_get_write_multi_entry(msg->payload, srv->nr_written, &a);
 		write_region(srv, &a);
 	}
+	srv->nr_written = 0;
 	done = (uint64_t)nr;
 	memcpy(reply, &done, sizeof(done));
 	return sizeof(done);

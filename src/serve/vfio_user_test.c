@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -578,6 +579,74 @@ static void test_write_multi(void **state)
 	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, &w,
 				  sizeof(w), NULL, 0, NULL),
 			 EINVAL);
+}
+
+/*
+ * --- The loop is not the client's alone ---
+ */
+
+struct turns {
+	struct tdev *dev;
+	struct ev_source *source;
+	uint32_t before, most; /* resets and register writes, in a turn */
+	bool end, ended;
+};
+
+static void on_turn(void *arg, uint32_t events)
+{
+	struct turns *t = arg;
+	uint32_t now = t->dev->nr_resets + t->dev->nr_writes;
+
+	if (now - t->before > t->most)
+		t->most = now - t->before;
+	t->before = now;
+	if (!__atomic_load_n(&t->end, __ATOMIC_ACQUIRE))
+		return;
+	ev_remove(t->source);
+	__atomic_store_n(&t->ended, true, __ATOMIC_RELEASE);
+}
+
+/* As much as a buffer holds does not keep others from their turn. */
+static void test_share_of_a_turn(void **state)
+{
+	struct fixture *f = *state;
+	enum { NR_WRITES = 43000, NR_RESETS = 20000 };
+	struct entry {
+		struct twire_access access;
+		uint64_t data;
+	} *e;
+	size_t len = 8 + NR_WRITES * sizeof(*e);
+	uint64_t *w = calloc(1, len);
+	struct vfmsg_hdr *resets = calloc(NR_RESETS, sizeof(*resets));
+	struct turns turns = { &f->t.dev };
+	int fd = eventfd(1, EFD_CLOEXEC); /* ready in every turn */
+	struct tmsg m;
+
+	w[0] = NR_WRITES;
+	e = (struct entry *)(w + 1);
+	for (int i = 0; i < NR_WRITES; i++)
+		e[i].access = (struct twire_access){ 0x20, 0, 8 };
+	for (int i = 0; i < NR_RESETS; i++)
+		resets[i] = (struct vfmsg_hdr){ 0, VFMSG_RESET, 16,
+						VFMSG_NO_REPLY };
+	assert_int_equal(ev_fd_add(f->t.loop, fd, EPOLLIN, on_turn, &turns,
+				   &turns.source),
+			 0);
+	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, w, len, NULL,
+				  0, &m),
+			 0);
+	assert_memory_equal(m.payload, w, 8);
+	assert_int_equal(f->t.dev.nr_writes, NR_WRITES);
+	len = NR_RESETS * sizeof(*resets);
+	assert_int_equal(send(f->c.fd, resets, len, 0), len);
+	assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4), NR_RESETS);
+	assert_in_range(turns.most, 1, 1024);
+	__atomic_store_n(&turns.end, true, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&turns.ended, __ATOMIC_ACQUIRE))
+		usleep(100);
+	close(fd);
+	free(w);
+	free(resets);
 }
 
 /* A6, traps 15 and 21: RESET clears the device and keeps the client's things. */
@@ -1324,6 +1393,7 @@ int main(void)
 		TEST(test_bulk_read),
 		TEST(test_region_bounds),
 		TEST(test_write_multi),
+		TEST(test_share_of_a_turn),
 		TEST(test_reset),
 		TEST(test_msix),
 		TEST(test_loopback_and_masks),
