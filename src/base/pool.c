@@ -174,14 +174,29 @@ bool pool_wait(struct pool *pool, int timeout_ms)
 	       reap(pool);
 }
 
+static void stop(struct pool *pool, bool forget)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (forget)
+		jobs_init(&pool->todo);
+	pool->stop = true;
+	pthread_cond_broadcast(&pool->work);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void pool_abandon(struct pool *pool)
+{
+	stop(pool, true);
+	ev_remove(pool->source);
+	for (unsigned i = 0; i < pool->nr_threads; i++)
+		pthread_detach(pool->threads[i]);
+}
+
 void pool_destroy(struct pool *pool)
 {
 	if (!pool)
 		return;
-	pthread_mutex_lock(&pool->lock);
-	pool->stop = true;
-	pthread_cond_broadcast(&pool->work);
-	pthread_mutex_unlock(&pool->lock);
+	stop(pool, false);
 	for (unsigned i = 0; i < pool->nr_threads; i++)
 		pthread_join(pool->threads[i], NULL);
 

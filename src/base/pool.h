@@ -33,8 +33,13 @@ struct pool_ops {
 
 int pool_create(struct ev_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
-/* Jobs are run to their ends, of which nobody hears. NULL is fine. */
+/*
+ * Jobs are run to their ends, of which nobody hears. NULL is fine.
+ * pool_abandon() does not wait for those ends: for a pool with a job that may
+ * never end. What that job uses, and the pool, must stay.
+ */
 void pool_destroy(struct pool *pool);
+void pool_abandon(struct pool *pool);
 
 void pool_start(struct pool *pool, struct pool_job *job);
 
