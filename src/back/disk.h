@@ -44,7 +44,7 @@ enum disk_op {
 
 /* One system call for a request; private to the engine. */
 struct disk_call {
-	const struct disk_image *img;
+	struct disk_image *img;
 	int op;
 	int mode; /* of fallocate() */
 	const struct iovec *iov;
@@ -121,13 +121,25 @@ int disk_open(const struct disk_params *params, struct err *err);
  */
 int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		   struct disk_io **ret_io);
-void disk_io_destroy(struct disk_io *io); /* after its disks; NULL is fine */
+
+/*
+ * After its disks; NULL is fine. No callback is called from here on. Requests
+ * that have begun get half a second to end. False: the kernel still works on
+ * some, so that the caller must not free requests or buffers any more. What
+ * they use here stays, too.
+ */
+bool disk_io_destroy(struct disk_io *io);
 
 /* Make a disk of a descriptor of disk_open(). */
 int disk_create(struct disk_io *io, int take_fd,
 		const struct disk_params *params, struct disk **ret_disk,
 		struct err *err);
-void disk_destroy(struct disk *disk); /* drains first; NULL is fine */
+
+/*
+ * Forget the requests (see disk_forget()) and, when the last one that has begun
+ * has ended, free the disk. Returns at once. NULL is fine.
+ */
+void disk_destroy(struct disk *disk);
 
 void disk_get_info(const struct disk *disk, struct disk_info *ret_info);
 
@@ -136,16 +148,24 @@ void disk_start(struct disk *disk, struct disk_req *req);
 void disk_submit(struct disk *disk);
 
 /*
- * Wait until every request is done. Their callbacks have run. After three
- * seconds flushes, and what has not begun, are given up (-ECANCELED); when
- * after four the kernel still uses a request's buffers the process aborts,
- * for its mappings must go before the guest may have them back.
+ * Forget requests: one that has not begun is done with -ECANCELED in a later
+ * turn of the loop; one that the kernel works on is done when it ends, however
+ * long that takes, with whatever result. Until the last of them has ended new
+ * requests wait, so that no stale write overtakes theirs. Returns at once, and
+ * no callback is called from inside.
  */
+void disk_forget(struct disk *disk);
+
+/* Wait until every request is done. Their callbacks have run. */
 void disk_drain(struct disk *disk);
 
 /*
  * Set the size of a file; of a block device @bytes is ignored, it is only
- * looked at again. Drains. 0, or -errno with the reason.
+ * looked at again. 0 when that is done; 1 when the image does not answer yet:
+ * the size is set when it does. Otherwise -errno with the reason.
+ *
+ * A file becomes smaller when the requests that have begun have ended, since
+ * they could make it long again. New ones wait for that.
  */
 int disk_resize(struct disk *disk, uint64_t bytes, struct err *err);
 

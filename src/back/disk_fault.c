@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "back/disk_fault.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -75,6 +77,8 @@ ssize_t preadv2(int fd, const struct iovec *iov, int niov, off_t off, int flags)
 
 ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 {
+	COUNT(nr_tried);
+	hang();
 	if (interrupts() || fails(FAULT_GET(write_errno)))
 		return -1;
 	if (FAULT_GET(no_progress))
@@ -97,6 +101,50 @@ int fallocate(int fd, int mode, off_t off, off_t len)
 	if (interrupts() || fails(FAULT_GET(fallocate_errno)))
 		return -1;
 	return (int)syscall(SYS_fallocate, fd, mode, off, len);
+}
+
+int ftruncate(int fd, off_t len)
+{
+	while (FAULT_GET(hang_size))
+		usleep(1000);
+	return (int)syscall(SYS_ftruncate, fd, len);
+}
+
+/*
+ * --- io_uring ---
+ */
+
+static void see_sqe(struct io_uring_sqe *sqe)
+{
+	bool sync = sqe->opcode == IORING_OP_FSYNC &&
+		    sqe->fsync_flags == IORING_FSYNC_DATASYNC;
+	bool write = sqe->opcode == IORING_OP_WRITEV;
+	bool read = sqe->opcode == IORING_OP_READV;
+
+	if ((sync && FAULT_GET(sync_errno)) ||
+	    (write && FAULT_GET(write_errno)) ||
+	    (read && FAULT_GET(read_errno)))
+		sqe->fd = -1; /* there is no such file: EBADF */
+	else if (sync)
+		COUNT(nr_sync);
+	else if (write)
+		COUNT(nr_write);
+}
+
+/* What liburing is about to tell the kernel. */
+int io_uring_submit(struct io_uring *ring)
+{
+	static int (*next)(struct io_uring *ring);
+	struct io_uring_sq *sq = &ring->sq;
+
+	if (!next)
+		*(void **)&next = dlsym(RTLD_NEXT, "io_uring_submit");
+	COUNT(nr_tried);
+	if (FAULT_GET(hang))
+		return -EAGAIN;
+	for (unsigned i = sq->sqe_head; i != sq->sqe_tail; i++)
+		see_sqe(&sq->sqes[i & *sq->kring_mask]);
+	return next(ring);
 }
 
 int statx(int dir, const char *restrict path, int flags, unsigned mask,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * For tests: the system calls of the thread pool, counted and made to fail.
+ * For tests: the system calls of both engines, counted and made to fail.
  *
  * disk_fault.c defines preadv(), pwritev(), fdatasync() and others in libc's
- * place. What the io_uring engine does is not seen; disk.c is the same above
- * both.
+ * place, and io_uring_submit() in liburing's. With io_uring what fails does so
+ * with EBADF, and only reads, writes and syncs do.
  */
 #ifndef BACK_DISK_FAULT_H
 #define BACK_DISK_FAULT_H
@@ -14,11 +14,13 @@
 
 struct disk_fault {
 	unsigned nr_sync, nr_write; /* calls that succeeded */
+	unsigned nr_tried; /* writes, or what was sent to io_uring */
 	int sync_errno, write_errno, read_errno, fallocate_errno; /* fail so */
 	int nr_interrupted; /* EINTR this often first */
 	size_t max_bytes;   /* short transfers; 0: none */
 	bool no_progress;
-	bool hang;          /* reads and syncs do not return while this is so */
+	bool hang;          /* nothing ends while this is so */
+	bool hang_size;     /* nor does setting a size */
 	bool no_cache;      /* nothing can be read without waiting */
 	unsigned dio_align; /* O_DIRECT asks for so much */
 };

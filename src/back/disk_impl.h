@@ -3,7 +3,9 @@
  * Between the files of the storage engine. A request is a sequence of system
  * calls on an image, which one of the engines makes beside the loop.
  *
- *	disk.c       requests begin and end; drain; a disk's making
+ *	disk.c       requests begin and end, or are forgotten
+ *	disk_io.c    who works for disks; a disk's making, and its end
+ *	disk_call.c  system calls, and those that are to be made again
  *	disk_rw.c    reads and writes
  *	disk_zero.c  discards, and zeroes
  *	disk_sync.c  flushes
@@ -20,6 +22,7 @@
 #include <viodev/loop.h>
 
 #include "back/disk.h"
+#include "base/util.h"
 
 /*
  * Whether to look for more before a sleep, after a turn of the loop in which
@@ -48,6 +51,7 @@ struct disk_image {
 	bool in_memory; /* nothing ever waits for a medium */
 	bool can_punch; /* fallocate() modes that were not refused so far */
 	bool can_zero_range;
+	bool forgetting; /* calls that have not begun fail; threads read it */
 	uint32_t mem_align, off_align; /* what O_DIRECT asks for, or 1 */
 	struct disk_info info;
 };
@@ -67,7 +71,10 @@ enum {
 	CALL_SYNC, /* data and what is needed to find it again */
 	CALL_FALLOCATE,
 	CALL_DISCARD, /* of a block device */
+	CALL_SIZE,    /* set the size to len, or CALL_LOOK; it becomes off */
 };
+
+#define CALL_LOOK UINT64_MAX /* leave the size as it is */
 
 /* Calls that wait for something, first come first served. */
 struct disk_calls {
@@ -99,9 +106,49 @@ static inline struct disk_call *disk_calls_take(struct disk_calls *q)
 	return call;
 }
 
+/* Requests that wait for something, likewise. */
+struct disk_reqs {
+	struct disk_req *first, **end;
+};
+
+static inline void disk_reqs_init(struct disk_reqs *q)
+{
+	q->first = NULL;
+	q->end = &q->first;
+}
+
+static inline void disk_reqs_add(struct disk_reqs *q, struct disk_req *req)
+{
+	req->dr_next = NULL;
+	*q->end = req;
+	q->end = &req->dr_next;
+}
+
+static inline struct disk_req *disk_reqs_take(struct disk_reqs *q)
+{
+	struct disk_req *req = q->first;
+
+	if (!req)
+		return NULL;
+	q->first = req->dr_next;
+	if (!q->first)
+		q->end = &q->first;
+	return req;
+}
+
+/* Append all of @from, which is empty afterwards. */
+static inline void disk_reqs_move(struct disk_reqs *q, struct disk_reqs *from)
+{
+	if (!from->first)
+		return;
+	*q->end = from->first;
+	q->end = from->end;
+	disk_reqs_init(from);
+}
+
 /*
  * What makes calls. Results are those of the system call or -errno, given to
- * call->done() on the loop's thread and never from inside of start().
+ * disk_call_done() on the loop's thread and never from inside of start().
  */
 struct disk_engine {
 	const char *name;
@@ -112,14 +159,17 @@ struct disk_engine {
 	unsigned max_now;
 	int (*create)(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		      void **ret_engine);
-	/* Nothing is in flight but perhaps a sync that nobody waits for. */
-	void (*destroy)(void *engine);
+	void (*destroy)(void *engine); /* nothing is in flight, or */
+	void (*abandon)(void *engine); /* something is: leave it alone */
 	/* Take an image, whose number is returned, or -errno; let go of one. */
 	int (*add)(void *engine, int fd);
 	void (*remove)(void *engine, int file);
 	void (*start)(void *engine, struct disk_call *call);
-	/* Send what was started; false: not all could be, call again. */
-	bool (*submit)(void *engine);
+	/*
+	 * Send what was started. 0: all is sent; 1: call again; -errno: call
+	 * again, but not at once.
+	 */
+	int (*submit)(void *engine);
 	/* Wait for a call to complete. */
 	void (*wait)(void *engine, int timeout_ms);
 };
@@ -139,8 +189,15 @@ struct disk_io {
 	struct ev_loop *loop;
 	const struct disk_engine *ops;
 	void *engine;
-	int uring_error;    /* why it is not io_uring */
-	struct disk *gone; /* disks that the kernel has not let go of */
+	void *slow;	 /* disk_threads, for calls that io_uring lacks */
+	int uring_error; /* why it is not io_uring */
+	struct disk *gone; /* destroyed, but used by the kernel */
+	bool ending;	   /* nobody hears of requests any more */
+
+	/* What the kernel had no room for waits until the timer expires. */
+	struct disk_calls again;
+	struct ev_source *again_timer;
+	uint64_t again_ns; /* the last wait, or 0 */
 };
 
 struct disk {
@@ -156,54 +213,93 @@ struct disk {
 	const struct disk_engine *ops; /* of @io, */
 	void *engine;                  /* likewise */
 	struct ev_task submit_task;
+	bool closing;	   /* disk_destroy() was called */
 	struct disk *next; /* in io->gone */
 
 	unsigned nr_reqs;   /* started, not done */
-	unsigned nr_active; /* of these, begun */
-	bool hurry;         /* a drain takes too long: begin nothing more */
+	unsigned nr_active; /* begun, not ended */
 
 	/* Requests that wait for their turn, or while one runs alone. */
 	struct disk_req *alone;
-	struct disk_req *held, **held_end;
+	struct disk_reqs held;
 	bool releasing;
+
+	/* Forgotten before they began. */
+	struct disk_reqs dropped;
+	struct ev_task drop_task;
 
 	/* Flushing, see disk_sync_join(). */
 	struct disk_call sync_call;
 	bool syncing;
 	int sync_error;
-	struct disk_req *sync_waiting, **sync_waiting_end; /* for the next */
-	struct disk_req *sync_served, **sync_served_end;   /* by this one */
+	struct disk_reqs sync_waiting; /* for the next */
+	struct disk_reqs sync_served;  /* by this one */
 
 	char *bounce; /* DISK_BOUNCE_BYTES, as O_DIRECT wants them */
 
+	/* The size, see disk_size.c. */
+	struct disk_call size_call;
+	bool sizing;	  /* that is under way, */
+	bool size_wanted; /* and is to be made again */
+	bool shrinking;	  /* new requests wait for it */
+	uint64_t size_to; /* or CALL_LOOK */
+	int size_error;
 	int watch_fd;
 	struct ev_source *watch, *watch_timer;
 	void (*notify)(void *arg, uint64_t bytes);
 	void *notify_arg;
 };
 
+static inline struct disk *disk_of_call(struct disk_call *call)
+{
+	return container_of(call->img, struct disk, img);
+}
+
 /*
  * --- disk.c ---
  */
 
-/* Make a call here and now; have the engine make the request's. */
-int disk_call_run(const struct disk_call *call);
-void disk_call_start(struct disk_req *req,
-		     void (*done)(struct disk_call *call, int result));
-
 static inline struct disk_req *disk_req_of(struct disk_call *call)
 {
-	return (void *)((char *)call - offsetof(struct disk_req, dr_call));
-}
-
-/* Worth trying again as it was. */
-static inline bool disk_interrupted(int result)
-{
-	return result == -EINTR || result == -EAGAIN;
+	return container_of(call, struct disk_req, dr_call);
 }
 
 /* The request has ended; it may be gone, or run again, after this. */
 void disk_finish(struct disk_req *req, int result);
+
+/* Begin what was held, as far as it may; tell of what was dropped. */
+void disk_release_held(struct disk *d);
+void disk_tell_dropped(struct disk *d);
+
+/*
+ * --- disk_io.c ---
+ */
+
+/* Free a destroyed disk that nothing uses any more. */
+void disk_maybe_free(struct disk *d);
+
+/*
+ * --- disk_call.c ---
+ */
+
+/* Make a call here and now; have an engine make the request's, or another. */
+int disk_call_run(struct disk_call *call);
+void disk_call_start(struct disk_req *req,
+		     void (*done)(struct disk_call *call, int result));
+void disk_call_start_other(struct disk *d, struct disk_call *call);
+
+/* For a call that is about to be made: not any more? */
+bool disk_call_forgotten(const struct disk_call *call);
+
+/* An engine has made a call. */
+void disk_call_done(struct disk_call *call, int result);
+
+/* The engine could not send what was started: have it try again, later. */
+void disk_send_later(struct disk_io *io);
+
+/* The timer: make those calls that wait. The end: they have failed. */
+void disk_calls_again(void *arg);
+void disk_calls_give_up(struct disk_io *io);
 
 /*
  * --- What a request does: each goes on by itself until disk_finish() ---
@@ -219,11 +315,13 @@ void disk_write_zeroes(struct disk_req *req);
 
 /*
  * disk_sync.c: wait for the next fdatasync(); the bytes are written, is that
- * all? Make the next one. End all that wait, without.
+ * all? Make the next one.
  */
 void disk_sync_join(struct disk_req *req);
 void disk_written(struct disk_req *req);
 void disk_sync_begin(struct disk *d);
-void disk_sync_give_up(struct disk *d);
+
+/* disk_size.c: have the size looked at, or set, when that may be. */
+void disk_size_begin(struct disk *d);
 
 #endif

@@ -42,9 +42,7 @@ static void rw_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
 
-	if (disk_interrupted(result))
-		disk_rw(req);
-	else if (result <= 0) /* no progress: past the end of the file */
+	if (result <= 0) /* no progress: past the end of the file */
 		disk_finish(req, result ? result : -EIO);
 	else if (!rw_advance(req, result))
 		disk_rw(req);
@@ -54,9 +52,9 @@ static void rw_done(struct disk_call *call, int result)
  * What needs no waiting is done here and now, which is several times faster
  * than asking anybody else to. Bytes, or <= 0: ask the engine.
  */
-static int rw_now(struct disk *d, const struct disk_req *req)
+static int rw_now(struct disk *d, struct disk_req *req)
 {
-	const struct disk_call *call = &req->dr_call;
+	struct disk_call *call = &req->dr_call;
 	ssize_t ret;
 
 	if (req->dr_left > DISK_TURN_BYTES)
@@ -143,10 +141,6 @@ static void bounce_write_done(struct disk_call *call, int result)
 	struct iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
-	if (disk_interrupted(result)) {
-		disk_bounce(req);
-		return;
-	}
 	if (result < 0 || (uint64_t)result <= head) {
 		disk_finish(req, result < 0 ? result : -EIO);
 		return;
@@ -180,10 +174,6 @@ static void bounce_read_done(struct disk_call *call, int result)
 	struct iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
-	if (disk_interrupted(result)) {
-		disk_bounce(req);
-		return;
-	}
 	/* The capacity is whole blocks, so a block is there or it is not. */
 	if (result < 0 || (uint64_t)result < head + len) {
 		disk_finish(req, result < 0 ? result : -EIO);

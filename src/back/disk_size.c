@@ -9,48 +9,103 @@
 #include "back/disk_impl.h"
 
 #define WATCH_PAUSE_NS 1000000000ull
+#define RESIZE_WAIT_NS 100000000ull /* for an image that answers */
 
 void disk_get_info(const struct disk *d, struct disk_info *ret_info)
 {
 	*ret_info = d->img.info;
 }
 
-static int check_size(struct disk *d)
+static void set_bytes(struct disk *d, uint64_t bytes)
 {
-	uint64_t bytes;
-	int ret = disk_image_bytes(&d->img, &bytes);
-
-	if (ret < 0 || bytes == d->img.info.bytes)
-		return ret;
+	if (bytes == d->img.info.bytes)
+		return;
 	d->img.info.bytes = bytes;
 	if (d->notify)
 		d->notify(d->notify_arg, bytes);
+}
+
+/*
+ * The image is asked beside the loop: one that does not answer, because its
+ * file system is frozen or its server gone, keeps nobody waiting.
+ */
+static void size_done(struct disk_call *call, int result)
+{
+	struct disk *d = disk_of_call(call);
+
+	d->sizing = false;
+	d->size_error = result;
+	d->shrinking = d->size_wanted && d->shrinking;
+	if (result == 0)
+		set_bytes(d, call->off);
+	disk_size_begin(d);
+	disk_release_held(d);
+	if (d->closing)
+		ev_defer(d->loop, &d->submit_task);
+}
+
+void disk_size_begin(struct disk *d)
+{
+	if (!d->size_wanted || d->sizing || (d->shrinking && d->nr_active > 0))
+		return;
+	d->size_wanted = false;
+	d->sizing = true;
+	d->size_call = (struct disk_call){
+		.img = &d->img,
+		.op = CALL_SIZE,
+		.len = d->size_to,
+		.done = size_done,
+	};
+	d->size_to = CALL_LOOK;
+	disk_call_start_other(d, &d->size_call);
+}
+
+static void look_at_size(struct disk *d)
+{
+	d->size_wanted = true;
+	disk_size_begin(d);
+}
+
+static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
+{
+	if (d->img.is_bdev)
+		return 0;
+	if (d->img.info.ro)
+		return err_set(err, -EROFS, "the image is read-only");
+	if (bytes == 0 || bytes % d->img.info.block_bytes)
+		return err_set(err, -EINVAL,
+			       "size is not a multiple of %u bytes",
+			       d->img.info.block_bytes);
+	if (bytes > INT64_MAX)
+		return err_set(err, -EFBIG, "%s", strerror(EFBIG));
 	return 0;
+}
+
+/* Most images answer at once, and then so do we. */
+static bool resized_soon(struct disk *d)
+{
+	uint64_t end = ev_now_ns() + RESIZE_WAIT_NS;
+
+	while ((d->sizing || d->size_wanted) && ev_now_ns() < end)
+		disk_threads.wait(d->io->slow, d->sizing ? 10 : 0);
+	return !d->sizing && !d->size_wanted;
 }
 
 int disk_resize(struct disk *d, uint64_t bytes, struct err *err)
 {
-	int ret;
+	int ret = check_resize(d, bytes, err);
 
-	if (!d->img.is_bdev) {
-		if (d->img.info.ro)
-			return err_set(err, -EROFS, "the image is read-only");
-		if (bytes == 0 || bytes % d->img.info.block_bytes)
-			return err_set(err, -EINVAL,
-				       "size is not a multiple of %u bytes",
-				       d->img.info.block_bytes);
-		/* A write that is under way would make the file long again. */
-		disk_drain(d);
-		if (bytes > INT64_MAX ||
-		    ftruncate(d->img.fd, (off_t)bytes) < 0) {
-			ret = bytes > INT64_MAX ? -EFBIG : -errno;
-			return err_set(err, ret, "%s", strerror(-ret));
-		}
-	}
-	ret = check_size(d);
 	if (ret < 0)
-		return err_set(err, ret, "%s", strerror(-ret));
-	return 0;
+		return ret;
+	if (!d->img.is_bdev) {
+		d->size_to = bytes;
+		d->shrinking = bytes < d->img.info.bytes;
+	}
+	look_at_size(d);
+	if (!resized_soon(d))
+		return 1;
+	ret = d->size_error;
+	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
 void disk_set_notify(struct disk *d, void (*fn)(void *arg, uint64_t bytes),
@@ -70,29 +125,30 @@ static void watch_ready(void *arg, uint32_t events)
 
 	ev_fd_set(d->watch, 0);
 	ev_timer_set(d->watch_timer, WATCH_PAUSE_NS);
-	check_size(d);
+	look_at_size(d);
 }
 
 /* What was reported so far is read before the file is looked at. */
-static void catch_up(struct disk *d)
+static void read_events(struct disk *d)
 {
 	char events[4096];
 
 	while (read(d->watch_fd, events, sizeof(events)) > 0)
 		;
-	check_size(d);
 }
 
 static void watch_again(void *arg)
 {
 	struct disk *d = arg;
 
-	catch_up(d);
+	read_events(d);
+	look_at_size(d);
 	ev_fd_set(d->watch, EPOLLIN);
 }
 
 int disk_watch(struct disk *d, int take_fd)
 {
+	uint64_t bytes;
 	int ret = ev_timer_add(d->loop, watch_again, d, &d->watch_timer);
 
 	if (ret < 0)
@@ -104,6 +160,8 @@ int disk_watch(struct disk *d, int take_fd)
 		return ret;
 	}
 	d->watch_fd = take_fd;
-	catch_up(d); /* with our own look at the image, before all */
+	read_events(d); /* with our own look at the image, before all */
+	if (disk_image_bytes(&d->img, &bytes) == 0)
+		set_bytes(d, bytes);
 	return 0;
 }

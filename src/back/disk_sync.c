@@ -13,67 +13,52 @@ void disk_sync_join(struct disk_req *req)
 {
 	struct disk *d = req->dr_disk;
 
-	if (d->sync_error || d->hurry) {
-		disk_finish(req, d->sync_error ? d->sync_error : -ECANCELED);
-		return;
+	if (d->sync_error) {
+		disk_finish(req, d->sync_error);
+	} else if (d->img.forgetting) {
+		disk_finish(req, -ECANCELED);
+	} else {
+		disk_reqs_add(&d->sync_waiting, req);
+		ev_defer(d->loop, &d->submit_task);
 	}
-	req->dr_next = NULL;
-	*d->sync_waiting_end = req;
-	d->sync_waiting_end = &req->dr_next;
-	ev_defer(d->loop, &d->submit_task);
 }
 
-static void finish_all(struct disk_req **first, struct disk_req ***end,
-		       int result)
+static void finish_all(struct disk_reqs *reqs, int result)
 {
 	struct disk_req *req;
 
-	while ((req = *first)) {
-		*first = req->dr_next;
-		if (!*first)
-			*end = first;
+	while ((req = disk_reqs_take(reqs)))
 		disk_finish(req, result);
-	}
 }
 
 static void sync_done(struct disk_call *call, int result)
 {
-	struct disk *d =
-		(void *)((char *)call - offsetof(struct disk, sync_call));
+	struct disk *d = disk_of_call(call);
 
-	if (disk_interrupted(result)) {
-		d->ops->start(d->engine, call);
-		ev_defer(d->loop, &d->submit_task);
-		return;
-	}
 	/*
 	 * The kernel may have dropped what it could not write, and will not
 	 * tell again: nothing can be promised from now on.
 	 */
 	if (result < 0)
 		d->sync_error = result;
-	finish_all(&d->sync_served, &d->sync_served_end, d->sync_error);
+	finish_all(&d->sync_served, d->sync_error);
 	d->syncing = false;
 	if (d->sync_error)
-		finish_all(&d->sync_waiting, &d->sync_waiting_end,
-			   d->sync_error);
-	if (d->sync_waiting)
+		finish_all(&d->sync_waiting, d->sync_error);
+	if (d->sync_waiting.first || d->closing)
 		ev_defer(d->loop, &d->submit_task);
 }
 
 void disk_sync_begin(struct disk *d)
 {
-	d->sync_served = d->sync_waiting;
-	d->sync_served_end = d->sync_waiting_end;
-	d->sync_waiting = NULL;
-	d->sync_waiting_end = &d->sync_waiting;
+	disk_reqs_move(&d->sync_served, &d->sync_waiting);
 	d->syncing = true;
 	d->sync_call = (struct disk_call){
 		.img = &d->img,
 		.op = CALL_SYNC,
 		.done = sync_done,
 	};
-	d->ops->start(d->engine, &d->sync_call);
+	disk_call_start_other(d, &d->sync_call);
 }
 
 /* The bytes are written: is that all? */
@@ -83,10 +68,4 @@ void disk_written(struct disk_req *req)
 		disk_sync_join(req);
 	else
 		disk_finish(req, 0);
-}
-
-void disk_sync_give_up(struct disk *d)
-{
-	finish_all(&d->sync_served, &d->sync_served_end, -ECANCELED);
-	finish_all(&d->sync_waiting, &d->sync_waiting_end, -ECANCELED);
 }

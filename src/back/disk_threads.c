@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The engine for where io_uring is refused, as in many containers. */
+/*
+ * The engine for where io_uring is refused, as in many containers; and for
+ * calls that it cannot make.
+ */
 #include <limits.h>
 
 #include "back/disk_impl.h"
@@ -17,14 +20,17 @@ static void job_run(void *arg, struct pool_job *job)
 {
 	struct disk_call *call = call_of(job);
 
-	call->result = disk_call_run(call);
+	if (disk_call_forgotten(call))
+		call->result = -ECANCELED;
+	else
+		call->result = disk_call_run(call);
 }
 
 static void job_done(void *arg, struct pool_job *job)
 {
 	struct disk_call *call = call_of(job);
 
-	call->done(call, call->result);
+	disk_call_done(call, call->result);
 }
 
 static const struct pool_ops jobs = {
@@ -36,7 +42,8 @@ static int threads_create(struct ev_loop *loop, unsigned depth,
 			  unsigned nr_disks, void **ret_engine)
 {
 	struct pool *pool;
-	int ret = pool_create(loop, NR_THREADS, &jobs, NULL, &pool);
+	unsigned nr = depth < NR_THREADS ? depth : NR_THREADS;
+	int ret = pool_create(loop, nr, &jobs, NULL, &pool);
 
 	if (ret == 0)
 		*ret_engine = pool;
@@ -46,6 +53,11 @@ static int threads_create(struct ev_loop *loop, unsigned depth,
 static void threads_destroy(void *engine)
 {
 	pool_destroy(engine);
+}
+
+static void threads_abandon(void *engine)
+{
+	pool_abandon(engine);
 }
 
 /* A call knows its image. */
@@ -63,9 +75,9 @@ static void threads_start(void *engine, struct disk_call *call)
 	pool_start(engine, &call->job);
 }
 
-static bool threads_submit(void *engine)
+static int threads_submit(void *engine)
 {
-	return true;
+	return 0;
 }
 
 static void threads_wait(void *engine, int timeout_ms)
@@ -78,6 +90,7 @@ const struct disk_engine disk_threads = {
 	.max_now = UINT_MAX,
 	.create = threads_create,
 	.destroy = threads_destroy,
+	.abandon = threads_abandon,
 	.add = threads_add,
 	.remove = threads_remove,
 	.start = threads_start,

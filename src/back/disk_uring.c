@@ -61,7 +61,7 @@ static void reap(struct uring *u)
 		int result = cqe->res;
 
 		io_uring_cqe_seen(&u->ring, cqe);
-		call->done(call, result);
+		disk_call_done(call, result);
 	}
 }
 
@@ -84,10 +84,9 @@ static void fill_ring(struct uring *u)
 		struct disk_call *call = u->todo.first;
 		struct io_uring_sqe *sqe;
 
-		/* There is no such operation before Linux 6.12. */
-		if (call->op == CALL_DISCARD) {
+		if (disk_call_forgotten(call)) {
 			disk_calls_take(&u->todo);
-			call->done(call, disk_call_run(call));
+			disk_call_done(call, -ECANCELED);
 			continue;
 		}
 		sqe = io_uring_get_sqe(&u->ring);
@@ -98,7 +97,7 @@ static void fill_ring(struct uring *u)
 	}
 }
 
-static bool uring_submit(void *engine)
+static int uring_submit(void *engine)
 {
 	struct uring *u = engine;
 	int ret = 0;
@@ -110,7 +109,9 @@ static bool uring_submit(void *engine)
 	} while (ret > 0 && u->todo.first);
 	/* What is in the page cache is there already. */
 	reap(u);
-	return !u->todo.first && !io_uring_sq_ready(&u->ring);
+	if (ret < 0 && ret != -EINTR)
+		return ret;
+	return u->todo.first || io_uring_sq_ready(&u->ring);
 }
 
 static void uring_wait(void *engine, int timeout_ms)
@@ -232,6 +233,13 @@ bad:
 	return ret;
 }
 
+static void uring_abandon(void *engine)
+{
+	struct uring *u = engine;
+
+	ev_remove(u->source);
+}
+
 static void uring_destroy(void *engine)
 {
 	struct uring *u = engine;
@@ -249,6 +257,7 @@ const struct disk_engine disk_uring = {
 	.max_now = 4,
 	.create = uring_create,
 	.destroy = uring_destroy,
+	.abandon = uring_abandon,
 	.add = uring_add,
 	.remove = uring_remove,
 	.start = uring_start,

@@ -31,10 +31,6 @@ static void discard_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
 
-	if (disk_interrupted(result)) {
-		disk_discard(req);
-		return;
-	}
 	/* It is a hint. What cannot take it may leave it. */
 	disk_finish(req, result == -EOPNOTSUPP ? 0 : result);
 }
@@ -61,17 +57,13 @@ static void zero_step_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
 
-	if (!disk_interrupted(result)) {
-		if (result <= 0) {
-			disk_finish(req, result ? result : -EIO);
-			return;
-		}
-		req->dr_left -= (uint64_t)result;
+	if (result <= 0) {
+		disk_finish(req, result ? result : -EIO);
+		return;
 	}
+	req->dr_left -= (uint64_t)result;
 	if (req->dr_left == 0)
 		disk_written(req);
-	else if (req->dr_disk->hurry)
-		disk_finish(req, -ECANCELED);
 	else
 		zero_step(req);
 }
@@ -106,9 +98,7 @@ static void zero_range_done(struct disk_call *call, int result)
 
 	if (result == -EOPNOTSUPP)
 		req->dr_disk->img.can_zero_range = false;
-	if (disk_interrupted(result))
-		disk_write_zeroes(req);
-	else if (refused(result) && req->dr_disk->alone == req)
+	if (refused(result) && req->dr_disk->alone == req)
 		disk_bounce(req);
 	else if (refused(result))
 		zero_step(req);
@@ -132,9 +122,7 @@ static void zero_punch_done(struct disk_call *call, int result)
 
 	if (result == -EOPNOTSUPP)
 		req->dr_disk->img.can_punch = false;
-	if (disk_interrupted(result))
-		disk_write_zeroes(req);
-	else if (refused(result))
+	if (refused(result))
 		zero_range(req);
 	else if (result < 0)
 		disk_finish(req, result);

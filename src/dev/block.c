@@ -229,6 +229,7 @@ static void block_reset(void *arg)
 	struct block_softc *sc = arg;
 
 	sc->sc_dropping = true;
+	disk_forget(sc->sc_disk);
 	disk_drain(sc->sc_disk);
 	sc->sc_dropping = false;
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
@@ -309,6 +310,8 @@ static int block_ctl(struct vdev *dev, int argc, char *const argv[],
 		return err_set(err, ret, "block: resize %s: %s", argv[1],
 			       why.text);
 	add_uint(reply, "capacity", sc->sc_capacity * SECTOR_BYTES);
+	if (ret > 0) /* it follows when the image answers */
+		add_bool(reply, "pending", true);
 	return 0;
 }
 
@@ -397,12 +400,14 @@ static void block_destroy(struct vdev *dev)
 {
 	struct block_softc *sc = block_of(dev);
 
-	sc->sc_dropping = true;
+	bool ended;
+
 	disk_destroy(sc->sc_disk);
-	disk_io_destroy(sc->sc_io);
+	ended = disk_io_destroy(sc->sc_io);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++) {
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-		free(sc->sc_queues[i].ios);
+		if (ended) /* else the kernel still uses them */
+			free(sc->sc_queues[i].ios);
 	}
 	ev_remove(sc->sc_limit_timer);
 	if (dev->vs)

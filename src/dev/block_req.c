@@ -247,6 +247,13 @@ static bool abandoned(const struct block_softc *sc)
 	return sc->sc_dropping || (sc->sc_vs.vs_flags & VIRTIO_BROKEN);
 }
 
+/* A broken device leaves guest memory alone (2.1.2), whatever broke it. */
+static void check_broken(struct block_softc *sc)
+{
+	if (sc->sc_vs.vs_flags & VIRTIO_BROKEN)
+		disk_forget(sc->sc_disk);
+}
+
 /*
  * Used length: what was written from the first writable byte on. The status
  * comes last, so it counts only together with all that is before it (2.7.8.2).
@@ -301,6 +308,7 @@ static void block_done(struct disk_req *dr, int result)
 	struct block_io *io = (void *)dr;
 	struct block_softc *sc = io->q->sc;
 
+	check_broken(sc);
 	if (abandoned(sc))
 		return;
 	if (result < 0) {
@@ -389,9 +397,7 @@ void block_qnotify(void *arg, struct vqueue_info *vq)
 	}
 	if (budget == 0) /* it goes on when the others had their turn */
 		ev_defer(sc->sc_loop, &q->turn);
-	/* A broken device leaves guest memory alone (2.1.2). */
-	if (budget < 0)
-		disk_drain(sc->sc_disk);
+	check_broken(sc);
 }
 
 /* The end of a turn: show the driver what completed in it. */
@@ -403,6 +409,7 @@ void block_turn(void *arg)
 	vq_endchains(q->vq, 1);
 	if (vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
+	check_broken(q->sc);
 }
 
 void block_on_limit(void *arg)
@@ -413,4 +420,5 @@ void block_on_limit(void *arg)
 		if (vq_has_descs(&sc->sc_vqs[i]))
 			block_qnotify(sc, &sc->sc_vqs[i]);
 	}
+	check_broken(sc);
 }
