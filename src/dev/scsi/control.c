@@ -246,9 +246,15 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 	struct vi_req req;
 	int n;
 
-	/* What the driver made available before counts as sent before. */
+	/*
+	 * What the driver made available before counts as sent before: while
+	 * some of it has to wait, so do we.
+	 */
+	sc->sc_pool.empty = false;
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_fetch(&sc->sc_queues[i]);
+	if (sc->sc_pool.empty)
+		return;
 	for (unsigned i = 0; i < vq->vq_qsize; i++) {
 		n = vq_getchain(vq, iov, SCSI_MAX_IOV, &req);
 		if (n <= 0)
@@ -259,7 +265,7 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 	if (sc->sc_vs.vs_flags & VIRTIO_BROKEN)
 		scsi_drain(sc);
 	else if (vq_has_descs(vq))
-		ev_defer(sc->sc_loop, &sc->sc_control_more);
+		ev_defer(sc->sc_loop, &sc->sc_more);
 }
 
 /*

@@ -506,11 +506,10 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 {
 	struct lun_keys keys;
 	struct scsi_lun *lun;
-	unsigned depth = sc->sc_nr_queues * sc->sc_vqs[2].vq_qsize;
 	int ret = collect(env->opts, &keys, err);
 
 	if (ret == 0) {
-		ret = disk_io_create(env->loop, depth, SCSI_MAX_LUNS,
+		ret = disk_io_create(env->loop, sc->sc_pool.nr_tasks, SCSI_MAX_LUNS,
 				     &sc->sc_io);
 		if (ret < 0)
 			err_set(err, ret, "scsi: %s", strerror(-ret));

@@ -75,23 +75,14 @@ static uint32_t cdb_size(const struct scsi_softc *sc)
  * --- Complete ---
  */
 
-static struct scsi_task *task_of(struct scsi_queue *q)
-{
-	struct scsi_task *t = q->free;
-
-	if (t) {
-		q->free = t->next;
-	} else if (q->nr_used < q->nr_tasks) {
-		t = &q->tasks[q->nr_used++];
-		t->q = q;
-	}
-	return t;
-}
-
+/* Somebody may be waiting for a task that is free again. */
 static void task_free(struct scsi_task *t)
 {
-	t->next = t->q->free;
-	t->q->free = t;
+	struct scsi_softc *sc = t->q->sc;
+
+	scsi_pool_give(&sc->sc_pool, t);
+	if (sc->sc_pool.empty)
+		ev_defer(sc->sc_loop, &sc->sc_more);
 }
 
 /* Response and sense, as much of it as the driver has room for. */
@@ -277,28 +268,41 @@ static void begin(struct scsi_task *t, const struct vi_req *req)
  * --- Queues ---
  */
 
+/* The next command; false when there is none, or none that can be now. */
+static bool fetch_one(struct scsi_queue *q)
+{
+	struct scsi_softc *sc = q->sc;
+	struct scsi_task *t;
+	struct vi_req req;
+	int n = vq_getchain(q->vq, sc->sc_iov, SCSI_MAX_IOV, &req);
+
+	if (n <= 0)
+		return false;
+	t = scsi_pool_take(&sc->sc_pool, (unsigned)n);
+	if (!t) {
+		vq_retchains(q->vq, 1);
+		sc->sc_pool.empty = true;
+		return false;
+	}
+	t->q = q;
+	memcpy(t->iov + 1, sc->sc_iov, (size_t)n * sizeof(*t->iov));
+	begin(t, &req);
+	return true;
+}
+
 /* Begin what is available, up to a ring full; then it is others' turn. */
 void scsi_fetch(struct scsi_queue *q)
 {
 	struct scsi_softc *sc = q->sc;
 	unsigned budget = q->vq->vq_qsize;
-	struct scsi_task *t;
-	struct vi_req req;
 
 	vq_kick_disable(q->vq);
 	for (int look = 0; look < 2 && budget > 0; look++) {
 		/* A kick that came before it is enabled is lost: look again. */
 		if (look > 0)
 			vq_kick_enable(q->vq);
-		while (budget > 0 && (t = task_of(q))) {
-			if (vq_getchain(q->vq, t->iov + 1, SCSI_MAX_IOV,
-					&req) <= 0) {
-				task_free(t);
-				break;
-			}
-			begin(t, &req);
+		while (budget > 0 && fetch_one(q))
 			budget--;
-		}
 	}
 	if (budget == 0)
 		ev_defer(sc->sc_loop, &q->turn);
@@ -324,7 +328,7 @@ static void queue_turn(void *arg)
 		scsi_qnotify(q->sc, q->vq);
 }
 
-static void control_more(void *arg)
+static void more(void *arg)
 {
 	struct scsi_softc *sc = arg;
 
@@ -367,8 +371,8 @@ static void scsi_reset(void *arg)
 	scsi_tmfs_forget(sc);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-	ev_cancel(sc->sc_loop, &sc->sc_control_more);
-	sc->sc_missed = sc->sc_taken_over = false;
+	ev_cancel(sc->sc_loop, &sc->sc_more);
+	sc->sc_missed = sc->sc_taken_over = sc->sc_pool.empty = false;
 	reset_sizes(sc);
 	for (unsigned i = 0; i < sc->sc_nr_luns && ran; i++)
 		lun_reset(sc->sc_luns[i], UA_RESET);
@@ -485,12 +489,11 @@ static void scsi_destroy(struct vdev *dev)
 	if (dev->vs)
 		scsi_drain(sc);
 	luns_destroy(sc);
-	for (unsigned i = 0; i < sc->sc_nr_queues; i++) {
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-		free(sc->sc_queues[i].tasks);
-	}
-	ev_cancel(sc->sc_loop, &sc->sc_control_more);
+	ev_cancel(sc->sc_loop, &sc->sc_more);
 	free(sc->sc_tmfs);
+	scsi_pool_fini(&sc->sc_pool);
 	if (sc->sc_pr_fd >= 0)
 		close(sc->sc_pr_fd);
 	if (dev->vs)
@@ -513,12 +516,8 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 		q->sc = sc;
 		q->vq = &sc->sc_vqs[2 + i];
 		q->turn = (struct ev_task){ .fn = queue_turn, .arg = q };
-		q->tasks = calloc(size, sizeof(*q->tasks));
-		if (!q->tasks)
-			return -ENOMEM;
-		q->nr_tasks = size;
 	}
-	return 0;
+	return scsi_pool_init(&sc->sc_pool, sc->sc_nr_queues * size);
 }
 
 static int init(struct scsi_softc *sc, const struct vdev_env *env,
@@ -560,7 +559,7 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	sc->sc_dev.type = &vdev_scsi;
 	sc->sc_loop = env->loop;
-	sc->sc_control_more = (struct ev_task){ .fn = control_more, .arg = sc };
+	sc->sc_more = (struct ev_task){ .fn = more, .arg = sc };
 	sc->sc_pr_fd = vdev_files_take(env->files, "reservations");
 	ret = init(sc, env, err);
 	if (ret < 0) {

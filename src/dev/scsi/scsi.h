@@ -5,6 +5,7 @@
  *	scsi.c       the virtio device: options, request queues, completion
  *	ctl.c        `viodev ctl`
  *	control.c    control and event queue: task management, hot-plug
+ *	pool.c       memory for commands
  *	task.c       a LUN's task set: who runs when; aborting; ends
  *	target.c     a command begins: unit attentions, dispatch; SPC commands
  *	cdb.c, sense.c   pure: commands taken apart, sense data put together
@@ -27,6 +28,7 @@
 #ifndef SCSI_SCSI_H
 #define SCSI_SCSI_H
 
+#include <assert.h>
 #include <linux/virtio_scsi.h>
 
 #include "back/disk.h"
@@ -45,6 +47,9 @@
 #define SCSI_MAX_LUN    16383
 #define SCSI_BLOCK_MAX  4096
 #define SCSI_WORK_BYTES (64u << 10) /* each of a LUN's two buffers */
+#define SCSI_MAX_TASKS  2048 /* that are fetched at a time */
+#define SCSI_FEW_IOV    16   /* every task has so many, */
+#define SCSI_MAX_WIDE   224  /* so many at a time have SCSI_MAX_IOV */
 #define SCSI_SERIAL_MAX 32
 
 struct scsi_lun;
@@ -55,7 +60,7 @@ struct passthrough;
 /* What a step of a command does when its disk request is done. */
 typedef void task_step(struct scsi_task *t, int result);
 
-/* A command. There is one for each entry of a request queue. */
+/* A command. */
 struct scsi_task {
 	struct scsi_queue *q;
 	struct scsi_task *prev, *next; /* in the task set; next: free list */
@@ -96,15 +101,37 @@ struct scsi_task {
 	uint64_t left;             /* blocks or descriptors */
 	struct pool_job job;       /* of passthrough */
 
-	struct iovec iov[1 + SCSI_MAX_IOV]; /* one for scsi_split() */
+	/* The chain's buffers: iov[0] is room for split_writable(). */
+	struct iovec *iov; /* few, or in wide */
+	struct scsi_wide *wide;
+	struct iovec few[1 + SCSI_FEW_IOV];
 };
+
+/* The buffers of a command that has more than a few. */
+struct scsi_wide {
+	struct scsi_wide *next; /* free list */
+	struct iovec iov[1 + SCSI_MAX_IOV];
+};
+
+/*
+ * Memory for commands, of all queues together: a guest that fills its queues
+ * has so many under way, and the others wait in the queues.
+ */
+struct scsi_pool {
+	struct scsi_task *tasks, *free_tasks;
+	unsigned nr_tasks, nr_used; /* there are; were ever taken */
+	struct scsi_wide *wides, *free_wides;
+	unsigned nr_wides_used;
+	bool empty; /* a command had to wait for another to end */
+};
+static_assert(SCSI_MAX_TASKS * sizeof(struct scsi_task) +
+			      SCSI_MAX_WIDE * sizeof(struct scsi_wide) <=
+		      4u << 20,
+	      "no guest makes a device grow by more");
 
 struct scsi_queue {
 	struct scsi_softc *sc;
 	struct vqueue_info *vq;
-	struct scsi_task *tasks;
-	unsigned nr_tasks, nr_used; /* there is a ring's worth; ever taken */
-	struct scsi_task *free;	    /* of those that were */
 	struct ev_task turn; /* shows the driver what completed in a turn */
 };
 
@@ -190,6 +217,8 @@ struct scsi_softc {
 	struct vdev sc_dev;
 	struct vqueue_info sc_vqs[2 + SCSI_MAX_QUEUES];
 	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
+	struct scsi_pool sc_pool;
+	struct iovec sc_iov[SCSI_MAX_IOV]; /* of a chain just taken */
 	unsigned sc_nr_queues;
 	struct ev_loop *sc_loop;
 	struct disk_io *sc_io;
@@ -204,7 +233,7 @@ struct scsi_softc {
 	uint64_t sc_seq;
 	struct scsi_tmf *sc_tmfs; /* an entry for each of the control queue */
 	unsigned sc_nr_tmfs;      /* that wait */
-	struct ev_task sc_control_more;
+	struct ev_task sc_more; /* of the control queue; or the pool has more */
 	bool sc_missed; /* an event found no buffer */
 	bool sc_taken_over; /* from another process, since the last reset */
 	uint64_t sc_nr_events, sc_nr_missed;
@@ -219,6 +248,13 @@ void task_finish(struct scsi_task *t); /* with its status; last of a handler */
 void scsi_publish(struct scsi_queue *q);
 void scsi_fetch(struct scsi_queue *q);
 void scsi_drain(struct scsi_softc *sc);
+
+/* pool.c */
+int scsi_pool_init(struct scsi_pool *pool, unsigned max_tasks);
+void scsi_pool_fini(struct scsi_pool *pool);
+/* A task with room for @niov buffers, or NULL: the pool is empty now. */
+struct scsi_task *scsi_pool_take(struct scsi_pool *pool, unsigned niov);
+void scsi_pool_give(struct scsi_pool *pool, struct scsi_task *t);
 
 /* ctl.c */
 extern const struct vdev_ctl scsi_ctls[];

@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <viodev/le.h>
+
 #include "back/disk_fault.h"
 #include "dev/scsi/initiator.h"
 
@@ -707,6 +709,117 @@ static void test_io_errors(void **state)
 }
 
 /*
+ * --- Growth ---
+ */
+
+#define FULL_QUEUES 16
+#define FULL_SIZE   1024
+#define FULL_PIECES 16 /* of a block's buffer */
+
+static size_t resident(void)
+{
+	unsigned long total, pages;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%lu %lu", &total, &pages), 2);
+	fclose(f);
+	return pages * 4096;
+}
+
+/* READ of a block, its buffer in pieces. All of them use the same memory. */
+static void add_pieces(unsigned q, uint64_t req, uint64_t resp)
+{
+	struct vdrv_buf bufs[2 + FULL_PIECES] = { { req, 51, VDRV_R },
+						  { resp, 108, VDRV_W } };
+
+	for (unsigned i = 0; i < FULL_PIECES; i++)
+		bufs[2 + i] = (struct vdrv_buf){ resp + 128 + i * 32, 32,
+						 VDRV_W };
+	vdrv_add_indirect(&ini.d, q, bufs, NR(bufs));
+}
+
+static void fill_queues(uint64_t req, uint64_t resp)
+{
+	for (unsigned q = 2; q < 2 + FULL_QUEUES; q++) {
+		for (unsigned i = 0; i < FULL_SIZE; i++)
+			add_pieces(q, req, resp);
+	}
+}
+
+static unsigned collect_all(unsigned nr[VDRV_MAX_Q])
+{
+	unsigned total = 0;
+
+	for (unsigned q = 2; q < 2 + FULL_QUEUES; q++) {
+		while (vdrv_used(&ini.d, q, NULL))
+			nr[q]++;
+		total += nr[q];
+	}
+	return total;
+}
+
+/*
+ * A guest that fills all its queues makes us grow by 4 MiB at the most. What
+ * has to wait counts as sent all the same: ABORT TASK SET does not overtake it.
+ */
+static void test_growth(void **state)
+{
+	static const uint8_t read_1[10] = { 0x28, [8] = 1 };
+	unsigned nr[VDRV_MAX_Q] = { 0 }, total;
+	uint64_t req, resp, tmf;
+	struct vdrv_used used;
+	size_t before;
+	uint64_t end;
+
+	if (!refuse_io_uring())
+		skip();
+	ini_create(VDRV_MODERN, "scsi,lun0=%d/disk,queues=16,queue-size=1024");
+	memset(ini.d.mem, 1, VDRV_MEM_BYTES);
+	assert_true(vdrv_start(&ini.d, ~0ull, 2 + FULL_QUEUES));
+	ini_do_ready(&tur);
+	FAULT_SET(no_cache, true);
+	FAULT_SET(hang, true);
+	req = vdrv_alloc(&ini.d, 64, 8);
+	resp = vdrv_alloc(&ini.d, 128 + FULL_PIECES * 32, 8);
+	memset(vdrv_ptr(&ini.d, req, 64), 0, 64);
+	memcpy(vdrv_ptr(&ini.d, req, 8), lun0, 8);
+	memcpy(vdrv_ptr(&ini.d, req + 19, 10), read_1, sizeof(read_1));
+	fill_queues(req, resp);
+	tmf = vdrv_alloc(&ini.d, 32, 8);
+	memset(vdrv_ptr(&ini.d, tmf, 32), 0, 32);
+	*(le32 *)vdrv_ptr(&ini.d, tmf + 4, 4) =
+		cpu_to_le32(VIRTIO_SCSI_T_TMF_ABORT_TASK_SET);
+	memcpy(vdrv_ptr(&ini.d, tmf + 8, 8), lun0, 8);
+	vdrv_add(&ini.d, 0,
+		 (struct vdrv_buf[]){ { tmf, 24, VDRV_R },
+				      { tmf + 24, 1, VDRV_W } },
+		 2);
+
+	before = resident();
+	for (unsigned q = 2; q < 2 + FULL_QUEUES; q++)
+		vdrv_kick(&ini.d, q);
+	vdrv_kick(&ini.d, 0);
+	ini_turns(20);
+	print_message("grown by %zu KiB\n", (resident() - before) >> 10);
+	assert_true(resident() - before < (4u << 20) + (256u << 10));
+	assert_false(vdrv_used(&ini.d, 0, &used));
+
+	FAULT_SET(hang, false);
+	end = ev_now_ns() + 60000000000ull;
+	do {
+		ini_turns(1);
+		total = collect_all(nr);
+		if (vdrv_used(&ini.d, 0, &used)) {
+			total = collect_all(nr);
+			assert_int_equal(total, FULL_QUEUES * FULL_SIZE);
+			return;
+		}
+	} while (ev_now_ns() < end);
+	fail_msg("%u of all have ended", total);
+}
+
+/*
  * --- Events, hot-plug, resize ---
  */
 
@@ -1070,6 +1183,7 @@ int main(void)
 		TEST(test_reset_under_load),
 		TEST(test_quiesce),
 		TEST(test_io_errors),
+		TEST(test_growth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
