@@ -10,7 +10,10 @@
  *     Landlock. What is needed is open by then.
  *  3. jail_seal(), after the device is made and before a byte is read from
  *     guest, front-end or disk: only the system calls that are listed, on all
- *     threads, and no executable memory. Anything else kills the process.
+ *     threads, some with certain arguments alone, and no executable memory.
+ *     Any other call fails with ENOSYS: a library that logs or fails may try
+ *     one. What only an intruder asks for (other processes, programs, code)
+ *     kills the process.
  *
  * What a kernel or a container does not grant in 1 and 2 is skipped, with a
  * line for --verbose; the last of 2 (capabilities, no new privileges) and 3
@@ -36,8 +39,8 @@ struct vdev_rights;
 	(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
 /*
- * Built with the address sanitizer: what its runtime needs is allowed, what it
- * can do without is refused and does not kill.
+ * Built with the address sanitizer: what its runtime needs is allowed, and its
+ * fork() for a report is refused and does not kill.
  */
 #if defined(__SANITIZE_ADDRESS__)
 #define JAIL_WITH_ASAN
@@ -68,8 +71,8 @@ int jail_enter(struct jail *jail, const struct vdev_rights *rights,
 
 /*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls
- * that could make code or processes are narrowed, whoever lists them. @ioctls:
- * likewise of requests, each ended by 0; there is no other ioctl.
+ * with many uses (mmap, fcntl, socket) are narrowed, whoever lists them.
+ * @ioctls: likewise of requests, each ended by 0; there is no other ioctl.
  */
 int jail_seal(struct jail *jail, const int *const lists[],
 	      const unsigned long *const ioctls[]);

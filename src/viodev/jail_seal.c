@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <linux/io_uring.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
@@ -47,7 +49,6 @@ static const int common_syscalls[] = {
 	SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(sched_yield),
-	SCMP_SYS(tgkill),
 	SCMP_SYS(timerfd_create),
 	SCMP_SYS(timerfd_settime),
 	SCMP_SYS(write),
@@ -67,83 +68,164 @@ static const int asan_syscalls[] = {
 	SCMP_SYS(sigaltstack),
 	-1,
 };
-/* These it wants for a report and can do without. */
-#define ASAN_REFUSED                                                    \
-	SCMP_SYS(clone), SCMP_SYS(fork), SCMP_SYS(pipe), SCMP_SYS(pipe2), \
-		SCMP_SYS(vfork),
 #else
 static const int asan_syscalls[] = { -1 };
-#define ASAN_REFUSED
 #endif
 
+/* A system call, and what its arguments must be. */
+struct rule {
+	int nr;
+	unsigned nr_args;
+	struct scmp_arg_cmp args[3];
+};
+
+/* Argument @idx is @value, or the bits @mask of it are. */
+#define IS(idx, value)		{ idx, SCMP_CMP_EQ, value }
+#define BITS(idx, mask, value)	{ idx, SCMP_CMP_MASKED_EQ, mask, value }
+#define ALL_BUT(flags)		(UINT64_MAX & ~(scmp_datum_t)(flags))
+
+#define BAD_PROT      (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
+#define BAD_MAP       (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
+#define FUTEX_FLAGS   (FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)
+#define NEW_NAMESPACE (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | \
+		       CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
+		       CLONE_NEWCGROUP)
+#define RULE_FUTEX(op) { SCMP_SYS(futex), 1, { BITS(1, ALL_BUT(FUTEX_FLAGS), op) } }
+#define RULE_FCNTL(cmd) { SCMP_SYS(fcntl), 1, { IS(1, cmd) } }
+#define RULE_ADVICE(advice) { SCMP_SYS(madvise), 1, { IS(2, advice) } }
+#define RULE_SOCKET(family, type, protocol)                                  \
+	{ SCMP_SYS(socket), 3,                                               \
+	  { IS(0, family),                                                   \
+	    BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), type),            \
+	    IS(2, protocol) } }
+#define RULE_RING(op) { SCMP_SYS(io_uring_register), 1, { IS(1, op) } }
+
 /*
- * What libraries try when they log or fail: whether standard error is a
- * terminal, which time zone it is, who we are. They cope with an error, and
- * the device lives on; nothing of it gives away more than a signal does.
+ * Whoever lists one of these gets it in these forms alone. A ring may work on
+ * other files of ours, as other calls could. Sockets are libslirp's.
  */
-static const int refused[] = {
-	SCMP_SYS(access),	    SCMP_SYS(faccessat),
-	SCMP_SYS(faccessat2),	    SCMP_SYS(getegid),
-	SCMP_SYS(geteuid),	    SCMP_SYS(getgid),
-	SCMP_SYS(getrlimit),	    SCMP_SYS(getuid),
-	SCMP_SYS(ioctl),	    SCMP_SYS(lstat),
-	SCMP_SYS(newfstatat),	    SCMP_SYS(open),
-	SCMP_SYS(openat),	    SCMP_SYS(prlimit64),
-	SCMP_SYS(readlink),	    SCMP_SYS(readlinkat),
-	SCMP_SYS(sched_getaffinity), SCMP_SYS(stat),
-	SCMP_SYS(statx),	    SCMP_SYS(sysinfo),
-	SCMP_SYS(uname),	    ASAN_REFUSED
-	-1,
+static const struct rule narrow[] = {
+	{ SCMP_SYS(clone), 1,
+	  { BITS(0, CLONE_THREAD | NEW_NAMESPACE, CLONE_THREAD) } },
+	{ SCMP_SYS(mmap), 2, { BITS(2, BAD_PROT, 0), BITS(3, BAD_MAP, 0) } },
+	{ SCMP_SYS(mprotect), 1, { BITS(2, BAD_PROT, 0) } },
+	{ SCMP_SYS(mremap), 1,
+	  { BITS(3, ALL_BUT(MREMAP_MAYMOVE | MREMAP_FIXED), 0) } },
+	RULE_ADVICE(MADV_DONTNEED),
+	RULE_ADVICE(MADV_FREE),
+	RULE_ADVICE(MADV_HUGEPAGE),
+	RULE_ADVICE(MADV_NOHUGEPAGE),
+	RULE_ADVICE(MADV_DONTDUMP),
+	RULE_ADVICE(MADV_POPULATE_READ),
+	RULE_ADVICE(MADV_POPULATE_WRITE),
+	RULE_FCNTL(F_DUPFD_CLOEXEC),
+	RULE_FCNTL(F_GETFD),
+	RULE_FCNTL(F_SETFD),
+	RULE_FCNTL(F_GETFL),
+	RULE_FCNTL(F_GET_SEALS),
+	RULE_FCNTL(F_OFD_GETLK),
+	RULE_FCNTL(F_OFD_SETLK),
+	{ SCMP_SYS(fcntl), 2, { IS(1, F_SETFL), BITS(2, O_ASYNC, 0) } },
+	RULE_FUTEX(FUTEX_WAIT),
+	RULE_FUTEX(FUTEX_WAKE),
+	RULE_FUTEX(FUTEX_WAIT_BITSET),
+	RULE_FUTEX(FUTEX_WAKE_BITSET),
+	RULE_RING(IORING_UNREGISTER_FILES),
+	RULE_RING(IORING_REGISTER_FILES_UPDATE),
+	RULE_SOCKET(AF_INET, SOCK_STREAM, 0),
+	RULE_SOCKET(AF_INET, SOCK_DGRAM, 0),
+	RULE_SOCKET(AF_INET, SOCK_DGRAM, IPPROTO_ICMP),
+	RULE_SOCKET(AF_INET6, SOCK_STREAM, 0),
+	RULE_SOCKET(AF_INET6, SOCK_DGRAM, 0),
+	RULE_SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6),
+	{ SCMP_SYS(socketpair), 1, { IS(0, AF_UNIX) } },
+	{ -1 },
 };
 
 /*
- * A ring may work on other files of ours, which other calls could do as well;
- * nothing else about it changes.
+ * What no library does by the way: reach other processes, make code, programs
+ * or processes, and parts of the kernel that are none of a device's business.
+ * Who asks for one of these has taken the process over.
  */
-static int allow_ring_files(scmp_filter_ctx ctx)
-{
-	static const unsigned ops[] = {
-		IORING_UNREGISTER_FILES,
-		IORING_REGISTER_FILES_UPDATE,
-	};
-	int ret = 0;
+static const struct rule hostile[] = {
+#ifndef JAIL_WITH_ASAN /* its runtime tries, for a report */
+	{ SCMP_SYS(clone), 1, { BITS(0, CLONE_THREAD, 0) } },
+	{ SCMP_SYS(fork) },
+	{ SCMP_SYS(vfork) },
+#endif
+	{ SCMP_SYS(execve) },
+	{ SCMP_SYS(execveat) },
+	{ SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
+	{ SCMP_SYS(mprotect), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
+	{ SCMP_SYS(pkey_mprotect), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
+	{ SCMP_SYS(kill) },
+	{ SCMP_SYS(tkill) },
+	{ SCMP_SYS(rt_sigqueueinfo) },
+	{ SCMP_SYS(rt_tgsigqueueinfo) },
+	{ SCMP_SYS(pidfd_getfd) },
+	{ SCMP_SYS(pidfd_open) },
+	{ SCMP_SYS(pidfd_send_signal) },
+	{ SCMP_SYS(process_vm_readv) },
+	{ SCMP_SYS(process_vm_writev) },
+	{ SCMP_SYS(ptrace) },
+	/* A descriptor that is ready signals whoever it names. */
+	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETOWN) } },
+	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETOWN_EX) } },
+	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETSIG) } },
+	{ SCMP_SYS(fcntl), 2, { IS(1, F_SETFL), BITS(2, O_ASYNC, O_ASYNC) } },
+	{ SCMP_SYS(ioctl), 1, { IS(1, TIOCSTI) } },
+	{ SCMP_SYS(ioctl), 1, { IS(1, TIOCLINUX) } },
+	{ SCMP_SYS(add_key) },
+	{ SCMP_SYS(bpf) },
+	{ SCMP_SYS(chroot) },
+	{ SCMP_SYS(io_uring_setup) },
+	{ SCMP_SYS(keyctl) },
+	{ SCMP_SYS(mount) },
+	{ SCMP_SYS(open_by_handle_at) },
+	{ SCMP_SYS(perf_event_open) },
+	{ SCMP_SYS(pivot_root) },
+	{ SCMP_SYS(request_key) },
+	{ SCMP_SYS(setns) },
+	{ SCMP_SYS(umount2) },
+	{ SCMP_SYS(unshare) },
+	{ SCMP_SYS(userfaultfd) },
+	{ -1 },
+};
 
-	for (int i = 0; ret == 0 && i < 2; i++)
-		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW,
-				       SCMP_SYS(io_uring_register), 1,
-				       SCMP_A1(SCMP_CMP_EQ, ops[i]));
-	return ret;
+static int add(scmp_filter_ctx ctx, uint32_t action, const struct rule *rule)
+{
+	return seccomp_rule_add_array(ctx, action, rule->nr, rule->nr_args,
+				      rule->args);
 }
 
-/* Add a rule for @nr; the calls that could make code or processes narrowed. */
+/* abort() signals us, and nobody else may be. */
+static int add_tgkill(scmp_filter_ctx ctx)
+{
+	struct rule rule = { SCMP_SYS(tgkill), 1,
+			     { IS(0, (scmp_datum_t)getpid()) } };
+	int ret = add(ctx, SCMP_ACT_ALLOW, &rule);
+
+	rule.args[0].op = SCMP_CMP_NE;
+	return ret < 0 ? ret : add(ctx, SCMP_ACT_KILL_PROCESS, &rule);
+}
+
+/* In the forms that @narrow has, or in any. */
 static int allow(scmp_filter_ctx ctx, int nr)
 {
-	switch (nr) {
-	case SCMP_SYS(mmap):
-	case SCMP_SYS(mprotect):
-	case SCMP_SYS(pkey_mprotect):
-		return seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, nr, 1,
-			SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	case SCMP_SYS(clone): /* threads alone */
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
-					SCMP_A0(SCMP_CMP_MASKED_EQ,
-						CLONE_THREAD, CLONE_THREAD));
-	case SCMP_SYS(clone3):
-		/* Cannot be looked into: libc falls back to clone. */
-		return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
-	case SCMP_SYS(io_uring_register):
-		return allow_ring_files(ctx);
-	case SCMP_SYS(socketpair):
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
-					SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
-	case SCMP_SYS(tgkill): /* abort() */
-		return seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, nr, 1,
-			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
-	default:
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+	struct rule any = { nr };
+	bool found = false;
+
+	for (const struct rule *rule = narrow; rule->nr != -1; rule++) {
+		int ret = 0;
+
+		if (rule->nr == nr) {
+			found = true;
+			ret = add(ctx, SCMP_ACT_ALLOW, rule);
+		}
+		if (ret < 0)
+			return ret;
 	}
+	return found ? 0 : add(ctx, SCMP_ACT_ALLOW, &any);
 }
 
 static int allow_list(scmp_filter_ctx ctx, const int *list)
@@ -165,47 +247,10 @@ static int allow_fstat(scmp_filter_ctx ctx)
 		SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
 }
 
-/* What allow() does not let through: to be refused and not to kill. */
-static int refuse(scmp_filter_ctx ctx, int nr)
+static int kill_hostile(scmp_filter_ctx ctx)
 {
-	uint32_t action = SCMP_ACT_ERRNO(EACCES);
-
-	switch (nr) {
-	case SCMP_SYS(clone):
-		return seccomp_rule_add(
-			ctx, action, nr, 1,
-			SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
-	case SCMP_SYS(ioctl):
-		return seccomp_rule_add(
-			ctx, action, nr, 1,
-			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, _IO('T', 0)));
-	case SCMP_SYS(newfstatat):
-		return seccomp_rule_add(
-			ctx, action, nr, 1,
-			SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0));
-	default:
-		return seccomp_rule_add(ctx, action, nr, 0);
-	}
-}
-
-static bool is_in(const int *list, int nr)
-{
-	while (*list != -1 && *list != nr)
-		list++;
-	return *list == nr;
-}
-
-static bool is_allowed(const int *const lists[], int nr)
-{
-	while (*lists && !is_in(*lists, nr))
-		lists++;
-	return *lists || is_in(asan_syscalls, nr);
-}
-
-static int refuse_all_but(scmp_filter_ctx ctx, const int *const lists[])
-{
-	for (const int *r = refused; *r != -1; r++) {
-		int ret = is_allowed(lists, *r) ? 0 : refuse(ctx, *r);
+	for (const struct rule *rule = hostile; rule->nr != -1; rule++) {
+		int ret = add(ctx, SCMP_ACT_KILL_PROCESS, rule);
 
 		if (ret < 0)
 			return ret;
@@ -248,20 +293,22 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 	if (ret == 0)
 		ret = allow_fstat(ctx);
 	if (ret == 0)
+		ret = add_tgkill(ctx);
+	if (ret == 0)
 		ret = allow_list(ctx, asan_syscalls);
 	for (int i = 0; ret == 0 && lists[i]; i++)
 		ret = allow_list(ctx, lists[i]);
 	for (int i = 0; ret == 0 && ioctls[i]; i++)
 		ret = allow_ioctls(ctx, ioctls[i]);
 	if (ret == 0)
-		ret = refuse_all_but(ctx, lists);
+		ret = kill_hostile(ctx);
 	return ret;
 }
 
 int jail_seal(struct jail *jail, const int *const lists[],
 	      const unsigned long *const ioctls[])
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
 	/* Known before it is loaded: status is all that it is for. */
