@@ -45,7 +45,18 @@ struct gm_region {
 	uint64_t len;  /* bytes, never 0; base + len does not wrap */
 	void *host;    /* where it is mapped here, or NULL */
 	unsigned prot; /* GM_READ | GM_WRITE */
+	void *owner;   /* what the owner of @host knows it by, or NULL */
+	unsigned pin;  /* private: the counter of its users */
 };
+
+/* Private: a region that was removed while requests used it. */
+struct gm_limbo {
+	struct gm_region region;
+	uint32_t gen;   /* requests begun before this generation may use it, */
+	uint32_t users; /* of which so many have not ended */
+};
+
+#define GM_NR_PINS 64
 
 /*
  * Access to memory that is announced but not mapped. Each returns 0 or -errno.
@@ -69,12 +80,23 @@ struct gmem {
 	void *ops_arg;
 	uint8_t *log; /* gm_set_log(), or NULL */
 	uint64_t log_len;
+
+	/* Private: who uses which regions. See gm_pin(). */
+	uint64_t touched;           /* pins of the regions looked up */
+	uint32_t users[GM_NR_PINS]; /* requests that hold each pin */
+	unsigned next_pin;
+	struct gm_limbo *limbo;
+	unsigned nr_limbo, cap_limbo;
+	uint64_t limbo_pins; /* of the regions in limbo */
 };
 
 /* Make an empty table. @ops may be NULL. Nothing is allocated yet. */
 void gm_init(struct gmem *gm, const struct gmem_ops *ops, void *ops_arg);
 
-/* Forget all regions and free the table. The mappings are the caller's. */
+/*
+ * Forget all regions, those in limbo too, and free the table. The mappings are
+ * the caller's.
+ */
 void gm_fini(struct gmem *gm);
 
 /*
@@ -85,21 +107,53 @@ void gm_fini(struct gmem *gm);
 int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	   unsigned prot);
 
+/* The same, with a pointer that @gone of gm_remove() finds in the region. */
+int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
+		 unsigned prot, void *owner);
+
+/* Called with a region that nothing uses any more: its owner may unmap it. */
+typedef void gm_gone_cb(void *arg, const struct gm_region *r);
+
 /*
- * Forget every region that lies in [base, base + len), calling @gone (may be
- * NULL) for each so that its owner can unmap it. Succeeds when there is none.
- * -EINVAL, and nothing is changed, when a region lies only partly inside. A
- * @len that runs past the end of the address space is cut there.
+ * Forget every region that lies in [base, base + len): nothing is translated
+ * through it from here on. @gone (may be NULL) is called for each that no
+ * request in flight uses. The others stay mapped, in limbo, until the last such
+ * request ends; then the table's owner is told (ph_wake() of <viodev/pci.h>)
+ * and calls gm_reap().
  *
- * The caller has made sure that no request is using the memory.
+ * Returns the number of regions that went into limbo; 0 also when the range
+ * holds no region. -EINVAL, and nothing is changed, when a region lies only
+ * partly inside. A @len that runs past the end of the address space is cut
+ * there.
  */
-int gm_remove(struct gmem *gm, gpa_t base, uint64_t len,
-	      void (*gone)(void *arg, const struct gm_region *r), void *arg);
+int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
+	      void *arg);
+
+/*
+ * Call @gone for each region in limbo that is no longer used. Returns how many
+ * are still in limbo.
+ */
+unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg);
+
+/*
+ * A request uses the regions that it was translated through: look them up
+ * between gm_pin_begin() and gm_pin(), keep the pins and the generation that
+ * gm_pin() returns, and give both to gm_unpin() when the request has ended.
+ * That returns true when a region in limbo lost its last user: gm_reap() has
+ * work. Virtqueues do this for each chain; device models need not.
+ */
+static inline void gm_pin_begin(struct gmem *gm)
+{
+	gm->touched = 0;
+}
+uint64_t gm_pin(struct gmem *gm, uint32_t *ret_gen);
+bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen);
 
 /*
  * Translate a range that must be one piece here. All of [a, a + len) lies in
  * one mapped region that allows @prot: returns its address. Otherwise NULL.
- * The address is borrowed: valid until the table changes.
+ * The address is borrowed: valid until the region is removed or, for a request
+ * that has pinned it, until gm_unpin().
  */
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 

@@ -14,8 +14,12 @@ void gm_init(struct gmem *gm, const struct gmem_ops *ops, void *ops_arg)
 void gm_fini(struct gmem *gm)
 {
 	free(gm->regions);
+	free(gm->limbo);
 	gm->regions = NULL;
+	gm->limbo = NULL;
 	gm->nr_regions = gm->cap_regions = 0;
+	gm->nr_limbo = gm->cap_limbo = 0;
+	gm->limbo_pins = 0;
 	gm->gen++;
 }
 
@@ -45,17 +49,70 @@ static const struct gm_region *find(struct gmem *gm, gpa_t a)
 {
 	unsigned i = gm->hit;
 
-	if (i < gm->nr_regions && region_has(&gm->regions[i], a))
-		return &gm->regions[i];
-
-	i = first_above(gm, a);
-	if (i == gm->nr_regions || !region_has(&gm->regions[i], a))
-		return NULL;
-	gm->hit = i;
+	if (i >= gm->nr_regions || !region_has(&gm->regions[i], a)) {
+		i = first_above(gm, a);
+		if (i == gm->nr_regions || !region_has(&gm->regions[i], a))
+			return NULL;
+		gm->hit = i;
+	}
+	gm->touched |= UINT64_C(1) << gm->regions[i].pin;
 	return &gm->regions[i];
 }
 
+/*
+ * --- Adding and removing ---
+ *
+ * Each region has one of a few pins, and each pin counts the requests that use
+ * a region with it. So a request is one count up and one down for most guests,
+ * however many buffers it has. Where regions outnumber pins, one in limbo may
+ * wait for requests that use another; but only for such as had begun when it
+ * was removed, so that it does not wait for ever.
+ */
+
+static uint64_t pin_bit(const struct gm_region *r)
+{
+	return UINT64_C(1) << r->pin;
+}
+
+/* The next pin in turn, if possible one that no region in limbo has. */
+static unsigned choose_pin(struct gmem *gm)
+{
+	unsigned pin = gm->next_pin;
+
+	for (unsigned i = 0; i < GM_NR_PINS; i++) {
+		pin = (gm->next_pin + i) % GM_NR_PINS;
+		if (!(gm->limbo_pins & UINT64_C(1) << pin))
+			break;
+	}
+	gm->next_pin = (pin + 1) % GM_NR_PINS;
+	return pin;
+}
+
+/* Room in limbo for all regions and one more: removing cannot fail. */
+static int grow_limbo(struct gmem *gm)
+{
+	unsigned want = gm->nr_limbo + gm->nr_regions + 1, cap = 16;
+	void *p;
+
+	if (want <= gm->cap_limbo)
+		return 0;
+	while (cap < want)
+		cap *= 2;
+	p = reallocarray(gm->limbo, cap, sizeof(*gm->limbo));
+	if (!p)
+		return -ENOMEM;
+	gm->limbo = p;
+	gm->cap_limbo = cap;
+	return 0;
+}
+
 int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host, unsigned prot)
+{
+	return gm_add_owned(gm, base, len, host, prot, NULL);
+}
+
+int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
+		 unsigned prot, void *owner)
 {
 	unsigned i;
 
@@ -68,6 +125,8 @@ int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host, unsigned prot)
 	if (i < gm->nr_regions && gm->regions[i].base.v <= base.v + (len - 1))
 		return -EEXIST;
 
+	if (grow_limbo(gm) < 0)
+		return -ENOMEM;
 	if (gm->nr_regions == gm->cap_regions) {
 		unsigned cap = gm->cap_regions ? 2 * gm->cap_regions : 16;
 		void *p = reallocarray(gm->regions, cap, sizeof(*gm->regions));
@@ -79,15 +138,33 @@ int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host, unsigned prot)
 	}
 	memmove(&gm->regions[i + 1], &gm->regions[i],
 		(gm->nr_regions - i) * sizeof(*gm->regions));
-	gm->regions[i] = (struct gm_region){ base, len, host, prot };
+	gm->regions[i] = (struct gm_region){
+		base, len, host, prot, owner, choose_pin(gm)
+	};
 	gm->nr_regions++;
 	gm->gen++;
 	return 0;
 }
 
-int gm_remove(struct gmem *gm, gpa_t base, uint64_t len,
-	      void (*gone)(void *arg, const struct gm_region *r), void *arg)
+static bool is_used(const struct gmem *gm, const struct gm_region *r)
 {
+	return gm->users[r->pin] > 0;
+}
+
+static void enter_limbo(struct gmem *gm, const struct gm_region *r)
+{
+	gm->limbo[gm->nr_limbo++] = (struct gm_limbo){
+		.region = *r,
+		.gen = gm->gen,
+		.users = gm->users[r->pin],
+	};
+	gm->limbo_pins |= pin_bit(r);
+}
+
+int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
+	      void *arg)
+{
+	unsigned nr_used = 0;
 	uint64_t last;
 	unsigned i, j;
 
@@ -105,17 +182,71 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len,
 			break;
 		if (r->base.v < base.v || r->base.v + (r->len - 1) > last)
 			return -EINVAL;
+		nr_used += is_used(gm, r);
 	}
 	if (i == j)
 		return 0;
+	gm->gen++; /* requests from here on do not find them */
+	for (unsigned k = i; k < j; k++) {
+		const struct gm_region *r = &gm->regions[k];
 
-	for (unsigned k = i; k < j && gone; k++)
-		gone(arg, &gm->regions[k]);
+		if (is_used(gm, r))
+			enter_limbo(gm, r);
+		else if (gone)
+			gone(arg, r);
+	}
 	memmove(&gm->regions[i], &gm->regions[j],
 		(gm->nr_regions - j) * sizeof(*gm->regions));
 	gm->nr_regions -= j - i;
-	gm->gen++;
-	return 0;
+	return (int)nr_used;
+}
+
+unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg)
+{
+	unsigned left = 0;
+
+	gm->limbo_pins = 0;
+	for (unsigned i = 0; i < gm->nr_limbo; i++) {
+		struct gm_limbo *l = &gm->limbo[i];
+
+		if (l->users == 0) {
+			if (gone)
+				gone(arg, &l->region);
+			continue;
+		}
+		gm->limbo_pins |= pin_bit(&l->region);
+		gm->limbo[left++] = *l;
+	}
+	gm->nr_limbo = left;
+	return left;
+}
+
+uint64_t gm_pin(struct gmem *gm, uint32_t *ret_gen)
+{
+	uint64_t pins = gm->touched;
+
+	for (uint64_t rest = pins; rest; rest &= rest - 1)
+		gm->users[__builtin_ctzll(rest)]++;
+	*ret_gen = gm->gen;
+	return pins;
+}
+
+bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
+{
+	bool any = false;
+
+	for (uint64_t rest = pins; rest; rest &= rest - 1)
+		gm->users[__builtin_ctzll(rest)]--;
+	if (!(pins & gm->limbo_pins))
+		return false;
+	for (unsigned i = 0; i < gm->nr_limbo; i++) {
+		struct gm_limbo *l = &gm->limbo[i];
+
+		if ((pins & pin_bit(&l->region)) &&
+		    (int32_t)(gen - l->gen) < 0)
+			any |= --l->users == 0;
+	}
+	return any;
 }
 
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
