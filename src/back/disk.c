@@ -100,15 +100,33 @@ static void tell(struct disk_req *req, int result)
 		req->dr_done(req, result); /* @req may be gone, or run again */
 }
 
-void disk_finish(struct disk_req *req, int result)
+static void go_on(struct disk *d)
+{
+	if (d->nr_active == 0)
+		all_inactive(d);
+	disk_release_held(d);
+}
+
+void disk_end(struct disk_req *req, int result)
 {
 	struct disk *d = req->dr_disk;
 
 	inactive(d, req);
 	tell(req, result);
-	if (d->nr_active == 0)
-		all_inactive(d);
-	disk_release_held(d);
+	go_on(d);
+}
+
+void disk_finish(struct disk_req *req, int result)
+{
+	struct disk *d = req->dr_disk;
+
+	if (!disk_is_to_wait(req, result)) {
+		disk_end(req, result);
+		return;
+	}
+	inactive(d, req);
+	disk_wait(req, result);
+	go_on(d);
 }
 
 /*
@@ -173,7 +191,7 @@ void disk_start(struct disk *d, struct disk_req *req)
 	d->nr_reqs++;
 	if (ret < 0 || (req->dr_len == 0 && req->dr_op != DISK_FLUSH)) {
 		d->nr_active++;
-		disk_finish(req, ret);
+		disk_end(req, ret);
 	} else if (d->held.first || !may_begin(req)) {
 		disk_reqs_add(&d->held, req);
 	} else {
@@ -214,6 +232,7 @@ static void drop_waiting(struct disk *d)
 	struct disk_req *req;
 
 	disk_reqs_move(&d->dropped, &d->held);
+	disk_waiting_drop(d, &d->dropped);
 	while ((req = disk_reqs_take(&d->sync_waiting))) {
 		inactive(d, req);
 		disk_reqs_add(&d->dropped, req);

@@ -85,6 +85,13 @@ enum disk_cache {
 	DISK_DIRECT,       /* O_DIRECT; stable after a flush */
 };
 
+/* What becomes of a request that the host cannot serve. */
+enum disk_on_error {
+	DISK_REPORT,	 /* it fails */
+	DISK_WAIT,	 /* it waits, see disk_set_on_wait() */
+	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
+};
+
 /* How to open an image; what disk_open() needs and disk_create() is told. */
 struct disk_params {
 	const char *path;
@@ -92,6 +99,7 @@ struct disk_params {
 	bool shared; /* no lock: others may write to it meanwhile */
 	enum disk_cache cache;
 	bool discard; /* pass discards on */
+	enum disk_on_error on_read_error, on_write_error;
 };
 
 /* What an image is, for the device's configuration. */
@@ -155,6 +163,19 @@ void disk_submit(struct disk *disk);
  * no callback is called from inside.
  */
 void disk_forget(struct disk *disk);
+
+/*
+ * Requests that failed, and are to wait, are not done until disk_resume() lets
+ * all of them try again, or disk_forget() drops them. @fn is called when the
+ * first one begins to wait, and for each first one after a disk_resume(). What
+ * a failed fdatasync() has ended never waits: the kernel may have dropped what
+ * it could not write, so that trying again would only seem to help.
+ */
+void disk_set_on_wait(struct disk *disk,
+		      void (*fn)(void *arg, enum disk_op op, int error),
+		      void *arg);
+unsigned disk_nr_waiting(const struct disk *disk);
+void disk_resume(struct disk *disk);
 
 /* Wait until every request is done. Their callbacks have run. */
 void disk_drain(struct disk *disk);

@@ -9,6 +9,7 @@
  *	disk_rw.c    reads and writes
  *	disk_zero.c  discards, and zeroes
  *	disk_sync.c  flushes
+ *	disk_wait.c  requests that wait after an error
  *	disk_size.c  the image's size, and who changes it
  *	disk_image.c what an image is, and can do
  *	disk_uring.c disk_threads.c    the engines
@@ -224,6 +225,13 @@ struct disk {
 	struct disk_reqs held;
 	bool releasing;
 
+	/* Failed, and to be tried again; see disk_wait.c. */
+	enum disk_on_error on_read_error, on_write_error;
+	struct disk_reqs failed;
+	unsigned nr_failed;
+	void (*on_wait)(void *arg, enum disk_op op, int error);
+	void *on_wait_arg;
+
 	/* Forgotten before they began. */
 	struct disk_reqs dropped;
 	struct ev_task drop_task;
@@ -264,12 +272,25 @@ static inline struct disk_req *disk_req_of(struct disk_call *call)
 	return container_of(call, struct disk_req, dr_call);
 }
 
-/* The request has ended; it may be gone, or run again, after this. */
+/*
+ * The request has ended; it may be gone, or run again, after this. After an
+ * error of disk_finish() it may as well wait to be tried again.
+ */
+void disk_end(struct disk_req *req, int result);
 void disk_finish(struct disk_req *req, int result);
 
 /* Begin what was held, as far as it may; tell of what was dropped. */
 void disk_release_held(struct disk *d);
 void disk_tell_dropped(struct disk *d);
+
+/*
+ * --- disk_wait.c ---
+ */
+
+/* Whether a request that failed is to wait; have it wait; drop all such. */
+bool disk_is_to_wait(const struct disk_req *req, int error);
+void disk_wait(struct disk_req *req, int error);
+void disk_waiting_drop(struct disk *d, struct disk_reqs *to);
 
 /*
  * --- disk_io.c ---

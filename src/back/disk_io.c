@@ -162,9 +162,12 @@ static void init(struct disk *d, struct disk_io *io,
 	d->engine = io->engine;
 	d->writethrough = params->cache == DISK_WRITETHROUGH;
 	d->nowait = params->cache != DISK_DIRECT;
+	d->on_read_error = params->on_read_error;
+	d->on_write_error = params->on_write_error;
 	d->watch_fd = -1;
 	d->size_to = CALL_LOOK;
 	disk_reqs_init(&d->held);
+	disk_reqs_init(&d->failed);
 	disk_reqs_init(&d->dropped);
 	disk_reqs_init(&d->sync_waiting);
 	disk_reqs_init(&d->sync_served);

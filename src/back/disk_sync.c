@@ -14,9 +14,9 @@ void disk_sync_join(struct disk_req *req)
 	struct disk *d = req->dr_disk;
 
 	if (d->sync_error) {
-		disk_finish(req, d->sync_error);
+		disk_end(req, d->sync_error);
 	} else if (d->img.forgetting) {
-		disk_finish(req, -ECANCELED);
+		disk_end(req, -ECANCELED);
 	} else {
 		disk_reqs_add(&d->sync_waiting, req);
 		ev_defer(d->loop, &d->submit_task);
@@ -28,7 +28,7 @@ static void finish_all(struct disk_reqs *reqs, int result)
 	struct disk_req *req;
 
 	while ((req = disk_reqs_take(reqs)))
-		disk_finish(req, result);
+		disk_end(req, result);
 }
 
 static void sync_done(struct disk_call *call, int result)
@@ -67,5 +67,5 @@ void disk_written(struct disk_req *req)
 	if (req->dr_fua || req->dr_disk->writethrough)
 		disk_sync_join(req);
 	else
-		disk_finish(req, 0);
+		disk_end(req, 0);
 }

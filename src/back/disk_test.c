@@ -1156,6 +1156,153 @@ static void test_again(void **state)
 	assert_int_equal(finish(&t), 0);
 }
 
+/*
+ * --- Requests that wait after an error ---
+ */
+
+static unsigned nr_waits;
+static int wait_error;
+static enum disk_op wait_op;
+
+static void on_wait(void *arg, enum disk_op op, int error)
+{
+	nr_waits++;
+	wait_op = op;
+	wait_error = error;
+}
+
+static void start_waiting_disk(enum disk_on_error on_read,
+			       enum disk_on_error on_write)
+{
+	start_with(tmp_dir(),
+		   (struct disk_params){ .on_read_error = on_read,
+					 .on_write_error = on_write });
+	disk_set_on_wait(disk, on_wait, NULL);
+	FAULT_SET(no_cache, true);
+	nr_waits = 0;
+}
+
+static void start_three(struct test_req *t, struct iovec *iov, enum disk_op op)
+{
+	static char buf[3][512];
+
+	for (unsigned i = 0; i < 3; i++) {
+		memset(buf[i], 'w', sizeof(buf[i]));
+		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
+		start(&t[i], op, i * 512, 512, &iov[i], 1);
+	}
+}
+
+/* They are told of once, and go on as if nothing had happened. */
+static void test_wait(void **state)
+{
+	for (int op = DISK_READ; op <= DISK_WRITE; op++) {
+		struct test_req t[3] = { 0 };
+		struct iovec iov[3];
+
+		start_waiting_disk(DISK_WAIT, DISK_WAIT);
+		FAULT_SET(read_errno, EIO);
+		FAULT_SET(write_errno, EIO);
+		start_three(t, iov, (enum disk_op)op);
+		while (disk_nr_waiting(disk) < 3)
+			assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_false(t[0].done || t[1].done || t[2].done);
+		assert_int_equal(nr_waits, 1);
+		assert_int_equal(wait_op, op);
+		assert_int_equal(wait_error, failure(EIO));
+		/* Flushes do not wait for what has not been written. */
+		assert_int_equal(simple(DISK_FLUSH), 0);
+
+		/* In vain at first. */
+		disk_resume(disk);
+		while (disk_nr_waiting(disk) < 3)
+			assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_int_equal(nr_waits, 2);
+		FAULT_SET(read_errno, 0);
+		FAULT_SET(write_errno, 0);
+		disk_resume(disk);
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(finish(&t[i]), 0);
+		assert_int_equal(disk_nr_waiting(disk), 0);
+		if (op == DISK_WRITE)
+			memset(model, 'w', 3 * 512);
+		assert_image_is_model();
+		close_disk();
+	}
+}
+
+static void test_wait_forget(void **state)
+{
+	struct test_req t[3] = { 0 };
+	struct iovec iov[3];
+
+	start_waiting_disk(DISK_REPORT, DISK_WAIT);
+	FAULT_SET(write_errno, EIO);
+	start_three(t, iov, DISK_WRITE);
+	while (disk_nr_waiting(disk) < 3)
+		assert_true(ev_loop_turn(loop, 5000) >= 0);
+	disk_forget(disk);
+	assert_int_equal(disk_nr_waiting(disk), 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(finish(&t[i]), -ECANCELED);
+	FAULT_SET(write_errno, 0);
+	disk_resume(disk);
+	assert_image_is_model();
+
+	/* A disk may go with some that wait. */
+	FAULT_SET(write_errno, EIO);
+	start_three(t, iov, DISK_WRITE);
+	while (disk_nr_waiting(disk) < 3)
+		assert_true(ev_loop_turn(loop, 5000) >= 0);
+}
+
+/* Which errors wait, and which are for the driver. */
+static void test_wait_which(void **state)
+{
+	static const struct {
+		enum disk_on_error on_read, on_write;
+		enum disk_op op;
+		int error;
+		bool waits;
+	} rows[] = {
+		{ DISK_REPORT, DISK_WAIT, DISK_READ, EIO, false },
+		{ DISK_WAIT, DISK_REPORT, DISK_WRITE, EIO, false },
+		{ DISK_REPORT, DISK_WAIT, DISK_WRITE_ZEROES, EIO, true },
+		{ DISK_REPORT, DISK_WAIT_SPACE, DISK_WRITE, EIO, false },
+		{ DISK_REPORT, DISK_WAIT_SPACE, DISK_WRITE, ENOSPC, true },
+		{ DISK_REPORT, DISK_WAIT_SPACE, DISK_WRITE, EDQUOT, true },
+		{ DISK_REPORT, DISK_WAIT_SPACE, DISK_WRITE_ZEROES, ENOSPC,
+		  true },
+		{ DISK_WAIT, DISK_WAIT, DISK_FLUSH, EIO, false },
+	};
+	char buf[512] = { 0 };
+
+	if (!threads)
+		skip(); /* EBADF is all that can be had there */
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct test_req t = { 0 };
+		struct iovec iov = { buf, sizeof(buf) };
+
+		start_waiting_disk(rows[i].on_read, rows[i].on_write);
+		FAULT_SET(fallocate_errno, rows[i].error);
+		FAULT_SET(read_errno, rows[i].error);
+		FAULT_SET(write_errno, rows[i].error);
+		FAULT_SET(sync_errno, rows[i].error);
+		start(&t, rows[i].op, 0, 512, &iov, 1);
+		while (!t.done && !disk_nr_waiting(disk))
+			assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_int_equal(disk_nr_waiting(disk), rows[i].waits);
+		if (!rows[i].waits)
+			assert_int_equal(t.result, -rows[i].error);
+		memset(&disk_fault, 0, sizeof(disk_fault));
+		close_disk();
+	}
+	/* What the driver asked for in vain is its own affair. */
+	start_waiting_disk(DISK_WAIT, DISK_WAIT);
+	assert_int_equal(transfer_one(DISK_WRITE, IMAGE_BYTES, buf, 512),
+			 -ERANGE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1193,6 +1340,9 @@ int main(void)
 		TEST(test_end),
 		TEST(test_resize_slow),
 		TEST(test_again),
+		TEST(test_wait),
+		TEST(test_wait_forget),
+		TEST(test_wait_which),
 	};
 	int failed = 0;
 

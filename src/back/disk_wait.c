@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Requests that the host could not serve, and that wait until somebody has put
+ * that right: made space, or a cable back. Each goes on where it stopped.
+ */
+#include <errno.h>
+
+#include "back/disk_impl.h"
+
+bool disk_is_to_wait(const struct disk_req *req, int error)
+{
+	const struct disk *d = req->dr_disk;
+	enum disk_on_error on_error = req->dr_op == DISK_READ
+					      ? d->on_read_error
+					      : d->on_write_error;
+
+	if (error >= 0 || error == -ECANCELED || d->img.forgetting ||
+	    d->closing)
+		return false;
+	if (on_error == DISK_WAIT_SPACE)
+		return error == -ENOSPC || error == -EDQUOT;
+	return on_error == DISK_WAIT;
+}
+
+void disk_wait(struct disk_req *req, int error)
+{
+	struct disk *d = req->dr_disk;
+
+	disk_reqs_add(&d->failed, req);
+	if (d->nr_failed++ == 0 && d->on_wait)
+		d->on_wait(d->on_wait_arg, req->dr_op, error);
+}
+
+void disk_waiting_drop(struct disk *d, struct disk_reqs *to)
+{
+	disk_reqs_move(to, &d->failed);
+	d->nr_failed = 0;
+}
+
+void disk_set_on_wait(struct disk *d,
+		      void (*fn)(void *arg, enum disk_op op, int error),
+		      void *arg)
+{
+	d->on_wait = fn;
+	d->on_wait_arg = arg;
+}
+
+unsigned disk_nr_waiting(const struct disk *d)
+{
+	return d->nr_failed;
+}
+
+/* They are older than what waits for its turn. */
+void disk_resume(struct disk *d)
+{
+	struct disk_reqs first;
+
+	disk_reqs_init(&first);
+	disk_waiting_drop(d, &first);
+	disk_reqs_move(&first, &d->held);
+	disk_reqs_move(&d->held, &first);
+	disk_release_held(d);
+}
