@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* UNIX sockets that have a path. See unix.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/unix.h"
+
+#define LOCK_TRIES    2000
+#define LOCK_PAUSE_US 1000
 
 int unix_address(const char *path, struct sockaddr_un *ret_addr)
 {
@@ -49,13 +54,55 @@ static int clear(const struct sockaddr_un *addr)
 	return unlink(addr->sun_path) < 0 ? -errno : 0;
 }
 
+/*
+ * Between finding a socket stale and removing it nobody else may do the same,
+ * and bind a new one. The directory is locked for that; a lock of whoever can
+ * read it must not hold us for ever.
+ */
+static int lock_directory(const char *path)
+{
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char *slash;
+	int fd, tries = LOCK_TRIES, ret;
+
+	strcpy(dir, path);
+	slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = '\0';
+	fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while ((ret = flock(fd, LOCK_EX | LOCK_NB)) < 0 &&
+	       errno == EWOULDBLOCK && --tries > 0)
+		usleep(LOCK_PAUSE_US);
+	if (ret == 0)
+		return fd;
+	ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	close(fd);
+	return ret;
+}
+
+static int try_bind(int fd, const struct sockaddr_un *addr)
+{
+	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0
+		       ? -errno
+		       : 0;
+}
+
 int unix_bind(int fd, const struct sockaddr_un *addr)
 {
-	int ret = clear(addr);
+	int ret = try_bind(fd, addr), lock_fd;
 
-	if (ret == 0 &&
-	    bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0)
-		ret = -errno;
+	if (ret != -EADDRINUSE)
+		return ret;
+	lock_fd = lock_directory(addr->sun_path);
+	if (lock_fd < 0)
+		return lock_fd;
+	ret = clear(addr);
+	/* Who finds nothing there needs no lock, and may come first. */
+	if (ret == 0)
+		ret = try_bind(fd, addr);
+	close(lock_fd);
 	return ret;
 }
 

@@ -10,8 +10,9 @@
 int unix_address(const char *path, struct sockaddr_un *ret_addr);
 
 /*
- * Bind. A socket that a dead process left behind gives way; -EADDRINUSE for
- * one that somebody has, -EEXIST for what is no socket.
+ * Bind. A socket that a dead process left behind gives way, to one process if
+ * several try; -EADDRINUSE for one that somebody has, -EEXIST for what is no
+ * socket, -EBUSY when the directory stays locked for seconds.
  */
 int unix_bind(int fd, const struct sockaddr_un *addr);
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,12 +118,107 @@ static void test_bind(void **state)
 	}
 }
 
+/*
+ * --- Several at once ---
+ */
+
+#define NR_RACERS 3
+#define NR_TRIES  1000
+
+struct racer {
+	pthread_barrier_t *start;
+	pthread_t thread;
+	int ret;
+};
+
+static void *race(void *arg)
+{
+	struct racer *racer = arg;
+
+	pthread_barrier_wait(racer->start);
+	racer->ret = unix_listen(path, SOCK_NONBLOCK);
+	return NULL;
+}
+
+static void leave_stale(void)
+{
+	int fd = unix_listen(path, 0);
+
+	assert_return_code(fd, errno);
+	close(fd);
+}
+
+/* The number of those that listen; all but one were told that it is in use. */
+static int run_race(struct racer racers[])
+{
+	pthread_barrier_t start;
+	int nr_won = 0;
+
+	assert_int_equal(pthread_barrier_init(&start, NULL, NR_RACERS), 0);
+	for (int i = 0; i < NR_RACERS; i++) {
+		racers[i].start = &start;
+		assert_int_equal(pthread_create(&racers[i].thread, NULL, race,
+						&racers[i]),
+				 0);
+	}
+	for (int i = 0; i < NR_RACERS; i++) {
+		pthread_join(racers[i].thread, NULL);
+		if (racers[i].ret >= 0)
+			nr_won++;
+		else
+			assert_int_equal(racers[i].ret, -EADDRINUSE);
+	}
+	pthread_barrier_destroy(&start);
+	return nr_won;
+}
+
+/* One stale socket: one gets it, and is who clients reach. */
+static void test_race(void **state)
+{
+	struct racer racers[NR_RACERS];
+
+	for (int try = 0; try < NR_TRIES; try++) {
+		int client, peer = -1;
+
+		leave_stale();
+		assert_int_equal(run_race(racers), 1);
+		client = unix_connect(path, 0);
+		assert_return_code(client, -client);
+		for (int i = 0; i < NR_RACERS; i++) {
+			if (racers[i].ret < 0)
+				continue;
+			peer = accept(racers[i].ret, NULL, NULL);
+			close(racers[i].ret);
+		}
+		assert_return_code(peer, errno);
+		close(peer);
+		close(client);
+		assert_int_equal(unlink(path), 0);
+	}
+}
+
+/* Whoever may read the directory may lock it, and keeps nobody for ever. */
+static void test_locked(void **state)
+{
+	int lock = open(dir, O_RDONLY | O_DIRECTORY), fd;
+
+	assert_int_equal(flock(lock, LOCK_EX), 0);
+	leave_stale(); /* needs no lock: nothing was there */
+	assert_int_equal(unix_listen(path, 0), -EBUSY);
+	close(lock);
+	fd = unix_listen(path, 0);
+	assert_return_code(fd, errno);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bind, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_race, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_locked, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
