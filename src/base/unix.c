@@ -106,6 +106,23 @@ int unix_bind(int fd, const struct sockaddr_un *addr)
 	return ret;
 }
 
+struct unix_name unix_name(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return (struct unix_name){ 0 };
+	return (struct unix_name){ st.st_dev, st.st_ino };
+}
+
+void unix_remove(const char *path, struct unix_name name)
+{
+	struct unix_name now = unix_name(path);
+
+	if (name.ino && now.ino == name.ino && now.dev == name.dev)
+		unlink(path);
+}
+
 /* A stream socket after @step, which is bind or connect. */
 static int make(const char *path, int flags,
 		int (*step)(int fd, const struct sockaddr_un *addr))

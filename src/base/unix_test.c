@@ -118,6 +118,25 @@ static void test_bind(void **state)
 	}
 }
 
+/* What somebody else has put there meanwhile stays. */
+static void test_remove(void **state)
+{
+	int ours = unix_listen(path, 0), theirs;
+	struct unix_name name = unix_name(path);
+	struct stat st;
+
+	assert_int_equal(unlink(path), 0);
+	unix_remove(path, name);
+	theirs = unix_listen(path, 0);
+	assert_return_code(theirs, errno);
+	unix_remove(path, name);
+	assert_int_equal(lstat(path, &st), 0);
+	unix_remove(path, unix_name(path));
+	assert_int_equal(lstat(path, &st), -1);
+	close(ours);
+	close(theirs);
+}
+
 /*
  * --- Several at once ---
  */
@@ -217,6 +236,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bind, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_remove, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_race, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locked, setup, teardown),
 	};

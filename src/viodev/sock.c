@@ -10,8 +10,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/unix.h"
-
 static int set_path(struct sock *sock, const char *who, const char *path,
 		    struct err *err)
 {
@@ -51,7 +49,7 @@ int sock_listen(struct sock *sock, const char *who, const char *path,
 		return err_set(err, ret, "%s: socket=%s: %s", who, path,
 			       strerror(-ret));
 	sock->fd = ret;
-	sock->made = true;
+	sock->made = unix_name(path);
 	return 0;
 }
 
@@ -167,8 +165,8 @@ int sock_open(struct sock *sock, const char *who, const char *text,
 
 void sock_fini(struct sock *sock)
 {
-	if (sock->made)
-		unlink(sock->path);
+	if (sock->path)
+		unix_remove(sock->path, sock->made);
 	sock_disconnect(sock);
 	free(sock->path);
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "base/unix.h"
 
 enum sock_kind {
 	SOCK_LISTENS,
@@ -23,7 +24,7 @@ struct sock {
 	enum sock_kind kind;
 	int fd; /* -1: none, or not connected */
 	char *path; /* of an unnamed one fd:N */
-	bool made; /* the path is ours */
+	struct unix_name made; /* what we made at the path */
 };
 
 /*
