@@ -214,6 +214,6 @@ cat <<END
 
     or, each on its own:
 
-        $by_hand serve --dir=/tmp/vio --print-qemu block,path=disk.img rng
+        $by_hand serve --dir=vio --print-qemu block,path=disk.img rng
 
 END

@@ -55,9 +55,6 @@ extern const struct cmd cmd_serve, cmd_run, cmd_devices, cmd_ctl;
  */
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line);
 
-/* Make the directory for sockets, when there is none. -1 with errno. */
-int cmd_make_dir(const char *path);
-
 /* What a program called vhost-user-TYPE runs; see backend.c. */
 #define BACKEND_PREFIX "vhost-user-"
 int backend_main(char **argv);

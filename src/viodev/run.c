@@ -18,6 +18,7 @@
 #include "viodev/cmd.h"
 #include "viodev/log.h"
 #include "viodev/qemu.h"
+#include "viodev/sockdir.h"
 #include "viodev/sup.h"
 #include "viodev/tempdir.h"
 #include "viodev/transport.h"
@@ -204,9 +205,8 @@ static int run_main(const struct cmdline *line)
 		return EXIT_USAGE;
 	if (!line->dir)
 		return run_in_tempdir(&run);
-	if (cmd_make_dir(line->dir) < 0)
-		return log_usage("run: --dir=%s: %s", line->dir,
-				 strerror(errno));
+	if (sockdir_make(line->dir, &err) < 0)
+		return log_usage("run: --dir=%s: %s", line->dir, err.text);
 	return run_in(&run, line->dir);
 }
 

@@ -11,6 +11,7 @@
 #include "viodev/cmd.h"
 #include "viodev/log.h"
 #include "viodev/qemu.h"
+#include "viodev/sockdir.h"
 #include "viodev/sup.h"
 #include "viodev/transport.h"
 
@@ -158,15 +159,11 @@ static const struct sup_hooks hooks = {
  * --- The command ---
  */
 
-int cmd_make_dir(const char *path)
-{
-	return mkdir(path, 0700) < 0 && errno != EEXIST ? -1 : 0;
-}
-
 /* Where sockets go; the caller frees it. NULL after a line to the user. */
 static char *socket_dir(const struct cmdline *line)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	struct err err;
 	char *dir;
 
 	if (line->dir) {
@@ -180,8 +177,8 @@ static char *socket_dir(const struct cmdline *line)
 		log_usage("serve: XDG_RUNTIME_DIR is not set: give --dir=DIR");
 		return NULL;
 	}
-	if (dir && cmd_make_dir(dir) < 0) {
-		log_usage("serve: --dir=%s: %s", dir, strerror(errno));
+	if (dir && sockdir_make(dir, &err) < 0) {
+		log_usage("serve: --dir=%s: %s", dir, err.text);
 		free(dir);
 		return NULL;
 	}

@@ -148,6 +148,12 @@ class Case(unittest.TestCase):
     def serve(self, *args, **kwargs):
         return Serve("--dir", self.dir, *args, **kwargs)
 
+    def fake_qemu(self):
+        path = self.tmp / "qemu"
+        path.write_text(FAKE_QEMU)
+        path.chmod(0o755)
+        return path
+
     def status(self, name):
         result = viodev("ctl", "--json", self.dir / f"{name}.ctl", "status")
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -249,6 +255,32 @@ class Usage(Case):
         self.assertEqual(regular.read_text(), "x")
         if self.dir.exists():
             self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_directory_of_others(self):
+        """Where somebody else could put a socket in place of ours none is made."""
+        link = self.tmp / "link"
+        link.symlink_to(self.dir)
+        self.dir.mkdir()
+        rows = [(self.dir, mode, None, f"other users may write to it (mode {mode:04o}): use another, or chmod go-w")
+                for mode in (0o777, 0o1777, 0o720, 0o702)]
+        if os.geteuid() == 0:
+            rows += [(self.dir, 0o700, self.dir, "belongs to another user (uid 12345): use a directory of your own"),
+                     (link, 0o700, link, "is a link of another user (uid 12345): use a directory of your own")]
+        for path, mode, theirs, why in rows:
+            with self.subTest(path=path, mode=mode):
+                os.chmod(self.dir, mode)
+                if theirs:
+                    os.chown(theirs, 12345, 12345, follow_symlinks=False)
+                for command in ["serve", f"--dir={path}", "rng"], ["run", f"--dir={path}", "rng", "--", self.fake_qemu()]:
+                    result = viodev(*command)
+                    self.assertEqual((result.returncode, result.stderr),
+                                     (2, f"viodev: {command[0]}: --dir={path}: {why}\n"))
+                self.assertEqual(list(self.dir.iterdir()), [])
+                if theirs:
+                    os.chown(theirs, 0, 0, follow_symlinks=False)
+        os.chmod(self.dir, 0o755)
+        with Serve("--dir", link, "rng"):
+            self.assertEqual(self.status("rng0")["id"], "rng0")
 
     def test_no_directory(self):
         """Without XDG_RUNTIME_DIR an ordinary user must say where."""
@@ -353,6 +385,30 @@ class Serving(Case):
             self.assertEqual(sorted(path.name for path in self.dir.iterdir()), ["rng0.ctl", "rng0.sock"])
         with self.serve("rng"):
             self.assertEqual(self.status("rng0")["id"], "rng0")
+
+    def test_one_stale_socket(self):
+        """Of two servers that start on the same stale sockets one serves, and the other tells why it does not."""
+        with self.serve("rng") as serve:
+            serve.end(signal.SIGKILL)
+        for _ in range(5):
+            both = [subprocess.Popen([VIODEV, "serve", "--dir", self.dir, "rng"], stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE, text=True) for _ in range(2)]
+            winner, loser = both if both[0].stdout.readline() else reversed(both)
+            _, errors = loser.communicate(timeout=WAIT)
+            self.assertEqual((loser.returncode, errors),
+                             (2, f"viodev: rng: socket={self.dir}/rng0.ctl: in use by another process\n"))
+            self.assertEqual(self.status("rng0")["id"], "rng0")
+            winner.kill()
+            winner.communicate(timeout=WAIT)
+
+    def test_socket_of_another_server(self):
+        """A server that ends leaves alone what another one has put in its place."""
+        with self.serve("rng") as first:
+            for path in self.dir.iterdir():
+                path.unlink()
+            with self.serve("rng"):
+                self.assertEqual(first.end(), 0)
+                self.assertEqual(self.status("rng0")["id"], "rng0")
 
     def test_image_in_use(self):
         with self.serve(self.block):
@@ -859,9 +915,7 @@ class Control(Case):
 class Run(Case):
     def setUp(self):
         super().setUp()
-        self.qemu = self.tmp / "qemu"
-        self.qemu.write_text(FAKE_QEMU)
-        self.qemu.chmod(0o755)
+        self.qemu = self.fake_qemu()
         self.out = self.tmp / "out"
         self.runtime = self.tmp / "run"
         self.runtime.mkdir()
