@@ -87,7 +87,23 @@ static void vdrv_on_log(void *arg, int level, const char *msg)
 	snprintf(d->last_log, sizeof(d->last_log), "%s", msg);
 }
 
+static void vdrv_on_wake(void *arg)
+{
+	struct vdrv *d = arg;
+
+	__atomic_store_n(&d->woken, true, __ATOMIC_RELEASE);
+}
+
+void vdrv_wake(struct vdrv *d)
+{
+	if (!__atomic_exchange_n(&d->woken, false, __ATOMIC_ACQ_REL))
+		return;
+	gm_reap(&d->gm, NULL, NULL);
+	pci_kick(&d->pi);
+}
+
 static const struct pci_host vdrv_host = {
+	.ph_wake = vdrv_on_wake,
 	.ph_msix = vdrv_on_msix,
 	.ph_msi = vdrv_on_msi,
 	.ph_intx = vdrv_on_intx,
@@ -432,14 +448,23 @@ void vdrv_msix_enable(struct vdrv *d, bool on)
  * --- Initialization, 3.1.1 ---
  */
 
-void vdrv_reset(struct vdrv *d)
+void vdrv_reset_now(struct vdrv *d)
 {
 	vdrv_set_status(d, 0);
-	for (int i = 0; vdrv_status(d) != 0; i++)
-		if (i == MAX_POLLS)
-			die("reset does not end");
 	vdrv_forget_queues(d);
 	d->features = 0;
+}
+
+void vdrv_reset(struct vdrv *d)
+{
+	vdrv_reset_now(d);
+	for (int i = 0; vdrv_status(d) != 0; i++) {
+		if (i == MAX_POLLS)
+			die("reset does not end");
+		if (d->idle)
+			d->idle(d->idle_arg);
+		vdrv_wake(d);
+	}
 }
 
 void vdrv_greet(struct vdrv *d)

@@ -91,6 +91,9 @@ struct vdrv {
 	uint64_t features;    /* negotiated */
 	bool msix;	      /* enabled by vdrv_start(), if there */
 	bool no_msix;	      /* set it, and vdrv_start() leaves it off */
+	void (*idle)(void *arg); /* turns the device's loop; may be set */
+	void *idle_arg;
+	bool woken;	      /* ph_wake(); see vdrv_wake() */
 	struct vdrv_queue q[VDRV_MAX_Q];
 
 	/* What the device raised; atomic, a device may run in a thread. */
@@ -135,6 +138,9 @@ void vdrv_apart(struct vdrv *d);
 uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align);
 void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len);
 
+/* Do what an embedder does after ph_wake(), if it was called. */
+void vdrv_wake(struct vdrv *d);
+
 /* Find the capabilities; vdrv_start() does so itself. */
 void vdrv_probe(struct vdrv *d);
 
@@ -171,7 +177,8 @@ bool vdrv_msix_pending(struct vdrv *d, unsigned vector);
  * went along. Its parts, for tests that stop half way:
  */
 bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues);
-void vdrv_reset(struct vdrv *d);
+void vdrv_reset(struct vdrv *d);     /* and wait until it is complete */
+void vdrv_reset_now(struct vdrv *d); /* do not wait */
 void vdrv_greet(struct vdrv *d); /* ACKNOWLEDGE, DRIVER, MSI-X */
 bool vdrv_negotiate(struct vdrv *d, uint64_t features); /* exactly these */
 bool vdrv_queue_setup(struct vdrv *d, unsigned q, uint16_t size); /* 0: max */

@@ -50,6 +50,14 @@ struct pci_host {
 	void (*ph_msi)(void *arg, uint64_t addr, uint32_t data);
 	/* The INTx pin changed its level. */
 	void (*ph_intx)(void *arg, bool level);
+	/*
+	 * Something that was waited for has come about: memory that was
+	 * removed is used no more (gm_reap()), the device is idle
+	 * (pci_is_idle()), or chains can be taken again (pci_kick()). Look at
+	 * these soon, from the thread that uses the function, not from here.
+	 * May be called on any thread that gives chains back.
+	 */
+	void (*ph_wake)(void *arg);
 	/* A line for the log, without newline; @level as in <syslog.h>. */
 	void (*ph_log)(void *arg, int level, const char *msg);
 	/*
@@ -77,8 +85,9 @@ struct pci_dev {
 			    uint64_t offset, int size, uint64_t value);
 	/* Function reset: return to the state after power-on. */
 	void (*pd_reset)(struct pci_devinst *pi);
-	/* Return only when no request in flight uses guest memory. */
+	/* See pci_quiesce(), pci_is_idle(). */
 	void (*pd_quiesce)(struct pci_devinst *pi);
+	bool (*pd_is_idle)(struct pci_devinst *pi);
 	/* Look at every queue once more: a gmem_ops call said -EAGAIN. */
 	void (*pd_kick)(struct pci_devinst *pi);
 	/*
@@ -166,10 +175,12 @@ void pci_bar_write(struct pci_devinst *pi, int bar, uint64_t off, int size,
 void pci_reset(struct pci_devinst *pi);
 
 /*
- * Returns when no request in flight uses guest memory: to be called before a
- * region that the device may be using is removed from pi_gmem.
+ * Bring the device to a stop until it is reset: it takes no request any more.
+ * Those in flight end in their own time; ph_wake() is called when all have,
+ * and pci_is_idle() says so.
  */
 void pci_quiesce(struct pci_devinst *pi);
+bool pci_is_idle(struct pci_devinst *pi);
 
 /* Have the device look at all its queues, as if each had been kicked. */
 void pci_kick(struct pci_devinst *pi);
@@ -229,6 +240,9 @@ bool pci_is_msix_bar(const struct pci_devinst *pi, int bar);
 uint64_t pci_msix_read(struct pci_devinst *pi, uint64_t off, int size);
 void pci_msix_write(struct pci_devinst *pi, uint64_t off, int size,
 		    uint64_t val);
+
+/* Have the embedder look at what changed: ph_wake(). */
+void pci_wake(struct pci_devinst *pi);
 
 /*
  * Interrupts. pci_generate_msix() does nothing for a vector outside of the

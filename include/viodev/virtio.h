@@ -152,7 +152,12 @@ struct virtio_softc {
 	/* Beyond the seed: all private to the framework. */
 	uint64_t vs_driver_features; /* as written, before judgement */
 	bool vs_features_final;	     /* negotiation is over */
+	uint32_t vs_refused_windows; /* that want features from 64 on */
+	uint8_t vs_old_status;	     /* before the last reset */
+	unsigned vs_nr_stale;	     /* chains in flight of before resets */
 	uint64_t vs_nr_errors;	     /* calls of vi_error() */
+	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
+	unsigned vs_errors_logged;   /* since then */
 	uint64_t vs_nr_resets;
 	/* Sends interrupts where the PCI function does not; or NULL. */
 	void (*vs_interrupt)(struct virtio_softc *vs, uint8_t isr,
@@ -188,10 +193,16 @@ struct virtio_consts {
 	size_t vc_cfgsize;   /* bytes of device configuration */
 
 	/*
-	 * The driver reset the device. No request may touch guest memory once
-	 * this returns. The framework resets its own state afterwards;
-	 * calling vi_reset_dev() from here, as the seed's models do, is right
-	 * too. vq_qsize may be set anew here.
+	 * The driver reset the device. The queues are down already. Forget
+	 * what has not begun, and return at once: a request that is under way
+	 * goes on, and its chain is given back when it ends, as ever. The
+	 * framework knows it for one of before the reset and shows the new
+	 * driver nothing of it. Every chain that was taken must be given back
+	 * some time; until then the new driver gets none with the same head.
+	 *
+	 * The framework resets its own state afterwards; calling
+	 * vi_reset_dev() from here, as the seed's models do, is right too.
+	 * vq_qsize may be set anew here.
 	 */
 	void (*vc_reset)(void *sc);
 
@@ -232,8 +243,10 @@ struct virtio_consts {
 	virtio_capstr_t *vc_capstr;
 
 	/*
-	 * Beyond the seed. Guest memory is about to change: return when no
-	 * request in flight uses it. Completing requests meanwhile is fine.
+	 * Beyond the seed. A queue, or the device, is coming to a stop, for
+	 * which all chains have to be back: give back (vq_relchain() or
+	 * vq_retchains()) those that only wait for something outside, show
+	 * what is done. Return at once: requests under way may end later.
 	 */
 	void (*vc_quiesce)(void *sc);
 
@@ -307,8 +320,14 @@ struct vqueue_info {
 	 */
 	bool vq_lossy;
 	uint16_t vq_qmax;	/* vq_qsize before the driver shrank it, or 0 */
+	uint16_t vq_nr;		/* entries of the ring as it was checked */
+	bool vq_event_idx;	/* it was checked with EVENT_IDX's trailers */
 	uint32_t vq_gen;	/* gmem generation that the pointers are of */
 	bool vq_kicks_off;	/* vq_kick_disable() */
+	bool vq_paused;		/* coming to a stop */
+	bool vq_held;		/* the next chain cannot be taken now */
+	uint32_t vq_nr_taken;	/* chains taken, free-running, but for */
+	uint32_t vq_nr_returned; /* those that were returned */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */
 	size_t vq_bounce_bytes; /* copies of unmapped buffers held */
 	struct vq_slot *vq_slots; /* one for each ring entry */
@@ -355,8 +374,7 @@ int vq_has_descs(struct vqueue_info *vq);
  *       buffer that crosses memory regions counts once for each;
  *  -1   the driver broke the rules, or the chain needs more than @niov:
  *       vi_error() has run. @iov and @req are not to be used.
- * The iovecs stay valid until the chain is given back or vc_quiesce() or
- * vc_reset() is called. The descriptors were read once: what the driver does
+ * The iovecs stay valid until the chain is given back, also after a reset. The descriptors were read once: what the driver does
  * to them afterwards has no effect. 2.7.5, 2.7.13.
  *
  * A chain with no bytes at all is given back with length 0 by the framework
@@ -370,6 +388,13 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
  * in the same order. None of them was given back, none after them was taken.
  */
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
+
+/*
+ * Whether chain @idx is still the driver's: not after a reset, nor when the
+ * device is broken. What is written to the buffers of one that is not may hit
+ * memory that the guest uses for something else by now.
+ */
+bool vq_chain_live(struct vqueue_info *vq, uint16_t idx);
 
 /*
  * Give chain @idx back as used with @iolen bytes written, counted from its

@@ -36,8 +36,15 @@ void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector);
 void vi_enable_queue(struct virtio_softc *vs);
 
 /*
- * Stop a queue, when nothing of it is in flight any more: as after reset, but
- * for its vector. Returns the next entry that would have been taken.
+ * Bring a queue to a stop: no chain is taken from it any more, and the model
+ * gives back those that only wait for something. When vq_nr_inflight is 0,
+ * which ph_wake() tells of, vi_stop_queue() ends it.
+ */
+void vi_pause_queue(struct vqueue_info *vq);
+
+/*
+ * Stop a queue: as after reset, but for its vector. What is in flight then is
+ * forgotten. Returns the next entry that would have been taken.
  */
 uint16_t vi_stop_queue(struct vqueue_info *vq);
 
@@ -47,6 +54,7 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 /* The function's struct pci_dev, beside the seed's register accesses. */
 void vi_pci_reset(struct pci_devinst *pi);
 void vi_pci_quiesce(struct pci_devinst *pi);
+bool vi_pci_is_idle(struct pci_devinst *pi);
 void vi_pci_kick(struct pci_devinst *pi);
 bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
 			int size);
@@ -72,16 +80,18 @@ struct vq_bounce {
 	char buf[];
 };
 
-/* What is remembered about a ring entry. Indexed two ways: */
+/* What is remembered about a ring entry. */
 struct vq_slot {
-	/* by ring position: which chain was taken there */
-	uint16_t head;
-	bool empty; /* it had no bytes and was given back at once, */
-	bool skip;  /* and vq_retchains() has gone back behind it */
-	/* by head: the chain that is being worked on */
-	bool busy;
+	/* by head: a chain that was taken */
+	bool busy;  /* and is being worked on, */
+	bool stale; /* or was when the queue was reset */
+	uint16_t pos;      /* where it was in the available ring */
 	uint32_t writable; /* bytes */
 	struct vq_bounce *bounce;
+	uint64_t pins; /* of gm_pin() */
+	uint32_t gen;  /* likewise */
+	/* by the number of chains taken before: which one was taken then */
+	uint16_t order;
 };
 
 /* A chain while it is being collected. */
@@ -103,12 +113,17 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 
 /*
  * A queue that was just enabled goes on where another device left it: with
- * entry @avail, and behind what is used. vi_error() where it cannot.
+ * entry @avail, and behind what is used. vi_error() where it cannot. @recorded:
+ * vq_inflight_start() follows, which finds the entry itself.
  */
-void vq_resume(struct vqueue_info *vq, uint16_t avail);
+void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
 
-/* Queue state for @vq's size; 0 or -ENOMEM. Back to none. */
+/*
+ * Queue state for vq_nr entries; 0 or -ENOMEM. Chains in flight become stale,
+ * everything else is forgotten. Free it, at the end of the device.
+ */
 int vq_slots_init(struct vqueue_info *vq);
+void vq_slots_forget(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);
 
 /*
@@ -118,17 +133,24 @@ void vq_slots_fini(struct vqueue_info *vq);
  * gm_read() and gm_write(), and returns 0 or -errno of those.
  */
 
-/* Check the three parts that the driver named; vi_error() and -errno. */
-int split_check(struct vqueue_info *vq);
+/*
+ * Check the three parts that the driver named, for vq_nr entries, with or
+ * without the trailers of EVENT_IDX, and look up where they are mapped. 0, or
+ * -errno after vi_error().
+ */
+int split_map(struct vqueue_info *vq, bool event_idx);
 
-/* Look up where the parts are mapped now. */
-void split_map(struct vqueue_info *vq);
+/* Look the parts up again, when guest memory has changed. */
+void split_remap(struct vqueue_info *vq);
 
 int split_avail_idx(struct vqueue_info *vq, uint16_t *ret_idx);
 int split_avail_head(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head);
 
 /* Collect the chain that begins at @head. */
 int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c);
+
+/* Whether that chain is sound and has no bytes at all. */
+bool split_is_empty(struct vqueue_info *vq, uint16_t head);
 
 int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 		   uint32_t len);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 
 #include "core/core.h"
 
@@ -15,10 +16,18 @@
  * --- Set-up ---
  */
 
+/* The queues that there are, used or not: vc_nvq may grow to this. */
+static int max_queues(const struct virtio_softc *vs)
+{
+	const struct virtio_consts *vc = vs->vs_vc;
+
+	return vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+}
+
 void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
 {
 	vs->vs_queues = queues;
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
+	for (int i = 0; i < max_queues(vs); i++) {
 		queues[i].vq_vs = vs;
 		queues[i].vq_num = (uint16_t)i;
 		queues[i].vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
@@ -36,6 +45,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		.pd_barwrite = vi_pci_write,
 		.pd_reset = vi_pci_reset,
 		.pd_quiesce = vi_pci_quiesce,
+		.pd_is_idle = vi_pci_is_idle,
 		.pd_kick = vi_pci_kick,
 		.pd_is_doorbell = vi_pci_is_doorbell,
 	};
@@ -49,7 +59,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 
 void vi_softc_fini(struct virtio_softc *vs)
 {
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+	for (int i = 0; i < max_queues(vs); i++)
 		vq_slots_fini(&vs->vs_queues[i]);
 }
 
@@ -59,10 +69,11 @@ void vi_softc_fini(struct virtio_softc *vs)
 
 static void queue_reset(struct vqueue_info *vq)
 {
-	vq_slots_fini(vq);
+	vq_slots_forget(vq);
 	if (vq->vq_qmax)
 		vq->vq_qsize = vq->vq_qmax;
 	vq->vq_qmax = 0;
+	vq->vq_nr = 0;
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	vq->vq_kicks_off = false;
@@ -74,15 +85,20 @@ static void queue_reset(struct vqueue_info *vq)
 	vq->vq_used = NULL;
 }
 
+static void reset_queues(struct virtio_softc *vs)
+{
+	for (int i = 0; i < max_queues(vs); i++)
+		queue_reset(&vs->vs_queues[i]);
+}
+
 void vi_reset_dev(struct virtio_softc *vs)
 {
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
-		queue_reset(&vs->vs_queues[i]);
-
+	reset_queues(vs);
 	vs->vs_flags &= ~(virtio_flags_t)(VIRTIO_EVENT_IDX | VIRTIO_BROKEN);
 	vs->vs_status = 0;
 	vs->vs_negotiated_caps = 0;
 	vs->vs_driver_features = 0;
+	vs->vs_refused_windows = 0;
 	vs->vs_features_final = false;
 	vs->vs_curq = 0;
 	vs->vs_dfselect = vs->vs_gfselect = 0;
@@ -91,20 +107,15 @@ void vi_reset_dev(struct virtio_softc *vs)
 }
 
 /*
- * The driver, or the function, resets the device. The model goes first: when
- * it returns, nothing of its touches guest memory (2.4.1), and only then does
- * the status read 0. Queue sizes are the maximum again before that, because
- * the model may set new ones.
+ * The driver, or the function, resets the device. The queues go first, so that
+ * whatever the model does meanwhile, no ring is touched any more, and sizes
+ * that it sets anew stay.
  */
 static void reset(struct virtio_softc *vs)
 {
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
-		struct vqueue_info *vq = &vs->vs_queues[i];
-
-		if (vq->vq_qmax)
-			vq->vq_qsize = vq->vq_qmax;
-		vq->vq_qmax = 0;
-	}
+	if (vs->vs_status)
+		vs->vs_old_status = vs->vs_status;
+	reset_queues(vs);
 	if (vs->vs_vc->vc_reset)
 		vs->vs_vc->vc_reset(vs);
 	vi_reset_dev(vs);
@@ -125,9 +136,24 @@ void vi_pci_quiesce(struct pci_devinst *pi)
 	struct virtio_softc *vs = pi->pi_arg;
 
 	VS_LOCK(vs);
+	for (int i = 0; i < max_queues(vs); i++)
+		vs->vs_queues[i].vq_paused = true;
 	if (vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
 	VS_UNLOCK(vs);
+}
+
+bool vi_pci_is_idle(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	unsigned nr;
+
+	VS_LOCK(vs);
+	nr = vs->vs_nr_stale;
+	for (int i = 0; i < max_queues(vs); i++)
+		nr += vs->vs_queues[i].vq_nr_inflight;
+	VS_UNLOCK(vs);
+	return nr == 0;
 }
 
 /*
@@ -206,17 +232,35 @@ bool vi_is_modern(struct virtio_softc *vs)
 	return vs->vs_negotiated_caps & VI_BIT(VIRTIO_F_VERSION_1);
 }
 
+/* A guest must not be able to fill the log: so many lines a minute. */
+#define ERRORS_LOGGED 16
+#define ERRORS_NS     (60 * UINT64_C(1000000000))
+
+static bool may_log_error(struct virtio_softc *vs)
+{
+	struct timespec ts;
+	uint64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+	if (now - vs->vs_errors_since_ns >= ERRORS_NS) {
+		if (vs->vs_errors_logged > ERRORS_LOGGED)
+			vs_log(vs, LOG_WARNING, "%u more errors like these",
+			       vs->vs_errors_logged - ERRORS_LOGGED);
+		vs->vs_errors_since_ns = now;
+		vs->vs_errors_logged = 0;
+	}
+	return vs->vs_errors_logged++ < ERRORS_LOGGED;
+}
+
 void vi_error(struct virtio_softc *vs, const char *fmt, ...)
 {
 	bool again = vs->vs_flags & VIRTIO_BROKEN;
 	char text[160];
 	va_list ap;
 
-	/*
-	 * Once until the next reset, and only the first few at all: a guest
-	 * must not be able to fill the log.
-	 */
-	if (!again && vs->vs_nr_errors < 16) {
+	/* Once until the next reset. */
+	if (!again && may_log_error(vs)) {
 		va_start(ap, fmt);
 		vsnprintf(text, sizeof(text), fmt, ap);
 		va_end(ap);
@@ -269,19 +313,44 @@ void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 {
 	unsigned shift = window * 32;
 
-	if (vs->vs_features_final || window > 1) /* none is offered there */
+	if (vs->vs_features_final)
 		return;
+	if (window > 1) { /* none is offered there */
+		uint32_t bit = 1u << (window < 32 ? window : 31);
+
+		vs->vs_refused_windows &= ~bit;
+		vs->vs_refused_windows |= bits ? bit : 0;
+		return;
+	}
 	vs->vs_driver_features &= ~(0xffffffffull << shift);
 	vs->vs_driver_features |= (uint64_t)bits << shift;
 	vs->vs_negotiated_caps = vs->vs_driver_features & vi_offer(vs, true);
+}
+
+/*
+ * Which features are in force has changed, and with them how rings lie in
+ * memory. Some may be there already, in whatever order registers were written.
+ */
+static void features_changed(struct virtio_softc *vs)
+{
+	bool event_idx =
+		vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+
+	vs->vs_flags &= ~(virtio_flags_t)VIRTIO_EVENT_IDX;
+	vs->vs_flags |= event_idx ? VIRTIO_EVENT_IDX : 0;
+	for (int i = 0; i < max_queues(vs); i++) {
+		struct vqueue_info *vq = &vs->vs_queues[i];
+
+		if ((vq->vq_flags & VQ_ALLOC) && split_map(vq, event_idx) < 0)
+			return;
+	}
 }
 
 /* The features hold from here on. */
 static void features_settled(struct virtio_softc *vs)
 {
 	vs->vs_features_final = true;
-	if (vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX))
-		vs->vs_flags |= VIRTIO_EVENT_IDX;
+	features_changed(vs);
 	debug_features(vs, "negotiated", vs->vs_negotiated_caps);
 }
 
@@ -293,7 +362,7 @@ static bool judge_features(struct virtio_softc *vs)
 	if (vs->vs_features_final)
 		return true;
 	debug_features(vs, "offered", vi_offer(vs, true));
-	if (accepted & ~vi_offer(vs, true))
+	if ((accepted & ~vi_offer(vs, true)) || vs->vs_refused_windows)
 		return false;
 	if (!(accepted & VI_BIT(VIRTIO_F_VERSION_1)))
 		return false;
@@ -317,13 +386,7 @@ void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 	vs->vs_negotiated_caps = bits & vi_offer(vs, false);
 	if (vs->vs_vc->vc_apply_features)
 		vs->vs_vc->vc_apply_features(vs, &vs->vs_negotiated_caps);
-	vs->vs_flags &= ~(virtio_flags_t)VIRTIO_EVENT_IDX;
-	if (vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX))
-		vs->vs_flags |= VIRTIO_EVENT_IDX;
-
-	/* Queues may be there already (3.1.2), now with or without trailers. */
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
-		vs->vs_queues[i].vq_gen = vs->vs_pi->pi_gmem->gen - 1;
+	features_changed(vs);
 }
 
 /*
@@ -351,6 +414,10 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 		if (!(status & VIRTIO_CONFIG_STATUS_FEATURES_OK))
 			status &= (uint8_t)~live;
 	} else if ((status & live) && !vs->vs_features_final) {
+		/* None of the modern interface's are in force without its OK. */
+		if (vs->vs_driver_features)
+			vi_set_legacy_features(
+				vs, (uint32_t)vs->vs_negotiated_caps);
 		features_settled(vs);
 	}
 	vs->vs_status = status;
@@ -401,13 +468,16 @@ void vi_vq_init(struct virtio_softc *vs)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
 
-	if (!vq || split_check(vq) < 0)
+	if (!vq)
 		return;
+	vq_slots_forget(vq);
+	vq->vq_nr = vq->vq_qsize;
 	if (vq_slots_init(vq) < 0) {
 		vi_error(vs, "queue %u: no memory", vq->vq_num);
 		return;
 	}
-	split_map(vq);
+	if (split_map(vq, vs->vs_flags & VIRTIO_EVENT_IDX) < 0)
+		return;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	vq->vq_flags = VQ_ALLOC;
 }
@@ -443,14 +513,20 @@ void vi_enable_queue(struct virtio_softc *vs)
 		vq->vq_flags |= VQ_ENABLED;
 }
 
-uint16_t vi_stop_queue(struct vqueue_info *vq)
+void vi_pause_queue(struct vqueue_info *vq)
 {
 	struct virtio_softc *vs = vq->vq_vs;
-	uint16_t vector = vq->vq_msix_idx, next;
 
-	if (vq->vq_flags && vs->vs_vc->vc_quiesce)
+	vq->vq_paused = true;
+	if (vq->vq_nr_inflight > 0 && vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
-	next = vq->vq_last_avail;
+}
+
+uint16_t vi_stop_queue(struct vqueue_info *vq)
+{
+	uint16_t vector = vq->vq_msix_idx;
+	uint16_t next = (uint16_t)(vq->vq_last_avail - vq->vq_nr_returned);
+
 	queue_reset(vq);
 	vq->vq_msix_idx = vector;
 	return next;
@@ -486,6 +562,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 		return;
 
 	vq->vq_nr_kicks++;
+	vq->vq_held = false;
 	if (vq->vq_notify)
 		vq->vq_notify(vs, vq);
 	else if (vs->vs_vc->vc_qnotify)

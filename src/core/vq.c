@@ -35,8 +35,14 @@ static bool ring_live(struct vqueue_info *vq)
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return false;
 	if (vq->vq_gen != gmem_of(vq)->gen)
-		split_map(vq);
+		split_remap(vq);
 	return true;
+}
+
+/* Whether chains may be taken: not while the queue is coming to a stop. */
+static bool may_take(struct vqueue_info *vq)
+{
+	return ring_live(vq) && !vq->vq_paused;
 }
 
 /* An access to the ring itself failed: the driver took its memory away. */
@@ -49,17 +55,7 @@ static int ring_gone(struct vqueue_info *vq, int ret)
 	return -1;
 }
 
-int vq_slots_init(struct vqueue_info *vq)
-{
-	vq_slots_fini(vq);
-	vq->vq_slots = calloc(vq->vq_qsize, sizeof(*vq->vq_slots));
-	if (!vq->vq_slots)
-		return -ENOMEM;
-	vq->vq_nr_slots = vq->vq_qsize;
-	return 0;
-}
-
-void vq_resume(struct vqueue_info *vq, uint16_t avail)
+void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
 {
 	uint16_t used;
 	int ret;
@@ -71,10 +67,25 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail)
 		ring_gone(vq, ret);
 		return;
 	}
+	if (!recorded && (uint16_t)(avail - used) > vq->vq_nr) {
+		vi_error(vq->vq_vs,
+			 "queue %u: used index %u does not go with entry %u",
+			 vq->vq_num, used, avail);
+		return;
+	}
 	vq->vq_last_avail = avail;
 	vq->vq_next_used = vq->vq_save_used = used;
 	vq_kick_enable(vq); /* the other may have died while it was off */
 }
+
+/*
+ * --- Chains that are being worked on ---
+ *
+ * A chain in flight pins the memory that it uses. After a reset it is stale:
+ * its memory stays until the model gives it back, but the new driver does not
+ * see it, and gets no chain with the same head meanwhile. So models may find
+ * their requests by head, whenever those end.
+ */
 
 static void bounce_free(struct vq_bounce *b)
 {
@@ -86,27 +97,106 @@ static void bounce_free(struct vq_bounce *b)
 	}
 }
 
-void vq_slots_fini(struct vqueue_info *vq)
+static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 {
-	for (unsigned i = 0; i < vq->vq_nr_slots; i++)
-		bounce_free(vq->vq_slots[i].bounce);
-	free(vq->vq_slots);
-	vq->vq_slots = NULL;
-	vq->vq_nr_slots = 0;
-	vq_inflight_stop(vq);
-	vq->vq_nr_inflight = 0;
-	vq->vq_bounce_bytes = 0;
+	return head < vq->vq_nr_slots ? &vq->vq_slots[head] : NULL;
+}
+
+/* Let go of a chain's memory. True: the embedder has waited for that. */
+static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
+{
+	bounce_free(slot->bounce);
+	slot->bounce = NULL;
+	return gm_unpin(gmem_of(vq), slot->pins, slot->gen);
 }
 
 /* Forget a chain that was taken. */
 static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 {
+	bool wake = vq->vq_held;
+
 	for (struct vq_bounce *b = slot->bounce; b; b = b->next)
 		vq->vq_bounce_bytes -= b->len;
-	bounce_free(slot->bounce);
-	slot->bounce = NULL;
 	slot->busy = false;
 	vq->vq_nr_inflight--;
+	wake |= vq->vq_paused && vq->vq_nr_inflight == 0;
+	wake |= slot_free(vq, slot);
+	vq->vq_held = false;
+	if (wake)
+		pci_wake(vq->vq_vs->vs_pi);
+}
+
+/* A chain of before the last reset has come back. */
+static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
+{
+	struct virtio_softc *vs = vq->vq_vs;
+	bool wake = vq->vq_held;
+
+	slot->stale = false;
+	vs->vs_nr_stale--;
+	wake |= vs->vs_nr_stale == 0;
+	wake |= slot_free(vq, slot);
+	vq->vq_held = false;
+	if (wake)
+		pci_wake(vs->vs_pi);
+}
+
+int vq_slots_init(struct vqueue_info *vq)
+{
+	if (vq->vq_nr_slots < vq->vq_nr) {
+		void *p = reallocarray(vq->vq_slots, vq->vq_nr,
+				       sizeof(*vq->vq_slots));
+
+		if (!p)
+			return -ENOMEM;
+		vq->vq_slots = p;
+		memset(&vq->vq_slots[vq->vq_nr_slots], 0,
+		       (vq->vq_nr - vq->vq_nr_slots) * sizeof(*vq->vq_slots));
+		vq->vq_nr_slots = vq->vq_nr;
+	}
+	return 0;
+}
+
+void vq_slots_forget(struct vqueue_info *vq)
+{
+	unsigned nr_stale = 0;
+
+	vq_inflight_stop(vq);
+	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
+		struct vq_slot *slot = &vq->vq_slots[i];
+
+		vq->vq_vs->vs_nr_stale += slot->busy;
+		slot->stale |= slot->busy;
+		slot->busy = false;
+		nr_stale += slot->stale;
+	}
+	vq->vq_nr_inflight = vq->vq_nr_taken = vq->vq_nr_returned = 0;
+	vq->vq_bounce_bytes = 0;
+	vq->vq_held = vq->vq_paused = false;
+	if (nr_stale > 0)
+		return;
+	free(vq->vq_slots);
+	vq->vq_slots = NULL;
+	vq->vq_nr_slots = 0;
+}
+
+void vq_slots_fini(struct vqueue_info *vq)
+{
+	vq_slots_forget(vq);
+	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
+		if (vq->vq_slots[i].stale)
+			slot_release_stale(vq, &vq->vq_slots[i]);
+	}
+	free(vq->vq_slots);
+	vq->vq_slots = NULL;
+	vq->vq_nr_slots = 0;
+}
+
+bool vq_chain_live(struct vqueue_info *vq, uint16_t idx)
+{
+	const struct vq_slot *slot = slot_of(vq, idx);
+
+	return slot && slot->busy && !(vq->vq_vs->vs_flags & VIRTIO_BROKEN);
 }
 
 /*
@@ -224,41 +314,66 @@ static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 	int ret = split_avail_idx(vq, ret_idx);
 
 	if (ret < 0 || *ret_idx != vq->vq_last_avail || vq->vq_kicks_off ||
-	    !(vq->vq_vs->vs_flags & VIRTIO_EVENT_IDX))
+	    !vq->vq_event_idx)
 		return ret;
 	vq_kick_enable(vq);
 	return split_avail_idx(vq, ret_idx);
 }
 
-int vq_has_descs(struct vqueue_info *vq)
+/*
+ * How many chains are available: those that were returned, then those behind
+ * vq_last_avail. With those in flight they are never more than the entries.
+ * -1 after vi_error(); 0 also when that cannot be known now.
+ */
+static int nr_available(struct vqueue_info *vq)
 {
 	uint16_t idx;
-	int ret;
+	unsigned nr;
+	int ret = avail_idx(vq, &idx);
 
-	if (!ring_live(vq))
-		return 0;
-	ret = avail_idx(vq, &idx);
-	if (ret < 0) {
-		ring_gone(vq, ret);
+	if (ret < 0)
+		return ring_gone(vq, ret);
+	nr = (uint16_t)(idx - vq->vq_last_avail);
+	nr += vq->vq_nr_returned;
+	if (nr + vq->vq_nr_inflight > vq->vq_nr) {
+		vi_error(vq->vq_vs,
+			 "queue %u: more chains available than entries",
+			 vq->vq_num);
+		return -1;
+	}
+	return (int)nr;
+}
+
+/* The head of the next chain. */
+static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
+{
+	if (vq->vq_nr_returned > 0) {
+		*ret_head = vq->vq_slots[vq->vq_nr_taken % vq->vq_nr].order;
 		return 0;
 	}
-	return idx != vq->vq_last_avail;
-}
-
-/* What is remembered about ring position @pos. */
-static struct vq_slot *slot_at(struct vqueue_info *vq, uint16_t pos)
-{
-	return &vq->vq_slots[pos & (vq->vq_qsize - 1u)];
-}
-
-static int head_at(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head)
-{
-	if (vq_inflight_head(vq, pos, ret_head))
+	if (vq_inflight_head(vq, vq->vq_last_avail, ret_head))
 		return 0;
-	return split_avail_head(vq, pos, ret_head);
+	return split_avail_head(vq, vq->vq_last_avail, ret_head);
 }
 
-/* Take one chain: its number of iovecs (0 for an empty chain) or -errno. */
+/*
+ * Chain @head was taken as the next one. Chains that were returned are taken
+ * again in the order in which they were taken first.
+ */
+static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
+{
+	if (vq->vq_nr_returned > 0)
+		vq->vq_nr_returned--;
+	else
+		vq->vq_slots[head].pos = vq->vq_last_avail++;
+	if (!empty)
+		vq->vq_slots[vq->vq_nr_taken++ % vq->vq_nr].order = head;
+}
+
+/*
+ * Take one chain: its number of iovecs (0 for an empty chain, which is given
+ * back) or -errno.
+ */
 static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		int niov, struct vi_req *reqp)
 {
@@ -267,70 +382,107 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		.iov = iov,
 		.niov = niov,
 	};
-	struct vq_slot *slot, *pos;
+	struct vq_slot *slot;
 	int ret;
 
 	c.bounce_end = &c.bounce;
-	if (head >= vq->vq_qsize) /* slots are found by it */
+	if (head >= vq->vq_nr) /* slots are found by it */
 		return bad_chain(&c, "head out of range");
 	slot = &vq->vq_slots[head];
 	if (slot->busy)
 		return bad_chain(&c, "chain is already being worked on");
+	if (slot->stale)
+		return -EAGAIN;
 
+	gm_pin_begin(gmem_of(vq));
 	ret = split_walk(vq, head, &c);
+	if (ret == 0 && c.bytes == 0 && vq->vq_nr_returned > 0)
+		ret = bad_chain(&c, "chain was changed while available");
 	if (ret < 0) {
 		chain_drop(&c);
 		return ret;
 	}
 
-	pos = slot_at(vq, vq->vq_last_avail++);
-	pos->head = head;
-	pos->empty = c.bytes == 0;
-	vq->vq_nr_chains++;
-	vq->vq_nr_inflight++;
+	slot->pins = gm_pin(gmem_of(vq), &slot->gen);
 	slot->busy = true;
 	slot->writable = (uint32_t)c.wbytes;
 	slot->bounce = c.bounce;
+	vq->vq_nr_inflight++;
+	vq->vq_nr_chains++;
+	advance(vq, head, c.bytes == 0);
 	vq_inflight_take(vq, head);
+	if (c.bytes == 0) {
+		vq_relchain(vq, head, 0);
+		return 0;
+	}
 	*reqp = (struct vi_req){ c.readable, c.writable, head };
 	return c.readable + c.writable;
+}
+
+/*
+ * A chain is there, but cannot be taken now. Who it waits for ends with
+ * slot_release() or a kick; until then the queue looks empty.
+ */
+static int hold(struct vqueue_info *vq)
+{
+	vq->vq_held = true;
+	return 0;
 }
 
 int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		struct vi_req *reqp)
 {
-	while (ring_live(vq)) {
-		uint16_t idx, head;
-		unsigned nr;
-		int ret;
+	/* Empty chains of a driver that adds them for ever are left to a kick. */
+	for (unsigned n = 0; may_take(vq) && !vq->vq_held; n++) {
+		uint16_t head;
+		int ret = nr_available(vq);
 
-		ret = avail_idx(vq, &idx);
-		if (ret < 0)
-			return ring_gone(vq, ret);
-		nr = (uint16_t)(idx - vq->vq_last_avail);
-		if (nr == 0)
-			return 0;
-		if (nr > vq->vq_qsize) {
-			vi_error(vq->vq_vs,
-				 "queue %u: more chains available than entries",
-				 vq->vq_num);
-			return -1;
+		if (ret <= 0)
+			return ret;
+		if (n == vq->vq_nr) {
+			pci_wake(vq->vq_vs->vs_pi);
+			return hold(vq);
 		}
-		if (slot_at(vq, vq->vq_last_avail)->skip) {
-			slot_at(vq, vq->vq_last_avail++)->skip = false;
-			continue;
-		}
-		ret = head_at(vq, vq->vq_last_avail, &head);
+		ret = next_head(vq, &head);
 		if (ret < 0)
 			return ring_gone(vq, ret);
 		ret = take(vq, head, iov, niov, reqp);
 		if (ret == -EAGAIN)
-			return 0;
+			return hold(vq);
 		if (ret < 0)
 			return -1;
 		if (ret > 0)
 			return ret;
-		vq_relchain(vq, head, 0);
+	}
+	return 0;
+}
+
+/*
+ * Models that ask before they take want a chain with something in it: what is
+ * in front of that is given back here.
+ */
+int vq_has_descs(struct vqueue_info *vq)
+{
+	for (unsigned n = 0; may_take(vq) && !vq->vq_held; n++) {
+		struct vi_req req;
+		uint16_t head;
+		int ret = nr_available(vq);
+
+		if (ret <= 0)
+			return 0;
+		if (n == vq->vq_nr) {
+			pci_wake(vq->vq_vs->vs_pi);
+			return hold(vq);
+		}
+		ret = next_head(vq, &head);
+		if (ret < 0 || head >= vq->vq_nr || vq->vq_slots[head].busy)
+			return 1; /* vq_getchain() tells */
+		if (vq->vq_slots[head].stale)
+			return hold(vq);
+		if (!split_is_empty(vq, head))
+			return 1;
+		if (take(vq, head, NULL, 0, &req) < 0)
+			return 0;
 	}
 	return 0;
 }
@@ -339,22 +491,18 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 {
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
-	while (n_chains && vq->vq_nr_inflight) {
-		uint16_t pos = (uint16_t)(vq->vq_last_avail - 1);
-		struct vq_slot *at = slot_at(vq, pos);
+	for (; n_chains && vq->vq_nr_taken > 0; n_chains--) {
+		unsigned last = vq->vq_nr_taken - 1;
+		uint16_t head = vq->vq_slots[last % vq->vq_nr].order;
+		struct vq_slot *slot = &vq->vq_slots[head];
 
-		if (at->empty)
-			at->skip = true;
-		else if (vq->vq_slots[at->head].busy)
-			slot_release(vq, &vq->vq_slots[at->head]);
-		else
+		if (!slot->busy)
 			return;
-		vq->vq_last_avail = pos;
-		if (at->empty)
-			continue;
-		vq_inflight_untake(vq, pos, at->head);
+		slot_release(vq, slot);
+		vq_inflight_untake(vq, slot->pos, head);
+		vq->vq_nr_taken = last;
+		vq->vq_nr_returned++;
 		vq->vq_nr_chains--;
-		n_chains--;
 	}
 }
 
@@ -382,18 +530,21 @@ static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 
 void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 {
-	struct vq_slot *slot;
+	struct vq_slot *slot = slot_of(vq, idx);
 	int ret;
 
+	if (slot && slot->stale) {
+		slot_release_stale(vq, slot);
+		return;
+	}
 	/* A request that outlived its queue: there is nowhere to report it. */
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
-	if (idx >= vq->vq_nr_slots || !vq->vq_slots[idx].busy) {
+	if (!slot || !slot->busy) {
 		vi_error(vq->vq_vs, "queue %u: chain %u given back, not taken",
 			 vq->vq_num, idx);
 		return;
 	}
-	slot = &vq->vq_slots[idx];
 	if (iolen > slot->writable)
 		iolen = slot->writable;
 	if (ring_live(vq)) {

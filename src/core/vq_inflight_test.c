@@ -79,7 +79,7 @@ static int revive(struct dev *dev)
 	vq_slots_fini(vq);
 	assert_int_equal(vq_slots_init(vq), 0);
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0xdead;
-	vq_resume(vq, 0);
+	vq_resume(vq, 0, true);
 	return vq_inflight_start(vq, &dev->area);
 }
 
@@ -241,6 +241,7 @@ static void test_garbage(void **state)
 		assert_int_equal(revive(dev), 0);
 		for (int i = 0; i < QSIZE + 1; i++)
 			take(dev);
+		vq_slots_fini(&dev->vq);
 		vdrv_reset(&dev->d);
 		assert_true(vdrv_start(&dev->d, V1, 1));
 		offer(dev);

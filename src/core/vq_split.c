@@ -41,63 +41,75 @@ static struct gmem *gmem_of(struct vqueue_info *vq)
 	return vq->vq_vs->vs_pi->pi_gmem;
 }
 
-static bool event_idx(struct vqueue_info *vq)
-{
-	return vq->vq_vs->vs_flags & VIRTIO_EVENT_IDX;
-}
-
 static uint64_t desc_bytes(struct vqueue_info *vq)
 {
-	return 16ull * vq->vq_qsize;
+	return 16ull * vq->vq_nr;
 }
 
 /* Without EVENT_IDX there is no trailer, and a ring may end with its RAM. */
 static uint64_t avail_bytes(struct vqueue_info *vq)
 {
-	return 4 + 2ull * vq->vq_qsize + (event_idx(vq) ? 2 : 0);
+	return 4 + 2ull * vq->vq_nr + (vq->vq_event_idx ? 2 : 0);
 }
 
 static uint64_t used_bytes(struct vqueue_info *vq)
 {
-	return 4 + 8ull * vq->vq_qsize + (event_idx(vq) ? 2 : 0);
+	return 4 + 8ull * vq->vq_nr + (vq->vq_event_idx ? 2 : 0);
 }
 
-int split_check(struct vqueue_info *vq)
+/* One of the three parts that the driver named. */
+struct part {
+	const char *name;
+	uint64_t gpa, bytes;
+	unsigned align, prot;
+};
+
+static const char *judge_part(struct gmem *gm, const struct part *p)
+{
+	if (p->gpa % p->align)
+		return "is misaligned";
+	if (gm_check(gm, (gpa_t){ p->gpa }, p->bytes, p->prot) < 0)
+		return "is not in guest memory";
+	return NULL;
+}
+
+/* No last byte wraps: both were found in guest memory. */
+static bool overlap(const struct part *a, const struct part *b)
+{
+	return a->gpa <= b->gpa + (b->bytes - 1) &&
+	       b->gpa <= a->gpa + (a->bytes - 1);
+}
+
+int split_map(struct vqueue_info *vq, bool event_idx)
 {
 	struct gmem *gm = gmem_of(vq);
-	const struct {
-		const char *name;
-		uint64_t gpa, bytes;
-		unsigned align, prot;
-	} parts[] = {
-		{ "descriptor table", vq->vq_desc_gpa, desc_bytes(vq), 16,
-		  GM_READ },
-		{ "available ring", vq->vq_avail_gpa, avail_bytes(vq), 2,
-		  GM_READ },
-		{ "used ring", vq->vq_used_gpa, used_bytes(vq), 4,
-		  GM_READ | GM_WRITE },
-	};
+	struct part parts[3];
+	const char *why = NULL;
+	unsigned i;
 
-	for (unsigned i = 0; i < 3; i++) {
-		int ret = 0;
-
-		if (parts[i].gpa % parts[i].align)
-			ret = -EINVAL;
-		else
-			ret = gm_check(gm, (gpa_t){ parts[i].gpa },
-				       parts[i].bytes, parts[i].prot);
-		if (ret < 0) {
-			vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num,
-				 parts[i].name,
-				 ret == -EINVAL ? "is misaligned"
-						: "is not in guest memory");
-			return ret;
-		}
+	vq->vq_event_idx = event_idx;
+	parts[0] = (struct part){ "descriptor table", vq->vq_desc_gpa,
+				  desc_bytes(vq), 16, GM_READ };
+	parts[1] = (struct part){ "available ring", vq->vq_avail_gpa,
+				  avail_bytes(vq), 2, GM_READ };
+	parts[2] = (struct part){ "used ring", vq->vq_used_gpa, used_bytes(vq),
+				  4, GM_READ | GM_WRITE };
+	for (i = 0; i < 3 && !why; i++)
+		why = judge_part(gm, &parts[i]);
+	for (unsigned j = 0; j < i && !why; j++) {
+		if (overlap(&parts[j], &parts[(j + 1) % 3]))
+			why = "overlaps another part";
 	}
+	if (why) {
+		vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num,
+			 parts[i - 1].name, why);
+		return -EINVAL;
+	}
+	split_remap(vq);
 	return 0;
 }
 
-void split_map(struct vqueue_info *vq)
+void split_remap(struct vqueue_info *vq)
 {
 	struct gmem *gm = gmem_of(vq);
 
@@ -155,7 +167,7 @@ int split_avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 
 int split_avail_head(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head)
 {
-	unsigned slot = pos & (vq->vq_qsize - 1u);
+	unsigned slot = pos & (vq->vq_nr - 1u);
 
 	return avail_load(vq, AVAIL_RING + 2ull * slot, ret_head);
 }
@@ -177,100 +189,136 @@ static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 	return 0;
 }
 
-static int bad(struct vqueue_info *vq, const char *why)
-{
-	vi_error(vq->vq_vs, "queue %u: %s", vq->vq_num, why);
-	return -EPROTO;
-}
-
-static int read_failed(struct vqueue_info *vq, int ret)
-{
-	if (ret == -EAGAIN)
-		return ret;
-	return bad(vq, "descriptor not in guest memory");
-}
-
 /*
  * Longer tables than the queue are accepted: Linux builds them. This many
  * entries bound the time that one chain can take.
  */
 #define MAX_INDIRECT 32768u
 
-static int walk_indirect(struct vq_chain *c, uint64_t addr, uint32_t len)
-{
-	struct vqueue_info *vq = c->vq;
-	uint32_t nr = len / 16, i = 0;
-	const void *table;
+/* The way along a chain. */
+struct walk {
+	struct vqueue_info *vq;
+	const void *table; /* the queue's, or an indirect one; NULL: unmapped */
+	uint64_t gpa;
+	uint32_t nr; /* entries of the table */
+	uint32_t i;  /* the next one of the chain, */
+	bool end;    /* if there is a next one */
+	uint32_t steps;
+	bool indirect;
+	const char *why; /* what is wrong, after -EPROTO */
+};
 
+static struct walk walk_from(struct vqueue_info *vq, uint16_t head)
+{
+	return (struct walk){
+		.vq = vq,
+		.table = vq->vq_desc,
+		.gpa = vq->vq_desc_gpa,
+		.nr = vq->vq_nr,
+		.i = head,
+	};
+}
+
+static int wrong(struct walk *w, const char *why)
+{
+	w->why = why;
+	return -EPROTO;
+}
+
+static int enter_indirect(struct walk *w, const struct desc *d)
+{
+	struct vqueue_info *vq = w->vq;
+	uint32_t len = le32_to_cpu(d->len);
+
+	if (w->indirect)
+		return wrong(w, "indirect table inside of another");
+	if (le16_to_cpu(d->flags) & VRING_DESC_F_NEXT)
+		return wrong(w, "INDIRECT and NEXT together");
 	if (!(vq->vq_vs->vs_negotiated_caps &
 	      VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)))
-		return bad(vq, "INDIRECT was not negotiated");
+		return wrong(w, "INDIRECT was not negotiated");
 	if (len == 0 || len % 16)
-		return bad(vq, "indirect table is not whole descriptors");
-	if (nr > MAX_INDIRECT)
-		return bad(vq, "indirect table is too long");
-	if (gm_check(gmem_of(vq), (gpa_t){ addr }, len, GM_READ) < 0)
-		return bad(vq, "indirect table not in guest memory");
+		return wrong(w, "indirect table is not whole descriptors");
+	if (len / 16 > MAX_INDIRECT)
+		return wrong(w, "indirect table is too long");
+	w->gpa = le64_to_cpu(d->addr);
+	if (gm_check(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ) < 0)
+		return wrong(w, "indirect table not in guest memory");
+	w->table = gm_map(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ);
+	w->nr = len / 16;
+	w->i = w->steps = 0;
+	w->indirect = true;
+	return 0;
+}
 
-	table = gm_map(gmem_of(vq), (gpa_t){ addr }, len, GM_READ);
-	for (uint32_t n = 0; n < nr; n++) {
-		struct desc d;
-		uint16_t flags;
-		int ret = fetch(vq, table, addr, i, &d);
+/*
+ * The next descriptor that names a buffer: 1, or 0 at the chain's end. -EAGAIN
+ * when it cannot be read now, -EPROTO when the driver broke a rule. A chain
+ * that visits more entries than its table has is a loop.
+ */
+static int walk_next(struct walk *w, struct desc *ret_desc)
+{
+	uint16_t flags;
+	int ret;
 
-		if (ret < 0)
-			return read_failed(vq, ret);
-		flags = le16_to_cpu(d.flags);
-		if (flags & VRING_DESC_F_INDIRECT)
-			return bad(vq, "indirect table inside of another");
-		ret = vq_chain_add(c, le64_to_cpu(d.addr), le32_to_cpu(d.len),
-				   flags);
-		if (ret < 0 || !(flags & VRING_DESC_F_NEXT))
-			return ret;
-		i = le16_to_cpu(d.next);
-		if (i >= nr)
-			return bad(vq, "index out of the indirect table");
+	if (w->end)
+		return 0;
+	if (w->i >= w->nr)
+		return wrong(w, w->indirect ? "index out of the indirect table"
+					    : "descriptor index out of range");
+	if (w->steps++ == w->nr)
+		return wrong(w, w->indirect ? "indirect table loops"
+					    : "descriptor chain loops");
+	ret = fetch(w->vq, w->table, w->gpa, w->i, ret_desc);
+	if (ret == -EAGAIN)
+		return ret;
+	if (ret < 0)
+		return wrong(w, "descriptor not in guest memory");
+	flags = le16_to_cpu(ret_desc->flags);
+	if (flags & VRING_DESC_F_INDIRECT) {
+		ret = enter_indirect(w, ret_desc);
+		return ret < 0 ? ret : walk_next(w, ret_desc);
 	}
-	return bad(vq, "indirect table loops");
+	w->end = !(flags & VRING_DESC_F_NEXT);
+	w->i = le16_to_cpu(ret_desc->next);
+	return 1;
 }
 
 int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c)
 {
-	uint16_t i = head;
+	struct walk w = walk_from(vq, head);
+	struct desc d;
+	int ret;
 
-	/* A chain that visits more entries than there are is a loop. */
-	for (unsigned n = 0; n < vq->vq_qsize; n++) {
-		struct desc d;
-		uint16_t flags;
-		int ret;
-
-		if (i >= vq->vq_qsize)
-			return bad(vq, "descriptor index out of range");
-		ret = fetch(vq, vq->vq_desc, vq->vq_desc_gpa, i, &d);
-		if (ret < 0)
-			return read_failed(vq, ret);
-
-		flags = le16_to_cpu(d.flags);
-		if (flags & VRING_DESC_F_INDIRECT) {
-			if (flags & VRING_DESC_F_NEXT)
-				return bad(vq, "INDIRECT and NEXT together");
-			return walk_indirect(c, le64_to_cpu(d.addr),
-					     le32_to_cpu(d.len));
-		}
+	while ((ret = walk_next(&w, &d)) > 0) {
 		ret = vq_chain_add(c, le64_to_cpu(d.addr), le32_to_cpu(d.len),
-				   flags);
-		if (ret < 0 || !(flags & VRING_DESC_F_NEXT))
+				   le16_to_cpu(d.flags));
+		if (ret < 0)
 			return ret;
-		i = le16_to_cpu(d.next);
 	}
-	return bad(vq, "descriptor chain loops");
+	if (ret == -EPROTO)
+		vi_error(vq->vq_vs, "queue %u: %s", vq->vq_num, w.why);
+	return ret;
+}
+
+bool split_is_empty(struct vqueue_info *vq, uint16_t head)
+{
+	struct walk w = walk_from(vq, head);
+	struct desc d;
+	int ret;
+
+	while ((ret = walk_next(&w, &d)) > 0) {
+		if (le32_to_cpu(d.len) > 0)
+			return false;
+	}
+	return ret == 0;
 }
 
 int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 		   uint32_t len)
 {
 	struct used_elem e = { cpu_to_le32(head), cpu_to_le32(len) };
-	uint64_t off = USED_RING + 8ull * (pos & (vq->vq_qsize - 1u));
+	uint64_t off = USED_RING + 8ull * (pos & (vq->vq_nr - 1u));
 
 	if (vq->vq_used) {
 		memcpy((char *)vq->vq_used + off, &e, sizeof(e));
@@ -305,35 +353,17 @@ int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx)
  */
 void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len)
 {
-	const void *table = vq->vq_desc;
-	uint64_t gpa = vq->vq_desc_gpa;
-	uint32_t nr = vq->vq_qsize, i = head, left = nr;
+	struct walk w = walk_from(vq, head);
 	struct desc d;
 
-	while (len && left-- && i < nr && fetch(vq, table, gpa, i, &d) == 0) {
+	while (len > 0 && walk_next(&w, &d) > 0) {
 		uint32_t part = le32_to_cpu(d.len);
-		uint16_t flags = le16_to_cpu(d.flags);
 
-		if (flags & VRING_DESC_F_INDIRECT) {
-			if (gpa != vq->vq_desc_gpa)
-				return;
-			gpa = le64_to_cpu(d.addr);
-			table = gm_map(gmem_of(vq), (gpa_t){ gpa }, part,
-				       GM_READ);
-			nr = left = part / 16 < MAX_INDIRECT ? part / 16
-							     : MAX_INDIRECT;
-			i = 0;
+		if (!(le16_to_cpu(d.flags) & VRING_DESC_F_WRITE))
 			continue;
-		}
-		if (flags & VRING_DESC_F_WRITE) {
-			part = part < len ? part : len;
-			gm_mark(gmem_of(vq), (gpa_t){ le64_to_cpu(d.addr) },
-				part);
-			len -= part;
-		}
-		if (!(flags & VRING_DESC_F_NEXT))
-			return;
-		i = le16_to_cpu(d.next);
+		part = part < len ? part : len;
+		gm_mark(gmem_of(vq), (gpa_t){ le64_to_cpu(d.addr) }, part);
+		len -= part;
 	}
 }
 
@@ -347,8 +377,8 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-	if (event_idx(vq)) {
-		if (avail_load(vq, AVAIL_RING + 2ull * vq->vq_qsize, &v) < 0)
+	if (vq->vq_event_idx) {
+		if (avail_load(vq, AVAIL_RING + 2ull * vq->vq_nr, &v) < 0)
 			return true;
 		return (uint16_t)(new - v - 1) < (uint16_t)(new - old);
 	}
@@ -359,10 +389,10 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 
 void split_set_kicks(struct vqueue_info *vq, bool on)
 {
-	if (event_idx(vq)) {
+	if (vq->vq_event_idx) {
 		/* "none" is an event that is already past (2.7.10.1). */
 		if (on)
-			used_store(vq, USED_RING + 8ull * vq->vq_qsize,
+			used_store(vq, USED_RING + 8ull * vq->vq_nr,
 				   vq->vq_last_avail);
 	} else {
 		used_store(vq, USED_FLAGS, on ? 0 : VRING_USED_F_NO_NOTIFY);

@@ -364,7 +364,7 @@ static void check_bad(struct dev *dev, const struct chain_row *row)
 	assert_int_equal(dev->d.nr_msix[0], 1);
 }
 
-static void run_chain(const struct chain_row *row)
+static void run_chain(const struct chain_row *row, bool look_first)
 {
 	struct iovec iov[NIOV + 1];
 	struct vi_req req = { 0 };
@@ -379,7 +379,10 @@ static void run_chain(const struct chain_row *row)
 	put_table(&dev, row->table);
 	assert_false(vq_has_descs(&dev.vq));
 	vdrv_avail(&dev.d, 0, row->head);
-	assert_true(vq_has_descs(&dev.vq));
+	/* Whoever looks first finds nothing in an empty chain, either. */
+	if (look_first)
+		assert_int_equal(vq_has_descs(&dev.vq),
+				 row->readable + row->writable != EMPTY);
 
 	iov[NIOV] = (struct iovec){ &dev, 4711 };
 	n = vq_getchain(&dev.vq, iov, NIOV, &req);
@@ -415,8 +418,8 @@ static void run_chain(const struct chain_row *row)
 
 static void test_chains(void **state)
 {
-	for (size_t i = 0; i < ARRAY_LEN(chain_rows); i++)
-		run_chain(&chain_rows[i]);
+	for (size_t i = 0; i < 2 * ARRAY_LEN(chain_rows); i++)
+		run_chain(&chain_rows[i / 2], i % 2);
 }
 
 /* SPLIT-02, TRAP-18, hostile S14: exactly niov fits, one more does not. */
@@ -689,14 +692,69 @@ static void test_relchain_after_reset(void **state)
 	dev_start(&dev, 0);
 	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
 	take(&dev, 1, &head);
-	vdrv_reset(&dev.d);
+	vdrv_reset_now(&dev.d);
+	assert_false(vq_chain_live(&dev.vq, (uint16_t)head));
+	assert_true(vdrv_status(&dev.d) != 0); /* not complete yet */
 	vq_relchain(&dev.vq, (uint16_t)head, 8);
 	vq_endchains(&dev.vq, 1);
+	assert_int_equal(vdrv_status(&dev.d), 0);
+	assert_true(dev.d.woken);
 	assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+	dev_fini(&dev);
+}
 
-	/* Enabled again: the late one belongs to nobody. */
-	assert_true(vdrv_start(&dev.d, V1, 1));
-	vq_relchain(&dev.vq, (uint16_t)head, 8);
+/*
+ * A driver that does not wait for the reset to end gets no chain with the head
+ * of one that is still out, and nothing of that one's end, whatever the size
+ * of its ring.
+ */
+static void test_stale_head(void **state)
+{
+	static const uint16_t sizes[] = { QSIZE, 2 };
+	unsigned old[3], head;
+	struct iovec iov[NIOV];
+	struct vdrv_used used;
+	struct vi_req req;
+	struct dev dev;
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		dev_start(&dev, EVENT_IDX);
+		for (int k = 0; k < 3; k++)
+			vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W },
+				 1);
+		take(&dev, 3, old);
+		vdrv_reset_now(&dev.d);
+		vdrv_greet(&dev.d);
+		assert_true(vdrv_negotiate(&dev.d, V1 | EVENT_IDX));
+		assert_true(vdrv_queue_setup(&dev.d, 0, sizes[i]));
+		vdrv_driver_ok(&dev.d);
+
+		head = vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W },
+				1);
+		assert_int_equal(head, old[0]);
+		assert_false(vq_has_descs(&dev.vq));
+		assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+		for (int k = 2; k >= 0; k--)
+			vq_relchain(&dev.vq, (uint16_t)old[k], 8);
+		assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+		assert_true(dev.d.woken);
+		take(&dev, 1, &head);
+		vq_relchain(&dev.vq, (uint16_t)head, 7);
+		assert_true(vdrv_used(&dev.d, 0, &used));
+		assert_int_equal(used.len, 7);
+		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+		dev_fini(&dev);
+	}
+}
+
+/* Given back twice, or never taken. */
+static void test_relchain_not_taken(void **state)
+{
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	vq_relchain(&dev.vq, 0, 8);
+	assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
 	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
 	dev_fini(&dev);
 }
@@ -994,6 +1052,7 @@ static void test_memory_not_now(void **state)
 	far_error = -EAGAIN;
 	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
 	far_error = 0;
+	vdrv_kick(&dev.d, 0);
 	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 1);
 	vq_relchain(&dev.vq, (uint16_t)req.idx, 8);
 	assert_true(vdrv_used(&dev.d, 0, &used));
@@ -1032,6 +1091,7 @@ static void test_memory_not_now_anywhere(void **state)
 			if (n <= 0 && errors[e] == -EAGAIN) {
 				assert_int_equal(n, 0);
 				assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+				vdrv_kick(&dev.d, 0);
 				assert_int_equal(vq_getchain(&dev.vq, iov,
 							     NIOV, &req), 3);
 			} else if (n <= 0) {
@@ -1075,6 +1135,8 @@ int main(void)
 		cmocka_unit_test(test_used_len_is_cut),
 		cmocka_unit_test(test_wrong_relchain),
 		cmocka_unit_test(test_relchain_after_reset),
+		cmocka_unit_test(test_stale_head),
+		cmocka_unit_test(test_relchain_not_taken),
 		cmocka_unit_test(test_event_idx),
 		cmocka_unit_test(test_interrupt_flag),
 		cmocka_unit_test(test_kick_enable),

@@ -228,10 +228,7 @@ static void block_reset(void *arg)
 {
 	struct block_softc *sc = arg;
 
-	sc->sc_dropping = true;
 	disk_forget(sc->sc_disk);
-	disk_drain(sc->sc_disk);
-	sc->sc_dropping = false;
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_timer_set(sc->sc_limit_timer, 0);
@@ -399,7 +396,6 @@ static int block_open(const struct opts *opts, struct vdev_files *files,
 static void block_destroy(struct vdev *dev)
 {
 	struct block_softc *sc = block_of(dev);
-
 	bool ended;
 
 	disk_destroy(sc->sc_disk);

@@ -88,7 +88,6 @@ struct block_softc {
 	uint32_t sc_block_bytes, sc_phys_bytes;
 	bool sc_discard;
 	bool sc_writeback; /* as CONFIG_WCE has it */
-	bool sc_dropping;  /* reset: what ends now is nobody's */
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;

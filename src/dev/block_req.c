@@ -242,9 +242,11 @@ static int execute(struct block_softc *sc, struct block_io *io,
  */
 
 /* Nobody is there to be answered: guest memory is left alone. */
-static bool abandoned(const struct block_softc *sc)
+static bool abandoned(const struct block_io *io)
 {
-	return sc->sc_dropping || (sc->sc_vs.vs_flags & VIRTIO_BROKEN);
+	const struct block_queue *q = io->q;
+
+	return !vq_chain_live(q->vq, (uint16_t)(io - q->ios));
 }
 
 /* A broken device leaves guest memory alone (2.1.2), whatever broke it. */
@@ -282,8 +284,10 @@ static void block_complete(struct block_io *io, uint8_t status)
 	struct block_queue *q = io->q;
 	struct block_softc *sc = q->sc;
 
-	if (abandoned(sc))
+	if (abandoned(io)) {
+		vq_relchain(q->vq, (uint16_t)(io - q->ios), 0);
 		return;
+	}
 	count(sc, io, status);
 	*io->status = status;
 	vq_relchain_prepare(q->vq, (uint16_t)(io - q->ios),
@@ -309,9 +313,9 @@ static void block_done(struct disk_req *dr, int result)
 	struct block_softc *sc = io->q->sc;
 
 	check_broken(sc);
-	if (abandoned(sc))
-		return;
-	if (result < 0) {
+	if (abandoned(io)) {
+		block_complete(io, VIRTIO_BLK_S_IOERR);
+	} else if (result < 0) {
 		log_error(sc, io, result);
 		block_complete(io, VIRTIO_BLK_S_IOERR);
 	} else if (io->next_seg < io->nr_segs) {
@@ -342,6 +346,7 @@ static bool begin(struct block_queue *q, const struct vi_req *req)
 	if (!io->status) {
 		vi_error(&sc->sc_vs, "queue %u: request without a status byte",
 			 q->vq->vq_num);
+		vq_relchain(q->vq, (uint16_t)req->idx, 0);
 		return false;
 	}
 	io->in_bytes = (uint32_t)iov_len(&wr);

@@ -144,6 +144,7 @@ static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 		if (n <= 0) {
 			vi_error(&sc->sc_vs, "source of entropy failed: %s",
 				 n ? strerror((int)-n) : "it has ended");
+			vq_retchains(vq, 1);
 			return RNG_IDLE;
 		}
 	}

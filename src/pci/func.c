@@ -262,6 +262,18 @@ void pci_quiesce(struct pci_devinst *pi)
 		pi->pi_dev->pd_quiesce(pi);
 }
 
+bool pci_is_idle(struct pci_devinst *pi)
+{
+	return !pi->pi_dev || !pi->pi_dev->pd_is_idle ||
+	       pi->pi_dev->pd_is_idle(pi);
+}
+
+void pci_wake(struct pci_devinst *pi)
+{
+	if (pi->pi_host && pi->pi_host->ph_wake)
+		pi->pi_host->ph_wake(pi->pi_host_arg);
+}
+
 void pci_kick(struct pci_devinst *pi)
 {
 	if (pi->pi_dev && pi->pi_dev->pd_kick)

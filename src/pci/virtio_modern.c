@@ -81,9 +81,14 @@ static uint32_t num_queues_read(struct virtio_softc *vs)
 	return (uint32_t)vs->vs_vc->vc_nvq;
 }
 
+/*
+ * 0 says that the reset is complete, and that what was in flight leaves guest
+ * memory alone (2.4.2).
+ */
 static uint32_t status_read(struct virtio_softc *vs)
 {
-	return vs->vs_status;
+	return vs->vs_nr_stale && !vs->vs_status ? vs->vs_old_status
+						 : vs->vs_status;
 }
 
 static void status_write(struct virtio_softc *vs, uint32_t val)

@@ -194,12 +194,16 @@ static void on_timer(void *arg)
 	vfuser_dma_timeout(arg);
 }
 
+/* The device gave back what was waited for, or memory was found gone. */
 static void on_wake(void *arg)
 {
 	struct vfuser *srv = arg;
 
 	if (client_has_faulted(&srv->wake))
 		vfuser_fail(srv, LOG_WARNING, "guest memory file truncated");
+	vfuser_dma_reap(srv);
+	srv->want_kick = true;
+	vfuser_wake(srv);
 }
 
 /*

@@ -21,7 +21,6 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -36,54 +35,30 @@
  * --- Regions ---
  */
 
-struct mapping {
-	uint64_t iova; /* of the region */
-	struct client_map map;
-};
-
-static int compare(const void *a, const void *b)
-{
-	const struct mapping *x = a, *y = b;
-
-	return (x->iova > y->iova) - (x->iova < y->iova);
-}
-
-static void unmap(struct mapping *m)
-{
-	client_unmap(&m->map);
-	free(m);
-}
-
 static int map_shared(struct vfuser *srv, int fd,
 		      const struct vfmsg_dma_map *want)
 {
-	struct mapping *m;
+	struct client_map *map;
 	int ret = client_check_ram(want->iova.v, want->offset, want->size);
 
 	if (ret < 0)
 		return ret;
-	m = malloc(sizeof(*m));
-	if (!m)
+	map = malloc(sizeof(*map));
+	if (!map)
 		return -ENOMEM;
-	m->iova = want->iova.v;
 	ret = client_mmap(&srv->wake, fd, want->offset, want->size, want->prot,
-			  &m->map);
+			  map);
 	if (ret < 0) {
-		free(m);
+		free(map);
 		return ret;
 	}
-	ret = gm_add(&srv->gm, want->iova, want->size, m->map.host,
-		     want->prot);
+	ret = gm_add_owned(&srv->gm, want->iova, want->size, map->host,
+			   want->prot, map);
 	if (ret < 0) {
-		unmap(m);
-		return ret;
+		client_unmap(map);
+		free(map);
 	}
-	if (!tsearch(m, &srv->dma.mappings, compare)) {
-		gm_remove(&srv->gm, want->iova, want->size, NULL, NULL);
-		unmap(m);
-		return -ENOMEM;
-	}
-	return 0;
+	return ret;
 }
 
 static bool is_unshared(const struct gm_region *r)
@@ -113,19 +88,22 @@ ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
 	return 0;
 }
 
+/* Nothing uses the memory any more. */
 static void region_gone(void *arg, const struct gm_region *r)
 {
 	struct vfuser *srv = arg;
-	struct mapping key = { .iova = r->base.v }, *m, **node;
 
 	srv->dma.bytes -= r->len;
 	srv->dma.nr_unshared -= is_unshared(r);
-	node = tfind(&key, &srv->dma.mappings, compare);
-	if (!node)
+	if (!r->owner)
 		return;
-	m = *node;
-	tdelete(&key, &srv->dma.mappings, compare);
-	unmap(m);
+	client_unmap(r->owner);
+	free(r->owner);
+}
+
+void vfuser_dma_reap(struct vfuser *srv)
+{
+	gm_reap(&srv->gm, region_gone, srv);
 }
 
 /* An IOMMU's unmaps are supersets of its maps, or of nothing at all. */
@@ -137,7 +115,6 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 
 	if (ret < 0)
 		return ret;
-	pci_quiesce(&srv->pi);
 	ret = gm_remove(&srv->gm, range.iova, range.size, region_gone, srv);
 	if (ret < 0)
 		return ret;
@@ -148,7 +125,11 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 void vfuser_dma_reset(struct vfuser *srv)
 {
 	gm_remove(&srv->gm, (gpa_t){ 0 }, UINT64_MAX, region_gone, srv);
-	srv->dma = (struct vfuser_dma){ .oldest = 1 };
+	srv->dma = (struct vfuser_dma){
+		.oldest = 1,
+		.bytes = srv->dma.bytes,
+		.nr_unshared = srv->dma.nr_unshared,
+	};
 }
 
 /*

@@ -65,8 +65,7 @@ struct vfuser_irqs {
 };
 
 struct vfuser_dma {
-	void *mappings;	      /* struct mapping by tsearch(3) */
-	uint64_t bytes;	      /* of all regions */
+	uint64_t bytes;	      /* of all regions, also of those in limbo */
 	unsigned nr_unshared; /* writable regions that are not mapped */
 	uint32_t max_xfer;    /* bytes of a DMA_READ or DMA_WRITE */
 
@@ -181,6 +180,7 @@ bool vfuser_serve(struct vfuser *srv, bool waiting);
 extern const struct gmem_ops vfuser_gmem_ops;
 vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
 void vfuser_dma_reset(struct vfuser *srv); /* the client has gone */
+void vfuser_dma_reap(struct vfuser *srv);  /* memory is used no more */
 
 /* A reply of the client. */
 void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);

@@ -165,7 +165,16 @@ static void host_log(void *arg, int level, const char *msg)
 	vfuser_log(arg, level, "%s", msg);
 }
 
+/* On any thread. */
+static void host_wake(void *arg)
+{
+	struct vfuser *srv = arg;
+
+	client_wake(&srv->wake);
+}
+
 const struct pci_host vfuser_pci_host = {
+	.ph_wake = host_wake,
 	.ph_msix = host_msix,
 	.ph_msi = host_msi,
 	.ph_intx = host_intx,

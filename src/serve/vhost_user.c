@@ -78,10 +78,13 @@ static void on_socket(void *arg, uint32_t events)
 	drop_client(srv);
 }
 
+/* The device gave back what was waited for, or memory was found gone. */
 static void on_wake(void *arg)
 {
 	struct vhuser *srv = arg;
 
+	vhuser_mem_reap(srv);
+	pci_kick(&srv->pi);
 	if (!client_has_faulted(&srv->wake) || srv->conn.fd < 0)
 		return;
 	vhuser_log(srv, LOG_WARNING,
@@ -121,7 +124,16 @@ static void host_log(void *arg, int level, const char *msg)
 	vhuser_log(arg, level, "%s", msg);
 }
 
+/* On any thread. */
+static void host_wake(void *arg)
+{
+	struct vhuser *srv = arg;
+
+	client_wake(&srv->wake);
+}
+
 static const struct pci_host host = {
+	.ph_wake = host_wake,
 	.ph_log = host_log,
 	.ph_sizes_queues = true,
 };

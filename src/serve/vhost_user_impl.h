@@ -41,7 +41,7 @@
 
 struct vhuser_region {
 	struct vhmsg_region r;
-	struct client_map map;
+	struct client_map *map; /* the memory table's, once it is there */
 };
 
 struct vhuser_ring {
@@ -163,6 +163,7 @@ void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has gone */
 vhuser_handler vhuser_set_mem_table, vhuser_add_mem_reg, vhuser_rem_mem_reg;
 vhuser_handler vhuser_set_log_base, vhuser_get_inflight, vhuser_set_inflight;
 void vhuser_mem_reset(struct vhuser *srv); /* the front-end has gone */
+void vhuser_mem_reap(struct vhuser *srv);  /* memory is used no more */
 
 /* The guest address of what the front-end sees at @uaddr. 0 or -EFAULT. */
 int vhuser_translate(const struct vhuser *srv, uint64_t uaddr,

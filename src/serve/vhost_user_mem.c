@@ -4,6 +4,7 @@
  * there, and the area in which requests in flight are noted.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <syslog.h>
@@ -19,16 +20,32 @@
  * --- Guest memory ---
  */
 
+static void free_map(struct client_map *map)
+{
+	if (map)
+		client_unmap(map);
+	free(map);
+}
+
 static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
+	struct client_map *map;
 	int ret = client_check_ram(r->gpa.v, r->offset, r->size);
 
 	if (ret < 0)
 		return ret;
-	ret_region->r = *r;
-	return client_mmap(&srv->wake, fd, r->offset, r->size,
-			   GM_READ | GM_WRITE, &ret_region->map);
+	map = malloc(sizeof(*map));
+	if (!map)
+		return -ENOMEM;
+	ret = client_mmap(&srv->wake, fd, r->offset, r->size,
+			  GM_READ | GM_WRITE, map);
+	if (ret < 0) {
+		free(map);
+		return ret;
+	}
+	*ret_region = (struct vhuser_region){ *r, map };
+	return 0;
 }
 
 /* Put a mapped region into the table; it stays the caller's on failure. */
@@ -39,20 +56,24 @@ static int add_region(struct vhuser *srv, const struct vhuser_region *region)
 
 	if (srv->nr_regions == VHMSG_MAX_SLOTS)
 		return -ENOSPC;
-	ret = gm_add(&srv->gm, r->gpa, r->size, region->map.host,
-		     GM_READ | GM_WRITE);
+	ret = gm_add_owned(&srv->gm, r->gpa, r->size, region->map->host,
+			   GM_READ | GM_WRITE, region->map);
 	if (ret == 0)
 		srv->regions[srv->nr_regions++] = *region;
 	return ret;
 }
 
-/* Nothing in flight uses it any more. */
+/* Nothing uses the memory any more. */
+static void region_gone(void *arg, const struct gm_region *r)
+{
+	free_map(r->owner);
+}
+
 static void drop_region(struct vhuser *srv, unsigned i)
 {
 	struct vhuser_region *region = &srv->regions[i];
 
-	gm_remove(&srv->gm, region->r.gpa, region->r.size, NULL, NULL);
-	client_unmap(&region->map);
+	gm_remove(&srv->gm, region->r.gpa, region->r.size, region_gone, srv);
 	*region = srv->regions[--srv->nr_regions];
 }
 
@@ -60,6 +81,11 @@ static void drop_regions(struct vhuser *srv)
 {
 	while (srv->nr_regions > 0)
 		drop_region(srv, srv->nr_regions - 1);
+}
+
+void vhuser_mem_reap(struct vhuser *srv)
+{
+	gm_reap(&srv->gm, region_gone, srv);
 }
 
 /* Everything is mapped before anything is changed. */
@@ -74,16 +100,14 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	for (int i = 0; i < nr && ret == 0; i++)
 		ret = map_region(srv, msg->fds[i], &wanted[i], &regions[i]);
-	if (ret == 0) {
-		pci_quiesce(&srv->pi);
+	if (ret == 0)
 		drop_regions(srv);
-	}
 	while (added < nr && ret == 0) {
 		ret = add_region(srv, &regions[added]);
 		added += ret == 0;
 	}
 	for (int i = added; i < nr; i++)
-		client_unmap(&regions[i].map);
+		free_map(regions[i].map);
 	return ret;
 }
 
@@ -101,7 +125,7 @@ ssize_t vhuser_add_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 		return ret;
 	ret = add_region(srv, &region);
 	if (ret < 0)
-		client_unmap(&region.map);
+		free_map(region.map);
 	return ret;
 }
 
@@ -118,7 +142,6 @@ ssize_t vhuser_rem_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 		if (r->gpa.v != wanted.gpa.v || r->size != wanted.size ||
 		    r->uaddr != wanted.uaddr)
 			continue;
-		pci_quiesce(&srv->pi);
 		drop_region(srv, i);
 		return 0;
 	}

@@ -119,7 +119,7 @@ static int start_queue(struct vhuser_ring *ring)
 	if (!(vq->vq_flags & VQ_ENABLED))
 		return -EFAULT;
 	vq->vq_msix_idx = ring->index;
-	vq_resume(vq, ring->base);
+	vq_resume(vq, ring->base, area != NULL);
 	return area ? vq_inflight_start(vq, area) : 0;
 }
 
@@ -172,6 +172,7 @@ static void stop(struct vhuser_ring *ring)
 	if (!ring->running)
 		return;
 	VS_LOCK(srv->vs);
+	vi_pause_queue(&srv->vs->vs_queues[ring->index]);
 	ring->base = vi_stop_queue(&srv->vs->vs_queues[ring->index]);
 	VS_UNLOCK(srv->vs);
 	ring->running = false;

@@ -23,7 +23,7 @@ struct echo_softc {
 	struct virtio_softc es_vs;
 	pthread_mutex_t es_mtx;
 	struct virtio_consts es_consts;
-	struct vqueue_info es_queues[2];
+	struct vqueue_info es_queues[5]; /* of which two are in use */
 	uint8_t es_cfg[8];
 	uint64_t es_features;
 

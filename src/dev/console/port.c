@@ -86,7 +86,11 @@ static bool batch_take(struct batch *b, struct vqueue_info *vq,
 		}
 		batch_add(b, iov + b->niov, n, (uint16_t)req.idx);
 	}
-	return n >= 0 && b->nr > 0; /* n < 0: nothing may be touched any more */
+	if (n < 0) { /* nothing may be touched any more */
+		vq_retchains(vq, (uint16_t)b->nr);
+		return false;
+	}
+	return b->nr > 0;
 }
 
 /*

@@ -110,8 +110,7 @@ static void answer(struct p9_softc *sc, struct p9_slot *slot)
 	if (len < 0)
 		vi_error(&sc->sc_vs, "a request that is none, and no room to "
 				     "say so");
-	else
-		vq_relchain(&sc->sc_vq, slot->head, (uint32_t)len);
+	vq_relchain(&sc->sc_vq, slot->head, len < 0 ? 0 : (uint32_t)len);
 }
 
 /*
@@ -129,9 +128,9 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 			end = &(*end)->next_flush;
 		*end = due;
 		due = slot->flushes;
-		if (cancelled && !sc->sc_drop)
+		if (cancelled || !vq_chain_live(&sc->sc_vq, slot->head))
 			vq_relchain(&sc->sc_vq, slot->head, 0);
-		else if (!sc->sc_drop)
+		else
 			answer(sc, slot);
 		slot_put(sc, slot);
 		cancelled = false;

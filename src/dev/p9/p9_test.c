@@ -445,21 +445,28 @@ static void stuck(void **state)
 	assert_int_equal(p9c_wait(&c, other), 0);
 }
 
-/* Guest memory is about to change: all is over when the call returns. */
+/* The device comes to a stop: what was taken ends, nothing more is taken. */
 static void quiesce(void **state)
 {
-	unsigned s[24];
+	unsigned s[24], nr_done = 0;
+	uint16_t used;
 
 	start("");
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
 	for (unsigned i = 0; i < NR(s); i++)
 		s[i] = p9c_send(&c, (uint16_t)i, P9_TFSYNC, "dd", 1, 0);
 	vdrv_kick(&c.d, 0);
-	c.d.pi.pi_dev->pd_quiesce(&c.d.pi);
+	pci_quiesce(&c.d.pi);
+	while (!pci_is_idle(&c.d.pi))
+		ev_loop_turn(c.loop, 10);
 	p9c_poll(&c);
 	for (unsigned i = 0; i < NR(s); i++)
-		assert_false(c.slots[s[i]].busy);
-	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 0), 0);
+		nr_done += !c.slots[s[i]].busy;
+	assert_true(nr_done > 0);
+	used = vdrv_used_ring_idx(&c.d, 0);
+	vdrv_kick(&c.d, 0);
+	ev_loop_turn(c.loop, 10);
+	assert_int_equal(vdrv_used_ring_idx(&c.d, 0), used);
 }
 
 /* Tversion in the middle of others: they are over when it is answered. */

@@ -109,7 +109,7 @@ static void answer(struct scsi_softc *sc, unsigned idx, uint8_t *at,
 	/* What it ended is seen before the answer (5.6.6.2). */
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_publish(&sc->sc_queues[i]);
-	if (!(sc->sc_vs.vs_flags & VIRTIO_BROKEN))
+	if (vq_chain_live(vq, (uint16_t)idx))
 		*at = response;
 	vq_relchain(vq, (uint16_t)idx, 1);
 	vq_endchains(vq, 0);
@@ -144,8 +144,11 @@ void scsi_tmfs_check(struct scsi_softc *sc)
 void scsi_tmfs_forget(struct scsi_softc *sc)
 {
 	for (unsigned i = 0; sc->sc_nr_tmfs > 0; i++) {
-		sc->sc_nr_tmfs -= sc->sc_tmfs[i].busy;
+		if (!sc->sc_tmfs[i].busy)
+			continue;
+		sc->sc_nr_tmfs--;
 		sc->sc_tmfs[i].busy = false;
+		vq_relchain(&sc->sc_vqs[0], (uint16_t)sc->sc_tmfs[i].idx, 0);
 	}
 }
 

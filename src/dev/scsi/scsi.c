@@ -134,9 +134,9 @@ static void report(struct scsi_task *t)
 {
 	struct scsi_queue *q = t->q;
 
-	if (broken(q->sc))
-		return;
-	vq_relchain_prepare(q->vq, (uint16_t)t->idx, put_response(t));
+	bool live = vq_chain_live(q->vq, (uint16_t)t->idx);
+
+	vq_relchain_prepare(q->vq, (uint16_t)t->idx, live ? put_response(t) : 0);
 	ev_defer(q->sc->sc_loop, &q->turn);
 }
 
@@ -213,6 +213,7 @@ static bool parse(struct scsi_task *t, const struct vi_req *req)
 	if (in_room < sizeof(struct scsi_resp)) {
 		vi_error(&sc->sc_vs, "queue %u: no room for a response",
 			 t->q->vq->vq_num);
+		vq_relchain(t->q->vq, (uint16_t)t->idx, 0);
 		task_free(t);
 		return false;
 	}
