@@ -56,6 +56,17 @@ void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied)
 		set_timer(sc);
 }
 
+void net_coal_flush(void *arg)
+{
+	struct net_softc *sc = arg;
+
+	for (int i = 0; i < sc->sc_vc.vc_nvq; i++) {
+		if (sc->sc_coal[i].due_ns)
+			tell(&sc->sc_coal[i], &sc->sc_vqs[i]);
+	}
+	set_timer(sc);
+}
+
 void net_coal_on_timer(void *arg)
 {
 	struct net_softc *sc = arg;

@@ -474,6 +474,7 @@ static const struct virtio_consts net_consts = {
 	.vc_apply_features = net_apply_features,
 	.vc_set_mtu = net_set_mtu,
 	.vc_announce = net_announce_mac,
+	.vc_quiesce = net_coal_flush,
 	.vc_save = net_save,
 	.vc_load = net_load,
 };

@@ -251,6 +251,8 @@ void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied);
 void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 		  struct net_coal_params params);
 void net_coal_reset(struct net_softc *sc);
+/* vc_quiesce: no chain outlives a turn, but interrupts may be waiting. */
+void net_coal_flush(void *arg);
 void net_coal_on_timer(void *arg);
 
 #endif

@@ -493,6 +493,19 @@ static void test_coalescing(void **state)
 	get_coal(TXQ, 0, 0);
 }
 
+/* Whoever stops the device may keep no timer of ours: what is done is told. */
+static void test_coalescing_stops(void **state)
+{
+	start_as(VDRV_MODERN, "", ALL_FEATURES & ~VI_BIT(29), 2);
+	vdrv_queue_setup(&d, 2, 0);
+	assert_int_equal(set_coal(2, TXQ, 1000, 10000000), 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(d.nr_msix[TXQ + 1], 0);
+	pci_quiesce(&d.pi);
+	assert_int_equal(d.nr_msix[TXQ + 1], 1);
+	assert_int_equal(vdrv_used_ring_idx(&d, TXQ), 1);
+}
+
 static void test_rate(void **state)
 {
 	uint64_t start;
@@ -633,6 +646,7 @@ int main(void)
 		TEST(test_rss),
 		TEST(test_hash_report),
 		TEST(test_coalescing),
+		TEST(test_coalescing_stops),
 		TEST(test_rate),
 		TEST(test_state),
 		TEST(test_state_hostile),
