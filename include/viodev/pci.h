@@ -135,6 +135,8 @@ struct pci_devinst {
 	unsigned pi_nr_msix;
 	int pi_msix_bar;
 	uint8_t pi_msix_cap, pi_msi_cap; /* offsets, 0: none */
+	bool pi_master_off;		 /* the guest cleared Bus Master */
+	bool pi_msi_pending;		 /* raised meanwhile */
 	bool pi_intx_pending;		 /* what the device asserts */
 	bool pi_intx_level;		 /* what the pin shows */
 };
@@ -246,7 +248,8 @@ void pci_wake(struct pci_devinst *pi);
 
 /*
  * Interrupts. pci_generate_msix() does nothing for a vector outside of the
- * table (0xffff above all) and sets the pending bit for a masked one.
+ * table (0xffff above all) and sets the pending bit for one that is masked or
+ * must not be sent now.
  * pci_generate_msi() does nothing while MSI is off. The pin follows
  * assert/deassert while neither MSI-X nor MSI is on and the command register
  * does not disable it.
@@ -256,6 +259,18 @@ void pci_generate_msix(struct pci_devinst *pi, int vector);
 void pci_generate_msi(struct pci_devinst *pi, int vector);
 void pci_lintr_assert(struct pci_devinst *pi);
 void pci_lintr_deassert(struct pci_devinst *pi);
+
+/*
+ * Whether the device may access guest memory and send messages. The guest
+ * forbids it by clearing Bus Master of the command register (6.2.2): then
+ * messages are pending, and when it sets the bit again they are sent and all
+ * queues are looked at. A guest that never wrote the register may be one whose
+ * embedder has no use for it: that is not a prohibition, nor is a reset.
+ */
+static inline bool pci_bus_master(const struct pci_devinst *pi)
+{
+	return !pi->pi_master_off;
+}
 
 /* A line for the embedder's log; to standard error when it has none. */
 void pci_log(struct pci_devinst *pi, int level, const char *fmt, ...)

@@ -22,14 +22,15 @@ static struct gmem *gmem_of(struct vqueue_info *vq)
 
 /*
  * Whether the ring may be touched: set up, the driver ready (a legacy driver
- * may use queues earlier, 3.1.2), nothing broken. Brings the mapping up to
- * date after guest memory changed.
+ * may use queues earlier, 3.1.2), nothing broken, the bus ours to use. Brings
+ * the mapping up to date after guest memory changed.
  */
 static bool ring_live(struct vqueue_info *vq)
 {
 	struct virtio_softc *vs = vq->vq_vs;
 
-	if (!(vq->vq_flags & VQ_ALLOC) || (vs->vs_flags & VIRTIO_BROKEN))
+	if (!(vq->vq_flags & VQ_ALLOC) || (vs->vs_flags & VIRTIO_BROKEN) ||
+	    !pci_bus_master(vs->vs_pi))
 		return false;
 	if ((vq->vq_flags & VQ_ENABLED) &&
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))

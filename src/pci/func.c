@@ -203,6 +203,13 @@ static bool cfg_access_ok(unsigned off, unsigned size)
 	return off < PCI_CFG_SIZE && off % 4 + size <= 4;
 }
 
+void pci_set_bus_master(struct pci_devinst *pi)
+{
+	pi->pi_cfg[PCI_COMMAND] |= PCI_COMMAND_MASTER;
+	pi->pi_master_off = false;
+	pci_update_interrupts(pi);
+}
+
 uint32_t pci_cfg_read(struct pci_devinst *pi, unsigned off, unsigned size)
 {
 	uint32_t val = 0;
@@ -220,6 +227,8 @@ uint32_t pci_cfg_read(struct pci_devinst *pi, unsigned off, unsigned size)
 void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 		   uint32_t val)
 {
+	bool was_off = pi->pi_master_off;
+
 	if (!cfg_access_ok(off, size))
 		return;
 	if (pi->pi_dev && pi->pi_dev->pd_cfgwrite &&
@@ -234,8 +243,13 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 			(uint8_t)((pi->pi_cfg[off + i] & ~mask) |
 				  (byte & mask));
 	}
+	if (off == PCI_COMMAND)
+		pi->pi_master_off =
+			!(pi->pi_cfg[PCI_COMMAND] & PCI_COMMAND_MASTER);
 	/* The command register or an interrupt capability may have changed. */
 	pci_update_interrupts(pi);
+	if (was_off && !pi->pi_master_off)
+		pci_kick(pi);
 }
 
 /*
@@ -245,6 +259,7 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 void pci_reset(struct pci_devinst *pi)
 {
 	pci_set_cfg16(pi, PCI_COMMAND, 0);
+	pi->pi_master_off = false;
 	pci_set_cfg8(pi, PCI_CACHE_LINE_SIZE, 0);
 	pci_set_cfg8(pi, PCI_INTERRUPT_LINE, 0);
 	for (unsigned i = 0; i < 4 * PCI_NR_BARS; i++)

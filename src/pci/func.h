@@ -8,6 +8,9 @@
 /* Registers that govern interrupts were written: act on it. */
 void pci_update_interrupts(struct pci_devinst *pi);
 
+/* Set Bus Master on behalf of a driver that does not. */
+void pci_set_bus_master(struct pci_devinst *pi);
+
 /* MSI-X, MSI and INTx as after power-on. */
 void pci_reset_interrupts(struct pci_devinst *pi);
 

@@ -145,7 +145,7 @@ void pci_generate_msix(struct pci_devinst *pi, int vector)
 
 	if (v >= pi->pi_nr_msix || !pci_msix_enabled(pi))
 		return;
-	if (vector_masked(pi, v))
+	if (vector_masked(pi, v) || !pci_bus_master(pi))
 		pi->pi_pba[v / 64] |= 1ull << (v % 64);
 	else
 		send_msix(pi, v);
@@ -154,7 +154,7 @@ void pci_generate_msix(struct pci_devinst *pi, int vector)
 /* What was pending and is masked no longer goes out. */
 static void send_pending(struct pci_devinst *pi)
 {
-	if (!pci_msix_enabled(pi))
+	if (!pci_msix_enabled(pi) || !pci_bus_master(pi))
 		return;
 	for (unsigned v = 0; v < pi->pi_nr_msix; v++) {
 		uint64_t bit = 1ull << (v % 64);
@@ -250,19 +250,28 @@ static bool msi_enabled(const struct pci_devinst *pi)
 		PCI_MSI_FLAGS_ENABLE);
 }
 
-void pci_generate_msi(struct pci_devinst *pi, int vector)
+static void send_msi(struct pci_devinst *pi)
 {
 	unsigned cap = pi->pi_msi_cap;
 
-	if (vector != 0 || !msi_enabled(pi) || !pi->pi_host ||
-	    !pi->pi_host->ph_msi)
+	pi->pi_msi_pending = false;
+	if (pi->pi_host && pi->pi_host->ph_msi)
+		pi->pi_host->ph_msi(
+			pi->pi_host_arg,
+			pci_get_cfg32(pi, cap + PCI_MSI_ADDRESS_LO) |
+				(uint64_t)pci_get_cfg32(
+					pi, cap + PCI_MSI_ADDRESS_HI)
+					<< 32,
+			pci_get_cfg16(pi, cap + PCI_MSI_DATA_64));
+}
+
+void pci_generate_msi(struct pci_devinst *pi, int vector)
+{
+	if (vector != 0 || !msi_enabled(pi))
 		return;
-	pi->pi_host->ph_msi(
-		pi->pi_host_arg,
-		pci_get_cfg32(pi, cap + PCI_MSI_ADDRESS_LO) |
-			(uint64_t)pci_get_cfg32(pi, cap + PCI_MSI_ADDRESS_HI)
-				<< 32,
-		pci_get_cfg16(pi, cap + PCI_MSI_DATA_64));
+	pi->pi_msi_pending = true;
+	if (pci_bus_master(pi))
+		send_msi(pi);
 }
 
 static void update_pin(struct pci_devinst *pi)
@@ -307,6 +316,10 @@ void pci_update_interrupts(struct pci_devinst *pi)
 		pi->pi_intx_pending = false;
 	update_pin(pi);
 	send_pending(pi);
+	if (!msi_enabled(pi))
+		pi->pi_msi_pending = false;
+	if (pi->pi_msi_pending && pci_bus_master(pi))
+		send_msi(pi);
 }
 
 void pci_reset_interrupts(struct pci_devinst *pi)
@@ -323,6 +336,6 @@ void pci_reset_interrupts(struct pci_devinst *pi)
 		pi->pi_msix[v] = (struct pci_msix_entry){ .ctrl = ENTRY_MASKED };
 	if (pi->pi_nr_msix)
 		memset(pi->pi_pba, 0, pba_bytes(pi));
-	pi->pi_intx_pending = false;
+	pi->pi_intx_pending = pi->pi_msi_pending = false;
 	update_pin(pi);
 }

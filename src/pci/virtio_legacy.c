@@ -5,6 +5,7 @@
  * bytes, or 24 while MSI-X is enabled.
  */
 #include "core/core.h"
+#include "pci/func.h"
 #include "pci/regs.h"
 
 static uint32_t host_features_read(struct virtio_softc *vs)
@@ -66,8 +67,11 @@ static uint32_t status_read(struct virtio_softc *vs)
 	return vs->vs_status;
 }
 
+/* Linux before 2.6.34 never sets Bus Master; QEMU does so for it here, too. */
 static void status_write(struct virtio_softc *vs, uint32_t val)
 {
+	if (val == (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER))
+		pci_set_bus_master(vs->vs_pi);
 	vi_set_status(vs, (uint8_t)val, false);
 }
 

@@ -1087,6 +1087,104 @@ static void test_msix_table_owned(void **state)
 	tdev_fini(&t);
 }
 
+/*
+ * --- Bus mastering, PCI 6.2.2 ---
+ */
+
+#define MASTER 4u
+
+static void set_master(bool on)
+{
+	cfg_write(4, 1, on ? cfg(4, 1) | MASTER : cfg(4, 1) & ~MASTER);
+}
+
+/* A chain that the driver adds and kicks for while it forbids DMA. */
+static void kick_without_master(void)
+{
+	struct vdrv_used used;
+	struct vdrv_buf buf = { vdrv_alloc(d, 16, 1), 16, VDRV_W };
+
+	set_master(false);
+	vdrv_add(d, 0, &buf, 1);
+	vdrv_kick(d, 0);
+	assert_false(vdrv_used(d, 0, &used));
+	set_master(true);
+	assert_true(vdrv_used(d, 0, &used)); /* without another kick */
+	assert_int_equal(used.len, 16);
+}
+
+static void test_no_dma_without_master(void **state)
+{
+	for (int mode = 0; mode < 2; mode++) {
+		tdev_start(&t, mode ? VDRV_LEGACY : VDRV_MODERN,
+			   transitional, mode ? 0 : V1, 1);
+		for (int i = 0; i < 3; i++)
+			kick_without_master();
+		/* The other byte says nothing of it. */
+		set_master(false);
+		cfg_write(5, 1, 4);
+		assert_false(pci_bus_master(&d->pi));
+		set_master(true);
+		tdev_fini(&t);
+	}
+}
+
+/* Messages wait; the pin is none. */
+static void test_no_messages_without_master(void **state)
+{
+	unsigned before;
+
+	tdev_start(&t, VDRV_MODERN, modern, V1, 1);
+	before = d->nr_msix[0] + d->nr_msix[1];
+	set_master(false);
+	vq_devcfg_changed(&t.vs);
+	vq_devcfg_changed(&t.vs);
+	assert_int_equal(d->nr_msix[0] + d->nr_msix[1], before);
+	set_master(true);
+	assert_int_equal(d->nr_msix[0] + d->nr_msix[1], before + 1);
+	tdev_fini(&t);
+
+	tdev_init(&t, VDRV_MODERN, (struct tdev_opts){ .no_msix = true });
+	assert_true(vdrv_start(d, V1, 1));
+	set_master(false);
+	vq_devcfg_changed(&t.vs);
+	assert_true(d->intx);
+	vdrv_isr(d);
+
+	cfg_write(d->msi_cap + 2u, 2, cfg(d->msi_cap + 2u, 2) | 1);
+	vq_devcfg_changed(&t.vs);
+	assert_int_equal(d->nr_msi, 0);
+	set_master(true);
+	assert_int_equal(d->nr_msi, 1);
+	/* What was for a message that is off is not sent later. */
+	set_master(false);
+	vq_devcfg_changed(&t.vs);
+	cfg_write(d->msi_cap + 2u, 2, cfg(d->msi_cap + 2u, 2) & ~1u);
+	set_master(true);
+	cfg_write(d->msi_cap + 2u, 2, cfg(d->msi_cap + 2u, 2) | 1);
+	assert_int_equal(d->nr_msi, 1);
+	tdev_fini(&t);
+}
+
+/* Legacy drivers of old kernels never set it, and a reset forgets it. */
+static void test_master_of_old_drivers(void **state)
+{
+	tdev_start(&t, VDRV_LEGACY, transitional, 0, 1);
+	set_master(false);
+	vdrv_set_status(d, 0);
+	vdrv_set_status(d, ACK);
+	assert_false(pci_bus_master(&d->pi));
+	vdrv_set_status(d, ACK | DRV);
+	assert_true(pci_bus_master(&d->pi));
+	assert_int_equal(cfg(4, 2) & MASTER, MASTER);
+
+	set_master(false);
+	pci_reset(&d->pi);
+	assert_true(pci_bus_master(&d->pi));
+	assert_int_equal(cfg(4, 2), 0);
+	tdev_fini(&t);
+}
+
 /* PCI-ID-05: what does not fit into a function is refused. */
 static void test_function_limits(void **state)
 {
@@ -1161,7 +1259,7 @@ static void test_window_works(void **state)
 	tdev_start(&t, VDRV_MODERN, modern, V1, 1);
 	bar = (uint32_t)d->common_bar;
 	co = (uint32_t)d->common_off;
-	cfg_write(4, 2, 0);
+	cfg_write(4, 2, MASTER); /* nothing is decoded */
 	assert_int_equal(window_read(bar, co + VIRTIO_PCI_COMMON_STATUS, 1),
 			 ACK | DRV | FEAT_OK | DRV_OK);
 	window_write(bar, co + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
@@ -1319,6 +1417,9 @@ int main(void)
 		cmocka_unit_test(test_msix_toggled),
 		cmocka_unit_test(test_msix_table_storm),
 		cmocka_unit_test(test_msix_table_owned),
+		cmocka_unit_test(test_no_dma_without_master),
+		cmocka_unit_test(test_no_messages_without_master),
+		cmocka_unit_test(test_master_of_old_drivers),
 		cmocka_unit_test(test_function_limits),
 		cmocka_unit_test(test_window_registers),
 		cmocka_unit_test(test_window_works),
