@@ -65,6 +65,14 @@ static bool concerns_lun(const struct scsi_tmf *tmf, struct scsi_lun *lun)
 	return scsi_find(lun->sc, tmf->addr, &ignored) == lun;
 }
 
+/* Those of before a reset are nobody's; but a reset waits for them, too. */
+static bool concerns_task(const struct scsi_tmf *tmf, const struct scsi_task *t)
+{
+	if (t->seq >= tmf->seq || (!task_live(t) && !is_reset(tmf)))
+		return false;
+	return !names_one_task(tmf) || t->id == tmf->id;
+}
+
 /* A command that the function is about and that is still there. */
 static struct scsi_task *find_task(struct scsi_softc *sc,
 				   const struct scsi_tmf *tmf)
@@ -75,8 +83,7 @@ static struct scsi_task *find_task(struct scsi_softc *sc,
 		if (!concerns_lun(tmf, lun))
 			continue;
 		for (struct scsi_task *t = lun->first; t; t = t->next) {
-			if (t->seq < tmf->seq &&
-			    (!names_one_task(tmf) || t->id == tmf->id))
+			if (concerns_task(tmf, t))
 				return t;
 		}
 	}
@@ -97,7 +104,7 @@ static void abort_tasks(struct scsi_softc *sc, const struct scsi_tmf *tmf)
 	}
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
 		if (concerns_lun(tmf, sc->sc_luns[i]))
-			tasks_abort(sc->sc_luns[i], tmf->seq, response);
+			tasks_forget(sc->sc_luns[i], response);
 	}
 }
 
@@ -265,10 +272,9 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 		control_one(sc, vq, iov, &req);
 	}
 	vq_endchains(vq, 0);
-	if (sc->sc_vs.vs_flags & VIRTIO_BROKEN)
-		scsi_drain(sc);
-	else if (vq_has_descs(vq))
+	if (vq_has_descs(vq))
 		ev_defer(sc->sc_loop, &sc->sc_more);
+	scsi_check_broken(sc);
 }
 
 /*

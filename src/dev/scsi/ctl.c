@@ -16,6 +16,11 @@ static void add_uint(struct json_object *to, const char *key, uint64_t val)
 	json_object_object_add(to, key, json_object_new_uint64(val));
 }
 
+static void add_bool(struct json_object *to, const char *key, bool val)
+{
+	json_object_object_add(to, key, json_object_new_boolean(val));
+}
+
 static void add_string(struct json_object *to, const char *key, const char *val)
 {
 	json_object_object_add(to, key, json_object_new_string(val));
@@ -37,8 +42,7 @@ static struct json_object *lun_json(const struct scsi_lun *lun)
 		disk_get_info(lun->disk, &info);
 	add_string(o, "name", lun->name);
 	add_string(o, "type", kind_name(lun));
-	json_object_object_add(o, "present",
-			       json_object_new_boolean(lun->present));
+	add_bool(o, "present", lun->present);
 	add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
 	add_uint(o, "block-size", lun->block_bytes);
 	add_string(o, "engine", info.engine);
@@ -90,6 +94,8 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 		return err_set(err, ret, "scsi: resize %s: %s", lun->name,
 			       why.text);
 	add_uint(reply, "capacity", lun->nr_blocks * lun->block_bytes);
+	if (ret > 0) /* it follows when the image answers */
+		add_bool(reply, "pending", true);
 	return 0;
 }
 
@@ -125,14 +131,18 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 		return ret;
 	if (!lun)
 		return no_lun(argv[2], err);
+	if (lun->leaving)
+		return err_set(err, -EBUSY,
+			       "scsi: %s: commands of it have not ended",
+			       lun->name);
 	if (lun->present == add)
 		return err_set(err, -EALREADY, "scsi: %s is %s", lun->name,
 			       add ? "there" : "not there");
 	add_string(reply, "lun", lun->name);
 	if (add)
 		lun_add(lun);
-	else
-		lun_remove(lun);
+	else if (!lun_remove(lun))
+		add_bool(reply, "pending", true);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_publish(&sc->sc_queues[i]);
 	return 0;

@@ -59,15 +59,33 @@ void ini_text(const char *options, char *text, size_t size)
 	text[n] = '\0';
 }
 
+/* What an embedder does: turn the loop, and look when it is woken. */
+void ini_turn(int timeout_ms)
+{
+	ev_loop_turn(ini.loop, timeout_ms);
+	vdrv_wake(&ini.d);
+}
+
+static void on_idle(void *arg)
+{
+	ini_turn(1);
+}
+
+void ini_init(enum vdrv_mode mode)
+{
+	ini.cdb_size = 32;
+	ini.sense_size = 96;
+	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	vdrv_init(&ini.d, mode);
+	ini.d.idle = on_idle;
+}
+
 void ini_create(enum vdrv_mode mode, const char *options)
 {
 	char text[600], why[256] = "";
 
 	ini_text(options, text, sizeof(text));
-	ini.cdb_size = 32;
-	ini.sense_size = 96;
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
-	vdrv_init(&ini.d, mode);
+	ini_init(mode);
 	if (vdev_new(text, &ini.d.pi, ini.loop, &ini.dev, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
 }
@@ -76,6 +94,18 @@ void ini_start(const char *options)
 {
 	ini_create(VDRV_MODERN, options);
 	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+}
+
+void ini_restart_now(void)
+{
+	uint64_t features = ini.d.features;
+
+	vdrv_reset_now(&ini.d);
+	vdrv_greet(&ini.d);
+	assert_true(vdrv_negotiate(&ini.d, features));
+	for (unsigned q = 0; q < 3; q++)
+		assert_true(vdrv_queue_setup(&ini.d, q, 0));
+	vdrv_driver_ok(&ini.d);
 }
 
 void ini_close(void)
@@ -104,7 +134,7 @@ void ini_stop(void)
 void ini_turns(int n)
 {
 	while (n-- > 0)
-		ev_loop_turn(ini.loop, 2);
+		ini_turn(2);
 }
 
 /*
@@ -220,7 +250,7 @@ void ini_wait(struct sent *all, unsigned nr)
 
 	while (!all_done(all, nr)) {
 		assert_true(ev_now_ns() < end);
-		ev_loop_turn(ini.loop, 10);
+		ini_turn(10);
 	}
 }
 
@@ -263,7 +293,7 @@ uint8_t ini_tmf(uint32_t subtype, const uint8_t addr[8], uint64_t id)
 	vdrv_kick(&ini.d, 0);
 	while (!vdrv_used(&ini.d, 0, &used)) {
 		assert_true(ev_now_ns() < end);
-		ev_loop_turn(ini.loop, 10);
+		ini_turn(10);
 	}
 	assert_int_equal(used.len, 1);
 	assert_memory_equal(p, before, 24); /* hostile S18a */

@@ -54,11 +54,14 @@ struct sent {
 
 /* %d in @options is replaced by the directory of the images. */
 void ini_text(const char *options, char *text, size_t size);
+void ini_init(enum vdrv_mode mode); /* all but the device */
 void ini_create(enum vdrv_mode mode, const char *options);
 void ini_start(const char *options);
 void ini_close(void); /* the device, as a restart does */
 void ini_stop(void);  /* and its images */
 void ini_image(const char *name, uint64_t bytes); /* of 'a'..'z' by block */
+void ini_restart_now(void); /* the driver; it does not wait for the reset */
+void ini_turn(int timeout_ms);
 void ini_turns(int n);
 
 struct sent ini_add(const struct cmd *c);      /* make available */

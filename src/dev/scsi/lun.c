@@ -430,15 +430,23 @@ static int create_work(struct scsi_lun *lun)
 	return 0;
 }
 
-static void destroy_lun(struct scsi_lun *lun)
+/* Let go of what is behind it; false: the host still works on commands. */
+static bool close_lun(struct scsi_lun *lun)
 {
+	ev_cancel(lun->sc->sc_loop, &lun->left);
 	disk_destroy(lun->disk);
-	pt_destroy(lun->pt);
 	if (lun->map_fd >= 0)
 		close(lun->map_fd);
+	return pt_destroy(lun->pt);
+}
+
+static void free_lun(struct scsi_lun *lun)
+{
 	free(lun->work);
 	free(lun);
 }
+
+static void on_left(void *arg);
 
 static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 		    const struct vdev_env *env, struct err *err)
@@ -491,9 +499,11 @@ static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
 	if (!lun)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	lun->sc = sc;
+	lun->left = (struct ev_task){ .fn = on_left, .arg = lun };
 	ret = fill_lun(lun, k, env, err);
 	if (ret < 0) {
-		destroy_lun(lun);
+		close_lun(lun);
+		free_lun(lun);
 		return ret;
 	}
 	insert_lun(sc, lun);
@@ -521,11 +531,16 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 	return ret;
 }
 
-void luns_destroy(struct scsi_softc *sc)
+bool luns_destroy(struct scsi_softc *sc)
 {
-	while (sc->sc_nr_luns > 0)
-		destroy_lun(sc->sc_luns[--sc->sc_nr_luns]);
-	disk_io_destroy(sc->sc_io);
+	bool ended = true;
+
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
+		ended &= close_lun(sc->sc_luns[i]);
+	ended &= disk_io_destroy(sc->sc_io);
+	while (ended && sc->sc_nr_luns > 0)
+		free_lun(sc->sc_luns[--sc->sc_nr_luns]);
+	return ended;
 }
 
 /*
@@ -551,16 +566,6 @@ struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name)
 	return NULL;
 }
 
-void lun_drain(struct scsi_lun *lun)
-{
-	while (lun->first) {
-		if (lun->disk)
-			disk_drain(lun->disk);
-		else
-			pt_drain(lun->pt);
-	}
-}
-
 static void luns_changed(struct scsi_lun *lun, uint32_t reason)
 {
 	struct scsi_softc *sc = lun->sc;
@@ -583,18 +588,32 @@ static void forget_lun(struct scsi_lun *lun)
 	sc->sc_nr_luns--;
 	memmove(&sc->sc_luns[i], &sc->sc_luns[i + 1],
 		(sc->sc_nr_luns - i) * sizeof(sc->sc_luns[0]));
-	destroy_lun(lun);
+	close_lun(lun);
+	free_lun(lun);
 }
 
-void lun_remove(struct scsi_lun *lun)
+/* 5.6.6.1: its commands end before the driver is told. */
+static void on_left(void *arg)
 {
-	lun->present = false;
-	tasks_abort(lun, UINT64_MAX, VIRTIO_SCSI_S_ABORTED);
-	lun_drain(lun);
+	struct scsi_lun *lun = arg;
+
+	lun->leaving = false;
 	lun_reset(lun, 0);
 	luns_changed(lun, VIRTIO_SCSI_EVT_RESET_REMOVED);
 	if (lun->added)
 		forget_lun(lun);
+}
+
+bool lun_remove(struct scsi_lun *lun)
+{
+	lun->present = false;
+	tasks_forget(lun, VIRTIO_SCSI_S_ABORTED);
+	if (lun->first) {
+		lun->leaving = true;
+		return false;
+	}
+	on_left(lun);
+	return true;
 }
 
 void lun_add(struct scsi_lun *lun)

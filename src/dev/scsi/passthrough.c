@@ -21,9 +21,9 @@
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
-#define NR_THREADS     4
-#define DRAIN_ABORT_NS 10000000000ull
-#define SG_NO_TIMEOUT  UINT32_MAX
+#define NR_THREADS    4
+#define SG_NO_TIMEOUT UINT32_MAX
+#define END_NS	      UINT64_C(500000000) /* for commands to end, at the end */
 
 static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 		      offsetof(struct sg_iovec, iov_len) ==
@@ -33,7 +33,14 @@ static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 struct passthrough {
 	int fd;
 	struct pool *pool;
-	unsigned nr_inflight;
+	unsigned nr_inflight; /* given to the pool */
+	/*
+	 * Of these, so many are nobody's any more. Until they have ended
+	 * others are held back: no old write may come after a new one.
+	 */
+	unsigned nr_stale;
+	struct scsi_task *held, **held_end; /* by next_held */
+	bool ending;
 };
 
 static int sg_io(int fd, struct sg_io_hdr *hdr)
@@ -131,11 +138,52 @@ static void job_run(void *arg, struct pool_job *job)
 			(uint64_t)hdr.resid < len ? (uint64_t)hdr.resid : len;
 }
 
+static void start(struct passthrough *pt, struct scsi_task *t)
+{
+	pt->nr_inflight++;
+	pool_start(pt->pool, &t->job);
+}
+
+static void hold(struct passthrough *pt, struct scsi_task *t)
+{
+	t->next_held = NULL;
+	*pt->held_end = t;
+	pt->held_end = &t->next_held;
+}
+
+static bool unhold(struct passthrough *pt, struct scsi_task *t)
+{
+	struct scsi_task **link = &pt->held;
+
+	while (*link && *link != t)
+		link = &(*link)->next_held;
+	if (!*link)
+		return false;
+	*link = t->next_held;
+	if (pt->held_end == &t->next_held)
+		pt->held_end = link;
+	return true;
+}
+
+static void release_held(struct passthrough *pt)
+{
+	struct scsi_task *t;
+
+	while ((t = pt->held)) {
+		unhold(pt, t);
+		start(pt, t);
+	}
+}
+
 static void job_done(void *arg, struct pool_job *job)
 {
 	struct passthrough *pt = arg;
 
 	pt->nr_inflight--;
+	if (pt->ending)
+		return;
+	if (pt->nr_stale > 0 && --pt->nr_stale == 0)
+		release_held(pt);
 	task_finish(container_of(job, struct scsi_task, job));
 }
 
@@ -154,23 +202,25 @@ void pt_start(struct passthrough *pt, struct scsi_task *t)
 		task_check(t, SC_INVALID_OPCODE);
 		return;
 	}
-	pt->nr_inflight++;
-	pool_start(pt->pool, &t->job);
+	if (pt->nr_stale > 0)
+		hold(pt, t);
+	else
+		start(pt, t);
 }
 
-/* The kernel writes to the buffers until a command ends: see disk_drain(). */
-void pt_drain(struct passthrough *pt)
+bool pt_cancel(struct passthrough *pt, struct scsi_task *t)
 {
-	uint64_t end = ev_now_ns() + DRAIN_ABORT_NS;
+	if (unhold(pt, t))
+		return true;
+	if (!pool_cancel(pt->pool, &t->job))
+		return false;
+	pt->nr_inflight--;
+	return true;
+}
 
-	while (pt->nr_inflight > 0) {
-		if (ev_now_ns() > end) {
-			fprintf(stderr, "scsi: %u commands do not end\n",
-				pt->nr_inflight);
-			abort();
-		}
-		pool_wait(pt->pool, 100);
-	}
+void pt_hold(struct passthrough *pt)
+{
+	pt->nr_stale = pt->nr_inflight;
 }
 
 /*
@@ -191,14 +241,24 @@ int pt_open(const char *path, struct err *err)
 	return fd;
 }
 
-void pt_destroy(struct passthrough *pt)
+bool pt_destroy(struct passthrough *pt)
 {
+	uint64_t end = ev_now_ns() + END_NS;
+
 	if (!pt)
-		return;
+		return true;
+	pt->ending = true;
+	while (pt->nr_inflight > 0 && ev_now_ns() < end)
+		pool_wait(pt->pool, 10);
+	if (pt->nr_inflight > 0) {
+		pool_abandon(pt->pool);
+		return false;
+	}
 	pool_destroy(pt->pool);
 	if (pt->fd >= 0)
 		close(pt->fd);
 	free(pt);
+	return true;
 }
 
 int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
@@ -209,6 +269,7 @@ int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
 	if (!pt)
 		return -ENOMEM;
 	pt->fd = take_fd;
+	pt->held_end = &pt->held;
 	ret = pool_create(loop, NR_THREADS, &jobs, pt, &pt->pool);
 	if (ret < 0) {
 		pt_destroy(pt);

@@ -23,6 +23,7 @@ static struct {
 	unsigned short host_status;
 	int resid;
 	bool hang;
+	int nr_begun;
 } sg;
 
 static pthread_mutex_t sg_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -31,6 +32,7 @@ static int fake_sg_io(int fd, struct sg_io_hdr *hdr)
 {
 	const struct iovec *iov = hdr->dxferp;
 
+	__atomic_fetch_add(&sg.nr_begun, 1, __ATOMIC_SEQ_CST);
 	while (__atomic_load_n(&sg.hang, __ATOMIC_SEQ_CST))
 		usleep(1000);
 	pthread_mutex_lock(&sg_lock);
@@ -61,10 +63,7 @@ static int setup(void **state)
 
 	memset(&sg, 0, sizeof(sg));
 	pt_sg_io = fake_sg_io;
-	ini.cdb_size = 32;
-	ini.sense_size = 96;
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
-	vdrv_init(&ini.d, VDRV_MODERN);
+	ini_init(VDRV_MODERN);
 	assert_int_equal(vdev_parse("scsi,lun0=/dev/sg0,lun0.type=passthrough",
 				    &type, &opts, &err),
 			 0);
@@ -195,19 +194,51 @@ static void test_abort(void **state)
 	}
 	ev_remove(timer);
 
-	sg.hang = true;
-	for (unsigned i = 0; i < NR(s); i++) {
-		struct cmd c = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+}
 
-		s[i] = ini_send(&c);
-	}
+static void wait_begun(int nr)
+{
+	while (__atomic_load_n(&sg.nr_begun, __ATOMIC_SEQ_CST) < nr)
+		usleep(1000);
+}
+
+/*
+ * A reset while the device does not answer: it waits for nothing, commands
+ * that no thread has begun never are, and new ones wait for the others.
+ */
+static void test_reset(void **state)
+{
+	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+	struct sent s[6], new;
+
+	sg.hang = true;
+	for (unsigned i = 0; i < NR(s); i++)
+		s[i] = ini_send(&rd);
+	wait_begun(4); /* as many as there are threads */
+	ini_restart_now();
+	for (unsigned i = 0; i < NR(s); i++)
+		memset(vdrv_ptr(&ini.d, s[i].resp, 108), 0x5a, 108);
+	new = ini_send(&rd);
+	ini_turns(10);
+	assert_int_equal(sg.nr_begun, 4);
 	unhang(NULL);
-	vdrv_reset(&ini.d);
+	ini_wait(&new, 1);
+	assert_int_equal(new.in[0], 'P');
+	assert_int_equal(sg.nr_begun, 5);
 	for (unsigned i = 0; i < NR(s); i++)
-		memset(s[i].in, 0x5a, 512);
-	ini_turns(5);
-	for (unsigned i = 0; i < NR(s); i++)
-		assert_int_equal(s[i].in[0], 0x5a);
+		assert_int_equal(
+			*(uint8_t *)vdrv_ptr(&ini.d, s[i].resp + 10, 1), 0x5a);
+}
+
+/* The process can end while a command does not. */
+static void test_end(void **state)
+{
+	sg.hang = true;
+	for (unsigned i = 0; i < 6; i++)
+		ini_send(&(struct cmd){ .cdb = { 0x00 } });
+	wait_begun(4);
+	ini_close();
+	unhang(NULL);
 }
 
 int main(void)
@@ -217,6 +248,8 @@ int main(void)
 		TEST(test_commands),
 		TEST(test_failures),
 		TEST(test_abort),
+		TEST(test_reset),
+		TEST(test_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -130,19 +130,23 @@ static uint32_t put_response(struct scsi_task *t)
 	return (uint32_t)(used + (t->in_len ? moved : 0));
 }
 
+/* Nothing is written where nobody waits for it any more. */
 static void report(struct scsi_task *t)
 {
 	struct scsi_queue *q = t->q;
+	uint32_t len = task_live(t) ? put_response(t) : 0;
 
-	bool live = vq_chain_live(q->vq, (uint16_t)t->idx);
-
-	vq_relchain_prepare(q->vq, (uint16_t)t->idx, live ? put_response(t) : 0);
-	ev_defer(q->sc->sc_loop, &q->turn);
+	vq_relchain_prepare(q->vq, (uint16_t)t->idx, len);
+	if (q->vq->vq_paused) /* it may be stopped before the turn ends */
+		scsi_publish(q);
+	else
+		ev_defer(q->sc->sc_loop, &q->turn);
 }
 
 void task_finish(struct scsi_task *t)
 {
 	struct scsi_softc *sc = t->q->sc;
+	struct scsi_lun *lun = t->lun;
 
 	if (t->aborted)
 		t->response = t->abort_response;
@@ -150,6 +154,8 @@ void task_finish(struct scsi_task *t)
 	report(t);
 	task_leave(t);
 	task_free(t);
+	if (lun->leaving && !lun->first)
+		ev_defer(sc->sc_loop, &lun->left);
 	if (sc->sc_nr_tmfs > 0)
 		scsi_tmfs_check(sc);
 }
@@ -314,9 +320,7 @@ static void scsi_qnotify(void *arg, struct vqueue_info *vq)
 	struct scsi_softc *sc = arg;
 
 	scsi_fetch(&sc->sc_queues[vq->vq_num - 2]);
-	/* A broken device leaves guest memory alone (2.1.2). */
-	if (broken(sc))
-		scsi_drain(sc);
+	scsi_check_broken(sc);
 }
 
 /* The end of a turn: show the driver what completed in it. */
@@ -327,6 +331,7 @@ static void queue_turn(void *arg)
 	scsi_publish(q);
 	if (vq_has_descs(q->vq))
 		scsi_qnotify(q->sc, q->vq);
+	scsi_check_broken(q->sc);
 }
 
 static void more(void *arg)
@@ -336,18 +341,28 @@ static void more(void *arg)
 	scsi_control_notify(sc, &sc->sc_vqs[0]);
 }
 
-/* Every command ends, and the driver sees it. */
-void scsi_drain(struct scsi_softc *sc)
+/* Nobody waits for any command any more. */
+static void forget_commands(struct scsi_softc *sc)
 {
+	scsi_tmfs_forget(sc);
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
-		lun_drain(sc->sc_luns[i]);
-	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		scsi_publish(&sc->sc_queues[i]);
+		tasks_forget(sc->sc_luns[i], VIRTIO_SCSI_S_RESET);
 }
 
+/* A broken device leaves guest memory alone (2.1.2), whatever broke it. */
+void scsi_check_broken(struct scsi_softc *sc)
+{
+	if (broken(sc))
+		forget_commands(sc);
+}
+
+/* Commands end in their own time; what has ended is shown. */
 static void scsi_quiesce(void *arg)
 {
-	scsi_drain(arg);
+	struct scsi_softc *sc = arg;
+
+	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
+		scsi_publish(&sc->sc_queues[i]);
 }
 
 static void reset_sizes(struct scsi_softc *sc)
@@ -359,17 +374,13 @@ static void reset_sizes(struct scsi_softc *sc)
 	memcpy(sc->sc_sizes + 4, &cdb, 4);
 }
 
-/* 5.6.6: commands are ended before the device is reset. */
 static void scsi_reset(void *arg)
 {
 	struct scsi_softc *sc = arg;
 	bool ran = sc->sc_taken_over ||
 		   (sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK);
 
-	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
-		tasks_abort(sc->sc_luns[i], UINT64_MAX, VIRTIO_SCSI_S_RESET);
-	scsi_drain(sc);
-	scsi_tmfs_forget(sc);
+	forget_commands(sc);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_cancel(sc->sc_loop, &sc->sc_more);
@@ -483,22 +494,26 @@ static int scsi_open(const struct opts *opts, struct vdev_files *files,
 
 static void scsi_destroy(struct vdev *dev)
 {
+	static struct scsi_softc *abandoned; /* they are no leak */
 	struct scsi_softc *sc = scsi_of(dev);
+	bool ended;
 
-	for (unsigned i = 0; i < sc->sc_nr_luns && dev->vs; i++)
-		tasks_abort(sc->sc_luns[i], UINT64_MAX, VIRTIO_SCSI_S_RESET);
-	if (dev->vs)
-		scsi_drain(sc);
-	luns_destroy(sc);
+	forget_commands(sc);
+	ended = luns_destroy(sc);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_cancel(sc->sc_loop, &sc->sc_more);
 	free(sc->sc_tmfs);
-	scsi_pool_fini(&sc->sc_pool);
 	if (sc->sc_pr_fd >= 0)
 		close(sc->sc_pr_fd);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
+	if (!ended) { /* the host still works on commands */
+		sc->sc_next_abandoned = abandoned;
+		abandoned = sc;
+		return;
+	}
+	scsi_pool_fini(&sc->sc_pool);
 	free(sc);
 }
 

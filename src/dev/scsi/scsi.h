@@ -100,6 +100,7 @@ struct scsi_task {
 	uint64_t lba;              /* of the next step */
 	uint64_t left;             /* blocks or descriptors */
 	struct pool_job job;       /* of passthrough */
+	struct scsi_task *next_held; /* likewise */
 
 	/* The chain's buffers: iov[0] is room for split_writable(). */
 	struct iovec *iov; /* few, or in wide */
@@ -165,6 +166,8 @@ struct scsi_lun {
 	uint16_t lun;
 	char name[16]; /* as in the options: "lun0", "t1.lun0" */
 	bool present;  /* not removed */
+	bool leaving;  /* removed, but commands of it have not ended */
+	struct ev_task left; /* now they have */
 	bool added;    /* by `viodev ctl`: gone when it is removed */
 
 	/* Medium. */
@@ -239,6 +242,7 @@ struct scsi_softc {
 	uint64_t sc_nr_events, sc_nr_missed;
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;
+	struct scsi_softc *sc_next_abandoned; /* see scsi_destroy() */
 };
 
 /* scsi.c */
@@ -247,7 +251,7 @@ extern const struct opt_def scsi_lun_opts[];
 void task_finish(struct scsi_task *t); /* with its status; last of a handler */
 void scsi_publish(struct scsi_queue *q);
 void scsi_fetch(struct scsi_queue *q);
-void scsi_drain(struct scsi_softc *sc);
+void scsi_check_broken(struct scsi_softc *sc);
 
 /* pool.c */
 int scsi_pool_init(struct scsi_pool *pool, unsigned max_tasks);
@@ -281,7 +285,13 @@ void scsi_tmfs_forget(struct scsi_softc *sc);
 void task_submit(struct scsi_task *t);
 void task_leave(struct scsi_task *t); /* the task set; others may begin */
 void task_abort(struct scsi_task *t, uint8_t response);
-void tasks_abort(struct scsi_lun *lun, uint64_t before_seq, uint8_t response);
+/*
+ * Abort all: those that wait end at once, those that the host works on when it
+ * has done with them. What comes later begins after that.
+ */
+void tasks_forget(struct scsi_lun *lun, uint8_t response);
+/* Whether the driver waits for it: not after a reset, nor when it broke us. */
+bool task_live(const struct scsi_task *t);
 /* Run @step now, and again after each task_disk() of its. */
 void task_run(struct scsi_task *t, task_step *step);
 /* Start t->req, then go on with @step. Last of a step. */
@@ -362,9 +372,10 @@ int luns_open(const struct opts *opts, struct vdev_files *files,
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);
-void luns_destroy(struct scsi_softc *sc);
+/* False: the host still works on commands; their memory must stay. */
+bool luns_destroy(struct scsi_softc *sc);
 struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
-void lun_remove(struct scsi_lun *lun);
+bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
 void lun_add(struct scsi_lun *lun);
 /*
  * Units of which the command line said nothing: @text is what it would have
@@ -375,7 +386,6 @@ int luns_open_new(const char *text, struct vdev_files *files, struct err *err);
 int lun_create_new(struct scsi_softc *sc, const char *text,
 		   struct vdev_files *files, struct scsi_lun **ret_lun,
 		   struct err *err);
-void lun_drain(struct scsi_lun *lun); /* until no command of it is left */
 
 /*
  * passthrough.c: commands of a LUN that is a real device. pt_open() is what
@@ -383,9 +393,13 @@ void lun_drain(struct scsi_lun *lun); /* until no command of it is left */
  */
 int pt_open(const char *path, struct err *err);
 int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt);
-void pt_destroy(struct passthrough *pt); /* NULL is fine */
+/* False: a command does not end, and its memory must stay. NULL is fine. */
+bool pt_destroy(struct passthrough *pt);
 void pt_start(struct passthrough *pt, struct scsi_task *t);
-void pt_drain(struct passthrough *pt);
+/* Take back a command that has not begun: false when it is too late. */
+bool pt_cancel(struct passthrough *pt, struct scsi_task *t);
+/* What is started from now on begins after what has begun has ended. */
+void pt_hold(struct passthrough *pt);
 /* For tests: what stands for ioctl(fd, SG_IO, hdr). */
 struct sg_io_hdr;
 extern int (*pt_sg_io)(int fd, struct sg_io_hdr *hdr);

@@ -238,7 +238,7 @@ static uint8_t do_bufs(const struct vdrv_buf *bufs, unsigned nr, uint64_t resp,
 	vdrv_add_indirect(&ini.d, 2, bufs, nr);
 	vdrv_kick(&ini.d, 2);
 	for (int i = 0; i < 100 && !vdrv_used(&ini.d, 2, &used); i++)
-		ev_loop_turn(ini.loop, 5);
+		ini_turn(5);
 	*ret_used = used.len;
 	return p[11];
 }
@@ -640,37 +640,6 @@ static void test_task_attributes(void **state)
 		assert_int_equal(s[i].status, 0);
 	aca.attr = VIRTIO_SCSI_S_ACA;
 	assert_int_equal(ini_do(&aca).code, SC_INVALID_MESSAGE);
-}
-
-/* hostile F22, SCSI-REQ-08: nothing of the old is seen after a reset. */
-static void test_reset_under_load(void **state)
-{
-	struct ev_source *timer;
-	struct sent s[8];
-
-	if (!hang())
-		skip();
-	for (unsigned k = 0; k < NR(s); k++) {
-		struct cmd c = read_8;
-
-		c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
-		s[k] = ini_send(&c);
-	}
-	ini_turns(2);
-	ev_timer_add(ini.loop, unhang, NULL, &timer);
-	/* No loop turns within a reset: it must not need that. */
-	FAULT_SET(hang, false);
-	vdrv_reset(&ini.d);
-	for (unsigned k = 0; k < NR(s); k++)
-		memset(s[k].in, 0x5a, 4096);
-	ini_turns(5);
-	for (unsigned k = 0; k < NR(s); k++)
-		for (unsigned i = 0; i < 4096; i++)
-			assert_int_equal(s[k].in[i], 0x5a);
-	assert_true(vdrv_start(&ini.d, ~0ull, 3));
-	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
-	assert_int_equal(ini_do(&read_8).in[0], 'a');
-	ev_remove(timer);
 }
 
 /* hostile F22: what fails is not reported as success. */
@@ -1094,29 +1063,6 @@ static void test_status(void **state)
 	json_object_put(st);
 }
 
-/* Guest memory changes while commands run: none is left on it. */
-static void test_quiesce(void **state)
-{
-	struct sent s[8];
-
-	if (!hang())
-		skip();
-	for (unsigned k = 0; k < NR(s); k++) {
-		struct cmd c = read_8;
-
-		c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
-		s[k] = ini_send(&c);
-	}
-	unhang(NULL);
-	pci_quiesce(&ini.d.pi);
-	ini_collect(s, NR(s));
-	for (unsigned k = 0; k < NR(s); k++) {
-		assert_true(s[k].done);
-		assert_int_equal(s[k].response, 0);
-		assert_int_equal(s[k].in[0], 'a');
-	}
-}
-
 static void test_options(void **state)
 {
 	static const struct {
@@ -1180,8 +1126,6 @@ int main(void)
 		/* From here on without io_uring, whose calls cannot hang. */
 		TEST(test_abort),
 		TEST(test_task_attributes),
-		TEST(test_reset_under_load),
-		TEST(test_quiesce),
 		TEST(test_io_errors),
 		TEST(test_growth),
 	};

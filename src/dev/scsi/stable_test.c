@@ -153,7 +153,7 @@ static void test_cache_stays_on(void **state)
 	assert_true(ini_do(&sense).in[6] & 0x04);
 }
 
-int main(void)
+static int run(const char *engine)
 {
 #define TEST(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
@@ -162,7 +162,16 @@ int main(void)
 		TEST(test_cache_stays_on),
 	};
 
+	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	int failed = 0;
+
+	if (have_io_uring())
+		failed = run("io_uring");
 	if (!refuse_io_uring())
-		return 77;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+		return failed ? 1 : 77;
+	return failed + run("threads") ? 1 : 0;
 }

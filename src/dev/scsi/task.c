@@ -46,12 +46,20 @@ static void unlink_task(struct scsi_lun *lun, struct scsi_task *t)
 		lun->last = t->prev;
 }
 
+bool task_live(const struct scsi_task *t)
+{
+	return vq_chain_live(t->q->vq, (uint16_t)t->idx);
+}
+
 static void activate(struct scsi_task *t)
 {
 	t->active = true;
 	if (t->cdb.def->flags & CDB_ALONE)
 		t->lun->alone = t;
-	task_begin(t);
+	if (task_live(t))
+		task_begin(t);
+	else
+		task_finish(t);
 }
 
 /* The first that may begin now, or NULL. */
@@ -130,11 +138,11 @@ void task_abort(struct scsi_task *t, uint8_t response)
 	t->lun->nr_aborts += !t->aborted;
 	t->aborted = true;
 	t->abort_response = response;
-	if (!t->active)
+	if (!t->active || (t->lun->pt && pt_cancel(t->lun->pt, t)))
 		task_finish(t);
 }
 
-void tasks_abort(struct scsi_lun *lun, uint64_t before_seq, uint8_t response)
+void tasks_forget(struct scsi_lun *lun, uint8_t response)
 {
 	struct scsi_task *t, *next;
 
@@ -142,11 +150,13 @@ void tasks_abort(struct scsi_lun *lun, uint64_t before_seq, uint8_t response)
 	lun->scheduling = true;
 	for (t = lun->first; t; t = next) {
 		next = t->next;
-		if (t->seq < before_seq)
-			task_abort(t, response);
+		task_abort(t, response);
 	}
 	lun->scheduling = false;
-	schedule(lun);
+	if (lun->pt)
+		pt_hold(lun->pt);
+	else
+		disk_forget(lun->disk);
 }
 
 /*
@@ -179,7 +189,7 @@ static void disk_done(struct disk_req *req, int result)
 	struct scsi_task *t = container_of(req, struct scsi_task, req);
 
 	t->result = result;
-	if (t->aborted) {
+	if (t->aborted || !task_live(t)) {
 		task_finish(t);
 		return;
 	}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A disk that does not answer, for as long as it likes: nothing waits for it
+ * but the commands that it has. With each engine.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "back/disk_fault.h"
+#include "dev/scsi/initiator.h"
+
+#include <cmocka.h>
+
+#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queue-size=64"
+
+static const uint8_t lun0[8] = LUN_ADDR(0, 0);
+static const struct cmd tur = { .cdb = { 0 } };
+static const struct cmd inquiry = { .cdb = { 0x12, [4] = 36 }, .in_len = 36 };
+static const struct cmd flush = { .cdb = { 0x35 } };
+static const struct cmd read_8 = {
+	.cdb = { 0x28, [8] = 8 },
+	.in_len = 4096,
+};
+
+static int setup(void **state)
+{
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	ini_image("disk", IMAGE_BYTES);
+	ini_image("b", IMAGE_BYTES);
+	ini_start(DISKS);
+	ini_do_ready(&tur);
+	FAULT_SET(no_cache, true);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	FAULT_SET(hang, false);
+	ini_stop();
+	memset(&disk_fault, 0, sizeof(disk_fault));
+	return 0;
+}
+
+static struct sent send_write(uint8_t lba, uint8_t byte)
+{
+	uint8_t block[512];
+	struct cmd wr = { .cdb = { 0x2a, [5] = lba, [8] = 1 },
+			  .out = memset(block, byte, sizeof(block)),
+			  .out_len = sizeof(block) };
+
+	return ini_send(&wr);
+}
+
+static uint8_t read_byte(uint8_t lba)
+{
+	struct cmd rd = { .cdb = { 0x28, [5] = lba, [8] = 1 },
+			  .in_len = 512 };
+
+	return ini_do(&rd).in[0];
+}
+
+/* Commands of all sorts that do not end: the first, unless it is waited for. */
+#define NR_STUCK 8
+
+static void send_stuck(struct sent s[NR_STUCK])
+{
+	FAULT_SET(hang, true);
+	s[0] = send_write(3, 'O');
+	for (unsigned k = 1; k < NR_STUCK; k++) {
+		struct cmd c = k == 4 ? flush : read_8;
+
+		c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
+		c.id = k;
+		s[k] = ini_send(&c);
+	}
+	ini_turns(5);
+	ini_collect(s, NR_STUCK);
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		assert_false(s[k].done);
+}
+
+static uint8_t *resp_of(const struct sent *s)
+{
+	return vdrv_ptr(&ini.d, s->resp, 108);
+}
+
+/*
+ * hostile F22: the guest resets, and its next driver does not wait for that.
+ * Nothing of the old commands is shown to it, and what it asks of the disk
+ * begins when they have ended.
+ */
+static void test_reset(void **state)
+{
+	struct sent s[NR_STUCK], new[2];
+
+	send_stuck(s);
+	ini_restart_now();
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		memset(resp_of(&s[k]), 0x5a, 108);
+	assert_int_equal(ini_do(&inquiry).status, 0);
+	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	new[0] = send_write(3, 'N');
+	new[1] = ini_send(&flush);
+	ini_turns(20);
+	ini_collect(new, 2);
+	assert_false(new[0].done || new[1].done);
+
+	FAULT_SET(hang, false);
+	ini_wait(new, 2);
+	assert_int_equal(new[0].status, 0);
+	assert_int_equal(new[1].status, 0);
+	assert_int_equal(read_byte(3), 'N');
+	for (unsigned k = 0; k < NR_STUCK; k++) {
+		assert_int_equal(resp_of(&s[k])[0], 0x5a);
+		assert_int_equal(resp_of(&s[k])[107], 0x5a);
+	}
+}
+
+/* A driver that waits for the reset finds nothing of the old one. */
+static void test_reset_waits(void **state)
+{
+	struct sent s[NR_STUCK];
+
+	send_stuck(s);
+	vdrv_reset_now(&ini.d);
+	ini_turns(5);
+	assert_int_not_equal(vdrv_status(&ini.d), 0);
+	FAULT_SET(hang, false);
+	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		memset(s[k].in, 0x5a, 4096);
+	ini_turns(5);
+	for (unsigned k = 1; k < NR_STUCK; k++)
+		assert_int_equal(s[k].in[4095], 0x5a);
+	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	assert_int_equal(ini_do(&read_8).in[0], 'a');
+}
+
+/* Guests reset again and again while they wait. */
+static void test_many_resets(void **state)
+{
+	struct sent s[NR_STUCK], new;
+
+	for (unsigned i = 0; i < 5; i++) {
+		send_stuck(s);
+		ini_restart_now();
+		ini_do(&tur);
+	}
+	new = send_write(3, 'N');
+	FAULT_SET(hang, false);
+	ini_wait(&new, 1);
+	assert_int_equal(read_byte(3), 'N');
+}
+
+/* A stop waits for what has been taken, and for nothing else. */
+static void test_stop(void **state)
+{
+	struct sent s[NR_STUCK];
+	uint64_t end;
+
+	send_stuck(s);
+	pci_quiesce(&ini.d.pi);
+	ini_turns(5);
+	assert_false(pci_is_idle(&ini.d.pi));
+	ini_send(&tur); /* is not taken any more */
+	FAULT_SET(hang, false);
+	end = ev_now_ns() + UINT64_C(10000000000);
+	while (!pci_is_idle(&ini.d.pi)) {
+		assert_true(ev_now_ns() < end);
+		ini_turn(10);
+	}
+	ini_collect(s, NR_STUCK);
+	for (unsigned k = 0; k < NR_STUCK; k++) {
+		assert_true(s[k].done);
+		assert_int_equal(s[k].status, 0);
+	}
+	assert_int_equal(s[7].in[0], 'a');
+}
+
+/* Broken by its driver (2.1.2): it leaves guest memory alone. */
+static void test_broken(void **state)
+{
+	struct sent s[NR_STUCK];
+
+	send_stuck(s);
+	vdrv_avail(&ini.d, 2, 60000);
+	vdrv_kick(&ini.d, 2);
+	assert_true(vdrv_status(&ini.d) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		memset(resp_of(&s[k]), 0x5a, 108);
+	FAULT_SET(hang, false);
+	ini_turns(20);
+	ini_collect(s, NR_STUCK);
+	for (unsigned k = 0; k < NR_STUCK; k++) {
+		assert_false(s[k].done);
+		assert_int_equal(resp_of(&s[k])[0], 0x5a);
+		assert_int_equal(resp_of(&s[k])[107], 0x5a);
+	}
+	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	assert_int_equal(ini_do(&read_8).in[0], 'a');
+}
+
+/*
+ * SCSI-CTL-01: a function is answered when what it ended is gone. Other units
+ * go on meanwhile, and the unit begins nothing before that.
+ */
+static void test_tmf(void **state)
+{
+	static const uint8_t lun1[8] = LUN_ADDR(0, 1);
+	uint64_t mem = vdrv_alloc(&ini.d, 32, 8);
+	struct vdrv_buf bufs[] = { { mem, 24, VDRV_R },
+				   { mem + 24, 1, VDRV_W } };
+	uint8_t *p = vdrv_ptr(&ini.d, mem, 32);
+	struct sent s[NR_STUCK], new;
+	struct cmd other = inquiry;
+	struct vdrv_used used;
+
+	send_stuck(s);
+	memset(p, 0, 24);
+	p[4] = VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET;
+	memcpy(p + 8, lun0, 8);
+	vdrv_add(&ini.d, 0, bufs, 2);
+	vdrv_kick(&ini.d, 0);
+	ini_turns(5);
+	ini_collect(s, NR_STUCK);
+	assert_false(s[0].done);
+	memcpy(other.addr, lun1, 8);
+	assert_int_equal(ini_do(&other).status, 0);
+	new = send_write(3, 'N');
+	ini_turns(5);
+	assert_false(vdrv_used(&ini.d, 0, &used));
+	FAULT_SET(hang, false);
+	ini_wait(s, NR_STUCK);
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		assert_int_equal(s[k].response, VIRTIO_SCSI_S_RESET);
+	ini_wait(&new, 1);
+	assert_true(vdrv_used(&ini.d, 0, &used));
+	assert_int_equal(p[24], VIRTIO_SCSI_S_OK);
+	ini_do(&tur);
+	assert_int_equal(read_byte(3), 'N');
+}
+
+static int ctl_lun(const char *word, const char *lun)
+{
+	char text[3][16];
+	char *argv[3] = { text[0], text[1], text[2] };
+	struct json_object *reply = json_object_new_object();
+	struct vdev_files none = { .nr = 0 };
+	struct err err;
+	int ret;
+
+	strcpy(text[0], "lun");
+	strcpy(text[1], word);
+	strcpy(text[2], lun);
+	ret = vdev_ctl(ini.dev, 3, argv, &none, reply, &err);
+	json_object_put(reply);
+	return ret;
+}
+
+/* A unit is taken away: its commands end, and then the driver is told. */
+static void test_remove(void **state)
+{
+	uint64_t mem = vdrv_alloc(&ini.d, 16, 8);
+	struct sent s[NR_STUCK];
+	struct vdrv_used used;
+
+	vdrv_add(&ini.d, 1, (struct vdrv_buf[]){ { mem, 16, VDRV_W } }, 1);
+	send_stuck(s);
+	assert_int_equal(ctl_lun("remove", "lun0"), 0);
+	assert_int_equal(ctl_lun("add", "lun0"), -EBUSY);
+	ini_turns(5);
+	ini_collect(s, NR_STUCK);
+	assert_false(s[0].done);
+	assert_int_equal(ini_do(&tur).code, SC_NO_LUN);
+	assert_false(vdrv_used(&ini.d, 1, &used));
+	FAULT_SET(hang, false);
+	ini_wait(s, NR_STUCK);
+	for (unsigned k = 0; k < NR_STUCK; k++)
+		assert_int_equal(s[k].response, VIRTIO_SCSI_S_ABORTED);
+	ini_turns(2);
+	assert_true(vdrv_used(&ini.d, 1, &used));
+	assert_int_equal(ctl_lun("add", "lun0"), 0);
+	assert_int_equal(ini_do_ready(&read_8).in[0], 'a');
+}
+
+/* The process ends, whatever the kernel does meanwhile. */
+static void test_end(void **state)
+{
+	struct sent s[NR_STUCK];
+
+	send_stuck(s);
+	ini_close();
+}
+
+static int run(const char *engine)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_reset), TEST(test_reset_waits),
+		TEST(test_many_resets), TEST(test_stop), TEST(test_broken),
+		TEST(test_tmf), TEST(test_remove), TEST(test_end),
+	};
+
+	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	int failed = 0;
+
+	if (have_io_uring())
+		failed = run("io_uring");
+	if (!refuse_io_uring())
+		return failed ? 1 : 77;
+	return failed + run("threads") ? 1 : 0;
+}
