@@ -449,6 +449,29 @@ static void test_many_iovecs(void **state)
 	assert_image_is_model();
 }
 
+/* More than the rings take at a time. */
+static void test_crowd(void **state)
+{
+	enum { NR = 1000 };
+	static struct test_req t[NR];
+	static char data[NR][512], back[NR][512];
+	struct iovec iov[NR], all = { back, sizeof(back) };
+	struct test_req whole = { 0 };
+
+	memset(t, 0, sizeof(t));
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	for (unsigned i = 0; i < NR; i++) {
+		memset(data[i], (int)i, sizeof(data[i]));
+		iov[i] = (struct iovec){ data[i], sizeof(data[i]) };
+		start(&t[i], DISK_WRITE, i * 512, 512, &iov[i], 1);
+	}
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(finish(&t[i]), 0);
+	start(&whole, DISK_READ, 0, sizeof(back), &all, 1);
+	assert_int_equal(finish(&whole), 0);
+	assert_memory_equal(back, data, sizeof(data));
+}
+
 static void test_bounds(void **state)
 {
 	char buf[KIB] = { 0 };
@@ -1314,7 +1337,7 @@ int main(void)
 		TEST(test_access),
 		TEST(test_random),
 		TEST(test_many_iovecs),
-		TEST(test_bounds),
+		TEST(test_crowd),	    TEST(test_bounds),
 		TEST(test_read_only),
 		TEST(test_shrunk_behind_our_back),
 		TEST(test_short_transfers),

@@ -12,15 +12,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include <viodev/loop.h>
 
 #include "back/disk_impl.h"
 
-#define MAX_SQ 256u /* calls sent at once */
+/*
+ * Calls sent at once, and under way. A ring of the small size takes two pages:
+ * Linux counts them as memory that the user has locked, 8 MiB at the most by
+ * default, and so a thousand devices have a ring each.
+ */
+#define SMALL_SQ 64u
+#define SMALL_CQ 128u
+#define MAX_SQ	 256u
 
 struct uring {
 	struct io_uring ring;
+	struct ev_loop *loop;
+	unsigned nr_running, max_running;
 	unsigned nr_files;
 	int *files; /* descriptors by place in the ring's table; -1: free */
 	struct ev_source *source;
@@ -61,13 +71,18 @@ static void reap(struct uring *u)
 		int result = cqe->res;
 
 		io_uring_cqe_seen(&u->ring, cqe);
+		u->nr_running--;
 		disk_call_done(call, result);
 	}
 }
 
 static void uring_ready(void *arg, uint32_t events)
 {
-	reap(arg);
+	struct uring *u = arg;
+
+	reap(u);
+	if (u->todo.first) /* there was no room for it */
+		ev_defer(u->loop, &disk_of_call(u->todo.first)->submit_task);
 }
 
 static void uring_start(void *engine, struct disk_call *call)
@@ -89,29 +104,34 @@ static void fill_ring(struct uring *u)
 			disk_call_done(call, -ECANCELED);
 			continue;
 		}
+		if (u->nr_running == u->max_running)
+			return;
 		sqe = io_uring_get_sqe(&u->ring);
 		if (!sqe)
 			return;
 		disk_calls_take(&u->todo);
 		fill_sqe(sqe, call);
+		u->nr_running++;
 	}
 }
 
 static int uring_submit(void *engine)
 {
 	struct uring *u = engine;
-	int ret = 0;
+	int ret;
 
 	do {
 		fill_ring(u);
-		if (io_uring_sq_ready(&u->ring))
-			ret = io_uring_submit(&u->ring);
+		ret = io_uring_sq_ready(&u->ring) ? io_uring_submit(&u->ring)
+						  : 0;
 	} while (ret > 0 && u->todo.first);
 	/* What is in the page cache is there already. */
 	reap(u);
 	if (ret < 0 && ret != -EINTR)
 		return ret;
-	return u->todo.first || io_uring_sq_ready(&u->ring);
+	if (io_uring_sq_ready(&u->ring))
+		return 1;
+	return u->todo.first && u->nr_running < u->max_running;
 }
 
 static void uring_wait(void *engine, int timeout_ms)
@@ -179,25 +199,38 @@ static void uring_remove(void *engine, int file)
 				       &u->files[file], 1);
 }
 
+static bool is_memory_scarce(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_MEMLOCK, &limit) < 0 ||
+	       limit.rlim_cur != RLIM_INFINITY;
+}
+
 static int init_ring(struct uring *u, unsigned depth)
 {
 	const unsigned flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE |
 			       IORING_SETUP_CLAMP;
-	unsigned nr_sqes = depth < MAX_SQ ? depth : MAX_SQ;
+	bool small = is_memory_scarce();
+	unsigned most = small ? SMALL_SQ : MAX_SQ;
+	unsigned nr_sqes = depth < most ? depth : most;
+	/* A sync of each as well. */
+	unsigned nr_cqes = small ? SMALL_CQ : depth + u->nr_files;
 	struct io_uring_params p = {
 		.flags = flags | IORING_SETUP_COOP_TASKRUN,
-		.cq_entries = depth + u->nr_files, /* a sync of each */
+		.cq_entries = nr_cqes,
 	};
 	int ret = io_uring_queue_init_params(nr_sqes, &u->ring, &p);
 
-	if (ret != -EINVAL)
-		return ret;
-	/* Before Linux 5.19. */
-	p = (struct io_uring_params){
-		.flags = flags,
-		.cq_entries = depth + u->nr_files,
-	};
-	return io_uring_queue_init_params(nr_sqes, &u->ring, &p);
+	if (ret == -EINVAL) { /* before Linux 5.19 */
+		p = (struct io_uring_params){
+			.flags = flags,
+			.cq_entries = nr_cqes,
+		};
+		ret = io_uring_queue_init_params(nr_sqes, &u->ring, &p);
+	}
+	u->max_running = p.cq_entries;
+	return ret;
 }
 
 static int uring_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
@@ -208,6 +241,7 @@ static int uring_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 
 	if (!u)
 		return ret;
+	u->loop = loop;
 	u->nr_files = nr_disks;
 	u->files = malloc(nr_disks * sizeof(*u->files));
 	if (!u->files)
