@@ -266,6 +266,7 @@ static int build(struct child *child)
 		log_line(LOG_ERR, "server: %s", strerror(-ret));
 		return EXIT_FAILED;
 	}
+	jail_raise_memlock();
 	if (sandbox && enter_jail(child) < 0)
 		return EXIT_USAGE;
 	if (build_device(child, &err) < 0) {

@@ -25,6 +25,13 @@
 #define NOBODY  65534
 #define MAX_FDS 4096 /* a guest's memory regions and interrupts are some */
 
+/* Threads of pools, 256 for 64 units that are passed through, and io_uring's. */
+#define MAX_TASKS 512
+
+/* Guest memory, and what is ours: most devices have 2 MiB, none has 100. */
+#define MAX_AS	 (UINT64_C(16) << 40)
+#define MAX_DATA (UINT64_C(1) << 30)
+
 static void skipped(const char *what)
 {
 	log_line(LOG_INFO, "sandbox: without %s: %s", what, strerror(errno));
@@ -34,15 +41,43 @@ static void skipped(const char *what)
  * --- Stage 2: what may be missing ---
  */
 
-static void set_limits(void)
+static void set_limit(int resource, rlim_t most)
 {
-	struct rlimit core = { 0, 0 }, nofile = { MAX_FDS, MAX_FDS }, now;
+	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_max < MAX_FDS)
-		nofile.rlim_cur = nofile.rlim_max = now.rlim_max;
-	if (setrlimit(RLIMIT_CORE, &core) < 0 ||
-	    setrlimit(RLIMIT_NOFILE, &nofile) < 0)
-		skipped("limits");
+	if (getrlimit(resource, &limit) == 0) {
+		if (limit.rlim_max > most)
+			limit.rlim_max = most;
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(resource, &limit) == 0)
+			return;
+	}
+	skipped("a limit");
+}
+
+static void set_limits(const struct jail *jail)
+{
+	set_limit(RLIMIT_CORE, 0);
+	set_limit(RLIMIT_NOFILE, MAX_FDS);
+	/* Others' processes do not count in a user namespace of our own. */
+	if (jail->namespaces & CLONE_NEWUSER)
+		set_limit(RLIMIT_NPROC, MAX_TASKS);
+#ifndef JAIL_WITH_ASAN /* whose shadow has 20 TiB */
+	set_limit(RLIMIT_AS, MAX_AS);
+	set_limit(RLIMIT_DATA, MAX_DATA);
+#endif
+}
+
+void jail_raise_memlock(void)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+
+	/* Root may; others get what they are allowed. */
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 ||
+	    getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
 #define RESOLVER "/etc/resolv.conf"
@@ -314,7 +349,7 @@ int jail_enter(struct jail *jail, const struct vdev_rights *rights,
 {
 	int ret;
 
-	set_limits();
+	set_limits(jail);
 	empty_root(jail, rights, tree);
 	drop_bounding_set();
 	become_nobody(jail, rights);

@@ -63,6 +63,13 @@ struct jail {
 };
 
 /*
+ * The memory of io_uring's rings counts as locked, and as that of all processes
+ * of the user: let a device have one even if it is the user's thousandth. Due
+ * before jail_enter(); jail_seal() sets the limit to 0.
+ */
+void jail_raise_memlock(void);
+
+/*
  * @rights: what the device is allowed nevertheless; @tree: the directory that
  * they name. 0 or -errno, after a line in the log.
  */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -309,8 +310,11 @@ int jail_seal(struct jail *jail, const int *const lists[],
 	      const unsigned long *const ioctls[])
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+	const struct rlimit none = { 0, 0 };
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
+	/* Rings are there, and more are not made. */
+	setrlimit(RLIMIT_MEMLOCK, &none);
 	/* Known before it is loaded: status is all that it is for. */
 	jail->seccomp = true;
 	if (ret == 0)

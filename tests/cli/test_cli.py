@@ -537,7 +537,13 @@ class Sandbox(Case):
         limits = pathlib.Path(f"/proc/{status['pid']}/limits").read_text()
         self.assertRegex(limits, r"Max core file size +0 +0 ")
         self.assertRegex(limits, r"Max open files +(\d+) +\1 ")
+        self.assertRegex(limits, r"Max locked memory +0 +0 ")
         sandbox = status["sandbox"]
+        if "user" in sandbox["namespaces"]:
+            self.assertRegex(limits, r"Max processes +512 +512 ")
+        if not SANITIZED:
+            self.assertRegex(limits, fr"Max address space +{1 << 44} +{1 << 44} ")
+            self.assertRegex(limits, fr"Max data size +{1 << 30} +{1 << 30} ")
         self.assertTrue(sandbox["seccomp"] and sandbox["no-new-privs"] and sandbox["no-capabilities"])
         return status["pid"], sandbox, proc
 
@@ -582,6 +588,21 @@ class Sandbox(Case):
                 if "user" in sandbox["namespaces"]:
                     self.assertTrue(sandbox["empty-root"])
                     self.check_root(pid)
+
+    def test_locked_memory(self):
+        """A ring for each disk of a user who may lock no more than two pages for each."""
+        prefix = self.unprivileged("prlimit", "--memlock=32768:32768", "setpriv", "--reuid=12399", "--regid=12399",
+                                   "--clear-groups")
+        images = [self.tmp / f"{n}.raw" for n in range(4)]
+        for image in images:
+            shutil.copy(self.image, image)
+            os.chmod(image, 0o666)
+        with self.serve(*(f"block,path={image}" for image in images), prefix=prefix):
+            for n in range(4):
+                status = self.status(f"block{n}")
+                self.assertEqual(status["engine"], "io_uring")
+                limits = pathlib.Path(f"/proc/{status['pid']}/limits").read_text()
+                self.assertRegex(limits, r"Max locked memory +0 +0 ")
 
     def test_container(self):
         """Root without the capability that namespaces need: a bare directory instead."""
