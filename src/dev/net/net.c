@@ -41,7 +41,7 @@ static struct net_softc *net_of(struct vdev *dev)
 void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 		size_t len)
 {
-	if (pcap_write(&sc->sc_pcap, iov, niov, len) < 0)
+	if (pcap_write(sc->sc_pcap, iov, niov, len) < 0)
 		vs_log(&sc->sc_vs, LOG_WARNING,
 		       "pcap= takes no more; nothing is recorded from here on");
 }
@@ -306,9 +306,8 @@ static int net_open(const struct opts *opts, struct vdev_files *files,
 	ret = net_be_open(opts, files, err);
 	if (ret < 0 || !pcap)
 		return ret;
-	fd = open(pcap, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC,
-		  0600);
-	ret = fd < 0 ? -errno : vdev_files_add(files, "pcap", fd);
+	fd = pcap_open(pcap);
+	ret = fd < 0 ? fd : vdev_files_add(files, "pcap", fd);
 	if (ret < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -368,6 +367,8 @@ static void net_status(struct vdev *dev, struct json_object *status)
 	add_u64(status, "pairs", sc->sc_pairs);
 	json_object_object_add(status, "tx", stats_json(&sc->sc_tx));
 	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
+	if (sc->sc_pcap)
+		add_u64(status, "pcap-dropped", pcap_dropped(sc->sc_pcap));
 	if (sc->sc_be->ops->stats)
 		json_object_object_add(status, sc->sc_be->ops->name,
 				       backend_json(sc->sc_be));
@@ -432,16 +433,31 @@ static void net_destroy(struct vdev *dev)
 	ev_remove(sc->sc_tx_timer);
 	ev_remove(sc->sc_rx_timer);
 	net_be_destroy(sc->sc_be);
-	pcap_fini(&sc->sc_pcap);
+	pcap_destroy(sc->sc_pcap);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
 	free(sc);
 }
 
-static int build(struct net_softc *sc)
+static int start_record(struct net_softc *sc, int take_fd)
 {
-	int ret = ev_timer_add(sc->sc_loop, net_coal_on_timer, sc,
-			       &sc->sc_coal_timer);
+	int ret;
+
+	if (take_fd < 0)
+		return 0;
+	ret = pcap_create(sc->sc_loop, take_fd, &sc->sc_pcap);
+	if (ret < 0)
+		close(take_fd);
+	return ret;
+}
+
+static int build(struct net_softc *sc, int take_pcap_fd)
+{
+	int ret = start_record(sc, take_pcap_fd);
+
+	if (ret == 0)
+		ret = ev_timer_add(sc->sc_loop, net_coal_on_timer, sc,
+				   &sc->sc_coal_timer);
 
 	if (ret == 0)
 		ret = ev_timer_add(sc->sc_loop, net_on_tx_timer, sc,
@@ -509,9 +525,7 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 	sc->sc_pairs = sc->sc_channels = 1;
 	sc->sc_hdr_len = net_hdr_len(0);
 	net_be_attach(take_be, &net_client, sc);
-	ret = pcap_init(&sc->sc_pcap, vdev_files_take(env->files, "pcap"));
-	if (ret == 0)
-		ret = build(sc);
+	ret = build(sc, vdev_files_take(env->files, "pcap"));
 	if (ret == 0 && take_be->ops->set_channels)
 		ret = take_be->ops->set_channels(take_be, 1);
 	if (ret < 0)
@@ -546,7 +560,7 @@ static const struct opt_def net_opts[] = {
 	{ "mac", OPT_STRING, .help = "the guest's address; made up" },
 	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,
 	  .help = "tell the guest to use this MTU" },
-	{ "pcap", OPT_STRING, .help = "record what passes in this file" },
+	{ "pcap", OPT_STRING, .help = "record what passes in this file, or FIFO" },
 	{ "bps", OPT_SIZE,
 	  .help = "at most so many bytes a second, each way" },
 	{ "rss", OPT_BOOL, "off",
@@ -587,7 +601,6 @@ static const virtio_capstr_t net_features[] = {
 };
 
 static const int net_syscalls[] = {
-	SYS_writev, /* pcap= */
 	SYS_close, SYS_epoll_ctl, SYS_timerfd_settime, -1,
 };
 

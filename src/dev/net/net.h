@@ -118,7 +118,7 @@ struct net_softc {
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;
 	struct net_be *sc_be;
-	struct pcap sc_pcap;
+	struct pcap *sc_pcap; /* NULL: nothing is recorded */
 
 	unsigned sc_max_pairs;
 	unsigned sc_pairs;    /* transmit queues in use */

@@ -37,7 +37,7 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 		return -ENETDOWN;
 
 	/* A backend may cut the list up. */
-	if (sc->sc_pcap.fd >= 0)
+	if (sc->sc_pcap)
 		nr_record = net_iov_head(sc->sc_record, chain.iov,
 					 chain.niov, len);
 	chain.iov[-1] = (struct iovec){ &host, sizeof(host) };
