@@ -36,7 +36,8 @@ fuzz() {
 	mkdir -p "$dir/corpus/$target"
 	echo "== $target, $seconds s"
 	# shellcheck disable=SC2086 # nothing, or a name
-	"$dir/tests/$target" -max_total_time="$seconds" -timeout=10 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		"$dir/tests/$target" -max_total_time="$seconds" -timeout=10 \
 		-malloc_limit_mb=64 -rss_limit_mb=1024 -max_len=2048 \
 		-use_value_profile=0 -print_final_stats=1 \
 		-artifact_prefix="$dir/crash-$target-" \

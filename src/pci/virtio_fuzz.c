@@ -1,181 +1,797 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzzes the register files and the rings together: the input is a list of
- * accesses that a guest could make, to configuration space, BARs and memory,
- * against a device that echoes what it reads into what it may write.
+ * Fuzz target: registers and rings. A driver that knows the interface writes
+ * registers, legacy and modern, in whatever order; puts rings where memory
+ * ends; takes memory away and gives it back; and rewrites descriptors while
+ * their chain is being worked on. The device answers chains at once, holds
+ * them, returns them untaken, or gives them back after a reset. Each region of
+ * guest memory lies by itself between inaccessible pages, and is inaccessible
+ * itself from when the device has promised not to use it any more.
  */
-#include <stdint.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <viodev/virtio.h>
 
-#define RAM_BYTES 65536
-#define NR_QUEUES 2
+#include "core/core.h"
+#include "fuzz.h"
 
-struct echo {
+#define NR_QUEUES  3u
+#define MAX_IOV	   32
+#define MAX_BATCH  8u
+#define MAX_HELD   32u
+#define NR_REGIONS 6u
+#define PAGES	   8192u /* bytes that a region has room for */
+#define LOG_BYTES  64u
+#define MAX_OPS	   400u
+
+/* A chain that the device has taken. */
+struct chain {
+	struct vqueue_info *vq;
+	struct iovec iov[MAX_IOV];
+	struct vi_req req;
+};
+
+struct region {
+	char *end; /* of its pages */
+	uint64_t gpa;
+	bool unmapped; /* the device reaches it through gmem_ops */
+	bool removed;  /* and still in use */
+	uint64_t len;  /* 0: not there */
+	unsigned prot;
+};
+
+static struct region regions[NR_REGIONS] = {
+	{ .gpa = 0x10000 }, /* a legacy ring fits */
+	{ .gpa = 0x12000 }, /* follows, when that one has all its pages */
+	{ .gpa = 0x20000 },
+	{ .gpa = 0x30000 },
+	{ .gpa = 0x40000 },
+	{ .gpa = 0x50000, .unmapped = true },
+};
+
+static struct echo {
 	struct virtio_softc vs;
 	struct vqueue_info queues[NR_QUEUES];
 	uint8_t config[24];
-};
+	struct chain held[MAX_HELD];
+	unsigned nr_held;
+} e;
+
+static struct pci_devinst pi;
+static struct gmem gm;
+static bool woken;
+static bool feeding; /* another processor adds chains all the time */
+static unsigned last_region;
+static struct fuzz_in *in;
+static uint8_t *dirty;
+static volatile uint8_t sink;
+
+/*
+ * --- Guest memory ---
+ */
+
+static char *start_of(const struct region *r)
+{
+	return r->end - r->len;
+}
+
+/* As the driver sees it; NULL where there is none. */
+static void *at(uint64_t gpa, uint64_t len)
+{
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		struct region *r = &regions[i];
+
+		if (gpa - r->gpa < r->len && len <= r->len - (gpa - r->gpa))
+			return start_of(r) + (gpa - r->gpa);
+	}
+	return NULL;
+}
+
+static void poke(uint64_t gpa, const void *buf, size_t len)
+{
+	void *p = at(gpa, len);
+
+	if (p)
+		memcpy(p, buf, len);
+}
+
+static void poke16(uint64_t gpa, uint16_t v)
+{
+	poke(gpa, &v, sizeof(v));
+}
+
+static uint16_t peek16(uint64_t gpa)
+{
+	const void *p = at(gpa, 2);
+	uint16_t v = 0;
+
+	if (p)
+		memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static void protect(struct region *r, int prot)
+{
+	fuzz_must(mprotect(r->end - PAGES, PAGES, prot) == 0);
+}
+
+static void add_region(struct region *r)
+{
+	/* The odd ones end with a used ring of 2, 4 or 16, without trailer. */
+	static const uint16_t lens[] = { 4096, 8192, 4096 + 132, 4096 + 36,
+					 4096 + 20, 134, 132, 64 };
+
+	if (r->len)
+		return;
+	r->len = lens[fuzz_choice(in, 8)];
+	r->prot = fuzz_one_in(in, 8) ? GM_READ : GM_READ | GM_WRITE;
+	protect(r, PROT_READ | PROT_WRITE);
+	fuzz_must(gm_add(&gm, (gpa_t){ r->gpa }, r->len,
+			 r->unmapped ? NULL : start_of(r), r->prot) == 0);
+}
+
+static void gone(void *arg, const struct gm_region *gr)
+{
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		if (regions[i].gpa != gr->base.v)
+			continue;
+		protect(&regions[i], PROT_NONE);
+		regions[i].len = 0;
+		regions[i].removed = false;
+	}
+}
+
+static void change_memory(void)
+{
+	struct region *r = &regions[fuzz_choice(in, NR_REGIONS)];
+
+	if (!r->len)
+		add_region(r);
+	else if (!r->removed)
+		r->removed = gm_remove(&gm, (gpa_t){ r->gpa }, r->len, gone, NULL) > 0;
+}
+
+/*
+ * Somewhere, mostly such that @bytes end where memory does, and in another
+ * region than the last time.
+ */
+static uint64_t place(uint64_t bytes, unsigned align)
+{
+	const struct region *r;
+	uint64_t end;
+
+	last_region += 1 + fuzz_choice(in, NR_REGIONS - 1);
+	r = &regions[last_region % NR_REGIONS];
+	end = r->gpa + r->len;
+	switch (fuzz_choice(in, 16)) {
+	case 1:
+	case 2:
+	case 3:
+		return r->gpa + fuzz_choice(in, 256) * 16;
+	case 4:
+		return end - bytes - fuzz_choice(in, 64);
+	case 5:
+		return fuzz_int(in, 8);
+	default:
+		return (end - bytes) / align * align;
+	}
+}
+
+static bool is_avail_idx(uint64_t gpa)
+{
+	for (unsigned i = 0; i < NR_QUEUES; i++)
+		if (e.queues[i].vq_flags && e.queues[i].vq_avail_gpa + 2 == gpa)
+			return true;
+	return false;
+}
+
+/* Memory that is not shared may change between any two looks at it. */
+static int read_unmapped(void *arg, gpa_t a, void *buf, size_t len)
+{
+	void *p = at(a.v, len);
+
+	if (!p)
+		return -EFAULT;
+	memcpy(buf, p, len);
+	if (feeding && is_avail_idx(a.v))
+		poke16(a.v, (uint16_t)(peek16(a.v) + 1));
+	switch (fuzz_choice(in, 16)) {
+	case 1:
+		return -EAGAIN;
+	case 2:
+		fuzz_bytes(in, p, len < 16 ? len : 16);
+		break;
+	}
+	return 0;
+}
+
+static int write_unmapped(void *arg, gpa_t a, const void *buf, size_t len)
+{
+	if (!at(a.v, len))
+		return -EFAULT;
+	poke(a.v, buf, len);
+	return 0;
+}
+
+static const struct gmem_ops ops = { read_unmapped, write_unmapped };
+
+static void change_log(void)
+{
+	unsigned len = fuzz_choice(in, LOG_BYTES + 1);
+
+	gm_set_log(&gm, len ? dirty + LOG_BYTES - len : NULL, len);
+}
+
+/*
+ * --- The device ---
+ */
+
+static void check_chain(const struct chain *c, int n, int niov)
+{
+	fuzz_must(n <= niov && n == c->req.readable + c->req.writable);
+	for (int i = 0; i < n; i++)
+		fuzz_must(c->iov[i].iov_base && c->iov[i].iov_len);
+}
+
+/* Use first and last bytes of all buffers: there the pages end. */
+static uint32_t use(const struct chain *c)
+{
+	uint32_t written = 0;
+	int i = 0;
+
+	for (; i < c->req.readable; i++) {
+		const uint8_t *p = c->iov[i].iov_base;
+
+		sink = p[0];
+		sink = p[c->iov[i].iov_len - 1];
+	}
+	for (; i < c->req.readable + c->req.writable; i++) {
+		size_t len = c->iov[i].iov_len, some = len < 64 ? len : 64;
+		char *p = c->iov[i].iov_base;
+
+		memset(p, sink, some);
+		memset(p + len - some, sink, some);
+		written += (uint32_t)len;
+	}
+	return written;
+}
+
+static void answer(const struct chain *c)
+{
+	uint32_t len = use(c);
+
+	if (fuzz_one_in(in, 4)) {
+		vq_relchain_prepare(c->vq, (uint16_t)c->req.idx,
+				    (uint32_t)fuzz_int(in, 4));
+		if (fuzz_bool(in))
+			vq_relchain_publish(c->vq);
+		return;
+	}
+	vq_relchain(c->vq, (uint16_t)c->req.idx, len);
+}
+
+static void answer_or_hold(const struct chain *c)
+{
+	if (fuzz_bool(in) && e.nr_held < MAX_HELD)
+		e.held[e.nr_held++] = *c;
+	else
+		answer(c);
+}
+
+static void release_held(unsigned i)
+{
+	struct chain c;
+
+	if (e.nr_held == 0)
+		return;
+	i %= e.nr_held;
+	c = e.held[i];
+	e.held[i] = e.held[--e.nr_held];
+	answer(&c);
+	vq_endchains(c.vq, fuzz_bool(in));
+}
 
 static void echo_notify(void *arg, struct vqueue_info *vq)
 {
-	struct iovec iov[32];
-	struct vi_req req;
+	int niov = fuzz_one_in(in, 8) ? 1 : MAX_IOV;
+	struct chain batch[MAX_BATCH];
+	unsigned nr = 0, undo;
+	bool quiet = fuzz_bool(in);
+	int n = 0;
 
-	vq_kick_disable(vq);
-	for (int n = 0; n < 64 && vq_getchain(vq, iov, 32, &req) > 0; n++) {
-		uint32_t done = 0;
-		uint8_t sum = 0;
-
-		for (int i = 0; i < req.readable; i++) {
-			for (size_t k = 0; k < iov[i].iov_len; k++)
-				sum += ((uint8_t *)iov[i].iov_base)[k];
-		}
-		for (int i = req.readable; i < req.readable + req.writable;
-		     i++) {
-			memset(iov[i].iov_base, sum, iov[i].iov_len);
-			done += (uint32_t)iov[i].iov_len;
-		}
-		vq_relchain(vq, (uint16_t)req.idx, done);
+	if (quiet)
+		vq_kick_disable(vq);
+	for (; nr < MAX_BATCH; nr++) {
+		batch[nr].vq = vq;
+		n = vq_getchain(vq, batch[nr].iov, niov, &batch[nr].req);
+		if (n <= 0)
+			break;
+		check_chain(&batch[nr], n, niov);
 	}
-	vq_kick_enable(vq);
-	vq_endchains(vq, 1);
+	undo = fuzz_one_in(in, 4) ? fuzz_choice(in, nr + 1) : 0;
+	if (undo && n >= 0)
+		vq_retchains(vq, (uint16_t)undo);
+	else
+		undo = 0;
+	for (unsigned i = 0; i < nr - undo; i++)
+		answer_or_hold(&batch[i]);
+	if (quiet)
+		vq_kick_enable(vq);
+	vq_endchains(vq, nr < MAX_BATCH);
 }
 
 static int echo_cfgread(void *arg, int offset, int size, uint32_t *retval)
 {
-	struct echo *e = arg;
-
-	memcpy(retval, &e->config[offset], (size_t)size);
+	memcpy(retval, &e.config[offset], (size_t)size);
 	return 0;
 }
 
 static int echo_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
-	struct echo *e = arg;
-
-	memcpy(&e->config[offset], &value, (size_t)size);
+	memcpy(&e.config[offset], &value, (size_t)size);
 	return 0;
+}
+
+static struct virtio_consts echo_consts;
+
+/* As a network device with MQ: a feature brings more queues. */
+static void echo_apply_features(void *arg, uint64_t *features)
+{
+	echo_consts.vc_nvq = *features & 1 ? NR_QUEUES : NR_QUEUES - 1;
+}
+
+/* Some chains are given back by the model itself, some only later. */
+static void echo_stop(void *arg)
+{
+	for (unsigned n = fuzz_choice(in, 4); n > 0; n--)
+		release_held(fuzz_choice(in, MAX_HELD));
 }
 
 static struct virtio_consts echo_consts = {
 	.vc_name = "echo",
-	.vc_nvq = NR_QUEUES,
+	.vc_nvq = NR_QUEUES - 1,
+	.vc_max_nvq = NR_QUEUES,
 	.vc_cfgsize = 23,
+	.vc_reset = echo_stop,
+	.vc_quiesce = echo_stop,
 	.vc_qnotify = echo_notify,
 	.vc_cfgread = echo_cfgread,
 	.vc_cfgwrite = echo_cfgwrite,
-	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY,
-	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+	.vc_apply_features = echo_apply_features,
+	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY | 1,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | 1,
 };
 
 static void drop_log(void *arg, int level, const char *msg)
 {
 }
 
-static const struct pci_host host = { .ph_log = drop_log };
-
-/* Takes numbers off the input; 0 when it is used up. */
-static uint64_t take(const uint8_t **data, size_t *size, size_t bytes)
+static void on_wake(void *arg)
 {
-	uint64_t v = 0;
-
-	if (bytes > *size)
-		bytes = *size;
-	memcpy(&v, *data, bytes);
-	*data += bytes;
-	*size -= bytes;
-	return v;
+	woken = true;
 }
 
-/* The short way to a live queue, which noise seldom finds. */
-static void go_live(struct pci_devinst *pi, struct echo *e)
-{
-	const struct {
-		unsigned off, size;
-		uint64_t val;
-	} writes[] = {
-		{ VIRTIO_PCI_COMMON_STATUS, 1, 0 },
-		{ VIRTIO_PCI_COMMON_GFSELECT, 4, 1 },
-		{ VIRTIO_PCI_COMMON_GF, 4, 1 },
-		{ VIRTIO_PCI_COMMON_GFSELECT, 4, 0 },
-		{ VIRTIO_PCI_COMMON_GF, 4, VI_RING_CAPS_MODERN },
-		{ VIRTIO_PCI_COMMON_STATUS, 1, 0xb },
-		{ VIRTIO_PCI_COMMON_Q_SIZE, 2, 8 },
-		{ VIRTIO_PCI_COMMON_Q_DESCLO, 4, 0x1000 },
-		{ VIRTIO_PCI_COMMON_Q_AVAILLO, 4, 0x1100 },
-		{ VIRTIO_PCI_COMMON_Q_USEDLO, 4, 0x1200 },
-		{ VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1 },
-		{ VIRTIO_PCI_COMMON_STATUS, 1, 0xf },
-	};
+static const struct pci_host host = { .ph_log = drop_log,
+				      .ph_wake = on_wake };
 
-	for (size_t i = 0; i < sizeof(writes) / sizeof(*writes); i++)
-		pci_bar_write(pi, VIRTIO_MODERN_BAR, writes[i].off,
-			      (int)writes[i].size, writes[i].val);
+/* What an embedder does some time after it was woken. */
+static void after_wake(void)
+{
+	if (!woken)
+		return;
+	woken = false;
+	gm_reap(&gm, gone, NULL);
+	pci_kick(&pi);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-	static _Alignas(4096) uint8_t ram[RAM_BYTES];
-	struct echo e = { .queues = { { .vq_qsize = 16 }, { .vq_qsize = 4 } } };
-	struct pci_devinst pi;
-	struct gmem gm;
+/*
+ * --- The driver's registers ---
+ */
 
-	memset(ram, 0, sizeof(ram));
-	gm_init(&gm, NULL, NULL);
-	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES / 2, ram, GM_READ | GM_WRITE);
-	gm_add(&gm, (gpa_t){ RAM_BYTES / 2 }, RAM_BYTES / 4,
-	       ram + RAM_BYTES / 2, GM_READ);
+static void common(unsigned off, int size, uint64_t val)
+{
+	pci_bar_write(&pi, VIRTIO_MODERN_BAR, off, size, val);
+}
+
+static void legacy(unsigned off, int size, uint64_t val)
+{
+	pci_bar_write(&pi, VIRTIO_LEGACY_BAR, off, size, val);
+}
+
+static void set_status(bool modern)
+{
+	static const uint8_t values[] = { 0, 1, 3, 0xb, 0xf, 7, 0xf, 0xff };
+	uint8_t v = values[fuzz_choice(in, 8)];
+
+	if (modern)
+		common(VIRTIO_PCI_COMMON_STATUS, 1, v);
+	else
+		legacy(VIRTIO_PCI_STATUS, 1, v);
+}
+
+static void set_features(bool modern)
+{
+	uint8_t b = (uint8_t)fuzz_int(in, 1);
+	uint32_t bits = (b & 1 ? 1 : 0) |
+			(b & 2 ? 1u << VIRTIO_RING_F_INDIRECT_DESC : 0) |
+			(b & 4 ? 1u << VIRTIO_RING_F_EVENT_IDX : 0) |
+			(b & 8 ? 1u << VIRTIO_F_NOTIFY_ON_EMPTY : 0);
+
+	if (b & 0x80)
+		bits = (uint32_t)fuzz_int(in, 4);
+	if (!modern) {
+		legacy(VIRTIO_PCI_GUEST_FEATURES, 4, bits);
+		return;
+	}
+	common(VIRTIO_PCI_COMMON_GFSELECT, 4, 0);
+	common(VIRTIO_PCI_COMMON_GF, 4, bits & ~(1u << 24));
+	common(VIRTIO_PCI_COMMON_GFSELECT, 4, b & 0x40 ? 2 : 1);
+	common(VIRTIO_PCI_COMMON_GF, 4, b & 0x20 ? 0 : 1);
+}
+
+static void select_queue(bool modern, unsigned q)
+{
+	if (modern)
+		common(VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
+	else
+		legacy(VIRTIO_PCI_QUEUE_SEL, 2, q);
+}
+
+static void set_address(unsigned reg, uint64_t gpa)
+{
+	common(reg, 4, (uint32_t)gpa);
+	common(reg + 4, 4, gpa >> 32);
+}
+
+/* A queue whose parts may well lie where memory ends. */
+static void set_queue(unsigned q)
+{
+	static const uint16_t sizes[] = { 16, 4, 2, 1, 16, 4, 8, 3 };
+	unsigned trailer = fuzz_bool(in) ? 2 : 0;
+	uint16_t size;
+
+	select_queue(true, q);
+	if (fuzz_bool(in))
+		common(VIRTIO_PCI_COMMON_Q_SIZE, 2, sizes[fuzz_choice(in, 8)]);
+	size = e.queues[q].vq_qsize;
+	set_address(VIRTIO_PCI_COMMON_Q_DESCLO, place(16ull * size, 16));
+	set_address(VIRTIO_PCI_COMMON_Q_AVAILLO,
+		    place(4 + 2ull * size + trailer, 2));
+	set_address(VIRTIO_PCI_COMMON_Q_USEDLO,
+		    place(4 + 8ull * size + trailer, 4));
+	common(VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+}
+
+static void set_legacy_queue(unsigned q)
+{
+	const struct region *r = &regions[fuzz_choice(in, NR_REGIONS)];
+
+	select_queue(false, q);
+	legacy(VIRTIO_PCI_QUEUE_PFN, 4,
+	       fuzz_one_in(in, 4) ? 0 : r->gpa >> LEGACY_VRING_PFN);
+}
+
+static void kick(bool modern, unsigned q)
+{
+	if (modern)
+		common(0x3000 + 4 * q, 2, 0);
+	else
+		legacy(VIRTIO_PCI_QUEUE_NOTIFY, 2, q);
+}
+
+/* The short way to live queues, which noise seldom finds. */
+static void go_live(bool modern)
+{
+	if (fuzz_bool(in))
+		pci_reset(&pi);
+	if (modern)
+		common(VIRTIO_PCI_COMMON_STATUS, 1, 3);
+	set_features(modern);
+	if (modern)
+		common(VIRTIO_PCI_COMMON_STATUS, 1, 0xb);
+	for (unsigned q = 0; q < NR_QUEUES; q++) {
+		if (modern)
+			set_queue(q);
+		else
+			set_legacy_queue(q);
+	}
+	if (modern)
+		common(VIRTIO_PCI_COMMON_STATUS, 1, 0xf);
+	else
+		legacy(VIRTIO_PCI_STATUS, 1, 7);
+}
+
+/* Any register at any width. */
+static void access_any(void)
+{
+	static const uint8_t bars[] = { VIRTIO_LEGACY_BAR, VIRTIO_MODERN_BAR,
+					VIRTIO_MSIX_BAR, 5 };
+	int bar = bars[fuzz_choice(in, 4)], size = 1 << fuzz_choice(in, 4);
+	uint64_t off = fuzz_bool(in) ? fuzz_choice(in, 64) : fuzz_int(in, 2);
+
+	switch (fuzz_choice(in, 4)) {
+	case 0:
+		pci_bar_read(&pi, bar, off, size);
+		break;
+	case 1:
+		pci_bar_write(&pi, bar, off, size, fuzz_int(in, 2));
+		break;
+	case 2:
+		pci_cfg_read(&pi, off & 0xff, (unsigned)size);
+		break;
+	default:
+		pci_cfg_write(&pi, off & 0xff, (unsigned)size,
+			      (uint32_t)fuzz_int(in, 4));
+	}
+}
+
+/*
+ * --- The driver's rings ---
+ */
+
+struct desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags, next;
+};
+
+static void put_desc_at(uint64_t table, unsigned nr)
+{
+	struct desc d;
+	unsigned i = fuzz_choice(in, nr);
+
+	d.len = (uint32_t)(fuzz_one_in(in, 4) ? fuzz_int(in, 2)
+					      : fuzz_choice(in, 6) * 16);
+	d.addr = fuzz_one_in(in, 4) ? table : place(d.len, 1);
+	d.flags = (uint16_t)fuzz_choice(in, 8);
+	d.next = (uint16_t)fuzz_choice(in, nr + 1);
+	poke(table + 16ull * i, &d, sizeof(d));
+}
+
+static void put_desc(struct vqueue_info *vq)
+{
+	put_desc_at(vq->vq_desc_gpa, 16);
+}
+
+static void put_table(void)
+{
+	put_desc_at(place(64, 16), 4);
+}
+
+/* Some chains more, as the device may see them or not. */
+static void make_available(struct vqueue_info *vq)
+{
+	uint16_t i = peek16(vq->vq_avail_gpa + 2), nr;
+
+	for (nr = (uint16_t)fuzz_choice(in, 18); nr > 0; nr--, i++)
+		poke16(vq->vq_avail_gpa + 4 + 2 * (i % (vq->vq_qsize ?: 1u)),
+		       (uint16_t)fuzz_choice(in, 17));
+	poke16(vq->vq_avail_gpa + 2, i);
+}
+
+/* Chains that are in order, of one buffer each, as many as fit. */
+static void add_good(struct vqueue_info *vq)
+{
+	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_nr;
+	uint16_t idx = peek16(vq->vq_avail_gpa + 2);
+
+	for (unsigned i = 0; i < size && nr > 0; i++) {
+		struct desc d = {
+			.len = 1 + fuzz_choice(in, 64),
+			.flags = fuzz_bool(in) ? VRING_DESC_F_WRITE : 0,
+		};
+
+		if (vq->vq_slots[i].busy)
+			continue;
+		d.addr = place(d.len, 1);
+		poke(vq->vq_desc_gpa + 16 * i, &d, sizeof(d));
+		poke16(vq->vq_avail_gpa + 4 + 2 * (idx++ % size), (uint16_t)i);
+		nr--;
+	}
+	poke16(vq->vq_avail_gpa + 2, idx);
+}
+
+static void put_index(struct vqueue_info *vq)
+{
+	uint64_t gpa = fuzz_bool(in) ? vq->vq_avail_gpa : vq->vq_used_gpa;
+
+	poke16(gpa + 2 * fuzz_choice(in, 2), (uint16_t)fuzz_int(in, 2));
+}
+
+static void put_bytes(void)
+{
+	uint64_t gpa = place(16, 1);
+	uint8_t bytes[16];
+
+	fuzz_bytes(in, bytes, sizeof(bytes));
+	poke(gpa, bytes, sizeof(bytes));
+}
+
+/*
+ * --- All of it, in any order ---
+ */
+
+static void step_registers(bool modern, unsigned q)
+{
+	switch (fuzz_choice(in, 8)) {
+	case 0:
+		set_status(modern);
+		break;
+	case 1:
+		set_features(modern);
+		break;
+	case 2:
+		select_queue(modern, q);
+		break;
+	case 3:
+		set_queue(q);
+		break;
+	case 4:
+		set_legacy_queue(q);
+		break;
+	case 5:
+		go_live(modern);
+		break;
+	case 6:
+		access_any();
+		break;
+	case 7:
+		common(VIRTIO_PCI_COMMON_Q_ENABLE, 2, fuzz_choice(in, 2));
+		break;
+	}
+}
+
+static void step_rings(bool modern, struct vqueue_info *vq)
+{
+	switch (fuzz_choice(in, 10)) {
+	case 0:
+	case 1:
+		put_desc(vq);
+		break;
+	case 2:
+		put_table();
+		break;
+	case 3:
+		put_index(vq);
+		break;
+	case 4:
+		put_bytes();
+		break;
+	case 5:
+		make_available(vq);
+		break;
+	case 6:
+		make_available(vq);
+		kick(modern, vq->vq_num);
+		break;
+	default:
+		add_good(vq);
+		kick(modern, vq->vq_num);
+		break;
+	}
+}
+
+/*
+ * What a vhost-user front-end does to a queue: it stops, and goes on where the
+ * ring's owner says.
+ */
+static void stop_or_resume(struct vqueue_info *vq)
+{
+	if (vq->vq_flags && fuzz_bool(in)) {
+		vi_pause_queue(vq);
+		if (vq->vq_nr_inflight == 0)
+			vi_stop_queue(vq);
+		return;
+	}
+	if (vq->vq_flags)
+		return;
+	set_queue(vq->vq_num);
+	vq_resume(vq, (uint16_t)fuzz_int(in, 2), false);
+}
+
+static void step_device(struct vqueue_info *vq)
+{
+	switch (fuzz_choice(in, 10)) {
+	case 0:
+	case 1:
+		release_held(fuzz_choice(in, MAX_HELD));
+		break;
+	case 2:
+		change_memory();
+		break;
+	case 3:
+		change_log();
+		break;
+	case 4:
+		pci_reset(&pi);
+		break;
+	case 5:
+		pci_kick(&pi);
+		break;
+	case 6:
+		vq_devcfg_changed(&e.vs);
+		feeding = fuzz_bool(in);
+		break;
+	case 7:
+		vi_error(&e.vs, "so the device says");
+		break;
+	case 8:
+		after_wake();
+		break;
+	case 9:
+		stop_or_resume(vq);
+		break;
+	}
+}
+
+static void step(void)
+{
+	uint8_t b = (uint8_t)fuzz_int(in, 1);
+	struct vqueue_info *vq = &e.queues[(b >> 3) % NR_QUEUES];
+	bool modern = !(b & 0x80);
+
+	if ((b & 7) < 2)
+		step_registers(modern, vq->vq_num);
+	else if ((b & 7) < 6)
+		step_rings(modern, vq);
+	else
+		step_device(vq);
+}
+
+static void begin(void)
+{
+	static const uint16_t sizes[NR_QUEUES] = { 16, 4, 2 };
+
+	memset(&e, 0, sizeof(e));
+	for (unsigned i = 0; i < NR_QUEUES; i++)
+		e.queues[i].vq_qsize = sizes[i];
+	echo_consts.vc_nvq = NR_QUEUES - 1;
+	gm_init(&gm, &ops, NULL);
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		add_region(&regions[i]);
+		memset(start_of(&regions[i]), 0, regions[i].len);
+	}
 	pci_init(&pi, &host, NULL, &gm);
 	vi_softc_linkup(&e.vs, &echo_consts, &e, &pi, e.queues);
 	vi_pci_init(&pi, VIRTIO_MODE_TRANSITIONAL, 0x1005, 4, 0xff);
-	vi_intr_init(&e.vs, true);
-	vi_pcibar_setup(&e.vs);
+	fuzz_must(vi_intr_init(&e.vs, true));
+	fuzz_must(vi_pcibar_setup(&e.vs));
+}
 
-	while (size) {
-		uint8_t op = (uint8_t)take(&data, &size, 1);
-		int width = 1 << (op >> 6);
-		uint64_t off = take(&data, &size, 2);
-		int bar = (op >> 3) & 7;
-
-		switch (op & 7) {
-		case 0:
-			pci_cfg_read(&pi, off & 0xff, (unsigned)width);
-			break;
-		case 1:
-			pci_cfg_write(&pi, off & 0xff, (unsigned)width,
-				      (uint32_t)take(&data, &size, 4));
-			break;
-		case 2:
-			pci_bar_read(&pi, bar, off, width);
-			break;
-		case 3:
-			pci_bar_write(&pi, bar, off, width,
-				      take(&data, &size, (size_t)width));
-			break;
-		case 4:
-			go_live(&pi, &e);
-			break;
-		case 5: /* the ring's neighbourhood */
-			ram[0x1000 + off % 0x300] =
-				(uint8_t)take(&data, &size, 1);
-			break;
-		case 6:
-			pci_bar_write(&pi, VIRTIO_MODERN_BAR,
-				      0x3000 + 4 * (off % NR_QUEUES), 2, 0);
-			break;
-		default:
-			if (off % 16 == 0)
-				pci_reset(&pi);
-			else
-				pci_kick(&pi);
-			break;
-		}
-	}
+static void end(void)
+{
+	while (e.nr_held)
+		release_held(0);
+	pci_reset(&pi);
+	fuzz_must(pci_is_idle(&pi));
+	fuzz_must(gm_reap(&gm, gone, NULL) == 0);
 	vi_softc_fini(&e.vs);
 	pci_fini(&pi);
 	gm_fini(&gm);
-	return 0;
+	for (unsigned i = 0; i < NR_REGIONS; i++)
+		regions[i].len = 0;
+	woken = feeding = false;
+	last_region = 0;
 }
+
+static void setup(void)
+{
+	for (unsigned i = 0; i < NR_REGIONS; i++)
+		regions[i].end = (char *)fuzz_pages(PAGES, -1) + PAGES;
+	dirty = fuzz_pages(LOG_BYTES, -1);
+}
+
+static void run(struct fuzz_in *input)
+{
+	in = input;
+	begin();
+	if (fuzz_bool(in))
+		go_live(fuzz_bool(in));
+	for (unsigned n = 0; fuzz_more(in) && n < MAX_OPS; n++)
+		step();
+	end();
+}
+
+const struct fuzz_target fuzz_target = { .setup = setup, .run = run };
