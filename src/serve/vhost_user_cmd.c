@@ -4,8 +4,9 @@
  * and the dispatch of all.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -279,13 +280,11 @@ static ssize_t set_config(struct vhuser *srv, const struct vhconn_msg *msg,
 static ssize_t set_backend_fd(struct vhuser *srv, const struct vhconn_msg *msg,
 			      uint8_t *reply)
 {
-	int flags;
+	struct stat st;
 
-	if (msg->nr_fds != 1)
+	if (msg->nr_fds != 1 || fstat(msg->fds[0], &st) < 0 ||
+	    !S_ISSOCK(st.st_mode))
 		return -EINVAL;
-	flags = fcntl(msg->fds[0], F_GETFL);
-	if (flags < 0 || fcntl(msg->fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
 	if (srv->backend_fd >= 0)
 		close(srv->backend_fd);
 	srv->backend_fd = vhuser_take_fd(msg, 0);
@@ -299,15 +298,18 @@ static ssize_t set_backend_fd(struct vhuser *srv, const struct vhconn_msg *msg,
  */
 void vhuser_tell_config(struct vhuser *srv)
 {
-	const struct vhmsg_hdr hdr = {
+	struct vhmsg_hdr hdr = {
 		.request = VHMSG_BACKEND_CONFIG_CHANGE,
 		.flags = VHMSG_VERSION,
 	};
+	struct iovec iov = { &hdr, sizeof(hdr) };
+	const struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 	srv->config_changed = srv->nr_running == 0;
 	if (srv->config_changed || srv->backend_fd < 0)
 		return;
-	if (write(srv->backend_fd, &hdr, sizeof(hdr)) < 0 && errno != EAGAIN)
+	if (sendmsg(srv->backend_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+	    errno != EAGAIN)
 		vhuser_log(srv, LOG_WARNING,
 			   "cannot tell of a new configuration: %s",
 			   strerror(errno));
