@@ -31,7 +31,7 @@ static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
 	struct client_map *map;
-	int ret = client_check_ram(r->gpa.v, r->offset, r->size);
+	int ret = client_check_ram(r->gpa.v | r->uaddr, r->offset, r->size);
 
 	if (ret < 0)
 		return ret;
