@@ -111,7 +111,7 @@ static void find_again(struct vq_inflight *in, unsigned size)
 
 int vq_inflight_start(struct vqueue_info *vq, void *area)
 {
-	unsigned size = vq->vq_qsize;
+	unsigned size = vq->vq_nr;
 	struct vq_inflight *in;
 
 	in = calloc(1, sizeof(*in) + size * (sizeof(in->again[0]) +
@@ -188,7 +188,7 @@ void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_inflight *in = vq->vq_inflight;
 
-	if (!in || in->nr_batch == vq->vq_qsize)
+	if (!in || in->nr_batch == vq->vq_nr)
 		return;
 	in->batch[in->nr_batch++] = head;
 	in->entries[head].next = in->header->last_batch_head;

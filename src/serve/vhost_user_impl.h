@@ -179,7 +179,7 @@ int vhuser_inflight_file(const struct vhmsg_inflight *area);
 int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 			 void **ret_area);
 
-/* Forget what was in flight. */
+/* Forget what was in flight. No ring runs. */
 void vhuser_inflight_clear(struct vhuser *srv);
 
 /*

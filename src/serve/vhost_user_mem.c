@@ -245,8 +245,8 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct client_map map;
 	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
 
-	if (ret < 0 || msg->nr_fds != 1 || area.queue_size > MAX_RING_SIZE ||
-	    area.offset % INFLIGHT_ALIGN ||
+	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
+	    area.queue_size > MAX_RING_SIZE || area.offset % INFLIGHT_ALIGN ||
 	    area.size / inflight_stride(area.queue_size) < area.nr_queues)
 		return -EINVAL;
 	if (srv->nr_running > 0)
@@ -261,6 +261,12 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	return 0;
 }
 
+static void *inflight_part(struct vhuser *srv, unsigned index)
+{
+	return (char *)srv->inflight_map.host +
+	       index * inflight_stride(srv->inflight.queue_size);
+}
+
 int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 			 void **ret_area)
 {
@@ -271,15 +277,22 @@ int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 		return 0;
 	if (index >= area->nr_queues || size > area->queue_size)
 		return -EINVAL;
-	*ret_area = (char *)srv->inflight_map.host +
-		    index * inflight_stride(area->queue_size);
+	*ret_area = inflight_part(srv, index);
 	return 0;
 }
 
 void vhuser_inflight_clear(struct vhuser *srv)
 {
-	if (srv->inflight_map.host)
-		memset(srv->inflight_map.host, 0, srv->inflight.size);
+	if (!srv->inflight_map.host)
+		return;
+	for (unsigned i = 0; i < srv->inflight.nr_queues; i++) {
+		unsigned size = srv->inflight.queue_size,
+			 max = srv->vs->vs_queues[i].vq_qsize;
+
+		/* A larger ring never ran. */
+		memset(inflight_part(srv, i), 0,
+		       vq_inflight_bytes(size < max ? size : max));
+	}
 }
 
 void vhuser_mem_reset(struct vhuser *srv)
