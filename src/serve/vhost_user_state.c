@@ -72,6 +72,8 @@ static int load(struct vhuser *srv)
 	struct header hdr, ours;
 	int ret;
 
+	if (srv->nr_running > 0) /* since the front-end began */
+		return -EBUSY;
 	if (st->too_long || st->len < sizeof(hdr))
 		return -EINVAL;
 	memcpy(&hdr, st->buf, sizeof(hdr));
