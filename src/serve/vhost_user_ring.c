@@ -120,6 +120,8 @@ static int start_queue(struct vhuser_ring *ring)
 		return -EFAULT;
 	vq->vq_msix_idx = ring->index;
 	vq_resume(vq, ring->base, area != NULL);
+	if (vs->vs_flags & VIRTIO_BROKEN)
+		return -EPROTO;
 	return area ? vq_inflight_start(vq, area) : 0;
 }
 
@@ -471,7 +473,10 @@ ssize_t vhuser_set_vring_enable(struct vhuser *srv,
 
 int vhuser_rings_init(struct vhuser *srv)
 {
-	srv->nr_rings = (unsigned)srv->vs->vs_vc->vc_nvq;
+	const struct virtio_consts *vc = srv->vs->vs_vc;
+	int nvq = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+
+	srv->nr_rings = (unsigned)nvq;
 	srv->rings = calloc(srv->nr_rings, sizeof(*srv->rings));
 	if (!srv->rings)
 		return -ENOMEM;
