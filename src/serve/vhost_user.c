@@ -16,7 +16,8 @@
 
 #include "serve/vhost_user_impl.h"
 
-#define MAX_BURST 32 /* messages before others have their turn */
+#define MAX_BURST 32	 /* messages before others have their turn, */
+#define MAX_TURN_NS 1000000ull /* or so much time */
 
 void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
 {
@@ -36,19 +37,40 @@ static void close_client(struct vhuser *srv)
 	ev_remove(srv->conn_source);
 	srv->conn_source = NULL;
 	vhconn_fini(&srv->conn);
+	srv->waiting = srv->ran = false;
+	srv->nr_leaving = 0;
 	vhuser_cmd_reset(srv);
 	vhuser_state_reset(srv);
 }
 
-/* What it asked for is finished: it may come back, and look. */
+/*
+ * A device may turn the loop while it handles a message: that message is not
+ * for the turns inside, and the connection stays for as long as it is handled.
+ */
+static void begin_work(struct vhuser *srv)
+{
+	srv->working = true;
+}
+
+static void end_work(struct vhuser *srv)
+{
+	srv->working = false;
+	if (srv->woken)
+		client_wake(&srv->wake);
+	srv->woken = false;
+}
+
+/* What has ended is shown: it may come back, and look. */
 static void drop_client(struct vhuser *srv)
 {
+	begin_work(srv);
 	vhuser_rings_reset(srv);
 	close_client(srv);
 	vhuser_forget_mtu(srv);
 	pci_reset(&srv->pi);
 	srv->used = false;
 	vhuser_mem_reset(srv);
+	end_work(srv);
 	srv->wake.client++;
 	listener_next(&srv->listener);
 	srv->stats.attached = false;
@@ -57,25 +79,61 @@ static void drop_client(struct vhuser *srv)
 		srv->notify(srv->notify_arg, false);
 }
 
+/* Handle the message that there is, or the next. 0: there is none yet. */
+static int step(struct vhuser *srv)
+{
+	int ret = srv->waiting ? 1 : vhconn_read(&srv->conn, &srv->msg);
+
+	if (ret <= 0)
+		return ret;
+	ret = vhuser_handle(srv, &srv->msg);
+	srv->waiting = ret == VHUSER_LATER;
+	if (srv->waiting)
+		return 0;
+	vhconn_consume(&srv->conn);
+	return ret < 0 ? -EPROTO : 1;
+}
+
+static int handle_some(struct vhuser *srv)
+{
+	uint64_t end_ns = ev_now_ns() + MAX_TURN_NS;
+	int ret = 1;
+
+	for (int i = 0; i < MAX_BURST && ret > 0 && ev_now_ns() < end_ns; i++)
+		ret = step(srv);
+	return ret;
+}
+
+static void serve(struct vhuser *srv)
+{
+	bool was_waiting = srv->waiting;
+	int ret;
+
+	if (srv->working || srv->conn.fd < 0)
+		return;
+	begin_work(srv);
+	ret = handle_some(srv);
+	end_work(srv);
+	if (ret < 0 && ret != -EPIPE)
+		vhuser_log(srv, LOG_WARNING, "front-end dropped: %s",
+			   strerror(-ret));
+	if (ret < 0)
+		drop_client(srv);
+	else if (srv->waiting != was_waiting)
+		ev_fd_set(srv->conn_source, srv->waiting ? 0 : EPOLLIN);
+}
+
+/* One that has gone is also told of when no message is wanted. */
 static void on_socket(void *arg, uint32_t events)
 {
 	struct vhuser *srv = arg;
-	struct vhconn_msg msg;
-	int ret = 1;
 
-	for (int i = 0; i < MAX_BURST && ret > 0; i++) {
-		ret = vhconn_read(&srv->conn, &msg);
-		if (ret <= 0)
-			break;
-		ret = vhuser_handle(srv, &msg) < 0 ? -EPROTO : 1;
-		vhconn_consume(&srv->conn);
-	}
-	if (ret >= 0)
+	if (srv->working)
 		return;
-	if (ret != -EPIPE)
-		vhuser_log(srv, LOG_WARNING, "front-end dropped: %s",
-			   strerror(-ret));
-	drop_client(srv);
+	if (srv->waiting && (events & (EPOLLHUP | EPOLLERR)))
+		drop_client(srv);
+	else if (!srv->waiting)
+		serve(srv);
 }
 
 /* The device gave back what was waited for, or memory was found gone. */
@@ -83,13 +141,19 @@ static void on_wake(void *arg)
 {
 	struct vhuser *srv = arg;
 
-	vhuser_mem_reap(srv);
-	pci_kick(&srv->pi);
-	if (!client_has_faulted(&srv->wake) || srv->conn.fd < 0)
+	if (srv->working) {
+		srv->woken = true;
 		return;
-	vhuser_log(srv, LOG_WARNING,
-		   "front-end dropped: guest memory file truncated");
-	drop_client(srv);
+	}
+	vhuser_mem_reap(srv);
+	if (client_has_faulted(&srv->wake) && srv->conn.fd >= 0) {
+		vhuser_log(srv, LOG_WARNING,
+			   "front-end dropped: guest memory file truncated");
+		drop_client(srv);
+	}
+	pci_kick(&srv->pi);
+	if (srv->waiting)
+		serve(srv);
 }
 
 static int add_client(void *arg, int take_fd)
@@ -176,7 +240,7 @@ void vhuser_destroy(struct vhuser *srv)
 		return;
 	close_client(srv);
 	vhuser_rings_fini(srv);
-	vhuser_mem_reset(srv);
+	vhuser_mem_fini(srv);
 	listener_stop(&srv->listener);
 	client_wake_fini(&srv->wake);
 	pci_fini(&srv->pi);

@@ -63,18 +63,23 @@ static int negotiate(struct vhuser *srv)
 		VIRTIO_CONFIG_STATUS_ACK | VIRTIO_CONFIG_STATUS_DRIVER;
 	uint64_t features = srv->features & ~WIRE_FEATURES;
 	struct virtio_softc *vs = srv->vs;
+	bool ok = true;
 
+	VS_LOCK(vs);
 	if (!(features & VI_BIT(VIRTIO_F_VERSION_1))) {
 		vi_set_status(vs, driver, false);
 		vi_set_legacy_features(vs, (uint32_t)features);
-		return 0;
+	} else {
+		if (vs->vs_vc->vc_apply_features)
+			vs->vs_vc->vc_apply_features(vs, &features);
+		vi_set_driver_features(vs, 0, (uint32_t)features);
+		vi_set_driver_features(vs, 1, (uint32_t)(features >> 32));
+		vi_set_status(vs, driver | VIRTIO_CONFIG_STATUS_FEATURES_OK,
+			      true);
+		ok = vs->vs_status & VIRTIO_CONFIG_STATUS_FEATURES_OK;
 	}
-	if (vs->vs_vc->vc_apply_features)
-		vs->vs_vc->vc_apply_features(vs, &features);
-	vi_set_driver_features(vs, 0, (uint32_t)features);
-	vi_set_driver_features(vs, 1, (uint32_t)(features >> 32));
-	vi_set_status(vs, driver | VIRTIO_CONFIG_STATUS_FEATURES_OK, true);
-	return vs->vs_status & VIRTIO_CONFIG_STATUS_FEATURES_OK ? 0 : -EINVAL;
+	VS_UNLOCK(vs);
+	return ok ? 0 : -EINVAL;
 }
 
 int vhuser_renew(struct vhuser *srv)
@@ -183,14 +188,14 @@ static ssize_t nothing(struct vhuser *srv, const struct vhconn_msg *msg,
 static ssize_t reset_owner(struct vhuser *srv, const struct vhconn_msg *msg,
 			   uint8_t *reply)
 {
-	vhuser_enable_rings(srv, false);
-	return 0;
+	return vhuser_enable_rings(srv, false);
 }
 
+/* Answered when no request of before can touch guest memory any more. */
 static ssize_t reset_device(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
-	vhuser_stop_rings(srv);
+	vhuser_forget_requests(srv);
 	vhuser_enable_rings(srv, false);
 	srv->status = 0;
 	return vhuser_renew(srv);
@@ -214,9 +219,7 @@ static ssize_t set_status(struct vhuser *srv, const struct vhconn_msg *msg,
 	    status > UINT8_MAX)
 		return -EINVAL;
 	srv->status = (uint8_t)status;
-	if (status == 0)
-		vhuser_stop_rings(srv);
-	return 0;
+	return status == 0 ? vhuser_stop_rings(srv) : 0;
 }
 
 /*
@@ -450,6 +453,14 @@ static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 	return ret;
 }
 
+/* Whether what was handled has happened, so that the front-end may be told. */
+static bool is_over(struct vhuser *srv, uint32_t request)
+{
+	if (request == VHMSG_RESET_DEVICE)
+		return pci_is_idle(&srv->pi);
+	return srv->nr_leaving == 0;
+}
+
 int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 {
 	uint8_t reply[VHMSG_MAX_PAYLOAD];
@@ -457,8 +468,14 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 	const struct request *request =
 		nr < VHMSG_NR_REQUESTS && requests[nr].fn ? &requests[nr]
 							  : NULL;
-	ssize_t ret = run(srv, msg, request, reply);
+	ssize_t ret = srv->ran ? srv->result : run(srv, msg, request, reply);
 
+	if (ret == VHUSER_LATER)
+		return VHUSER_LATER;
+	srv->ran = !is_over(srv, nr);
+	srv->result = ret;
+	if (srv->ran)
+		return VHUSER_LATER;
 	srv->stats.messages++;
 	if (ret < 0) {
 		srv->stats.bad_messages++;

@@ -16,14 +16,21 @@
  *	configured --SET_VRING_ENABLE 1, or what was missing--> running
  *	running --GET_VRING_BASE, SET_VRING_ENABLE 0, it goes--> configured
  *
- * On the way back its requests are finished. Not every front-end tells of a
- * guest's reset; but when all rings have stopped and begin again at entry 0,
+ * On the way back the ring is paused until its requests have ended, however
+ * long that takes. The message that asked for it is then handled once more, and
+ * answered; until then no other message of that front-end is looked at, but the
+ * loop goes on: other rings, the control socket, a front-end that disconnects.
+ * The same holds for memory that requests still use: a message that removes it
+ * is answered late.
+ *
+ * Not every front-end tells of a guest's reset; but when all rings have stopped and begin again at entry 0,
  * there is a new driver, and the device is reset before it runs again. Rings
  * that go on at other entries belong to a guest that was paused or moved.
  */
 #ifndef SERVE_VHOST_USER_IMPL_H
 #define SERVE_VHOST_USER_IMPL_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -39,9 +46,11 @@
 #include "serve/vhost_user_conn.h"
 #include "serve/vhost_user_msg.h"
 
+struct vhuser_mapping;
+
 struct vhuser_region {
 	struct vhmsg_region r;
-	struct client_map *map; /* the memory table's, once it is there */
+	struct vhuser_mapping *m; /* the memory table's, once it is there */
 };
 
 struct vhuser_ring {
@@ -92,6 +101,13 @@ struct vhuser {
 	/* The front-end. */
 	struct vhconn conn;
 	struct ev_source *conn_source;
+	struct vhconn_msg msg; /* being handled */
+	bool working;	       /* a message is, further up the stack */
+	bool woken;	       /* meanwhile */
+	bool waiting;	       /* to handle it again, or to answer it: */
+	bool ran;	       /* it has been handled, with */
+	ssize_t result;
+	unsigned nr_leaving; /* regions of its that requests still use */
 	bool has_features;
 	uint64_t features; /* as acknowledged, with the bits of this wire */
 	uint64_t protocol; /* features of the protocol */
@@ -108,7 +124,12 @@ struct vhuser {
 	struct vhuser_state state; /* last: much, and hardly ever used */
 };
 
-/* A message's handler: bytes of payload put into @reply, or -errno. */
+/*
+ * A message's handler: bytes of payload put into @reply, or -errno.
+ * VHUSER_LATER: a ring is coming to a stop; when it has, the handler is called
+ * again and begins anew.
+ */
+#define VHUSER_LATER (-EINPROGRESS)
 typedef ssize_t vhuser_handler(struct vhuser *srv, const struct vhconn_msg *msg,
 			       uint8_t *reply);
 
@@ -132,7 +153,10 @@ void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
  * --- vhost_user_cmd.c ---
  */
 
-/* Handle a message and answer it. -errno: the connection is of no more use. */
+/*
+ * Handle a message and answer it. VHUSER_LATER: not yet, call it again when
+ * requests have ended. Other -errno: the connection is of no more use.
+ */
 int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg);
 
 /* Reset the device; what the front-end negotiated holds for the next driver.
@@ -164,6 +188,7 @@ vhuser_handler vhuser_set_mem_table, vhuser_add_mem_reg, vhuser_rem_mem_reg;
 vhuser_handler vhuser_set_log_base, vhuser_get_inflight, vhuser_set_inflight;
 void vhuser_mem_reset(struct vhuser *srv); /* the front-end has gone */
 void vhuser_mem_reap(struct vhuser *srv);  /* memory is used no more */
+void vhuser_mem_fini(struct vhuser *srv);  /* the device has gone */
 
 /* The guest address of what the front-end sees at @uaddr. 0 or -EFAULT. */
 int vhuser_translate(const struct vhuser *srv, uint64_t uaddr,
@@ -194,11 +219,14 @@ vhuser_handler vhuser_set_vring_err, vhuser_set_vring_enable;
 int vhuser_rings_init(struct vhuser *srv);
 void vhuser_rings_fini(struct vhuser *srv);
 
-/* Stop all, when their requests are finished. */
-void vhuser_stop_rings(struct vhuser *srv);
-void vhuser_enable_rings(struct vhuser *srv, bool on);
+/* 0, or VHUSER_LATER while requests of theirs are in flight. */
+int vhuser_stop_rings(struct vhuser *srv);
+int vhuser_enable_rings(struct vhuser *srv, bool on);
 
-/* Stop all and forget what the front-end said of them. */
+/* Stop all at once and forget their requests. */
+void vhuser_forget_requests(struct vhuser *srv);
+
+/* The same, and what the front-end said of the rings. */
 void vhuser_rings_reset(struct vhuser *srv);
 
 /* The device's interrupts: vs_interrupt. */

@@ -20,31 +20,37 @@
  * --- Guest memory ---
  */
 
-static void free_map(struct client_map *map)
+struct vhuser_mapping {
+	struct client_map map;
+	unsigned client; /* whose it is, of those that there were */
+};
+
+static void unmap(struct vhuser_mapping *m)
 {
-	if (map)
-		client_unmap(map);
-	free(map);
+	if (m)
+		client_unmap(&m->map);
+	free(m);
 }
 
 static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
-	struct client_map *map;
+	struct vhuser_mapping *m;
 	int ret = client_check_ram(r->gpa.v | r->uaddr, r->offset, r->size);
 
 	if (ret < 0)
 		return ret;
-	map = malloc(sizeof(*map));
-	if (!map)
+	m = malloc(sizeof(*m));
+	if (!m)
 		return -ENOMEM;
+	m->client = srv->wake.client;
 	ret = client_mmap(&srv->wake, fd, r->offset, r->size,
-			  GM_READ | GM_WRITE, map);
+			  GM_READ | GM_WRITE, &m->map);
 	if (ret < 0) {
-		free(map);
+		free(m);
 		return ret;
 	}
-	*ret_region = (struct vhuser_region){ *r, map };
+	*ret_region = (struct vhuser_region){ *r, m };
 	return 0;
 }
 
@@ -56,8 +62,10 @@ static int add_region(struct vhuser *srv, const struct vhuser_region *region)
 
 	if (srv->nr_regions == VHMSG_MAX_SLOTS)
 		return -ENOSPC;
-	ret = gm_add_owned(&srv->gm, r->gpa, r->size, region->map->host,
-			   GM_READ | GM_WRITE, region->map);
+	VS_LOCK(srv->vs);
+	ret = gm_add_owned(&srv->gm, r->gpa, r->size, region->m->map.host,
+			   GM_READ | GM_WRITE, region->m);
+	VS_UNLOCK(srv->vs);
 	if (ret == 0)
 		srv->regions[srv->nr_regions++] = *region;
 	return ret;
@@ -66,14 +74,31 @@ static int add_region(struct vhuser *srv, const struct vhuser_region *region)
 /* Nothing uses the memory any more. */
 static void region_gone(void *arg, const struct gm_region *r)
 {
-	free_map(r->owner);
+	unmap(r->owner);
+}
+
+/* Nor what was in limbo for it. */
+static void left(void *arg, const struct gm_region *r)
+{
+	struct vhuser *srv = arg;
+	const struct vhuser_mapping *m = r->owner;
+
+	if (m->client == srv->wake.client)
+		srv->nr_leaving--;
+	region_gone(arg, r);
 }
 
 static void drop_region(struct vhuser *srv, unsigned i)
 {
 	struct vhuser_region *region = &srv->regions[i];
+	int ret;
 
-	gm_remove(&srv->gm, region->r.gpa, region->r.size, region_gone, srv);
+	VS_LOCK(srv->vs);
+	ret = gm_remove(&srv->gm, region->r.gpa, region->r.size, region_gone,
+			srv);
+	VS_UNLOCK(srv->vs);
+	if (ret > 0)
+		srv->nr_leaving++;
 	*region = srv->regions[--srv->nr_regions];
 }
 
@@ -85,7 +110,9 @@ static void drop_regions(struct vhuser *srv)
 
 void vhuser_mem_reap(struct vhuser *srv)
 {
-	gm_reap(&srv->gm, region_gone, srv);
+	VS_LOCK(srv->vs);
+	gm_reap(&srv->gm, left, srv);
+	VS_UNLOCK(srv->vs);
 }
 
 /* Everything is mapped before anything is changed. */
@@ -107,7 +134,7 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 		added += ret == 0;
 	}
 	for (int i = added; i < nr; i++)
-		free_map(regions[i].map);
+		unmap(regions[i].m);
 	return ret;
 }
 
@@ -125,7 +152,7 @@ ssize_t vhuser_add_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 		return ret;
 	ret = add_region(srv, &region);
 	if (ret < 0)
-		free_map(region.map);
+		unmap(region.m);
 	return ret;
 }
 
@@ -170,14 +197,16 @@ void vhuser_update_log(struct vhuser *srv)
 {
 	bool on = srv->features & VI_BIT(VHMSG_F_LOG_ALL);
 
+	VS_LOCK(srv->vs);
 	gm_set_log(&srv->gm, on ? srv->log_map.host : NULL, srv->log_len);
+	VS_UNLOCK(srv->vs);
 }
 
 ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vhmsg_log log;
-	struct client_map map;
+	struct client_map map, old = srv->log_map;
 	uint64_t ok = 0;
 	int ret = vhmsg_get_log(msg->payload, msg->hdr.size, &log);
 
@@ -187,10 +216,10 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 			  GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
-	client_unmap(&srv->log_map);
 	srv->log_map = map;
 	srv->log_len = log.size;
 	vhuser_update_log(srv);
+	client_unmap(&old);
 	memcpy(reply, &ok, sizeof(ok));
 	return sizeof(ok);
 }
@@ -297,8 +326,21 @@ void vhuser_inflight_clear(struct vhuser *srv)
 
 void vhuser_mem_reset(struct vhuser *srv)
 {
+	VS_LOCK(srv->vs);
 	gm_set_log(&srv->gm, NULL, 0);
+	VS_UNLOCK(srv->vs);
 	client_unmap(&srv->log_map);
 	client_unmap(&srv->inflight_map);
 	drop_regions(srv);
+	srv->nr_leaving = 0; /* nobody waits for it any more */
+}
+
+void vhuser_mem_fini(struct vhuser *srv)
+{
+	for (unsigned i = 0; i < srv->gm.nr_limbo; i++)
+		region_gone(srv, &srv->gm.limbo[i].region);
+	for (unsigned i = 0; i < srv->nr_regions; i++)
+		unmap(srv->regions[i].m);
+	client_unmap(&srv->log_map);
+	client_unmap(&srv->inflight_map);
 }

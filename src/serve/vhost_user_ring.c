@@ -82,8 +82,10 @@ static int start_device(struct vhuser *srv)
 	if (ret < 0)
 		return ret;
 	srv->used = true;
+	VS_LOCK(vs);
 	vi_set_status(vs, vs->vs_status | VIRTIO_CONFIG_STATUS_DRIVER_OK,
 		      vi_is_modern(vs));
+	VS_UNLOCK(vs);
 	return 0;
 }
 
@@ -167,18 +169,38 @@ static void kick(struct vhuser_ring *ring)
 	VS_UNLOCK(vs);
 }
 
-static void stop(struct vhuser_ring *ring)
+/*
+ * Bring a ring to a stop; 0 when it stands still. VHUSER_LATER while requests
+ * of its are in flight, unless these are to be forgotten.
+ */
+static int halt(struct vhuser_ring *ring, bool forget)
 {
 	struct vhuser *srv = ring->srv;
+	struct vqueue_info *vq = &srv->vs->vs_queues[ring->index];
+	bool stopped;
 
 	if (!ring->running)
-		return;
+		return 0;
 	VS_LOCK(srv->vs);
-	vi_pause_queue(&srv->vs->vs_queues[ring->index]);
-	ring->base = vi_stop_queue(&srv->vs->vs_queues[ring->index]);
+	if (!vq->vq_paused)
+		vi_pause_queue(vq);
+	stopped = forget || vq->vq_nr_inflight == 0;
+	if (stopped) { /* models may show what they have done later */
+		vq_relchain_publish(vq);
+		vq_endchains(vq, 1);
+		ring->base = vi_stop_queue(vq);
+	}
 	VS_UNLOCK(srv->vs);
+	if (!stopped)
+		return VHUSER_LATER;
 	ring->running = false;
 	srv->nr_running--;
+	return 0;
+}
+
+static int stop(struct vhuser_ring *ring)
+{
+	return halt(ring, false);
 }
 
 /* Why a ring does not run. */
@@ -229,23 +251,36 @@ static int update(struct vhuser_ring *ring)
 {
 	if (is_ready(ring) && !ring->running)
 		return start(ring);
-	if (!is_ready(ring))
-		stop(ring);
-	return 0;
+	return is_ready(ring) ? 0 : stop(ring);
 }
 
-void vhuser_stop_rings(struct vhuser *srv)
+int vhuser_stop_rings(struct vhuser *srv)
 {
-	for (unsigned i = 0; i < srv->nr_rings; i++)
-		stop(&srv->rings[i]);
+	int ret = 0;
+
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
+		if (stop(&srv->rings[i]) < 0)
+			ret = VHUSER_LATER;
+	}
+	return ret;
 }
 
-void vhuser_enable_rings(struct vhuser *srv, bool on)
+int vhuser_enable_rings(struct vhuser *srv, bool on)
 {
+	int ret = 0;
+
 	for (unsigned i = 0; i < srv->nr_rings; i++) {
 		srv->rings[i].enabled = on;
-		update(&srv->rings[i]);
+		if (update(&srv->rings[i]) == VHUSER_LATER)
+			ret = VHUSER_LATER;
 	}
+	return ret;
+}
+
+void vhuser_forget_requests(struct vhuser *srv)
+{
+	for (unsigned i = 0; i < srv->nr_rings; i++)
+		halt(&srv->rings[i], true);
 }
 
 /*
@@ -328,7 +363,8 @@ ssize_t vhuser_set_vring_num(struct vhuser *srv, const struct vhconn_msg *msg,
 		return -EINVAL;
 	if (num == ring->size)
 		return 0;
-	stop(ring);
+	if (stop(ring) < 0)
+		return VHUSER_LATER;
 	ring->size = (uint16_t)num;
 	return update(ring);
 }
@@ -341,7 +377,8 @@ ssize_t vhuser_set_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (!ring || base > UINT16_MAX)
 		return -EINVAL;
-	stop(ring);
+	if (stop(ring) < 0)
+		return VHUSER_LATER;
 	ring->base = (uint16_t)base;
 	return update(ring);
 }
@@ -356,7 +393,8 @@ ssize_t vhuser_get_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (!ring)
 		return -EINVAL;
-	stop(ring);
+	if (stop(ring) < 0)
+		return VHUSER_LATER;
 	drop_kick(ring);
 	state = (struct vhmsg_vring){ ring->index, ring->base };
 	memcpy(reply, &state, sizeof(state));
@@ -378,7 +416,8 @@ ssize_t vhuser_set_vring_addr(struct vhuser *srv, const struct vhconn_msg *msg,
 	if (ring->has_addr && addr.desc == ring->addr.desc &&
 	    addr.avail == ring->addr.avail && addr.used == ring->addr.used)
 		return 0;
-	stop(ring);
+	if (stop(ring) < 0)
+		return VHUSER_LATER;
 	ring->addr = addr;
 	ring->has_addr = true;
 	return update(ring);
@@ -463,7 +502,8 @@ ssize_t vhuser_set_vring_enable(struct vhuser *srv,
 		return -EINVAL;
 	ring->enabled = on;
 	ret = update(ring);
-	drop_chains(ring);
+	if (ret == 0)
+		drop_chains(ring);
 	return ret;
 }
 
@@ -504,7 +544,7 @@ static void forget(struct vhuser_ring *ring)
 
 void vhuser_rings_reset(struct vhuser *srv)
 {
-	vhuser_stop_rings(srv);
+	vhuser_forget_requests(srv);
 	for (unsigned i = 0; i < srv->nr_rings; i++)
 		forget(&srv->rings[i]);
 }
