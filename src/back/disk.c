@@ -95,7 +95,6 @@ static void tell(struct disk_req *req, int result)
 {
 	struct disk *d = req->dr_disk;
 
-	d->nr_reqs--;
 	if (!d->io->ending)
 		req->dr_done(req, result); /* @req may be gone, or run again */
 }
@@ -188,7 +187,6 @@ void disk_start(struct disk *d, struct disk_req *req)
 	req->dr_disk = d;
 	req->dr_call.img = &d->img;
 	req->dr_left = req->dr_len;
-	d->nr_reqs++;
 	if (ret < 0 || (req->dr_len == 0 && req->dr_op != DISK_FLUSH)) {
 		d->nr_active++;
 		disk_end(req, ret);
@@ -258,14 +256,4 @@ void disk_tell_dropped(struct disk *d)
 		tell(req, -ECANCELED);
 	if (d->closing)
 		ev_defer(d->loop, &d->submit_task);
-}
-
-void disk_drain(struct disk *d)
-{
-	while (d->nr_reqs > 0) {
-		disk_tell_dropped(d);
-		disk_submit(d);
-		if (d->nr_reqs > 0 && !d->submit_task.queued)
-			d->ops->wait(d->engine, 10);
-	}
 }

@@ -177,9 +177,6 @@ void disk_set_on_wait(struct disk *disk,
 unsigned disk_nr_waiting(const struct disk *disk);
 void disk_resume(struct disk *disk);
 
-/* Wait until every request is done. Their callbacks have run. */
-void disk_drain(struct disk *disk);
-
 /*
  * Set the size of a file; of a block device @bytes is ignored, it is only
  * looked at again. 0 when that is done; 1 when the image does not answer yet:

@@ -217,7 +217,6 @@ struct disk {
 	bool closing;	   /* disk_destroy() was called */
 	struct disk *next; /* in io->gone */
 
-	unsigned nr_reqs;   /* started, not done */
 	unsigned nr_active; /* begun, not ended */
 
 	/* Requests that wait for their turn, or while one runs alone. */

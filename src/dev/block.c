@@ -235,11 +235,15 @@ static void block_reset(void *arg)
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
 }
 
+/*
+ * What is under way ends in its own time. What waits after an error is tried
+ * once more; if that is in vain the stop waits, too.
+ */
 static void block_quiesce(void *arg)
 {
 	struct block_softc *sc = arg;
 
-	disk_drain(sc->sc_disk);
+	disk_resume(sc->sc_disk);
 	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
 		vq_relchain_publish(&sc->sc_vqs[i]);
 		vq_endchains(&sc->sc_vqs[i], 1);

@@ -1319,6 +1319,32 @@ static void test_duplicate_head(void **state)
 	}
 }
 
+/* Turn the loop until nothing is in flight. */
+static void wait_idle(void)
+{
+	uint64_t end = ev_now_ns() + 10000000000ull;
+
+	while (!pci_is_idle(&d.pi)) {
+		assert_true(ev_now_ns() < end);
+		ev_loop_turn(loop, 10);
+	}
+}
+
+/* A disk that hangs, and a read that it does not answer. */
+static struct request start_slow_read(enum vdrv_mode mode, uint32_t len)
+{
+	struct request r;
+
+	start(mode, "", ALL_FEATURES);
+	FAULT_SET(no_cache, true);
+	FAULT_SET(hang, true);
+	r = make_req(VIRTIO_BLK_T_IN, 0, len, true);
+	add_req(0, &r);
+	vdrv_kick(&d, 0);
+	turns(5);
+	return r;
+}
+
 /*
  * hostile S15g, RST-01: reset while a read runs. It cannot be called back and
  * is not waited for: the reset is complete, for a modern driver, when it has
@@ -1326,30 +1352,17 @@ static void test_duplicate_head(void **state)
  */
 static void test_reset_in_flight(void **state)
 {
-	static uint8_t copy[64 * KIB];
+	struct request r = start_slow_read(VDRV_MODERN, 64 * KIB);
 	struct vdrv_used used;
-	struct request r;
 
-	if (!threads)
-		skip();
-	start(VDRV_MODERN, "", ALL_FEATURES);
-	FAULT_SET(no_cache, true);
-	FAULT_SET(hang, true);
-	r = make_req(VIRTIO_BLK_T_IN, 0, sizeof(copy), true);
-	add_req(0, &r);
-	vdrv_kick(&d, 0);
-	turns(5);
 	assert_int_equal(req_data(&r)[0], 0xdd);
 	vdrv_set_status(&d, 0);
-	assert_true(vdrv_status(&d) != 0);
+	turns(5);
 	assert_true(FAULT_GET(hang));
+	assert_int_not_equal(vdrv_status(&d), 0);
 	FAULT_SET(hang, false);
-	while (vdrv_status(&d) != 0)
-		turns(1);
-	memset(req_data(&r), 0xcc, r.len);
-	memset(copy, 0xcc, sizeof(copy));
-	turns(20);
-	assert_memory_equal(req_data(&r), copy, sizeof(copy));
+	wait_idle();
+	assert_int_equal(vdrv_status(&d), 0);
 	assert_int_equal(req_status(&r), NO_STATUS);
 	assert_false(vdrv_used(&d, 0, &used));
 
@@ -1358,43 +1371,90 @@ static void test_reset_in_flight(void **state)
 	assert_int_equal(do_write(0, 512), OK);
 }
 
+/* A driver that cannot know of the reset's end finds its device, too. */
+static void test_reset_impatient(void **state)
+{
+	struct request old = start_slow_read(VDRV_LEGACY, 512), new;
+
+	for (int i = 0; i < 3; i++) {
+		assert_true(vdrv_start(&d, ALL_FEATURES, 1));
+		new = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
+		add_req(0, &new);
+		vdrv_kick(&d, 0);
+		turns(5);
+		assert_int_equal(req_status(&new), NO_STATUS);
+	}
+	FAULT_SET(hang, false);
+	while (req_status(&new) == NO_STATUS) {
+		turns(1);
+		vdrv_wake(&d);
+	}
+	assert_int_equal(req_status(&new), OK);
+	assert_memory_equal(req_data(&new), model, 512);
+	assert_int_equal(req_status(&old), NO_STATUS);
+}
+
 /* A device that broke leaves guest memory alone, in flight or not. */
 static void test_error_in_flight(void **state)
 {
-	struct request r, bad;
+	struct request r = start_slow_read(VDRV_MODERN, 4 * KIB);
+	struct request bad = make_req(VIRTIO_BLK_T_OUT, 0, 0, false);
 
-	if (!threads)
-		skip();
-	start(VDRV_MODERN, "", ALL_FEATURES);
-	FAULT_SET(no_cache, true);
-	FAULT_SET(hang, true);
-	r = make_req(VIRTIO_BLK_T_IN, 0, 4 * KIB, true);
-	bad = make_req(VIRTIO_BLK_T_OUT, 0, 0, false);
-	add_req(0, &r);
-	vdrv_kick(&d, 0);
-	turns(5);
 	vdrv_add(&d, 0, (struct vdrv_buf[]){ { bad.hdr, 16, VDRV_R } }, 1);
 	vdrv_kick(&d, 0);
 	assert_true(vdrv_status(&d) & NEEDS_RESET);
 	assert_true(FAULT_GET(hang)); /* has not waited */
 	FAULT_SET(hang, false);
-	turns(10);
+	wait_idle();
 	assert_int_equal(req_status(&r), NO_STATUS);
 }
 
-/* Guest memory changes under way: what is in flight completes first. */
+/*
+ * The driver breaks its ring, which is noticed at the end of a turn, while
+ * requests wait for the next one: they never begin.
+ */
+static void test_error_in_turn(void **state)
+{
+	enum { NR_LONG = 6 }; /* of which a turn takes two */
+	struct request r[NR_LONG];
+	uint16_t head = 0;
+
+	start(VDRV_MODERN, "", ALL_FEATURES);
+	for (unsigned i = 0; i < NR_LONG; i++) {
+		r[i] = make_req(VIRTIO_BLK_T_IN, 0, IMAGE_BYTES, true);
+		head = add_req(0, &r[i]);
+	}
+	vdrv_kick(&d, 0);
+	for (int i = 0; i < 100; i++)
+		vdrv_avail(&d, 0, head);
+	turns(10);
+	assert_true(vdrv_status(&d) & NEEDS_RESET);
+	wait_idle();
+	assert_int_equal(req_data(&r[0])[0], model[0]);
+	for (unsigned i = 2; i < NR_LONG; i++) {
+		assert_int_equal(req_status(&r[i]), NO_STATUS);
+		assert_int_equal(req_data(&r[i])[0], 0xdd);
+	}
+}
+
+/* To a stop: what is in flight completes, without an error. */
 static void test_quiesce(void **state)
 {
+	struct request r = start_slow_read(VDRV_MODERN, 64 * KIB);
+	struct request f = make_req(VIRTIO_BLK_T_FLUSH, 0, 0, false);
 	struct vdrv_used used;
-	struct request r;
 
-	FAULT_SET(no_cache, true);
-	start(VDRV_MODERN, "", ALL_FEATURES);
-	r = make_req(VIRTIO_BLK_T_IN, 0, 64 * KIB, true);
-	add_req(0, &r);
+	add_req(0, &f);
 	vdrv_kick(&d, 0);
+	turns(5);
 	pci_quiesce(&d.pi);
-	assert_true(vdrv_used(&d, 0, &used));
+	turns(5);
+	assert_false(pci_is_idle(&d.pi));
+	FAULT_SET(hang, false);
+	wait_idle();
+	turns(2);
+	assert_true(vdrv_used(&d, 0, &used) && vdrv_used(&d, 0, &used));
+	assert_int_equal(req_status(&f), OK);
 	assert_int_equal(req_status(&r), OK);
 	assert_memory_equal(req_data(&r), model, r.len);
 }
@@ -1581,6 +1641,7 @@ int main(void)
 		TEST(test_short_transfers), TEST(test_shrunk_file),
 		TEST(test_queue_size),      TEST(test_duplicate_head),
 		TEST(test_reset_in_flight), TEST(test_error_in_flight),
+		TEST(test_reset_impatient), TEST(test_error_in_turn),
 		TEST(test_quiesce),         TEST(test_queues),
 		TEST(test_batch),           TEST(test_resize),
 		TEST(test_status),          TEST(test_says_which_engine),
