@@ -99,11 +99,14 @@ void ini_start(const char *options)
 void ini_restart_now(void)
 {
 	uint64_t features = ini.d.features;
+	unsigned nr = 0;
 
+	while (nr < VDRV_MAX_Q && ini.d.q[nr].ready)
+		nr++;
 	vdrv_reset_now(&ini.d);
 	vdrv_greet(&ini.d);
 	assert_true(vdrv_negotiate(&ini.d, features));
-	for (unsigned q = 0; q < 3; q++)
+	for (unsigned q = 0; q < nr; q++)
 		assert_true(vdrv_queue_setup(&ini.d, q, 0));
 	vdrv_driver_ok(&ini.d);
 }

@@ -64,14 +64,15 @@ static int setup(void **state)
 	memset(&sg, 0, sizeof(sg));
 	pt_sg_io = fake_sg_io;
 	ini_init(VDRV_MODERN);
-	assert_int_equal(vdev_parse("scsi,lun0=/dev/sg0,lun0.type=passthrough",
+	assert_int_equal(vdev_parse("scsi,lun0=/dev/sg0,lun0.type=passthrough,"
+				    "queues=2",
 				    &type, &opts, &err),
 			 0);
 	vdev_files_add(&files, "lun0", open("/dev/null", O_RDWR));
 	env = (struct vdev_env){ &ini.d.pi, ini.loop, opts, &files };
 	assert_int_equal(vdev_create(type, &env, &ini.dev, &err), 0);
 	ini.dev->own_opts = opts;
-	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	return 0;
 }
 
@@ -230,6 +231,27 @@ static void test_reset(void **state)
 			*(uint8_t *)vdrv_ptr(&ini.d, s[i].resp + 10, 1), 0x5a);
 }
 
+/* A thread is free, and so is the queue; but it is not its turn. */
+static void test_reset_order(void **state)
+{
+	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+	struct cmd other = { .cdb = { 0x28, [8] = 1 }, .in_len = 512,
+			     .queue = 1 };
+	struct sent new;
+
+	sg.hang = true;
+	ini_send(&rd);
+	ini_send(&rd);
+	wait_begun(2);
+	ini_restart_now();
+	new = ini_send(&other);
+	ini_turns(10);
+	assert_int_equal(sg.nr_begun, 2);
+	unhang(NULL);
+	ini_wait(&new, 1);
+	assert_int_equal(new.in[0], 'P');
+}
+
 /* The process can end while a command does not. */
 static void test_end(void **state)
 {
@@ -249,6 +271,7 @@ int main(void)
 		TEST(test_failures),
 		TEST(test_abort),
 		TEST(test_reset),
+		TEST(test_reset_order),
 		TEST(test_end),
 	};
 

@@ -18,6 +18,8 @@
 
 #define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queue-size=64"
 
+static bool threads; /* not io_uring */
+
 static const uint8_t lun0[8] = LUN_ADDR(0, 0);
 static const struct cmd tur = { .cdb = { 0 } };
 static const struct cmd inquiry = { .cdb = { 0x12, [4] = 36 }, .in_len = 36 };
@@ -97,6 +99,7 @@ static uint8_t *resp_of(const struct sent *s)
 static void test_reset(void **state)
 {
 	struct sent s[NR_STUCK], new[2];
+	unsigned nr_tried;
 
 	send_stuck(s);
 	ini_restart_now();
@@ -104,9 +107,12 @@ static void test_reset(void **state)
 		memset(resp_of(&s[k]), 0x5a, 108);
 	assert_int_equal(ini_do(&inquiry).status, 0);
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	nr_tried = FAULT_GET(nr_tried);
 	new[0] = send_write(3, 'N');
 	new[1] = ini_send(&flush);
 	ini_turns(20);
+	if (threads) /* what io_uring is given is not seen before it ends */
+		assert_int_equal(FAULT_GET(nr_tried), nr_tried);
 	ini_collect(new, 2);
 	assert_false(new[0].done || new[1].done);
 
@@ -155,6 +161,25 @@ static void test_many_resets(void **state)
 	FAULT_SET(hang, false);
 	ini_wait(&new, 1);
 	assert_int_equal(read_byte(3), 'N');
+}
+
+/* A command of several steps takes no other one. */
+static void test_no_more_steps(void **state)
+{
+	uint8_t blocks[1024];
+	struct cmd cas = { .cdb = { 0x89, [13] = 1 },
+			   .out = blocks,
+			   .out_len = sizeof(blocks) };
+
+	memset(blocks, 'a', 512);
+	memset(blocks + 512, 'O', 512);
+	FAULT_SET(hang, true);
+	ini_send(&cas);
+	ini_turns(5);
+	ini_restart_now();
+	FAULT_SET(hang, false);
+	ini_do_ready(&tur);
+	assert_int_equal(read_byte(0), 'a');
 }
 
 /* A stop waits for what has been taken, and for nothing else. */
@@ -246,6 +271,18 @@ static void test_tmf(void **state)
 	assert_int_equal(read_byte(3), 'N');
 }
 
+/* Commands of before the reset are nobody's: no function finds them. */
+static void test_tmf_after_reset(void **state)
+{
+	struct sent s[NR_STUCK];
+
+	send_stuck(s);
+	ini_restart_now();
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, lun0, 1), 0);
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK_SET, lun0, 0), 0);
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK, lun0, 1), 0);
+}
+
 static int ctl_lun(const char *word, const char *lun)
 {
 	char text[3][16];
@@ -303,8 +340,9 @@ static int run(const char *engine)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_reset), TEST(test_reset_waits),
-		TEST(test_many_resets), TEST(test_stop), TEST(test_broken),
-		TEST(test_tmf), TEST(test_remove), TEST(test_end),
+		TEST(test_many_resets), TEST(test_no_more_steps),
+		TEST(test_stop), TEST(test_broken), TEST(test_tmf),
+		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_end),
 	};
 
 	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);
@@ -316,6 +354,7 @@ int main(void)
 
 	if (have_io_uring())
 		failed = run("io_uring");
+	threads = true;
 	if (!refuse_io_uring())
 		return failed ? 1 : 77;
 	return failed + run("threads") ? 1 : 0;
