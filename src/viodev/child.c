@@ -31,6 +31,8 @@
 #include "viodev/transport.h"
 
 #define NS_PER_SEC UINT64_C(1000000000)
+#define END_NS	   (2 * NS_PER_SEC)
+#define LOOK_NS	   (NS_PER_SEC / 100)
 
 struct child {
 	struct opts *settings;
@@ -48,6 +50,10 @@ struct child {
 	struct vdev_rights rights;
 	struct jail jail;
 	uint64_t start_ns;
+	bool ending;
+	bool hangs; /* requests were still in flight after END_NS */
+	struct ev_source *end_timer;
+	uint64_t end_ns; /* when to end whatever is in flight */
 };
 
 /*
@@ -90,14 +96,48 @@ static int control(void *arg, int argc, char *const argv[],
 }
 
 /*
+ * --- End ---
+ *
+ * No request is taken any more, and those in flight have a while to end, in
+ * which the loop goes on. Whoever is served next by another process is told of
+ * those that do not: by the front-end's record, or by a reset.
+ */
+
+static void look_at_end(void *arg)
+{
+	struct child *child = arg;
+	bool idle = pci_is_idle(child->transport->pci(child->srv));
+
+	if (!idle && ev_now_ns() < child->end_ns) {
+		ev_timer_set(child->end_timer, LOOK_NS);
+		return;
+	}
+	child->hangs = !idle;
+	ev_loop_stop(child->loop);
+}
+
+static void end(struct child *child)
+{
+	if (child->ending)
+		return;
+	child->ending = true;
+	child->end_ns = ev_now_ns() + END_NS;
+	pci_quiesce(child->transport->pci(child->srv));
+	look_at_end(child);
+}
+
+/*
  * --- Events ---
  */
 
 static void on_signal(void *arg, uint32_t events)
 {
 	struct child *child = arg;
+	struct signalfd_siginfo info;
 
-	ev_loop_stop(child->loop); /* SIGTERM: nothing else is watched */
+	/* SIGTERM: nothing else is watched. */
+	if (read(child->signal_fd, &info, sizeof(info)) == sizeof(info))
+		end(child);
 }
 
 static void on_client(void *arg, bool attached)
@@ -106,7 +146,7 @@ static void on_client(void *arg, bool attached)
 
 	if (!attached &&
 	    (child->connected || opt_bool(child->settings, "once")))
-		ev_loop_stop(child->loop);
+		end(child);
 }
 
 static void on_log(void *arg, int level, const char *msg)
@@ -178,6 +218,9 @@ static int build_server(struct child *child)
 
 	if (ret == 0)
 		ret = watch_signals(child);
+	if (ret == 0)
+		ret = ev_timer_add(child->loop, look_at_end, child,
+				   &child->end_timer);
 	if (ret == 0)
 		ret = child->transport->create(
 			child->loop, opt_string(child->settings, "id"),
@@ -291,12 +334,14 @@ static int serve(struct child *child)
 		return EXIT_FAILED;
 	malloc_trim(0);
 	ret = ev_loop_run(child->loop);
-	/* Whoever is served next by another process must not miss any. */
-	pci_quiesce(child->transport->pci(child->srv));
 	if (ret < 0) {
 		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
 		return EXIT_FAILED;
 	}
+	if (child->hangs)
+		log_line(LOG_WARNING,
+			 "ends with requests in flight that take over %d s",
+			 (int)(END_NS / NS_PER_SEC));
 	return EXIT_OK;
 }
 
@@ -306,6 +351,7 @@ static void fini(struct child *child)
 	vdev_destroy(child->dev);
 	if (child->transport)
 		child->transport->destroy(child->srv);
+	ev_remove(child->end_timer);
 	ev_remove(child->signal_source);
 	if (child->signal_fd >= 0)
 		close(child->signal_fd);
@@ -336,6 +382,9 @@ int child_main(int argc, char **argv)
 	ret = build(&child);
 	if (ret < 0)
 		ret = serve(&child);
+	/* What a thread or the kernel still works with is not to be freed. */
+	if (child.hangs)
+		_exit(ret);
 	fini(&child);
 	/* What runs at exit (sanitizers) may want what is forbidden now. */
 	if (sandbox)

@@ -17,6 +17,7 @@
 #define BACKOFF_MIN_NS (100 * NS_PER_MS)
 #define BACKOFF_MAX_NS (5000 * NS_PER_MS)
 #define PATIENCE_NS    (5000 * NS_PER_MS)
+#define GIVE_UP_NS     (2000 * NS_PER_MS)
 
 /*
  * --- Stop ---
@@ -50,15 +51,41 @@ void sup_stop(struct sup *sup)
 	stop_when_all_ended(sup);
 }
 
+static void kill_all(struct sup *sup)
+{
+	for (int i = 0; i < sup->nr_units; i++) {
+		if (sup->units[i].pid)
+			kill(sup->units[i].pid, SIGKILL);
+	}
+	sup->killed = true;
+	ev_timer_set(sup->kill_timer, GIVE_UP_NS);
+}
+
+/* A process in the kernel's hands, where a disk does not answer, stays. */
+static void give_up(struct sup *sup)
+{
+	for (int i = 0; i < sup->nr_units; i++) {
+		const struct unit *unit = &sup->units[i];
+
+		if (unit->pid)
+			log_line(LOG_ERR,
+				 "%s: process %d does not end when killed (does "
+				 "its disk hang?): left behind",
+				 unit->id, (int)unit->pid);
+	}
+	sup->status = sup->status ? sup->status : EXIT_FAILED;
+	ev_loop_stop(sup->loop);
+}
+
 /* They were asked to end and have not. */
 static void on_kill_timer(void *arg)
 {
 	struct sup *sup = arg;
 
-	for (int i = 0; i < sup->nr_units; i++) {
-		if (sup->units[i].pid)
-			kill(sup->units[i].pid, SIGKILL);
-	}
+	if (sup->killed)
+		give_up(sup);
+	else
+		kill_all(sup);
 }
 
 /*
@@ -270,7 +297,7 @@ static void on_signal(void *arg, uint32_t events)
 			 sup->hooks->signalled(sup->arg, &info))
 			continue;
 		else if (sup->stopping)
-			on_kill_timer(sup); /* asked twice */
+			kill_all(sup); /* asked twice */
 		else
 			sup_stop(sup);
 	}

@@ -47,6 +47,7 @@ struct sup {
 	struct ev_source *kill_timer; /* patience with those who should end */
 	sigset_t old_mask;
 	bool stopping;
+	bool killed; /* who should end: what is left then is left behind */
 	bool hold;  /* go on even when all devices have ended */
 	int status; /* the exit status */
 };

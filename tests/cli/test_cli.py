@@ -3,6 +3,7 @@
 """The command as a user or a script sees it: test_cli.py VIODEV [unittest's arguments]."""
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -25,6 +26,8 @@ from frontend import BUFFERS, Dropped, VfioUser, VhostUser as VhostFrontend
 VIODEV = ""
 SANITIZED = False
 WAIT = 120  # seconds for what takes milliseconds, on a machine that is not busy
+
+PTRACE_SEIZE = 0x4206  # of <linux/ptrace.h>
 
 FAKE_QEMU = """#!/bin/sh
 # Says that it has the device, as QEMU does; otherwise prints its arguments, and does what it is told.
@@ -514,6 +517,26 @@ class Supervision(Case):
             self.assertIsNone(serve.process.poll())
             self.assertEqual(serve.end(), 1)
             self.assertIn("rng0: killed by SIGKILL while ending", serve.errors)
+
+    def test_unkillable_device(self):
+        """A process that the kernel does not let go of is left behind, and named."""
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        libc = ctypes.CDLL(None, use_errno=True)
+        with self.serve("rng", self.block) as serve:
+            pid = self.status("block0")["pid"]
+            # What ends is hidden from its parent for as long as its tracer has not looked.
+            if libc.ptrace(PTRACE_SEIZE, pid, 0, 0) != 0:
+                self.skipTest(f"ptrace: {os.strerror(ctypes.get_errno())}")
+            try:
+                serve.process.send_signal(signal.SIGTERM)
+                wait_for(lambda: not alive(pid), "the device's end")
+                self.assertEqual(serve.end(), 1)
+            finally:
+                os.waitpid(pid, 0)
+            self.assertEqual(serve.errors, f"viodev: block0: process {pid} does not end when killed "
+                                           "(does its disk hang?): left behind\n")
+            self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_dies_at_start(self):
         """Without descriptors to be had a device cannot be made: no restart."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ends and new beginnings: of guests, of QEMU, of device processes. What a guest was told is stable is on the disk."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -206,3 +207,43 @@ def cpio(name, data):
         return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
     archive = entry(name, 0o100755, data) + entry("TRAILER!!!", 0, b"")
     return archive + bytes(-len(archive) % 512)
+
+
+@contextlib.contextmanager
+def file_system(t):
+    """A file system of its own on a loop device, mounted; skips where there can be none."""
+    disk, mount = image(t.tmp / "fs.raw", 64), t.tmp / "fs"
+    mount.mkdir()
+    try:
+        for command in ["mkfs.ext4", "-q", disk], ["mount", "-o", "loop", disk, mount]:
+            subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise vm.Skip(f"no loop mount: {error}") from None
+    try:
+        yield mount
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", mount], capture_output=True, check=False)
+        wait_for("the file system to be let go of",
+                 lambda: subprocess.run(["umount", mount], capture_output=True, check=False).returncode == 0)
+
+
+def test_stop_while_frozen(t):
+    """Direct writes hang in the kernel: ctl is answered, SIGTERM ends viodev, and the device's process goes later."""
+    with file_system(t) as mount:
+        disk = image(mount / "disk.raw", 16)
+        viodev = t.serve(f"block,id=disk,path={disk},cache=direct")
+        try:
+            pid = status(viodev, "disk")["pid"]
+            with t.guest(attach(viodev)) as guest:
+                subprocess.run(["fsfreeze", "--freeze", mount], check=True)
+                guest.check("dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct >/dev/null 2>&1 &")
+                wait_for("a write in flight",
+                         lambda: any(queue["inflight"] for queue in status(viodev, "disk")["queues"]))
+                viodev.stop(status=1)
+            assert "disk: ends with requests in flight" in viodev.messages, viodev.messages
+            assert f"disk: process {pid} does not end when killed" in viodev.messages, viodev.messages
+            assert os.path.exists(f"/proc/{pid}"), "nothing hung"
+            subprocess.run(["fsfreeze", "--unfreeze", mount], check=True)
+            wait_for("the device's end", lambda: not os.path.exists(f"/proc/{pid}"))
+        finally:
+            viodev.kill()
