@@ -3,11 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "dev/vdev.h"
 
-#define END_SECONDS 20 /* for requests in flight, on a slow machine */
+#define MAX_TURNS 20000 /* for requests to end, of a millisecond or less */
 
 struct ev_loop *fuzz_loop(void)
 {
@@ -23,9 +22,16 @@ void fuzz_dev_turn(void)
 	ev_loop_turn(fuzz_loop(), 0);
 }
 
+/* Requests may end in a worker: a little patience. */
+static void idle(void *arg)
+{
+	ev_loop_turn(fuzz_loop(), 1);
+}
+
 void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode)
 {
 	vdrv_init(&v->d, mode);
+	v->d.idle = idle;
 	vdrv_apart(&v->d);
 	v->area = vdrv_alloc(&v->d, FUZZ_AREA, 4096);
 	v->rings = v->d.next_free;
@@ -43,6 +49,7 @@ void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text)
 
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features)
 {
+	vdrv_probe(&v->d);
 	vdrv_reset(&v->d);
 	v->d.next_free = v->rings;
 	vdrv_start(&v->d, features, v->nr_queues);
@@ -55,26 +62,17 @@ void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues)
 	fuzz_dev_restart(v, features);
 }
 
-static bool busy(struct fuzz_dev *v)
-{
-	struct virtio_softc *vs = v->dev->vs;
-
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
-		if (vs->vs_queues[i].vq_nr_inflight)
-			return true;
-	return false;
-}
-
+/* A legacy driver cannot see that requests of before the reset still run. */
 void fuzz_dev_end(struct fuzz_dev *v)
 {
-	struct virtio_softc *vs = v->dev->vs;
-
 	for (int i = 0; i < 3; i++)
 		fuzz_dev_turn();
-	/* What still runs may be in a worker; input waits for ever. */
-	if (busy(v) && vs->vs_vc->vc_quiesce)
-		vs->vs_vc->vc_quiesce(vs);
 	vdrv_reset(&v->d);
+	for (int i = 0; !pci_is_idle(&v->d.pi); i++) {
+		fuzz_must(i < MAX_TURNS);
+		idle(NULL);
+		vdrv_wake(&v->d);
+	}
 	v->d.next_free = v->rings;
 }
 

@@ -48,7 +48,7 @@ void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues);
 /* Reset again, in the middle. */
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features);
 
-/* Wait for what is in flight, reset: the device is as new. */
+/* Reset, and wait for what is in flight: the device is as new. */
 void fuzz_dev_end(struct fuzz_dev *v);
 
 /* @len bytes of the area from @off on; cut where it ends. */
