@@ -1,62 +1,46 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libFuzzer: a driver that puts what it likes into the rings of an input
- * device, while ctl injects what it likes. Steps of 8 bytes.
+ * Fuzz target: a driver that puts what it likes into the rings of an input
+ * device, while ctl injects what it likes.
  */
 #include <json-c/json.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <viodev/device.h>
-#include <viodev/loop.h>
-
 #include "dev/vdev.h"
-#include "moved.h"
-#include "vdrv.h"
+#include "fuzz_dev.h"
 
-#define AREA (16u << 10) /* of guest memory that is played in */
+#define NR_KINDS 4u
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+static struct fuzz_dev kinds[NR_KINDS];
 
-/* One of each kind is made and kept: every input begins with a reset. */
-static struct victim {
-	struct vdrv d;
-	struct vdev *dev;
-	uint64_t area;
-} victims[4];
-
-static struct ev_loop *loop;
-
-static void make(struct victim *v, unsigned kind)
+static void setup(void)
 {
-	static const char *const texts[] = {
+	static const char *const texts[NR_KINDS] = {
 		"input,kind=keyboard,queue-size=16",
 		"input,kind=mouse,queue-size=16",
 		"input,kind=tablet,queue-size=16",
 		"input,kind=multitouch,queue-size=16",
 	};
-	char why[256];
 
-	if (!loop && ev_loop_create(&loop) < 0)
-		abort();
-	vdrv_init(&v->d, VDRV_MODERN);
-	if (vdev_new(texts[kind], &v->d.pi, loop, &v->dev, why, sizeof(why)) <
-	    0)
-		abort();
-	v->area = vdrv_alloc(&v->d, AREA, 4096);
+	for (unsigned i = 0; i < NR_KINDS; i++)
+		fuzz_dev_make(&kinds[i], VDRV_MODERN, texts[i]);
 }
 
-static void put_desc(struct victim *v, const uint8_t *s)
+static void put_word(struct fuzz_in *in, char *word, size_t size)
 {
-	uint64_t gpa = v->area + ((s[3] << 8 | s[4]) & (AREA - 1));
+	unsigned kind = fuzz_choice(in, 4);
 
-	if (s[6] & 0x80)
-		gpa = (uint64_t)s[3] << 56 | (uint64_t)s[4] << 20;
-	vdrv_desc(&v->d, s[7] & 1, s[1] & 15, gpa, s[5], s[2] & 7, s[6] & 31);
+	if (kind == 0)
+		snprintf(word, size, "%c%c", fuzz_choice(in, 256) | 1,
+			 fuzz_choice(in, 256));
+	else if (kind == 1)
+		snprintf(word, size, "%d", (int)fuzz_int(in, 4));
+	else
+		snprintf(word, size, "%d", (int8_t)fuzz_int(in, 1));
 }
 
-static void inject(struct victim *v, const uint8_t *s)
+static void inject(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	static const char *const types[] = { "key", "btn", "rel", "abs",
 					     "msc", "sw",  "syn", "" };
@@ -64,14 +48,11 @@ static void inject(struct victim *v, const uint8_t *s)
 	char words[3][16], *argv[11];
 	struct vdev_files none = { .nr = 0 };
 	struct err err;
-	int argc = 1 + s[5] % 10;
+	int argc = 1 + (int)fuzz_choice(in, 10);
 
-	strcpy(words[0], types[s[1] & 7]);
-	if (s[2] & 0x80)
-		snprintf(words[1], sizeof(words[1]), "%c%c", s[3] | 1, s[4]);
-	else
-		snprintf(words[1], sizeof(words[1]), "%d", s[3] << 2 | s[4]);
-	snprintf(words[2], sizeof(words[2]), "%d", (int8_t)s[6]);
+	strcpy(words[0], types[fuzz_choice(in, 8)]);
+	put_word(in, words[1], sizeof(words[1]));
+	put_word(in, words[2], sizeof(words[2]));
 	argv[0] = (char[]){ "inject" };
 	for (int i = 1; i <= 10; i++)
 		argv[i] = words[(i - 1) % 3];
@@ -80,61 +61,48 @@ static void inject(struct victim *v, const uint8_t *s)
 	json_object_put(reply);
 }
 
-static void step(struct victim *v, const uint8_t *s)
+static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	struct vdrv *d = &v->d;
+	unsigned q = fuzz_choice(in, 2);
 
-	switch (s[0] & 7) {
+	switch (fuzz_choice(in, 8)) {
 	case 0:
-		put_desc(v, s);
+		fuzz_dev_desc(v, q, in);
 		break;
 	case 1:
-		memcpy(vdrv_ptr(d, v->area + (s[1] << 3), 8), s, 8);
+		fuzz_dev_bytes(v, in);
 		break;
 	case 2:
-		vdrv_avail(d, s[7] & 1, s[1] & 31);
+		fuzz_dev_avail(v, q, in);
 		break;
 	case 3:
-		vdrv_kick(d, s[7] & 1);
+		fuzz_dev_kick(v, q);
 		break;
 	case 4:
-		vdrv_cfg_write(d, s[1], 1 << (s[2] % 3),
-			       s[3] | (uint32_t)s[4] << 8);
-		vdrv_cfg_read(d, s[5], 1 << (s[2] % 3));
+		fuzz_dev_config(v, in);
 		break;
 	case 5:
-		inject(v, s);
+		inject(v, in);
 		break;
 	case 6:
-		ev_loop_turn(loop, 0);
+		fuzz_dev_turn();
 		break;
 	case 7:
-		if (s[1] == 7)
-			vdrv_start(d, ~0ull, 2);
-		else if (s[1] < 16)
-			moved_fuzz(v->dev->vs, s);
+		if (fuzz_one_in(in, 16))
+			fuzz_dev_restart(v, ~0ull);
 		break;
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static void run(struct fuzz_in *in)
 {
-	struct victim *v;
-	uint64_t next_free;
+	struct fuzz_dev *v = &kinds[fuzz_choice(in, NR_KINDS)];
+	uint64_t without = VI_BIT(fuzz_choice(in, 64));
 
-	if (len < 9)
-		return 0;
-	v = &victims[data[0] & 3];
-	if (!v->dev)
-		make(v, data[0] & 3);
-	memset(vdrv_ptr(&v->d, v->area, AREA), 0, AREA);
-	next_free = v->d.next_free;
-	vdrv_start(&v->d, data[0] & 8 ? ~0ull : ~(1ull << (data[0] >> 4)), 2);
-	for (data++, len--; len >= 8; data += 8, len -= 8)
-		step(v, data);
-	for (int i = 0; i < 3; i++)
-		ev_loop_turn(loop, 0);
-	vdrv_reset(&v->d);
-	v->d.next_free = next_free;
-	return 0;
+	fuzz_dev_start(v, fuzz_bool(in) ? ~without : ~0ull, 2);
+	while (fuzz_more(in))
+		step(v, in);
+	fuzz_dev_end(v);
 }
+
+const struct fuzz_target fuzz_target = { .setup = setup, .run = run };
