@@ -1,50 +1,36 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libFuzzer: a driver that puts what it likes into the rings of a console
- * device, while the host writes, reads, and removes ports. Steps of 8 bytes.
+ * Fuzz target: a driver that puts what it likes into the rings of a console
+ * device, while the host writes, reads, hangs up, and removes ports.
  */
-#include <fcntl.h>
 #include <json-c/json.h>
 #include <linux/virtio_console.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <viodev/device.h>
-#include <viodev/loop.h>
-
 #include "dev/vdev.h"
-#include "moved.h"
-#include "vdrv.h"
+#include "fuzz_dev.h"
 
-#define AREA (64u << 10) /* of guest memory that is played in */
+#define NR_KINDS 4u
+#define CTL_RX	 2u
+#define CTL_TX	 3u
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-/* One of each kind is made and kept: every input begins with a reset. */
 static struct victim {
-	struct vdrv d;
-	struct vdev *dev;
-	uint64_t area;
-	int host[2];
+	struct fuzz_dev v;
+	int host[2]; /* what hvc0 and port x are connected with */
 	unsigned nr_queues;
-} victims[4];
+} kinds[NR_KINDS];
 
-static struct ev_loop *loop;
-
-static void make(struct victim *v, unsigned kind)
+static void make(struct victim *c, unsigned kind)
 {
+	char text[128];
 	int a[2], b[2];
-	char text[128], why[256];
 
-	if ((!loop && ev_loop_create(&loop) < 0) ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, a) < 0 ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, b) < 0)
-		abort();
-	vdrv_init(&v->d, kind & 1 ? VDRV_LEGACY : VDRV_MODERN);
-	v->nr_queues = kind & 2 ? 2 : 6;
+	fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, a) == 0);
+	fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, b) == 0);
+	c->nr_queues = kind & 2 ? 2 : 6;
 	if (kind & 2)
 		snprintf(text, sizeof(text), "console,console=fd:%d,%s", a[1],
 			 "queue-size=16");
@@ -52,43 +38,33 @@ static void make(struct victim *v, unsigned kind)
 		snprintf(text, sizeof(text),
 			 "console,console=fd:%d,port.x=fd:%d,%s", a[1], b[1],
 			 "queue-size=16");
-	if (vdev_new(text, &v->d.pi, loop, &v->dev, why, sizeof(why)) < 0)
-		abort();
+	fuzz_dev_make(&c->v, kind & 1 ? VDRV_LEGACY : VDRV_MODERN, text);
 	close(a[1]);
 	close(b[1]);
-	v->host[0] = a[0];
-	v->host[1] = b[0];
-	v->area = vdrv_alloc(&v->d, AREA, 4096);
+	c->host[0] = a[0];
+	c->host[1] = b[0];
 }
 
-static unsigned queue(const struct victim *v, const uint8_t *s)
+static void setup(void)
 {
-	return s[7] % v->nr_queues;
+	for (unsigned i = 0; i < NR_KINDS; i++)
+		make(&kinds[i], i);
 }
 
-static void put_desc(struct victim *v, const uint8_t *s)
+/* A control message, or most of one. */
+static void put_message(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	uint64_t gpa = v->area + ((s[3] << 8 | s[4]) & (AREA - 1));
-	uint32_t len = s[5] & 0x80 ? (uint32_t)(s[5] & 0x7f) << 8 : s[5];
-
-	if (s[6] & 0x80)
-		gpa = (uint64_t)s[3] << 56 | (uint64_t)s[4] << 20;
-	vdrv_desc(&v->d, queue(v, s), s[1] & 15, gpa, len, s[2] & 7,
-		  s[6] & 31);
-}
-
-static void put_message(struct victim *v, const uint8_t *s)
-{
-	uint8_t *p = vdrv_ptr(&v->d, v->area + (s[1] << 3), 8);
+	uint8_t *p = fuzz_dev_ptr(v, (size_t)fuzz_choice(in, 256) << 4, 8);
 
 	memset(p, 0, 8);
-	p[0] = s[2];
-	p[3] = s[3] & 0x80;
-	p[4] = s[4];
-	p[6] = s[5];
+	p[0] = (uint8_t)fuzz_choice(in, 4);
+	p[4] = (uint8_t)fuzz_choice(in, 10);
+	p[6] = (uint8_t)fuzz_choice(in, 2);
+	if (fuzz_one_in(in, 8))
+		fuzz_bytes(in, p, 8);
 }
 
-static void ctl(struct victim *v, const uint8_t *s)
+static void ctl(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	static char words[][8] = { "port", "add", "x", "remove", "resize" };
 	struct json_object *reply = json_object_new_object();
@@ -101,77 +77,73 @@ static void ctl(struct victim *v, const uint8_t *s)
 	struct vdev_files none = { .nr = 0 };
 	struct err err;
 
-	snprintf(num, sizeof(num), "%u", s[2]);
-	vdev_ctl(v->dev, 3, argv[s[1] % 3], &none, reply, &err);
+	snprintf(num, sizeof(num), "%u", fuzz_choice(in, 256));
+	vdev_ctl(v->dev, 3, argv[fuzz_choice(in, 3)], &none, reply, &err);
 	json_object_put(reply);
 }
 
-static void host(struct victim *v, const uint8_t *s)
+static void host(struct victim *c, struct fuzz_in *in)
 {
-	int fd = v->host[v->nr_queues > 2 && (s[1] & 1)];
+	int fd = c->host[c->nr_queues > 2 && fuzz_bool(in)];
+	size_t len = (size_t)fuzz_choice(in, 256) << 4;
 	char buf[4096] = "";
 	ssize_t n;
 
-	if (s[2] & 1)
-		n = write(fd, buf, s[3] << 4);
+	if (fuzz_bool(in))
+		n = write(fd, buf, len);
 	else
-		n = read(fd, buf, s[3] << 4);
+		n = read(fd, buf, len);
 	if (n >= 0)
-		ev_loop_turn(loop, 0);
+		fuzz_dev_turn();
 }
 
-static void step(struct victim *v, const uint8_t *s)
+static void step(struct victim *c, struct fuzz_in *in)
 {
-	struct vdrv *d = &v->d;
+	unsigned q = fuzz_choice(in, c->nr_queues);
+	struct fuzz_dev *v = &c->v;
 
-	switch (s[0] & 15) {
+	switch (fuzz_choice(in, 12)) {
 	case 0:
 	case 1:
+		fuzz_dev_desc(v, q, in);
+		break;
 	case 2:
-		put_desc(v, s);
-		break;
 	case 3:
-	case 4:
-		put_message(v, s);
+		put_message(v, in);
 		break;
+	case 4:
 	case 5:
+		fuzz_dev_avail(v, q, in);
+		break;
 	case 6:
+		fuzz_dev_kick(v, q);
+		break;
 	case 7:
-		vdrv_avail(d, queue(v, s), s[1] & 31);
+		fuzz_dev_config(v, in);
 		break;
 	case 8:
+		ctl(v, in);
+		break;
 	case 9:
-		vdrv_kick(d, queue(v, s));
+		host(c, in);
 		break;
 	case 10:
-		vdrv_cfg_write(d, s[1] & 15, 1 << (s[2] % 3), s[3]);
-		vdrv_cfg_read(d, s[1] & 15, 1 << (s[2] % 3));
+		fuzz_dev_turn();
 		break;
 	case 11:
-		ctl(v, s);
-		break;
-	case 12:
-	case 13:
-		host(v, s);
-		break;
-	case 14:
-		ev_loop_turn(loop, 0);
-		break;
-	case 15:
-		if (s[1] == 7)
-			vdrv_start(d, ~0ull, v->nr_queues);
-		else if (s[1] < 16)
-			moved_fuzz(v->dev->vs, s);
+		if (fuzz_one_in(in, 16))
+			fuzz_dev_restart(v, ~0ull);
 		break;
 	}
 }
 
 /* A driver that has said that it is there comes further. */
-static void say_ready(struct victim *v)
+static void say_ready(struct victim *c)
 {
-	uint8_t *p = vdrv_ptr(&v->d, v->area, 24);
+	struct fuzz_dev *v = &c->v;
+	uint8_t *p = fuzz_dev_ptr(v, 0, 24);
 
-	if (v->nr_queues < 6)
+	if (c->nr_queues < 6 || !v->d.q[CTL_TX].ready)
 		return;
 	p[6] = 1; /* DEVICE_READY; then port 1 is open */
 	p[8] = p[16] = 1;
@@ -179,35 +151,36 @@ static void say_ready(struct victim *v)
 	p[20] = VIRTIO_CONSOLE_PORT_OPEN;
 	p[14] = p[22] = 1;
 	for (uint16_t i = 0; i < 3; i++) {
-		vdrv_desc(&v->d, 3, i, v->area + 8 * i, 8, 0, 0);
-		vdrv_avail(&v->d, 3, i);
-		vdrv_desc(&v->d, 2, i, v->area + 256 + 64 * i, 64, 2, 0);
-		vdrv_avail(&v->d, 2, i);
+		vdrv_desc(&v->d, CTL_TX, i, v->area + 8 * i, 8, 0, 0);
+		vdrv_avail(&v->d, CTL_TX, i);
+		vdrv_desc(&v->d, CTL_RX, i, v->area + 256 + 64 * i, 64, 2, 0);
+		vdrv_avail(&v->d, CTL_RX, i);
 	}
-	vdrv_kick(&v->d, 3);
+	vdrv_kick(&v->d, CTL_TX);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+/* What one input left in the sockets must not reach the next. */
+static void drain(struct victim *c)
 {
-	struct victim *v;
-	uint64_t next_free;
+	char buf[4096];
 
-	if (len < 9)
-		return 0;
-	v = &victims[data[0] & 3];
-	if (!v->dev)
-		make(v, data[0] & 3);
-	memset(vdrv_ptr(&v->d, v->area, AREA), 0, AREA);
-	next_free = v->d.next_free;
-	vdrv_start(&v->d, data[0] & 8 ? ~0ull : ~(1ull << (data[0] >> 4)),
-		   v->nr_queues);
-	if (data[0] & 4)
-		say_ready(v);
-	for (data++, len--; len >= 8; data += 8, len -= 8)
-		step(v, data);
-	for (int i = 0; i < 3; i++)
-		ev_loop_turn(loop, 0);
-	vdrv_reset(&v->d);
-	v->d.next_free = next_free;
-	return 0;
+	for (int i = 0; i < 2; i++)
+		while (read(c->host[i], buf, sizeof(buf)) > 0)
+			;
 }
+
+static void run(struct fuzz_in *in)
+{
+	struct victim *c = &kinds[fuzz_choice(in, NR_KINDS)];
+	uint64_t without = VI_BIT(fuzz_choice(in, 64));
+
+	fuzz_dev_start(&c->v, fuzz_bool(in) ? ~without : ~0ull, c->nr_queues);
+	if (fuzz_bool(in))
+		say_ready(c);
+	while (fuzz_more(in))
+		step(c, in);
+	fuzz_dev_end(&c->v);
+	drain(c);
+}
+
+const struct fuzz_target fuzz_target = { .setup = setup, .run = run };
