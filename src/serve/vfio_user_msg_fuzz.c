@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "serve/vfio_user_msg.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static volatile uint8_t sink;
 
@@ -106,20 +105,22 @@ static void message(const uint8_t *p, size_t len)
 	accesses(p, len);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static void run(struct fuzz_in *in)
 {
 	struct vfmsg_hdr hdr;
 
-	while (vfmsg_get_hdr(data, len, &hdr) == 0 && hdr.size <= len) {
-		size_t payload_len = hdr.size - VFMSG_HDR_BYTES;
+	while (vfmsg_get_hdr(in->data, in->left, &hdr) == 0 &&
+	       hdr.size <= in->left) {
+		size_t len = hdr.size - VFMSG_HDR_BYTES;
 		/* Apart, so that reading past its end shows. */
-		uint8_t *payload = malloc(payload_len ? payload_len : 1);
+		uint8_t *payload = malloc(len ? len : 1);
 
-		memcpy(payload, data + VFMSG_HDR_BYTES, payload_len);
-		message(payload, payload_len);
+		fuzz_bytes(in, (uint8_t[VFMSG_HDR_BYTES]){ 0 },
+			   VFMSG_HDR_BYTES);
+		fuzz_bytes(in, payload, len);
+		message(payload, len);
 		free(payload);
-		data += hdr.size;
-		len -= hdr.size;
 	}
-	return 0;
 }
+
+const struct fuzz_target fuzz_target = { .run = run };

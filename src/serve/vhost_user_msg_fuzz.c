@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "serve/vhost_user_msg.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static volatile uint8_t sink;
 
@@ -76,22 +75,23 @@ static void config(const uint8_t *p, size_t len)
 	touch(c.data, c.size);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static void run(struct fuzz_in *in)
 {
 	struct vhmsg_hdr hdr;
 
-	while (vhmsg_get_hdr(data, len, &hdr) == 0 &&
-	       hdr.size <= len - VHMSG_HDR_BYTES) {
+	while (vhmsg_get_hdr(in->data, in->left, &hdr) == 0 &&
+	       hdr.size <= in->left - VHMSG_HDR_BYTES) {
 		/* Apart, so that reading past its end shows. */
 		uint8_t *payload = malloc(hdr.size ? hdr.size : 1);
 
-		memcpy(payload, data + VHMSG_HDR_BYTES, hdr.size);
+		fuzz_bytes(in, (uint8_t[VHMSG_HDR_BYTES]){ 0 },
+			   VHMSG_HDR_BYTES);
+		fuzz_bytes(in, payload, hdr.size);
 		memory(payload, hdr.size);
 		rings(payload, hdr.size);
 		config(payload, hdr.size);
 		free(payload);
-		data += VHMSG_HDR_BYTES + hdr.size;
-		len -= VHMSG_HDR_BYTES + hdr.size;
 	}
-	return 0;
 }
+
+const struct fuzz_target fuzz_target = { .run = run };
