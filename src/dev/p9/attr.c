@@ -185,6 +185,9 @@ int p9_getattr(struct p9_req *r)
 	ret = p9_fid_get(r->fs, num, &ref);
 	if (ret < 0)
 		return ret;
+	ret = p9_may_try(r, &ref);
+	if (ret < 0)
+		return ret;
 	fd = ref.file ? ref.file->fd : -1;
 	if (fd < 0) {
 		ret = p9_ref_open(r, &ref);

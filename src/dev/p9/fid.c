@@ -16,7 +16,8 @@
 /* p9_fs.lock is held. */
 static struct p9_fid **find(struct p9_fs *fs, uint32_t num)
 {
-	struct p9_fid **link = &fs->fids[num % P9_FID_SLOTS];
+	uint32_t slot = num * fs->hash_mul >> P9_FID_SHIFT;
+	struct p9_fid **link = &fs->fids[slot];
 
 	while (*link && (*link)->num != num)
 		link = &(*link)->next;
@@ -163,6 +164,13 @@ struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd)
 	return file;
 }
 
+static bool free_waits(const struct p9_file *file)
+{
+	bool local = !file->slow && !file->locked;
+
+	return file->fd >= 0 && p9_close_waits(file->fd, local);
+}
+
 void p9_file_put(struct p9_fs *fs, struct p9_file *file)
 {
 	bool last;
@@ -178,6 +186,14 @@ void p9_file_put(struct p9_fs *fs, struct p9_file *file)
 	pthread_mutex_unlock(&fs->lock);
 	if (!last)
 		return;
+	if (free_waits(file))
+		p9_close_later(fs, -1, file);
+	else
+		p9_file_free(fs, file);
+}
+
+void p9_file_free(struct p9_fs *fs, struct p9_file *file)
+{
 	p9_locks_drop(fs, file);
 	if (file->fd >= 0) {
 		close(file->fd);

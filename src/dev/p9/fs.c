@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -41,7 +42,10 @@ static unsigned fd_limit(void)
 	return (unsigned)(lim.rlim_cur - OTHERS_FDS(lim.rlim_cur));
 }
 
-/* What the kernel has in memory is there at once; not so on a network. */
+/*
+ * What these have in memory is there at once. Others may ask somebody: a
+ * server, a process, or, stacked as overlayfs is, any file system.
+ */
 static bool is_local(int fd)
 {
 	struct statfs st;
@@ -49,19 +53,16 @@ static bool is_local(int fd)
 	if (fstatfs(fd, &st) < 0)
 		return false;
 	switch ((uint32_t)st.f_type) {
-	case NFS_SUPER_MAGIC:
-	case FUSE_SUPER_MAGIC:
-	case SMB_SUPER_MAGIC:
-	case SMB2_SUPER_MAGIC:
-	case CIFS_SUPER_MAGIC:
-	case CEPH_SUPER_MAGIC:
-	case AFS_SUPER_MAGIC:
-	case AFS_FS_MAGIC:
-	case CODA_SUPER_MAGIC:
-	case V9FS_MAGIC:
-		return false;
-	default:
+	case BTRFS_SUPER_MAGIC:
+	case EXT4_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+	case RAMFS_MAGIC:
+	case SQUASHFS_MAGIC:
+	case TMPFS_MAGIC:
+	case XFS_SUPER_MAGIC:
 		return true;
+	default:
+		return false;
 	}
 }
 
@@ -113,6 +114,9 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		return err_set(err, -ENOMEM, "9p: out of memory");
 	}
 	fs->params = *params;
+	if (getrandom(&fs->hash_mul, sizeof(fs->hash_mul), 0) < 0)
+		fs->hash_mul = (uint32_t)time(NULL);
+	fs->hash_mul |= 1;
 	fs->max_fds = fd_limit();
 	pthread_mutex_init(&fs->names, NULL);
 	pthread_mutex_init(&fs->locks, NULL);
@@ -152,7 +156,80 @@ void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 			p9_fid_remove(fs, fs->fids[i]->num, &ref);
 		}
 	}
-	fs->msize = msize;
+	__atomic_store_n(&fs->msize, msize, __ATOMIC_RELAXED);
+}
+
+/*
+ * --- Closing ---
+ */
+
+struct p9_closing {
+	struct p9_closing *next;
+	struct p9_file *file; /* or, if it is NULL, */
+	int fd;
+};
+
+static __thread bool may_wait; /* this thread */
+
+void p9_close_later(struct p9_fs *fs, int fd, struct p9_file *file)
+{
+	struct p9_closing *c = malloc(sizeof(*c));
+
+	if (!c)
+		return; /* left open to the end of the process */
+	pthread_mutex_lock(&fs->lock);
+	*c = (struct p9_closing){ fs->closing, file, fd };
+	fs->closing = c;
+	pthread_mutex_unlock(&fs->lock);
+}
+
+bool p9_close_waits(int fd, bool local)
+{
+	struct statx stx;
+
+	if (may_wait)
+		return false;
+	return !local ||
+	       statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &stx) < 0 ||
+	       stx.stx_nlink == 0;
+}
+
+void p9_close(struct p9_fs *fs, int fd, bool local)
+{
+	if (p9_close_waits(fd, local))
+		p9_close_later(fs, fd, NULL);
+	else
+		close(fd);
+}
+
+bool p9_fs_has_closing(struct p9_fs *fs)
+{
+	bool any;
+
+	pthread_mutex_lock(&fs->lock);
+	any = fs->closing;
+	pthread_mutex_unlock(&fs->lock);
+	return any;
+}
+
+void p9_fs_close_rest(struct p9_fs *fs)
+{
+	struct p9_closing *c;
+
+	pthread_mutex_lock(&fs->lock);
+	c = fs->closing;
+	fs->closing = NULL;
+	pthread_mutex_unlock(&fs->lock);
+	while (c) {
+		struct p9_closing *next = c->next;
+
+		if (c->file)
+			p9_file_free(fs, c->file);
+		else
+			close(c->fd);
+		free(c);
+		c = next;
+	}
 }
 
 void p9_fs_destroy(struct p9_fs *fs)
@@ -162,6 +239,7 @@ void p9_fs_destroy(struct p9_fs *fs)
 	p9_fs_restart(fs, 0);
 	if (fs->root)
 		p9_node_put(fs, fs->root);
+	p9_fs_close_rest(fs);
 	if (fs->proc_fd >= 0)
 		close(fs->proc_fd);
 	pthread_mutex_destroy(&fs->names);
@@ -175,6 +253,7 @@ static __thread bool thread_ready;
 
 int p9_thread_init(struct p9_fs *fs)
 {
+	may_wait = true;
 	/*
 	 * Modes come from the guest, and system calls for extended attributes
 	 * know paths only: the thread sits where its descriptors are. Neither

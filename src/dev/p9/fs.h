@@ -37,8 +37,11 @@
 #define P9_MIN_MSIZE  4096u
 #define P9_MAX_MSIZE  (1u << 20)
 #define P9_MSG_BYTES  8192u /* of a request without its data */
-#define P9_FID_SLOTS  4096u
-#define P9_NODE_SLOTS 8192u
+#define P9_REPLY_BYTES 4352u /* likewise: a link's target is the longest */
+#define P9_FID_SHIFT  20 /* of a 32-bit hash, to have the slot */
+#define P9_NODE_SHIFT 19
+#define P9_FID_SLOTS  (1u << (32 - P9_FID_SHIFT))
+#define P9_NODE_SLOTS (1u << (32 - P9_NODE_SHIFT))
 #define P9_MAX_DEVS   254u
 
 enum p9_security {
@@ -89,7 +92,8 @@ struct p9_file {
 	enum p9_kind kind;
 	int fd;                         /* of files and directories, else -1 */
 	int flags;                      /* that it was opened with */
-	bool no_try_read, no_try_write; /* RWF_NOWAIT is not to be had */
+	bool no_try_read;               /* RWF_NOWAIT is not to be had */
+	bool slow;                      /* closing it may wait */
 	uint32_t refs;
 	pthread_mutex_t lock; /* guards what follows */
 	uint64_t dir_off;     /* where a directory's fd stands */
@@ -124,12 +128,15 @@ struct p9_fs {
 	pthread_cond_t unlocked;
 	struct p9_owner *owners;
 	unsigned nr_owners, nr_lock_waiters;
+	unsigned hurries; /* calls of p9_locks_hurry(); atomic */
 	pthread_mutex_t lock; /* guards all that follows */
 	struct p9_fid *fids[P9_FID_SLOTS];
 	struct p9_node *nodes[P9_NODE_SLOTS];
 	struct p9_node *oldest, *newest; /* idle nodes */
 	unsigned nr_fids, nr_nodes, nr_files;
 	unsigned nr_fds, max_fds; /* descriptors for nodes, files, locks */
+	struct p9_closing *closing; /* to be closed by a thread that may wait */
+	uint32_t hash_mul; /* random: who chooses fids and names does not */
 	size_t xattr_bytes;
 	struct { /* file systems seen: a number for each */
 		dev_t dev;
@@ -158,7 +165,7 @@ struct p9_req {
 	struct iov_cursor head; /* first 11 bytes of the reply's place */
 	struct iov_cursor back; /* the rest of it */
 	uint8_t msg[P9_MSG_BYTES];
-	uint8_t reply[P9_MSG_BYTES];
+	uint8_t reply[P9_REPLY_BYTES];
 	struct iovec head_iov[P9_IO_HEADER];
 	struct iovec iov[P9_MAX_IOV];
 };
@@ -175,7 +182,10 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		 struct p9_fs **ret_fs, struct err *err);
 void p9_fs_destroy(struct p9_fs *fs); /* no request runs; NULL is fine */
 
-/* Begin a session with @msize, or end it with 0: no fid is left. */
+/*
+ * Begin a session with @msize, or end it with 0: no fid is left. No request
+ * runs. Closing many files takes its time.
+ */
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize);
 
 /* Each thread that runs requests calls this first: umask and cwd. -errno */
@@ -187,6 +197,19 @@ struct p9_fd_name {
 	char s[12];
 };
 struct p9_fd_name p9_fd_name(int fd);
+
+/*
+ * Closing may wait: the last descriptor of a deleted file frees its blocks,
+ * one of a network file system sends what was written, and where the file
+ * system is frozen that takes as long as it is. A thread that may not wait
+ * puts such a descriptor aside, or the file that has it, for a call of
+ * p9_fs_close_rest() by one that may.
+ */
+void p9_close(struct p9_fs *fs, int fd, bool local);
+bool p9_close_waits(int fd, bool local);
+void p9_close_later(struct p9_fs *fs, int fd, struct p9_file *file);
+bool p9_fs_has_closing(struct p9_fs *fs);
+void p9_fs_close_rest(struct p9_fs *fs);
 
 /* Room for another descriptor: 0, or -EMFILE. Undone with p9_fd_gone(). */
 int p9_fd_admit(struct p9_fs *fs);
@@ -210,6 +233,13 @@ struct p9_ref {
 		.fd = -1                                                       \
 	}
 void p9_ref_put(struct p9_ref *ref);
+
+/*
+ * A request that must not wait may use the file system that a reference is
+ * on: 0 or -EAGAIN. The export's own is known to be a local one; of what is
+ * mounted beneath nothing is known.
+ */
+int p9_may_try(const struct p9_req *r, const struct p9_ref *ref);
 
 /* Have ref->fd; -ESTALE when the node cannot be found again. */
 int p9_ref_open(const struct p9_req *r, struct p9_ref *ref);
@@ -274,6 +304,7 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 /* A file for an open descriptor, which is taken on success; or NULL. */
 struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd);
 void p9_file_put(struct p9_fs *fs, struct p9_file *file); /* NULL is fine */
+void p9_file_free(struct p9_fs *fs, struct p9_file *file); /* the last of it */
 
 /*
  * --- attr.c, idmap.c ---
@@ -312,6 +343,9 @@ int p9_fsetxattr(int fd, const char *name, const void *buf, size_t len,
 int p9_xattr_commit(const struct p9_req *r, const struct p9_ref *ref);
 
 void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
+
+/* Whoever waits for a lock is told that it is blocked; from any thread. */
+void p9_locks_hurry(struct p9_fs *fs);
 
 /*
  * --- The requests: 0 or the -errno of the reply ---

@@ -76,6 +76,8 @@ static int make_file(struct p9_fs *fs, const struct p9_node *node, int fd,
 		return -ENOMEM;
 	}
 	file->flags = flags;
+	file->slow = (flags & O_ACCMODE) != O_RDONLY ||
+		     node->dev != fs->root->dev;
 	*ret_file = file;
 	return 0;
 }
@@ -280,11 +282,8 @@ static ssize_t try_read(struct p9_file *file, const struct iov_cursor *c,
 static ssize_t wait_read(struct p9_file *file, const struct iov_cursor *c,
 			 uint64_t off)
 {
-	ssize_t n;
+	ssize_t n = preadv(file->fd, c->iov, c->niov, (off_t)off);
 
-	do {
-		n = preadv(file->fd, c->iov, c->niov, (off_t)off);
-	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
 
@@ -322,6 +321,8 @@ int p9_read(struct p9_req *r)
 	if (count > r->room - P9_IO_HEADER)
 		count = (uint32_t)(r->room - P9_IO_HEADER);
 	ret = p9_fid_file(r->fs, num, &ref);
+	if (ret == 0)
+		ret = p9_may_try(r, &ref);
 	if (ret < 0)
 		return ret;
 	switch (ref.file->kind) {
@@ -336,40 +337,22 @@ int p9_read(struct p9_req *r)
 	}
 }
 
-static ssize_t write_data(struct p9_file *file, const struct iov_cursor *c,
-			  size_t len, uint64_t off, bool nowait)
-{
-	bool appends = file->flags & O_APPEND;
-	ssize_t n;
-
-	/* Begun again it would be there twice. */
-	if (nowait && (file->no_try_write || appends))
-		return -EAGAIN;
-	do {
-		n = pwritev2(file->fd, c->iov, c->niov, (off_t)off,
-			     nowait ? RWF_NOWAIT : 0);
-	} while (n < 0 && errno == EINTR);
-	if (!nowait)
-		return n < 0 ? -errno : n;
-	if (n < 0 && errno == EOPNOTSUPP) {
-		file->no_try_write = true;
-		return -EAGAIN;
-	}
-	if (n < 0)
-		return -errno;
-	return (size_t)n < len ? -EAGAIN : n;
-}
-
 static int write_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 		      uint32_t count)
 {
 	ssize_t n = 0;
 
+	/*
+	 * A frozen file system blocks writes whatever RWF_NOWAIT says, and
+	 * O_SYNC has them wait for the disk.
+	 */
+	if (r->nowait)
+		return -EAGAIN;
 	iov_cut(&r->data, count);
 	if (count > 0)
-		n = write_data(file, &r->data, count, off, r->nowait);
+		n = pwritev(file->fd, r->data.iov, r->data.niov, (off_t)off);
 	if (n < 0)
-		return (int)n;
+		return -errno;
 	p9_put32(&r->out, (uint32_t)n);
 	__atomic_fetch_add(&r->fs->stats.written_bytes, (uint64_t)n,
 			   __ATOMIC_RELAXED);

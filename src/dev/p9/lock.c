@@ -209,15 +209,28 @@ static int wait_lock(struct p9_fs *fs, const struct p9_ref *ref,
 		     const struct lock *l)
 {
 	const struct timespec end = end_of_wait();
+	const unsigned hurries =
+		__atomic_load_n(&fs->hurries, __ATOMIC_RELAXED);
 	int ret, err = 0;
 
 	while ((ret = set_lock(fs, ref, l)) == P9_LOCK_BLOCKED && l->waits &&
-	       err == 0 && fs->nr_lock_waiters < MAX_WAITERS) {
+	       err == 0 && fs->nr_lock_waiters < MAX_WAITERS &&
+	       hurries == __atomic_load_n(&fs->hurries, __ATOMIC_RELAXED)) {
 		fs->nr_lock_waiters++;
 		err = pthread_cond_timedwait(&fs->unlocked, &fs->locks, &end);
 		fs->nr_lock_waiters--;
 	}
 	return ret;
+}
+
+/*
+ * Not with the mutex, which is held over system calls: who begins to wait just
+ * now may miss it and waits its little while.
+ */
+void p9_locks_hurry(struct p9_fs *fs)
+{
+	__atomic_add_fetch(&fs->hurries, 1, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&fs->unlocked);
 }
 
 int p9_lock(struct p9_req *r)

@@ -27,20 +27,37 @@
 #define RESOLVE_SAFE                                                           \
 	(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
 
+#define MAX_TRIES 64
+
 static int open_path(int dir_fd, const char *path, uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
 		.resolve = RESOLVE_SAFE | resolve,
 	};
-	long fd;
+	long fd = -1;
 
-	/* EAGAIN: something was renamed meanwhile; not if it must be cached. */
-	do {
+	/*
+	 * EAGAIN: something was renamed meanwhile. A file system that is a
+	 * process may say so for ever.
+	 */
+	for (int i = 0; i < MAX_TRIES; i++) {
 		fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
-	} while (fd < 0 && (errno == EINTR ||
-			    (errno == EAGAIN && !(resolve & RESOLVE_CACHED))));
+		if (fd >= 0 || errno != EAGAIN || (resolve & RESOLVE_CACHED))
+			break;
+	}
 	return fd < 0 ? -errno : (int)fd;
+}
+
+/*
+ * Without waiting: -EAGAIN for what is not cached, or on another file system
+ * than @dir_fd.
+ */
+static int try_path(int dir_fd, const char *path)
+{
+	int fd = open_path(dir_fd, path, RESOLVE_CACHED | RESOLVE_NO_XDEV);
+
+	return fd == -EXDEV ? -EAGAIN : fd;
 }
 
 static dev_t dev_of(const struct statx *stx)
@@ -56,6 +73,12 @@ static bool is_inode(const struct p9_node *node, const struct statx *stx)
 	       node->born.tv_nsec == stx->stx_btime.tv_nsec;
 }
 
+/* On the export's own file system; of others mounted there nothing is known. */
+static bool is_local(const struct p9_fs *fs, const struct p9_node *node)
+{
+	return node->dev == fs->root->dev;
+}
+
 /*
  * --- The table; p9_fs.lock is held ---
  */
@@ -63,11 +86,11 @@ static bool is_inode(const struct p9_node *node, const struct statx *stx)
 static struct p9_node **slot_of(struct p9_fs *fs, const struct p9_node *dir,
 				const char *name)
 {
-	uint32_t h = (uint32_t)((uintptr_t)dir >> 4) * 2654435761u;
+	uint32_t h = (uint32_t)((uintptr_t)dir >> 4) * fs->hash_mul;
 
 	while (*name)
 		h = (h ^ (uint8_t)*name++) * 16777619u;
-	return &fs->nodes[(h ^ h >> 16) % P9_NODE_SLOTS];
+	return &fs->nodes[(h ^ h >> 16) * fs->hash_mul >> P9_NODE_SHIFT];
 }
 
 static struct p9_node *find(struct p9_fs *fs, const struct p9_node *dir,
@@ -117,38 +140,47 @@ static void idle_add(struct p9_fs *fs, struct p9_node *node)
 	node->idle = true;
 }
 
-static void close_fd(struct p9_fs *fs, struct p9_node *node)
+/* A descriptor to be closed without the lock; -1: none. */
+struct given_up {
+	int fd;
+	bool local;
+};
+
+/*
+ * Count another descriptor. When they run short that of the node idle for
+ * longest is given up.
+ */
+static int admit(struct p9_fs *fs, struct given_up *ret_up)
 {
-	if (node->fd < 0)
-		return;
-	close(node->fd);
+	struct p9_node *node = fs->oldest;
+
+	if (fs->nr_fds < fs->max_fds) {
+		fs->nr_fds++;
+		return 0;
+	}
+	if (!node)
+		return -EMFILE;
+	idle_remove(fs, node);
+	*ret_up = (struct given_up){ node->fd, is_local(fs, node) };
 	node->fd = -1;
-	fs->nr_fds--;
+	return 0;
 }
 
-/* Descriptors run short: give up that of the node idle for longest. */
-static void give_up(struct p9_fs *fs)
+static void close_given_up(struct p9_fs *fs, const struct given_up *up)
 {
-	while (fs->nr_fds > fs->max_fds && fs->oldest) {
-		struct p9_node *node = fs->oldest;
-
-		idle_remove(fs, node);
-		close_fd(fs, node);
-	}
+	if (up->fd >= 0)
+		p9_close(fs, up->fd, up->local);
 }
 
 int p9_fd_admit(struct p9_fs *fs)
 {
-	int ret = 0;
+	struct given_up up = { .fd = -1 };
+	int ret;
 
 	pthread_mutex_lock(&fs->lock);
-	fs->nr_fds++;
-	give_up(fs);
-	if (fs->nr_fds > fs->max_fds) {
-		fs->nr_fds--;
-		ret = -EMFILE;
-	}
+	ret = admit(fs, &up);
 	pthread_mutex_unlock(&fs->lock);
+	close_given_up(fs, &up);
 	return ret;
 }
 
@@ -197,14 +229,14 @@ static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
 }
 
 /* Without the lock: the last close of an unlinked file frees its blocks. */
-static void bury(struct p9_node *dead)
+static void bury(struct p9_fs *fs, struct p9_node *dead)
 {
 	while (dead) {
 		struct p9_node *node = dead;
 
 		dead = node->next;
 		if (node->fd >= 0)
-			close(node->fd);
+			p9_close(fs, node->fd, is_local(fs, node));
 		free(node->name);
 		free(node);
 	}
@@ -235,7 +267,7 @@ void p9_node_put(struct p9_fs *fs, struct p9_node *node)
 	pthread_mutex_lock(&fs->lock);
 	put(fs, node, &dead);
 	pthread_mutex_unlock(&fs->lock);
-	bury(dead);
+	bury(fs, dead);
 }
 
 void p9_ref_put(struct p9_ref *ref)
@@ -249,7 +281,7 @@ void p9_ref_put(struct p9_ref *ref)
 		put(ref->fs, ref->node, &dead);
 		pthread_mutex_unlock(&ref->fs->lock);
 	}
-	bury(dead);
+	bury(ref->fs, dead);
 	if (ref->file)
 		p9_file_put(ref->fs, ref->file);
 	*ref = (struct p9_ref)P9_NO_REF;
@@ -319,16 +351,13 @@ static int reopen(struct p9_fs *fs, struct p9_node *node)
 /* The node gets a descriptor if it has none, and is in use. */
 static int node_open(struct p9_fs *fs, struct p9_node *node, int take_fd)
 {
+	struct given_up up = { .fd = -1 };
 	int ret = -EAGAIN;
 
 	pthread_mutex_lock(&fs->lock);
 	if (node->fd < 0 && take_fd >= 0) {
-		fs->nr_fds++;
-		give_up(fs);
-		if (fs->nr_fds > fs->max_fds) {
-			fs->nr_fds--;
-			ret = -EMFILE;
-		} else {
+		ret = admit(fs, &up);
+		if (ret == 0) {
 			node->fd = take_fd;
 			take_fd = -1;
 		}
@@ -338,6 +367,7 @@ static int node_open(struct p9_fs *fs, struct p9_node *node, int take_fd)
 		ret = node->fd;
 	}
 	pthread_mutex_unlock(&fs->lock);
+	close_given_up(fs, &up);
 	if (take_fd >= 0)
 		close(take_fd);
 	return ret;
@@ -359,10 +389,18 @@ static int ref_open_named(struct p9_ref *ref)
 	return 0;
 }
 
+int p9_may_try(const struct p9_req *r, const struct p9_ref *ref)
+{
+	return r->nowait && !is_local(r->fs, ref->node) ? -EAGAIN : 0;
+}
+
 int p9_ref_open(const struct p9_req *r, struct p9_ref *ref)
 {
-	int ret = node_open(ref->fs, ref->node, -1);
+	int ret = p9_may_try(r, ref);
 
+	if (ret < 0)
+		return ret;
+	ret = node_open(ref->fs, ref->node, -1);
 	if (ret >= 0) {
 		ref->fd = ret;
 		return 0;
@@ -422,7 +460,7 @@ static struct p9_node *node_enter(struct p9_fs *fs, struct p9_node *dir,
 	if (node)
 		node->refs++;
 	pthread_mutex_unlock(&fs->lock);
-	bury(dead);
+	bury(fs, dead);
 	return node;
 }
 
@@ -434,7 +472,7 @@ int p9_lookup(const struct p9_req *r, const struct p9_ref *dir,
 
 	if (dir->node->type != S_IFDIR)
 		return -ENOTDIR;
-	fd = open_path(dir->fd, name, r->nowait ? RESOLVE_CACHED : 0);
+	fd = r->nowait ? try_path(dir->fd, name) : open_path(dir->fd, name, 0);
 	if (fd < 0)
 		return fd;
 	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, ret_stx) < 0)
@@ -512,7 +550,7 @@ void p9_name_gone(struct p9_fs *fs, struct p9_node *node)
 	pthread_mutex_lock(&fs->lock);
 	detach(fs, node, &dead);
 	pthread_mutex_unlock(&fs->lock);
-	bury(dead);
+	bury(fs, dead);
 }
 
 static bool is_above(const struct p9_node *node, const struct p9_node *dir)
@@ -551,7 +589,7 @@ void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 	}
 	pthread_mutex_unlock(&fs->lock);
 	free(copy);
-	bury(dead);
+	bury(fs, dead);
 }
 
 int p9_name_of(const struct p9_req *r, const struct p9_ref *ref,

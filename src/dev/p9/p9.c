@@ -9,10 +9,15 @@
  *	qnotify() -> begin() ---- p9_req_try() -----------------> complete()
  *	                |                                             ^
  *	                +-- pool_start() -> p9_req_run() -> done() ---+
+ *	                |        ^                                    |
+ *	                |        +-- Tversion: when it is alone       |
  *	                |                                             |
  *	                +-- Tflush: when the old request is done -----+
- *	                |                                             |
- *	                +-- Tversion: when all requests are done -----+
+ *
+ * Nothing here waits for the host's file system. A reset forgets the requests
+ * that no thread has begun. Those under way end when the file system lets
+ * them; then one of the threads ends the session, and only then does the next
+ * one begin, so that no request of the old one overtakes the new one's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,15 +37,16 @@
 #include "dev/p9/serve.h"
 
 #define NR_THREADS 8
-#define MAX_REQS   1024 /* taken from the ring at once */
+#define MAX_REQS   64 /* taken from the ring at once: 28 KiB each */
 #define MAX_TAG    32
-#define DRAIN_MS   4000
+#define END_NS     UINT64_C(1000000000)
 
 struct p9_slot {
 	struct pool_job job;         /* first: the pool gives it back */
 	struct p9_slot *prev, *next; /* in flight, the oldest first */
 	struct p9_slot *flushes;     /* Tflushes that wait for this one */
 	struct p9_slot *next_flush;
+	bool waits; /* for another to be done: the pool does not have it */
 	uint16_t head;
 	struct p9_req req;
 };
@@ -60,10 +66,13 @@ struct p9_softc {
 	uint16_t *sc_free; /* stack of slots, so that few are ever touched */
 	unsigned sc_nr_free, sc_nr_slots;
 	struct p9_slot *sc_first, *sc_last; /* in flight */
-	unsigned sc_nr_jobs;                /* of these with the pool */
 	struct p9_slot *sc_version; /* the one that waits for the others */
-	bool sc_drain;              /* begin nothing new */
-	bool sc_drop;               /* answer nothing */
+	struct pool_job sc_end;     /* ends the session */
+	bool sc_ending; /* since a reset: nothing new is begun before it has */
+	bool sc_end_begun;
+	struct pool_job sc_close; /* closes what may take long */
+	bool sc_closing;
+	bool sc_gone; /* being destroyed: the queue is nobody's */
 
 	uint64_t sc_nr_flushed;
 	char sc_tag[MAX_TAG + 1];
@@ -90,6 +99,7 @@ static void slot_take(struct p9_softc *sc, struct p9_slot *slot)
 {
 	sc->sc_nr_free--;
 	slot->flushes = slot->next_flush = NULL;
+	slot->waits = false;
 	slot->next = NULL;
 	slot->prev = sc->sc_last;
 	*(sc->sc_last ? &sc->sc_last->next : &sc->sc_first) = slot;
@@ -103,14 +113,29 @@ static void slot_put(struct p9_softc *sc, struct p9_slot *slot)
 	sc->sc_free[sc->sc_nr_free++] = (uint16_t)(slot - sc->sc_slots);
 }
 
-static void answer(struct p9_softc *sc, struct p9_slot *slot)
+static void give_back(struct p9_softc *sc, const struct p9_slot *slot,
+		      uint32_t len)
 {
-	int len = p9_req_reply(&slot->req);
+	if (!sc->sc_gone)
+		vq_relchain(&sc->sc_vq, slot->head, len);
+}
 
+/*
+ * Give the chain back with its reply. After a reset, or an error of the
+ * queue's, the guest may use the buffers for something else: nothing is written.
+ */
+static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
+{
+	int len = 0;
+
+	if (!cancelled && !sc->sc_gone &&
+	    vq_chain_live(&sc->sc_vq, slot->head))
+		len = p9_req_reply(&slot->req);
 	if (len < 0)
-		vi_error(&sc->sc_vs, "a request that is none, and no room to "
-				     "say so");
-	vq_relchain(&sc->sc_vq, slot->head, len < 0 ? 0 : (uint32_t)len);
+		vi_error(&sc->sc_vs,
+			 "malformed 9P request, reply buffer too small for an "
+			 "error");
+	give_back(sc, slot, len > 0 ? (uint32_t)len : 0);
 }
 
 /*
@@ -128,10 +153,7 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 			end = &(*end)->next_flush;
 		*end = due;
 		due = slot->flushes;
-		if (cancelled || !vq_chain_live(&sc->sc_vq, slot->head))
-			vq_relchain(&sc->sc_vq, slot->head, 0);
-		else
-			answer(sc, slot);
+		answer(sc, slot, cancelled);
 		slot_put(sc, slot);
 		cancelled = false;
 		slot = due;
@@ -166,25 +188,23 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 		while (*end)
 			end = &(*end)->next_flush;
 		*end = slot;
+		slot->waits = true;
 		return;
 	}
-	if (old) {
-		sc->sc_nr_jobs--;
+	if (old)
 		complete(sc, old, true);
-	}
 	complete(sc, slot, false);
 }
 
+/* Once the others are done. No other is taken before it is done as well. */
 static void version(struct p9_softc *sc)
 {
 	struct p9_slot *slot = sc->sc_version;
 
-	if (!slot || slot->prev || slot->next)
-		return;
-	sc->sc_version = NULL;
-	if (!sc->sc_drop)
-		p9_req_run(&slot->req);
-	complete(sc, slot, false);
+	if (slot && slot->waits && sc->sc_first == sc->sc_last) {
+		slot->waits = false;
+		pool_start(sc->sc_pool, &slot->job);
+	}
 }
 
 static void begin(struct p9_softc *sc, struct p9_slot *slot)
@@ -193,14 +213,54 @@ static void begin(struct p9_softc *sc, struct p9_slot *slot)
 
 	if (!req->err && req->type == P9_TVERSION) {
 		sc->sc_version = slot;
+		slot->waits = true;
 		version(sc);
 	} else if (!p9_req_try(req)) {
-		sc->sc_nr_jobs++;
 		pool_start(sc->sc_pool, &slot->job);
 	} else if (!req->err && req->type == P9_TFLUSH) {
 		flush(sc, slot);
 	} else {
 		complete(sc, slot, false);
+	}
+}
+
+/*
+ * Forget what no thread has begun. What waits for another request, a flush or
+ * a new session, is not with the pool at all.
+ */
+static void forget(struct p9_softc *sc)
+{
+	struct p9_slot *slot = sc->sc_first, *next;
+
+	for (; slot; slot = next) {
+		bool waits = slot->waits;
+
+		next = slot->next;
+		if (!waits && !pool_cancel(sc->sc_pool, &slot->job)) {
+			slot->flushes = NULL;
+			continue;
+		}
+		give_back(sc, slot, 0);
+		slot_put(sc, slot);
+	}
+	sc->sc_version = NULL;
+}
+
+/* The session is over as soon as its last request is. */
+static void end_session(struct p9_softc *sc)
+{
+	if (sc->sc_ending && !sc->sc_first && !sc->sc_end_begun) {
+		sc->sc_end_begun = true;
+		pool_start(sc->sc_pool, &sc->sc_end);
+	}
+}
+
+/* Have closed what the loop's thread did not dare to. */
+static void close_rest(struct p9_softc *sc)
+{
+	if (!sc->sc_closing && p9_fs_has_closing(sc->sc_fs)) {
+		sc->sc_closing = true;
+		pool_start(sc->sc_pool, &sc->sc_close);
 	}
 }
 
@@ -219,7 +279,7 @@ static enum p9_served p9_serve(struct p9_softc *sc, struct vqueue_info *vq)
 	struct p9_slot *slot = slot_peek(sc);
 	struct vi_req chain;
 
-	if (!slot || sc->sc_version || sc->sc_drain)
+	if (!slot || sc->sc_version || sc->sc_ending)
 		return P9_WAIT;
 	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0)
 		return P9_IDLE;
@@ -248,6 +308,7 @@ static void p9_qnotify(void *arg, struct vqueue_info *vq)
 			served = P9_BEGUN;
 	}
 	vq_endchains(vq, served == P9_IDLE);
+	close_rest(sc);
 
 	/* There is more, but others have their turn. */
 	if (served == P9_BEGUN)
@@ -274,17 +335,39 @@ static void job_init(void *arg)
 		__atomic_store_n(&sc->sc_thread_err, ret, __ATOMIC_RELAXED);
 }
 
+/* After an error nothing more is written to the guest's buffers. */
+static bool is_broken(struct p9_softc *sc)
+{
+	return __atomic_load_n(&sc->sc_vs.vs_flags, __ATOMIC_RELAXED) &
+	       VIRTIO_BROKEN;
+}
+
 static void job_run(void *arg, struct pool_job *job)
 {
-	p9_req_run(&((struct p9_slot *)job)->req);
+	struct p9_softc *sc = arg;
+
+	if (job == &sc->sc_end)
+		p9_fs_restart(sc->sc_fs, 0);
+	else if (job == &sc->sc_close)
+		p9_fs_close_rest(sc->sc_fs);
+	else if (!is_broken(sc))
+		p9_req_run(&((struct p9_slot *)job)->req);
 }
 
 static void job_done(void *arg, struct pool_job *job)
 {
 	struct p9_softc *sc = arg;
+	struct p9_slot *slot = (struct p9_slot *)job;
 
-	sc->sc_nr_jobs--;
-	complete(sc, (struct p9_slot *)job, false);
+	if (job == &sc->sc_end) {
+		sc->sc_ending = sc->sc_end_begun = false;
+	} else if (job == &sc->sc_close) {
+		sc->sc_closing = false;
+	} else {
+		if (slot == sc->sc_version)
+			sc->sc_version = NULL;
+		complete(sc, slot, false);
+	}
 }
 
 static void jobs_idle(void *arg)
@@ -292,7 +375,9 @@ static void jobs_idle(void *arg)
 	struct p9_softc *sc = arg;
 
 	version(sc);
-	p9_again(sc);
+	end_session(sc);
+	if (!sc->sc_gone)
+		p9_again(sc);
 }
 
 static const struct pool_ops p9_jobs = {
@@ -302,47 +387,12 @@ static const struct pool_ops p9_jobs = {
 	.idle = jobs_idle,
 };
 
-/*
- * Return when no request is in flight. One that cannot end is the end of us:
- * its buffers' mappings must go before the guest may have them back.
- */
-static void p9_drain(struct p9_softc *sc, bool drop)
-{
-	uint64_t end = ev_now_ns() + DRAIN_MS * UINT64_C(1000000);
-	struct p9_slot *slot, *next;
-
-	sc->sc_drain = true;
-	sc->sc_drop = drop;
-	for (slot = sc->sc_first; drop && slot; slot = next) {
-		next = slot->next;
-		if (slot == sc->sc_version ||
-		    !pool_cancel(sc->sc_pool, &slot->job))
-			continue;
-		sc->sc_nr_jobs--;
-		complete(sc, slot, true);
-		/* Flushes may have gone with it. */
-		next = sc->sc_first;
-	}
-	while (sc->sc_nr_jobs > 0) {
-		uint64_t now = ev_now_ns();
-
-		if (now >= end) {
-			vs_log(&sc->sc_vs, LOG_CRIT,
-			       "a request does not end: the device does");
-			abort();
-		}
-		pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
-	}
-	version(sc);
-	sc->sc_drain = sc->sc_drop = false;
-}
-
+/* Requests end by themselves; those that wait for a lock do so now. */
 static void p9_quiesce(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	p9_drain(sc, false);
-	ev_defer(sc->sc_loop, &sc->sc_again);
+	p9_locks_hurry(sc->sc_fs);
 }
 
 /* A reset ends the session. */
@@ -350,9 +400,13 @@ static void p9_reset(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	p9_drain(sc, true);
 	ev_cancel(sc->sc_loop, &sc->sc_again);
-	p9_fs_restart(sc->sc_fs, 0);
+	if (sc->sc_ending || (!sc->sc_first && !sc->sc_fs->msize))
+		return;
+	p9_locks_hurry(sc->sc_fs);
+	forget(sc);
+	sc->sc_ending = true;
+	end_session(sc);
 }
 
 /*
@@ -387,12 +441,13 @@ static void p9_status(struct vdev *dev, struct json_object *status)
 {
 	struct p9_softc *sc = p9_of(dev);
 	struct p9_fs *fs = sc->sc_fs;
+	uint32_t msize = __atomic_load_n(&fs->msize, __ATOMIC_RELAXED);
 
 	json_object_object_add(status, "tag",
 			       json_object_new_string(sc->sc_tag));
 	json_object_object_add(status, "mounted",
-			       json_object_new_boolean(fs->msize != 0));
-	add(status, "msize", fs->msize);
+			       json_object_new_boolean(msize != 0));
+	add(status, "msize", msize);
 	pthread_mutex_lock(&fs->lock);
 	add(status, "fids", fs->nr_fids);
 	add(status, "open-files", fs->nr_files);
@@ -519,13 +574,41 @@ static int set_tag(struct p9_softc *sc, const struct opts *opts,
 	return 0;
 }
 
+/*
+ * Whether the threads are idle, within the time that the end of the process
+ * may take. They also close what is open.
+ */
+static bool finish(struct p9_softc *sc)
+{
+	uint64_t now = ev_now_ns(), end = now + END_NS;
+
+	p9_locks_hurry(sc->sc_fs);
+	forget(sc);
+	sc->sc_ending = true;
+	end_session(sc);
+	while ((sc->sc_ending || sc->sc_closing) && now < end) {
+		pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
+		now = ev_now_ns();
+	}
+	return !sc->sc_ending && !sc->sc_closing;
+}
+
+/* Lest it counts as a leak. */
+static struct p9_softc *abandoned __attribute__((used));
+
 static void p9_destroy(struct vdev *dev)
 {
 	struct p9_softc *sc = p9_of(dev);
 
-	if (sc->sc_pool)
-		p9_drain(sc, true);
+	sc->sc_gone = true;
 	ev_cancel(sc->sc_loop, &sc->sc_again);
+	if (sc->sc_pool && !finish(sc)) {
+		vs_log(&sc->sc_vs, LOG_WARNING,
+		       "the file system does not answer: left as it is");
+		pool_abandon(sc->sc_pool);
+		abandoned = sc;
+		return;
+	}
 	pool_destroy(sc->sc_pool);
 	p9_fs_destroy(sc->sc_fs);
 	if (dev->vs)
@@ -630,7 +713,7 @@ static const int p9_syscalls[] = {
 	SYS_pread64,
 	SYS_preadv,
 	SYS_preadv2,
-	SYS_pwritev2,
+	SYS_pwritev,
 	SYS_readlinkat,
 	SYS_removexattr,
 	SYS_renameat2,

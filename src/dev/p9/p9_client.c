@@ -41,6 +41,13 @@ static void make_dirs(struct p9c *c)
 	close(fd);
 }
 
+static void turn(void *arg)
+{
+	struct p9c *c = arg;
+
+	ev_loop_turn(c->loop, 1);
+}
+
 void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
 {
 	char text[512], why[256] = "";
@@ -49,6 +56,8 @@ void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
 	make_dirs(c);
 	assert_int_equal(ev_loop_create(&c->loop), 0);
 	vdrv_init(&c->d, mode);
+	c->d.idle = turn;
+	c->d.idle_arg = c;
 	snprintf(text, sizeof(text), "9p,path=%s,tag=t%s", c->root, options);
 	if (vdev_new(text, &c->d.pi, c->loop, &c->dev, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
@@ -262,6 +271,7 @@ int p9c_wait(struct p9c *c, unsigned slot)
 	while (s->busy) {
 		assert_true(ev_now_ns() < end);
 		ev_loop_turn(c->loop, 10);
+		vdrv_wake(&c->d);
 		p9c_poll(c);
 	}
 	return take_reply(c, s);

@@ -233,7 +233,7 @@ static int reply_error(struct p9_req *r)
 
 int p9_req_reply(struct p9_req *r)
 {
-	uint8_t msg[P9_HEADER + P9_MSG_BYTES];
+	uint8_t msg[P9_HEADER + P9_REPLY_BYTES];
 	struct p9_out out = { .buf = msg, .size = sizeof(msg) };
 	size_t len = P9_HEADER + r->out.len;
 

@@ -169,10 +169,9 @@ static bool clunk_waits(struct p9_fs *fs, uint32_t num)
 	if (p9_fid_get(fs, num, &ref) < 0)
 		return false;
 	file = ref.file;
-	return ref.node->detached ||
-	       (file && (file->kind == P9_XATTR_WRITE ||
-			 __atomic_load_n(&file->locked, __ATOMIC_RELAXED) ||
-			 (file->flags & O_ACCMODE) != O_RDONLY));
+	return ref.node->detached || ref.node->dev != fs->root->dev ||
+	       (file && (file->kind == P9_XATTR_WRITE || file->slow ||
+			 __atomic_load_n(&file->locked, __ATOMIC_RELAXED)));
 }
 
 int p9_clunk(struct p9_req *r)
