@@ -232,6 +232,7 @@ static void block_reset(void *arg)
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_timer_set(sc->sc_limit_timer, 0);
+	sc->sc_pool.empty = false;
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
 }
 
@@ -404,14 +405,14 @@ static void block_destroy(struct vdev *dev)
 
 	disk_destroy(sc->sc_disk);
 	ended = disk_io_destroy(sc->sc_io);
-	for (unsigned i = 0; i < BLOCK_MAX_Q; i++) {
+	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-		if (ended) /* else the kernel still uses them */
-			free(sc->sc_queues[i].ios);
-	}
 	ev_remove(sc->sc_limit_timer);
+	if (!ended) /* the kernel still uses requests and their buffers */
+		return;
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
+	block_pool_fini(&sc->sc_pool);
 	free(sc);
 }
 
@@ -424,11 +425,9 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->vq = &sc->sc_vqs[i];
 		q->vq->vq_qsize = (uint16_t)size;
 		q->turn = (struct ev_task){ .fn = block_turn, .arg = q };
-		q->ios = calloc(size, sizeof(*q->ios));
-		if (!q->ios)
-			return -ENOMEM;
 	}
-	return 0;
+	return block_pool_init(&sc->sc_pool,
+			       (unsigned)sc->sc_consts.vc_nvq * size);
 }
 
 static int create_disk(struct block_softc *sc, const struct vdev_env *env,
@@ -524,7 +523,7 @@ static int init(struct block_softc *sc, const struct vdev_env *env,
 		ret = create_limits(sc, env->opts);
 	if (ret < 0)
 		return err_set(err, ret, "block: %s", strerror(-ret));
-	ret = create_disk(sc, env, nr_queues * size, err);
+	ret = create_disk(sc, env, sc->sc_pool.nr_ios, err);
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
 	if (ret == 0)

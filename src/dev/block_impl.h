@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The block device's two halves: block.c is the device as it is configured and
- * made, block_req.c what a request goes through.
+ * The block device's parts: block.c is the device as it is configured and made,
+ * block_req.c what a request goes through, block_pool.c memory for requests.
  */
 #ifndef DEV_BLOCK_IMPL_H
 #define DEV_BLOCK_IMPL_H
@@ -19,6 +19,14 @@
 #define BLOCK_MAX_Q	16u
 #define BLOCK_MIN_QSIZE 4u /* seg_max is two less than it */
 #define BLOCK_MAX_QSIZE 1024u
+
+/*
+ * Requests of all queues that are taken at a time, and those of them that have
+ * more than a few data buffers: 3 MiB if a guest makes use of all.
+ */
+#define BLOCK_MAX_IOS  2048u
+#define BLOCK_MAX_WIDE 512u
+#define BLOCK_FEW_IOV  8
 
 /* Data buffers of a request: announced, and taken (regions have borders). */
 #define BLOCK_SEG_MAX	254u
@@ -53,16 +61,25 @@ struct block_stats {
 	uint64_t requests, bytes, errors;
 };
 
-/* A request that is being worked on, one for each ring entry. */
+/* What few requests need: many buffers, or a range to discard or to zero. */
+union block_wide {
+	union block_wide *next; /* of the free ones */
+	struct block_seg segs[BLOCK_MAX_SEGS];
+	struct iovec iov[BLOCK_MAX_IOV];
+};
+
+/* A request that is being worked on. */
 struct block_io {
 	struct disk_req dr; /* first: what its callback gets */
+	struct block_io *next; /* of the free ones */
 	struct block_queue *q;
+	uint16_t head;
 	uint8_t *status;
 	uint32_t in_bytes; /* writable, before the status */
 	enum block_kind kind;
 	unsigned next_seg, nr_segs;
-	struct block_seg segs[BLOCK_MAX_SEGS];
-	struct iovec iov[BLOCK_MAX_IOV];
+	union block_wide *wide; /* or NULL */
+	struct iovec few[BLOCK_FEW_IOV];
 };
 static_assert(offsetof(struct block_io, dr) == 0, "disk_req is cast to it");
 
@@ -70,7 +87,17 @@ struct block_queue {
 	struct block_softc *sc;
 	struct vqueue_info *vq;
 	struct ev_task turn; /* shows what completed in this turn */
-	struct block_io *ios;
+};
+
+/*
+ * Memory for requests, there from the start; what no guest has used was never
+ * touched, and costs nothing.
+ */
+struct block_pool {
+	struct block_io *ios, *free_ios;
+	union block_wide *wides, *free_wides;
+	unsigned nr_ios, nr_ios_used, nr_wides_used; /* ever */
+	bool empty; /* a queue waits for some */
 };
 
 struct block_softc {
@@ -91,6 +118,7 @@ struct block_softc {
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;
+	struct block_pool sc_pool;
 	struct bucket sc_iops, sc_bps;	 /* limits */
 	struct ev_source *sc_limit_timer; /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
@@ -109,6 +137,16 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
 		return sc->sc_writeback;
 	return block_negotiated(sc, VIRTIO_BLK_F_FLUSH);
 }
+
+/*
+ * block_pool.c: 0 or -ENOMEM. The first of both gives NULL when all are taken;
+ * so does the second, which is given back together with @io.
+ */
+int block_pool_init(struct block_pool *pool, unsigned max_ios);
+void block_pool_fini(struct block_pool *pool);
+struct block_io *block_pool_take(struct block_pool *pool);
+union block_wide *block_pool_widen(struct block_pool *pool, struct block_io *io);
+void block_pool_give(struct block_pool *pool, struct block_io *io);
 
 /* What the kinds are called. */
 extern const char *const block_kind_names[BLOCK_NR_KINDS];

@@ -32,11 +32,13 @@ const char *const block_kind_names[BLOCK_NR_KINDS] = {
 /*
  * --- Parse ---
  *
- * A status is the answer; PENDING: the disk will have one. The functions take
- * what is left of the readable and of the writable bytes.
+ * A status is the answer; PENDING: the disk will have one; NO_ROOM: it is to be
+ * taken again when others have ended. The functions take what is left of the
+ * readable and of the writable bytes.
  */
 
 #define PENDING (-1)
+#define NO_ROOM (-2)
 
 static bool in_capacity(const struct block_softc *sc, uint64_t sector,
 			uint64_t nr_sectors)
@@ -65,15 +67,18 @@ static int judge_seg(const struct block_softc *sc, enum disk_op op,
 static int parse_segs(struct block_softc *sc, struct block_io *io,
 		      enum disk_op op, struct iov_cursor *rd)
 {
+	const size_t seg_len = sizeof(struct block_seg);
 	size_t len = iov_len(rd);
 
-	if (len == 0 || len % sizeof(io->segs[0]) || len > sizeof(io->segs))
+	if (len == 0 || len % seg_len || len > BLOCK_MAX_SEGS * seg_len)
 		return VIRTIO_BLK_S_IOERR;
-	iov_take(rd, io->segs, len);
+	if (!block_pool_widen(&sc->sc_pool, io))
+		return NO_ROOM;
+	iov_take(rd, io->wide->segs, len);
 	io->next_seg = 0;
-	io->nr_segs = (unsigned)(len / sizeof(io->segs[0]));
+	io->nr_segs = (unsigned)(len / seg_len);
 	for (unsigned i = 0; i < io->nr_segs; i++) {
-		int status = judge_seg(sc, op, &io->segs[i]);
+		int status = judge_seg(sc, op, &io->wide->segs[i]);
 
 		if (status != VIRTIO_BLK_S_OK)
 			return status;
@@ -114,22 +119,41 @@ static bool type_writes(uint32_t type)
 static void block_complete(struct block_io *io, uint8_t status);
 static void block_done(struct disk_req *dr, int result);
 
+/* A request's own copy of its data buffers, or NULL. */
+static struct iovec *keep_iov(struct block_softc *sc, struct block_io *io,
+			      const struct iov_cursor *data)
+{
+	struct iovec *iov = io->few;
+
+	if (data->niov > BLOCK_FEW_IOV) {
+		if (!block_pool_widen(&sc->sc_pool, io))
+			return NULL;
+		iov = io->wide->iov;
+	}
+	memcpy(iov, data->iov, (size_t)data->niov * sizeof(*iov));
+	return iov;
+}
+
 static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
 		   uint64_t sector, struct iov_cursor *data,
 		   const struct iov_cursor *other)
 {
 	uint64_t len = iov_len(data);
+	struct iovec *iov;
 
 	if (iov_len(other) > 0 || len % SECTOR_BYTES ||
 	    !in_capacity(sc, sector, len / SECTOR_BYTES))
 		return VIRTIO_BLK_S_IOERR;
+	iov = keep_iov(sc, io, data);
+	if (!iov)
+		return NO_ROOM;
 	io->nr_segs = io->next_seg = 0;
 	io->dr = (struct disk_req){
 		.dr_op = op,
 		.dr_fua = op == DISK_WRITE && !block_write_cache_on(sc),
 		.dr_off = sector * SECTOR_BYTES,
 		.dr_len = len,
-		.dr_iov = data->iov,
+		.dr_iov = iov,
 		.dr_niov = data->niov,
 		.dr_done = block_done,
 	};
@@ -155,7 +179,7 @@ static int exec_flush(struct block_softc *sc, struct block_io *io,
 
 static void start_seg(struct block_softc *sc, struct block_io *io)
 {
-	const struct block_seg *seg = &io->segs[io->next_seg++];
+	const struct block_seg *seg = &io->wide->segs[io->next_seg++];
 	bool zero = io->kind == BLOCK_ZERO;
 	bool unmap =
 		le32_to_cpu(seg->flags) & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
@@ -244,9 +268,7 @@ static int execute(struct block_softc *sc, struct block_io *io,
 /* Nobody is there to be answered: guest memory is left alone. */
 static bool abandoned(const struct block_io *io)
 {
-	const struct block_queue *q = io->q;
-
-	return !vq_chain_live(q->vq, (uint16_t)(io - q->ios));
+	return !vq_chain_live(io->q->vq, io->head);
 }
 
 /* A broken device leaves guest memory alone (2.1.2), whatever broke it. */
@@ -279,20 +301,31 @@ static void count(struct block_softc *sc, const struct block_io *io,
 		stats->bytes += io->dr.dr_len;
 }
 
+/* Others may be waiting for the memory. */
+static void io_free(struct block_softc *sc, struct block_io *io)
+{
+	block_pool_give(&sc->sc_pool, io);
+	if (!sc->sc_pool.empty)
+		return;
+	sc->sc_pool.empty = false;
+	for (int i = 0; i < sc->sc_consts.vc_nvq; i++)
+		ev_defer(sc->sc_loop, &sc->sc_queues[i].turn);
+}
+
 static void block_complete(struct block_io *io, uint8_t status)
 {
 	struct block_queue *q = io->q;
 	struct block_softc *sc = q->sc;
 
 	if (abandoned(io)) {
-		vq_relchain(q->vq, (uint16_t)(io - q->ios), 0);
-		return;
+		vq_relchain(q->vq, io->head, 0);
+	} else {
+		count(sc, io, status);
+		*io->status = status;
+		vq_relchain_prepare(q->vq, io->head, used_bytes(io, status));
+		ev_defer(sc->sc_loop, &q->turn);
 	}
-	count(sc, io, status);
-	*io->status = status;
-	vq_relchain_prepare(q->vq, (uint16_t)(io - q->ios),
-			    used_bytes(io, status));
-	ev_defer(sc->sc_loop, &q->turn);
+	io_free(sc, io);
 }
 
 /* Host trouble comes in floods: log the 1st, 2nd, 4th, ... */
@@ -329,32 +362,49 @@ static void block_done(struct disk_req *dr, int result)
  * --- Queues ---
  */
 
-/* Begin the request in sc_iov. False: there is no way to answer it. */
-static bool begin(struct block_queue *q, const struct vi_req *req)
+/* It is to be taken again. */
+static int no_room(struct block_queue *q)
+{
+	vq_retchains(q->vq, 1);
+	q->sc->sc_pool.empty = true;
+	return NO_ROOM;
+}
+
+static int begin_io(struct block_queue *q, struct block_io *io,
+		    const struct vi_req *req)
 {
 	struct block_softc *sc = q->sc;
-	struct block_io *io = &q->ios[req->idx];
-	struct iov_cursor rd, wr;
+	struct iov_cursor rd = { sc->sc_iov, req->readable };
+	struct iov_cursor wr = { sc->sc_iov + req->readable, req->writable };
 	int status;
 
 	io->q = q;
-	memcpy(io->iov, sc->sc_iov,
-	       (size_t)(req->readable + req->writable) * sizeof(io->iov[0]));
-	rd = (struct iov_cursor){ io->iov, req->readable };
-	wr = (struct iov_cursor){ io->iov + req->readable, req->writable };
+	io->head = (uint16_t)req->idx;
 	io->status = iov_take_last(&wr);
 	if (!io->status) {
 		vi_error(&sc->sc_vs, "queue %u: request without a status byte",
 			 q->vq->vq_num);
-		vq_relchain(q->vq, (uint16_t)req->idx, 0);
-		return false;
+		block_complete(io, VIRTIO_BLK_S_IOERR);
+		return -1;
 	}
 	io->in_bytes = (uint32_t)iov_len(&wr);
-	bucket_charge(&sc->sc_iops, 1);
 	status = execute(sc, io, &rd, &wr);
+	if (status == NO_ROOM) {
+		block_pool_give(&sc->sc_pool, io);
+		return no_room(q);
+	}
+	bucket_charge(&sc->sc_iops, 1);
 	if (status != PENDING)
 		block_complete(io, (uint8_t)status);
-	return true;
+	return 0;
+}
+
+/* Begin the request in sc_iov: 0, NO_ROOM, or -1 after vi_error(). */
+static int begin(struct block_queue *q, const struct vi_req *req)
+{
+	struct block_io *io = block_pool_take(&q->sc->sc_pool);
+
+	return io ? begin_io(q, io, req) : no_room(q);
 }
 
 /* Whether a request may begin; if not, the timer is set to when one may. */
@@ -378,11 +428,12 @@ static int begin_all(struct block_queue *q, int budget)
 
 	while (budget > 0 && limits_allow(sc) &&
 	       (n = vq_getchain(q->vq, sc->sc_iov, BLOCK_MAX_IOV, &req)) > 0) {
-		if (!begin(q, &req))
-			return -1;
+		n = begin(q, &req);
+		if (n < 0)
+			break;
 		budget--;
 	}
-	return n < 0 ? -1 : budget;
+	return n == -1 ? -1 : budget;
 }
 
 void block_qnotify(void *arg, struct vqueue_info *vq)

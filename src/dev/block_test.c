@@ -73,7 +73,8 @@ static void create(enum vdrv_mode mode, const char *options)
 
 	make_image();
 	vdrv_init(&d, mode);
-	snprintf(text, sizeof(text), "block,path=%s,queue-size=64%s", path,
+	snprintf(text, sizeof(text), "block,path=%s%s%s", path,
+		 strstr(options, "queue-size=") ? "" : ",queue-size=64",
 		 options);
 	if (vdev_new(text, &d.pi, loop, &dev, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
@@ -1460,6 +1461,78 @@ static void test_quiesce(void **state)
 }
 
 /*
+ * --- Growth ---
+ */
+
+#define FULL_QUEUES 16u
+#define FULL_SIZE   1024u
+#define FULL_PIECES 16u /* of a sector's buffer */
+
+static size_t resident(void)
+{
+	unsigned long total, pages;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%lu %lu", &total, &pages), 2);
+	fclose(f);
+	return pages * 4096;
+}
+
+/* A read of a sector, its buffer in pieces. All use the same memory. */
+static void add_pieces(unsigned q, const struct request *r)
+{
+	struct vdrv_buf bufs[2 + FULL_PIECES] = { { r->hdr, 16, VDRV_R } };
+
+	for (unsigned i = 0; i < FULL_PIECES; i++)
+		bufs[1 + i] = (struct vdrv_buf){ r->data + i * 32, 32, VDRV_W };
+	bufs[1 + FULL_PIECES] = (struct vdrv_buf){ r->status, 1, VDRV_W };
+	vdrv_add_indirect(&d, q, bufs, NR(bufs));
+}
+
+static unsigned collect_all(void)
+{
+	unsigned total = 0;
+
+	for (unsigned q = 0; q < FULL_QUEUES; q++) {
+		while (vdrv_used(&d, q, NULL))
+			total++;
+	}
+	return total;
+}
+
+/* A guest that fills all its queues makes us grow by 4 MiB at the most. */
+static void test_growth(void **state)
+{
+	uint64_t end = ev_now_ns() + 60000000000ull;
+	struct request r;
+	unsigned total = 0;
+	size_t before;
+
+	create(VDRV_MODERN, ",queues=16,queue-size=1024");
+	memset(d.mem, 1, VDRV_MEM_BYTES); /* resident from here on */
+	assert_true(vdrv_start(&d, ALL_FEATURES, FULL_QUEUES));
+	FAULT_SET(no_cache, true);
+	FAULT_SET(hang, true);
+	r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
+	for (unsigned q = 0; q < FULL_QUEUES; q++)
+		for (unsigned i = 0; i < FULL_SIZE; i++)
+			add_pieces(q, &r);
+	before = resident();
+	for (unsigned q = 0; q < FULL_QUEUES; q++)
+		vdrv_kick(&d, q);
+	turns(20);
+	assert_true(resident() <= before + (4u << 20));
+	FAULT_SET(hang, false);
+	FAULT_SET(no_cache, false);
+	while ((total += collect_all()) < FULL_QUEUES * FULL_SIZE) {
+		assert_true(ev_now_ns() < end);
+		ev_loop_turn(loop, 10);
+	}
+	assert_memory_equal(req_data(&r), model, 512);
+}
+
+/*
  * --- Queues ---
  */
 
@@ -1642,6 +1715,7 @@ int main(void)
 		TEST(test_queue_size),      TEST(test_duplicate_head),
 		TEST(test_reset_in_flight), TEST(test_error_in_flight),
 		TEST(test_reset_impatient), TEST(test_error_in_turn),
+		TEST(test_growth),
 		TEST(test_quiesce),         TEST(test_queues),
 		TEST(test_batch),           TEST(test_resize),
 		TEST(test_status),          TEST(test_says_which_engine),
