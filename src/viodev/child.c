@@ -187,6 +187,7 @@ static int configure(struct child *child, char **argv, struct err *err)
 	if (!child->transport)
 		return err_set(err, -EINVAL, "no such transport");
 	child->jail.namespaces = opt_number(child->settings, "namespaces");
+	child->jail.root = opt_string(child->settings, "root");
 	ret = vdev_parse(argv[1], &child->type, &child->opts, err);
 	return ret < 0 ? ret : find_files(child, err);
 }

@@ -80,60 +80,43 @@ void jail_raise_memlock(void)
 	setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
-#define RESOLVER "/etc/resolv.conf"
 #define NEW_ROOT "/tmp"
 #define ROOT_FLAGS (MS_NODEV | MS_NOEXEC | MS_NOSUID)
 
-/* The addresses of name servers, for who may ask them. */
-static int copy_resolver(void)
+/* @root, or an empty one. */
+static int mount_new_root(const char *root)
 {
-	char text[4096];
-	int from = open(RESOLVER, O_RDONLY | O_CLOEXEC), to = -1;
-	ssize_t n = from < 0 ? -1 : read(from, text, sizeof(text));
+	int ret = root ? mount(root, NEW_ROOT, NULL, MS_BIND, NULL) :
+			 mount("viodev", NEW_ROOT, "tmpfs", ROOT_FLAGS,
+			       "mode=0555,nr_inodes=8,size=8k");
 
-	if (n >= 0 && mkdir(NEW_ROOT "/etc", 0555) == 0)
-		to = open(NEW_ROOT RESOLVER, O_WRONLY | O_CREAT | O_CLOEXEC,
-			  0444);
-	if (to < 0 || write(to, text, (size_t)n) != n)
-		n = -1;
-	if (to >= 0)
-		close(to);
-	if (from >= 0)
-		close(from);
-	return n < 0 ? -1 : 0;
-}
-
-static int mount_new_root(void)
-{
-	if (mount("viodev", NEW_ROOT, "tmpfs", ROOT_FLAGS,
-		  "mode=0555,nr_inodes=8,size=8k") < 0)
-		return -errno;
-	return 0;
+	return ret < 0 ? -errno : 0;
 }
 
 /* Nothing else is left of the host's file systems, and nothing to write to. */
 static int pivot_to_new_root(void)
 {
-	if (mount(NULL, NEW_ROOT, NULL, ROOT_FLAGS | MS_REMOUNT | MS_RDONLY,
-		  NULL) < 0 ||
+	if (mount(NULL, NEW_ROOT, NULL,
+		  ROOT_FLAGS | MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0 ||
 	    chdir(NEW_ROOT) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return -errno;
 	return 0;
 }
 
-static int pivot_to_empty(const struct vdev_rights *rights)
+static int pivot_to(const char *root)
 {
 	int ret;
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return -errno;
-	ret = mount_new_root();
+	ret = mount_new_root(root);
 	if (ret < 0)
 		return ret;
-	if (rights->network && copy_resolver() < 0)
-		skipped("name servers");
-	return pivot_to_new_root();
+	ret = pivot_to_new_root();
+	if (ret < 0)
+		umount2(NEW_ROOT, MNT_DETACH);
+	return ret;
 }
 
 /* With the tree in it that is shared, from where @tree's descriptors are. */
@@ -144,7 +127,7 @@ static int pivot_to_tree(const struct jail_tree *tree, bool ro)
 
 	if (ret < 0)
 		return ret;
-	ret = mount_new_root();
+	ret = mount_new_root(NULL);
 	if (ret == 0)
 		ret = jail_tree_attach(&mounts, NEW_ROOT);
 	if (ret == 0)
@@ -173,6 +156,13 @@ static int chroot_to_removed(void)
 	return 0;
 }
 
+static int chroot_to(const char *root)
+{
+	if (!root)
+		return chroot_to_removed();
+	return chdir(root) < 0 || chroot(".") < 0 ? -errno : 0;
+}
+
 static bool try_tree(struct jail *jail, const struct vdev_rights *rights,
 		     const struct jail_tree *tree)
 {
@@ -195,9 +185,9 @@ static void empty_root(struct jail *jail, const struct vdev_rights *rights,
 		       const struct jail_tree *tree)
 {
 	if (try_tree(jail, rights, tree) ||
-	    (jail->namespaces & CLONE_NEWNS && pivot_to_empty(rights) == 0))
+	    (jail->namespaces & CLONE_NEWNS && pivot_to(jail->root) == 0))
 		jail->empty_root = true;
-	else if (chroot_to_removed() == 0)
+	else if (chroot_to(jail->root) == 0)
 		jail->empty_root = true;
 	else
 		skipped("an empty root directory");
@@ -243,9 +233,12 @@ static int allow_beneath(int ruleset, int fd, uint64_t access)
 			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
 }
 
-static int allow_resolver(int ruleset)
+/* The file may be replaced: in a root of our own there is nothing beside it. */
+static int allow_resolver(const struct jail *jail, int ruleset)
 {
-	int fd = open(RESOLVER, O_PATH | O_CLOEXEC), ret;
+	int fd = open(jail->empty_root ? "/etc" : "/etc/resolv.conf",
+		      O_PATH | O_CLOEXEC);
+	int ret;
 
 	if (fd < 0)
 		return 0; /* there are no name servers */
@@ -254,7 +247,7 @@ static int allow_resolver(int ruleset)
 	return ret;
 }
 
-static int allow_rights(int ruleset, uint64_t all,
+static int allow_rights(const struct jail *jail, int ruleset, uint64_t all,
 			const struct vdev_rights *rights, int tree_fd)
 {
 	uint64_t in_tree = rights->tree_ro ? TREE_RO : all & ~NOT_IN_TREE;
@@ -263,7 +256,7 @@ static int allow_rights(int ruleset, uint64_t all,
 	if (tree_fd >= 0)
 		ret = allow_beneath(ruleset, tree_fd, in_tree);
 	if (ret == 0 && rights->network)
-		ret = allow_resolver(ruleset);
+		ret = allow_resolver(jail, ruleset);
 	return ret;
 }
 
@@ -301,7 +294,7 @@ static void landlock(struct jail *jail, const struct vdev_rights *rights,
 	}
 	fd = syscall(SYS_landlock_create_ruleset, &deny, size, 0);
 	if (fd < 0 ||
-	    allow_rights((int)fd, deny.fs, rights, tree_fd) < 0 ||
+	    allow_rights(jail, (int)fd, deny.fs, rights, tree_fd) < 0 ||
 	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		skipped("Landlock");
 	else

@@ -53,6 +53,7 @@ struct vdev_rights;
 /* Which parts are active. */
 struct jail {
 	unsigned long namespaces; /* CLONE_NEW*, told by the parent */
+	const char *root; /* what is left of the files; NULL: nothing */
 	bool empty_root;
 	bool own_tree; /* of the host's files the shared tree is all it has */
 	bool nobody;

@@ -31,6 +31,7 @@
 #include "dev/vdev.h"
 #include "vdrv.h"
 #include "viodev/jail.h"
+#include "viodev/resolver.h"
 
 #include <cmocka.h>
 
@@ -441,21 +442,9 @@ static void set_interface_up(const char *name)
 	close(fd);
 }
 
-/* A name server with a zone, as Wi-Fi has them. */
-static void replace_resolver(void)
-{
-	static const char text[] = "nameserver fe80::1%lo\n"
-				   "nameserver 127.0.0.1\n";
-	char name[] = "/tmp/jail-net-XXXXXX";
-	int fd = mkstemp(name);
-
-	MUST(write(fd, text, sizeof(text) - 1) == sizeof(text) - 1);
-	fchmod(fd, 0644);
-	close(fd);
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
-		mount(name, "/etc/resolv.conf", NULL, MS_BIND, NULL);
-	unlink(name);
-}
+/* What the device gets as its root directory, and how. */
+static const char *root;
+static bool without_mounts;
 
 static void enter(const char *text, struct vdev **ret_dev)
 {
@@ -477,10 +466,9 @@ static void enter(const char *text, struct vdev **ret_dev)
 	if (strstr(text, "tap"))
 		set_interface_up("jailtap");
 	rights = vdev_rights(type, opts);
-	if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0) {
+	jail.root = root;
+	if (!without_mounts && geteuid() == 0 && unshare(CLONE_NEWNS) == 0)
 		jail.namespaces = CLONE_NEWNS;
-		replace_resolver();
-	}
 	MUST(jail_enter(&jail, &rights, &tree) == 0);
 	MUST(vdev_create(type, &env, ret_dev, &err) == 0);
 	MUST(jail_seal(&jail,
@@ -599,9 +587,21 @@ static void serve_user(void)
 	forward(other_fd);
 }
 
+static void write_file(const char *path, const char *text)
+{
+	char name[128];
+	int fd;
+
+	snprintf(name, sizeof(name), "%s.new", path);
+	fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+	assert_int_equal(rename(name, path), 0);
+}
+
 static void test_user(void **state)
 {
-	char text[128];
+	char text[128], dir[] = "/tmp/jail-net-XXXXXX", path[64];
 
 	udp_fd = on_loopback(SOCK_DGRAM, &udp_port);
 	tcp_fd = on_loopback(SOCK_STREAM, &tcp_port);
@@ -609,7 +609,18 @@ static void test_user(void **state)
 	other_fd = socket(AF_INET, SOCK_DGRAM, 0);
 	snprintf(text, sizeof(text),
 		 "net,backend=user,hostfwd=udp:127.0.0.1:%u-:7", forward_port);
+	/* A name server with a zone, as Wi-Fi has them. */
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/etc", dir);
+	assert_int_equal(chmod(dir, 0755) | mkdir(path, 0755), 0);
+	strcat(path, "/resolv.conf");
+	write_file(path, "nameserver fe80::1%lo\nnameserver 127.0.0.1\n");
+	root = dir;
 	live_behind_bars(text, live_user, serve_user);
+	root = NULL;
+	unlink(path);
+	*strrchr(path, '/') = '\0';
+	assert_int_equal(rmdir(path) | rmdir(dir), 0);
 	close(udp_fd);
 	close(tcp_fd);
 	close(other_fd);
@@ -730,6 +741,141 @@ static void test_tap(void **state)
 		skip();
 }
 
+/*
+ * --- Name servers ---
+ */
+
+#define RESOLV_CONF "/etc/resolv.conf"
+
+static int servers[2];
+static struct ev_loop *resolver_loop;
+
+static bool is_answer_1(void)
+{
+	return is_ip4(IPPROTO_UDP) && inet_get16(got + 34) == 53 &&
+	       got[42] == '1';
+}
+
+static bool is_answer_2(void)
+{
+	return is_ip4(IPPROTO_UDP) && inet_get16(got + 34) == 53 &&
+	       got[42] == '2';
+}
+
+static void ask_until(bool (*answered)(void))
+{
+	for (int i = 0; i < WAIT_MS / 100; i++) {
+		send_udp("10.0.2.3", 4000, 53, "question", 8);
+		turns(100);
+		while (receive()) {
+			if (answered())
+				return;
+		}
+	}
+	MUST(!"an answer");
+}
+
+static void live_names(void)
+{
+	start_driver();
+	send_arp();
+	ask_until(is_answer_1);
+	ask_until(is_answer_2);
+}
+
+/* The first server answers, the host changes to the second. */
+static void serve_names(void)
+{
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	char buf[100];
+
+	for (int i = 0; i < 2; i++) {
+		if (recvfrom(servers[i], buf, sizeof(buf), MSG_DONTWAIT,
+			     (struct sockaddr *)&from, &len) < 0)
+			continue;
+		sendto(servers[i], i ? "2" : "1", 1, 0,
+		       (struct sockaddr *)&from, len);
+		if (i == 0)
+			write_file(RESOLV_CONF, "nameserver 127.0.0.2\n");
+	}
+	ev_loop_turn(resolver_loop, 0);
+}
+
+static int name_server(const char *addr)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_port = htons(53) };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	inet_pton(AF_INET, addr, &sin.sin_addr);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	return fd;
+}
+
+/* The host's file comes late, is replaced and goes. */
+static void follow_names(void)
+{
+	struct resolver *resolver;
+	char path[128], text[100] = "";
+	int fd;
+
+	assert_int_equal(resolver_create(resolver_loop, &resolver), 0);
+	root = resolver_root(resolver);
+	snprintf(path, sizeof(path), "%s" RESOLV_CONF, root);
+	assert_int_equal(access(path, F_OK), -1);
+	write_file(RESOLV_CONF, "nameserver 127.0.0.1\n");
+	resolver_update(resolver);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(read(fd, text, sizeof(text)), 21);
+	close(fd);
+	assert_string_equal(text, "nameserver 127.0.0.1\n");
+
+	live_behind_bars("net,backend=user", live_names, serve_names);
+	unlink(RESOLV_CONF);
+	resolver_update(resolver);
+	assert_int_equal(access(path, F_OK), -1);
+	strcpy(text, root);
+	resolver_destroy(resolver);
+	assert_int_equal(access(text, F_OK), -1);
+	root = NULL;
+}
+
+static bool leave_host(void)
+{
+	return geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
+	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("test", "/etc", "tmpfs", 0, NULL) == 0;
+}
+
+static void test_name_servers(void **state)
+{
+	int net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	bool alone = leave_host();
+
+	if (alone) {
+		set_interface_up("lo");
+		servers[0] = name_server("127.0.0.1");
+		servers[1] = name_server("127.0.0.2");
+		assert_int_equal(ev_loop_create(&resolver_loop), 0);
+		for (int i = 0; i < 2; i++) {
+			without_mounts = i; /* as in a container, or a chroot */
+			follow_names();
+		}
+		without_mounts = false;
+		ev_loop_destroy(resolver_loop);
+		close(servers[0]);
+		close(servers[1]);
+	}
+	setns(mounts, CLONE_NEWNS);
+	setns(net, CLONE_NEWNET);
+	close(mounts);
+	close(net);
+	if (!alone)
+		skip();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -739,6 +885,7 @@ int main(void)
 		cmocka_unit_test(test_dgram),
 		cmocka_unit_test(test_no_network),
 		cmocka_unit_test(test_tap),
+		cmocka_unit_test(test_name_servers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,7 @@ const struct opt_def child_opts[] = {
 	{ "verbose", OPT_BOOL, .help = "log more" },
 	{ "sandbox", OPT_BOOL, .help = "give rights up" },
 	{ "namespaces", OPT_NUMBER, .help = "those that it is in" },
+	{ "root", OPT_STRING, .help = "its root directory" },
 	{ "files", OPT_STRING, .help = "names of its descriptors, a:b:c" },
 	{ NULL },
 };
@@ -47,6 +48,8 @@ static char *child_text(const struct unit *unit,
 			unsigned long namespaces)
 {
 	char files[VDEV_MAX_FILES * sizeof(unit->files.file[0].name) + 1] = "";
+	bool names = params->root && !strchr(params->root, ',') &&
+		     vdev_rights(unit->type, unit->opts).network;
 	char *text;
 
 	for (unsigned i = 0; i < unit->files.nr; i++) {
@@ -56,9 +59,11 @@ static char *child_text(const struct unit *unit,
 	}
 	if (asprintf(&text,
 		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
-		     "sandbox=%s,namespaces=0x%lx,files=%s",
-		     unit->id, params->transport->name, on_off(params->once), on_off(params->verbose),
-		     on_off(params->sandbox), namespaces, files) < 0)
+		     "sandbox=%s,namespaces=0x%lx,%s%s%sfiles=%s",
+		     unit->id, params->transport->name, on_off(params->once),
+		     on_off(params->verbose), on_off(params->sandbox),
+		     namespaces, names ? "root=" : "",
+		     names ? params->root : "", names ? "," : "", files) < 0)
 		return NULL;
 	return text;
 }

@@ -30,6 +30,7 @@ struct transport;
 struct spawn_params {
 	const struct transport *transport;
 	bool sandbox, once, verbose;
+	const char *root; /* for those that ask name servers, or NULL */
 };
 
 /*

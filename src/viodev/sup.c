@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "viodev/log.h"
+#include "viodev/resolver.h"
 #include "viodev/spawn.h"
 
 #define NS_PER_MS      UINT64_C(1000000)
@@ -143,8 +144,14 @@ static void restart_later(struct unit *unit)
 static int spawn(struct unit *unit)
 {
 	const struct cmdline *line = unit->sup->line;
-	struct spawn_params params = { line->transport, line->sandbox,
-				       line->once, line->verbose };
+	const struct resolver *resolver = unit->sup->resolver;
+	struct spawn_params params = {
+		.transport = line->transport,
+		.sandbox = line->sandbox,
+		.once = line->once,
+		.verbose = line->verbose,
+		.root = resolver ? resolver_root(resolver) : NULL,
+	};
 	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
 	int ret;
 
@@ -361,6 +368,23 @@ static int init_units(struct sup *sup, const char *dir, struct err *err)
 	return ret;
 }
 
+/* For those that look up names and see no files of the host. */
+static void init_resolver(struct sup *sup)
+{
+	bool wanted = false;
+	int ret;
+
+	for (int i = 0; i < sup->nr_units; i++)
+		wanted |= vdev_rights(sup->units[i].type, sup->units[i].opts)
+				  .network;
+	if (!wanted || !sup->line->sandbox)
+		return;
+	ret = resolver_create(sup->loop, &sup->resolver);
+	if (ret < 0)
+		log_line(LOG_WARNING, "no name servers for devices: %s",
+			 strerror(-ret));
+}
+
 int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
 	     const int signals[], const struct sup_hooks *hooks, void *arg)
 {
@@ -381,6 +405,8 @@ int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
 	ret = init_loop(sup, signals);
 	if (ret < 0)
 		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
+	else
+		init_resolver(sup);
 	return ret;
 }
 
@@ -392,6 +418,7 @@ void sup_fini(struct sup *sup)
 		unit_fini(&sup->units[i]);
 	}
 	free(sup->units);
+	resolver_destroy(sup->resolver);
 	ev_remove(sup->kill_timer);
 	ev_remove(sup->signal_source);
 	if (sup->signal_fd >= 0)

@@ -21,6 +21,7 @@
 #include "viodev/cmd.h"
 #include "viodev/unit.h"
 
+struct resolver;
 struct signalfd_siginfo;
 
 /* What happens, for who runs the supervisor. */
@@ -44,6 +45,7 @@ struct sup {
 	int nr_announced;
 	int signal_fd;
 	struct ev_source *signal_source;
+	struct resolver *resolver; /* NULL: no device asks name servers */
 	struct ev_source *kill_timer; /* patience with those who should end */
 	sigset_t old_mask;
 	bool stopping;

@@ -11,17 +11,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The directory and the files in it; there are none below. */
-static void remove_dir(const char *path)
+/* The files of directory @name, and of directories in it. */
+static void remove_files(int at_fd, const char *name, int depth)
 {
-	DIR *dir = opendir(path);
+	int fd = openat(at_fd, name,
+			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 
 	if (!dir)
 		return;
-	while ((entry = readdir(dir)))
-		unlinkat(dirfd(dir), entry->d_name, 0);
+	while ((entry = readdir(dir))) {
+		if (unlinkat(fd, entry->d_name, 0) == 0 || depth == 0 ||
+		    entry->d_name[0] == '.')
+			continue;
+		remove_files(fd, entry->d_name, depth - 1);
+		unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+	}
 	closedir(dir);
+}
+
+static void remove_dir(const char *path)
+{
+	remove_files(AT_FDCWD, path, 1);
 	rmdir(path);
 }
 
