@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queue-size=64"
+#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queues=2,queue-size=64"
 
 static bool threads; /* not io_uring */
 
@@ -34,7 +34,8 @@ static int setup(void **state)
 	memset(&disk_fault, 0, sizeof(disk_fault));
 	ini_image("disk", IMAGE_BYTES);
 	ini_image("b", IMAGE_BYTES);
-	ini_start(DISKS);
+	ini_create(VDRV_MODERN, DISKS);
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	ini_do_ready(&tur);
 	FAULT_SET(no_cache, true);
 	return 0;
@@ -48,12 +49,14 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* New ones are on another queue, where no stale chain has their head. */
 static struct sent send_write(uint8_t lba, uint8_t byte)
 {
 	uint8_t block[512];
 	struct cmd wr = { .cdb = { 0x2a, [5] = lba, [8] = 1 },
 			  .out = memset(block, byte, sizeof(block)),
-			  .out_len = sizeof(block) };
+			  .out_len = sizeof(block),
+			  .queue = byte == 'N' };
 
 	return ini_send(&wr);
 }
@@ -99,7 +102,6 @@ static uint8_t *resp_of(const struct sent *s)
 static void test_reset(void **state)
 {
 	struct sent s[NR_STUCK], new[2];
-	unsigned nr_tried;
 
 	send_stuck(s);
 	ini_restart_now();
@@ -107,12 +109,9 @@ static void test_reset(void **state)
 		memset(resp_of(&s[k]), 0x5a, 108);
 	assert_int_equal(ini_do(&inquiry).status, 0);
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
-	nr_tried = FAULT_GET(nr_tried);
 	new[0] = send_write(3, 'N');
 	new[1] = ini_send(&flush);
 	ini_turns(20);
-	if (threads) /* what io_uring is given is not seen before it ends */
-		assert_int_equal(FAULT_GET(nr_tried), nr_tried);
 	ini_collect(new, 2);
 	assert_false(new[0].done || new[1].done);
 
@@ -127,6 +126,27 @@ static void test_reset(void **state)
 	}
 }
 
+/* A thread is free, and so is the queue; but it is not the write's turn. */
+static void test_reset_order(void **state)
+{
+	unsigned nr_tried;
+	struct sent new;
+
+	FAULT_SET(hang, true);
+	send_write(3, 'O');
+	ini_turns(5);
+	ini_restart_now();
+	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
+	nr_tried = FAULT_GET(nr_tried);
+	new = send_write(3, 'N');
+	ini_turns(20);
+	if (threads) /* what io_uring is given is not seen before it ends */
+		assert_int_equal(FAULT_GET(nr_tried), nr_tried);
+	FAULT_SET(hang, false);
+	ini_wait(&new, 1);
+	assert_int_equal(read_byte(3), 'N');
+}
+
 /* A driver that waits for the reset finds nothing of the old one. */
 static void test_reset_waits(void **state)
 {
@@ -137,7 +157,7 @@ static void test_reset_waits(void **state)
 	ini_turns(5);
 	assert_int_not_equal(vdrv_status(&ini.d), 0);
 	FAULT_SET(hang, false);
-	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	for (unsigned k = 0; k < NR_STUCK; k++)
 		memset(s[k].in, 0x5a, 4096);
 	ini_turns(5);
@@ -226,7 +246,7 @@ static void test_broken(void **state)
 		assert_int_equal(resp_of(&s[k])[0], 0x5a);
 		assert_int_equal(resp_of(&s[k])[107], 0x5a);
 	}
-	assert_true(vdrv_start(&ini.d, ~0ull, 3));
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
 	assert_int_equal(ini_do(&read_8).in[0], 'a');
 }
@@ -339,7 +359,8 @@ static int run(const char *engine)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_reset), TEST(test_reset_waits),
+		TEST(test_reset), TEST(test_reset_order),
+		TEST(test_reset_waits),
 		TEST(test_many_resets), TEST(test_no_more_steps),
 		TEST(test_stop), TEST(test_broken), TEST(test_tmf),
 		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_end),
