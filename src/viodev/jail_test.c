@@ -23,11 +23,13 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -492,6 +494,67 @@ static void test_before_the_seal(void **state)
 	assert_int_equal(jailed(write_file, false), 0);
 }
 
+static int is_dumpable(void)
+{
+	return prctl(PR_GET_DUMPABLE);
+}
+
+static int abstract_fd;
+static struct sockaddr_un abstract_addr; /* a name that the kernel chose */
+static socklen_t abstract_len;
+
+static void listen_abstract(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	abstract_len = sizeof(abstract_addr);
+	abstract_fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(bind(abstract_fd, (struct sockaddr *)&addr,
+			      sizeof(addr.sun_family)),
+			 0);
+	assert_int_equal(getsockname(abstract_fd,
+				     (struct sockaddr *)&abstract_addr,
+				     &abstract_len),
+			 0);
+	assert_int_equal(listen(abstract_fd, 1), 0);
+}
+
+static int connect_abstract(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	int ret = result(connect(fd, (struct sockaddr *)&abstract_addr,
+				 abstract_len));
+
+	close(fd);
+	return ret;
+}
+
+static int signal_self(void)
+{
+	return result(kill(getpid(), 0));
+}
+
+/*
+ * Other processes, before seccomp as well: those of the same user, whom the
+ * kernel would let us signal and connect to.
+ */
+static void test_others(void **state)
+{
+	rights = (struct vdev_rights){ .same_user = true };
+	assert_int_equal(jailed(is_dumpable, false), 0);
+	assert_int_equal(jailed(signal_self, false), 0);
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 6) {
+		print_message("this Landlock has no scopes\n");
+	} else {
+		assert_int_equal(jailed(signal_parent, false), EPERM);
+		listen_abstract();
+		assert_int_equal(connect_abstract(), 0);
+		assert_int_equal(jailed(connect_abstract, false), EPERM);
+		close(abstract_fd);
+	}
+	rights = (struct vdev_rights){ 0 };
+}
+
 static int setup(void **state)
 {
 	file_fd = mkstemp(file_name);
@@ -746,6 +809,7 @@ int main(void)
 		cmocka_unit_test(test_allowed),
 		cmocka_unit_test(test_passthrough),
 		cmocka_unit_test(test_before_the_seal),
+		cmocka_unit_test(test_others),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -701,13 +701,20 @@ class Sandbox(Case):
             self.assertFalse(any(status["sandbox"].values()))
 
     def test_descriptors(self):
-        """What the caller left open does not reach the devices."""
+        """What the caller left open, at whatever number, does not reach the devices."""
         with open(self.image, "rb") as file:
-            os.set_inheritable(file.fileno(), True)
-            with self.serve("rng", close_fds=False):
-                pid = self.status("rng0")["pid"]
-                links = [os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
-                self.assertNotIn(str(self.image), links)
+            for number in 3, 20, 300:
+                fd = fcntl.fcntl(file, fcntl.F_DUPFD, number)
+                self.addCleanup(os.close, fd)
+                os.set_inheritable(fd, True)
+            for sandbox in "on", "off":
+                with self.serve(f"--sandbox={sandbox}", "rng", close_fds=False):
+                    pid = self.status("rng0")["pid"]
+                    links = {path.name: os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+                    self.assertNotIn(str(self.image), links.values())
+                    # Besides those at fixed numbers a device has what it made.
+                    kinds = {link.split(":")[0] for name, link in links.items() if int(name) > 2}
+                    self.assertLessEqual(kinds, {"socket", "anon_inode"}, links)
 
 
 class TruncatedMemory(Case):
@@ -793,9 +800,15 @@ class Control(Case):
             self.assertIsNone(self.answer(sock))
 
     def test_too_long(self):
+        """A request of 4,096 bytes is served; without an end in so many the client is dropped, and not kept waiting."""
         with self.serve("rng"):
             sock = self.connect("rng0")
-            self.assertIsNone(self.ask(sock, b"[" + b" " * 5000))
+            for _ in range(2):
+                self.assertTrue(self.ask(sock, b'["status"' + b" " * (4096 - 11) + b"]\n")["ok"])
+            for size in 4096, 5000, 1 << 20:
+                with self.subTest(size=size):
+                    sock = self.connect("rng0")
+                    self.assertIsNone(self.ask(sock, b"[" + b" " * (size - 1)))
             self.assertEqual(self.status("rng0")["id"], "rng0")
 
     def test_new_image(self):
