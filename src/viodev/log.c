@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "viodev/log.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +13,37 @@ void log_init(const char *who, bool verbose)
 {
 	log_who = who;
 	log_level = verbose ? LOG_DEBUG : LOG_NOTICE;
+}
+
+static unsigned nr_lost;
+
+/*
+ * Whoever should read may not: a pipe that is full must not stop a device, to
+ * which a guest can have many lines written. A pipe that is ready takes 4 KiB.
+ */
+static bool has_room(void)
+{
+	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	return poll(&pfd, 1, 0) != 0; /* errors are write()'s to find */
+}
+
+static bool may_write(void)
+{
+	char line[64];
+	unsigned nr = __atomic_load_n(&nr_lost, __ATOMIC_RELAXED);
+	int len;
+
+	if (!has_room()) {
+		__atomic_add_fetch(&nr_lost, 1, __ATOMIC_RELAXED);
+		return false;
+	}
+	if (nr == 0)
+		return true;
+	len = snprintf(line, sizeof(line), "viodev: %u log lines lost\n", nr);
+	if (write(STDERR_FILENO, line, (size_t)len) > 0)
+		__atomic_sub_fetch(&nr_lost, nr, __ATOMIC_RELAXED);
+	return has_room();
 }
 
 /* One write, so that lines of several processes do not mix. */
@@ -45,7 +77,7 @@ void log_line(int level, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (level > log_level)
+	if (level > log_level || !may_write())
 		return;
 	va_start(ap, fmt);
 	log_write(log_who, fmt, ap);
@@ -54,7 +86,7 @@ void log_line(int level, const char *fmt, ...)
 
 void log_named(int level, const char *text)
 {
-	if (level <= log_level)
+	if (level <= log_level && may_write())
 		log_as(NULL, "%s", text);
 }
 

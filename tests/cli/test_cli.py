@@ -518,6 +518,32 @@ class Supervision(Case):
             self.assertEqual(serve.end(), 1)
             self.assertIn("rng0: killed by SIGKILL while ending", serve.errors)
 
+    def test_log_that_nobody_reads(self):
+        """Lines are lost, and counted, when standard error is full; the device goes on."""
+        read, write = os.pipe()
+        with open(read, "rb", buffering=0) as reader, open(write, "wb", buffering=0) as writer:
+            process = subprocess.Popen([VIODEV, "serve", "--verbose", "--transport=vhost-user", "--dir", self.dir, "rng"],
+                                       stdout=subprocess.PIPE, stderr=writer)
+            try:
+                wait_for(lambda: process.stdout.readline() in (b"ready\n", b""), "ready")
+                os.set_blocking(write, False)
+                while writer.write(bytes(4096)) is not None:
+                    pass
+                os.set_blocking(write, True)
+                for _ in range(3):
+                    with self.connect("rng0", "sock"):
+                        wait_for(lambda: self.status("rng0")["server"]["attached"], "the front-end")
+                    wait_for(lambda: not self.status("rng0")["server"]["attached"], "its end")
+                text = reader.read(1 << 20)
+                with self.connect("rng0", "sock"):
+                    while b"attached\n" not in text.rpartition(b"log lines lost\n")[2]:
+                        text += reader.read(1 << 20)
+                self.assertRegex(text, b"viodev: [1-9] log lines lost\nviodev: rng0: front-end attached\n")
+            finally:
+                process.terminate()
+                process.wait(WAIT)
+                process.stdout.close()
+
     def test_unkillable_device(self):
         """A process that the kernel does not let go of is left behind, and named."""
         if os.geteuid() != 0:
