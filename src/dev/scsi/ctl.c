@@ -53,6 +53,7 @@ static struct json_object *lun_json(const struct scsi_lun *lun)
 	add_uint(o, "written-bytes", lun->written_bytes);
 	add_uint(o, "check-conditions", lun->nr_errors);
 	add_uint(o, "aborted", lun->nr_aborts);
+	add_uint(o, "waiting", lun->disk ? disk_nr_waiting(lun->disk) : 0);
 	return o;
 }
 
@@ -96,6 +97,25 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 	add_uint(reply, "capacity", lun->nr_blocks * lun->block_bytes);
 	if (ret > 0) /* it follows when the image answers */
 		add_bool(reply, "pending", true);
+	return 0;
+}
+
+/* Commands that failed, and wait, are tried again. */
+static int ctl_resume(struct scsi_softc *sc, int argc, char *const argv[],
+		      struct err *err)
+{
+	struct scsi_lun *only = argc == 2 ? lun_by_name(sc, argv[1]) : NULL;
+
+	if (argc > 2)
+		return err_set(err, -EINVAL, "scsi: resume [LUN]");
+	if (argc == 2 && !only)
+		return no_lun(argv[1], err);
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
+		struct scsi_lun *lun = sc->sc_luns[i];
+
+		if (lun->disk && (!only || lun == only))
+			disk_resume(lun->disk);
+	}
 	return 0;
 }
 
@@ -156,12 +176,16 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 
 	if (strcmp(argv[0], "lun") == 0)
 		return ctl_lun(sc, argc, argv, files, reply, err);
+	if (strcmp(argv[0], "resume") == 0)
+		return ctl_resume(sc, argc, argv, err);
 	return ctl_resize(sc, argc, argv, reply, err);
 }
 
 const struct vdev_ctl scsi_ctls[] = {
 	{ "resize [LUN] SIZE", "make the image of a LUN SIZE bytes; of a block "
 			       "device: look at its size again" },
+	{ "resume [LUN]", "try again what waits after an error (werror=, "
+			  "rerror=)" },
 	{ "lun add LUN[=PATH]", "give the guest a new LUN, with more options "
 				"as LUN.KEY=VALUE behind a comma, or one that "
 				"was taken away",

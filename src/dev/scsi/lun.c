@@ -115,6 +115,8 @@ static const char *const suffixes[] = {
 	"physical-block-size",
 	"cache",
 	"discard",
+	"werror",
+	"rerror",
 };
 
 /* "lun1.ro" means nothing without "lun1". */
@@ -212,6 +214,11 @@ bool luns_pass_through(const struct opts *opts)
 	return false;
 }
 
+static enum disk_on_error on_error_of(struct lun_opts *o, const char *suffix)
+{
+	return !strcmp(lun_string(o, suffix), "wait") ? DISK_WAIT : DISK_REPORT;
+}
+
 static struct disk_params params_of(struct lun_opts *o)
 {
 	const char *cache = lun_string(o, "cache");
@@ -220,6 +227,8 @@ static struct disk_params params_of(struct lun_opts *o)
 		.ro = kind_of(o) == LUN_CDROM,
 		.shared = opt_bool(o->opts, key_of(o, "share")),
 		.cache = DISK_WRITEBACK,
+		.on_read_error = on_error_of(o, "rerror"),
+		.on_write_error = on_error_of(o, "werror"),
 	};
 
 	if (!strcmp(cache, "writethrough"))
@@ -302,6 +311,20 @@ static void on_size(void *arg, uint64_t bytes)
 	/* 5.6.6.3.4: reason is ASC, and ASCQ above it. */
 	if (lun->present && negotiated(sc, VIRTIO_SCSI_F_CHANGE))
 		scsi_event(sc, lun, VIRTIO_SCSI_T_PARAM_CHANGE, 0x2a | 9 << 8);
+}
+
+/*
+ * --- Errors that the host may put right ---
+ */
+
+static void on_wait(void *arg, enum disk_op op, int error)
+{
+	const struct scsi_lun *lun = arg;
+
+	vs_log(&lun->sc->sc_vs, LOG_ERR,
+	       "%s: %s failed: %s: commands wait (viodev ctl SOCKET resume)",
+	       lun->name, op == DISK_READ ? "read" : "write",
+	       strerror(-error));
 }
 
 /*
@@ -414,6 +437,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 		close(fd);
 	ret = describe(lun, o, S_ISBLK(st.st_mode), err);
 	disk_set_notify(lun->disk, on_size, lun);
+	disk_set_on_wait(lun->disk, on_wait, lun);
 	return ret;
 }
 

@@ -356,11 +356,20 @@ void scsi_check_broken(struct scsi_softc *sc)
 		forget_commands(sc);
 }
 
-/* Commands end in their own time; what has ended is shown. */
+/*
+ * Commands end in their own time; what has ended is shown. Those that wait
+ * after an error end now, with BUSY: the driver sends them again.
+ */
 static void scsi_quiesce(void *arg)
 {
 	struct scsi_softc *sc = arg;
 
+	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
+		struct disk *disk = sc->sc_luns[i]->disk;
+
+		if (disk && disk_nr_waiting(disk) > 0)
+			disk_forget(disk);
+	}
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_publish(&sc->sc_queues[i]);
 }
@@ -614,6 +623,12 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		{ lun ".cache", OPT_CHOICE, "writeback",                       \
 		  .choices = "writeback|writethrough|direct",                  \
 		  .help = "as of the block device" },                          \
+		{ lun ".werror", OPT_CHOICE, "report",                         \
+		  .choices = "report|wait",                                    \
+		  .help = "what becomes of a write that the host cannot do: "  \
+			  "the guest is told, or it waits for ctl resume" },   \
+		{ lun ".rerror", OPT_CHOICE, "report",                         \
+		  .choices = "report|wait", .help = "likewise of a read" },    \
 	{                                                                      \
 		lun ".discard", OPT_BOOL, "on",                                \
 			.help = "give space that the guest unmaps back to "    \

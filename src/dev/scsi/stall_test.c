@@ -303,7 +303,7 @@ static void test_tmf_after_reset(void **state)
 	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK, lun0, 1), 0);
 }
 
-static int ctl_lun(const char *word, const char *lun)
+static int ctl(const char *what, const char *word, const char *lun)
 {
 	char text[3][16];
 	char *argv[3] = { text[0], text[1], text[2] };
@@ -312,12 +312,18 @@ static int ctl_lun(const char *word, const char *lun)
 	struct err err;
 	int ret;
 
-	strcpy(text[0], "lun");
+	strcpy(text[0], what);
 	strcpy(text[1], word);
 	strcpy(text[2], lun);
-	ret = vdev_ctl(ini.dev, 3, argv, &none, reply, &err);
+	ret = vdev_ctl(ini.dev, *lun ? 3 : *word ? 2 : 1, argv, &none, reply,
+		       &err);
 	json_object_put(reply);
 	return ret;
+}
+
+static int ctl_lun(const char *word, const char *lun)
+{
+	return ctl("lun", word, lun);
 }
 
 /* A unit is taken away: its commands end, and then the driver is told. */
@@ -346,6 +352,115 @@ static void test_remove(void **state)
 	assert_int_equal(ini_do_ready(&read_8).in[0], 'a');
 }
 
+/*
+ * --- werror=wait, rerror=wait ---
+ */
+
+static unsigned nr_waiting(void)
+{
+	struct json_object *st = json_object_new_object(), *luns, *v;
+	unsigned nr;
+
+	vdev_status(ini.dev, st);
+	assert_true(json_object_object_get_ex(st, "luns", &luns));
+	luns = json_object_array_get_idx(luns, 0);
+	assert_true(json_object_object_get_ex(luns, "waiting", &v));
+	nr = (unsigned)json_object_get_int(v);
+	json_object_put(st);
+	return nr;
+}
+
+static void start_waiting(const char *options)
+{
+	ini_close();
+	ini_create(VDRV_MODERN, options);
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
+	ini_do_ready(&tur);
+}
+
+#define WAITING DISKS ",lun0.werror=wait,lun0.rerror=wait"
+
+static void send_failing(struct sent *s)
+{
+	FAULT_SET(write_errno, ENOSPC);
+	*s = send_write(3, 'W');
+	for (int i = 0; i < 500 && nr_waiting() == 0; i++)
+		ini_turn(10);
+	assert_int_equal(nr_waiting(), 1);
+	ini_collect(s, 1);
+	assert_false(s->done);
+	assert_non_null(strstr(ini.d.last_log, "commands wait"));
+}
+
+static void test_error_waits(void **state)
+{
+	struct sent s;
+
+	start_waiting(WAITING);
+	send_failing(&s);
+	assert_int_equal(read_byte(1), 'b'); /* reads go on */
+	assert_int_equal(ctl("resume", "lun7", ""), -ENOENT);
+	FAULT_SET(write_errno, 0);
+	assert_int_equal(ctl("resume", "", ""), 0);
+	ini_wait(&s, 1);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(nr_waiting(), 0);
+	assert_int_equal(read_byte(3), 'W');
+}
+
+static void test_read_error_waits(void **state)
+{
+	struct sent s;
+
+	start_waiting(WAITING);
+	FAULT_SET(read_errno, EIO);
+	s = ini_send(&read_8);
+	for (int i = 0; i < 500 && nr_waiting() == 0; i++)
+		ini_turn(10);
+	assert_int_equal(nr_waiting(), 1);
+	FAULT_SET(read_errno, 0);
+	assert_int_equal(ctl("resume", "lun0", ""), 0);
+	ini_wait(&s, 1);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[0], 'a');
+}
+
+/* The driver may give up on it, or reset the device. */
+static void test_waiting_is_aborted(void **state)
+{
+	struct sent s;
+
+	start_waiting(WAITING);
+	send_failing(&s);
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, lun0, 0),
+			 0);
+	ini_wait(&s, 1);
+	assert_int_equal(s.response, VIRTIO_SCSI_S_RESET);
+	ini_do_ready(&tur);
+	send_failing(&s);
+	vdrv_reset(&ini.d);
+	FAULT_SET(write_errno, 0);
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
+	ini_do_ready(&tur);
+	assert_int_equal(read_byte(3), 'd');
+}
+
+/* A stop does not wait for somebody to make space. */
+static void test_waiting_at_stop(void **state)
+{
+	struct sent s;
+
+	start_waiting(WAITING);
+	send_failing(&s);
+	pci_quiesce(&ini.d.pi);
+	for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
+		ini_turn(10);
+	assert_true(pci_is_idle(&ini.d.pi));
+	ini_wait(&s, 1);
+	assert_int_equal(s.response, 0);
+	assert_int_equal(s.status, STATUS_BUSY);
+}
+
 /* The process ends, whatever the kernel does meanwhile. */
 static void test_end(void **state)
 {
@@ -363,7 +478,9 @@ static int run(const char *engine)
 		TEST(test_reset_waits),
 		TEST(test_many_resets), TEST(test_no_more_steps),
 		TEST(test_stop), TEST(test_broken), TEST(test_tmf),
-		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_end),
+		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_error_waits), TEST(test_read_error_waits),
+		TEST(test_waiting_is_aborted), TEST(test_waiting_at_stop),
+		TEST(test_end),
 	};
 
 	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);

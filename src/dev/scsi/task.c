@@ -289,9 +289,8 @@ void task_disk_failed(struct scsi_task *t, int result)
 		task_check_info(t, write ? SC_WRITE_ERROR : SC_READ_ERROR,
 				t->req.dr_off / t->lun->block_bytes);
 		break;
-	case -ECANCELED:
-		t->response = VIRTIO_SCSI_S_ABORTED;
-		task_finish(t);
+	case -ECANCELED: /* to be sent again */
+		task_status(t, STATUS_BUSY);
 		break;
 	default:
 		task_check(t, SC_TARGET_FAILURE);
