@@ -4,8 +4,16 @@
  * that right: made space, or a cable back. Each goes on where it stopped.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "back/disk_impl.h"
+
+enum disk_on_error disk_on_error(const char *name)
+{
+	if (!strcmp(name, "wait"))
+		return DISK_WAIT;
+	return strcmp(name, "enospc") ? DISK_REPORT : DISK_WAIT_SPACE;
+}
 
 bool disk_is_to_wait(const struct disk_req *req, int error)
 {

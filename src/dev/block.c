@@ -145,9 +145,12 @@ static int block_cfgwrite(void *arg, int offset, int size, uint32_t value)
 	if (at < 0 || at >= size)
 		return 0;
 	byte = (uint8_t)(value >> (8 * at));
-	if (byte <= 1 &&
-	    (early || block_negotiated(sc, VIRTIO_BLK_F_CONFIG_WCE)))
-		sc->sc_writeback = byte;
+	if (byte > 1 ||
+	    !(early || block_negotiated(sc, VIRTIO_BLK_F_CONFIG_WCE)))
+		return 0;
+	if (sc->sc_writeback && !byte)
+		block_flush_cache(sc);
+	sc->sc_writeback = byte;
 	return 0;
 }
 
@@ -286,6 +289,7 @@ static void block_status(struct vdev *dev, struct json_object *status)
 	add_string(status, "engine", sc->sc_info.engine);
 	add_string(status, "cache", cache_names[sc->sc_cache]);
 	add_bool(status, "write-cache", block_write_cache_on(sc));
+	add_uint(status, "waiting", disk_nr_waiting(sc->sc_disk));
 	for (int i = 0; i < BLOCK_NR_KINDS; i++) {
 		struct json_object *kind = json_object_new_object();
 
@@ -296,11 +300,19 @@ static void block_status(struct vdev *dev, struct json_object *status)
 	}
 }
 
-static int block_ctl(struct vdev *dev, int argc, char *const argv[],
-		     struct vdev_files *files, struct json_object *reply,
-		     struct err *err)
+static int ctl_resume(struct block_softc *sc, int argc,
+		      struct json_object *reply, struct err *err)
 {
-	struct block_softc *sc = block_of(dev);
+	if (argc != 1)
+		return err_set(err, -EINVAL, "block: resume");
+	add_uint(reply, "resumed", disk_nr_waiting(sc->sc_disk));
+	disk_resume(sc->sc_disk);
+	return 0;
+}
+
+static int ctl_resize(struct block_softc *sc, int argc, char *const argv[],
+		      struct json_object *reply, struct err *err)
+{
 	struct err why;
 	uint64_t bytes;
 	int ret;
@@ -315,6 +327,17 @@ static int block_ctl(struct vdev *dev, int argc, char *const argv[],
 	if (ret > 0) /* it follows when the image answers */
 		add_bool(reply, "pending", true);
 	return 0;
+}
+
+static int block_ctl(struct vdev *dev, int argc, char *const argv[],
+		     struct vdev_files *files, struct json_object *reply,
+		     struct err *err)
+{
+	struct block_softc *sc = block_of(dev);
+
+	if (!strcmp(argv[0], "resume"))
+		return ctl_resume(sc, argc, reply, err);
+	return ctl_resize(sc, argc, argv, reply, err);
 }
 
 /*
@@ -339,6 +362,8 @@ static struct disk_params params_of(const struct opts *opts)
 		.shared = opt_bool(opts, "share"),
 		.cache = cache_of(opts),
 		.discard = opt_bool(opts, "discard"),
+		.on_write_error = disk_on_error(opt_string(opts, "werror")),
+		.on_read_error = disk_on_error(opt_string(opts, "rerror")),
 	};
 }
 
@@ -451,6 +476,7 @@ static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 		close(fd);
 	disk_get_info(sc->sc_disk, &sc->sc_info);
 	disk_set_notify(sc->sc_disk, block_on_size, sc);
+	disk_set_on_wait(sc->sc_disk, block_on_wait, sc);
 	return 0;
 }
 
@@ -582,6 +608,12 @@ static const struct opt_def block_opts[] = {
 		  "guest asks for; direct: past the page cache" },
 	{ "discard", OPT_BOOL, "on",
 	  .help = "give space that the guest discards back to the host" },
+	{ "werror", OPT_CHOICE, "enospc", .choices = "report|wait|enospc",
+	  .help = "what becomes of a write that fails: report: the guest gets "
+		  "an error; wait: it waits for the command resume; enospc: it "
+		  "waits when there is no space, else the guest gets an error" },
+	{ "rerror", OPT_CHOICE, "report", .choices = "report|wait",
+	  .help = "what becomes of a read that fails, likewise" },
 	{ "iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,
 	  .help = "at most so many requests a second" },
 	{ "bps", OPT_SIZE, .min = 1,
@@ -607,6 +639,7 @@ static const virtio_capstr_t block_features[] = {
 static const struct vdev_ctl block_ctls[] = {
 	{ "resize SIZE", "make the image, and the guest's disk, SIZE bytes; "
 			 "a block device: look at its size again" },
+	{ "resume", "try requests again that wait after an error" },
 	{ NULL, NULL },
 };
 

@@ -115,6 +115,8 @@ struct block_softc {
 	uint32_t sc_block_bytes, sc_phys_bytes;
 	bool sc_discard;
 	bool sc_writeback; /* as CONFIG_WCE has it */
+	struct disk_req sc_flush; /* when that was turned off */
+	bool sc_flushing, sc_flush_again;
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;
@@ -154,6 +156,12 @@ extern const char *const block_kind_names[BLOCK_NR_KINDS];
 /* A doorbell; and the end of a turn in which requests completed. */
 void block_qnotify(void *arg, struct vqueue_info *vq);
 void block_turn(void *arg);
+
+/* Have what is in the write cache written out, for nobody in particular. */
+void block_flush_cache(struct block_softc *sc);
+
+/* The first of several requests began to wait after an error. */
+void block_on_wait(void *arg, enum disk_op op, int error);
 
 /* The limits allow requests again. */
 void block_on_limit(void *arg);

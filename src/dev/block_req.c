@@ -8,10 +8,12 @@
  * whichever order the image serves them, and those that complete in one turn
  * of the loop are shown to the driver together.
  */
+#include <errno.h>
 #include <string.h>
 #include <syslog.h>
 
 #include "base/iov.h"
+#include "base/util.h"
 #include "dev/block_impl.h"
 
 /* Legacy name of a flush, which virtio 1.0 forgot; Linux never had it. */
@@ -340,6 +342,67 @@ static void log_error(struct block_softc *sc, const struct block_io *io,
 		       (unsigned long long)n);
 }
 
+void block_on_wait(void *arg, enum disk_op op, int error)
+{
+	static const char *const names[] = {
+		[DISK_READ] = "read",
+		[DISK_WRITE] = "write",
+		[DISK_FLUSH] = "flush",
+		[DISK_DISCARD] = "discard",
+		[DISK_WRITE_ZEROES] = "write-zeroes",
+	};
+	struct block_softc *sc = arg;
+
+	vs_log(&sc->sc_vs, LOG_ERR,
+	       "%s failed: %s: requests wait (`viodev ctl SOCKET resume` has "
+	       "them tried again)",
+	       names[op], strerror(-error));
+}
+
+/*
+ * The write cache was turned off (CONFIG_WCE). A configuration write cannot
+ * wait, so that what was cached is flushed behind it; a write that was under
+ * way then is flushed before it completes, as are all later ones (5.2.6.2).
+ */
+static void flush_done(struct disk_req *req, int result)
+{
+	struct block_softc *sc = container_of(req, struct block_softc, sc_flush);
+
+	sc->sc_flushing = false;
+	if (result < 0 && result != -ECANCELED)
+		vs_log(&sc->sc_vs, LOG_ERR, "flush of the write cache: %s",
+		       strerror(-result));
+	/* A reset forgets requests, but the data is the driver's still. */
+	if (sc->sc_flush_again || result == -ECANCELED)
+		block_flush_cache(sc);
+}
+
+void block_flush_cache(struct block_softc *sc)
+{
+	sc->sc_flush_again = sc->sc_flushing;
+	if (sc->sc_flushing)
+		return;
+	sc->sc_flushing = true;
+	sc->sc_flush = (struct disk_req){
+		.dr_op = DISK_FLUSH,
+		.dr_done = flush_done,
+	};
+	disk_start(sc->sc_disk, &sc->sc_flush);
+}
+
+static bool is_cached_write(const struct block_io *io)
+{
+	return (io->dr.dr_op == DISK_WRITE ||
+		io->dr.dr_op == DISK_WRITE_ZEROES) &&
+	       !io->dr.dr_fua;
+}
+
+static void flush_write(struct block_softc *sc, struct block_io *io)
+{
+	io->dr.dr_op = DISK_FLUSH;
+	disk_start(sc->sc_disk, &io->dr);
+}
+
 static void block_done(struct disk_req *dr, int result)
 {
 	struct block_io *io = (void *)dr;
@@ -351,6 +414,8 @@ static void block_done(struct disk_req *dr, int result)
 	} else if (result < 0) {
 		log_error(sc, io, result);
 		block_complete(io, VIRTIO_BLK_S_IOERR);
+	} else if (is_cached_write(io) && !block_write_cache_on(sc)) {
+		flush_write(sc, io);
 	} else if (io->next_seg < io->nr_segs) {
 		start_seg(sc, io);
 	} else {

@@ -1018,6 +1018,12 @@ enum { NO_WRITE = -1 };
  * How many times fdatasync() had succeeded when a write showed up in the used
  * ring.
  */
+/* Turning the cache off flushes it: let that end. */
+static void settle(void)
+{
+	assert_int_equal(do_simple(VIRTIO_BLK_T_FLUSH, 0, 0, false), OK);
+}
+
 static unsigned syncs_of_a_write(void)
 {
 	FAULT_SET(nr_sync, 0);
@@ -1058,6 +1064,7 @@ static void test_write_cache(void **state)
 		start(VDRV_MODERN, rows[i].options, rows[i].features);
 		if (rows[i].write != NO_WRITE)
 			vdrv_cfg_write(&d, 32, 1, (uint32_t)rows[i].write);
+		settle();
 		assert_int_equal(vdrv_cfg_read(&d, 32, 1), rows[i].reads);
 		syncs = syncs_of_a_write();
 		if (syncs != rows[i].stable)
@@ -1089,6 +1096,7 @@ static void test_legacy_write_cache(void **state)
 	assert_true(vdrv_queue_setup(&d, 0, 0));
 	vdrv_driver_ok(&d);
 	assert_int_equal(vdrv_cfg_read(&d, 32, 1), 1);
+	settle();
 	assert_int_equal(syncs_of_a_write(), 0);
 
 	/* DRIVER_OK without CONFIG_WCE, and without FLUSH: the exception. */
@@ -1220,7 +1228,7 @@ static void test_short_transfers(void **state)
 
 	if (!threads)
 		skip();
-	start(VDRV_MODERN, "", ALL_FEATURES);
+	start(VDRV_MODERN, ",werror=report", ALL_FEATURES);
 	FAULT_SET(max_bytes, KIB);
 	r = make_req(VIRTIO_BLK_T_OUT, 16, 8 * KIB, false);
 	memset(req_data(&r), 0x5a, r.len);
@@ -1458,6 +1466,196 @@ static void test_quiesce(void **state)
 	assert_int_equal(req_status(&f), OK);
 	assert_int_equal(req_status(&r), OK);
 	assert_memory_equal(req_data(&r), model, r.len);
+}
+
+/* BLK-13: turning the cache off has it flushed, with no further request. */
+static void test_cache_off(void **state)
+{
+	struct request w;
+
+	start(VDRV_MODERN, "", ALL_FEATURES);
+	assert_int_equal(do_write(0, 512), OK);
+	assert_int_equal(FAULT_GET(nr_sync), 0);
+	vdrv_cfg_write(&d, 32, 1, 0);
+	while (FAULT_GET(nr_sync) == 0)
+		turns(1);
+	vdrv_cfg_write(&d, 32, 1, 0); /* no change */
+	vdrv_cfg_write(&d, 32, 1, 1);
+	turns(5);
+	assert_int_equal(FAULT_GET(nr_sync), 1);
+
+	/* One that is under way is stable when it completes. */
+	FAULT_SET(hang, true);
+	w = make_req(VIRTIO_BLK_T_OUT, 0, 512, false);
+	add_req(0, &w);
+	vdrv_kick(&d, 0);
+	turns(5);
+	vdrv_cfg_write(&d, 32, 1, 0);
+	turns(5);
+	FAULT_SET(nr_sync, 0);
+	FAULT_SET(hang, false);
+	wait_used(0);
+	assert_int_equal(req_status(&w), OK);
+	assert_in_range(FAULT_GET(nr_sync), 1, 2);
+}
+
+/* A reset does not lose the flush that the driver has been promised. */
+static void test_cache_off_reset(void **state)
+{
+	struct request r = start_slow_read(VDRV_MODERN, 512);
+
+	vdrv_cfg_write(&d, 32, 1, 0);
+	vdrv_set_status(&d, 0);
+	turns(5);
+	vdrv_set_status(&d, 0); /* forgets the one that waits, once more */
+	assert_int_equal(FAULT_GET(nr_sync), 0);
+	FAULT_SET(hang, false);
+	while (FAULT_GET(nr_sync) == 0)
+		turns(1);
+	assert_int_equal(req_status(&r), NO_STATUS);
+}
+
+/*
+ * --- Requests that wait ---
+ */
+
+static unsigned status_of(const char *key)
+{
+	struct json_object *status = json_object_new_object(), *val;
+	unsigned n;
+
+	vdev_status(dev, status);
+	assert_true(json_object_object_get_ex(status, key, &val));
+	n = (unsigned)json_object_get_uint64(val);
+	json_object_put(status);
+	return n;
+}
+
+static void resume(void)
+{
+	char *words[] = { (char *)"resume" };
+	struct json_object *reply = json_object_new_object();
+	struct vdev_files files = { .nr = 0 };
+	struct err err;
+
+	assert_int_equal(vdev_ctl(dev, 1, words, &files, reply, &err), 0);
+	json_object_put(reply);
+}
+
+static void wait_waiting(unsigned nr)
+{
+	uint64_t end = ev_now_ns() + 10000000000ull;
+
+	while (status_of("waiting") != nr) {
+		assert_true(ev_now_ns() < end);
+		ev_loop_turn(loop, 10);
+	}
+}
+
+/* Nothing is answered before `resume`, and then as if nothing had been. */
+static void test_wait(void **state)
+{
+	struct request r[3];
+	struct vdrv_used used;
+
+	start(VDRV_MODERN, ",werror=wait,rerror=wait", ALL_FEATURES);
+	FAULT_SET(no_cache, true);
+	FAULT_SET(write_errno, EIO);
+	FAULT_SET(read_errno, EIO);
+	for (unsigned i = 0; i < 3; i++) {
+		r[i] = make_req(i ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i, 512,
+				i);
+		add_req(0, &r[i]);
+	}
+	memset(model, 0xdd, 512);
+	vdrv_kick(&d, 0);
+	wait_waiting(3);
+	assert_non_null(strstr(d.last_log, "requests wait"));
+	resume();
+	wait_waiting(3); /* in vain */
+	pci_quiesce(&d.pi);
+	turns(5);
+	assert_false(vdrv_used(&d, 0, &used));
+	assert_false(pci_is_idle(&d.pi));
+	FAULT_SET(write_errno, 0);
+	FAULT_SET(read_errno, 0);
+	resume();
+	wait_idle();
+	turns(2);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(vdrv_used(&d, 0, &used));
+		assert_int_equal(req_status(&r[i]), OK);
+		assert_memory_equal(req_data(&r[i]), model + i * 512, 512);
+	}
+	assert_image_is_model();
+}
+
+/* A reset forgets what waits; so does the device when it goes. */
+static void test_wait_reset(void **state)
+{
+	struct request w;
+
+	start(VDRV_MODERN, ",werror=wait", ALL_FEATURES);
+	for (int i = 0; i < 2; i++) {
+		FAULT_SET(write_errno, EIO);
+		w = make_req(VIRTIO_BLK_T_OUT, 0, 512, false);
+		add_req(0, &w);
+		vdrv_kick(&d, 0);
+		wait_waiting(1);
+		vdrv_set_status(&d, 0);
+		assert_int_equal(status_of("waiting"), 0);
+		wait_idle();
+		FAULT_SET(write_errno, 0);
+		resume();
+		assert_int_equal(req_status(&w), NO_STATUS);
+		assert_image_is_model();
+		assert_true(vdrv_start(&d, ALL_FEATURES, 1));
+	}
+	FAULT_SET(write_errno, EIO);
+	add_req(0, &w);
+	vdrv_kick(&d, 0);
+	wait_waiting(1);
+}
+
+/* What the keys say is what happens. */
+static void test_wait_which(void **state)
+{
+	static const struct {
+		const char *options;
+		uint32_t type;
+		int error;
+		bool waits;
+	} rows[] = {
+		{ "", VIRTIO_BLK_T_OUT, ENOSPC, true },
+		{ "", VIRTIO_BLK_T_OUT, EIO, false },
+		{ "", VIRTIO_BLK_T_IN, EIO, false },
+		{ ",werror=report", VIRTIO_BLK_T_OUT, ENOSPC, false },
+		{ ",werror=wait", VIRTIO_BLK_T_OUT, EIO, true },
+		{ ",rerror=wait", VIRTIO_BLK_T_IN, EIO, true },
+		{ ",rerror=wait", VIRTIO_BLK_T_OUT, EIO, false },
+	};
+
+	if (!threads)
+		skip(); /* the errors are not to be had there */
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct request r;
+
+		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
+		FAULT_SET(no_cache, true);
+		FAULT_SET(write_errno, rows[i].error);
+		FAULT_SET(read_errno, rows[i].error);
+		r = make_req(rows[i].type, 0, 512,
+			     rows[i].type == VIRTIO_BLK_T_IN);
+		add_req(0, &r);
+		vdrv_kick(&d, 0);
+		if (rows[i].waits) {
+			wait_waiting(1);
+		} else {
+			wait_used(0);
+			assert_int_equal(req_status(&r), IOERR);
+		}
+		destroy();
+	}
 }
 
 /*
@@ -1715,7 +1913,9 @@ int main(void)
 		TEST(test_queue_size),      TEST(test_duplicate_head),
 		TEST(test_reset_in_flight), TEST(test_error_in_flight),
 		TEST(test_reset_impatient), TEST(test_error_in_turn),
-		TEST(test_growth),
+		TEST(test_growth), TEST(test_cache_off),
+		TEST(test_cache_off_reset), TEST(test_wait),
+		TEST(test_wait_reset), TEST(test_wait_which),
 		TEST(test_quiesce),         TEST(test_queues),
 		TEST(test_batch),           TEST(test_resize),
 		TEST(test_status),          TEST(test_says_which_engine),
