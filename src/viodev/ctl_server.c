@@ -20,6 +20,7 @@
 #define MAX_REQUEST 4096
 #define MAX_WORDS   256 /* events of an input device */
 #define MAX_DEPTH   3 /* of a request's JSON: {"command": ["word"]} */
+#define AGAIN_NS    100000000ull /* after accept() failed */
 #define MAX_FDS     4 /* of a client's, that no request has taken yet */
 
 struct client {
@@ -38,7 +39,7 @@ struct client {
 struct ctl_server {
 	struct ev_loop *loop;
 	int fd;
-	struct ev_source *source;
+	struct ev_source *source, *timer;
 	ctl_fn *fn;
 	void *arg;
 	struct client clients[MAX_CLIENTS];
@@ -285,6 +286,20 @@ static struct client *free_slot(struct ctl_server *server)
 	return NULL;
 }
 
+/* There are no descriptors left: the client would be reported at once again. */
+static void accept_later(struct ctl_server *server)
+{
+	ev_fd_set(server->source, 0);
+	ev_timer_set(server->timer, AGAIN_NS);
+}
+
+static void on_timer(void *arg)
+{
+	struct ctl_server *server = arg;
+
+	ev_fd_set(server->source, EPOLLIN);
+}
+
 static void on_listen(void *arg, uint32_t events)
 {
 	struct ctl_server *server = arg;
@@ -296,8 +311,11 @@ static void on_listen(void *arg, uint32_t events)
 		return;
 	}
 	fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != ECONNABORTED)
+			accept_later(server);
 		return;
+	}
 	*c = (struct client){ .fd = fd, .request = malloc(MAX_REQUEST) };
 	if (!c->request || ev_fd_add(server->loop, fd, EPOLLIN, on_client, c,
 				     &c->source) < 0) {
@@ -320,9 +338,12 @@ int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
 	server->fd = take_fd;
 	server->fn = fn;
 	server->arg = arg;
-	ret = ev_fd_add(loop, take_fd, EPOLLIN, on_listen, server,
-			&server->source);
+	ret = ev_timer_add(loop, on_timer, server, &server->timer);
+	if (ret == 0)
+		ret = ev_fd_add(loop, take_fd, EPOLLIN, on_listen, server,
+				&server->source);
 	if (ret < 0) {
+		ev_remove(server->timer);
 		free(server);
 		return ret;
 	}
@@ -337,6 +358,7 @@ void ctl_server_destroy(struct ctl_server *server)
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		client_close(&server->clients[i]);
 	ev_remove(server->source);
+	ev_remove(server->timer);
 	close(server->fd);
 	free(server);
 }

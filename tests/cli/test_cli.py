@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pathlib
+import resource
 import select
 import shutil
 import signal
@@ -955,6 +956,22 @@ class Control(Case):
             wait_asleep(pid)
             socks[3].close()
             self.assertTrue(self.answer(ninth)["ok"])
+
+    def test_no_descriptors(self):
+        """A device without descriptors for a client lets it wait, and sleeps meanwhile."""
+        with self.serve("--sandbox=off", "rng"):
+            pid = self.status("rng0")["pid"]
+            wait_asleep(pid)
+            used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+            first_free = min(set(range(1000)) - used)
+            _, most = old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, most))
+            sock = self.connect("rng0")
+            sock.sendall(b'["status"]\n')
+            slept = int(effort(pid)[0])
+            wait_for(lambda: int(effort(pid)[0]) > slept + 3, "sleep between attempts")
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
+            self.assertTrue(self.answer(sock)["ok"])
 
     def test_words(self):
         """`viodev ctl` prints for people, and tells what failed."""
