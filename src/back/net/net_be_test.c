@@ -949,13 +949,30 @@ static void test_user_fragments(void **state)
 	close(fd);
 }
 
+/* Make the checksum of a TCP segment right. */
+static void sum_tcp(uint8_t *f)
+{
+	size_t len = (size_t)(f[16] << 8 | f[17]) - 20;
+	uint8_t pseudo[12 + 20 + 1501] = { 0 };
+	uint16_t sum;
+
+	f[50] = f[51] = 0;
+	memcpy(pseudo, f + 26, 8);
+	pseudo[9] = 6;
+	pseudo[10] = (uint8_t)(len >> 8);
+	pseudo[11] = (uint8_t)len;
+	memcpy(pseudo + 12, f + 34, len);
+	sum = ip_sum(pseudo, (12 + len + 1) & ~(size_t)1);
+	f[50] = (uint8_t)(sum >> 8);
+	f[51] = (uint8_t)sum;
+}
+
 /* A TCP segment of the guest to this machine; returns the frame's length. */
 static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport,
 		       uint32_t seq, uint32_t ack, uint8_t flags,
 		       const void *data, size_t len)
 {
 	uint16_t total = (uint16_t)(40 + len), sum;
-	uint8_t pseudo[12 + 20 + 1500] = { 0 };
 	uint8_t *tcp = f + 34;
 
 	make_udp(f, "10.0.2.15", "10.0.2.2", sport, dport, "", 0);
@@ -976,17 +993,11 @@ static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport,
 	tcp[14] = 0xff;
 	if (len)
 		memcpy(tcp + 20, data, len);
-	memcpy(pseudo, f + 26, 8);
-	pseudo[9] = 6;
-	pseudo[10] = (uint8_t)((20 + len) >> 8);
-	pseudo[11] = (uint8_t)(20 + len);
-	memcpy(pseudo + 12, tcp, 20 + len);
-	sum = ip_sum(pseudo, (12 + 20 + len + 1) & ~1u);
-	tcp[16] = (uint8_t)(sum >> 8);
-	tcp[17] = (uint8_t)sum;
+	sum_tcp(f);
 	return 54 + len;
 }
 
+#define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_ACK 16
 
@@ -1005,6 +1016,12 @@ static const uint8_t *wait_tcp(uint16_t dport, uint8_t flags)
 	return NULL;
 }
 
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+	       (uint32_t)p[2] << 8 | p[3];
+}
+
 static int listen_on_loopback(uint16_t *ret_port)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -1017,6 +1034,117 @@ static int listen_on_loopback(uint16_t *ret_port)
 	getsockname(fd, (struct sockaddr *)&sin, &len);
 	*ret_port = ntohs(sin.sin_port);
 	return fd;
+}
+
+/* A connection of the guest from port 4000, of which we have both ends. */
+static struct {
+	uint16_t port;
+	uint32_t seq, ack;
+	int fd;
+} tcp;
+
+static void send_tcp(uint32_t seq, uint8_t flags, const void *data, size_t len)
+{
+	static uint8_t f[1600];
+
+	len = make_tcp(f, 4000, tcp.port, seq, tcp.ack, flags, data, len);
+	assert_int_equal(send_to(0, f, len), 0);
+	turns();
+}
+
+static void connect_tcp(uint32_t seq)
+{
+	int listener = listen_on_loopback(&tcp.port);
+
+	must_open("net,backend=user");
+	send_arp();
+	tcp.seq = seq + 1;
+	tcp.ack = 0;
+	send_tcp(seq, TCP_SYN, NULL, 0);
+	tcp.ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
+	send_tcp(tcp.seq, TCP_ACK, NULL, 0);
+	tcp.fd = accept(listener, NULL, NULL);
+	assert_true(tcp.fd >= 0);
+	close(listener);
+}
+
+/* Read until there are @len bytes, or for a while. */
+static size_t read_tcp(uint8_t *buf, size_t room, size_t len)
+{
+	size_t total = 0;
+	ssize_t n;
+
+	for (int i = 0; i < 300 && total < len; i++) {
+		ev_loop_turn(loop, 10);
+		n = recv(tcp.fd, buf + total, room - total, MSG_DONTWAIT);
+		if (n > 0)
+			total += (size_t)n;
+	}
+	return total;
+}
+
+/* Before 4.9.2 libslirp would send what lies behind its buffer. */
+static void test_user_urgent(void **state)
+{
+	uint8_t f[100], buf[4096];
+	size_t len;
+	int inl = 1;
+
+	connect_tcp(1000);
+	setsockopt(tcp.fd, SOL_SOCKET, SO_OOBINLINE, &inl, sizeof(inl));
+	len = make_tcp(f, 4000, tcp.port, tcp.seq, tcp.ack, 0x20 | TCP_ACK,
+		       "data", 4);
+	f[34 + 18] = 0x80;
+	sum_tcp(f);
+	assert_int_equal(send_to(0, f, len), 0);
+	send_tcp(tcp.seq + 4, TCP_ACK, "more", 4);
+	for (int i = 0; i < 20; i++)
+		ev_loop_turn(loop, 1);
+	assert_int_equal(read_tcp(buf, sizeof(buf), 8), 8);
+	assert_memory_equal(buf, "datamore", 8);
+	assert_int_equal(stat_of("tcp-urgent"), 1);
+	close(tcp.fd);
+}
+
+/*
+ * Before 4.8 libslirp takes the head of its queue for a segment once 0 is the
+ * next sequence number and its own side is closed.
+ */
+static void test_user_tcp_wrap(void **state)
+{
+	uint8_t buf[100];
+
+	connect_tcp((uint32_t)-9); /* the first byte has number -8 */
+	shutdown(tcp.fd, SHUT_WR);
+	wait_tcp(4000, TCP_FIN);
+	tcp.ack++;
+	send_tcp(tcp.seq, TCP_ACK, NULL, 0);
+	send_tcp(tcp.seq, TCP_ACK, "01234567", 8);
+	send_tcp((uint32_t)-1, TCP_ACK, "7", 1);
+	send_tcp((uint32_t)-1, TCP_ACK, "789", 3);
+	send_tcp(2, TCP_ACK | TCP_FIN, "abc", 3);
+	assert_int_equal(read_tcp(buf, sizeof(buf), 13), 13);
+	assert_memory_equal(buf, "0123456789abc", 13);
+	close(tcp.fd);
+}
+
+/* Each would take libslirp a buffer of its own. */
+static void test_user_tcp_early(void **state)
+{
+	uint8_t buf[1000];
+
+	connect_tcp(1000);
+	for (uint32_t i = 1; i < 1000; i += 2)
+		send_tcp(tcp.seq + i, TCP_ACK, "x", 1);
+	assert_true(stat_of("tcp-early") >= 490);
+	for (uint32_t i = 0; i < 1000; i += 100) {
+		memset(buf, 'a' + (int)(i / 100), 100);
+		send_tcp(tcp.seq + i, TCP_ACK, buf, 100);
+	}
+	assert_int_equal(read_tcp(buf, sizeof(buf), 1000), 1000);
+	for (uint32_t i = 0; i < 1000; i += 2)
+		assert_int_equal(buf[i], 'a' + (int)(i / 100));
+	close(tcp.fd);
 }
 
 /* libslirp looks at its timers here; the test stands in front of it. */
@@ -1228,6 +1356,9 @@ int main(void)
 		TEST(test_user_udp),
 		TEST(test_user_fragments),
 		TEST(test_user_timers),
+		TEST(test_user_urgent),
+		TEST(test_user_tcp_wrap),
+		TEST(test_user_tcp_early),
 		TEST(test_user_hostfwd),
 		TEST(test_user_hostile),
 		TEST(test_tap),

@@ -16,7 +16,8 @@
  * guest has taken some, so that the sender behind them slows down.
  *
  * libslirp is part of what a guest attacks, and versions in use have faults
- * that a frame can reach. It never gets a fragment: see reass.h.
+ * that a frame can reach. It never gets a fragment, see reass.h, nor TCP that
+ * it cannot bear, see tcp_guard.h.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -24,6 +25,7 @@
 #include <linux/sockios.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,6 +35,7 @@
 
 #include "back/net/net_be.h"
 #include "back/net/reass.h"
+#include "back/net/tcp_guard.h"
 #include "base/iov.h"
 
 #define MAX_FDS	   4096 /* more than the sandbox lets it open */
@@ -74,6 +77,7 @@ struct user {
 	struct slot slots[NR_SLOTS];
 	uint8_t in_buf[NET_MAX_FRAME]; /* a frame of the guest, in one piece */
 	struct reass reass;
+	struct tcp_guard tcp;
 };
 
 static struct user *user_of(struct net_be *be)
@@ -95,6 +99,7 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	struct user *u = opaque;
 	struct slot *slot = &u->slots[u->tail % NR_SLOTS];
 
+	tcp_guard_to_guest(&u->tcp, buf, len);
 	/* Either is as on a wire: lost. */
 	if (u->tail - u->head == NR_SLOTS || len > SLOT_BYTES)
 		return (ssize_t)len;
@@ -378,6 +383,8 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	if (reass_is_fragment(whole, len))
 		len = reass_add(&u->reass, whole, len, ev_now_ns(), &whole);
 	if (len)
+		len = tcp_guard_from_guest(&u->tcp, whole, len);
+	if (len)
 		slirp_input(u->slirp, whole, (int)len);
 	refresh_later(u);
 	return 0;
@@ -405,11 +412,15 @@ static void user_run(void *arg)
 static void user_stats(const struct net_be *be, net_be_stat_fn *put,
 		       void *arg)
 {
-	const struct reass *reass = &((const struct user *)be)->reass;
+	const struct user *u = (const struct user *)be;
+	const struct reass *reass = &u->reass;
 
 	put(arg, "fragments", reass->nr_fragments);
 	put(arg, "reassembled", reass->nr_datagrams);
 	put(arg, "not-reassembled", reass->nr_dropped);
+	put(arg, "tcp-early", u->tcp.nr_early);
+	put(arg, "tcp-urgent", u->tcp.nr_urgent);
+	put(arg, "tcp-bad", u->tcp.nr_bad);
 	put(arg, "messages", nr_messages);
 }
 
@@ -504,6 +515,14 @@ static int add_forwards(struct user *u, const char *list, struct err *err)
 	return 0;
 }
 
+static bool is_older_than_4_8(void)
+{
+	int major = 0, minor = 0;
+
+	sscanf(slirp_version_string(), "%d.%d", &major, &minor);
+	return major < 4 || (major == 4 && minor < 8);
+}
+
 static int start_slirp(struct user *u)
 {
 	SlirpConfig cfg = {
@@ -524,6 +543,7 @@ static int start_slirp(struct user *u)
 	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
 	inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
 	inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
+	u->tcp.fragile = is_older_than_4_8();
 	take_glib_messages();
 	u->slirp = slirp_new(&cfg, &slirp_cb, u);
 	return u->slirp ? 0 : -ENOMEM;
