@@ -30,300 +30,28 @@
 #include <viodev/vhost_user.h>
 #include <viodev/virtio.h>
 
-#include "serve/vhost_user_msg.h"
-
-#define NR(array) (sizeof(array) / sizeof((array)[0]))
-#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
-#define PROTOCOL  VI_BIT(VHMSG_F_PROTOCOL)
-#define LOG_ALL	  VI_BIT(VHMSG_F_LOG_ALL)
-
-#define MEM_BYTES (1u << 20)
-#define GPA	  0x10000000ull
-#define UADDR	  0x7f0000000000ull
-#define QSIZE	  16
-
-/* Where things are in guest memory. */
-enum {
-	DESC = 0x1000,
-	AVAIL = 0x2000,
-	USED = 0x3000,
-	BUF = 0x10000,
-};
-
-struct fixture {
-	struct ev_loop *loop;
-	struct vhuser *srv;
-	struct vdev *dev;
-	char dir[64], path[96];
-	int fd; /* the front-end's */
-	int memfd, kick, call;
-	uint8_t *mem;
-	uint16_t avail_idx;
-};
-
-/*
- * --- The front-end ---
- */
-
-static void turn(struct fixture *f)
-{
-	for (int i = 0; i < 4; i++)
-		ev_loop_turn(f->loop, 0);
-}
-
-static void connect_again(struct fixture *f)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-	if (f->fd >= 0)
-		close(f->fd);
-	turn(f);
-	memcpy(addr.sun_path, f->path, sizeof(f->path));
-	f->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(f->fd, (void *)&addr, sizeof(addr)), 0);
-	turn(f);
-}
-
-static void send_raw(struct fixture *f, const struct vhmsg_hdr *hdr,
-		     const void *payload, size_t len, const int *fds,
-		     unsigned nr_fds)
-{
-	struct iovec iov[] = { { (void *)hdr, sizeof(*hdr) },
-			       { (void *)payload, len } };
-	union {
-		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(253 * sizeof(int))];
-	} control = { 0 };
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
-
-	if (nr_fds > 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
-		control.hdr = (struct cmsghdr){
-			.cmsg_len = CMSG_LEN(nr_fds * sizeof(int)),
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-		};
-		memcpy(CMSG_DATA(&control.hdr), fds, nr_fds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(f->fd, &msg, MSG_NOSIGNAL),
-			 sizeof(*hdr) + len);
-	turn(f);
-}
-
-static void send_msg(struct fixture *f, uint32_t request, uint32_t flags,
-		     const void *payload, size_t len, int fd)
-{
-	struct vhmsg_hdr hdr = { request, VHMSG_VERSION | flags,
-				 (uint32_t)len };
-
-	send_raw(f, &hdr, payload, len, &fd, fd >= 0);
-}
-
-/* A reply's payload; its length, or -1 when the server has closed. */
-static int receive(struct fixture *f, uint32_t request, void *buf, size_t room,
-		   int *ret_fd)
-{
-	struct vhmsg_hdr hdr;
-	struct iovec iov[] = { { &hdr, sizeof(hdr) }, { buf, room } };
-	char control[CMSG_SPACE(sizeof(int))];
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2,
-			      .msg_control = control,
-			      .msg_controllen = sizeof(control) };
-	struct pollfd pfd = { f->fd, POLLIN, 0 };
-	ssize_t n;
-
-	assert_int_equal(poll(&pfd, 1, 1000), 1);
-	n = recvmsg(f->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n <= 0)
-		return -1;
-	assert_int_equal(hdr.request, request);
-	assert_int_equal(hdr.flags, 5); /* B1: compared for equality */
-	assert_int_equal((size_t)n, sizeof(hdr) + hdr.size);
-	if (ret_fd)
-		memcpy(ret_fd, CMSG_DATA((struct cmsghdr *)control),
-		       sizeof(int));
-	return (int)hdr.size;
-}
-
-/* Whether the server closed the connection: it was a bad message. */
-static bool is_closed(struct fixture *f)
-{
-	struct pollfd pfd = { f->fd, POLLIN, 0 };
-	char c;
-
-	turn(f);
-	return poll(&pfd, 1, 0) == 1 && recv(f->fd, &c, 1, MSG_DONTWAIT) <= 0;
-}
-
-static uint64_t get_u64(struct fixture *f, uint32_t request)
-{
-	uint64_t val = 0;
-
-	send_msg(f, request, 0, NULL, 0, -1);
-	assert_int_equal(receive(f, request, &val, sizeof(val), NULL), 8);
-	return val;
-}
-
-/* A message that is to be acknowledged; whether it was accepted. */
-static bool ask(struct fixture *f, uint32_t request, const void *payload,
-		size_t len, int fd)
-{
-	uint64_t val = 1;
-
-	send_msg(f, request, VHMSG_NEED_REPLY, payload, len, fd);
-	assert_int_equal(receive(f, request, &val, sizeof(val), NULL), 8);
-	return val == 0;
-}
-
-static bool set_u64(struct fixture *f, uint32_t request, uint64_t val, int fd)
-{
-	return ask(f, request, &val, sizeof(val), fd);
-}
-
-static bool set_vring(struct fixture *f, uint32_t request, uint32_t index,
-		      uint32_t num)
-{
-	struct vhmsg_vring vring = { index, num };
-
-	return ask(f, request, &vring, sizeof(vring), -1);
-}
-
-static void negotiate(struct fixture *f)
-{
-	uint64_t all = get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
-
-	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, all, -1));
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
-}
-
-static bool add_memory(struct fixture *f, uint32_t request)
-{
-	uint64_t region[] = { 0, GPA, MEM_BYTES, UADDR, 0 };
-
-	return ask(f, request, region, sizeof(region),
-		   request == VHMSG_ADD_MEM_REG ? f->memfd : -1);
-}
-
-static void start_ring_at(struct fixture *f, uint32_t index, uint16_t base)
-{
-	struct vhmsg_vring_addr addr = { index,	       0,
-					 UADDR + DESC, UADDR + USED,
-					 UADDR + AVAIL };
-
-	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, index, QSIZE));
-	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, index, base));
-	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
-	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, index, f->kick));
-	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, index, f->call));
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, index, 1));
-}
-
-static void start_ring(struct fixture *f, uint16_t base)
-{
-	start_ring_at(f, 0, base);
-}
-
-static uint16_t *word(struct fixture *f, size_t off)
-{
-	return (void *)(f->mem + off);
-}
-
-static void offer_buffer(struct fixture *f, uint32_t len, uint16_t flags)
-{
-	struct vring_desc desc = { GPA + BUF, len, flags, 0 };
-	uint16_t *avail = word(f, AVAIL);
-
-	memcpy(f->mem + DESC, &desc, sizeof(desc));
-	avail[2 + f->avail_idx % QSIZE] = 0;
-	avail[1] = ++f->avail_idx;
-}
-
-/* 16 bytes of entropy, please. */
-static void offer(struct fixture *f)
-{
-	offer_buffer(f, 16, VRING_DESC_F_WRITE);
-}
-
-static uint16_t used_idx(struct fixture *f)
-{
-	turn(f);
-	return *word(f, USED + 2);
-}
-
-static void kick(struct fixture *f)
-{
-	assert_int_equal(eventfd_write(f->kick, 1), 0);
-	turn(f);
-}
-
-static bool was_called(struct fixture *f)
-{
-	eventfd_t count;
-
-	turn(f);
-	return eventfd_read(f->call, &count) == 0;
-}
-
-static unsigned nr_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned nr = 0;
-
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
-}
+#include "serve/vhost_user_client.h"
 
 static int setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof(*f));
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct fe *f = calloc(1, sizeof(*f));
 	char why[200];
-	int fd;
 
-	strcpy(f->dir, "/tmp/vhost-user-test-XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
-	memcpy(addr.sun_path, f->path, sizeof(f->path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(fd, (void *)&addr, sizeof(addr)), 0);
-	assert_int_equal(listen(fd, 4), 0);
-
-	assert_int_equal(ev_loop_create(&f->loop), 0);
-	assert_int_equal(vhuser_create(f->loop, "test", &f->srv), 0);
+	fe_init(f);
 	assert_int_equal(vdev_new("rng", vhuser_pci(f->srv), f->loop, &f->dev,
 				  why, sizeof(why)),
 			 0);
-	assert_int_equal(vhuser_listen(f->srv, fd), 0);
-
-	f->fd = -1;
-	f->kick = eventfd(0, EFD_CLOEXEC);
-	f->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	f->memfd = memfd_create("guest", MFD_CLOEXEC);
-	assert_int_equal(ftruncate(f->memfd, MEM_BYTES), 0);
-	f->mem = mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-		      f->memfd, 0);
-	connect_again(f);
+	fe_listen(f);
 	*state = f;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
 	vdev_destroy(f->dev);
-	vhuser_destroy(f->srv);
-	ev_loop_destroy(f->loop);
-	munmap(f->mem, MEM_BYTES);
-	close(f->fd);
-	close(f->memfd);
-	close(f->kick);
-	close(f->call);
-	unlink(f->path);
-	rmdir(f->dir);
+	fe_fini(f);
 	free(f);
 	return 0;
 }
@@ -335,130 +63,131 @@ static int teardown(void **state)
 /* B3: what is offered; B4: entropy arrives, the base is told, twice alike. */
 static void test_life(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_vring vring = { 0, 0xdead }; /* trap: DPDK's garbage */
 
-	assert_int_equal(get_u64(f, VHMSG_GET_FEATURES) & (V1 | PROTOCOL),
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_FEATURES) & (V1 | PROTOCOL),
 			 V1 | PROTOCOL);
-	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
-	assert_int_equal(get_u64(f, VHMSG_GET_MAX_MEM_SLOTS), 509);
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	offer(f); /* before it runs: it must look without a kick */
-	start_ring(f, 0);
-	assert_int_equal(used_idx(f), 1);
-	assert_true(was_called(f));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 2);
-	assert_true(was_called(f));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_MAX_MEM_SLOTS), 509);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_offer(f); /* before it runs: it must look without a kick */
+	fe_start_ring(f, 0);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_true(fe_was_called(f));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 2);
+	assert_true(fe_was_called(f));
 
 	for (int i = 0; i < 2; i++) {
-		send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 		assert_int_equal(
-			receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL), 8);
+			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			8);
 		assert_int_equal(vring.num, 2);
 	}
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 2); /* stopped */
-	start_ring(f, 2);
-	assert_int_equal(used_idx(f), 3);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 3); /* disabled */
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-	assert_int_equal(used_idx(f), 4);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 2); /* stopped */
+	fe_start_ring(f, 2);
+	assert_int_equal(fe_used_idx(f), 3);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 3); /* disabled */
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(fe_used_idx(f), 4);
 }
 
 /* B4, trap 23: a new driver on the same connection, told by its ring alone. */
 static void test_new_driver(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_vring vring = { 0, 0 };
 
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	offer(f);
-	*word(f, AVAIL + 2) += 1000; /* hostile D36 */
-	kick(f);
-	assert_int_equal(used_idx(f), 0);
-	assert_int_equal(get_u64(f, VHMSG_GET_STATUS) &
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	*fe_word(f, AVAIL + 2) += 1000; /* hostile D36 */
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 0);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_STATUS) &
 				 VIRTIO_CONFIG_STATUS_NEEDS_RESET,
 			 VIRTIO_CONFIG_STATUS_NEEDS_RESET);
-	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 	memset(f->mem, 0, BUF);
 	f->avail_idx = 0;
-	offer(f);
-	start_ring(f, 0);
-	assert_int_equal(used_idx(f), 1);
+	fe_offer(f);
+	fe_start_ring(f, 0);
+	assert_int_equal(fe_used_idx(f), 1);
 
 	/* QEMU's block, scsi and net front-ends do tell. */
-	assert_true(ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 1);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-	assert_int_equal(used_idx(f), 2);
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(fe_used_idx(f), 2);
 }
 
 /* B5: status is what was written; 0 stops the rings, which may go on. */
 static void test_status(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	assert_true(set_u64(f, VHMSG_SET_STATUS, 0xf, -1));
-	assert_false(set_u64(f, VHMSG_SET_STATUS, 0x100, -1));
-	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0xf);
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 1);
-	assert_true(set_u64(f, VHMSG_SET_STATUS, 0, -1));
-	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0);
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 1);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-	assert_int_equal(used_idx(f), 2);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_true(fe_set_u64(f, VHMSG_SET_STATUS, 0xf, -1));
+	assert_false(fe_set_u64(f, VHMSG_SET_STATUS, 0x100, -1));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_STATUS), 0xf);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_true(fe_set_u64(f, VHMSG_SET_STATUS, 0, -1));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_STATUS), 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(fe_used_idx(f), 2);
 }
 
-static void get_inflight(struct fixture *f)
+static void get_inflight(struct fe *f)
 {
 	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = QSIZE };
 	int fd;
 
-	send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
-	receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd);
-	assert_true(ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
+	fe_receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd);
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
 	close(fd);
 }
 
 /* B6 Cloud Hypervisor's order: addresses, then where to begin, then bells. */
-static void cloud_hypervisor_start(struct fixture *f, uint16_t base)
+static void cloud_hypervisor_start(struct fe *f, uint16_t base)
 {
 	struct vhmsg_vring_addr addr = { 0,	       0,
 					 UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
 
-	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
 	get_inflight(f);
-	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
-	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
-	assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
-	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
 }
 
 /* B6: it resets by stopping, and sends the socket for our requests last. */
 static void test_cloud_hypervisor(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
 	const uint64_t wants = 1 << VHMSG_PF_MQ | 1 << VHMSG_PF_LOG_SHMFD |
 			       1 << VHMSG_PF_REPLY_ACK |
@@ -469,16 +198,17 @@ static void test_cloud_hypervisor(void **state)
 	int pair[2];
 
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	assert_int_equal(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & wants,
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & wants,
 			 wants);
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	for (int driver = 0; driver < 2; driver++) {
 		cloud_hypervisor_start(f, 0);
-		assert_true(ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, pair[1]));
-		offer(f);
-		kick(f);
-		assert_int_equal(used_idx(f), 1);
+		assert_true(
+			fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, pair[1]));
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), 1);
 
 		/* trap 29: it does not answer them, and is not asked to. */
 		vq_devcfg_changed(vs);
@@ -487,22 +217,22 @@ static void test_cloud_hypervisor(void **state)
 		assert_int_equal(hdr.request, VHMSG_BACKEND_CONFIG_CHANGE);
 		assert_int_equal(hdr.flags, VHMSG_VERSION);
 
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
-		send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-		receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+		fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 		assert_int_equal(vring.num, 1);
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
 	}
 	/* Where it begins is told wrongly, with requests there: nothing lost. */
-	offer(f);
+	fe_offer(f);
 	cloud_hypervisor_start(f, 1);
-	assert_int_equal(used_idx(f), 1);
+	assert_int_equal(fe_used_idx(f), 1);
 	close(pair[0]);
 	close(pair[1]);
 }
 
-static void say(struct fixture *f, char what)
+static void say(struct fe *f, char what)
 {
 	struct vhmsg_vring_addr addr = { 0,	       0,
 					 UADDR + DESC, UADDR + USED,
@@ -510,29 +240,30 @@ static void say(struct fixture *f, char what)
 
 	switch (what) {
 	case 'F':
-		assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+		assert_true(
+			fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
 		break;
 	case 'M':
-		assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+		assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 		break;
 	case 'N':
-		assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
 		break;
 	case 'B':
-		assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, 0));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_BASE, 0, 0));
 		break;
 	case 'A':
-		assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr),
-				-1));
+		assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr),
+				   -1));
 		break;
 	case 'K':
-		assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+		assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
 		break;
 	case 'C':
-		assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+		assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
 		break;
 	case 'E':
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
 		break;
 	}
 }
@@ -549,24 +280,24 @@ static void test_any_order(void **state)
 		"FMNABCKE",  /* Cloud Hypervisor */
 		"FMECKBAN",
 	};
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
 	for (size_t i = 0; i < NR(orders); i++) {
-		connect_again(f);
+		fe_connect_again(f);
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
-		set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
-			get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
+		fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
+			   fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
 		/* trap 24: rung for before there is anybody to hear it. */
-		offer(f);
-		kick(f);
+		fe_offer(f);
+		fe_kick(f);
 		for (const char *what = orders[i]; *what; what++) {
 			if (*what != 'C') /* it does without */
-				assert_int_equal(used_idx(f), 0);
+				assert_int_equal(fe_used_idx(f), 0);
 			say(f, *what);
 		}
-		assert_int_equal(used_idx(f), 1);
-		assert_true(was_called(f));
+		assert_int_equal(fe_used_idx(f), 1);
+		assert_true(fe_was_called(f));
 	}
 }
 
@@ -574,23 +305,24 @@ static void test_any_order(void **state)
 static void test_answers(void **state)
 {
 	const uint64_t ack = VI_BIT(VHMSG_PF_REPLY_ACK);
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint64_t val;
 
-	/* Not negotiated: not given. get_u64() would find it. */
-	send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
-	get_u64(f, VHMSG_GET_FEATURES);
+	/* Not negotiated: not given. fe_get_u64() would find it. */
+	fe_send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
+	fe_get_u64(f, VHMSG_GET_FEATURES);
 	/* From the very message on that negotiates it, asked for or not. */
-	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, ack, -1));
-	send_msg(f, VHMSG_SET_OWNER, 0, NULL, 0, -1);
-	send_msg(f, VHMSG_GET_FEATURES, VHMSG_NEED_REPLY, NULL, 0, -1);
-	assert_int_equal(receive(f, VHMSG_GET_FEATURES, &val, 8, NULL), 8);
-	assert_true(ask(f, VHMSG_SET_OWNER, NULL, 0, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, ack, -1));
+	fe_send_msg(f, VHMSG_SET_OWNER, 0, NULL, 0, -1);
+	fe_send_msg(f, VHMSG_GET_FEATURES, VHMSG_NEED_REPLY, NULL, 0, -1);
+	assert_int_equal(fe_receive(f, VHMSG_GET_FEATURES, &val, 8, NULL), 8);
+	assert_true(fe_ask(f, VHMSG_SET_OWNER, NULL, 0, -1));
 	/* As the last of them has it. */
 	val = 0;
-	send_msg(f, VHMSG_SET_PROTOCOL_FEATURES, VHMSG_NEED_REPLY, &val, 8, -1);
-	send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
-	get_u64(f, VHMSG_GET_QUEUE_NUM);
+	fe_send_msg(f, VHMSG_SET_PROTOCOL_FEATURES, VHMSG_NEED_REPLY, &val, 8,
+		    -1);
+	fe_send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
+	fe_get_u64(f, VHMSG_GET_QUEUE_NUM);
 }
 
 /*
@@ -599,7 +331,7 @@ static void test_answers(void **state)
  */
 static void test_uml(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_vring_addr addr = { 0,	       0,
 					 UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
@@ -607,27 +339,27 @@ static void test_uml(void **state)
 	int pair[2];
 
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	negotiate(f);
+	fe_negotiate(f);
 	for (int driver = 0; driver < 2; driver++) {
 		uint64_t table[] = { 1, GPA, MEM_BYTES, UADDR, 0 };
 
-		assert_true(ask(f, VHMSG_SET_MEM_TABLE, table, sizeof(table),
-				f->memfd));
-		assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, pair[1]));
-		assert_true(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
-		assert_true(set_vring(f, VHMSG_SET_VRING_BASE, 0, 0));
-		assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr),
-				-1));
-		assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-		offer(f);
-		kick(f);
-		assert_int_equal(used_idx(f), 1);
+		assert_true(fe_ask(f, VHMSG_SET_MEM_TABLE, table, sizeof(table),
+				   f->memfd));
+		assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, pair[1]));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_BASE, 0, 0));
+		assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr),
+				   -1));
+		assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), 1);
 		assert_true(recv(pair[0], events, sizeof(events),
 				 MSG_DONTWAIT) >= 8);
 		assert_int_equal(events[0], 1);
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
-		get_u64(f, VHMSG_GET_FEATURES);
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+		fe_get_u64(f, VHMSG_GET_FEATURES);
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
 	}
@@ -638,87 +370,87 @@ static void test_uml(void **state)
 /* trap 27: past the configuration's end there is nothing, which is no error. */
 static void test_config_beyond(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint32_t payload[3 + 15] = { 0x100, 60 };
 	static const uint8_t zeroes[60];
 
-	negotiate(f);
+	fe_negotiate(f);
 	memset(payload + 3, 0xff, 60);
-	send_msg(f, VHMSG_GET_CONFIG, 0, payload, sizeof(payload), -1);
-	assert_int_equal(receive(f, VHMSG_GET_CONFIG, payload, sizeof(payload),
-				 NULL),
-			 sizeof(payload));
+	fe_send_msg(f, VHMSG_GET_CONFIG, 0, payload, sizeof(payload), -1);
+	assert_int_equal(
+		fe_receive(f, VHMSG_GET_CONFIG, payload, sizeof(payload), NULL),
+		sizeof(payload));
 	assert_int_equal(payload[0], 0x100);
 	assert_int_equal(payload[1], 60);
 	assert_memory_equal(payload + 3, zeroes, sizeof(zeroes));
-	assert_true(ask(f, VHMSG_SET_CONFIG, payload, sizeof(payload), -1));
+	assert_true(fe_ask(f, VHMSG_SET_CONFIG, payload, sizeof(payload), -1));
 }
 
 /* Polled: there is no doorbell at all. */
 static void test_polled(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, 0x100, -1));
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0x100, -1));
 	for (int i = 1; i < 4; i++) {
-		offer(f);
-		for (int ms = 0; ms < 1000 && used_idx(f) != i; ms++)
+		fe_offer(f);
+		for (int ms = 0; ms < 1000 && fe_used_idx(f) != i; ms++)
 			ev_loop_turn(f->loop, 1);
-		assert_int_equal(used_idx(f), i);
+		assert_int_equal(fe_used_idx(f), i);
 	}
 }
 
 /* Memory goes while the ring runs: not touched after the answer, trap 12. */
 static void test_memory_goes(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	assert_false(add_memory(f, VHMSG_ADD_MEM_REG)); /* overlaps */
-	start_ring(f, 0);
-	assert_true(add_memory(f, VHMSG_REM_MEM_REG));
-	assert_false(add_memory(f, VHMSG_REM_MEM_REG));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 0);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_false(fe_add_memory(f, VHMSG_ADD_MEM_REG)); /* overlaps */
+	fe_start_ring(f, 0);
+	assert_true(fe_add_memory(f, VHMSG_REM_MEM_REG));
+	assert_false(fe_add_memory(f, VHMSG_REM_MEM_REG));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 0);
 }
 
 /* B3: as many regions as were promised; each but one may go. */
 static void test_memory_slots(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint64_t region[] = { 0, GPA + MEM_BYTES, 4096, UADDR + MEM_BYTES, 0 };
 
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
 	for (int i = 1; i < 509; i++) {
-		assert_true(ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region),
-				f->memfd));
+		assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region),
+				   f->memfd));
 		region[1] += 4096;
 		region[3] += 4096;
 	}
-	assert_false(ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region),
-			 f->memfd));
+	assert_false(
+		fe_ask(f, VHMSG_ADD_MEM_REG, region, sizeof(region), f->memfd));
 	for (int i = 1; i < 509; i++) {
 		region[1] -= 4096;
 		region[3] -= 4096;
-		assert_true(ask(f, VHMSG_REM_MEM_REG, region, sizeof(region),
-				-1));
-		offer(f);
-		kick(f);
-		assert_int_equal(used_idx(f), i);
+		assert_true(fe_ask(f, VHMSG_REM_MEM_REG, region, sizeof(region),
+				   -1));
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), i);
 	}
 }
 
 /* Pages that the device writes are logged, of buffers and of the used ring. */
 static void test_log(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_log log = { 0x10000, 0 };
 	int fd = memfd_create("log", MFD_CLOEXEC);
 	uint8_t *bits;
@@ -726,18 +458,18 @@ static void test_log(void **state)
 
 	assert_int_equal(ftruncate(fd, 0x10000), 0);
 	bits = mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	send_msg(f, VHMSG_SET_LOG_BASE, VHMSG_NEED_REPLY, &log, sizeof(log),
-		 fd);
-	assert_int_equal(receive(f, VHMSG_SET_LOG_BASE, &val, 8, NULL), 8);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_send_msg(f, VHMSG_SET_LOG_BASE, VHMSG_NEED_REPLY, &log, sizeof(log),
+		    fd);
+	assert_int_equal(fe_receive(f, VHMSG_SET_LOG_BASE, &val, 8, NULL), 8);
 	assert_int_equal(val, 0); /* trap 26 */
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
-			    -1));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 1);
+	assert_true(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL, -1));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
 #define IS_MARKED(gpa) (bits[(gpa) / 4096 / 8] >> ((gpa) / 4096 % 8) & 1)
 	assert_true(IS_MARKED(GPA + BUF));
 	assert_true(IS_MARKED(GPA + USED));
@@ -745,10 +477,10 @@ static void test_log(void **state)
 	assert_false(IS_MARKED(GPA + BUF + 4096));
 
 	memset(bits, 0, 0x10000);
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 2);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 2);
 	assert_false(IS_MARKED(GPA + BUF));
 	munmap(bits, 0x10000);
 	close(fd);
@@ -757,36 +489,39 @@ static void test_log(void **state)
 /* B7: the area is made, comes back, and has to fit. */
 static void test_inflight(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = QSIZE };
 	struct vhmsg_inflight wrong;
 	int fd;
 
-	negotiate(f);
-	send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
-	assert_int_equal(receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area),
-				 &fd),
-			 sizeof(area));
+	fe_negotiate(f);
+	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
+	assert_int_equal(
+		fe_receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd),
+		sizeof(area));
 	assert_int_equal(area.size, 320); /* 16 + 16 * 16, by 64 */
 
 	wrong = area;
 	wrong.queue_size = QSIZE * 2; /* hostile D9, D16; trap 31 */
-	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	assert_false(
+		fe_ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
 	wrong = area;
 	wrong.size = 1 << 20; /* more than the file has */
-	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	assert_false(
+		fe_ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
 	wrong = area;
 	wrong.offset = 1;
-	assert_false(ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
-	assert_true(ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	assert_false(
+		fe_ask(f, VHMSG_SET_INFLIGHT_FD, &wrong, sizeof(wrong), fd));
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
 	close(fd);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	offer(f);
-	kick(f);
-	assert_int_equal(used_idx(f), 1);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
 	/* hostile D16: a ring larger than its part of the area. */
-	assert_false(set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
+	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
 }
 
 /* hostile D4, D29, Q23: messages about rings that do not exist, bad numbers. */
@@ -806,73 +541,73 @@ static void test_bad_numbers(void **state)
 		{ VHMSG_SET_VRING_ENABLE, 1, 1 },
 		{ VHMSG_SET_VRING_ENABLE, 0, 2 },
 	};
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhmsg_vring vring = { 1, 0 };
 
-	negotiate(f);
+	fe_negotiate(f);
 	for (size_t i = 0; i < NR(rows); i++)
-		assert_false(set_vring(f, rows[i].request, rows[i].index,
-				       rows[i].num));
-	assert_false(set_u64(f, VHMSG_SET_VRING_KICK, 1, f->kick));
-	assert_false(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->memfd));
-	assert_false(set_u64(f, VHMSG_SET_FEATURES, 1ull << 63, -1));
-	assert_false(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, 1ull << 8, -1));
+		assert_false(fe_set_vring(f, rows[i].request, rows[i].index,
+					  rows[i].num));
+	assert_false(fe_set_u64(f, VHMSG_SET_VRING_KICK, 1, f->kick));
+	assert_false(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->memfd));
+	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES, 1ull << 63, -1));
+	assert_false(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, 1ull << 8, -1));
 	/* No error can be told in this reply. */
-	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-	assert_true(is_closed(f));
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	assert_true(fe_is_closed(f));
 }
 
 /* A message that is bad and wants no answer ends the connection. */
 static void test_bad_messages(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint8_t payload[64] = { 0xff, 0xff };
 
 	for (uint32_t request = 0; request < 60; request++) {
 		for (size_t len = 0; len <= sizeof(payload); len += 4) {
-			send_msg(f, request, 0, payload, len, f->memfd);
-			connect_again(f);
+			fe_send_msg(f, request, 0, payload, len, f->memfd);
+			fe_connect_again(f);
 		}
 	}
-	negotiate(f);
+	fe_negotiate(f);
 	for (uint32_t request = VHMSG_NR_REQUESTS; request < 60; request++)
-		assert_false(ask(f, request, NULL, 0, -1));
-	send_msg(f, 28, 0, NULL, 0, -1); /* postcopy: not offered */
-	assert_true(is_closed(f));
+		assert_false(fe_ask(f, request, NULL, 0, -1));
+	fe_send_msg(f, 28, 0, NULL, 0, -1); /* postcopy: not offered */
+	assert_true(fe_is_closed(f));
 }
 
 /* hostile D2, D7: floods of descriptors, on every message. */
 static void test_fd_flood(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	int fds[253];
 	unsigned before;
 
 	for (size_t i = 0; i < NR(fds); i++)
 		fds[i] = f->call;
-	connect_again(f);
-	before = nr_fds();
+	fe_connect_again(f);
+	before = fe_nr_fds();
 	for (uint32_t request = 1; request < VHMSG_NR_REQUESTS; request++) {
 		static const unsigned nr[] = { 1, 8, 9, 253 };
 
 		for (size_t i = 0; i < NR(nr); i++) {
 			struct vhmsg_hdr hdr = { request, VHMSG_VERSION, 0 };
 
-			send_raw(f, &hdr, NULL, 0, fds, nr[i]);
-			connect_again(f);
+			fe_send_raw(f, &hdr, NULL, 0, fds, nr[i]);
+			fe_connect_again(f);
 		}
 	}
-	assert_int_equal(nr_fds(), before);
-	negotiate(f);
+	assert_int_equal(fe_nr_fds(), before);
+	fe_negotiate(f);
 	for (int i = 0; i < 10000; i++)
-		assert_true(set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
-	assert_int_equal(nr_fds(), before + 1);
+		assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_int_equal(fe_nr_fds(), before + 1);
 }
 
 /* A message may come in pieces. */
 static void test_pieces(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct {
 		struct vhmsg_hdr hdr;
 		uint64_t val;
@@ -884,31 +619,31 @@ static void test_pieces(void **state)
 		const char *byte = i < 12 ? p + i : (char *)&msg.val + (i - 12);
 
 		assert_int_equal(write(f->fd, byte, 1), 1);
-		turn(f);
+		fe_turn(f);
 	}
-	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
 }
 
 /* The front-end goes with a ring running: another one finds all as at first. */
 static void test_reconnect(void **state)
 {
-	struct fixture *f = *state;
-	unsigned before = nr_fds();
+	struct fe *f = *state;
+	unsigned before = fe_nr_fds();
 
 	for (uint16_t i = 0; i < 3; i++) {
-		negotiate(f);
-		assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-		start_ring(f, i);
-		offer(f);
-		kick(f);
-		assert_int_equal(used_idx(f), i + 1);
-		connect_again(f);
-		offer(f);
-		kick(f);
-		assert_int_equal(used_idx(f), i + 1); /* nobody's */
-		*word(f, AVAIL + 2) = --f->avail_idx;
+		fe_negotiate(f);
+		assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+		fe_start_ring(f, i);
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), i + 1);
+		fe_connect_again(f);
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), i + 1); /* nobody's */
+		*fe_word(f, AVAIL + 2) = --f->avail_idx;
 	}
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fe_nr_fds(), before);
 }
 
 static void on_notify(void *arg, bool attached)
@@ -919,7 +654,7 @@ static void on_notify(void *arg, bool attached)
 /* vhuser_attach(): a front-end that is connected already, until it goes. */
 static void test_attach(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct vhuser *listening = f->srv, *srv;
 	struct vdev *dev;
 	int pair[2], attached = -1;
@@ -939,9 +674,9 @@ static void test_attach(void **state)
 	close(f->fd);
 	f->fd = pair[0];
 	f->srv = srv;
-	negotiate(f);
+	fe_negotiate(f);
 	close(f->fd);
-	turn(f);
+	fe_turn(f);
 	assert_int_equal(attached, 0);
 
 	f->fd = -1;
@@ -961,7 +696,7 @@ static void test_network(void **state)
 				  VI_BIT(VIRTIO_NET_F_MQ) |
 				  VI_BIT(VIRTIO_NET_F_CTRL_RX) |
 				  VI_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int peer = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), pair[2];
 	char device[300], why[200];
@@ -983,35 +718,35 @@ static void test_network(void **state)
 	close(f->fd);
 	f->fd = pair[0];
 
-	negotiate(f);
-	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 3);
+	fe_negotiate(f);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 3);
 	/* MQ is not offered with one pair; the others want CTRL_VQ. */
-	assert_false(set_u64(f, VHMSG_SET_FEATURES, features, -1));
-	assert_true(set_u64(f, VHMSG_SET_FEATURES,
-			    features & ~VI_BIT(VIRTIO_NET_F_MQ), -1));
+	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES, features, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       features & ~VI_BIT(VIRTIO_NET_F_MQ), -1));
 
-	assert_true(set_u64(f, VHMSG_NET_SET_MTU, 4000, -1));
-	assert_true(set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
-	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 4001, -1));
-	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 67, -1));
-	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 0, -1));
-	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 0x100000000 + 1500, -1));
-	assert_false(ask(f, VHMSG_NET_SET_MTU, NULL, 0, -1));
+	assert_true(fe_set_u64(f, VHMSG_NET_SET_MTU, 4000, -1));
+	assert_true(fe_set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
+	assert_false(fe_set_u64(f, VHMSG_NET_SET_MTU, 4001, -1));
+	assert_false(fe_set_u64(f, VHMSG_NET_SET_MTU, 67, -1));
+	assert_false(fe_set_u64(f, VHMSG_NET_SET_MTU, 0, -1));
+	assert_false(fe_set_u64(f, VHMSG_NET_SET_MTU, 0x100000000 + 1500, -1));
+	assert_false(fe_ask(f, VHMSG_NET_SET_MTU, NULL, 0, -1));
 
-	assert_true(ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
+	assert_true(fe_ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
 	assert_int_equal(recv(peer, frame, sizeof(frame), MSG_DONTWAIT), 60);
 	assert_memory_equal(frame, "\xff\xff\xff\xff\xff\xff", 6);
 	assert_memory_equal(frame + 6, mac, 6);
 	assert_memory_equal(frame + 12, "\x80\x35\0\1\x08\0\6\4\0\3", 10);
 	assert_memory_equal(frame + 22, mac, 6);
 	assert_memory_equal(frame + 32, mac, 6);
-	assert_false(ask(f, VHMSG_SEND_RARP, mac, 7, -1));
+	assert_false(fe_ask(f, VHMSG_SEND_RARP, mac, 7, -1));
 	close(peer); /* nobody hears: that is no fault of the message */
-	assert_true(ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
+	assert_true(fe_ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
 
 	close(f->fd);
 	f->fd = -1;
-	turn(f);
+	fe_turn(f);
 	vdev_destroy(dev);
 	vhuser_destroy(srv);
 	unlink(addr.sun_path);
@@ -1022,13 +757,14 @@ static void test_network(void **state)
 /* Another device's knows neither of them. */
 static void test_no_network(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint64_t network = VI_BIT(VHMSG_PF_RARP) | VI_BIT(VHMSG_PF_NET_MTU);
 
-	assert_int_equal(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & network, 0);
-	negotiate(f);
-	assert_false(set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
-	assert_false(set_u64(f, VHMSG_SEND_RARP, 0, -1));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) & network,
+			 0);
+	fe_negotiate(f);
+	assert_false(fe_set_u64(f, VHMSG_NET_SET_MTU, 1500, -1));
+	assert_false(fe_set_u64(f, VHMSG_SEND_RARP, 0, -1));
 }
 
 /*
@@ -1040,7 +776,7 @@ static void test_no_network(void **state)
 #define STATE_LEN 25 /* magic, name, features; write cache or not */
 
 /* @text with the folder for each @. */
-static void in_folder(const struct fixture *f, const char *text, char *buf,
+static void in_folder(const struct fe *f, const char *text, char *buf,
 		      size_t room)
 {
 	FILE *to = fmemopen(buf, room, "w");
@@ -1058,7 +794,7 @@ static void in_folder(const struct fixture *f, const char *text, char *buf,
  * Another back-end, with one front-end that says nothing yet. There is a disk
  * in the folder.
  */
-static void become(struct fixture *f, const char *text)
+static void become(struct fe *f, const char *text)
 {
 	char device[200], why[200];
 	int pair[2], fd;
@@ -1080,14 +816,14 @@ static void become(struct fixture *f, const char *text)
 	f->fd = pair[0];
 }
 
-static void become_disk(struct fixture *f)
+static void become_disk(struct fe *f)
 {
 	become(f, "block,path=@/disk");
-	set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
-		get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
+	fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
+		   fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
 }
 
-static void forget_disk(struct fixture *f)
+static void forget_disk(struct fe *f)
 {
 	char path[100];
 
@@ -1095,45 +831,45 @@ static void forget_disk(struct fixture *f)
 	unlink(path);
 }
 
-static uint8_t write_cache(struct fixture *f)
+static uint8_t write_cache(struct fe *f)
 {
 	uint8_t msg[13] = { 32, 0, 0, 0, 1 }; /* offset, size */
 
-	send_msg(f, VHMSG_GET_CONFIG, 0, msg, sizeof(msg), -1);
-	assert_int_equal(receive(f, VHMSG_GET_CONFIG, msg, sizeof(msg), NULL),
-			 sizeof(msg));
+	fe_send_msg(f, VHMSG_GET_CONFIG, 0, msg, sizeof(msg), -1);
+	assert_int_equal(
+		fe_receive(f, VHMSG_GET_CONFIG, msg, sizeof(msg), NULL),
+		sizeof(msg));
 	return msg[12];
 }
 
-static void set_write_cache(struct fixture *f, uint8_t on)
+static void set_write_cache(struct fe *f, uint8_t on)
 {
 	uint8_t msg[13] = { 32, 0, 0, 0, 1, [12] = on };
 
-	assert_true(ask(f, VHMSG_SET_CONFIG, msg, sizeof(msg), -1));
+	assert_true(fe_ask(f, VHMSG_SET_CONFIG, msg, sizeof(msg), -1));
 	assert_int_equal(write_cache(f), on);
 }
 
 /* Says through which descriptor the state goes; whether that was accepted. */
-static bool state_fd(struct fixture *f, uint32_t direction, uint32_t phase,
-		     int fd)
+static bool state_fd(struct fe *f, uint32_t direction, uint32_t phase, int fd)
 {
 	uint32_t msg[] = { direction, phase };
 	uint64_t val;
 
-	send_msg(f, VHMSG_SET_DEVICE_STATE_FD, 0, msg, sizeof(msg), fd);
-	assert_int_equal(receive(f, VHMSG_SET_DEVICE_STATE_FD, &val,
-				 sizeof(val), NULL),
+	fe_send_msg(f, VHMSG_SET_DEVICE_STATE_FD, 0, msg, sizeof(msg), fd);
+	assert_int_equal(fe_receive(f, VHMSG_SET_DEVICE_STATE_FD, &val,
+				    sizeof(val), NULL),
 			 8);
 	assert_true(val & 0x100); /* no file of the back-end's */
 	return (val & 0xff) == 0;
 }
 
-static bool state_good(struct fixture *f)
+static bool state_good(struct fe *f)
 {
-	return get_u64(f, VHMSG_CHECK_DEVICE_STATE) == 0;
+	return fe_get_u64(f, VHMSG_CHECK_DEVICE_STATE) == 0;
 }
 
-static void save_state(struct fixture *f, uint8_t state[STATE_LEN])
+static void save_state(struct fe *f, uint8_t state[STATE_LEN])
 {
 	uint8_t more[STATE_LEN + 1];
 	int p[2];
@@ -1141,7 +877,7 @@ static void save_state(struct fixture *f, uint8_t state[STATE_LEN])
 	assert_int_equal(pipe(p), 0);
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
 	close(p[1]);
-	turn(f);
+	fe_turn(f);
 	assert_int_equal(read(p[0], more, sizeof(more)), STATE_LEN);
 	assert_int_equal(read(p[0], more + STATE_LEN, 1), 0);
 	memcpy(state, more, STATE_LEN);
@@ -1149,7 +885,7 @@ static void save_state(struct fixture *f, uint8_t state[STATE_LEN])
 	close(p[0]);
 }
 
-static bool load_state(struct fixture *f, const void *state, size_t len)
+static bool load_state(struct fe *f, const void *state, size_t len)
 {
 	int p[2];
 
@@ -1167,49 +903,49 @@ static bool load_state(struct fixture *f, const void *state, size_t len)
  */
 static void test_state_moves(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint8_t unused[STATE_LEN], moved[STATE_LEN];
 	struct vhmsg_vring vring = { 0, 0 };
 	int p[2];
 
 	become_disk(f);
-	assert_true(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
+	assert_true(fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
 		    VI_BIT(VHMSG_PF_DEVICE_STATE));
 	save_state(f, unused);
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
-			    -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			       -1));
 	set_write_cache(f, 0);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
 	assert_int_equal(pipe(p), 0);
 	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, p[1])); /* it runs */
-	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 	save_state(f, moved);
 
 	become_disk(f);
 	assert_int_equal(write_cache(f), 1);
 	assert_true(load_state(f, moved, STATE_LEN));
 	assert_int_equal(write_cache(f), 0);
-	assert_true(set_u64(f, VHMSG_SET_FEATURES,
-			    BLOCK_FEATURES | PROTOCOL | LOG_ALL, -1));
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       BLOCK_FEATURES | PROTOCOL | LOG_ALL, -1));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
 	assert_int_equal(write_cache(f), 0);
 	assert_false(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
-	send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-	receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 	/* Another driver's features: another driver. */
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL, -1));
 	assert_false(load_state(f, moved, STATE_LEN));
 
 	become_disk(f);
 	assert_true(load_state(f, unused, STATE_LEN));
 	assert_int_equal(write_cache(f), 1);
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
-			    -1));
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			       -1));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
 	close(p[0]);
 	close(p[1]);
 	forget_disk(f);
@@ -1218,16 +954,16 @@ static void test_state_moves(void **state)
 /* hostile Q3: a state that is not one is refused, and the device as before. */
 static void test_state_hostile(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint8_t good[STATE_LEN], bad[40000];
 	unsigned before;
 
 	become_disk(f);
-	assert_true(set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
-			    -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			       -1));
 	set_write_cache(f, 0);
 	save_state(f, good);
-	before = nr_fds();
+	before = fe_nr_fds();
 	for (size_t i = 0; i < STATE_LEN; i++) {
 		for (unsigned change = 1; change < 256; change++) {
 			memcpy(bad, good, STATE_LEN);
@@ -1247,14 +983,14 @@ static void test_state_hostile(void **state)
 	assert_false(load_state(f, bad, 32768 + STATE_LEN));
 	assert_true(load_state(f, good, STATE_LEN));
 	assert_int_equal(write_cache(f), 0);
-	assert_int_equal(nr_fds(), before);
+	assert_int_equal(fe_nr_fds(), before);
 	forget_disk(f);
 }
 
 /* Pipes that are full, that nobody reads or ends, and what is no pipe. */
 static void test_state_pipes(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	static uint8_t fill[1 << 16];
 	uint8_t good[STATE_LEN];
 	int p[2];
@@ -1271,9 +1007,9 @@ static void test_state_pipes(void **state)
 
 	assert_int_equal(write(p[1], fill, sizeof(fill)), sizeof(fill));
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
-	turn(f);
+	fe_turn(f);
 	assert_int_equal(read(p[0], fill, sizeof(fill)), sizeof(fill));
-	turn(f);
+	fe_turn(f);
 	assert_int_equal(read(p[0], fill, sizeof(fill)), STATE_LEN);
 	assert_memory_equal(fill, good, STATE_LEN);
 	assert_true(state_good(f));
@@ -1283,7 +1019,7 @@ static void test_state_pipes(void **state)
 	assert_false(state_good(f)); /* no end of it */
 	close(p[0]);
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
-	turn(f);
+	fe_turn(f);
 	assert_false(state_good(f));
 	close(p[1]);
 	forget_disk(f);
@@ -1292,9 +1028,9 @@ static void test_state_pipes(void **state)
 /* A device that cannot move does not offer it. */
 static void test_no_state(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
-	assert_false(get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
+	assert_false(fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES) &
 		     VI_BIT(VHMSG_PF_DEVICE_STATE));
 	assert_false(state_fd(f, VHMSG_STATE_SAVE, 0, f->kick));
 }
@@ -1304,16 +1040,16 @@ static void test_no_state(void **state)
  */
 
 /* A ring of so many entries, without any buffers: whether it runs. */
-static bool ring_runs(struct fixture *f, uint32_t index, uint32_t size)
+static bool ring_runs(struct fe *f, uint32_t index, uint32_t size)
 {
 	struct vhmsg_vring_addr addr = { index, 0, UADDR, UADDR + 0xa0000,
 					 UADDR + 0x80000 };
 
-	assert_true(set_vring(f, VHMSG_SET_VRING_NUM, index, size));
-	assert_true(set_vring(f, VHMSG_SET_VRING_BASE, index, 0));
-	assert_true(ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
-	assert_true(set_u64(f, VHMSG_SET_VRING_KICK, index, f->kick));
-	return set_vring(f, VHMSG_SET_VRING_ENABLE, index, 1);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, index, size));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_BASE, index, 0));
+	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, index, f->kick));
+	return fe_set_vring(f, VHMSG_SET_VRING_ENABLE, index, 1);
 }
 
 /*
@@ -1336,16 +1072,16 @@ static void test_ring_sizes(void **state)
 		{ "9p,path=@", 32768 },
 		{ "input,kind=mouse", 32768 },
 	};
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
 	for (size_t i = 0; i < NR(rows); i++) {
 		uint64_t nr;
 
 		for (uint32_t size = 1; size <= 32768; size *= 2) {
 			become(f, rows[i].device);
-			negotiate(f);
-			assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-			nr = get_u64(f, VHMSG_GET_QUEUE_NUM);
+			fe_negotiate(f);
+			assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+			nr = fe_get_u64(f, VHMSG_GET_QUEUE_NUM);
 			for (uint32_t k = 0; k < nr; k++)
 				assert_int_equal(ring_runs(f, k, size),
 						 size <= rows[i].max);
@@ -1361,7 +1097,7 @@ static void test_ring_sizes(void **state)
 static void test_disabled_network(void **state)
 {
 	static const uint8_t frame[72];
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	struct sockaddr_un own = { .sun_family = AF_UNIX },
 			   peer = { .sun_family = AF_UNIX };
 	int network = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -1372,42 +1108,42 @@ static void test_disabled_network(void **state)
 	assert_int_equal(bind(network, (void *)&peer, sizeof(peer)), 0);
 
 	become(f, "net,backend=dgram,local=@/own,remote=@/peer");
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring_at(f, 1, 0);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring_at(f, 1, 0);
 	for (uint16_t i = 0; i < 4; i++) {
 		bool on = i % 2 == 0;
 
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, on));
-		offer_buffer(f, sizeof(frame), 0);
-		kick(f);
-		assert_int_equal(used_idx(f), i + 1);
-		assert_true(was_called(f));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, on));
+		fe_offer_buffer(f, sizeof(frame), 0);
+		fe_kick(f);
+		assert_int_equal(fe_used_idx(f), i + 1);
+		assert_true(fe_was_called(f));
 		assert_int_equal(recv(network, got, sizeof(got), MSG_DONTWAIT),
 				 on ? (ssize_t)sizeof(frame) - 12 : -1);
 	}
 	/* Also what was there when it was disabled. */
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
-	offer_buffer(f, sizeof(frame), 0);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 0));
-	assert_int_equal(used_idx(f), 5);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
+	fe_offer_buffer(f, sizeof(frame), 0);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 0));
+	assert_int_equal(fe_used_idx(f), 5);
 	assert_int_equal(recv(network, got, sizeof(got), MSG_DONTWAIT), -1);
 
 	memset(f->mem, 0, BUF);
 	f->avail_idx = 0;
 	become(f, "net,backend=dgram,local=@/own,remote=@/peer");
-	negotiate(f);
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	start_ring(f, 0);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
-	offer_buffer(f, 4096, VRING_DESC_F_WRITE);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+	fe_offer_buffer(f, 4096, VRING_DESC_F_WRITE);
 	assert_int_equal(sendto(network, frame, 60, 0, (void *)&own,
 				sizeof(own)),
 			 60);
-	kick(f);
-	assert_int_equal(used_idx(f), 0);
-	assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-	assert_int_equal(used_idx(f), 1);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 0);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(fe_used_idx(f), 1);
 
 	close(network);
 	unlink(own.sun_path);
@@ -1421,17 +1157,17 @@ static void test_disabled_network(void **state)
  */
 static void test_partial(void **state)
 {
-	struct fixture *f = *state;
+	struct fe *f = *state;
 
 	become(f, "scsi,lun0=@/disk");
-	negotiate(f);
+	fe_negotiate(f);
 	for (uint32_t i = 0; i < 3; i++)
-		assert_true(set_vring(f, VHMSG_SET_VRING_ENABLE, i, 1));
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, i, 1));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	assert_true(ring_runs(f, 2, 128));
-	assert_true(add_memory(f, VHMSG_REM_MEM_REG));
-	assert_true(add_memory(f, VHMSG_ADD_MEM_REG));
-	assert_int_equal(get_u64(f, VHMSG_GET_STATUS), 0);
+	assert_true(fe_add_memory(f, VHMSG_REM_MEM_REG));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_STATUS), 0);
 	forget_disk(f);
 }
 
@@ -1444,17 +1180,18 @@ static void test_not_offered(void **state)
 	static const unsigned never[] = { 6, 7, 8, 10, 11, 14, 17, 18, 22 };
 	static const uint32_t requests[] = { 22, 23, 26, 27, 28, 29,
 					     30, 33, 35, 41, 44 };
-	struct fixture *f = *state;
+	struct fe *f = *state;
 	uint8_t payload[64];
-	uint64_t offer = get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
+	uint64_t offer = fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
 
 	for (size_t i = 0; i < NR(never); i++)
 		assert_false(offer >> never[i] & 1);
-	assert_true(set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, offer, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, offer, -1));
 	memset(payload, 0xff, sizeof(payload)); /* lengths, and ids */
 	for (size_t i = 0; i < NR(requests); i++)
-		assert_false(ask(f, requests[i], payload, sizeof(payload), -1));
-	assert_int_equal(get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+		assert_false(
+			fe_ask(f, requests[i], payload, sizeof(payload), -1));
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
 }
 
 int main(void)
