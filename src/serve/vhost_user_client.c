@@ -179,10 +179,10 @@ uint16_t *fe_word(struct fe *f, size_t off)
 void fe_offer_buffer(struct fe *f, uint32_t len, uint16_t flags)
 {
 	struct vring_desc desc = { GPA + BUF, len, flags, 0 };
-	uint16_t *avail = fe_word(f, AVAIL);
+	uint16_t *avail = fe_word(f, AVAIL), i = f->avail_idx % QSIZE;
 
-	memcpy(f->mem + DESC, &desc, sizeof(desc));
-	avail[2 + f->avail_idx % QSIZE] = 0;
+	memcpy(f->mem + DESC + i * sizeof(desc), &desc, sizeof(desc));
+	avail[2 + i] = i;
 	avail[1] = ++f->avail_idx;
 }
 

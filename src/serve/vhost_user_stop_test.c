@@ -1,0 +1,640 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vhost-user server with requests in flight: rings stop, memory goes, the
+ * device is reset and front-ends disconnect while a device still works on what
+ * it took. The device keeps every chain until the test says.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "serve/vhost_user_client.h"
+
+#define NR_QUEUES 2
+
+struct chain {
+	uint16_t head;
+	struct iovec iov;
+};
+
+struct hold {
+	struct virtio_softc vs; /* first: callbacks get it */
+	struct vqueue_info vqs[NR_QUEUES];
+	struct virtio_consts vc;
+	pthread_mutex_t mtx;
+	struct fe f;
+	struct chain held[NR_QUEUES][QSIZE];
+	unsigned nr_held[NR_QUEUES];
+	unsigned turns; /* of the loop, in each quiesce */
+	bool stop_thread;
+};
+
+/*
+ * --- The device ---
+ */
+
+static void hold_qnotify(void *arg, struct vqueue_info *vq)
+{
+	struct hold *h = arg;
+	unsigned q = vq->vq_num;
+	struct chain c;
+	struct vi_req req;
+
+	while (vq_getchain(vq, &c.iov, 1, &req) == 1) {
+		c.head = (uint16_t)req.idx;
+		assert_true(h->nr_held[q] < QSIZE);
+		h->held[q][h->nr_held[q]++] = c;
+	}
+}
+
+/* As a device does that serves what it waits for, here. */
+static void hold_quiesce(void *arg)
+{
+	struct hold *h = arg;
+
+	for (unsigned i = 0; i < h->turns; i++)
+		ev_loop_turn(h->f.loop, 0);
+}
+
+static struct chain oldest(struct hold *h, unsigned q)
+{
+	struct chain c = h->held[q][0];
+
+	assert_true(h->nr_held[q] > 0);
+	h->nr_held[q]--;
+	memmove(&h->held[q][0], &h->held[q][1],
+		h->nr_held[q] * sizeof(struct chain));
+	return c;
+}
+
+/* The oldest request ends; its buffer is written at that moment. */
+static void finish(struct hold *h, unsigned q)
+{
+	struct chain c = oldest(h, q);
+
+	memset(c.iov.iov_base, 0x5a, c.iov.iov_len);
+	vq_relchain(&h->vqs[q], c.head, (uint32_t)c.iov.iov_len);
+	vq_endchains(&h->vqs[q], 0);
+	fe_turn(&h->f);
+}
+
+static int setup(void **state)
+{
+	struct hold *h = calloc(1, sizeof(*h));
+
+	fe_init(&h->f);
+	pthread_mutex_init(&h->mtx, NULL);
+	h->vc = (struct virtio_consts){
+		.vc_name = "hold",
+		.vc_nvq = NR_QUEUES,
+		.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+		.vc_qnotify = hold_qnotify,
+		.vc_quiesce = hold_quiesce,
+	};
+	vi_softc_linkup(&h->vs, &h->vc, h, vhuser_pci(h->f.srv), h->vqs);
+	for (unsigned i = 0; i < NR_QUEUES; i++)
+		h->vqs[i].vq_qsize = QSIZE;
+	fe_listen(&h->f);
+	*state = h;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct hold *h = *state;
+
+	vi_softc_fini(&h->vs);
+	fe_fini(&h->f);
+	pthread_mutex_destroy(&h->mtx);
+	free(h);
+	return 0;
+}
+
+/*
+ * --- The front-end ---
+ */
+
+/* Rings in one region of memory, buffers in another. */
+static const uint64_t rings_region[] = { 0, GPA, BUF, UADDR, 0 };
+static const uint64_t buf_region[] = { 0, GPA + BUF, MEM_BYTES - BUF,
+				       UADDR + BUF, BUF };
+
+static void start(struct hold *h)
+{
+	struct fe *f = &h->f;
+
+	fe_negotiate(f);
+	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, rings_region,
+			   sizeof(rings_region), f->memfd));
+	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, buf_region,
+			   sizeof(buf_region), f->memfd));
+	fe_start_ring(f, f->avail_idx);
+}
+
+static void start_with_request(struct hold *h)
+{
+	start(h);
+	fe_offer(&h->f);
+	fe_kick(&h->f);
+	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->f.mem[BUF], 0);
+}
+
+/* Whether there is no answer. */
+static bool is_silent(struct fe *f)
+{
+	struct pollfd pfd = { f->fd, POLLIN, 0 };
+
+	for (int i = 0; i < 4; i++)
+		fe_turn(f);
+	return poll(&pfd, 1, 0) == 0;
+}
+
+static bool is_accepted(struct fe *f, uint32_t request)
+{
+	uint64_t val = 1;
+
+	assert_int_equal(fe_receive(f, request, &val, sizeof(val), NULL), 8);
+	return val == 0;
+}
+
+/* How often the guest's memory is mapped, but for the test's own mapping. */
+static unsigned nr_mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[512];
+	unsigned nr = 0;
+
+	while (fgets(line, sizeof(line), maps))
+		nr += strstr(line, "memfd:guest") != NULL;
+	fclose(maps);
+	return nr - 1;
+}
+
+/* The second ring runs, with one request. Returns its doorbell. */
+static int use_second_ring(struct hold *h)
+{
+	struct vhmsg_vring_addr addr = { 1, 0, UADDR + 0x5000, UADDR + 0x7000,
+					 UADDR + 0x6000 };
+	struct vring_desc desc = { GPA + BUF + 0x1000, 16, VRING_DESC_F_WRITE };
+	struct fe *f = &h->f;
+	int kick = eventfd(0, EFD_CLOEXEC);
+
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 1, QSIZE));
+	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 1, kick));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
+	memcpy(f->mem + 0x5000, &desc, sizeof(desc));
+	*fe_word(f, 0x6000 + 2) = 1;
+	return kick;
+}
+
+/*
+ * --- Rings stop ---
+ */
+
+/*
+ * Every message that stops a ring is answered when its requests have ended, and
+ * what comes after it later still. Meanwhile the loop turns.
+ */
+static void test_stop_waits(void **state)
+{
+	struct {
+		const char *name;
+		uint32_t request;
+		uint64_t payload[5];
+		uint32_t len;
+		bool runs; /* afterwards */
+	} rows[] = {
+		{ "disable", VHMSG_SET_VRING_ENABLE, { 0 }, 8, false },
+		{ "status 0", VHMSG_SET_STATUS, { 0 }, 8, false },
+		{ "owner", VHMSG_RESET_OWNER, { 0 }, 0, false },
+		{ "size", VHMSG_SET_VRING_NUM, { 8ull << 32 }, 8, true },
+		{ "base", VHMSG_SET_VRING_BASE, { 2ull << 32 }, 8, true },
+		{ "address", VHMSG_SET_VRING_ADDR,
+		  { 0, UADDR + DESC, UADDR + USED, UADDR + AVAIL + 0x100 },
+		  40, true },
+	};
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	uint64_t nr;
+
+	for (size_t i = 0; i < NR(rows); i++) {
+		print_message("%s\n", rows[i].name);
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		start(h);
+		fe_offer(f);
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(h->nr_held[0], 2);
+		*fe_word(f, AVAIL + 0x100 + 2) = 2;
+
+		fe_send_msg(f, rows[i].request, VHMSG_NEED_REPLY,
+			    rows[i].payload, rows[i].len, -1);
+		fe_send_msg(f, VHMSG_GET_QUEUE_NUM, 0, NULL, 0, -1);
+		assert_true(is_silent(f));
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(h->nr_held[0], 2); /* nothing is taken */
+		assert_int_equal(ev_loop_turn(f->loop, 0), 0); /* it sleeps */
+		finish(h, 0);
+		assert_true(is_silent(f));
+		finish(h, 0);
+		assert_int_equal(fe_used_idx(f), 2);
+		assert_true(is_accepted(f, rows[i].request));
+		assert_int_equal(fe_receive(f, VHMSG_GET_QUEUE_NUM, &nr, 8,
+					    NULL),
+				 8);
+		fe_turn(f);
+		assert_int_equal(h->vqs[0].vq_flags != 0, rows[i].runs);
+		while (h->nr_held[0] > 0)
+			finish(h, 0);
+		fe_connect_again(f);
+	}
+}
+
+/* GET_VRING_BASE; the device's other ring works meanwhile. */
+static void test_base_waits(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	struct vhmsg_vring vring = { 0, 0xdead };
+
+	int kick;
+
+	start_with_request(h);
+	kick = use_second_ring(h);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	assert_true(is_silent(f));
+	assert_int_equal(eventfd_write(kick, 1), 0);
+	fe_turn(f);
+	assert_int_equal(h->nr_held[1], 1);
+	finish(h, 1);
+	assert_int_equal(*fe_word(f, 0x7000 + 2), 1);
+	assert_true(is_silent(f));
+	finish(h, 0);
+	assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			 8);
+	assert_int_equal(vring.num, 1);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_true(fe_was_called(f));
+	assert_int_equal(f->mem[BUF], 0x5a);
+	assert_true(is_silent(f)); /* one answer */
+	close(kick);
+}
+
+/* What is in the used ring, and not yet shown, is shown before a ring stops. */
+static void test_stop_publishes(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	struct vhmsg_vring vring = { 0, 0 };
+
+	for (int later = 0; later < 2; later++) {
+		start_with_request(h);
+		if (later)
+			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
+		fe_was_called(f);
+		if (!later)
+			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		fe_turn(f);
+		assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8,
+					    NULL),
+				 8);
+		assert_int_equal(fe_used_idx(f), f->avail_idx);
+		assert_int_equal(vring.num, f->avail_idx);
+		fe_connect_again(f);
+	}
+	/* Or before a front-end that has gone is forgotten. */
+	start_with_request(h);
+	vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
+	assert_int_equal(fe_used_idx(f), f->avail_idx - 1);
+	fe_connect_again(f);
+	assert_int_equal(fe_used_idx(f), f->avail_idx);
+}
+
+/*
+ * A device turns the loop while it handles a message: the message is handled
+ * once, and the front-end that disconnects meanwhile is dropped once.
+ */
+static void test_loop_turns_inside(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	struct vhmsg_vring vring = { 0, 0 };
+	struct vhuser_stats before, after;
+
+	h->turns = 3;
+	start_with_request(h);
+	vhuser_get_stats(f->srv, &before);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	finish(h, 0);
+	assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			 8);
+	assert_true(is_silent(f));
+	vhuser_get_stats(f->srv, &after);
+	assert_int_equal(after.messages, before.messages + 1);
+
+	fe_start_ring(f, 1);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(h->nr_held[0], 1);
+	fe_connect_again(f); /* its end is found in the handling of itself */
+	vhuser_get_stats(f->srv, &after);
+	assert_true(after.attached);
+	assert_int_equal(after.clients, before.clients + 1);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), NR_QUEUES);
+	finish(h, 0);
+}
+
+/*
+ * --- Memory goes ---
+ */
+
+static void remove_memory(struct fe *f, bool table)
+{
+	const uint64_t rest[] = { 1, GPA, BUF, UADDR, 0 };
+
+	if (table)
+		fe_send_msg(f, VHMSG_SET_MEM_TABLE, VHMSG_NEED_REPLY, rest,
+			    sizeof(rest), f->memfd);
+	else
+		fe_send_msg(f, VHMSG_REM_MEM_REG, VHMSG_NEED_REPLY, buf_region,
+			    sizeof(buf_region), -1);
+}
+
+/*
+ * Memory that a request uses is taken away: at once from new requests, from
+ * this one when it has ended, and then the front-end is told.
+ */
+static void test_memory_waits(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	for (int table = 0; table < 2; table++) {
+		uint32_t request = table ? VHMSG_SET_MEM_TABLE
+					 : VHMSG_REM_MEM_REG;
+
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		start_with_request(h);
+		assert_int_equal(nr_mappings(), 2);
+		remove_memory(f, table);
+		fe_send_msg(f, VHMSG_GET_QUEUE_NUM, 0, NULL, 0, -1);
+		assert_true(is_silent(f));
+		assert_int_equal(nr_mappings(), 2);
+		finish(h, 0); /* into memory that is still there */
+		assert_int_equal(f->mem[BUF], 0x5a);
+		assert_int_equal(fe_used_idx(f), 1); /* the ring has run on */
+		assert_true(is_accepted(f, request));
+		assert_int_equal(nr_mappings(), 1);
+		assert_int_equal(fe_receive(f, VHMSG_GET_QUEUE_NUM,
+					    &(uint64_t){ 0 }, 8, NULL),
+				 8);
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(h->nr_held[0], 0); /* no such memory */
+		fe_connect_again(f);
+	}
+}
+
+/* Requests that use other memory are nobody's business. */
+static void test_other_memory(void **state)
+{
+	const uint64_t other[] = { 0, GPA + MEM_BYTES, 4096, UADDR + MEM_BYTES,
+				   0 };
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	start(h);
+	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, other, sizeof(other),
+			   f->memfd));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(h->nr_held[0], 1);
+	assert_true(fe_ask(f, VHMSG_REM_MEM_REG, other, sizeof(other), -1));
+	assert_int_equal(nr_mappings(), 2);
+	finish(h, 0);
+	assert_int_equal(fe_used_idx(f), 1);
+}
+
+/*
+ * --- Resets, and front-ends that disconnect ---
+ */
+
+/*
+ * RESET_DEVICE stops at once, and is answered when no request of before writes
+ * to the guest's memory any more. The guest sees nothing of that request.
+ */
+static void test_reset_waits(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	start_with_request(h);
+	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
+	assert_true(is_silent(f));
+	assert_int_equal(h->vqs[0].vq_flags, 0);
+	fe_was_called(f);
+	finish(h, 0);
+	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
+	assert_int_equal(fe_used_idx(f), 0);
+	assert_false(fe_was_called(f));
+}
+
+/*
+ * The front-end disconnects while a request is in flight, and perhaps while it
+ * waits for that: the next one is served at once. The request ends in its own
+ * time, in the memory of the one that has gone, and is shown to nobody.
+ */
+static void test_front_end_goes(void **state)
+{
+	static const uint32_t waits_for[] = {
+		VHMSG_GET_FEATURES, /* which does not wait */
+		VHMSG_GET_VRING_BASE,
+		VHMSG_REM_MEM_REG,
+		VHMSG_SET_MEM_TABLE,
+		VHMSG_RESET_DEVICE,
+	};
+	const uint64_t payload[5] = { 0 };
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	for (size_t i = 0; i < NR(waits_for); i++) {
+		uint32_t request = waits_for[i];
+
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		start_with_request(h);
+		if (request == VHMSG_REM_MEM_REG ||
+		    request == VHMSG_SET_MEM_TABLE)
+			remove_memory(f, request == VHMSG_SET_MEM_TABLE);
+		else
+			fe_send_msg(f, request, VHMSG_NEED_REPLY, payload, 8,
+				    -1);
+		fe_connect_again(f);
+		assert_int_equal(nr_mappings(), 1); /* the buffer's */
+
+		/* Another, in other memory, for the same chain. */
+		memset(f->mem, 0, BUF);
+		f->avail_idx = 0;
+		start(h);
+		fe_offer(f);
+		fe_kick(f);
+		assert_int_equal(h->nr_held[0], 1);
+		assert_int_equal(nr_mappings(), 3);
+		finish(h, 0);
+		assert_int_equal(fe_used_idx(f), 0);
+		assert_int_equal(nr_mappings(), 2);
+		assert_int_equal(h->nr_held[0], 1); /* the new one's, now */
+		finish(h, 0);
+		assert_int_equal(fe_used_idx(f), 1);
+		fe_connect_again(f);
+		assert_int_equal(nr_mappings(), 0);
+	}
+}
+
+/*
+ * --- A device with a thread of its own ---
+ */
+
+/* Works on its requests until it is told to stop, then gives them back. */
+static void *work(void *arg)
+{
+	struct hold *h = arg;
+	struct chain c = h->held[0][0];
+
+	while (!__atomic_load_n(&h->stop_thread, __ATOMIC_ACQUIRE))
+		memset(c.iov.iov_base, 0x5a, c.iov.iov_len);
+	pthread_mutex_lock(&h->mtx);
+	vq_relchain(&h->vqs[0], c.head, (uint32_t)c.iov.iov_len);
+	vq_endchains(&h->vqs[0], 0);
+	pthread_mutex_unlock(&h->mtx);
+	return NULL;
+}
+
+/* And no vc_quiesce: nobody tells it that the front-end has gone. */
+static void test_worker_thread(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	pthread_t thread;
+
+	h->vs.vs_mtx = &h->mtx;
+	h->vc.vc_quiesce = NULL;
+	for (int i = 0; i < 20; i++) {
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		start_with_request(h);
+		h->stop_thread = false;
+		pthread_create(&thread, NULL, work, h);
+		fe_connect_again(f);
+		assert_int_equal(nr_mappings(), 1);
+		start(h);
+		__atomic_store_n(&h->stop_thread, true, __ATOMIC_RELEASE);
+		pthread_join(thread, NULL);
+		h->nr_held[0] = 0;
+		fe_turn(f);
+		assert_int_equal(nr_mappings(), 2);
+		assert_int_equal(fe_used_idx(f), 0);
+		fe_connect_again(f);
+	}
+}
+
+/*
+ * --- Requests in flight that are recorded ---
+ */
+
+static int get_inflight(struct fe *f, struct vhmsg_inflight *area)
+{
+	int fd;
+
+	*area = (struct vhmsg_inflight){ .nr_queues = 1, .queue_size = QSIZE };
+	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, area, sizeof(*area), -1);
+	fe_receive(f, VHMSG_GET_INFLIGHT_FD, area, sizeof(*area), &fd);
+	return fd;
+}
+
+static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
+			 int fd)
+{
+	fe_negotiate(f);
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, area, sizeof(*area), fd));
+}
+
+/*
+ * The front-end comes back with the record: what was in flight is taken again,
+ * though only when it has ended. A new driver's rings begin without it: that of
+ * RESET_DEVICE, and one that is told by its rings alone.
+ */
+static void test_record(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	struct vhmsg_inflight area;
+	struct vhmsg_vring vring = { 0, 0 };
+	int fd;
+
+	fe_negotiate(f);
+	fd = get_inflight(f, &area);
+	set_inflight(f, &area, fd);
+	start_with_request(h);
+	fe_connect_again(f);
+	set_inflight(f, &area, fd);
+	start(h);
+	assert_int_equal(h->nr_held[0], 1);
+	finish(h, 0);
+	assert_int_equal(fe_used_idx(f), 0);
+	assert_int_equal(h->nr_held[0], 1); /* again */
+
+	/* A new driver, who has not asked for anything. */
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
+	finish(h, 0);
+	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
+	fe_start_ring(f, 0);
+	assert_int_equal(h->nr_held[0], 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(h->nr_held[0], 1);
+	finish(h, 0);
+	assert_int_equal(fe_used_idx(f), 1);
+
+	/* The next, on rings that are as at first; the record says otherwise. */
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	assert_int_equal(pwrite(fd, "\1", 1, 16), 1); /* chain 0 in flight */
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	fe_start_ring(f, 0);
+	assert_int_equal(h->nr_held[0], 0);
+	close(fd);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_stop_waits),	   TEST(test_base_waits),
+		TEST(test_stop_publishes), TEST(test_loop_turns_inside),
+		TEST(test_memory_waits),   TEST(test_other_memory),
+		TEST(test_reset_waits),	   TEST(test_front_end_goes),
+		TEST(test_worker_thread),  TEST(test_record),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
