@@ -18,7 +18,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -486,6 +488,106 @@ static void test_log(void **state)
 	close(fd);
 }
 
+#define LOG_BYTES 0x10000u
+
+struct log {
+	int fd;
+	uint8_t *bits;
+};
+
+static struct log make_log(void)
+{
+	struct log log = { .fd = memfd_create("log", MFD_CLOEXEC) };
+
+	assert_int_equal(ftruncate(log.fd, LOG_BYTES), 0);
+	log.bits = mmap(NULL, LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			log.fd, 0);
+	return log;
+}
+
+static void free_log(struct log *log)
+{
+	munmap(log->bits, LOG_BYTES);
+	close(log->fd);
+}
+
+static void set_log(struct fe *f, const struct log *log, uint64_t off,
+		    uint64_t size)
+{
+	struct vhmsg_log msg = { size, off };
+	uint64_t val = 1;
+
+	fe_send_msg(f, VHMSG_SET_LOG_BASE, 0, &msg, sizeof(msg), log->fd);
+	assert_int_equal(fe_receive(f, VHMSG_SET_LOG_BASE, &val, 8, NULL), 8);
+	assert_int_equal(val, 0);
+}
+
+/* Whether page @off of the guest's memory is marked, in a log at @log_off. */
+static bool is_marked(const struct log *log, uint64_t log_off, size_t off)
+{
+	uint64_t page = (GPA + off) / 4096;
+
+	return log->bits[log_off + page / 8] >> page % 8 & 1;
+}
+
+/* A second log takes over from the first, and its last byte is part of it. */
+static void test_log_moves(void **state)
+{
+	struct fe *f = *state;
+	const uint64_t last = (GPA + BUF) / 4096 / 8, off = 3;
+	struct log first = make_log(), second = make_log();
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	set_log(f, &first, 0, LOG_BYTES);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
+			       -1));
+	set_log(f, &second, off, last + 1);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_false(is_marked(&first, 0, BUF));
+	assert_false(is_marked(&first, 0, USED));
+	assert_true(is_marked(&second, off, BUF));
+	assert_true(is_marked(&second, off, USED));
+
+	memset(second.bits, 0, LOG_BYTES);
+	set_log(f, &second, off, last);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 2);
+	assert_false(is_marked(&second, off, BUF));
+	assert_true(is_marked(&second, off, USED));
+	free_log(&first);
+	free_log(&second);
+}
+
+/* Entries of the used ring are logged, too, where its index is elsewhere. */
+static void test_log_used(void **state)
+{
+	enum { USED_CROSSING = 0x3ffc };
+	struct fe *f = *state;
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC,
+					 UADDR + USED_CROSSING, UADDR + AVAIL };
+	struct log log = make_log();
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	set_log(f, &log, 0, LOG_BYTES);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
+			       -1));
+	fe_start_ring(f, 0);
+	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	memset(log.bits, 0, LOG_BYTES);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(*fe_word(f, USED_CROSSING + 2), 1);
+	assert_true(is_marked(&log, 0, 0x3000));
+	assert_true(is_marked(&log, 0, 0x4000));
+	free_log(&log);
+}
+
 /* B7: the area is made, comes back, and has to fit. */
 static void test_inflight(void **state)
 {
@@ -522,6 +624,231 @@ static void test_inflight(void **state)
 	assert_int_equal(fe_used_idx(f), 1);
 	/* hostile D16: a ring larger than its part of the area. */
 	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
+}
+
+/*
+ * A record of any size: only what the rings can use of it is cleared, so that
+ * the file's holes stay holes.
+ */
+static void test_inflight_huge(void **state)
+{
+	struct fe *f = *state;
+	struct vhmsg_inflight area = { .size = 1ull << 40, .nr_queues = 1,
+				       .queue_size = 32768 };
+	int fd = memfd_create("area", MFD_CLOEXEC);
+	struct stat st;
+
+	assert_int_equal(ftruncate(fd, (off_t)area.size), 0);
+	fe_negotiate(f);
+	area.nr_queues = 2; /* of one */
+	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	area.nr_queues = 1;
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_in_range(st.st_blocks * 512, 1, 1 << 20);
+	close(fd);
+}
+
+/* A ring with its parts at @desc, @avail and @used; whether it runs. */
+static bool parts_run(struct fe *f, uint64_t desc, uint64_t avail,
+		      uint64_t used)
+{
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + desc, UADDR + used,
+					 UADDR + avail };
+
+	return fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1);
+}
+
+/*
+ * Parts of a ring that overlap would have the device make chains available to
+ * itself: they are refused. So is a used index that does not go with the next
+ * entry, from which there would be chains without end.
+ */
+static void test_ring_parts(void **state)
+{
+	struct fe *f = *state;
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_false(parts_run(f, USED, USED, USED));
+	assert_true(parts_run(f, DESC, AVAIL, USED));
+	assert_false(parts_run(f, DESC, AVAIL, AVAIL));
+	assert_false(parts_run(f, DESC, AVAIL, AVAIL + 4));
+	assert_false(parts_run(f, AVAIL, AVAIL + 16, USED));
+	assert_false(parts_run(f, DESC, AVAIL, DESC + 4));
+
+	*fe_word(f, USED + 2) = 1; /* ahead of what is taken */
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	assert_false(parts_run(f, DESC, AVAIL, USED) &&
+		     fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+}
+
+/*
+ * What rings need of memory depends on features and size: they are judged again
+ * when these change, and features do not change under a ring that runs.
+ */
+static void test_features_change(void **state)
+{
+	const uint64_t event_idx = VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+	const uint64_t used = MEM_BYTES - 4 - 8 * QSIZE; /* no trailer */
+	struct fe *f = *state;
+	struct vhmsg_vring vring = { 0, 0 };
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_true(parts_run(f, DESC, AVAIL, used));
+	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES,
+				V1 | PROTOCOL | event_idx, -1));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(*fe_word(f, used + 2), 1);
+	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
+	fe_offer(f);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	assert_int_equal(*fe_word(f, used + 2), 2);
+
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	assert_int_equal(vring.num, 2);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       V1 | PROTOCOL | event_idx, -1));
+	assert_false(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	assert_true(parts_run(f, DESC, AVAIL, used - 4));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+}
+
+/* Who served the ring before may have owed an interrupt. */
+static void test_restart_interrupts(void **state)
+{
+	struct fe *f = *state;
+	struct vhmsg_vring vring = { 0, 0 };
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	fe_was_called(f);
+	assert_false(fe_was_called(f));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(fe_was_called(f));
+	/* Or before this descriptor was known. */
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+	assert_true(fe_was_called(f));
+}
+
+/* A driver's mistake is told through the ring's error descriptor. */
+static void test_error_fd(void **state)
+{
+	struct fe *f = *state;
+	int first = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int second = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	eventfd_t count;
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_ERR, 0, first));
+	fe_start_ring(f, 0);
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_ERR, 0, second));
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(eventfd_read(second, &count), -1);
+	*fe_word(f, AVAIL + 2) += 1000;
+	fe_kick(f);
+	assert_int_equal(eventfd_read(second, &count), 0);
+	assert_int_equal(count, 1);
+	assert_int_equal(eventfd_read(first, &count), -1);
+	close(first);
+	close(second);
+}
+
+/*
+ * Our own requests go to a socket and nowhere else. One that is full is not
+ * waited for, whatever its flags say.
+ */
+static void test_backend_fd(void **state)
+{
+	struct fe *f = *state;
+	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
+	int pair[2], p[2];
+
+	assert_int_equal(pipe(p), 0);
+	fe_negotiate(f);
+	assert_false(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, -1));
+	assert_false(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, p[1]));
+	assert_false(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, f->memfd));
+	assert_false(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, f->call));
+
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_true(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, pair[1]));
+	assert_int_equal(fcntl(pair[1], F_SETFL, 0), 0);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	alarm(100);
+	for (int i = 0; i < 10000; i++)
+		vq_devcfg_changed(vs);
+	alarm(0);
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+	for (int i = 0; i < 2; i++) {
+		close(pair[i]);
+		close(p[i]);
+	}
+}
+
+/* Memory is whole pages, at the start of pages, for all who name it. */
+static void test_misaligned_memory(void **state)
+{
+	static const uint64_t rows[][4] = {
+		{ GPA + 0x800, 4096, UADDR, 0 },
+		{ GPA, 4096 + 0x800, UADDR, 0 },
+		{ GPA, 4096, UADDR + 8, 0 },
+		{ GPA, 4096, UADDR, 0x800 },
+	};
+	struct fe *f = *state;
+
+	fe_negotiate(f);
+	for (size_t i = 0; i < NR(rows); i++) {
+		uint64_t msg[5] = { 0 };
+
+		memcpy(msg + 1, rows[i], sizeof(rows[i]));
+		assert_false(fe_ask(f, VHMSG_ADD_MEM_REG, msg, sizeof(msg),
+				    f->memfd));
+		msg[0] = 1;
+		assert_false(fe_ask(f, VHMSG_SET_MEM_TABLE, msg, sizeof(msg),
+				    f->memfd));
+	}
+}
+
+/* Out of descriptors: a message whose descriptors are lost is not handled. */
+static void test_out_of_fds(void **state)
+{
+	struct fe *f = *state;
+	struct rlimit old, none;
+	uint64_t ring = 0;
+	int next = dup(f->call);
+
+	fe_negotiate(f);
+	close(next);
+	getrlimit(RLIMIT_NOFILE, &old);
+	none = old;
+	none.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	fe_send_msg(f, VHMSG_SET_VRING_CALL, VHMSG_NEED_REPLY, &ring, 8,
+		    f->call);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_true(fe_is_closed(f));
+	fe_connect_again(f);
+	fe_negotiate(f);
 }
 
 /* hostile D4, D29, Q23: messages about rings that do not exist, bad numbers. */
@@ -987,6 +1314,32 @@ static void test_state_hostile(void **state)
 	forget_disk(f);
 }
 
+/* A state that comes to its end when rings run already is not loaded. */
+static void test_state_too_late(void **state)
+{
+	struct fe *f = *state;
+	uint8_t good[STATE_LEN];
+	struct virtio_softc *vs;
+	int p[2];
+
+	become_disk(f);
+	vs = vhuser_pci(f->srv)->pi_arg;
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       BLOCK_FEATURES | PROTOCOL, -1));
+	save_state(f, good);
+	assert_int_equal(pipe(p), 0);
+	assert_true(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	assert_int_equal(write(p[1], good, STATE_LEN), STATE_LEN);
+	close(p[1]);
+	fe_turn(f);
+	assert_int_not_equal(vs->vs_queues[0].vq_flags, 0);
+	assert_false(state_good(f));
+	close(p[0]);
+	forget_disk(f);
+}
+
 /* Pipes that are full, that nobody reads or ends, and what is no pipe. */
 static void test_state_pipes(void **state)
 {
@@ -1213,6 +1566,12 @@ int main(void)
 		TEST(test_not_offered), TEST(test_ring_sizes),
 		TEST(test_disabled_network), TEST(test_any_order),
 		TEST(test_answers),	TEST(test_partial),
+		TEST(test_log_moves),	TEST(test_log_used),
+		TEST(test_inflight_huge), TEST(test_ring_parts),
+		TEST(test_features_change), TEST(test_restart_interrupts),
+		TEST(test_error_fd),	TEST(test_backend_fd),
+		TEST(test_misaligned_memory), TEST(test_out_of_fds),
+		TEST(test_state_too_late),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
