@@ -315,6 +315,7 @@ static void test_stop_publishes(void **state)
 				 8);
 		assert_int_equal(fe_used_idx(f), f->avail_idx);
 		assert_int_equal(vring.num, f->avail_idx);
+		assert_true(fe_was_called(f));
 		fe_connect_again(f);
 	}
 	/* Or before a front-end that has gone is forgotten. */
@@ -329,33 +330,49 @@ static void test_stop_publishes(void **state)
  * A device turns the loop while it handles a message: the message is handled
  * once, and the front-end that disconnects meanwhile is dropped once.
  */
+static void on_notify(void *arg, bool attached)
+{
+	*(unsigned *)arg += !attached;
+}
+
 static void test_loop_turns_inside(void **state)
 {
 	struct hold *h = *state;
 	struct fe *f = &h->f;
 	struct vhmsg_vring vring = { 0, 0 };
 	struct vhuser_stats before, after;
+	const uint32_t get_base[] = { VHMSG_GET_VRING_BASE, VHMSG_VERSION, 8,
+				      0, 0 };
+	unsigned nr_gone = 0;
 
 	h->turns = 3;
+	vhuser_set_notify(f->srv, on_notify, &nr_gone);
 	start_with_request(h);
 	vhuser_get_stats(f->srv, &before);
-	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(send(f->fd, get_base, sizeof(get_base), 0),
+				 sizeof(get_base));
+	fe_turn(f);
 	finish(h, 0);
-	assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
-			 8);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8,
+					    NULL),
+				 8);
 	assert_true(is_silent(f));
 	vhuser_get_stats(f->srv, &after);
-	assert_int_equal(after.messages, before.messages + 1);
+	assert_int_equal(after.messages, before.messages + 2);
 
 	fe_start_ring(f, 1);
 	fe_offer(f);
 	fe_kick(f);
 	assert_int_equal(h->nr_held[0], 1);
 	fe_connect_again(f); /* its end is found in the handling of itself */
+	assert_int_equal(nr_gone, 1);
 	vhuser_get_stats(f->srv, &after);
 	assert_true(after.attached);
 	assert_int_equal(after.clients, before.clients + 1);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), NR_QUEUES);
+	vhuser_set_notify(f->srv, NULL, NULL);
 	finish(h, 0);
 }
 
