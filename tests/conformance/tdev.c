@@ -8,6 +8,8 @@ static void tdev_reset(void *sc)
 	struct tdev *t = sc;
 
 	t->nr_reset++;
+	if (t->give_in_reset)
+		tdev_give(t, 0, t->req.idx, t->req.writable ? 8 : 0);
 }
 
 /* Copy from the readable to the writable part, piece by piece. */
@@ -122,6 +124,8 @@ static void tdev_apply_features(void *sc, uint64_t *features)
 	if (!(*features & TDEV_F_A))
 		*features &= ~TDEV_F_B;
 	*features &= ~t->refuse;
+	if (t->nvq_wanted)
+		t->vc.vc_nvq = t->nvq_wanted;
 	t->applied = *features;
 }
 
@@ -157,6 +161,7 @@ void tdev_init(struct tdev *t, enum vdrv_mode drv, struct tdev_opts o)
 	if (!o.no_callbacks)
 		t->vc = tdev_consts;
 	t->vc.vc_nvq = o.nvq ? o.nvq : 2;
+	t->vc.vc_max_nvq = o.max_nvq;
 	t->vc.vc_cfgsize = o.cfgsize < 0 ? 0
 			   : o.cfgsize	 ? (size_t)o.cfgsize
 					 : TDEV_CFG_LEN;
@@ -166,7 +171,7 @@ void tdev_init(struct tdev *t, enum vdrv_mode drv, struct tdev_opts o)
 		VI_RING_CAPS_LEGACY | TDEV_F_A | TDEV_F_B | o.more_legacy;
 
 	vi_softc_linkup(&t->vs, &t->vc, t, &t->d.pi, t->vq);
-	for (int i = 0; i < t->vc.vc_nvq; i++)
+	for (int i = 0; i < TDEV_MAX_Q; i++)
 		t->vq[i].vq_qsize = o.qsize ? o.qsize : TDEV_QSIZE;
 	vi_pci_init(&t->d.pi, o.mode ? o.mode : VIRTIO_MODE_MODERN,
 		    VIRTIO_DEV_RANDOM, VIRTIO_ID_ENTROPY, PCIC_OTHER);

@@ -61,6 +61,7 @@ struct tdev_opts {
 	bool no_msix;
 	bool no_callbacks;
 	int nvq;	     /* 0: 2 */
+	int max_nvq;
 	uint16_t qsize;	     /* 0: TDEV_QSIZE */
 	int cfgsize;	     /* 0: TDEV_CFG_LEN, -1: none */
 	uint64_t more_modern; /* offered besides the usual ones */
@@ -78,6 +79,8 @@ struct tdev {
 	bool hold;    /* kicks are counted, chains left in the ring */
 	bool no_kicks_while_busy; /* vq_kick_disable() around the work */
 	bool look_first; /* vq_has_descs() before each chain, as in the seed */
+	bool give_in_reset; /* the chain that was taken last */
+	int nvq_wanted; /* from vc_apply_features() on; 0: as before */
 	uint64_t refuse; /* features that vc_apply_features() takes back */
 
 	unsigned nr_reset, nr_apply, nr_set_msix, nr_update_msix;

@@ -11,6 +11,7 @@
 #include "tdev.h"
 
 #define NR_BUFFERS 100000u
+#define NR_RACES   100000u
 #define PATIENCE_S 20 /* a wake-up that has not come by then is lost */
 
 static struct tdev t;
@@ -206,11 +207,146 @@ static void test_reset_under_load(void **state)
 	tdev_fini(&t);
 }
 
+/*
+ * Each side stores, then looks at what the other one stored: one of both sees
+ * the other (2.7.10.1, 2.7.7.1), which takes a full barrier on each. Without
+ * it a processor may look before others see its store: not often, so this is
+ * done many times, both starting at once.
+ */
+static struct race {
+	unsigned started, ended; /* rounds */
+	void (*device)(void);
+	bool device_saw;
+} race;
+
+static void spin_until(const unsigned *p, unsigned value)
+{
+	for (unsigned i = 0; __atomic_load_n(p, __ATOMIC_ACQUIRE) != value; i++)
+		if (i > 10000) /* only one processor is ours */
+			sched_yield();
+}
+
+/* So that the two meet at all kinds of places. */
+static void dawdle(unsigned n)
+{
+	for (volatile unsigned i = n; i > 0; i--)
+		;
+}
+
+static void *race_thread(void *arg)
+{
+	for (unsigned i = 1; i <= NR_RACES; i++) {
+		spin_until(&race.started, i);
+		dawdle(i * 30011 % 256);
+		race.device();
+		__atomic_store_n(&race.ended, i, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+static void run_race(uint64_t features, void (*device)(void),
+		     void (*before)(void), bool (*driver)(void),
+		     void (*after)(void))
+{
+	pthread_t thread;
+
+	tdev_start(&t, VDRV_MODERN, (struct tdev_opts){ 0 }, V1 | features, 1);
+	t.hold = true;
+	race = (struct race){ .device = device };
+	pthread_create(&thread, NULL, race_thread, NULL);
+	for (unsigned i = 1; i <= NR_RACES; i++) {
+		bool driver_saw;
+
+		before();
+		__atomic_store_n(&race.started, i, __ATOMIC_RELEASE);
+		dawdle(i * 40503 % 256);
+		driver_saw = driver();
+		spin_until(&race.ended, i);
+		if (!driver_saw && !race.device_saw)
+			fail_msg("round %u: neither saw the other", i);
+		after();
+	}
+	pthread_join(thread, NULL);
+	tdev_fini(&t);
+}
+
+/* The driver adds a chain; the device asks for kicks, and looks. */
+static void device_wants_kick(void)
+{
+	vq_kick_enable(&t.vq[0]);
+	race.device_saw = vq_has_descs(&t.vq[0]);
+}
+
+static void kicks_off(void)
+{
+	vq_kick_disable(&t.vq[0]);
+}
+
+static bool driver_adds(void)
+{
+	vdrv_add(d, 0, &(struct vdrv_buf){ VDRV_MEM_BASE, 4, VDRV_W }, 1);
+	return vdrv_kick_wanted(d, 0);
+}
+
+static void serve_one(void)
+{
+	assert_int_equal(tdev_take(&t, 0), 1);
+	tdev_give(&t, 0, t.req.idx, 4);
+	assert_true(vdrv_used(d, 0, NULL));
+}
+
+/* The device shows a used chain; the driver asks for interrupts, and looks. */
+static unsigned nr_interrupts;
+
+static void device_ends(void)
+{
+	vq_relchain_publish(&t.vq[0]);
+	vq_endchains(&t.vq[0], 1);
+	race.device_saw = d->nr_msix[1] != nr_interrupts;
+}
+
+static void use_one(void)
+{
+	nr_interrupts = d->nr_msix[1];
+	vdrv_want_intr(d, 0, false);
+	vdrv_add(d, 0, &(struct vdrv_buf){ VDRV_MEM_BASE, 4, VDRV_W }, 1);
+	assert_int_equal(tdev_take(&t, 0), 1);
+	vq_relchain_prepare(&t.vq[0], (uint16_t)t.req.idx, 4);
+}
+
+static bool driver_used;
+
+static bool driver_wants_interrupt(void)
+{
+	vdrv_want_intr(d, 0, true);
+	driver_used = vdrv_used(d, 0, NULL);
+	return driver_used;
+}
+
+static void take_used(void)
+{
+	if (!driver_used)
+		assert_true(vdrv_used(d, 0, NULL));
+}
+
+static void test_barriers(void **state)
+{
+	static const uint64_t features[] = { 0, EVENT_IDX };
+
+	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
+		run_race(features[i], device_wants_kick, kicks_off,
+			 driver_adds, serve_one);
+		run_race(features[i], device_ends, use_one,
+			 driver_wants_interrupt, take_used);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_stream),
 		cmocka_unit_test(test_reset_under_load),
+		cmocka_unit_test(test_barriers),
 	};
 
 	return cmocka_run_group_tests_name("thread", tests, NULL, NULL);
