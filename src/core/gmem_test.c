@@ -345,6 +345,118 @@ static void test_many(void **state)
 	gm_fini(&gm);
 }
 
+/* What a request that uses @a holds. */
+struct hold {
+	uint64_t pins;
+	uint32_t gen;
+};
+
+static struct hold hold(struct gmem *gm, uint64_t a)
+{
+	struct hold h;
+
+	gm_pin_begin(gm);
+	assert_non_null(gm_map(gm, gpa(a), 1, GM_READ));
+	h.pins = gm_pin(gm, &h.gen);
+	return h;
+}
+
+static bool let_go(struct gmem *gm, struct hold h)
+{
+	return gm_unpin(gm, h.pins, h.gen);
+}
+
+static void test_limbo(void **state)
+{
+	struct hold first, second, other;
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	nr_gone = 0;
+	first = hold(&gm, 0x1000);
+	second = hold(&gm, 0x1fff);
+	other = hold(&gm, 0x4000);
+
+	/* Nobody uses this one. */
+	assert_int_equal(gm_remove(&gm, gpa(0x2000), 0x1000, count_gone,
+				   &nr_gone), 0);
+	assert_int_equal(nr_gone, 1);
+	/* This one is used: it is not found any more, but not gone, either. */
+	assert_int_equal(gm_remove(&gm, gpa(0x1000), 0x1000, count_gone,
+				   &nr_gone), 1);
+	assert_null(gm_map(&gm, gpa(0x1000), 1, GM_READ));
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
+	assert_int_equal(nr_gone, 1);
+	/* Its address can be used for another one meanwhile. */
+	assert_int_equal(gm_add(&gm, gpa(0x1000), 0x1000, mem_b, RW), 0);
+	assert_ptr_equal(gm_map(&gm, gpa(0x1000), 1, RW), mem_b);
+
+	assert_false(let_go(&gm, first));
+	assert_false(let_go(&gm, other));
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
+	assert_true(let_go(&gm, second));
+	assert_int_equal(nr_gone, 1); /* not before gm_reap() */
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
+	assert_int_equal(nr_gone, 2);
+	gm_fini(&gm);
+}
+
+/* All of a range at once, some of it used by the same request. */
+static void test_limbo_many(void **state)
+{
+	struct hold h;
+	struct gmem gm;
+
+	fill(&gm, NULL);
+	nr_gone = 0;
+	gm_pin_begin(&gm);
+	assert_int_equal(gm_check(&gm, gpa(0x1800), 0x1000, GM_READ), 0);
+	h.pins = gm_pin(&gm, &h.gen);
+	assert_int_equal(gm_remove(&gm, gpa(0), UINT64_MAX, count_gone,
+				   &nr_gone), 2);
+	assert_int_equal(nr_gone, 2);
+	assert_true(let_go(&gm, h));
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
+	assert_int_equal(nr_gone, 4);
+	gm_fini(&gm);
+}
+
+/*
+ * With more regions than pins some share one. A region in limbo then waits for
+ * no request that began after it was removed, however many follow each other.
+ */
+static void test_limbo_ends(void **state)
+{
+	enum { NR = 3 * GM_NR_PINS };
+	static uint8_t mem[NR];
+	struct hold h[NR], next[NR];
+	struct gmem gm;
+
+	gm_init(&gm, NULL, NULL);
+	nr_gone = 0;
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(gm_add(&gm, gpa(2ull * i), 1, mem + i, RW), 0);
+	for (unsigned i = 0; i < NR; i++)
+		h[i] = hold(&gm, 2ull * i);
+	for (unsigned i = 0; i < NR; i += 2)
+		assert_int_equal(gm_remove(&gm, gpa(2ull * i), 1, count_gone,
+					   &nr_gone), 1);
+	for (unsigned i = 1; i < NR; i += 2)
+		next[i] = hold(&gm, 2ull * i);
+	for (unsigned i = 1; i < NR; i += 4)
+		assert_false(let_go(&gm, next[i]));
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), NR / 2);
+	for (unsigned i = 0; i < NR; i++)
+		let_go(&gm, h[i]);
+	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
+	assert_int_equal(nr_gone, NR / 2);
+	for (unsigned i = 3; i < NR; i += 4)
+		assert_false(let_go(&gm, next[i]));
+	for (unsigned i = 0; i < GM_NR_PINS; i++)
+		assert_int_equal(gm.users[i], 0);
+	gm_fini(&gm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -356,6 +468,9 @@ int main(void)
 		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_copy_not_mapped),
 		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_limbo),
+		cmocka_unit_test(test_limbo_many),
+		cmocka_unit_test(test_limbo_ends),
 	};
 
 	return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);

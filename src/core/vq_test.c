@@ -604,6 +604,58 @@ static void test_retchains_over_empty(void **state)
 }
 
 /*
+ * A queue's worth of empty chains passes while one is being worked on, and
+ * then that one is returned.
+ */
+static void test_retchains_behind_many_empty(void **state)
+{
+	struct vdrv_buf full = { BUF, 8, VDRV_W }, empty = { BUF, 0, VDRV_W };
+	unsigned first, again;
+	struct iovec iov[NIOV];
+	struct vdrv_used used;
+	struct vi_req req;
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	vdrv_add(&dev.d, 0, &full, 1);
+	take(&dev, 1, &first);
+	for (int i = 0; i < 3 * QSIZE; i++) {
+		vdrv_add(&dev.d, 0, &empty, 1);
+		assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+		assert_true(vdrv_used(&dev.d, 0, &used));
+		assert_int_equal(used.len, 0);
+	}
+	vq_retchains(&dev.vq, 1);
+	vq_retchains(&dev.vq, 1); /* there is none any more */
+	take(&dev, 1, &again);
+	assert_int_equal(again, first);
+	vq_relchain(&dev.vq, (uint16_t)again, 8);
+	assert_true(vdrv_used(&dev.d, 0, &used));
+	assert_int_equal(used.id, first);
+	assert_false(vdrv_used(&dev.d, 0, &used));
+	assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+	dev_fini(&dev);
+}
+
+/* A chain that was returned, and emptied before it was taken again. */
+static void test_returned_chain_changes(void **state)
+{
+	unsigned head;
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
+	take(&dev, 1, &head);
+	vq_retchains(&dev.vq, 1);
+	vdrv_desc(&dev.d, 0, (uint16_t)head, BUF, 0, W, 0);
+	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), -1);
+	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+	dev_fini(&dev);
+}
+
+/*
  * --- The used ring ---
  */
 
@@ -732,8 +784,10 @@ static void test_stale_head(void **state)
 		head = vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W },
 				1);
 		assert_int_equal(head, old[0]);
-		assert_false(vq_has_descs(&dev.vq));
+		if (i > 0) /* in either order */
+			assert_false(vq_has_descs(&dev.vq));
 		assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+		assert_false(vq_has_descs(&dev.vq));
 		for (int k = 2; k >= 0; k--)
 			vq_relchain(&dev.vq, (uint16_t)old[k], 8);
 		assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
@@ -756,6 +810,25 @@ static void test_relchain_not_taken(void **state)
 	vq_relchain(&dev.vq, 0, 8);
 	assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
 	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+	dev_fini(&dev);
+}
+
+/* The dirty log follows a chain that was changed into a loop meanwhile. */
+static void test_mark_of_changed_chain(void **state)
+{
+	static uint8_t log[VDRV_MEM_BYTES / GM_LOG_PAGE];
+	unsigned head;
+	struct dev dev;
+
+	dev_start(&dev, INDIRECT);
+	gm_set_log(&dev.d.gm, log, sizeof(log));
+	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
+	take(&dev, 1, &head);
+	/* The table is the queue's own, and its entry names it again. */
+	vdrv_desc(&dev.d, 0, (uint16_t)head, dev.vq.vq_desc_gpa, 16 * QSIZE, I,
+		  0);
+	vq_relchain(&dev.vq, (uint16_t)head, 8);
+	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 1);
 	dev_fini(&dev);
 }
 
@@ -975,11 +1048,15 @@ static int far_read(void *arg, gpa_t a, void *buf, size_t len)
 	return 0;
 }
 
+static struct vdrv *far_refill; /* offers again what was given back */
+
 static int far_write(void *arg, gpa_t a, const void *buf, size_t len)
 {
 	if (far_error)
 		return far_error;
 	memcpy(vdrv_ptr(arg, a.v, len), buf, len);
+	while (far_refill && vdrv_used(far_refill, 0, NULL))
+		vdrv_add(far_refill, 0, &(struct vdrv_buf){ BUF, 0, 0 }, 1);
 	return 0;
 }
 
@@ -996,6 +1073,40 @@ static void far_start(struct dev *dev, uint64_t features)
 			 0);
 	far_error = far_good = 0;
 	assert_true(vdrv_start(&dev->d, features | V1, 1));
+}
+
+/*
+ * A second processor adds empty chains as fast as they are given back: neither
+ * call goes on for ever, and the embedder is asked to come back.
+ */
+static void test_empty_for_ever(void **state)
+{
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	struct dev dev;
+
+	for (int look = 0; look < 2; look++) {
+		far_start(&dev, 0);
+		for (int i = 0; i < QSIZE; i++)
+			vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 0, 0 }, 1);
+		far_refill = &dev.d;
+		if (look)
+			assert_false(vq_has_descs(&dev.vq));
+		else
+			assert_int_equal(
+				vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+		far_refill = NULL;
+		assert_true(dev.vq.vq_next_used >= QSIZE);
+		assert_true(dev.vq.vq_next_used < 4 * QSIZE);
+		assert_true(dev.d.woken);
+		assert_false(vq_has_descs(&dev.vq)); /* not before a kick */
+		vdrv_wake(&dev.d);
+		assert_false(vq_has_descs(&dev.vq));
+		assert_int_equal(dev.vq.vq_last_avail,
+				 vdrv_used_ring_idx(&dev.d, 0));
+		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+		dev_fini(&dev);
+	}
 }
 
 static void test_memory_not_shared(void **state)
@@ -1131,17 +1242,21 @@ int main(void)
 		cmocka_unit_test(test_same_head_twice),
 		cmocka_unit_test(test_retchains),
 		cmocka_unit_test(test_retchains_over_empty),
+		cmocka_unit_test(test_retchains_behind_many_empty),
+		cmocka_unit_test(test_returned_chain_changes),
 		cmocka_unit_test(test_prepare_publish),
 		cmocka_unit_test(test_used_len_is_cut),
 		cmocka_unit_test(test_wrong_relchain),
 		cmocka_unit_test(test_relchain_after_reset),
 		cmocka_unit_test(test_stale_head),
 		cmocka_unit_test(test_relchain_not_taken),
+		cmocka_unit_test(test_mark_of_changed_chain),
 		cmocka_unit_test(test_event_idx),
 		cmocka_unit_test(test_interrupt_flag),
 		cmocka_unit_test(test_kick_enable),
 		cmocka_unit_test(test_queue_not_ready),
 		cmocka_unit_test(test_memory_moves),
+		cmocka_unit_test(test_empty_for_ever),
 		cmocka_unit_test(test_memory_not_shared),
 		cmocka_unit_test(test_memory_not_now),
 		cmocka_unit_test(test_memory_not_now_anywhere),
