@@ -305,8 +305,8 @@ static void test_stop_publishes(void **state)
 		start_with_request(h);
 		if (later)
 			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-		vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
 		fe_was_called(f);
+		vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
 		if (!later)
 			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 		fe_turn(f);
