@@ -17,7 +17,7 @@ packages_of() {
 	case $1 in
 	build)
 		echo gcc libc6-dev make meson ninja-build pkg-config \
-			libcmocka-dev libevdev-dev libjson-c-dev libseccomp-dev libslirp-dev liburing-dev \
+			libcmocka-dev libevdev-dev libjson-c-dev libseccomp-dev libslirp-dev libsqlite3-dev liburing-dev \
 			linux-libc-dev
 		;;
 	kit) echo ca-certificates debian-archive-keyring mmdebstrap python3 ;;

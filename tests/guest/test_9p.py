@@ -125,6 +125,20 @@ def test_work(t):
         assert status(viodev, "tree")["driver-errors"] == 0
 
 
+def test_sqlite(t):
+    """A database's writer is killed in a transaction, and its journal is rolled back; several write at once."""
+    with t.serve(f"9p,id=tree,path={t.tmp},tag=tree") as viodev:
+        program = viodev.built("tests/guest/sqlite")
+        if not os.path.exists(program):
+            raise Skip("built without libsqlite3")
+        shutil.copy(program, t.tmp)
+        with t.guest(attach(viodev), cpus=2, modules=p9_work.MODULES) as guest:
+            for cache in p9_work.CACHES:
+                p9_work.mount(guest, "tree", "/tree", cache)
+                guest.check(f"cp /tree/sqlite /tmp && /tmp/sqlite /tree/{cache}.db")
+                guest.check("umount /tree")
+
+
 CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 27  # CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID MKNOD
 
 

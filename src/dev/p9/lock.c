@@ -269,8 +269,12 @@ int p9_getlock(struct p9_req *r)
 		ret = get_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
+	/*
+	 * Linux asks so, whatever its program asked for (v9fs_file_getlock()):
+	 * is there any lock at all? That is what one for writing would hit.
+	 */
 	if (l.type == P9_LOCK_UNLCK)
-		return -EINVAL;
+		l.type = P9_LOCK_WRLCK;
 	fl = host_lock(&l);
 	pthread_mutex_lock(&r->fs->locks);
 	o = owner_find(r->fs, ref.node, &l);

@@ -596,6 +596,40 @@ static int lock9(uint32_t fid, uint8_t type, uint64_t start_off, uint64_t len,
 	return ret < 0 ? ret : p9_get8(&c.in);
 }
 
+/* As Linux sends it: the type is UNLCK whatever was asked. The type found. */
+static int getlock9(uint32_t fid, uint64_t start, uint64_t len, uint32_t proc)
+{
+	int ret = p9c_call(&c, P9_TGETLOCK, "dbqqds", fid, P9_LOCK_UNLCK,
+			   start, len, proc, "guest");
+
+	return ret < 0 ? ret : p9_get8(&c.in);
+}
+
+static void getlocks(void **state)
+{
+	start("");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	assert_int_equal(getlock9(1, 0, 0, 7), P9_LOCK_UNLCK);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 100, 10, 7), 0);
+	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_WRLCK);
+	assert_int_equal(p9_get64(&c.in), 100);
+	assert_int_equal(p9_get64(&c.in), 10);
+	/* Not one's own, nor beside it. */
+	assert_int_equal(getlock9(1, 0, 0, 7), P9_LOCK_UNLCK);
+	assert_int_equal(getlock9(1, 0, 100, 8), P9_LOCK_UNLCK);
+	assert_int_equal(getlock9(1, 110, 0, 8), P9_LOCK_UNLCK);
+	/* Who asks whether it could write must hear of those who read. */
+	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 100, 10, 7), 0);
+	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_RDLCK);
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 7), 0);
+	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_UNLCK);
+	/* By a descriptor that only reads. */
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_int_equal(p9c_walk(&c, P9C_ROOT, 2, "f"), 0);
+	assert_int_equal(p9c_open(&c, 2, 0), 0);
+	assert_int_equal(getlock9(2, 0, 0, 8), P9_LOCK_WRLCK);
+}
+
 static void locks(void **state)
 {
 	struct flock fl = { .l_type = F_WRLCK, .l_start = 100, .l_len = 10 };
@@ -777,7 +811,7 @@ int main(void)
 		T(opens),      T(creates),     T(reads_and_writes),
 		T(attributes), T(listing),     T(tree),
 		T(renames),    T(removal),     T(file_system),
-		T(read_only),  T(xattrs),      T(locks),
+		T(read_only),  T(xattrs),      T(locks), T(getlocks),
 		T(lock_waits), T(mapped),      T(passthrough),
 	};
 
