@@ -17,6 +17,7 @@
 #include "viodev/replay.h"
 
 #define PATIENCE_S 10
+#define MAX_REPLY  (1 << 20)
 
 static const char help[] =
 	"viodev ctl [--json] SOCKET COMMAND...\n"
@@ -103,25 +104,70 @@ static int send_request(FILE *peer, struct json_object *request,
 	return ret < 0 ? ret : send_all(fd, "\n", 1);
 }
 
+/* A line without its end, to be freed; NULL with errno. */
+static char *receive_line(FILE *in)
+{
+	char *text = malloc(MAX_REPLY), *end = NULL;
+
+	errno = ECONNRESET; /* at its end without a line */
+	if (text && fgets(text, MAX_REPLY, in)) {
+		end = strchr(text, '\n');
+		errno = strlen(text) == MAX_REPLY - 1 ? EMSGSIZE : EPROTO;
+	}
+	if (end) {
+		*end = '\0';
+		return text;
+	}
+	free(text);
+	return NULL;
+}
+
 /* The reply, one line of JSON, parsed; NULL with errno. */
 static struct json_object *receive_reply(FILE *in)
 {
+	char *text = receive_line(in);
 	struct json_object *reply = NULL;
-	char *text = NULL;
-	size_t size = 0;
 
-	errno = ECONNRESET; /* at its end without a line */
-	if (getline(&text, &size, in) > 0) {
-		errno = EPROTO;
+	if (text) {
 		reply = json_tokener_parse(text);
+		free(text);
+		errno = EPROTO;
 	}
-	free(text);
 	return reply;
 }
 
 /*
  * --- What is printed ---
  */
+
+/*
+ * A device that was taken over may answer whatever it likes: nothing of it may
+ * command the user's terminal.
+ */
+static void print_text(FILE *to, const char *text)
+{
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+		bool c1 = c == 0xc2 && ((unsigned char)text[1] & 0xe0) == 0x80;
+
+		putc(c < ' ' || c == 0x7f || c1 ? '?' : c, to);
+		text += c1;
+	}
+}
+
+static const char *plain(struct json_object *value)
+{
+	if (json_object_is_type(value, json_type_boolean))
+		return json_object_get_boolean(value) ? "yes" : "no";
+	return value ? json_object_get_string(value) : "none";
+}
+
+static void print_key(const char *key, int indent)
+{
+	printf("%*s", indent, "");
+	print_text(stdout, key);
+	putchar(':');
+}
 
 static void print_value(const char *key, struct json_object *value, int indent);
 
@@ -138,11 +184,12 @@ static void print_array(const char *key, struct json_object *list, int indent)
 
 	if (nr == 0 || !json_object_is_type(json_object_array_get_idx(list, 0),
 					    json_type_object)) {
-		printf("%*s%s:", indent, "", key);
-		for (size_t i = 0; i < nr; i++)
-			printf(" %s",
-			       json_object_get_string(
-				       json_object_array_get_idx(list, i)));
+		print_key(key, indent);
+		for (size_t i = 0; i < nr; i++) {
+			putchar(' ');
+			print_text(stdout,
+				   plain(json_object_array_get_idx(list, i)));
+		}
 		putchar('\n');
 		return;
 	}
@@ -152,23 +199,27 @@ static void print_array(const char *key, struct json_object *list, int indent)
 	}
 }
 
-static const char *plain(struct json_object *value)
-{
-	if (json_object_is_type(value, json_type_boolean))
-		return json_object_get_boolean(value) ? "yes" : "no";
-	return value ? json_object_get_string(value) : "none";
-}
-
 static void print_value(const char *key, struct json_object *value, int indent)
 {
 	if (json_object_is_type(value, json_type_array)) {
 		print_array(key, value, indent);
 	} else if (json_object_is_type(value, json_type_object)) {
-		printf("%*s%s:\n", indent, "", key);
+		print_key(key, indent);
+		putchar('\n');
 		print_object(value, indent + 2);
 	} else {
-		printf("%*s%s: %s\n", indent, "", key, plain(value));
+		print_key(key, indent);
+		putchar(' ');
+		print_text(stdout, plain(value));
+		putchar('\n');
 	}
+}
+
+static void print_error(const char *text)
+{
+	fputs("viodev: ctl: ", stderr);
+	print_text(stderr, text);
+	putc('\n', stderr);
 }
 
 static int print_reply(const struct cmdline *line, struct json_object *reply)
@@ -185,8 +236,7 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
 	if (!json_object_get_boolean(ok)) {
 		if (!line->json &&
 		    json_object_object_get_ex(reply, "error", &value))
-			log_line(LOG_ERR, "ctl: %s",
-				 json_object_get_string(value));
+			print_error(plain(value));
 		return EXIT_FAILED;
 	}
 	if (!line->json && json_object_object_get_ex(reply, "reply", &value) &&

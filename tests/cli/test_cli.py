@@ -991,16 +991,31 @@ class Control(Case):
             self.assertFalse(json.loads(result.stdout)["ok"])
 
     def test_not_ours(self):
-        """A server that answers nonsense, and one that hangs up."""
-        for data in b"hello\n", b"[]\n", b"", b"{" * 70000 + b"\n":
-            path = str(self.tmp / f"s{len(data)}")
+        """A server that answers nonsense or without end, and one that hangs up."""
+        for data in b"hello\n", b"[]\n", b"", b"{", b"{" * 70000 + b"\n", b"[" * (32 << 20):
+            result = self.answered(data)
+            self.assertEqual(result.returncode, 2)
+            self.assertEqual(result.stderr.count("\n"), 1)
+
+    def test_answers_for_the_terminal(self):
+        """What a device that was taken over answers does not reach the terminal's interpreter."""
+        evil = "a\x1b[2J\r\x9b\x7fz"
+        for reply in {"ok": True, "reply": {evil: evil, "list": [evil], "in": {"x": evil}}}, {"ok": False, "error": evil}:
+            result = self.answered(json.dumps(reply).encode() + b"\n")
+            self.assertIn("a?[2J???z", result.stdout + result.stderr)
+            self.assertFalse(set("\x1b\r\x9b\x7f") & set(result.stdout + result.stderr))
+
+    def answered(self, data):
+        """What `viodev ctl` makes of a server that answers so."""
+        with tempfile.TemporaryDirectory(dir=self.tmp) as directory:
+            path = f"{directory}/s"
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(path)
                 server.listen()
 
                 def answer():
                     with server.accept()[0] as sock:
-                        sock.recv(100)
+                        sock.makefile("rb").readline()
                         with contextlib.suppress(OSError):
                             sock.sendall(data)
 
@@ -1008,8 +1023,7 @@ class Control(Case):
                 thread.start()
                 result = viodev("ctl", path, "status")
                 thread.join(WAIT)
-                self.assertEqual(result.returncode, 2)
-                self.assertEqual(result.stderr.count("\n"), 1)
+                return result
 
 
 class Run(Case):
