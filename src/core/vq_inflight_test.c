@@ -250,6 +250,36 @@ static void test_garbage(void **state)
 	assert_int_equal(revive(dev), -EINVAL);
 }
 
+/*
+ * Without an area the front-end says where the ring goes on. The used index is
+ * the guest's, and has to go with that.
+ */
+static void test_used_index_is_judged(void **state)
+{
+	static const struct {
+		uint16_t avail, used;
+		bool works;
+	} rows[] = {
+		{ 0, 0, true },		{ QSIZE, 0, true },
+		{ 3, 0xffff, true },	{ QSIZE + 1, 0, false },
+		{ 0, 1, false },	{ 0, 0x8000, false },
+	};
+	struct dev *dev = *state;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		le16 used = cpu_to_le16(rows[i].used);
+
+		vdrv_reset(&dev->d);
+		assert_true(vdrv_start(&dev->d, V1, 1));
+		memcpy(&dev->vq.vq_used->idx, &used, sizeof(used));
+		vq_resume(&dev->vq, rows[i].avail, false);
+		assert_int_equal(!(dev->vs.vs_flags & VIRTIO_BROKEN),
+				 rows[i].works);
+		if (rows[i].works)
+			assert_int_equal(dev->vq.vq_next_used, rows[i].used);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +290,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_untaken, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_used_index_is_judged,
+						setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

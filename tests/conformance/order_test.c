@@ -344,6 +344,28 @@ static void test_memory_goes(void **state)
 	tdev_fini(&t);
 }
 
+/* A guest cannot fill the log, and is heard again later. */
+static void test_errors_logged(void **state)
+{
+	unsigned nr;
+
+	tdev_init(&t, VDRV_MODERN, (struct tdev_opts){ 0 });
+	vdrv_probe(d);
+	for (int i = 0; i < 100; i++) {
+		vdrv_reset(d);
+		vi_error(&t.vs, "error %d", i);
+		vi_error(&t.vs, "once until a reset");
+	}
+	nr = d->nr_log;
+	assert_in_range(nr, 10, 30);
+	t.vs.vs_errors_since_ns -= 60 * UINT64_C(1000000000);
+	vdrv_reset(d);
+	vi_error(&t.vs, "a minute later");
+	assert_int_equal(d->nr_log, nr + 2); /* and how many there were */
+	assert_non_null(strstr(d->last_log, "a minute later"));
+	tdev_fini(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -357,6 +379,7 @@ int main(void)
 		cmocka_unit_test(test_features_from_64),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_memory_goes),
+		cmocka_unit_test(test_errors_logged),
 	};
 
 	return cmocka_run_group_tests_name("order", tests, NULL, NULL);
