@@ -46,7 +46,7 @@ struct gm_region {
 	void *host;    /* where it is mapped here, or NULL */
 	unsigned prot; /* GM_READ | GM_WRITE */
 	void *owner;   /* what the owner of @host knows it by, or NULL */
-	unsigned pin;  /* private: the counter of its users */
+	uint64_t pin;  /* private: the bit of its counter of users */
 };
 
 /* Private: a region that was removed while requests used it. */

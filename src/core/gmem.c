@@ -18,7 +18,7 @@ void gm_fini(struct gmem *gm)
 	gm->regions = NULL;
 	gm->limbo = NULL;
 	gm->nr_regions = gm->cap_regions = 0;
-	gm->nr_limbo = gm->cap_limbo = 0;
+	gm->nr_limbo = gm->cap_limbo = gm->hit = 0;
 	gm->limbo_pins = 0;
 	gm->gen++;
 }
@@ -45,18 +45,28 @@ static unsigned first_above(const struct gmem *gm, gpa_t a)
 	return lo;
 }
 
-static const struct gm_region *find(struct gmem *gm, gpa_t a)
+static bool search(struct gmem *gm, gpa_t a)
 {
-	unsigned i = gm->hit;
+	unsigned i = first_above(gm, a);
 
-	if (i >= gm->nr_regions || !region_has(&gm->regions[i], a)) {
-		i = first_above(gm, a);
-		if (i == gm->nr_regions || !region_has(&gm->regions[i], a))
+	if (i == gm->nr_regions || !region_has(&gm->regions[i], a))
+		return false;
+	gm->hit = i;
+	return true;
+}
+
+/* Inlined: every descriptor comes here, and most hit the same region. */
+static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
+{
+	const struct gm_region *r = &gm->regions[gm->hit];
+
+	if (gm->hit >= gm->nr_regions || !region_has(r, a)) {
+		if (!search(gm, a))
 			return NULL;
-		gm->hit = i;
+		r = &gm->regions[gm->hit];
 	}
-	gm->touched |= UINT64_C(1) << gm->regions[i].pin;
-	return &gm->regions[i];
+	gm->touched |= r->pin;
+	return r;
 }
 
 /*
@@ -69,13 +79,8 @@ static const struct gm_region *find(struct gmem *gm, gpa_t a)
  * was removed, so that it does not wait for ever.
  */
 
-static uint64_t pin_bit(const struct gm_region *r)
-{
-	return UINT64_C(1) << r->pin;
-}
-
 /* The next pin in turn, if possible one that no region in limbo has. */
-static unsigned choose_pin(struct gmem *gm)
+static uint64_t choose_pin(struct gmem *gm)
 {
 	unsigned pin = gm->next_pin;
 
@@ -85,7 +90,7 @@ static unsigned choose_pin(struct gmem *gm)
 			break;
 	}
 	gm->next_pin = (pin + 1) % GM_NR_PINS;
-	return pin;
+	return UINT64_C(1) << pin;
 }
 
 /* Room in limbo for all regions and one more: removing cannot fail. */
@@ -146,9 +151,9 @@ int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	return 0;
 }
 
-static bool is_used(const struct gmem *gm, const struct gm_region *r)
+static uint32_t nr_users(const struct gmem *gm, const struct gm_region *r)
 {
-	return gm->users[r->pin] > 0;
+	return gm->users[__builtin_ctzll(r->pin)];
 }
 
 static void enter_limbo(struct gmem *gm, const struct gm_region *r)
@@ -156,9 +161,9 @@ static void enter_limbo(struct gmem *gm, const struct gm_region *r)
 	gm->limbo[gm->nr_limbo++] = (struct gm_limbo){
 		.region = *r,
 		.gen = gm->gen,
-		.users = gm->users[r->pin],
+		.users = nr_users(gm, r),
 	};
-	gm->limbo_pins |= pin_bit(r);
+	gm->limbo_pins |= r->pin;
 }
 
 int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
@@ -182,7 +187,7 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
 			break;
 		if (r->base.v < base.v || r->base.v + (r->len - 1) > last)
 			return -EINVAL;
-		nr_used += is_used(gm, r);
+		nr_used += nr_users(gm, r) > 0;
 	}
 	if (i == j)
 		return 0;
@@ -190,7 +195,7 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
 	for (unsigned k = i; k < j; k++) {
 		const struct gm_region *r = &gm->regions[k];
 
-		if (is_used(gm, r))
+		if (nr_users(gm, r) > 0)
 			enter_limbo(gm, r);
 		else if (gone)
 			gone(arg, r);
@@ -214,7 +219,7 @@ unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg)
 				gone(arg, &l->region);
 			continue;
 		}
-		gm->limbo_pins |= pin_bit(&l->region);
+		gm->limbo_pins |= l->region.pin;
 		gm->limbo[left++] = *l;
 	}
 	gm->nr_limbo = left;
@@ -242,7 +247,7 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
 	for (unsigned i = 0; i < gm->nr_limbo; i++) {
 		struct gm_limbo *l = &gm->limbo[i];
 
-		if ((pins & pin_bit(&l->region)) &&
+		if ((pins & l->region.pin) &&
 		    (int32_t)(gen - l->gen) < 0)
 			any |= --l->users == 0;
 	}

@@ -256,29 +256,32 @@ static int enter_indirect(struct walk *w, const struct desc *d)
  * when it cannot be read now, -EPROTO when the driver broke a rule. A chain
  * that visits more entries than its table has is a loop.
  */
-static int walk_next(struct walk *w, struct desc *ret_desc)
+static inline int walk_next(struct walk *w, struct desc *ret_desc)
 {
 	uint16_t flags;
 	int ret;
 
 	if (w->end)
 		return 0;
-	if (w->i >= w->nr)
-		return wrong(w, w->indirect ? "index out of the indirect table"
-					    : "descriptor index out of range");
-	if (w->steps++ == w->nr)
-		return wrong(w, w->indirect ? "indirect table loops"
-					    : "descriptor chain loops");
-	ret = fetch(w->vq, w->table, w->gpa, w->i, ret_desc);
-	if (ret == -EAGAIN)
-		return ret;
-	if (ret < 0)
-		return wrong(w, "descriptor not in guest memory");
-	flags = le16_to_cpu(ret_desc->flags);
-	if (flags & VRING_DESC_F_INDIRECT) {
-		ret = enter_indirect(w, ret_desc);
-		return ret < 0 ? ret : walk_next(w, ret_desc);
-	}
+	do {
+		if (w->i >= w->nr)
+			return wrong(w, w->indirect
+						? "index out of the indirect table"
+						: "descriptor index out of range");
+		if (w->steps++ == w->nr)
+			return wrong(w, w->indirect ? "indirect table loops"
+						    : "descriptor chain loops");
+		ret = fetch(w->vq, w->table, w->gpa, w->i, ret_desc);
+		if (ret == -EAGAIN)
+			return ret;
+		if (ret < 0)
+			return wrong(w, "descriptor not in guest memory");
+		flags = le16_to_cpu(ret_desc->flags);
+		if (flags & VRING_DESC_F_INDIRECT)
+			ret = enter_indirect(w, ret_desc);
+		if (ret < 0)
+			return ret;
+	} while (flags & VRING_DESC_F_INDIRECT);
 	w->end = !(flags & VRING_DESC_F_NEXT);
 	w->i = le16_to_cpu(ret_desc->next);
 	return 1;
