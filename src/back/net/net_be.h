@@ -97,6 +97,7 @@ struct net_be {
 	unsigned nr_channels;
 	bool down; /* nobody is at the other end yet */
 	uint64_t features; /* that it makes possible, as VI_BIT() masks */
+	uint64_t most_bytes; /* that the guest can make it grow by; 0: few */
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
 };
@@ -125,6 +126,8 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .help = "tap: the interface; made if there is none" },           \
 	{ "hostfwd", OPT_STRING,                                           \
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, more with +" }, \
+	{ "connections", OPT_NUMBER, .def = "1024", .min = 16, .max = 2048, \
+	  .help = "user: the guest's at a time; each may take 256 KiB" },   \
 	{ "path", OPT_STRING, .help = "stream: a UNIX socket" },           \
 	{ "addr", OPT_STRING, .help = "stream: a TCP socket, HOST:PORT" }, \
 	{ "listen", OPT_BOOL, "off",                                       \

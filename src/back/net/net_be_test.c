@@ -998,6 +998,7 @@ static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport,
 }
 
 #define TCP_FIN 1
+#define TCP_RST 4
 #define TCP_SYN 2
 #define TCP_ACK 16
 
@@ -1030,7 +1031,7 @@ static int listen_on_loopback(uint16_t *ret_port)
 
 	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
-	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(listen(fd, 128), 0);
 	getsockname(fd, (struct sockaddr *)&sin, &len);
 	*ret_port = ntohs(sin.sin_port);
 	return fd;
@@ -1188,6 +1189,79 @@ static void test_user_timers(void **state)
 		assert_true(nr_polls >= 2);
 	}
 	close(fd);
+}
+
+/*
+ * libslirp keeps what it cannot deliver yet, so it must never have to ask
+ * where an address is that it has got a frame from.
+ */
+static void test_user_neighbours(void **state)
+{
+	uint8_t f[1500], data[1400] = { 0 };
+	char src[16];
+	uint16_t port, sum;
+
+	close(udp_on_loopback(&port));
+	must_open("net,backend=user");
+	for (int i = 0; i < 600; i++) {
+		size_t len;
+
+		snprintf(src, sizeof(src), "10.0.%d.%d", 2 + i / 200,
+			 20 + i % 200);
+		len = make_udp(f, src, "10.0.2.2", 4000, port, data,
+			       sizeof(data));
+		f[34 - 12] = 1; /* TTL: libslirp answers itself */
+		f[24] = f[25] = 0;
+		sum = ip_sum(f + 14, 20);
+		f[24] = (uint8_t)(sum >> 8);
+		f[25] = (uint8_t)sum;
+		assert_int_equal(send_to(0, f, len), 0);
+		turns();
+		assert_int_equal(got.nr, i + 1); /* no request in between */
+		assert_int_equal(got.data[23], 1);
+		assert_memory_equal(got.data + 30, f + 26, 4);
+		assert_memory_equal(got.data, f + 6, 6);
+	}
+}
+
+/* So many sockets and no more; what has one goes on. */
+static void test_user_connections(void **state)
+{
+	uint8_t f[100], buf[10];
+	uint16_t port, udp_port;
+	int listener = listen_on_loopback(&port);
+	int udp = udp_on_loopback(&udp_port);
+	size_t len;
+
+	must_open("net,backend=user,connections=16");
+	send_arp();
+	for (uint16_t i = 0; i < 100; i++) {
+		len = make_tcp(f, 5000 + i, port, 1, 0, TCP_SYN, NULL, 0);
+		assert_int_equal(send_to(0, f, len), 0);
+		turns();
+	}
+	assert_int_equal(stat_of("sockets"), 16);
+	assert_int_equal(stat_of("refused"), 84);
+	/* UDP has some more. */
+	for (uint16_t i = 0; i < 100; i++) {
+		len = make_udp(f, "10.0.2.15", "10.0.2.2", 5000 + i, udp_port,
+			       "ping", 4);
+		assert_int_equal(send_to(0, f, len), 0);
+	}
+	turns();
+	assert_int_equal(stat_of("sockets"), 24);
+	assert_int_equal(recv(udp, buf, sizeof(buf), MSG_DONTWAIT), 4);
+	/* One that ends makes room. */
+	for (uint16_t i = 0; i < 16; i++) {
+		len = make_tcp(f, 5000 + i, port, 2, 0, TCP_RST, NULL, 0);
+		assert_int_equal(send_to(0, f, len), 0);
+	}
+	assert_true(stat_of("sockets") < 16);
+	len = make_tcp(f, 6000, port, 1, 0, TCP_SYN, NULL, 0);
+	assert_int_equal(send_to(0, f, len), 0);
+	wait_tcp(6000, TCP_SYN | TCP_ACK);
+	close(listener);
+	close(udp);
 }
 
 static void test_user_hostfwd(void **state)
@@ -1359,6 +1433,8 @@ int main(void)
 		TEST(test_user_urgent),
 		TEST(test_user_tcp_wrap),
 		TEST(test_user_tcp_early),
+		TEST(test_user_neighbours),
+		TEST(test_user_connections),
 		TEST(test_user_hostfwd),
 		TEST(test_user_hostile),
 		TEST(test_tap),

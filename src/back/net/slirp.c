@@ -17,7 +17,8 @@
  *
  * libslirp is part of what a guest attacks, and versions in use have faults
  * that a frame can reach. It never gets a fragment, see reass.h, nor TCP that
- * it cannot bear, see tcp_guard.h.
+ * it cannot bear, see tcp_guard.h; it need not ask for addresses, see neigh.h;
+ * and it has so many sockets and no more.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -30,9 +31,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/neigh.h"
 #include "back/net/net_be.h"
 #include "back/net/reass.h"
 #include "back/net/tcp_guard.h"
@@ -43,6 +46,7 @@
 #define SLOT_BYTES (MTU + 14 + 64)
 #define NR_SLOTS   512u
 #define NS_PER_MS  UINT64_C(1000000)
+#define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
 #define IDLE_MS	   1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
@@ -78,6 +82,9 @@ struct user {
 	uint8_t in_buf[NET_MAX_FRAME]; /* a frame of the guest, in one piece */
 	struct reass reass;
 	struct tcp_guard tcp;
+	struct neigh neigh;
+	unsigned nr_sockets, max_sockets;
+	uint64_t nr_refused; /* frames that would have made another */
 };
 
 static struct user *user_of(struct net_be *be)
@@ -145,7 +152,10 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 
 static void cb_register_fd(int fd, void *opaque)
 {
-	refresh_later(opaque);
+	struct user *u = opaque;
+
+	u->nr_sockets++;
+	refresh_later(u);
 }
 
 /* Its number may be another socket's soon. */
@@ -153,6 +163,8 @@ static void cb_unregister_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
+	if (u->nr_sockets > 0) /* it does not register those that listen */
+		u->nr_sockets--;
 	if (fd >= 0 && fd < MAX_FDS && u->seen[fd].events) {
 		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 		u->seen[fd].events = 0;
@@ -372,6 +384,34 @@ static ssize_t user_recv(struct net_be *be, unsigned channel,
 	return put == slot->len ? (ssize_t)put : 0;
 }
 
+/*
+ * Whether libslirp may make a socket, if it needs one for this frame. Once it
+ * has them all, connections that are there go on, and a half more are for
+ * what has none: name servers are asked meanwhile.
+ */
+static bool may_pass(const struct user *u, const uint8_t *frame, size_t len)
+{
+	if (u->nr_sockets < u->max_sockets)
+		return true;
+	if (tcp_guard_is_syn(frame, len))
+		return false;
+	return u->nr_sockets < u->max_sockets + u->max_sockets / 2 ||
+	       tcp_guard_is_tcp(frame, len);
+}
+
+static void input(struct user *u, uint8_t *frame, size_t len)
+{
+	uint8_t announcement[NEIGH_BYTES];
+	size_t n = neigh_announce(&u->neigh, frame, len, announcement);
+
+	if (n)
+		slirp_input(u->slirp, announcement, (int)n);
+	if (may_pass(u, frame, len))
+		slirp_input(u->slirp, frame, (int)len);
+	else
+		u->nr_refused++;
+}
+
 static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		     int niov)
 {
@@ -385,7 +425,7 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	if (len)
 		len = tcp_guard_from_guest(&u->tcp, whole, len);
 	if (len)
-		slirp_input(u->slirp, whole, (int)len);
+		input(u, whole, len);
 	refresh_later(u);
 	return 0;
 }
@@ -421,6 +461,8 @@ static void user_stats(const struct net_be *be, net_be_stat_fn *put,
 	put(arg, "tcp-early", u->tcp.nr_early);
 	put(arg, "tcp-urgent", u->tcp.nr_urgent);
 	put(arg, "tcp-bad", u->tcp.nr_bad);
+	put(arg, "sockets", u->nr_sockets);
+	put(arg, "refused", u->nr_refused);
 	put(arg, "messages", nr_messages);
 }
 
@@ -549,6 +591,17 @@ static int start_slirp(struct user *u)
 	return u->slirp ? 0 : -ENOMEM;
 }
 
+/* Other descriptors must be left for who talks to the device. */
+static unsigned most_sockets(const struct opts *opts)
+{
+	unsigned nr = (unsigned)opt_number(opts, "connections");
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < nr)
+		nr = (unsigned)limit.rlim_cur / 2;
+	return nr;
+}
+
 static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 		       struct err *err)
 {
@@ -564,6 +617,8 @@ static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 	u->refresh = (struct ev_task){ .fn = refresh, .arg = u };
 	u->more = (struct ev_task){ .fn = user_run, .arg = u };
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	u->max_sockets = most_sockets(env->opts);
+	u->be.most_bytes = u->max_sockets * CONNECTION_BYTES;
 	ret = u->epoll_fd < 0 ? -errno : 0;
 	if (ret == 0)
 		ret = ev_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
@@ -585,7 +640,7 @@ static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 	return 0;
 }
 
-static const char *const user_keys[] = { "hostfwd", NULL };
+static const char *const user_keys[] = { "hostfwd", "connections", NULL };
 
 static const int user_syscalls[] = {
 	SYS_socket, SYS_connect, SYS_bind, SYS_listen, SYS_accept, SYS_accept4,

@@ -278,6 +278,13 @@ bool tcp_guard_is_syn(const uint8_t *frame, size_t len)
 	return parse(frame, len, &s) && (s.flags & (SYN | ACK)) == SYN;
 }
 
+bool tcp_guard_is_tcp(const uint8_t *frame, size_t len)
+{
+	struct segment s;
+
+	return find_tcp(frame, len, &s);
+}
+
 /*
  * --- To the guest ---
  */

@@ -52,7 +52,8 @@ size_t tcp_guard_from_guest(struct tcp_guard *g, uint8_t *frame, size_t len);
 /* Look at a frame that libslirp sends. */
 void tcp_guard_to_guest(struct tcp_guard *g, const uint8_t *frame, size_t len);
 
-/* Whether a frame of the guest asks for a new connection. */
+/* Whether a frame of the guest is TCP, or asks for a new connection. */
+bool tcp_guard_is_tcp(const uint8_t *frame, size_t len);
 bool tcp_guard_is_syn(const uint8_t *frame, size_t len);
 
 #endif

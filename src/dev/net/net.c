@@ -552,7 +552,13 @@ static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
 	struct net_be *be;
 	int ret = net_be_create(env, &be, err);
 
-	return ret < 0 ? ret : net_create_on(env, be, ret_dev, err);
+	if (ret == 0)
+		ret = net_create_on(env, be, ret_dev, err);
+	if (ret == 0 && be->most_bytes)
+		vs_log((*ret_dev)->vs, LOG_INFO,
+		       "backend=%s: up to %u MiB for the guest's connections",
+		       be->ops->name, (unsigned)(be->most_bytes >> 20));
+	return ret;
 }
 
 static const struct opt_def net_opts[] = {
