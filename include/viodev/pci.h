@@ -13,11 +13,13 @@
  *     pci_bar_read/write  ---->                      ---->  pd_barread/write
  *     ph_msix/msi/intx    <----  table, PBA, levels  <----  pci_generate_msix..
  *
- * Threads: one function is used by one thread at a time.
+ * Threads: one function is used by one thread at a time. A device whose own
+ * threads give requests back has a lock for that, see pci_lock().
  */
 #ifndef VIODEV_PCI_H
 #define VIODEV_PCI_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -85,9 +87,12 @@ struct pci_dev {
 			    uint64_t offset, int size, uint64_t value);
 	/* Function reset: return to the state after power-on. */
 	void (*pd_reset)(struct pci_devinst *pi);
-	/* See pci_quiesce(), pci_is_idle(). */
+	/* See pci_quiesce(), pci_is_idle(), pci_give_back(). */
 	void (*pd_quiesce)(struct pci_devinst *pi);
 	bool (*pd_is_idle)(struct pci_devinst *pi);
+	void (*pd_give_back)(struct pci_devinst *pi);
+	/* The lock of pci_lock(), or NULL. */
+	pthread_mutex_t *(*pd_mutex)(struct pci_devinst *pi);
 	/* Look at every queue once more: a gmem_ops call said -EAGAIN. */
 	void (*pd_kick)(struct pci_devinst *pi);
 	/*
@@ -183,6 +188,21 @@ void pci_reset(struct pci_devinst *pi);
  */
 void pci_quiesce(struct pci_devinst *pi);
 bool pci_is_idle(struct pci_devinst *pi);
+
+/*
+ * Have the device give back the requests that only wait for something outside,
+ * and with them the memory that they use. It takes them again when it is kicked.
+ */
+void pci_give_back(struct pci_devinst *pi);
+
+/*
+ * Keep the device's own threads, where it has some, from using the function and
+ * pi_gmem: to be held while pi_gmem is changed, or what ph_msix() and the like
+ * use. Not across other calls of this list.
+ */
+void pci_lock(struct pci_devinst *pi);
+void pci_unlock(struct pci_devinst *pi);
+bool pci_has_lock(struct pci_devinst *pi);
 
 /* Have the device look at all its queues, as if each had been kicked. */
 void pci_kick(struct pci_devinst *pi);

@@ -24,7 +24,9 @@
  * which the threads of a device must not block. Faults that are no client's go
  * to the handler that was there.
  *
- * Threads: the loop's. Errors: -errno.
+ * Threads: the loop's. A device's own threads may give chains back and raise
+ * interrupts while they hold vs_mtx; memory that the client did not share is
+ * out of their reach. Errors: -errno.
  */
 #ifndef VIODEV_VFIO_USER_H
 #define VIODEV_VFIO_USER_H

@@ -155,6 +155,7 @@ struct virtio_softc {
 	uint32_t vs_refused_windows; /* that want features from 64 on */
 	uint8_t vs_old_status;	     /* before the last reset */
 	unsigned vs_nr_stale;	     /* chains in flight of before resets */
+	bool vs_resting;	     /* no chain is taken just now */
 	uint64_t vs_nr_errors;	     /* calls of vi_error() */
 	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
 	unsigned vs_errors_logged;   /* since then */

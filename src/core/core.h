@@ -55,6 +55,8 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 void vi_pci_reset(struct pci_devinst *pi);
 void vi_pci_quiesce(struct pci_devinst *pi);
 bool vi_pci_is_idle(struct pci_devinst *pi);
+void vi_pci_give_back(struct pci_devinst *pi);
+pthread_mutex_t *vi_pci_mutex(struct pci_devinst *pi);
 void vi_pci_kick(struct pci_devinst *pi);
 bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
 			int size);

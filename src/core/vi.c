@@ -46,6 +46,8 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		.pd_reset = vi_pci_reset,
 		.pd_quiesce = vi_pci_quiesce,
 		.pd_is_idle = vi_pci_is_idle,
+		.pd_give_back = vi_pci_give_back,
+		.pd_mutex = vi_pci_mutex,
 		.pd_kick = vi_pci_kick,
 		.pd_is_doorbell = vi_pci_is_doorbell,
 	};
@@ -141,6 +143,25 @@ void vi_pci_quiesce(struct pci_devinst *pi)
 	if (vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
 	VS_UNLOCK(vs);
+}
+
+void vi_pci_give_back(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	VS_LOCK(vs);
+	vs->vs_resting = true;
+	if (vs->vs_vc->vc_quiesce)
+		vs->vs_vc->vc_quiesce(vs);
+	vs->vs_resting = false;
+	VS_UNLOCK(vs);
+}
+
+pthread_mutex_t *vi_pci_mutex(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	return vs->vs_mtx;
 }
 
 bool vi_pci_is_idle(struct pci_devinst *pi)

@@ -43,7 +43,7 @@ static bool ring_live(struct vqueue_info *vq)
 /* Whether chains may be taken: not while the queue is coming to a stop. */
 static bool may_take(struct vqueue_info *vq)
 {
-	return ring_live(vq) && !vq->vq_paused;
+	return ring_live(vq) && !vq->vq_paused && !vq->vq_vs->vs_resting;
 }
 
 /* An access to the ring itself failed: the driver took its memory away. */

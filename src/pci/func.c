@@ -283,6 +283,39 @@ bool pci_is_idle(struct pci_devinst *pi)
 	       pi->pi_dev->pd_is_idle(pi);
 }
 
+void pci_give_back(struct pci_devinst *pi)
+{
+	if (pi->pi_dev && pi->pi_dev->pd_give_back)
+		pi->pi_dev->pd_give_back(pi);
+}
+
+static pthread_mutex_t *mutex_of(struct pci_devinst *pi)
+{
+	return pi->pi_dev && pi->pi_dev->pd_mutex ? pi->pi_dev->pd_mutex(pi)
+						  : NULL;
+}
+
+void pci_lock(struct pci_devinst *pi)
+{
+	pthread_mutex_t *mutex = mutex_of(pi);
+
+	if (mutex)
+		pthread_mutex_lock(mutex);
+}
+
+void pci_unlock(struct pci_devinst *pi)
+{
+	pthread_mutex_t *mutex = mutex_of(pi);
+
+	if (mutex)
+		pthread_mutex_unlock(mutex);
+}
+
+bool pci_has_lock(struct pci_devinst *pi)
+{
+	return mutex_of(pi) != NULL;
+}
+
 void pci_wake(struct pci_devinst *pi)
 {
 	if (pi->pi_host && pi->pi_host->ph_wake)

@@ -65,6 +65,7 @@ static void drop_client(struct vfuser *srv)
 
 	close_client(srv);
 	pci_reset(&srv->pi);
+	vfuser_mem_reset(srv);
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);
 	ev_timer_set(srv->timer, 0);
@@ -79,10 +80,11 @@ static void drop_client(struct vfuser *srv)
 		srv->notify(srv->notify_arg, false);
 }
 
-/* Whether replies wait to be sent, so many that no more are to be made. */
+/* Whether so many replies wait that no more are to be made. */
 static bool is_blocked(const struct vfuser *srv)
 {
-	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES;
+	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES ||
+	       !vfuser_mem_may_hold(srv);
 }
 
 static void watch_conn(const struct vfconn *conn, struct ev_source *source,
@@ -118,7 +120,7 @@ static void work(void *arg)
 	srv->working = true;
 	srv->share = VFUSER_TURN_SHARE;
 	flush(srv);
-	vfuser_serve(srv, false);
+	vfuser_serve(srv);
 	flush(srv);
 	if (srv->want_kick && vfuser_connected(srv)) {
 		srv->want_kick = false;
@@ -173,6 +175,7 @@ static int add_client(void *arg, int take_fd)
 
 	if (ret < 0)
 		return ret;
+	srv->thread = pthread_self();
 	srv->conn_events = EPOLLIN;
 	ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, vfuser_on_socket, srv,
 			&srv->conn_source);
@@ -201,7 +204,7 @@ static void on_wake(void *arg)
 
 	if (client_has_faulted(&srv->wake))
 		vfuser_fail(srv, LOG_WARNING, "guest memory file truncated");
-	vfuser_dma_reap(srv);
+	vfuser_mem_reap(srv);
 	srv->want_kick = true;
 	vfuser_wake(srv);
 }
@@ -251,7 +254,8 @@ void vfuser_destroy(struct vfuser *srv)
 	if (!srv)
 		return;
 	close_client(srv);
-	vfuser_dma_reset(srv);
+	vfuser_mem_reset(srv);
+	vfuser_mem_reap(srv);
 	vfuser_irq_reset(srv);
 	ev_cancel(srv->loop, &srv->work);
 	client_wake_fini(&srv->wake);
@@ -312,7 +316,7 @@ void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats)
 	*ret_stats = srv->stats;
 	ret_stats->attached = srv->negotiated;
 	ret_stats->dma_regions = srv->gm.nr_regions;
-	ret_stats->dma_bytes = srv->dma.bytes;
+	ret_stats->dma_bytes = srv->mem.bytes;
 }
 
 const int vfuser_syscalls[] = {

@@ -80,6 +80,27 @@ static void note(struct tdev *dev, uint32_t word)
 	pci_generate_msix(dev->pi, 0);
 }
 
+/* A request that is under way for as long as the test wants. */
+static void hold(struct tdev *dev, bool on)
+{
+	struct gmem *gm = dev->pi->pi_gmem;
+
+	if (on == dev->holding)
+		return;
+	dev->holding = on;
+	if (on) {
+		gm_pin_begin(gm);
+		dev->held = gm_map(gm, (gpa_t){ scratch64(dev, REG_SRC) }, 4,
+				   GM_WRITE);
+		dev->pins = gm_pin(gm, &dev->pins_gen);
+		return;
+	}
+	if (dev->held)
+		*dev->held = TDEV_DONE_WORD;
+	if (gm_unpin(gm, dev->pins, dev->pins_gen))
+		pci_wake(dev->pi);
+}
+
 static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 			     int size)
 {
@@ -135,6 +156,8 @@ static void tdev_barwrite(struct pci_devinst *pi, int bar, uint64_t off,
 		pci_lintr_assert(pi);
 	} else if (off == REG_INTX) {
 		pci_lintr_deassert(pi);
+	} else if (off == REG_HOLD) {
+		hold(dev, val != 0);
 	} else if (off == REG_NOTE) {
 		note(dev, (uint32_t)val);
 	} else if (off == REG_DOORBELL) {
@@ -157,11 +180,20 @@ static void tdev_quiesce(struct pci_devinst *pi)
 	dev->nr_quiesces++;
 }
 
+static void tdev_give_back(struct pci_devinst *pi)
+{
+	struct tdev *dev = pi->pi_arg;
+
+	dev->nr_given_back++;
+}
+
 static void tdev_kick(struct pci_devinst *pi)
 {
 	struct tdev *dev = pi->pi_arg;
 
 	dev->nr_kicks++;
+	if (__atomic_load_n(&dev->end_hold, __ATOMIC_ACQUIRE))
+		hold(dev, false);
 	copy(dev);
 }
 
@@ -176,6 +208,7 @@ static const struct pci_dev tdev_ops = {
 	.pd_barwrite = tdev_barwrite,
 	.pd_reset = tdev_reset,
 	.pd_quiesce = tdev_quiesce,
+	.pd_give_back = tdev_give_back,
 	.pd_kick = tdev_kick,
 	.pd_is_doorbell = tdev_is_doorbell,
 };

@@ -41,6 +41,7 @@ enum {
 	REG_LAST_ERROR = 0x120, /* of a copy, positive */
 	REG_PEEK = 0x124, /* read: the error of reading memory at SRC */
 	REG_NOTE = 0x128, /* to memory at DONE, and raise vector 0 */
+	REG_HOLD = 0x12c, /* write: begin a request on memory at SRC; end it */
 	REG_DOORBELL = 0x200,
 };
 
@@ -56,6 +57,12 @@ struct tdev {
 	uint8_t scratch[256];
 	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_again, nr_copies;
 	uint32_t nr_writes; /* of the BAR */
+	bool end_hold;	    /* when it is kicked */
+	bool holding;	    /* with these */
+	uint64_t pins;
+	uint32_t pins_gen;
+	volatile uint32_t *held; /* is written when it ends */
+	uint32_t nr_given_back;  /* times that was asked for */
 	uint32_t last_size, last_error;
 };
 

@@ -148,6 +148,9 @@ static bool is_harmless(struct vfuser *srv, const struct vfconn_msg *msg)
 {
 	if (is_reply(msg))
 		return true;
+	/* Registers are behind the lock that is held. */
+	if (msg->hdr.cmd == VFMSG_REGION_READ && pci_has_lock(&srv->pi))
+		return false;
 	if (msg->hdr.cmd < VFMSG_NR_CMDS && commands[msg->hdr.cmd].harmless)
 		return true;
 	return vfuser_is_doorbell(srv, msg);
@@ -167,8 +170,7 @@ static ssize_t run_command(struct vfuser *srv, const struct vfconn_msg *msg)
 	return ret;
 }
 
-static void send_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd,
-		       ssize_t ret)
+void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret)
 {
 	size_t len = ret > 0 ? (size_t)ret : 0;
 	struct vfmsg_hdr hdr = {
@@ -179,6 +181,8 @@ static void send_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd,
 		.error = ret < 0 ? (uint32_t)-ret : 0,
 	};
 
+	if (cmd->flags & VFMSG_NO_REPLY)
+		return;
 	if (!vfconn_put(&srv->conn, &hdr, srv->reply, NULL, 0))
 		vfuser_fail(srv, LOG_WARNING, "client does not read");
 }
@@ -202,8 +206,8 @@ static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 		vfuser_log(srv, LOG_WARNING, "client's command %u refused: %s",
 			   msg->hdr.cmd, strerror((int)-ret));
 	}
-	if (!(msg->hdr.flags & VFMSG_NO_REPLY))
-		send_reply(srv, &msg->hdr, ret);
+	if (!vfuser_mem_hold(srv, msg, ret))
+		vfuser_reply(srv, &msg->hdr, ret);
 	return true;
 }
 
@@ -236,18 +240,19 @@ static void serve_twin(struct vfuser *srv)
 	vfconn_compact(&srv->twin);
 }
 
-bool vfuser_serve(struct vfuser *srv, bool waiting)
+bool vfuser_serve(struct vfuser *srv)
 {
 	struct vfconn_msg msg;
 
-	if (waiting) /* which has an end of its own */
+	if (srv->waiting) /* which has an end of its own */
 		srv->share = UINT_MAX;
 	serve_twin(srv);
 	while (vfconn_unsent(&srv->conn) <= VFCONN_HIGH_BYTES &&
 	       next(srv, &srv->conn, &msg)) {
-		if (waiting && !is_harmless(srv, &msg))
+		if (srv->waiting && !is_harmless(srv, &msg))
 			return true;
-		if (!vfuser_take_share(srv) || !handle(srv, &msg))
+		if (!vfuser_mem_may_hold(srv) || !vfuser_take_share(srv) ||
+		    !handle(srv, &msg))
 			break;
 		vfconn_consume(&srv->conn, &msg);
 	}

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Guest memory of the vfio-user server.
- *
- * Most regions come with a file and are mapped, see client.h.
+ * Guest memory that the vfio-user server's client did not share.
  *
  * A region without a file is reached by messages, DMA_READ and DMA_WRITE, to a
  * client that may itself be waiting for an answer of ours: QEMU serves them
@@ -21,6 +19,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -31,105 +30,15 @@
 /* QEMU loses the end of replies that its socket does not take at once. */
 #define MAX_CHUNK (64u << 10)
 
-/*
- * --- Regions ---
- */
-
-static int map_shared(struct vfuser *srv, int fd,
-		      const struct vfmsg_dma_map *want)
+/* A device's own threads reach shared memory only: the connection is ours. */
+static bool on_loop(const struct vfuser *srv)
 {
-	struct client_map *map;
-	int ret = client_check_ram(want->iova.v, want->offset, want->size);
-
-	if (ret < 0)
-		return ret;
-	map = malloc(sizeof(*map));
-	if (!map)
-		return -ENOMEM;
-	ret = client_mmap(&srv->wake, fd, want->offset, want->size, want->prot,
-			  map);
-	if (ret < 0) {
-		free(map);
-		return ret;
-	}
-	ret = gm_add_owned(&srv->gm, want->iova, want->size, map->host,
-			   want->prot, map);
-	if (ret < 0) {
-		client_unmap(map);
-		free(map);
-	}
-	return ret;
-}
-
-static bool is_unshared(const struct gm_region *r)
-{
-	return !r->host && (r->prot & GM_WRITE);
-}
-
-ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
-		       uint8_t *reply)
-{
-	struct vfmsg_dma_map want;
-	int ret = vfmsg_get_dma_map(msg->payload, msg->len, &want);
-
-	if (ret < 0)
-		return ret;
-	if (srv->gm.nr_regions >= VFMSG_MAX_DMA_MAPS)
-		return -ENOSPC;
-	if (msg->nr_fds > 0)
-		ret = map_shared(srv, msg->fds[0], &want);
-	else
-		ret = gm_add(&srv->gm, want.iova, want.size, NULL, want.prot);
-	if (ret < 0)
-		return ret;
-	srv->dma.bytes += want.size;
-	if (msg->nr_fds == 0 && (want.prot & GM_WRITE))
-		srv->dma.nr_unshared++;
-	return 0;
-}
-
-/* Nothing uses the memory any more. */
-static void region_gone(void *arg, const struct gm_region *r)
-{
-	struct vfuser *srv = arg;
-
-	srv->dma.bytes -= r->len;
-	srv->dma.nr_unshared -= is_unshared(r);
-	if (!r->owner)
-		return;
-	client_unmap(r->owner);
-	free(r->owner);
-}
-
-void vfuser_dma_reap(struct vfuser *srv)
-{
-	gm_reap(&srv->gm, region_gone, srv);
-}
-
-/* An IOMMU's unmaps are supersets of its maps, or of nothing at all. */
-ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
-			 uint8_t *reply)
-{
-	struct vfmsg_dma_unmap range;
-	int ret = vfmsg_get_dma_unmap(msg->payload, msg->len, &range);
-
-	if (ret < 0)
-		return ret;
-	ret = gm_remove(&srv->gm, range.iova, range.size, region_gone, srv);
-	if (ret < 0)
-		return ret;
-	memcpy(reply, msg->payload, VFMSG_DMA_UNMAP_BYTES);
-	return VFMSG_DMA_UNMAP_BYTES;
+	return pthread_equal(srv->thread, pthread_self());
 }
 
 void vfuser_dma_reset(struct vfuser *srv)
 {
-	gm_remove(&srv->gm, (gpa_t){ 0 }, UINT64_MAX, region_gone, srv);
-	srv->dma = (struct vfuser_dma){
-		.oldest = 1,
-		.bytes = srv->dma.bytes,
-		.nr_unshared = srv->dma.nr_unshared,
-	};
+	srv->dma = (struct vfuser_dma){ .oldest = 1 };
 }
 
 /*
@@ -238,7 +147,12 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 		dma->reading = 0;
 	}
 	set_answered(dma, command);
+	/* Who waits here was called by the device, and holds its lock. */
+	if (!srv->waiting)
+		pci_lock(&srv->pi);
 	vfuser_irq_release(srv, dma->acked);
+	if (!srv->waiting)
+		pci_unlock(&srv->pi);
 }
 
 /* Some command has no answer yet: look again when one is due. */
@@ -256,6 +170,8 @@ uint64_t vfuser_dma_fence(struct vfuser *srv)
 {
 	struct vfuser_dma *dma = &srv->dma;
 
+	if (!on_loop(srv))
+		return 0;
 	if (dma->unfenced)
 		ask(srv, VFMSG_DMA_WRITE, dma->last_write, 0);
 	watch(srv);
@@ -323,11 +239,22 @@ static int try_again(struct vfuser *srv)
 	return -EAGAIN;
 }
 
+/* Handle what may be handled meanwhile. Whether there is something else. */
+static bool serve_waiting(struct vfuser *srv)
+{
+	bool preempted;
+
+	srv->waiting = true;
+	preempted = vfuser_serve(srv);
+	srv->waiting = false;
+	return preempted;
+}
+
 static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 		      uint64_t deadline)
 {
 	struct vfuser_dma *dma = &srv->dma;
-	bool preempted = vfuser_serve(srv, true);
+	bool preempted = serve_waiting(srv);
 
 	if (preempted || !vfuser_connected(srv))
 		return try_again(srv);
@@ -340,7 +267,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 		vfuser_fail(srv, LOG_INFO, "client has gone");
 	while (dma->reading && !preempted && vfuser_connected(srv)) {
 		wait_for_client(srv, deadline);
-		preempted = vfuser_serve(srv, true);
+		preempted = serve_waiting(srv);
 	}
 	if (dma->reading) {
 		dma->reading = 0; /* too late for its answer */
@@ -356,6 +283,8 @@ static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
 	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
 	size_t chunk;
 
+	if (!on_loop(srv))
+		return -EFAULT;
 	if (srv->in_handler || srv->dma.reading)
 		return try_again(srv);
 	for (size_t done = 0; done < len; done += chunk) {
@@ -379,6 +308,8 @@ static int dma_write(void *arg, gpa_t a, const void *buf, size_t len)
 	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
 	size_t chunk;
 
+	if (!on_loop(srv))
+		return -EFAULT;
 	for (size_t done = 0; done < len; done += chunk) {
 		while (vfuser_connected(srv) &&
 		       vfconn_unsent(dma_conn(srv)) > VFCONN_HIGH_BYTES)

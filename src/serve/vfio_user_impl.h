@@ -6,7 +6,8 @@
  *	vfio_user_cmd.c	    their commands are dispatched
  *	vfio_user_conn.c    the socket as a stream of messages
  *	vfio_user_msg.c     messages as checked structs
- *	vfio_user_dma.c	    guest memory: mapped, or reached by messages
+ *	vfio_user_mem.c	    guest memory: regions come and go
+ *	vfio_user_dma.c	    memory that is not mapped, reached by messages
  *	vfio_user_irq.c	    interrupts: event descriptors
  *	vfio_user_region.c  configuration space and BARs
  *
@@ -21,6 +22,7 @@
 #ifndef SERVE_VFIO_USER_IMPL_H
 #define SERVE_VFIO_USER_IMPL_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -64,10 +66,18 @@ struct vfuser_irqs {
 	unsigned nr_held;
 };
 
-struct vfuser_dma {
+struct vfuser_mem {
 	uint64_t bytes;	      /* of all regions, also of those in limbo */
 	unsigned nr_unshared; /* writable regions that are not mapped */
-	uint32_t max_xfer;    /* bytes of a DMA_READ or DMA_WRITE */
+	uint64_t seq;	      /* of the last command that changed it */
+	unsigned nr_used;     /* regions that the command at hand removed, and
+				 that requests still use */
+	struct vfuser_held *held; /* such commands, in their order */
+	unsigned nr_held;
+};
+
+struct vfuser_dma {
+	uint32_t max_xfer; /* bytes of a DMA_READ or DMA_WRITE */
 
 	/*
 	 * Commands to the client that want an answer are numbered; the low 16
@@ -108,11 +118,14 @@ struct vfuser {
 	struct vfconn conn, twin;
 	struct ev_source *conn_source, *twin_source;
 	uint32_t conn_events, twin_events;
+	pthread_t thread; /* the loop's */
 	bool negotiated; /* VERSION was accepted */
 	bool dead;	 /* the connection is to be taken down */
 	bool in_handler; /* of a message */
+	bool waiting;	 /* in a read of memory that is not mapped */
 	bool working;	 /* in vfuser_work() */
 	bool want_kick;	 /* pci_kick() when there is time */
+	struct vfuser_mem mem;
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
 	unsigned share; /* what is left to be done of this turn's */
@@ -168,19 +181,43 @@ ev_fd_cb vfuser_on_socket;
  */
 
 /*
- * Handle the messages that are there, a turn's share or, with @waiting, all
- * that leave the device's state alone. Returns whether another kind is next.
+ * Handle the messages that are there, a turn's share or, when waiting, all that
+ * leave the device's state alone. Returns whether another kind is next.
  */
-bool vfuser_serve(struct vfuser *srv, bool waiting);
+bool vfuser_serve(struct vfuser *srv);
+
+/* Answer a command: with so many bytes of srv->reply, or -errno. */
+void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret);
+
+/*
+ * --- vfio_user_mem.c ---
+ */
+
+vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
+
+/*
+ * A command was done with @ret: whether its answer has to wait, and is kept
+ * here. vfuser_mem_may_hold(): there is room for one more.
+ */
+bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
+		     ssize_t ret);
+bool vfuser_mem_may_hold(const struct vfuser *srv);
+
+/* As gm_remove(). */
+int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len);
+
+/* Memory may be used no more: unmap it, give answers that waited for it. */
+void vfuser_mem_reap(struct vfuser *srv);
+
+/* The client has gone. What requests in flight use stays until they end. */
+void vfuser_mem_reset(struct vfuser *srv);
 
 /*
  * --- vfio_user_dma.c ---
  */
 
 extern const struct gmem_ops vfuser_gmem_ops;
-vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
 void vfuser_dma_reset(struct vfuser *srv); /* the client has gone */
-void vfuser_dma_reap(struct vfuser *srv);  /* memory is used no more */
 
 /* A reply of the client. */
 void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);

@@ -8,6 +8,9 @@
  * event descriptor of its own, and if the pin is still asserted it fires anew.
  * Other vectors that are raised while nothing is bound to them, or masked, are
  * remembered, for the client takes descriptors away to swap them.
+ *
+ * A device's own threads raise vectors under its lock, pci_lock(), which is
+ * therefore held here whenever vectors are used from the loop.
  */
 #include <errno.h>
 #include <string.h>
@@ -116,6 +119,8 @@ static void release(struct vfuser *srv, struct vfuser_vec *vec, unsigned nr,
 
 void vfuser_irq_release(struct vfuser *srv, uint64_t acked)
 {
+	if (srv->irqs.nr_held == 0)
+		return;
 	release(srv, &srv->irqs.intx, 1, acked);
 	release(srv, &srv->irqs.msi, 1, acked);
 	release(srv, srv->irqs.msix, PCI_MAX_MSIX, acked);
@@ -129,11 +134,13 @@ static void clear(struct vfuser_vec *vec)
 
 void vfuser_irq_clear(struct vfuser *srv)
 {
+	pci_lock(&srv->pi);
 	clear(&srv->irqs.intx);
 	clear(&srv->irqs.msi);
 	for (unsigned i = 0; i < PCI_MAX_MSIX; i++)
 		clear(&srv->irqs.msix[i]);
 	srv->irqs.nr_held = 0;
+	pci_unlock(&srv->pi);
 }
 
 static void host_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
@@ -260,9 +267,12 @@ static void on_irq_event(void *arg, uint32_t events)
 	struct vfuser_irq_event *ev = arg;
 	uint64_t count;
 
-	if (read(ev->fd, &count, sizeof(count)) == sizeof(count))
-		act(ev->srv, &ev->srv->irqs.intx,
-		    ev->unmask ? VFMSG_UNMASK : VFMSG_MASK);
+	if (read(ev->fd, &count, sizeof(count)) != sizeof(count))
+		return;
+	pci_lock(&ev->srv->pi);
+	act(ev->srv, &ev->srv->irqs.intx,
+	    ev->unmask ? VFMSG_UNMASK : VFMSG_MASK);
+	pci_unlock(&ev->srv->pi);
 }
 
 static void irq_event_fini(struct vfuser_irq_event *ev)
@@ -329,41 +339,50 @@ ssize_t vfuser_get_irq_info(struct vfuser *srv, const struct vfconn_msg *msg,
 	return sizeof(info);
 }
 
-ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
-			uint8_t *reply)
+static int set_vectors(struct vfuser *srv, const struct vfmsg_set_irqs *set,
+		       const struct vfconn_msg *msg)
 {
-	struct vfmsg_set_irqs set;
-	struct vfuser_vec *vec;
 	uint32_t nr;
-	int ret = vfmsg_get_set_irqs(msg->payload, msg->len, &set);
+	struct vfuser_vec *vec = vectors(srv, set->index, &nr);
 
-	if (ret < 0)
-		return ret;
-	vec = vectors(srv, set.index, &nr);
-	if (set.start + set.count > nr)
+	if (set->start + set->count > nr)
 		return -EINVAL;
-	if (set.count == 0) {
+	if (set->count == 0) {
 		unbind_all(srv, vec, nr);
 		return 0;
 	}
-	vec += set.start;
+	vec += set->start;
 
-	if (set.data == VFMSG_DATA_EVENTFD) {
-		if (set.action == VFMSG_TRIGGER)
-			return bind_vectors(srv, vec, set.count, msg);
+	if (set->data == VFMSG_DATA_EVENTFD) {
+		if (set->action == VFMSG_TRIGGER)
+			return bind_vectors(srv, vec, set->count, msg);
 		if (!is_intx(srv, vec))
 			return -EINVAL;
 		return bind_irq_event(srv,
-				      set.action == VFMSG_MASK
+				      set->action == VFMSG_MASK
 					      ? &srv->irqs.mask
 					      : &srv->irqs.unmask,
 				      msg);
 	}
-	for (uint32_t i = 0; i < set.count; i++) {
-		if (!set.bools || set.bools[i])
-			act(srv, &vec[i], set.action);
+	for (uint32_t i = 0; i < set->count; i++) {
+		if (!set->bools || set->bools[i])
+			act(srv, &vec[i], set->action);
 	}
 	return 0;
+}
+
+ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
+			uint8_t *reply)
+{
+	struct vfmsg_set_irqs set;
+	int ret = vfmsg_get_set_irqs(msg->payload, msg->len, &set);
+
+	if (ret < 0)
+		return ret;
+	pci_lock(&srv->pi);
+	ret = set_vectors(srv, &set, msg);
+	pci_unlock(&srv->pi);
+	return ret;
 }
 
 /*
@@ -391,10 +410,12 @@ void vfuser_irq_reset(struct vfuser *srv)
 {
 	struct vfuser_irqs *irqs = &srv->irqs;
 
+	pci_lock(&srv->pi);
 	unbind_all(srv, &irqs->intx, 1);
 	unbind_all(srv, &irqs->msi, 1);
 	unbind_all(srv, &irqs->err, 1);
 	unbind_all(srv, &irqs->req, 1);
 	unbind_all(srv, irqs->msix, PCI_MAX_MSIX);
 	vfuser_irq_init(srv);
+	pci_unlock(&srv->pi);
 }

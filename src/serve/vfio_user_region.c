@@ -89,7 +89,7 @@ static void write_region(struct vfuser *srv, const struct vfmsg_access *a)
 	 * The queue may need memory that is to be asked for, which cannot be
 	 * done from here.
 	 */
-	if (srv->dma.nr_unshared > 0 && is_doorbell(srv, a)) {
+	if (srv->mem.nr_unshared > 0 && is_doorbell(srv, a)) {
 		srv->want_kick = true;
 		return;
 	}
@@ -113,7 +113,7 @@ bool vfuser_is_doorbell(struct vfuser *srv, const struct vfconn_msg *msg)
 	struct vfmsg_access a;
 	int nr;
 
-	if (srv->dma.nr_unshared == 0)
+	if (srv->mem.nr_unshared == 0)
 		return false;
 	if (msg->hdr.cmd == VFMSG_REGION_WRITE)
 		return vfmsg_get_region_write(msg->payload, msg->len, &a) ==

@@ -1127,6 +1127,146 @@ static void test_dma_unmap(void **state)
 	close(fd);
 }
 
+static uint16_t send_unmap(struct fixture *f, uint64_t iova, uint64_t size)
+{
+	struct twire_dma_unmap w = { 24, 0, iova, size };
+
+	return tcl_send(&f->c, VFMSG_DMA_UNMAP, 0, &w, sizeof(w), NULL, 0);
+}
+
+static uint16_t send_map(struct fixture *f, uint64_t iova, uint64_t size,
+			 int fd)
+{
+	struct twire_dma_map w = { 32, 3, 0, iova, size };
+
+	return tcl_send(&f->c, VFMSG_DMA_MAP, 0, &w, sizeof(w), &fd, 1);
+}
+
+static void expect_reply(struct fixture *f, uint16_t id, uint32_t error)
+{
+	struct tmsg m;
+
+	assert_true(tcl_recv(f->c.fd, &m));
+	assert_int_equal(m.hdr.id, id);
+	assert_int_equal(m.hdr.error, error);
+}
+
+/*
+ * An unmap waits for requests that use that memory, and for no others, and
+ * nothing but changes of memory waits for it.
+ */
+static void test_unmap_in_flight(void **state)
+{
+	struct fixture *f = *state;
+	int fd = tcl_memfd(MiB), other = tcl_memfd(MiB);
+	uint32_t *mem = mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			     0);
+	uint16_t ids[4];
+
+	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
+	assert_int_equal(tcl_map(&f->c, MiB, MiB, 0, 3, other), 0);
+	tcl_write(&f->c, 0, REG_SRC, 8, 0x1000);
+	tcl_write(&f->c, 0, REG_HOLD, 4, 1);
+	assert_int_equal(tcl_unmap(&f->c, MiB, MiB, 0), 0);
+
+	ids[0] = send_unmap(f, 0, MiB);
+	assert_true(tcl_is_silent(f->c.fd, 50));
+	assert_int_equal(f->t.dev.nr_given_back, 1);
+	/* Registers and reset are served; so is the new memory. */
+	assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4), 0);
+	ids[1] = send_map(f, 0, MiB, other);
+	ids[2] = send_map(f, 0, MiB, other);
+	ids[3] = send_unmap(f, 0x1000, 0x1000);
+	dev_copy(&f->c, 0, 0x2000, 4);
+	assert_int_equal(tcl_read(&f->c, 0, REG_LAST_ERROR, 4), 0);
+	assert_int_equal(tcl_reset(&f->c), 0);
+	assert_true(tcl_is_silent(f->c.fd, 50));
+
+	/* It ends where it began, and then the answers come, in order. */
+	tcl_post(&f->c, 0, REG_HOLD, 4, 0);
+	expect_reply(f, ids[0], 0);
+	assert_int_equal(mem[0x1000 / 4], TDEV_DONE_WORD);
+	expect_reply(f, ids[1], 0);
+	expect_reply(f, ids[2], EEXIST);
+	expect_reply(f, ids[3], EINVAL);
+	assert_int_equal(tcl_unmap(&f->c, 0, MiB, 0), 0);
+	assert_int_equal(tcl_nr_maps(), 1); /* ours */
+	munmap(mem, MiB);
+	close(fd);
+	close(other);
+}
+
+/* A client that goes on without any answer: there is an end to it. */
+static void test_unmaps_without_end(void **state)
+{
+	struct fixture *f = *state;
+	int fd = tcl_memfd(MiB);
+	struct twire_dma_unmap w = { 24, 0, 8 * MiB, MiB };
+	unsigned nr = 1200; /* what its socket holds is read no more */
+	struct vfuser_stats stats;
+	uint16_t id;
+
+	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
+	tcl_write(&f->c, 0, REG_HOLD, 4, 1);
+	id = send_unmap(f, 0, MiB);
+	for (unsigned i = 1; i < nr; i++)
+		tcl_send(&f->c, VFMSG_DMA_UNMAP, 0, &w, sizeof(w), NULL, 0);
+	do
+		vfuser_get_stats(f->t.srv, &stats);
+	while (stats.messages < 1024 && usleep(1000) == 0);
+	assert_true(tcl_is_silent(f->c.fd, 50));
+	vfuser_get_stats(f->t.srv, &stats);
+	assert_in_range(stats.messages, 1024, 1100);
+	/* No register is served any more, so the test ends the request. */
+	__atomic_store_n(&f->t.dev.end_hold, true, __ATOMIC_RELEASE);
+	f->t.dev.pi->pi_host->ph_wake(f->t.dev.pi->pi_host_arg);
+	for (unsigned i = 0; i < nr; i++)
+		expect_reply(f, (uint16_t)(id + i), 0);
+	close(fd);
+}
+
+/* The client goes while a request is under way; the next one need not wait. */
+static void test_gone_in_flight(void **state)
+{
+	struct fixture *f = *state;
+	int fd = tcl_memfd(MiB), other = tcl_memfd(MiB);
+	uint32_t *mem = mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			     0);
+
+	for (int unmapping = 0; unmapping < 2; unmapping++) {
+		uint16_t id;
+
+		mem[0] = 0;
+		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
+		tcl_write(&f->c, 0, REG_SRC, 8, 0);
+		tcl_write(&f->c, 0, REG_HOLD, 4, 1);
+		if (unmapping)
+			send_unmap(f, 0, MiB);
+		tcl_close(&f->c);
+		tsrv_await_detached(&f->t, 2 * (unsigned)unmapping + 1);
+		tcl_open(&f->c, &f->t);
+		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, other), 0);
+		dev_copy(&f->c, 0, 0x2000, 4);
+		assert_int_equal(tcl_read(&f->c, 0, REG_LAST_ERROR, 4), 0);
+		/* Its own unmaps have nothing to do with what was before. */
+		assert_int_equal(tcl_unmap(&f->c, 0, MiB, 0), 0);
+		assert_int_equal(tcl_nr_maps(), 2);
+		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, other), 0);
+		tcl_write(&f->c, 0, REG_HOLD, 4, 0);
+		assert_int_equal(mem[0], TDEV_DONE_WORD);
+		while (tcl_nr_maps() > 2) /* ours, and the new one's */
+			usleep(1000);
+		id = send_unmap(f, 0, MiB);
+		expect_reply(f, id, 0);
+		tcl_close(&f->c);
+		tsrv_await_detached(&f->t, 2 * (unsigned)unmapping + 2);
+		tcl_open(&f->c, &f->t);
+	}
+	munmap(mem, MiB);
+	close(fd);
+	close(other);
+}
+
 /* A7: QEMU sends whole batches before it reads an answer. */
 static void test_dma_pipelined(void **state)
 {
@@ -1400,6 +1540,9 @@ int main(void)
 		TEST(test_bad_dma_map),
 		TEST(test_dma_map_huge),
 		TEST(test_dma_unmap),
+		TEST(test_unmap_in_flight),
+		TEST(test_unmaps_without_end),
+		TEST(test_gone_in_flight),
 		TEST(test_dma_pipelined),
 		TEST(test_dma_cycles),
 		TEST(test_dma_limit),

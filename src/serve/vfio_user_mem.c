@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest memory of the vfio-user server: regions come and go.
+ *
+ * Most come with a file and are mapped, see client.h; the others are reached by
+ * messages, see vfio_user_dma.c.
+ *
+ * A region that is removed while requests use it stays mapped until they have
+ * ended, and only then has the client its answer: it may reuse the memory. It
+ * goes on meanwhile, with registers above all, which a processor of the guest
+ * may be waiting for. Only answers to other commands that change the memory
+ * wait as well, because QEMU takes the last of them for all.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "serve/vfio_user_impl.h"
+
+#define MAX_HELD 1024u
+
+/* What a region belongs to: an answer that waits for it is found by that. */
+struct region {
+	struct client_map map; /* all 0 without a file */
+	unsigned client;
+	uint64_t seq;
+};
+
+static void region_free(struct region *region)
+{
+	client_unmap(&region->map);
+	free(region);
+}
+
+static int map_file(struct vfuser *srv, int fd,
+		    const struct vfmsg_dma_map *want, struct region *region)
+{
+	int ret = client_check_ram(want->iova.v, want->offset, want->size);
+
+	return ret < 0 ? ret
+		       : client_mmap(&srv->wake, fd, want->offset, want->size,
+				     want->prot, &region->map);
+}
+
+static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,
+		      struct region *region)
+{
+	int ret;
+
+	pci_lock(&srv->pi);
+	ret = gm_add_owned(&srv->gm, want->iova, want->size, region->map.host,
+			   want->prot, region);
+	pci_unlock(&srv->pi);
+	return ret;
+}
+
+static bool is_unshared(const struct gm_region *r)
+{
+	return !r->host && (r->prot & GM_WRITE);
+}
+
+ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
+		       uint8_t *reply)
+{
+	struct vfmsg_dma_map want;
+	struct region *region;
+	int ret = vfmsg_get_dma_map(msg->payload, msg->len, &want);
+
+	if (ret < 0)
+		return ret;
+	if (srv->gm.nr_regions + srv->gm.nr_limbo >= VFMSG_MAX_DMA_MAPS)
+		return -ENOSPC;
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return -ENOMEM;
+	region->client = srv->wake.client;
+	region->seq = ++srv->mem.seq;
+	if (msg->nr_fds > 0)
+		ret = map_file(srv, msg->fds[0], &want, region);
+	if (ret == 0)
+		ret = add_region(srv, &want, region);
+	if (ret < 0) {
+		region_free(region);
+		return ret;
+	}
+	srv->mem.bytes += want.size;
+	if (msg->nr_fds == 0 && (want.prot & GM_WRITE))
+		srv->mem.nr_unshared++;
+	return 0;
+}
+
+/* An IOMMU's unmaps are supersets of its maps, or of nothing at all. */
+ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
+			 uint8_t *reply)
+{
+	struct vfmsg_dma_unmap range;
+	int ret = vfmsg_get_dma_unmap(msg->payload, msg->len, &range);
+
+	if (ret < 0)
+		return ret;
+	ret = vfuser_mem_remove(srv, range.iova, range.size);
+	if (ret < 0)
+		return ret;
+	srv->mem.nr_used = (unsigned)ret;
+	if (ret > 0) /* some may only wait for a packet, or the like */
+		pci_give_back(&srv->pi);
+	memcpy(reply, msg->payload, VFMSG_DMA_UNMAP_BYTES);
+	return VFMSG_DMA_UNMAP_BYTES;
+}
+
+/*
+ * --- Answers that wait ---
+ */
+
+/* A command whose answer is not due: memory that it removed is still used. */
+struct vfuser_held {
+	struct vfmsg_hdr hdr;
+	struct vfmsg_dma_unmap range;
+	uint64_t seq;
+	unsigned nr_used;
+	ssize_t ret;
+	uint8_t reply[VFMSG_DMA_UNMAP_BYTES];
+};
+
+bool vfuser_mem_may_hold(const struct vfuser *srv)
+{
+	return srv->mem.nr_held < MAX_HELD;
+}
+
+bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
+		     ssize_t ret)
+{
+	struct vfuser_mem *mem = &srv->mem;
+	struct vfuser_held *held;
+	unsigned nr_used = mem->nr_used;
+
+	mem->nr_used = 0;
+	if (nr_used == 0 && (mem->nr_held == 0 || (msg->hdr.cmd !=
+						   VFMSG_DMA_MAP &&
+						   msg->hdr.cmd !=
+						   VFMSG_DMA_UNMAP)))
+		return false;
+	if (!mem->held)
+		mem->held = calloc(MAX_HELD, sizeof(*mem->held));
+	if (!mem->held) {
+		vfuser_fail(srv, LOG_WARNING, "out of memory");
+		return false;
+	}
+	held = &mem->held[mem->nr_held++];
+	*held = (struct vfuser_held){
+		.hdr = msg->hdr,
+		.seq = ++mem->seq,
+		.nr_used = nr_used,
+		.ret = ret,
+	};
+	if (nr_used > 0)
+		vfmsg_get_dma_unmap(msg->payload, msg->len, &held->range);
+	if (ret > 0)
+		memcpy(held->reply, srv->reply, sizeof(held->reply));
+	return true;
+}
+
+/* The oldest command that can have removed it. */
+static struct vfuser_held *who_removed(struct vfuser_mem *mem,
+				       const struct gm_region *r)
+{
+	const struct region *region = r->owner;
+
+	for (unsigned i = 0; i < mem->nr_held; i++) {
+		struct vfuser_held *held = &mem->held[i];
+
+		if (held->nr_used > 0 && held->seq > region->seq &&
+		    r->base.v - held->range.iova.v < held->range.size)
+			return held;
+	}
+	return NULL;
+}
+
+/* Nothing uses the memory any more. */
+static void region_gone(void *arg, const struct gm_region *r)
+{
+	struct vfuser *srv = arg;
+	struct region *region = r->owner;
+	struct vfuser_held *held = NULL;
+
+	if (region->client == srv->wake.client)
+		held = who_removed(&srv->mem, r);
+	if (held)
+		held->nr_used--;
+	srv->mem.bytes -= r->len;
+	srv->mem.nr_unshared -= is_unshared(r);
+	region_free(region);
+}
+
+static void answer(struct vfuser *srv)
+{
+	struct vfuser_mem *mem = &srv->mem;
+	unsigned nr = 0;
+
+	for (; nr < mem->nr_held && mem->held[nr].nr_used == 0; nr++) {
+		struct vfuser_held *held = &mem->held[nr];
+
+		memcpy(srv->reply, held->reply, sizeof(held->reply));
+		vfuser_reply(srv, &held->hdr, held->ret);
+	}
+	if (nr == 0)
+		return;
+	mem->nr_held -= nr;
+	memmove(mem->held, mem->held + nr, mem->nr_held * sizeof(*mem->held));
+	vfuser_wake(srv);
+}
+
+int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len)
+{
+	int ret;
+
+	pci_lock(&srv->pi);
+	ret = gm_remove(&srv->gm, base, len, region_gone, srv);
+	pci_unlock(&srv->pi);
+	return ret;
+}
+
+void vfuser_mem_reap(struct vfuser *srv)
+{
+	pci_lock(&srv->pi);
+	gm_reap(&srv->gm, region_gone, srv);
+	pci_unlock(&srv->pi);
+	answer(srv);
+}
+
+void vfuser_mem_reset(struct vfuser *srv)
+{
+	vfuser_mem_remove(srv, (gpa_t){ 0 }, UINT64_MAX);
+	free(srv->mem.held);
+	srv->mem.held = NULL;
+	srv->mem.nr_held = 0;
+}
