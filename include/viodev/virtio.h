@@ -327,6 +327,7 @@ struct vqueue_info {
 	bool vq_kicks_off;	/* vq_kick_disable() */
 	bool vq_paused;		/* coming to a stop */
 	bool vq_held;		/* the next chain cannot be taken now */
+	bool vq_any_done;	/* something did, while the bus was not ours */
 	uint32_t vq_nr_taken;	/* chains taken, free-running, but for */
 	uint32_t vq_nr_returned; /* those that were returned */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */

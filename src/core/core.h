@@ -86,9 +86,11 @@ struct vq_bounce {
 struct vq_slot {
 	/* by head: a chain that was taken */
 	bool busy;  /* and is being worked on, */
-	bool stale; /* or was when the queue was reset */
+	bool stale; /* or was when the queue was reset, */
+	bool done;  /* or is not, but there is no telling the driver now */
 	uint16_t pos;      /* where it was in the available ring */
 	uint32_t writable; /* bytes */
+	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;
 	uint64_t pins; /* of gm_pin() */
 	uint32_t gen;  /* likewise */
@@ -125,6 +127,10 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
  * everything else is forgotten. Free it, at the end of the device.
  */
 int vq_slots_init(struct vqueue_info *vq);
+
+/* The bus is ours again: tell the driver what it could not be told. */
+void vq_give_back_done(struct vqueue_info *vq);
+
 void vq_slots_forget(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);
 

@@ -595,8 +595,10 @@ void vi_pci_kick(struct pci_devinst *pi)
 	struct virtio_softc *vs = pi->pi_arg;
 
 	VS_LOCK(vs);
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
+		vq_give_back_done(&vs->vs_queues[i]);
 		vi_kick(vs, (unsigned)i);
+	}
 	VS_UNLOCK(vs);
 }
 

@@ -104,11 +104,19 @@ static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 }
 
 /* Let go of a chain's memory. True: the embedder has waited for that. */
+static bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
+{
+	uint64_t pins = slot->pins;
+
+	slot->pins = 0;
+	return gm_unpin(gmem_of(vq), pins, slot->gen);
+}
+
 static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	bounce_free(slot->bounce);
 	slot->bounce = NULL;
-	return gm_unpin(gmem_of(vq), slot->pins, slot->gen);
+	return slot_unpin(vq, slot);
 }
 
 /* Forget a chain that was taken. */
@@ -166,6 +174,8 @@ void vq_slots_forget(struct vqueue_info *vq)
 	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
 		struct vq_slot *slot = &vq->vq_slots[i];
 
+		if (slot->busy && slot->done) /* it has ended */
+			slot_release(vq, slot);
 		vq->vq_vs->vs_nr_stale += slot->busy;
 		slot->stale |= slot->busy;
 		slot->busy = false;
@@ -173,7 +183,7 @@ void vq_slots_forget(struct vqueue_info *vq)
 	}
 	vq->vq_nr_inflight = vq->vq_nr_taken = vq->vq_nr_returned = 0;
 	vq->vq_bounce_bytes = 0;
-	vq->vq_held = vq->vq_paused = false;
+	vq->vq_held = vq->vq_paused = vq->vq_any_done = false;
 	if (nr_stale > 0)
 		return;
 	free(vq->vq_slots);
@@ -406,6 +416,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 
 	slot->pins = gm_pin(gmem_of(vq), &slot->gen);
 	slot->busy = true;
+	slot->done = false;
 	slot->writable = (uint32_t)c.wbytes;
 	slot->bounce = c.bounce;
 	vq->vq_nr_inflight++;
@@ -497,7 +508,7 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 		uint16_t head = vq->vq_slots[last % vq->vq_nr].order;
 		struct vq_slot *slot = &vq->vq_slots[head];
 
-		if (!slot->busy)
+		if (!slot->busy || slot->done)
 			return;
 		slot_release(vq, slot);
 		vq_inflight_untake(vq, slot->pos, head);
@@ -529,10 +540,40 @@ static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 	return 0;
 }
 
+/* Its memory is let go: the bus may never be ours again. */
+static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
+			   uint32_t used)
+{
+	slot->done = true;
+	slot->used = used;
+	vq->vq_any_done = true;
+	if (slot_unpin(vq, slot))
+		pci_wake(vq->vq_vs->vs_pi);
+}
+
+static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
+		     uint16_t head, uint32_t used)
+{
+	if (ring_live(vq)) {
+		int ret = write_back(vq, slot);
+
+		if (ret == 0)
+			ret = split_put_used(vq, vq->vq_next_used, head, used);
+		if (ret < 0) {
+			ring_gone(vq, ret);
+		} else {
+			vq->vq_next_used++;
+			vq_inflight_put(vq, head);
+			if (gmem_of(vq)->log)
+				split_mark(vq, head, slot->writable);
+		}
+	}
+	slot_release(vq, slot);
+}
+
 void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 {
 	struct vq_slot *slot = slot_of(vq, idx);
-	int ret;
 
 	if (slot && slot->stale) {
 		slot_release_stale(vq, slot);
@@ -541,34 +582,46 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	/* A request that outlived its queue: there is nowhere to report it. */
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
-	if (!slot || !slot->busy) {
+	if (!slot || !slot->busy || slot->done) {
 		vi_error(vq->vq_vs, "queue %u: chain %u given back, not taken",
 			 vq->vq_num, idx);
 		return;
 	}
 	if (iolen > slot->writable)
 		iolen = slot->writable;
-	if (ring_live(vq)) {
-		ret = write_back(vq, slot);
-		if (ret == 0)
-			ret = split_put_used(vq, vq->vq_next_used, idx, iolen);
-		if (ret < 0) {
-			ring_gone(vq, ret);
-		} else {
-			vq->vq_next_used++;
-			vq_inflight_put(vq, idx);
-			if (gmem_of(vq)->log)
-				split_mark(vq, idx, slot->writable);
-		}
+	if (!pci_bus_master(vq->vq_vs->vs_pi))
+		slot_keep_done(vq, slot, iolen);
+	else
+		put_used(vq, slot, idx, iolen);
+}
+
+void vq_give_back_done(struct vqueue_info *vq)
+{
+	if (!vq->vq_any_done)
+		return;
+	vq->vq_any_done = false;
+	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
+		struct vq_slot *slot = &vq->vq_slots[i];
+
+		if (slot->busy && slot->done)
+			put_used(vq, slot, (uint16_t)i, slot->used);
 	}
-	slot_release(vq, slot);
+	vq_relchain_publish(vq);
+	vq_endchains(vq, 0);
+}
+
+/* Whether the driver can be told something; what it cannot be, it will be. */
+static bool may_tell(struct vqueue_info *vq)
+{
+	vq->vq_any_done |= !pci_bus_master(vq->vq_vs->vs_pi);
+	return ring_live(vq);
 }
 
 void vq_relchain_publish(struct vqueue_info *vq)
 {
 	int ret;
 
-	if (!ring_live(vq))
+	if (!may_tell(vq))
 		return;
 	ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
@@ -589,7 +642,7 @@ void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 	uint16_t old = vq->vq_save_used;
 	bool on_empty;
 
-	if (!ring_live(vq) || old == vq->vq_next_used)
+	if (!may_tell(vq) || old == vq->vq_next_used)
 		return;
 	vq->vq_save_used = vq->vq_next_used;
 	on_empty = used_all_avail && !vq->vq_nr_inflight &&

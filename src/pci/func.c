@@ -224,6 +224,14 @@ uint32_t pci_cfg_read(struct pci_devinst *pi, unsigned off, unsigned size)
 	return le32toh(val);
 }
 
+/* A write to the command register that turns bus mastering off. */
+static bool ends_mastering(const struct pci_devinst *pi, unsigned off,
+			   uint32_t val)
+{
+	return off == PCI_COMMAND && !pi->pi_master_off &&
+	       !(val & PCI_COMMAND_MASTER);
+}
+
 void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 		   uint32_t val)
 {
@@ -235,6 +243,8 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 	    pi->pi_dev->pd_cfgwrite(pi, (int)off, (int)size, val) !=
 		    PE_CFGRW_DEFAULT)
 		return;
+	if (ends_mastering(pi, off, val))
+		pci_give_back(pi);
 	for (unsigned i = 0; i < size; i++) {
 		uint8_t mask = pi->pi_wmask[off + i];
 		uint8_t byte = (uint8_t)(val >> (8 * i));

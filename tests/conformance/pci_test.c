@@ -1129,6 +1129,52 @@ static void test_no_dma_without_master(void **state)
 	}
 }
 
+/* A request that ends while DMA is forbidden is not lost. */
+static void test_done_without_master(void **state)
+{
+	struct vdrv_used used;
+	struct vdrv_buf buf;
+	unsigned before, gone;
+
+	for (int reset = 0; reset < 2; reset++) {
+		tdev_start(&t, VDRV_MODERN, modern, V1, 1);
+		buf = (struct vdrv_buf){ vdrv_alloc(d, 16, 1), 16, VDRV_W };
+		t.hold = true;
+		for (int i = 0; i < 3; i++)
+			vdrv_add(d, 0, &buf, 1);
+		vdrv_kick(d, 0);
+		before = d->nr_msix[1];
+		assert_int_equal(tdev_take(&t, 0), 1);
+		gone = t.req.idx;
+		assert_int_equal(tdev_take(&t, 0), 1);
+		set_master(false);
+		tdev_give(&t, 0, gone, 7);
+		tdev_give(&t, 0, t.req.idx, 8);
+		vq_endchains(&t.vq[0], 1);
+		vq_retchains(&t.vq[0], 1); /* there is none to return */
+		assert_false(vdrv_used(d, 0, &used));
+		assert_int_equal(d->nr_msix[1], before);
+		assert_int_equal(tdev_take(&t, 0), 0);
+		if (reset) {
+			pci_reset(&d->pi);
+			assert_true(pci_is_idle(&d->pi));
+			tdev_fini(&t);
+			continue;
+		}
+		set_master(true);
+		assert_int_equal(d->nr_msix[1], before + 1);
+		assert_true(vdrv_used(d, 0, &used));
+		assert_int_equal(used.len + used.id, 7 + gone);
+		assert_true(vdrv_used(d, 0, &used));
+		assert_int_equal(used.len + used.id, 8u + t.req.idx);
+		assert_false(vdrv_used(d, 0, &used));
+		assert_int_equal(tdev_take(&t, 0), 1);
+		tdev_give(&t, 0, t.req.idx, 9);
+		assert_true(vdrv_used(d, 0, &used));
+		tdev_fini(&t);
+	}
+}
+
 /* Messages wait; the pin is none. */
 static void test_no_messages_without_master(void **state)
 {
@@ -1418,6 +1464,7 @@ int main(void)
 		cmocka_unit_test(test_msix_table_storm),
 		cmocka_unit_test(test_msix_table_owned),
 		cmocka_unit_test(test_no_dma_without_master),
+		cmocka_unit_test(test_done_without_master),
 		cmocka_unit_test(test_no_messages_without_master),
 		cmocka_unit_test(test_master_of_old_drivers),
 		cmocka_unit_test(test_function_limits),
