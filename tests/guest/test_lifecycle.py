@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ends and new beginnings: of guests, of QEMU, of device processes. What a guest was told is stable is on the disk."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 
+import p9_work
 import vm
 from checks import MODES, attach, fio, image, load, rngtest, status, until, wait_for
 
@@ -225,6 +227,47 @@ def file_system(t):
         subprocess.run(["fsfreeze", "--unfreeze", mount], capture_output=True, check=False)
         wait_for("the file system to be let go of",
                  lambda: subprocess.run(["umount", mount], capture_output=True, check=False).returncode == 0)
+
+
+def test_9p_while_frozen(t):
+    """A guest writes and makes files over 9P and hangs, as it would on a disk: others go on, it can be reset, all can end."""
+    with file_system(t) as mount:
+        (mount / "tree").mkdir()
+        other = t.tmp / "other"
+        other.mkdir()
+        viodev = t.serve(f"9p,id=tree,path={mount}/tree,tag=tree", f"9p,id=other,path={other},tag=other")
+        try:
+            pid = status(viodev, "tree")["pid"]
+            with t.guest(attach(viodev), modules=p9_work.MODULES) as guest:
+                def start():
+                    p9_work.mount(guest, "tree", "/tree")
+                    p9_work.mount(guest, "other", "/other")
+                    guest.check("echo old >/tree/old && mkdir -p /tree/dir")
+                    subprocess.run(["fsfreeze", "--freeze", mount], check=True)
+                    guest.check("for i in $(seq 12); do (echo new >/tree/dir/new$i; mkdir /tree/dir/dir$i) & done >/dev/null 2>&1")
+                    wait_for("requests in flight",
+                             lambda: any(queue["inflight"] for queue in status(viodev, "tree")["queues"]))
+
+                start()
+                guest.check("stat /tree/old && echo other >/other/file && [ $(cat /other/file) = other ]")
+                resets = status(viodev, "tree")["resets"]
+
+                def thaw():
+                    wait_for("the reset", lambda: status(viodev, "tree")["resets"] > resets)
+                    subprocess.run(["fsfreeze", "--unfreeze", mount], check=True)
+
+                with concurrent.futures.ThreadPoolExecutor() as pool:
+                    thawed = pool.submit(thaw)
+                    guest.reset()
+                    thawed.result()
+                assert status(viodev, "tree")["pid"] == pid
+                start()
+                viodev.stop(status=1)
+            assert f"tree: process {pid} does not end when killed" in viodev.messages, viodev.messages
+            subprocess.run(["fsfreeze", "--unfreeze", mount], check=True)
+            wait_for("the device's end", lambda: not os.path.exists(f"/proc/{pid}"))
+        finally:
+            viodev.kill()
 
 
 def test_stop_while_frozen(t):
