@@ -2,12 +2,13 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help build demo check soak fuzz bench conformance kit install clean
+.PHONY: help build demo check check-bare soak fuzz bench conformance kit install clean
 
 help:
 	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
+	@echo 'make check-bare   the demo and all tests on bare Debian 12 and 13 (root)'
 	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
 	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
@@ -22,6 +23,9 @@ demo: build
 
 check:
 	@scripts/check.sh
+
+check-bare:
+	@scripts/check-bare.sh
 
 soak:
 	@scripts/soak.sh
