@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "dev/vdev.h"
 
@@ -46,6 +49,80 @@ void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text)
 	    0)
 		fuzz_fail(text, 0, why);
 }
+
+/*
+ * --- One of each type ---
+ */
+
+/* A file in memory; the number of a descriptor that stays open. */
+static int image(void)
+{
+	int fd = memfd_create("image", 0);
+
+	fuzz_must(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
+	return fd;
+}
+
+static int channel(void)
+{
+	int fds[2];
+
+	fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) ==
+		  0);
+	return fds[0]; /* whose other end nobody reads */
+}
+
+static const struct type {
+	const char *name;
+	const char *text; /* with a %d for each descriptor */
+	int (*open)(void);
+} types[] = {
+	{ "block", "block,path=/proc/self/fd/%d,queues=2,queue-size=16",
+	  image },
+	{ "console",
+	  "console,console=fd:%d,port.x=fd:%d,queue-size=16", channel },
+	{ "input", "input,kind=multitouch,queue-size=16", NULL },
+	{ "net", "net,backend=null,queues=2,queue-size=16", NULL },
+	{ "rng", "rng,queue-size=16", NULL },
+	{ "scsi",
+	  "scsi,lun0=/proc/self/fd/%d,t1.lun0=/proc/self/fd/%d,"
+	  "t1.lun0.type=cdrom,reservations=/proc/self/fd/%d,queues=2,"
+	  "queue-size=16",
+	  image },
+};
+#define NR_TYPES (sizeof(types) / sizeof(types[0]))
+
+const char *fuzz_dev_type(unsigned type)
+{
+	return type < NR_TYPES ? types[type].name : NULL;
+}
+
+void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode,
+			unsigned type)
+{
+	const struct type *t = &types[type];
+	char text[256];
+	int fds[3] = { -1, -1, -1 };
+
+	for (int i = 0; t->open && i < 3; i++)
+		fds[i] = t->open();
+	if (t->open == image) /* reservations: none yet */
+		fuzz_must(ftruncate(fds[2], 0) == 0);
+	snprintf(text, sizeof(text), t->text, fds[0], fds[1], fds[2]);
+	fuzz_dev_make(v, mode, text);
+	for (int i = 0; t->open && i < 3; i++)
+		close(fds[i]);
+}
+
+void fuzz_dev_fini(struct fuzz_dev *v)
+{
+	vdev_destroy(v->dev);
+	vdrv_fini(&v->d);
+}
+
+/*
+ * --- The driver ---
+ */
 
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features)
 {

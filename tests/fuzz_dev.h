@@ -42,6 +42,15 @@ struct ev_loop *fuzz_loop(void);
 void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode);
 void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text);
 
+/*
+ * One of each type, on backends of its own that nothing else uses: files in
+ * memory, socket pairs, no network. The name of a type, NULL behind the last.
+ */
+const char *fuzz_dev_type(unsigned type);
+void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode,
+			unsigned type);
+void fuzz_dev_fini(struct fuzz_dev *v);
+
 /* Up to DRIVER_OK, with a clean area; where the device goes along with it. */
 void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues);
 
