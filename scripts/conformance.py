@@ -6,9 +6,11 @@ Reads the tables of docs/spec/conformance.md and docs/spec/hostile.md and looks
 for their ids in the tests: conformance ids as they are (SPLIT-14), the short
 ids of hostile.md on lines that say "hostile" (hostile S8, hostile K2). Rows
 that no test can show are excused, with the reason, in a table of
-docs/conformance-notes.md.
+docs/conformance-notes.md. Another table there lists rows of features that the
+device does not offer: their tests show no more than that, and they are counted
+apart.
 
-Fails when a MUST or DESC row of a group in scope has neither.
+Fails when a MUST or DESC row of a group in scope has neither test nor excuse.
 """
 
 import argparse
@@ -60,16 +62,15 @@ def named_in_tests():
     return where
 
 
-def excused():
-    notes = ROOT / "docs/conformance-notes.md"
-    if not notes.exists():
-        return set()
-    return {
-        m.group(1)
-        for m in re.finditer(
-            rf"^\| ({LONG_ID}|{SHORT_ID}) \|", notes.read_text(), re.M
-        )
-    }
+def notes():
+    """The ids of the tables of the notes: excused, not offered."""
+    text = (ROOT / "docs/conformance-notes.md").read_text()
+    first, *sections = re.split(r"^## (.*)$", text, flags=re.M)
+    by_title = dict(zip(sections[::2], sections[1::2]))
+    return (
+        set(re.findall(rf"^\| ({LONG_ID}|{SHORT_ID}) \|", part, re.M))
+        for part in (first, by_title["Not offered"])
+    )
 
 
 def main():
@@ -82,7 +83,8 @@ def main():
     )
     args = parser.parse_args()
 
-    tests, notes = named_in_tests(), excused()
+    tests = named_in_tests()
+    excused, not_offered = notes()
     spec = ROOT / "docs/spec"
     groups, known, failed = {}, set(), []
     for name, row_id in (("conformance", LONG_ID), ("hostile", SHORT_ID)):
@@ -90,29 +92,31 @@ def main():
             scope = name == "conformance" and chapter in IN_SCOPE
             groups.setdefault((name, heading, scope), []).append((i, level))
             known.add(i)
-            if scope and level in BINDING and not {i} & (tests.keys() | notes):
+            if scope and level in BINDING and not {i} & (tests.keys() | excused):
                 failed.append(i)
 
     for (name, heading, scope), members in groups.items():
-        tested = [i for i, _ in members if i in tests]
-        noted = [i for i, _ in members if i in notes and i not in tests]
+        absent = [i for i, _ in members if i in not_offered and i in tests]
+        tested = [i for i, _ in members if i in tests and i not in absent]
+        noted = [i for i, _ in members if i in excused and i not in tests]
         missing = [
             f"{i} ({level})" if name == "conformance" else i
             for i, level in members
-            if i not in tests and i not in notes
+            if i not in tests and i not in excused
         ]
         print(
             f"{'*' if scope else ' '} {name:11} {heading[:46]:46} "
             f"{len(members):4} rows {len(tested):4} tested "
-            f"{len(noted):3} excused {len(missing):4} missing"
+            f"{len(absent):3} not offered {len(noted):3} excused "
+            f"{len(missing):4} missing"
         )
         if args.missing and missing:
             print("      " + ", ".join(missing))
-        for i in tested if args.where else []:
+        for i in tested + absent if args.where else []:
             print(f"      {i}: {', '.join(sorted(map(str, tests[i])))}")
 
-    for i in sorted(notes - known):
-        print(f"conformance-notes.md excuses {i}, which is no row")
+    for i in sorted((excused | not_offered) - known):
+        print(f"conformance-notes.md names {i}, which is no row")
         failed.append(i)
     if failed:
         print("in scope (*) and without a test: " + ", ".join(failed))
