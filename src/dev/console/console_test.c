@@ -429,10 +429,20 @@ static void test_emerg(void **state)
 /* A reader that is stuck does not stick the writer. */
 static void test_emerg_full(void **state)
 {
+	static char buf[1 << 20];
+	ssize_t n, all = 0;
+
 	rig_make(&r, VDRV_MODERN, 1, "");
 	vdrv_probe(&r.d);
 	for (unsigned i = 0; i < 100000; i++)
 		vdrv_cfg_write(&r.d, 8, 4, 'x');
+	while ((n = read(r.host[0], buf, sizeof(buf))) > 0)
+		all += n;
+	assert_in_range(all, 1, 99999);
+	vdrv_cfg_write(&r.d, 8, 4, 'y');
+	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
+	assert_int_equal(buf[0], 'y');
+	rig_fini(&r);
 }
 
 /*
