@@ -3,7 +3,8 @@
 # Fuzz a target with libFuzzer, from its corpus in tests/corpus.
 #
 #	scripts/fuzz.sh                     list the targets
-#	scripts/fuzz.sh TARGET [SECONDS]    run one (60 s), or `all` in turn
+#	scripts/fuzz.sh TARGET [SECONDS]    run one (60 s), or `all`, as many at a
+#	                                    time as there are processors
 #	scripts/fuzz.sh -m TARGET           minimise what was found into tests/corpus
 #
 # New inputs stay in build-fuzz/corpus/TARGET until they are minimised. A find
@@ -72,11 +73,10 @@ elif [ $# -eq 0 ] || [ -z "$1" ]; then
 elif [ "$1" = all ]; then
 	mapfile -t all < <(targets)
 	build "${all[@]}"
-	failed=0
-	for target in "${all[@]}"; do
-		fuzz "$target" "${2:-60}" || failed=$((failed + 1))
-	done
-	[ $failed -eq 0 ]
+	export -f fuzz
+	export dir
+	printf '%s\n' "${all[@]}" | xargs -P "$(nproc)" -I TARGET \
+		bash -c "fuzz TARGET ${2:-60}"
 else
 	targets | grep -qx "$1" || {
 		echo "fuzz: no target $1; there are: $(targets | tr '\n' ' ')" >&2

@@ -32,11 +32,11 @@ static int clients[NR_CLIENTS];
 static int some_fd;
 
 /* What commands are made of: their usage, and values. */
-static char *words[MAX_WORDS] = { "KEY_A",  "BTN_LEFT", "REL_X", "ABS_X",
-				  "0",	    "1",	"-1",	 "7",
-				  "2G",	    "512",	"1M",	 "x",
-				  "lun0",   "lun1",	"t1.lun0", "",
-				  "lun3.ro", "lun1=/x", "80",	 "status" };
+static char words[MAX_WORDS][16] = {
+	"KEY_A", "BTN_LEFT", "REL_X",  "ABS_X", "0",	    "1",      "-1",
+	"7",	 "2G",	     "512",    "1M",	"x",	    "lun0",   "lun1",
+	"80",	 "",	     "t1.lun0", "status", "lun3.ro", "lun1=/x",
+};
 static unsigned nr_words = 20;
 
 static void add_words(const char *usage)
@@ -47,7 +47,8 @@ static void add_words(const char *usage)
 	for (word = strtok_r(text, " |[]=", &save); word;
 	     word = strtok_r(NULL, " |[]=", &save))
 		if (nr_words < MAX_WORDS && islower(word[0]))
-			words[nr_words++] = strdup(word);
+			snprintf(words[nr_words++], sizeof(words[0]), "%s",
+				 word);
 }
 
 static int on_command(void *arg, int argc, char *const argv[],
@@ -84,19 +85,21 @@ static void setup(void)
 
 static void change_back(void)
 {
-	static char *commands[][4] = {
-		{ "resize", "1M" },	      { "resize", "lun0", "1M" },
-		{ "lun", "remove", "lun1" },  { "lun", "remove", "lun3" },
-		{ "link", "up" },	      { "port", "add", "x" },
+	static char commands[][3][12] = {
+		{ "resize", "1M" },	     { "resize", "lun0", "1M" },
+		{ "lun", "remove", "lun1" }, { "lun", "remove", "lun3" },
+		{ "link", "up" },	     { "port", "add", "x" },
 	};
 
 	for (unsigned i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
 		struct json_object *reply = json_object_new_object();
+		char *const argv[] = { commands[i][0], commands[i][1],
+				       commands[i][2], NULL };
 		struct vdev_files none = { .nr = 0 };
 		struct err err;
-		int argc = commands[i][2] ? 3 : 2;
 
-		vdev_ctl(dev->dev, argc, commands[i], &none, reply, &err);
+		vdev_ctl(dev->dev, argv[2][0] ? 3 : 2, argv, &none, reply,
+			 &err);
 		json_object_put(reply);
 	}
 }

@@ -49,12 +49,12 @@ class Context:
             print(f"     {text}", flush=True)
 
 
-def find_tests(kind, pattern):
+def find_tests(kind, patterns):
     for path in sorted(HERE.glob(f"{kind}_*.py")):
         module = importlib.import_module(path.stem)
         for name, function in vars(module).items():
             full = f"{path.stem[5:]}.{name[5:]}"
-            if name.startswith("test_") and callable(function) and pattern in full:
+            if name.startswith("test_") and callable(function) and any(pattern in full for pattern in patterns):
                 yield full, function
 
 
@@ -90,7 +90,7 @@ def run(name, function, context):
 
 def main():
     parser = argparse.ArgumentParser(description="Runs the guest tests.")
-    parser.add_argument("pattern", nargs="?", default="", help="only tests whose name contains this")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="only tests whose name contains one of these")
     parser.add_argument("--viodev", default=str(ROOT / "build" / "viodev"), metavar="BIN", help="default: %(default)s")
     parser.add_argument("--kit", metavar="DIR", help="default: what scripts/kit.sh makes")
     parser.add_argument("-v", "--verbose", action="store_true", help="also show what the tests measure")
@@ -98,9 +98,9 @@ def main():
     parser.add_argument("--list", action="store_true", help="name the tests and what they show, run none")
     options = parser.parse_args()
 
-    tests = list(find_tests(options.kind, options.pattern))
+    tests = list(find_tests(options.kind, options.patterns or [""]))
     if not tests:
-        sys.exit(f"run.py: no test's name contains {options.pattern!r}")
+        sys.exit(f"run.py: no test's name contains {' or '.join(options.patterns)}")
     if options.list:
         for name, function in tests:
             print(f"{name}: {(function.__doc__ or '').strip().splitlines()[0] if function.__doc__ else ''}")
