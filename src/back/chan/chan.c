@@ -93,12 +93,18 @@ int chan_take_file(struct vdev_files *files, const char *id, const char *name)
 	return vdev_files_take(files, full);
 }
 
-static void end_init(struct chan_end *end, int fd)
+static int end_init(struct chan *c, struct chan_end *end, int fd, bool write)
 {
 	struct stat st;
 
 	*end = (struct chan_end){ .fd = fd };
-	end->socket = fd >= 0 && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	if (fd < 0)
+		return 0;
+	end->socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	if (!chan_may_block(fd, write))
+		return 0;
+	end->slow = chan_slow_create(c, fd, write);
+	return end->slow ? 0 : -ENOMEM;
 }
 
 static void end_unwatch(struct chan_end *end)
@@ -111,31 +117,36 @@ static void end_unwatch(struct chan_end *end)
 static void end_close(struct chan_end *end)
 {
 	end_unwatch(end);
-	if (end->fd >= 0)
+	if (end->slow)
+		chan_slow_destroy(end->slow);
+	else if (end->fd >= 0)
 		close(end->fd);
+	end->slow = NULL;
 	end->fd = -1;
 }
 
 int chan_set_ends(struct chan *c, int take_in, int take_out)
 {
+	int ret, ret_out;
+
 	end_close(&c->in);
 	end_close(&c->out);
-	end_init(&c->in, take_in);
-	end_init(&c->out, take_out);
+	ret = end_init(c, &c->in, take_in, false);
+	ret_out = end_init(c, &c->out, take_out, true);
 	c->duplex = false;
-	return 0;
+	return ret < 0 ? ret : ret_out;
 }
 
 int chan_set_duplex(struct chan *c, int take_fd)
 {
 	/* epoll tells descriptors apart, not what is behind them. */
-	int out = fcntl(take_fd, F_DUPFD_CLOEXEC, 0);
+	int out = fcntl(take_fd, F_DUPFD_CLOEXEC, 0), ret;
 
 	if (out < 0)
 		return -errno;
-	chan_set_ends(c, take_fd, out);
+	ret = chan_set_ends(c, take_fd, out);
 	c->duplex = true;
-	return 0;
+	return ret;
 }
 
 /* What poll() says of the input right now. */
@@ -200,12 +211,15 @@ static uint32_t in_events(const struct chan *c)
 void chan_watch(struct chan *c)
 {
 	uint32_t in = in_events(c);
+	bool always = c->in.slow ? !chan_slow_busy(c->in.slow) : c->in.always;
 
-	if (!c->in.always)
+	if (!always && !c->in.slow)
 		end_watch(c, &c->in, in, on_in);
-	if (c->in.always && in)
+	if (always && in)
 		ev_defer(c->loop, &c->ready);
-	end_watch(c, &c->out, c->up && c->blocked ? EPOLLOUT : 0, on_out);
+	if (!c->out.slow)
+		end_watch(c, &c->out, c->up && c->blocked ? EPOLLOUT : 0,
+			  on_out);
 }
 
 /*
@@ -270,9 +284,20 @@ static void on_ready(void *arg)
 
 	if (!c->up || settle(c))
 		return;
-	if (c->in.always && c->wanted && !c->in.ended)
+	if ((c->in.always || c->in.slow) && c->wanted && !c->in.ended)
 		c->client->readable(c->arg);
 	chan_watch(c);
+}
+
+/* A thread has read or written what it was given. */
+void chan_slow_done(struct chan *c, bool write, int error)
+{
+	if (error < 0)
+		c->nr_errors++;
+	if (!write)
+		chan_watch(c);
+	else if (c->blocked)
+		on_out(c, 0);
 }
 
 /*
@@ -299,6 +324,8 @@ static ssize_t end_read(const struct chan_end *end, const struct iovec *iov,
 			      .msg_iovlen = (size_t)niov };
 	ssize_t n;
 
+	if (end->slow)
+		return chan_slow_read(end->slow, iov, niov);
 	do {
 		n = end->socket ? recvmsg(end->fd, &msg, MSG_DONTWAIT)
 				: readv(end->fd, iov, niov);
@@ -313,6 +340,8 @@ static ssize_t end_write(const struct chan_end *end, const struct iovec *iov,
 			      .msg_iovlen = (size_t)niov };
 	ssize_t n;
 
+	if (end->slow)
+		return chan_slow_write(end->slow, iov, niov);
 	do {
 		n = end->socket ? sendmsg(end->fd, &msg,
 					  MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -407,8 +436,9 @@ void chan_destroy(struct chan *c)
 }
 
 int chan_create(const char *text, const char *id, struct vdev_files *files,
-		struct ev_loop *loop, const struct chan_client *client,
-		void *arg, struct chan **ret_chan, struct err *err)
+		struct ev_loop *loop, struct chan_io *io,
+		const struct chan_client *client, void *arg,
+		struct chan **ret_chan, struct err *err)
 {
 	struct chan *c = calloc(1, sizeof(*c));
 	const char *kind_arg;
@@ -419,6 +449,7 @@ int chan_create(const char *text, const char *id, struct vdev_files *files,
 	c->client = client;
 	c->arg = arg;
 	c->loop = loop;
+	c->io = io;
 	c->wait_fd = c->in.fd = c->out.fd = -1;
 	c->ready = (struct ev_task){ .fn = on_ready, .arg = c };
 	c->kind = parse(text, &kind_arg);
@@ -437,5 +468,8 @@ int chan_create(const char *text, const char *id, struct vdev_files *files,
 const int chan_syscalls[] = {
 	SYS_accept4, SYS_close, SYS_epoll_ctl, SYS_fcntl,
 	SYS_fstat,   SYS_poll,	SYS_read,      SYS_readv,
-	SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_writev, -1,
+	SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_writev,
+	/* threads: jobs are waited for, and they end */
+	SYS_futex, SYS_write, SYS_munmap, SYS_madvise, SYS_exit,
+	SYS_rt_sigprocmask, -1,
 };

@@ -17,6 +17,10 @@
  * not asked for stays in the kernel, so that the other end notices; nor is
  * there any wake-up for it.
  *
+ * A file may keep its reader or writer waiting, without end if its server is
+ * gone. So threads read and write files, a buffer full at a time, and what is
+ * written to one is there a moment later.
+ *
  * Making one has two steps as in dev/vdev.h: open needs rights, create does
  * not. Threads: the loop's.
  */
@@ -33,6 +37,7 @@
 #include "dev/vdev.h"
 
 struct chan;
+struct chan_io;
 
 /* What the owner is told; none from inside of its own calls but chan_read(). */
 struct chan_client {
@@ -53,9 +58,18 @@ void chan_close(const char *text);
 /* How many descriptors that may be. */
 #define CHAN_MAX_FILES 2
 
+/*
+ * Threads for up to @nr_chans channels, made once, which a sandbox forbids.
+ * At the end writes that are under way get half a second.
+ */
+int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
+		   struct chan_io **ret_io);
+void chan_io_destroy(struct chan_io *io); /* after them; NULL is fine */
+
 int chan_create(const char *text, const char *id, struct vdev_files *files,
-		struct ev_loop *loop, const struct chan_client *client,
-		void *arg, struct chan **ret_chan, struct err *err);
+		struct ev_loop *loop, struct chan_io *io,
+		const struct chan_client *client, void *arg,
+		struct chan **ret_chan, struct err *err);
 void chan_destroy(struct chan *c); /* NULL is fine */
 
 bool chan_up(const struct chan *c);

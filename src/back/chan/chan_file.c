@@ -175,7 +175,7 @@ static int fd_create(struct chan *c, const char *id, struct vdev_files *files)
 		ret = chan_set_duplex(c, fd);
 		break;
 	}
-	if (ret < 0)
+	if (ret < 0 && c->in.fd != fd)
 		close(fd);
 	return ret;
 }

@@ -20,6 +20,7 @@ struct chan_end {
 	bool socket;	 /* else a file, a pipe or a terminal */
 	bool ended;	 /* nothing comes any more */
 	bool always;	 /* cannot be waited for, and need not */
+	struct chan_slow *slow; /* reads or writes it, and owns fd; or NULL */
 	uint32_t events; /* watched for; 0: not watched */
 	struct ev_source *source;
 };
@@ -49,6 +50,7 @@ struct chan {
 	const struct chan_client *client;
 	void *arg;
 	struct ev_loop *loop;
+	struct chan_io *io;
 	char *text;
 	char path[108];
 	bool up;
@@ -70,6 +72,20 @@ struct chan {
  */
 int chan_set_ends(struct chan *c, int take_in, int take_out);
 int chan_set_duplex(struct chan *c, int take_fd);
+
+/*
+ * chan_slow.c: an end that may block, and is read or written by a thread. As
+ * read() and write(), but -EAGAIN until chan_slow_done() is called. A write
+ * that has begun goes on when its channel is gone.
+ */
+struct chan_slow;
+bool chan_may_block(int fd, bool write);
+struct chan_slow *chan_slow_create(struct chan *c, int take_fd, bool write);
+void chan_slow_destroy(struct chan_slow *s); /* NULL is fine */
+bool chan_slow_busy(const struct chan_slow *s);
+ssize_t chan_slow_read(struct chan_slow *s, const struct iovec *iov, int niov);
+ssize_t chan_slow_write(struct chan_slow *s, const struct iovec *iov, int niov);
+void chan_slow_done(struct chan *c, bool write, int error);
 
 /* Tell the client. */
 void chan_come(struct chan *c);

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 
 static struct ev_loop *loop;
 static struct vdev_files files;
+static struct chan_io *io;
 static struct chan *c;
 static char dir[] = "/tmp/chan_test.XXXXXX";
 static char *text; /* of the channel that is open */
@@ -84,7 +87,8 @@ static void start(const char *kind, const char *arg)
 	memset(&me, 0, sizeof(me));
 	if (open_text(kind, arg, &err) < 0)
 		fail_msg("%s: %s", text, err.text);
-	if (chan_create(text, "30", &files, loop, &client, NULL, &c, &err) < 0)
+	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c,
+			&err) < 0)
 		fail_msg("%s: %s", text, err.text);
 	vdev_files_close(&files);
 }
@@ -100,7 +104,7 @@ static void stop(void)
 static int setup(void **state)
 {
 	strcpy(strrchr(dir, '.'), ".XXXXXX");
-	return ev_loop_create(&loop) || !mkdtemp(dir) || chdir(dir);
+	return ev_loop_create(&loop) || chan_io_create(loop, 4, &io) || !mkdtemp(dir) || chdir(dir);
 }
 
 static int teardown(void **state)
@@ -110,6 +114,7 @@ static int teardown(void **state)
 	vdev_files_close(&files);
 	free(text);
 	text = NULL;
+	chan_io_destroy(io);
 	ev_loop_destroy(loop);
 	return chdir("/") || rmdir(dir);
 }
@@ -197,6 +202,96 @@ static void test_errors(void **state)
 	}
 }
 
+/* What others see of a file, in the end. */
+static void wait_size(const char *path, off_t size)
+{
+	struct stat st = { 0 };
+
+	for (int i = 0; i < 2000 && st.st_size != size; i++) {
+		turns(1);
+		stat(path, &st);
+	}
+	assert_int_equal(st.st_size, size);
+}
+
+/* Calls on files that do not return, for as long as this is so. */
+static bool stalled;
+
+static void stall(int fd)
+{
+	struct stat st;
+
+	while (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       __atomic_load_n(&stalled, __ATOMIC_SEQ_CST))
+		usleep(1000);
+}
+
+ssize_t writev(int fd, const struct iovec *iov, int niov)
+{
+	stall(fd);
+	return syscall(SYS_writev, fd, iov, niov);
+}
+
+ssize_t readv(int fd, const struct iovec *iov, int niov)
+{
+	stall(fd);
+	return syscall(SYS_readv, fd, iov, niov);
+}
+
+static void set_stalled(bool on)
+{
+	__atomic_store_n(&stalled, on, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * A file whose disk does not answer keeps nobody waiting, and takes a buffer
+ * full at the most; what it took is written in the end, even after the channel
+ * is gone.
+ */
+static void test_slow_file(void **state)
+{
+	set_stalled(true);
+	start("file:", "out");
+	assert_int_equal(put("one"), 3);
+	turns(2);
+	assert_int_equal(put("two"), -EAGAIN);
+	assert_int_equal(me.nr_writable, 0);
+	set_stalled(false);
+	wait_size("out", 3);
+	turns(2);
+	assert_int_equal(me.nr_writable, 1);
+	set_stalled(true);
+	assert_int_equal(put("two"), 3);
+	stop();
+	set_stalled(false);
+	wait_size("out", 6);
+	unlink("out");
+}
+
+static void test_slow_input(void **state)
+{
+	int fd = open("in", O_RDWR | O_CREAT, 0600);
+	char nr[16];
+
+	assert_int_equal(write(fd, "hello", 5), 5);
+	close(fd);
+	fd = open("in", O_RDONLY);
+	snprintf(nr, sizeof(nr), "%d", fd);
+	set_stalled(true);
+	start("fd:", nr);
+	chan_want(c, true);
+	turns(3);
+	assert_got("");
+	set_stalled(false);
+	for (int i = 0; i < 2000 && me.len < 5; i++)
+		turns(1);
+	assert_got("hello");
+	assert_idle(); /* at its end */
+	stop();
+	close(fd);
+	unlink("in");
+}
+
 static void test_file(void **state)
 {
 	char buf[16] = "";
@@ -207,6 +302,7 @@ static void test_file(void **state)
 		assert_true(chan_up(c));
 		chan_want(c, true);
 		assert_int_equal(put("hello"), 5);
+		wait_size("out", (i + 1) * 5);
 		assert_idle();
 		stop();
 	}
@@ -542,6 +638,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_errors),	      T(test_file),	    T(test_unix),
+		T(test_slow_file),    T(test_slow_input),
 		T(test_left_behind),  T(test_half_closed),  T(test_stale_socket),
 		T(test_unix_connect), T(test_back_pressure), T(test_pty),
 		T(test_pty_reopened), T(test_pty_link),	    T(test_fd),

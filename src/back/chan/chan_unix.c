@@ -98,7 +98,7 @@ static int connect_create(struct chan *c, const char *id,
 	int fd = chan_take_file(files, id, "peer");
 	int ret = chan_set_duplex(c, fd);
 
-	if (ret < 0)
+	if (ret < 0 && c->in.fd != fd)
 		close(fd);
 	c->up = ret == 0;
 	return ret;

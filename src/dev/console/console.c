@@ -253,7 +253,7 @@ static int add_port(struct console_softc *sc, const char *name,
 			       "console: port add %s: there is no room for "
 			       "another; ports= on the command line makes it",
 			       name);
-	ret = chan_create(channel, ADDED_FILES, files, sc->sc_loop,
+	ret = chan_create(channel, ADDED_FILES, files, sc->sc_loop, sc->sc_io,
 			  &console_chan_client, p, &p->chan, &why);
 	if (ret < 0)
 		return err_set(err, ret, "console: port add %s %s: %s", name,
@@ -448,6 +448,7 @@ static void console_destroy(struct vdev *dev)
 	}
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
 		chan_destroy(sc->sc_ports[i].chan);
+	chan_io_destroy(sc->sc_io);
 	free(sc);
 }
 
@@ -457,13 +458,21 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 	struct wanted list[CONSOLE_MAX_PORTS];
 	unsigned nr = list_wanted(env->opts, list, CONSOLE_MAX_PORTS), room;
 
+	sc->sc_nr_ports = nr > 0 ? list[nr - 1].id + 1 : 1;
+	if (opt_given(env->opts, "ports")) {
+		room = (unsigned)opt_number(env->opts, "ports");
+		if (room > sc->sc_nr_ports)
+			sc->sc_nr_ports = room;
+	}
+	if (chan_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0)
+		return err_set(err, -ENOMEM, "console: out of memory");
 	for (unsigned i = 0; i < nr; i++) {
 		struct console_port *p = &sc->sc_ports[list[i].id];
 		struct err why;
 		int ret;
 
 		ret = chan_create(list[i].text, list[i].files, env->files,
-				  env->loop, &console_chan_client, p, &p->chan,
+				  env->loop, sc->sc_io, &console_chan_client, p, &p->chan,
 				  &why);
 		if (ret < 0)
 			return err_set(err, ret, "console: %s=%s: %s",
@@ -471,12 +480,6 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		p->plugged = true;
 		if (list[i].id > 0)
 			p->name = list[i].key + strlen(PORT_KEY);
-	}
-	sc->sc_nr_ports = nr > 0 ? list[nr - 1].id + 1 : 1;
-	if (opt_given(env->opts, "ports")) {
-		room = (unsigned)opt_number(env->opts, "ports");
-		if (room > sc->sc_nr_ports)
-			sc->sc_nr_ports = room;
 	}
 	return 0;
 }

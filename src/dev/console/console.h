@@ -69,6 +69,7 @@ struct console_softc {
 	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;
+	struct chan_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
 	bool sc_ready;		   /* DEVICE_READY came */
 	struct ev_task sc_control_again;

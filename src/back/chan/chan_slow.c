@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Ends that may keep their reader or writer waiting, whatever O_NONBLOCK says:
+ * files, whose disk may be slow or whose server gone. A few threads read and
+ * write them, through a buffer for each end.
+ *
+ * What is to be written has been taken over when it is in the buffer. The next
+ * bytes then wait until it is written.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "back/chan/chan_impl.h"
+#include "base/iov.h"
+#include "base/pool.h"
+#include "base/util.h"
+
+#define BUFFER_BYTES (64u << 10)
+#define MAX_THREADS  4u
+#define END_NS	     UINT64_C(500000000) /* for writes to end, at the end */
+
+struct chan_io {
+	struct pool *pool;
+	unsigned nr_busy; /* buffers that are being read or written */
+};
+
+struct chan_slow {
+	struct chan_io *io;
+	int fd;
+	bool write;
+	struct chan *chan; /* NULL: it is gone */
+	bool busy;	   /* with a job; the rest is the thread's then */
+	int error;
+	size_t off, len; /* of what is left in the buffer */
+	struct pool_job job;
+	char buf[BUFFER_BYTES];
+};
+
+/*
+ * --- On a thread ---
+ */
+
+static ssize_t move_some(struct chan_slow *s)
+{
+	struct iovec iov = { s->buf + s->off, s->len - s->off };
+
+	return s->write ? writev(s->fd, &iov, 1) : readv(s->fd, &iov, 1);
+}
+
+static void write_all(struct chan_slow *s)
+{
+	while (s->off < s->len && s->error == 0) {
+		ssize_t n = move_some(s);
+
+		if (n >= 0)
+			s->off += (size_t)n;
+		else if (errno != EINTR)
+			s->error = -errno;
+	}
+}
+
+static void read_some(struct chan_slow *s)
+{
+	ssize_t n;
+
+	s->off = 0;
+	s->len = BUFFER_BYTES;
+	do {
+		n = move_some(s);
+	} while (n < 0 && errno == EINTR);
+	s->error = n < 0 ? -errno : n == 0 ? -ENODATA : 0;
+	s->len = n < 0 ? 0 : (size_t)n;
+}
+
+static void job_run(void *arg, struct pool_job *job)
+{
+	struct chan_slow *s = container_of(job, struct chan_slow, job);
+
+	if (s->write)
+		write_all(s);
+	else
+		read_some(s);
+}
+
+/*
+ * --- On the loop's ---
+ */
+
+static void slow_free(struct chan_slow *s)
+{
+	close(s->fd);
+	free(s);
+}
+
+static void job_done(void *arg, struct pool_job *job)
+{
+	struct chan_io *io = arg;
+	struct chan_slow *s = container_of(job, struct chan_slow, job);
+
+	io->nr_busy--;
+	s->busy = false;
+	if (s->write)
+		s->off = s->len = 0;
+	if (s->chan)
+		chan_slow_done(s->chan, s->write, s->write ? s->error : 0);
+	else
+		slow_free(s);
+}
+
+static void begin(struct chan_slow *s)
+{
+	s->busy = true;
+	s->error = 0;
+	s->io->nr_busy++;
+	pool_start(s->io->pool, &s->job);
+}
+
+bool chan_may_block(int fd, bool write)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || S_ISSOCK(st.st_mode))
+		return false;
+	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+		return true;
+	/* What is polled can be read; a write may want more room than it has */
+	return write && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
+struct chan_slow *chan_slow_create(struct chan *c, int take_fd, bool write)
+{
+	struct chan_slow *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->io = c->io;
+	s->fd = take_fd;
+	s->write = write;
+	s->chan = c;
+	return s;
+}
+
+void chan_slow_destroy(struct chan_slow *s)
+{
+	if (!s)
+		return;
+	s->chan = NULL;
+	if (!s->busy)
+		slow_free(s);
+}
+
+bool chan_slow_busy(const struct chan_slow *s)
+{
+	return s->busy;
+}
+
+ssize_t chan_slow_read(struct chan_slow *s, const struct iovec *iov, int niov)
+{
+	size_t done = 0;
+
+	if (s->busy)
+		return -EAGAIN;
+	if (s->off == s->len && s->error)
+		return s->error == -ENODATA ? 0 : s->error;
+	if (s->off == s->len) {
+		begin(s);
+		return -EAGAIN;
+	}
+	for (int i = 0; i < niov && s->off < s->len; i++) {
+		size_t n = s->len - s->off;
+
+		if (n > iov[i].iov_len)
+			n = iov[i].iov_len;
+		memcpy(iov[i].iov_base, s->buf + s->off, n);
+		s->off += n;
+		done += n;
+	}
+	return (ssize_t)done;
+}
+
+ssize_t chan_slow_write(struct chan_slow *s, const struct iovec *iov, int niov)
+{
+	if (s->busy)
+		return -EAGAIN;
+	for (int i = 0; i < niov && s->len < BUFFER_BYTES; i++) {
+		size_t n = BUFFER_BYTES - s->len;
+
+		if (n > iov[i].iov_len)
+			n = iov[i].iov_len;
+		memcpy(s->buf + s->len, iov[i].iov_base, n);
+		s->len += n;
+	}
+	if (s->len == 0)
+		return 0;
+	begin(s);
+	return (ssize_t)s->len;
+}
+
+/*
+ * --- The threads ---
+ */
+
+static const struct pool_ops jobs = {
+	.run = job_run,
+	.done = job_done,
+};
+
+int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
+		   struct chan_io **ret_io)
+{
+	struct chan_io *io = calloc(1, sizeof(*io));
+	int ret;
+
+	if (!io)
+		return -ENOMEM;
+	ret = pool_create(loop, nr_chans < MAX_THREADS ? nr_chans : MAX_THREADS,
+			  &jobs, io, &io->pool);
+	if (ret < 0) {
+		free(io);
+		return ret;
+	}
+	*ret_io = io;
+	return 0;
+}
+
+void chan_io_destroy(struct chan_io *io)
+{
+	uint64_t end = ev_now_ns() + END_NS;
+
+	if (!io)
+		return;
+	while (io->nr_busy > 0 && ev_now_ns() < end)
+		pool_wait(io->pool, 10);
+	if (io->nr_busy > 0) {
+		pool_abandon(io->pool);
+		return;
+	}
+	pool_destroy(io->pool);
+	free(io);
+}
