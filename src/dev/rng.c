@@ -21,9 +21,10 @@
 #include "base/bucket.h"
 #include "base/util.h"
 #include "dev/devices.h"
+#include "dev/rng_file.h"
 
 #define RNG_MAX_IOV   256
-#define RNG_MAX_BYTES 65536u /* for one buffer, however long it is */
+#define RNG_MAX_BYTES RNG_FILE_BYTES /* for one buffer, however long it is */
 #define RNG_LEAST_BURST 64   /* what Linux asks for at once */
 
 struct rng_softc {
@@ -31,6 +32,7 @@ struct rng_softc {
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
 	int sc_fd;		   /* source=, or -1: getrandom */
+	struct rng_file *sc_file;  /* reads it, where that may block */
 	struct ev_loop *sc_loop;
 	struct ev_source *sc_ready; /* watches a source that is dry */
 	struct ev_source *sc_timer; /* runs when the rate allows more */
@@ -51,6 +53,8 @@ static ssize_t rng_read(struct rng_softc *sc, void *p, size_t len)
 {
 	ssize_t n;
 
+	if (sc->sc_file)
+		return rng_file_take(sc->sc_file, p, len);
 	do {
 		n = sc->sc_fd < 0 ? getrandom(p, len, 0)
 				  : read(sc->sc_fd, p, len);
@@ -136,6 +140,10 @@ static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 			vq_retchains(vq, 1);
 			ev_timer_set(sc->sc_timer,
 				     bucket_wait_ns(&sc->sc_rate, want));
+			return RNG_WAIT;
+		}
+		if (sc->sc_file && rng_file_fill(sc->sc_file, want) < 0) {
+			vq_retchains(vq, 1);
 			return RNG_WAIT;
 		}
 		n = rng_fill(sc, iov + req.readable, req.writable, want);
@@ -244,6 +252,7 @@ static void rng_destroy(struct vdev *dev)
 	ev_cancel(sc->sc_loop, &sc->sc_again);
 	ev_remove(sc->sc_timer);
 	ev_remove(sc->sc_ready);
+	rng_file_destroy(sc->sc_file);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
 	if (dev->vs)
@@ -266,6 +275,9 @@ static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
 	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"),
 		    RNG_LEAST_BURST);
 	ret = ev_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
+	if (ret == 0 && sc->sc_fd >= 0 && rng_file_needed(sc->sc_fd))
+		ret = rng_file_create(env->loop, sc->sc_fd, rng_run, sc,
+				      &sc->sc_file);
 	if (ret < 0)
 		err_set(err, ret, "rng: %s", strerror(-ret));
 	else
@@ -287,7 +299,10 @@ static const struct opt_def rng_opts[] = {
 };
 
 static const int rng_syscalls[] = {
-	SYS_getrandom, SYS_read, SYS_timerfd_settime, SYS_epoll_ctl, -1,
+	SYS_getrandom, SYS_read, SYS_timerfd_settime, SYS_epoll_ctl,
+	/* the thread of a source: jobs are waited for, and it ends */
+	SYS_futex, SYS_write, SYS_poll, SYS_munmap, SYS_madvise, SYS_exit,
+	SYS_rt_sigprocmask, -1,
 };
 
 const struct vdev_type vdev_rng = {

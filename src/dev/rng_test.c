@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <viodev/device.h>
@@ -221,6 +222,81 @@ static void test_dry_source(void **state)
 	rmdir(path);
 }
 
+/* Reads of files that do not return, for as long as this is so. */
+static bool stalled;
+
+ssize_t read(int fd, void *p, size_t len)
+{
+	struct stat st;
+
+	while (__atomic_load_n(&stalled, __ATOMIC_SEQ_CST) &&
+	       fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		usleep(1000);
+	return syscall(SYS_read, fd, p, len);
+}
+
+static void set_stalled(bool on)
+{
+	__atomic_store_n(&stalled, on, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * A file whose disk does not answer keeps nobody waiting, not even a reset.
+ * Its bytes come once each, in order.
+ */
+static void test_slow_source(void **state)
+{
+	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	int fd = mkstemp(path);
+	struct vdrv_used used;
+	uint64_t gpa;
+
+	assert_int_equal(write(fd, "0123456789abcdef", 16), 16);
+	snprintf(text, sizeof(text), "rng,source=%s", path);
+	set_stalled(true);
+	start(VDRV_MODERN, text);
+	gpa = vdrv_alloc(&d, 64, 1);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_false(wait_used(&used, 30));
+	vdrv_reset(&d);
+	assert_true(vdrv_start(&d, V1, 1));
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_false(wait_used(&used, 30));
+	set_stalled(false);
+	assert_true(wait_used(&used, 20000));
+	assert_int_equal(used.len, 8);
+	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "01234567", 8);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 16, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	assert_true(wait_used(&used, 20000));
+	assert_int_equal(used.len, 8); /* what there is before its end */
+	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "89abcdef", 8);
+	close(fd);
+	unlink(path);
+}
+
+/* The process can end meanwhile. */
+static void test_end_in_stall(void **state)
+{
+	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	int fd = mkstemp(path);
+	uint64_t gpa;
+
+	snprintf(text, sizeof(text), "rng,source=%s", path);
+	set_stalled(true);
+	start(VDRV_MODERN, text);
+	gpa = vdrv_alloc(&d, 64, 1);
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+	turns(2);
+	stop();
+	set_stalled(false);
+	close(fd);
+	unlink(path);
+}
+
 /* hostile F19: a source that has ended is an error, not zero bytes. */
 static void test_ended_source(void **state)
 {
@@ -231,7 +307,11 @@ static void test_ended_source(void **state)
 	gpa = vdrv_alloc(&d, 64, 1);
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
-	assert_false(wait_used(&used, 20));
+	for (int i = 0; i < 2000 && !(vdrv_status(&d) &
+				      VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+	     i++)
+		turns(1);
+	assert_false(vdrv_used(&d, 0, &used));
 	assert_true(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 	vdrv_reset(&d);
 	assert_int_equal(vdrv_status(&d), 0);
@@ -303,6 +383,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_buffers),   T(test_many),      T(test_dry_source),
+		T(test_slow_source), T(test_end_in_stall),
 		T(test_ended_source), T(test_rate),   T(test_no_config),
 		T(test_options),
 	};

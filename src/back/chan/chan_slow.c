@@ -26,6 +26,7 @@
 struct chan_io {
 	struct pool *pool;
 	unsigned nr_busy; /* buffers that are being read or written */
+	struct chan_io *next_abandoned;
 };
 
 struct chan_slow {
@@ -229,6 +230,7 @@ int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
 
 void chan_io_destroy(struct chan_io *io)
 {
+	static struct chan_io *abandoned; /* it is no leak */
 	uint64_t end = ev_now_ns() + END_NS;
 
 	if (!io)
@@ -236,6 +238,8 @@ void chan_io_destroy(struct chan_io *io)
 	while (io->nr_busy > 0 && ev_now_ns() < end)
 		pool_wait(io->pool, 10);
 	if (io->nr_busy > 0) {
+		io->next_abandoned = abandoned;
+		abandoned = io;
 		pool_abandon(io->pool);
 		return;
 	}
