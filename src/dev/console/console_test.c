@@ -116,6 +116,53 @@ static void test_handshake(void **state)
 	}
 }
 
+/*
+ * STAT-05: nothing of the rings is looked at before DRIVER_OK, whatever driver,
+ * host and ctl do; and nothing of it is lost.
+ */
+static void test_driver_ok(void **state)
+{
+	static const uint8_t ready[8] = {
+		[4] = VIRTIO_CONSOLE_DEVICE_READY, [6] = 1,
+	};
+	uint64_t gpa;
+	char buf[8];
+
+	rig_make(&r, VDRV_MODERN, 2, "");
+	vdrv_probe(&r.d);
+	vdrv_reset(&r.d);
+	vdrv_greet(&r.d);
+	assert_true(vdrv_negotiate(&r.d,
+				   VI_BIT(VIRTIO_F_VERSION_1) |
+					   VI_BIT(VIRTIO_CONSOLE_F_SIZE) |
+					   VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)));
+	for (unsigned q = 0; q < 6; q++)
+		assert_true(vdrv_queue_setup(&r.d, q, 0));
+	rig_ctl_offer(&r, 8, RIG_CTL_ROOM);
+	gpa = vdrv_alloc(&r.d, 8, 8);
+	memcpy(vdrv_ptr(&r.d, gpa, 8), ready, 8);
+	vdrv_add(&r.d, 3, &(struct vdrv_buf){ gpa, 8, VDRV_R }, 1);
+	vdrv_kick(&r.d, 3);
+	rig_write(&r, 0, "early", 5);
+	rig_write(&r, 1, "early", 5);
+	assert_int_equal(write(r.host[0], "hello", 5), 5);
+	assert_int_equal(rig_ctl(&r, "resize 80 24"), 0);
+	assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
+	assert_int_equal(rig_ctl(&r, "port add p1"), 0);
+	rig_turns(&r, 5);
+	for (unsigned q = 0; q < 6; q++)
+		assert_int_equal(vdrv_used_ring_idx(&r.d, q), 0);
+	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), -1);
+	vdrv_driver_ok(&r.d);
+	for (unsigned q = 0; q < 6; q++)
+		vdrv_kick(&r.d, q);
+	rig_turns(&r, 5);
+	rig_expect(&r, 0, VIRTIO_CONSOLE_PORT_ADD, 0);
+	rig_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0);
+	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), 5);
+	assert_memory_equal(buf, "early", 5);
+}
+
 /* CON-05, CON-06: a driver that failed, or does not take a port. */
 static void test_refused(void **state)
 {
@@ -672,7 +719,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_handshake),     T(test_refused),	    T(test_few_buffers),
 		T(test_host_open),     T(test_hotplug),	    T(test_size),
-		T(test_new_ports),
+		T(test_new_ports),     T(test_driver_ok),
 		T(test_resize),	       T(test_offer),	    T(test_emerg),
 		T(test_emerg_full),    T(test_bad_messages), T(test_split_message),
 		T(test_small_buffers), T(test_wrong_way),   T(test_no_multiport),

@@ -1020,6 +1020,36 @@ static void test_events_negotiated(void **state)
 	assert_int_equal(ini_do(&tur).code, 0);
 }
 
+/* STAT-05: nobody listens before DRIVER_OK, and nobody is told. */
+static void test_events_before_driver_ok(void **state)
+{
+	static const uint8_t here[8] = { 1 };
+	struct vdrv_used used;
+	struct err err;
+	uint64_t mem;
+
+	ini_create(VDRV_MODERN, DISK);
+	vdrv_probe(&ini.d);
+	vdrv_reset(&ini.d);
+	vdrv_greet(&ini.d);
+	assert_true(vdrv_negotiate(&ini.d, VI_BIT(VIRTIO_F_VERSION_1) |
+						   BIT(HOTPLUG) | BIT(CHANGE)));
+	for (unsigned q = 0; q < 3; q++)
+		assert_true(vdrv_queue_setup(&ini.d, q, 0));
+	mem = add_event_buffer(16);
+	assert_int_equal(ctl("resize", "3M", NULL, &err), 0);
+	assert_int_equal(ctl("lun", "remove", "lun0", &err), 0);
+	assert_int_equal(ctl("lun", "add", "lun0", &err), 0);
+	ini_turns(3);
+	assert_false(vdrv_used(&ini.d, 1, &used));
+	assert_int_equal(*(uint8_t *)vdrv_ptr(&ini.d, mem, 1), 0xee);
+	vdrv_driver_ok(&ini.d);
+	ini_turns(3);
+	assert_false(vdrv_used(&ini.d, 1, &used));
+	assert_int_equal(ctl("resize", "4M", NULL, &err), 0);
+	expect_event(mem, VIRTIO_SCSI_T_PARAM_CHANGE, here, 0x092a);
+}
+
 static void test_resize(void **state)
 {
 	static const uint8_t here[8] = { 1 }; /* as Linux wants it */
@@ -1120,6 +1150,7 @@ int main(void)
 		TEST(test_new_units),
 		TEST(test_new_units_refused),
 		TEST(test_events_negotiated),
+		TEST(test_events_before_driver_ok),
 		TEST(test_resize),
 		TEST(test_status),
 		TEST(test_options),
