@@ -1,192 +1,245 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libFuzzer: a driver that sends commands and control requests of its liking
- * to a SCSI device with a disk, one of 4 KiB blocks, and a CD-ROM.
- *
- * The input is a list of steps of 24 bytes: what to do, lengths, a CDB or a
- * control request.
+ * Fuzz target: a driver that sends commands and control requests of its liking
+ * to a SCSI device with a disk, one of 4 KiB blocks without a write cache, and
+ * a CD-ROM, on files in memory; or puts what it likes into the rings.
  */
+#include <json-c/json.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <viodev/device.h>
-#include <viodev/loop.h>
-
 #include "dev/vdev.h"
+#include "fuzz_dev.h"
 #include "moved.h"
-#include "vdrv.h"
 
-#define IMAGE_BYTES (1 << 20)
-#define AREA        (256u << 10) /* of guest memory that is played in */
-#define STEP        24
+#define IMAGE_BYTES (256 << 10)
+#define NR_QUEUES   4u
+#define MOVED_BYTES 24
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+/* Where requests, responses, data out and data in are in the area. */
+#define REQ_AT	0u
+#define RESP_AT 1024u
+#define OUT_AT	4096u
+#define IN_AT	(32u << 10)
 
-static struct victim {
-	struct vdrv d;
-	struct vdev *dev;
-	uint64_t area;
-} victims[2];
-
-static struct ev_loop *loop;
+static struct fuzz_dev kinds[2];
+static bool wild; /* the rings, too: what is used is not looked at then */
 
 static int make_image(void)
 {
 	int fd = memfd_create("image", 0);
 
-	if (fd < 0 || ftruncate(fd, IMAGE_BYTES) < 0)
-		abort();
+	fuzz_must(fd >= 0 && ftruncate(fd, IMAGE_BYTES) == 0);
 	return fd;
 }
 
-static void make(struct victim *v, bool legacy)
+static void setup(void)
 {
-	int disk = make_image(), big = make_image(), cd = make_image();
-	int pr = memfd_create("pr", 0);
-	char text[300], why[256];
+	for (unsigned i = 0; i < 2; i++) {
+		int disk = make_image(), big = make_image(), cd = make_image();
+		int pr = memfd_create("pr", 0);
+		char text[400];
 
-	if (!loop && ev_loop_create(&loop) < 0)
-		abort();
-	vdrv_init(&v->d, legacy ? VDRV_LEGACY : VDRV_MODERN);
-	snprintf(text, sizeof(text),
-		 "scsi,lun0=/proc/self/fd/%d,lun1=/proc/self/fd/%d,"
-		 "lun1.block-size=4096,t1.lun0=/proc/self/fd/%d,"
-		 "t1.lun0.type=cdrom,reservations=/proc/self/fd/%d,"
-		 "queue-size=16,queues=2",
-		 disk, big, cd, pr);
-	if (vdev_new(text, &v->d.pi, loop, &v->dev, why, sizeof(why)) < 0) {
-		fprintf(stderr, "%s\n", why);
-		abort();
+		snprintf(text, sizeof(text),
+			 "scsi,lun0=/proc/self/fd/%d,lun1=/proc/self/fd/%d,"
+			 "lun1.block-size=4096,lun1.cache=writethrough,"
+			 "t1.lun0=/proc/self/fd/%d,t1.lun0.type=cdrom,"
+			 "reservations=/proc/self/fd/%d,queue-size=16,queues=2",
+			 disk, big, cd, pr);
+		fuzz_dev_make(&kinds[i], i ? VDRV_LEGACY : VDRV_MODERN, text);
+		close(disk);
+		close(big);
+		close(cd);
+		close(pr);
 	}
-	v->area = vdrv_alloc(&v->d, AREA, 4096);
-	close(disk);
-	close(big);
-	close(cd);
-	close(pr);
 }
 
-static void drop_used(struct vdrv *d)
+/* What most lengths are, or anything. */
+static uint32_t length(struct fuzz_in *in, uint32_t usual)
 {
-	for (unsigned q = 0; q < 4; q++)
-		while (d->q[q].ready && vdrv_used(d, q, NULL))
-			;
+	return fuzz_one_in(in, 16) ? (uint32_t)fuzz_int(in, 1) : usual;
+}
+
+static void put_request(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	uint8_t *p = fuzz_dev_ptr(v, REQ_AT, 51);
+
+	memset(p, 0, 51);
+	p[0] = 1;
+	p[1] = (uint8_t)fuzz_choice(in, 2);
+	p[2] = 0x40;
+	p[3] = (uint8_t)fuzz_choice(in, 2);
+	if (fuzz_one_in(in, 16))
+		fuzz_bytes(in, p, 8);
+	p[8] = (uint8_t)fuzz_choice(in, 8);
+	p[16] = (uint8_t)fuzz_choice(in, 4);
+	fuzz_bytes(in, p + 19, 16);
 }
 
 /* A command: mostly of the right shape. */
-static void command(struct victim *v, const uint8_t *s)
+static void command(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	struct vdrv *d = &v->d;
-	uint8_t *p = vdrv_ptr(&v->d, v->area, AREA);
-	unsigned q = 2 + (s[1] & 1);
-	uint32_t len = (uint32_t)(s[2] << 8 | s[3]);
-	uint32_t req_len = s[1] & 2 ? s[4] : 51,
-		 resp_len = s[1] & 4 ? s[4] : 108;
+	unsigned q = 2 + fuzz_choice(in, 2), shape = fuzz_choice(in, 16), n = 0;
+	uint32_t len = (uint32_t)fuzz_choice(in, 64) << 9;
 	struct vdrv_buf bufs[4];
-	unsigned n = 0;
 
-	if (d->q[q].nr_free < 4)
+	if (!v->d.q[q].ready || v->d.q[q].nr_free < 4)
 		return;
-	memset(p, 0, 51);
-	p[0] = s[1] & 8 ? s[4] : 1;
-	p[1] = s[5] & 1;
-	p[2] = s[1] & 16 ? s[4] : 0x40;
-	p[3] = s[5] >> 1 & 1;
-	p[8] = s[6];
-	p[16] = s[5] >> 2 & 3;
-	memcpy(p + 19, s + 8, 16);
-	bufs[n++] = (struct vdrv_buf){ v->area, req_len, VDRV_R };
-	if (s[1] & 32)
-		bufs[n++] = (struct vdrv_buf){ v->area + 4096 + s[7] * 8, len,
-					       VDRV_R };
-	bufs[n++] = (struct vdrv_buf){ v->area + 1024, resp_len, VDRV_W };
-	if (!(s[1] & 32) || (s[1] & 192) == 192)
-		bufs[n++] =
-			(struct vdrv_buf){ v->area + (128 << 10), len, VDRV_W };
-	vdrv_add(d, q, bufs, n);
-	if (s[1] & 64)
-		vdrv_kick(d, q);
+	put_request(v, in);
+	bufs[n++] = (struct vdrv_buf){ v->area + REQ_AT, length(in, 51),
+				       VDRV_R };
+	if (shape & 1)
+		bufs[n++] = (struct vdrv_buf){
+			v->area + OUT_AT,
+			shape == 7 ? length(in, 24) : len ? len : 24, VDRV_R
+		};
+	bufs[n++] = (struct vdrv_buf){ v->area + RESP_AT, length(in, 108),
+				       VDRV_W };
+	if (!(shape & 1) || shape == 15)
+		bufs[n++] = (struct vdrv_buf){ v->area + IN_AT, len, VDRV_W };
+	vdrv_add(&v->d, q, bufs, n);
+	if (shape & 8)
+		fuzz_dev_kick(v, q);
 }
 
-static void control(struct victim *v, const uint8_t *s)
+/* Data out: parameter lists begin with it. */
+static void put_data(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	fuzz_bytes(in, fuzz_dev_ptr(v, OUT_AT + fuzz_choice(in, 4) * 24, 24),
+		   24);
+}
+
+static void control(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	struct vdrv_buf bufs[] = {
-		{ v->area + 512, s[1] & 31, VDRV_R },
-		{ v->area + 600, s[2] & 7, VDRV_W },
+		{ v->area + 512, length(in, 24), VDRV_R },
+		{ v->area + 600, length(in, 1), VDRV_W },
 	};
+	uint8_t *p = fuzz_dev_ptr(v, 512, 32);
 
-	if (v->d.q[0].nr_free < 2)
+	if (!v->d.q[0].ready || v->d.q[0].nr_free < 2)
 		return;
-	memcpy(vdrv_ptr(&v->d, v->area + 512, 32), s + 3, STEP - 3);
+	memset(p, 0, 32);
+	p[0] = (uint8_t)fuzz_choice(in, 4);
+	p[4] = (uint8_t)fuzz_choice(in, 10);
+	p[8] = 1;
+	p[9] = (uint8_t)fuzz_choice(in, 3);
+	p[11] = (uint8_t)fuzz_choice(in, 3);
+	p[16] = (uint8_t)fuzz_choice(in, 8);
 	vdrv_add(&v->d, 0, bufs, 2);
-	vdrv_kick(&v->d, 0);
+	fuzz_dev_kick(v, 0);
 }
 
-static void hotplug(struct victim *v, const uint8_t *s)
+static void event_buffer(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	struct vdrv_buf buf = { v->area + 700, s[2] & 31, VDRV_W };
+	struct vdrv_buf buf = { v->area + 700, length(in, 16), VDRV_W };
 
-	if (v->d.q[1].nr_free > 0 && (s[1] & 1)) {
-		vdrv_add(&v->d, 1, &buf, 1);
-		vdrv_kick(&v->d, 1);
+	if (!v->d.q[1].ready || v->d.q[1].nr_free < 1)
+		return;
+	vdrv_add(&v->d, 1, &buf, 1);
+	fuzz_dev_kick(v, 1);
+}
+
+static void plug(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	static char words[][8] = { "lun", "remove", "add", "resume", "lun1" };
+	char *const remove[] = { words[0], words[1], words[4] };
+	char *const add[] = { words[0], words[2], words[4] };
+	char *const resume[] = { words[3] };
+	char *const *const argv[] = { remove, add, resume };
+	struct json_object *reply = json_object_new_object();
+	unsigned which = fuzz_choice(in, 3);
+	struct vdev_files none = { .nr = 0 };
+	struct err err;
+
+	vdev_ctl(v->dev, which == 2 ? 1 : 3, argv[which], &none, reply, &err);
+	json_object_put(reply);
+}
+
+static void drop_used(struct fuzz_dev *v)
+{
+	fuzz_dev_turn();
+	vdrv_wake(&v->d);
+	for (unsigned q = 0; q < NR_QUEUES && !wild; q++) {
+		while (v->d.q[q].ready && vdrv_used(&v->d, q, NULL))
+			;
 	}
 }
 
-static void step(struct victim *v, const uint8_t *s)
+static void rare(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	switch (s[0] & 7) {
+	uint8_t state[MOVED_BYTES];
+
+	switch (fuzz_choice(in, 8)) {
 	case 0:
+		fuzz_dev_restart(v, fuzz_int(in, 8));
+		break;
 	case 1:
+		plug(v, in);
+		break;
 	case 2:
-		command(v, s);
+		fuzz_bytes(in, state, sizeof(state));
+		moved_fuzz(v->dev->vs, state);
 		break;
 	case 3:
-		control(v, s);
+		pci_quiesce(&v->d.pi);
 		break;
-	case 4:
-		hotplug(v, s);
-		break;
-	case 5: /* data out of the next commands */
-		memcpy(vdrv_ptr(&v->d, v->area + 4096 + s[1] * 8, 32), s + 2,
-		       STEP - 2);
-		break;
-	case 6:
-		ev_loop_turn(loop, 0);
-		drop_used(&v->d);
-		break;
-	case 7:
-		if (s[1] < 64)
-			vdrv_cfg_write(&v->d, s[1] % 36u, 1, s[2]);
-		else if (s[1] == 64)
-			vdrv_start(&v->d, ~0ull, 4);
-		else if (s[1] < 72)
-			moved_fuzz(v->dev->vs, s);
-		break;
+	default:
+		fuzz_dev_config(v, in);
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	struct victim *v;
-	uint64_t next_free;
+	unsigned q = fuzz_choice(in, NR_QUEUES);
 
-	if (len < 1 + STEP)
-		return 0;
-	v = &victims[data[0] & 1];
-	if (!v->dev)
-		make(v, data[0] & 1);
-	memset(vdrv_ptr(&v->d, v->area, AREA), 0, AREA);
-	next_free = v->d.next_free;
-	vdrv_start(&v->d, ~0ull, 4);
-	for (data++, len--; len >= STEP; data += STEP, len -= STEP)
-		step(v, data);
-	for (unsigned q = 0; q < 4; q++)
-		vdrv_kick(&v->d, q);
-	for (int i = 0; i < 3; i++)
-		ev_loop_turn(loop, 0);
-	vdrv_reset(&v->d);
-	v->d.next_free = next_free;
-	return 0;
+	switch (fuzz_choice(in, 16)) {
+	case 0:
+		control(v, in);
+		break;
+	case 1:
+		event_buffer(v, in);
+		break;
+	case 2:
+	case 3:
+		put_data(v, in);
+		break;
+	case 4:
+		drop_used(v);
+		break;
+	case 5:
+		if (wild)
+			fuzz_dev_desc(v, q, in);
+		break;
+	case 6:
+		if (wild)
+			fuzz_dev_avail(v, q, in);
+		break;
+	case 7:
+		fuzz_dev_kick(v, q);
+		break;
+	case 8:
+		if (fuzz_one_in(in, 8))
+			rare(v, in);
+		break;
+	default:
+		command(v, in);
+	}
 }
+
+static void run(struct fuzz_in *in)
+{
+	struct fuzz_dev *v = &kinds[fuzz_choice(in, 2)];
+
+	wild = fuzz_bool(in);
+	fuzz_dev_start(v, ~0ull, NR_QUEUES);
+	while (fuzz_more(in))
+		step(v, in);
+	for (unsigned q = 0; q < NR_QUEUES; q++)
+		fuzz_dev_kick(v, q);
+	fuzz_dev_end(v);
+}
+
+const struct fuzz_target fuzz_target = { .setup = setup, .run = run };
