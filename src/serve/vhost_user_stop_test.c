@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -592,6 +593,11 @@ static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
 	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, area, sizeof(*area), fd));
 }
 
+static void note_in_flight(int fd, unsigned head)
+{
+	assert_int_equal(pwrite(fd, "\1", 1, 16 + 16 * head), 1);
+}
+
 /*
  * The front-end comes back with the record: what was in flight is taken again,
  * though only when it has ended. A new driver's rings begin without it: that of
@@ -620,25 +626,56 @@ static void test_record(void **state)
 	/* A new driver, who has not asked for anything. */
 	memset(f->mem, 0, BUF);
 	f->avail_idx = 0;
+	note_in_flight(fd, 5);
 	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
 	finish(h, 0);
 	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
 	fe_start_ring(f, 0);
-	assert_int_equal(h->nr_held[0], 0);
 	fe_offer(f);
 	fe_kick(f);
 	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->held[0][0].head, 0);
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 
 	/* The next, on rings that are as at first; the record says otherwise. */
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
-	assert_int_equal(pwrite(fd, "\1", 1, 16), 1); /* chain 0 in flight */
+	note_in_flight(fd, 5);
 	memset(f->mem, 0, BUF);
 	f->avail_idx = 0;
 	fe_start_ring(f, 0);
-	assert_int_equal(h->nr_held[0], 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->held[0][0].head, 0);
+	finish(h, 0);
+	close(fd);
+}
+
+/*
+ * A record of any size: only what the rings can use of it is cleared, so that
+ * the file's holes stay holes.
+ */
+static void test_huge_record(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	struct vhmsg_inflight area = { .size = 1ull << 40, .nr_queues = 2,
+				       .queue_size = 32768 };
+	int fd = memfd_create("area", MFD_CLOEXEC);
+	struct stat st;
+
+	assert_int_equal(ftruncate(fd, (off_t)area.size), 0);
+	fe_negotiate(f);
+	area.nr_queues = 3; /* of two */
+	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	area.nr_queues = 2;
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	start(h);
+	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_in_range(st.st_blocks * 512, 1, 16384);
 	close(fd);
 }
 
@@ -651,6 +688,7 @@ int main(void)
 		TEST(test_memory_waits),   TEST(test_other_memory),
 		TEST(test_reset_waits),	   TEST(test_front_end_goes),
 		TEST(test_worker_thread),  TEST(test_record),
+		TEST(test_huge_record),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -624,32 +623,6 @@ static void test_inflight(void **state)
 	assert_int_equal(fe_used_idx(f), 1);
 	/* hostile D16: a ring larger than its part of the area. */
 	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
-}
-
-/*
- * A record of any size: only what the rings can use of it is cleared, so that
- * the file's holes stay holes.
- */
-static void test_inflight_huge(void **state)
-{
-	struct fe *f = *state;
-	struct vhmsg_inflight area = { .size = 1ull << 40, .nr_queues = 1,
-				       .queue_size = 32768 };
-	int fd = memfd_create("area", MFD_CLOEXEC);
-	struct stat st;
-
-	assert_int_equal(ftruncate(fd, (off_t)area.size), 0);
-	fe_negotiate(f);
-	area.nr_queues = 2; /* of one */
-	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
-	area.nr_queues = 1;
-	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
-	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
-	fe_start_ring(f, 0);
-	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_in_range(st.st_blocks * 512, 1, 1 << 20);
-	close(fd);
 }
 
 /* A ring with its parts at @desc, @avail and @used; whether it runs. */
@@ -1567,7 +1540,7 @@ int main(void)
 		TEST(test_disabled_network), TEST(test_any_order),
 		TEST(test_answers),	TEST(test_partial),
 		TEST(test_log_moves),	TEST(test_log_used),
-		TEST(test_inflight_huge), TEST(test_ring_parts),
+		TEST(test_ring_parts),
 		TEST(test_features_change), TEST(test_restart_interrupts),
 		TEST(test_error_fd),	TEST(test_backend_fd),
 		TEST(test_misaligned_memory), TEST(test_out_of_fds),
