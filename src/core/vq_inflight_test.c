@@ -162,6 +162,147 @@ static void test_batch(void **state)
 	assert_int_equal(dev->area.used_idx, 2);
 }
 
+/*
+ * What of the record is still to be taken is only seen when more is available
+ * than is used. So another chain is offered: it must come next.
+ */
+static void assert_nothing_again(struct dev *dev)
+{
+	uint16_t next = offer(dev);
+
+	for (unsigned i = 0; i < QSIZE; i++)
+		assert_int_equal(dev->area.entries[i].inflight, 0);
+	assert_int_equal(take(dev), next);
+	vq_relchain(&dev->vq, next, 0);
+	assert_int_equal(take(dev), VDRV_NONE);
+}
+
+/*
+ * Dead while a batch of three is being shown: the used index has moved, and of
+ * the record nothing, one, two or all of them are cleared. None is done again.
+ */
+static void test_batch_seen(void **state)
+{
+	struct dev *dev = *state;
+
+	for (unsigned cleared = 0; cleared <= 3; cleared++) {
+		uint16_t heads[3];
+		struct area before;
+		struct vdrv_used used;
+
+		for (int i = 0; i < 3; i++)
+			heads[i] = offer(dev);
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(take(dev), heads[i]);
+		vq_relchain_prepare(&dev->vq, heads[1], 0);
+		vq_relchain_prepare(&dev->vq, heads[2], 0);
+		vq_relchain_prepare(&dev->vq, heads[0], 0);
+		before = dev->area;
+		vq_relchain_publish(&dev->vq);
+		dev->area = before;
+		for (unsigned i = 0; i < cleared; i++)
+			dev->area.entries[heads[(i + 1) % 3]].inflight = 0;
+		for (int i = 0; i < 3; i++)
+			assert_true(vdrv_used(&dev->d, 0, &used));
+		assert_int_equal(revive(dev), 0);
+		assert_nothing_again(dev);
+		assert_true(vdrv_used(&dev->d, 0, &used));
+	}
+}
+
+/*
+ * Dead before the index has moved: all of the batch is done again, and what was
+ * in the batch before it and is in flight anew stays in flight.
+ */
+static void test_batch_unseen(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t old = offer(dev), a, b;
+	struct vdrv_used used;
+	struct area before;
+
+	assert_int_equal(take(dev), old);
+	vq_relchain(&dev->vq, old, 0);
+	assert_true(vdrv_used(&dev->d, 0, &used));
+	a = offer(dev);
+	assert_int_equal(a, old);
+	b = offer(dev);
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), b);
+	vq_relchain_prepare(&dev->vq, b, 0);
+	before = dev->area;
+	for (int death = 0; death < 2; death++) {
+		assert_int_equal(revive(dev), 0);
+		assert_int_equal(take(dev), a);
+		assert_int_equal(take(dev), b);
+		vq_relchain_prepare(&dev->vq, b, 0);
+	}
+	/* Moved, now: b is done, a is not. */
+	vq_relchain_publish(&dev->vq);
+	dev->area = before;
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(dev->area.entries[b].inflight, 0);
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), VDRV_NONE);
+	/* And it stays so for who comes after that. */
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), a);
+	vq_relchain(&dev->vq, a, 0);
+	assert_true(vdrv_used(&dev->d, 0, &used));
+	assert_true(vdrv_used(&dev->d, 0, &used));
+	assert_int_equal(revive(dev), 0);
+	assert_nothing_again(dev);
+}
+
+/* An area that nobody has used yet: whatever is in it, nothing is in flight. */
+static void test_unused(void **state)
+{
+	struct dev *dev = *state;
+
+	offer(dev);
+	vq_relchain(&dev->vq, (uint16_t)take(dev), 0); /* the index is 1 */
+	memset(&dev->area, 0xff, sizeof(dev->area));
+	dev->area.version = 0;
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(dev->area.version, 1);
+	assert_int_equal(dev->area.features, 0);
+	assert_int_equal(dev->area.desc_num, QSIZE);
+	assert_int_equal(dev->area.last_batch_head, 0);
+	assert_int_equal(dev->area.used_idx, 1);
+	assert_nothing_again(dev);
+}
+
+/*
+ * A stale area, of when the ring was at another place: its used index is any
+ * number of entries away, and at most a ring's worth of them ends.
+ */
+static void test_stale(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t head = offer(dev);
+
+	assert_int_equal(take(dev), head);
+	for (unsigned i = 0; i < QSIZE; i++) {
+		dev->area.entries[i].inflight = 1;
+		dev->area.entries[i].next = (uint16_t)((i + 1) % QSIZE);
+	}
+	dev->area.used_idx = 1000;
+	dev->area.last_batch_head = 3;
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(dev->area.used_idx, 0);
+	assert_int_equal(take(dev), head);
+
+	/* The driver has seen two more than the area says: these end. */
+	for (unsigned i = 0; i < QSIZE; i++)
+		dev->area.entries[i].inflight = i == 3 || i == 4 || i == 5;
+	dev->area.used_idx = (uint16_t)-2;
+	dev->area.last_batch_head = 3;
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(dev->area.entries[3].inflight, 0);
+	assert_int_equal(dev->area.entries[4].inflight, 0);
+	assert_int_equal(dev->area.entries[5].inflight, 1);
+}
+
 /* B7: by age, which is not the order of heads. */
 static void test_age(void **state)
 {
@@ -181,6 +322,28 @@ static void test_age(void **state)
 	assert_int_equal(revive(dev), 0);
 	assert_int_equal(take(dev), old);
 	assert_int_equal(take(dev), young);
+
+	/* Also when death comes before all of them were taken again. */
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), old);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), old);
+	assert_int_equal(take(dev), young);
+}
+
+/* A driver that offers a chain anew, of which it cannot have heard yet. */
+static void test_batch_full(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t head = offer(dev);
+
+	for (int i = 0; i < 3 * QSIZE; i++) {
+		assert_int_equal(take(dev), head);
+		vq_relchain_prepare(&dev->vq, head, 0);
+		vdrv_avail(&dev->d, 0, head);
+	}
+	vq_relchain_publish(&dev->vq);
+	assert_int_equal(vdrv_used_ring_idx(&dev->d, 0), 3 * QSIZE);
 }
 
 /* A chain that the model gave back untaken is not in flight. */
@@ -286,7 +449,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_out_of_order, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_batch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_batch_seen, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_batch_unseen, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_unused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_batch_full, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_untaken, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
