@@ -6,11 +6,13 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
+import threading
 import time
 
 from checks import fio, fio_command, image, opened, rngtest, status, until, wait_for
 from hostnet import private_network, tap_address, taps
-from test_lifecycle import wait_serving
+from test_lifecycle import file_system, wait_serving
 from test_net import Server, both_ways, guest_address, intact, interface, reaches
 from vm import PATIENCE
 
@@ -260,6 +262,49 @@ def test_block_terminated(t):
     """SIGTERM to the device's process: what is in flight is finished, and told, before it ends."""
     disk = image(t.tmp / "disk.raw", 32)
     survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGTERM, 3)
+
+
+STALL = 8  # seconds
+
+
+@contextlib.contextmanager
+def stalled(viodev, guest, mount):
+    """Direct writes are in flight, and the image's file system is frozen for STALL seconds."""
+    guest.check("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct >/dev/null 2>&1 &")
+    subprocess.run(["fsfreeze", "--freeze", mount], check=True)
+    thaw = threading.Timer(STALL, subprocess.run, [["fsfreeze", "--unfreeze", mount]])
+    thaw.start()
+    try:
+        yield lambda: sum(queue["inflight"] for queue in status(viodev, "disk")["queues"])
+    finally:
+        thaw.join()
+
+
+def test_frozen(t):
+    """A VM is paused and reset while its disk stands still: QEMU waits for the rings to stop, the device answers ctl and
+    does not fail; the guest sees a slow disk, and no error."""
+    with file_system(t) as mount:
+        disk = image(mount / "disk.raw", 32)
+        with t.serve(f"block,id=disk,path={disk},cache=direct", options=OPTIONS) as viodev:
+            pid = status(viodev, "disk")["pid"]
+            with t.guest(front_end(viodev, "disk", "vhost-user-blk-pci"), tools=True) as guest:
+                with stalled(viodev, guest, mount) as in_flight:
+                    wait_for("a write in flight", in_flight)
+                    pause = threading.Thread(target=guest.qmp, args=["stop"])
+                    pause.start()
+                    time.sleep(1)
+                    assert pause.is_alive() and in_flight(), "the ring stopped without its requests"
+                pause.join()
+                assert in_flight() == 0
+                guest.qmp("cont")
+                guest.check("wait; ! dmesg | grep -i 'i/o error'")
+                fio(guest, "paused", "/dev/vda", size="2M")
+                with stalled(viodev, guest, mount) as in_flight:
+                    wait_for("a write in flight", in_flight)
+                    guest.reset()
+                fio(guest, "reset", "/dev/vda", size="2M")
+            told = status(viodev, "disk")
+            assert told["pid"] == pid and told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, told
 
 
 def test_net_killed(t):
