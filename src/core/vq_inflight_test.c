@@ -331,6 +331,30 @@ static void test_age(void **state)
 	assert_int_equal(take(dev), young);
 }
 
+/* Each batch ends for itself. */
+static void test_many_batches(void **state)
+{
+	struct dev *dev = *state;
+	struct vdrv_used used;
+	uint16_t heads[2];
+
+	for (int i = 0; i < 3 * QSIZE; i++) {
+		uint16_t head = offer(dev);
+
+		assert_int_equal(take(dev), head);
+		vq_relchain(&dev->vq, head, 0);
+		assert_true(vdrv_used(&dev->d, 0, &used));
+	}
+	for (int i = 0; i < 2; i++)
+		heads[i] = offer(dev); /* of which one was in no batch yet */
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(take(dev), heads[i]);
+	for (int i = 0; i < 2; i++)
+		vq_relchain(&dev->vq, heads[i], 0);
+	assert_int_equal(revive(dev), 0);
+	assert_nothing_again(dev);
+}
+
 /* A driver that offers a chain anew, of which it cannot have heard yet. */
 static void test_batch_full(void **state)
 {
@@ -456,6 +480,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_batches, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_batch_full, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_untaken, setup, teardown),
