@@ -396,7 +396,14 @@ void gm_mark_logged(struct gmem *gm, gpa_t a, uint64_t len)
 	if (len == 0 || a.v + (len - 1) < a.v)
 		return;
 	last = (a.v + (len - 1)) / GM_LOG_PAGE;
-	for (; page <= last && page / 8 < gm->log_len; page++)
-		__atomic_fetch_or(&gm->log[page / 8],
-				  (uint8_t)(1u << page % 8), __ATOMIC_RELEASE);
+	while (page <= last && page / 8 < gm->log_len) {
+		uint64_t byte = page / 8;
+		unsigned bits = 0xffu << page % 8;
+
+		if (byte == last / 8)
+			bits &= 0xffu >> (7 - last % 8);
+		__atomic_fetch_or(&gm->log[byte], (uint8_t)bits,
+				  __ATOMIC_RELEASE);
+		page = 8 * (byte + 1);
+	}
 }

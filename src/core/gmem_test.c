@@ -457,6 +457,36 @@ static void test_limbo_ends(void **state)
 	gm_fini(&gm);
 }
 
+/* A page has a bit, wherever in a byte a range begins and ends. */
+static void test_log(void **state)
+{
+	enum { FIRST = 16, PAGES = 40 };
+	uint8_t log[(FIRST + PAGES) / 8 + 1];
+	struct gmem gm;
+
+	gm_init(&gm, NULL, NULL);
+	gm_set_log(&gm, log, sizeof(log) - 1);
+	for (uint64_t from = 0; from < PAGES + 20; from++) {
+		for (uint64_t nr = 1; nr < PAGES; nr++) {
+			uint64_t a = (FIRST + from) * GM_LOG_PAGE + 4095;
+
+			memset(log, 0, sizeof(log));
+			gm_mark(&gm, gpa(a), (nr - 1) * GM_LOG_PAGE + 1);
+			for (uint64_t p = 0; p < FIRST + PAGES + 8; p++)
+				assert_int_equal(log[p / 8] >> p % 8 & 1,
+						 p >= FIRST + from &&
+						 p < FIRST + from + nr &&
+						 p < FIRST + PAGES);
+		}
+	}
+	memset(log, 0, sizeof(log));
+	gm_mark(&gm, gpa(UINT64_MAX), 2);
+	gm_mark(&gm, gpa(0), 0);
+	for (size_t i = 0; i < sizeof(log); i++)
+		assert_int_equal(log[i], 0);
+	gm_fini(&gm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -468,6 +498,7 @@ int main(void)
 		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_copy_not_mapped),
 		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_log),
 		cmocka_unit_test(test_limbo),
 		cmocka_unit_test(test_limbo_many),
 		cmocka_unit_test(test_limbo_ends),
