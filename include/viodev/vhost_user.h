@@ -20,8 +20,11 @@
  * interrupts are event descriptors. A ring has as many entries as the front-end
  * likes, up to the vq_qsize that the device was made with.
  *
- * It serves one front-end at a time. When that goes, requests are finished,
- * the device is reset, and the server listens again.
+ * It serves one front-end at a time. When that disconnects, the device is reset
+ * and the server listens again; requests in flight end in their own time, in
+ * memory that stays mapped until then. A message that stops a ring, or removes
+ * memory, is answered when the requests that it concerns have ended; the loop
+ * does not wait for that.
  *
  * Nothing that a front-end sends may crash it: a bad message is answered with
  * an error where an answer was asked for, and else closes the connection.

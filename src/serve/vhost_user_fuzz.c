@@ -508,7 +508,7 @@ static void offer(struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, NR_QUEUES), i = fuzz_choice(in, QSIZE);
 	uint8_t *at = mem + q * NEXT_RING;
-	uint16_t *avail = (uint16_t *)(at + AVAIL);
+	uint16_t *avail = (void *)(at + AVAIL);
 	struct vring_desc d = {
 		.addr = page(in, GPA) + fuzz_choice(in, 256),
 		.len = fuzz_choice(in, 5000),

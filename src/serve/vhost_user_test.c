@@ -31,6 +31,7 @@
 #include <viodev/vhost_user.h>
 #include <viodev/virtio.h>
 
+#include "serve/client.h"
 #include "serve/vhost_user_client.h"
 
 static int setup(void **state)
@@ -802,6 +803,53 @@ static void test_misaligned_memory(void **state)
 	}
 }
 
+/*
+ * The front-end truncates a file that it gave: guest memory, the log, the
+ * record of requests. It is dropped, and the device serves the next one.
+ */
+static void test_truncated(void **state)
+{
+	struct vhmsg_inflight area = { .size = 4096, .nr_queues = 1,
+				       .queue_size = QSIZE };
+	struct fe *f = *state;
+
+	client_catch_faults(); /* cmocka does, too, and came later */
+	for (int what = 0; what < 3; what++) {
+		struct log log = make_log();
+		int record = memfd_create("record", MFD_CLOEXEC);
+		const int fds[] = { f->memfd, log.fd, record };
+
+		assert_int_equal(ftruncate(record, 4096), 0);
+		fe_negotiate(f);
+		assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+		set_log(f, &log, 0, LOG_BYTES);
+		assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area,
+				   sizeof(area), record));
+		assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+				       V1 | PROTOCOL | LOG_ALL, -1));
+		fe_start_ring(f, 0);
+		fe_offer(f);
+		assert_int_equal(ftruncate(fds[what], 0), 0);
+		fe_kick(f);
+		assert_true(fe_is_closed(f));
+
+		assert_int_equal(ftruncate(f->memfd, MEM_BYTES), 0);
+		fe_connect_again(f);
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		fe_negotiate(f);
+		assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+		fe_offer(f);
+		fe_start_ring(f, 0);
+		assert_int_equal(fe_used_idx(f), 1);
+		fe_connect_again(f);
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		free_log(&log);
+		close(record);
+	}
+}
+
 /* Out of descriptors: a message whose descriptors are lost is not handled. */
 static void test_out_of_fds(void **state)
 {
@@ -1544,7 +1592,7 @@ int main(void)
 		TEST(test_features_change), TEST(test_restart_interrupts),
 		TEST(test_error_fd),	TEST(test_backend_fd),
 		TEST(test_misaligned_memory), TEST(test_out_of_fds),
-		TEST(test_state_too_late),
+		TEST(test_state_too_late), TEST(test_truncated),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
