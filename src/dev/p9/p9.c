@@ -38,6 +38,7 @@
 
 #define NR_THREADS 8
 #define MAX_REQS   64 /* taken from the ring at once: 28 KiB each */
+#define TURN_BYTES (2u << 20) /* read on the loop's thread in a turn */
 #define MAX_TAG    32
 #define END_NS     UINT64_C(1000000000)
 
@@ -293,13 +294,17 @@ static enum p9_served p9_serve(struct p9_softc *sc, struct vqueue_info *vq)
 static void p9_qnotify(void *arg, struct vqueue_info *vq)
 {
 	struct p9_softc *sc = arg;
+	const uint64_t *nr_read = &sc->sc_fs->stats.read_bytes;
+	uint64_t before = __atomic_load_n(nr_read, __ATOMIC_RELAXED);
 	unsigned budget = vq->vq_qsize;
 	enum p9_served served;
 
 	vq_kick_disable(vq);
 	do {
 		served = p9_serve(sc, vq);
-	} while (served == P9_BEGUN && --budget);
+	} while (served == P9_BEGUN && --budget &&
+		 __atomic_load_n(nr_read, __ATOMIC_RELAXED) - before <
+			 TURN_BYTES);
 
 	if (served == P9_IDLE) {
 		vq_kick_enable(vq);

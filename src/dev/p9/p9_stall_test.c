@@ -363,6 +363,27 @@ static void loop_never_waits(void **state)
 	assert_int_equal(gate.nr_on_loop, 0);
 }
 
+/* Reads from memory take time as well: others have their turn in between. */
+static void turn_ends(void **state)
+{
+	enum { NR_READS = P9C_SLOTS - 1, LEN = P9C_BYTES - 64 };
+	static uint8_t data[LEN];
+	unsigned s[NR_READS], nr_busy = 0;
+
+	start("");
+	assert_int_equal(p9c_write(&c, 1, 0, data, LEN), LEN);
+	assert_int_equal(p9c_read(&c, 1, 0, LEN), LEN);
+	for (unsigned i = 0; i < NR_READS; i++)
+		s[i] = p9c_send(&c, (uint16_t)i, P9_TREAD, "dqd", 1, 0ull, LEN);
+	vdrv_kick(&c.d, 0);
+	p9c_poll(&c);
+	for (unsigned i = 0; i < NR_READS; i++)
+		nr_busy += c.slots[s[i]].busy;
+	assert_true(nr_busy > NR_READS / 4);
+	for (unsigned i = 0; i < NR_READS; i++)
+		assert_int_equal(p9c_wait(&c, s[i]), 0);
+}
+
 /*
  * --- After an error ---
  */
@@ -561,7 +582,8 @@ int main(void)
 		T(reset_in_stall),   T(new_session_waits),
 		T(stop_in_stall),    T(others_go_on),
 		T(loop_never_waits), T(nothing_after_error),
-		T(fsyncs),           T(synchronous),
+		T(turn_ends),        T(fsyncs),
+		T(synchronous),
 		T(end_in_stall),
 	};
 
