@@ -328,8 +328,15 @@ static int drop_capabilities(struct jail *jail, uint64_t keep)
 /* A descriptor of the tree alone leads to the rest of the host as well. */
 static int check_tree(const struct jail *jail, const struct jail_tree *tree)
 {
-	if (tree->tree_fd < 0 || jail->own_tree || jail->landlock)
+	if (tree->tree_fd < 0 || jail->own_tree)
 		return 0;
+	if (jail->landlock) {
+		log_line(LOG_WARNING,
+			 "sandbox: no mount namespace: Landlock alone confines "
+			 "the device to its directory, not from changing modes, "
+			 "owners and attributes of its user's other files");
+		return 0;
+	}
 	log_line(LOG_ERR,
 		 "sandbox: no mount namespace and no Landlock to confine the "
 		 "device to its directory: allow either (user namespaces, "
