@@ -427,6 +427,7 @@ void chan_destroy(struct chan *c)
 		return;
 	ev_cancel(c->loop, &c->ready);
 	ev_remove(c->wait_source);
+	ev_remove(c->wait_timer);
 	if (c->wait_fd >= 0)
 		close(c->wait_fd);
 	end_close(&c->in);

@@ -63,6 +63,7 @@ struct chan {
 	/* Of one that waits for its peer: listening socket, or inotify. */
 	int wait_fd;
 	struct ev_source *wait_source;
+	struct ev_source *wait_timer; /* after accept() failed */
 	uint64_t nr_errors;
 };
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -349,6 +350,30 @@ static void test_unix(void **state)
 	assert_int_equal(access("s", F_OK), -1);
 }
 
+/* Without a descriptor for a peer the loop sleeps, and tries again. */
+static void test_no_descriptors(void **state)
+{
+	struct rlimit old, none;
+	int peer, first_free;
+
+	start("unix:", "s");
+	chan_want(c, true);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	peer = dial("s");
+	first_free = dup(0);
+	close(first_free);
+	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(ev_loop_turn(loop, 1000), 1);
+	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	while (!me.nr_up)
+		assert_true(ev_loop_turn(loop, 10000) > 0);
+	close(peer);
+	turns(2);
+	stop();
+}
+
 /* What a peer left behind is read before it counts as gone. */
 static void test_left_behind(void **state)
 {
@@ -639,6 +664,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_errors),	      T(test_file),	    T(test_unix),
 		T(test_slow_file),    T(test_slow_input),
+		T(test_no_descriptors),
 		T(test_left_behind),  T(test_half_closed),  T(test_stale_socket),
 		T(test_unix_connect), T(test_back_pressure), T(test_pty),
 		T(test_pty_reopened), T(test_pty_link),	    T(test_fd),

@@ -14,6 +14,8 @@
 #include "back/chan/chan_impl.h"
 #include "base/unix.h"
 
+#define AGAIN_NS 100000000ull /* after accept() failed */
+
 /*
  * --- unix ---
  */
@@ -45,22 +47,36 @@ static void on_listen(void *arg, uint32_t events)
 	struct chan *c = arg;
 	int fd = accept4(c->wait_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return; /* it is gone already, or there is no room now */
-	if (chan_set_duplex(c, fd) < 0) {
-		close(fd);
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
+		return; /* it is gone already */
+	ev_fd_set(c->wait_source, 0);
+	if (fd >= 0 && chan_set_duplex(c, fd) == 0) {
+		chan_come(c);
 		return;
 	}
-	ev_fd_set(c->wait_source, 0);
-	chan_come(c);
+	/* There is no descriptor left, and the socket stays ready. */
+	if (fd >= 0)
+		close(fd);
+	ev_timer_set(c->wait_timer, AGAIN_NS);
+}
+
+static void on_timer(void *arg)
+{
+	struct chan *c = arg;
+
+	ev_fd_set(c->wait_source, EPOLLIN);
 }
 
 static int unix_create(struct chan *c, const char *id, struct vdev_files *files)
 {
+	int ret;
+
 	c->wait_fd = chan_take_file(files, id, "listen");
 	strncpy(c->path, c->text + strlen("unix:"), sizeof(c->path) - 1);
-	return ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
-			 &c->wait_source);
+	ret = ev_timer_add(c->loop, on_timer, c, &c->wait_timer);
+	return ret < 0 ? ret
+		       : ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
+				   &c->wait_source);
 }
 
 static void unix_next(struct chan *c)
