@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -550,6 +551,35 @@ static void test_stream_listen(void **state)
 
 	must_open("net,backend=stream,addr=127.0.0.1:0,listen=on");
 	assert_true(be->down);
+}
+
+/* Without a descriptor for a peer the loop sleeps, and tries again. */
+static void test_stream_no_descriptors(void **state)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	char dir[] = "/tmp/viodev-net-XXXXXX", text[160];
+	int peer = socket(AF_UNIX, SOCK_STREAM, 0), first_free = dup(0);
+	struct rlimit old, none;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/s", dir);
+	snprintf(text, sizeof(text), "net,backend=stream,path=%s,listen=on",
+		 sun.sun_path);
+	must_open(text);
+	close(first_free);
+	assert_int_equal(connect(peer, (struct sockaddr *)&sun, sizeof(sun)),
+			 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(ev_loop_turn(loop, 1000), 1);
+	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	while (!got.link)
+		assert_true(ev_loop_turn(loop, 10000) > 0);
+	close(peer);
+	unlink(sun.sun_path);
+	rmdir(dir);
 }
 
 /*
@@ -1421,6 +1451,7 @@ int main(void)
 		TEST(test_stream_gone),
 		TEST(test_stream_connect),
 		TEST(test_stream_listen),
+		TEST(test_stream_no_descriptors),
 		TEST(test_dgram),
 		TEST(test_dgram_pair),
 		TEST(test_pcap),

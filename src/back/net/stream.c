@@ -32,11 +32,13 @@
 #define IN_BYTES  (256u << 10)
 #define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
 #define BACKLOG	  4 /* peers that wait for the one before to go */
+#define AGAIN_NS  100000000ull /* after accept() failed */
 
 struct stream {
 	struct net_be be;
 	struct net_port port;	  /* the peer's; fd < 0: there is none */
 	struct net_port listener; /* fd < 0: the peer is the only one */
+	struct ev_source *again;  /* looks at it, after accept() failed */
 	struct ev_task more; /* frames are in the buffer, watched or not */
 	bool watched;
 	size_t in_off, in_end;
@@ -79,13 +81,24 @@ static void stream_on_peer(void *arg, uint32_t events)
 	int fd = accept4(st->listener.fd, NULL, NULL,
 			 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return; /* it is gone already, or there is no room now */
+	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
+		return; /* it is gone already */
 	net_port_watch(&st->listener, EPOLLIN, false);
+	if (fd < 0) { /* no descriptor is left, and the socket stays ready */
+		ev_timer_set(st->again, AGAIN_NS);
+		return;
+	}
 	st->port.fd = fd;
 	net_port_watch(&st->port, EPOLLRDHUP, true);
 	net_port_watch(&st->port, EPOLLIN, st->watched);
 	st->be.client->link(st->be.client_arg, true);
+}
+
+static void stream_listen_again(void *arg)
+{
+	struct stream *st = arg;
+
+	net_port_watch(&st->listener, EPOLLIN, true);
 }
 
 /* The frame at in_off: its length; 0 when it is not there whole; -EPROTO. */
@@ -285,6 +298,7 @@ static void stream_destroy(struct net_be *be)
 	ev_cancel(st->port.loop, &st->more);
 	net_port_close(&st->port);
 	net_port_close(&st->listener);
+	ev_remove(st->again);
 	free(st);
 }
 
@@ -325,6 +339,11 @@ int net_stream_create(struct ev_loop *loop, int take_fd,
 	st = calloc(1, sizeof(*st));
 	if (!st)
 		return -ENOMEM;
+	ret = ev_timer_add(loop, stream_listen_again, st, &st->again);
+	if (ret < 0) {
+		free(st);
+		return ret;
+	}
 	send_at_once(take_fd); /* those that it accepts inherit it */
 	st->be.ops = &stream_ops;
 	st->be.nr_channels = 1;
