@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Disks that do not answer, or are full: slow for the guest, not broken."""
+
+import os
+import subprocess
+import threading
+import time
+
+from checks import attach, fio, fio_command, image, status, until, wait_for
+from test_lifecycle import file_system
+
+STALL = 15  # seconds
+MIB = 1 << 20
+
+
+def waiting(viodev, id):
+    told = status(viodev, id)
+    return told["waiting"] if id == "block" else told["luns"][0]["waiting"]
+
+
+def in_flight(viodev, id):
+    return sum(queue["inflight"] for queue in status(viodev, id)["queues"])
+
+
+def freeze(how, mount):
+    subprocess.run(["fsfreeze", how, mount], check=True)
+
+
+def test_frozen(t):
+    """The images' file system is frozen for 15 s under direct writes: ctl, other disks, changes of guest memory and a
+    pause meanwhile; system_reset; the same devices go on."""
+    other = image(t.tmp / "other.raw", 8)
+    with file_system(t) as mount:
+        disks = [image(mount / f"{id}.raw", 16) for id in ("block", "scsi")]
+        with t.serve(f"block,id=block,path={disks[0]},cache=direct",
+                     f"scsi,id=scsi,lun0={disks[1]},lun0.cache=direct",
+                     f"block,id=other,path={other}") as viodev:
+            pids = {id: status(viodev, id)["pid"] for id in viodev.sockets}
+            # A BAR of RAM, which vfio-user clients map, and which comes and goes as the guest likes.
+            ram = ["-object", "memory-backend-memfd,id=bar,size=1M,share=on", "-device", "ivshmem-plain,memdev=bar,addr=1e.0"]
+            with t.guest(attach(viodev), *ram, tools=True) as guest:
+                stall(t, guest, viodev, mount)
+                for disk in "vda", "sda", "vdb":
+                    fio(guest, disk, f"/dev/{disk}", size="4M")
+                assert guest.check("cat /sys/block/vda/size").strip() == str(20 * MIB // 512)
+            for id, pid in pids.items():
+                told = status(viodev, id)
+                assert told["pid"] == pid and told["driver-errors"] == 0, told
+
+
+def stall(t, guest, viodev, mount):
+    freeze("--freeze", mount)
+    start = time.monotonic()
+    thaw = threading.Timer(STALL, freeze, ["--unfreeze", mount])
+    thaw.start()
+    try:
+        guest.check("for disk in vda sda; do "
+                    "dd if=/dev/zero of=/dev/$disk bs=64k count=64 oflag=direct >/dev/null 2>&1 & done")
+        for id in "block", "scsi":
+            wait_for(f"{id}: a write in flight", lambda: in_flight(viodev, id))
+        # None of this waits for the disk, nor does the disk's device wait for any of it.
+        guest.check("dd if=/dev/vdb of=/dev/null bs=1M iflag=direct 2>/dev/null")
+        assert "pending" in viodev.ctl("block", "resize", "20M", "--json")
+        command = "/sys/bus/pci/devices/0000:00:1e.0/config"
+        for byte in "000", "002", "000":
+            guest.check(f"printf '\\{byte}' | dd of={command} bs=1 seek=4 conv=notrunc 2>/dev/null")
+        guest.qmp("stop")
+        guest.qmp("cont")
+        for id in "block", "scsi":
+            assert in_flight(viodev, id), f"{id}: nothing has hung"
+        t.say(f"reset {time.monotonic() - start:.1f} s after the freeze")
+        assert time.monotonic() - start < STALL, "the stall was over before the reset"
+        guest.reset()
+    finally:
+        thaw.join()
+
+
+def fill(mount, but=6 * MIB):
+    """A file that leaves so many bytes of the file system."""
+    filler = mount / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        while (left := os.statvfs(mount)).f_bavail * left.f_frsize > but:
+            file.write(bytes(MIB))
+            os.fsync(file)
+    return filler
+
+
+def test_full(t):
+    """The images' file system is full: writes wait, for all that the guest sees, until there is space and `resume`."""
+    with file_system(t) as mount:
+        disks = [image(mount / f"{id}.raw", 24) for id in ("block", "scsi")]
+        with t.serve(f"block,id=block,path={disks[0]}", f"scsi,id=scsi,lun0={disks[1]},lun0.werror=wait") as viodev:
+            with t.guest(attach(viodev), tools=True) as guest:
+                for id, disk in ("block", "/dev/vda"), ("scsi", "/dev/sda"):
+                    full(guest, viodev, mount, id, disk)
+
+
+def full(guest, viodev, mount, id, disk):
+    filler = fill(mount)
+    guest.check("rm -f /tmp/done")
+    guest.check(f"({fio_command('full', disk, size='16M')}; echo $? >/tmp/done) >/tmp/fio 2>&1 &")
+    wait_for(f"{id}: a write that waits", lambda: waiting(viodev, id))
+    assert guest.run("[ -e /tmp/done ]")[0] != 0
+    viodev.ctl(id, "resume")
+    wait_for(f"{id}: it waits again", lambda: waiting(viodev, id))
+    lines = [line for line in viodev.messages.splitlines() if "No space left on device" in line and id in line]
+    assert len(lines) == 2, viodev.messages
+    filler.unlink()
+    viodev.ctl(id, "resume")
+    guest.check(until("[ -e /tmp/done ]"))
+    assert guest.check("cat /tmp/done") == "0\n", guest.check("cat /tmp/fio")
+    assert not waiting(viodev, id) and status(viodev, id)["driver-errors"] == 0
+
+
+test_frozen.seconds = test_full.seconds = 600
