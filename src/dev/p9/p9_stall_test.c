@@ -48,6 +48,7 @@ static struct gate {
 	ino_t ino; /* of the last one */
 	int err;   /* that they fail with */
 	unsigned nr_on_loop; /* slow calls of the loop's thread */
+	unsigned nr_lock_waits;
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .opened = PTHREAD_COND_INITIALIZER };
 
@@ -104,6 +105,14 @@ int fdatasync(int fd)
 	return sync_file(fd, &gate.nr_fdatasync);
 }
 
+/* Whoever waits for a lock of somebody's never gives it up by himself. */
+int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
+			   const struct timespec *end)
+{
+	__atomic_add_fetch(&gate.nr_lock_waits, 1, __ATOMIC_RELAXED);
+	return pthread_cond_wait(cond, mutex);
+}
+
 ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 {
 	gate.nr_on_loop += on_loop();
@@ -128,6 +137,7 @@ int close(int fd)
 static int setup(void **state)
 {
 	gate.nr_fsync = gate.nr_fdatasync = gate.nr_on_loop = 0;
+	gate.nr_lock_waits = 0;
 	gate.err = 0;
 	return 0;
 }
@@ -291,6 +301,54 @@ static void stop_in_stall(void **state)
 		assert_false(c.slots[i].busy);
 		assert_int_equal(c.slots[i].used, P9_HEADER);
 	}
+}
+
+/* A lock that a program of the host holds; and a guest that waits for it. */
+static unsigned wait_for_lock(void)
+{
+	struct flock fl = { .l_type = F_WRLCK };
+	int fd = open(p9c_path(&c, "f"), O_RDWR);
+	unsigned slot;
+
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0); /* left open */
+	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
+			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
+	vdrv_kick(&c.d, 0);
+	while (__atomic_load_n(&gate.nr_lock_waits, __ATOMIC_RELAXED) == 0)
+		turns(1);
+	/* This one needs the mutex that the other gives up when it waits. */
+	assert_int_equal(p9c_call(&c, P9_TGETLOCK, "dbqqds", 1, P9_LOCK_UNLCK,
+				  0ull, 0ull, 8, "guest"),
+			 0);
+	return slot;
+}
+
+/* A stop and a reset do not wait for somebody's lock. */
+static void locks_give_in(void **state)
+{
+	unsigned slot, i;
+
+	start("");
+	slot = wait_for_lock();
+	for (i = 0; !pci_is_idle(&c.d.pi); i++) {
+		assert_true(i < 5000);
+		pci_quiesce(&c.d.pi);
+		turns(1);
+	}
+	p9c_poll(&c);
+	assert_int_equal(p9c_wait(&c, slot), 0);
+	assert_int_equal(p9_get8(&c.in), P9_LOCK_BLOCKED);
+	p9c_destroy(&c);
+
+	gate.nr_lock_waits = 0;
+	start("");
+	slot = wait_for_lock();
+	vdrv_reset_now(&c.d);
+	for (i = 0; vdrv_status(&c.d) != 0; i++) {
+		assert_true(i < 5000);
+		turns(1);
+	}
+	assert_true(is_untouched(slot));
 }
 
 /* The process can end, and the threads are left to what holds them. */
@@ -582,6 +640,7 @@ int main(void)
 		T(reset_in_stall),   T(new_session_waits),
 		T(stop_in_stall),    T(others_go_on),
 		T(loop_never_waits), T(nothing_after_error),
+		T(locks_give_in),
 		T(turn_ends),        T(fsyncs),
 		T(synchronous),
 		T(end_in_stall),
