@@ -47,6 +47,7 @@
 #define NR_SLOTS   512u
 #define NS_PER_MS  UINT64_C(1000000)
 #define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
+#define MAX_RESETS 16 /* for one that is new; many are gone already */
 #define IDLE_MS	   1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
@@ -384,17 +385,31 @@ static ssize_t user_recv(struct net_be *be, unsigned channel,
 	return put == slot->len ? (ssize_t)put : 0;
 }
 
+/* As a router does that has no more: who was quiet for longest makes room. */
+static bool make_room(struct user *u)
+{
+	uint8_t reset[TCP_GUARD_RESET_BYTES];
+	size_t len;
+
+	for (int i = 0; i < MAX_RESETS && u->nr_sockets >= u->max_sockets;
+	     i++) {
+		len = tcp_guard_reset_oldest(&u->tcp, reset);
+		if (len)
+			slirp_input(u->slirp, reset, (int)len);
+	}
+	return u->nr_sockets < u->max_sockets;
+}
+
 /*
- * Whether libslirp may make a socket, if it needs one for this frame. Once it
- * has them all, connections that are there go on, and a half more are for
- * what has none: name servers are asked meanwhile.
+ * Whether libslirp may make a socket, if it needs one for this frame. What has
+ * no connection may have a half more: name servers are asked meanwhile.
  */
-static bool may_pass(const struct user *u, const uint8_t *frame, size_t len)
+static bool may_pass(struct user *u, const uint8_t *frame, size_t len)
 {
 	if (u->nr_sockets < u->max_sockets)
 		return true;
 	if (tcp_guard_is_syn(frame, len))
-		return false;
+		return make_room(u);
 	return u->nr_sockets < u->max_sockets + u->max_sockets / 2 ||
 	       tcp_guard_is_tcp(frame, len);
 }

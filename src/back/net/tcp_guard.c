@@ -148,7 +148,7 @@ static struct tcp_flow *add(struct tcp_guard *g, const struct segment *s,
 		if (set[i].used < flow->used)
 			flow = &set[i];
 	}
-	*flow = (struct tcp_flow){ .used = ++g->now };
+	*flow = (struct tcp_flow){ .used = ++g->now, .v6 = s->v6 };
 	memcpy(flow->key, key, sizeof(key));
 	return flow;
 }
@@ -276,6 +276,60 @@ bool tcp_guard_is_syn(const uint8_t *frame, size_t len)
 	struct segment s;
 
 	return parse(frame, len, &s) && (s.flags & (SYN | ACK)) == SYN;
+}
+
+/* A header of IP for @len bytes from the guest; returns its length. */
+static size_t make_ip(const struct tcp_flow *flow, uint8_t *ip, size_t len)
+{
+	if (flow->v6) {
+		ip[0] = 0x60;
+		inet_put16(ip + 4, (uint16_t)len);
+		ip[6] = PROTO_TCP;
+		ip[7] = 64;
+		memcpy(ip + 8, flow->key, 32);
+		return IP6_BYTES;
+	}
+	ip[0] = 0x45;
+	inet_put16(ip + 2, (uint16_t)(IP4_MIN_BYTES + len));
+	ip[8] = 64;
+	ip[9] = PROTO_TCP;
+	memcpy(ip + 12, flow->key, 4);
+	memcpy(ip + 16, flow->key + 16, 4);
+	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, IP4_MIN_BYTES, 0));
+	return IP4_MIN_BYTES;
+}
+
+static size_t make_reset(const struct tcp_flow *flow, uint8_t *frame)
+{
+	struct segment s = { .ip = frame + ETH_BYTES,
+			     .v6 = flow->v6,
+			     .len = TCP_MIN_BYTES };
+
+	memset(frame, 0, TCP_GUARD_RESET_BYTES);
+	inet_put16(frame + 12, flow->v6 ? ETH_IP6 : ETH_IP4);
+	s.tcp = s.ip + make_ip(flow, s.ip, s.len);
+	memcpy(s.tcp, flow->key + 32, 4);
+	inet_put16(s.tcp + 4, (uint16_t)(flow->acked >> 16));
+	inet_put16(s.tcp + 6, (uint16_t)flow->acked);
+	s.tcp[12] = TCP_MIN_BYTES / 4 << 4;
+	s.tcp[13] = RST;
+	set_sum(&s);
+	return (size_t)(s.tcp - frame) + s.len;
+}
+
+size_t tcp_guard_reset_oldest(struct tcp_guard *g,
+			      uint8_t frame[TCP_GUARD_RESET_BYTES])
+{
+	struct tcp_flow *all = &g->flows[0][0], *oldest = NULL;
+
+	for (unsigned i = 0; i < TCP_GUARD_SETS * TCP_GUARD_WAYS; i++) {
+		if (all[i].used && (!oldest || all[i].used < oldest->used))
+			oldest = &all[i];
+	}
+	if (!oldest)
+		return 0;
+	oldest->used = 0;
+	return make_reset(oldest, frame);
 }
 
 bool tcp_guard_is_tcp(const uint8_t *frame, size_t len)

@@ -33,6 +33,7 @@ struct tcp_flow {
 	uint32_t edge;	  /* of the window that it offered */
 	uint32_t last;	  /* the segment that it got last began here */
 	uint32_t used;	  /* when, counted in segments; 0: free */
+	bool v6;
 	uint8_t nr_early; /* segments that were early, though we passed them */
 };
 
@@ -51,6 +52,14 @@ size_t tcp_guard_from_guest(struct tcp_guard *g, uint8_t *frame, size_t len);
 
 /* Look at a frame that libslirp sends. */
 void tcp_guard_to_guest(struct tcp_guard *g, const uint8_t *frame, size_t len);
+
+/*
+ * Forget the connection that has been quiet for longest. Returns the length of
+ * a frame that resets it, as if the guest had sent it; 0 if there is none.
+ */
+#define TCP_GUARD_RESET_BYTES 74u
+size_t tcp_guard_reset_oldest(struct tcp_guard *g,
+			      uint8_t frame[TCP_GUARD_RESET_BYTES]);
 
 /* Whether a frame of the guest is TCP, or asks for a new connection. */
 bool tcp_guard_is_tcp(const uint8_t *frame, size_t len);
