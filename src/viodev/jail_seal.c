@@ -139,7 +139,10 @@ static const struct rule narrow[] = {
 	RULE_SOCKET(AF_INET6, SOCK_STREAM, 0),
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, 0),
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6),
-	{ SCMP_SYS(socketpair), 1, { IS(0, AF_UNIX) } },
+	/* One of datagrams could send to any address. */
+	{ SCMP_SYS(socketpair), 2,
+	  { IS(0, AF_UNIX),
+	    BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM) } },
 	{ -1 },
 };
 

@@ -106,6 +106,20 @@ static int netlink_socket(void)
 	return result(socket(AF_NETLINK, SOCK_RAW, 0));
 }
 
+static int stream_pair(void)
+{
+	int fds[2];
+
+	return result(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
+}
+
+static int datagram_pair(void)
+{
+	int fds[2];
+
+	return result(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds));
+}
+
 static int inet_pair(void)
 {
 	int fds[2];
@@ -438,6 +452,7 @@ static void test_refused(void **state)
 		{ "MPTCP socket", mptcp_socket },
 		{ "netlink socket", netlink_socket },
 		{ "INET socket pair", inet_pair },
+		{ "datagram socket pair", datagram_pair },
 		{ "map locked", map_locked },
 		{ "MADV_MERGEABLE", merge_pages },
 		{ "FUTEX_LOCK_PI", lock_pi },
@@ -466,6 +481,7 @@ static void test_allowed(void **state)
 		{ "ioctl of a tap", tap_ioctl, ENOTTY },
 		{ "fstat", stat_fd, 0 },
 		{ "INET socket", inet_socket, 0 },
+		{ "socket pair", stream_pair, 0 },
 		{ "fcntl", set_flags, 0 },
 		{ "lock", lock_file, 0 },
 		{ "grow", grow, 0 },
