@@ -63,6 +63,8 @@ void vi_softc_fini(struct virtio_softc *vs)
 {
 	for (int i = 0; i < max_queues(vs); i++)
 		vq_slots_fini(&vs->vs_queues[i]);
+	/* The embedder may have work for the function yet; see pci_lock(). */
+	pci_set_device(vs->vs_pi, NULL, NULL);
 }
 
 /*
