@@ -249,10 +249,28 @@ static void count_client(void *arg, bool attached)
 			   __ATOMIC_SEQ_CST);
 }
 
+static void build_tdev(struct pci_devinst *pi, void *arg)
+{
+	struct tdev *dev = arg;
+
+	dev->pi = pi;
+	pci_set_device(pi, &tdev_ops, dev);
+	pci_set_cfg16(pi, 0, 0x1af4);
+	pci_set_cfg16(pi, 2, 0x10ff);
+	assert_int_equal(pci_add_bar(pi, 0, PCI_BAR_MEM32, TDEV_BAR_BYTES), 0);
+	assert_int_equal(pci_add_msix(pi, TDEV_NR_MSIX, 1), 0);
+	assert_true(pci_add_msi(pi) >= 0);
+	pci_add_intx(pi);
+}
+
 void tsrv_start(struct tsrv *t)
 {
-	struct pci_devinst *pi;
+	tsrv_start_on(t, build_tdev, &t->dev);
+}
 
+void tsrv_start_on(struct tsrv *t,
+		   void (*build)(struct pci_devinst *pi, void *arg), void *arg)
+{
 	memset(t, 0, sizeof(*t));
 	strcpy(t->dir, "/tmp/vfio_user_test.XXXXXX");
 	assert_non_null(mkdtemp(t->dir));
@@ -262,14 +280,7 @@ void tsrv_start(struct tsrv *t)
 	assert_int_equal(vfuser_create(t->loop, "tdev", &t->srv), 0);
 	vfuser_set_log(t->srv, count_log, t);
 	vfuser_set_notify(t->srv, count_client, t);
-	pi = t->dev.pi = vfuser_pci(t->srv);
-	pci_set_device(pi, &tdev_ops, &t->dev);
-	pci_set_cfg16(pi, 0, 0x1af4);
-	pci_set_cfg16(pi, 2, 0x10ff);
-	assert_int_equal(pci_add_bar(pi, 0, PCI_BAR_MEM32, TDEV_BAR_BYTES), 0);
-	assert_int_equal(pci_add_msix(pi, TDEV_NR_MSIX, 1), 0);
-	assert_true(pci_add_msi(pi) >= 0);
-	pci_add_intx(pi);
+	build(vfuser_pci(t->srv), arg);
 	assert_int_equal(vfuser_listen_path(t->srv, t->path), 0);
 
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -279,12 +290,20 @@ void tsrv_start(struct tsrv *t)
 	assert_int_equal(pthread_create(&t->thread, NULL, run, t), 0);
 }
 
-void tsrv_stop(struct tsrv *t)
+void tsrv_halt(struct tsrv *t)
 {
 	uint64_t one = 1;
 
+	if (t->halted)
+		return;
+	t->halted = true;
 	assert_int_equal(write(t->stop_fd, &one, sizeof(one)), sizeof(one));
 	pthread_join(t->thread, NULL);
+}
+
+void tsrv_stop(struct tsrv *t)
+{
+	tsrv_halt(t);
 	ev_remove(t->stop);
 	close(t->stop_fd);
 	vfuser_destroy(t->srv);

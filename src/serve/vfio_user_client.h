@@ -73,6 +73,7 @@ struct tsrv {
 	char dir[64], path[96];
 	pthread_t thread;
 	int stop_fd;
+	bool halted;
 	struct ev_source *stop;
 	unsigned nr_log; /* lines */
 	unsigned nr_attached, nr_detached;
@@ -81,6 +82,13 @@ struct tsrv {
 /* A server that listens at t->path, or cmocka's failure. */
 void tsrv_start(struct tsrv *t);
 void tsrv_stop(struct tsrv *t);
+
+/* Before that, for a device that ends before its server: the loop is over. */
+void tsrv_halt(struct tsrv *t);
+
+/* The same with another device. */
+void tsrv_start_on(struct tsrv *t,
+		   void (*build)(struct pci_devinst *pi, void *arg), void *arg);
 
 /* Wait for the server to see that its client has gone. */
 void tsrv_await_detached(struct tsrv *t, unsigned nr);

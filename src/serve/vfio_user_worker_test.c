@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A device model with threads of its own that knows nothing of stops, as those
+ * written for the seed's framework do: a request goes to a thread, which writes
+ * guest memory whenever it likes, and gives the chain back under the device's
+ * lock. Clients come and go meanwhile.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <viodev/virtio.h>
+
+#include "serve/vfio_user_client.h"
+
+#define NR_THREADS 4
+#define QSIZE	   16
+#define NR_CHAINS  8
+#define BUF_BYTES  4096u
+#define MEM_BYTES  (1u << 20)
+#define BASE	   (1u << 20) /* guest address of the memory */
+#define BUFFERS	   0x10000u   /* where buffers begin in it */
+
+/*
+ * --- The device ---
+ */
+
+struct work {
+	struct iovec iov;
+	uint16_t idx;
+};
+
+struct worker_dev {
+	struct virtio_softc vs; /* first */
+	struct vqueue_info vq;
+	pthread_mutex_t mtx; /* vs_mtx, and all below */
+	pthread_cond_t cond;
+	pthread_t threads[NR_THREADS];
+	struct work todo[4 * QSIZE];
+	unsigned nr_todo, nr_begun, nr_done;
+	bool closed; /* requests stay under way */
+	bool end;
+};
+
+static void do_work(struct worker_dev *dev, struct work w)
+{
+	dev->nr_begun++;
+	while (dev->closed)
+		pthread_cond_wait(&dev->cond, &dev->mtx);
+	pthread_mutex_unlock(&dev->mtx);
+	memset(w.iov.iov_base, 'w', w.iov.iov_len);
+	pthread_mutex_lock(&dev->mtx);
+	vq_relchain(&dev->vq, w.idx, (uint32_t)w.iov.iov_len);
+	vq_endchains(&dev->vq, 0);
+	dev->nr_done++;
+}
+
+static void *worker(void *arg)
+{
+	struct worker_dev *dev = arg;
+
+	pthread_mutex_lock(&dev->mtx);
+	while (!dev->end) {
+		if (dev->nr_todo > 0)
+			do_work(dev, dev->todo[--dev->nr_todo]);
+		else
+			pthread_cond_wait(&dev->cond, &dev->mtx);
+	}
+	pthread_mutex_unlock(&dev->mtx);
+	return NULL;
+}
+
+static void dev_reset(void *sc)
+{
+	struct worker_dev *dev = sc;
+
+	vi_reset_dev(&dev->vs);
+}
+
+static void dev_notify(void *sc, struct vqueue_info *vq)
+{
+	struct worker_dev *dev = sc;
+	struct iovec iov;
+	struct vi_req req;
+
+	while (vq_has_descs(vq)) {
+		if (vq_getchain(vq, &iov, 1, &req) != 1)
+			break;
+		dev->todo[dev->nr_todo++] = (struct work){ iov, req.idx };
+	}
+	pthread_cond_broadcast(&dev->cond);
+}
+
+static struct virtio_consts consts = {
+	.vc_name = "worker",
+	.vc_nvq = 1,
+	.vc_reset = dev_reset,
+	.vc_qnotify = dev_notify,
+};
+
+static void build(struct pci_devinst *pi, void *arg)
+{
+	struct worker_dev *dev = arg;
+
+	pthread_mutex_init(&dev->mtx, NULL);
+	pthread_cond_init(&dev->cond, NULL);
+	vi_softc_linkup(&dev->vs, &consts, dev, pi, &dev->vq);
+	dev->vs.vs_mtx = &dev->mtx;
+	dev->vq.vq_qsize = QSIZE;
+	vi_pci_init(pi, VIRTIO_MODE_TRANSITIONAL, VIRTIO_DEV_BLOCK,
+		    VIRTIO_ID_BLOCK, PCIC_STORAGE);
+	assert_true(vi_intr_init(&dev->vs, true));
+	assert_true(vi_pcibar_setup(&dev->vs));
+	for (int i = 0; i < NR_THREADS; i++)
+		assert_int_equal(pthread_create(&dev->threads[i], NULL, worker,
+						dev),
+				 0);
+}
+
+static void set_closed(struct worker_dev *dev, bool closed)
+{
+	pthread_mutex_lock(&dev->mtx);
+	dev->closed = closed;
+	pthread_cond_broadcast(&dev->cond);
+	pthread_mutex_unlock(&dev->mtx);
+}
+
+static void await(struct worker_dev *dev, const unsigned *counter, unsigned nr)
+{
+	for (int i = 0; i < TCL_PATIENCE_MS; i++) {
+		unsigned now;
+
+		pthread_mutex_lock(&dev->mtx);
+		now = *counter;
+		pthread_mutex_unlock(&dev->mtx);
+		if (now >= nr)
+			return;
+		usleep(1000);
+	}
+	fail_msg("the device does not do its work");
+}
+
+/*
+ * --- The driver, by the legacy registers ---
+ */
+
+enum {
+	LEGACY_PFN = 8,
+	LEGACY_NOTIFY = 16,
+	LEGACY_STATUS = 18,
+	AVAIL = 16 * QSIZE,
+	USED = 4096,
+};
+
+struct driver {
+	struct tclient c;
+	int fd, ev;
+	uint8_t *mem;
+};
+
+static void driver_open(struct driver *d, const struct tsrv *t)
+{
+	d->fd = tcl_memfd(MEM_BYTES);
+	d->mem = mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+		      d->fd, 0);
+	d->ev = eventfd(0, EFD_CLOEXEC);
+	tcl_open(&d->c, t);
+	assert_int_equal(tcl_map(&d->c, BASE, MEM_BYTES, 0, 3, d->fd), 0);
+	assert_int_equal(tcl_set_irqs(&d->c, 0x24, 0, 0, 1, &d->ev, 1), 0);
+	for (unsigned status = 0; status < 4; status += 1 + status / 2)
+		tcl_write(&d->c, 0, LEGACY_STATUS, 1, status);
+	tcl_write(&d->c, 0, LEGACY_PFN, 4, BASE >> 12);
+	tcl_write(&d->c, 0, LEGACY_STATUS, 1, 7);
+}
+
+static void put(uint8_t *p, uint64_t val, unsigned bytes)
+{
+	memcpy(p, &val, bytes); /* like all tests of this protocol */
+}
+
+static void driver_send(struct driver *d)
+{
+	for (unsigned i = 0; i < NR_CHAINS; i++) {
+		put(d->mem + 16 * i, BASE + BUFFERS + i * BUF_BYTES, 8);
+		put(d->mem + 16 * i + 8, BUF_BYTES, 4);
+		put(d->mem + 16 * i + 12, 2, 2); /* for the device to write */
+		put(d->mem + AVAIL + 4 + 2 * i, i, 2);
+	}
+	__atomic_store_n((uint16_t *)(void *)(d->mem + AVAIL + 2), NR_CHAINS,
+			 __ATOMIC_RELEASE);
+	tcl_write(&d->c, 0, LEGACY_NOTIFY, 2, 0);
+}
+
+static unsigned driver_used(struct driver *d)
+{
+	return __atomic_load_n((uint16_t *)(void *)(d->mem + USED + 2),
+			       __ATOMIC_ACQUIRE);
+}
+
+static void driver_close(struct driver *d)
+{
+	tcl_close(&d->c);
+	munmap(d->mem, MEM_BYTES);
+	close(d->fd);
+	close(d->ev);
+}
+
+/*
+ * --- The tests ---
+ */
+
+struct fixture {
+	struct tsrv t;
+	struct worker_dev dev;
+	unsigned nr_fds;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	f->nr_fds = tcl_nr_fds();
+	tsrv_start_on(&f->t, build, &f->dev);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	set_closed(&f->dev, false);
+	pthread_mutex_lock(&f->dev.mtx);
+	f->dev.end = true;
+	pthread_cond_broadcast(&f->dev.cond);
+	pthread_mutex_unlock(&f->dev.mtx);
+	for (int i = 0; i < NR_THREADS; i++)
+		pthread_join(f->dev.threads[i], NULL);
+	tsrv_halt(&f->t);
+	vi_softc_fini(&f->dev.vs);
+	tsrv_stop(&f->t);
+	assert_int_equal(tcl_nr_maps(), 0);
+	assert_int_equal(tcl_nr_fds(), f->nr_fds);
+	free(f);
+	return 0;
+}
+
+static void await_used(struct driver *d, unsigned nr)
+{
+	for (int i = 0; i < TCL_PATIENCE_MS && driver_used(d) < nr; i++)
+		usleep(1000);
+	assert_int_equal(driver_used(d), nr);
+}
+
+static void test_works(void **state)
+{
+	struct fixture *f = *state;
+	struct driver d;
+
+	driver_open(&d, &f->t);
+	driver_send(&d);
+	await_used(&d, NR_CHAINS);
+	assert_true(tcl_events(d.ev, TCL_PATIENCE_MS) > 0);
+	for (unsigned i = 0; i < NR_CHAINS * BUF_BYTES; i++)
+		assert_int_equal(d.mem[BUFFERS + i], 'w');
+	driver_close(&d);
+}
+
+/* The client goes with requests in flight, and the next one has its own. */
+static void test_gone_in_flight(void **state)
+{
+	struct fixture *f = *state;
+	unsigned nr = 0;
+
+	for (unsigned round = 0; round < 10; round++) {
+		struct driver d;
+
+		set_closed(&f->dev, true);
+		driver_open(&d, &f->t);
+		driver_send(&d);
+		await(&f->dev, &f->dev.nr_begun, nr + NR_THREADS);
+		driver_close(&d);
+		tsrv_await_detached(&f->t, 2 * round + 1);
+
+		driver_open(&d, &f->t);
+		driver_send(&d);
+		assert_int_equal(driver_used(&d), 0);
+		set_closed(&f->dev, false);
+		await_used(&d, NR_CHAINS);
+		nr += 2 * NR_CHAINS;
+		await(&f->dev, &f->dev.nr_done, nr);
+		assert_int_equal(driver_used(&d), NR_CHAINS);
+		driver_close(&d);
+		tsrv_await_detached(&f->t, 2 * round + 2);
+	}
+}
+
+/* The memory is unmapped under a request: the answer comes when it has ended. */
+static void test_unmapped_in_flight(void **state)
+{
+	struct fixture *f = *state;
+	struct twire_dma_unmap w = { 24, 0, BASE, MEM_BYTES };
+	struct driver d;
+	struct tmsg m;
+
+	set_closed(&f->dev, true);
+	driver_open(&d, &f->t);
+	driver_send(&d);
+	await(&f->dev, &f->dev.nr_begun, NR_THREADS);
+	tcl_write(&d.c, 0, LEGACY_STATUS, 1, 0); /* does not wait */
+	tcl_send(&d.c, VFMSG_DMA_UNMAP, 0, &w, sizeof(w), NULL, 0);
+	assert_true(tcl_is_silent(d.c.fd, 50));
+	assert_int_equal(tcl_read(&d.c, 0, LEGACY_STATUS, 1), 0);
+	set_closed(&f->dev, false);
+	assert_true(tcl_recv(d.c.fd, &m));
+	assert_int_equal(m.hdr.cmd, VFMSG_DMA_UNMAP);
+	assert_int_equal(m.hdr.error, 0);
+	assert_int_equal(tcl_nr_maps(), 1); /* the driver's */
+	driver_close(&d);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_works),
+		TEST(test_gone_in_flight),
+		TEST(test_unmapped_in_flight),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
