@@ -245,6 +245,7 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 		return;
 	if (ends_mastering(pi, off, val))
 		pci_give_back(pi);
+	pci_lock(pi);
 	for (unsigned i = 0; i < size; i++) {
 		uint8_t mask = pi->pi_wmask[off + i];
 		uint8_t byte = (uint8_t)(val >> (8 * i));
@@ -258,6 +259,7 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 			!(pi->pi_cfg[PCI_COMMAND] & PCI_COMMAND_MASTER);
 	/* The command register or an interrupt capability may have changed. */
 	pci_update_interrupts(pi);
+	pci_unlock(pi);
 	if (was_off && !pi->pi_master_off)
 		pci_kick(pi);
 }
@@ -268,6 +270,7 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 
 void pci_reset(struct pci_devinst *pi)
 {
+	pci_lock(pi);
 	pci_set_cfg16(pi, PCI_COMMAND, 0);
 	pi->pi_master_off = false;
 	pci_set_cfg8(pi, PCI_CACHE_LINE_SIZE, 0);
@@ -276,9 +279,12 @@ void pci_reset(struct pci_devinst *pi)
 		pi->pi_cfg[PCI_BASE_ADDRESS_0 + i] &=
 			(uint8_t)~pi->pi_wmask[PCI_BASE_ADDRESS_0 + i];
 	pci_reset_interrupts(pi);
+	pci_unlock(pi);
 	if (pi->pi_dev && pi->pi_dev->pd_reset)
 		pi->pi_dev->pd_reset(pi);
+	pci_lock(pi);
 	pci_update_interrupts(pi);
+	pci_unlock(pi);
 }
 
 void pci_quiesce(struct pci_devinst *pi)

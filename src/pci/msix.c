@@ -198,26 +198,22 @@ static uint32_t msix_dword(const struct pci_devinst *pi, uint64_t off)
 /* Only whole, aligned dwords and qwords are defined: 6.8.2. */
 uint64_t pci_msix_read(struct pci_devinst *pi, uint64_t off, int size)
 {
+	uint64_t val;
+
 	if (off % (uint64_t)size || (size != 4 && size != 8))
 		return 0;
-	if (size == 4)
-		return msix_dword(pi, off);
-	return msix_dword(pi, off) | (uint64_t)msix_dword(pi, off + 4) << 32;
+	pci_lock(pi);
+	val = msix_dword(pi, off);
+	if (size == 8)
+		val |= (uint64_t)msix_dword(pi, off + 4) << 32;
+	pci_unlock(pi);
+	return val;
 }
 
-void pci_msix_write(struct pci_devinst *pi, uint64_t off, int size,
-		    uint64_t val)
+static void write_dword(struct pci_devinst *pi, uint64_t off, uint32_t low)
 {
 	struct pci_msix_entry *e;
-	uint32_t low = (uint32_t)val;
 
-	if (off % (uint64_t)size || (size != 4 && size != 8))
-		return;
-	if (size == 8) {
-		pci_msix_write(pi, off, 4, low);
-		pci_msix_write(pi, off + 4, 4, val >> 32);
-		return;
-	}
 	if (off >= (uint64_t)pi->pi_nr_msix * ENTRY_BYTES)
 		return;
 
@@ -237,6 +233,18 @@ void pci_msix_write(struct pci_devinst *pi, uint64_t off, int size,
 		send_pending(pi);
 		break;
 	}
+}
+
+void pci_msix_write(struct pci_devinst *pi, uint64_t off, int size,
+		    uint64_t val)
+{
+	if (off % (uint64_t)size || (size != 4 && size != 8))
+		return;
+	pci_lock(pi);
+	write_dword(pi, off, (uint32_t)val);
+	if (size == 8)
+		write_dword(pi, off + 4, (uint32_t)(val >> 32));
+	pci_unlock(pi);
 }
 
 /*

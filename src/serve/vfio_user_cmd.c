@@ -66,6 +66,7 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 		len = vfmsg_put_version(reply, msg->len, &ours);
 	}
 
+	vfuser_irq_clear(srv); /* what the device raised for nobody */
 	vfuser_dma_set_max_xfer(srv, theirs.max_xfer);
 	srv->negotiated = true;
 	srv->stats.clients++;

@@ -245,7 +245,7 @@ vfuser_handler vfuser_get_irq_info, vfuser_set_irqs;
 /* Fire what was held until command @acked was answered. */
 void vfuser_irq_release(struct vfuser *srv, uint64_t acked);
 
-/* The function was reset: nothing is pending. */
+/* The function was reset, or is a new client's: nothing is pending. */
 void vfuser_irq_clear(struct vfuser *srv);
 
 /* The client has gone: close its descriptors. */

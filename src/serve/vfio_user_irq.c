@@ -90,12 +90,9 @@ static void hold(struct vfuser *srv, struct vfuser_vec *vec, uint64_t fence)
 /* The device raises a vector: what it wrote to guest memory goes first. */
 static void raise_vector(struct vfuser *srv, struct vfuser_vec *vec)
 {
-	uint64_t fence;
+	uint64_t fence = vfuser_dma_fence(srv);
 
-	if (!vfuser_connected(srv))
-		return;
 	vec->pending = true;
-	fence = vfuser_dma_fence(srv);
 	if (fence)
 		hold(srv, vec, fence);
 	fire(srv, vec);
