@@ -89,7 +89,15 @@ static void finish(struct hold *h, unsigned q)
 	fe_turn(&h->f);
 }
 
-static int setup(void **state)
+/* Two queues with a feature, one without. */
+static void hold_apply_features(void *arg, uint64_t *features)
+{
+	struct hold *h = arg;
+
+	h->vc.vc_nvq = *features & VI_BIT(VIRTIO_RING_F_EVENT_IDX) ? 2 : 1;
+}
+
+static int setup_queues(void **state, int nr)
 {
 	struct hold *h = calloc(1, sizeof(*h));
 
@@ -97,7 +105,8 @@ static int setup(void **state)
 	pthread_mutex_init(&h->mtx, NULL);
 	h->vc = (struct virtio_consts){
 		.vc_name = "hold",
-		.vc_nvq = NR_QUEUES,
+		.vc_nvq = nr,
+		.vc_max_nvq = NR_QUEUES,
 		.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
 		.vc_qnotify = hold_qnotify,
 		.vc_quiesce = hold_quiesce,
@@ -108,6 +117,16 @@ static int setup(void **state)
 	fe_listen(&h->f);
 	*state = h;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_queues(state, NR_QUEUES);
+}
+
+static int setup_one_queue(void **state)
+{
+	return setup_queues(state, 1);
 }
 
 static int teardown(void **state)
@@ -679,6 +698,31 @@ static void test_huge_record(void **state)
 	close(fd);
 }
 
+/* A model that has more queues once its driver has accepted a feature. */
+static void test_more_queues(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+	int kick;
+
+	h->vc.vc_apply_features = hold_apply_features;
+	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 2);
+	start(h); /* without */
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 1, QSIZE));
+	fe_connect_again(f);
+	fe_negotiate(f);
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       V1 | PROTOCOL | VI_BIT(VIRTIO_RING_F_EVENT_IDX),
+			       -1));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	kick = use_second_ring(h);
+	assert_int_equal(eventfd_write(kick, 1), 0);
+	fe_turn(f);
+	assert_int_equal(h->nr_held[1], 1);
+	finish(h, 1);
+	close(kick);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -689,6 +733,8 @@ int main(void)
 		TEST(test_reset_waits),	   TEST(test_front_end_goes),
 		TEST(test_worker_thread),  TEST(test_record),
 		TEST(test_huge_record),
+		cmocka_unit_test_setup_teardown(test_more_queues,
+						setup_one_queue, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
