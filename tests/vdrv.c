@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <viodev/le.h>
 
@@ -27,7 +28,7 @@ enum {
 	LEGACY_HDR_MSIX = 24,
 	LEGACY_ALIGN = 4096,
 
-	MAX_POLLS = 1000, /* of the status register, for a reset to end */
+	RESET_SECONDS = 60, /* for a reset to end, on a slow machine */
 };
 
 #define GUARD_BYTES (64u << 10)
@@ -457,9 +458,11 @@ void vdrv_reset_now(struct vdrv *d)
 
 void vdrv_reset(struct vdrv *d)
 {
+	time_t start = time(NULL);
+
 	vdrv_reset_now(d);
-	for (int i = 0; vdrv_status(d) != 0; i++) {
-		if (i == MAX_POLLS)
+	while (vdrv_status(d) != 0) {
+		if (time(NULL) - start > RESET_SECONDS)
 			die("reset does not end");
 		if (d->idle)
 			d->idle(d->idle_arg);

@@ -53,11 +53,12 @@ static void make_image(const char *dir, uint64_t bytes)
 	memset(model, 0, sizeof(model));
 }
 
+/* Not /tmp, which may be in memory: what is there is read without an engine. */
 static const char *tmp_dir(void)
 {
 	const char *dir = getenv("TMPDIR");
 
-	return dir ? dir : "/tmp";
+	return dir ? dir : "/var/tmp";
 }
 
 static int open_disk(struct disk_params params)

@@ -57,13 +57,19 @@ static void make_image(void)
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/viodev-block-XXXXXX",
-		 dir ? dir : "/tmp");
+		 dir ? dir : "/var/tmp");
 	fd = mkstemp(path);
 	assert_true(fd >= 0);
 	for (size_t i = 0; i < sizeof(model); i++)
 		model[i] = (uint8_t)(i / 512 * 7 + i % 512 + 1);
 	assert_int_equal(write(fd, model, sizeof(model)), sizeof(model));
 	close(fd);
+}
+
+/* While the driver waits for a reset to end. */
+static void on_idle(void *arg)
+{
+	ev_loop_turn(loop, 2);
 }
 
 /* The device alone: a driver has not begun. */
@@ -73,6 +79,7 @@ static void create(enum vdrv_mode mode, const char *options)
 
 	make_image();
 	vdrv_init(&d, mode);
+	d.idle = on_idle;
 	snprintf(text, sizeof(text), "block,path=%s%s%s", path,
 		 strstr(options, "queue-size=") ? "" : ",queue-size=64",
 		 options);

@@ -21,7 +21,7 @@ static void make_dir(void)
 	if (ini.dir[0])
 		return;
 	snprintf(ini.dir, sizeof(ini.dir), "%.40s/viodev-scsi-XXXXXX",
-		 tmp ? tmp : "/tmp");
+		 tmp ? tmp : "/var/tmp");
 	if (!mkdtemp(ini.dir))
 		fail_msg("mkdtemp");
 }
