@@ -108,7 +108,7 @@ const struct cdb_def cdb_defs[] = {
 	  CDB_HAS_SA | CDB_MEDIUM | CDB_DATA_IN, 16, 2, 8, 10, 4,
 	  { 0x9e, 0x10, B8, B4, 0x01 } },
 	{ 0x9e, 0x12, CMD_GET_LBA_STATUS, FOR_DISK,
-	  CDB_HAS_SA | CDB_MEDIUM | CDB_DATA_IN, 16, 2, 8, 10, 4,
+	  CDB_HAS_SA | CDB_MEDIUM | CDB_DATA_IN | CDB_ALONE, 16, 2, 8, 10, 4,
 	  { 0x9e, 0x12, B8, B4 } },
 	{ 0xa0, 0, CMD_REPORT_LUNS, FOR_ALL, CDB_AT_ONCE | CDB_DATA_IN, 12,
 	  LIST, 0, 6, 4, { 0xa0, 0, 0xff, 0, 0, 0, B4 } },

@@ -555,10 +555,8 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 	return ret;
 }
 
-bool luns_destroy(struct scsi_softc *sc)
+bool luns_destroy(struct scsi_softc *sc, bool ended)
 {
-	bool ended = true;
-
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
 		ended &= close_lun(sc->sc_luns[i]);
 	ended &= disk_io_destroy(sc->sc_io);

@@ -141,13 +141,15 @@ static void save_build(const struct scsi_softc *sc, uint64_t seq, uint8_t *b)
 	memset(b, 0, FILE_COPY_BYTES);
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
 		const struct scsi_lun *lun = sc->sc_luns[i];
+		const struct pr_state *pr =
+			lun->pr_waits ? &lun->pr_before : &lun->pr;
 		uint8_t *p = b + FILE_HEADER + nr * FILE_RECORD;
 
-		if (!lun->pr.registered || !lun->pr.aptpl)
+		if (!pr->registered || !pr->aptpl)
 			continue;
 		put_be64(p, lun->naa);
-		put_be64(p + 8, lun->pr.key);
-		p[16] = lun->pr.reserved ? lun->pr.type : 0;
+		put_be64(p + 8, pr->key);
+		p[16] = pr->reserved ? pr->type : 0;
 		nr++;
 	}
 	memcpy(b, magic, sizeof(magic));
@@ -171,20 +173,28 @@ static uint64_t copy_seq(uint8_t *b)
 	return get_be64(b + 8);
 }
 
+static int save_write(const struct scsi_softc *sc, uint64_t seq,
+		      const uint8_t *b)
+{
+	if (pwrite(sc->sc_pr_fd, b, FILE_COPY_BYTES,
+		   (off_t)(seq & 1) * FILE_COPY_BYTES) != FILE_COPY_BYTES ||
+	    fdatasync(sc->sc_pr_fd) < 0)
+		return -EIO;
+	return 0;
+}
+
 static int save(struct scsi_softc *sc)
 {
 	uint8_t b[FILE_COPY_BYTES];
-	uint64_t seq = sc->sc_pr_seq + 1;
+	int ret;
 
 	if (sc->sc_pr_fd < 0)
 		return 0;
-	save_build(sc, seq, b);
-	if (pwrite(sc->sc_pr_fd, b, sizeof(b),
-		   (off_t)(seq & 1) * FILE_COPY_BYTES) != sizeof(b) ||
-	    fdatasync(sc->sc_pr_fd) < 0)
-		return -EIO;
-	sc->sc_pr_seq = seq;
-	return 0;
+	save_build(sc, sc->sc_pr_seq + 1, b);
+	ret = save_write(sc, sc->sc_pr_seq + 1, b);
+	if (ret == 0)
+		sc->sc_pr_seq++;
+	return ret;
 }
 
 static void restore(struct scsi_softc *sc, const uint8_t *record)
@@ -364,10 +374,69 @@ static bool out_ok(struct scsi_task *t, const struct out *o)
 	return true;
 }
 
+/*
+ * --- Saving, one command after the other, by a thread ---
+ */
+
+static int save_aside(struct scsi_lun *lun, const struct scsi_task *t)
+{
+	return save_write(lun->sc, lun->sc->sc_pr_seq + 1, lun->work);
+}
+
+static void saved(struct scsi_task *t, int result);
+
+static void save_next(struct scsi_softc *sc)
+{
+	struct scsi_task *t = sc->sc_pr_first;
+
+	if (!t)
+		return;
+	t->lun->pr_waits = false;
+	save_build(sc, sc->sc_pr_seq + 1, t->lun->work);
+	task_aside(t, save_aside, saved);
+}
+
+/* What could not be saved has not happened, whoever still waits for it. */
+static void saved(struct scsi_task *t, int result)
+{
+	struct scsi_lun *lun = t->lun;
+	struct scsi_softc *sc = lun->sc;
+
+	sc->sc_pr_first = t->next_held;
+	if (!sc->sc_pr_first)
+		sc->sc_pr_end = &sc->sc_pr_first;
+	if (result < 0) {
+		vs_log(&sc->sc_vs, LOG_WARNING,
+		       "reservations cannot be saved");
+		lun->pr = lun->pr_before;
+	} else {
+		sc->sc_pr_seq++;
+	}
+	save_next(sc);
+	if (task_gone(t))
+		return;
+	if (result < 0)
+		task_check(t, SC_PR_RESOURCES);
+	else
+		task_good(t);
+}
+
+static void save_task(struct scsi_task *t)
+{
+	struct scsi_softc *sc = t->lun->sc;
+	bool busy = sc->sc_pr_first;
+
+	t->next_held = NULL;
+	t->lun->pr_waits = true;
+	*sc->sc_pr_end = t;
+	sc->sc_pr_end = &t->next_held;
+	if (!busy)
+		save_next(sc);
+}
+
 void pr_out(struct scsi_task *t)
 {
 	struct scsi_lun *lun = t->lun;
-	struct pr_state before = lun->pr;
 	uint8_t list[PARAMETERS_LEN];
 	struct out o;
 	int status;
@@ -389,16 +458,13 @@ void pr_out(struct scsi_task *t)
 	};
 	if (!out_ok(t, &o))
 		return;
+	lun->pr_before = lun->pr;
 	status = out_act(&lun->pr, t->cdb.def->service_action, &o);
-	if (status == 0 && (before.aptpl || lun->pr.aptpl) &&
-	    save(lun->sc) < 0) {
-		vs_log(&lun->sc->sc_vs, LOG_WARNING,
-		       "reservations cannot be saved");
-		lun->pr = before;
-		task_check(t, SC_PR_RESOURCES);
-		return;
-	}
-	task_status(t, (uint8_t)status);
+	if (status == 0 && (lun->pr_before.aptpl || lun->pr.aptpl) &&
+	    lun->sc->sc_pr_fd >= 0)
+		save_task(t);
+	else
+		task_status(t, (uint8_t)status);
 }
 
 /*

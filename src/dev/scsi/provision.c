@@ -165,11 +165,15 @@ struct extent {
 	bool mapped;
 };
 
-/* What begins at @lba. A block is unmapped when all of it is a hole. */
-static struct extent extent_at(const struct scsi_lun *lun, uint64_t lba)
+/*
+ * What begins at @lba, of @nr_blocks. A block is unmapped when all of it is a
+ * hole.
+ */
+static struct extent extent_at(const struct scsi_lun *lun, uint64_t lba,
+			       uint64_t nr_blocks)
 {
 	uint64_t block = lun->block_bytes;
-	uint64_t rest = lun->nr_blocks - lba;
+	uint64_t rest = nr_blocks - lba;
 	off_t off = (off_t)(lba * block), end;
 	struct extent e = { rest, true };
 
@@ -195,31 +199,47 @@ static struct extent extent_at(const struct scsi_lun *lun, uint64_t lba)
 	return e;
 }
 
-void sbc_get_lba_status(struct scsi_task *t)
-{
-	const struct scsi_lun *lun = t->lun;
-	uint64_t lba = t->cdb.lba;
-	struct reply r;
+static_assert(sizeof(struct reply) <= SCSI_WORK_BYTES,
+	      "it is put together there");
 
-	if (lba >= lun->nr_blocks) {
-		task_check_info(t, SC_LBA_RANGE, lba);
-		return;
-	}
-	reply_init(&r);
-	reply_put(&r, 0, 8);
+/* On a thread: the file system may have to look on the disk. */
+static int find_extents(struct scsi_lun *lun, const struct scsi_task *t)
+{
+	uint64_t lba = t->cdb.lba, end = lba + t->left;
+	struct reply *r = (struct reply *)lun->work;
+
+	reply_init(r);
+	reply_put(r, 0, 8);
 	for (unsigned i = 0;
-	     i < STATUS_MAX_DESCS && lba < lun->nr_blocks && r.len < t->cdb.nr;
-	     i++) {
-		struct extent e = extent_at(lun, lba);
+	     i < STATUS_MAX_DESCS && lba < end && r->len < t->cdb.nr; i++) {
+		struct extent e = extent_at(lun, lba, end);
 
 		if (e.nr > UINT32_MAX)
 			e.nr = UINT32_MAX;
-		reply_put(&r, lba, 8);
-		reply_put(&r, e.nr, 4);
-		reply_put(&r, e.mapped ? 0 : 1, 1); /* 1: deallocated */
-		reply_put(&r, 0, 3);
+		reply_put(r, lba, 8);
+		reply_put(r, e.nr, 4);
+		reply_put(r, e.mapped ? 0 : 1, 1); /* 1: deallocated */
+		reply_put(r, 0, 3);
 		lba += e.nr;
 	}
-	put_be32(r.b, (uint32_t)r.len - 4);
-	task_reply(t, &r);
+	put_be32(r->b, (uint32_t)r->len - 4);
+	return 0;
+}
+
+static void extents_found(struct scsi_task *t, int result)
+{
+	if (!task_gone(t))
+		task_reply(t, (struct reply *)t->lun->work);
+}
+
+void sbc_get_lba_status(struct scsi_task *t)
+{
+	const struct scsi_lun *lun = t->lun;
+
+	if (t->cdb.lba >= lun->nr_blocks) {
+		task_check_info(t, SC_LBA_RANGE, t->cdb.lba);
+		return;
+	}
+	t->left = lun->nr_blocks - t->cdb.lba;
+	task_aside(t, find_extents, extents_found);
 }

@@ -508,7 +508,8 @@ static void scsi_destroy(struct vdev *dev)
 	bool ended;
 
 	forget_commands(sc);
-	ended = luns_destroy(sc);
+	ended = scsi_aside_destroy(sc->sc_aside);
+	ended &= luns_destroy(sc, ended);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	ev_cancel(sc->sc_loop, &sc->sc_more);
@@ -561,6 +562,10 @@ static int init(struct scsi_softc *sc, const struct vdev_env *env,
 	reset_sizes(sc);
 	if (create_queues(sc, size) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
+	sc->sc_pr_end = &sc->sc_pr_first;
+	ret = scsi_aside_create(env->loop, &sc->sc_aside);
+	if (ret < 0)
+		return err_set(err, ret, "scsi: %s", strerror(-ret));
 	ret = luns_create(sc, env, err);
 	if (ret < 0)
 		return ret;

@@ -6,6 +6,7 @@
  *	ctl.c        `viodev ctl`
  *	control.c    control and event queue: task management, hot-plug
  *	pool.c       memory for commands
+ *	aside.c      what a thread does for a command
  *	task.c       a LUN's task set: who runs when; aborting; ends
  *	target.c     a command begins: unit attentions, dispatch; SPC commands
  *	cdb.c, sense.c   pure: commands taken apart, sense data put together
@@ -56,6 +57,10 @@ struct scsi_lun;
 struct scsi_task;
 struct scsi_softc;
 struct passthrough;
+struct scsi_aside;
+
+/* What a thread does for a command: the result. */
+typedef int task_aside_fn(struct scsi_lun *lun, const struct scsi_task *t);
 
 /* What a step of a command does when its disk request is done. */
 typedef void task_step(struct scsi_task *t, int result);
@@ -95,12 +100,13 @@ struct scsi_task {
 	struct disk_req req;
 	struct iovec work_iov;
 	task_step *step;
+	task_aside_fn *aside;
 	int result;
 	bool in_step, step_again;
 	uint64_t lba;              /* of the next step */
 	uint64_t left;             /* blocks or descriptors */
-	struct pool_job job;       /* of passthrough */
-	struct scsi_task *next_held; /* likewise */
+	struct pool_job job;       /* of passthrough, or aside */
+	struct scsi_task *next_held; /* of passthrough; or it waits for pr.c */
 
 	/* The chain's buffers: iov[0] is room for split_writable(). */
 	struct iovec *iov; /* few, or in wide */
@@ -189,7 +195,8 @@ struct scsi_lun {
 	bool stopped, ejected, locked;
 	bool wce, swp, d_sense; /* mode pages */
 	bool reserved;          /* by RESERVE */
-	struct pr_state pr;
+	struct pr_state pr, pr_before; /* the command that is alone */
+	bool pr_waits; /* for its turn to be saved: pr_before is in force */
 
 	/* The task set, in the order in which they may run. */
 	struct scsi_task *first, *last;
@@ -242,6 +249,8 @@ struct scsi_softc {
 	uint64_t sc_nr_events, sc_nr_missed;
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;
+	struct scsi_task *sc_pr_first, **sc_pr_end; /* to be saved, in order */
+	struct scsi_aside *sc_aside;
 	struct scsi_softc *sc_next_abandoned; /* see scsi_destroy() */
 };
 
@@ -252,6 +261,15 @@ void task_finish(struct scsi_task *t); /* with its status; last of a handler */
 void scsi_publish(struct scsi_queue *q);
 void scsi_fetch(struct scsi_queue *q);
 void scsi_check_broken(struct scsi_softc *sc);
+
+/*
+ * aside.c: have a thread call @fn, then go on with @step, also when the command
+ * has been aborted meanwhile (task_gone()). Last of a step.
+ */
+int scsi_aside_create(struct ev_loop *loop, struct scsi_aside **ret_aside);
+/* False: it has not ended, and what it uses must stay. NULL is fine. */
+bool scsi_aside_destroy(struct scsi_aside *aside);
+void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step);
 
 /* pool.c */
 int scsi_pool_init(struct scsi_pool *pool, unsigned max_tasks);
@@ -290,6 +308,8 @@ void task_abort(struct scsi_task *t, uint8_t response);
  * has done with them. What comes later begins after that.
  */
 void tasks_forget(struct scsi_lun *lun, uint8_t response);
+/* Whether nothing of it is wanted any more; then it has ended. */
+bool task_gone(struct scsi_task *t);
 /* Whether the driver waits for it: not after a reset, nor when it broke us. */
 bool task_live(const struct scsi_task *t);
 /* Run @step now, and again after each task_disk() of its. */
@@ -373,7 +393,7 @@ int luns_open(const struct opts *opts, struct vdev_files *files,
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);
 /* False: the host still works on commands; their memory must stay. */
-bool luns_destroy(struct scsi_softc *sc);
+bool luns_destroy(struct scsi_softc *sc, bool ended);
 struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
 bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
 void lun_add(struct scsi_lun *lun);

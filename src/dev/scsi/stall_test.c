@@ -10,13 +10,15 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "back/disk_fault.h"
 #include "dev/scsi/initiator.h"
 
 #include <cmocka.h>
 
-#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queues=2,queue-size=64"
+#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queues=2,queue-size=64,reservations=%d/pr"
 
 static bool threads; /* not io_uring */
 
@@ -352,6 +354,113 @@ static void test_remove(void **state)
 	assert_int_equal(ini_do_ready(&read_8).in[0], 'a');
 }
 
+static void start_waiting(const char *options)
+{
+	ini_close();
+	ini_create(VDRV_MODERN, options);
+	assert_true(vdrv_start(&ini.d, ~0ull, 4));
+	ini_do_ready(&tur);
+}
+
+/*
+ * --- What else the host is asked for ---
+ */
+
+off_t lseek(int fd, off_t off, int whence)
+{
+	while (FAULT_GET(hang))
+		usleep(1000);
+	return syscall(SYS_lseek, fd, off, whence);
+}
+
+/* REGISTER, to be kept. */
+static struct sent send_register(uint8_t key, uint8_t lun)
+{
+	uint8_t list[24] = { [15] = key, [20] = 1 };
+	struct cmd c = { .cdb = { 0x5f, 6, [8] = 24 },
+			 .addr = LUN_ADDR(0, lun),
+			 .out = list,
+			 .out_len = sizeof(list),
+			 .queue = lun };
+
+	return ini_send(&c);
+}
+
+static uint8_t read_key(uint8_t lun)
+{
+	struct cmd c = { .cdb = { 0x5e, [8] = 16 },
+			 .addr = LUN_ADDR(0, lun),
+			 .in_len = 16 };
+	struct sent s = ini_do_ready(&c);
+
+	assert_int_equal(s.status, 0);
+	return s.in[7] ? s.in[15] : 0;
+}
+
+/* Reservations are in a file, whose disk may be slow, too. */
+static void test_reservations(void **state)
+{
+	struct sent s[2];
+
+	ini_do_ready(&(struct cmd){ .addr = LUN_ADDR(0, 1) });
+	FAULT_SET(hang, true);
+	s[0] = send_register(0xa0, 0);
+	s[1] = send_register(0xa1, 1);
+	ini_turns(5);
+	ini_collect(s, 2);
+	assert_false(s[0].done || s[1].done);
+	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK_SET, lun0, 0),
+			 VIRTIO_SCSI_S_FUNCTION_SUCCEEDED);
+	FAULT_SET(hang, false);
+	ini_wait(s, 2);
+	assert_int_equal(s[0].status, 0);
+	assert_int_equal(s[1].status, 0);
+	start_waiting(DISKS); /* made anew, of the file */
+	assert_int_equal(read_key(0), 0xa0);
+	assert_int_equal(read_key(1), 0xa1);
+}
+
+/* One fails: neither it nor the file says that it has not. */
+static void test_reservations_fail(void **state)
+{
+	struct sent s[2];
+
+	ini_do_ready(&(struct cmd){ .addr = LUN_ADDR(0, 1) });
+	FAULT_SET(hang, true);
+	FAULT_SET(sync_errno, EIO);
+	s[0] = send_register(0xa0, 0);
+	s[1] = send_register(0xa1, 1);
+	ini_turns(5);
+	FAULT_SET(hang, false);
+	ini_wait(s, 2);
+	assert_int_equal(s[0].code, SC_PR_RESOURCES);
+	assert_int_equal(s[1].code, SC_PR_RESOURCES);
+	assert_int_equal(read_key(0), 0);
+	FAULT_SET(sync_errno, 0);
+	s[1] = send_register(0xa2, 1);
+	ini_wait(&s[1], 1);
+	start_waiting(DISKS);
+	assert_int_equal(read_key(0), 0);
+	assert_int_equal(read_key(1), 0xa2);
+}
+
+static void test_lba_status(void **state)
+{
+	struct cmd c = { .cdb = { 0x9e, 0x12, [13] = 24 }, .in_len = 24 };
+	struct sent s;
+
+	FAULT_SET(hang, true);
+	s = ini_send(&c);
+	ini_turns(5);
+	ini_collect(&s, 1);
+	assert_false(s.done);
+	FAULT_SET(hang, false);
+	ini_wait(&s, 1);
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[3], 20);
+	assert_int_equal(s.in[12], 0); /* mapped */
+}
+
 /*
  * --- werror=wait, rerror=wait ---
  */
@@ -368,14 +477,6 @@ static unsigned nr_waiting(void)
 	nr = (unsigned)json_object_get_int(v);
 	json_object_put(st);
 	return nr;
-}
-
-static void start_waiting(const char *options)
-{
-	ini_close();
-	ini_create(VDRV_MODERN, options);
-	assert_true(vdrv_start(&ini.d, ~0ull, 4));
-	ini_do_ready(&tur);
 }
 
 #define WAITING DISKS ",lun0.werror=wait,lun0.rerror=wait"
@@ -478,7 +579,9 @@ static int run(const char *engine)
 		TEST(test_reset_waits),
 		TEST(test_many_resets), TEST(test_no_more_steps),
 		TEST(test_stop), TEST(test_broken), TEST(test_tmf),
-		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_error_waits), TEST(test_read_error_waits),
+		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_reservations),
+		TEST(test_reservations_fail), TEST(test_lba_status),
+		TEST(test_error_waits), TEST(test_read_error_waits),
 		TEST(test_waiting_is_aborted), TEST(test_waiting_at_stop),
 		TEST(test_end),
 	};

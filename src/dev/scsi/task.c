@@ -159,6 +159,14 @@ void tasks_forget(struct scsi_lun *lun, uint8_t response)
 		disk_forget(lun->disk);
 }
 
+bool task_gone(struct scsi_task *t)
+{
+	if (!t->aborted && task_live(t))
+		return false;
+	task_finish(t);
+	return true;
+}
+
 /*
  * --- Steps ---
  */
@@ -189,10 +197,8 @@ static void disk_done(struct disk_req *req, int result)
 	struct scsi_task *t = container_of(req, struct scsi_task, req);
 
 	t->result = result;
-	if (t->aborted || !task_live(t)) {
-		task_finish(t);
+	if (task_gone(t))
 		return;
-	}
 	if (t->in_step)
 		t->step_again = true;
 	else
