@@ -36,7 +36,7 @@
 #include "dev/devices.h"
 #include "dev/p9/serve.h"
 
-#define NR_THREADS 8
+#define NR_THREADS 8  /* of each pool */
 #define MAX_REQS   64 /* taken from the ring at once: 28 KiB each */
 #define TURN_BYTES (2u << 20) /* read on the loop's thread in a turn */
 #define MAX_TAG    32
@@ -60,7 +60,12 @@ struct p9_softc {
 	struct ev_loop *sc_loop;
 	struct ev_task sc_again; /* goes on where a turn stopped */
 	struct p9_fs *sc_fs;
-	struct pool *sc_pool;
+	/*
+	 * What looks, and what changes or waits for the disk: where the latter
+	 * hang, because a file system is frozen or full of others' writes, the
+	 * former still have threads.
+	 */
+	struct pool *sc_looks, *sc_changes;
 	int sc_thread_err;
 
 	struct p9_slot *sc_slots;
@@ -78,6 +83,11 @@ struct p9_softc {
 	uint64_t sc_nr_flushed;
 	char sc_tag[MAX_TAG + 1];
 };
+
+static struct pool *pool_of(struct p9_softc *sc, const struct p9_slot *slot)
+{
+	return p9_req_changes(&slot->req) ? sc->sc_changes : sc->sc_looks;
+}
 
 static struct p9_softc *p9_of(struct vdev *dev)
 {
@@ -183,7 +193,7 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 	if (oldtag != P9_NOTAG)
 		old = find_tag(sc, oldtag, slot);
 	sc->sc_nr_flushed += old != NULL;
-	if (old && !pool_cancel(sc->sc_pool, &old->job)) {
+	if (old && !pool_cancel(pool_of(sc, old), &old->job)) {
 		struct p9_slot **end = &old->flushes;
 
 		while (*end)
@@ -204,7 +214,7 @@ static void version(struct p9_softc *sc)
 
 	if (slot && slot->waits && sc->sc_first == sc->sc_last) {
 		slot->waits = false;
-		pool_start(sc->sc_pool, &slot->job);
+		pool_start(pool_of(sc, slot), &slot->job);
 	}
 }
 
@@ -217,7 +227,7 @@ static void begin(struct p9_softc *sc, struct p9_slot *slot)
 		slot->waits = true;
 		version(sc);
 	} else if (!p9_req_try(req)) {
-		pool_start(sc->sc_pool, &slot->job);
+		pool_start(pool_of(sc, slot), &slot->job);
 	} else if (!req->err && req->type == P9_TFLUSH) {
 		flush(sc, slot);
 	} else {
@@ -237,7 +247,7 @@ static void forget(struct p9_softc *sc)
 		bool waits = slot->waits;
 
 		next = slot->next;
-		if (!waits && !pool_cancel(sc->sc_pool, &slot->job)) {
+		if (!waits && !pool_cancel(pool_of(sc, slot), &slot->job)) {
 			slot->flushes = NULL;
 			continue;
 		}
@@ -252,7 +262,7 @@ static void end_session(struct p9_softc *sc)
 {
 	if (sc->sc_ending && !sc->sc_first && !sc->sc_end_begun) {
 		sc->sc_end_begun = true;
-		pool_start(sc->sc_pool, &sc->sc_end);
+		pool_start(sc->sc_changes, &sc->sc_end);
 	}
 }
 
@@ -261,7 +271,7 @@ static void close_rest(struct p9_softc *sc)
 {
 	if (!sc->sc_closing && p9_fs_has_closing(sc->sc_fs)) {
 		sc->sc_closing = true;
-		pool_start(sc->sc_pool, &sc->sc_close);
+		pool_start(sc->sc_changes, &sc->sc_close);
 	}
 }
 
@@ -554,7 +564,10 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 	ret = p9_fs_create(root_fd, proc_fd, &params, &sc->sc_fs, err);
 	if (ret < 0)
 		return ret;
-	ret = pool_create(env->loop, NR_THREADS, &p9_jobs, sc, &sc->sc_pool);
+	ret = pool_create(env->loop, NR_THREADS, &p9_jobs, sc, &sc->sc_looks);
+	if (ret == 0)
+		ret = pool_create(env->loop, NR_THREADS, &p9_jobs, sc,
+				  &sc->sc_changes);
 	if (ret < 0)
 		return err_set(err, ret, "9p: threads: %s", strerror(-ret));
 	if (sc->sc_thread_err && params.security == P9_MAPPED)
@@ -585,15 +598,15 @@ static int set_tag(struct p9_softc *sc, const struct opts *opts,
  */
 static bool finish(struct p9_softc *sc)
 {
-	uint64_t now = ev_now_ns(), end = now + END_NS;
+	uint64_t end = ev_now_ns() + END_NS;
 
 	p9_locks_hurry(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);
-	while ((sc->sc_ending || sc->sc_closing) && now < end) {
-		pool_wait(sc->sc_pool, (int)((end - now) / 1000000) + 1);
-		now = ev_now_ns();
+	while ((sc->sc_ending || sc->sc_closing) && ev_now_ns() < end) {
+		pool_wait(sc->sc_looks, 0);
+		pool_wait(sc->sc_changes, 1);
 	}
 	return !sc->sc_ending && !sc->sc_closing;
 }
@@ -607,14 +620,16 @@ static void p9_destroy(struct vdev *dev)
 
 	sc->sc_gone = true;
 	ev_cancel(sc->sc_loop, &sc->sc_again);
-	if (sc->sc_pool && !finish(sc)) {
+	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
 		       "the file system does not answer: left as it is");
-		pool_abandon(sc->sc_pool);
+		pool_abandon(sc->sc_looks);
+		pool_abandon(sc->sc_changes);
 		abandoned = sc;
 		return;
 	}
-	pool_destroy(sc->sc_pool);
+	pool_destroy(sc->sc_looks);
+	pool_destroy(sc->sc_changes);
 	p9_fs_destroy(sc->sc_fs);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);

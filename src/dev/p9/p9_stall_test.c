@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@
 
 #define NR(a)       (sizeof(a) / sizeof((a)[0]))
 #define RDWR        2u
-#define NR_THREADS  8u /* of the device */
+#define NR_THREADS  8u /* of the device, for changes; and as many others */
 #define DSYNC       010000u
 #define SYNC        04000000u
 #define NEEDS_RESET VIRTIO_CONFIG_STATUS_NEEDS_RESET
@@ -105,6 +106,17 @@ int fdatasync(int fd)
 	return sync_file(fd, &gate.nr_fdatasync);
 }
 
+int fstatfs(int fd, struct statfs *st)
+{
+	pthread_mutex_lock(&gate.lock);
+	gate.nr_waiting++;
+	while (gate.closed)
+		pthread_cond_wait(&gate.opened, &gate.lock);
+	gate.nr_waiting--;
+	pthread_mutex_unlock(&gate.lock);
+	return (int)syscall(SYS_fstatfs, fd, st);
+}
+
 /* Whoever waits for a lock of somebody's never gives it up by himself. */
 int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
 			   const struct timespec *end)
@@ -162,17 +174,25 @@ static void turns(unsigned nr)
 	vdrv_wake(&c.d);
 }
 
-/* Occupy all threads; the requests' slots are from 0 on. */
-static void stall(void)
+/*
+ * Occupy all threads that are for such a request: Tfsync, or Tstatfs for those
+ * that change nothing. The slots are from 0 on.
+ */
+static void stall_with(uint8_t type)
 {
 	gate_set(true);
 	for (unsigned i = 0; i < NR_THREADS; i++)
-		assert_int_equal(p9c_send(&c, (uint16_t)(100 + i), P9_TFSYNC,
-					  "dd", 1, 0),
+		assert_int_equal(p9c_send(&c, (uint16_t)(100 + i), type, "dd",
+					  1, 0),
 				 i);
 	vdrv_kick(&c.d, 0);
 	while (gate_waiting() < NR_THREADS)
 		turns(1);
+}
+
+static void stall(void)
+{
+	stall_with(P9_TFSYNC);
 }
 
 static bool is_untouched(unsigned slot)
@@ -382,6 +402,11 @@ static void others_go_on(void **state)
 		assert_int_equal(a.size, 4);
 		assert_int_equal(p9c_clunk(&c, 3), 0);
 	}
+	/* And what may have to be read from the disk. */
+	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", P9C_ROOT, 3, 0), 0);
+	assert_int_equal(p9c_open(&c, 3, 0), 0);
+	assert_int_equal(p9c_call(&c, P9_TREADDIR, "dqd", 3, 0ull, 4000), 0);
+	assert_int_equal(p9c_call(&c, P9_TREADLINK, "d", 2), -EINVAL);
 	gate_set(false);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_int_equal(p9c_wait(&c, i), 0);
@@ -454,7 +479,7 @@ static void nothing_after_error(void **state)
 	start("");
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", P9C_ROOT, 2, 0), 0);
 	assert_int_equal(p9c_open(&c, 2, 0), 0);
-	stall();
+	stall_with(P9_TSTATFS);
 	for (unsigned i = 0; i < NR(s); i++)
 		s[i] = p9c_send(&c, (uint16_t)i, P9_TREADDIR, "dqd", 2, 0ull,
 				4000);
@@ -467,10 +492,10 @@ static void nothing_after_error(void **state)
 	vdrv_kick(&c.d, 0);
 	assert_true(vdrv_status(&c.d) & NEEDS_RESET);
 	gate_set(false);
-	turns(50);
-	while (gate.nr_fsync < NR_THREADS || gate_waiting() > 0)
+	while (gate_waiting() > 0)
 		turns(1);
-	turns(20);
+	while (!pci_is_idle(&c.d.pi))
+		turns(1);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_true(is_untouched(i));
 	for (unsigned i = 0; i < NR(s); i++)

@@ -417,8 +417,8 @@ static void stuck(void **state)
 		s[i] = p9c_send(&c, (uint16_t)(100 + i), P9_TLOPEN, "dd",
 				10 + i, RDWR);
 	}
-	queued = p9c_send(&c, 200, P9_TFSYNC, "dd", 1, 0);
-	other = p9c_send(&c, 201, P9_TFSYNC, "dd", 1, 0);
+	queued = p9c_send(&c, 200, P9_TSTATFS, "d", 1);
+	other = p9c_send(&c, 201, P9_TSTATFS, "d", 1);
 	vdrv_kick(&c.d, 0);
 	for (int i = 0; i < 10; i++)
 		ev_loop_turn(c.loop, 1);

@@ -8,6 +8,7 @@ enum {
 	OP_TRY = 1,     /* can mostly be done without waiting */
 	OP_META = 2,    /* so, unless attributes are mapped */
 	OP_CHANGES = 4, /* not on a read-only export */
+	OP_SLOW = 8,    /* waits for the disk, or for others, as those do */
 };
 
 struct op {
@@ -36,22 +37,22 @@ static const struct op ops[] = {
 	[P9_TXATTRWALK] = { p9_xattrwalk, 8, OP_TRY },
 	[P9_TXATTRCREATE] = { p9_xattrcreate, 0, OP_CHANGES },
 	[P9_TREADDIR] = { p9_readdir, 4 },
-	[P9_TFSYNC] = { p9_fsync, 0 },
-	[P9_TLOCK] = { p9_lock, 1 },
-	[P9_TGETLOCK] = { p9_getlock, 23 },
+	[P9_TFSYNC] = { p9_fsync, 0, OP_SLOW },
+	[P9_TLOCK] = { p9_lock, 1, OP_SLOW },
+	[P9_TGETLOCK] = { p9_getlock, 23, OP_SLOW },
 	[P9_TLINK] = { p9_link, 0, OP_CHANGES },
 	[P9_TMKDIR] = { p9_mkdir, P9_QID_SZ, OP_CHANGES },
 	[P9_TRENAMEAT] = { p9_renameat, 0, OP_CHANGES },
 	[P9_TUNLINKAT] = { p9_unlinkat, 0, OP_CHANGES },
-	[P9_TVERSION] = { p9_version, 14 },
+	[P9_TVERSION] = { p9_version, 14, OP_SLOW },
 	[P9_TAUTH] = { p9_auth, 0 },
 	[P9_TATTACH] = { p9_attach, P9_QID_SZ, OP_META },
 	[P9_TFLUSH] = { flushed, 0 },
 	[P9_TWALK] = { p9_walk, 2, OP_META },
 	[P9_TREAD] = { p9_read, 4, OP_TRY },
 	[P9_TWRITE] = { p9_write, 4, OP_TRY | OP_CHANGES },
-	[P9_TCLUNK] = { p9_clunk, 0, OP_TRY },
-	[P9_TREMOVE] = { p9_remove, 0 },
+	[P9_TCLUNK] = { p9_clunk, 0, OP_TRY | OP_SLOW },
+	[P9_TREMOVE] = { p9_remove, 0, OP_SLOW },
 };
 
 static const struct op *op_of(const struct p9_req *r)
@@ -186,6 +187,21 @@ bool p9_req_try(struct p9_req *r)
 void p9_req_run(struct p9_req *r)
 {
 	run(r, false);
+}
+
+static bool truncates(const struct p9_req *r)
+{
+	struct p9_in in = { .p = r->msg, .left = r->msg_len };
+
+	p9_get32(&in);
+	return r->type == P9_TLOPEN && (p9_get32(&in) & P9_O_TRUNC);
+}
+
+bool p9_req_changes(const struct p9_req *r)
+{
+	const struct op *op = op_of(r);
+
+	return op && ((op->flags & (OP_CHANGES | OP_SLOW)) || truncates(r));
 }
 
 uint16_t p9_req_oldtag(const struct p9_req *r)

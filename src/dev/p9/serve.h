@@ -27,6 +27,9 @@ void p9_req_run(struct p9_req *r);
  */
 int p9_req_reply(struct p9_req *r);
 
+/* Whether it changes something, or waits for what has been changed. */
+bool p9_req_changes(const struct p9_req *r);
+
 /* Tflush's parameter; of any other request P9_NOTAG. */
 uint16_t p9_req_oldtag(const struct p9_req *r);
 
