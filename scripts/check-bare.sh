@@ -47,7 +47,8 @@ make_root() {
 }
 
 # Run a command in root $1, in namespaces of its own, as on a machine that has
-# just been installed. What it starts ends with it.
+# just been installed: a root to be pivoted into, because the kernel makes no
+# user namespace in a chroot. What it starts ends with it.
 enter() {
 	local root=$1
 	shift
@@ -58,13 +59,17 @@ enter() {
 		root=$1 cache=$2
 		shift 2
 		mount --make-rprivate /
+		mount --bind "$root" "$root"
 		mount -t proc proc "$root/proc"
 		mount -t sysfs sysfs "$root/sys"
 		mount --rbind /dev "$root/dev"
 		mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 		mount -t tmpfs tmpfs "$root/run"
 		mount --bind "$cache" "$root/root/.cache/viodev"
-		exec chroot "$root" "$@"' sh "$root" "$cache" \
+		cd "$root"
+		pivot_root . mnt
+		umount -l /mnt
+		exec "$@"' sh "$root" "$cache" \
 		env -i HOME=/root USER=root TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		VIODEV_CHECK="${VIODEV_CHECK:-all}" \

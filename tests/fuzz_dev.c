@@ -72,23 +72,56 @@ static int channel(void)
 	return fds[0]; /* whose other end nobody reads */
 }
 
+static void plain(char *text, size_t size, const char *options)
+{
+	snprintf(text, size, "%s,queue-size=16", options);
+}
+
+static void block_text(char *text, size_t size, const int *fds)
+{
+	snprintf(text, size,
+		 "block,path=/proc/self/fd/%d,queues=2,queue-size=16", fds[0]);
+}
+
+static void console_text(char *text, size_t size, const int *fds)
+{
+	snprintf(text, size,
+		 "console,console=fd:%d,port.x=fd:%d,queue-size=16", fds[0],
+		 fds[1]);
+}
+
+static void input_text(char *text, size_t size, const int *fds)
+{
+	plain(text, size, "input,kind=multitouch");
+}
+
+static void net_text(char *text, size_t size, const int *fds)
+{
+	plain(text, size, "net,backend=null,queues=2");
+}
+
+static void rng_text(char *text, size_t size, const int *fds)
+{
+	plain(text, size, "rng");
+}
+
+static void scsi_text(char *text, size_t size, const int *fds)
+{
+	snprintf(text, size,
+		 "scsi,lun0=/proc/self/fd/%d,t1.lun0=/proc/self/fd/%d,"
+		 "t1.lun0.type=cdrom,reservations=/proc/self/fd/%d,queues=2,"
+		 "queue-size=16",
+		 fds[0], fds[1], fds[2]);
+}
+
 static const struct type {
 	const char *name;
-	const char *text; /* with a %d for each descriptor */
-	int (*open)(void);
+	void (*text)(char *text, size_t size, const int *fds);
+	int (*open)(void); /* of three descriptors */
 } types[] = {
-	{ "block", "block,path=/proc/self/fd/%d,queues=2,queue-size=16",
-	  image },
-	{ "console",
-	  "console,console=fd:%d,port.x=fd:%d,queue-size=16", channel },
-	{ "input", "input,kind=multitouch,queue-size=16", NULL },
-	{ "net", "net,backend=null,queues=2,queue-size=16", NULL },
-	{ "rng", "rng,queue-size=16", NULL },
-	{ "scsi",
-	  "scsi,lun0=/proc/self/fd/%d,t1.lun0=/proc/self/fd/%d,"
-	  "t1.lun0.type=cdrom,reservations=/proc/self/fd/%d,queues=2,"
-	  "queue-size=16",
-	  image },
+	{ "block", block_text, image },	    { "console", console_text, channel },
+	{ "input", input_text, NULL },	    { "net", net_text, NULL },
+	{ "rng", rng_text, NULL },	    { "scsi", scsi_text, image },
 };
 #define NR_TYPES (sizeof(types) / sizeof(types[0]))
 
@@ -108,7 +141,7 @@ void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode,
 		fds[i] = t->open();
 	if (t->open == image) /* reservations: none yet */
 		fuzz_must(ftruncate(fds[2], 0) == 0);
-	snprintf(text, sizeof(text), t->text, fds[0], fds[1], fds[2]);
+	t->text(text, sizeof(text), fds);
 	fuzz_dev_make(v, mode, text);
 	for (int i = 0; t->open && i < 3; i++)
 		close(fds[i]);
