@@ -1,19 +1,33 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: a driver that puts what it likes into the rings of a block
- * device, on a file in memory.
+ * device, on a file in memory. Half of the devices are not told that it is in
+ * memory: their requests go through io_uring, and are in flight for a while.
  */
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "fuzz_dev.h"
 
 #define IMAGE_BYTES (1 << 20)
-#define NR_KINDS    8u
+#define NR_KINDS    16u
 
 static struct fuzz_dev kinds[NR_KINDS];
+static bool on_disk; /* what fstatfs() says */
+
+int fstatfs(int fd, struct statfs *fs)
+{
+	int ret = (int)syscall(SYS_fstatfs, fd, fs);
+
+	if (ret == 0 && on_disk)
+		fs->f_type = EXT4_SUPER_MAGIC;
+	return ret;
+}
 
 static void make(struct fuzz_dev *v, unsigned kind)
 {
@@ -26,6 +40,7 @@ static void make(struct fuzz_dev *v, unsigned kind)
 	int image = memfd_create("image", 0);
 	char text[128];
 
+	on_disk = kind & 8;
 	fuzz_must(image >= 0 && ftruncate(image, IMAGE_BYTES) == 0);
 	snprintf(text, sizeof(text), "block,path=/proc/self/fd/%d,%s%s", image,
 		 "queue-size=16", options[kind & 3]);
