@@ -551,13 +551,13 @@ class Supervision(Case):
             self.skipTest("needs root")
         libc = ctypes.CDLL(None, use_errno=True)
         with self.serve("rng", self.block) as serve:
-            pid = self.status("block0")["pid"]
+            pid, other = (self.status(name)["pid"] for name in ("block0", "rng0"))
             # What ends is hidden from its parent for as long as its tracer has not looked.
             if libc.ptrace(PTRACE_SEIZE, pid, 0, 0) != 0:
                 self.skipTest(f"ptrace: {os.strerror(ctypes.get_errno())}")
             try:
                 serve.process.send_signal(signal.SIGTERM)
-                wait_for(lambda: not alive(pid), "the device's end")
+                wait_for(lambda: not alive(pid) and not alive(other), "the devices' end")
                 self.assertEqual(serve.end(), 1)
             finally:
                 os.waitpid(pid, 0)
@@ -641,7 +641,8 @@ class Sandbox(Case):
 
     def test_locked_memory(self):
         """A ring for each disk of a user who may lock no more than two pages for each."""
-        prefix = self.unprivileged("prlimit", "--memlock=32768:32768", "setpriv", "--reuid=12399", "--regid=12399",
+        user = 100000 + os.getpid()  # who has no ring yet, nor one that is still winding up
+        prefix = self.unprivileged("prlimit", "--memlock=32768:32768", "setpriv", f"--reuid={user}", f"--regid={user}",
                                    "--clear-groups")
         images = [self.tmp / f"{n}.raw" for n in range(4)]
         for image in images:
