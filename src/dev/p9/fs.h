@@ -36,7 +36,7 @@
 #define P9_MAX_IOV    1024
 #define P9_MIN_MSIZE  4096u
 #define P9_MAX_MSIZE  (1u << 20)
-#define P9_MSG_BYTES  8192u /* of a request without its data */
+#define P9_MSG_BYTES  4608u /* of a request without its data: Tsymlink */
 #define P9_REPLY_BYTES 4352u /* likewise: a link's target is the longest */
 #define P9_FID_SHIFT  20 /* of a 32-bit hash, to have the slot */
 #define P9_NODE_SHIFT 19

@@ -37,7 +37,7 @@
 #include "dev/p9/serve.h"
 
 #define NR_THREADS 8  /* of each pool */
-#define MAX_REQS   64 /* taken from the ring at once: 28 KiB each */
+#define MAX_REQS   96 /* taken from the ring at once: 25 KiB each */
 #define TURN_BYTES (2u << 20) /* read on the loop's thread in a turn */
 #define MAX_TAG    32
 #define END_NS     UINT64_C(1000000000)

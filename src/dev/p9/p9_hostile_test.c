@@ -412,7 +412,7 @@ static void xattr_memory(void **state)
 			       65536ull, 0);
 	}
 	assert_int_equal(ret, -ENOSPC);
-	assert_int_equal(nr, 17);
+	assert_int_equal(nr, 9);
 	assert_int_equal(p9c_clunk(&c, 1), -EINVAL);
 	assert_int_equal(p9c_call(&c, P9_TXATTRCREATE, "dsqd", nr, "user.x",
 				  65536ull, 0),

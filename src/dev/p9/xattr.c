@@ -16,7 +16,7 @@
 
 #include "dev/p9/fs.h"
 
-#define MAX_BYTES (1u << 20) /* held for all fids together */
+#define MAX_BYTES (512u << 10) /* held for all fids together */
 
 static const char virtfs[] = "user.virtfs.";
 
