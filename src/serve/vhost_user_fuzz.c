@@ -65,6 +65,7 @@ static struct hold {
 	bool keeps;   /* chains, instead of ending them at once */
 	bool returns; /* them when it is to come to a stop */
 	bool turns;   /* the loop then */
+	bool batches; /* what it ends: shown some time later, or never */
 	uint8_t config[16];
 } hold;
 
@@ -87,7 +88,10 @@ static void end_chain(struct hold *h, unsigned q, unsigned i)
 
 	touch(&c);
 	h->held[q][i] = h->held[q][--h->nr_held[q]];
-	vq_relchain(&h->vqs[q], c.head, 1);
+	vq_relchain_prepare(&h->vqs[q], c.head, 1);
+	if (h->batches)
+		return;
+	vq_relchain_publish(&h->vqs[q]);
 	vq_endchains(&h->vqs[q], 0);
 }
 
@@ -191,7 +195,9 @@ static struct sockaddr_un addr = { .sun_family = AF_UNIX,
 				   .sun_path = "\0viodev-vhost-user-fuzz-" };
 static int fds[NR_FDS], peer;
 static uint8_t *mem;
-static int sock; /* the front-end's */
+static int sock;	/* the front-end's */
+static uint64_t nr_sent; /* messages, beside those that earlier ones had */
+static bool garbled;	/* one did not go out whole */
 
 static void no_log(void *arg, int level, const char *msg)
 {
@@ -272,6 +278,10 @@ static void leave(void)
 		vhuser_get_stats(srv, &stats);
 	}
 	fuzz_must(!stats.attached && stats.mem_regions == 0);
+	/* None is handled twice. */
+	fuzz_must(stats.messages <= nr_sent || garbled);
+	nr_sent = stats.messages;
+	garbled = false;
 }
 
 static void send_msg(uint32_t request, uint32_t flags, const void *payload,
@@ -282,10 +292,13 @@ static void send_msg(uint32_t request, uint32_t flags, const void *payload,
 			       { (void *)payload, len } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	union scm scm;
+	ssize_t n;
 
 	if (nr_fds > 0)
 		scm_attach(&msg, &scm, with, nr_fds);
-	sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	n = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	garbled |= n > 0 && n < (ssize_t)(sizeof(hdr) + len);
+	nr_sent += n > 0;
 }
 
 /* A message of words, of which the first @len bytes are sent. */
@@ -611,10 +624,11 @@ static void step(struct fuzz_in *in)
 		end_some(in);
 		break;
 	case 7:
-		way = fuzz_choice(in, 8);
+		way = fuzz_choice(in, 16);
 		hold.keeps = !(way & 1);
 		hold.returns = way & 2;
 		hold.turns = way & 4;
+		hold.batches = way & 8;
 		break;
 	case 8:
 		for (unsigned q = 0; q < NR_QUEUES; q++) {
@@ -672,7 +686,7 @@ static void run(struct fuzz_in *in)
 {
 	client_catch_faults(); /* in place of whoever came after setup() */
 	hold.keeps = fuzz_bool(in);
-	hold.returns = hold.turns = false;
+	hold.returns = hold.turns = hold.batches = false;
 	come();
 	if (fuzz_choice(in, 8))
 		run_rings(features(in));
