@@ -16,6 +16,8 @@
 
 #include "dev/input/input.h"
 
+#define TURN_EVENTS 256 /* before others have their turn */
+
 int input_host_open(const char *path, struct err *err)
 {
 	const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
@@ -72,11 +74,17 @@ static void pass(struct input_softc *sc, const struct input_event *ev)
 static void on_events(void *arg, uint32_t events)
 {
 	struct input_softc *sc = arg;
+	unsigned budget = TURN_EVENTS;
 	struct input_event ev;
 	int ret = 0;
 
-	while (input_has_room(sc) && (ret = next_event(sc, &ev)) >= 0)
+	while (budget > 0 && input_has_room(sc) &&
+	       (ret = next_event(sc, &ev)) >= 0) {
 		pass(sc, &ev);
+		budget--;
+	}
+	if (budget == 0)
+		ev_defer(sc->sc_loop, &sc->sc_more);
 	if (!input_has_room(sc) || (ret < 0 && ret != -EAGAIN)) {
 		ev_remove(sc->sc_source);
 		sc->sc_source = NULL;

@@ -11,10 +11,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/input.h>
+#include <linux/sockios.h>
 #include <linux/virtio_input.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <viodev/le.h>
@@ -395,6 +397,37 @@ static void test_gone(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 }
 
+/* Bytes that the device has not read. */
+static int unread(void)
+{
+	int n = -1;
+
+	assert_int_equal(syscall(SYS_ioctl, host, SIOCOUTQ, &n), 0);
+	return n;
+}
+
+/* What the guest does not hear is read, too; but a flood has its turns. */
+static void test_flood(void **state)
+{
+	static struct input_event repeats[1500]; /* that are not passed on */
+
+	for (size_t i = 0; i < sizeof(repeats) / sizeof(repeats[0]); i++)
+		repeats[i] = (struct input_event){ .type = EV_KEY,
+						   .code = KEY_A, .value = 2 };
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(4);
+	turns(2);
+	assert_int_equal(write(host, repeats, sizeof(repeats)),
+			 sizeof(repeats));
+	ev_loop_turn(loop, 2);
+	assert_true(unread() > 0);
+	turns(100);
+	assert_int_equal(unread(), 0);
+	key(KEY_B, 1);
+	turns(20);
+	expect(EV_KEY, KEY_B, 1);
+}
+
 /* A key that is held at this host does not stay down at another one. */
 static void test_held_keys(void **state)
 {
@@ -432,7 +465,7 @@ int main(void)
 		T(test_config),	      T(test_events), T(test_dropped),
 		T(test_long_updates), T(test_back_pressure),
 		T(test_leds),	      T(test_gone),
-		T(test_held_keys),
+		T(test_held_keys),    T(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,
