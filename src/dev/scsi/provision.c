@@ -206,7 +206,7 @@ static_assert(sizeof(struct reply) <= SCSI_WORK_BYTES,
 static int find_extents(struct scsi_lun *lun, const struct scsi_task *t)
 {
 	uint64_t lba = t->cdb.lba, end = lba + t->left;
-	struct reply *r = (struct reply *)lun->work;
+	struct reply *r = (void *)lun->work;
 
 	reply_init(r);
 	reply_put(r, 0, 8);
@@ -229,7 +229,7 @@ static int find_extents(struct scsi_lun *lun, const struct scsi_task *t)
 static void extents_found(struct scsi_task *t, int result)
 {
 	if (!task_gone(t))
-		task_reply(t, (struct reply *)t->lun->work);
+		task_reply(t, (void *)t->lun->work);
 }
 
 void sbc_get_lba_status(struct scsi_task *t)
