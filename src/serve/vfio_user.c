@@ -260,9 +260,9 @@ void vfuser_destroy(struct vfuser *srv)
 	ev_cancel(srv->loop, &srv->work);
 	client_wake_fini(&srv->wake);
 	ev_remove(srv->timer);
-	listener_stop(&srv->listener);
 	if (srv->path)
-		unlink(srv->path);
+		unix_remove(srv->path, srv->path_name);
+	listener_stop(&srv->listener);
 	pci_fini(&srv->pi);
 	gm_fini(&srv->gm);
 	free(srv->path);
@@ -293,6 +293,7 @@ int vfuser_listen_path(struct vfuser *srv, const char *path)
 		return ret;
 	}
 	srv->path = strdup(path); /* without it, the socket file stays */
+	srv->path_name = unix_name(path);
 	return 0;
 }
 

@@ -32,6 +32,7 @@
 #include <viodev/pci.h>
 #include <viodev/vfio_user.h>
 
+#include "base/unix.h"
 #include "serve/client.h"
 #include "serve/listener.h"
 #include "serve/vfio_user_conn.h"
@@ -102,6 +103,7 @@ struct vfuser {
 	struct ev_loop *loop;
 	char *name;
 	char *path; /* of a socket that we made, or NULL */
+	struct unix_name path_name;
 	struct pci_devinst pi;
 	struct gmem gm;
 	struct client_log log;

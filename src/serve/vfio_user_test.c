@@ -1496,6 +1496,18 @@ static void test_listen(void **state)
 	close(fd);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(vfuser_listen_path(b, path), 0);
+	vfuser_destroy(b);
+	/* What others put there meanwhile is not removed. */
+	assert_int_equal(vfuser_create(loop, "a", &a), 0);
+	assert_int_equal(vfuser_create(loop, "b", &b), 0);
+	assert_int_equal(vfuser_listen_path(a, path), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(vfuser_listen_path(b, path), 0);
+	vfuser_destroy(a);
+	assert_int_equal(access(path, F_OK), 0);
+	vfuser_destroy(b);
+	assert_int_not_equal(access(path, F_OK), 0);
+	assert_int_equal(vfuser_create(loop, "b", &b), 0);
 	memset(path, 'x', sizeof(path) - 1);
 	path[sizeof(path) - 1] = 0;
 	assert_int_equal(vfuser_listen_path(b, path), -ENAMETOOLONG);
