@@ -54,6 +54,7 @@ static int tcp_fd = -1, udp_fd = -1;
 
 /* What the test has of the network's other end. */
 static int peers[NR_CONNS];
+static size_t nr_received; /* bytes of TCP */
 
 /*
  * --- Making them ---
@@ -189,6 +190,7 @@ static void renew(enum kind kind)
 	sc->sc_carrier = true;
 	net_be_destroy(old);
 	gen = (struct net_gen){ 0 };
+	nr_received = 0;
 	if (kind == USER) {
 		tcp_fd = on_loopback(SOCK_STREAM, &gen.tcp_port);
 		udp_fd = on_loopback(SOCK_DGRAM, &gen.udp_port);
@@ -247,6 +249,20 @@ static void answer_udp(void)
 		       (struct sockaddr *)&from, len);
 }
 
+/* Of the guest's connections never more than it has sent. */
+static void receive(int *fd)
+{
+	static uint8_t buf[8192];
+	ssize_t n = recv(*fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (n == 0)
+		hang_up(fd);
+	if (n > 0 && tcp_fd >= 0) {
+		nr_received += (size_t)n;
+		fuzz_must(nr_received <= gen.tcp_bytes);
+	}
+}
+
 static void talk(int *fd, struct fuzz_in *in)
 {
 	static uint8_t buf[8192];
@@ -255,8 +271,7 @@ static void talk(int *fd, struct fuzz_in *in)
 
 	switch (fuzz_choice(in, 7)) {
 	case 0:
-		if (recv(*fd, buf, sizeof(buf), MSG_DONTWAIT) == 0)
-			hang_up(fd);
+		receive(fd);
 		break;
 	case 1: /* what is no frame of a stream, mostly */
 		bytes = fuzz_take(in, 16, &n);
@@ -314,7 +329,9 @@ static void give_buffers(struct fuzz_dev *v)
 	fuzz_dev_kick(v, RXQ);
 }
 
-static void send_frame(struct fuzz_dev *v, struct fuzz_in *in)
+static void send_made(struct fuzz_dev *v, struct fuzz_in *in,
+		      size_t (*make)(struct net_gen *g, struct fuzz_in *in,
+				     uint8_t *frame))
 {
 	uint8_t *p = fuzz_dev_ptr(v, TX_OFF, NET_GEN_MAX_FRAME + NET_HDR_MAX);
 	size_t hdr = hdr_len(v);
@@ -323,24 +340,31 @@ static void send_frame(struct fuzz_dev *v, struct fuzz_in *in)
 	if (!v->d.q[TXQ].ready)
 		return;
 	memset(p, 0, hdr);
-	len = net_gen_frame(&gen, in, p + hdr);
+	len = make(&gen, in, p + hdr);
 	vdrv_desc(&v->d, TXQ, TX_HEAD, v->area + TX_OFF, (uint32_t)(hdr + len),
 		  0, 0);
 	vdrv_avail(&v->d, TXQ, TX_HEAD);
 	fuzz_dev_kick(v, TXQ);
 }
 
+static void send_frame(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	send_made(v, in, net_gen_frame);
+}
+
 static void turn(struct fuzz_dev *v)
 {
 	size_t hdr = hdr_len(v);
 
-	fuzz_dev_turn();
-	for (unsigned i = 0; i < NR_RX; i++)
-		net_gen_learn(&gen,
-			      (uint8_t *)fuzz_dev_ptr(v, RX_OFF + i * RX_BYTES,
-						      RX_BYTES) +
-				      hdr,
-			      RX_BYTES - hdr);
+	/* To watch a socket, to hear of it, to hand on what that led to. */
+	for (int i = 0; i < 3; i++)
+		fuzz_dev_turn();
+	for (unsigned i = 0; i < NR_RX; i++) {
+		uint8_t *p = fuzz_dev_ptr(v, RX_OFF + i * RX_BYTES, RX_BYTES);
+
+		net_gen_learn(&gen, p + hdr, RX_BYTES - hdr);
+		inet_put16(p + hdr + 12, 0); /* once */
+	}
 }
 
 /* What is played in is another process's state of the device, too. */
@@ -416,6 +440,18 @@ static void step(struct fuzz_dev *v, struct net_mock *mock, struct fuzz_in *in)
 	}
 }
 
+/* A connection that is there, and the other end of it. */
+static void open_connection(struct fuzz_dev *v, struct fuzz_in *in)
+{
+	int *fd = &peers[fuzz_choice(in, NR_CONNS)];
+
+	hang_up(fd);
+	give_buffers(v);
+	send_made(v, in, net_gen_syn);
+	turn(v);
+	*fd = accept4(tcp_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
 /* With a real network: nothing but frames, answers and turns. */
 static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 {
@@ -428,6 +464,9 @@ static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 		break;
 	case 2:
 		give_buffers(v);
+		break;
+	case 3:
+		open_connection(v, in);
 		break;
 	default:
 		send_frame(v, in);

@@ -111,7 +111,10 @@ static size_t tcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 	if (fuzz_one_in(in, 32))
 		p[12] = (uint8_t)fuzz_int(in, 1);
 	len = 20 + options;
-	return len + (p[13] & 2 ? 0 : payload(in, p + len));
+	if (!(p[13] & 2))
+		len += payload(in, p + len);
+	g->tcp_bytes += len - 20;
+	return len;
 }
 
 static size_t icmp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
@@ -277,6 +280,30 @@ size_t net_gen_frame(struct net_gen *g, struct fuzz_in *in, uint8_t *frame)
 	if (fuzz_one_in(in, 16))
 		len = fuzz_choice(in, (unsigned)len + 1);
 	return len;
+}
+
+size_t net_gen_syn(struct net_gen *g, struct fuzz_in *in, uint8_t *frame)
+{
+	uint8_t *ip = frame + 14, *tcp = ip + 20;
+
+	memset(frame, 0, 54);
+	memcpy(frame, eth, sizeof(eth));
+	inet_put16(frame + 12, ETH_IP4);
+	ip[0] = 0x45;
+	inet_put16(ip + 2, 40);
+	ip[8] = 64;
+	ip[9] = IPPROTO_TCP;
+	memcpy(ip + 12, hosts4[0], 4);
+	memcpy(ip + 16, hosts4[1], 4);
+	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, 20, 0));
+	inet_put16(tcp, (uint16_t)(4100 + fuzz_choice(in, 4)));
+	inet_put16(tcp + 2, g->tcp_port);
+	put32(tcp + 4, 0u - 1 - fuzz_choice(in, 16));
+	tcp[12] = 5 << 4;
+	tcp[13] = 2;
+	inet_put16(tcp + 14, 0xffff);
+	fix_sum(frame, 26, 8, IPPROTO_TCP, tcp, 20, 16);
+	return 54;
 }
 
 void net_gen_learn(struct net_gen *g, const uint8_t *f, size_t len)

@@ -15,10 +15,14 @@ struct net_gen {
 	/* What the last segment that the guest received lets it answer. */
 	uint16_t sport, dport;
 	uint32_t seq, ack;
+	size_t tcp_bytes; /* of data in all segments */
 };
 
 /* Make a frame; returns its length, at most NET_GEN_MAX_FRAME. */
 size_t net_gen_frame(struct net_gen *g, struct fuzz_in *in, uint8_t *frame);
+
+/* What begins a connection to tcp_port, with a number near the wrap. */
+size_t net_gen_syn(struct net_gen *g, struct fuzz_in *in, uint8_t *frame);
 
 /* Look at what the guest received. */
 void net_gen_learn(struct net_gen *g, const uint8_t *frame, size_t len);
