@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: a driver that puts what it likes into the rings of a console
- * device, while the host writes, reads, hangs up, and removes ports.
+ * device, while the host writes, reads, hangs up, and removes ports. What is
+ * behind them are sockets, and a file.
  */
 #include <json-c/json.h>
 #include <linux/virtio_console.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "dev/vdev.h"
 #include "fuzz_dev.h"
 
-#define NR_KINDS 4u
+#define NR_KINDS 5u
 #define CTL_RX	 2u
 #define CTL_TX	 3u
 
@@ -22,6 +24,21 @@ static struct victim {
 	int host[2]; /* what hvc0 and port x are connected with */
 	unsigned nr_queues;
 } kinds[NR_KINDS];
+
+static int file = -1; /* what hvc0 of the last kind writes to */
+
+static void make_with_file(struct victim *c)
+{
+	char text[96];
+
+	file = memfd_create("console", 0);
+	fuzz_must(file >= 0);
+	c->host[0] = c->host[1] = file;
+	c->nr_queues = 2;
+	snprintf(text, sizeof(text),
+		 "console,console=file:/proc/self/fd/%d,queue-size=16", file);
+	fuzz_dev_make(&c->v, VDRV_MODERN, text);
+}
 
 static void make(struct victim *c, unsigned kind)
 {
@@ -47,8 +64,9 @@ static void make(struct victim *c, unsigned kind)
 
 static void setup(void)
 {
-	for (unsigned i = 0; i < NR_KINDS; i++)
+	for (unsigned i = 0; i < NR_KINDS - 1; i++)
 		make(&kinds[i], i);
+	make_with_file(&kinds[NR_KINDS - 1]);
 }
 
 /* A control message, or most of one. */
@@ -164,6 +182,7 @@ static void drain(struct victim *c)
 {
 	char buf[4096];
 
+	fuzz_must(ftruncate(file, 0) == 0);
 	for (int i = 0; i < 2; i++)
 		while (read(c->host[i], buf, sizeof(buf)) > 0)
 			;
