@@ -171,6 +171,27 @@ static void test_destroy(void **state)
 	sem_destroy(&rig.go);
 }
 
+/* One that may never end is not waited for; what is queued never begins. */
+static void test_abandon(void **state)
+{
+	static struct test_job jobs[2];
+	static struct rig rig; /* the thread goes on in it */
+
+	rig_init(&rig, 1);
+	pool_start(rig.pool, &jobs[0].job);
+	while (__atomic_load_n(&jobs[0].job.queued, __ATOMIC_RELAXED))
+		;
+	pool_start(rig.pool, &jobs[1].job);
+	pool_abandon(rig.pool);
+	assert_false(jobs[0].done);
+	ev_loop_destroy(rig.loop);
+	let_run(&rig, 2);
+	while (!__atomic_load_n(&jobs[0].ran_on, __ATOMIC_RELAXED))
+		;
+	assert_false(jobs[1].ran_on);
+	assert_int_equal(rig.nr_done, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +199,7 @@ int main(void)
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_destroy),
+		cmocka_unit_test(test_abandon),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
