@@ -89,15 +89,19 @@ void disk_call_start(struct disk_req *req,
  * --- Again ---
  */
 
+/* One that is armed stays so: else, armed ever again, it would not expire. */
 static void arm(struct disk_io *io)
 {
 	uint64_t ns = io->again_ns * 2;
 
+	if (io->again_armed)
+		return;
 	if (ns < MIN_AGAIN_NS)
 		ns = MIN_AGAIN_NS;
 	if (ns > MAX_AGAIN_NS)
 		ns = MAX_AGAIN_NS;
 	io->again_ns = ns;
+	io->again_armed = true;
 	ev_timer_set(io->again_timer, ns);
 }
 
@@ -122,6 +126,7 @@ void disk_calls_again(void *arg)
 	struct disk_calls calls = io->again;
 	struct disk_call *call;
 
+	io->again_armed = false;
 	if (calls.first) {
 		disk_calls_init(&io->again);
 		while ((call = disk_calls_take(&calls)))
@@ -146,9 +151,8 @@ void disk_call_done(struct disk_call *call, int result)
 	if (result == -EINTR) {
 		call_again(call);
 	} else if (result == -EAGAIN) {
-		if (!io->again.first)
-			arm(io);
 		disk_calls_add(&io->again, call);
+		arm(io);
 	} else {
 		if (result >= 0)
 			io->again_ns = 0;

@@ -198,6 +198,7 @@ struct disk_io {
 	/* What the kernel had no room for waits until the timer expires. */
 	struct disk_calls again;
 	struct ev_source *again_timer;
+	bool again_armed;
 	uint64_t again_ns; /* the last wait, or 0 */
 };
 
