@@ -28,7 +28,10 @@ struct vdev;
 int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
 	     struct vdev **ret_dev, char *why, size_t why_len);
 
-/* Waits for what is in flight; NULL is fine. */
+/*
+ * What is in flight gets half a second; what the kernel works on after that
+ * goes on, and its memory stays. NULL is fine.
+ */
 void vdev_destroy(struct vdev *dev);
 
 #endif
