@@ -306,6 +306,29 @@ static void test_rx_mtu(void **state)
 	assert_int_equal(drain(RXQ), 1);
 }
 
+/* What is wrong with one chain is the end of those before it, too. */
+static void test_rx_error(void **state)
+{
+	uint64_t gpa;
+	uint8_t *p;
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	gpa = give_rx(RXQ, 2000);
+	arrive(NULL, 1500); /* so long are the next ones, it seems */
+	vdrv_kick(&d, RXQ);
+	assert_int_equal(drain(RXQ), 1);
+	gpa = give_rx(RXQ, 100);
+	vdrv_add(&d, RXQ, (struct vdrv_buf[]){ { ~0ull << 20, 2000, VDRV_W } },
+		 1);
+	arrive(NULL, 60);
+	vdrv_kick(&d, RXQ);
+	turns();
+	assert_true(broken());
+	p = vdrv_ptr(&d, gpa, 100);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(p[i], 0xee);
+}
+
 /*
  * Chains that cannot hold a header are work of this turn as frames are: a
  * driver that keeps posting them must not keep the loop.
@@ -345,6 +368,7 @@ int main(void)
 		TEST(test_rx_never_fits),
 		TEST(test_rx_chains),
 		TEST(test_rx_short_chains),
+		TEST(test_rx_error),
 		TEST(test_rx_offload),
 		TEST(test_rx_mtu),
 	};

@@ -145,7 +145,8 @@ static int window_fill(struct net_softc *sc, struct vqueue_info *vq,
 	if (net_has(sc, NET_F(MRG_RXBUF)))
 		while (w->bytes < want && window_add(w))
 			;
-	return 0;
+	/* The last one was no chain: nothing is written after vi_error(). */
+	return sc->sc_vs.vs_flags & VIRTIO_BROKEN ? -ENOBUFS : 0;
 }
 
 /* Whether more chains may yet come to hold a frame that is too long now. */
