@@ -149,7 +149,7 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 {
-	for (unsigned i = 0; i < P9_FID_SLOTS; i++) {
+	for (unsigned i = 0; i < P9_FID_SLOTS && fs->nr_fids > 0; i++) {
 		while (fs->fids[i]) {
 			P9_REF ref = P9_NO_REF;
 

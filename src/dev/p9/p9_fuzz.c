@@ -25,9 +25,9 @@
 #define NR_SLOTS     8u /* requests at once: two descriptors of the ring each */
 #define SLOT_BYTES   4096u
 #define MAX_BODY     512u
-#define MAX_REQUESTS 48u
+#define MAX_REQUESTS 32u
 #define MAX_TURNS    10000u
-#define PATIENCE     5u /* turns of at most a millisecond */
+#define PATIENCE     3u /* turns of at most a millisecond */
 #define QUEUE_SIZE   32u
 
 static struct fuzz_dev kinds[NR_KINDS];
