@@ -27,6 +27,13 @@
 
 #include "serve/vfio_user_impl.h"
 
+uint64_t vfuser_answer_ns = 2000000000;
+
+static uint64_t answer_ns(void)
+{
+	return __atomic_load_n(&vfuser_answer_ns, __ATOMIC_RELAXED);
+}
+
 /* QEMU loses the end of replies that its socket does not take at once. */
 #define MAX_CHUNK (64u << 10)
 
@@ -163,7 +170,7 @@ static void watch(struct vfuser *srv)
 	if (dma->watched || dma->oldest > dma->asked)
 		return;
 	dma->watched = dma->asked;
-	ev_timer_set(srv->timer, VFUSER_ANSWER_NS);
+	ev_timer_set(srv->timer, answer_ns());
 }
 
 uint64_t vfuser_dma_fence(struct vfuser *srv)
@@ -280,7 +287,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
 {
 	struct vfuser *srv = arg;
-	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
+	uint64_t deadline = ev_now_ns() + answer_ns();
 	size_t chunk;
 
 	if (!on_loop(srv))
@@ -305,7 +312,7 @@ static int dma_write(void *arg, gpa_t a, const void *buf, size_t len)
 {
 	struct vfuser *srv = arg;
 	struct vfuser_dma *dma = &srv->dma;
-	uint64_t deadline = ev_now_ns() + VFUSER_ANSWER_NS;
+	uint64_t deadline = ev_now_ns() + answer_ns();
 	size_t chunk;
 
 	if (!on_loop(srv))

@@ -60,7 +60,7 @@ def load(*disks, rw="randread", seconds=60):
             f"--iodepth=16 --time_based --runtime={seconds} --allow_file_create=0 >/dev/null 2>&1")
 
 
-def until(condition, seconds=PATIENCE // 3):
+def until(condition, seconds=PATIENCE - 20):
     """A shell command that waits for the condition, another one."""
     return f"(for i in $(seq {10 * seconds}); do {condition} && exit 0; sleep 0.1; done; exit 1)"
 
