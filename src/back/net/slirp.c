@@ -35,6 +35,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/inet.h"
 #include "back/net/neigh.h"
 #include "back/net/net_be.h"
 #include "back/net/reass.h"
@@ -427,6 +428,14 @@ static void input(struct user *u, uint8_t *frame, size_t len)
 		u->nr_refused++;
 }
 
+/* It speaks NC-SI as well, to management controllers: none is here. */
+static bool is_spoken(const uint8_t *frame, size_t len)
+{
+	uint16_t type = len >= ETH_BYTES ? inet_get16(frame + 12) : 0;
+
+	return type == ETH_ARP || type == ETH_IP4 || type == ETH_IP6;
+}
+
 static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		     int niov)
 {
@@ -435,6 +444,8 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	size_t len = iov_take(&frame, u->in_buf, sizeof(u->in_buf));
 	uint8_t *whole = u->in_buf;
 
+	if (!is_spoken(whole, len))
+		return 0;
 	if (reass_is_fragment(whole, len))
 		len = reass_add(&u->reass, whole, len, ev_now_ns(), &whole);
 	if (len)
