@@ -23,9 +23,10 @@
  * The same holds for memory that requests still use: a message that removes it
  * is answered late.
  *
- * Not every front-end tells of a guest's reset; but when all rings have stopped and begin again at entry 0,
- * there is a new driver, and the device is reset before it runs again. Rings
- * that go on at other entries belong to a guest that was paused or moved.
+ * Not every front-end tells of a guest's reset; but when all rings have stopped
+ * and begin again at entry 0, there is a new driver, and the device is reset
+ * before it runs again. Rings that go on at other entries belong to a guest that
+ * was paused or moved.
  */
 #ifndef SERVE_VHOST_USER_IMPL_H
 #define SERVE_VHOST_USER_IMPL_H
