@@ -254,6 +254,33 @@ static void test_broken(void **state)
 }
 
 /*
+ * Nor does it read into it, but for what the host has begun. (With threads, of
+ * which there are four; what io_uring has been given has begun.)
+ */
+static void test_broken_reads(void **state)
+{
+	struct sent s[10];
+	unsigned nr_read = 0;
+
+	if (!threads)
+		skip();
+	FAULT_SET(hang, true);
+	for (unsigned k = 0; k < NR(s); k++)
+		s[k] = ini_send(&read_8);
+	ini_turns(5);
+	vdrv_avail(&ini.d, 2, 60000);
+	vdrv_kick(&ini.d, 2);
+	for (unsigned k = 0; k < NR(s); k++)
+		memset(s[k].in, 0x5a, 4096);
+	FAULT_SET(hang, false);
+	ini_turns(20);
+	for (unsigned k = 0; k < NR(s); k++)
+		nr_read += s[k].in[0] != 0x5a;
+	print_message("%u of %zu were read\n", nr_read, NR(s));
+	assert_true(nr_read <= 4);
+}
+
+/*
  * SCSI-CTL-01: a function is answered when what it ended is gone. Other units
  * go on meanwhile, and the unit begins nothing before that.
  */
@@ -578,7 +605,8 @@ static int run(const char *engine)
 		TEST(test_reset), TEST(test_reset_order),
 		TEST(test_reset_waits),
 		TEST(test_many_resets), TEST(test_no_more_steps),
-		TEST(test_stop), TEST(test_broken), TEST(test_tmf),
+		TEST(test_stop), TEST(test_broken), TEST(test_broken_reads),
+		TEST(test_tmf),
 		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_reservations),
 		TEST(test_reservations_fail), TEST(test_lba_status),
 		TEST(test_error_waits), TEST(test_read_error_waits),
