@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/scm.h"
@@ -85,6 +86,23 @@ static size_t bytes_wanted(const struct vfconn *conn)
 	return hdr.size - have;
 }
 
+/*
+ * No message has a use for a socket. One may be the client's end of this very
+ * connection: kept with a message that never becomes whole, it would keep the
+ * connection from ever being seen to end.
+ */
+static void drop_sockets(struct vfconn *conn, unsigned from)
+{
+	for (unsigned i = from; i < conn->nr_fds; i++) {
+		struct stat st;
+
+		if (fstat(conn->fds[i], &st) == 0 && !S_ISSOCK(st.st_mode))
+			continue;
+		close(conn->fds[i]);
+		conn->fds[i] = -1;
+	}
+}
+
 static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
 {
 	union scm_room room;
@@ -93,10 +111,12 @@ static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
 		.msg_controllen = sizeof(room.buf),
 	};
 	ssize_t n = receive(conn, &msg, len, 0);
+	unsigned before = conn->nr_fds;
 
 	if (n <= 0)
 		return n;
 	scm_take(&msg, conn->fds, &conn->nr_fds, VFMSG_MAX_FDS);
+	drop_sockets(conn, before);
 	/* Out of descriptors ourselves: which of them are missing? */
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
 }

@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "base/scm.h"
 #include "serve/vfio_user_client.h"
 
 #define MAX64 UINT64_MAX
@@ -1267,6 +1268,27 @@ static void test_gone_in_flight(void **state)
 	close(other);
 }
 
+/* Its own end of the connection, with a message that never becomes whole. */
+static void test_sends_its_socket(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t half[8] = { 0 };
+	struct iovec iov = { (void *)half, sizeof(half) };
+	union scm scm;
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, f->c.fd), EBADF);
+	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1,
+				      &f->c.fd, 1),
+			 EBADF);
+	scm_attach(&msg, &scm, &f->c.fd, 1);
+	assert_int_equal(sendmsg(f->c.fd, &msg, 0), sizeof(half));
+	assert_true(tcl_is_silent(f->c.fd, 20)); /* it has been read */
+	tcl_close(&f->c);
+	tsrv_await_detached(&f->t, 1);
+	tcl_open(&f->c, &f->t);
+}
+
 /* A7: QEMU sends whole batches before it reads an answer. */
 static void test_dma_pipelined(void **state)
 {
@@ -1552,6 +1574,7 @@ int main(void)
 		TEST(test_bad_dma_map),
 		TEST(test_dma_map_huge),
 		TEST(test_dma_unmap),
+		TEST(test_sends_its_socket),
 		TEST(test_unmap_in_flight),
 		TEST(test_unmaps_without_end),
 		TEST(test_gone_in_flight),
