@@ -86,8 +86,8 @@ static bool resized_soon(struct disk *d)
 {
 	uint64_t end = ev_now_ns() + RESIZE_WAIT_NS;
 
-	while ((d->sizing || d->size_wanted) && ev_now_ns() < end)
-		disk_threads.wait(d->io->slow, d->sizing ? 10 : 0);
+	while (d->sizing && ev_now_ns() < end)
+		disk_threads.wait(d->io->slow, 10);
 	return !d->sizing && !d->size_wanted;
 }
 
