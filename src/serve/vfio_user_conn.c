@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A vfio-user socket as a stream of messages. See vfio_user_conn.h. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,20 +10,22 @@
 #include "base/scm.h"
 #include "serve/vfio_user_conn.h"
 
+/*
+ * Both buffers, of pages, which cost nothing before they are used: few clients
+ * use many of them.
+ */
 int vfconn_init(struct vfconn *conn, int take_fd)
 {
-	/* Untouched pages of these cost nothing. */
-	uint8_t *in = malloc(VFCONN_IN_BYTES), *out = malloc(VFCONN_OUT_BYTES);
+	void *p = mmap(NULL, VFCONN_IN_BYTES + VFCONN_OUT_BYTES,
+		       PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
 
-	if (!in || !out) {
-		free(in);
-		free(out);
+	if (p == MAP_FAILED)
 		return -ENOMEM;
-	}
 	*conn = (struct vfconn){
 		.fd = take_fd,
-		.in = in,
-		.out = out,
+		.in = p,
+		.out = (uint8_t *)p + VFCONN_IN_BYTES,
 		.send_fd = -1,
 	};
 	return 0;
@@ -46,8 +48,8 @@ void vfconn_fini(struct vfconn *conn)
 			close(conn->send_fd);
 		close_fds(conn);
 	}
-	free(conn->in);
-	free(conn->out);
+	if (conn->in)
+		munmap(conn->in, VFCONN_IN_BYTES + VFCONN_OUT_BYTES);
 	*conn = (struct vfconn){ .fd = -1, .send_fd = -1 };
 }
 
