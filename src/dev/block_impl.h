@@ -147,7 +147,8 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
 int block_pool_init(struct block_pool *pool, unsigned max_ios);
 void block_pool_fini(struct block_pool *pool);
 struct block_io *block_pool_take(struct block_pool *pool);
-union block_wide *block_pool_widen(struct block_pool *pool, struct block_io *io);
+union block_wide *block_pool_widen(struct block_pool *pool,
+				    struct block_io *io);
 void block_pool_give(struct block_pool *pool, struct block_io *io);
 
 /* What the kinds are called. */
