@@ -74,7 +74,7 @@ enter() {
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		VIODEV_CHECK="${VIODEV_CHECK:-all}" \
 		${http_proxy:+http_proxy="$http_proxy"} \
-		sh -c "cd /root/viodev && $*"
+		sh -c "cd /srv/viodev && $*"
 }
 
 step() {
@@ -89,7 +89,7 @@ check() {
 	{
 		printf '== Debian %s: a bare root\n' "$n"
 		make_root "$root" "$suite" &&
-			git clone -q "file://$here" "$root/root/viodev" &&
+			git clone -q "file://$here" "$root/srv/viodev" &&
 			{ [ "${VIODEV_CHECK:-all}" = unit ] || step "$n" 'make demo'; } &&
 			step "$n" 'make check'
 	} 2>&1 | tee "$log"

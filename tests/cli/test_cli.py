@@ -624,7 +624,8 @@ class Sandbox(Case):
     def unprivileged(self, *prefix):
         if os.geteuid() != 0:
             self.skipTest("needs root")
-        if subprocess.run([*prefix, VIODEV, "--version"], capture_output=True).returncode != 0:
+        # By way of env, which has lost what setpriv may still be allowed.
+        if subprocess.run([*prefix, "env", VIODEV, "--version"], capture_output=True).returncode != 0:
             self.skipTest(f"{prefix[0]} cannot run viodev")
         os.chmod(self.tmp, 0o777)
         return prefix
