@@ -116,12 +116,12 @@ static void hold_quiesce(void *arg)
 {
 	struct hold *h = arg;
 
-	if (h->turns)
-		ev_loop_turn(loop, 0);
 	for (unsigned q = 0; h->returns && q < NR_QUEUES; q++) {
 		while (h->nr_held[q] > 0)
 			end_chain(h, q, 0);
 	}
+	if (h->turns)
+		ev_loop_turn(loop, 0);
 }
 
 static int hold_cfgread(void *arg, int off, int size, uint32_t *ret_val)
@@ -198,6 +198,7 @@ static uint8_t *mem;
 static int sock;	/* the front-end's */
 static uint64_t nr_sent; /* messages, beside those that earlier ones had */
 static bool garbled;	/* one did not go out whole */
+static int nr_attached;
 
 static void no_log(void *arg, int level, const char *msg)
 {
@@ -231,6 +232,13 @@ static void make_fds(void)
 	mem = fuzz_pages(MEM_BYTES, fds[FD_MEM]);
 }
 
+/* They come and go in turns. */
+static void on_notify(void *arg, bool attached)
+{
+	nr_attached += attached ? 1 : -1;
+	fuzz_must(nr_attached == attached);
+}
+
 static void setup(void)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -239,6 +247,7 @@ static void setup(void)
 	make_fds();
 	fuzz_must(vhuser_create(loop, "fuzz", &srv) == 0);
 	vhuser_set_log(srv, no_log, NULL);
+	vhuser_set_notify(srv, on_notify, NULL);
 	vi_softc_linkup(&hold.vs, &hold_consts, &hold, vhuser_pci(srv),
 			hold.vqs);
 	for (unsigned q = 0; q < NR_QUEUES; q++)
@@ -310,6 +319,14 @@ static void say(uint32_t request, const uint64_t *words, uint32_t len, int fd)
 static uint64_t pair_of(uint32_t index, uint32_t num)
 {
 	return (uint64_t)num << 32 | index;
+}
+
+/* Requests of both rings are recorded. */
+static void record(void)
+{
+	const uint64_t area[] = { 8192, 0, NR_QUEUES | MAX_QSIZE << 16 };
+
+	say(VHMSG_SET_INFLIGHT_FD, area, sizeof(area), fds[FD_AREA]);
 }
 
 /* Two rings that run, for what can only happen then. */
@@ -538,6 +555,8 @@ static void offer(struct fuzz_in *in)
 		return;
 	avail[2 + avail[1] % QSIZE] = (uint16_t)i;
 	avail[1]++;
+	if (fuzz_one_in(in, 8)) /* and what was there before */
+		avail[1] += (uint16_t)fuzz_choice(in, QSIZE);
 }
 
 /* Some bytes of memory, mostly of the rings; of the record; of the log. */
@@ -688,6 +707,8 @@ static void run(struct fuzz_in *in)
 	hold.keeps = fuzz_bool(in);
 	hold.returns = hold.turns = hold.batches = false;
 	come();
+	if (fuzz_bool(in))
+		record();
 	if (fuzz_choice(in, 8))
 		run_rings(features(in));
 	while (fuzz_more(in))
