@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -1289,6 +1290,31 @@ static void test_sends_its_socket(void **state)
 	tcl_open(&f->c, &f->t);
 }
 
+/*
+ * Descriptors that did not fit are missed: memory with a file must not pass for
+ * memory without one.
+ */
+static void test_no_room_for_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit old, none;
+	int fd = tcl_memfd(MiB);
+	struct vfuser_stats stats;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)fd + 1, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	send_map(f, 0, MiB, fd);
+	assert_true(tcl_is_closed(&f->c));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	tsrv_await_detached(&f->t, 1);
+	vfuser_get_stats(f->t.srv, &stats);
+	assert_int_equal(stats.dma_regions, 0);
+	tcl_close(&f->c);
+	tcl_open(&f->c, &f->t);
+	close(fd);
+}
+
 /* A7: QEMU sends whole batches before it reads an answer. */
 static void test_dma_pipelined(void **state)
 {
@@ -1575,6 +1601,7 @@ int main(void)
 		TEST(test_dma_map_huge),
 		TEST(test_dma_unmap),
 		TEST(test_sends_its_socket),
+		TEST(test_no_room_for_descriptors),
 		TEST(test_unmap_in_flight),
 		TEST(test_unmaps_without_end),
 		TEST(test_gone_in_flight),
