@@ -56,9 +56,6 @@ static void keep_find(int sig)
 	}
 }
 
-/* Until all targets have moved to the frame. */
-int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
-
 /* Sanitizers end the process their own way. */
 void __sanitizer_set_death_callback(void (*call)(void)) __attribute__((weak));
 
@@ -258,8 +255,7 @@ int main(int argc, char *argv[])
 	unsigned long nr = 0, for_seconds = 0;
 	time_t start;
 
-	if (LLVMFuzzerInitialize)
-		LLVMFuzzerInitialize(&argc, &argv);
+	LLVMFuzzerInitialize(&argc, &argv);
 	watch(argv[0]);
 	state = 1;
 	for (int i = 1; i < argc; i++) {
