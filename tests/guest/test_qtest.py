@@ -333,8 +333,23 @@ def config_space(s):
     assert [f.config_read(at, 4) for at in (0, 8, 0x2c, 0x34, 0x3c)] == before, s.name
 
 
+def bus_master(s):
+    """PCI 6.2.2: QEMU passes Bus Master on; a kick while it is off is served when it is on again."""
+    s.start()
+    for _ in range(2):
+        s.function.config_write(4, 2, 3)
+        if s.kind == "rng":
+            s.driver.offer(0, [(DATA, 64, WRITE)])
+            s.driver.kick(0)
+        else:
+            s.block(IN, 0, (DATA, SECTOR, WRITE))
+        assert not s.driver.used(0, 0.2), f"{s.name}: DMA without Bus Master"
+        s.function.config_write(4, 2, 7)
+        assert s.driver.used(0), f"{s.name}: the request is lost"
+
+
 REGISTER_ROWS = [queue_sizes, live_queue, early_doorbells, rings_nowhere, refused_features, config_window,
-                 device_config, config_space]
+                 device_config, config_space, bus_master]
 
 
 def test_registers(t):
