@@ -131,7 +131,9 @@ static void read_path(const char *path)
 	struct dirent *e;
 	DIR *dir;
 
-	if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) {
+	if (stat(path, &st) < 0)
+		return; /* a target that is new has none */
+	if (!S_ISDIR(st.st_mode)) {
 		read_file(path);
 		return;
 	}
