@@ -601,7 +601,7 @@ static void await_detached(void)
 	unsigned nr = 0;
 
 	do {
-		fuzz_must(nr++ < 100);
+		fuzz_must(nr++ < 10000);
 		ev_loop_turn(loop, 0);
 		vfuser_get_stats(srv, &stats);
 	} while (stats.attached);
