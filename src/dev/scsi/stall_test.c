@@ -97,7 +97,7 @@ static uint8_t *resp_of(const struct sent *s)
 }
 
 /*
- * hostile F22: the guest resets, and its next driver does not wait for that.
+ * hostile F22, SCSI-REQ-08: the guest resets, and its next driver does not wait for that.
  * Nothing of the old commands is shown to it, and what it asks of the disk
  * begins when they have ended.
  */
@@ -355,7 +355,7 @@ static int ctl_lun(const char *word, const char *lun)
 	return ctl("lun", word, lun);
 }
 
-/* A unit is taken away: its commands end, and then the driver is told. */
+/* SCSI-REQ-08: a unit goes: its commands end, and then the driver is told. */
 static void test_remove(void **state)
 {
 	uint64_t mem = vdrv_alloc(&ini.d, 16, 8);
