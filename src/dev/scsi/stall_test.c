@@ -97,9 +97,9 @@ static uint8_t *resp_of(const struct sent *s)
 }
 
 /*
- * hostile F22, SCSI-REQ-08: the guest resets, and its next driver does not wait for that.
- * Nothing of the old commands is shown to it, and what it asks of the disk
- * begins when they have ended.
+ * hostile F22, SCSI-REQ-08: the guest resets, and its next driver does not wait
+ * for that. Nothing of the old commands is shown to it, and what it asks of the
+ * disk begins when they have ended.
  */
 static void test_reset(void **state)
 {
