@@ -115,6 +115,9 @@ struct vq_chain {
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 		 uint16_t flags);
 
+/* Show the driver all that was put into the used ring. */
+void vq_show(struct vqueue_info *vq);
+
 /*
  * A queue that was just enabled goes on where another device left it: with
  * entry @avail, and behind what is used. vi_error() where it cannot. @recorded:

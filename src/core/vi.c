@@ -140,8 +140,10 @@ void vi_pci_quiesce(struct pci_devinst *pi)
 	struct virtio_softc *vs = pi->pi_arg;
 
 	VS_LOCK(vs);
-	for (int i = 0; i < max_queues(vs); i++)
+	for (int i = 0; i < max_queues(vs); i++) {
 		vs->vs_queues[i].vq_paused = true;
+		vq_show(&vs->vs_queues[i]);
+	}
 	if (vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
 	VS_UNLOCK(vs);
@@ -541,6 +543,7 @@ void vi_pause_queue(struct vqueue_info *vq)
 	struct virtio_softc *vs = vq->vq_vs;
 
 	vq->vq_paused = true;
+	vq_show(vq);
 	if (vq->vq_nr_inflight > 0 && vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
 }

@@ -569,6 +569,8 @@ static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
 		}
 	}
 	slot_release(vq, slot);
+	if (vq->vq_paused) /* it may be stopped before the turn ends */
+		vq_show(vq);
 }
 
 void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
@@ -651,6 +653,12 @@ void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 		vq->vq_nr_intrs++;
 		vq_interrupt(vs, vq);
 	}
+}
+
+void vq_show(struct vqueue_info *vq)
+{
+	vq_relchain_publish(vq);
+	vq_endchains(vq, 0);
 }
 
 void vq_kick_enable(struct vqueue_info *vq)

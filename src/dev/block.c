@@ -248,10 +248,6 @@ static void block_quiesce(void *arg)
 	struct block_softc *sc = arg;
 
 	disk_resume(sc->sc_disk);
-	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
-		vq_relchain_publish(&sc->sc_vqs[i]);
-		vq_endchains(&sc->sc_vqs[i], 1);
-	}
 }
 
 /*

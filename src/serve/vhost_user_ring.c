@@ -185,11 +185,8 @@ static int halt(struct vhuser_ring *ring, bool forget)
 	if (!vq->vq_paused)
 		vi_pause_queue(vq);
 	stopped = forget || vq->vq_nr_inflight == 0;
-	if (stopped) { /* models may show what they have done later */
-		vq_relchain_publish(vq);
-		vq_endchains(vq, 1);
+	if (stopped)
 		ring->base = vi_stop_queue(vq);
-	}
 	VS_UNLOCK(srv->vs);
 	if (!stopped)
 		return VHUSER_LATER;

@@ -137,10 +137,7 @@ static void report(struct scsi_task *t)
 	uint32_t len = task_live(t) ? put_response(t) : 0;
 
 	vq_relchain_prepare(q->vq, (uint16_t)t->idx, len);
-	if (q->vq->vq_paused) /* it may be stopped before the turn ends */
-		scsi_publish(q);
-	else
-		ev_defer(q->sc->sc_loop, &q->turn);
+	ev_defer(q->sc->sc_loop, &q->turn);
 }
 
 void task_finish(struct scsi_task *t)
@@ -357,8 +354,8 @@ void scsi_check_broken(struct scsi_softc *sc)
 }
 
 /*
- * Commands end in their own time; what has ended is shown. Those that wait
- * after an error end now, with BUSY: the driver sends them again.
+ * Commands end in their own time. Those that wait after an error end now, with
+ * BUSY: the driver sends them again.
  */
 static void scsi_quiesce(void *arg)
 {
@@ -370,8 +367,6 @@ static void scsi_quiesce(void *arg)
 		if (disk && disk_nr_waiting(disk) > 0)
 			disk_forget(disk);
 	}
-	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		scsi_publish(&sc->sc_queues[i]);
 }
 
 static void reset_sizes(struct scsi_softc *sc)
