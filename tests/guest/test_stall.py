@@ -89,7 +89,7 @@ def test_full(t):
     """The images' file system is full: writes wait, for all that the guest sees, until there is space and `resume`."""
     with file_system(t) as mount:
         disks = [image(mount / f"{id}.raw", 24) for id in ("block", "scsi")]
-        with t.serve(f"block,id=block,path={disks[0]}", f"scsi,id=scsi,lun0={disks[1]},lun0.werror=wait") as viodev:
+        with t.serve(f"block,id=block,path={disks[0]}", f"scsi,id=scsi,lun0={disks[1]}") as viodev:
             with t.guest(attach(viodev), tools=True) as guest:
                 for id, disk in ("block", "/dev/vda"), ("scsi", "/dev/sda"):
                     full(guest, viodev, mount, id, disk)

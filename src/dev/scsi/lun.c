@@ -214,11 +214,6 @@ bool luns_pass_through(const struct opts *opts)
 	return false;
 }
 
-static enum disk_on_error on_error_of(struct lun_opts *o, const char *suffix)
-{
-	return !strcmp(lun_string(o, suffix), "wait") ? DISK_WAIT : DISK_REPORT;
-}
-
 static struct disk_params params_of(struct lun_opts *o)
 {
 	const char *cache = lun_string(o, "cache");
@@ -227,8 +222,8 @@ static struct disk_params params_of(struct lun_opts *o)
 		.ro = kind_of(o) == LUN_CDROM,
 		.shared = opt_bool(o->opts, key_of(o, "share")),
 		.cache = DISK_WRITEBACK,
-		.on_read_error = on_error_of(o, "rerror"),
-		.on_write_error = on_error_of(o, "werror"),
+		.on_read_error = disk_on_error(lun_string(o, "rerror")),
+		.on_write_error = disk_on_error(lun_string(o, "werror")),
 	};
 
 	if (!strcmp(cache, "writethrough"))

@@ -623,10 +623,9 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		{ lun ".cache", OPT_CHOICE, "writeback",                       \
 		  .choices = "writeback|writethrough|direct",                  \
 		  .help = "as of the block device" },                          \
-		{ lun ".werror", OPT_CHOICE, "report",                         \
-		  .choices = "report|wait",                                    \
-		  .help = "what becomes of a write that the host cannot do: "  \
-			  "the guest is told, or it waits for ctl resume" },   \
+		{ lun ".werror", OPT_CHOICE, "enospc",                         \
+		  .choices = "report|wait|enospc",                             \
+		  .help = "as of the block device" },                          \
 		{ lun ".rerror", OPT_CHOICE, "report",                         \
 		  .choices = "report|wait", .help = "likewise of a read" },    \
 	{                                                                      \

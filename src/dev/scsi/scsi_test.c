@@ -657,7 +657,7 @@ static void test_io_errors(void **state)
 
 	if (!refuse_io_uring())
 		skip();
-	ready(DISK);
+	ready(DISK ",lun0.werror=report");
 	FAULT_SET(no_cache, true);
 	for (size_t i = 0; i < NR(rows); i++) {
 		struct sent s;
