@@ -564,6 +564,7 @@ static int block_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "block: out of memory");
 	sc->sc_dev.type = &vdev_block;
 	sc->sc_loop = env->loop;
+	sc->sc_env = *env;
 	ret = init(sc, env, err);
 	if (ret < 0) {
 		block_destroy(&sc->sc_dev);

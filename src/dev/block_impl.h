@@ -107,6 +107,7 @@ struct block_softc {
 	struct virtio_consts sc_consts;
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;
+	struct vdev_env sc_env;
 	struct disk_io *sc_io;
 	struct disk *sc_disk;
 	struct disk_info sc_info;

@@ -357,6 +357,7 @@ void block_on_wait(void *arg, enum disk_op op, int error)
 	       "%s failed: %s: requests wait (`viodev ctl SOCKET resume` has "
 	       "them tried again)",
 	       names[op], strerror(-error));
+	vdev_tell(&sc->sc_env, VDEV_WAITING);
 }
 
 /*

@@ -39,13 +39,26 @@ int vdev_files_find(const struct vdev_files *files,
 int vdev_files_take(struct vdev_files *files, const char *name); /* likewise */
 void vdev_files_close(struct vdev_files *files);
 
+/* What a device tells whoever runs it. */
+enum vdev_event {
+	VDEV_WAITING, /* requests failed and wait for the command resume */
+};
+
 /* What a device is made from. Borrowed for the life of the device. */
 struct vdev_env {
 	struct pci_devinst *pi;
 	struct ev_loop *loop;
 	const struct opts *opts;
 	struct vdev_files *files;
+	void (*event)(void *arg, enum vdev_event event); /* may be NULL */
+	void *event_arg;
 };
+
+static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)
+{
+	if (env->event)
+		env->event(env->event_arg, event);
+}
 
 /* A device. A type embeds it in its own struct. */
 struct vdev {

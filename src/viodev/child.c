@@ -233,6 +233,15 @@ static int build_server(struct child *child)
 	return 0;
 }
 
+/* A parent that does not read has enough of these. */
+static void on_device_event(void *arg, enum vdev_event event)
+{
+	const char waiting = NEWS_WAITING;
+
+	if (event == VDEV_WAITING && write(CHILD_NEWS_FD, &waiting, 1) < 0)
+		return;
+}
+
 static int build_device(struct child *child, struct err *err)
 {
 	struct vdev_env env = {
@@ -240,6 +249,7 @@ static int build_device(struct child *child, struct err *err)
 		.loop = child->loop,
 		.opts = child->opts,
 		.files = &child->files,
+		.event = on_device_event,
 	};
 
 	return vdev_create(child->type, &env, &child->dev, err);
@@ -279,10 +289,9 @@ static int seal(struct child *child)
 /* The parent is waiting for this; no reader means that it is dead. */
 static bool tell_ready(void)
 {
-	bool told = write(CHILD_READY_FD, "r", 1) == 1;
+	const char ready = NEWS_READY;
 
-	close(CHILD_READY_FD);
-	return told;
+	return write(CHILD_NEWS_FD, &ready, 1) == 1;
 }
 
 static int enter_jail(struct child *child)
@@ -371,7 +380,7 @@ int child_main(int argc, char **argv)
 
 	if (argc != 2)
 		return log_usage(CHILD_WORD ": is for viodev's own use");
-	for (int fd = CHILD_READY_FD; fd < CHILD_FILES_FD; fd++)
+	for (int fd = CHILD_NEWS_FD; fd < CHILD_FILES_FD; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	child.start_ns = ev_now_ns();
 	if (configure(&child, argv, &err) < 0) {

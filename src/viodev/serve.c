@@ -137,6 +137,22 @@ static void on_unit_ready(void *arg, const struct unit *unit)
 	qemu_free_args(args);
 }
 
+/* Others read it in the log. */
+static void on_unit_waiting(void *arg, const struct unit *unit)
+{
+	const struct cmdline *line = arg;
+	struct json_object *event;
+
+	if (!line->json)
+		return;
+	event = json_object_new_object();
+	add_string(event, "event", "waiting");
+	add_string(event, "id", unit->id);
+	add_string(event, "ctl", unit->ctl.path);
+	print_json(event);
+	fflush(stdout);
+}
+
 static void on_all_ready(void *arg)
 {
 	const struct cmdline *line = arg;
@@ -153,6 +169,7 @@ static void on_all_ready(void *arg)
 static const struct sup_hooks hooks = {
 	.unit_ready = on_unit_ready,
 	.all_ready = on_all_ready,
+	.unit_waiting = on_unit_waiting,
 };
 
 /*

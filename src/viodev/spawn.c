@@ -121,7 +121,7 @@ static _Noreturn void child_exec(struct plan *plan)
 
 	/*
 	 * Should the parent die the device must not go on. The parent may be
-	 * dead already: then the ready pipe has no reader, which child.c sees.
+	 * dead already: then that pipe has no reader, which child.c sees.
 	 */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (plan->namespaces & CLONE_NEWUSER)
@@ -193,14 +193,14 @@ static pid_t spawn_planned(const struct unit *unit,
 }
 
 pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
-		 int *ret_ready_fd)
+		 int *ret_news_fd)
 {
-	int ready[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int news[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	pid_t pid;
 
 	if (null_fd < 0)
 		return -errno;
-	if (pipe2(ready, O_CLOEXEC | O_NONBLOCK) < 0) {
+	if (pipe2(news, O_CLOEXEC | O_NONBLOCK) < 0) {
 		pid = -errno;
 		close(null_fd);
 		return pid;
@@ -209,7 +209,7 @@ pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
 	struct plan plan = {
 		.uid = geteuid(),
 		.gid = getegid(),
-		.fds = { null_fd, null_fd, STDERR_FILENO, ready[1],
+		.fds = { null_fd, null_fd, STDERR_FILENO, news[1],
 			 unit->front.fd, unit->ctl.fd },
 		.nr_fds = CHILD_FILES_FD,
 	};
@@ -217,10 +217,10 @@ pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
 		plan.fds[plan.nr_fds++] = unit->files.file[i].fd;
 	pid = spawn_planned(unit, params, &plan);
 	close(null_fd);
-	close(ready[1]);
+	close(news[1]);
 	if (pid < 0)
-		close(ready[0]);
+		close(news[0]);
 	else
-		*ret_ready_fd = ready[0];
+		*ret_news_fd = news[0];
 	return pid;
 }

@@ -15,11 +15,16 @@
 #include "viodev/unit.h"
 
 enum {                     /* descriptors of a device process */
-       CHILD_READY_FD = 3, /* a pipe: written when the device serves */
+       CHILD_NEWS_FD = 3, /* a pipe, see below */
        CHILD_SOCK_FD,
        CHILD_CTL_FD,
        CHILD_FILES_FD, /* and the following: its vdev_files */
        CHILD_END_FD = CHILD_FILES_FD + VDEV_MAX_FILES,
+};
+
+/* What a device's process writes to that pipe, a byte each. */
+enum { NEWS_READY = 'r',   /* it serves */
+       NEWS_WAITING = 'w', /* VDEV_WAITING */
 };
 
 /* What the first text says. */
@@ -34,10 +39,10 @@ struct spawn_params {
 };
 
 /*
- * Start @unit's process; *ret_ready_fd is the pipe's end to read from, which
+ * Start @unit's process; *ret_news_fd is the pipe's end to read from, which
  * is the caller's. Returns its id or -errno.
  */
 pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
-		 int *ret_ready_fd);
+		 int *ret_news_fd);
 
 #endif

@@ -19,6 +19,8 @@
 #define BACKOFF_MAX_NS (5000 * NS_PER_MS)
 #define PATIENCE_NS    (5000 * NS_PER_MS)
 #define GIVE_UP_NS     (2000 * NS_PER_MS)
+#define WAITING_MAX    16 /* events in so long: */
+#define WAITING_NS     (60000 * NS_PER_MS)
 
 /*
  * --- Stop ---
@@ -104,28 +106,56 @@ static void announce(struct sup *sup)
 	}
 }
 
-static void close_ready(struct unit *unit)
+static void close_news(struct unit *unit)
 {
-	if (unit->ready_fd < 0)
+	if (unit->news_fd < 0)
 		return;
-	ev_remove(unit->ready_source);
-	unit->ready_source = NULL;
-	close(unit->ready_fd);
-	unit->ready_fd = -1;
+	ev_remove(unit->news_source);
+	unit->news_source = NULL;
+	close(unit->news_fd);
+	unit->news_fd = -1;
 }
 
-static void on_ready(void *arg, uint32_t events)
+/* A device that was taken over, or its guest, must not flood who reads it. */
+static bool may_say_waiting(struct unit *unit)
+{
+	uint64_t now = ev_now_ns();
+
+	if (now - unit->waiting_ns >= WAITING_NS) {
+		unit->waiting_ns = now;
+		unit->nr_waiting = 0;
+	}
+	return unit->nr_waiting++ < WAITING_MAX;
+}
+
+static void take_news(struct unit *unit, char news)
+{
+	struct sup *sup = unit->sup;
+
+	if (news == NEWS_READY && !unit->ready) {
+		unit->ready = true;
+		if (!sup->stopping)
+			announce(sup);
+	} else if (news == NEWS_WAITING && sup->hooks->unit_waiting &&
+		   may_say_waiting(unit)) {
+		sup->hooks->unit_waiting(sup->arg, unit);
+	}
+}
+
+/* At its end the process is dead: SIGCHLD follows. */
+static void on_news(void *arg, uint32_t events)
 {
 	struct unit *unit = arg;
-	char c;
+	char news[16];
+	ssize_t n;
 
-	if (unit->ready_fd < 0)
+	if (unit->news_fd < 0)
 		return;
-	/* At its end without a byte: the process is dead, SIGCHLD follows. */
-	unit->ready = read(unit->ready_fd, &c, 1) == 1;
-	close_ready(unit);
-	if (unit->ready && !unit->sup->stopping)
-		announce(unit->sup);
+	n = read(unit->news_fd, news, sizeof(news));
+	for (ssize_t i = 0; i < n; i++)
+		take_news(unit, news[i]);
+	if (n == 0 || (n < 0 && errno != EAGAIN))
+		close_news(unit);
 }
 
 /* Soon, but later each time while it keeps dying young. */
@@ -152,7 +182,7 @@ static int spawn(struct unit *unit)
 		.verbose = line->verbose,
 		.root = resolver ? resolver_root(resolver) : NULL,
 	};
-	pid_t pid = spawn_unit(unit, &params, &unit->ready_fd);
+	pid_t pid = spawn_unit(unit, &params, &unit->news_fd);
 	int ret;
 
 	/* Its peer is to see when the process ends. */
@@ -162,8 +192,8 @@ static int spawn(struct unit *unit)
 		return pid;
 	unit->pid = pid;
 	unit->ready = false;
-	ret = ev_fd_add(unit->sup->loop, unit->ready_fd, EPOLLIN, on_ready,
-			unit, &unit->ready_source);
+	ret = ev_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news,
+			unit, &unit->news_source);
 	if (ret < 0)
 		kill(pid, SIGKILL);
 	return ret;
@@ -247,7 +277,8 @@ static void on_death(struct unit *unit, int wait_status)
 	struct sup *sup = unit->sup;
 	bool clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 
-	on_ready(unit, 0); /* what it wrote may not have been read yet */
+	on_news(unit, 0); /* what it wrote may not have been read yet */
+	close_news(unit);
 	unit->pid = 0;
 	if (sup->stopping) {
 		if (!clean) {
@@ -413,7 +444,7 @@ int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
 void sup_fini(struct sup *sup)
 {
 	for (int i = 0; i < sup->nr_units; i++) {
-		close_ready(&sup->units[i]);
+		close_news(&sup->units[i]);
 		ev_remove(sup->units[i].restart_timer);
 		unit_fini(&sup->units[i]);
 	}

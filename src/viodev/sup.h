@@ -29,6 +29,8 @@ struct sup_hooks {
 	/* In the order of the command line, each once; then all of them. */
 	void (*unit_ready)(void *arg, const struct unit *unit);
 	void (*all_ready)(void *arg);
+	/* Requests wait for `viodev ctl SOCKET resume`. May be NULL. */
+	void (*unit_waiting)(void *arg, const struct unit *unit);
 	/* A child that is no device's has ended. May be NULL. */
 	void (*other_died)(void *arg, pid_t pid, int wait_status);
 	/* One of the signals arrived; return false to stop. May be NULL. */

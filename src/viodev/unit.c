@@ -34,7 +34,7 @@ int unit_init(struct unit *unit, const char *text, struct err *err)
 		.text = text,
 		.front.fd = -1,
 		.ctl.fd = -1,
-		.ready_fd = -1,
+		.news_fd = -1,
 	};
 	ret = vdev_parse(text, &unit->type, &unit->opts, err);
 	if (ret < 0)

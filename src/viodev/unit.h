@@ -30,8 +30,10 @@ struct unit {
 	/* Its process; the supervisor's (sup.c). */
 	struct sup *sup;
 	pid_t pid;    /* 0: none runs */
-	int ready_fd; /* the process writes to its other end when it serves */
-	struct ev_source *ready_source;
+	int news_fd; /* what the process says, a byte each: spawn.h */
+	struct ev_source *news_source;
+	uint64_t waiting_ns; /* when the first of nr_waiting was said */
+	unsigned nr_waiting;
 	bool ready;
 	bool restarted;
 	struct ev_source *restart_timer;

@@ -745,7 +745,8 @@ class Sandbox(Case):
                             links[path.name] = os.readlink(path)
                     self.assertNotIn(str(self.image), links.values())
                     # Besides those at fixed numbers a device has what it made.
-                    kinds = {link.split(":")[0] for name, link in links.items() if int(name) > 2}
+                    kinds = {link.split(":")[0] for name, link in links.items() if int(name) > 3}
+                    self.assertTrue(links["3"].startswith("pipe:"), links)
                     self.assertLessEqual(kinds, {"socket", "anon_inode"}, links)
 
 
@@ -788,6 +789,49 @@ class TruncatedMemory(Case):
         for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
             with self.subTest(transport):
                 self.check(transport, frontend, self.block, "block0", [read, 4096, 1], [0, BUFFERS, 0])
+
+
+@unittest.skipIf(os.geteuid(), "needs to mount a file system")
+class Full(Case):
+    """The image's file system is full, and a request waits."""
+
+    def setUp(self):
+        super().setUp()
+        mount = self.tmp / "mount"
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "viodev", mount], check=True)
+        self.addCleanup(subprocess.run, ["umount", mount], check=True)
+        self.full_image, self.filler = mount / "image", mount / "filler"
+
+    def fill(self):
+        with open(self.full_image, "wb") as file:
+            file.truncate(1 << 20)
+        with open(self.filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)) == 4096:
+                pass
+
+    def test_wait_and_resume(self):
+        write = struct.pack("<IIQ", 1, 0, 8) + b"viodev" * 682 + bytes(4)
+        for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
+            self.fill()
+            with self.subTest(transport), self.serve(f"--transport={transport}", "--json",
+                                                     f"block,path={self.full_image}") as serve:
+                with frontend(self.dir / "block0.sock", WAIT) as front:
+                    front.start()
+                    front.add([write, 1])
+                    front.kick()
+                    for waits in range(2):
+                        event = json.loads(serve.process.stdout.readline())
+                        self.assertEqual(event, {"event": "waiting", "id": "block0",
+                                                 "ctl": f"{self.dir}/block0.ctl"})
+                        self.assertEqual(self.status("block0")["waiting"], 1)
+                        self.assertEqual(front.used(), 0)
+                        if waits:
+                            self.filler.unlink()
+                        self.assertEqual(viodev("ctl", self.dir / "block0.ctl", "resume").returncode, 0)
+                    wait_for(lambda: front.used() == 1, "the write")
+                self.assertEqual(self.full_image.read_bytes()[4096:4102], b"viodev")
+                self.assertEqual(serve.end(), 0)
 
 
 class Control(Case):

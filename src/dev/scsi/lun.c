@@ -320,6 +320,7 @@ static void on_wait(void *arg, enum disk_op op, int error)
 	       "%s: %s failed: %s: commands wait (viodev ctl SOCKET resume)",
 	       lun->name, op == DISK_READ ? "read" : "write",
 	       strerror(-error));
+	vdev_tell(&lun->sc->sc_env, VDEV_WAITING);
 }
 
 /*

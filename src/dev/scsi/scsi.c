@@ -584,6 +584,7 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	sc->sc_dev.type = &vdev_scsi;
 	sc->sc_loop = env->loop;
+	sc->sc_env = *env;
 	sc->sc_more = (struct ev_task){ .fn = more, .arg = sc };
 	sc->sc_pr_fd = vdev_files_take(env->files, "reservations");
 	ret = init(sc, env, err);

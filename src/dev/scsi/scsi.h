@@ -231,6 +231,7 @@ struct scsi_softc {
 	struct iovec sc_iov[SCSI_MAX_IOV]; /* of a chain just taken */
 	unsigned sc_nr_queues;
 	struct ev_loop *sc_loop;
+	struct vdev_env sc_env;
 	struct disk_io *sc_io;
 	uint32_t sc_seg_max;
 	uint8_t sc_sizes[8]; /* sense_size, cdb_size; as the driver wrote them
