@@ -144,6 +144,7 @@ struct pci_devinst {
 	bool pi_msi_pending;		 /* raised meanwhile */
 	bool pi_intx_pending;		 /* what the device asserts */
 	bool pi_intx_level;		 /* what the pin shows */
+	bool pi_resetting;		 /* pci_is_reset() */
 };
 
 /*
@@ -204,6 +205,17 @@ void pci_lock(struct pci_devinst *pi);
 void pci_unlock(struct pci_devinst *pi);
 bool pci_has_lock(struct pci_devinst *pi);
 
+/*
+ * Whether the last reset is complete: nothing that was in flight before it uses
+ * guest memory any more. ph_wake() is called when it is. An embedder that can
+ * should not let the guest go on before that, for a while: drivers of the
+ * legacy interface, and firmware after a reset of the machine, do not ask.
+ */
+static inline bool pci_is_reset(const struct pci_devinst *pi)
+{
+	return !__atomic_load_n(&pi->pi_resetting, __ATOMIC_ACQUIRE);
+}
+
 /* Have the device look at all its queues, as if each had been kicked. */
 void pci_kick(struct pci_devinst *pi);
 
@@ -262,6 +274,12 @@ bool pci_is_msix_bar(const struct pci_devinst *pi, int bar);
 uint64_t pci_msix_read(struct pci_devinst *pi, uint64_t off, int size);
 void pci_msix_write(struct pci_devinst *pi, uint64_t off, int size,
 		    uint64_t val);
+
+/* Requests of before a reset are still in flight, or none are; pci_is_reset() */
+static inline void pci_set_resetting(struct pci_devinst *pi, bool on)
+{
+	__atomic_store_n(&pi->pi_resetting, on, __ATOMIC_RELEASE);
+}
 
 /* Have the embedder look at what changed: ph_wake(). */
 void pci_wake(struct pci_devinst *pi);

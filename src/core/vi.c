@@ -123,6 +123,7 @@ static void reset(struct virtio_softc *vs)
 	if (vs->vs_vc->vc_reset)
 		vs->vs_vc->vc_reset(vs);
 	vi_reset_dev(vs);
+	pci_set_resetting(vs->vs_pi, vs->vs_nr_stale > 0);
 	vs->vs_nr_resets++;
 }
 

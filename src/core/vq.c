@@ -143,7 +143,10 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 
 	slot->stale = false;
 	vs->vs_nr_stale--;
-	wake |= vs->vs_nr_stale == 0;
+	if (vs->vs_nr_stale == 0) {
+		pci_set_resetting(vs->vs_pi, false);
+		wake = true;
+	}
 	wake |= slot_free(vq, slot);
 	vq->vq_held = false;
 	if (wake)

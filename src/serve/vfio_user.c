@@ -65,6 +65,7 @@ static void drop_client(struct vfuser *srv)
 
 	close_client(srv);
 	pci_reset(&srv->pi);
+	pci_set_resetting(&srv->pi, false); /* the next has other memory */
 	vfuser_mem_reset(srv);
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);
@@ -81,10 +82,10 @@ static void drop_client(struct vfuser *srv)
 }
 
 /* Whether so many replies wait that no more are to be made. */
-static bool is_blocked(const struct vfuser *srv)
+static bool is_blocked(struct vfuser *srv)
 {
 	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES ||
-	       !vfuser_mem_may_hold(srv);
+	       !vfuser_mem_may_hold(srv) || vfuser_rests(srv);
 }
 
 static void watch_conn(const struct vfconn *conn, struct ev_source *source,
@@ -163,6 +164,9 @@ void vfuser_on_socket(void *arg, uint32_t events)
 
 	if (srv->working)
 		return;
+	/* What it has sent may never be looked at, if it is to wait. */
+	if (events & EPOLLHUP && vfuser_rests(srv))
+		vfuser_fail(srv, LOG_INFO, "gone");
 	fill(srv, &srv->twin);
 	fill(srv, &srv->conn);
 	work(srv);
@@ -195,6 +199,11 @@ static void refused_client(void *arg, int error)
 static void on_timer(void *arg)
 {
 	vfuser_dma_timeout(arg);
+}
+
+static void on_rest_timer(void *arg)
+{
+	vfuser_wake(arg);
 }
 
 /* The device gave back what was waited for, or memory was found gone. */
@@ -240,6 +249,8 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer)
 			: -ENOMEM;
 	if (ret == 0)
+		ret = ev_timer_add(loop, on_rest_timer, srv, &srv->rest_timer);
+	if (ret == 0)
 		ret = client_wake_init(&srv->wake, loop, on_wake, srv);
 	if (ret < 0) {
 		vfuser_destroy(srv);
@@ -260,6 +271,7 @@ void vfuser_destroy(struct vfuser *srv)
 	ev_cancel(srv->loop, &srv->work);
 	client_wake_fini(&srv->wake);
 	ev_remove(srv->timer);
+	ev_remove(srv->rest_timer);
 	if (srv->path)
 		unix_remove(srv->path, srv->path_name);
 	listener_stop(&srv->listener);

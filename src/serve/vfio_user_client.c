@@ -171,6 +171,8 @@ static void tdev_reset(struct pci_devinst *pi)
 
 	memset(dev->scratch, 0, sizeof(dev->scratch));
 	dev->nr_resets++;
+	if (__atomic_load_n(&dev->slow_reset, __ATOMIC_ACQUIRE))
+		pci_set_resetting(pi, true);
 }
 
 static void tdev_quiesce(struct pci_devinst *pi)

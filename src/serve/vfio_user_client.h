@@ -58,6 +58,7 @@ struct tdev {
 	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_again, nr_copies;
 	uint32_t nr_writes; /* of the BAR */
 	bool end_hold;	    /* when it is kicked */
+	bool slow_reset;    /* it is not complete when pd_reset returns */
 	bool holding;	    /* with these */
 	uint64_t pins;
 	uint32_t pins_gen;

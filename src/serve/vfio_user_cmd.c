@@ -97,13 +97,28 @@ static ssize_t get_info(struct vfuser *srv, const struct vfconn_msg *msg,
 	return sizeof(info);
 }
 
+#define REST_NS 2000000000ull
+
+bool vfuser_rests(struct vfuser *srv)
+{
+	if (pci_is_reset(&srv->pi)) {
+		srv->rest_until_ns = 0;
+		return false;
+	}
+	if (srv->rest_until_ns == 0) {
+		srv->rest_until_ns = ev_now_ns() + REST_NS;
+		ev_timer_set(srv->rest_timer, REST_NS);
+	}
+	return ev_now_ns() < srv->rest_until_ns;
+}
+
 /* What the client mapped and bound survives. */
 static ssize_t reset(struct vfuser *srv, const struct vfconn_msg *msg,
 		     uint8_t *reply)
 {
 	pci_reset(&srv->pi);
 	vfuser_irq_clear(srv);
-	return 0;
+	return vfuser_rests(srv) ? -EINPROGRESS : 0;
 }
 
 static ssize_t not_supported(struct vfuser *srv, const struct vfconn_msg *msg,
@@ -252,6 +267,8 @@ bool vfuser_serve(struct vfuser *srv)
 	       next(srv, &srv->conn, &msg)) {
 		if (srv->waiting && !is_harmless(srv, &msg))
 			return true;
+		if (!is_reply(&msg) && vfuser_rests(srv))
+			break;
 		if (!vfuser_mem_may_hold(srv) || !vfuser_take_share(srv) ||
 		    !handle(srv, &msg))
 			break;

@@ -116,6 +116,8 @@ struct vfuser {
 	struct listener listener;
 	struct client_wake wake;
 	struct ev_source *timer; /* for the answer of a client */
+	struct ev_source *rest_timer; /* see vfuser_rests() */
+	uint64_t rest_until_ns;	      /* 0: the device is reset */
 	struct ev_task work;
 
 	/* The client. */
@@ -183,6 +185,15 @@ ev_fd_cb vfuser_on_socket;
 /*
  * --- vfio_user_cmd.c ---
  */
+
+/*
+ * Whether messages have to wait. After a reset the guest uses the memory for
+ * something else as soon as it is told, and few drivers ask whether the device
+ * is done with it; so nothing is answered until it is, for at most two seconds:
+ * QEMU gives up after five. With a disk that stalls for longer the guest takes
+ * the risk that a read which the kernel cannot call back still ends.
+ */
+bool vfuser_rests(struct vfuser *srv);
 
 /*
  * Handle the messages that are there, a turn's share or, when waiting, all that

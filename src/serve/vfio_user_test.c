@@ -1269,6 +1269,65 @@ static void test_gone_in_flight(void **state)
 	close(other);
 }
 
+/* The device is reset, and done with the guest's memory, from now on. */
+static void end_reset(struct fixture *f)
+{
+	__atomic_store_n(&f->t.dev.slow_reset, false, __ATOMIC_RELEASE);
+	pci_set_resetting(f->t.dev.pi, false);
+	pci_wake(f->t.dev.pi);
+}
+
+static double seconds_since(uint64_t ns)
+{
+	return (double)(ev_now_ns() - ns) / 1e9;
+}
+
+/*
+ * A reset is answered, and the registers behind it, when nothing of before it
+ * uses guest memory any more; but not much later than after two seconds.
+ */
+static void test_slow_reset(void **state)
+{
+	struct twire_access w = { REG_NR_RESETS, 0, 4 };
+	struct fixture *f = *state;
+	uint16_t reset, read;
+	uint64_t start;
+
+	for (int ends = 0; ends < 2; ends++) {
+		__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
+		start = ev_now_ns();
+		reset = tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
+		read = tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w),
+				NULL, 0);
+		assert_true(tcl_is_silent(f->c.fd, 100));
+		if (ends)
+			end_reset(f);
+		expect_reply(f, reset, 0);
+		expect_reply(f, read, 0);
+		if (!ends) {
+			assert_true(seconds_since(start) > 1.9);
+			/* It waits no second time. */
+			start = ev_now_ns();
+			assert_int_equal(tcl_reset(&f->c), 0);
+			assert_true(seconds_since(start) < 1.9);
+			end_reset(f);
+			tcl_read(&f->c, 0, REG_NR_RESETS, 4);
+		}
+	}
+
+	/* A client that goes meanwhile is seen to, with messages unread. */
+	__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
+	tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
+	tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w), NULL, 0);
+	assert_true(tcl_is_silent(f->c.fd, 100));
+	start = ev_now_ns();
+	tcl_close(&f->c);
+	tsrv_await_detached(&f->t, 1);
+	assert_true(seconds_since(start) < 1.5);
+	end_reset(f);
+	tcl_open(&f->c, &f->t);
+}
+
 /* Its own end of the connection, with a message that never becomes whole. */
 static void test_sends_its_socket(void **state)
 {
@@ -1605,6 +1664,7 @@ int main(void)
 		TEST(test_unmap_in_flight),
 		TEST(test_unmaps_without_end),
 		TEST(test_gone_in_flight),
+		TEST(test_slow_reset),
 		TEST(test_dma_pipelined),
 		TEST(test_dma_cycles),
 		TEST(test_dma_limit),
