@@ -529,7 +529,8 @@ void block_turn(void *arg)
 
 	vq_relchain_publish(q->vq);
 	vq_endchains(q->vq, 1);
-	if (vq_has_descs(q->vq))
+	/* A turn that ended with its budget has left kicks off. */
+	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
 	check_broken(q->sc);
 }

@@ -1744,6 +1744,45 @@ static void test_growth(void **state)
  * --- Queues ---
  */
 
+/*
+ * A ring that is taken whole in one turn, and not filled again at once: the
+ * driver has to ring for the next request.
+ */
+static void test_kick_after_full_ring(void **state)
+{
+	static const uint64_t features[] = {
+		ALL_FEATURES,
+		ALL_FEATURES & ~VI_BIT(VIRTIO_RING_F_EVENT_IDX),
+	};
+	enum { SIZE = 4 };
+
+	for (size_t i = 0; i < NR(features); i++) {
+		struct request r[SIZE], next;
+
+		start(VDRV_MODERN, ",queue-size=4", features[i]);
+		for (unsigned k = 0; k < SIZE; k++) {
+			r[k] = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
+			vdrv_add_indirect(&d, 0,
+					  (struct vdrv_buf[]){
+						  { r[k].hdr, 16, VDRV_R },
+						  { r[k].data, 20, VDRV_W },
+						  { r[k].status, 1, VDRV_W } },
+					  3);
+		}
+		vdrv_kick_wanted(&d, 0);
+		vdrv_kick(&d, 0);
+		turns(5);
+		for (unsigned k = 0; k < SIZE; k++)
+			assert_true(vdrv_used(&d, 0, NULL));
+		next = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
+		add_req(0, &next);
+		assert_true(vdrv_kick_if_wanted(&d, 0));
+		turns(5);
+		assert_true(vdrv_used(&d, 0, NULL));
+		destroy();
+	}
+}
+
 /* BLK-26: num_queues independent queues; without MQ only the first. */
 static void test_queues(void **state)
 {
@@ -1923,7 +1962,8 @@ int main(void)
 		TEST(test_queue_size),      TEST(test_duplicate_head),
 		TEST(test_reset_in_flight), TEST(test_error_in_flight),
 		TEST(test_reset_impatient), TEST(test_error_in_turn),
-		TEST(test_growth), TEST(test_cache_off),
+		TEST(test_growth), TEST(test_kick_after_full_ring),
+		TEST(test_cache_off),
 		TEST(test_cache_off_reset), TEST(test_wait),
 		TEST(test_wait_reset), TEST(test_wait_which),
 		TEST(test_quiesce),         TEST(test_queues),

@@ -326,7 +326,8 @@ static void queue_turn(void *arg)
 	struct scsi_queue *q = arg;
 
 	scsi_publish(q);
-	if (vq_has_descs(q->vq))
+	/* A turn that ended with its budget has left kicks off. */
+	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
 		scsi_qnotify(q->sc, q->vq);
 	scsi_check_broken(q->sc);
 }

@@ -678,6 +678,39 @@ static void test_io_errors(void **state)
 }
 
 /*
+ * A ring that is taken whole in one turn, and not filled again at once: the
+ * driver has to ring for the next command.
+ */
+static void test_kick_after_full_ring(void **state)
+{
+	enum { SIZE = 4, QUEUE = 2 };
+	struct vdrv_buf bufs[2];
+	uint64_t hdr, resp;
+
+	ini_start("scsi,lun0=%d/disk,queue-size=4");
+	hdr = vdrv_alloc(&ini.d, sizeof(struct virtio_scsi_cmd_req), 8);
+	resp = vdrv_alloc(&ini.d, sizeof(struct virtio_scsi_cmd_resp), 8);
+	memset(vdrv_ptr(&ini.d, hdr, sizeof(struct virtio_scsi_cmd_req)), 0,
+	       sizeof(struct virtio_scsi_cmd_req));
+	memcpy(vdrv_ptr(&ini.d, hdr, 8), lun0, 8);
+	bufs[0] = (struct vdrv_buf){ hdr, sizeof(struct virtio_scsi_cmd_req),
+				     VDRV_R };
+	bufs[1] = (struct vdrv_buf){ resp, sizeof(struct virtio_scsi_cmd_resp),
+				     VDRV_W };
+	for (unsigned i = 0; i < SIZE; i++)
+		vdrv_add_indirect(&ini.d, QUEUE, bufs, 2);
+	vdrv_kick_wanted(&ini.d, QUEUE);
+	vdrv_kick(&ini.d, QUEUE);
+	ini_turns(5);
+	for (unsigned i = 0; i < SIZE; i++)
+		assert_true(vdrv_used(&ini.d, QUEUE, NULL));
+	vdrv_add_indirect(&ini.d, QUEUE, bufs, 2);
+	assert_true(vdrv_kick_if_wanted(&ini.d, QUEUE));
+	ini_turns(5);
+	assert_true(vdrv_used(&ini.d, QUEUE, NULL));
+}
+
+/*
  * --- Growth ---
  */
 
@@ -1158,6 +1191,7 @@ int main(void)
 		TEST(test_abort),
 		TEST(test_task_attributes),
 		TEST(test_io_errors),
+		TEST(test_kick_after_full_ring),
 		TEST(test_growth),
 	};
 
