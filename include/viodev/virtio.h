@@ -155,6 +155,8 @@ struct virtio_softc {
 	uint32_t vs_refused_windows; /* that want features from 64 on */
 	uint8_t vs_old_status;	     /* before the last reset */
 	unsigned vs_nr_stale;	     /* chains in flight of before resets */
+	size_t vs_bounce_bytes;	     /* copies of unmapped buffers held, */
+	bool vs_bounce_wanted;	     /* and a chain waits for less of them */
 	bool vs_resting;	     /* no chain is taken just now */
 	uint64_t vs_nr_errors;	     /* calls of vi_error() */
 	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
@@ -331,7 +333,7 @@ struct vqueue_info {
 	uint32_t vq_nr_taken;	/* chains taken, free-running, but for */
 	uint32_t vq_nr_returned; /* those that were returned */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */
-	size_t vq_bounce_bytes; /* copies of unmapped buffers held */
+	uint32_t vq_nr_done;	/* of these, ended while the bus was not ours */
 	struct vq_slot *vq_slots; /* one for each ring entry */
 	uint32_t vq_nr_slots;
 	struct vq_inflight *vq_inflight; /* chains are noted there; or NULL */

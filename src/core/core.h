@@ -106,6 +106,7 @@ struct vq_chain {
 	int readable, writable; /* iovecs so far */
 	uint64_t bytes, wbytes; /* of all, of the writable ones */
 	struct vq_bounce *bounce, **bounce_end;
+	size_t bounce_bytes;
 };
 
 /*

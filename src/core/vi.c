@@ -177,7 +177,8 @@ bool vi_pci_is_idle(struct pci_devinst *pi)
 	VS_LOCK(vs);
 	nr = vs->vs_nr_stale;
 	for (int i = 0; i < max_queues(vs); i++)
-		nr += vs->vs_queues[i].vq_nr_inflight;
+		nr += vs->vs_queues[i].vq_nr_inflight -
+		      vs->vs_queues[i].vq_nr_done;
 	VS_UNLOCK(vs);
 	return nr == 0;
 }
@@ -342,9 +343,11 @@ void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 	if (vs->vs_features_final)
 		return;
 	if (window > 1) { /* none is offered there */
-		uint32_t bit = 1u << (window < 32 ? window : 31);
+		uint32_t bit = 1u << (window < 31 ? window : 31);
 
-		vs->vs_refused_windows &= ~bit;
+		/* Those from 31 on share one, which stays until a reset. */
+		if (window < 31)
+			vs->vs_refused_windows &= ~bit;
 		vs->vs_refused_windows |= bits ? bit : 0;
 		return;
 	}

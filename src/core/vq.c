@@ -12,8 +12,13 @@
 
 #include "core/core.h"
 
-/* Copies of buffers in memory that is not shared: at most this for a queue. */
-#define MAX_BOUNCE_BYTES (16u << 20)
+/*
+ * Copies of buffers in memory that is not shared: so much for a device, also
+ * counting what is held for requests of before a reset; and so much for a
+ * single chain while there is no other.
+ */
+#define MAX_BOUNCE_BYTES (4u << 20)
+#define MAX_BOUNCE_CHAIN (16u << 20)
 
 static struct gmem *gmem_of(struct vqueue_info *vq)
 {
@@ -88,11 +93,12 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
  * their requests by head, whenever those end.
  */
 
-static void bounce_free(struct vq_bounce *b)
+static void bounce_free(struct virtio_softc *vs, struct vq_bounce *b)
 {
 	while (b) {
 		struct vq_bounce *next = b->next;
 
+		vs->vs_bounce_bytes -= sizeof(*b) + b->len;
 		free(b);
 		b = next;
 	}
@@ -114,9 +120,14 @@ static bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 
 static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 {
-	bounce_free(slot->bounce);
+	struct virtio_softc *vs = vq->vq_vs;
+	bool wanted = slot->bounce && vs->vs_bounce_wanted;
+
+	if (wanted)
+		vs->vs_bounce_wanted = false;
+	bounce_free(vs, slot->bounce);
 	slot->bounce = NULL;
-	return slot_unpin(vq, slot);
+	return slot_unpin(vq, slot) || wanted;
 }
 
 /* Forget a chain that was taken. */
@@ -124,9 +135,9 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	bool wake = vq->vq_held;
 
-	for (struct vq_bounce *b = slot->bounce; b; b = b->next)
-		vq->vq_bounce_bytes -= b->len;
-	slot->busy = false;
+	if (slot->done)
+		vq->vq_nr_done--;
+	slot->busy = slot->done = false;
 	vq->vq_nr_inflight--;
 	wake |= vq->vq_paused && vq->vq_nr_inflight == 0;
 	wake |= slot_free(vq, slot);
@@ -185,7 +196,6 @@ void vq_slots_forget(struct vqueue_info *vq)
 		nr_stale += slot->stale;
 	}
 	vq->vq_nr_inflight = vq->vq_nr_taken = vq->vq_nr_returned = 0;
-	vq->vq_bounce_bytes = 0;
 	vq->vq_held = vq->vq_paused = vq->vq_any_done = false;
 	if (nr_stale > 0)
 		return;
@@ -223,23 +233,35 @@ static int bad_chain(struct vq_chain *c, const char *why)
 	return -EPROTO;
 }
 
+/* Room for a copy that takes so many bytes: 0; -E2BIG; -EAGAIN: later. */
+static int bounce_room(struct vq_chain *c, size_t bytes)
+{
+	struct virtio_softc *vs = c->vq->vq_vs;
+
+	if (c->bounce_bytes + bytes > MAX_BOUNCE_CHAIN)
+		return -E2BIG;
+	if (vs->vs_bounce_bytes + bytes <= MAX_BOUNCE_BYTES ||
+	    vs->vs_bounce_bytes == c->bounce_bytes)
+		return 0;
+	vs->vs_bounce_wanted = true;
+	return -EAGAIN;
+}
+
 /* Append a copy of a buffer that cannot be mapped. Returns 1 iovec. */
 static int add_bounce(struct vq_chain *c, gpa_t a, uint32_t len, bool writable,
 		      struct iovec *iov)
 {
 	struct vqueue_info *vq = c->vq;
+	size_t bytes = sizeof(struct vq_bounce) + len;
 	struct vq_bounce *b;
 	int ret;
 
 	ret = gm_check(gmem_of(vq), a, len, writable ? GM_WRITE : GM_READ);
+	if (ret == 0)
+		ret = bounce_room(c, bytes);
 	if (ret < 0)
 		return ret;
-	if (len > MAX_BOUNCE_BYTES)
-		return -E2BIG;
-	if (vq->vq_bounce_bytes + len > MAX_BOUNCE_BYTES)
-		return vq->vq_nr_inflight ? -EAGAIN : -E2BIG;
-
-	b = calloc(1, sizeof(*b) + len);
+	b = calloc(1, bytes);
 	if (!b)
 		return -EAGAIN;
 	b->gpa = a;
@@ -252,7 +274,8 @@ static int add_bounce(struct vq_chain *c, gpa_t a, uint32_t len, bool writable,
 			return ret;
 		}
 	}
-	vq->vq_bounce_bytes += len;
+	vq->vq_vs->vs_bounce_bytes += bytes;
+	c->bounce_bytes += bytes;
 	*c->bounce_end = b;
 	c->bounce_end = &b->next;
 	*iov = (struct iovec){ b->buf, len };
@@ -308,9 +331,7 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 
 static void chain_drop(struct vq_chain *c)
 {
-	for (struct vq_bounce *b = c->bounce; b; b = b->next)
-		c->vq->vq_bounce_bytes -= b->len;
-	bounce_free(c->bounce);
+	bounce_free(c->vq->vq_vs, c->bounce);
 	c->bounce = NULL;
 }
 
@@ -548,6 +569,7 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 			   uint32_t used)
 {
 	slot->done = true;
+	vq->vq_nr_done++;
 	slot->used = used;
 	vq->vq_any_done = true;
 	if (slot_unpin(vq, slot))
@@ -602,7 +624,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 
 void vq_give_back_done(struct vqueue_info *vq)
 {
-	if (!vq->vq_any_done)
+	if (!vq->vq_any_done || !pci_bus_master(vq->vq_vs->vs_pi))
 		return;
 	vq->vq_any_done = false;
 	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {

@@ -1201,13 +1201,13 @@ static void test_memory_not_now_anywhere(void **state)
 			far_error = 0;
 			if (n <= 0 && errors[e] == -EAGAIN) {
 				assert_int_equal(n, 0);
-				assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
 				vdrv_kick(&dev.d, 0);
 				assert_int_equal(vq_getchain(&dev.vq, iov,
 							     NIOV, &req), 3);
 			} else if (n <= 0) {
 				assert_int_equal(n, -1);
-				assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
 			}
 			dev_fini(&dev);
 		}
@@ -1229,7 +1229,60 @@ static void test_memory_not_shared_is_bounded(void **state)
 	far_start(&dev, INDIRECT);
 	vdrv_add_indirect(&dev.d, 0, bufs, ARRAY_LEN(bufs));
 	assert_int_equal(vq_getchain(&dev.vq, iov, 64, &req), -1);
-	assert_int_equal(dev.vq.vq_bounce_bytes, 0);
+	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	dev_fini(&dev);
+}
+
+/*
+ * The bound is a device's, over its queues and over resets. Who waits is woken
+ * when there is room, and a chain that is alone may be larger.
+ */
+static void test_memory_not_shared_of_all_queues(void **state)
+{
+	enum { MIB = 1 << 20 };
+	struct vdrv_buf buf = { VDRV_MEM_BASE + 32 * MIB, 3 * MIB, VDRV_W };
+	struct vdrv_buf large = { VDRV_MEM_BASE + 32 * MIB, 12 * MIB, VDRV_W };
+	unsigned heads[2];
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	struct dev dev;
+
+	far_start(&dev, 0);
+	vdrv_add(&dev.d, 0, &buf, 1);
+	vdrv_add(&dev.d, 0, &buf, 1);
+	take(&dev, 1, heads);
+	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+	assert_in_range(dev.vs.vs_bounce_bytes, 3 * MIB, 4 * MIB);
+	assert_false(dev.d.woken);
+
+	/* It is held for a request that does not end, also by a reset. */
+	vdrv_reset_now(&dev.d);
+	vdrv_greet(&dev.d);
+	assert_true(vdrv_negotiate(&dev.d, V1));
+	assert_true(vdrv_queue_setup(&dev.d, 0, 0));
+	vdrv_driver_ok(&dev.d);
+	vdrv_desc(&dev.d, 0, 5, VDRV_MEM_BASE + 32 * MIB, 3 * MIB, W, 0);
+	vdrv_avail(&dev.d, 0, 5);
+	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+	assert_in_range(dev.vs.vs_bounce_bytes, 3 * MIB, 4 * MIB);
+	assert_int_equal(dev.vs.vs_nr_stale, 1);
+	vq_relchain(&dev.vq, (uint16_t)heads[0], 0);
+	assert_true(dev.d.woken);
+	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	vdrv_reset(&dev.d);
+
+	assert_true(vdrv_start(&dev.d, V1, 1));
+	vdrv_add(&dev.d, 0, &large, 1);
+	vdrv_add(&dev.d, 0, &buf, 1);
+	take(&dev, 1, heads);
+	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+	dev.d.woken = false;
+	vq_relchain(&dev.vq, (uint16_t)heads[0], 0);
+	assert_true(dev.d.woken);
+	take(&dev, 1, heads);
+	vq_relchain(&dev.vq, (uint16_t)heads[0], 0);
+	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
 	dev_fini(&dev);
 }
 
@@ -1261,6 +1314,7 @@ int main(void)
 		cmocka_unit_test(test_memory_not_now),
 		cmocka_unit_test(test_memory_not_now_anywhere),
 		cmocka_unit_test(test_memory_not_shared_is_bounded),
+		cmocka_unit_test(test_memory_not_shared_of_all_queues),
 	};
 
 	return cmocka_run_group_tests_name("vq", tests, NULL, NULL);

@@ -1155,6 +1155,9 @@ static void test_done_without_master(void **state)
 		assert_false(vdrv_used(d, 0, &used));
 		assert_int_equal(d->nr_msix[1], before);
 		assert_int_equal(tdev_take(&t, 0), 0);
+		/* Nor when the embedder has the queues looked at. */
+		pci_kick(&d->pi);
+		assert_true(pci_is_idle(&d->pi)); /* nothing runs */
 		if (reset) {
 			pci_reset(&d->pi);
 			assert_true(pci_is_idle(&d->pi));
