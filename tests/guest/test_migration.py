@@ -35,7 +35,7 @@ def start(source, uri):
     source.qmp("migrate-set-parameters", {"downtime-limit": 0, "max-bandwidth": 64 * MIB})
     source.qmp("migrate", uri=uri)
     wait_for("the first pass", lambda: progress(source).get("dirty-sync-count", 0) >= 2, vm.PATIENCE)
-    source.qmp("migrate-set-parameters", {"max-bandwidth": 4 * MIB})
+    source.qmp("migrate-set-parameters", {"max-bandwidth": MIB})
 
 
 def progress(source):
