@@ -164,8 +164,8 @@ void vfuser_on_socket(void *arg, uint32_t events)
 
 	if (srv->working)
 		return;
-	/* What it has sent may never be looked at, if it is to wait. */
-	if (events & EPOLLHUP && vfuser_rests(srv))
+	/* Nothing is read while it is to wait: that would never find the end. */
+	if ((events & (EPOLLHUP | EPOLLERR)) && is_blocked(srv))
 		vfuser_fail(srv, LOG_INFO, "gone");
 	fill(srv, &srv->twin);
 	fill(srv, &srv->conn);

@@ -1198,13 +1198,14 @@ static void test_unmap_in_flight(void **state)
 	close(other);
 }
 
-/* A client that goes on without any answer: there is an end to it. */
-static void test_unmaps_without_end(void **state)
+/*
+ * Unmap memory that a request uses, and so on without any answer, until no
+ * more is read of what the client sends. The id of the first.
+ */
+static uint16_t block_with_unmaps(struct fixture *f, unsigned nr)
 {
-	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB);
 	struct twire_dma_unmap w = { 24, 0, 8 * MiB, MiB };
-	unsigned nr = 1200; /* what its socket holds is read no more */
 	struct vfuser_stats stats;
 	uint16_t id;
 
@@ -1219,12 +1220,35 @@ static void test_unmaps_without_end(void **state)
 	assert_true(tcl_is_silent(f->c.fd, 50));
 	vfuser_get_stats(f->t.srv, &stats);
 	assert_in_range(stats.messages, 1024, 1100);
+	close(fd);
+	return id;
+}
+
+/* A client that goes on without any answer: there is an end to it. */
+static void test_unmaps_without_end(void **state)
+{
+	struct fixture *f = *state;
+	unsigned nr = 1200; /* what its socket holds is read no more */
+	uint16_t id = block_with_unmaps(f, nr);
+
 	/* No register is served any more, so the test ends the request. */
 	__atomic_store_n(&f->t.dev.end_hold, true, __ATOMIC_RELEASE);
 	f->t.dev.pi->pi_host->ph_wake(f->t.dev.pi->pi_host_arg);
 	for (unsigned i = 0; i < nr; i++)
 		expect_reply(f, (uint16_t)(id + i), 0);
-	close(fd);
+}
+
+/* And when it goes, its request still under way, the next one is served. */
+static void test_gone_without_answers(void **state)
+{
+	struct fixture *f = *state;
+
+	block_with_unmaps(f, 1200);
+	tcl_close(&f->c);
+	tsrv_await_detached(&f->t, 1);
+	tcl_open(&f->c, &f->t);
+	tcl_write(&f->c, 0, REG_HOLD, 4, 0);
+	assert_alive(&f->c);
 }
 
 /* The client goes while a request is under way; the next one need not wait. */
@@ -1664,6 +1688,7 @@ int main(void)
 		TEST(test_unmap_in_flight),
 		TEST(test_unmaps_without_end),
 		TEST(test_gone_in_flight),
+		TEST(test_gone_without_answers),
 		TEST(test_slow_reset),
 		TEST(test_dma_pipelined),
 		TEST(test_dma_cycles),
