@@ -40,7 +40,7 @@ fuzz() {
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		"$dir/tests/$target" -max_total_time="$seconds" -timeout=10 \
 		-malloc_limit_mb=64 -rss_limit_mb=1024 -max_len=2048 \
-		-use_value_profile=0 -print_final_stats=1 \
+		-use_value_profile=0 -entropic=0 -print_final_stats=1 \
 		-artifact_prefix="$dir/crash-$target-" \
 		"$dir/corpus/$target" $saved >"$dir/$target.log" 2>&1 || {
 		tail -n 60 "$dir/$target.log" >&2

@@ -58,15 +58,15 @@ static bool search(struct gmem *gm, gpa_t a)
 /* Inlined: every descriptor comes here, and most hit the same region. */
 static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
 {
-	const struct gm_region *r = &gm->regions[gm->hit];
+	unsigned i = gm->hit;
 
-	if (gm->hit >= gm->nr_regions || !region_has(r, a)) {
+	if (i >= gm->nr_regions || !region_has(&gm->regions[i], a)) {
 		if (!search(gm, a))
 			return NULL;
-		r = &gm->regions[gm->hit];
+		i = gm->hit;
 	}
-	gm->touched |= r->pin;
-	return r;
+	gm->touched |= gm->regions[i].pin;
+	return &gm->regions[i];
 }
 
 /*
