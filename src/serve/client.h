@@ -27,7 +27,7 @@ struct client_wake {
 	void *arg;
 	int fd;
 	struct ev_source *source;
-	unsigned client; /* counted up when the next client may come */
+	unsigned client; /* counted up by client_gone() */
 	bool faulted;	 /* see client_mmap() */
 };
 
@@ -38,6 +38,9 @@ void client_wake(struct client_wake *wake);
 
 /* Whether memory of this client's was found gone, since it was last asked. */
 bool client_has_faulted(struct client_wake *wake);
+
+/* The next client may come: faults of this one's memory are not its. */
+void client_gone(struct client_wake *wake);
 
 /*
  * --- Files ---

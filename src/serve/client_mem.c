@@ -132,6 +132,15 @@ void client_catch_faults(void)
 	sigaction(SIGBUS, &ours, NULL);
 }
 
+/* A thread may be in mend(): the fault is told of before, or not at all. */
+void client_gone(struct client_wake *wake)
+{
+	pthread_mutex_lock(&lock);
+	wake->client++;
+	client_has_faulted(wake);
+	pthread_mutex_unlock(&lock);
+}
+
 /*
  * --- Mapping ---
  */

@@ -284,9 +284,26 @@ static void test_truncated_later(void **state)
 
 	client_catch_faults(); /* cmocka does so, too */
 	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ, &map), 0);
-	wake.client++;
+	client_gone(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
+	ev_loop_turn(loop, 0);
+	assert_int_equal(nr_faults, 0);
+	client_unmap(&map);
+	close(fd);
+}
+
+/* Nor is a fault that the loop has not been told of when it comes. */
+static void test_truncated_last(void **state)
+{
+	struct client_map map;
+	int fd = memfd(0, PAGE);
+
+	client_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ, &map), 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(*(volatile char *)map.host, 0);
+	client_gone(&wake);
 	ev_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	client_unmap(&map);
@@ -330,6 +347,7 @@ int main(void)
 		TEST(test_truncated),
 		TEST(test_truncated_thread),
 		TEST(test_truncated_later),
+		TEST(test_truncated_last),
 		TEST(test_other_faults),
 	};
 

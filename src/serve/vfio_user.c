@@ -72,7 +72,7 @@ static void drop_client(struct vfuser *srv)
 	ev_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
 	srv->nr_written = 0;
-	srv->wake.client++;
+	client_gone(&srv->wake);
 	listener_next(&srv->listener);
 	if (!was_attached)
 		return;

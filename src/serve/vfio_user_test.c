@@ -22,6 +22,7 @@
 
 #include "base/scm.h"
 #include "serve/vfio_user_client.h"
+#include "serve/vfio_user_impl.h"
 
 #define MAX64 UINT64_MAX
 #define MAX32 UINT32_MAX
@@ -1293,6 +1294,21 @@ static void test_gone_in_flight(void **state)
 	close(other);
 }
 
+/* A thread finds memory gone as the client goes: the next one stays. */
+static void test_truncated_last(void **state)
+{
+	struct fixture *f = *state;
+	struct client_wake *wake = &f->t.srv->wake;
+
+	__atomic_store_n(&wake->faulted, true, __ATOMIC_RELEASE);
+	tcl_close(&f->c);
+	tsrv_await_detached(&f->t, 1);
+	tcl_open(&f->c, &f->t);
+	client_wake(wake);
+	assert_true(tcl_is_silent(f->c.fd, 50));
+	assert_alive(&f->c);
+}
+
 /* The device is reset, and done with the guest's memory, from now on. */
 static void end_reset(struct fixture *f)
 {
@@ -1689,6 +1705,7 @@ int main(void)
 		TEST(test_unmaps_without_end),
 		TEST(test_gone_in_flight),
 		TEST(test_gone_without_answers),
+		TEST(test_truncated_last),
 		TEST(test_slow_reset),
 		TEST(test_dma_pipelined),
 		TEST(test_dma_cycles),

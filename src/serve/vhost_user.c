@@ -71,7 +71,7 @@ static void drop_client(struct vhuser *srv)
 	srv->used = false;
 	vhuser_mem_reset(srv);
 	end_work(srv);
-	srv->wake.client++;
+	client_gone(&srv->wake);
 	listener_next(&srv->listener);
 	srv->stats.attached = false;
 	vhuser_log(srv, LOG_INFO, "front-end detached");

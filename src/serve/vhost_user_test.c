@@ -33,6 +33,7 @@
 
 #include "serve/client.h"
 #include "serve/vhost_user_client.h"
+#include "serve/vhost_user_impl.h"
 
 static int setup(void **state)
 {
@@ -855,6 +856,19 @@ static void test_truncated(void **state)
 	}
 }
 
+/* A thread finds it as the front-end goes: that is not held against the next. */
+static void test_truncated_last(void **state)
+{
+	struct fe *f = *state;
+
+	fe_negotiate(f);
+	f->srv->wake.faulted = true;
+	fe_connect_again(f);
+	client_wake(&f->srv->wake);
+	assert_false(fe_is_closed(f));
+	fe_negotiate(f);
+}
+
 /* Out of descriptors: a message whose descriptors are lost is not handled. */
 static void test_out_of_fds(void **state)
 {
@@ -1598,6 +1612,7 @@ int main(void)
 		TEST(test_error_fd),	TEST(test_backend_fd),
 		TEST(test_misaligned_memory), TEST(test_out_of_fds),
 		TEST(test_state_too_late), TEST(test_truncated),
+		TEST(test_truncated_last),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
