@@ -73,12 +73,15 @@ static void delist(struct client_mem *m)
 
 static struct sigaction others; /* who had the signal before us */
 
-/* Memory of our own where the file's was, all of it: then nothing of it can
- * fault again, and huge pages need no care. */
+/*
+ * Memory of our own where the file's was, all of it: then nothing of it can
+ * fault again, and huge pages need no care. It is shared, with nobody: guests
+ * are larger than RLIMIT_DATA, which counts private memory used or not.
+ */
 static bool replace(const struct client_mem *m)
 {
 	return mmap(m->addr, m->len, m->prot,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
 		    0) != MAP_FAILED;
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -293,6 +294,48 @@ static void test_truncated_later(void **state)
 	close(fd);
 }
 
+/* Bytes of this process that RLIMIT_DATA counts. */
+static rlim_t data_bytes(void)
+{
+	char line[100];
+	FILE *f = fopen("/proc/self/status", "re");
+	unsigned long long kib = 0;
+
+	while (fgets(line, sizeof(line), f) &&
+	       sscanf(line, "VmData: %llu kB", &kib) != 1)
+		;
+	fclose(f);
+	return kib << 10;
+}
+
+/* What replaces it does not count as ours: we are allowed less than a guest. */
+static void test_truncated_large(void **state)
+{
+	const size_t bytes = 256u << 20, spare = 64u << 20;
+	struct rlimit limit, old;
+	struct client_map map;
+	int fd = memfd(0, bytes);
+	void *p;
+
+	client_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(client_mmap(&wake, fd, 0, bytes, GM_READ | GM_WRITE,
+				     &map),
+			 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(getrlimit(RLIMIT_DATA, &old), 0);
+	limit = old;
+	limit.rlim_cur = data_bytes() + spare;
+	assert_int_equal(setrlimit(RLIMIT_DATA, &limit), 0);
+	*(volatile char *)map.host = 1;
+	p = mmap(NULL, spare / 2, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	setrlimit(RLIMIT_DATA, &old);
+	assert_ptr_not_equal(p, MAP_FAILED);
+	munmap(p, spare / 2);
+	client_unmap(&map);
+	close(fd);
+}
+
 /* Nor is a fault that the loop has not been told of when it comes. */
 static void test_truncated_last(void **state)
 {
@@ -348,6 +391,7 @@ int main(void)
 		TEST(test_truncated_thread),
 		TEST(test_truncated_later),
 		TEST(test_truncated_last),
+		TEST(test_truncated_large),
 		TEST(test_other_faults),
 	};
 

@@ -19,14 +19,15 @@ class Dropped(Exception):
 
 class Frontend:
     size = 16
+    bytes = MEMORY
 
     def __init__(self, path, timeout):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout)
         self.sock.connect(str(path))
         self.memfd = os.memfd_create("guest")
-        os.ftruncate(self.memfd, MEMORY)
-        self.memory = mmap.mmap(self.memfd, MEMORY)
+        os.ftruncate(self.memfd, self.bytes)
+        self.memory = mmap.mmap(self.memfd, self.bytes)
         self.added = 0
         self.call = os.eventfd(0, os.EFD_NONBLOCK)
 
@@ -92,7 +93,7 @@ class VfioUser(Frontend):
         self.message = 0
         caps = b'{"capabilities":{"max_msg_fds":8}}\0'
         self.command(1, struct.pack("<HH", 0, 1) + caps)
-        self.command(2, struct.pack("<IIQQQ", 32, 3, 0, BASE, MEMORY), [self.memfd])
+        self.command(2, struct.pack("<IIQQQ", 32, 3, 0, BASE, self.bytes), [self.memfd])
         self.write(self.CONFIG, 4, 2, 7)  # decode, and master the bus
 
     def command(self, command, payload, fds=()):
@@ -140,7 +141,7 @@ class VhostUser(Frontend):
         self.doorbell = os.eventfd(0)
         self.message(3)
         self.message(2, struct.pack("<Q", 1 << 32))
-        self.message(5, struct.pack("<IIQQQQ", 1, 0, BASE, MEMORY, BASE, 0), [self.memfd])
+        self.message(5, struct.pack("<IIQQQQ", 1, 0, BASE, self.bytes, BASE, 0), [self.memfd])
 
     def close(self):
         super().close()

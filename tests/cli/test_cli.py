@@ -783,6 +783,13 @@ class TruncatedMemory(Case):
             with self.subTest(transport):
                 self.check(transport, frontend, "rng", "rng0", [64], [0, 0])
 
+    def test_large(self):
+        """What is in the place of a large guest's memory does not count against a limit of the process."""
+        for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
+            with self.subTest(transport):
+                large = type("Large", (frontend,), {"bytes": 3 << 30})
+                self.check(transport, large, "rng", "rng0", [64], [0, 0])
+
     def test_block(self):
         """The ring is gone, or only what the request is about."""
         read = struct.pack("<IIQ", 0, 0, 0)
