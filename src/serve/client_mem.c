@@ -109,7 +109,9 @@ static bool mend(const char *p)
 static void on_sigbus(int signo, siginfo_t *si, void *context)
 {
 	int saved_errno = errno;
-	bool sent = si->si_code <= 0; /* and no fault */
+	/* No fault of this thread's, which may hold the lock: a signal that
+	 * was sent, or the kernel's word on bad memory that nobody accessed. */
+	bool sent = si->si_code <= 0 || si->si_code == BUS_MCEERR_AO;
 
 	if (sent || !mend(si->si_addr)) {
 		/* Another's: the access is made once more, and fails there. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -353,10 +354,23 @@ static void test_truncated_last(void **state)
 	close(fd);
 }
 
+/* Memory of a client's has gone bad, which none of its accesses has met. */
+static void tell_of_bad_memory(void)
+{
+	siginfo_t si = { .si_signo = SIGBUS, .si_code = BUS_MCEERR_AO };
+	struct client_map map;
+	int fd = memfd(0, PAGE);
+
+	if (client_mmap(&wake, fd, 0, PAGE, GM_READ, &map) < 0)
+		_exit(0);
+	si.si_addr = map.host;
+	syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &si);
+}
+
 /* Faults elsewhere, and signals that are none, end us as they always did. */
 static void test_other_faults(void **state)
 {
-	for (int sent = 0; sent < 2; sent++) {
+	for (int what = 0; what < 3; what++) {
 		pid_t pid = fork();
 		int status;
 
@@ -367,8 +381,10 @@ static void test_other_faults(void **state)
 
 			signal(SIGBUS, SIG_DFL); /* not cmocka's */
 			client_catch_faults();
-			if (sent)
+			if (what == 1)
 				kill(getpid(), SIGBUS);
+			else if (what == 2)
+				tell_of_bad_memory();
 			else if (ftruncate(fd, 0) == 0)
 				(void)p[0];
 			_exit(0);
