@@ -64,13 +64,39 @@ static bool may_begin(const struct disk_req *req)
 	       d->turn_bytes < DISK_TURN_BYTES;
 }
 
+/* Why a request cannot even begin, or 0. */
+static int judge(const struct disk *d, const struct disk_req *req)
+{
+	if (req->dr_op == DISK_FLUSH)
+		return 0;
+	if (req->dr_op != DISK_READ && d->img.info.ro)
+		return -EROFS;
+	if (req->dr_off > d->img.info.bytes ||
+	    req->dr_len > d->img.info.bytes - req->dr_off)
+		return -ERANGE;
+	return 0;
+}
+
+/* It was judged as it came; the image may have become smaller since. */
+static void begin_held(struct disk_req *req)
+{
+	int ret = judge(req->dr_disk, req);
+
+	if (ret == 0) {
+		begin(req);
+		return;
+	}
+	req->dr_disk->nr_active++;
+	disk_end(req, ret);
+}
+
 void disk_release_held(struct disk *d)
 {
 	if (d->releasing) /* a request ended as soon as it began */
 		return;
 	d->releasing = true;
 	while (d->held.first && may_begin(d->held.first))
-		begin(disk_reqs_take(&d->held));
+		begin_held(disk_reqs_take(&d->held));
 	d->releasing = false;
 }
 
@@ -165,19 +191,6 @@ static void begin(struct disk_req *req)
 		d->turn_bytes += req->dr_len;
 	ev_defer(d->loop, &d->submit_task); /* where the turn ends */
 	run(req);
-}
-
-/* Why a request cannot even begin, or 0. */
-static int judge(const struct disk *d, const struct disk_req *req)
-{
-	if (req->dr_op == DISK_FLUSH)
-		return 0;
-	if (req->dr_op != DISK_READ && d->img.info.ro)
-		return -EROFS;
-	if (req->dr_off > d->img.info.bytes ||
-	    req->dr_len > d->img.info.bytes - req->dr_off)
-		return -ERANGE;
-	return 0;
 }
 
 void disk_start(struct disk *d, struct disk_req *req)

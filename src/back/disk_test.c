@@ -1155,6 +1155,60 @@ static void test_resize_slow(void **state)
 	disk_destroy(a);
 }
 
+static uint64_t image_size(void)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+/* Requests of before that wait meanwhile do not make it long again. */
+static void test_shrink_held(void **state)
+{
+	static char buf[512];
+	struct iovec iov = { buf, sizeof(buf) };
+	struct test_req active = { 0 }, held = { 0 }, inside = { 0 };
+	struct err err;
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	disk_set_notify(disk, on_size, NULL);
+	make_hang();
+	start(&active, DISK_FLUSH, 0, 0, NULL, 0);
+	disk_submit(disk);
+	assert_int_equal(disk_resize(disk, KIB, &err), 1);
+	start(&held, DISK_WRITE, IMAGE_BYTES - 512, 512, &iov, 1);
+	start(&inside, DISK_WRITE, 0, 512, &iov, 1);
+	FAULT_SET(hang, false);
+	assert_int_equal(finish(&held), -ERANGE);
+	assert_int_equal(finish(&inside), 0);
+	assert_int_equal(finish(&active), 0);
+	assert_int_equal(image_size(), KIB);
+}
+
+/* Nor do those that wait after an error. */
+static void test_shrink_waiting(void **state)
+{
+	static char buf[512];
+	struct iovec iov = { buf, sizeof(buf) };
+	struct test_req t = { 0 };
+	struct err err;
+
+	start_with(tmp_dir(),
+		   (struct disk_params){ .on_write_error = DISK_WAIT });
+	disk_set_notify(disk, on_size, NULL);
+	FAULT_SET(write_errno, EIO);
+	start(&t, DISK_WRITE, IMAGE_BYTES - 512, 512, &iov, 1);
+	while (disk_nr_waiting(disk) == 0)
+		assert_true(ev_loop_turn(loop, 5000) >= 0);
+	FAULT_SET(write_errno, 0);
+	if (disk_resize(disk, KIB, &err) != 0)
+		wait_for_size(KIB);
+	disk_resume(disk);
+	assert_int_equal(finish(&t), -ERANGE);
+	assert_int_equal(image_size(), KIB);
+}
+
 /* A kernel that has no room is not asked all the time. */
 static void test_again(void **state)
 {
@@ -1363,6 +1417,8 @@ int main(void)
 		TEST(test_destroy_slow),
 		TEST(test_end),
 		TEST(test_resize_slow),
+		TEST(test_shrink_held),
+		TEST(test_shrink_waiting),
 		TEST(test_again),
 		TEST(test_wait),
 		TEST(test_wait_forget),
