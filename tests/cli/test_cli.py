@@ -784,7 +784,7 @@ class TruncatedMemory(Case):
                 self.check(transport, frontend, "rng", "rng0", [64], [0, 0])
 
     def test_large(self):
-        """What is in the place of a large guest's memory does not count against a limit of the process."""
+        """A guest that is larger than the data that a device may have."""
         for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
             with self.subTest(transport):
                 large = type("Large", (frontend,), {"bytes": 3 << 30})
