@@ -300,6 +300,8 @@ static int describe(struct input_softc *sc, const struct opts *opts,
 	const char *serial = opt_string(opts, "serial");
 	int ret = 0;
 
+	/* What it has to say is caused from outside, and unlimited. */
+	libevdev_set_log_function(NULL, NULL);
 	if (sc->sc_fd >= 0)
 		ret = libevdev_new_from_fd(sc->sc_fd, &sc->sc_desc);
 	else

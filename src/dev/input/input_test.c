@@ -7,11 +7,14 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <libevdev/libevdev.h>
 #include <linux/input-event-codes.h>
 #include <linux/virtio_input.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <viodev/device.h>
 #include <viodev/le.h>
@@ -751,6 +754,26 @@ static void test_options(void **state)
 	}
 }
 
+/* The library does not fill anybody's log. */
+static void test_library_is_silent(void **state)
+{
+	int fd = memfd_create("log", MFD_CLOEXEC), old = dup(STDERR_FILENO);
+	struct libevdev *desc = libevdev_new();
+	struct input_event ev;
+
+	start("input,kind=keyboard");
+	dup2(fd, STDERR_FILENO);
+	/* A bug of the caller's, which it would report. */
+	assert_int_equal(libevdev_next_event(desc, LIBEVDEV_READ_FLAG_NORMAL,
+					     &ev),
+			 -EBADF);
+	dup2(old, STDERR_FILENO);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
+	libevdev_free(desc);
+	close(old);
+	close(fd);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -764,7 +787,7 @@ int main(void)
 		T(test_status),	       T(test_chains),
 		T(test_state),	       T(test_state_full),
 		T(test_state_hostile),
-		T(test_options),
+		T(test_options),       T(test_library_is_silent),
 	};
 
 	return cmocka_run_group_tests_name("input", tests, NULL, NULL);
