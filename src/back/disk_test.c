@@ -1334,6 +1334,25 @@ static void test_wait_forget(void **state)
 		assert_true(ev_loop_turn(loop, 5000) >= 0);
 }
 
+/* One that is forgotten before it fails does not begin to wait. */
+static void test_wait_forgotten(void **state)
+{
+	static char buf[512];
+	struct iovec iov = { buf, sizeof(buf) };
+	struct test_req t = { 0 };
+
+	start_waiting_disk(DISK_REPORT, DISK_WAIT);
+	FAULT_SET(write_errno, EIO);
+	make_hang();
+	start(&t, DISK_WRITE, 0, 512, &iov, 1);
+	turn_a_while();
+	disk_forget(disk);
+	FAULT_SET(hang, false);
+	assert_int_equal(finish(&t), -ECANCELED);
+	assert_int_equal(nr_waits, 0);
+	assert_int_equal(disk_nr_waiting(disk), 0);
+}
+
 /* Which errors wait, and which are for the driver. */
 static void test_wait_which(void **state)
 {
@@ -1422,6 +1441,7 @@ int main(void)
 		TEST(test_again),
 		TEST(test_wait),
 		TEST(test_wait_forget),
+		TEST(test_wait_forgotten),
 		TEST(test_wait_which),
 	};
 	int failed = 0;

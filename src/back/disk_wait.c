@@ -22,8 +22,7 @@ bool disk_is_to_wait(const struct disk_req *req, int error)
 					      ? d->on_read_error
 					      : d->on_write_error;
 
-	if (error >= 0 || error == -ECANCELED || d->img.forgetting ||
-	    d->closing)
+	if (error >= 0 || error == -ECANCELED || d->closing)
 		return false;
 	if (on_error == DISK_WAIT_SPACE)
 		return error == -ENOSPC || error == -EDQUOT;
@@ -34,6 +33,11 @@ void disk_wait(struct disk_req *req, int error)
 {
 	struct disk *d = req->dr_disk;
 
+	if (d->img.forgetting) { /* as those that waited already */
+		disk_reqs_add(&d->dropped, req);
+		ev_defer(d->loop, &d->drop_task);
+		return;
+	}
 	disk_reqs_add(&d->failed, req);
 	if (d->nr_failed++ == 0 && d->on_wait)
 		d->on_wait(d->on_wait_arg, req->dr_op, error);
