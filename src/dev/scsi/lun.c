@@ -312,10 +312,28 @@ static void on_size(void *arg, uint64_t bytes)
  * --- Errors that the host may put right ---
  */
 
+/* Somebody waits for commands to end: who stops queues, or unmaps memory. */
+static bool is_stopping(struct scsi_softc *sc)
+{
+	for (unsigned i = 0; i < 2 + sc->sc_nr_queues; i++) {
+		if (sc->sc_vqs[i].vq_paused)
+			return true;
+	}
+	return sc->sc_vs.vs_pi->pi_gmem->nr_limbo > 0;
+}
+
+/*
+ * A stop that began before this waits for the command, and nobody may ever
+ * resume it: it ends with BUSY, as those of scsi_quiesce() did.
+ */
 static void on_wait(void *arg, enum disk_op op, int error)
 {
 	const struct scsi_lun *lun = arg;
 
+	if (is_stopping(lun->sc)) {
+		disk_forget(lun->disk);
+		return;
+	}
 	vs_log(&lun->sc->sc_vs, LOG_ERR,
 	       "%s: %s failed: %s: commands wait (viodev ctl SOCKET resume)",
 	       lun->name, op == DISK_READ ? "read" : "write",

@@ -589,6 +589,28 @@ static void test_waiting_at_stop(void **state)
 	assert_int_equal(s.status, STATUS_BUSY);
 }
 
+/* Nor for what fails when the stop has begun. */
+static void test_failing_at_stop(void **state)
+{
+	struct sent s[2];
+
+	start_waiting(WAITING);
+	FAULT_SET(write_errno, ENOSPC);
+	FAULT_SET(hang, true);
+	s[0] = send_write(3, 'W');
+	s[1] = send_write(4, 'W');
+	ini_turns(5);
+	pci_quiesce(&ini.d.pi);
+	FAULT_SET(hang, false);
+	for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
+		ini_turn(10);
+	assert_true(pci_is_idle(&ini.d.pi));
+	ini_wait(s, 2);
+	assert_int_equal(s[0].status, STATUS_BUSY);
+	assert_int_equal(s[1].status, STATUS_BUSY);
+	assert_int_equal(nr_waiting(), 0);
+}
+
 /* The process ends, whatever the kernel does meanwhile. */
 static void test_end(void **state)
 {
@@ -611,6 +633,7 @@ static int run(const char *engine)
 		TEST(test_reservations_fail), TEST(test_lba_status),
 		TEST(test_error_waits), TEST(test_read_error_waits),
 		TEST(test_waiting_is_aborted), TEST(test_waiting_at_stop),
+		TEST(test_failing_at_stop),
 		TEST(test_end),
 	};
 
