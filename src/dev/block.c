@@ -241,7 +241,10 @@ static void block_reset(void *arg)
 
 /*
  * What is under way ends in its own time. What waits after an error is tried
- * once more; if that is in vain the stop waits, too.
+ * once more; if that fails, as for what fails after this, the stop waits for
+ * `viodev ctl SOCKET resume`. There is no status that has the driver send a
+ * request again, as SCSI's BUSY has: an error instead would lose data that
+ * werror= promises to keep.
  */
 static void block_quiesce(void *arg)
 {
