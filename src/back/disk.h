@@ -102,6 +102,7 @@ struct disk_params {
 	bool shared; /* no lock: others may write to it meanwhile */
 	enum disk_cache cache;
 	bool discard; /* pass discards on */
+	bool no_probe; /* make no call that a frozen file system blocks */
 	enum disk_on_error on_read_error, on_write_error;
 };
 

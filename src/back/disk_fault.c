@@ -98,6 +98,7 @@ int fdatasync(int fd)
 
 int fallocate(int fd, int mode, off_t off, off_t len)
 {
+	COUNT(nr_fallocate);
 	if (interrupts() || fails(FAULT_GET(fallocate_errno)))
 		return -1;
 	return (int)syscall(SYS_fallocate, fd, mode, off, len);

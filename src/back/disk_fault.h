@@ -14,6 +14,7 @@
 
 struct disk_fault {
 	unsigned nr_sync, nr_write; /* calls that succeeded */
+	unsigned nr_fallocate; /* calls */
 	unsigned nr_tried; /* writes, or what was sent to io_uring */
 	int sync_errno, write_errno, read_errno, fallocate_errno; /* fail so */
 	int nr_interrupted; /* EINTR this often first */

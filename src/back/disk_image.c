@@ -140,19 +140,26 @@ static void look_at_bdev(struct disk_image *img)
 	img->can_punch = !img->info.ro;
 }
 
-static void look_at_file(struct disk_image *img, const struct stat *st)
+/* Try where there is nothing to lose. */
+static bool try_punch(int fd, off_t size)
 {
-	/* Try where there is nothing to lose. */
-	const off_t end = (st->st_size + PAGE_BYTES) & ~(off_t)(PAGE_BYTES - 1);
+	const off_t end = (size + PAGE_BYTES) & ~(off_t)(PAGE_BYTES - 1);
+
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end,
+			 PAGE_BYTES) == 0;
+}
+
+static void look_at_file(struct disk_image *img, const struct stat *st,
+			 bool no_probe)
+{
 	struct statfs fs;
 
 	img->info.block_bytes = SECTOR_BYTES;
 	img->info.phys_block_bytes =
 		power_of_two_or((uint64_t)st->st_blksize, PAGE_BYTES);
-	img->can_punch =
-		!img->info.ro &&
-		fallocate(img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  end, PAGE_BYTES) == 0;
+	/* Where that is wrong, the first zeroes show it, and are written. */
+	img->can_punch = !img->info.ro &&
+			 (no_probe || try_punch(img->fd, st->st_size));
 	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
 			 (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
@@ -219,7 +226,7 @@ int disk_image_init(struct disk_image *img, int fd,
 	if (img->is_bdev)
 		look_at_bdev(img);
 	else
-		look_at_file(img, &st);
+		look_at_file(img, &st, params->no_probe);
 	if (params->cache == DISK_DIRECT) {
 		ret = look_at_direct(img);
 		if (ret < 0)

@@ -439,6 +439,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 
 	fstat(fd, &st);
 	lun->map_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	params.no_probe = lun->added; /* others are being served */
 	ret = disk_create(lun->sc->sc_io, fd, &params, &lun->disk, &why);
 	if (ret < 0) {
 		if (fd >= 0)
@@ -528,8 +529,8 @@ static void insert_lun(struct scsi_softc *sc, struct scsi_lun *lun)
 }
 
 static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
-		      const struct vdev_env *env, struct scsi_lun **ret_lun,
-		      struct err *err)
+		      const struct vdev_env *env, bool added,
+		      struct scsi_lun **ret_lun, struct err *err)
 {
 	struct scsi_lun *lun = calloc(1, sizeof(*lun));
 	int ret;
@@ -537,6 +538,7 @@ static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
 	if (!lun)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	lun->sc = sc;
+	lun->added = added;
 	lun->left = (struct ev_task){ .fn = on_left, .arg = lun };
 	ret = fill_lun(lun, k, env, err);
 	if (ret < 0) {
@@ -565,7 +567,7 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 	sc->sc_absent = (struct scsi_lun){ .sc = sc, .kind = LUN_ABSENT };
 	sc->sc_wlun = (struct scsi_lun){ .sc = sc, .kind = LUN_WLUN };
 	for (unsigned i = 0; ret == 0 && i < keys.nr; i++)
-		ret = create_lun(sc, &keys.key[i], env, &lun, err);
+		ret = create_lun(sc, &keys.key[i], env, false, &lun, err);
 	return ret;
 }
 
@@ -729,11 +731,9 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		ret = err_set(err, -EINVAL,
 			      "scsi: %s: no descriptor came with it", key.key);
 	if (ret == 0)
-		ret = create_lun(sc, &key, &env, ret_lun, err);
-	if (ret == 0) {
-		(*ret_lun)->added = true;
+		ret = create_lun(sc, &key, &env, true, ret_lun, err);
+	if (ret == 0)
 		(*ret_lun)->present = false;
-	}
 	opts_free(opts);
 	return ret;
 }

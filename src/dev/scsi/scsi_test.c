@@ -960,7 +960,10 @@ static void test_new_units(void **state)
 	memcpy(write_t1.addr, t1, 8);
 	ready("scsi,lun0=%d/disk,lun5=%d/cd,queue-size=64");
 	mem = add_event_buffer(16);
+	FAULT_SET(nr_fallocate, 0);
 	assert_int_equal(add_image("lun3=%d/b", &err), 0);
+	/* It would keep all units waiting if the file system is frozen. */
+	assert_int_equal(FAULT_GET(nr_fallocate), 0);
 	expect_event(mem, VIRTIO_SCSI_T_TRANSPORT_RESET, lun3,
 		     VIRTIO_SCSI_EVT_RESET_RESCAN);
 	s = ini_do_ready(&read3);
