@@ -9,7 +9,7 @@
 #include "back/disk_impl.h"
 
 #define WATCH_PAUSE_NS 1000000000ull
-#define RESIZE_WAIT_NS 100000000ull /* for an image that answers */
+#define RESIZE_WAIT_MS 10 /* for an image that answers */
 
 void disk_get_info(const struct disk *d, struct disk_info *ret_info)
 {
@@ -84,10 +84,8 @@ static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
 /* Most images answer at once, and then so do we. */
 static bool resized_soon(struct disk *d)
 {
-	uint64_t end = ev_now_ns() + RESIZE_WAIT_NS;
-
-	while (d->sizing && ev_now_ns() < end)
-		disk_threads.wait(d->io->slow, 10);
+	if (d->sizing)
+		disk_threads.wait(d->io->slow, RESIZE_WAIT_MS);
 	return !d->sizing && !d->size_wanted;
 }
 

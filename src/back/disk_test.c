@@ -792,6 +792,17 @@ static void wait_for_size(uint64_t bytes)
 	assert_int_equal(notified, bytes);
 }
 
+/* However long it takes. */
+static int resize(uint64_t bytes)
+{
+	struct err err;
+	int ret;
+
+	while ((ret = disk_resize(disk, bytes, &err)) == 1)
+		assert_true(ev_loop_turn(loop, 100) >= 0);
+	return ret;
+}
+
 static void test_resize(void **state)
 {
 	char buf[512] = { 0 };
@@ -805,14 +816,14 @@ static void test_resize(void **state)
 	assert_int_equal(disk_resize(disk, 1000, &err), -EINVAL);
 	assert_int_equal(disk_resize(disk, 1ull << 63, &err), -EFBIG);
 	notified = 0;
-	assert_int_equal(disk_resize(disk, IMAGE_BYTES, &err), 0);
+	assert_int_equal(resize(IMAGE_BYTES), 0);
 	assert_int_equal(notified, 0); /* no change */
 
-	assert_int_equal(disk_resize(disk, 2 * IMAGE_BYTES, &err), 0);
+	assert_int_equal(resize(2 * IMAGE_BYTES), 0);
 	assert_int_equal(notified, 2 * IMAGE_BYTES);
 	assert_int_equal(
 		transfer_one(DISK_WRITE, 2 * IMAGE_BYTES - 512, buf, 512), 0);
-	assert_int_equal(disk_resize(disk, KIB, &err), 0);
+	assert_int_equal(resize(KIB), 0);
 	assert_int_equal(notified, KIB);
 	disk_get_info(disk, &info);
 	assert_int_equal(info.bytes, KIB);
@@ -1125,6 +1136,22 @@ static void test_end(void **state)
 	assert_true(ev_now_ns() - start_ns < 10000000000ull);
 }
 
+/* Of several times, since we may be kept waiting by others. */
+static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
+{
+	uint64_t shortest = UINT64_MAX;
+	struct err err;
+
+	for (int i = 0; i < 10; i++) {
+		uint64_t start_ns = ev_now_ns(), ns;
+
+		assert_int_equal(disk_resize(d, bytes, &err), 1);
+		ns = ev_now_ns() - start_ns;
+		shortest = ns < shortest ? ns : shortest;
+	}
+	return shortest;
+}
+
 /* A size that cannot be had now comes later; others are served meanwhile. */
 static void test_resize_slow(void **state)
 {
@@ -1135,7 +1162,7 @@ static void test_resize_slow(void **state)
 	disk_set_notify(b, on_size, NULL);
 	notified = 0;
 	FAULT_SET(hang_size, true);
-	assert_int_equal(disk_resize(b, 2 * IMAGE_BYTES, &err), 1);
+	assert_true(shortest_resize(b, 2 * IMAGE_BYTES) < 50000000);
 	assert_holds(a, 'a');
 	assert_holds(b, 'b');
 	assert_int_equal(notified, 0);

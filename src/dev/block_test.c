@@ -1854,6 +1854,11 @@ static int ctl(const char *size)
 
 	snprintf(arg, sizeof(arg), "%s", size);
 	ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
+	while (json_object_object_get(reply, "pending")) {
+		ev_loop_turn(loop, 100);
+		json_object_object_del(reply, "pending");
+		ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
+	}
 	assert_int_equal(ret < 0, err.text[0] != '\0');
 	json_object_put(reply);
 	return ret;

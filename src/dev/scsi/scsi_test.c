@@ -864,6 +864,12 @@ static int ctl(const char *a, const char *b, const char *c, struct err *err)
 	snprintf(text[1], sizeof(text[1]), "%s", b ? b : "");
 	snprintf(text[2], sizeof(text[2]), "%s", c ? c : "");
 	ret = vdev_ctl(ini.dev, c ? 3 : b ? 2 : 1, argv, &none, reply, err);
+	while (!strcmp(a, "resize") &&
+	       json_object_object_get(reply, "pending")) {
+		ini_turn(100);
+		json_object_object_del(reply, "pending");
+		ret = vdev_ctl(ini.dev, c ? 3 : 2, argv, &none, reply, err);
+	}
 	json_object_put(reply);
 	return ret;
 }
