@@ -1116,9 +1116,10 @@ static void test_destroy_slow(void **state)
 /* The end of a process waits for no disk; what the disk uses stays. */
 static void test_end(void **state)
 {
+	/* The thread that is left behind uses these when this is over. */
 	static char buf[512];
 	static struct test_req t;
-	struct iovec iov = { buf, sizeof(buf) };
+	static struct iovec iov = { buf, sizeof(buf) };
 	uint64_t start_ns = ev_now_ns();
 
 	if (!threads)
