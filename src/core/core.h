@@ -10,6 +10,9 @@
  * --- vi.c: device state, as a transport drives it ---
  */
 
+/* The queues that there are, used or not: vc_nvq may grow to this. */
+int vi_max_queues(const struct virtio_softc *vs);
+
 /* What is offered to a modern or a legacy driver. */
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
 

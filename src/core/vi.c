@@ -16,8 +16,7 @@
  * --- Set-up ---
  */
 
-/* The queues that there are, used or not: vc_nvq may grow to this. */
-static int max_queues(const struct virtio_softc *vs)
+int vi_max_queues(const struct virtio_softc *vs)
 {
 	const struct virtio_consts *vc = vs->vs_vc;
 
@@ -27,7 +26,7 @@ static int max_queues(const struct virtio_softc *vs)
 void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
 {
 	vs->vs_queues = queues;
-	for (int i = 0; i < max_queues(vs); i++) {
+	for (int i = 0; i < vi_max_queues(vs); i++) {
 		queues[i].vq_vs = vs;
 		queues[i].vq_num = (uint16_t)i;
 		queues[i].vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
@@ -61,7 +60,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 
 void vi_softc_fini(struct virtio_softc *vs)
 {
-	for (int i = 0; i < max_queues(vs); i++)
+	for (int i = 0; i < vi_max_queues(vs); i++)
 		vq_slots_fini(&vs->vs_queues[i]);
 	/* The embedder may have work for the function yet; see pci_lock(). */
 	pci_set_device(vs->vs_pi, NULL, NULL);
@@ -91,7 +90,7 @@ static void queue_reset(struct vqueue_info *vq)
 
 static void reset_queues(struct virtio_softc *vs)
 {
-	for (int i = 0; i < max_queues(vs); i++)
+	for (int i = 0; i < vi_max_queues(vs); i++)
 		queue_reset(&vs->vs_queues[i]);
 }
 
@@ -141,7 +140,7 @@ void vi_pci_quiesce(struct pci_devinst *pi)
 	struct virtio_softc *vs = pi->pi_arg;
 
 	VS_LOCK(vs);
-	for (int i = 0; i < max_queues(vs); i++) {
+	for (int i = 0; i < vi_max_queues(vs); i++) {
 		vs->vs_queues[i].vq_paused = true;
 		vq_show(&vs->vs_queues[i]);
 	}
@@ -176,7 +175,7 @@ bool vi_pci_is_idle(struct pci_devinst *pi)
 
 	VS_LOCK(vs);
 	nr = vs->vs_nr_stale;
-	for (int i = 0; i < max_queues(vs); i++)
+	for (int i = 0; i < vi_max_queues(vs); i++)
 		nr += vs->vs_queues[i].vq_nr_inflight -
 		      vs->vs_queues[i].vq_nr_done;
 	VS_UNLOCK(vs);
@@ -367,7 +366,7 @@ static void features_changed(struct virtio_softc *vs)
 
 	vs->vs_flags &= ~(virtio_flags_t)VIRTIO_EVENT_IDX;
 	vs->vs_flags |= event_idx ? VIRTIO_EVENT_IDX : 0;
-	for (int i = 0; i < max_queues(vs); i++) {
+	for (int i = 0; i < vi_max_queues(vs); i++) {
 		struct vqueue_info *vq = &vs->vs_queues[i];
 
 		if ((vq->vq_flags & VQ_ALLOC) && split_map(vq, event_idx) < 0)

@@ -337,7 +337,7 @@ static int add_cap(struct virtio_softc *vs, uint8_t type, uint32_t off,
 int vi_modern_setup(struct virtio_softc *vs)
 {
 	struct virtio_consts *vc = vs->vs_vc;
-	int nvq = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+	int nvq = vi_max_queues(vs);
 	uint32_t notify_len = NOTIFY_MULTIPLIER * (uint32_t)(nvq > 0 ? nvq : 1);
 	int off;
 

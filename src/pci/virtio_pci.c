@@ -48,8 +48,7 @@ void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode,
 
 bool vi_intr_init(struct virtio_softc *vs, bool use_msix)
 {
-	struct virtio_consts *vc = vs->vs_vc;
-	int nvq = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+	int nvq = vi_max_queues(vs);
 
 	VS_LOCK(vs);
 	vi_reset_dev(vs); /* every vector is NO_VECTOR */
