@@ -85,9 +85,8 @@ static void block_text(char *text, size_t size, const int *fds)
 
 static void console_text(char *text, size_t size, const int *fds)
 {
-	snprintf(text, size,
-		 "console,console=fd:%d,port.x=fd:%d,queue-size=16", fds[0],
-		 fds[1]);
+	snprintf(text, size, "console,console=fd:%d,port.x=fd:%d,queue-size=16",
+		 fds[0], fds[1]);
 }
 
 static void input_text(char *text, size_t size, const int *fds)
@@ -119,9 +118,9 @@ static const struct type {
 	void (*text)(char *text, size_t size, const int *fds);
 	int (*open)(void); /* of three descriptors */
 } types[] = {
-	{ "block", block_text, image },	    { "console", console_text, channel },
-	{ "input", input_text, NULL },	    { "net", net_text, NULL },
-	{ "rng", rng_text, NULL },	    { "scsi", scsi_text, image },
+	{ "block", block_text, image }, { "console", console_text, channel },
+	{ "input", input_text, NULL },  { "net", net_text, NULL },
+	{ "rng", rng_text, NULL },      { "scsi", scsi_text, image },
 };
 #define NR_TYPES (sizeof(types) / sizeof(types[0]))
 
@@ -130,8 +129,7 @@ const char *fuzz_dev_type(unsigned type)
 	return type < NR_TYPES ? types[type].name : NULL;
 }
 
-void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode,
-			unsigned type)
+void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode, unsigned type)
 {
 	const struct type *t = &types[type];
 	char text[256];

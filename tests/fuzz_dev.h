@@ -27,9 +27,9 @@
 struct fuzz_dev {
 	struct vdrv d;
 	struct vdev *dev;
-	uint64_t area;	     /* its guest address */
-	unsigned nr_queues;  /* that fuzz_dev_start() set up */
-	uint64_t rings;	     /* where they begin */
+	uint64_t area;      /* its guest address */
+	unsigned nr_queues; /* that fuzz_dev_start() set up */
+	uint64_t rings;     /* where they begin */
 };
 
 /* The loop of all devices. */
@@ -47,8 +47,7 @@ void fuzz_dev_make(struct fuzz_dev *v, enum vdrv_mode mode, const char *text);
  * memory, socket pairs, no network. The name of a type, NULL behind the last.
  */
 const char *fuzz_dev_type(unsigned type);
-void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode,
-			unsigned type);
+void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode, unsigned type);
 void fuzz_dev_fini(struct fuzz_dev *v);
 
 /* Up to DRIVER_OK, with a clean area; where the device goes along with it. */

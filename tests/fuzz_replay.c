@@ -22,8 +22,8 @@
 
 #include "fuzz.h"
 
-#define MAX_BYTES   4096u
-#define MAX_INPUTS  4096u
+#define MAX_BYTES    4096u
+#define MAX_INPUTS   4096u
 #define HANG_SECONDS 60u /* for one input, on a machine that is slow */
 
 static struct input {

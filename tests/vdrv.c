@@ -32,11 +32,11 @@ enum {
 };
 
 #define GUARD_BYTES (64u << 10)
-#define PAGE	    4096u
+#define PAGE        4096u
 
 /* A mistake of the test itself, or a device that breaks its word. */
-__attribute__((format(printf, 1, 2), noreturn)) static void
-die(const char *fmt, ...)
+__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt,
+								...)
 {
 	va_list ap;
 
@@ -473,8 +473,8 @@ void vdrv_reset(struct vdrv *d)
 void vdrv_greet(struct vdrv *d)
 {
 	vdrv_set_status(d, VIRTIO_CONFIG_S_ACKNOWLEDGE);
-	vdrv_set_status(d, VIRTIO_CONFIG_S_ACKNOWLEDGE |
-				   VIRTIO_CONFIG_S_DRIVER);
+	vdrv_set_status(d,
+			VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
 	vdrv_msix_enable(d, !d->no_msix);
 	if (!d->msix)
 		return;
@@ -532,8 +532,8 @@ static void vdrv_queue_books(struct vdrv *d, struct vdrv_queue *vq,
 	if (!vq->slots)
 		die("no memory");
 	for (unsigned i = 0; i < size; i++)
-		vq->slots[i].next = (uint16_t)(i + 1u < size ? i + 1u
-							    : VDRV_NONE);
+		vq->slots[i].next =
+			(uint16_t)(i + 1u < size ? i + 1u : VDRV_NONE);
 }
 
 static bool vdrv_enable_legacy(struct vdrv *d, unsigned q, uint16_t vector)
@@ -586,8 +586,8 @@ bool vdrv_queue_setup_at(struct vdrv *d, unsigned q, uint16_t size,
 	vq->desc = desc;
 	vq->avail = avail;
 	vq->used = used;
-	vq->ready = d->mode == VDRV_LEGACY ? vdrv_enable_legacy(d, q, vector)
-					   : vdrv_enable_modern(d, q, vector);
+	vq->ready = d->mode == VDRV_LEGACY ? vdrv_enable_legacy(d, q, vector) :
+					     vdrv_enable_modern(d, q, vector);
 	return vq->ready;
 }
 
@@ -635,8 +635,8 @@ bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues)
 		if (!vdrv_queue_setup(d, q, 0))
 			return false;
 	vdrv_driver_ok(d);
-	return (vdrv_status(d) & (VIRTIO_CONFIG_S_DRIVER_OK |
-				  VIRTIO_CONFIG_S_NEEDS_RESET)) ==
+	return (vdrv_status(d) &
+		(VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) ==
 	       VIRTIO_CONFIG_S_DRIVER_OK;
 }
 
@@ -735,8 +735,8 @@ void vdrv_avail(struct vdrv *d, unsigned q, uint16_t head)
 static uint16_t vdrv_desc_flags(const struct vdrv_buf *b)
 {
 	return (uint16_t)((b->flags & VDRV_W ? VRING_DESC_F_WRITE : 0) |
-			  (b->flags & VDRV_INDIRECT ? VRING_DESC_F_INDIRECT
-						    : 0));
+			  (b->flags & VDRV_INDIRECT ? VRING_DESC_F_INDIRECT :
+						      0));
 }
 
 /* Take a descriptor off the free list. */
@@ -808,12 +808,11 @@ uint16_t vdrv_add_indirect(struct vdrv *d, unsigned q,
 		s->table_entries = nr;
 	}
 	for (unsigned i = 0; i < nr; i++)
-		vdrv_write_desc(d, s->table + 16ull * i, bufs[i].gpa,
-				bufs[i].len,
-				(uint16_t)(vdrv_desc_flags(&bufs[i]) |
-					   (i + 1 < nr ? VRING_DESC_F_NEXT
-						       : 0)),
-				(uint16_t)(i + 1 < nr ? i + 1 : 0));
+		vdrv_write_desc(
+			d, s->table + 16ull * i, bufs[i].gpa, bufs[i].len,
+			(uint16_t)(vdrv_desc_flags(&bufs[i]) |
+				   (i + 1 < nr ? VRING_DESC_F_NEXT : 0)),
+			(uint16_t)(i + 1 < nr ? i + 1 : 0));
 	vdrv_desc(d, q, head, s->table, 16 * nr, VRING_DESC_F_INDIRECT, 0);
 	vdrv_offer_chain(d, q, head, vdrv_writable(bufs, nr));
 	return head;

@@ -39,10 +39,10 @@ enum vdrv_mode {
 #define VDRV_MAX_Q     64
 #define VDRV_MAX_MSIX  65
 
-enum { /* flags of a buffer */
-	VDRV_R = 0,	   /* device-readable */
-	VDRV_W = 1,	   /* device-writable */
-	VDRV_INDIRECT = 2, /* descriptor flag, set by hand */
+enum {                    /* flags of a buffer */
+       VDRV_R = 0,        /* device-readable */
+       VDRV_W = 1,        /* device-writable */
+       VDRV_INDIRECT = 2, /* descriptor flag, set by hand */
 };
 
 #define VDRV_NONE 0xffff /* no descriptor; also MSI-X's "no vector" */
@@ -60,10 +60,10 @@ struct vdrv_used {
 
 /* What the driver remembers of a descriptor; none of it is in guest memory. */
 struct vdrv_slot {
-	uint16_t next;		/* in its chain or the free list */
-	bool inflight;		/* head of a chain that vdrv_add() offered */
-	uint64_t writable;	/* bytes the device may write to that chain */
-	uint64_t table;		/* guest address of its indirect table */
+	uint16_t next;          /* in its chain or the free list */
+	bool inflight;          /* head of a chain that vdrv_add() offered */
+	uint64_t writable;      /* bytes the device may write to that chain */
+	uint64_t table;         /* guest address of its indirect table */
 	unsigned table_entries; /* room in it */
 };
 
@@ -71,9 +71,9 @@ struct vdrv_queue {
 	bool ready;
 	uint16_t size;
 	uint64_t desc, avail, used; /* guest addresses */
-	uint16_t avail_idx;	    /* next to fill */
-	uint16_t used_idx;	    /* next to look at */
-	uint16_t kicked_idx;	    /* avail_idx when last asked for a kick */
+	uint16_t avail_idx;         /* next to fill */
+	uint16_t used_idx;          /* next to look at */
+	uint16_t kicked_idx;        /* avail_idx when last asked for a kick */
 	uint16_t free_head, nr_free;
 	uint64_t notify_off; /* in the modern BAR */
 	bool event_idx;
@@ -85,15 +85,15 @@ struct vdrv {
 	struct pci_devinst pi; /* build the device on this */
 	struct gmem gm;
 	enum vdrv_mode mode;
-	uint8_t *mem;	      /* guest RAM, between guard pages */
-	bool apart;	      /* vdrv_apart() */
-	uint64_t next_free;   /* bump allocator, guest address */
-	uint64_t features;    /* negotiated */
-	bool msix;	      /* enabled by vdrv_start(), if there */
-	bool no_msix;	      /* set it, and vdrv_start() leaves it off */
+	uint8_t *mem;            /* guest RAM, between guard pages */
+	bool apart;              /* vdrv_apart() */
+	uint64_t next_free;      /* bump allocator, guest address */
+	uint64_t features;       /* negotiated */
+	bool msix;               /* enabled by vdrv_start(), if there */
+	bool no_msix;            /* set it, and vdrv_start() leaves it off */
 	void (*idle)(void *arg); /* turns the device's loop; may be set */
 	void *idle_arg;
-	bool woken;	      /* ph_wake(); see vdrv_wake() */
+	bool woken; /* ph_wake(); see vdrv_wake() */
 	struct vdrv_queue q[VDRV_MAX_Q];
 
 	/* What the device raised; atomic, a device may run in a thread. */
@@ -102,7 +102,7 @@ struct vdrv {
 	uint32_t msix_data;
 	unsigned nr_msi;
 	unsigned nr_intx; /* rising edges */
-	bool intx;	  /* level now */
+	bool intx;        /* level now */
 	unsigned nr_log;  /* log lines */
 	char last_log[256];
 
@@ -179,7 +179,7 @@ bool vdrv_msix_pending(struct vdrv *d, unsigned vector);
 bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues);
 void vdrv_reset(struct vdrv *d);     /* and wait until it is complete */
 void vdrv_reset_now(struct vdrv *d); /* do not wait */
-void vdrv_greet(struct vdrv *d); /* ACKNOWLEDGE, DRIVER, MSI-X */
+void vdrv_greet(struct vdrv *d);     /* ACKNOWLEDGE, DRIVER, MSI-X */
 bool vdrv_negotiate(struct vdrv *d, uint64_t features); /* exactly these */
 bool vdrv_queue_setup(struct vdrv *d, unsigned q, uint16_t size); /* 0: max */
 void vdrv_driver_ok(struct vdrv *d);

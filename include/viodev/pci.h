@@ -27,9 +27,9 @@
 
 #include <viodev/gmem.h>
 
-#define PCI_CFG_SIZE  256
-#define PCI_NR_BARS   6
-#define PCI_MAX_MSIX  2048 /* PCI 7.7.2: what Table Size can say */
+#define PCI_CFG_SIZE 256
+#define PCI_NR_BARS  6
+#define PCI_MAX_MSIX 2048 /* PCI 7.7.2: what Table Size can say */
 
 /* What a device's pd_cfgread and pd_cfgwrite return. */
 #define PE_CFGRW_DEFAULT (-1) /* not mine: the function serves it */
@@ -83,8 +83,8 @@ struct pci_dev {
 			   uint32_t val);
 	uint64_t (*pd_barread)(struct pci_devinst *pi, int baridx,
 			       uint64_t offset, int size);
-	void (*pd_barwrite)(struct pci_devinst *pi, int baridx,
-			    uint64_t offset, int size, uint64_t value);
+	void (*pd_barwrite)(struct pci_devinst *pi, int baridx, uint64_t offset,
+			    int size, uint64_t value);
 	/* Function reset: return to the state after power-on. */
 	void (*pd_reset)(struct pci_devinst *pi);
 	/* See pci_quiesce(), pci_is_idle(), pci_give_back(). */
@@ -132,19 +132,19 @@ struct pci_devinst {
 	/* Private to the function from here on. */
 	uint8_t pi_cfg[PCI_CFG_SIZE];
 	uint8_t pi_wmask[PCI_CFG_SIZE]; /* 1 bits: the guest may write */
-	uint8_t pi_cap_last;		/* where the capability list ends */
-	uint16_t pi_cap_free;		/* first free byte for another */
+	uint8_t pi_cap_last;            /* where the capability list ends */
+	uint16_t pi_cap_free;           /* first free byte for another */
 	struct pci_bar pi_bars[PCI_NR_BARS];
 	struct pci_msix_entry *pi_msix; /* the table, pi_nr_msix entries */
 	uint64_t *pi_pba;
 	unsigned pi_nr_msix;
 	int pi_msix_bar;
 	uint8_t pi_msix_cap, pi_msi_cap; /* offsets, 0: none */
-	bool pi_master_off;		 /* the guest cleared Bus Master */
-	bool pi_msi_pending;		 /* raised meanwhile */
-	bool pi_intx_pending;		 /* what the device asserts */
-	bool pi_intx_level;		 /* what the pin shows */
-	bool pi_resetting;		 /* pci_is_reset() */
+	bool pi_master_off;              /* the guest cleared Bus Master */
+	bool pi_msi_pending;             /* raised meanwhile */
+	bool pi_intx_pending;            /* what the device asserts */
+	bool pi_intx_level;              /* what the pin shows */
+	bool pi_resetting;               /* pci_is_reset() */
 };
 
 /*

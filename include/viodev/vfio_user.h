@@ -55,8 +55,8 @@ int vfuser_listen(struct vfuser *srv, int take_fd);
 int vfuser_listen_path(struct vfuser *srv, const char *path);
 
 /* Called whenever a client has come (@attached) or gone. */
-void vfuser_set_notify(struct vfuser *srv,
-		       void (*fn)(void *arg, bool attached), void *arg);
+void vfuser_set_notify(struct vfuser *srv, void (*fn)(void *arg, bool attached),
+		       void *arg);
 
 /* Where log lines go (level as in <syslog.h>); standard error at first. */
 void vfuser_set_log(struct vfuser *srv,

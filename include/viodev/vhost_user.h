@@ -64,8 +64,8 @@ int vhuser_listen(struct vhuser *srv, int take_fd);
 int vhuser_attach(struct vhuser *srv, int take_fd);
 
 /* Called whenever a front-end has come (@attached) or gone. */
-void vhuser_set_notify(struct vhuser *srv,
-		       void (*fn)(void *arg, bool attached), void *arg);
+void vhuser_set_notify(struct vhuser *srv, void (*fn)(void *arg, bool attached),
+		       void *arg);
 
 /* Where log lines go (level as in <syslog.h>); standard error at first. */
 void vhuser_set_log(struct vhuser *srv,

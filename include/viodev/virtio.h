@@ -72,12 +72,12 @@ typedef unsigned int uint_t;
 #define VIRTIO_VENDOR 0x1AF4
 
 /* Transitional PCI device ids (4.1.2.3). They do not follow the virtio ids. */
-#define VIRTIO_DEV_NET	   0x1000
+#define VIRTIO_DEV_NET     0x1000
 #define VIRTIO_DEV_BLOCK   0x1001
 #define VIRTIO_DEV_CONSOLE 0x1003
-#define VIRTIO_DEV_SCSI	   0x1004
+#define VIRTIO_DEV_SCSI    0x1004
 #define VIRTIO_DEV_RANDOM  0x1005
-#define VIRTIO_DEV_9P	   0x1009
+#define VIRTIO_DEV_9P      0x1009
 #define VIRTIO_DEV_INPUT   0x1052 /* modern only */
 
 #define VIRTIO_REV_INPUT    1
@@ -90,7 +90,7 @@ typedef unsigned int uint_t;
 
 /* Which BAR is what. */
 #define VIRTIO_LEGACY_BAR 0 /* I/O: legacy registers */
-#define VIRTIO_MSIX_BAR	  1 /* memory: MSI-X table and PBA */
+#define VIRTIO_MSIX_BAR   1 /* memory: MSI-X table and PBA */
 #define VIRTIO_MODERN_BAR 2 /* 64-bit memory: modern structures */
 
 /*
@@ -102,28 +102,28 @@ struct vqueue_info;
 struct virtio_softc;
 
 typedef enum virtio_flags {
-	VIRTIO_DEBUG = 1 << 0,	    /* log register accesses and features */
+	VIRTIO_DEBUG = 1 << 0,      /* log register accesses and features */
 	VIRTIO_USE_MSIX = 1 << 1,   /* the function has MSI-X */
 	VIRTIO_EVENT_IDX = 1 << 2,  /* EVENT_IDX was negotiated */
-	VIRTIO_DEVCFG_CHG = 1 << 3, /* config changed since generation was read */
-	VIRTIO_BROKEN = 1 << 4,	    /* vi_error() ran; only a reset helps */
+	VIRTIO_DEVCFG_CHG = 1 << 3, /* config changed, not read since */
+	VIRTIO_BROKEN = 1 << 4,     /* vi_error() ran; only a reset helps */
 } virtio_flags_t;
 
 typedef enum virtio_mode {
 	VIRTIO_MODE_UNSET = 0,
-	VIRTIO_MODE_LEGACY,	  /* legacy registers alone */
+	VIRTIO_MODE_LEGACY,       /* legacy registers alone */
 	VIRTIO_MODE_TRANSITIONAL, /* both; the driver chooses */
-	VIRTIO_MODE_MODERN,	  /* virtio 1.x alone */
+	VIRTIO_MODE_MODERN,       /* virtio 1.x alone */
 } virtio_mode_t;
 
 /* Where a virtio capability lies in config space and what it points at. */
 typedef struct virtio_pci_capcfg {
-	uint8_t c_captype;  /* VIRTIO_PCI_CAP_* */
-	uint32_t c_capoff;  /* offset of the capability in config space */
-	uint32_t c_caplen;  /* bytes of the capability */
-	uint32_t c_barlen;  /* bytes of the structure in the BAR */
-	uint32_t c_baroff;  /* its offset in the BAR */
-	uint8_t c_baridx;   /* which BAR */
+	uint8_t c_captype; /* VIRTIO_PCI_CAP_* */
+	uint32_t c_capoff; /* offset of the capability in config space */
+	uint32_t c_caplen; /* bytes of the capability */
+	uint32_t c_barlen; /* bytes of the structure in the BAR */
+	uint32_t c_baroff; /* its offset in the BAR */
+	uint8_t c_baridx;  /* which BAR */
 } virtio_pci_capcfg_t;
 
 /*
@@ -138,27 +138,27 @@ struct virtio_softc {
 	struct pci_devinst *vs_pi;   /* the PCI function */
 	uint64_t vs_negotiated_caps; /* features, as a mask */
 	struct vqueue_info *vs_queues;
-	int vs_curq;		  /* queue select register */
-	uint8_t vs_status;	  /* device status, 2.1 */
-	uint8_t vs_isr;		  /* ISR status, 4.1.4.5 */
+	int vs_curq;              /* queue select register */
+	uint8_t vs_status;        /* device status, 2.1 */
+	uint8_t vs_isr;           /* ISR status, 4.1.4.5 */
 	uint16_t vs_msix_cfg_idx; /* vector of config changes */
-	uint32_t vs_dfselect;	  /* device_feature_select */
-	uint32_t vs_gfselect;	  /* driver_feature_select */
-	uint8_t vs_devcfg_gen;	  /* config_generation */
+	uint32_t vs_dfselect;     /* device_feature_select */
+	uint32_t vs_gfselect;     /* driver_feature_select */
+	uint8_t vs_devcfg_gen;    /* config_generation */
 	virtio_pci_capcfg_t vs_caps[VIRTIO_PCI_CAP_MAX];
 	virtio_pci_capcfg_t *vs_pcicap; /* the PCI_CFG one among them */
 	uint_t vs_ncaps;
 
 	/* Beyond the seed: all private to the framework. */
 	uint64_t vs_driver_features; /* as written, before judgement */
-	bool vs_features_final;	     /* negotiation is over */
+	bool vs_features_final;      /* negotiation is over */
 	uint32_t vs_refused_windows; /* that want features from 64 on */
-	uint8_t vs_old_status;	     /* before the last reset */
-	unsigned vs_nr_stale;	     /* chains in flight of before resets */
-	size_t vs_bounce_bytes;	     /* copies of unmapped buffers held, */
-	bool vs_bounce_wanted;	     /* and a chain waits for less of them */
-	bool vs_resting;	     /* no chain is taken just now */
-	uint64_t vs_nr_errors;	     /* calls of vi_error() */
+	uint8_t vs_old_status;       /* before the last reset */
+	unsigned vs_nr_stale;        /* chains in flight of before resets */
+	size_t vs_bounce_bytes;      /* copies of unmapped buffers held, */
+	bool vs_bounce_wanted;       /* and a chain waits for less of them */
+	bool vs_resting;             /* no chain is taken just now */
+	uint64_t vs_nr_errors;       /* calls of vi_error() */
 	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
 	unsigned vs_errors_logged;   /* since then */
 	uint64_t vs_nr_resets;
@@ -167,10 +167,10 @@ struct virtio_softc {
 			     uint16_t vector);
 };
 
-#define VS_LOCK(vs)                                         \
-	do {                                                \
-		if ((vs)->vs_mtx)                           \
-			pthread_mutex_lock((vs)->vs_mtx);   \
+#define VS_LOCK(vs)                                       \
+	do {                                              \
+		if ((vs)->vs_mtx)                         \
+			pthread_mutex_lock((vs)->vs_mtx); \
 	} while (0)
 
 #define VS_UNLOCK(vs)                                       \
@@ -191,8 +191,8 @@ typedef struct virtio_capstr {
  */
 struct virtio_consts {
 	const char *vc_name; /* for the log */
-	int vc_nvq;	     /* virtqueues in use */
-	int vc_max_nvq;	     /* most it will ever use; 0: vc_nvq */
+	int vc_nvq;          /* virtqueues in use */
+	int vc_max_nvq;      /* most it will ever use; 0: vc_nvq */
 	size_t vc_cfgsize;   /* bytes of device configuration */
 
 	/*
@@ -280,7 +280,7 @@ struct virtio_consts {
  */
 #define VI_RING_CAPS_MODERN \
 	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | VI_BIT(VIRTIO_RING_F_EVENT_IDX))
-#define VI_RING_CAPS_LEGACY \
+#define VI_RING_CAPS_LEGACY                                  \
 	(VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_F_ANY_LAYOUT) | \
 	 VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY))
 
@@ -300,15 +300,15 @@ struct vqueue_info {
 
 	/* The framework sets these. */
 	struct virtio_softc *vq_vs;
-	uint16_t vq_num;       /* which queue of the device */
-	uint16_t vq_flags;     /* VQ_ALLOC, VQ_ENABLED */
+	uint16_t vq_num;        /* which queue of the device */
+	uint16_t vq_flags;      /* VQ_ALLOC, VQ_ENABLED */
 	uint16_t vq_last_avail; /* next entry to take, free-running */
-	uint16_t vq_next_used;	/* next entry to fill, free-running */
-	uint16_t vq_save_used;	/* vq_next_used at the last vq_endchains() */
-	uint16_t vq_msix_idx;	/* MSI-X vector or VIRTIO_MSI_NO_VECTOR */
+	uint16_t vq_next_used;  /* next entry to fill, free-running */
+	uint16_t vq_save_used;  /* vq_next_used at the last vq_endchains() */
+	uint16_t vq_msix_idx;   /* MSI-X vector or VIRTIO_MSI_NO_VECTOR */
 
-	uint32_t vq_pfn;	/* legacy: page frame, 0: none */
-	uint64_t vq_desc_gpa;	/* where the driver put the three parts */
+	uint32_t vq_pfn;      /* legacy: page frame, 0: none */
+	uint64_t vq_desc_gpa; /* where the driver put the three parts */
 	uint64_t vq_avail_gpa;
 	uint64_t vq_used_gpa;
 
@@ -322,22 +322,22 @@ struct vqueue_info {
 	 * here may be lost. The others are private to the framework.
 	 */
 	bool vq_lossy;
-	uint16_t vq_qmax;	/* vq_qsize before the driver shrank it, or 0 */
-	uint16_t vq_nr;		/* entries of the ring as it was checked */
-	bool vq_event_idx;	/* it was checked with EVENT_IDX's trailers */
-	uint32_t vq_gen;	/* gmem generation that the pointers are of */
-	bool vq_kicks_off;	/* vq_kick_disable() */
-	bool vq_paused;		/* coming to a stop */
-	bool vq_held;		/* the next chain cannot be taken now */
-	bool vq_any_done;	/* something did, while the bus was not ours */
-	uint32_t vq_nr_taken;	/* chains taken, free-running, but for */
+	uint16_t vq_qmax;     /* vq_qsize before the driver shrank it, or 0 */
+	uint16_t vq_nr;       /* entries of the ring as it was checked */
+	bool vq_event_idx;    /* it was checked with EVENT_IDX's trailers */
+	uint32_t vq_gen;      /* gmem generation that the pointers are of */
+	bool vq_kicks_off;    /* vq_kick_disable() */
+	bool vq_paused;       /* coming to a stop */
+	bool vq_held;         /* the next chain cannot be taken now */
+	bool vq_any_done;     /* something did, while the bus was not ours */
+	uint32_t vq_nr_taken; /* chains taken, free-running, but for */
 	uint32_t vq_nr_returned; /* those that were returned */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */
-	uint32_t vq_nr_done;	/* of these, ended while the bus was not ours */
+	uint32_t vq_nr_done; /* of these, ended while the bus was not ours */
 	struct vq_slot *vq_slots; /* one for each ring entry */
 	uint32_t vq_nr_slots;
 	struct vq_inflight *vq_inflight; /* chains are noted there; or NULL */
-	uint64_t vq_nr_kicks;	/* statistics */
+	uint64_t vq_nr_kicks;            /* statistics */
 	uint64_t vq_nr_chains;
 	uint64_t vq_nr_intrs;
 };
@@ -458,8 +458,8 @@ void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues);
  * PCI identity (4.1.2): @legacy_id is the transitional device id, @device_id
  * the virtio one, @pci_class the base class.
  */
-void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode,
-		 uint16_t legacy_id, uint16_t device_id, uint8_t pci_class);
+void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode, uint16_t legacy_id,
+		 uint16_t device_id, uint8_t pci_class);
 
 /*
  * Interrupts: INTx and one MSI vector always; with @use_msix also MSI-X with a
@@ -528,7 +528,7 @@ int vi_pci_cfgwrite(struct pci_devinst *pi, int offset, int bytes,
 		    uint32_t val);
 uint64_t vi_pci_read(struct pci_devinst *pi, int baridx, uint64_t offset,
 		     int size);
-void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset,
-		  int size, uint64_t value);
+void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset, int size,
+		  uint64_t value);
 
 #endif

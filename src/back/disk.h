@@ -87,8 +87,8 @@ enum disk_cache {
 
 /* What becomes of a request that the host cannot serve. */
 enum disk_on_error {
-	DISK_REPORT,	 /* it fails */
-	DISK_WAIT,	 /* it waits, see disk_set_on_wait() */
+	DISK_REPORT,     /* it fails */
+	DISK_WAIT,       /* it waits, see disk_set_on_wait() */
 	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
 };
 
@@ -101,7 +101,7 @@ struct disk_params {
 	bool ro;
 	bool shared; /* no lock: others may write to it meanwhile */
 	enum disk_cache cache;
-	bool discard; /* pass discards on */
+	bool discard;  /* pass discards on */
 	bool no_probe; /* make no call that a frozen file system blocks */
 	enum disk_on_error on_read_error, on_write_error;
 };
@@ -210,17 +210,19 @@ int disk_watch(struct disk *disk, int take_fd);
  *	epoll_ctl		looking away from the watch
  *	madvise			a thread's stack, at its end
  */
+/* clang-format off */
 #define DISK_SYSCALLS \
 	SYS_io_uring_enter, SYS_io_uring_register, SYS_preadv2, SYS_preadv, \
 	SYS_pwritev, SYS_fdatasync, SYS_fallocate, SYS_ftruncate, SYS_fstat, \
 	SYS_epoll_ctl, SYS_timerfd_settime, SYS_futex, SYS_poll, \
 	SYS_read, SYS_write, SYS_close, SYS_munmap, \
 	SYS_madvise, SYS_exit, SYS_rt_sigprocmask
+/* clang-format on */
 #define DISK_IOCTLS BLKGETSIZE64, BLKDISCARD
 /* And what disk_create() looks at an image with, where that is made inside. */
 #define DISK_CREATE_SYSCALLS SYS_fstatfs, SYS_statx
 #define DISK_CREATE_IOCTLS   BLKSSZGET, BLKPBSZGET, BLKIOOPT, BLKROTATIONAL
-extern const int disk_syscalls[]; /* these; -1 ends */
+extern const int disk_syscalls[];         /* these; -1 ends */
 extern const unsigned long disk_ioctls[]; /* and these; 0 ends */
 
 #endif

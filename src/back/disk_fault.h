@@ -14,8 +14,8 @@
 
 struct disk_fault {
 	unsigned nr_sync, nr_write; /* calls that succeeded */
-	unsigned nr_fallocate; /* calls */
-	unsigned nr_tried; /* writes, or what was sent to io_uring */
+	unsigned nr_fallocate;      /* calls */
+	unsigned nr_tried;          /* writes, or what was sent to io_uring */
 	int sync_errno, write_errno, read_errno, fallocate_errno; /* fail so */
 	int nr_interrupted; /* EINTR this often first */
 	size_t max_bytes;   /* short transfers; 0: none */
@@ -30,7 +30,7 @@ extern struct disk_fault disk_fault;
 
 /* What other threads may be looking at. */
 #define FAULT_GET(field) __atomic_load_n(&disk_fault.field, __ATOMIC_SEQ_CST)
-#define FAULT_SET(field, val)                                                  \
+#define FAULT_SET(field, val) \
 	__atomic_store_n(&disk_fault.field, val, __ATOMIC_SEQ_CST)
 
 /*

@@ -158,8 +158,8 @@ static void look_at_file(struct disk_image *img, const struct stat *st,
 	img->info.phys_block_bytes =
 		power_of_two_or((uint64_t)st->st_blksize, PAGE_BYTES);
 	/* Where that is wrong, the first zeroes show it, and are written. */
-	img->can_punch = !img->info.ro &&
-			 (no_probe || try_punch(img->fd, st->st_size));
+	img->can_punch =
+		!img->info.ro && (no_probe || try_punch(img->fd, st->st_size));
 	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
 			 (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }

@@ -182,18 +182,18 @@ extern const struct disk_engine disk_threads;
  * --- The disk ---
  */
 
-#define DISK_PAGE_BYTES	  4096u
+#define DISK_PAGE_BYTES   4096u
 #define DISK_BOUNCE_BYTES (256u << 10)
-#define DISK_TURN_BYTES	  (2u << 20) /* more would keep others waiting */
+#define DISK_TURN_BYTES   (2u << 20) /* more would keep others waiting */
 
 struct disk_io {
 	struct ev_loop *loop;
 	const struct disk_engine *ops;
 	void *engine;
-	void *slow;	 /* disk_threads, for calls that io_uring lacks */
-	int uring_error; /* why it is not io_uring */
+	void *slow;        /* disk_threads, for calls that io_uring lacks */
+	int uring_error;   /* why it is not io_uring */
 	struct disk *gone; /* destroyed, but used by the kernel */
-	bool ending;	   /* nobody hears of requests any more */
+	bool ending;       /* nobody hears of requests any more */
 
 	/* What the kernel had no room for waits until the timer expires. */
 	struct disk_calls again;
@@ -206,16 +206,16 @@ struct disk {
 	struct ev_loop *loop;
 	struct disk_image img;
 	bool writethrough;
-	bool nowait;     /* try RWF_NOWAIT before the engine */
-	unsigned nr_now; /* how often that was done in this turn */
+	bool nowait;         /* try RWF_NOWAIT before the engine */
+	unsigned nr_now;     /* how often that was done in this turn */
 	uint64_t turn_bytes; /* of what began in this turn */
-	unsigned nr_single; /* see disk_lingers() */
+	unsigned nr_single;  /* see disk_lingers() */
 
 	struct disk_io *io;
 	const struct disk_engine *ops; /* of @io, */
 	void *engine;                  /* likewise */
 	struct ev_task submit_task;
-	bool closing;	   /* disk_destroy() was called */
+	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->gone */
 
 	unsigned nr_active; /* begun, not ended */
@@ -247,9 +247,9 @@ struct disk {
 
 	/* The size, see disk_size.c. */
 	struct disk_call size_call;
-	bool sizing;	  /* that is under way, */
+	bool sizing;      /* that is under way, */
 	bool size_wanted; /* and is to be made again */
-	bool shrinking;	  /* new requests wait for it */
+	bool shrinking;   /* new requests wait for it */
 	uint64_t size_to; /* or CALL_LOOK */
 	int size_error;
 	int watch_fd;

@@ -200,10 +200,8 @@ static void test_lock(void **state)
 		bool conflict;
 		bool shared; /* the second one */
 	} rows[] = {
-		{ false, false, true },
-		{ false, true, true },
-		{ true, false, true },
-		{ true, true, false },
+		{ false, false, true },        { false, true, true },
+		{ true, false, true },         { true, true, false },
 		{ false, false, false, true },
 	};
 
@@ -574,8 +572,7 @@ static void test_errors(void **state)
 	FAULT_SET(no_cache, true);
 	FAULT_SET(read_errno, EIO);
 	FAULT_SET(write_errno, ENOSPC);
-	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512),
-			 failure(EIO));
+	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), failure(EIO));
 	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512),
 			 failure(ENOSPC));
 	/* A write that failed has told so: flushes go on. */
@@ -1439,7 +1436,8 @@ int main(void)
 		TEST(test_access),
 		TEST(test_random),
 		TEST(test_many_iovecs),
-		TEST(test_crowd),	    TEST(test_bounds),
+		TEST(test_crowd),
+		TEST(test_bounds),
 		TEST(test_read_only),
 		TEST(test_shrunk_behind_our_back),
 		TEST(test_short_transfers),

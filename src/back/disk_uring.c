@@ -25,7 +25,7 @@
  */
 #define SMALL_SQ 64u
 #define SMALL_CQ 128u
-#define MAX_SQ	 256u
+#define MAX_SQ   256u
 
 struct uring {
 	struct io_uring ring;
@@ -122,8 +122,8 @@ static int uring_submit(void *engine)
 
 	do {
 		fill_ring(u);
-		ret = io_uring_sq_ready(&u->ring) ? io_uring_submit(&u->ring)
-						  : 0;
+		ret = io_uring_sq_ready(&u->ring) ? io_uring_submit(&u->ring) :
+						    0;
 	} while (ret > 0 && u->todo.first);
 	/* What is in the page cache is there already. */
 	reap(u);

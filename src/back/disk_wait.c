@@ -18,9 +18,8 @@ enum disk_on_error disk_on_error(const char *name)
 bool disk_is_to_wait(const struct disk_req *req, int error)
 {
 	const struct disk *d = req->dr_disk;
-	enum disk_on_error on_error = req->dr_op == DISK_READ
-					      ? d->on_read_error
-					      : d->on_write_error;
+	enum disk_on_error on_error =
+		req->dr_op == DISK_READ ? d->on_read_error : d->on_write_error;
 
 	if (error >= 0 || error == -ECANCELED || d->closing)
 		return false;

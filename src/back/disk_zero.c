@@ -9,7 +9,7 @@
 #include "back/disk_impl.h"
 
 #define ZERO_BYTES (64u << 10) /* of zeroes that exist, */
-#define ZERO_IOV   16	       /* this often in one write */
+#define ZERO_IOV   16          /* this often in one write */
 
 /* What zeroes are written from: never written to itself. */
 static char zeroes[ZERO_BYTES] __attribute__((aligned(DISK_PAGE_BYTES)));

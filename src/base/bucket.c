@@ -31,7 +31,7 @@ static void refill(struct bucket *b)
 	} else {
 		/* Time moves on by what whole units took: none is lost. */
 		b->tokens += new - paid;
-		b->last_ns += new * NS / b->rate;
+		b->last_ns += new *NS / b->rate;
 	}
 }
 

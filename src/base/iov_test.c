@@ -72,8 +72,7 @@ static void test_put(void **state)
 
 			memcpy(want, TEXT, BYTES);
 			memset(want, 'x', n);
-			assert_int_equal(iov_put(&c, "xxxxxxxxxxxxxxxxxxxx",
-						 n),
+			assert_int_equal(iov_put(&c, "xxxxxxxxxxxxxxxxxxxx", n),
 					 n);
 			assert_memory_equal(bytes, want, BYTES);
 			memset(want + n, 0, BYTES - n);

@@ -46,7 +46,7 @@ struct ev_loop {
 	bool stop;
 	bool linger;     /* before the next sleep, see wait_for() */
 	bool short_wait; /* of the last one that could linger */
-	unsigned depth; /* of nested turns */
+	unsigned depth;  /* of nested turns */
 	struct ev_task *tasks, **tasks_end;
 	unsigned nr_tasks;
 	unsigned nr_due; /* of these, from the front: to run in this turn */

@@ -12,7 +12,7 @@
 
 struct opt {
 	const struct opt_def *def;
-	char *key;	 /* as given, where def->key is a pattern; or NULL */
+	char *key;       /* as given, where def->key is a pattern; or NULL */
 	char *text;      /* as given, or the default; NULL: neither */
 	uint64_t number; /* of bools, numbers and sizes */
 	bool given;
@@ -164,15 +164,16 @@ static const char *key_of(const struct opt *opt)
 static int bad_number(const struct parser *p, const struct opt *opt)
 {
 	const struct opt_def *def = opt->def;
-	const char *what = def->kind == OPT_SIZE
-				   ? "a size such as 512, 64K or 2G"
-				   : "a number";
+	const char *what = def->kind == OPT_SIZE ?
+				   "a size such as 512, 64K or 2G" :
+				   "a number";
 
 	if (def->max)
-		return err_set(
-			p->err, -EINVAL,
-			"%s: %s=%s: must be %s, from %" PRIu64 " to %" PRIu64,
-			p->type, key_of(opt), opt->text, what, def->min, def->max);
+		return err_set(p->err, -EINVAL,
+			       "%s: %s=%s: must be %s, from %" PRIu64
+			       " to %" PRIu64,
+			       p->type, key_of(opt), opt->text, what, def->min,
+			       def->max);
 	return err_set(p->err, -EINVAL,
 		       "%s: %s=%s: must be %s, at least %" PRIu64, p->type,
 		       key_of(opt), opt->text, what, def->min);
@@ -243,8 +244,8 @@ static struct opt *find(struct opts *opts, const char *key)
 	for (unsigned i = 0; i < opts->nr; i++) {
 		struct opt *opt = &opts->opt[i];
 
-		if (opt->key ? !strcmp(opt->key, key)
-			     : !is_pattern(opt->def) &&
+		if (opt->key ? !strcmp(opt->key, key) :
+			       !is_pattern(opt->def) &&
 				       !strcmp(opt->def->key, key))
 			return opt;
 	}

@@ -30,7 +30,7 @@ enum opt_kind {
 struct opt_def {
 	const char *key; /* NULL ends a table */
 	enum opt_kind kind;
-	const char *def; /* value when not given; NULL: none */
+	const char *def;  /* value when not given; NULL: none */
 	const char *help; /* one line */
 	const char *choices;
 	uint64_t min, max; /* of numbers and sizes; max 0: no limit */

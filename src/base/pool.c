@@ -263,9 +263,9 @@ int pool_create(struct ev_loop *loop, unsigned nr_threads,
 		ret = ev_fd_add(loop, pool->event_fd, EPOLLIN, on_ready, pool,
 				&pool->source);
 	if (ret == 0)
-		ret = start_threads(pool, nr_threads < MAX_THREADS
-						  ? nr_threads
-						  : MAX_THREADS);
+		ret = start_threads(pool, nr_threads < MAX_THREADS ?
+						  nr_threads :
+						  MAX_THREADS);
 	if (ret < 0) {
 		pool_destroy(pool);
 		return ret;

@@ -195,10 +195,8 @@ static void test_abandon(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_jobs),
-		cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_nested),
-		cmocka_unit_test(test_destroy),
+		cmocka_unit_test(test_jobs),    cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_nested),  cmocka_unit_test(test_destroy),
 		cmocka_unit_test(test_abandon),
 	};
 

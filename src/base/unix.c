@@ -84,9 +84,9 @@ static int lock_directory(const char *path)
 
 static int try_bind(int fd, const struct sockaddr_un *addr)
 {
-	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0
-		       ? -errno
-		       : 0;
+	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ?
+		       -errno :
+		       0;
 }
 
 int unix_bind(int fd, const struct sockaddr_un *addr)
@@ -155,9 +155,9 @@ static int bind_and_listen(int fd, const struct sockaddr_un *addr)
 
 static int connect_to(int fd, const struct sockaddr_un *addr)
 {
-	return connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0
-		       ? -errno
-		       : 0;
+	return connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ?
+		       -errno :
+		       0;
 }
 
 int unix_listen(const char *path, int flags)

@@ -88,10 +88,10 @@ struct vq_bounce {
 /* What is remembered about a ring entry. */
 struct vq_slot {
 	/* by head: a chain that was taken */
-	bool busy;  /* and is being worked on, */
-	bool stale; /* or was when the queue was reset, */
-	bool done;  /* or is not, but there is no telling the driver now */
-	uint16_t pos;      /* where it was in the available ring */
+	bool busy;    /* and is being worked on, */
+	bool stale;   /* or was when the queue was reset, */
+	bool done;    /* or is not, but there is no telling the driver now */
+	uint16_t pos; /* where it was in the available ring */
 	uint32_t writable; /* bytes */
 	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;

@@ -143,9 +143,8 @@ int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	}
 	memmove(&gm->regions[i + 1], &gm->regions[i],
 		(gm->nr_regions - i) * sizeof(*gm->regions));
-	gm->regions[i] = (struct gm_region){
-		base, len, host, prot, owner, choose_pin(gm)
-	};
+	gm->regions[i] = (struct gm_region){ base, len,   host,
+					     prot, owner, choose_pin(gm) };
 	gm->nr_regions++;
 	gm->gen++;
 	return 0;
@@ -247,8 +246,7 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
 	for (unsigned i = 0; i < gm->nr_limbo; i++) {
 		struct gm_limbo *l = &gm->limbo[i];
 
-		if ((pins & l->region.pin) &&
-		    (int32_t)(gen - l->gen) < 0)
+		if ((pins & l->region.pin) && (int32_t)(gen - l->gen) < 0)
 			any |= --l->users == 0;
 	}
 	return any;
@@ -378,7 +376,8 @@ int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len)
 {
 	int ret = copy(gm, a, NULL, buf, len);
 
-	gm_mark(gm, a, len); /* some may be written when the rest is not there */
+	gm_mark(gm, a,
+		len); /* some may be written when the rest is not there */
 	return ret;
 }
 

@@ -12,7 +12,7 @@
 #include <viodev/gmem.h>
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define RW	     (GM_READ | GM_WRITE)
+#define RW           (GM_READ | GM_WRITE)
 #define NO_OPS_BASE  0x20000
 
 /*
@@ -63,8 +63,7 @@ static void fill(struct gmem *gm, const struct gmem_ops *ops)
 	/* Not in order: the table sorts. */
 	assert_int_equal(gm_add(gm, gpa(0x4000), 0x1000, mem_c, RW), 0);
 	assert_int_equal(gm_add(gm, gpa(0x1000), 0x1000, mem_a, RW), 0);
-	assert_int_equal(
-		gm_add(gm, gpa(NO_OPS_BASE), 0x1000, NULL, RW), 0);
+	assert_int_equal(gm_add(gm, gpa(NO_OPS_BASE), 0x1000, NULL, RW), 0);
 	assert_int_equal(gm_add(gm, gpa(0x2000), 0x1000, mem_b, GM_READ), 0);
 	far_error = 0;
 	nr_far = 0;
@@ -146,11 +145,10 @@ static void test_remove(void **state)
 		int ret;
 
 		nr_gone = 0;
-		ret = gm_remove(&gm, gpa(rows[i].base), rows[i].len,
-				count_gone, &nr_gone);
+		ret = gm_remove(&gm, gpa(rows[i].base), rows[i].len, count_gone,
+				&nr_gone);
 		if (ret != rows[i].ret || nr_gone != rows[i].gone)
-			fail_msg("%s: %d, %u gone", rows[i].what, ret,
-				 nr_gone);
+			fail_msg("%s: %d, %u gone", rows[i].what, ret, nr_gone);
 		assert_int_equal(gm.nr_regions, nr - nr_gone);
 		if (nr_gone)
 			assert_int_not_equal(gm.gen, gen);
@@ -180,8 +178,7 @@ static void test_map(void **state)
 		{ "in the hole", 0x3000, 1, GM_READ, NULL },
 		{ "not mapped", NO_OPS_BASE, 8, GM_READ, NULL },
 		{ "hostile S7: wraps", UINT64_MAX - 7, 0x2000, GM_READ, NULL },
-		{ "hostile S7: len wraps", 0x1800, UINT64_MAX, GM_READ,
-		  NULL },
+		{ "hostile S7: len wraps", 0x1800, UINT64_MAX, GM_READ, NULL },
 		{ "len wraps to a hit", 0x1800, UINT64_MAX - 0x3ff, GM_READ,
 		  NULL },
 		{ "hostile K12: address 0", 0, 1, GM_READ, NULL },
@@ -191,8 +188,8 @@ static void test_map(void **state)
 
 	fill(&gm, NULL);
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		void *p = gm_map(&gm, gpa(rows[i].a), rows[i].len,
-				 rows[i].prot);
+		void *p =
+			gm_map(&gm, gpa(rows[i].a), rows[i].len, rows[i].prot);
 
 		if (p != rows[i].ret)
 			fail_msg("%s: %p", rows[i].what, p);
@@ -290,8 +287,7 @@ static void test_copy(void **state)
 	assert_int_equal(gm_write(&gm, gpa(0x1fe0), buf, 0x40), -EACCES);
 	assert_int_equal(mem_b[0], 0xbb);
 	assert_int_equal(gm_read(&gm, gpa(0x2fe0), buf, 0x40), -EFAULT);
-	assert_int_equal(gm_read(&gm, gpa(UINT64_MAX - 3), buf, 0x40),
-			 -EFAULT);
+	assert_int_equal(gm_read(&gm, gpa(UINT64_MAX - 3), buf, 0x40), -EFAULT);
 	assert_int_equal(gm_read(&gm, gpa(NO_OPS_BASE), buf, 4), -EFAULT);
 	assert_int_equal(gm_write(&gm, gpa(NO_OPS_BASE), buf, 4), -EFAULT);
 	gm_fini(&gm);
@@ -378,12 +374,12 @@ static void test_limbo(void **state)
 	other = hold(&gm, 0x4000);
 
 	/* Nobody uses this one. */
-	assert_int_equal(gm_remove(&gm, gpa(0x2000), 0x1000, count_gone,
-				   &nr_gone), 0);
+	assert_int_equal(
+		gm_remove(&gm, gpa(0x2000), 0x1000, count_gone, &nr_gone), 0);
 	assert_int_equal(nr_gone, 1);
 	/* This one is used: it is not found any more, but not gone, either. */
-	assert_int_equal(gm_remove(&gm, gpa(0x1000), 0x1000, count_gone,
-				   &nr_gone), 1);
+	assert_int_equal(
+		gm_remove(&gm, gpa(0x1000), 0x1000, count_gone, &nr_gone), 1);
 	assert_null(gm_map(&gm, gpa(0x1000), 1, GM_READ));
 	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
 	assert_int_equal(nr_gone, 1);
@@ -412,8 +408,8 @@ static void test_limbo_many(void **state)
 	gm_pin_begin(&gm);
 	assert_int_equal(gm_check(&gm, gpa(0x1800), 0x1000, GM_READ), 0);
 	h.pins = gm_pin(&gm, &h.gen);
-	assert_int_equal(gm_remove(&gm, gpa(0), UINT64_MAX, count_gone,
-				   &nr_gone), 2);
+	assert_int_equal(
+		gm_remove(&gm, gpa(0), UINT64_MAX, count_gone, &nr_gone), 2);
 	assert_int_equal(nr_gone, 2);
 	assert_true(let_go(&gm, h));
 	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
@@ -439,8 +435,9 @@ static void test_limbo_ends(void **state)
 	for (unsigned i = 0; i < NR; i++)
 		h[i] = hold(&gm, 2ull * i);
 	for (unsigned i = 0; i < NR; i += 2)
-		assert_int_equal(gm_remove(&gm, gpa(2ull * i), 1, count_gone,
-					   &nr_gone), 1);
+		assert_int_equal(
+			gm_remove(&gm, gpa(2ull * i), 1, count_gone, &nr_gone),
+			1);
 	for (unsigned i = 1; i < NR; i += 2)
 		next[i] = hold(&gm, 2ull * i);
 	for (unsigned i = 1; i < NR; i += 4)
@@ -475,8 +472,9 @@ static void test_log(void **state)
 			for (uint64_t p = 0; p < FIRST + PAGES + 8; p++)
 				assert_int_equal(log[p / 8] >> p % 8 & 1,
 						 p >= FIRST + from &&
-						 p < FIRST + from + nr &&
-						 p < FIRST + PAGES);
+							 p < FIRST + from +
+									 nr &&
+							 p < FIRST + PAGES);
 		}
 	}
 	memset(log, 0, sizeof(log));

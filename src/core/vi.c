@@ -240,8 +240,7 @@ static void debug_features(struct virtio_softc *vs, const char *what,
 	vi_debug(vs, "%s features 0x%llx", what, (unsigned long long)features);
 	for (unsigned i = 0; i < 64; i++) {
 		if (features & VI_BIT(i))
-			vi_debug(vs, "  %u %s", i,
-				 feature_name(vs, VI_BIT(i)));
+			vi_debug(vs, "  %u %s", i, feature_name(vs, VI_BIT(i)));
 	}
 }
 
@@ -311,8 +310,8 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  * Reserved bits, and those that rings and transports would have to implement:
  * a model that offers one all the same is not believed. 2.2.1, 6
  */
-#define NOT_IMPLEMENTED                                                \
-	(0xc6000000ull | VI_BIT(VIRTIO_F_RING_PACKED) |                 \
+#define NOT_IMPLEMENTED                                 \
+	(0xc6000000ull | VI_BIT(VIRTIO_F_RING_PACKED) | \
 	 VI_BIT(VIRTIO_F_IN_ORDER) | 0x1fffull << VIRTIO_F_SR_IOV)
 
 uint64_t vi_offer(struct virtio_softc *vs, bool modern)
@@ -580,8 +579,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 {
 	struct vqueue_info *vq;
 
-	if (q >= (unsigned)vs->vs_vc->vc_nvq ||
-	    (vs->vs_flags & VIRTIO_BROKEN))
+	if (q >= (unsigned)vs->vs_vc->vc_nvq || (vs->vs_flags & VIRTIO_BROKEN))
 		return;
 	vq = &vs->vs_queues[q];
 	if (!vq->vq_flags)

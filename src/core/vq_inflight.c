@@ -120,8 +120,7 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 		return -ENOMEM;
 	in->batch = (uint16_t *)&in->again[size];
 	in->header = area;
-	in->entries =
-		(void *)((char *)area + sizeof(struct header));
+	in->entries = (void *)((char *)area + sizeof(struct header));
 	if (in->header->version == 0) { /* nobody has used it yet */
 		in->header->features = 0;
 		in->header->desc_num = (uint16_t)size;

@@ -447,9 +447,9 @@ static void test_used_index_is_judged(void **state)
 		uint16_t avail, used;
 		bool works;
 	} rows[] = {
-		{ 0, 0, true },		{ QSIZE, 0, true },
-		{ 3, 0xffff, true },	{ QSIZE + 1, 0, false },
-		{ 0, 1, false },	{ 0, 0x8000, false },
+		{ 0, 0, true },      { QSIZE, 0, true },
+		{ 3, 0xffff, true }, { QSIZE + 1, 0, false },
+		{ 0, 1, false },     { 0, 0x8000, false },
 	};
 	struct dev *dev = *state;
 

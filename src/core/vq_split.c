@@ -113,8 +113,8 @@ void split_remap(struct vqueue_info *vq)
 {
 	struct gmem *gm = gmem_of(vq);
 
-	vq->vq_desc = gm_map(gm, (gpa_t){ vq->vq_desc_gpa }, desc_bytes(vq),
-			     GM_READ);
+	vq->vq_desc =
+		gm_map(gm, (gpa_t){ vq->vq_desc_gpa }, desc_bytes(vq), GM_READ);
 	vq->vq_avail = gm_map(gm, (gpa_t){ vq->vq_avail_gpa }, avail_bytes(vq),
 			      GM_READ);
 	vq->vq_used = gm_map(gm, (gpa_t){ vq->vq_used_gpa }, used_bytes(vq),
@@ -265,12 +265,13 @@ static inline int walk_next(struct walk *w, struct desc *ret_desc)
 		return 0;
 	do {
 		if (w->i >= w->nr)
-			return wrong(w, w->indirect
-						? "index out of the indirect table"
-						: "descriptor index out of range");
+			return wrong(w,
+				     w->indirect ?
+					     "index out of the indirect table" :
+					     "descriptor index out of range");
 		if (w->steps++ == w->nr)
-			return wrong(w, w->indirect ? "indirect table loops"
-						    : "descriptor chain loops");
+			return wrong(w, w->indirect ? "indirect table loops" :
+						      "descriptor chain loops");
 		ret = fetch(w->vq, w->table, w->gpa, w->i, ret_desc);
 		if (ret == -EAGAIN)
 			return ret;

@@ -21,7 +21,7 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+#define V1        VI_BIT(VIRTIO_F_VERSION_1)
 #define INDIRECT  VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)
 #define EVENT_IDX VI_BIT(VIRTIO_RING_F_EVENT_IDX)
 #define ON_EMPTY  VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY)
@@ -36,15 +36,15 @@ enum {
 };
 
 /* Guest addresses beside the driver's RAM; see add_regions(). */
-#define RAM_END (VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
-#define HOLE	0x40000000ull
-#define ROM	0x50000000ull /* the device may not write it */
-#define PAIR	0x60000000ull /* two regions, touching at + 0x1000 */
-#define FAR	0x70000000ull /* announced, not mapped, no way to it */
-#define HUGE    0x100000000ull /* 3 GiB */
+#define RAM_END  (VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
+#define HOLE     0x40000000ull
+#define ROM      0x50000000ull  /* the device may not write it */
+#define PAIR     0x60000000ull  /* two regions, touching at + 0x1000 */
+#define FAR      0x70000000ull  /* announced, not mapped, no way to it */
+#define HUGE     0x100000000ull /* 3 GiB */
 #define HUGE_LEN (3ull << 30)
-#define BUF	(VDRV_MEM_BASE + 0x100000ull) /* the driver's, 64 KiB */
-#define TABLE	(VDRV_MEM_BASE + 0x200000ull)
+#define BUF      (VDRV_MEM_BASE + 0x100000ull) /* the driver's, 64 KiB */
+#define TABLE    (VDRV_MEM_BASE + 0x200000ull)
 
 struct dev {
 	struct virtio_softc vs;
@@ -84,8 +84,8 @@ static void add_regions(struct dev *dev)
 static void dev_init(struct dev *dev, virtio_mode_t mode)
 {
 	memset(dev, 0, sizeof(*dev));
-	vdrv_init(&dev->d, mode == VIRTIO_MODE_LEGACY ? VDRV_LEGACY
-						      : VDRV_MODERN);
+	vdrv_init(&dev->d,
+		  mode == VIRTIO_MODE_LEGACY ? VDRV_LEGACY : VDRV_MODERN);
 	dev->vc = (struct virtio_consts){
 		.vc_name = "vq_test",
 		.vc_nvq = 1,
@@ -143,104 +143,153 @@ static const struct chain_row chain_rows[] = {
 	{ "one readable", { { BUF, 16, 0 } }, .readable = 1 },
 	{ "one writable", { { BUF, 16, W } }, .writable = 1 },
 	{ "SPLIT-02: read, then write",
-	  { { BUF, 16, N, 1 }, { BUF + 16, 512, N | W, 5 },
+	  { { BUF, 16, N, 1 },
+	    { BUF + 16, 512, N | W, 5 },
 	    [5] = { BUF + 600, 1, W } },
-	  .readable = 1, .writable = 2 },
+	  .readable = 1,
+	  .writable = 2 },
 	{ "head in the middle",
 	  { [7] = { BUF, 16, N, 2 }, [2] = { BUF, 4, 0 } },
-	  .readable = 2, .head = 7 },
+	  .readable = 2,
+	  .head = 7 },
 	{ "as long as the ring",
-	  { { BUF, 1, N, 1 }, { BUF, 1, N, 2 }, { BUF, 1, N, 3 },
-	    { BUF, 1, N, 4 }, { BUF, 1, N, 5 }, { BUF, 1, N, 6 },
-	    { BUF, 1, N, 7 }, { BUF, 1, W } },
-	  .readable = 7, .writable = 1 },
+	  { { BUF, 1, N, 1 },
+	    { BUF, 1, N, 2 },
+	    { BUF, 1, N, 3 },
+	    { BUF, 1, N, 4 },
+	    { BUF, 1, N, 5 },
+	    { BUF, 1, N, 6 },
+	    { BUF, 1, N, 7 },
+	    { BUF, 1, W } },
+	  .readable = 7,
+	  .writable = 1 },
 	{ "SPLIT-08: indirect, mixed",
 	  { { TABLE, 3 * 16, I } },
 	  { { BUF, 4, N, 2 }, { BUF, 8, W }, { BUF, 4, N, 1 } },
-	  .readable = 2, .writable = 1 },
+	  .readable = 2,
+	  .writable = 1 },
 	{ "SPLIT-06: WRITE beside INDIRECT is ignored",
 	  { { TABLE, 2 * 16, I | W } },
 	  { { BUF, 4, N, 1 }, { BUF, 8, W } },
-	  .readable = 1, .writable = 1 },
+	  .readable = 1,
+	  .writable = 1 },
 	{ "SPLIT-07: direct ones, then indirect",
 	  { { BUF, 4, N, 1 }, { BUF, 5, N, 2 }, { TABLE, 2 * 16, I } },
 	  { { BUF, 4, N, 1 }, { BUF, 8, W } },
-	  .readable = 3, .writable = 1 },
+	  .readable = 3,
+	  .writable = 1 },
 	{ "TRAP-18: a table longer than the queue, not all of it used",
-	  { { TABLE, 100 * 16, I } }, { { BUF, 4, 0 } }, .readable = 1 },
+	  { { TABLE, 100 * 16, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = 1 },
 	{ "table entries after the last are not looked at",
-	  { { TABLE, 2 * 16, I } }, { { BUF, 4, 0 }, { HOLE, 4, I } },
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 4, 0 }, { HOLE, 4, I } },
 	  .readable = 1 },
 	{ "the last bytes of RAM", { { RAM_END - 8, 8, W } }, .writable = 1 },
-	{ "hostile D1: over two regions", { { PAIR + 0xff0, 0x20, W } },
+	{ "hostile D1: over two regions",
+	  { { PAIR + 0xff0, 0x20, W } },
 	  .writable = 2 },
 	{ "hostile D1: read, over two regions",
 	  { { PAIR + 0xfff, 2, N, 1 }, { PAIR, 0x2000, W } },
-	  .readable = 2, .writable = 2 },
+	  .readable = 2,
+	  .writable = 2 },
 	{ "read-only memory, read", { { ROM, 16, 0 } }, .readable = 1 },
 
 	/* Indices: SPLIT-23, hostile Q25. */
-	{ "SPLIT-23: head == N", { { BUF, 4, 0 } }, .head = QSIZE,
+	{ "SPLIT-23: head == N",
+	  { { BUF, 4, 0 } },
+	  .head = QSIZE,
 	  .readable = BAD },
-	{ "SPLIT-23: head 0xffff", { { BUF, 4, 0 } }, .head = 0xffff,
+	{ "SPLIT-23: head 0xffff",
+	  { { BUF, 4, 0 } },
+	  .head = 0xffff,
 	  .readable = BAD },
 	{ "SPLIT-23: next == N", { { BUF, 4, N, QSIZE } }, .readable = BAD },
-	{ "SPLIT-23: next 0xffff", { { BUF, 4, N, 0xffff } },
-	  .readable = BAD },
+	{ "SPLIT-23: next 0xffff", { { BUF, 4, N, 0xffff } }, .readable = BAD },
 	{ "SPLIT-23: next == entries of the table",
-	  { { TABLE, 2 * 16, I } }, { { BUF, 4, N, 2 }, { BUF, 4, 0 } },
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 4, N, 2 }, { BUF, 4, 0 } },
 	  .readable = BAD },
 	{ "SPLIT-23: next far outside of the table",
-	  { { TABLE, 2 * 16, I } }, { { BUF, 4, N, 0x8000 } },
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 4, N, 0x8000 } },
 	  .readable = BAD },
 
 	/* Loops: SPLIT-24, hostile Q25, hostile D19. */
 	{ "SPLIT-24: itself", { { BUF, 4, N, 0 } }, .readable = BAD },
-	{ "SPLIT-24: two", { { BUF, 4, N, 1 }, { BUF, 4, N, 0 } },
+	{ "SPLIT-24: two",
+	  { { BUF, 4, N, 1 }, { BUF, 4, N, 0 } },
 	  .readable = BAD },
-	{ "SPLIT-24: writable loop", { { BUF, 4, N | W, 0 } },
+	{ "SPLIT-24: writable loop",
+	  { { BUF, 4, N | W, 0 } },
 	  .readable = BAD },
-	{ "SPLIT-24: in the table", { { TABLE, 3 * 16, I } },
+	{ "SPLIT-24: in the table",
+	  { { TABLE, 3 * 16, I } },
 	  { { BUF, 4, N, 1 }, { BUF, 4, N, 2 }, { BUF, 4, N, 1 } },
 	  .readable = BAD },
 	{ "hostile Q7: loop of empty buffers",
-	  { { BUF, 0, N, 1 }, { BUF, 0, N, 0 } }, .readable = BAD },
+	  { { BUF, 0, N, 1 }, { BUF, 0, N, 0 } },
+	  .readable = BAD },
 	{ "hostile Q7: loop of empty buffers in the table",
-	  { { TABLE, 2 * 16, I } }, { { BUF, 0, N, 1 }, { BUF, 0, N, 0 } },
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 0, N, 1 }, { BUF, 0, N, 0 } },
 	  .readable = BAD },
 
 	/* Indirect: SPLIT-25, hostile S6, hostile Q25. */
-	{ "SPLIT-25, hostile D24: not negotiated", { { TABLE, 16, I } },
-	  { { BUF, 4, 0 } }, .readable = BAD, .without = INDIRECT },
-	{ "SPLIT-25: nested", { { TABLE, 2 * 16, I } },
-	  { { BUF, 4, N, 1 }, { TABLE, 16, I } }, .readable = BAD },
-	{ "SPLIT-25: with NEXT", { { TABLE, 16, I | N, 1 }, { BUF, 4, 0 } },
-	  { { BUF, 4, 0 } }, .readable = BAD },
-	{ "SPLIT-25: table of 0 bytes", { { TABLE, 0, I } },
-	  { { BUF, 4, 0 } }, .readable = BAD },
-	{ "SPLIT-25: table of 15 bytes", { { TABLE, 15, I } },
-	  { { BUF, 4, 0 } }, .readable = BAD },
-	{ "SPLIT-25: table of 17 bytes", { { TABLE, 17, I } },
-	  { { BUF, 4, 0 } }, .readable = BAD },
-	{ "SPLIT-25: table of 4 GiB", { { TABLE, 0xfffffff0, I } },
-	  { { BUF, 4, N, 0 } }, .readable = BAD },
-	{ "hostile S6, hostile K12: table in a hole", { { HOLE, 16, I } },
+	{ "SPLIT-25, hostile D24: not negotiated",
+	  { { TABLE, 16, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD,
+	  .without = INDIRECT },
+	{ "SPLIT-25: nested",
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 4, N, 1 }, { TABLE, 16, I } },
+	  .readable = BAD },
+	{ "SPLIT-25: with NEXT",
+	  { { TABLE, 16, I | N, 1 }, { BUF, 4, 0 } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-25: table of 0 bytes",
+	  { { TABLE, 0, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-25: table of 15 bytes",
+	  { { TABLE, 15, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-25: table of 17 bytes",
+	  { { TABLE, 17, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-25: table of 4 GiB",
+	  { { TABLE, 0xfffffff0, I } },
+	  { { BUF, 4, N, 0 } },
+	  .readable = BAD },
+	{ "hostile S6, hostile K12: table in a hole",
+	  { { HOLE, 16, I } },
 	  .readable = BAD },
 	{ "hostile S6: table at the top",
-	  { { 0xfffffffffffff000, 16, I } }, .readable = BAD },
-	{ "hostile S6: table wraps", { { 0xfffffffffffffff8, 16, I } },
+	  { { 0xfffffffffffff000, 16, I } },
 	  .readable = BAD },
-	{ "hostile S6: table over the end of RAM", { { RAM_END - 8, 16, I } },
+	{ "hostile S6: table wraps",
+	  { { 0xfffffffffffffff8, 16, I } },
+	  .readable = BAD },
+	{ "hostile S6: table over the end of RAM",
+	  { { RAM_END - 8, 16, I } },
 	  .readable = BAD },
 	{ "table not mapped", { { FAR, 16, I } }, .readable = BAD },
 
 	/* Addresses: SPLIT-27, hostile S7, hostile D17. */
 	{ "hostile S7: in a hole", { { HOLE, 16, 0 } }, .readable = BAD },
-	{ "hostile S7: end of RAM - 8", { { RAM_END - 8, 4096, 0 } },
+	{ "hostile S7: end of RAM - 8",
+	  { { RAM_END - 8, 4096, 0 } },
 	  .readable = BAD },
-	{ "hostile S7: wraps", { { 0xfffffffffffffff0, 0x20, W } },
+	{ "hostile S7: wraps",
+	  { { 0xfffffffffffffff0, 0x20, W } },
 	  .readable = BAD },
-	{ "hostile S7: length wraps", { { BUF, 0xffffffff, W } },
+	{ "hostile S7: length wraps",
+	  { { BUF, 0xffffffff, W } },
 	  .readable = BAD },
 	{ "hostile K12: address 0", { { 0, 16, W } }, .readable = BAD },
 	{ "hostile D17: unmapped in the middle",
@@ -251,43 +300,56 @@ static const struct chain_row chain_rows[] = {
 	  { { BUF, 4, N, 1 }, { HOLE, 4, N, 2 }, { BUF, 4, W } },
 	  .readable = BAD },
 	{ "read-only memory, written", { { ROM, 16, W } }, .readable = BAD },
-	{ "not mapped and out of reach", { { FAR, 16, 0 } },
-	  .readable = BAD },
+	{ "not mapped and out of reach", { { FAR, 16, 0 } }, .readable = BAD },
 	{ "hostile D1: into what is not mapped",
-	  { { PAIR + 0x1ff0, 0x20, 0 } }, .readable = BAD },
+	  { { PAIR + 0x1ff0, 0x20, 0 } },
+	  .readable = BAD },
 
 	/* Order and lengths: SPLIT-27, hostile S9, hostile K20. */
 	{ "hostile S9: W, R, W",
 	  { { BUF, 4, N | W, 1 }, { BUF + 8, 4, N, 2 }, { BUF, 4, W } },
 	  .readable = BAD },
-	{ "hostile S9: W, R in the table", { { TABLE, 2 * 16, I } },
-	  { { BUF, 4, N | W, 1 }, { BUF + 8, 4, 0 } }, .readable = BAD },
-	{ "hostile S9: W, then R in the table",
-	  { { BUF, 4, N | W, 1 }, { TABLE, 16, I } }, { { BUF + 8, 4, 0 } },
+	{ "hostile S9: W, R in the table",
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 4, N | W, 1 }, { BUF + 8, 4, 0 } },
 	  .readable = BAD },
-	{ "hostile K20: empty first", { { BUF, 0, N, 1 }, { BUF, 4, W } },
+	{ "hostile S9: W, then R in the table",
+	  { { BUF, 4, N | W, 1 }, { TABLE, 16, I } },
+	  { { BUF + 8, 4, 0 } },
+	  .readable = BAD },
+	{ "hostile K20: empty first",
+	  { { BUF, 0, N, 1 }, { BUF, 4, W } },
 	  .writable = 1 },
-	{ "hostile K20: empty last", { { BUF, 4, N, 1 }, { BUF, 0, W } },
+	{ "hostile K20: empty last",
+	  { { BUF, 4, N, 1 }, { BUF, 0, W } },
 	  .readable = 1 },
 	{ "hostile D6: in a hole, empty",
-	  { { HOLE, 0, N, 1 }, { BUF, 4, W } }, .writable = 1 },
+	  { { HOLE, 0, N, 1 }, { BUF, 4, W } },
+	  .writable = 1 },
 	{ "hostile Q7: nothing but empty buffers",
 	  { { BUF, 0, N, 1 }, { BUF, 0, N, 2 }, { BUF, 0, W } },
 	  .readable = EMPTY },
-	{ "hostile Q7: one empty buffer", { { BUF, 0, 0 } },
+	{ "hostile Q7: one empty buffer",
+	  { { BUF, 0, 0 } },
 	  .readable = EMPTY },
-	{ "hostile Q7: an indirect table of them", { { TABLE, 2 * 16, I } },
-	  { { BUF, 0, N, 1 }, { BUF, 0, W } }, .readable = EMPTY },
+	{ "hostile Q7: an indirect table of them",
+	  { { TABLE, 2 * 16, I } },
+	  { { BUF, 0, N, 1 }, { BUF, 0, W } },
+	  .readable = EMPTY },
 	{ "hostile D28: 3 x 2 GiB",
-	  { { HUGE, 0x80000000, N, 1 }, { HUGE, 0x80000000, N, 2 },
+	  { { HUGE, 0x80000000, N, 1 },
+	    { HUGE, 0x80000000, N, 2 },
 	    { HUGE, 0x80000000, 0 } },
 	  .readable = BAD },
 	{ "hostile D28: 3 x 2 GiB, writable",
-	  { { HUGE, 0x80000000, N | W, 1 }, { HUGE, 0x80000000, N | W, 2 },
+	  { { HUGE, 0x80000000, N | W, 1 },
+	    { HUGE, 0x80000000, N | W, 2 },
 	    { HUGE, 0x80000000, W } },
 	  .readable = BAD },
-	{ "hostile D28: overflow in the table", { { TABLE, 3 * 16, I } },
-	  { { HUGE, 0x80000000, N, 1 }, { HUGE, 0x7fffffff, N, 2 },
+	{ "hostile D28: overflow in the table",
+	  { { TABLE, 3 * 16, I } },
+	  { { HUGE, 0x80000000, N, 1 },
+	    { HUGE, 0x7fffffff, N, 2 },
 	    { HUGE, 0x80000000, W } },
 	  .readable = BAD },
 	{ "just under 4 GiB",
@@ -396,8 +458,7 @@ static void run_chain(const struct chain_row *row, bool look_first)
 			fail_msg("%s: %d", row->what, n);
 		assert_int_equal(used.id, row->head);
 		assert_int_equal(used.len, 0);
-		assert_false(vdrv_status(&dev.d) &
-			     VIRTIO_CONFIG_S_NEEDS_RESET);
+		assert_false(vdrv_status(&dev.d) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	} else {
 		if (n != row->readable + row->writable)
 			fail_msg("%s: %d", row->what, n);
@@ -468,10 +529,14 @@ static void test_avail_idx(void **state)
 		uint16_t start, ahead;
 		bool ok;
 	} rows[] = {
-		{ 0, 1, true },		{ 0, QSIZE, true },
-		{ 0, QSIZE + 1, false },	{ 0, 1000, false },
-		{ 0, 0xffff, false },	{ 0xfffc, QSIZE, true },
-		{ 0xfffc, QSIZE + 1, false }, { 0x7fff, 0x8000, false },
+		{ 0, 1, true },
+		{ 0, QSIZE, true },
+		{ 0, QSIZE + 1, false },
+		{ 0, 1000, false },
+		{ 0, 0xffff, false },
+		{ 0xfffc, QSIZE, true },
+		{ 0xfffc, QSIZE + 1, false },
+		{ 0x7fff, 0x8000, false },
 	};
 	struct iovec iov[NIOV];
 	struct vi_req req;
@@ -488,8 +553,8 @@ static void test_avail_idx(void **state)
 		dev.d.q[0].avail_idx = rows[i].start;
 		for (uint16_t j = 0; j < QSIZE; j++)
 			vdrv_avail(&dev.d, 0, (uint16_t)((j + 3) % QSIZE));
-		vdrv_set_avail_idx(&dev.d, 0, (uint16_t)(rows[i].start +
-							rows[i].ahead));
+		vdrv_set_avail_idx(&dev.d, 0,
+				   (uint16_t)(rows[i].start + rows[i].ahead));
 		while ((ret = vq_getchain(&dev.vq, iov, NIOV, &req)) > 0)
 			n++;
 		assert_int_equal(ret, rows[i].ok ? 0 : -1);
@@ -772,8 +837,8 @@ static void test_stale_head(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
 		dev_start(&dev, EVENT_IDX);
 		for (int k = 0; k < 3; k++)
-			vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W },
-				 1);
+			vdrv_add(&dev.d, 0,
+				 &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
 		take(&dev, 3, old);
 		vdrv_reset_now(&dev.d);
 		vdrv_greet(&dev.d);
@@ -846,18 +911,30 @@ static void test_event_idx(void **state)
 		uint16_t old, nr, event;
 		bool interrupt;
 	} rows[] = {
-		{ 0, 1, 0, true },	 { 0, 1, 1, false },
-		{ 0, 1, 0xffff, false }, { 0, 1, 0x8000, false },
-		{ 0, 8, 0, true },	 { 0, 8, 3, true },
-		{ 0, 8, 7, true },	 { 0, 8, 8, false },
-		{ 100, 4, 99, false },	 { 100, 4, 100, true },
-		{ 100, 4, 103, true },	 { 100, 4, 104, false },
-		{ 0xffff, 1, 0xffff, true }, { 0xffff, 1, 0, false },
-		{ 0xffff, 1, 0xfffe, false }, { 0xfffe, 4, 0xfffe, true },
-		{ 0xfffe, 4, 0xffff, true }, { 0xfffe, 4, 0, true },
-		{ 0xfffe, 4, 1, true },	 { 0xfffe, 4, 2, false },
-		{ 0xfffe, 4, 0xfffd, false }, { 0x7ffe, 4, 0x8000, true },
-		{ 5, 0, 5, false },	 { 5, 0, 4, false },
+		{ 0, 1, 0, true },
+		{ 0, 1, 1, false },
+		{ 0, 1, 0xffff, false },
+		{ 0, 1, 0x8000, false },
+		{ 0, 8, 0, true },
+		{ 0, 8, 3, true },
+		{ 0, 8, 7, true },
+		{ 0, 8, 8, false },
+		{ 100, 4, 99, false },
+		{ 100, 4, 100, true },
+		{ 100, 4, 103, true },
+		{ 100, 4, 104, false },
+		{ 0xffff, 1, 0xffff, true },
+		{ 0xffff, 1, 0, false },
+		{ 0xffff, 1, 0xfffe, false },
+		{ 0xfffe, 4, 0xfffe, true },
+		{ 0xfffe, 4, 0xffff, true },
+		{ 0xfffe, 4, 0, true },
+		{ 0xfffe, 4, 1, true },
+		{ 0xfffe, 4, 2, false },
+		{ 0xfffe, 4, 0xfffd, false },
+		{ 0x7ffe, 4, 0x8000, true },
+		{ 5, 0, 5, false },
+		{ 5, 0, 4, false },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -909,10 +986,13 @@ static void test_interrupt_flag(void **state)
 		unsigned head;
 		struct dev dev;
 
-		dev_init(&dev, rows[i].legacy ? VIRTIO_MODE_LEGACY
-					      : VIRTIO_MODE_MODERN);
-		assert_true(vdrv_start(&dev.d, (rows[i].legacy ? 0 : V1) |
-				       (rows[i].on_empty ? ON_EMPTY : 0), 1));
+		dev_init(&dev, rows[i].legacy ? VIRTIO_MODE_LEGACY :
+						VIRTIO_MODE_MODERN);
+		assert_true(
+			vdrv_start(&dev.d,
+				   (rows[i].legacy ? 0 : V1) |
+					   (rows[i].on_empty ? ON_EMPTY : 0),
+				   1));
 		vdrv_set_avail_flags(&dev.d, 0, rows[i].flags);
 		vdrv_set_used_event(&dev.d, 0, 0x1234); /* SPLIT-09 */
 		vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
@@ -948,8 +1028,7 @@ static void test_kick_enable(void **state)
 
 		vq_kick_disable(&dev.vq);
 		vq_kick_enable(&dev.vq);
-		assert_int_equal(vdrv_avail_event(&dev.d, 0),
-				 (uint16_t)round);
+		assert_int_equal(vdrv_avail_event(&dev.d, 0), (uint16_t)round);
 		assert_int_equal(vdrv_used_flags(&dev.d, 0), 0);
 		vdrv_add(&dev.d, 0, &buf, 1);
 		assert_true(vdrv_kick_wanted(&dev.d, 0));
@@ -1006,11 +1085,10 @@ static void test_memory_moves(void **state)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_true(copy != MAP_FAILED);
 	memcpy(copy, dev.d.mem, 4 << 20);
-	assert_int_equal(gm_remove(&dev.d.gm, base, VDRV_MEM_BYTES, NULL,
-				   NULL), 0);
-	mprotect(dev.d.mem, VDRV_MEM_BYTES, PROT_NONE); /* any access dies */
-	assert_int_equal(gm_add(&dev.d.gm, base, VDRV_MEM_BYTES, copy, rw),
+	assert_int_equal(gm_remove(&dev.d.gm, base, VDRV_MEM_BYTES, NULL, NULL),
 			 0);
+	mprotect(dev.d.mem, VDRV_MEM_BYTES, PROT_NONE); /* any access dies */
+	assert_int_equal(gm_add(&dev.d.gm, base, VDRV_MEM_BYTES, copy, rw), 0);
 	old = dev.d.mem;
 	dev.d.mem = copy;
 	assert_true(vdrv_used(&dev.d, 0, &used));
@@ -1022,8 +1100,8 @@ static void test_memory_moves(void **state)
 	assert_true(vdrv_used(&dev.d, 0, &used));
 
 	vdrv_add(&dev.d, 0, &buf, 1);
-	assert_int_equal(gm_remove(&dev.d.gm, base, VDRV_MEM_BYTES, NULL,
-				   NULL), 0);
+	assert_int_equal(gm_remove(&dev.d.gm, base, VDRV_MEM_BYTES, NULL, NULL),
+			 0);
 	mprotect(copy, VDRV_MEM_BYTES, PROT_NONE);
 	assert_true(vq_getchain(&dev.vq, iov, NIOV, &req) <= 0);
 	assert_false(vq_has_descs(&dev.vq));
@@ -1093,8 +1171,8 @@ static void test_empty_for_ever(void **state)
 		if (look)
 			assert_false(vq_has_descs(&dev.vq));
 		else
-			assert_int_equal(
-				vq_getchain(&dev.vq, iov, NIOV, &req), 0);
+			assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req),
+					 0);
 		far_refill = NULL;
 		assert_true(dev.vq.vq_next_used >= QSIZE);
 		assert_true(dev.vq.vq_next_used < 4 * QSIZE);
@@ -1203,8 +1281,9 @@ static void test_memory_not_now_anywhere(void **state)
 				assert_int_equal(n, 0);
 				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
 				vdrv_kick(&dev.d, 0);
-				assert_int_equal(vq_getchain(&dev.vq, iov,
-							     NIOV, &req), 3);
+				assert_int_equal(
+					vq_getchain(&dev.vq, iov, NIOV, &req),
+					3);
 			} else if (n <= 0) {
 				assert_int_equal(n, -1);
 				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
@@ -1224,8 +1303,7 @@ static void test_memory_not_shared_is_bounded(void **state)
 	struct dev dev;
 
 	for (unsigned i = 0; i < ARRAY_LEN(bufs); i++)
-		bufs[i] = (struct vdrv_buf){ VDRV_MEM_BASE, 48u << 20,
-					     VDRV_W };
+		bufs[i] = (struct vdrv_buf){ VDRV_MEM_BASE, 48u << 20, VDRV_W };
 	far_start(&dev, INDIRECT);
 	vdrv_add_indirect(&dev.d, 0, bufs, ARRAY_LEN(bufs));
 	assert_int_equal(vq_getchain(&dev.vq, iov, 64, &req), -1);

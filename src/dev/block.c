@@ -111,8 +111,8 @@ static void fill_config(const struct block_softc *sc, struct block_config *c)
 		.min_io_size = cpu_to_le16((uint16_t)phys),
 		.opt_io_size = cpu_to_le32(sc->sc_info.opt_io_bytes /
 					   sc->sc_block_bytes),
-		.writeback = driver_ok(sc) ? block_write_cache_on(sc)
-					   : sc->sc_writeback,
+		.writeback = driver_ok(sc) ? block_write_cache_on(sc) :
+					     sc->sc_writeback,
 		.num_queues = cpu_to_le16((uint16_t)sc->sc_consts.vc_nvq),
 	};
 	fill_geometry(c, sc->sc_capacity);
@@ -611,7 +611,8 @@ static const struct opt_def block_opts[] = {
 	{ "werror", OPT_CHOICE, "enospc", .choices = "report|wait|enospc",
 	  .help = "what becomes of a write that fails: report: the guest gets "
 		  "an error; wait: it waits for the command resume; enospc: it "
-		  "waits when there is no space, else the guest gets an error" },
+		  "waits when there is no space, else the guest gets an "
+		  "error" },
 	{ "rerror", OPT_CHOICE, "report", .choices = "report|wait",
 	  .help = "what becomes of a read that fails, likewise" },
 	{ "iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,

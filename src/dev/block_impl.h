@@ -15,8 +15,8 @@
 #include "base/bucket.h"
 #include "dev/devices.h"
 
-#define SECTOR_BYTES	512u
-#define BLOCK_MAX_Q	16u
+#define SECTOR_BYTES    512u
+#define BLOCK_MAX_Q     16u
 #define BLOCK_MIN_QSIZE 4u /* seg_max is two less than it */
 #define BLOCK_MAX_QSIZE 1024u
 
@@ -29,12 +29,12 @@
 #define BLOCK_FEW_IOV  8
 
 /* Data buffers of a request: announced, and taken (regions have borders). */
-#define BLOCK_SEG_MAX	254u
-#define BLOCK_MAX_IOV	272
-#define BLOCK_SIZE_MAX	(1u << 20) /* bytes of one, as announced */
+#define BLOCK_SEG_MAX  254u
+#define BLOCK_MAX_IOV  272
+#define BLOCK_SIZE_MAX (1u << 20) /* bytes of one, as announced */
 
 /* Discard and write zeroes; zeroes may have to be written out. */
-#define BLOCK_MAX_SEGS	      16u
+#define BLOCK_MAX_SEGS        16u
 #define BLOCK_DISCARD_SECTORS (1u << 21)
 #define BLOCK_ZERO_SECTORS    (1u << 17)
 
@@ -70,7 +70,7 @@ union block_wide {
 
 /* A request that is being worked on. */
 struct block_io {
-	struct disk_req dr; /* first: what its callback gets */
+	struct disk_req dr;    /* first: what its callback gets */
 	struct block_io *next; /* of the free ones */
 	struct block_queue *q;
 	uint16_t head;
@@ -115,15 +115,15 @@ struct block_softc {
 	uint64_t sc_capacity; /* sectors */
 	uint32_t sc_block_bytes, sc_phys_bytes;
 	bool sc_discard;
-	bool sc_writeback; /* as CONFIG_WCE has it */
+	bool sc_writeback;        /* as CONFIG_WCE has it */
 	struct disk_req sc_flush; /* when that was turned off */
 	bool sc_flushing, sc_flush_again;
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;
 	struct block_pool sc_pool;
-	struct bucket sc_iops, sc_bps;	 /* limits */
-	struct ev_source *sc_limit_timer; /* runs when they allow more */
+	struct bucket sc_iops, sc_bps;      /* limits */
+	struct ev_source *sc_limit_timer;   /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
 };
 static_assert(offsetof(struct block_softc, sc_vs) == 0, "vs is cast to sc");
@@ -149,7 +149,7 @@ int block_pool_init(struct block_pool *pool, unsigned max_ios);
 void block_pool_fini(struct block_pool *pool);
 struct block_io *block_pool_take(struct block_pool *pool);
 union block_wide *block_pool_widen(struct block_pool *pool,
-				    struct block_io *io);
+				   struct block_io *io);
 void block_pool_give(struct block_pool *pool, struct block_io *io);
 
 /* What the kinds are called. */

@@ -367,7 +367,8 @@ void block_on_wait(void *arg, enum disk_op op, int error)
  */
 static void flush_done(struct disk_req *req, int result)
 {
-	struct block_softc *sc = container_of(req, struct block_softc, sc_flush);
+	struct block_softc *sc =
+		container_of(req, struct block_softc, sc_flush);
 
 	sc->sc_flushing = false;
 	if (result < 0 && result != -ECANCELED)

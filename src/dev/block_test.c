@@ -596,9 +596,9 @@ static void test_header_lengths(void **state)
 		vdrv_add(&d, 0, bufs, 3);
 		vdrv_kick(&d, 0);
 		used = wait_used(0);
-		assert_int_equal(req_status(&r), lens[i] == 16
-							 ? VIRTIO_BLK_S_OK
-							 : VIRTIO_BLK_S_IOERR);
+		assert_int_equal(req_status(&r), lens[i] == 16 ?
+							 VIRTIO_BLK_S_OK :
+							 VIRTIO_BLK_S_IOERR);
 		assert_int_equal(used.len, lens[i] == 16 ? 513 : 0);
 	}
 }
@@ -623,8 +623,8 @@ static void test_empty_buffers(void **state)
 		wait_used(0);
 		assert_int_equal(data[7], before);
 		assert_int_equal(data[8 + 511 + with_status],
-				 with_status ? VIRTIO_BLK_S_OK
-					     : VIRTIO_BLK_S_IOERR);
+				 with_status ? VIRTIO_BLK_S_OK :
+					       VIRTIO_BLK_S_IOERR);
 	}
 	/* All of it empty: given back, or an error; not for ever. */
 	vdrv_add(&d, 0,
@@ -1189,8 +1189,8 @@ static void test_limits(void **state)
 
 		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
 		for (unsigned k = 0; k < rows[i].nr; k++) {
-			struct request r = make_req(VIRTIO_BLK_T_IN, 0,
-						    rows[i].len, true);
+			struct request r =
+				make_req(VIRTIO_BLK_T_IN, 0, rows[i].len, true);
 
 			add_req(0, &r);
 		}
@@ -1949,31 +1949,54 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
-		TEST(test_features),        TEST(test_config),
-		TEST(test_config_writes),   TEST(test_seg_max_of_small_queue),
-		TEST(test_bad_options),     TEST(test_second_writer),
-		TEST(test_framing),         TEST(test_header_lengths),
+		TEST(test_features),
+		TEST(test_config),
+		TEST(test_config_writes),
+		TEST(test_seg_max_of_small_queue),
+		TEST(test_bad_options),
+		TEST(test_second_writer),
+		TEST(test_framing),
+		TEST(test_header_lengths),
 		TEST(test_header_flips),
-		TEST(test_empty_buffers),   TEST(test_long_chains),
-		TEST(test_no_status_byte),  TEST(test_requests),
-		TEST(test_not_negotiated),  TEST(test_flush_out),
-		TEST(test_read_only),       TEST(test_get_id),
-		TEST(test_bad_segments),    TEST(test_write_zeroes),
-		TEST(test_unmap),           TEST(test_discard),
-		TEST(test_write_cache),     TEST(test_legacy_write_cache),
-		TEST(test_flush),           TEST(test_out_of_order),
-		TEST(test_limits),          TEST(test_limits_and_reset),
-		TEST(test_short_transfers), TEST(test_shrunk_file),
-		TEST(test_queue_size),      TEST(test_duplicate_head),
-		TEST(test_reset_in_flight), TEST(test_error_in_flight),
-		TEST(test_reset_impatient), TEST(test_error_in_turn),
-		TEST(test_growth), TEST(test_kick_after_full_ring),
+		TEST(test_empty_buffers),
+		TEST(test_long_chains),
+		TEST(test_no_status_byte),
+		TEST(test_requests),
+		TEST(test_not_negotiated),
+		TEST(test_flush_out),
+		TEST(test_read_only),
+		TEST(test_get_id),
+		TEST(test_bad_segments),
+		TEST(test_write_zeroes),
+		TEST(test_unmap),
+		TEST(test_discard),
+		TEST(test_write_cache),
+		TEST(test_legacy_write_cache),
+		TEST(test_flush),
+		TEST(test_out_of_order),
+		TEST(test_limits),
+		TEST(test_limits_and_reset),
+		TEST(test_short_transfers),
+		TEST(test_shrunk_file),
+		TEST(test_queue_size),
+		TEST(test_duplicate_head),
+		TEST(test_reset_in_flight),
+		TEST(test_error_in_flight),
+		TEST(test_reset_impatient),
+		TEST(test_error_in_turn),
+		TEST(test_growth),
+		TEST(test_kick_after_full_ring),
 		TEST(test_cache_off),
-		TEST(test_cache_off_reset), TEST(test_wait),
-		TEST(test_wait_reset), TEST(test_wait_which),
-		TEST(test_quiesce),         TEST(test_queues),
-		TEST(test_batch),           TEST(test_resize),
-		TEST(test_status),          TEST(test_says_which_engine),
+		TEST(test_cache_off_reset),
+		TEST(test_wait),
+		TEST(test_wait_reset),
+		TEST(test_wait_which),
+		TEST(test_quiesce),
+		TEST(test_queues),
+		TEST(test_batch),
+		TEST(test_resize),
+		TEST(test_status),
+		TEST(test_says_which_engine),
 	};
 	int failed = 0;
 

@@ -23,16 +23,16 @@
 #include "dev/devices.h"
 #include "dev/rng_file.h"
 
-#define RNG_MAX_IOV   256
-#define RNG_MAX_BYTES RNG_FILE_BYTES /* for one buffer, however long it is */
-#define RNG_LEAST_BURST 64   /* what Linux asks for at once */
+#define RNG_MAX_IOV     256
+#define RNG_MAX_BYTES   RNG_FILE_BYTES /* for one buffer, however long it is */
+#define RNG_LEAST_BURST 64             /* what Linux asks for at once */
 
 struct rng_softc {
 	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
-	int sc_fd;		   /* source=, or -1: getrandom */
-	struct rng_file *sc_file;  /* reads it, where that may block */
+	int sc_fd;                /* source=, or -1: getrandom */
+	struct rng_file *sc_file; /* reads it, where that may block */
 	struct ev_loop *sc_loop;
 	struct ev_source *sc_ready; /* watches a source that is dry */
 	struct ev_source *sc_timer; /* runs when the rate allows more */
@@ -56,8 +56,8 @@ static ssize_t rng_read(struct rng_softc *sc, void *p, size_t len)
 	if (sc->sc_file)
 		return rng_file_take(sc->sc_file, p, len);
 	do {
-		n = sc->sc_fd < 0 ? getrandom(p, len, 0)
-				  : read(sc->sc_fd, p, len);
+		n = sc->sc_fd < 0 ? getrandom(p, len, 0) :
+				    read(sc->sc_fd, p, len);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
@@ -98,9 +98,8 @@ static enum rng_served rng_wait_source(struct rng_softc *sc,
 				       struct vqueue_info *vq)
 {
 	vq_retchains(vq, 1);
-	if (!sc->sc_ready &&
-	    ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, rng_on_ready, sc,
-		      &sc->sc_ready) < 0) {
+	if (!sc->sc_ready && ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
+				       rng_on_ready, sc, &sc->sc_ready) < 0) {
 		vi_error(&sc->sc_vs, "source of entropy cannot be waited for");
 		return RNG_IDLE;
 	}
@@ -299,10 +298,19 @@ static const struct opt_def rng_opts[] = {
 };
 
 static const int rng_syscalls[] = {
-	SYS_getrandom, SYS_read, SYS_timerfd_settime, SYS_epoll_ctl,
+	SYS_getrandom,
+	SYS_read,
+	SYS_timerfd_settime,
+	SYS_epoll_ctl,
 	/* the thread of a source: jobs are waited for, and it ends */
-	SYS_futex, SYS_write, SYS_poll, SYS_munmap, SYS_madvise, SYS_exit,
-	SYS_rt_sigprocmask, -1,
+	SYS_futex,
+	SYS_write,
+	SYS_poll,
+	SYS_munmap,
+	SYS_madvise,
+	SYS_exit,
+	SYS_rt_sigprocmask,
+	-1,
 };
 
 const struct vdev_type vdev_rng = {

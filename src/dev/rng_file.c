@@ -13,8 +13,8 @@
 #include "base/pool.h"
 #include "base/util.h"
 
-#define END_NS UINT64_C(500000000) /* for a read to end, at the end */
-#define POLL_MS 100		   /* how soon a thread hears of the end */
+#define END_NS  UINT64_C(500000000) /* for a read to end, at the end */
+#define POLL_MS 100                 /* how soon a thread hears of the end */
 
 struct rng_file {
 	int fd;
@@ -22,10 +22,10 @@ struct rng_file {
 	void *arg;
 	struct pool *pool;
 	struct pool_job job;
-	bool busy;    /* reading: the rest is the thread's then */
-	bool ending;  /* threads look at it, too */
-	bool ended;   /* nothing comes any more, */
-	int error;    /* because of this */
+	bool busy;   /* reading: the rest is the thread's then */
+	bool ending; /* threads look at it, too */
+	bool ended;  /* nothing comes any more, */
+	int error;   /* because of this */
 	size_t off, len;
 	struct rng_file *next_abandoned;
 	char buf[RNG_FILE_BYTES];

@@ -101,13 +101,21 @@ static void test_buffers(void **state)
 		{ "one buffer", { { 16, VDRV_W } }, 1, 16, 16 },
 		{ "one byte", { { 1, VDRV_W } }, 1, 1, 1 },
 		{ "four buffers",
-		  { { 1, VDRV_W }, { 3, VDRV_W }, { 100, VDRV_W },
-		    { 5000, VDRV_W } }, 4, 5104, 5104 },
+		  { { 1, VDRV_W },
+		    { 3, VDRV_W },
+		    { 100, VDRV_W },
+		    { 5000, VDRV_W } },
+		  4,
+		  5104,
+		  5104 },
 		{ "readable first", { { 8, VDRV_R }, { 8, VDRV_W } }, 2, 8, 8 },
 		{ "readable alone", { { 8, VDRV_R } }, 1, 0, 0 },
 		{ "no bytes", { { 0, VDRV_W } }, 1, 0, 0 },
 		{ "an empty one among others",
-		  { { 0, VDRV_W }, { 9, VDRV_W }, { 0, VDRV_W } }, 3, 9, 9 },
+		  { { 0, VDRV_W }, { 9, VDRV_W }, { 0, VDRV_W } },
+		  3,
+		  9,
+		  9 },
 		/* F19: however much is asked for, it takes bounded time */
 		{ "32 MiB", { { 32 << 20, VDRV_W } }, 1, 1, 65536 },
 	};
@@ -123,11 +131,12 @@ static void test_buffers(void **state)
 			print_message("%s\n", rows[r].what);
 			for (unsigned i = 0; i < rows[r].nr; i++) {
 				uint32_t len = rows[r].bufs[i].len;
-				uint64_t gpa = VDRV_MEM_BASE + (16u << 20) +
-					       i * 8192u;
+				uint64_t gpa =
+					VDRV_MEM_BASE + (16u << 20) + i * 8192u;
 
 				bufs[i] = (struct vdrv_buf){
-					gpa, len, rows[r].bufs[i].flags };
+					gpa, len, rows[r].bufs[i].flags
+				};
 				memset(vdrv_ptr(&d, gpa, len), 0xaa, len);
 			}
 			head = vdrv_add(&d, 0, bufs, rows[r].nr);
@@ -307,8 +316,8 @@ static void test_ended_source(void **state)
 	gpa = vdrv_alloc(&d, 64, 1);
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
-	for (int i = 0; i < 2000 && !(vdrv_status(&d) &
-				      VIRTIO_CONFIG_STATUS_NEEDS_RESET);
+	for (int i = 0;
+	     i < 2000 && !(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 	     i++)
 		turns(1);
 	assert_false(vdrv_used(&d, 0, &used));
@@ -382,10 +391,9 @@ static void test_options(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_buffers),   T(test_many),      T(test_dry_source),
-		T(test_slow_source), T(test_end_in_stall),
-		T(test_ended_source), T(test_rate),   T(test_no_config),
-		T(test_options),
+		T(test_buffers),     T(test_many),         T(test_dry_source),
+		T(test_slow_source), T(test_end_in_stall), T(test_ended_source),
+		T(test_rate),        T(test_no_config),    T(test_options),
 	};
 
 	return cmocka_run_group_tests_name("rng", tests, NULL, NULL);

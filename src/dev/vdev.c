@@ -13,7 +13,8 @@
 
 const struct opt_def vdev_common_opts[] = {
 	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
-	{ "socket", OPT_STRING, .help = "PATH, unix-connect:PATH or fd:N; DIR/ID.sock" },
+	{ "socket", OPT_STRING,
+	  .help = "PATH, unix-connect:PATH or fd:N; DIR/ID.sock" },
 	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
 	  .help = "which virtio interfaces the guest sees; transitional, "
 		  "where the type has it" },
@@ -266,8 +267,8 @@ unsigned vdev_queue_size(const struct vdev_type *type,
 		return (unsigned)opt_number(env->opts, "queue-size");
 	if (!host || !host->ph_sizes_queues)
 		return type->vt_queue_size;
-	return type->vt_max_queue_size ? type->vt_max_queue_size
-				       : MAX_QUEUE_SIZE;
+	return type->vt_max_queue_size ? type->vt_max_queue_size :
+					 MAX_QUEUE_SIZE;
 }
 
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,
@@ -359,10 +360,10 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 	json_object_object_add(
 		status, "driver",
 		json_object_new_string(
-			!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK)
-				? "none"
-			: vi_is_modern(vs) ? "modern"
-					   : "legacy"));
+			!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK) ?
+				"none" :
+			vi_is_modern(vs) ? "modern" :
+					   "legacy"));
 	add_int(status, "device-status", vs->vs_status);
 	json_object_object_add(
 		status, "features",

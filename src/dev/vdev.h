@@ -35,7 +35,7 @@ struct vdev_files {
 };
 int vdev_files_add(struct vdev_files *files, const char *name, int take_fd);
 int vdev_files_find(const struct vdev_files *files,
-		    const char *name); /* or -1 */
+		    const char *name);                           /* or -1 */
 int vdev_files_take(struct vdev_files *files, const char *name); /* likewise */
 void vdev_files_close(struct vdev_files *files);
 
@@ -71,11 +71,11 @@ struct vdev {
 struct vdev_rights {
 	const char *tree; /* the vdev_file whose directory tree it works in */
 	const char *proc; /* and /proc's, of which it uses self/fd; or NULL */
-	bool tree_ro;	  /* it only reads there */
-	bool same_user;	  /* the files there are of the user who started it */
-	uint64_t caps;	  /* capabilities that it keeps, a bit each */
-	bool network;	  /* it uses the user's network, and looks up names */
-	const int *syscalls;	     /* besides vt_syscalls; -1 ends */
+	bool tree_ro;     /* it only reads there */
+	bool same_user;   /* the files there are of the user who started it */
+	uint64_t caps;    /* capabilities that it keeps, a bit each */
+	bool network;     /* it uses the user's network, and looks up names */
+	const int *syscalls;         /* besides vt_syscalls; -1 ends */
 	const unsigned long *ioctls; /* besides vt_ioctls; 0 ends */
 };
 
@@ -92,18 +92,19 @@ struct vdev_ctl {
 };
 
 struct vdev_type {
-	const char *vt_name;	/* "block" */
-	const char *vt_alias;	/* bhyve's name for it: "virtio-blk" */
+	const char *vt_name;    /* "block" */
+	const char *vt_alias;   /* bhyve's name for it: "virtio-blk" */
 	const char *vt_summary; /* one line */
-	uint16_t vt_legacy_id;	/* transitional PCI device id */
-	uint16_t vt_device_id;	/* virtio device id */
+	uint16_t vt_legacy_id;  /* transitional PCI device id */
+	uint16_t vt_device_id;  /* virtio device id */
 	uint8_t vt_pci_class;
 	bool vt_modern_only;
-	uint16_t vt_queue_size; /* default of queue-size= */
+	uint16_t vt_queue_size;     /* default of queue-size= */
 	uint16_t vt_max_queue_size; /* the most of it; 0: 32768 */
 	const struct opt_def *vt_opts;
-	const virtio_capstr_t *vt_features; /* its own; NULL name ends; or NULL */
-	const struct vdev_ctl *vt_ctls;	    /* beyond status; may be NULL */
+	const virtio_capstr_t
+		*vt_features;           /* its own; NULL name ends; or NULL */
+	const struct vdev_ctl *vt_ctls; /* beyond status; may be NULL */
 	const int *vt_syscalls; /* that it and its backend make; -1 ends */
 	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
 

@@ -80,8 +80,8 @@ uint16_t pci_get_cfg16(const struct pci_devinst *pi, unsigned off)
 
 uint32_t pci_get_cfg32(const struct pci_devinst *pi, unsigned off)
 {
-	return pci_get_cfg16(pi, off) |
-	       (uint32_t)pci_get_cfg16(pi, off + 2) << 16;
+	return pci_get_cfg16(pi, off) | (uint32_t)pci_get_cfg16(pi, off + 2)
+						<< 16;
 }
 
 void pci_set_writable(struct pci_devinst *pi, unsigned off, unsigned len)
@@ -156,8 +156,8 @@ uint64_t pci_bar_size(const struct pci_devinst *pi, int bar)
 
 enum pci_bar_type pci_bar_type(const struct pci_devinst *pi, int bar)
 {
-	return bar >= 0 && bar < PCI_NR_BARS ? pi->pi_bars[bar].type
-					     : PCI_BAR_NONE;
+	return bar >= 0 && bar < PCI_NR_BARS ? pi->pi_bars[bar].type :
+					       PCI_BAR_NONE;
 }
 
 static bool bar_has(const struct pci_devinst *pi, int bar, uint64_t off,
@@ -250,9 +250,8 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 		uint8_t mask = pi->pi_wmask[off + i];
 		uint8_t byte = (uint8_t)(val >> (8 * i));
 
-		pi->pi_cfg[off + i] =
-			(uint8_t)((pi->pi_cfg[off + i] & ~mask) |
-				  (byte & mask));
+		pi->pi_cfg[off + i] = (uint8_t)((pi->pi_cfg[off + i] & ~mask) |
+						(byte & mask));
 	}
 	if (off == PCI_COMMAND)
 		pi->pi_master_off =
@@ -307,8 +306,8 @@ void pci_give_back(struct pci_devinst *pi)
 
 static pthread_mutex_t *mutex_of(struct pci_devinst *pi)
 {
-	return pi->pi_dev && pi->pi_dev->pd_mutex ? pi->pi_dev->pd_mutex(pi)
-						  : NULL;
+	return pi->pi_dev && pi->pi_dev->pd_mutex ? pi->pi_dev->pd_mutex(pi) :
+						    NULL;
 }
 
 void pci_lock(struct pci_devinst *pi)

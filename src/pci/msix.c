@@ -13,7 +13,7 @@
 
 #include "pci/func.h"
 
-#define ENTRY_BYTES PCI_MSIX_ENTRY_SIZE
+#define ENTRY_BYTES  PCI_MSIX_ENTRY_SIZE
 #define ENTRY_MASKED PCI_MSIX_ENTRY_CTRL_MASKBIT
 
 static uint64_t pba_off(const struct pci_devinst *pi)
@@ -114,9 +114,9 @@ bool pci_is_msix_bar(const struct pci_devinst *pi, int bar)
 
 static uint16_t msix_ctrl(const struct pci_devinst *pi)
 {
-	return pi->pi_msix_cap
-		       ? pci_get_cfg16(pi, pi->pi_msix_cap + PCI_MSIX_FLAGS)
-		       : 0;
+	return pi->pi_msix_cap ?
+		       pci_get_cfg16(pi, pi->pi_msix_cap + PCI_MSIX_FLAGS) :
+		       0;
 }
 
 bool pci_msix_enabled(struct pci_devinst *pi)
@@ -284,9 +284,9 @@ void pci_generate_msi(struct pci_devinst *pi, int vector)
 
 static void update_pin(struct pci_devinst *pi)
 {
-	bool enabled = !pci_msix_enabled(pi) && !msi_enabled(pi) &&
-		       !(pci_get_cfg16(pi, PCI_COMMAND) &
-			 PCI_COMMAND_INTX_DISABLE);
+	bool enabled =
+		!pci_msix_enabled(pi) && !msi_enabled(pi) &&
+		!(pci_get_cfg16(pi, PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
 	bool level = pi->pi_intx_pending && enabled;
 
 	if (pi->pi_intx_pending)
@@ -341,7 +341,8 @@ void pci_reset_interrupts(struct pci_devinst *pi)
 		memset(&pi->pi_cfg[pi->pi_msi_cap + PCI_MSI_ADDRESS_LO], 0, 10);
 	}
 	for (unsigned v = 0; v < pi->pi_nr_msix; v++)
-		pi->pi_msix[v] = (struct pci_msix_entry){ .ctrl = ENTRY_MASKED };
+		pi->pi_msix[v] =
+			(struct pci_msix_entry){ .ctrl = ENTRY_MASKED };
 	if (pi->pi_nr_msix)
 		memset(pi->pi_pba, 0, pba_bytes(pi));
 	pi->pi_intx_pending = pi->pi_msi_pending = false;

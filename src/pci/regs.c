@@ -7,7 +7,7 @@
 struct overlap {
 	unsigned reg_shift; /* bits from the register's start */
 	unsigned acc_shift; /* bits from the access's start */
-	uint64_t mask;	    /* of as many bytes */
+	uint64_t mask;      /* of as many bytes */
 };
 
 static bool overlaps(const struct vi_reg *r, uint64_t off, int size,
@@ -15,9 +15,9 @@ static bool overlaps(const struct vi_reg *r, uint64_t off, int size,
 {
 	uint64_t end = off + (uint64_t)size;
 	uint64_t first = off > r->off ? off : r->off;
-	uint64_t last = end < (uint64_t)r->off + r->size
-				? end
-				: (uint64_t)r->off + r->size;
+	uint64_t last = end < (uint64_t)r->off + r->size ?
+				end :
+				(uint64_t)r->off + r->size;
 
 	if (first >= last)
 		return false;

@@ -18,13 +18,13 @@
 #include "fuzz.h"
 
 #define NR_QUEUES  3u
-#define MAX_IOV	   32
+#define MAX_IOV    32
 #define MAX_BATCH  8u
 #define MAX_HELD   32u
 #define NR_REGIONS 6u
-#define PAGES	   8192u /* bytes that a region has room for */
+#define PAGES      8192u /* bytes that a region has room for */
 #define LOG_BYTES  64u
-#define MAX_OPS	   400u
+#define MAX_OPS    400u
 
 /* A chain that the device has taken. */
 struct chain {
@@ -45,10 +45,8 @@ struct region {
 static struct region regions[NR_REGIONS] = {
 	{ .gpa = 0x10000 }, /* a legacy ring fits */
 	{ .gpa = 0x12000 }, /* follows, when that one has all its pages */
-	{ .gpa = 0x20000 },
-	{ .gpa = 0x30000 },
-	{ .gpa = 0x40000 },
-	{ .gpa = 0x50000, .unmapped = true },
+	{ .gpa = 0x20000 }, { .gpa = 0x30000 },
+	{ .gpa = 0x40000 }, { .gpa = 0x50000, .unmapped = true },
 };
 
 static struct echo {
@@ -120,8 +118,8 @@ static void protect(struct region *r, int prot)
 static void add_region(struct region *r)
 {
 	/* The odd ones end with a used ring of 2, 4 or 16, without trailer. */
-	static const uint16_t lens[] = { 4096, 8192, 4096 + 132, 4096 + 36,
-					 4096 + 20, 134, 132, 64 };
+	static const uint16_t lens[] = { 4096,      8192, 4096 + 132, 4096 + 36,
+					 4096 + 20, 134,  132,        64 };
 
 	if (r->len)
 		return;
@@ -150,7 +148,8 @@ static void change_memory(void)
 	if (!r->len)
 		add_region(r);
 	else if (!r->removed)
-		r->removed = gm_remove(&gm, (gpa_t){ r->gpa }, r->len, gone, NULL) > 0;
+		r->removed = gm_remove(&gm, (gpa_t){ r->gpa }, r->len, gone,
+				       NULL) > 0;
 }
 
 /*
@@ -373,8 +372,7 @@ static void on_wake(void *arg)
 	woken = true;
 }
 
-static const struct pci_host host = { .ph_log = drop_log,
-				      .ph_wake = on_wake };
+static const struct pci_host host = { .ph_log = drop_log, .ph_wake = on_wake };
 
 /* What an embedder does some time after it was woken. */
 static void after_wake(void)
@@ -542,8 +540,8 @@ static void put_desc_at(uint64_t table, unsigned nr)
 	struct desc d;
 	unsigned i = fuzz_choice(in, nr);
 
-	d.len = (uint32_t)(fuzz_one_in(in, 4) ? fuzz_int(in, 2)
-					      : fuzz_choice(in, 6) * 16);
+	d.len = (uint32_t)(fuzz_one_in(in, 4) ? fuzz_int(in, 2) :
+						fuzz_choice(in, 6) * 16);
 	d.addr = fuzz_one_in(in, 4) ? table : place(d.len, 1);
 	d.flags = (uint16_t)fuzz_choice(in, 8);
 	d.next = (uint16_t)fuzz_choice(in, nr + 1);

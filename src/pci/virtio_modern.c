@@ -14,12 +14,12 @@
 #include "core/core.h"
 #include "pci/regs.h"
 
-#define COMMON_OFF 0x0000
-#define COMMON_LEN 64
-#define ISR_OFF	   0x1000
-#define ISR_LEN	   4
-#define DEVICE_OFF 0x2000
-#define NOTIFY_OFF 0x3000
+#define COMMON_OFF        0x0000
+#define COMMON_LEN        64
+#define ISR_OFF           0x1000
+#define ISR_LEN           4
+#define DEVICE_OFF        0x2000
+#define NOTIFY_OFF        0x3000
 #define NOTIFY_MULTIPLIER 4
 
 /*
@@ -87,8 +87,8 @@ static uint32_t num_queues_read(struct virtio_softc *vs)
  */
 static uint32_t status_read(struct virtio_softc *vs)
 {
-	return vs->vs_nr_stale && !vs->vs_status ? vs->vs_old_status
-						 : vs->vs_status;
+	return vs->vs_nr_stale && !vs->vs_status ? vs->vs_old_status :
+						   vs->vs_status;
 }
 
 static void status_write(struct virtio_softc *vs, uint32_t val)
@@ -179,8 +179,8 @@ static uint32_t address_read(struct virtio_softc *vs, size_t field,
 	return a ? (uint32_t)(*a >> shift) : 0;
 }
 
-static void address_write(struct virtio_softc *vs, size_t field,
-			  unsigned shift, uint32_t val)
+static void address_write(struct virtio_softc *vs, size_t field, unsigned shift,
+			  uint32_t val)
 {
 	uint64_t *a = address(vs, field);
 
@@ -189,16 +189,16 @@ static void address_write(struct virtio_softc *vs, size_t field,
 	*a = (*a & ~(0xffffffffull << shift)) | (uint64_t)val << shift;
 }
 
-#define ADDRESS_HALF(name, field, shift)                                \
-	static uint32_t name##_read(struct virtio_softc *vs)            \
-	{                                                               \
-		return address_read(                                    \
-			vs, offsetof(struct vqueue_info, field), shift);\
-	}                                                               \
-	static void name##_write(struct virtio_softc *vs, uint32_t val) \
-	{                                                               \
-		address_write(vs, offsetof(struct vqueue_info, field),  \
-			      shift, val);                              \
+#define ADDRESS_HALF(name, field, shift)                                      \
+	static uint32_t name##_read(struct virtio_softc *vs)                  \
+	{                                                                     \
+		return address_read(vs, offsetof(struct vqueue_info, field),  \
+				    shift);                                   \
+	}                                                                     \
+	static void name##_write(struct virtio_softc *vs, uint32_t val)       \
+	{                                                                     \
+		address_write(vs, offsetof(struct vqueue_info, field), shift, \
+			      val);                                           \
 	}
 
 ADDRESS_HALF(desc_lo, vq_desc_gpa, 0)
@@ -250,8 +250,8 @@ static void notify_write(struct virtio_softc *vs, uint64_t off, int size)
 
 uint64_t vi_modern_read(struct virtio_softc *vs, uint64_t off, int size)
 {
-	virtio_pci_capcfg_t *cap = vi_pci_cfg_bybaraddr(
-		vs, VIRTIO_MODERN_BAR, off, (uint32_t)size);
+	virtio_pci_capcfg_t *cap = vi_pci_cfg_bybaraddr(vs, VIRTIO_MODERN_BAR,
+							off, (uint32_t)size);
 
 	if (!cap)
 		return UINT64_MAX >> (64 - 8 * size);
@@ -271,8 +271,8 @@ uint64_t vi_modern_read(struct virtio_softc *vs, uint64_t off, int size)
 void vi_modern_write(struct virtio_softc *vs, uint64_t off, int size,
 		     uint64_t val)
 {
-	virtio_pci_capcfg_t *cap = vi_pci_cfg_bybaraddr(
-		vs, VIRTIO_MODERN_BAR, off, (uint32_t)size);
+	virtio_pci_capcfg_t *cap = vi_pci_cfg_bybaraddr(vs, VIRTIO_MODERN_BAR,
+							off, (uint32_t)size);
 
 	if (!cap)
 		return;
@@ -343,12 +343,12 @@ int vi_modern_setup(struct virtio_softc *vs)
 
 	if (vc->vc_cfgsize > NOTIFY_OFF - DEVICE_OFF)
 		return -1;
-	if (add_cap(vs, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_OFF, COMMON_LEN) < 0 ||
+	if (add_cap(vs, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_OFF, COMMON_LEN) <
+		    0 ||
 	    add_cap(vs, VIRTIO_PCI_CAP_ISR_CFG, ISR_OFF, ISR_LEN) < 0)
 		return -1;
-	if (vc->vc_cfgsize &&
-	    add_cap(vs, VIRTIO_PCI_CAP_DEVICE_CFG, DEVICE_OFF,
-		    ((uint32_t)vc->vc_cfgsize + 3) & ~3u) < 0)
+	if (vc->vc_cfgsize && add_cap(vs, VIRTIO_PCI_CAP_DEVICE_CFG, DEVICE_OFF,
+				      ((uint32_t)vc->vc_cfgsize + 3) & ~3u) < 0)
 		return -1;
 	if (add_cap(vs, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_OFF, notify_len) < 0)
 		return -1;

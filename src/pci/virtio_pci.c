@@ -26,8 +26,8 @@ static uint8_t subclass_of(uint8_t pci_class)
 	}
 }
 
-void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode,
-		 uint16_t legacy_id, uint16_t device_id, uint8_t pci_class)
+void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode, uint16_t legacy_id,
+		 uint16_t device_id, uint8_t pci_class)
 {
 	struct virtio_softc *vs = pi->pi_arg;
 	bool modern = mode == VIRTIO_MODE_MODERN;
@@ -165,8 +165,8 @@ uint64_t vi_pci_read(struct pci_devinst *pi, int baridx, uint64_t offset,
 	return val;
 }
 
-void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset,
-		  int size, uint64_t value)
+void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset, int size,
+		  uint64_t value)
 {
 	struct virtio_softc *vs = pi->pi_arg;
 
@@ -251,8 +251,7 @@ int vi_pci_cfgread(struct pci_devinst *pi, int offset, int bytes,
 	return PE_CFGRW_DROP;
 }
 
-int vi_pci_cfgwrite(struct pci_devinst *pi, int offset, int bytes,
-		    uint32_t val)
+int vi_pci_cfgwrite(struct pci_devinst *pi, int offset, int bytes, uint32_t val)
 {
 	struct virtio_softc *vs = pi->pi_arg;
 	struct window w;

@@ -113,9 +113,9 @@ static bool take_token(struct client_log *log)
 
 	if (secs > 0) {
 		log->since_ns += secs * NS_PER_SEC;
-		log->tokens = secs < LOG_BURST - log->tokens
-				      ? log->tokens + (unsigned)secs
-				      : LOG_BURST;
+		log->tokens = secs < LOG_BURST - log->tokens ?
+				      log->tokens + (unsigned)secs :
+				      LOG_BURST;
 	}
 	if (log->tokens == 0)
 		return false;

@@ -28,7 +28,7 @@ struct client_wake {
 	int fd;
 	struct ev_source *source;
 	unsigned client; /* counted up by client_gone() */
-	bool faulted;	 /* see client_mmap() */
+	bool faulted;    /* see client_mmap() */
 };
 
 int client_wake_init(struct client_wake *wake, struct ev_loop *loop,

@@ -27,17 +27,17 @@ static uint64_t block_size(const struct stat *st)
 {
 	uint64_t bs = (uint64_t)st->st_blksize;
 
-	return bs > PAGE_BYTES && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0
-		       ? bs
-		       : PAGE_BYTES;
+	return bs > PAGE_BYTES && bs <= MAX_BLOCK && (bs & (bs - 1)) == 0 ?
+		       bs :
+		       PAGE_BYTES;
 }
 
 struct client_mem {
 	struct client_mem *next, **link;
 	struct client_wake *wake;
-	unsigned client;  /* whose it is, of those that @wake has had */
-	char *host;	  /* what it asked for */
-	char *addr;	  /* the file's pages around that */
+	unsigned client; /* whose it is, of those that @wake has had */
+	char *host;      /* what it asked for */
+	char *addr;      /* the file's pages around that */
 	size_t len;
 	int prot;
 	void *base; /* with the inaccessible pages around them */
@@ -170,8 +170,8 @@ static int map_between_guards(int fd, uint64_t begin, uint64_t end,
 			      uint64_t block, struct client_mem *m)
 {
 	uint64_t len = end - begin;
-	uint64_t align = len >= HUGE_BYTES && block < HUGE_BYTES ? HUGE_BYTES
-								 : block;
+	uint64_t align =
+		len >= HUGE_BYTES && block < HUGE_BYTES ? HUGE_BYTES : block;
 	size_t total = len + 2 * block + align;
 	char *base = mmap(NULL, total, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

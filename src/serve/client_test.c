@@ -126,7 +126,8 @@ static void test_huge_guards(void **state)
 	struct client_map map;
 	int fd = memfd(MFD_HUGETLB, 4 << 20);
 
-	if (fd < 0 || client_mmap(&wake, fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
+	if (fd < 0 ||
+	    client_mmap(&wake, fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
 		skip();
 	expect_guards(&map, 4 << 20);
 	client_unmap(&map);
@@ -152,21 +153,25 @@ static void test_placed(void **state)
 	char path[64];
 
 	/* As the file's own offset is, so that huge pages fit. */
-	assert_int_equal(client_mmap(&wake, fd, PAGE, 4 << 20, GM_READ, &map), 0);
+	assert_int_equal(client_mmap(&wake, fd, PAGE, 4 << 20, GM_READ, &map),
+			 0);
 	assert_int_equal((uintptr_t)map.host % (2u << 20), PAGE);
 	assert_true(faults(map.host, true)); /* only to be read */
 	client_unmap(&map);
 
 	/* A piece of a page, as a log is. */
-	assert_int_equal(client_mmap(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map), 0);
+	assert_int_equal(
+		client_mmap(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map), 0);
 	assert_int_equal((uintptr_t)map.host % PAGE, 100);
 	client_unmap(&map);
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	ro = open(path, O_RDONLY | O_CLOEXEC);
-	assert_int_equal(client_mmap(&wake, ro, 0, PAGE, GM_READ | GM_WRITE, &map),
-			 -EACCES);
-	assert_int_equal(client_mmap(&wake, fd, 8 << 20, 1, GM_READ, &map), -EINVAL);
+	assert_int_equal(
+		client_mmap(&wake, ro, 0, PAGE, GM_READ | GM_WRITE, &map),
+		-EACCES);
+	assert_int_equal(client_mmap(&wake, fd, 8 << 20, 1, GM_READ, &map),
+			 -EINVAL);
 	assert_int_equal(nr_maps(), 0);
 	close(ro);
 	close(fd);
@@ -225,9 +230,9 @@ static void test_truncated(void **state)
 	char *p;
 
 	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(client_mmap(&wake, fd, 0, 4 * PAGE,
-				     GM_READ | GM_WRITE, &map),
-			 0);
+	assert_int_equal(
+		client_mmap(&wake, fd, 0, 4 * PAGE, GM_READ | GM_WRITE, &map),
+		0);
 	assert_int_equal(client_mmap(&wake, fd2, 0, PAGE, GM_READ, &other), 0);
 	p = map.host;
 	memset(p, 'x', 4 * PAGE);
@@ -267,9 +272,8 @@ static void test_truncated_thread(void **state)
 	int fd = memfd(0, PAGE);
 
 	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ | GM_WRITE,
-				     &map),
-			 0);
+	assert_int_equal(
+		client_mmap(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	touch_in_thread(map.host);
 	ev_loop_turn(loop, 0);
@@ -319,9 +323,8 @@ static void test_truncated_large(void **state)
 	void *p;
 
 	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(client_mmap(&wake, fd, 0, bytes, GM_READ | GM_WRITE,
-				     &map),
-			 0);
+	assert_int_equal(
+		client_mmap(&wake, fd, 0, bytes, GM_READ | GM_WRITE, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(getrlimit(RLIMIT_DATA, &old), 0);
 	limit = old;
@@ -376,8 +379,8 @@ static void test_other_faults(void **state)
 
 		if (pid == 0) {
 			int fd = memfd(0, PAGE);
-			volatile char *p = mmap(NULL, PAGE, PROT_READ,
-						MAP_SHARED, fd, 0);
+			volatile char *p =
+				mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
 
 			signal(SIGBUS, SIG_DFL); /* not cmocka's */
 			client_catch_faults();
@@ -399,16 +402,11 @@ static void test_other_faults(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_guards),
-		TEST(test_huge_guards),
-		TEST(test_placed),
-		TEST(test_ram_is_pages),
-		TEST(test_truncated),
-		TEST(test_truncated_thread),
-		TEST(test_truncated_later),
-		TEST(test_truncated_last),
-		TEST(test_truncated_large),
-		TEST(test_other_faults),
+		TEST(test_guards),          TEST(test_huge_guards),
+		TEST(test_placed),          TEST(test_ram_is_pages),
+		TEST(test_truncated),       TEST(test_truncated_thread),
+		TEST(test_truncated_later), TEST(test_truncated_last),
+		TEST(test_truncated_large), TEST(test_other_faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

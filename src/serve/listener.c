@@ -39,8 +39,8 @@ static int set_up(int fd)
 	int listening = 0, flags = fcntl(fd, F_GETFL);
 	socklen_t len = sizeof(listening);
 
-	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
-				    &len) < 0)
+	if (flags < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
 		return -errno;
 	if (!listening)
 		return -EINVAL;

@@ -18,10 +18,10 @@
 #include "serve/listener.h"
 
 static struct {
-	int ret;       /* what come() says */
-	unsigned nr;   /* how often it was called */
+	int ret;     /* what come() says */
+	unsigned nr; /* how often it was called */
 	unsigned nr_failed;
-	int error;     /* of the last failure */
+	int error; /* of the last failure */
 	int client;
 } seen;
 

@@ -246,8 +246,8 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 	vfuser_dma_reset(srv);
 	vfuser_irq_init(srv);
 	srv->name = strdup(name);
-	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer)
-			: -ENOMEM;
+	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer) :
+			  -ENOMEM;
 	if (ret == 0)
 		ret = ev_timer_add(loop, on_rest_timer, srv, &srv->rest_timer);
 	if (ret == 0)
@@ -309,8 +309,8 @@ int vfuser_listen_path(struct vfuser *srv, const char *path)
 	return 0;
 }
 
-void vfuser_set_notify(struct vfuser *srv,
-		       void (*fn)(void *arg, bool attached), void *arg)
+void vfuser_set_notify(struct vfuser *srv, void (*fn)(void *arg, bool attached),
+		       void *arg)
 {
 	srv->notify = fn;
 	srv->notify_arg = arg;
@@ -333,10 +333,7 @@ void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats)
 }
 
 const int vfuser_syscalls[] = {
-	SYS_accept4,
-	SYS_fstatfs, /* tells event descriptors from files */
-	SYS_recvmsg,
-	SYS_sendmsg,
-	SYS_socketpair, /* twin socket */
+	SYS_accept4, SYS_fstatfs, /* tells event descriptors from files */
+	SYS_recvmsg, SYS_sendmsg, SYS_socketpair, /* twin socket */
 	-1,
 };

@@ -26,21 +26,21 @@
  */
 enum {
 	REG_SCRATCH = 0x00, /* 256 bytes of memory */
-	REG_SRC = 0x00,	    /* 8 bytes each, in that memory */
+	REG_SRC = 0x00,     /* 8 bytes each, in that memory */
 	REG_DST = 0x08,
 	REG_DONE = 0x10,
-	REG_LEN = 0x18,	    /* bytes to copy; 0 when it is done */
-	REG_MSIX = 0x100,   /* write: raise this vector */
-	REG_INTX = 0x104,   /* write: the pin */
+	REG_LEN = 0x18,   /* bytes to copy; 0 when it is done */
+	REG_MSIX = 0x100, /* write: raise this vector */
+	REG_INTX = 0x104, /* write: the pin */
 	REG_NR_RESETS = 0x108,
 	REG_NR_QUIESCES = 0x10c,
 	REG_NR_KICKS = 0x110,
 	REG_NR_AGAIN = 0x114, /* reads that said -EAGAIN */
 	REG_NR_COPIES = 0x118,
-	REG_LAST_SIZE = 0x11c, /* of the last access to scratch memory */
+	REG_LAST_SIZE = 0x11c,  /* of the last access to scratch memory */
 	REG_LAST_ERROR = 0x120, /* of a copy, positive */
-	REG_PEEK = 0x124, /* read: the error of reading memory at SRC */
-	REG_NOTE = 0x128, /* to memory at DONE, and raise vector 0 */
+	REG_PEEK = 0x124,       /* read: the error of reading memory at SRC */
+	REG_NOTE = 0x128,       /* to memory at DONE, and raise vector 0 */
 	REG_HOLD = 0x12c, /* write: begin a request on memory at SRC; end it */
 	REG_DOORBELL = 0x200,
 };
@@ -57,9 +57,9 @@ struct tdev {
 	uint8_t scratch[256];
 	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_again, nr_copies;
 	uint32_t nr_writes; /* of the BAR */
-	bool end_hold;	    /* when it is kicked */
+	bool end_hold;      /* when it is kicked */
 	bool slow_reset;    /* it is not complete when pd_reset returns */
-	bool holding;	    /* with these */
+	bool holding;       /* with these */
 	uint64_t pins;
 	uint32_t pins_gen;
 	volatile uint32_t *held; /* is written when it ends */

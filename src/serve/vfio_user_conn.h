@@ -27,7 +27,7 @@
 /* More than this waiting to be sent: take no more requests. */
 #define VFCONN_HIGH_BYTES (1u << 20)
 
-#define VFCONN_IN_BYTES	 (VFMSG_MAX_BYTES + (64u << 10))
+#define VFCONN_IN_BYTES  (VFMSG_MAX_BYTES + (64u << 10))
 #define VFCONN_OUT_BYTES (VFCONN_HIGH_BYTES + 2 * VFMSG_MAX_BYTES)
 
 struct vfconn {

@@ -96,8 +96,7 @@ static void set_answered(struct vfuser_dma *dma, uint64_t command)
 	if (command > dma->acked)
 		dma->acked = command;
 	while (dma->oldest <= dma->asked && is_answered(dma, dma->oldest)) {
-		*answer_word(dma, dma->oldest) &=
-			~(1ull << dma->oldest % 64);
+		*answer_word(dma, dma->oldest) &= ~(1ull << dma->oldest % 64);
 		dma->oldest++;
 	}
 }
@@ -126,8 +125,8 @@ static uint64_t command_of(struct vfuser_dma *dma, uint16_t id)
 {
 	uint64_t command = dma->oldest + (uint16_t)(id - dma->oldest);
 
-	return command <= dma->asked && !is_answered(dma, command) ? command
-								   : 0;
+	return command <= dma->asked && !is_answered(dma, command) ? command :
+								     0;
 }
 
 static int take_data(struct vfuser_dma *dma, const struct vfconn_msg *msg)
@@ -297,8 +296,8 @@ static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
 	for (size_t done = 0; done < len; done += chunk) {
 		int ret;
 
-		chunk = len - done < srv->dma.max_xfer ? len - done
-						       : srv->dma.max_xfer;
+		chunk = len - done < srv->dma.max_xfer ? len - done :
+							 srv->dma.max_xfer;
 		ret = read_chunk(srv, (gpa_t){ a.v + done }, (char *)buf + done,
 				 (uint32_t)chunk, deadline);
 		if (ret < 0)

@@ -95,7 +95,8 @@ static struct tmsg expect(int fd, uint16_t cmd, uint64_t iova, uint64_t count)
 	memcpy(&w, m.payload, sizeof(w));
 	assert_int_equal(w.iova, iova);
 	assert_int_equal(w.count, count);
-	assert_int_equal(m.len, sizeof(w) + (cmd == VFMSG_DMA_WRITE ? count : 0));
+	assert_int_equal(m.len,
+			 sizeof(w) + (cmd == VFMSG_DMA_WRITE ? count : 0));
 	return m;
 }
 
@@ -203,10 +204,9 @@ static void test_small_limit(void **state)
 
 	tcl_close(&f->c);
 	tcl_connect(&f->c, &f->t);
-	assert_int_equal(
-		tcl_version(&f->c, "{\"capabilities\":{"
-				   "\"max_data_xfer_size\":4096}}"),
-		0);
+	assert_int_equal(tcl_version(&f->c, "{\"capabilities\":{"
+					    "\"max_data_xfer_size\":4096}}"),
+			 0);
 	prepare(f);
 	start_copy(&f->c, 5000);
 	m = expect(f->c.fd, VFMSG_DMA_READ, SRC, 4096);
@@ -234,15 +234,13 @@ static void test_serves_while_waiting(void **state)
 		tcl_post(&f->c, 0, REG_DOORBELL, 4, 0);
 		tcl_write(&f->c, 0, REG_DOORBELL, 4, 0);
 	}
-	assert_int_equal(tcl_call(&f->c, VFMSG_GET_INFO, get, 16, NULL, 0,
-				  NULL),
-			 0);
-	assert_int_equal(tcl_call(&f->c, VFMSG_GET_REGION_INFO, get, 32, NULL,
-				  0, NULL),
-			 0);
-	assert_int_equal(tcl_call(&f->c, VFMSG_GET_IRQ_INFO, get, 16, NULL, 0,
-				  NULL),
-			 0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_GET_INFO, get, 16, NULL, 0, NULL), 0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_GET_REGION_INFO, get, 32, NULL, 0, NULL),
+		0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_GET_IRQ_INFO, get, 16, NULL, 0, NULL), 0);
 	kicks = (uint32_t)tcl_read(&f->c, 0, REG_NR_KICKS, 4);
 	answer(f->c.fd, &read, SRC, 100, 100, 'x');
 	m = expect_writes(f->c.fd, 100, 'x');
@@ -287,17 +285,16 @@ static void test_preempted(void **state)
 			tcl_write(&f->c, 0, 0x80, 4, 1);
 			break;
 		case MAP:
-			assert_int_equal(tcl_map(&f->c, 16 * MiB, MiB, 0, 3,
-						 -1),
-					 0);
+			assert_int_equal(
+				tcl_map(&f->c, 16 * MiB, MiB, 0, 3, -1), 0);
 			break;
 		case UNMAP:
 			assert_int_equal(tcl_unmap(&f->c, 16 * MiB, MiB, 0), 0);
 			break;
 		case IRQS:
-			assert_int_equal(tcl_set_irqs(&f->c, 0x24, 2, 0, 1,
-						      &f->ev, 1),
-					 0);
+			assert_int_equal(
+				tcl_set_irqs(&f->c, 0x24, 2, 0, 1, &f->ev, 1),
+				0);
 			break;
 		case RESET:
 			assert_int_equal(tcl_reset(&f->c), 0);

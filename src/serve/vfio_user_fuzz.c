@@ -30,9 +30,9 @@
 #include "fuzz.h"
 #include "serve/vfio_user_msg.h"
 
-#define PAGE	  4096u
+#define PAGE      4096u
 #define NR_PAGES  16u /* of each file, and of guest addresses in use */
-#define QSIZE	  8u
+#define QSIZE     8u
 #define NR_QUEUES 2
 #define MAX_KEPT  32u
 #define MAX_STEPS 96u
@@ -210,8 +210,8 @@ static void receive(int fd)
 	};
 	int fds[8];
 	unsigned nr_fds = 0;
-	ssize_t n = fd < 0 ? -1
-			   : recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 :
+			     recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n <= 0)
 		return;
@@ -241,10 +241,11 @@ static void put(int fd, const void *data, size_t len, const int *fds,
 {
 	struct iovec iov = { (void *)data, len };
 	union scm_room room = { .hdr = {
-		.cmsg_len = CMSG_LEN(nr_fds * sizeof(int)),
-		.cmsg_level = SOL_SOCKET,
-		.cmsg_type = SCM_RIGHTS,
-	} };
+					.cmsg_len =
+						CMSG_LEN(nr_fds * sizeof(int)),
+					.cmsg_level = SOL_SOCKET,
+					.cmsg_type = SCM_RIGHTS,
+				} };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 	if (nr_fds) {
@@ -260,8 +261,8 @@ static void say(uint16_t cmd, uint32_t flags, const void *payload, size_t len,
 		const int *fds, unsigned nr_fds)
 {
 	uint8_t buf[1024];
-	struct vfmsg_hdr hdr = { next_id++, cmd,
-				 (uint32_t)(sizeof(hdr) + len), flags };
+	struct vfmsg_hdr hdr = { next_id++, cmd, (uint32_t)(sizeof(hdr) + len),
+				 flags };
 
 	memcpy(buf, &hdr, sizeof(hdr));
 	if (len > 0)
@@ -349,10 +350,10 @@ static struct write some_write(struct fuzz_in *in)
 	static const struct {
 		uint32_t region, offset;
 	} places[] = {
-		{ 0, 4 },   { 0, 8 },	   { 0, 14 },	{ 0, 16 },
-		{ 0, 18 },  { 2, 0x00 },   { 2, 0x08 }, { 2, 0x0c },
-		{ 2, 0x14 }, { 2, 0x16 },  { 2, 0x18 }, { 2, 0x1c },
-		{ 2, 0x20 }, { 2, 0x28 },  { 2, 0x30 }, { 2, 0x3000 },
+		{ 0, 4 },      { 0, 8 },    { 0, 14 },   { 0, 16 },
+		{ 0, 18 },     { 2, 0x00 }, { 2, 0x08 }, { 2, 0x0c },
+		{ 2, 0x14 },   { 2, 0x16 }, { 2, 0x18 }, { 2, 0x1c },
+		{ 2, 0x20 },   { 2, 0x28 }, { 2, 0x30 }, { 2, 0x3000 },
 		{ 2, 0x3004 }, { 7, 0x04 }, { 7, 0x42 }, { 1, 0 },
 	};
 	unsigned i = fuzz_choice(in, sizeof(places) / sizeof(places[0]));
@@ -482,8 +483,8 @@ static void raw(struct fuzz_in *in)
 		put(fuzz_one_in(in, 4) ? twin : sock, buf, len + 1, fds, nr);
 	else
 		say((uint16_t)fuzz_choice(in, VFMSG_NR_CMDS + 1),
-		    fuzz_one_in(in, 4) ? (uint32_t)fuzz_choice(in, 64) : 0,
-		    buf, len, fds, nr);
+		    fuzz_one_in(in, 4) ? (uint32_t)fuzz_choice(in, 64) : 0, buf,
+		    len, fds, nr);
 }
 
 /* Bytes of guest memory, where the rings are in most cases. */
@@ -499,7 +500,8 @@ static void write_memory(struct fuzz_in *in)
 	switch (fuzz_choice(in, 3)) {
 	case 0: { /* a descriptor */
 		uint64_t at = some_page(in) + fuzz_choice(in, 256);
-		uint32_t len = fuzz_choice(in, 3) ? fuzz_choice(in, 0x2000) : 64;
+		uint32_t len =
+			fuzz_choice(in, 3) ? fuzz_choice(in, 0x2000) : 64;
 		uint16_t flags = (uint16_t)fuzz_choice(in, 8);
 		uint16_t next = (uint16_t)fuzz_choice(in, QSIZE + 1);
 		uint8_t *d = mem + page * PAGE + 16 * fuzz_choice(in, QSIZE);
@@ -559,8 +561,8 @@ static void step(struct fuzz_in *in)
 		write_memory(in);
 		break;
 	case 11: /* doorbells */
-		write_reg(fuzz_bool(in) ? 2 : 0,
-			  fuzz_bool(in) ? 0x3000 : 16, 2, 0);
+		write_reg(fuzz_bool(in) ? 2 : 0, fuzz_bool(in) ? 0x3000 : 16, 2,
+			  0);
 		break;
 	case 12:
 		if (nr_asked)

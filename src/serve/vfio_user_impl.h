@@ -45,10 +45,10 @@ extern uint64_t vfuser_answer_ns;
 
 /* An interrupt vector. */
 struct vfuser_vec {
-	int fd;		/* event descriptor, or -1 */
-	bool masked;	/* by the client, or INTx that fired */
-	bool pending;	/* raised while masked or without descriptor */
-	bool held;	/* until the client has answered @fence */
+	int fd;       /* event descriptor, or -1 */
+	bool masked;  /* by the client, or INTx that fired */
+	bool pending; /* raised while masked or without descriptor */
+	bool held;    /* until the client has answered @fence */
 	uint64_t fence;
 	uint64_t next_fence; /* then until this one, if it is another */
 };
@@ -70,9 +70,9 @@ struct vfuser_irqs {
 };
 
 struct vfuser_mem {
-	uint64_t bytes;	      /* of all regions, also of those in limbo */
+	uint64_t bytes;       /* of all regions, also of those in limbo */
 	unsigned nr_unshared; /* writable regions that are not mapped */
-	uint64_t seq;	      /* of the last command that changed it */
+	uint64_t seq;         /* of the last command that changed it */
 	unsigned nr_used;     /* regions that the command at hand removed, and
 				 that requests still use */
 	struct vfuser_held *held; /* such commands, in their order */
@@ -89,7 +89,7 @@ struct vfuser_dma {
 	 */
 	uint64_t asked, oldest, acked;
 	uint64_t answered[VFUSER_MAX_UNANSWERED / 64];
-	bool unfenced;	/* there were DMA_WRITEs since the last of them */
+	bool unfenced;  /* there were DMA_WRITEs since the last of them */
 	uint64_t fence; /* the first one after the last DMA_WRITE */
 	gpa_t last_write;
 	uint64_t watched; /* is to be answered when the timer ends; or 0 */
@@ -115,9 +115,9 @@ struct vfuser {
 
 	struct listener listener;
 	struct client_wake wake;
-	struct ev_source *timer; /* for the answer of a client */
+	struct ev_source *timer;      /* for the answer of a client */
 	struct ev_source *rest_timer; /* see vfuser_rests() */
-	uint64_t rest_until_ns;	      /* 0: the device is reset */
+	uint64_t rest_until_ns;       /* 0: the device is reset */
 	struct ev_task work;
 
 	/* The client. */
@@ -125,16 +125,16 @@ struct vfuser {
 	struct ev_source *conn_source, *twin_source;
 	uint32_t conn_events, twin_events;
 	pthread_t thread; /* the loop's */
-	bool negotiated; /* VERSION was accepted */
-	bool dead;	 /* the connection is to be taken down */
-	bool in_handler; /* of a message */
-	bool waiting;	 /* in a read of memory that is not mapped */
-	bool working;	 /* in vfuser_work() */
-	bool want_kick;	 /* pci_kick() when there is time */
+	bool negotiated;  /* VERSION was accepted */
+	bool dead;        /* the connection is to be taken down */
+	bool in_handler;  /* of a message */
+	bool waiting;     /* in a read of memory that is not mapped */
+	bool working;     /* in vfuser_work() */
+	bool want_kick;   /* pci_kick() when there is time */
 	struct vfuser_mem mem;
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
-	unsigned share; /* what is left to be done of this turn's */
+	unsigned share;      /* what is left to be done of this turn's */
 	unsigned nr_written; /* entries of the WRITE_MULTI at the head */
 	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
 };

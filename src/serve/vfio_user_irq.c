@@ -356,9 +356,9 @@ static int set_vectors(struct vfuser *srv, const struct vfmsg_set_irqs *set,
 		if (!is_intx(srv, vec))
 			return -EINVAL;
 		return bind_irq_event(srv,
-				      set->action == VFMSG_MASK
-					      ? &srv->irqs.mask
-					      : &srv->irqs.unmask,
+				      set->action == VFMSG_MASK ?
+					      &srv->irqs.mask :
+					      &srv->irqs.unmask,
 				      msg);
 	}
 	for (uint32_t i = 0; i < set->count; i++) {

@@ -38,8 +38,8 @@ static int map_file(struct vfuser *srv, int fd,
 {
 	int ret = client_check_ram(want->iova.v, want->offset, want->size);
 
-	return ret < 0 ? ret
-		       : client_mmap(&srv->wake, fd, want->offset, want->size,
+	return ret < 0 ? ret :
+			 client_mmap(&srv->wake, fd, want->offset, want->size,
 				     want->prot, &region->map);
 }
 
@@ -136,10 +136,9 @@ bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
 	unsigned nr_used = mem->nr_used;
 
 	mem->nr_used = 0;
-	if (nr_used == 0 && (mem->nr_held == 0 || (msg->hdr.cmd !=
-						   VFMSG_DMA_MAP &&
-						   msg->hdr.cmd !=
-						   VFMSG_DMA_UNMAP)))
+	if (nr_used == 0 &&
+	    (mem->nr_held == 0 || (msg->hdr.cmd != VFMSG_DMA_MAP &&
+				   msg->hdr.cmd != VFMSG_DMA_UNMAP)))
 		return false;
 	if (!mem->held)
 		mem->held = calloc(MAX_HELD, sizeof(*mem->held));

@@ -159,9 +159,9 @@ static int parse_json(const char *text, size_t len, struct vfmsg_version *v)
 	/* With the NUL: a number at the end of a text needs an end, too. */
 	root = json_tokener_parse_ex(tok, text, (int)len + 1);
 	ret = json_tokener_get_error(tok) == json_tokener_success &&
-			      json_tokener_get_parse_end(tok) >= len
-		      ? get_caps(root, v)
-		      : -EINVAL;
+			      json_tokener_get_parse_end(tok) >= len ?
+		      get_caps(root, v) :
+		      -EINVAL;
 	json_object_put(root);
 	json_tokener_free(tok);
 	return ret;
@@ -206,17 +206,16 @@ int vfmsg_get_version(const void *payload, size_t len,
 static size_t print_caps(char *text, size_t room,
 			 const struct vfmsg_version *answer)
 {
-	int len = snprintf(text, room,
-			   "{\"capabilities\":{\"max_msg_fds\":%u,"
-			   "\"max_data_xfer_size\":%u,\"max_dma_maps\":%u"
-			   "%s%s}}",
-			   VFMSG_MAX_FDS, VFMSG_MAX_XFER, VFMSG_MAX_DMA_MAPS,
-			   answer->twin_socket
-				   ? ",\"twin_socket\":{\"supported\":true,"
-				     "\"fd_index\":0}"
-				   : "",
-			   answer->write_multi ? ",\"write_multiple\":true"
-					       : "");
+	int len = snprintf(
+		text, room,
+		"{\"capabilities\":{\"max_msg_fds\":%u,"
+		"\"max_data_xfer_size\":%u,\"max_dma_maps\":%u"
+		"%s%s}}",
+		VFMSG_MAX_FDS, VFMSG_MAX_XFER, VFMSG_MAX_DMA_MAPS,
+		answer->twin_socket ? ",\"twin_socket\":{\"supported\":true,"
+				      "\"fd_index\":0}" :
+				      "",
+		answer->write_multi ? ",\"write_multiple\":true" : "");
 
 	return (size_t)len + 1;
 }
@@ -264,8 +263,8 @@ int vfmsg_get_dma_map(const void *payload, size_t len,
 		return ret;
 	if (w.argsz < sizeof(w))
 		return -EINVAL;
-	if ((w.flags & ~(uint32_t)(DMA_MAP_READ | DMA_MAP_WRITE |
-				   DMA_MAP_MMAP)) ||
+	if ((w.flags &
+	     ~(uint32_t)(DMA_MAP_READ | DMA_MAP_WRITE | DMA_MAP_MMAP)) ||
 	    !(w.flags & (DMA_MAP_READ | DMA_MAP_WRITE)))
 		return -EINVAL;
 	if (w.size == 0 || w.iova + w.size < w.iova)
@@ -399,9 +398,9 @@ int vfmsg_get_set_irqs(const void *payload, size_t len,
 		.index = w.index,
 		.start = w.start,
 		.count = w.count,
-		.bools = data == VFMSG_DATA_BOOL
-				 ? (const uint8_t *)payload + sizeof(w)
-				 : NULL,
+		.bools = data == VFMSG_DATA_BOOL ?
+				 (const uint8_t *)payload + sizeof(w) :
+				 NULL,
 	};
 	return 0;
 }

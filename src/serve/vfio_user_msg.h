@@ -30,7 +30,7 @@ enum vfmsg_cmd {
 	VFMSG_SET_IRQS,
 	VFMSG_REGION_READ,
 	VFMSG_REGION_WRITE,
-	VFMSG_DMA_READ,	 /* server to client */
+	VFMSG_DMA_READ,  /* server to client */
 	VFMSG_DMA_WRITE, /* server to client */
 	VFMSG_RESET,
 	VFMSG_DIRTY_PAGES,
@@ -59,20 +59,20 @@ enum vfmsg_irq {
 };
 
 /* Limits of ours, announced in the answer to VERSION. */
-#define VFMSG_MAX_FDS	   16
-#define VFMSG_MAX_XFER	   (1u << 20)
+#define VFMSG_MAX_FDS      16
+#define VFMSG_MAX_XFER     (1u << 20)
 #define VFMSG_MAX_DMA_MAPS 65535
-#define VFMSG_PAGE	   4096
+#define VFMSG_PAGE         4096
 
-#define VFMSG_HDR_BYTES	   16
+#define VFMSG_HDR_BYTES    16
 #define VFMSG_ACCESS_BYTES 16 /* in front of the data of reads and writes */
-#define VFMSG_MAX_BYTES	   (VFMSG_HDR_BYTES + VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER)
+#define VFMSG_MAX_BYTES    (VFMSG_HDR_BYTES + VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER)
 
 /* Header flags. */
 #define VFMSG_TYPE_MASK 0x0fu
-#define VFMSG_REPLY	0x01u
-#define VFMSG_NO_REPLY	0x10u
-#define VFMSG_ERROR	0x20u
+#define VFMSG_REPLY     0x01u
+#define VFMSG_NO_REPLY  0x10u
+#define VFMSG_ERROR     0x20u
 
 struct vfmsg_hdr {
 	uint16_t id;
@@ -109,7 +109,7 @@ size_t vfmsg_put_version(void *payload, size_t room,
 			 struct vfmsg_version *answer);
 
 struct vfmsg_dma_map {
-	unsigned prot;	 /* GM_READ | GM_WRITE */
+	unsigned prot;   /* GM_READ | GM_WRITE */
 	uint64_t offset; /* in the file that came along */
 	gpa_t iova;
 	uint64_t size; /* not 0; neither iova nor offset + size wraps */
@@ -156,7 +156,7 @@ int vfmsg_get_region_io_fds(const void *payload, size_t len,
 			    struct vfmsg_irq_info *ret_info);
 
 #define VFMSG_INFO_RESET 1u
-#define VFMSG_INFO_PCI	 2u
+#define VFMSG_INFO_PCI   2u
 
 #define VFMSG_REGION_READABLE 1u
 #define VFMSG_REGION_WRITABLE 2u
@@ -180,7 +180,7 @@ struct vfmsg_set_irqs {
 	enum vfmsg_irq_action action;
 	uint32_t index; /* an enum vfmsg_irq */
 	uint32_t start;
-	uint32_t count;	      /* start + count does not wrap */
+	uint32_t count;       /* start + count does not wrap */
 	const uint8_t *bools; /* with DATA_BOOL: count of them */
 };
 int vfmsg_get_set_irqs(const void *payload, size_t len,
@@ -190,7 +190,7 @@ int vfmsg_get_set_irqs(const void *payload, size_t len,
 struct vfmsg_access {
 	uint64_t offset;
 	uint32_t region;
-	uint32_t count; /* at most VFMSG_MAX_XFER */
+	uint32_t count;      /* at most VFMSG_MAX_XFER */
 	const uint8_t *data; /* of a write: count bytes */
 };
 int vfmsg_get_region_read(const void *payload, size_t len,

@@ -43,8 +43,8 @@ static uint32_t inside(const struct vfuser *srv, const struct vfmsg_access *a)
 
 	if (a->offset >= size)
 		return 0;
-	return a->count < size - a->offset ? a->count
-					   : (uint32_t)(size - a->offset);
+	return a->count < size - a->offset ? a->count :
+					     (uint32_t)(size - a->offset);
 }
 
 static void read_region(struct vfuser *srv, const struct vfmsg_access *a,

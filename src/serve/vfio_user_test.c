@@ -30,12 +30,12 @@
 #define MiB   (1ull << 20)
 
 enum { /* flags of SET_IRQS */
-	NONE = 1,
-	BOOL = 2,
-	EVENTFD = 4,
-	MASK = 8,
-	UNMASK = 0x10,
-	TRIGGER = 0x20,
+       NONE = 1,
+       BOOL = 2,
+       EVENTFD = 4,
+       MASK = 8,
+       UNMASK = 0x10,
+       TRIGGER = 0x20,
 };
 
 struct fixture {
@@ -107,9 +107,9 @@ static void test_unknown_commands(void **state)
 	uint8_t payload[64] = { 64 };
 
 	for (size_t i = 0; i < sizeof(cmds) / sizeof(cmds[0]); i++) {
-		assert_int_not_equal(tcl_call(&f->c, cmds[i], payload, 64, NULL,
-					      0, NULL),
-				     0);
+		assert_int_not_equal(
+			tcl_call(&f->c, cmds[i], payload, 64, NULL, 0, NULL),
+			0);
 		assert_int_not_equal(
 			tcl_call(&f->c, cmds[i], NULL, 0, NULL, 0, NULL), 0);
 	}
@@ -179,9 +179,8 @@ static void test_pieces(void **state)
 		assert_int_equal(m.hdr.id, i);
 	}
 	assert_true(tcl_is_silent(f->c.fd, 20));
-	assert_int_equal(write(f->c.fd, (char *)read_cfg + sizeof(read_cfg) - 1,
-			       1),
-			 1);
+	assert_int_equal(
+		write(f->c.fd, (char *)read_cfg + sizeof(read_cfg) - 1, 1), 1);
 	assert_true(tcl_recv(f->c.fd, &m));
 	assert_int_equal(m.hdr.id, 99);
 }
@@ -217,9 +216,9 @@ static void test_reconnect(void **state)
 	for (unsigned i = 0; i < 48; i++) {
 		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
 		assert_int_equal(tcl_map(&f->c, MiB, MiB, 0, 3, -1), 0);
-		assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 3, 1,
-					      &ev, 1),
-				 0);
+		assert_int_equal(
+			tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 3, 1, &ev, 1),
+			0);
 		tcl_write(&f->c, 0, 0, 4, 0xabcd);
 		tcl_enable_msix(&f->c);
 		assert_int_equal(tcl_nr_maps(), 1);
@@ -235,7 +234,8 @@ static void test_reconnect(void **state)
 		assert_int_equal(tcl_read(&f->c, 0, 0, 4), 0);
 		assert_int_equal(tcl_read(&f->c, CFG, TDEV_MSIX_CAP + 2, 2),
 				 TDEV_NR_MSIX - 1);
-		assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4), 2 * i + 1);
+		assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4),
+				 2 * i + 1);
 		/* Its vectors went with it. */
 		tcl_enable_msix(&f->c);
 		tcl_write(&f->c, 0, REG_MSIX, 4, 3);
@@ -289,7 +289,8 @@ static void test_version(void **state)
 		{ "A3 write_multiple", 0, 0,
 		  "{                                                    "
 		  "                                                     "
-		  "\"capabilities\":{\"write_multiple\":true}}", 0, true },
+		  "\"capabilities\":{\"write_multiple\":true}}",
+		  0, true },
 		{ "A3 major", 1, 0, "{}", EOPNOTSUPP },
 		{ "A3 no JSON at all", 0, 0, "}", EINVAL },
 	};
@@ -341,9 +342,9 @@ static void test_version_order(void **state)
 	for (uint16_t cmd = 2; cmd < 20; cmd++)
 		assert_int_not_equal(
 			tcl_call(&f->c, cmd, payload, 64, NULL, 0, NULL), 0);
-	assert_int_equal(tcl_call(&f->c, VFMSG_DMA_MAP, &map, 32, NULL, 0,
-				  NULL),
-			 EINVAL);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_DMA_MAP, &map, 32, NULL, 0, NULL),
+		EINVAL);
 	assert_int_equal(tcl_version(&f->c, "{}"), 0);
 	assert_alive(&f->c);
 	assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4), 1);
@@ -369,15 +370,17 @@ static void test_info(void **state)
 	assert_int_equal(info[2], 9);
 	assert_int_equal(info[3], 5);
 	get[0] = 15;
-	assert_int_equal(tcl_call(&f->c, VFMSG_GET_INFO, get, 16, NULL, 0,
-				  NULL),
-			 EINVAL);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_GET_INFO, get, 16, NULL, 0, NULL),
+		EINVAL);
 }
 
 static void test_region_info(void **state)
 {
 	static const uint64_t sizes[9] = {
-		[0] = TDEV_BAR_BYTES, [1] = 8192, [7] = 256,
+		[0] = TDEV_BAR_BYTES,
+		[1] = 8192,
+		[7] = 256,
 	};
 	struct fixture *f = *state;
 
@@ -417,9 +420,9 @@ static void test_io_fds(void **state)
 	struct tmsg m;
 
 	/* trap 18 */
-	assert_int_equal(tcl_call(&f->c, VFMSG_GET_REGION_IO_FDS, get, 16, NULL,
-				  0, &m),
-			 0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_GET_REGION_IO_FDS, get, 16, NULL, 0, &m),
+		0);
 	memcpy(info, m.payload, 16);
 	assert_int_equal(m.len, 16);
 	assert_int_equal(info[0], 16);
@@ -430,8 +433,9 @@ static void test_irq_info(void **state)
 {
 	static const struct {
 		uint32_t count, flags;
-	} want[5] = { { 1, 7 }, { 1, 1 }, { TDEV_NR_MSIX, 1 }, { 1, 1 },
-		      { 1, 1 } };
+	} want[5] = {
+		{ 1, 7 }, { 1, 1 }, { TDEV_NR_MSIX, 1 }, { 1, 1 }, { 1, 1 }
+	};
 	struct fixture *f = *state;
 
 	for (uint32_t i = 0; i < 8; i++) {
@@ -485,13 +489,11 @@ static void test_bulk_read(void **state)
 	struct twire_access w = { 0, CFG, 4096 };
 	struct tmsg m;
 
-	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0,
-				  &m),
-			 0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0, &m), 0);
 	assert_int_equal(m.len, 16 + 4096);
 	for (unsigned i = 0; i < 256; i++)
-		assert_int_equal(m.payload[16 + i],
-				 f->t.dev.pi->pi_cfg[i]);
+		assert_int_equal(m.payload[16 + i], f->t.dev.pi->pi_cfg[i]);
 	for (unsigned i = 256; i < 4096; i++)
 		assert_int_equal(m.payload[16 + i], 0xff);
 }
@@ -530,26 +532,26 @@ static void test_region_bounds(void **state)
 			  0x5555);
 	}
 	/* Half in, half out. */
-	assert_true(tcl_read(&f->c, 0, TDEV_BAR_BYTES - 4, 8) ==
-		    (uint64_t)MAX32 << 32);
+	assert_true(tcl_read(&f->c, 0, TDEV_BAR_BYTES - 4, 8) == (uint64_t)MAX32
+									 << 32);
 	/* hostile D39 count 0 */
 	tcl_read(&f->c, 0, 0, 0);
 	tcl_write(&f->c, 0, 0, 0, 0);
 	assert_int_equal(tcl_read(&f->c, 0, 0, 8), 0);
 	/* More than was agreed on. */
 	w = (struct twire_access){ 0, 0, VFMSG_MAX_XFER + 1 };
-	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0,
-				  NULL),
-			 E2BIG);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0, NULL),
+		E2BIG);
 	w.count = MAX32;
-	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0,
-				  NULL),
-			 E2BIG);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0, NULL),
+		E2BIG);
 	/* Less data than announced. */
 	w.count = 4;
-	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_WRITE, &w, 16, NULL, 0,
-				  NULL),
-			 EINVAL);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_REGION_WRITE, &w, 16, NULL, 0, NULL),
+		EINVAL);
 	assert_alive(&f->c);
 }
 
@@ -617,7 +619,7 @@ static void test_share_of_a_turn(void **state)
 	struct entry {
 		struct twire_access access;
 		uint64_t data;
-	} *e;
+	} * e;
 	size_t len = 8 + NR_WRITES * sizeof(*e);
 	uint64_t *w = calloc(1, len);
 	struct vfmsg_hdr *resets = calloc(NR_RESETS, sizeof(*resets));
@@ -635,9 +637,9 @@ static void test_share_of_a_turn(void **state)
 	assert_int_equal(ev_fd_add(f->t.loop, fd, EPOLLIN, on_turn, &turns,
 				   &turns.source),
 			 0);
-	assert_int_equal(tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, w, len, NULL,
-				  0, &m),
-			 0);
+	assert_int_equal(
+		tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, w, len, NULL, 0, &m),
+		0);
 	assert_memory_equal(m.payload, w, 8);
 	assert_int_equal(f->t.dev.nr_writes, NR_WRITES);
 	len = NR_RESETS * sizeof(*resets);
@@ -659,9 +661,8 @@ static void test_reset(void **state)
 	int fd = tcl_memfd(MiB), ev = eventfd(0, 0);
 
 	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 1, 1, &ev,
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 1, 1, &ev, 1), 0);
 	tcl_enable_msix(&f->c);
 	tcl_write(&f->c, CFG, 4, 2, 0x107);
 	tcl_write(&f->c, 0, 0, 4, 0x1234);
@@ -675,9 +676,8 @@ static void test_reset(void **state)
 	tcl_write(&f->c, 0, REG_MSIX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 1);
 	/* What was pending before is not. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 2, 1, &ev,
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 2, 1, &ev, 1), 0);
 	assert_int_equal(tcl_events(ev, 0), 0);
 	close(fd);
 	close(ev);
@@ -704,25 +704,22 @@ static void test_msix(void **state)
 			assert_int_equal(tcl_events(ev[j], 0), i == j);
 	}
 	/* Replace one; the old one is forgotten. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 5, 1, &ev[3],
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 5, 1, &ev[3], 1), 0);
 	tcl_write(&f->c, 0, REG_MSIX, 4, 5);
 	assert_int_equal(tcl_events(ev[0], 0), 0);
 	assert_int_equal(tcl_events(ev[3], 0), 1);
 	/* Unbind a part of the range, trap 9: start..start + count. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 6, 2, NULL,
-				      0),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 6, 2, NULL, 0), 0);
 	for (unsigned v = 5; v < 9; v++)
 		tcl_write(&f->c, 0, REG_MSIX, 4, v);
 	assert_int_equal(tcl_events(ev[1], 0), 0);
 	assert_int_equal(tcl_events(ev[2], 0), 0);
 	assert_int_equal(tcl_events(ev[3], 0), 2); /* 5 and 8 */
 	/* 6 and 7 were raised meanwhile: delivered when bound. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 6, 1, &ev[1],
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 6, 1, &ev[1], 1), 0);
 	assert_int_equal(tcl_events(ev[1], 0), 1);
 	/* Unbind all, then bind again: the NORESIZE sequence. */
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | TRIGGER, 2, 0, 0, NULL, 0),
@@ -789,9 +786,8 @@ static void test_intx(void **state)
 
 	/* Asserted before it is bound: fires when it is. */
 	tcl_write(&f->c, 0, REG_INTX, 4, 1);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1, &ev,
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1, &ev, 1), 0);
 	assert_int_equal(tcl_events(ev, 0), 1);
 	/* It has masked itself. */
 	tcl_write(&f->c, 0, REG_INTX, 4, 0);
@@ -803,9 +799,9 @@ static void test_intx(void **state)
 	assert_int_equal(tcl_events(ev, 0), 1);
 	tcl_write(&f->c, 0, REG_INTX, 4, 0);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(tcl_set_irqs(&f->c, NONE | UNMASK, 0, 0, 1,
-					      NULL, 0),
-				 0);
+		assert_int_equal(
+			tcl_set_irqs(&f->c, NONE | UNMASK, 0, 0, 1, NULL, 0),
+			0);
 	assert_int_equal(tcl_events(ev, 0), 0);
 	tcl_write(&f->c, 0, REG_INTX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 1);
@@ -817,17 +813,16 @@ static void test_intx(void **state)
 	tcl_write(&f->c, 0, REG_INTX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 0);
 	/* Unmasked by an event, as KVM does it. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1,
-				      &resample, 1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, &resample, 1),
+		0);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_int_equal(write(resample, &one, 8), 8);
 		assert_int_equal(tcl_events(ev, TCL_PATIENCE_MS), 1);
 	}
 	/* And no longer. */
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, NULL,
-				      0),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, NULL, 0), 0);
 	assert_int_equal(write(resample, &one, 8), 8);
 	assert_int_equal(tcl_events(ev, 50), 0);
 	/* Loop-back does not ask for the level. */
@@ -837,9 +832,8 @@ static void test_intx(void **state)
 	/* Unbound and bound: still asserted, so it fires. */
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | TRIGGER, 0, 0, 0, NULL, 0),
 			 0);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1, &ev,
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1, &ev, 1), 0);
 	assert_int_equal(tcl_events(ev, 0), 1);
 	close(ev);
 	close(resample);
@@ -858,14 +852,14 @@ static void test_irq_indices(void **state)
 				 0);
 	}
 	for (uint32_t i = 0; i < 5; i++) {
-		assert_int_equal(tcl_set_irqs(&f->c, NONE | TRIGGER, i, 0, 1,
-					      NULL, 0),
-				 0);
+		assert_int_equal(
+			tcl_set_irqs(&f->c, NONE | TRIGGER, i, 0, 1, NULL, 0),
+			0);
 		for (uint32_t j = 0; j < 5; j++)
 			assert_int_equal(tcl_events(ev[j], 0), i == j);
-		assert_int_equal(tcl_set_irqs(&f->c, NONE | TRIGGER, i, 0, 0,
-					      NULL, 0),
-				 0);
+		assert_int_equal(
+			tcl_set_irqs(&f->c, NONE | TRIGGER, i, 0, 0, NULL, 0),
+			0);
 	}
 	for (uint32_t i = 0; i < 5; i++)
 		close(ev[i]);
@@ -925,24 +919,23 @@ static void test_not_an_eventfd(void **state)
 	int fds[2], fd;
 
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1,
-				      &fds[1], 1),
-			 EINVAL);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fds[1], 1),
+		EINVAL);
 	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, fds, 1),
 			 EINVAL);
 	close(fds[0]);
 	close(fds[1]);
 	fd = tcl_memfd(4096);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fd,
-				      1),
-			 EINVAL);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fd, 1),
+		EINVAL);
 	close(fd);
 	/* One that is full does not block. */
 	fd = eventfd(0, 0);
 	assert_int_equal(write(fd, &(uint64_t){ MAX64 - 1 }, 8), 8);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fd,
-				      1),
-			 0);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fd, 1), 0);
 	tcl_enable_msix(&f->c);
 	tcl_write(&f->c, 0, REG_MSIX, 4, 0);
 	assert_alive(&f->c);
@@ -968,8 +961,8 @@ static void test_dma_map(void **state)
 {
 	struct fixture *f = *state;
 	int fd = tcl_memfd(4 * MiB);
-	uint8_t *mem = mmap(NULL, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    fd, 0);
+	uint8_t *mem =
+		mmap(NULL, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	struct vfuser_stats stats;
 
 	assert_true(mem != MAP_FAILED);
@@ -1162,8 +1155,8 @@ static void test_unmap_in_flight(void **state)
 {
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB), other = tcl_memfd(MiB);
-	uint32_t *mem = mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			     0);
+	uint32_t *mem =
+		mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	uint16_t ids[4];
 
 	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
@@ -1257,8 +1250,8 @@ static void test_gone_in_flight(void **state)
 {
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB), other = tcl_memfd(MiB);
-	uint32_t *mem = mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			     0);
+	uint32_t *mem =
+		mmap(NULL, MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	for (int unmapping = 0; unmapping < 2; unmapping++) {
 		uint16_t id;
@@ -1378,9 +1371,9 @@ static void test_sends_its_socket(void **state)
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, f->c.fd), EBADF);
-	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1,
-				      &f->c.fd, 1),
-			 EBADF);
+	assert_int_equal(
+		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 0, 0, 1, &f->c.fd, 1),
+		EBADF);
 	scm_attach(&msg, &scm, &f->c.fd, 1);
 	assert_int_equal(sendmsg(f->c.fd, &msg, 0), sizeof(half));
 	assert_true(tcl_is_silent(f->c.fd, 20)); /* it has been read */
@@ -1530,8 +1523,8 @@ static void test_fd_binding(void **state)
 		struct vfmsg_hdr hdr;
 		struct twire_access access;
 		uint32_t val;
-	} __attribute__((packed)) post = { { 1, 10, 36, VFMSG_NO_REPLY },
-					   { 0, 0, 4 }, 0 };
+	} __attribute__((packed))
+	post = { { 1, 10, 36, VFMSG_NO_REPLY }, { 0, 0, 4 }, 0 };
 	struct {
 		struct vfmsg_hdr hdr;
 		struct twire_irqs irqs;
@@ -1547,7 +1540,8 @@ static void test_fd_binding(void **state)
 		size_t len = 0;
 		char control[CMSG_SPACE(sizeof(int))] = { 0 };
 		struct iovec iov = { .iov_base = buf };
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+		struct msghdr msg = { .msg_iov = &iov,
+				      .msg_iovlen = 1,
 				      .msg_control = control,
 				      .msg_controllen = sizeof(control) };
 		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
@@ -1581,7 +1575,8 @@ static void test_fd_binding(void **state)
 	for (size_t i = 0; i < sizeof(bind); i++) {
 		char control[CMSG_SPACE(sizeof(int))] = { 0 };
 		struct iovec iov = { (char *)&bind + i, 1 };
-		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+		struct msghdr msg = { .msg_iov = &iov,
+				      .msg_iovlen = 1,
 				      .msg_control = control,
 				      .msg_controllen = sizeof(control) };
 		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);

@@ -21,12 +21,12 @@
 #include "serve/vfio_user_client.h"
 
 #define NR_THREADS 4
-#define QSIZE	   16
+#define QSIZE      16
 #define NR_CHAINS  8
 #define BUF_BYTES  4096u
 #define MEM_BYTES  (1u << 20)
-#define BASE	   (1u << 20) /* guest address of the memory */
-#define BUFFERS	   0x10000u   /* where buffers begin in it */
+#define BASE       (1u << 20) /* guest address of the memory */
+#define BUFFERS    0x10000u   /* where buffers begin in it */
 
 /*
  * --- The device ---
@@ -119,9 +119,8 @@ static void build(struct pci_devinst *pi, void *arg)
 	assert_true(vi_intr_init(&dev->vs, true));
 	assert_true(vi_pcibar_setup(&dev->vs));
 	for (int i = 0; i < NR_THREADS; i++)
-		assert_int_equal(pthread_create(&dev->threads[i], NULL, worker,
-						dev),
-				 0);
+		assert_int_equal(
+			pthread_create(&dev->threads[i], NULL, worker, dev), 0);
 }
 
 static void set_closed(struct worker_dev *dev, bool closed)

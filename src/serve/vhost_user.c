@@ -16,7 +16,7 @@
 
 #include "serve/vhost_user_impl.h"
 
-#define MAX_BURST 32	 /* messages before others have their turn, */
+#define MAX_BURST   32         /* messages before others have their turn, */
 #define MAX_TURN_NS 1000000ull /* or so much time */
 
 void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
@@ -225,8 +225,8 @@ int vhuser_create(struct ev_loop *loop, const char *name,
 	gm_init(&srv->gm, NULL, NULL);
 	pci_init(&srv->pi, &host, srv, &srv->gm);
 	srv->name = strdup(name);
-	ret = srv->name ? client_wake_init(&srv->wake, loop, on_wake, srv)
-			: -ENOMEM;
+	ret = srv->name ? client_wake_init(&srv->wake, loop, on_wake, srv) :
+			  -ENOMEM;
 	if (ret < 0) {
 		vhuser_destroy(srv);
 		return ret;
@@ -279,8 +279,8 @@ int vhuser_attach(struct vhuser *srv, int take_fd)
 	return ret < 0 ? ret : add_client(srv, take_fd);
 }
 
-void vhuser_set_notify(struct vhuser *srv,
-		       void (*fn)(void *arg, bool attached), void *arg)
+void vhuser_set_notify(struct vhuser *srv, void (*fn)(void *arg, bool attached),
+		       void *arg)
 {
 	srv->notify = fn;
 	srv->notify_arg = arg;
@@ -304,11 +304,7 @@ void vhuser_get_stats(const struct vhuser *srv, struct vhuser_stats *ret_stats)
 }
 
 const int vhuser_syscalls[] = {
-	SYS_accept4,
-	SYS_fstatfs,   /* tells event descriptors from files */
-	SYS_ftruncate, /* the in-flight area */
-	SYS_memfd_create,
-	SYS_recvmsg,
-	SYS_sendmsg,
-	-1,
+	SYS_accept4,      SYS_fstatfs, /* tells event descriptors from files */
+	SYS_ftruncate,                 /* the in-flight area */
+	SYS_memfd_create, SYS_recvmsg, SYS_sendmsg, -1,
 };

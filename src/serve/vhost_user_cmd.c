@@ -35,8 +35,7 @@ static uint64_t offer(const struct vhuser *srv)
 static uint64_t protocol_offer(const struct vhuser *srv)
 {
 	uint64_t f = VI_BIT(VHMSG_PF_MQ) | VI_BIT(VHMSG_PF_LOG_SHMFD) |
-		     VI_BIT(VHMSG_PF_REPLY_ACK) |
-		     VI_BIT(VHMSG_PF_BACKEND_REQ) |
+		     VI_BIT(VHMSG_PF_REPLY_ACK) | VI_BIT(VHMSG_PF_BACKEND_REQ) |
 		     VI_BIT(VHMSG_PF_INFLIGHT_SHMFD) |
 		     VI_BIT(VHMSG_PF_RESET_DEVICE) |
 		     VI_BIT(VHMSG_PF_MEM_SLOTS) | VI_BIT(VHMSG_PF_STATUS);
@@ -204,9 +203,9 @@ static ssize_t reset_device(struct vhuser *srv, const struct vhconn_msg *msg,
 static ssize_t get_status(struct vhuser *srv, const struct vhconn_msg *msg,
 			  uint8_t *reply)
 {
-	return reply_u64(reply, srv->status |
-					(srv->vs->vs_status &
-					 VIRTIO_CONFIG_STATUS_NEEDS_RESET));
+	return reply_u64(reply,
+			 srv->status | (srv->vs->vs_status &
+					VIRTIO_CONFIG_STATUS_NEEDS_RESET));
 }
 
 /* 0 comes when a guest is only paused, too: what it means the rings tell. */
@@ -466,8 +465,8 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 	uint8_t reply[VHMSG_MAX_PAYLOAD];
 	uint32_t nr = msg->hdr.request;
 	const struct request *request =
-		nr < VHMSG_NR_REQUESTS && requests[nr].fn ? &requests[nr]
-							  : NULL;
+		nr < VHMSG_NR_REQUESTS && requests[nr].fn ? &requests[nr] :
+							    NULL;
 	ssize_t ret = srv->ran ? srv->result : run(srv, msg, request, reply);
 
 	if (ret == VHUSER_LATER)
@@ -483,8 +482,7 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 			   strerror((int)-ret));
 	}
 	if (request && request->answers)
-		return ret < 0 ? (int)ret
-			       : answer(srv, nr, reply, (size_t)ret);
+		return ret < 0 ? (int)ret : answer(srv, nr, reply, (size_t)ret);
 	if ((msg->hdr.flags & VHMSG_NEED_REPLY) &&
 	    (srv->protocol & VI_BIT(VHMSG_PF_REPLY_ACK)))
 		return answer(srv, nr, reply,

@@ -104,7 +104,8 @@ int vhconn_reply(struct vhconn *conn, uint32_t request, const void *payload,
 		.flags = VHMSG_VERSION | VHMSG_REPLY,
 		.size = (uint32_t)len,
 	};
-	struct iovec iov[] = { { &hdr, sizeof(hdr) }, { (void *)payload, len } };
+	struct iovec iov[] = { { &hdr, sizeof(hdr) },
+			       { (void *)payload, len } };
 	union scm scm;
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	ssize_t n;

@@ -30,12 +30,12 @@
 #include "serve/vhost_user_msg.h"
 
 #define MEM_BYTES (256u << 10)
-#define GPA	  0x10000000ull
-#define UADDR	  0x7f0000000000ull
+#define GPA       0x10000000ull
+#define UADDR     0x7f0000000000ull
 #define NR_QUEUES 2
-#define QSIZE	  16u
+#define QSIZE     16u
 #define MAX_QSIZE 64u
-#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+#define V1        VI_BIT(VIRTIO_F_VERSION_1)
 #define PROTOCOL  VI_BIT(VHMSG_F_PROTOCOL)
 
 /* Where things are in guest memory, for queue q at q * NEXT_RING. */
@@ -195,9 +195,9 @@ static struct sockaddr_un addr = { .sun_family = AF_UNIX,
 				   .sun_path = "\0viodev-vhost-user-fuzz-" };
 static int fds[NR_FDS], peer;
 static uint8_t *mem;
-static int sock;	/* the front-end's */
+static int sock;         /* the front-end's */
 static uint64_t nr_sent; /* messages, beside those that earlier ones had */
-static bool garbled;	/* one did not go out whole */
+static bool garbled;     /* one did not go out whole */
 static int nr_attached;
 
 static void no_log(void *arg, int level, const char *msg)
@@ -449,8 +449,8 @@ static uint32_t fill(struct fuzz_in *in, uint32_t request, uint64_t *w,
 	case VHMSG_SET_VRING_BASE:
 	case VHMSG_GET_VRING_BASE:
 	case VHMSG_SET_VRING_ENABLE:
-		w[0] = pair_of(q, fuzz_choice(in, 4) ? fuzz_choice(in, 2)
-						     : fuzz_choice(in, 65536));
+		w[0] = pair_of(q, fuzz_choice(in, 4) ? fuzz_choice(in, 2) :
+						       fuzz_choice(in, 65536));
 		return 8;
 	case VHMSG_SET_VRING_ADDR:
 		w[0] = q;
@@ -462,8 +462,8 @@ static uint32_t fill(struct fuzz_in *in, uint32_t request, uint64_t *w,
 	case VHMSG_SET_VRING_CALL:
 	case VHMSG_SET_VRING_ERR:
 		w[0] = q | (fuzz_one_in(in, 4) ? 0x100 : 0);
-		with[0] = fds[request == VHMSG_SET_VRING_KICK ? FD_KICK
-							      : FD_CALL];
+		with[0] = fds[request == VHMSG_SET_VRING_KICK ? FD_KICK :
+								FD_CALL];
 		*nr_fds = !(w[0] & 0x100);
 		return 8;
 	case VHMSG_SET_MEM_TABLE:
@@ -488,8 +488,8 @@ static uint32_t fill(struct fuzz_in *in, uint32_t request, uint64_t *w,
 	case VHMSG_SET_INFLIGHT_FD:
 		w[0] = fuzz_choice(in, 8192);
 		w[1] = fuzz_one_in(in, 4) ? 64 * fuzz_choice(in, 16) : 0;
-		w[2] = (1 + fuzz_choice(in, 3)) |
-		       sizes[fuzz_choice(in, 8)] << 16;
+		w[2] = (1 + fuzz_choice(in, 3)) | sizes[fuzz_choice(in, 8)]
+							  << 16;
 		with[0] = fds[FD_AREA];
 		*nr_fds = request == VHMSG_SET_INFLIGHT_FD;
 		return 24;
@@ -529,8 +529,7 @@ static void message(struct fuzz_in *in)
 		with[nr_fds = 0] = fds[fuzz_choice(in, NR_FDS)], nr_fds = 1;
 	else if (odd < 8)
 		w[fuzz_choice(in, 5)] = word(in);
-	send_msg(request, odd & 1 ? VHMSG_NEED_REPLY : 0, w, len, with,
-		 nr_fds);
+	send_msg(request, odd & 1 ? VHMSG_NEED_REPLY : 0, w, len, with, nr_fds);
 	if (odd < 48)
 		turn();
 }

@@ -62,7 +62,7 @@ struct vhuser_ring {
 	bool has_addr;
 	struct vhmsg_vring_addr addr;
 	int kick_fd, call_fd, err_fd; /* or -1 */
-	bool polled; /* has no kick_fd and never will */
+	bool polled;                  /* has no kick_fd and never will */
 	struct ev_source *kick_source;
 	bool enabled;
 	bool running;
@@ -103,17 +103,17 @@ struct vhuser {
 	struct vhconn conn;
 	struct ev_source *conn_source;
 	struct vhconn_msg msg; /* being handled */
-	bool working;	       /* a message is, further up the stack */
-	bool woken;	       /* meanwhile */
-	bool waiting;	       /* to handle it again, or to answer it: */
-	bool ran;	       /* it has been handled, with */
+	bool working;          /* a message is, further up the stack */
+	bool woken;            /* meanwhile */
+	bool waiting;          /* to handle it again, or to answer it: */
+	bool ran;              /* it has been handled, with */
 	ssize_t result;
 	unsigned nr_leaving; /* regions of its that requests still use */
 	bool has_features;
-	uint64_t features; /* as acknowledged, with the bits of this wire */
-	uint64_t protocol; /* features of the protocol */
-	uint8_t status;	   /* as the front-end wrote it */
-	int backend_fd;	   /* takes our requests; or -1 */
+	uint64_t features;   /* as acknowledged, with the bits of this wire */
+	uint64_t protocol;   /* features of the protocol */
+	uint8_t status;      /* as the front-end wrote it */
+	int backend_fd;      /* takes our requests; or -1 */
 	bool config_changed; /* and the front-end is still to be told */
 	struct ev_source *poll_timer; /* for rings without doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];

@@ -31,7 +31,7 @@ static_assert(sizeof(struct vhmsg_inflight) == 24, "inflight");
 static_assert(sizeof(struct vhmsg_state) == 8, "device state");
 
 #define VRING_INDEX_MASK 0xffu
-#define VRING_NO_FD	 0x100u
+#define VRING_NO_FD      0x100u
 
 /* Copy a fixed part out: @len may be more, front-ends pad. */
 static int take(void *obj, size_t size, const void *payload, size_t len)

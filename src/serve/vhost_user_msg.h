@@ -20,77 +20,77 @@
 #include <viodev/gmem.h>
 
 enum vhmsg_request { /* front-end to back-end */
-	VHMSG_GET_FEATURES = 1,
-	VHMSG_SET_FEATURES,
-	VHMSG_SET_OWNER,
-	VHMSG_RESET_OWNER,
-	VHMSG_SET_MEM_TABLE,
-	VHMSG_SET_LOG_BASE,
-	VHMSG_SET_LOG_FD,
-	VHMSG_SET_VRING_NUM,
-	VHMSG_SET_VRING_ADDR,
-	VHMSG_SET_VRING_BASE,
-	VHMSG_GET_VRING_BASE,
-	VHMSG_SET_VRING_KICK,
-	VHMSG_SET_VRING_CALL,
-	VHMSG_SET_VRING_ERR,
-	VHMSG_GET_PROTOCOL_FEATURES,
-	VHMSG_SET_PROTOCOL_FEATURES,
-	VHMSG_GET_QUEUE_NUM,
-	VHMSG_SET_VRING_ENABLE,
-	VHMSG_SEND_RARP,
-	VHMSG_NET_SET_MTU,
-	VHMSG_SET_BACKEND_REQ_FD,
-	VHMSG_GET_CONFIG = 24,
-	VHMSG_SET_CONFIG,
-	VHMSG_GET_INFLIGHT_FD = 31,
-	VHMSG_SET_INFLIGHT_FD,
-	VHMSG_RESET_DEVICE = 34,
-	VHMSG_GET_MAX_MEM_SLOTS = 36,
-	VHMSG_ADD_MEM_REG,
-	VHMSG_REM_MEM_REG,
-	VHMSG_SET_STATUS,
-	VHMSG_GET_STATUS,
-	VHMSG_SET_DEVICE_STATE_FD = 42,
-	VHMSG_CHECK_DEVICE_STATE,
-	VHMSG_NR_REQUESTS,
+		     VHMSG_GET_FEATURES = 1,
+		     VHMSG_SET_FEATURES,
+		     VHMSG_SET_OWNER,
+		     VHMSG_RESET_OWNER,
+		     VHMSG_SET_MEM_TABLE,
+		     VHMSG_SET_LOG_BASE,
+		     VHMSG_SET_LOG_FD,
+		     VHMSG_SET_VRING_NUM,
+		     VHMSG_SET_VRING_ADDR,
+		     VHMSG_SET_VRING_BASE,
+		     VHMSG_GET_VRING_BASE,
+		     VHMSG_SET_VRING_KICK,
+		     VHMSG_SET_VRING_CALL,
+		     VHMSG_SET_VRING_ERR,
+		     VHMSG_GET_PROTOCOL_FEATURES,
+		     VHMSG_SET_PROTOCOL_FEATURES,
+		     VHMSG_GET_QUEUE_NUM,
+		     VHMSG_SET_VRING_ENABLE,
+		     VHMSG_SEND_RARP,
+		     VHMSG_NET_SET_MTU,
+		     VHMSG_SET_BACKEND_REQ_FD,
+		     VHMSG_GET_CONFIG = 24,
+		     VHMSG_SET_CONFIG,
+		     VHMSG_GET_INFLIGHT_FD = 31,
+		     VHMSG_SET_INFLIGHT_FD,
+		     VHMSG_RESET_DEVICE = 34,
+		     VHMSG_GET_MAX_MEM_SLOTS = 36,
+		     VHMSG_ADD_MEM_REG,
+		     VHMSG_REM_MEM_REG,
+		     VHMSG_SET_STATUS,
+		     VHMSG_GET_STATUS,
+		     VHMSG_SET_DEVICE_STATE_FD = 42,
+		     VHMSG_CHECK_DEVICE_STATE,
+		     VHMSG_NR_REQUESTS,
 };
 
 enum { /* back-end to front-end */
-	VHMSG_BACKEND_CONFIG_CHANGE = 2,
+       VHMSG_BACKEND_CONFIG_CHANGE = 2,
 };
 
 /* The virtio feature bits that mean something else on this wire. */
-#define VHMSG_F_LOG_ALL	 26
+#define VHMSG_F_LOG_ALL  26
 #define VHMSG_F_PROTOCOL 30
 
 enum vhmsg_protocol_feature { /* bit numbers */
-	VHMSG_PF_MQ = 0,
-	VHMSG_PF_LOG_SHMFD = 1,
-	VHMSG_PF_RARP = 2,
-	VHMSG_PF_REPLY_ACK = 3,
-	VHMSG_PF_NET_MTU = 4,
-	VHMSG_PF_BACKEND_REQ = 5,
-	VHMSG_PF_CONFIG = 9,
-	VHMSG_PF_INFLIGHT_SHMFD = 12,
-	VHMSG_PF_RESET_DEVICE = 13,
-	VHMSG_PF_MEM_SLOTS = 15,
-	VHMSG_PF_STATUS = 16,
-	VHMSG_PF_DEVICE_STATE = 19,
+			      VHMSG_PF_MQ = 0,
+			      VHMSG_PF_LOG_SHMFD = 1,
+			      VHMSG_PF_RARP = 2,
+			      VHMSG_PF_REPLY_ACK = 3,
+			      VHMSG_PF_NET_MTU = 4,
+			      VHMSG_PF_BACKEND_REQ = 5,
+			      VHMSG_PF_CONFIG = 9,
+			      VHMSG_PF_INFLIGHT_SHMFD = 12,
+			      VHMSG_PF_RESET_DEVICE = 13,
+			      VHMSG_PF_MEM_SLOTS = 15,
+			      VHMSG_PF_STATUS = 16,
+			      VHMSG_PF_DEVICE_STATE = 19,
 };
 
-#define VHMSG_MAX_FDS	   8
+#define VHMSG_MAX_FDS      8
 #define VHMSG_MAX_REGIONS  8   /* of SET_MEM_TABLE */
-#define VHMSG_MAX_SLOTS	   509 /* of ADD_MEM_REG: what vhost has everywhere */
+#define VHMSG_MAX_SLOTS    509 /* of ADD_MEM_REG: what vhost has everywhere */
 #define VHMSG_MAX_CONFIG   256
-#define VHMSG_HDR_BYTES	   12
+#define VHMSG_HDR_BYTES    12
 #define VHMSG_CONFIG_BYTES 12 /* in front of the data */
 #define VHMSG_MAX_PAYLOAD  1024
 
 /* Header flags. */
 #define VHMSG_VERSION_MASK 0x3u
-#define VHMSG_VERSION	   0x1u
-#define VHMSG_REPLY	   0x4u
+#define VHMSG_VERSION      0x1u
+#define VHMSG_REPLY        0x4u
 #define VHMSG_NEED_REPLY   0x8u
 
 struct vhmsg_hdr {
@@ -135,8 +135,8 @@ int vhmsg_get_vring_fd(const void *payload, size_t len, unsigned nr_fds,
 
 struct vhmsg_region {
 	gpa_t gpa;
-	uint64_t size;	/* not 0; neither address nor offset + size wraps */
-	uint64_t uaddr; /* its address in the front-end */
+	uint64_t size;   /* not 0; neither address nor offset + size wraps */
+	uint64_t uaddr;  /* its address in the front-end */
 	uint64_t offset; /* in the file that came along */
 };
 int vhmsg_get_region(const void *payload, size_t len,

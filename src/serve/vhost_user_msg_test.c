@@ -14,7 +14,7 @@
 
 #include "serve/vhost_user_msg.h"
 
-#define MAX64	   UINT64_MAX
+#define MAX64     UINT64_MAX
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 
 static void test_header(void **state)
@@ -30,7 +30,8 @@ static void test_header(void **state)
 		{ "B1 version 0", { 1, 0, 0 }, -EBADMSG },
 		{ "B1 version 2", { 1, 2, 0 }, -EBADMSG },
 		{ "B1 a reply, unasked", { 1, 5, 0 }, -EBADMSG },
-		{ "hostile Q23 size", { 1, 1, VHMSG_MAX_PAYLOAD + 1 },
+		{ "hostile Q23 size",
+		  { 1, 1, VHMSG_MAX_PAYLOAD + 1 },
 		  -EBADMSG },
 		{ "hostile Q23 huge size", { 1, 1, UINT32_MAX }, -EBADMSG },
 	};
@@ -41,9 +42,8 @@ static void test_header(void **state)
 		assert_int_equal(vhmsg_get_hdr(&rows[i].hdr, 12, &hdr),
 				 rows[i].ret);
 		for (size_t len = 0; len < 12; len++)
-			assert_int_equal(
-				vhmsg_get_hdr(&rows[i].hdr, len, &hdr),
-				-EAGAIN);
+			assert_int_equal(vhmsg_get_hdr(&rows[i].hdr, len, &hdr),
+					 -EAGAIN);
 	}
 }
 
@@ -103,8 +103,8 @@ static void test_regions(void **state)
 	};
 
 	for (size_t i = 0; i < NR(rows); i++) {
-		uint64_t one[5] = { 0, rows[i].gpa, rows[i].size,
-				    rows[i].uaddr, rows[i].offset };
+		uint64_t one[5] = { 0, rows[i].gpa, rows[i].size, rows[i].uaddr,
+				    rows[i].offset };
 		uint64_t table[5] = { 1, rows[i].gpa, rows[i].size,
 				      rows[i].uaddr, rows[i].offset };
 		struct vhmsg_region r, regions[VHMSG_MAX_REGIONS];
@@ -131,9 +131,9 @@ static void test_mem_table(void **state)
 		bool ok = nr <= VHMSG_MAX_REGIONS;
 
 		table.nr = nr;
-		assert_int_equal(vhmsg_get_mem_table(&table, sizeof(table), nr,
-						     regions),
-				 ok ? (int)nr : -EINVAL);
+		assert_int_equal(
+			vhmsg_get_mem_table(&table, sizeof(table), nr, regions),
+			ok ? (int)nr : -EINVAL);
 		assert_int_equal(vhmsg_get_mem_table(&table, sizeof(table),
 						     nr + 1, regions),
 				 -EINVAL);

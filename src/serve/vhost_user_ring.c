@@ -13,7 +13,7 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-#define POLL_NS	      1000000ull /* between looks at rings without doorbell */
+#define POLL_NS       1000000ull /* between looks at rings without doorbell */
 #define MAX_RING_SIZE 32768u
 #define MAX_DROP_IOV  1024
 
@@ -47,9 +47,10 @@ void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
 		signal_fd(srv, srv->rings[vector].call_fd);
 
 	/* vi_error() tells of a configuration change. */
-	for (unsigned i = 0; (isr & VIRTIO_PCI_ISR_CONFIG) &&
-			     (vs->vs_flags & VIRTIO_BROKEN) &&
-			     i < srv->nr_rings; i++)
+	for (unsigned i = 0;
+	     (isr & VIRTIO_PCI_ISR_CONFIG) && (vs->vs_flags & VIRTIO_BROKEN) &&
+	     i < srv->nr_rings;
+	     i++)
 		signal_fd(srv, srv->rings[i].err_fd);
 }
 
@@ -106,8 +107,8 @@ static int start_queue(struct vhuser_ring *ring)
 	struct virtio_softc *vs = ring->srv->vs;
 	struct vqueue_info *vq = &vs->vs_queues[ring->index];
 	void *area;
-	int ret = vhuser_inflight_area(ring->srv, ring->index, ring->size,
-				       &area);
+	int ret =
+		vhuser_inflight_area(ring->srv, ring->index, ring->size, &area);
 
 	if (ret == 0)
 		ret = place_queue(ring, vq);
@@ -338,9 +339,8 @@ static struct vhuser_ring *find(struct vhuser *srv, uint32_t index)
 }
 
 /* The ring and the number of a message; NULL when there is no such ring. */
-static struct vhuser_ring *find_state(struct vhuser *srv,
-				      const struct vhconn_msg *msg,
-				      uint32_t *ret_num)
+static struct vhuser_ring *
+find_state(struct vhuser *srv, const struct vhconn_msg *msg, uint32_t *ret_num)
 {
 	struct vhmsg_vring state;
 

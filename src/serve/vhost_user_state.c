@@ -25,7 +25,7 @@
 struct header {
 	char magic[8];
 	char device[8]; /* vc_name */
-	le64 features;	/* that the driver accepted */
+	le64 features;  /* that the driver accepted */
 };
 static_assert(sizeof(struct header) == 24, "no padding");
 

@@ -156,8 +156,8 @@ static void start(struct hold *h)
 	fe_negotiate(f);
 	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, rings_region,
 			   sizeof(rings_region), f->memfd));
-	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, buf_region,
-			   sizeof(buf_region), f->memfd));
+	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, buf_region, sizeof(buf_region),
+			   f->memfd));
 	fe_start_ring(f, f->avail_idx);
 }
 
@@ -241,9 +241,11 @@ static void test_stop_waits(void **state)
 		{ "owner", VHMSG_RESET_OWNER, { 0 }, 0, false },
 		{ "size", VHMSG_SET_VRING_NUM, { 8ull << 32 }, 8, true },
 		{ "base", VHMSG_SET_VRING_BASE, { 2ull << 32 }, 8, true },
-		{ "address", VHMSG_SET_VRING_ADDR,
+		{ "address",
+		  VHMSG_SET_VRING_ADDR,
 		  { 0, UADDR + DESC, UADDR + USED, UADDR + AVAIL + 0x100 },
-		  40, true },
+		  40,
+		  true },
 	};
 	struct hold *h = *state;
 	struct fe *f = &h->f;
@@ -273,9 +275,8 @@ static void test_stop_waits(void **state)
 		finish(h, 0);
 		assert_int_equal(fe_used_idx(f), 2);
 		assert_true(is_accepted(f, rows[i].request));
-		assert_int_equal(fe_receive(f, VHMSG_GET_QUEUE_NUM, &nr, 8,
-					    NULL),
-				 8);
+		assert_int_equal(
+			fe_receive(f, VHMSG_GET_QUEUE_NUM, &nr, 8, NULL), 8);
 		fe_turn(f);
 		assert_int_equal(h->vqs[0].vq_flags != 0, rows[i].runs);
 		while (h->nr_held[0] > 0)
@@ -330,9 +331,9 @@ static void test_stop_publishes(void **state)
 		if (!later)
 			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 		fe_turn(f);
-		assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8,
-					    NULL),
-				 8);
+		assert_int_equal(
+			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			8);
 		assert_int_equal(fe_used_idx(f), f->avail_idx);
 		assert_int_equal(vring.num, f->avail_idx);
 		assert_true(fe_was_called(f));
@@ -361,8 +362,8 @@ static void test_loop_turns_inside(void **state)
 	struct fe *f = &h->f;
 	struct vhmsg_vring vring = { 0, 0 };
 	struct vhuser_stats before, after;
-	const uint32_t get_base[] = { VHMSG_GET_VRING_BASE, VHMSG_VERSION, 8,
-				      0, 0 };
+	const uint32_t get_base[] = { VHMSG_GET_VRING_BASE, VHMSG_VERSION, 8, 0,
+				      0 };
 	unsigned nr_gone = 0;
 
 	h->turns = 3;
@@ -375,9 +376,9 @@ static void test_loop_turns_inside(void **state)
 	fe_turn(f);
 	finish(h, 0);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8,
-					    NULL),
-				 8);
+		assert_int_equal(
+			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			8);
 	assert_true(is_silent(f));
 	vhuser_get_stats(f->srv, &after);
 	assert_int_equal(after.messages, before.messages + 2);
@@ -422,8 +423,8 @@ static void test_memory_waits(void **state)
 	struct fe *f = &h->f;
 
 	for (int table = 0; table < 2; table++) {
-		uint32_t request = table ? VHMSG_SET_MEM_TABLE
-					 : VHMSG_REM_MEM_REG;
+		uint32_t request =
+			table ? VHMSG_SET_MEM_TABLE : VHMSG_REM_MEM_REG;
 
 		memset(f->mem, 0, MEM_BYTES);
 		f->avail_idx = 0;
@@ -457,8 +458,8 @@ static void test_other_memory(void **state)
 	struct fe *f = &h->f;
 
 	start(h);
-	assert_true(fe_ask(f, VHMSG_ADD_MEM_REG, other, sizeof(other),
-			   f->memfd));
+	assert_true(
+		fe_ask(f, VHMSG_ADD_MEM_REG, other, sizeof(other), f->memfd));
 	fe_offer(f);
 	fe_kick(f);
 	assert_int_equal(h->nr_held[0], 1);
@@ -501,10 +502,8 @@ static void test_front_end_goes(void **state)
 {
 	static const uint32_t waits_for[] = {
 		VHMSG_GET_FEATURES, /* which does not wait */
-		VHMSG_GET_VRING_BASE,
-		VHMSG_REM_MEM_REG,
-		VHMSG_SET_MEM_TABLE,
-		VHMSG_RESET_DEVICE,
+		VHMSG_GET_VRING_BASE, VHMSG_REM_MEM_REG,
+		VHMSG_SET_MEM_TABLE,  VHMSG_RESET_DEVICE,
 	};
 	const uint64_t payload[5] = { 0 };
 	struct hold *h = *state;
@@ -680,7 +679,8 @@ static void test_huge_record(void **state)
 {
 	struct hold *h = *state;
 	struct fe *f = &h->f;
-	struct vhmsg_inflight area = { .size = 1ull << 40, .nr_queues = 2,
+	struct vhmsg_inflight area = { .size = 1ull << 40,
+				       .nr_queues = 2,
 				       .queue_size = 32768 };
 	int fd = memfd_create("area", MFD_CLOEXEC);
 	struct stat st;
@@ -727,11 +727,16 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_stop_waits),	   TEST(test_base_waits),
-		TEST(test_stop_publishes), TEST(test_loop_turns_inside),
-		TEST(test_memory_waits),   TEST(test_other_memory),
-		TEST(test_reset_waits),	   TEST(test_front_end_goes),
-		TEST(test_worker_thread),  TEST(test_record),
+		TEST(test_stop_waits),
+		TEST(test_base_waits),
+		TEST(test_stop_publishes),
+		TEST(test_loop_turns_inside),
+		TEST(test_memory_waits),
+		TEST(test_other_memory),
+		TEST(test_reset_waits),
+		TEST(test_front_end_goes),
+		TEST(test_worker_thread),
+		TEST(test_record),
 		TEST(test_huge_record),
 		cmocka_unit_test_setup_teardown(test_more_queues,
 						setup_one_queue, teardown),

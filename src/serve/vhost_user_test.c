@@ -174,8 +174,7 @@ static void get_inflight(struct fe *f)
 /* B6 Cloud Hypervisor's order: addresses, then where to begin, then bells. */
 static void cloud_hypervisor_start(struct fe *f, uint16_t base)
 {
-	struct vhmsg_vring_addr addr = { 0,	       0,
-					 UADDR + DESC, UADDR + USED,
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
 
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
@@ -237,8 +236,7 @@ static void test_cloud_hypervisor(void **state)
 
 static void say(struct fe *f, char what)
 {
-	struct vhmsg_vring_addr addr = { 0,	       0,
-					 UADDR + DESC, UADDR + USED,
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
 
 	switch (what) {
@@ -275,12 +273,11 @@ static void say(struct fe *f, char what)
 static void test_any_order(void **state)
 {
 	static const char *const orders[] = {
-		"EFMNBAKC",  /* QEMU's net */
-		"FMNBAKCE",  /* QEMU's block; and its scsi: */
-		"FEMNBAKC",
-		"FMCNBAKE",  /* User Mode Linux */
-		"FCMNBAKE",  /* DPDK */
-		"FMNABCKE",  /* Cloud Hypervisor */
+		"EFMNBAKC",             /* QEMU's net */
+		"FMNBAKCE",             /* QEMU's block; and its scsi: */
+		"FEMNBAKC", "FMCNBAKE", /* User Mode Linux */
+		"FCMNBAKE",             /* DPDK */
+		"FMNABCKE",             /* Cloud Hypervisor */
 		"FMECKBAN",
 	};
 	struct fe *f = *state;
@@ -335,8 +332,7 @@ static void test_answers(void **state)
 static void test_uml(void **state)
 {
 	struct fe *f = *state;
-	struct vhmsg_vring_addr addr = { 0,	       0,
-					 UADDR + DESC, UADDR + USED,
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
 					 UADDR + AVAIL };
 	uint64_t events[16];
 	int pair[2];
@@ -542,8 +538,8 @@ static void test_log_moves(void **state)
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	fe_start_ring(f, 0);
 	set_log(f, &first, 0, LOG_BYTES);
-	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
-			       -1));
+	assert_true(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL, -1));
 	set_log(f, &second, off, last + 1);
 	fe_offer(f);
 	fe_kick(f);
@@ -576,8 +572,8 @@ static void test_log_used(void **state)
 	fe_negotiate(f);
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	set_log(f, &log, 0, LOG_BYTES);
-	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL,
-			       -1));
+	assert_true(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | LOG_ALL, -1));
 	fe_start_ring(f, 0);
 	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
 	memset(log.bits, 0, LOG_BYTES);
@@ -692,8 +688,8 @@ static void test_features_change(void **state)
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 	assert_int_equal(vring.num, 2);
-	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
-			       V1 | PROTOCOL | event_idx, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | event_idx,
+			       -1));
 	assert_false(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
 	assert_true(parts_run(f, DESC, AVAIL, used - 4));
@@ -815,7 +811,8 @@ static void test_misaligned_memory(void **state)
  */
 static void test_truncated(void **state)
 {
-	struct vhmsg_inflight area = { .size = 4096, .nr_queues = 1,
+	struct vhmsg_inflight area = { .size = 4096,
+				       .nr_queues = 1,
 				       .queue_size = QSIZE };
 	struct fe *f = *state;
 
@@ -1059,8 +1056,7 @@ static void test_attach(void **state)
 static void test_network(void **state)
 {
 	static const uint8_t mac[8] = { 0x52, 0x54, 0, 7, 8, 9, 0xee, 0xee };
-	const uint64_t features = V1 | PROTOCOL |
-				  VI_BIT(VIRTIO_NET_F_MQ) |
+	const uint64_t features = V1 | PROTOCOL | VI_BIT(VIRTIO_NET_F_MQ) |
 				  VI_BIT(VIRTIO_NET_F_CTRL_RX) |
 				  VI_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
 	struct fe *f = *state;
@@ -1138,7 +1134,7 @@ static void test_no_network(void **state)
  * --- The device's state ---
  */
 
-#define BLOCK_FEATURES                                                  \
+#define BLOCK_FEATURES \
 	(V1 | VI_BIT(VIRTIO_BLK_F_FLUSH) | VI_BIT(VIRTIO_BLK_F_CONFIG_WCE))
 #define STATE_LEN 25 /* magic, name, features; write cache or not */
 
@@ -1364,8 +1360,8 @@ static void test_state_too_late(void **state)
 
 	become_disk(f);
 	vs = vhuser_pci(f->srv)->pi_arg;
-	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
-			       BLOCK_FEATURES | PROTOCOL, -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
+			       -1));
 	save_state(f, good);
 	assert_int_equal(pipe(p), 0);
 	assert_true(state_fd(f, VHMSG_STATE_LOAD, 0, p[0]));
@@ -1530,9 +1526,8 @@ static void test_disabled_network(void **state)
 	fe_start_ring(f, 0);
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
 	fe_offer_buffer(f, 4096, VRING_DESC_F_WRITE);
-	assert_int_equal(sendto(network, frame, 60, 0, (void *)&own,
-				sizeof(own)),
-			 60);
+	assert_int_equal(
+		sendto(network, frame, 60, 0, (void *)&own, sizeof(own)), 60);
 	fe_kick(f);
 	assert_int_equal(fe_used_idx(f), 0);
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
@@ -1591,27 +1586,46 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),	TEST(test_new_driver),
-		TEST(test_cloud_hypervisor), TEST(test_config_beyond),
+		TEST(test_life),
+		TEST(test_new_driver),
+		TEST(test_cloud_hypervisor),
+		TEST(test_config_beyond),
 		TEST(test_uml),
-		TEST(test_polled),	TEST(test_memory_goes),
-		TEST(test_memory_slots), TEST(test_status),
-		TEST(test_log),		TEST(test_inflight),
-		TEST(test_bad_numbers), TEST(test_bad_messages),
-		TEST(test_fd_flood),	TEST(test_pieces),
-		TEST(test_reconnect),	TEST(test_attach),
-		TEST(test_network),	TEST(test_no_network),
-		TEST(test_state_moves), TEST(test_state_hostile),
-		TEST(test_state_pipes), TEST(test_no_state),
-		TEST(test_not_offered), TEST(test_ring_sizes),
-		TEST(test_disabled_network), TEST(test_any_order),
-		TEST(test_answers),	TEST(test_partial),
-		TEST(test_log_moves),	TEST(test_log_used),
+		TEST(test_polled),
+		TEST(test_memory_goes),
+		TEST(test_memory_slots),
+		TEST(test_status),
+		TEST(test_log),
+		TEST(test_inflight),
+		TEST(test_bad_numbers),
+		TEST(test_bad_messages),
+		TEST(test_fd_flood),
+		TEST(test_pieces),
+		TEST(test_reconnect),
+		TEST(test_attach),
+		TEST(test_network),
+		TEST(test_no_network),
+		TEST(test_state_moves),
+		TEST(test_state_hostile),
+		TEST(test_state_pipes),
+		TEST(test_no_state),
+		TEST(test_not_offered),
+		TEST(test_ring_sizes),
+		TEST(test_disabled_network),
+		TEST(test_any_order),
+		TEST(test_answers),
+		TEST(test_partial),
+		TEST(test_log_moves),
+		TEST(test_log_used),
 		TEST(test_ring_parts),
-		TEST(test_features_change), TEST(test_restart_interrupts),
-		TEST(test_error_fd),	TEST(test_backend_fd),
-		TEST(test_misaligned_memory), TEST(test_out_of_fds),
-		TEST(test_state_too_late), TEST(test_truncated),
+		TEST(test_features_change),
+		TEST(test_restart_interrupts),
+		TEST(test_error_fd),
+		TEST(test_backend_fd),
+		TEST(test_misaligned_memory),
+		TEST(test_out_of_fds),
+		TEST(test_state_too_late),
+		TEST(test_truncated),
 		TEST(test_truncated_last),
 	};
 

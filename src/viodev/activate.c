@@ -8,7 +8,7 @@
 #include "viodev/unit.h"
 
 #define FIRST_FD 3
-#define MAX_FDS	 256
+#define MAX_FDS  256
 
 static int nr_passed(void)
 {

@@ -31,8 +31,8 @@
 #include "viodev/transport.h"
 
 #define NS_PER_SEC UINT64_C(1000000000)
-#define END_NS	   (2 * NS_PER_SEC)
-#define LOOK_NS	   (NS_PER_SEC / 100)
+#define END_NS     (2 * NS_PER_SEC)
+#define LOOK_NS    (NS_PER_SEC / 100)
 
 struct child {
 	struct opts *settings;
@@ -70,9 +70,8 @@ static void status(struct child *child, struct json_object *to)
 		to, "id",
 		json_object_new_string(opt_string(child->settings, "id")));
 	vdev_status(child->dev, to);
-	json_object_object_add(
-		server, "transport",
-		json_object_new_string(child->transport->name));
+	json_object_object_add(server, "transport",
+			       json_object_new_string(child->transport->name));
 	child->transport->status(child->srv, server);
 	json_object_object_add(to, "server", server);
 	json_object_object_add(to, "pid", json_object_new_int(getpid()));
@@ -264,8 +263,8 @@ static int open_sockets(struct child *child)
 	if (ret < 0)
 		return ret;
 	child->connected = !sock_is_listening(CHILD_SOCK_FD);
-	return child->connected ? t->attach(child->srv, CHILD_SOCK_FD)
-				: t->listen(child->srv, CHILD_SOCK_FD);
+	return child->connected ? t->attach(child->srv, CHILD_SOCK_FD) :
+				  t->listen(child->srv, CHILD_SOCK_FD);
 }
 
 static int seal(struct child *child)

@@ -31,7 +31,8 @@ static const char help[] =
 	"  resize SIZE        block: change the size\n"
 	"\n"
 	"With '-' commands come from standard input, a line each, as JSON:\n"
-	"[\"inject\", \"key\", \"KEY_A\", \"1\"]. 'replay' takes such a file, or a\n"
+	"[\"inject\", \"key\", \"KEY_A\", \"1\"]. 'replay' takes such a file, "
+	"or a\n"
 	"recording of evemu-record, whose events happen again as they did.\n"
 	"\n"
 	"'viodev devices TYPE' lists a type's commands.\n";

@@ -19,7 +19,7 @@
 #define MAX_CLIENTS 8 /* others wait to be accepted */
 #define MAX_REQUEST 4096
 #define MAX_WORDS   256 /* events of an input device */
-#define MAX_DEPTH   3 /* of a request's JSON: {"command": ["word"]} */
+#define MAX_DEPTH   3   /* of a request's JSON: {"command": ["word"]} */
 #define AGAIN_NS    100000000ull /* after accept() failed */
 #define MAX_FDS     4 /* of a client's, that no request has taken yet */
 

@@ -33,9 +33,9 @@ static int some_fd;
 
 /* What commands are made of: their usage, and values. */
 static char words[MAX_WORDS][16] = {
-	"KEY_A", "BTN_LEFT", "REL_X",  "ABS_X", "0",	    "1",      "-1",
-	"7",	 "2G",	     "512",    "1M",	"x",	    "lun0",   "lun1",
-	"80",	 "",	     "t1.lun0", "status", "lun3.ro", "lun1=/x",
+	"KEY_A", "BTN_LEFT", "REL_X",   "ABS_X",  "0",       "1",       "-1",
+	"7",     "2G",       "512",     "1M",     "x",       "lun0",    "lun1",
+	"80",    "",         "t1.lun0", "status", "lun3.ro", "lun1=/x",
 };
 static unsigned nr_words = 20;
 
@@ -86,9 +86,12 @@ static void setup(void)
 static void change_back(void)
 {
 	static char commands[][3][12] = {
-		{ "resize", "1M" },	     { "resize", "lun0", "1M" },
-		{ "lun", "remove", "lun1" }, { "lun", "remove", "lun3" },
-		{ "link", "up" },	     { "port", "add", "x" },
+		{ "resize", "1M" },
+		{ "resize", "lun0", "1M" },
+		{ "lun", "remove", "lun1" },
+		{ "lun", "remove", "lun3" },
+		{ "link", "up" },
+		{ "port", "add", "x" },
 	};
 
 	for (unsigned i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
@@ -223,11 +226,11 @@ static void run(struct fuzz_in *in)
 		if (fuzz_one_in(in, 8))
 			driver_step(in);
 		else
-			client_step(&clients[fuzz_choice(in, 4) % 3
-						     ? 0
-						     : fuzz_choice(in,
-								   NR_CLIENTS)],
-				    in);
+			client_step(
+				&clients[fuzz_choice(in, 4) % 3 ?
+						 0 :
+						 fuzz_choice(in, NR_CLIENTS)],
+				in);
 		fuzz_dev_turn();
 	}
 	for (unsigned i = 0; i < NR_CLIENTS; i++)

@@ -29,7 +29,7 @@
 #define MAX_TASKS 512
 
 /* Guest memory, and what is ours: most devices have 2 MiB, none has 100. */
-#define MAX_AS	 (UINT64_C(16) << 40)
+#define MAX_AS   (UINT64_C(16) << 40)
 #define MAX_DATA (UINT64_C(1) << 30)
 
 static void skipped(const char *what)
@@ -80,7 +80,7 @@ void jail_raise_memlock(void)
 	setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
-#define NEW_ROOT "/tmp"
+#define NEW_ROOT   "/tmp"
 #define ROOT_FLAGS (MS_NODEV | MS_NOEXEC | MS_NOSUID)
 
 /* @root, or an empty one. */
@@ -219,7 +219,7 @@ static void become_nobody(struct jail *jail, const struct vdev_rights *rights)
 }
 
 /* What may be done in a tree that is shared: no execution, no devices. */
-#define TREE_RO (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define TREE_RO     (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define NOT_IN_TREE (LANDLOCK_ACCESS_FS_EXECUTE | UINT64_C(1) << 15)
 
 static int allow_beneath(int ruleset, int fd, uint64_t access)
@@ -331,10 +331,11 @@ static int check_tree(const struct jail *jail, const struct jail_tree *tree)
 	if (tree->tree_fd < 0 || jail->own_tree)
 		return 0;
 	if (jail->landlock) {
-		log_line(LOG_WARNING,
-			 "sandbox: no mount namespace: Landlock alone confines "
-			 "the device to its directory, not from changing modes, "
-			 "owners and attributes of its user's other files");
+		log_line(
+			LOG_WARNING,
+			"sandbox: no mount namespace: Landlock alone confines "
+			"the device to its directory, not from changing modes, "
+			"owners and attributes of its user's other files");
 		return 0;
 	}
 	log_line(LOG_ERR,

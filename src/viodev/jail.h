@@ -35,7 +35,7 @@ struct vdev_rights;
  * Not NEWPID: its first process ignores the signals that should kill it, so
  * that an abort() would not be told as one. Stage 3 forbids signals.
  */
-#define JAIL_NAMESPACES                                                        \
+#define JAIL_NAMESPACES \
 	(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
 /*
@@ -53,7 +53,7 @@ struct vdev_rights;
 /* Which parts are active. */
 struct jail {
 	unsigned long namespaces; /* CLONE_NEW*, told by the parent */
-	const char *root; /* what is left of the files; NULL: nothing */
+	const char *root;         /* what is left of the files; NULL: nothing */
 	bool empty_root;
 	bool own_tree; /* of the host's files the shared tree is all it has */
 	bool nobody;

@@ -35,11 +35,11 @@
 
 #include <cmocka.h>
 
-#define RXQ	 0
-#define TXQ	 1
-#define HDR	 12u
+#define RXQ      0
+#define TXQ      1
+#define HDR      12u
 #define RX_BYTES 2048u
-#define WAIT_MS	 20000
+#define WAIT_MS  20000
 
 static struct vdrv d;
 static struct ev_loop *loop;
@@ -48,12 +48,12 @@ static size_t got_len;
 static uint16_t udp_port, tcp_port, forward_port;
 
 /* In the jail there is no cmocka: the exit status says how it went. */
-#define MUST(cond)                                                          \
-	do {                                                                \
-		if (!(cond)) {                                              \
+#define MUST(cond)                                                         \
+	do {                                                               \
+		if (!(cond)) {                                             \
 			fprintf(stderr, "line %d: %s\n", __LINE__, #cond); \
-			_exit(1);                                           \
-		}                                                           \
+			_exit(1);                                          \
+		}                                                          \
 	} while (0)
 
 /*
@@ -86,10 +86,10 @@ static bool receive(void)
 		return false;
 	got_len = used.len - HDR;
 	memcpy(got, vdrv_ptr(&d, buffers[used.id] + HDR, got_len), got_len);
-	head = vdrv_add(&d, RXQ,
-			(struct vdrv_buf[]){
-				{ buffers[used.id], RX_BYTES, VDRV_W } },
-			1);
+	head = vdrv_add(
+		&d, RXQ,
+		(struct vdrv_buf[]){ { buffers[used.id], RX_BYTES, VDRV_W } },
+		1);
 	MUST(head == used.id);
 	vdrv_kick(&d, RXQ);
 	return true;
@@ -141,8 +141,8 @@ static void send_frame(const uint8_t *frame, size_t len)
  * --- Frames ---
  */
 
-static const uint8_t eth[14] = { 0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0,
-				 0x12, 1,    2,	 8, 0 };
+static const uint8_t eth[14] = { 0x52, 0x55, 10,   0, 2, 2, 0x52,
+				 0x54, 0,    0x12, 1, 2, 8, 0 };
 static const uint8_t guest6[16] = { 0xfe, 0xc0, [15] = 0x15 };
 
 static uint16_t pseudo_sum(const uint8_t *src_dst, size_t addr_bytes,
@@ -150,9 +150,10 @@ static uint16_t pseudo_sum(const uint8_t *src_dst, size_t addr_bytes,
 {
 	uint16_t sum = inet_sum(src_dst, addr_bytes, proto);
 
-	return inet_sum(data, len, inet_sum((uint8_t[]){ (uint8_t)(len >> 8),
-							 (uint8_t)len },
-					    2, sum));
+	return inet_sum(
+		data, len,
+		inet_sum((uint8_t[]){ (uint8_t)(len >> 8), (uint8_t)len }, 2,
+			 sum));
 }
 
 static size_t ip4(uint8_t *f, const char *dst, uint8_t proto,

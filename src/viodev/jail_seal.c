@@ -81,36 +81,73 @@ struct rule {
 };
 
 /* Argument @idx is @value, or the bits @mask of it are. */
-#define IS(idx, value)		{ idx, SCMP_CMP_EQ, value }
-#define BITS(idx, mask, value)	{ idx, SCMP_CMP_MASKED_EQ, mask, value }
-#define ALL_BUT(flags)		(UINT64_MAX & ~(scmp_datum_t)(flags))
+#define IS(idx, value)                  \
+	{                               \
+		idx, SCMP_CMP_EQ, value \
+	}
+#define BITS(idx, mask, value)                       \
+	{                                            \
+		idx, SCMP_CMP_MASKED_EQ, mask, value \
+	}
+#define ALL_BUT(flags) (UINT64_MAX & ~(scmp_datum_t)(flags))
 
-#define BAD_PROT      (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
-#define BAD_MAP       (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
-#define FUTEX_FLAGS   (FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)
-#define NEW_NAMESPACE (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | \
-		       CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
-		       CLONE_NEWCGROUP)
-#define RULE_FUTEX(op) { SCMP_SYS(futex), 1, { BITS(1, ALL_BUT(FUTEX_FLAGS), op) } }
-#define RULE_FCNTL(cmd) { SCMP_SYS(fcntl), 1, { IS(1, cmd) } }
-#define RULE_ADVICE(advice) { SCMP_SYS(madvise), 1, { IS(2, advice) } }
-#define RULE_SOCKET(family, type, protocol)                                  \
-	{ SCMP_SYS(socket), 3,                                               \
-	  { IS(0, family),                                                   \
-	    BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), type),            \
-	    IS(2, protocol) } }
-#define RULE_RING(op) { SCMP_SYS(io_uring_register), 1, { IS(1, op) } }
+#define BAD_PROT    (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
+#define BAD_MAP     (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
+#define FUTEX_FLAGS (FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)
+#define NEW_NAMESPACE                                                \
+	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | \
+	 CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
+#define RULE_FUTEX(op)                                    \
+	{                                                 \
+		SCMP_SYS(futex), 1,                       \
+		{                                         \
+			BITS(1, ALL_BUT(FUTEX_FLAGS), op) \
+		}                                         \
+	}
+#define RULE_FCNTL(cmd)             \
+	{                           \
+		SCMP_SYS(fcntl), 1, \
+		{                   \
+			IS(1, cmd)  \
+		}                   \
+	}
+#define RULE_ADVICE(advice)           \
+	{                             \
+		SCMP_SYS(madvise), 1, \
+		{                     \
+			IS(2, advice) \
+		}                     \
+	}
+#define RULE_SOCKET(family, type, protocol)                                    \
+	{                                                                      \
+		SCMP_SYS(socket), 3,                                           \
+		{                                                              \
+			IS(0, family),                                         \
+				BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), \
+				     type),                                    \
+				IS(2, protocol)                                \
+		}                                                              \
+	}
+#define RULE_RING(op)                           \
+	{                                       \
+		SCMP_SYS(io_uring_register), 1, \
+		{                               \
+			IS(1, op)               \
+		}                               \
+	}
 
 /*
  * Whoever lists one of these gets it in these forms alone. A ring may work on
  * other files of ours, as other calls could. Sockets are libslirp's.
  */
 static const struct rule narrow[] = {
-	{ SCMP_SYS(clone), 1,
+	{ SCMP_SYS(clone),
+	  1,
 	  { BITS(0, CLONE_THREAD | NEW_NAMESPACE, CLONE_THREAD) } },
 	{ SCMP_SYS(mmap), 2, { BITS(2, BAD_PROT, 0), BITS(3, BAD_MAP, 0) } },
 	{ SCMP_SYS(mprotect), 1, { BITS(2, BAD_PROT, 0) } },
-	{ SCMP_SYS(mremap), 1,
+	{ SCMP_SYS(mremap),
+	  1,
 	  { BITS(3, ALL_BUT(MREMAP_MAYMOVE | MREMAP_FIXED), 0) } },
 	RULE_ADVICE(MADV_DONTNEED),
 	RULE_ADVICE(MADV_FREE),
@@ -140,7 +177,8 @@ static const struct rule narrow[] = {
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, 0),
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6),
 	/* One of datagrams could send to any address. */
-	{ SCMP_SYS(socketpair), 2,
+	{ SCMP_SYS(socketpair),
+	  2,
 	  { IS(0, AF_UNIX),
 	    BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM) } },
 	{ -1 },
@@ -205,7 +243,8 @@ static int add(scmp_filter_ctx ctx, uint32_t action, const struct rule *rule)
 /* abort() signals us, and nobody else may be. */
 static int add_tgkill(scmp_filter_ctx ctx)
 {
-	struct rule rule = { SCMP_SYS(tgkill), 1,
+	struct rule rule = { SCMP_SYS(tgkill),
+			     1,
 			     { IS(0, (scmp_datum_t)getpid()) } };
 	int ret = add(ctx, SCMP_ACT_ALLOW, &rule);
 
@@ -273,9 +312,9 @@ static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 	for (; ret == 0 && *list; list++) {
 		scmp_datum_t mask = *list & ~0xff00ul ? 0xffffffff : 0xff00;
 
-		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				       SCMP_A1(SCMP_CMP_MASKED_EQ, mask,
-					       *list));
+		ret = seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+			SCMP_A1(SCMP_CMP_MASKED_EQ, mask, *list));
 	}
 	return ret;
 }

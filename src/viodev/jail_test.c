@@ -357,13 +357,16 @@ static int aborts(void)
 
 /* What a device may have listed. */
 static const int extra[] = {
-	SYS_io_uring_register, SYS_clone,  SYS_set_robust_list,
-	SYS_rseq,	       SYS_socket, SYS_socketpair,
+	SYS_io_uring_register,
+	SYS_clone,
+	SYS_set_robust_list,
+	SYS_rseq,
+	SYS_socket,
+	SYS_socketpair,
 	-1,
 };
 static const int *const lists[] = { extra, NULL };
-static const unsigned long extra_ioctls[] = { BLKGETSIZE, TUNSETOFFLOAD,
-					       0 };
+static const unsigned long extra_ioctls[] = { BLKGETSIZE, TUNSETOFFLOAD, 0 };
 static const unsigned long *ioctls[] = { extra_ioctls, NULL, NULL };
 
 #define CANNOT 1000
@@ -538,8 +541,8 @@ static void listen_abstract(void)
 static int connect_abstract(void)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	int ret = result(connect(fd, (struct sockaddr *)&abstract_addr,
-				 abstract_len));
+	int ret = result(
+		connect(fd, (struct sockaddr *)&abstract_addr, abstract_len));
 
 	close(fd);
 	return ret;
@@ -638,8 +641,8 @@ static int change_above_tree(void)
 /* Root's passthrough lets the guest make what is a disk of the host. */
 static int use_device(void)
 {
-	int ret = result(mknodat(tree.tree_fd, "new", S_IFCHR | 0666,
-				 makedev(1, 3)));
+	int ret = result(
+		mknodat(tree.tree_fd, "new", S_IFCHR | 0666, makedev(1, 3)));
 
 	return ret ? ret : result(openat(tree.tree_fd, "new", O_RDONLY));
 }

@@ -26,9 +26,9 @@ struct arg_list {
 static void append(struct arg_list *list, char *take_arg)
 {
 	/* Room for the NULL after it, too. */
-	char **more = take_arg ? realloc(list->args,
-					 (list->nr + 2) * sizeof(*more))
-			       : NULL;
+	char **more =
+		take_arg ? realloc(list->args, (list->nr + 2) * sizeof(*more)) :
+			   NULL;
 
 	if (!more) {
 		free(take_arg);
@@ -247,9 +247,10 @@ static void append_vhost_user(struct arg_list *list, const struct unit *unit)
 		 is_net ? "net" : "socket");
 	if (is_net) {
 		append_copy(list, "-netdev");
-		append_text(list,
-			    "vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
-			    backend, name, opt_number(unit->opts, "queues"));
+		append_text(
+			list,
+			"vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
+			backend, name, opt_number(unit->opts, "queues"));
 	}
 	add_string(device, "driver", f->driver);
 	add_string(device, is_net ? "netdev" : "chardev", backend);
@@ -292,8 +293,8 @@ static char *size_text(uint64_t bytes)
 		bytes /= 1024;
 		i++;
 	}
-	return asprintf(&text, "%" PRIu64 "%c", bytes, units[i]) < 0 ? NULL
-								     : text;
+	return asprintf(&text, "%" PRIu64 "%c", bytes, units[i]) < 0 ? NULL :
+								       text;
 }
 
 char *qemu_memory(uint64_t bytes)

@@ -16,7 +16,7 @@
 
 #define HOST_FILE "/etc/resolv.conf"
 #define MAX_BYTES 65536
-#define LOOK_NS	  UINT64_C(2000000000)
+#define LOOK_NS   UINT64_C(2000000000)
 
 struct resolver {
 	struct tempdir dir;
@@ -87,8 +87,8 @@ static int make_etc(struct resolver *resolver)
 			  0;
 
 	if (ret == 0) {
-		resolver->etc_fd = openat(
-			fd, "etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		resolver->etc_fd =
+			openat(fd, "etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		ret = resolver->etc_fd < 0 ? -errno : 0;
 	}
 	if (fd >= 0)

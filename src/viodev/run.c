@@ -96,9 +96,9 @@ static _Noreturn void exec_vmm(const struct run *run, char **argv)
 static void start_vmm(void *arg)
 {
 	struct run *run = arg;
-	char **argv = qemu_add_args(run->line->vmm, run->memory_bytes,
-				    run->sup.units, run->sup.nr_units,
-				    run->line->transport);
+	char **argv =
+		qemu_add_args(run->line->vmm, run->memory_bytes, run->sup.units,
+			      run->sup.nr_units, run->line->transport);
 
 	run->vmm = argv ? fork() : -1;
 	if (run->vmm == 0)
@@ -118,8 +118,8 @@ static void start_vmm(void *arg)
 /* As a shell counts. */
 static int exit_status(int wait_status)
 {
-	return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status)
-				      : 128 + WTERMSIG(wait_status);
+	return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) :
+					128 + WTERMSIG(wait_status);
 }
 
 static void on_vmm_end(void *arg, pid_t pid, int wait_status)

@@ -156,8 +156,8 @@ static void on_unit_waiting(void *arg, const struct unit *unit)
 static void on_all_ready(void *arg)
 {
 	const struct cmdline *line = arg;
-	char *memory = qemu_memory(line->memory_bytes ? line->memory_bytes
-						      : QEMU_DEFAULT_MEMORY);
+	char *memory = qemu_memory(line->memory_bytes ? line->memory_bytes :
+							QEMU_DEFAULT_MEMORY);
 	char object[] = "-object", option[] = "-machine";
 	char machine[] = QEMU_MACHINE;
 
@@ -208,8 +208,8 @@ static int print_capabilities(const struct cmdline *line)
 	const struct vdev_type *found;
 	struct err err;
 
-	snprintf(type, sizeof(type), "%.*s",
-		 (int)strcspn(line->words[0], ","), line->words[0]);
+	snprintf(type, sizeof(type), "%.*s", (int)strcspn(line->words[0], ","),
+		 line->words[0]);
 	found = vdev_type_find(type, &err);
 	if (!found)
 		return log_usage("serve: %s", err.text);

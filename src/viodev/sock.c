@@ -43,8 +43,8 @@ int sock_listen(struct sock *sock, const char *who, const char *path,
 			       path);
 	if (ret == -EEXIST)
 		return err_set(err, ret,
-			       "%s: socket=%s: exists and is not a socket",
-			       who, path);
+			       "%s: socket=%s: exists and is not a socket", who,
+			       path);
 	if (ret < 0)
 		return err_set(err, ret, "%s: socket=%s: %s", who, path,
 			       strerror(-ret));

@@ -16,14 +16,14 @@
 
 enum sock_kind {
 	SOCK_LISTENS,
-	SOCK_CONNECTS,	/* again when its peer has gone */
+	SOCK_CONNECTS,  /* again when its peer has gone */
 	SOCK_CONNECTED, /* once */
 };
 
 struct sock {
 	enum sock_kind kind;
-	int fd; /* -1: none, or not connected */
-	char *path; /* of an unnamed one fd:N */
+	int fd;                /* -1: none, or not connected */
+	char *path;            /* of an unnamed one fd:N */
 	struct unix_name made; /* what we made at the path */
 };
 

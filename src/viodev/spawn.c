@@ -171,8 +171,7 @@ static pid_t spawn_planned(const struct unit *unit,
 	pid_t pid = -EPERM;
 
 	if (params->sandbox) {
-		struct vdev_rights rights =
-			vdev_rights(unit->type, unit->opts);
+		struct vdev_rights rights = vdev_rights(unit->type, unit->opts);
 
 		plan->namespaces = JAIL_NAMESPACES;
 		if (rights.network)

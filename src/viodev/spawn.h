@@ -14,7 +14,7 @@
 #include "base/opts.h"
 #include "viodev/unit.h"
 
-enum {                     /* descriptors of a device process */
+enum {                    /* descriptors of a device process */
        CHILD_NEWS_FD = 3, /* a pipe, see below */
        CHILD_SOCK_FD,
        CHILD_CTL_FD,
@@ -23,8 +23,9 @@ enum {                     /* descriptors of a device process */
 };
 
 /* What a device's process writes to that pipe, a byte each. */
-enum { NEWS_READY = 'r',   /* it serves */
-       NEWS_WAITING = 'w', /* VDEV_WAITING */
+enum {
+	NEWS_READY = 'r',   /* it serves */
+	NEWS_WAITING = 'w', /* VDEV_WAITING */
 };
 
 /* What the first text says. */

@@ -71,10 +71,11 @@ static void give_up(struct sup *sup)
 		const struct unit *unit = &sup->units[i];
 
 		if (unit->pid)
-			log_line(LOG_ERR,
-				 "%s: process %d does not end when killed (does "
-				 "its disk hang?): left behind",
-				 unit->id, (int)unit->pid);
+			log_line(
+				LOG_ERR,
+				"%s: process %d does not end when killed (does "
+				"its disk hang?): left behind",
+				unit->id, (int)unit->pid);
 	}
 	sup->status = sup->status ? sup->status : EXIT_FAILED;
 	ev_loop_stop(sup->loop);
@@ -192,8 +193,8 @@ static int spawn(struct unit *unit)
 		return pid;
 	unit->pid = pid;
 	unit->ready = false;
-	ret = ev_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news,
-			unit, &unit->news_source);
+	ret = ev_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news, unit,
+			&unit->news_source);
 	if (ret < 0)
 		kill(pid, SIGKILL);
 	return ret;
@@ -217,8 +218,7 @@ static int start(struct unit *unit)
 	if (!is_absent(ret))
 		return ret;
 	log_line(unit->backoff_ns ? LOG_INFO : LOG_WARNING,
-		 "%s: waits for a front-end at %s", unit->id,
-		 unit->front.path);
+		 "%s: waits for a front-end at %s", unit->id, unit->front.path);
 	restart_later(unit);
 	return 0;
 }

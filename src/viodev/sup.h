@@ -47,13 +47,13 @@ struct sup {
 	int nr_announced;
 	int signal_fd;
 	struct ev_source *signal_source;
-	struct resolver *resolver; /* NULL: no device asks name servers */
+	struct resolver *resolver;    /* NULL: no device asks name servers */
 	struct ev_source *kill_timer; /* patience with those who should end */
 	sigset_t old_mask;
 	bool stopping;
 	bool killed; /* who should end: what is left then is left behind */
-	bool hold;  /* go on even when all devices have ended */
-	int status; /* the exit status */
+	bool hold;   /* go on even when all devices have ended */
+	int status;  /* the exit status */
 };
 
 /*

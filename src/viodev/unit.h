@@ -23,13 +23,13 @@ struct unit {
 	struct opts *opts;
 	char id[32];
 	struct vdev_files files;
-	bool opened; /* to be closed again */
+	bool opened;       /* to be closed again */
 	struct sock front; /* the front-end's socket */
 	struct sock ctl;   /* `viodev ctl`'s */
 
 	/* Its process; the supervisor's (sup.c). */
 	struct sup *sup;
-	pid_t pid;    /* 0: none runs */
+	pid_t pid;   /* 0: none runs */
 	int news_fd; /* what the process says, a byte each: spawn.h */
 	struct ev_source *news_source;
 	uint64_t waiting_ns; /* when the first of nr_waiting was said */

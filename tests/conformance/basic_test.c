@@ -193,16 +193,16 @@ static void test_driver_ok_alone(void **state)
 static void test_offer(void **state)
 {
 	static const unsigned absent[] = {
-		24, 27,		/* legacy only */
+		24, 27,         /* legacy only */
 		25, 26, 30, 31, /* reserved */
-		34, /* RING_PACKED */
-		35, /* IN_ORDER: FEAT-12, SPLIT-22 */
-		37, /* SR_IOV: FEAT-14 */
-		38, /* NOTIFICATION_DATA: NTF-03, NTF-04 */
-		39, /* NOTIF_CONFIG_DATA */
-		40, /* RING_RESET: VQ-02, VQ-03, VQ-04, VQ-05 */
-		41, /* ADMIN_VQ, old GUEST_RSC4 */
-		42, /* old GUEST_RSC6 */
+		34,             /* RING_PACKED */
+		35,             /* IN_ORDER: FEAT-12, SPLIT-22 */
+		37,             /* SR_IOV: FEAT-14 */
+		38,             /* NOTIFICATION_DATA: NTF-03, NTF-04 */
+		39,             /* NOTIF_CONFIG_DATA */
+		40,             /* RING_RESET: VQ-02, VQ-03, VQ-04, VQ-05 */
+		41,             /* ADMIN_VQ, old GUEST_RSC4 */
+		42,             /* old GUEST_RSC6 */
 		43, /* SUSPEND: SUSP-01, SUSP-02, SUSP-03, SUSP-04, SUSP-05 */
 		44, 45, 46, 47, 48, 49,
 	};
@@ -232,7 +232,10 @@ static void test_offer(void **state)
 static void test_every_subset(void **state)
 {
 	static const uint64_t bits[] = {
-		INDIRECT, EVENT_IDX, TDEV_F_A, TDEV_F_HIGH,
+		INDIRECT,
+		EVENT_IDX,
+		TDEV_F_A,
+		TDEV_F_HIGH,
 	};
 
 	tdev_init(&t, VDRV_MODERN, modern);
@@ -475,8 +478,7 @@ static void test_kick(void **state)
 /* NTF-05, SPLIT-19, PCI-NOTIFY-07, hostile Q1, hostile K17. */
 static void test_wrong_kicks(void **state)
 {
-	static const uint32_t values[] = { 0,	   1,	   2,	  7,
-					   0x7fff, 0x8000, 0xffff };
+	static const uint32_t values[] = { 0, 1, 2, 7, 0x7fff, 0x8000, 0xffff };
 
 	for (unsigned set_up = 0; set_up < 3; set_up++) {
 		tdev_init(&t, VDRV_MODERN, modern);
@@ -487,8 +489,8 @@ static void test_wrong_kicks(void **state)
 			for (uint64_t off = 0; off < d->notify_len; off++) {
 				for (int size = 1; size <= 8; size *= 2)
 					pci_bar_write(&d->pi, d->notify_bar,
-						      d->notify_off + off,
-						      size, values[i]);
+						      d->notify_off + off, size,
+						      values[i]);
 				pci_bar_read(&d->pi, d->notify_bar,
 					     d->notify_off + off, 1);
 			}
@@ -543,8 +545,7 @@ static void test_legacy_final(void **state)
 {
 	tdev_start(&t, VDRV_LEGACY, legacy, INDIRECT, 1);
 	assert_int_equal(t.vs.vs_negotiated_caps, INDIRECT);
-	vdrv_legacy_write(d, VIRTIO_PCI_GUEST_FEATURES, 4,
-			  (uint32_t)EVENT_IDX);
+	vdrv_legacy_write(d, VIRTIO_PCI_GUEST_FEATURES, 4, (uint32_t)EVENT_IDX);
 	assert_int_equal(t.vs.vs_negotiated_caps, INDIRECT);
 	tdev_echo(&t, 0, 10);
 	tdev_fini(&t);
@@ -562,10 +563,10 @@ static void test_reset_ends_everything(void **state)
 	uint64_t sum;
 
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
-		tdev_start(&t, (enum vdrv_mode)mode,
-			   (struct tdev_opts){
-				   .mode = VIRTIO_MODE_TRANSITIONAL },
-			   V1, 2);
+		tdev_start(
+			&t, (enum vdrv_mode)mode,
+			(struct tdev_opts){ .mode = VIRTIO_MODE_TRANSITIONAL },
+			V1, 2);
 		t.hold = true;
 		b = (struct vdrv_buf){ vdrv_alloc(d, 64, 1), 64, VDRV_W };
 		vdrv_add(d, 0, &b, 1);
@@ -629,12 +630,11 @@ static void test_reset_defaults(void **state)
 	for (uint32_t q = 0; q < 2; q++) {
 		vdrv_common_write(d, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
 		for (size_t i = 0; i < ARRAY_LEN(regs); i++) {
-			uint32_t v = vdrv_common_read(d, regs[i].off,
-						      regs[i].size);
+			uint32_t v =
+				vdrv_common_read(d, regs[i].off, regs[i].size);
 
 			if (v != regs[i].val)
-				fail_msg("register %#x is %#x", regs[i].off,
-					 v);
+				fail_msg("register %#x is %#x", regs[i].off, v);
 		}
 	}
 	for (uint32_t w = 0; w < 4; w++)
@@ -691,8 +691,7 @@ static void test_reset_anywhere(void **state)
 			assert_true(vdrv_start(d, V1, 2));
 			t.hold = true;
 			vdrv_add(d, 0,
-				 &(struct vdrv_buf){ VDRV_MEM_BASE, 4, 0 },
-				 1);
+				 &(struct vdrv_buf){ VDRV_MEM_BASE, 4, 0 }, 1);
 			vdrv_kick(d, 0);
 			assert_int_equal(tdev_take(&t, 0), 1);
 			vdrv_reset_now(d); /* in the middle of a chain */
@@ -736,9 +735,9 @@ static void test_config_early(void **state)
 static void test_config_widths(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
-		tdev_init(&t, (enum vdrv_mode)mode,
-			  (struct tdev_opts){
-				  .mode = VIRTIO_MODE_TRANSITIONAL });
+		tdev_init(
+			&t, (enum vdrv_mode)mode,
+			(struct tdev_opts){ .mode = VIRTIO_MODE_TRANSITIONAL });
 		vdrv_probe(d);
 		for (int size = 1; size <= 4; size *= 2) {
 			for (unsigned off = 0; off < TDEV_CFG_LEN;
@@ -746,8 +745,8 @@ static void test_config_widths(void **state)
 				uint32_t want = 0;
 
 				for (int i = 0; i < size; i++)
-					want |= (uint32_t)t.cfg[off +
-								(unsigned)i]
+					want |= (uint32_t)
+							t.cfg[off + (unsigned)i]
 						<< 8 * i;
 				assert_int_equal(vdrv_cfg_read(d, off, size),
 						 want);
@@ -794,9 +793,9 @@ static void test_config_bounds(void **state)
 					  .mode = VIRTIO_MODE_TRANSITIONAL,
 					  .cfgsize = sizes[s] });
 			vdrv_probe(d);
-			len = mode == VDRV_MODERN ? d->device_len
-						  : pci_bar_size(&d->pi, 0) -
-							    20;
+			len = mode == VDRV_MODERN ?
+				      d->device_len :
+				      pci_bar_size(&d->pi, 0) - 20;
 			for (unsigned off = 0; off < 0x400; off++)
 				vdrv_cfg_write(d, off, 1, 0x40 + off);
 			for (unsigned off = 0; off < 0x400; off++) {
@@ -814,8 +813,8 @@ static void test_config_bounds(void **state)
 						want);
 				}
 			}
-			for (unsigned i = (unsigned)sizes[s];
-			     i < TDEV_CFG_LEN; i++)
+			for (unsigned i = (unsigned)sizes[s]; i < TDEV_CFG_LEN;
+			     i++)
 				assert_int_equal(t.cfg[i], 0x10 + i);
 			if (mode == VDRV_MODERN)
 				vdrv_reset(d);

@@ -30,9 +30,9 @@ static const uint64_t ram_end = VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES;
 
 struct flip {
 	const char *what;
-	bool in_table;	 /* else in the ring's descriptor 0 */
-	unsigned at;	 /* entry */
-	unsigned off;	 /* byte in the descriptor */
+	bool in_table; /* else in the ring's descriptor 0 */
+	unsigned at;   /* entry */
+	unsigned off;  /* byte in the descriptor */
 	unsigned size;
 	uint64_t good, bad;
 };
@@ -40,8 +40,8 @@ struct flip {
 static const struct flip flips[] = {
 	{ "hostile S8, hostile D15: length of the table", false, 0, 8, 4, 64,
 	  65536 },
-	{ "hostile S8: length of the table, not a multiple", false, 0, 8, 4,
-	  64, 63 },
+	{ "hostile S8: length of the table, not a multiple", false, 0, 8, 4, 64,
+	  63 },
 	{ "address of the table", false, 0, 0, 8, 0, 0xfffffffffffff000 },
 	{ "hostile S8: INDIRECT goes away", false, 0, 12, 2,
 	  VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT },
@@ -258,11 +258,11 @@ static void test_used_len(void **state)
 		unsigned nr_r = (unsigned)rand() % (nr + 1);
 
 		for (unsigned i = 0; i < nr; i++)
-			bufs[i] = (struct vdrv_buf){
-				mem + (unsigned)rand() % 4096,
-				(uint32_t)rand() % 300,
-				i < nr_r ? VDRV_R : VDRV_W
-			};
+			bufs[i] =
+				(struct vdrv_buf){ mem + (unsigned)rand() %
+								   4096,
+						   (uint32_t)rand() % 300,
+						   i < nr_r ? VDRV_R : VDRV_W };
 		if (round & 1)
 			vdrv_add_indirect(d, 0, bufs, nr);
 		else
@@ -314,8 +314,7 @@ static void test_log_is_clean(void **state)
 /* hostile S24, hostile K11, hostile Q1: doorbells before there is a ring. */
 static void test_notify_early(void **state)
 {
-	static const uint8_t steps[] = { 0, ACK, ACK | DRV,
-					 ACK | DRV | FEAT_OK,
+	static const uint8_t steps[] = { 0, ACK, ACK | DRV, ACK | DRV | FEAT_OK,
 					 ACK | DRV | FEAT_OK | DRV_OK };
 
 	tdev_init(&t, VDRV_MODERN, modern);
@@ -410,8 +409,8 @@ static void test_handover(void **state)
 	static uint8_t mem[3 * 4096] __attribute__((aligned(4096)));
 
 	tdev_init(&t, VDRV_MODERN, modern);
-	assert_int_equal(gm_add(&d->gm, fw, sizeof(mem), mem,
-				GM_READ | GM_WRITE), 0);
+	assert_int_equal(
+		gm_add(&d->gm, fw, sizeof(mem), mem, GM_READ | GM_WRITE), 0);
 	vdrv_probe(d);
 	vdrv_reset(d);
 	vdrv_greet(d);
@@ -456,22 +455,28 @@ static void test_some_queues(void **state)
 static uint64_t any_address(void)
 {
 	static const uint64_t addrs[] = {
-		0, VDRV_MEM_BASE, VDRV_MEM_BASE + 64, VDRV_MEM_BASE - 1,
-		0xffffffffffffffff, 0xfffffffffffffff0, 0x100000000,
+		0,
+		VDRV_MEM_BASE,
+		VDRV_MEM_BASE + 64,
+		VDRV_MEM_BASE - 1,
+		0xffffffffffffffff,
+		0xfffffffffffffff0,
+		0x100000000,
 	};
 	unsigned i = (unsigned)rand() % 10;
 
 	if (i < ARRAY_LEN(addrs))
 		return addrs[i];
-	return i == 7 ? ram_end - (unsigned)rand() % 64
-		      : VDRV_MEM_BASE + 0x200000 + (unsigned)rand() % 65536;
+	return i == 7 ? ram_end - (unsigned)rand() % 64 :
+			VDRV_MEM_BASE + 0x200000 + (unsigned)rand() % 65536;
 }
 
 static uint32_t any_length(void)
 {
-	static const uint32_t lens[] = { 0, 1, 15, 16, 17, 32, 64, 4096,
-					 65536, 0x7fffffff, 0xffffffff,
-					 0xfffffff0 };
+	static const uint32_t lens[] = { 0,          1,          15,
+					 16,         17,         32,
+					 64,         4096,       65536,
+					 0x7fffffff, 0xffffffff, 0xfffffff0 };
 
 	return lens[(unsigned)rand() % ARRAY_LEN(lens)];
 }
@@ -482,8 +487,8 @@ static void test_random_rings(void **state)
 	srand(2);
 	for (int round = 0; round < 3000; round++) {
 		d->next_free = VDRV_MEM_BASE;
-		assert_true(vdrv_start(d, V1 | INDIRECT |
-				       (round & 1 ? EVENT_IDX : 0), 2));
+		assert_true(vdrv_start(
+			d, V1 | INDIRECT | (round & 1 ? EVENT_IDX : 0), 2));
 		for (uint16_t i = 0; i < TDEV_QSIZE; i++) {
 			vdrv_desc(d, 0, i, any_address(), any_length(),
 				  (uint16_t)(rand() % 8),
@@ -494,8 +499,7 @@ static void test_random_rings(void **state)
 				 (uint16_t)(rand() % 8));
 		}
 		for (int i = rand() % 5; i >= 0; i--)
-			vdrv_avail(d, 0, (uint16_t)(rand() %
-						    (TDEV_QSIZE + 1)));
+			vdrv_avail(d, 0, (uint16_t)(rand() % (TDEV_QSIZE + 1)));
 		/* Take, look at each byte's place, give back. */
 		while (tdev_take(&t, 0) > 0) {
 			check_iov(&(struct flip){ .what = "random" });

@@ -187,8 +187,7 @@ static void test_mixing(void **state)
 				reg_write(off, size, vals[v]);
 			}
 		}
-		assert_int_equal(vdrv_status(d),
-				 ACK | DRV | FEAT_OK | DRV_OK);
+		assert_int_equal(vdrv_status(d), ACK | DRV | FEAT_OK | DRV_OK);
 		assert_int_equal(t.vs.vs_negotiated_caps, V1 | EVENT_IDX);
 		tdev_echo(&t, 0, 10);
 	}
@@ -220,8 +219,7 @@ static void test_queue_select_out_of_range(void **state)
 /* hostile S24, hostile K11, hostile Q1: doorbells before there is a ring. */
 static void test_notify_early(void **state)
 {
-	static const uint32_t values[] = { 0, 1, 2, 8, 0x7fff, 0x8000,
-					   0xffff };
+	static const uint32_t values[] = { 0, 1, 2, 8, 0x7fff, 0x8000, 0xffff };
 
 	tdev_init(&t, VDRV_LEGACY, legacy);
 	vdrv_probe(d);
@@ -259,7 +257,10 @@ static void test_live_ring_stays(void **state)
 static void test_bad_pfn(void **state)
 {
 	static const uint32_t pfn[] = {
-		1, 0xff, 0xffffffff, 0x40000000,
+		1,
+		0xff,
+		0xffffffff,
+		0x40000000,
 		(VDRV_MEM_BASE + VDRV_MEM_BYTES) / 4096,
 		(VDRV_MEM_BASE + VDRV_MEM_BYTES) / 4096 - 1,
 	};
@@ -308,9 +309,9 @@ static void test_layout(void **state)
 		uint16_t n;
 		uint64_t avail, used;
 	} rows[] = {
-		{ 8, 128, 4096 },	 { 64, 1024, 4096 },
-		{ 128, 2048, 4096 },	 { 256, 4096, 8192 },
-		{ 1024, 16384, 20480 },	 { 4096, 65536, 77824 },
+		{ 8, 128, 4096 },          { 64, 1024, 4096 },
+		{ 128, 2048, 4096 },       { 256, 4096, 8192 },
+		{ 1024, 16384, 20480 },    { 4096, 65536, 77824 },
 		{ 32768, 524288, 593920 },
 	};
 
@@ -339,7 +340,8 @@ static void test_used_ring_is_not_padded(void **state)
 	for (size_t less = 0; less < 5; less += 4) {
 		tdev_init(&t, VDRV_LEGACY, legacy);
 		assert_int_equal(gm_add(&d->gm, at, sizeof(ring) - less, ring,
-					GM_READ | GM_WRITE), 0);
+					GM_READ | GM_WRITE),
+				 0);
 		vdrv_probe(d);
 		vdrv_reset(d);
 		vdrv_greet(d);

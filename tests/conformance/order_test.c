@@ -20,10 +20,10 @@ static struct vdrv *const d = &t.d;
 static void setup_at_end(bool used_ring)
 {
 	uint64_t desc = vdrv_alloc(d, 16 * QSIZE, 16);
-	uint64_t avail = used_ring ? vdrv_alloc(d, 6 + 2 * QSIZE, 2)
-				   : RAM_END - AVAIL_BYTES;
-	uint64_t used = used_ring ? RAM_END - USED_BYTES
-				  : vdrv_alloc(d, 6 + 8 * QSIZE, 4);
+	uint64_t avail = used_ring ? vdrv_alloc(d, 6 + 2 * QSIZE, 2) :
+				     RAM_END - AVAIL_BYTES;
+	uint64_t used = used_ring ? RAM_END - USED_BYTES :
+				    vdrv_alloc(d, 6 + 8 * QSIZE, 4);
 
 	assert_true(vdrv_queue_setup_at(d, 0, QSIZE, desc, avail, used));
 }
@@ -245,12 +245,10 @@ static void test_more_queues(void **state)
 	vdrv_probe(d);
 	vdrv_reset(d);
 	vdrv_greet(d);
-	assert_int_equal(
-		vdrv_common_read(d, VIRTIO_PCI_COMMON_NUMQ, 2), 2);
+	assert_int_equal(vdrv_common_read(d, VIRTIO_PCI_COMMON_NUMQ, 2), 2);
 	assert_int_equal(vdrv_queue_size(d, 4), 0); /* not yet */
 	assert_true(vdrv_negotiate(d, V1));
-	assert_int_equal(
-		vdrv_common_read(d, VIRTIO_PCI_COMMON_NUMQ, 2), 5);
+	assert_int_equal(vdrv_common_read(d, VIRTIO_PCI_COMMON_NUMQ, 2), 5);
 	for (unsigned q = 0; q < 5; q++)
 		assert_true(vdrv_queue_setup(d, q, 0));
 	vdrv_driver_ok(d);
@@ -266,7 +264,7 @@ static void test_more_queues(void **state)
 /* 2.2: bits from 64 on are offered by nobody; accepting one is refused. */
 static void test_features_from_64(void **state)
 {
-	static const uint32_t windows[] = { 2,	3,  30,		31,
+	static const uint32_t windows[] = { 2,  3,  30,         31,
 					    32, 33, 0x80000000, UINT32_MAX };
 
 	for (size_t i = 0; i < ARRAY_LEN(windows); i++) {
@@ -342,10 +340,10 @@ static void test_memory_goes(void **state)
 	assert_int_equal(tdev_take(&t, 0), 1);
 	iov = t.iov[0].iov_base;
 	/* Another region goes at once. */
-	assert_int_equal(gm_remove(&d->gm, (gpa_t){ 0x20000000 }, 4096, NULL,
-				   NULL), 0);
-	assert_int_equal(gm_remove(&d->gm, (gpa_t){ 0x10000000 }, 4096, NULL,
-				   NULL), 1);
+	assert_int_equal(
+		gm_remove(&d->gm, (gpa_t){ 0x20000000 }, 4096, NULL, NULL), 0);
+	assert_int_equal(
+		gm_remove(&d->gm, (gpa_t){ 0x10000000 }, 4096, NULL, NULL), 1);
 	assert_ptr_equal(iov, more);
 	assert_int_equal(gm_reap(&d->gm, NULL, NULL), 1);
 	vdrv_reset_now(d); /* and it stays through a reset */

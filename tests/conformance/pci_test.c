@@ -106,8 +106,8 @@ static void test_header(void **state)
 
 	tdev_init(&t, VDRV_MODERN, transitional);
 	assert_int_equal(cfg(0x0e, 1) & 0x7f, 0); /* header type 0 */
-	assert_true(cfg(0x06, 2) & 0x10);	   /* has capabilities */
-	assert_int_equal(cfg(0x3d, 1), 1);	   /* INTA */
+	assert_true(cfg(0x06, 2) & 0x10);         /* has capabilities */
+	assert_int_equal(cfg(0x3d, 1), 1);        /* INTA */
 	for (size_t i = 0; i < ARRAY_LEN(ro); i++) {
 		uint32_t was = cfg(ro[i], 2);
 
@@ -143,13 +143,13 @@ static void test_bar_sizing(void **state)
 				continue;
 			case PCI_BAR_IO:
 				assert_int_equal(mask & 3, 1);
-				assert_int_equal((uint32_t)(~(mask & ~3ull) +
-							    1), size);
+				assert_int_equal(
+					(uint32_t)(~(mask & ~3ull) + 1), size);
 				break;
 			case PCI_BAR_MEM32:
 				assert_int_equal(mask & 7, 0);
-				assert_int_equal((uint32_t)(~(mask & ~15ull) +
-							    1), size);
+				assert_int_equal(
+					(uint32_t)(~(mask & ~15ull) + 1), size);
 				break;
 			case PCI_BAR_MEM64:
 				assert_int_equal(mask & 7, 4);
@@ -252,8 +252,7 @@ static void test_capabilities_once(void **state)
 /* PCI-CAP-03: without device configuration there is no DEVICE_CFG. */
 static void test_no_device_cfg(void **state)
 {
-	tdev_init(&t, VDRV_MODERN,
-		  (struct tdev_opts){ .cfgsize = -1 });
+	tdev_init(&t, VDRV_MODERN, (struct tdev_opts){ .cfgsize = -1 });
 	assert_int_equal(next_cap(0, VIRTIO_PCI_CAP_DEVICE_CFG), 0);
 	assert_true(next_cap(0, VIRTIO_PCI_CAP_COMMON_CFG));
 	tdev_fini(&t);
@@ -293,20 +292,19 @@ static void test_structures_apart(void **state)
 /* PCI-COMMON-01, TRAP-07: any select. */
 static void test_device_feature_windows(void **state)
 {
-	static const uint32_t sel[] = { 0, 1, 2, 3, 4, 31, 32, 0x80000000,
-					0xffffffff };
-	uint64_t offer = VI_RING_CAPS_MODERN | TDEV_F_A | TDEV_F_B |
-			 TDEV_F_HIGH | V1;
+	static const uint32_t sel[] = { 0,  1,  2,          3,         4,
+					31, 32, 0x80000000, 0xffffffff };
+	uint64_t offer =
+		VI_RING_CAPS_MODERN | TDEV_F_A | TDEV_F_B | TDEV_F_HIGH | V1;
 
 	tdev_init(&t, VDRV_MODERN, modern);
 	vdrv_probe(d);
 	for (size_t i = 0; i < ARRAY_LEN(sel); i++) {
 		common_write(VIRTIO_PCI_COMMON_DFSELECT, 4, sel[i]);
-		assert_int_equal(common(VIRTIO_PCI_COMMON_DFSELECT, 4),
-				 sel[i]);
+		assert_int_equal(common(VIRTIO_PCI_COMMON_DFSELECT, 4), sel[i]);
 		assert_int_equal(common(VIRTIO_PCI_COMMON_DF, 4),
-				 sel[i] < 2 ? (uint32_t)(offer >> 32 * sel[i])
-					    : 0);
+				 sel[i] < 2 ? (uint32_t)(offer >> 32 * sel[i]) :
+					      0);
 	}
 	/* Read-only. */
 	common_write(VIRTIO_PCI_COMMON_DFSELECT, 4, 0);
@@ -351,8 +349,7 @@ static void test_config_generation(void **state)
 		vdrv_cfg_read(d, 0, 4);
 		g1 = (uint8_t)common(VIRTIO_PCI_COMMON_CFGGENERATION, 1);
 		if (g0 == g1)
-			fail_msg("%d changes: the same generation",
-				 changes[i]);
+			fail_msg("%d changes: the same generation", changes[i]);
 		/* Nothing changed: nothing changes. */
 		vdrv_cfg_read(d, 0, 4);
 		assert_int_equal(common(VIRTIO_PCI_COMMON_CFGGENERATION, 1),
@@ -377,19 +374,16 @@ static void test_queue_select_out_of_range(void **state)
 	tdev_start(&t, VDRV_MODERN, modern, V1, 2);
 	for (size_t i = 0; i < ARRAY_LEN(sel); i++) {
 		select_queue(sel[i]);
-		assert_int_equal(common(VIRTIO_PCI_COMMON_Q_SELECT, 2),
-				 sel[i]);
+		assert_int_equal(common(VIRTIO_PCI_COMMON_Q_SELECT, 2), sel[i]);
 		for (unsigned off = VIRTIO_PCI_COMMON_Q_SIZE; off < 0x38;
 		     off += 2) {
-			uint32_t want = off == VIRTIO_PCI_COMMON_Q_MSIX
-						? 0xffff
-						: 0;
+			uint32_t want =
+				off == VIRTIO_PCI_COMMON_Q_MSIX ? 0xffff : 0;
 
 			if (common(off, 2) != want)
 				fail_msg("queue %u: %#x", sel[i], off);
-			common_write(off, 2, off == VIRTIO_PCI_COMMON_Q_SIZE
-						     ? 8
-						     : 1);
+			common_write(off, 2,
+				     off == VIRTIO_PCI_COMMON_Q_SIZE ? 8 : 1);
 			common_write(off, 2, 0);
 		}
 	}
@@ -427,11 +421,19 @@ static void test_queue_size(void **state)
 	static const struct {
 		uint32_t write, read;
 	} rows[] = {
-		{ 0, TDEV_QSIZE },	{ 1, 1 },	  { 2, 2 },
-		{ 3, TDEV_QSIZE },	{ 8, 8 },	  { 7, TDEV_QSIZE },
-		{ 9, TDEV_QSIZE },	{ 16, 16 },	  { 17, TDEV_QSIZE },
-		{ 32, TDEV_QSIZE },	{ 1024, TDEV_QSIZE },
-		{ 32768, TDEV_QSIZE },	{ 65535, TDEV_QSIZE },
+		{ 0, TDEV_QSIZE },
+		{ 1, 1 },
+		{ 2, 2 },
+		{ 3, TDEV_QSIZE },
+		{ 8, 8 },
+		{ 7, TDEV_QSIZE },
+		{ 9, TDEV_QSIZE },
+		{ 16, 16 },
+		{ 17, TDEV_QSIZE },
+		{ 32, TDEV_QSIZE },
+		{ 1024, TDEV_QSIZE },
+		{ 32768, TDEV_QSIZE },
+		{ 65535, TDEV_QSIZE },
 	};
 
 	tdev_init(&t, VDRV_MODERN, modern);
@@ -550,8 +552,8 @@ static void test_common_storm(void **state)
 				for (int size = 1; size <= 8; size *= 2) {
 					vdrv_common_read(d, off, size);
 					pci_bar_write(&d->pi, d->common_bar,
-						      d->common_off + off,
-						      size, vals[v]);
+						      d->common_off + off, size,
+						      vals[v]);
 				}
 			}
 		}
@@ -621,24 +623,22 @@ static void test_ring_addresses(void **state)
 		{ "used in a hole", ram, ram + 0x400, 0x1000, 0, false },
 		{ "descriptors misaligned", ram + 8, ram + 0x400, ram + 0x800,
 		  0, false },
-		{ "avail misaligned", ram, ram + 0x401, ram + 0x800, 0,
-		  false },
-		{ "used misaligned", ram, ram + 0x400, ram + 0x802, 0,
-		  false },
+		{ "avail misaligned", ram, ram + 0x401, ram + 0x800, 0, false },
+		{ "used misaligned", ram, ram + 0x400, ram + 0x802, 0, false },
 		{ "descriptors over the end", end - 16 * TDEV_QSIZE + 16, ram,
 		  ram + 0x400, 0, false },
-		{ "used over the end", ram, ram + 0x400,
-		  end - 8 * TDEV_QSIZE, 0, false },
+		{ "used over the end", ram, ram + 0x400, end - 8 * TDEV_QSIZE,
+		  0, false },
 		{ "at the top", 0xfffffffffffffff0, ram, ram + 0x400, 0,
 		  false },
 		{ "used at the top", ram, ram + 0x400, 0xfffffffffffffffc, 0,
 		  false },
-		{ "hostile F1: descriptors end with RAM",
-		  end - 16 * TDEV_QSIZE, ram, ram + 0x400, 0, true },
-		{ "hostile F1: avail ends with RAM", ram, end -
-		  (4 + 2 * TDEV_QSIZE), ram + 0x400, 0, true },
-		{ "hostile F1: used ends with RAM", ram, ram + 0x400, end -
-		  (4 + 8 * TDEV_QSIZE), 0, true },
+		{ "hostile F1: descriptors end with RAM", end - 16 * TDEV_QSIZE,
+		  ram, ram + 0x400, 0, true },
+		{ "hostile F1: avail ends with RAM", ram,
+		  end - (4 + 2 * TDEV_QSIZE), ram + 0x400, 0, true },
+		{ "hostile F1: used ends with RAM", ram, ram + 0x400,
+		  end - (4 + 8 * TDEV_QSIZE), 0, true },
 		{ "hostile F1: avail and its event field end with RAM", ram,
 		  end - (6 + 2 * TDEV_QSIZE), ram + 0x400, EVENT_IDX, true },
 		{ "hostile F1: used, which is 4-aligned, ends 2 before", ram,
@@ -707,7 +707,8 @@ static void test_notify_capability(void **state)
 		select_queue(q);
 		assert_true(d->notify_len >=
 			    (uint64_t)common(VIRTIO_PCI_COMMON_Q_NOFF, 2) *
-					    d->notify_mult + 2);
+					    d->notify_mult +
+				    2);
 	}
 	/* Each rings where its own register says. */
 	assert_true(vdrv_start(d, V1, 8));
@@ -724,8 +725,7 @@ static void test_notify_width(void **state)
 	tdev_start(&t, VDRV_MODERN, modern, V1, 2);
 	b = (struct vdrv_buf){ vdrv_alloc(d, 8, 1), 8, VDRV_W };
 	vdrv_add(d, 1, &b, 1);
-	pci_bar_write(&d->pi, d->notify_bar, d->q[1].notify_off, 4,
-		      0xffff0001);
+	pci_bar_write(&d->pi, d->notify_bar, d->q[1].notify_off, 4, 0xffff0001);
 	pci_bar_write(&d->pi, d->notify_bar, d->q[1].notify_off, 1, 1);
 	pci_bar_write(&d->pi, d->notify_bar, d->q[1].notify_off, 8,
 		      0x8000000000000001);
@@ -808,8 +808,7 @@ static void test_isr_write(void **state)
 	tdev_echo(&t, 0, 10);
 	for (int size = 1; size <= 4; size *= 2) {
 		pci_bar_write(&d->pi, d->isr_bar, d->isr_off, size, 0);
-		pci_bar_write(&d->pi, d->isr_bar, d->isr_off, size,
-			      0xffffffff);
+		pci_bar_write(&d->pi, d->isr_bar, d->isr_off, size, 0xffffffff);
 	}
 	assert_true(d->intx);
 	assert_int_equal(vdrv_isr(d), 1);
@@ -893,8 +892,8 @@ static void check_vector(unsigned reg, uint32_t vector, uint32_t want)
 /* MSIX-03, MSIX-04, MSIX-05, MSIX-07, MSIX-08, hostile S11, D33. */
 static void test_msix_vectors(void **state)
 {
-	static const uint32_t bad[] = { 3, 4, 64, 0x7ff, 0x800, 0x1234,
-					0x7fff, 0x8000, 0xfffe };
+	static const uint32_t bad[] = { 3,      4,      64,     0x7ff, 0x800,
+					0x1234, 0x7fff, 0x8000, 0xfffe };
 	static const unsigned regs[] = { VIRTIO_PCI_COMMON_MSIX,
 					 VIRTIO_PCI_COMMON_Q_MSIX };
 
@@ -1035,8 +1034,7 @@ static void test_msix_toggled(void **state)
 static void test_msix_table_storm(void **state)
 {
 	tdev_start(&t, VDRV_MODERN, modern, V1, 1);
-	for (uint64_t off = 0; off < pci_bar_size(&d->pi, d->msix_bar);
-	     off++) {
+	for (uint64_t off = 0; off < pci_bar_size(&d->pi, d->msix_bar); off++) {
 		for (int size = 1; size <= 8; size *= 2) {
 			pci_bar_read(&d->pi, d->msix_bar, off, size);
 			pci_bar_write(&d->pi, d->msix_bar, off, size,
@@ -1055,8 +1053,7 @@ static void test_msix_table_storm(void **state)
 /* An embedder with a table of its own: every vector goes out, by number. */
 static unsigned nr_owned[4];
 
-static void owned_msix(void *arg, unsigned vector, uint64_t addr,
-		       uint32_t data)
+static void owned_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
 {
 	assert_true(vector < ARRAY_LEN(nr_owned));
 	assert_int_equal(addr, 0);
@@ -1116,8 +1113,8 @@ static void kick_without_master(void)
 static void test_no_dma_without_master(void **state)
 {
 	for (int mode = 0; mode < 2; mode++) {
-		tdev_start(&t, mode ? VDRV_LEGACY : VDRV_MODERN,
-			   transitional, mode ? 0 : V1, 1);
+		tdev_start(&t, mode ? VDRV_LEGACY : VDRV_MODERN, transitional,
+			   mode ? 0 : V1, 1);
 		for (int i = 0; i < 3; i++)
 			kick_without_master();
 		/* The other byte says nothing of it. */
@@ -1276,8 +1273,7 @@ static uint32_t window_read(uint32_t bar, uint32_t off, uint32_t len)
 	return cfg(d->pcicfg_cap + 16u, len);
 }
 
-static void window_write(uint32_t bar, uint32_t off, uint32_t len,
-			 uint32_t val)
+static void window_write(uint32_t bar, uint32_t off, uint32_t len, uint32_t val)
 {
 	window(bar, off, len);
 	cfg_write(d->pcicfg_cap + 16u, len, val);
@@ -1334,8 +1330,8 @@ static void test_window_works(void **state)
 	assert_true(vdrv_used(d, 0, NULL));
 	/* ISR, which a read clears. */
 	vq_devcfg_changed(&t.vs);
-	assert_true(window_read((uint32_t)d->isr_bar, (uint32_t)d->isr_off,
-				1) & 2);
+	assert_true(window_read((uint32_t)d->isr_bar, (uint32_t)d->isr_off, 1) &
+		    2);
 	assert_int_equal(vdrv_isr(d), 0);
 	tdev_fini(&t);
 }
@@ -1344,11 +1340,12 @@ static void test_window_works(void **state)
 static void test_window_wrong(void **state)
 {
 	static const uint32_t bars[] = { 0, 1, 2, 3, 5, 6, 7, 0x80, 255 };
-	static const uint32_t offs[] = { 0, 1, 2, 3, 0x14, 0x0fff, 0x10000,
-					 0x7fffffff, 0xfffffffc, 0xfffffffd,
-					 0xffffffff };
-	static const uint32_t lens[] = { 0, 1, 2, 3, 4, 5, 8, 0x80000000,
-					 0xffffffff };
+	static const uint32_t offs[] = { 0,          1,          2,
+					 3,          0x14,       0x0fff,
+					 0x10000,    0x7fffffff, 0xfffffffc,
+					 0xfffffffd, 0xffffffff };
+	static const uint32_t lens[] = { 0, 1, 2,          3,         4,
+					 5, 8, 0x80000000, 0xffffffff };
 	uint32_t v;
 
 	tdev_init(&t, VDRV_MODERN, modern);
@@ -1359,8 +1356,8 @@ static void test_window_wrong(void **state)
 				for (size_t l = 0; l < ARRAY_LEN(lens); l++) {
 					window(bars[b], offs[o], lens[l]);
 					for (unsigned k = 0; k < 4; k++) {
-						unsigned at = d->pcicfg_cap +
-							      16u + k;
+						unsigned at =
+							d->pcicfg_cap + 16u + k;
 
 						cfg(at, 1);
 						cfg_write(at, 1, 0);
@@ -1391,8 +1388,9 @@ static void test_window_wrong(void **state)
 static void test_bar_offsets(void **state)
 {
 	static const uint64_t offs[] = {
-		0xfffffffc, 0xfffffffe, 0xffffffff, 0x100000000, 0x100000014,
-		UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 3, UINT64_MAX - 7,
+		0xfffffffc,         0xfffffffe,         0xffffffff,
+		0x100000000,        0x100000014,        UINT64_MAX,
+		UINT64_MAX - 1,     UINT64_MAX - 3,     UINT64_MAX - 7,
 		0x8000000000000000, 0x8000000000000014,
 	};
 	virtio_mode_t modes[] = { VIRTIO_MODE_MODERN,

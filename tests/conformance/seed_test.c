@@ -14,10 +14,10 @@
 
 #include <viodev/virtio.h>
 
-#define ECHO_F_LOUD	(1 << 3)
-#define ECHO_RINGSZ	64
-#define ECHO_MAXSEGS	8
-#define ECHO_CAPS	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | ECHO_F_LOUD)
+#define ECHO_F_LOUD  (1 << 3)
+#define ECHO_RINGSZ  64
+#define ECHO_MAXSEGS 8
+#define ECHO_CAPS    (VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | ECHO_F_LOUD)
 
 struct echo_softc {
 	struct virtio_softc es_vs;
@@ -130,8 +130,8 @@ static void echo_apply_features(void *vsc, uint64_t *features)
 static uint64_t echo_hv_features(void *vsc, bool modern)
 {
 	return ECHO_CAPS | VI_BIT(VIRTIO_RING_F_EVENT_IDX) |
-	       (modern ? VI_BIT(VIRTIO_F_VERSION_1)
-		       : VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY));
+	       (modern ? VI_BIT(VIRTIO_F_VERSION_1) :
+			 VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY));
 }
 
 static void echo_set_msix(void *vsc, int queue)
@@ -185,10 +185,8 @@ static void echo_init(struct echo_softc *sc, struct pci_devinst *pi,
 	sc->es_queues[0].vq_qsize = ECHO_RINGSZ;
 	sc->es_queues[0].vq_notify = echo_vq_notify;
 	sc->es_queues[1].vq_qsize = ECHO_RINGSZ;
-	vi_pci_init(pi, mode, VIRTIO_DEV_BLOCK, VIRTIO_ID_BLOCK,
-		    PCIC_STORAGE);
-	if (!vi_intr_init(&sc->es_vs, use_msix) ||
-	    !vi_pcibar_setup(&sc->es_vs))
+	vi_pci_init(pi, mode, VIRTIO_DEV_BLOCK, VIRTIO_ID_BLOCK, PCIC_STORAGE);
+	if (!vi_intr_init(&sc->es_vs, use_msix) || !vi_pcibar_setup(&sc->es_vs))
 		fail_msg("the device cannot be made");
 }
 
@@ -239,8 +237,7 @@ static void drop(void)
 static void start(const struct setting *s, uint64_t features)
 {
 	make(s, &echo_vi_consts);
-	assert_true(vdrv_start(&drv, VI_BIT(VIRTIO_F_VERSION_1) | features,
-			       2));
+	assert_true(vdrv_start(&drv, VI_BIT(VIRTIO_F_VERSION_1) | features, 2));
 }
 
 static uint16_t add(unsigned q)
@@ -293,13 +290,12 @@ static void test_life(void **state)
 		}
 		for (unsigned q = 0; q < 2; q++) {
 			struct vqueue_info *vq = &sc.es_queues[q];
-			unsigned before = s->msix ? drv.nr_msix[q + 1]
-						  : drv.nr_intx;
+			unsigned before =
+				s->msix ? drv.nr_msix[q + 1] : drv.nr_intx;
 
 			assert_true(vq_ring_ready(vq));
 			assert_true(vq->vq_flags & VQ_ALLOC);
-			assert_int_equal(!!(vq->vq_flags & VQ_ENABLED),
-					 modern);
+			assert_int_equal(!!(vq->vq_flags & VQ_ENABLED), modern);
 			assert_ptr_equal(vq->vq_vs, vs);
 			assert_int_equal(vq->vq_num, q);
 			assert_int_equal(vq->vq_desc_gpa, drv.q[q].desc);
@@ -319,8 +315,8 @@ static void test_life(void **state)
 			assert_int_equal(vq->vq_last_avail, 1);
 			assert_int_equal(vq->vq_next_used, 1);
 			assert_int_equal(vq->vq_save_used, 1);
-			assert_int_equal(s->msix ? drv.nr_msix[q + 1]
-						 : drv.nr_intx,
+			assert_int_equal(s->msix ? drv.nr_msix[q + 1] :
+						   drv.nr_intx,
 					 before + 1);
 			vdrv_isr(&drv);
 		}
@@ -511,9 +507,9 @@ static void test_generation(void **state)
 	vdrv_cfg_read(&drv, 0, 1);
 	vq_devcfg_changed(vs);
 	vdrv_cfg_read(&drv, 0, 1);
-	assert_int_not_equal(vdrv_common_read(
-				     &drv, VIRTIO_PCI_COMMON_CFGGENERATION, 1),
-			     gen);
+	assert_int_not_equal(
+		vdrv_common_read(&drv, VIRTIO_PCI_COMMON_CFGGENERATION, 1),
+		gen);
 	assert_int_not_equal(vs->vs_devcfg_gen, gen);
 	assert_false(vs->vs_flags & VIRTIO_DEVCFG_CHG);
 	vq_devcfg_changed(vs);
@@ -594,26 +590,31 @@ static void test_lookups(void **state)
 
 		assert_ptr_equal(vi_pci_cfg_bycapaddr(vs, cap->c_capoff, 1),
 				 cap);
-		assert_ptr_equal(vi_pci_cfg_bycapaddr(vs,
-				 cap->c_capoff + cap->c_caplen - 4, 4), cap);
-		assert_null(vi_pci_cfg_bycapaddr(vs,
-			    cap->c_capoff + cap->c_caplen - 2, 4));
+		assert_ptr_equal(
+			vi_pci_cfg_bycapaddr(
+				vs, cap->c_capoff + cap->c_caplen - 4, 4),
+			cap);
+		assert_null(vi_pci_cfg_bycapaddr(
+			vs, cap->c_capoff + cap->c_caplen - 2, 4));
 		if (type == VIRTIO_PCI_CAP_PCI_CFG)
 			continue;
 		assert_ptr_equal(vi_pci_cfg_bybaraddr(vs, cap->c_baridx,
-				 cap->c_baroff, 1), cap);
-		assert_ptr_equal(vi_pci_cfg_bybaraddr(vs, cap->c_baridx,
-				 cap->c_baroff + cap->c_barlen - 1, 1), cap);
-		assert_null(vi_pci_cfg_bybaraddr(vs, cap->c_baridx,
-			    cap->c_baroff + cap->c_barlen - 1, 2));
+						      cap->c_baroff, 1),
+				 cap);
+		assert_ptr_equal(vi_pci_cfg_bybaraddr(
+					 vs, cap->c_baridx,
+					 cap->c_baroff + cap->c_barlen - 1, 1),
+				 cap);
+		assert_null(vi_pci_cfg_bybaraddr(
+			vs, cap->c_baridx, cap->c_baroff + cap->c_barlen - 1,
+			2));
 		assert_null(vi_pci_cfg_bybaraddr(vs, 5, cap->c_baroff, 1));
 	}
 	assert_ptr_equal(vs->vs_pcicap,
 			 vi_pci_cfg_bytype(vs, VIRTIO_PCI_CAP_PCI_CFG));
 	assert_null(vi_pci_cfg_bytype(vs, 0x77));
 	assert_null(vi_pci_cfg_bycapaddr(vs, 0xfffffffc, 8));
-	assert_null(vi_pci_cfg_bybaraddr(vs, VIRTIO_MODERN_BAR, UINT64_MAX,
-					 4));
+	assert_null(vi_pci_cfg_bybaraddr(vs, VIRTIO_MODERN_BAR, UINT64_MAX, 4));
 	drop();
 
 	start(LEGACY_SETTING, 0);
@@ -631,8 +632,9 @@ static void test_direct_bar_access(void **state)
 	common = vi_pci_cfg_bytype(vs, VIRTIO_PCI_CAP_COMMON_CFG);
 	cfg = vi_pci_cfg_bytype(vs, VIRTIO_PCI_CAP_DEVICE_CFG);
 	assert_int_equal(vi_pci_read(pi, VIRTIO_MODERN_BAR,
-				     common->c_baroff +
-					     VIRTIO_PCI_COMMON_NUMQ, 2), 2);
+				     common->c_baroff + VIRTIO_PCI_COMMON_NUMQ,
+				     2),
+			 2);
 	vi_pci_write(pi, VIRTIO_MODERN_BAR,
 		     common->c_baroff + VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
 	assert_int_equal(vs->vs_curq, 1);
@@ -662,8 +664,9 @@ static void test_direct_bar_access(void **state)
 	drop();
 
 	start(LEGACY_SETTING, 0);
-	assert_int_equal(vi_pci_read(pi, VIRTIO_LEGACY_BAR,
-				     VIRTIO_PCI_QUEUE_NUM, 2), ECHO_RINGSZ);
+	assert_int_equal(
+		vi_pci_read(pi, VIRTIO_LEGACY_BAR, VIRTIO_PCI_QUEUE_NUM, 2),
+		ECHO_RINGSZ);
 	vi_pci_write(pi, VIRTIO_LEGACY_BAR, VIRTIO_PCI_STATUS, 1, 0);
 	assert_int_equal(vs->vs_status, 0);
 	drop();

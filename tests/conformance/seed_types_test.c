@@ -8,12 +8,12 @@
 
 #include <stdio.h>
 
-#define SAME(type, expr)                                               \
+#define SAME(type, expr)                                                     \
 	_Static_assert(__builtin_types_compatible_p(type, __typeof__(expr)), \
 		       #expr " is not " #type)
 #define FIELD(type, s, field) SAME(type, ((s *)0)->field)
-#define FUNC(type, f)	      SAME(type, &(f))
-#define IS(name, value)	      _Static_assert((name) == (value), #name)
+#define FUNC(type, f)         SAME(type, &(f))
+#define IS(name, value)       _Static_assert((name) == (value), #name)
 
 /* Macros with a value. */
 IS(LEGACY_VRING_ALIGN, 4096);
@@ -95,10 +95,8 @@ FIELD(int, struct virtio_consts, vc_max_nvq);
 FIELD(size_t, struct virtio_consts, vc_cfgsize);
 FIELD(void (*)(void *), struct virtio_consts, vc_reset);
 FIELD(void (*)(void *, uint64_t, bool), struct virtio_consts, vc_qinit);
-FIELD(void (*)(void *, struct vqueue_info *), struct virtio_consts,
-      vc_qnotify);
-FIELD(int (*)(void *, int, int, uint32_t *), struct virtio_consts,
-      vc_cfgread);
+FIELD(void (*)(void *, struct vqueue_info *), struct virtio_consts, vc_qnotify);
+FIELD(int (*)(void *, int, int, uint32_t *), struct virtio_consts, vc_cfgread);
 FIELD(int (*)(void *, int, int, uint32_t), struct virtio_consts, vc_cfgwrite);
 FIELD(void (*)(void *, uint64_t *), struct virtio_consts, vc_apply_features);
 FIELD(uint64_t (*)(void *, bool), struct virtio_consts, vc_hv_features);
@@ -128,8 +126,7 @@ FIELD(struct vring_avail *, struct vqueue_info, vq_avail);
 FIELD(struct vring_used *, struct vqueue_info, vq_used);
 _Static_assert(sizeof(VQ_AVAIL_EVENT_IDX((struct vqueue_info *)0)) == 2,
 	       "le16");
-_Static_assert(sizeof(VQ_USED_EVENT_IDX((struct vqueue_info *)0)) == 2,
-	       "le16");
+_Static_assert(sizeof(VQ_USED_EVENT_IDX((struct vqueue_info *)0)) == 2, "le16");
 
 /* struct vi_req */
 FIELD(int, struct vi_req, readable);
@@ -151,8 +148,7 @@ FUNC(void (*)(struct virtio_softc *, struct virtio_consts *, void *,
      vi_softc_linkup);
 FUNC(void (*)(struct virtio_softc *, struct vqueue_info *), vi_queue_linkup);
 FUNC(bool (*)(struct virtio_softc *, bool), vi_intr_init);
-FUNC(void (*)(struct pci_devinst *, virtio_mode_t, uint16_t, uint16_t,
-	      uint8_t),
+FUNC(void (*)(struct pci_devinst *, virtio_mode_t, uint16_t, uint16_t, uint8_t),
      vi_pci_init);
 FUNC(bool (*)(struct virtio_softc *), vi_pcibar_setup);
 FUNC(virtio_pci_capcfg_t *(*)(struct virtio_softc *, uint8_t),

@@ -67,8 +67,8 @@ static void test_framing(void **state)
 				};
 				done += len;
 			}
-			head = indirect ? vdrv_add_indirect(d, 0, bufs, 2 * n)
-					: vdrv_add(d, 0, bufs, 2 * n);
+			head = indirect ? vdrv_add_indirect(d, 0, bufs, 2 * n) :
+					  vdrv_add(d, 0, bufs, 2 * n);
 			vdrv_kick(d, 0);
 			assert_true(vdrv_used(d, 0, &used));
 			assert_int_equal(used.id, head); /* SPLIT-15 */
@@ -140,11 +140,13 @@ static void test_read_only_parts(void **state)
 	bufs[1] = (struct vdrv_buf){ vdrv_alloc(d, 100, 1), 100, VDRV_W };
 	for (int i = 0; i < 20; i++) {
 		vdrv_add(d, 0, bufs, 2);
-		assert_int_equal(mprotect(vdrv_ptr(d, desc, 1), end - desc,
-					  PROT_READ), 0);
+		assert_int_equal(
+			mprotect(vdrv_ptr(d, desc, 1), end - desc, PROT_READ),
+			0);
 		vdrv_kick(d, 0);
 		assert_int_equal(mprotect(vdrv_ptr(d, desc, 1), end - desc,
-					  PROT_READ | PROT_WRITE), 0);
+					  PROT_READ | PROT_WRITE),
+				 0);
 		assert_true(vdrv_used(d, 0, &used));
 		assert_int_equal(used.len, 100);
 	}
@@ -176,7 +178,8 @@ static void test_writable_is_not_read(void **state)
 	gm_fini(&d->gm);
 	gm_init(&d->gm, &ops, d);
 	assert_int_equal(gm_add(&d->gm, (gpa_t){ VDRV_MEM_BASE },
-				VDRV_MEM_BYTES, NULL, GM_READ | GM_WRITE), 0);
+				VDRV_MEM_BYTES, NULL, GM_READ | GM_WRITE),
+			 0);
 	assert_true(vdrv_start(d, V1, 1));
 	not_to_be_read = vdrv_alloc(d, 64, 1);
 	b = (struct vdrv_buf){ not_to_be_read, 64, VDRV_W };

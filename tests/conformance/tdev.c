@@ -162,9 +162,9 @@ void tdev_init(struct tdev *t, enum vdrv_mode drv, struct tdev_opts o)
 		t->vc = tdev_consts;
 	t->vc.vc_nvq = o.nvq ? o.nvq : 2;
 	t->vc.vc_max_nvq = o.max_nvq;
-	t->vc.vc_cfgsize = o.cfgsize < 0 ? 0
-			   : o.cfgsize	 ? (size_t)o.cfgsize
-					 : TDEV_CFG_LEN;
+	t->vc.vc_cfgsize = o.cfgsize < 0 ? 0 :
+			   o.cfgsize     ? (size_t)o.cfgsize :
+					   TDEV_CFG_LEN;
 	t->vc.vc_hv_caps_modern = VI_RING_CAPS_MODERN | TDEV_F_A | TDEV_F_B |
 				  TDEV_F_HIGH | o.more_modern;
 	t->vc.vc_hv_caps_legacy =

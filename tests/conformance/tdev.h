@@ -32,14 +32,14 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-#define ACK	    VIRTIO_CONFIG_S_ACKNOWLEDGE
-#define DRV	    VIRTIO_CONFIG_S_DRIVER
-#define DRV_OK	    VIRTIO_CONFIG_S_DRIVER_OK
-#define FEAT_OK	    VIRTIO_CONFIG_S_FEATURES_OK
+#define ACK         VIRTIO_CONFIG_S_ACKNOWLEDGE
+#define DRV         VIRTIO_CONFIG_S_DRIVER
+#define DRV_OK      VIRTIO_CONFIG_S_DRIVER_OK
+#define FEAT_OK     VIRTIO_CONFIG_S_FEATURES_OK
 #define NEEDS_RESET VIRTIO_CONFIG_S_NEEDS_RESET
-#define FAILED	    VIRTIO_CONFIG_S_FAILED
+#define FAILED      VIRTIO_CONFIG_S_FAILED
 
-#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+#define V1        VI_BIT(VIRTIO_F_VERSION_1)
 #define INDIRECT  VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)
 #define EVENT_IDX VI_BIT(VIRTIO_RING_F_EVENT_IDX)
 
@@ -60,10 +60,10 @@ struct tdev_opts {
 	virtio_mode_t mode; /* UNSET: MODERN */
 	bool no_msix;
 	bool no_callbacks;
-	int nvq;	     /* 0: 2 */
+	int nvq; /* 0: 2 */
 	int max_nvq;
-	uint16_t qsize;	     /* 0: TDEV_QSIZE */
-	int cfgsize;	     /* 0: TDEV_CFG_LEN, -1: none */
+	uint16_t qsize;       /* 0: TDEV_QSIZE */
+	int cfgsize;          /* 0: TDEV_CFG_LEN, -1: none */
 	uint64_t more_modern; /* offered besides the usual ones */
 	uint64_t more_legacy;
 };
@@ -75,13 +75,13 @@ struct tdev {
 	struct vdrv d;
 	uint8_t cfg[TDEV_CFG_LEN];
 
-	int niov;     /* how long a chain it takes */
-	bool hold;    /* kicks are counted, chains left in the ring */
+	int niov;  /* how long a chain it takes */
+	bool hold; /* kicks are counted, chains left in the ring */
 	bool no_kicks_while_busy; /* vq_kick_disable() around the work */
 	bool look_first; /* vq_has_descs() before each chain, as in the seed */
 	bool give_in_reset; /* the chain that was taken last */
-	int nvq_wanted; /* from vc_apply_features() on; 0: as before */
-	uint64_t refuse; /* features that vc_apply_features() takes back */
+	int nvq_wanted;     /* from vc_apply_features() on; 0: as before */
+	uint64_t refuse;    /* features that vc_apply_features() takes back */
 
 	unsigned nr_reset, nr_apply, nr_set_msix, nr_update_msix;
 	unsigned nr_cfgread, nr_cfgwrite;

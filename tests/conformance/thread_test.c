@@ -17,7 +17,7 @@
 static struct tdev t;
 static struct vdrv *const d = &t.d;
 
-static unsigned bell;	 /* driver to device */
+static unsigned bell;    /* driver to device */
 static bool driver_done; /* the device thread ends */
 
 static bool sleep_until(const unsigned *p, unsigned seen, const bool *stop)
@@ -51,8 +51,8 @@ static void *device_thread(void *arg)
 }
 
 struct stream {
-	uint64_t out[64], in[64]; /* buffers, by place */
-	uint32_t sent[64];	  /* what is in them */
+	uint64_t out[64], in[64];  /* buffers, by place */
+	uint32_t sent[64];         /* what is in them */
 	unsigned place_of[1 << 8]; /* by head */
 	unsigned free[64], nr_free;
 	uint32_t nr_sent, nr_got;
@@ -334,8 +334,8 @@ static void test_barriers(void **state)
 	static const uint64_t features[] = { 0, EVENT_IDX };
 
 	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
-		run_race(features[i], device_wants_kick, kicks_off,
-			 driver_adds, serve_one);
+		run_race(features[i], device_wants_kick, kicks_off, driver_adds,
+			 serve_one);
 		run_race(features[i], device_ends, use_one,
 			 driver_wants_interrupt, take_used);
 	}

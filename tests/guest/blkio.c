@@ -20,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-#define DEPTH	 32
+#define DEPTH     32
 #define MAX_BYTES (128u << 10) /* of one request of the check */
 
 static struct blkio *disk;
@@ -138,8 +138,8 @@ static void read_disk(unsigned pass)
 
 			memset(slot(nr), 0, size);
 			iov[nr][0] = (struct iovec){ slot(nr), 512 };
-			iov[nr][1] = (struct iovec){ slot(nr) + 512,
-						     size - 512 };
+			iov[nr][1] =
+				(struct iovec){ slot(nr) + 512, size - 512 };
 			blkioq_readv(queue, at, iov[nr], size > 512 ? 2 : 1,
 				     NULL, 0);
 			begin[nr] = at;

@@ -29,14 +29,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define NR_FILES   8
-#define NR_DIRS    3
-#define NR_NAMES   6 /* in each directory */
-#define MAX_SIZE   (192u << 10)
-#define NR_LOG     24
-#define NR_COUNTS  4
-#define NR_ROUNDS  40
-#define MAX_LINKS  (NR_DIRS * NR_NAMES)
+#define NR_FILES  8
+#define NR_DIRS   3
+#define NR_NAMES  6 /* in each directory */
+#define MAX_SIZE  (192u << 10)
+#define NR_LOG    24
+#define NR_COUNTS 4
+#define NR_ROUNDS 40
+#define MAX_LINKS (NR_DIRS * NR_NAMES)
 
 struct file {
 	bool used; /* it has a name, or is open */
@@ -121,8 +121,9 @@ fail(const char *format, ...)
 	for (unsigned i = nr_done < NR_LOG ? 0 : nr_done - NR_LOG + 1;
 	     i <= nr_done; i++)
 		fprintf(stderr, "  %s\n", history[i % NR_LOG]);
-	fprintf(stderr, "fsx: seed %llu, operation %u: ",
-		(unsigned long long)seed, nr_done);
+	fprintf(stderr,
+		"fsx: seed %llu, operation %u: ", (unsigned long long)seed,
+		nr_done);
 	va_start(ap, format);
 	vfprintf(stderr, format, ap);
 	va_end(ap);
@@ -667,26 +668,16 @@ static struct op {
 	void (*fn)(void);
 	unsigned weight;
 } ops[] = {
-	{ "create", do_create, 8 },
-	{ "open-close", do_open_close, 6 },
-	{ "write", do_write, 14 },
-	{ "append", do_append, 4 },
-	{ "read", do_read, 14 },
-	{ "truncate", do_truncate, 6 },
-	{ "map-read", do_map_read, 6 },
-	{ "map-write", do_map_write, 6 },
-	{ "allocate", do_allocate, 2 },
-	{ "copy", do_copy, 2 },
-	{ "sync", do_sync, 2 },
-	{ "drop-caches", do_drop_caches, 1 },
-	{ "rename", do_rename, 6 },
-	{ "rename-dir", do_rename_dir, 2 },
-	{ "link", do_link, 4 },
-	{ "unlink", do_unlink, 4 },
-	{ "symlink", do_symlink, 1 },
-	{ "list", do_list, 3 },
-	{ "stat", do_stat, 8 },
-	{ "chmod", do_chmod, 2 },
+	{ "create", do_create, 8 },     { "open-close", do_open_close, 6 },
+	{ "write", do_write, 14 },      { "append", do_append, 4 },
+	{ "read", do_read, 14 },        { "truncate", do_truncate, 6 },
+	{ "map-read", do_map_read, 6 }, { "map-write", do_map_write, 6 },
+	{ "allocate", do_allocate, 2 }, { "copy", do_copy, 2 },
+	{ "sync", do_sync, 2 },         { "drop-caches", do_drop_caches, 1 },
+	{ "rename", do_rename, 6 },     { "rename-dir", do_rename_dir, 2 },
+	{ "link", do_link, 4 },         { "unlink", do_unlink, 4 },
+	{ "symlink", do_symlink, 1 },   { "list", do_list, 3 },
+	{ "stat", do_stat, 8 },         { "chmod", do_chmod, 2 },
 };
 #define NR_OPS (sizeof(ops) / sizeof(ops[0]))
 
@@ -876,7 +867,7 @@ int main(int argc, char **argv)
 		}
 	}
 	return all_well(nr_procs) && counted(nr_procs) &&
-			       unlink("counts") == 0
-		       ? 0
-		       : 1;
+			       unlink("counts") == 0 ?
+		       0 :
+		       1;
 }

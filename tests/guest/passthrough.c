@@ -194,8 +194,8 @@ static void test_many(void **state)
 int main(int argc, char **argv)
 {
 	static struct tsrv server;
-#define TEST(f) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown,   \
-							  &server)
+#define TEST(f) \
+	cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, &server)
 	const struct CMUnitTest tests[] = {
 		TEST(test_inquiry),    TEST(test_data), TEST(test_sense),
 		TEST(test_privileged), TEST(test_many),

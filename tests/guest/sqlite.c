@@ -36,8 +36,7 @@ static void run(sqlite3 *db, const char *sql)
 	char *why = NULL;
 
 	if (sqlite3_exec(db, sql, NULL, NULL, &why) != SQLITE_OK) {
-		printf("%s: %s (%d)\n", sql, why,
-		       sqlite3_extended_errcode(db));
+		printf("%s: %s (%d)\n", sql, why, sqlite3_extended_errcode(db));
 		exit(1);
 	}
 }

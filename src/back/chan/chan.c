@@ -16,7 +16,7 @@
 #include "back/chan/chan_impl.h"
 
 static const struct chan_kind *const kinds[] = {
-	&chan_kind_stdio, &chan_kind_pty,  &chan_kind_unix,
+	&chan_kind_stdio,        &chan_kind_pty,  &chan_kind_unix,
 	&chan_kind_unix_connect, &chan_kind_file, &chan_kind_fd,
 };
 
@@ -327,8 +327,8 @@ static ssize_t end_read(const struct chan_end *end, const struct iovec *iov,
 	if (end->slow)
 		return chan_slow_read(end->slow, iov, niov);
 	do {
-		n = end->socket ? recvmsg(end->fd, &msg, MSG_DONTWAIT)
-				: readv(end->fd, iov, niov);
+		n = end->socket ? recvmsg(end->fd, &msg, MSG_DONTWAIT) :
+				  readv(end->fd, iov, niov);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
@@ -344,8 +344,8 @@ static ssize_t end_write(const struct chan_end *end, const struct iovec *iov,
 		return chan_slow_write(end->slow, iov, niov);
 	do {
 		n = end->socket ? sendmsg(end->fd, &msg,
-					  MSG_DONTWAIT | MSG_NOSIGNAL)
-				: writev(end->fd, iov, niov);
+					  MSG_DONTWAIT | MSG_NOSIGNAL) :
+				  writev(end->fd, iov, niov);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
@@ -467,10 +467,24 @@ int chan_create(const char *text, const char *id, struct vdev_files *files,
 }
 
 const int chan_syscalls[] = {
-	SYS_accept4, SYS_close, SYS_epoll_ctl, SYS_fcntl,
-	SYS_fstat,   SYS_poll,	SYS_read,      SYS_readv,
-	SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_writev,
+	SYS_accept4,
+	SYS_close,
+	SYS_epoll_ctl,
+	SYS_fcntl,
+	SYS_fstat,
+	SYS_poll,
+	SYS_read,
+	SYS_readv,
+	SYS_recvfrom,
+	SYS_recvmsg,
+	SYS_sendmsg,
+	SYS_writev,
 	/* threads: jobs are waited for, and they end */
-	SYS_futex, SYS_write, SYS_munmap, SYS_madvise, SYS_exit,
-	SYS_rt_sigprocmask, -1,
+	SYS_futex,
+	SYS_write,
+	SYS_munmap,
+	SYS_madvise,
+	SYS_exit,
+	SYS_rt_sigprocmask,
+	-1,
 };

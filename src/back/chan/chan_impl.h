@@ -16,12 +16,12 @@
 
 /* A descriptor and what it is watched for. Of a pair, each has its own. */
 struct chan_end {
-	int fd;		 /* -1: none */
-	bool socket;	 /* else a file, a pipe or a terminal */
-	bool ended;	 /* nothing comes any more */
-	bool always;	 /* cannot be waited for, and need not */
+	int fd;                 /* -1: none */
+	bool socket;            /* else a file, a pipe or a terminal */
+	bool ended;             /* nothing comes any more */
+	bool always;            /* cannot be waited for, and need not */
 	struct chan_slow *slow; /* reads or writes it, and owns fd; or NULL */
-	uint32_t events; /* watched for; 0: not watched */
+	uint32_t events;        /* watched for; 0: not watched */
 	struct ev_source *source;
 };
 
@@ -54,10 +54,10 @@ struct chan {
 	char *text;
 	char path[108];
 	bool up;
-	bool wanted;	/* chan_want() */
-	bool duplex;	/* both ends are one thing, which can be hung up */
-	bool hung_up;	/* it is: bytes to read may be left */
-	bool blocked;	/* a write waits */
+	bool wanted;  /* chan_want() */
+	bool duplex;  /* both ends are one thing, which can be hung up */
+	bool hung_up; /* it is: bytes to read may be left */
+	bool blocked; /* a write waits */
 	struct chan_end in, out;
 	struct ev_task ready; /* for an input that cannot be waited for */
 	/* Of one that waits for its peer: listening socket, or inotify. */

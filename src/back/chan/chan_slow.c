@@ -21,7 +21,7 @@
 
 #define BUFFER_BYTES (64u << 10)
 #define MAX_THREADS  4u
-#define END_NS	     UINT64_C(500000000) /* for writes to end, at the end */
+#define END_NS       UINT64_C(500000000) /* for writes to end, at the end */
 
 struct chan_io {
 	struct pool *pool;
@@ -34,7 +34,7 @@ struct chan_slow {
 	int fd;
 	bool write;
 	struct chan *chan; /* NULL: it is gone */
-	bool busy;	   /* with a job; the rest is the thread's then */
+	bool busy;         /* with a job; the rest is the thread's then */
 	int error;
 	size_t off, len; /* of what is left in the buffer */
 	struct pool_job job;

@@ -90,8 +90,8 @@ static void start(const char *kind, const char *arg)
 	memset(&me, 0, sizeof(me));
 	if (open_text(kind, arg, &err) < 0)
 		fail_msg("%s: %s", text, err.text);
-	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c,
-			&err) < 0)
+	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c, &err) <
+	    0)
 		fail_msg("%s: %s", text, err.text);
 	vdev_files_close(&files);
 }
@@ -107,7 +107,8 @@ static void stop(void)
 static int setup(void **state)
 {
 	strcpy(strrchr(dir, '.'), ".XXXXXX");
-	return ev_loop_create(&loop) || chan_io_create(loop, 4, &io) || !mkdtemp(dir) || chdir(dir);
+	return ev_loop_create(&loop) || chan_io_create(loop, 4, &io) ||
+	       !mkdtemp(dir) || chdir(dir);
 }
 
 static int teardown(void **state)
@@ -493,8 +494,8 @@ static void test_back_pressure(void **state)
 	turns(2);
 	while (got < sizeof(out)) {
 		struct iovec iov = { out + sent, sizeof(out) - sent };
-		ssize_t n = sent < sizeof(out) ? chan_write(c, &iov, 1)
-					       : -EAGAIN;
+		ssize_t n =
+			sent < sizeof(out) ? chan_write(c, &iov, 1) : -EAGAIN;
 
 		if (n > 0)
 			sent += (size_t)n;
@@ -684,12 +685,21 @@ static void test_stdio(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_errors),	      T(test_file),	    T(test_unix),
-		T(test_slow_file),    T(test_slow_input),
+		T(test_errors),
+		T(test_file),
+		T(test_unix),
+		T(test_slow_file),
+		T(test_slow_input),
 		T(test_no_descriptors),
-		T(test_left_behind),  T(test_half_closed),  T(test_stale_socket),
-		T(test_unix_connect), T(test_back_pressure), T(test_pty),
-		T(test_pty_reopened), T(test_pty_link),	    T(test_fd),
+		T(test_left_behind),
+		T(test_half_closed),
+		T(test_stale_socket),
+		T(test_unix_connect),
+		T(test_back_pressure),
+		T(test_pty),
+		T(test_pty_reopened),
+		T(test_pty_link),
+		T(test_fd),
 		T(test_stdio),
 	};
 

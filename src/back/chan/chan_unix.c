@@ -74,8 +74,8 @@ static int unix_create(struct chan *c, const char *id, struct vdev_files *files)
 	c->wait_fd = chan_take_file(files, id, "listen");
 	strncpy(c->path, c->text + strlen("unix:"), sizeof(c->path) - 1);
 	ret = ev_timer_add(c->loop, on_timer, c, &c->wait_timer);
-	return ret < 0 ? ret
-		       : ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
+	return ret < 0 ? ret :
+			 ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
 				   &c->wait_source);
 }
 

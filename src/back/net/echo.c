@@ -90,7 +90,8 @@ static ssize_t echo_recv(struct net_be *be, unsigned channel,
 		c->head = 0;
 		memcpy(&len, c->bytes, sizeof(len));
 	}
-	fits = scatter(iov + 1, niov - 1, c->bytes + c->head + sizeof(len), len);
+	fits = scatter(iov + 1, niov - 1, c->bytes + c->head + sizeof(len),
+		       len);
 	c->head += len + sizeof(len);
 	return fits ? (ssize_t)len : 0;
 }

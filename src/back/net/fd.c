@@ -64,7 +64,7 @@ static int fd_create(const struct vdev_env *env, struct net_be **ret_be,
 
 /* Of whichever it turns out to be. */
 static const int fd_syscalls[] = {
-	SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto,
+	SYS_recvmsg, SYS_sendmsg,  SYS_recvfrom, SYS_sendto,
 	SYS_accept4, SYS_shutdown, -1,
 };
 static const unsigned long fd_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE, 0 };

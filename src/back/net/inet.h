@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 #define ETH_BYTES     14u
-#define ETH_IP4	      0x0800
-#define ETH_ARP	      0x0806
-#define ETH_IP6	      0x86dd
+#define ETH_IP4       0x0800
+#define ETH_ARP       0x0806
+#define ETH_IP6       0x86dd
 #define IP4_MIN_BYTES 20u
 #define IP6_BYTES     40u
 

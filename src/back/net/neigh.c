@@ -6,10 +6,10 @@
 
 #include "back/net/inet.h"
 
-#define PROTO_ICMP6 58
-#define NDP_FIRST   133
-#define NDP_LAST    137
-#define NDP_ADVERT  136
+#define PROTO_ICMP6  58
+#define NDP_FIRST    133
+#define NDP_LAST     137
+#define NDP_ADVERT   136
 #define ADVERT_BYTES 24u
 
 static bool is_ip4(const uint8_t *frame, size_t len)
@@ -84,9 +84,9 @@ static size_t make_advert(const uint8_t *frame, uint8_t *a)
 	icmp[4] = 0x20; /* override */
 	memcpy(icmp + 8, src, 16);
 	inet_put16(icmp + 2,
-		   (uint16_t)~inet_sum(icmp, ADVERT_BYTES,
-				       inet_sum(ip + 8, 32,
-						inet_sum(pseudo, 4, 0))));
+		   (uint16_t)~inet_sum(
+			   icmp, ADVERT_BYTES,
+			   inet_sum(ip + 8, 32, inet_sum(pseudo, 4, 0))));
 	return NEIGH_BYTES;
 }
 

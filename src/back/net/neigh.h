@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NEIGH_KNOWN 8u	 /* libslirp has room for 16 of IPv4, and of IPv6 */
+#define NEIGH_KNOWN 8u  /* libslirp has room for 16 of IPv4, and of IPv6 */
 #define NEIGH_BYTES 78u /* of the longest announcement */
 
 struct neigh {

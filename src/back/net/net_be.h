@@ -95,8 +95,8 @@ struct net_be_ops {
 struct net_be {
 	const struct net_be_ops *ops;
 	unsigned nr_channels;
-	bool down; /* nobody is at the other end yet */
-	uint64_t features; /* that it makes possible, as VI_BIT() masks */
+	bool down;           /* nobody is at the other end yet */
+	uint64_t features;   /* that it makes possible, as VI_BIT() masks */
 	uint64_t most_bytes; /* that the guest can make it grow by; 0: few */
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
@@ -116,6 +116,7 @@ void net_be_destroy(struct net_be *be); /* NULL is fine */
 void net_be_attach(struct net_be *be, const struct net_be_client *client,
 		   void *arg);
 
+/* clang-format off */
 /* The keys of all backends, for a table of options. */
 #define NET_BE_OPTS                                                        \
 	{ "backend", OPT_CHOICE,                                           \
@@ -138,6 +139,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .help = "fd: an open tap, stream or datagram socket" },          \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
 	  .help = "queue pairs; more than one with tap, null, echo" }
+/* clang-format on */
 
 /* For vt_rights: what the backend does in a sandbox. */
 void net_be_rights(const struct opts *opts, struct vdev_rights *rights);
@@ -149,9 +151,9 @@ void net_be_rights(const struct opts *opts, struct vdev_rights *rights);
 struct net_be_kind {
 	const char *name;
 	const char *const *keys; /* options that only it has; NULL ends */
-	bool multi;		 /* has several channels */
-	bool network;		 /* as in vdev_rights */
-	const int *syscalls;	 /* once it is created; -1 ends; may be NULL */
+	bool multi;              /* has several channels */
+	bool network;            /* as in vdev_rights */
+	const int *syscalls;     /* once it is created; -1 ends; may be NULL */
 	const unsigned long *ioctls; /* 0 ends; may be NULL */
 	int (*open)(const struct opts *opts, struct vdev_files *files,
 		    struct err *err); /* may be NULL */
@@ -169,8 +171,7 @@ int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
 		   struct net_be **ret_be);
 int net_stream_create(struct ev_loop *loop, int take_fd,
 		      struct net_be **ret_be);
-int net_dgram_create(struct ev_loop *loop, int take_fd,
-		     struct net_be **ret_be);
+int net_dgram_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be);
 
 /* What all descriptors of backends are: not waited for, not inherited. */
 int net_fd_prepare(int fd);

@@ -47,7 +47,7 @@ static struct {
 	ssize_t len; /* of the last frame */
 	unsigned nr, nr_writable, nr_links, channel;
 	bool link;
-	bool full; /* takes nothing */
+	bool full;      /* takes nothing */
 	bool only_ours; /* takes a frame of ours, and ignores others */
 } got;
 
@@ -230,7 +230,8 @@ static void test_options(void **state)
 		const char *text, *why;
 	} rows[] = {
 		{ "net,backend=stream", "needs path= or addr=" },
-		{ "net,backend=stream,path=a,addr=b:1", "needs path= or addr=" },
+		{ "net,backend=stream,path=a,addr=b:1",
+		  "needs path= or addr=" },
 		{ "net,backend=stream,path=/nowhere/x", "path=/nowhere/x" },
 		{ "net,backend=stream,addr=nonsense", "is not HOST:PORT" },
 		{ "net,backend=stream,ifname=tap0", "ifname=tap0: not for" },
@@ -239,7 +240,8 @@ static void test_options(void **state)
 		{ "net,backend=dgram,local=/nowhere/x,remote=/y", "/nowhere" },
 		{ "net,backend=fd", "needs fd=" },
 		{ "net,backend=fd,fd=999", "fd=999" },
-		{ "net,backend=fd,fd=0", NULL }, /* the test's stdin: no socket */
+		{ "net,backend=fd,fd=0",
+		  NULL }, /* the test's stdin: no socket */
 		{ "net,backend=user,hostfwd=tcp:x", "hostfwd=tcp:x" },
 		{ "net,backend=user,hostfwd=icmp::1-:2", "hostfwd=" },
 		{ "net,backend=user,hostfwd=tcp::0-:2", "hostfwd=" },
@@ -489,8 +491,8 @@ static int connect_to(const struct sockaddr_un *sun)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	assert_int_equal(connect(fd, (const struct sockaddr *)sun,
-				 sizeof(*sun)), 0);
+	assert_int_equal(
+		connect(fd, (const struct sockaddr *)sun, sizeof(*sun)), 0);
 	turns();
 	return fd;
 }
@@ -682,7 +684,8 @@ static struct pcap *record(int take_fd)
 static void test_pcap(void **state)
 {
 	char path[] = "/tmp/viodev-pcap-XXXXXX";
-	struct iovec iov[3] = { { frame, 10 }, { frame + 10, 30 },
+	struct iovec iov[3] = { { frame, 10 },
+				{ frame + 10, 30 },
 				{ frame + 40, 100 } };
 	uint32_t w[6 + 4];
 	uint8_t data[60];
@@ -819,11 +822,10 @@ static size_t make_udp(uint8_t *f, const char *src, const char *dst,
 static void send_arp(void)
 {
 	static const uint8_t arp[42] = {
-		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,    0x12,
-		1,    2,    8,	  6,	0,    1,    8,	  0,	6,    4,
-		0,    1,    0x52, 0x54, 0,    0x12, 1,	  2,	10,   0,
-		2,    15,   0,	  0,	0,    0,    0,	  0,	10,   0,
-		2,    2,
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0x12, 1,
+		2,    8,    6,    0,    1,    8,    0,    6,    4, 0,    1,
+		0x52, 0x54, 0,    0x12, 1,    2,    10,   0,    2, 15,   0,
+		0,    0,    0,    0,    0,    10,   0,    2,    2,
 	};
 
 	assert_int_equal(send_to(0, arp, sizeof(arp)), 0);
@@ -1005,9 +1007,9 @@ static void sum_tcp(uint8_t *f)
 }
 
 /* A TCP segment of the guest to this machine; returns the frame's length. */
-static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport,
-		       uint32_t seq, uint32_t ack, uint8_t flags,
-		       const void *data, size_t len)
+static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport, uint32_t seq,
+		       uint32_t ack, uint8_t flags, const void *data,
+		       size_t len)
 {
 	uint16_t total = (uint16_t)(40 + len), sum;
 	uint8_t *tcp = f + 34;
@@ -1345,8 +1347,7 @@ static void test_user_hostfwd(void **state)
 static void test_user_hostile(void **state)
 {
 	/* NC-SI, "get version id": answered by libslirp on its own. */
-	static const uint8_t ncsi[60] = { [12] = 0x88, 0xf8, 0,	 1,
-					  0,	       1,    0x15 };
+	static const uint8_t ncsi[60] = { [12] = 0x88, 0xf8, 0, 1, 0, 1, 0x15 };
 	uint8_t f[100];
 	size_t len;
 

@@ -18,10 +18,10 @@
 #include "base/iov.h"
 #include "base/pool.h"
 
-#define PCAP_MAGIC_NS	  0xa1b23c4d
+#define PCAP_MAGIC_NS      0xa1b23c4d
 #define PCAP_LINK_ETHERNET 1
-#define BUF_BYTES	  (512u << 10)
-#define END_MS		  1000 /* for what is buffered, at the end */
+#define BUF_BYTES          (512u << 10)
+#define END_MS             1000 /* for what is buffered, at the end */
 
 /* Both in the byte order of the machine that writes them. */
 struct pcap_file_hdr {
@@ -121,8 +121,7 @@ static void put_frame(struct pcap *pcap, const struct iovec *iov, int niov,
 	*used += len;
 }
 
-int pcap_write(struct pcap *pcap, const struct iovec *iov, int niov,
-	       size_t len)
+int pcap_write(struct pcap *pcap, const struct iovec *iov, int niov, size_t len)
 {
 	struct pcap_frame_hdr hdr = {
 		.len = (uint32_t)len,

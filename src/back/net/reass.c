@@ -5,16 +5,16 @@
 
 #include "back/net/inet.h"
 
-#define UNIT	  8u
-#define MORE	  0x2000u /* fragments follow */
-#define OFFSET	  0x1fffu /* in units */
+#define UNIT      8u
+#define MORE      0x2000u /* fragments follow */
+#define OFFSET    0x1fffu /* in units */
 #define MAX_TOTAL 65535u  /* bytes of a datagram and its header */
 
 /* What a fragment says, checked against what arrived. */
 struct fragment {
 	const uint8_t *frame, *data;
 	size_t hdr_len; /* of Ethernet and IPv4 */
-	size_t len;	/* of data */
+	size_t len;     /* of data */
 	size_t unit, nr_units;
 	bool last;
 };

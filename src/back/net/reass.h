@@ -17,18 +17,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REASS_NR_SLOTS	 4u
+#define REASS_NR_SLOTS   4u
 #define REASS_TIMEOUT_NS UINT64_C(30000000000)
-#define REASS_MAX_BYTES	 65536u	/* of a datagram, in units of 8 */
-#define REASS_HDR_BYTES	 (14u + 60) /* Ethernet, IPv4 with all options */
+#define REASS_MAX_BYTES  65536u     /* of a datagram, in units of 8 */
+#define REASS_HDR_BYTES  (14u + 60) /* Ethernet, IPv4 with all options */
 
 struct reass_slot {
-	uint64_t deadline_ns; /* 0: the slot is free */
-	uint8_t key[12];      /* source, destination, id, protocol */
+	uint64_t deadline_ns;         /* 0: the slot is free */
+	uint8_t key[12];              /* source, destination, id, protocol */
 	uint8_t hdr[REASS_HDR_BYTES]; /* of the first fragment */
-	size_t hdr_len;		      /* 0: it has not arrived */
+	size_t hdr_len;               /* 0: it has not arrived */
 	size_t nr_units, nr_wanted;   /* of 8 bytes; 0: not known yet */
-	size_t data_len;	      /* known if nr_wanted is */
+	size_t data_len;              /* known if nr_wanted is */
 	uint64_t has[REASS_MAX_BYTES / 8 / 64]; /* a bit for each unit */
 	uint8_t bytes[REASS_HDR_BYTES + REASS_MAX_BYTES];
 };

@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#define NR(a)	 (sizeof(a) / sizeof((a)[0]))
-#define LAST	 false
-#define MORE	 true
+#define NR(a)     (sizeof(a) / sizeof((a)[0]))
+#define LAST      false
+#define MORE      true
 #define MAX_STEPS 8
 
 static struct reass *r;
@@ -80,25 +80,36 @@ static void test_orders(void **state)
 		size_t total; /* 0: nothing comes of it */
 		struct step steps[MAX_STEPS];
 	} rows[] = {
-		{ "in order", 2500, { { 0, 1480, MORE }, { 1480, 1020, LAST } } },
-		{ "backwards", 24, { { 16, 8, LAST }, { 8, 8, MORE },
-				     { 0, 8, MORE } } },
-		{ "middle last", 21, { { 16, 5, LAST }, { 0, 8, MORE },
-				       { 8, 8, MORE } } },
-		{ "twice", 16, { { 0, 8, MORE }, { 0, 8, MORE },
-				 { 8, 8, LAST } } },
-		{ "overlapping", 32, { { 0, 16, MORE }, { 8, 16, MORE },
-				       { 24, 8, LAST } } },
+		{ "in order",
+		  2500,
+		  { { 0, 1480, MORE }, { 1480, 1020, LAST } } },
+		{ "backwards",
+		  24,
+		  { { 16, 8, LAST }, { 8, 8, MORE }, { 0, 8, MORE } } },
+		{ "middle last",
+		  21,
+		  { { 16, 5, LAST }, { 0, 8, MORE }, { 8, 8, MORE } } },
+		{ "twice",
+		  16,
+		  { { 0, 8, MORE }, { 0, 8, MORE }, { 8, 8, LAST } } },
+		{ "overlapping",
+		  32,
+		  { { 0, 16, MORE }, { 8, 16, MORE }, { 24, 8, LAST } } },
 		{ "a tail without a head", 0, { { 8, 8, LAST } } },
 		{ "a head without a tail", 0, { { 0, 8, MORE } } },
 		{ "a hole", 0, { { 0, 8, MORE }, { 16, 8, LAST } } },
-		{ "two ends", 0, { { 16, 8, LAST }, { 8, 8, LAST },
-				   { 0, 8, MORE }, { 8, 8, MORE } } },
-		{ "behind the end", 0, { { 8, 8, LAST }, { 16, 8, MORE },
-					 { 0, 8, MORE } } },
-		{ "the end comes too early", 0, { { 16, 8, MORE },
-						  { 8, 8, LAST },
-						  { 0, 8, MORE } } },
+		{ "two ends",
+		  0,
+		  { { 16, 8, LAST },
+		    { 8, 8, LAST },
+		    { 0, 8, MORE },
+		    { 8, 8, MORE } } },
+		{ "behind the end",
+		  0,
+		  { { 8, 8, LAST }, { 16, 8, MORE }, { 0, 8, MORE } } },
+		{ "the end comes too early",
+		  0,
+		  { { 16, 8, MORE }, { 8, 8, LAST }, { 0, 8, MORE } } },
 		{ "not cut at a unit", 0, { { 0, 9, MORE }, { 8, 8, LAST } } },
 		{ "beyond 64 KiB", 0, { { 65528, 64, LAST } } },
 	};
@@ -191,8 +202,8 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_orders),  TEST(test_longest), TEST(test_options),
-		TEST(test_bounds),  TEST(test_garbage),
+		TEST(test_orders), TEST(test_longest), TEST(test_options),
+		TEST(test_bounds), TEST(test_garbage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

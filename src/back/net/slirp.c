@@ -42,14 +42,14 @@
 #include "back/net/tcp_guard.h"
 #include "base/iov.h"
 
-#define MAX_FDS	   4096 /* more than the sandbox lets it open */
-#define MTU	   1500
-#define SLOT_BYTES (MTU + 14 + 64)
-#define NR_SLOTS   512u
-#define NS_PER_MS  UINT64_C(1000000)
+#define MAX_FDS          4096 /* more than the sandbox lets it open */
+#define MTU              1500
+#define SLOT_BYTES       (MTU + 14 + 64)
+#define NR_SLOTS         512u
+#define NS_PER_MS        UINT64_C(1000000)
 #define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
-#define MAX_RESETS 16 /* for one that is new; many are gone already */
-#define IDLE_MS	   1000 /* the wait libslirp asks for when it has no need to */
+#define MAX_RESETS       16 /* for one that is new; many are gone already */
+#define IDLE_MS          1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
 	uint16_t len;
@@ -59,7 +59,7 @@ struct slot {
 /* What the epoll has of a descriptor, found by its number. */
 struct seen {
 	uint32_t events; /* 0: it is not there */
-	uint32_t round;	 /* of refresh, that asked for it last */
+	uint32_t round;  /* of refresh, that asked for it last */
 };
 
 struct user {
@@ -69,9 +69,9 @@ struct user {
 	int epoll_fd;
 	struct ev_source *source; /* the epoll */
 	struct ev_source *timer;
-	uint64_t due_ns; /* when the timer fires; 0: it does not */
-	struct ev_task refresh;	  /* at the end of a turn that changed things */
-	struct ev_task more;	  /* frames are in the ring */
+	uint64_t due_ns;        /* when the timer fires; 0: it does not */
+	struct ev_task refresh; /* at the end of a turn that changed things */
+	struct ev_task more;    /* frames are in the ring */
 	bool watched;
 
 	struct pollfd polls[MAX_FDS];
@@ -209,8 +209,8 @@ static void take_glib_messages(void)
 {
 	typedef void handler_fn(const char *, int, const char *, void *);
 	typedef handler_fn *set_fn(handler_fn *, void *);
-	set_fn *set = (set_fn *)dlsym(RTLD_DEFAULT,
-				      "g_log_set_default_handler");
+	set_fn *set =
+		(set_fn *)dlsym(RTLD_DEFAULT, "g_log_set_default_handler");
 
 	if (set)
 		set(on_glib_message, NULL);
@@ -475,8 +475,7 @@ static void user_run(void *arg)
 		ev_defer(u->loop, &u->more);
 }
 
-static void user_stats(const struct net_be *be, net_be_stat_fn *put,
-		       void *arg)
+static void user_stats(const struct net_be *be, net_be_stat_fn *put, void *arg)
 {
 	const struct user *u = (const struct user *)be;
 	const struct reass *reass = &u->reass;
@@ -669,11 +668,25 @@ static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 static const char *const user_keys[] = { "hostfwd", "connections", NULL };
 
 static const int user_syscalls[] = {
-	SYS_socket, SYS_connect, SYS_bind, SYS_listen, SYS_accept, SYS_accept4,
-	SYS_shutdown, SYS_setsockopt, SYS_getsockopt, SYS_getsockname,
-	SYS_getpeername, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto,
+	SYS_socket,
+	SYS_connect,
+	SYS_bind,
+	SYS_listen,
+	SYS_accept,
+	SYS_accept4,
+	SYS_shutdown,
+	SYS_setsockopt,
+	SYS_getsockopt,
+	SYS_getsockname,
+	SYS_getpeername,
+	SYS_recvmsg,
+	SYS_sendmsg,
+	SYS_recvfrom,
+	SYS_sendto,
 	/* the addresses of name servers */
-	SYS_newfstatat, SYS_openat, SYS_lseek,
+	SYS_newfstatat,
+	SYS_openat,
+	SYS_lseek,
 	-1,
 };
 static const unsigned long user_ioctls[] = {

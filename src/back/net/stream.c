@@ -31,15 +31,15 @@
 
 #define IN_BYTES  (256u << 10)
 #define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
-#define BACKLOG	  4 /* peers that wait for the one before to go */
+#define BACKLOG   4            /* peers that wait for the one before to go */
 #define AGAIN_NS  100000000ull /* after accept() failed */
 
 struct stream {
 	struct net_be be;
-	struct net_port port;	  /* the peer's; fd < 0: there is none */
+	struct net_port port;     /* the peer's; fd < 0: there is none */
 	struct net_port listener; /* fd < 0: the peer is the only one */
 	struct ev_source *again;  /* looks at it, after accept() failed */
-	struct ev_task more; /* frames are in the buffer, watched or not */
+	struct ev_task more;      /* frames are in the buffer, watched or not */
 	bool watched;
 	size_t in_off, in_end;
 	size_t out_off, out_end; /* what is left of a frame */
@@ -328,8 +328,7 @@ static bool is_listening(int fd)
 	       listening;
 }
 
-int net_stream_create(struct ev_loop *loop, int take_fd,
-		      struct net_be **ret_be)
+int net_stream_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
 {
 	int ret = net_fd_prepare(take_fd);
 	struct stream *st;

@@ -223,7 +223,8 @@ static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 		if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_NO_PI))
 			return -EINVAL;
 		*ret_vnet_hdr = ifr.ifr_flags & IFF_VNET_HDR;
-		if (*ret_vnet_hdr && ioctl(fds[i], TUNSETVNETHDRSZ, &hdr_len) < 0)
+		if (*ret_vnet_hdr &&
+		    ioctl(fds[i], TUNSETVNETHDRSZ, &hdr_len) < 0)
 			return -errno;
 	}
 	return 0;

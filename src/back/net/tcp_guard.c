@@ -7,18 +7,18 @@
 
 #define PROTO_TCP     6
 #define TCP_MIN_BYTES 20u
-#define FIN	      0x01
-#define SYN	      0x02
-#define RST	      0x04
-#define ACK	      0x10
-#define URG	      0x20
+#define FIN           0x01
+#define SYN           0x02
+#define RST           0x04
+#define ACK           0x10
+#define URG           0x20
 #define MAX_EARLY     2 /* of a connection; then it must wait for each ACK */
 
 /* Where in a frame things are. */
 struct segment {
 	uint8_t *ip, *tcp;
 	bool v6;
-	size_t len;	 /* of header and data */
+	size_t len; /* of header and data */
 	size_t data_len;
 	uint32_t seq, ack;
 	uint8_t flags;
@@ -41,7 +41,8 @@ static bool find_tcp(const uint8_t *frame, size_t len, struct segment *ret)
 		hdr = (ip[0] & 15) * 4u;
 		total = inet_get16(ip + 2);
 		ret->v6 = false;
-		if (ip[0] >> 4 != 4 || hdr < IP4_MIN_BYTES || ip[9] != PROTO_TCP)
+		if (ip[0] >> 4 != 4 || hdr < IP4_MIN_BYTES ||
+		    ip[9] != PROTO_TCP)
 			return false;
 	} else {
 		hdr = IP6_BYTES;

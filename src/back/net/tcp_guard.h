@@ -27,12 +27,12 @@
 #define TCP_GUARD_WAYS 4u
 
 struct tcp_flow {
-	uint8_t key[36];  /* the guest's address and port, the other's */
-	uint32_t next;	  /* the guest's next sequence number, as we think */
-	uint32_t acked;	  /* and as libslirp said last */
-	uint32_t edge;	  /* of the window that it offered */
-	uint32_t last;	  /* the segment that it got last began here */
-	uint32_t used;	  /* when, counted in segments; 0: free */
+	uint8_t key[36]; /* the guest's address and port, the other's */
+	uint32_t next;   /* the guest's next sequence number, as we think */
+	uint32_t acked;  /* and as libslirp said last */
+	uint32_t edge;   /* of the window that it offered */
+	uint32_t last;   /* the segment that it got last began here */
+	uint32_t used;   /* when, counted in segments; 0: free */
 	bool v6;
 	uint8_t nr_early; /* segments that were early, though we passed them */
 };

@@ -286,8 +286,7 @@ static int plug_port(struct console_softc *sc, const char *word,
 			       add ? "; port add NAME CHANNEL makes one" : "");
 	if (p->plugged == add)
 		return err_set(err, -EALREADY, "console: port %s %s: it is %s",
-			       word, name,
-			       add ? "there already" : "not there");
+			       word, name, add ? "there already" : "not there");
 	plug(p, add);
 	if (p->name == p->added_name)
 		forget_port(p);
@@ -327,8 +326,8 @@ static int open_added(int argc, char *const argv[], struct vdev_files *files,
 			       argv[2]);
 	ret = chan_open(argv[3], ADDED_FILES, files, &why);
 	if (ret < 0)
-		return err_set(err, ret, "port add %s %s: %s", argv[2],
-			       argv[3], why.text);
+		return err_set(err, ret, "port add %s %s: %s", argv[2], argv[3],
+			       why.text);
 	return 0;
 }
 
@@ -472,8 +471,8 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		int ret;
 
 		ret = chan_create(list[i].text, list[i].files, env->files,
-				  env->loop, sc->sc_io, &console_chan_client, p, &p->chan,
-				  &why);
+				  env->loop, sc->sc_io, &console_chan_client, p,
+				  &p->chan, &why);
 		if (ret < 0)
 			return err_set(err, ret, "console: %s=%s: %s",
 				       list[i].key, list[i].text, why.text);
@@ -506,12 +505,12 @@ static int init(struct console_softc *sc, const struct vdev_env *env,
 	if (ret < 0)
 		return ret;
 	sc->sc_vc = console_consts;
-	sc->sc_vc.vc_nvq = sc->sc_nr_ports > 1 ? 2 * (int)sc->sc_nr_ports + 2
-					       : 2;
+	sc->sc_vc.vc_nvq =
+		sc->sc_nr_ports > 1 ? 2 * (int)sc->sc_nr_ports + 2 : 2;
 	if (sc->sc_ports[0].chan)
 		chan_size(sc->sc_ports[0].chan, &sc->sc_cols, &sc->sc_rows);
-	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
-			   sc->sc_vqs, err);
+	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc, sc->sc_vqs,
+			   err);
 }
 
 /* A terminal's path is another each time: say which. */
@@ -536,16 +535,16 @@ static int console_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "console: out of memory");
 	sc->sc_dev.type = &vdev_console;
 	sc->sc_loop = env->loop;
-	sc->sc_control_again = (struct ev_task){
-		.fn = console_control_on_again, .arg = sc };
+	sc->sc_control_again =
+		(struct ev_task){ .fn = console_control_on_again, .arg = sc };
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 
 		p->sc = sc;
 		p->id = i;
 		p->rx_batch = 1;
-		p->tx_again = (struct ev_task){ .fn = console_tx_on_again,
-						.arg = p };
+		p->tx_again =
+			(struct ev_task){ .fn = console_tx_on_again, .arg = p };
 	}
 	ret = init(sc, env, err);
 	if (ret < 0) {

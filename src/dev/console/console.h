@@ -31,18 +31,18 @@
 #define CONSOLE_MAX_NAME   64u
 
 #define CONSOLE_CHAIN_IOV 256  /* of one chain */
-#define CONSOLE_MAX_IOV	  1024 /* of all that move together: the kernel's */
-#define CONSOLE_BATCH	  64u  /* chains, likewise */
+#define CONSOLE_MAX_IOV   1024 /* of all that move together: the kernel's */
+#define CONSOLE_BATCH     64u  /* chains, likewise */
 
 struct console_softc;
 
 struct console_port {
 	struct console_softc *sc;
 	unsigned id;
-	const char *name;  /* NULL: the console, or that it does not exist */
+	const char *name; /* NULL: the console, or that it does not exist */
 	char added_name[CONSOLE_MAX_NAME + 1]; /* by ctl: name is this */
 	struct chan *chan; /* NULL: port 0 without console= */
-	bool plugged;	   /* it exists, as ctl has it */
+	bool plugged;      /* it exists, as ctl has it */
 
 	/*
 	 * What the driver knows of it. What is not as it should be is a
@@ -64,14 +64,14 @@ struct console_port {
 };
 
 struct console_softc {
-	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_softc sc_vs;  /* first: callbacks get it as a void * */
 	struct virtio_consts sc_vc; /* its own: the number of queues varies */
 	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;
 	struct chan_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
-	bool sc_ready;		   /* DEVICE_READY came */
+	bool sc_ready;             /* DEVICE_READY came */
 	struct ev_task sc_control_again;
 	unsigned sc_nr_ports;
 	struct console_port sc_ports[CONSOLE_MAX_PORTS];

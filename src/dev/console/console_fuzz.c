@@ -16,8 +16,8 @@
 #include "fuzz_dev.h"
 
 #define NR_KINDS 5u
-#define CTL_RX	 2u
-#define CTL_TX	 3u
+#define CTL_RX   2u
+#define CTL_TX   3u
 
 static struct victim {
 	struct fuzz_dev v;

@@ -24,19 +24,19 @@
 #define MAX_NAME 64 /* characters of a port's name */
 
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
-#define SIZE	  VI_BIT(VIRTIO_CONSOLE_F_SIZE)
-#define EMERG	  VI_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE)
-#define V1	  VI_BIT(VIRTIO_F_VERSION_1)
+#define SIZE      VI_BIT(VIRTIO_CONSOLE_F_SIZE)
+#define EMERG     VI_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE)
+#define V1        VI_BIT(VIRTIO_F_VERSION_1)
 
 enum { /* short names */
-	READY = VIRTIO_CONSOLE_DEVICE_READY,
-	ADD = VIRTIO_CONSOLE_PORT_ADD,
-	REMOVE = VIRTIO_CONSOLE_PORT_REMOVE,
-	PORT_READY = VIRTIO_CONSOLE_PORT_READY,
-	CONSOLE = VIRTIO_CONSOLE_CONSOLE_PORT,
-	RESIZE = VIRTIO_CONSOLE_RESIZE,
-	OPEN = VIRTIO_CONSOLE_PORT_OPEN,
-	NAME = VIRTIO_CONSOLE_PORT_NAME,
+       READY = VIRTIO_CONSOLE_DEVICE_READY,
+       ADD = VIRTIO_CONSOLE_PORT_ADD,
+       REMOVE = VIRTIO_CONSOLE_PORT_REMOVE,
+       PORT_READY = VIRTIO_CONSOLE_PORT_READY,
+       CONSOLE = VIRTIO_CONSOLE_CONSOLE_PORT,
+       RESIZE = VIRTIO_CONSOLE_RESIZE,
+       OPEN = VIRTIO_CONSOLE_PORT_OPEN,
+       NAME = VIRTIO_CONSOLE_PORT_NAME,
 };
 
 static struct rig r;
@@ -123,7 +123,8 @@ static void test_handshake(void **state)
 static void test_driver_ok(void **state)
 {
 	static const uint8_t ready[8] = {
-		[4] = VIRTIO_CONSOLE_DEVICE_READY, [6] = 1,
+		[4] = VIRTIO_CONSOLE_DEVICE_READY,
+		[6] = 1,
 	};
 	uint64_t gpa;
 	char buf[8];
@@ -195,9 +196,9 @@ static void test_few_buffers(void **state)
 	static const struct {
 		unsigned id, event, value;
 	} want[] = {
-		{ 0, ADD, 0 },	   { 1, ADD, 0 },  { 0, CONSOLE, 1 },
-		{ 0, OPEN, 1 },	   { 1, NAME, 0 }, { 1, OPEN, 1 },
-		{ 1, OPEN, 0 },	   { 1, REMOVE, 0 }, { 1, ADD, 0 },
+		{ 0, ADD, 0 },  { 1, ADD, 0 },    { 0, CONSOLE, 1 },
+		{ 0, OPEN, 1 }, { 1, NAME, 0 },   { 1, OPEN, 1 },
+		{ 1, OPEN, 0 }, { 1, REMOVE, 0 }, { 1, ADD, 0 },
 	};
 
 	rig_make(&r, VDRV_MODERN, 2, "");
@@ -219,8 +220,8 @@ static void test_few_buffers(void **state)
 		}
 		rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
 		assert_true(rig_hear(&r, &msg));
-		print_message("port %u: event %u value %u\n", msg.id,
-			      msg.event, msg.value);
+		print_message("port %u: event %u value %u\n", msg.id, msg.event,
+			      msg.value);
 		assert_int_equal(msg.id, want[n].id);
 		assert_int_equal(msg.event, want[n].event);
 		assert_int_equal(msg.value, want[n].value);
@@ -325,8 +326,9 @@ static void test_new_ports(void **state)
 				 sizeof(bytes));
 		if (round == 1) { /* the driver hears of both at once */
 			assert_int_equal(rig_ctl(&r, "port remove late"), 0);
-			assert_int_equal(ctl_with("port add other fd:9",
-						  dup(ends[0])), 0);
+			assert_int_equal(
+				ctl_with("port add other fd:9", dup(ends[0])),
+				0);
 			rig_expect(&r, 1, REMOVE, 0);
 			rig_expect(&r, 1, ADD, 0);
 			rig_say(&r, 1, PORT_READY, 1);
@@ -502,12 +504,18 @@ static void test_bad_messages(void **state)
 		uint32_t id;
 		uint16_t event, value;
 	} rows[] = {
-		{ 3, PORT_READY, 1 },	       { 31, PORT_READY, 1 },
-		{ 0x7fffffff, PORT_READY, 1 }, { 0x80000000, OPEN, 1 },
-		{ UINT32_MAX, OPEN, 1 },       { UINT32_MAX, PORT_READY, 1 },
-		{ 1, 8, 1 },		       { 1, 0xffff, 1 },
-		{ 1, ADD, 1 },		       { 1, REMOVE, 1 },
-		{ 1, NAME, 1 },		       { 0, RESIZE, 1 },
+		{ 3, PORT_READY, 1 },
+		{ 31, PORT_READY, 1 },
+		{ 0x7fffffff, PORT_READY, 1 },
+		{ 0x80000000, OPEN, 1 },
+		{ UINT32_MAX, OPEN, 1 },
+		{ UINT32_MAX, PORT_READY, 1 },
+		{ 1, 8, 1 },
+		{ 1, 0xffff, 1 },
+		{ 1, ADD, 1 },
+		{ 1, REMOVE, 1 },
+		{ 1, NAME, 1 },
+		{ 0, RESIZE, 1 },
 		{ 0, CONSOLE, 0 },
 	};
 	uint8_t bytes[4096] = { 1, 0, 0, 0, OPEN, 0, 0, 0 };
@@ -603,8 +611,7 @@ static void test_no_multiport(void **state)
 	rig_start(&r, UINT64_MAX & ~MULTIPORT);
 	rig_ctl_offer(&r, 4, RIG_CTL_ROOM);
 	for (unsigned q = 2; q < 8; q++) {
-		struct vdrv_buf buf = { r.ctl_gpa, 8,
-					q % 2 ? VDRV_R : VDRV_W };
+		struct vdrv_buf buf = { r.ctl_gpa, 8, q % 2 ? VDRV_R : VDRV_W };
 
 		vdrv_add(&r.d, q, &buf, 1);
 		vdrv_kick(&r.d, q);
@@ -691,7 +698,8 @@ static void test_options(void **state)
 		{ "console,port.a=file:/dev/null,port.a=stdio", "given twice" },
 		{ "console,port."
 		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-		  "xxxxxx=stdio", "longer than 64" },
+		  "xxxxxx=stdio",
+		  "longer than 64" },
 	};
 	char text[4096] = "console", why[256];
 
@@ -706,8 +714,8 @@ static void test_options(void **state)
 	for (unsigned i = 0; i < 31; i++)
 		sprintf(text + strlen(text), ",port.%u=file:/dev/null", i);
 	vdrv_init(&r.d, VDRV_MODERN);
-	assert_true(vdev_new(text, &r.d.pi, r.loop, &r.dev, why,
-			     sizeof(why)) < 0);
+	assert_true(vdev_new(text, &r.d.pi, r.loop, &r.dev, why, sizeof(why)) <
+		    0);
 	assert_non_null(strstr(why, "port.30: more than 30 ports"));
 	vdrv_fini(&r.d);
 }
@@ -717,13 +725,16 @@ static void test_options(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_handshake),     T(test_refused),	    T(test_few_buffers),
-		T(test_host_open),     T(test_hotplug),	    T(test_size),
+		T(test_handshake),     T(test_refused),
+		T(test_few_buffers),   T(test_host_open),
+		T(test_hotplug),       T(test_size),
 		T(test_new_ports),     T(test_driver_ok),
-		T(test_resize),	       T(test_offer),	    T(test_emerg),
-		T(test_emerg_full),    T(test_bad_messages), T(test_split_message),
-		T(test_small_buffers), T(test_wrong_way),   T(test_no_multiport),
-		T(test_flipping_id),   T(test_many_messages), T(test_options),
+		T(test_resize),        T(test_offer),
+		T(test_emerg),         T(test_emerg_full),
+		T(test_bad_messages),  T(test_split_message),
+		T(test_small_buffers), T(test_wrong_way),
+		T(test_no_multiport),  T(test_flipping_id),
+		T(test_many_messages), T(test_options),
 	};
 
 	return cmocka_run_group_tests_name("console", tests, NULL, NULL);

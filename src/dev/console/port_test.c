@@ -40,8 +40,8 @@ static char pattern(size_t i)
 static size_t host_read(unsigned port, size_t at, size_t max)
 {
 	char buf[65536];
-	ssize_t n = read(r.host[port], buf, max < sizeof(buf) ? max
-							      : sizeof(buf));
+	ssize_t n =
+		read(r.host[port], buf, max < sizeof(buf) ? max : sizeof(buf));
 
 	for (ssize_t i = 0; i < n; i++)
 		assert_int_equal(buf[i], pattern(at + (size_t)i));
@@ -71,7 +71,7 @@ static void test_tx_pieces(void **state)
 		uint32_t len; /* of a piece */
 		bool indirect, broken;
 	} rows[] = {
-		{ 1, 1, false, false },	  { 2, 5000, false, false },
+		{ 1, 1, false, false },   { 2, 5000, false, false },
 		{ 33, 7, false, false },  { 128, 1, false, false },
 		{ 129, 3, true, false },  { 256, 1, true, false },
 		{ 100, 0, false, false }, { 257, 1, true, true },
@@ -119,10 +119,8 @@ static void test_rx_pieces(void **state)
 		size_t bytes;
 		uint32_t used;
 	} rows[] = {
-		{ { 100 }, 1, 1, 1 },
-		{ { 100 }, 1, 100, 100 },
-		{ { 1, 2, 3, 4 }, 4, 10, 10 },
-		{ { 1, 0, 3, 4 }, 4, 5, 5 },
+		{ { 100 }, 1, 1, 1 },          { { 100 }, 1, 100, 100 },
+		{ { 1, 2, 3, 4 }, 4, 10, 10 }, { { 1, 0, 3, 4 }, 4, 5, 5 },
 		{ { 1, 2 }, 2, 10, 3 }, /* the rest waits */
 	};
 
@@ -138,8 +136,9 @@ static void test_rx_pieces(void **state)
 			p = vdrv_ptr(&r.d, gpa, 128);
 			memset(p, 0x55, 128);
 			for (unsigned i = 0, off = 0; i < rows[k].nr; i++) {
-				bufs[i] = (struct vdrv_buf){
-					gpa + off, rows[k].lens[i], VDRV_W };
+				bufs[i] = (struct vdrv_buf){ gpa + off,
+							     rows[k].lens[i],
+							     VDRV_W };
 				off += rows[k].lens[i];
 			}
 			vdrv_add(&r.d, 0, bufs, rows[k].nr);
@@ -164,8 +163,8 @@ static void offer_pages(unsigned port, unsigned nr)
 	while (nr-- && r.d.q[q].nr_free) {
 		uint16_t head = r.d.q[q].free_head;
 		struct vdrv_buf buf = {
-			VDRV_MEM_BASE + (40u << 20) + head * PAGE, PAGE,
-			VDRV_W };
+			VDRV_MEM_BASE + (40u << 20) + head * PAGE, PAGE, VDRV_W
+		};
 
 		vdrv_add(&r.d, q, &buf, 1);
 	}
@@ -413,8 +412,8 @@ static void test_wrong_way(void **state)
 		assert_true(vdrv_used(&r.d, q, &used));
 		assert_int_equal(used.len, 0);
 		for (unsigned i = 0; i < 32; i++)
-			assert_int_equal(
-				*(char *)vdrv_ptr(&r.d, gpa + i, 1), 0x55);
+			assert_int_equal(*(char *)vdrv_ptr(&r.d, gpa + i, 1),
+					 0x55);
 		assert_true(read(r.host[0], buf, sizeof(buf)) < 0);
 
 		/* What comes after it is served. */

@@ -37,9 +37,9 @@ void rig_make(struct rig *r, enum vdrv_mode mode, unsigned nr_ports,
 		size_t len = strlen(text);
 		int pair[2];
 
-		assert_int_equal(socketpair(AF_UNIX,
-					    SOCK_STREAM | SOCK_CLOEXEC, 0,
-					    pair), 0);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC,
+					    0, pair),
+				 0);
 		r->host[i] = pair[0];
 		theirs[i] = pair[1];
 		fcntl(pair[0], F_SETFL, O_NONBLOCK);
@@ -136,9 +136,9 @@ void rig_ctl_offer(struct rig *r, unsigned nr, uint32_t len)
 	while (nr--) {
 		/* Each descriptor has its place: found again by its number. */
 		uint16_t head = r->d.q[2].free_head;
-		struct vdrv_buf buf = {
-			VDRV_MEM_BASE + (32u << 20) + head * RIG_CTL_ROOM, len,
-			VDRV_W };
+		struct vdrv_buf buf = { VDRV_MEM_BASE + (32u << 20) +
+						head * RIG_CTL_ROOM,
+					len, VDRV_W };
 
 		memset(vdrv_ptr(&r->d, buf.gpa, RIG_CTL_ROOM), 0xaa,
 		       RIG_CTL_ROOM);
@@ -176,8 +176,8 @@ void rig_expect(struct rig *r, uint32_t id, uint16_t event, uint16_t value)
 	if (!rig_hear(r, &msg))
 		fail_msg("no message, wanted %u of port %u", event, id);
 	if (msg.id != id || msg.event != event || msg.value != value)
-		fail_msg("port %u: event %u value %u, wanted %u: %u %u",
-			 msg.id, msg.event, msg.value, id, event, value);
+		fail_msg("port %u: event %u value %u, wanted %u: %u %u", msg.id,
+			 msg.event, msg.value, id, event, value);
 }
 
 void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len)

@@ -30,17 +30,17 @@ struct port {
 static_assert(sizeof(struct port) == 72, "no padding");
 
 enum { /* what the driver knows */
-	ADDED = 0x001,
-	UNPLUGGED = 0x002,
-	GUEST_OPEN = 0x004,
-	READY = 0x008,
-	TOLD_CONSOLE = 0x010, /* this and below: of one that is ready */
-	TOLD_NAME = 0x020,
-	TOLD_OPEN = 0x040,
-	TOLD_SIZE = 0x080,
-	CLOSED = 0x100,
-	ALL_TOLD = 0x1f0,
-	ALL_KNOWN = 0x1ff,
+       ADDED = 0x001,
+       UNPLUGGED = 0x002,
+       GUEST_OPEN = 0x004,
+       READY = 0x008,
+       TOLD_CONSOLE = 0x010, /* this and below: of one that is ready */
+       TOLD_NAME = 0x020,
+       TOLD_OPEN = 0x040,
+       TOLD_SIZE = 0x080,
+       CLOSED = 0x100,
+       ALL_TOLD = 0x1f0,
+       ALL_KNOWN = 0x1ff,
 };
 
 static void put_name(const struct console_port *p, char name[CONSOLE_MAX_NAME])
@@ -64,8 +64,7 @@ static unsigned known(const struct console_port *p)
 	if (!p->ready)
 		return k;
 	return k | READY | (p->told_console ? TOLD_CONSOLE : 0) |
-	       (p->told_name ? TOLD_NAME : 0) |
-	       (p->told_open ? TOLD_OPEN : 0) |
+	       (p->told_name ? TOLD_NAME : 0) | (p->told_open ? TOLD_OPEN : 0) |
 	       (p->told_size ? TOLD_SIZE : 0) | (p->closed ? CLOSED : 0);
 }
 

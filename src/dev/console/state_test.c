@@ -16,17 +16,17 @@
 #include "dev/console/rig.h"
 #include "moved.h"
 
-#define NR(a)	  (sizeof(a) / sizeof((a)[0]))
+#define NR(a)     (sizeof(a) / sizeof((a)[0]))
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
 enum { /* short names */
-	DEVICE_READY = VIRTIO_CONSOLE_DEVICE_READY,
-	ADD = VIRTIO_CONSOLE_PORT_ADD,
-	REMOVE = VIRTIO_CONSOLE_PORT_REMOVE,
-	READY = VIRTIO_CONSOLE_PORT_READY,
-	CONSOLE = VIRTIO_CONSOLE_CONSOLE_PORT,
-	RESIZE = VIRTIO_CONSOLE_RESIZE,
-	OPEN = VIRTIO_CONSOLE_PORT_OPEN,
-	NAME = VIRTIO_CONSOLE_PORT_NAME,
+       DEVICE_READY = VIRTIO_CONSOLE_DEVICE_READY,
+       ADD = VIRTIO_CONSOLE_PORT_ADD,
+       REMOVE = VIRTIO_CONSOLE_PORT_REMOVE,
+       READY = VIRTIO_CONSOLE_PORT_READY,
+       CONSOLE = VIRTIO_CONSOLE_CONSOLE_PORT,
+       RESIZE = VIRTIO_CONSOLE_RESIZE,
+       OPEN = VIRTIO_CONSOLE_PORT_OPEN,
+       NAME = VIRTIO_CONSOLE_PORT_NAME,
 };
 
 static struct rig r;
@@ -220,21 +220,46 @@ static void test_differences(void **state)
 	static const struct {
 		const char *name;
 		const char *there, *here; /* commands, before it moves */
-		bool gone;		  /* here: nobody is at port 1 */
+		bool gone;                /* here: nobody is at port 1 */
 		unsigned id, nr, events[3];
 	} rows[] = {
 		{ "nothing", NULL, NULL, false, 0, 0, { 0 } },
 		{ "nobody", NULL, NULL, true, 1, 1, { OPEN } },
-		{ "unplugged here", NULL, "port remove p1", false, 1, 1,
+		{ "unplugged here",
+		  NULL,
+		  "port remove p1",
+		  false,
+		  1,
+		  1,
 		  { REMOVE } },
-		{ "unplugged there", "port remove p1", NULL, false, 1, 3,
+		{ "unplugged there",
+		  "port remove p1",
+		  NULL,
+		  false,
+		  1,
+		  3,
 		  { ADD, NAME, OPEN } },
-		{ "unplugged in both", "port remove p1", "port remove p1",
-		  false, 0, 0, { 0 } },
-		{ "size", NULL, "resize 80 24", false, 0, 1, { RESIZE } },
-		{ "same size", "resize 80 24", "resize 80 24", false, 0, 0,
+		{ "unplugged in both",
+		  "port remove p1",
+		  "port remove p1",
+		  false,
+		  0,
+		  0,
 		  { 0 } },
-		{ "other size", "resize 80 25", "resize 80 24", false, 0, 1,
+		{ "size", NULL, "resize 80 24", false, 0, 1, { RESIZE } },
+		{ "same size",
+		  "resize 80 24",
+		  "resize 80 24",
+		  false,
+		  0,
+		  0,
+		  { 0 } },
+		{ "other size",
+		  "resize 80 25",
+		  "resize 80 24",
+		  false,
+		  0,
+		  1,
 		  { RESIZE } },
 	};
 
@@ -404,19 +429,21 @@ static void test_hostile(void **state)
 	static const struct {
 		unsigned at;
 		uint8_t byte;
-	} rows[] = {
-		{ 4, 2 },	/* DEVICE_READY */
-		{ 5, 1 },	{ 6, 1 },
-		{ 6, 3 },	/* ports */
-		{ 7, 1 },
-		{ 8 + 4, 0x0a }, /* not added, and something */
-		{ 8 + 4, 0x21 }, /* not ready, and told */
-		{ 8 + 5, 0x02 }, /* no such bit */
-		{ 8 + 7, 0x80 },
-		{ 80 + 8, 'q' }, /* name of port 1 */
-		{ 80 + 10, 'q' },
-		{ 80 + 71, 'q' },
-	};
+	} rows
+		[] = {
+			{ 4, 2 }, /* DEVICE_READY */
+			{ 5, 1 },
+			{ 6, 1 },
+			{ 6, 3 }, /* ports */
+			{ 7, 1 },
+			{ 8 + 4, 0x0a }, /* not added, and something */
+			{ 8 + 4, 0x21 }, /* not ready, and told */
+			{ 8 + 5, 0x02 }, /* no such bit */
+			{ 8 + 7, 0x80 },
+			{ 80 + 8, 'q' }, /* name of port 1 */
+			{ 80 + 10, 'q' },
+			{ 80 + 71, 'q' },
+		};
 	uint8_t bad[MOVED_MAX];
 
 	rig_open(&r, VDRV_MODERN, 2);
@@ -445,8 +472,8 @@ static void test_hostile(void **state)
 				refused(bad, saved_len);
 			for (unsigned port = 0; port < 2; port++) {
 				rig_write(&r, port, "some bytes", 10);
-				assert_true(vdrv_used(&r.d, rig_txq(port),
-						      NULL));
+				assert_true(
+					vdrv_used(&r.d, rig_txq(port), NULL));
 				while (read(r.host[port], bad, 10) > 0)
 					;
 			}
@@ -472,9 +499,9 @@ static void test_hostile(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_goes_on),      T(test_each_message),
-		T(test_differences),  T(test_missing_port),
-		T(test_pending),      T(test_no_multiport),
+		T(test_goes_on),        T(test_each_message),
+		T(test_differences),    T(test_missing_port),
+		T(test_pending),        T(test_no_multiport),
 		T(test_partly_written), T(test_other_ports),
 		T(test_hostile),
 	};

@@ -54,8 +54,8 @@ static int next_event(struct input_softc *sc, struct input_event *ev)
 	int ret = -EAGAIN;
 
 	if (sc->sc_syncing)
-		ret = libevdev_next_event(sc->sc_desc,
-					  LIBEVDEV_READ_FLAG_SYNC, ev);
+		ret = libevdev_next_event(sc->sc_desc, LIBEVDEV_READ_FLAG_SYNC,
+					  ev);
 	if (ret != -EAGAIN)
 		return ret;
 	ret = libevdev_next_event(sc->sc_desc, LIBEVDEV_READ_FLAG_NORMAL, ev);

@@ -95,9 +95,8 @@ int ioctl(int fd, unsigned long request, ...)
 	else if (nr == _IOC_NR(EVIOCGNAME(0)))
 		strncpy(arg, "real keyboard", size - 1);
 	else if (nr == _IOC_NR(EVIOCGKEY(0)))
-		memcpy(arg, keys_down, size < sizeof(keys_down)
-					       ? size
-					       : sizeof(keys_down));
+		memcpy(arg, keys_down,
+		       size < sizeof(keys_down) ? size : sizeof(keys_down));
 	else if (nr >= 0x20 && nr < 0x20 + EV_CNT)
 		put_bits(nr - 0x20, arg);
 	else if (nr == _IOC_NR(EVIOCGUNIQ(0)) || nr == _IOC_NR(EVIOCGPHYS(0))) {
@@ -157,7 +156,8 @@ static void turns(int n)
 static void happens(unsigned type, unsigned code, int value)
 {
 	struct input_event ev = { .type = (uint16_t)type,
-				  .code = (uint16_t)code, .value = value };
+				  .code = (uint16_t)code,
+				  .value = value };
 
 	if (type == EV_KEY && value)
 		set_bit(keys_down, code);
@@ -333,7 +333,8 @@ static void test_back_pressure(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	while (sent < 2000) {
 		struct input_event ev[2] = {
-			{ .type = EV_REL, .code = REL_WHEEL,
+			{ .type = EV_REL,
+			  .code = REL_WHEEL,
 			  .value = (int)sent },
 			{ .type = EV_SYN },
 		};
@@ -413,7 +414,8 @@ static void test_flood(void **state)
 
 	for (size_t i = 0; i < sizeof(repeats) / sizeof(repeats[0]); i++)
 		repeats[i] = (struct input_event){ .type = EV_KEY,
-						   .code = KEY_A, .value = 2 };
+						   .code = KEY_A,
+						   .value = 2 };
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(4);
 	turns(2);
@@ -462,10 +464,9 @@ static void test_held_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_config),	      T(test_events), T(test_dropped),
-		T(test_long_updates), T(test_back_pressure),
-		T(test_leds),	      T(test_gone),
-		T(test_held_keys),    T(test_flood),
+		T(test_config),       T(test_events),        T(test_dropped),
+		T(test_long_updates), T(test_back_pressure), T(test_leds),
+		T(test_gone),         T(test_held_keys),     T(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,

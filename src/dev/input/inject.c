@@ -70,14 +70,13 @@ static int parse(const struct input_softc *sc, char *const words[3],
 			       words[0]);
 	code = find_code(type, words[1]);
 	if (code < 0)
-		return err_set(err, -EINVAL,
-			       "input: inject %s %s: no such code: a number, "
-			       "or a name such as %s",
-			       words[0], words[1],
-			       libevdev_event_code_get_name(
-				       type->type, type->type == EV_KEY
-							   ? KEY_A
-							   : 0));
+		return err_set(
+			err, -EINVAL,
+			"input: inject %s %s: no such code: a number, "
+			"or a name such as %s",
+			words[0], words[1],
+			libevdev_event_code_get_name(
+				type->type, type->type == EV_KEY ? KEY_A : 0));
 	if (!parse_number(words[2], INT32_MIN, INT32_MAX, &value))
 		return err_set(err, -EINVAL,
 			       "input: inject %s %s %s: not a number", words[0],

@@ -82,8 +82,7 @@ static uint8_t fill_events(const struct libevdev *d, unsigned type,
 {
 	int max = libevdev_event_type_get_max(type);
 
-	if (!type_is_ours(type) || max < 0 ||
-	    !libevdev_has_event_type(d, type))
+	if (!type_is_ours(type) || max < 0 || !libevdev_has_event_type(d, type))
 		return 0;
 	return fill_bits(d, (unsigned)max, libevdev_has_event_code, type,
 			 bitmap);
@@ -131,8 +130,7 @@ void input_select(struct input_softc *sc, uint8_t select, uint8_t subsel)
 	struct virtio_input_config *c = &sc->sc_config;
 	const struct libevdev *d = sc->sc_desc;
 
-	*c = (struct virtio_input_config){
-		.select = select, .subsel = subsel };
+	*c = (struct virtio_input_config){ .select = select, .subsel = subsel };
 	if (select == VIRTIO_INPUT_CFG_EV_BITS)
 		c->size = fill_events(d, subsel, c->u.bitmap);
 	else if (select == VIRTIO_INPUT_CFG_ABS_INFO)

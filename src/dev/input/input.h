@@ -24,9 +24,9 @@
 
 #include "dev/vdev.h"
 
-#define INPUT_MAX_UPDATE 256u  /* events; longer ones are dropped */
+#define INPUT_MAX_UPDATE  256u  /* events; longer ones are dropped */
 #define INPUT_MAX_WAITING 1024u /* events, for buffers of the driver's */
-#define INPUT_MAX_NAME	 128u  /* 5.8.4 */
+#define INPUT_MAX_NAME    128u  /* 5.8.4 */
 
 /* As it goes through the queues, 5.8.6. */
 struct input_wire {
@@ -38,7 +38,7 @@ static_assert(sizeof(struct input_wire) == 8, "5.8.6");
 static_assert(sizeof(struct virtio_input_config) == 136, "5.8.4");
 
 struct input_softc {
-	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_softc sc_vs;    /* first: callbacks get it as a void * */
 	struct vqueue_info sc_vqs[2]; /* events, status */
 	struct vdev sc_dev;
 	struct ev_loop *sc_loop;

@@ -93,9 +93,9 @@ static int64_t status(const char *key)
 
 	vdev_status(dev, to);
 	assert_true(json_object_object_get_ex(to, key, &val));
-	ret = json_object_is_type(val, json_type_array)
-		      ? (int64_t)json_object_array_length(val)
-		      : json_object_get_int64(val);
+	ret = json_object_is_type(val, json_type_array) ?
+		      (int64_t)json_object_array_length(val) :
+		      json_object_get_int64(val);
 	json_object_put(to);
 	return ret;
 }
@@ -135,23 +135,39 @@ static void test_config_sizes(void **state)
 		const char *kind;
 		uint8_t select, subsel, size;
 	} rows[] = {
-		{ "keyboard", 0x00, 0, 0 },	{ "keyboard", 0x00, 1, 0 },
-		{ "keyboard", 0x01, 0, 15 },	{ "keyboard", 0x01, 1, 0 },
-		{ "keyboard", 0x02, 0, 0 },	{ "keyboard", 0x03, 0, 8 },
-		{ "keyboard", 0x03, 9, 0 },	{ "keyboard", 0x04, 0, 0 },
-		{ "keyboard", 0x10, 0, 0 },	{ "keyboard", 0x11, EV_SYN, 0 },
+		{ "keyboard", 0x00, 0, 0 },
+		{ "keyboard", 0x00, 1, 0 },
+		{ "keyboard", 0x01, 0, 15 },
+		{ "keyboard", 0x01, 1, 0 },
+		{ "keyboard", 0x02, 0, 0 },
+		{ "keyboard", 0x03, 0, 8 },
+		{ "keyboard", 0x03, 9, 0 },
+		{ "keyboard", 0x04, 0, 0 },
+		{ "keyboard", 0x10, 0, 0 },
+		{ "keyboard", 0x11, EV_SYN, 0 },
 		{ "keyboard", 0x11, EV_KEY, 32 },
-		{ "keyboard", 0x11, EV_LED, 1 }, { "keyboard", 0x11, EV_REP, 1 },
-		{ "keyboard", 0x11, EV_REL, 0 }, { "keyboard", 0x11, EV_ABS, 0 },
-		{ "keyboard", 0x11, EV_FF, 0 },	{ "keyboard", 0x11, EV_MAX, 0 },
-		{ "keyboard", 0x11, 0xff, 0 },	{ "keyboard", 0x12, 0, 0 },
-		{ "keyboard", 0x12, EV_ABS, 0 }, { "keyboard", 0xff, 0, 0 },
-		{ "mouse", 0x11, EV_KEY, 35 },	{ "mouse", 0x11, EV_REL, 2 },
-		{ "mouse", 0x11, EV_REP, 0 },	{ "mouse", 0x12, ABS_X, 0 },
-		{ "tablet", 0x11, EV_ABS, 1 },	{ "tablet", 0x12, ABS_X, 20 },
-		{ "tablet", 0x12, ABS_Y, 20 },	{ "tablet", 0x12, ABS_Z, 0 },
-		{ "tablet", 0x12, 0x40, 0 },	{ "tablet", 0x12, 0xff, 0 },
-		{ "multitouch", 0x10, 0, 1 },	{ "multitouch", 0x10, 1, 0 },
+		{ "keyboard", 0x11, EV_LED, 1 },
+		{ "keyboard", 0x11, EV_REP, 1 },
+		{ "keyboard", 0x11, EV_REL, 0 },
+		{ "keyboard", 0x11, EV_ABS, 0 },
+		{ "keyboard", 0x11, EV_FF, 0 },
+		{ "keyboard", 0x11, EV_MAX, 0 },
+		{ "keyboard", 0x11, 0xff, 0 },
+		{ "keyboard", 0x12, 0, 0 },
+		{ "keyboard", 0x12, EV_ABS, 0 },
+		{ "keyboard", 0xff, 0, 0 },
+		{ "mouse", 0x11, EV_KEY, 35 },
+		{ "mouse", 0x11, EV_REL, 2 },
+		{ "mouse", 0x11, EV_REP, 0 },
+		{ "mouse", 0x12, ABS_X, 0 },
+		{ "tablet", 0x11, EV_ABS, 1 },
+		{ "tablet", 0x12, ABS_X, 20 },
+		{ "tablet", 0x12, ABS_Y, 20 },
+		{ "tablet", 0x12, ABS_Z, 0 },
+		{ "tablet", 0x12, 0x40, 0 },
+		{ "tablet", 0x12, 0xff, 0 },
+		{ "multitouch", 0x10, 0, 1 },
+		{ "multitouch", 0x10, 1, 0 },
 		{ "multitouch", 0x11, EV_ABS, 8 },
 		{ "multitouch", 0x12, ABS_MT_SLOT, 20 },
 		{ "multitouch", 0x12, ABS_MT_TOOL_X, 0 },
@@ -218,8 +234,8 @@ static void test_config_writes(void **state)
 	assert_int_equal(vdrv_cfg_read(&d, 2, 1), 20);
 	vdrv_cfg_write(&d, 0, 2, EV_KEY << 8 | VIRTIO_INPUT_CFG_EV_BITS);
 	assert_int_equal(vdrv_cfg_read(&d, 2, 1), 35);
-	vdrv_cfg_write(&d, 0, 4, 0xffff0000 | ABS_X << 8 |
-					 VIRTIO_INPUT_CFG_ABS_INFO);
+	vdrv_cfg_write(&d, 0, 4,
+		       0xffff0000 | ABS_X << 8 | VIRTIO_INPUT_CFG_ABS_INFO);
 	assert_int_equal(vdrv_cfg_read(&d, 2, 1), 20);
 	for (unsigned off = 2; off < 200; off++) {
 		for (int size = 1; size <= 4; size *= 2) {
@@ -300,7 +316,8 @@ static void test_inject(void **state)
 	offer(40, 8);
 	assert_int_equal(ctl("inject abs ABS_MT_SLOT 0 abs mt_tracking_id -1 "
 			     "btn touch 1 key BTN_TOUCH 0 abs 0x35 100",
-			     NULL), 0);
+			     NULL),
+			 0);
 	expect(EV_ABS, ABS_MT_SLOT, 0);
 	expect(EV_ABS, ABS_MT_TRACKING_ID, -1);
 	expect(EV_KEY, BTN_TOUCH, 1);
@@ -445,7 +462,8 @@ static void test_bad_buffers(void **state)
 	vdrv_add(&d, 0, &(struct vdrv_buf){ area + 8000, 8, VDRV_R }, 1);
 	vdrv_add(&d, 0,
 		 (struct vdrv_buf[]){ { area + 8000, 8, VDRV_R },
-				      { area + 8100, 8, VDRV_W } }, 2);
+				      { area + 8100, 8, VDRV_W } },
+		 2);
 	memset(vdrv_ptr(&d, area + 8000, 200), 0xaa, 200);
 	assert_int_equal(ctl("inject rel x 5", NULL), 0);
 	for (unsigned i = 0; i < 9; i++) {
@@ -461,8 +479,8 @@ static void test_bad_buffers(void **state)
 		const uint8_t want[8] = { EV_REL, 0, REL_X, 0, 5, 0, 0, 0 };
 
 		for (unsigned i = 0; i < 8; i++)
-			bufs[i] = (struct vdrv_buf){ area + 9000 + i, 1,
-						     VDRV_W };
+			bufs[i] =
+				(struct vdrv_buf){ area + 9000 + i, 1, VDRV_W };
 		vdrv_add(&d, 0, bufs, 8);
 		vdrv_kick(&d, 0);
 		assert_true(vdrv_used(&d, 0, &used));
@@ -554,8 +572,8 @@ static void test_status(void **state)
 	expect_none();
 
 	for (uint32_t len = 1; len < 8; len++) {
-		buf = (struct vdrv_buf){
-			VDRV_MEM_BASE + VDRV_MEM_BYTES - len, len, VDRV_R };
+		buf = (struct vdrv_buf){ VDRV_MEM_BASE + VDRV_MEM_BYTES - len,
+					 len, VDRV_R };
 		vdrv_add(&d, 1, &buf, 1);
 		vdrv_kick(&d, 1);
 		assert_true(vdrv_used(&d, 1, &used));
@@ -582,8 +600,9 @@ static void test_chains(void **state)
 
 			start("input,kind=mouse");
 			for (unsigned i = 0; i < counts[k]; i++)
-				bufs[i] = (struct vdrv_buf){
-					area + i, 1, q ? VDRV_R : VDRV_W };
+				bufs[i] = (struct vdrv_buf){ area + i, 1,
+							     q ? VDRV_R :
+								 VDRV_W };
 			vdrv_add_indirect(&d, q, bufs, counts[k]);
 			vdrv_kick(&d, q);
 			ctl("inject rel x 1", NULL);
@@ -682,14 +701,14 @@ static void test_state_hostile(void **state)
 		unsigned event;
 		uint8_t bytes[8];
 	} rows[] = {
-		{ 0, { EV_LED, 0, LED_MAIL } },	     /* it has none */
+		{ 0, { EV_LED, 0, LED_MAIL } }, /* it has none */
 		{ 1, { EV_SND, 0, SND_BELL } },
 		{ 3, { EV_REL, 0, REL_X } },
 		{ 3, { EV_KEY, 0, 0xff, 0xff } },
 		{ 3, { EV_REP, 0, REP_DELAY } },
-		{ 4, { EV_LED, 0, LED_CAPSL } },     /* not first */
+		{ 4, { EV_LED, 0, LED_CAPSL } }, /* not first */
 		{ 5, { 0xff, 0xff, 0xff, 0xff } },
-		{ 6, { EV_KEY, 0, KEY_A } },	     /* half of an update */
+		{ 6, { EV_KEY, 0, KEY_A } }, /* half of an update */
 		{ 6, { EV_SYN, 0, SYN_DROPPED } },
 	};
 	uint8_t good[MOVED_MAX], bad[MOVED_MAX];
@@ -731,15 +750,19 @@ static void test_options(void **state)
 		const char *text, *why;
 	} rows[] = {
 		{ "input", "either kind= or evdev=" },
-		{ "input,kind=mouse,evdev=/dev/null", "either kind= or evdev=" },
+		{ "input,kind=mouse,evdev=/dev/null",
+		  "either kind= or evdev=" },
 		{ "input,kind=joystick", "must be one of keyboard|mouse" },
 		{ "input,kind=mouse,mode=legacy", "only as a modern device" },
 		{ "input,evdev=/nonexistent", "evdev=/nonexistent: No such" },
 		{ "input,evdev=/dev/null", "not an input device" },
 		{ "input,kind=mouse,name="
-		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-		  "xxx", "longer than 128" },
+		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		  "xxx"
+		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		  "xxx"
+		  "xxx",
+		  "longer than 128" },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -764,9 +787,9 @@ static void test_library_is_silent(void **state)
 	start("input,kind=keyboard");
 	dup2(fd, STDERR_FILENO);
 	/* A bug of the caller's, which it would report. */
-	assert_int_equal(libevdev_next_event(desc, LIBEVDEV_READ_FLAG_NORMAL,
-					     &ev),
-			 -EBADF);
+	assert_int_equal(
+		libevdev_next_event(desc, LIBEVDEV_READ_FLAG_NORMAL, &ev),
+		-EBADF);
 	dup2(old, STDERR_FILENO);
 	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
 	libevdev_free(desc);
@@ -779,15 +802,23 @@ static void test_library_is_silent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_config_sizes),  T(test_config_contents),
-		T(test_config_writes), T(test_inject),
-		T(test_inject_errors), T(test_no_buffers),
-		T(test_many_waiting),  T(test_long_updates),
-		T(test_bad_buffers),   T(test_driver_ok),
-		T(test_status),	       T(test_chains),
-		T(test_state),	       T(test_state_full),
+		T(test_config_sizes),
+		T(test_config_contents),
+		T(test_config_writes),
+		T(test_inject),
+		T(test_inject_errors),
+		T(test_no_buffers),
+		T(test_many_waiting),
+		T(test_long_updates),
+		T(test_bad_buffers),
+		T(test_driver_ok),
+		T(test_status),
+		T(test_chains),
+		T(test_state),
+		T(test_state_full),
 		T(test_state_hostile),
-		T(test_options),       T(test_library_is_silent),
+		T(test_options),
+		T(test_library_is_silent),
 	};
 
 	return cmocka_run_group_tests_name("input", tests, NULL, NULL);

@@ -53,8 +53,8 @@ static bool mac_passes(const struct net_filter *f, const uint8_t *mac,
 		       ((f->modes & NET_RX_ALLMULTI) ||
 			has_mac(&f->multi, dst));
 	return !(f->modes & NET_RX_NOUNI) &&
-	       ((f->modes & NET_RX_ALLUNI) ||
-		!memcmp(dst, mac, NET_MAC_LEN) || has_mac(&f->uni, dst));
+	       ((f->modes & NET_RX_ALLUNI) || !memcmp(dst, mac, NET_MAC_LEN) ||
+		has_mac(&f->uni, dst));
 }
 
 static bool vlan_passes(const struct net_filter *f, const uint8_t *frame)

@@ -18,8 +18,8 @@
 /* As much of a frame as is looked at: addresses, and a VLAN tag. */
 #define NET_FILTER_PEEK 16
 
-#define NET_MAX_MACS  64 /* of a kind */
-#define NET_NR_VLANS  4096u
+#define NET_MAX_MACS 64 /* of a kind */
+#define NET_NR_VLANS 4096u
 
 /* Commands of class RX are the numbers of these bits. */
 enum {

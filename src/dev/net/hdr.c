@@ -31,8 +31,8 @@ uint64_t net_features_sound(uint64_t features)
 		  NET_F(CSUM) },
 		{ NET_F(HOST_ECN), NET_F(HOST_TSO4) | NET_F(HOST_TSO6) },
 		{ NET_F(CTRL_RX) | NET_F(CTRL_VLAN) | NET_F(GUEST_ANNOUNCE) |
-			  NET_F(MQ) | NET_F(CTRL_MAC_ADDR) |
-			  NET_F(NOTF_COAL) | NET_F(VQ_NOTF_COAL) | NET_F(RSS),
+			  NET_F(MQ) | NET_F(CTRL_MAC_ADDR) | NET_F(NOTF_COAL) |
+			  NET_F(VQ_NOTF_COAL) | NET_F(RSS),
 		  NET_F(CTRL_VQ) },
 	};
 
@@ -66,9 +66,8 @@ static bool acceptable(const struct virtio_net_hdr *h, size_t frame_len,
 {
 	bool partial = h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
-	if (partial &&
-	    (!(features & csum) ||
-	     (size_t)h->csum_start + h->csum_offset + 2 > frame_len))
+	if (partial && (!(features & csum) ||
+			(size_t)h->csum_start + h->csum_offset + 2 > frame_len))
 		return false;
 	if (h->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return true;
@@ -111,8 +110,8 @@ bool net_hdr_from_guest(const struct net_hdr *hdr, size_t frame_len,
 bool net_hdr_to_guest(const struct virtio_net_hdr *host, size_t frame_len,
 		      uint64_t offloads, struct net_hdr *ret_hdr)
 {
-	const uint8_t known = VIRTIO_NET_HDR_F_NEEDS_CSUM |
-			      VIRTIO_NET_HDR_F_DATA_VALID;
+	const uint8_t known =
+		VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
 	struct net_hdr hdr = { .num_buffers = cpu_to_le16(1) };
 
 	if (frame_len < ETH_HLEN_MIN ||

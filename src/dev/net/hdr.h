@@ -16,9 +16,9 @@
 
 /* Feature bits newer than Debian 12's headers. */
 #define VIRTIO_NET_F_VQ_NOTF_COAL 52
-#define VIRTIO_NET_F_GUEST_USO4	  54
-#define VIRTIO_NET_F_GUEST_USO6	  55
-#define VIRTIO_NET_F_HOST_USO	  56
+#define VIRTIO_NET_F_GUEST_USO4   54
+#define VIRTIO_NET_F_GUEST_USO6   55
+#define VIRTIO_NET_F_HOST_USO     56
 #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
 #define VIRTIO_NET_HDR_GSO_UDP_L4 5
 #endif
@@ -26,8 +26,8 @@
 #define NET_F(name) VI_BIT(VIRTIO_NET_F_##name)
 
 /* What GUEST_OFFLOADS_SET switches, by the features' own numbers. */
-#define NET_GUEST_OFFLOADS                                              \
-	(NET_F(GUEST_CSUM) | NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) |    \
+#define NET_GUEST_OFFLOADS                                           \
+	(NET_F(GUEST_CSUM) | NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) | \
 	 NET_F(GUEST_ECN) | NET_F(GUEST_USO4) | NET_F(GUEST_USO6))
 
 /* In the guest; later fields exist only in longer headers. */

@@ -18,15 +18,15 @@
 #include "dev/devices.h"
 #include "dev/net/net.h"
 
-#define DEFAULT_MBIT	 10000u
-#define DEFAULT_QUEUE	 256
-#define BITS_PER_MBIT	 1000000u
+#define DEFAULT_MBIT  10000u
+#define DEFAULT_QUEUE 256
+#define BITS_PER_MBIT 1000000u
 
 /* What every backend can have. */
-#define FEATURES                                                             \
-	(NET_F(MAC) | NET_F(STATUS) | NET_F(MRG_RXBUF) | NET_F(CTRL_VQ) |    \
-	 NET_F(CTRL_RX) | NET_F(CTRL_RX_EXTRA) | NET_F(CTRL_VLAN) |          \
-	 NET_F(CTRL_MAC_ADDR) | NET_F(GUEST_ANNOUNCE) | NET_F(NOTF_COAL) |   \
+#define FEATURES                                                           \
+	(NET_F(MAC) | NET_F(STATUS) | NET_F(MRG_RXBUF) | NET_F(CTRL_VQ) |  \
+	 NET_F(CTRL_RX) | NET_F(CTRL_RX_EXTRA) | NET_F(CTRL_VLAN) |        \
+	 NET_F(CTRL_MAC_ADDR) | NET_F(GUEST_ANNOUNCE) | NET_F(NOTF_COAL) | \
 	 NET_F(VQ_NOTF_COAL) | NET_F(SPEED_DUPLEX))
 
 static struct net_softc *net_of(struct vdev *dev)
@@ -409,10 +409,10 @@ static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 	else
 		ret = err_set(err, -EINVAL, "announce: takes nothing");
 	if (ret == 0)
-		json_object_object_add(
-			reply, "link",
-			json_object_new_string(net_link_up(sc) ? "up" :
-								 "down"));
+		json_object_object_add(reply, "link",
+				       json_object_new_string(net_link_up(sc) ?
+								      "up" :
+								      "down"));
 	return ret;
 }
 
@@ -566,9 +566,9 @@ static const struct opt_def net_opts[] = {
 	{ "mac", OPT_STRING, .help = "the guest's address; made up" },
 	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,
 	  .help = "tell the guest to use this MTU" },
-	{ "pcap", OPT_STRING, .help = "record what passes in this file, or FIFO" },
-	{ "bps", OPT_SIZE,
-	  .help = "at most so many bytes a second, each way" },
+	{ "pcap", OPT_STRING,
+	  .help = "record what passes in this file, or FIFO" },
+	{ "bps", OPT_SIZE, .help = "at most so many bytes a second, each way" },
 	{ "rss", OPT_BOOL, "off",
 	  .help = "offer RSS and hash reports; they cost time" },
 	{ NULL },
@@ -607,7 +607,10 @@ static const virtio_capstr_t net_features[] = {
 };
 
 static const int net_syscalls[] = {
-	SYS_close, SYS_epoll_ctl, SYS_timerfd_settime, -1,
+	SYS_close,
+	SYS_epoll_ctl,
+	SYS_timerfd_settime,
+	-1,
 };
 
 static const struct vdev_ctl net_ctls[] = {

@@ -66,7 +66,7 @@ struct net_coal {
 	struct net_coal_params params;
 	uint32_t nr_done; /* packets that the driver was not told of */
 	uint64_t due_ns;  /* when it will be; 0: nothing is waiting */
-	bool emptied;	  /* for vq_endchains() */
+	bool emptied;     /* for vq_endchains() */
 };
 
 /*
@@ -77,8 +77,8 @@ struct net_coal {
  *	hdr:               guest's header, cut off
  */
 #define NET_WINDOW_CHAINS 128u
-#define NET_WINDOW_IOV	  (NET_MAX_IOV - 2)
-#define NET_CHAIN_IOV	  256 /* of one receive chain */
+#define NET_WINDOW_IOV    (NET_MAX_IOV - 2)
+#define NET_CHAIN_IOV     256 /* of one receive chain */
 
 struct net_window {
 	struct vqueue_info *vq; /* NULL: closed */
@@ -91,7 +91,7 @@ struct net_window {
 	bool cut; /* the first chain's header was cut off */
 	struct iovec hdr[NET_HDR_MAX];
 	int nr_hdr;
-	size_t bytes; /* of all chains */
+	size_t bytes;    /* of all chains */
 	int first, niov; /* in iov; first >= 1 */
 	struct iovec iov[NET_WINDOW_IOV + 2];
 };
@@ -103,16 +103,16 @@ struct net_pair {
 	unsigned idx;
 	struct ev_task tx_again;
 	bool rx_stalled; /* the channel waits: for buffers, or for bps= */
-	size_t longest;	 /* frame of this turn */
-	size_t want;	 /* bytes to have room for, at best */
+	size_t longest;  /* frame of this turn */
+	size_t want;     /* bytes to have room for, at best */
 	/* A frame that has been received and has no place in the queue yet. */
 	struct virtio_net_hdr held_hdr;
 	size_t held_len; /* 0: none */
-	uint8_t *buf;	 /* it, or what spills over */
+	uint8_t *buf;    /* it, or what spills over */
 };
 
 struct net_softc {
-	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
+	struct virtio_softc sc_vs;  /* first: callbacks get it as a void * */
 	struct virtio_consts sc_vc; /* its own: queues and features vary */
 	struct vqueue_info sc_vqs[NET_MAX_QUEUES];
 	struct vdev sc_dev;
@@ -132,7 +132,7 @@ struct net_softc {
 
 	uint8_t sc_default_mac[NET_MAC_LEN];
 	uint8_t sc_mac[NET_MAC_LEN];
-	uint16_t sc_mtu; /* 0: not offered */
+	uint16_t sc_mtu;      /* 0: not offered */
 	uint16_t sc_told_mtu; /* that, or less by the front-end */
 	uint32_t sc_speed;
 	bool sc_admin_up; /* by ctl */

@@ -20,7 +20,7 @@
 #include <cmocka.h>
 
 #define NS_PER_MS UINT64_C(1000000)
-#define SOON_NS	  (10000 * NS_PER_MS)
+#define SOON_NS   (10000 * NS_PER_MS)
 
 /*
  * --- Control ---
@@ -36,7 +36,7 @@ static void test_ctrl_bad(void **state)
 	/* NET-CTL-02: nothing of it was negotiated. */
 	for (unsigned class = 0; class < 12; class ++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
-			assert_int_equal(command((uint8_t)class, (uint8_t)cmd,
+			assert_int_equal(command((uint8_t) class, (uint8_t)cmd,
 						 zeroes, sizeof(zeroes)),
 					 1);
 	destroy();
@@ -47,17 +47,15 @@ static void test_ctrl_bad(void **state)
 	for (unsigned class = 0; class < 12; class ++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
 			if (class != 3 || cmd != 0)
-				assert_int_equal(command((uint8_t)class,
+				assert_int_equal(command((uint8_t) class,
 							 (uint8_t)cmd, zeroes,
 							 0),
 						 1);
 	assert_int_equal(command(0, 0, "\2", 1), 1); /* NET-CTL-03: 0 or 1 */
 	/* NET-CTL-01: no room for an answer, no command: one byte at most. */
+	vdrv_add(&d, 2, (struct vdrv_buf[]){ { VDRV_MEM_BASE, 2, VDRV_R } }, 1);
 	vdrv_add(&d, 2,
-		 (struct vdrv_buf[]){ { VDRV_MEM_BASE, 2, VDRV_R } }, 1);
-	vdrv_add(&d, 2,
-		 (struct vdrv_buf[]){ { vdrv_alloc(&d, 1, 1), 1, VDRV_W } },
-		 1);
+		 (struct vdrv_buf[]){ { vdrv_alloc(&d, 1, 1), 1, VDRV_W } }, 1);
 	vdrv_kick(&d, 2);
 	assert_int_equal(drain(2), 2);
 	assert_int_equal(drained_bytes, 1);
@@ -138,8 +136,9 @@ static void vlan_commands(enum vdrv_mode mode, uint64_t features)
 	static const struct {
 		uint16_t id;
 		uint8_t ack;
-	} rows[] = { { 0, 0 },	  { 5, 0 },    { 4095, 0 },
-		     { 4096, 1 }, { 65535, 1 } };
+	} rows[] = {
+		{ 0, 0 }, { 5, 0 }, { 4095, 0 }, { 4096, 1 }, { 65535, 1 }
+	};
 
 	start_as(mode, "", features, 2);
 	vdrv_queue_setup(&d, 2, 0);
@@ -237,8 +236,8 @@ static void test_mq(void **state)
 	destroy();
 
 	/* Without MQ the control queue is the third. */
-	start_mq("", NET_F(CTRL_VQ) | NET_F(CTRL_RX) |
-			     VI_BIT(VIRTIO_F_VERSION_1));
+	start_mq("",
+		 NET_F(CTRL_VQ) | NET_F(CTRL_RX) | VI_BIT(VIRTIO_F_VERSION_1));
 	assert_int_equal(command_on(CTRL, 0, 0, "\1", 1, NULL, 0), NO_ACK);
 	assert_false(broken());
 }
@@ -360,8 +359,8 @@ static void test_rss(void **state)
 /* NET-RX-18: 20 bytes of header, with the hash that HASH_CONFIG asks for. */
 static void test_hash_report(void **state)
 {
-	static const uint8_t ip[] = { 66, 9, 149, 187, 161, 142, 100, 80,
-				      0x0a, 0xea, 0x06, 0xe6 };
+	static const uint8_t ip[] = { 66,  9,  149,  187,  161,  142,
+				      100, 80, 0x0a, 0xea, 0x06, 0xe6 };
 	static const uint8_t key[40] = {
 		0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
 		0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
@@ -569,8 +568,8 @@ static void set_up(bool steering, unsigned vlan_step)
 
 		assert_int_equal(command(2, 0, &vlan, 2), 0);
 	}
-	assert_int_equal(steering ? command(4, 1, rss, sizeof(rss))
-				  : command(4, 2, hash, sizeof(hash)),
+	assert_int_equal(steering ? command(4, 1, rss, sizeof(rss)) :
+				    command(4, 2, hash, sizeof(hash)),
 			 0);
 	assert_int_equal(set_coal(2, TXQ, 1000, 2000), 0);
 }

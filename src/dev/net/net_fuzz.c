@@ -26,14 +26,14 @@
 
 extern const struct vdev_type vdev_net;
 
-#define RXQ	  0
-#define TXQ	  1
-#define NR_RX	  8u
-#define RX_BYTES  2048u
-#define RX_OFF	  (32u << 10) /* of the area: receive buffers */
-#define TX_OFF	  (48u << 10) /* of the area: a frame to send */
-#define TX_HEAD	  15
-#define NR_CONNS  4
+#define RXQ      0
+#define TXQ      1
+#define NR_RX    8u
+#define RX_BYTES 2048u
+#define RX_OFF   (32u << 10) /* of the area: receive buffers */
+#define TX_OFF   (48u << 10) /* of the area: a frame to send */
+#define TX_HEAD  15
+#define NR_CONNS 4
 
 enum kind {
 	MOCK_RSS,
@@ -170,7 +170,8 @@ static void setup(void)
 	make_mock(MOCK_RSS, VDRV_MODERN,
 		  "net,backend=null,queue-size=16,rss=on,mtu=1500", 2);
 	make_mock(MOCK, VDRV_MODERN, "net,backend=null,queue-size=16", 1);
-	make_mock(MOCK_LEGACY, VDRV_LEGACY, "net,backend=null,queue-size=16", 1);
+	make_mock(MOCK_LEGACY, VDRV_LEGACY, "net,backend=null,queue-size=16",
+		  1);
 	for (enum kind k = USER; k < NR_KINDS; k++)
 		make_real(k);
 	has_network = leave_network();

@@ -8,20 +8,21 @@
 
 #define MAX_PAYLOAD 1600u
 
-static const uint8_t eth[12] = { 0x52, 0x55, 10, 0, 2, 2,
-				 0x52, 0x54, 0,	 1, 2, 3 };
+static const uint8_t eth[12] = {
+	0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 1, 2, 3
+};
 
 /* Of the guest, of what libslirp plays, of others. */
 static const uint8_t hosts4[8][4] = {
-	{ 10, 0, 2, 15 }, { 10, 0, 2, 2 },	   { 10, 0, 2, 3 },
+	{ 10, 0, 2, 15 }, { 10, 0, 2, 2 },        { 10, 0, 2, 3 },
 	{ 10, 0, 2, 4 },  { 255, 255, 255, 255 }, { 10, 0, 2, 255 },
 	{ 127, 0, 0, 1 }, { 0, 0, 0, 0 },
 };
 static const uint8_t hosts6[8][16] = {
-	{ 0xfe, 0xc0, [15] = 0x15 },   { 0xfe, 0xc0, [15] = 2 },
-	{ 0xfe, 0xc0, [15] = 3 },      { 0xfe, 0x80, [15] = 2 },
-	{ 0xff, 2, [15] = 2 },	       { 0xff, 2, [11] = 1, 0xff, 0, 0, 2 },
-	{ 0xff, 2, [13] = 1, 0, 2 },   { [15] = 1 },
+	{ 0xfe, 0xc0, [15] = 0x15 }, { 0xfe, 0xc0, [15] = 2 },
+	{ 0xfe, 0xc0, [15] = 3 },    { 0xfe, 0x80, [15] = 2 },
+	{ 0xff, 2, [15] = 2 },       { 0xff, 2, [11] = 1, 0xff, 0, 0, 2 },
+	{ 0xff, 2, [13] = 1, 0, 2 }, { [15] = 1 },
 };
 
 static void put32(uint8_t *p, uint32_t val)
@@ -67,7 +68,8 @@ static size_t udp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 {
 	size_t len;
 
-	inet_put16(p, fuzz_bool(in) ? 68 : (uint16_t)(4000 + fuzz_choice(in, 4)));
+	inet_put16(p,
+		   fuzz_bool(in) ? 68 : (uint16_t)(4000 + fuzz_choice(in, 4)));
 	inet_put16(p + 2, port(g, in));
 	len = 8 + payload(in, p + 8);
 	inet_put16(p + 4, fuzz_one_in(in, 16) ? (uint16_t)fuzz_int(in, 2) :
@@ -95,15 +97,15 @@ static size_t tcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 	memset(p, 0, 20);
 	inet_put16(p, known ? g->sport : (uint16_t)(4000 + fuzz_choice(in, 4)));
 	inet_put16(p + 2, known ? g->dport : port(g, in));
-	put32(p + 4, g->seq + (fuzz_one_in(in, 2) ?
-				       (uint32_t)fuzz_choice(in, 64) - 8 :
-				       0));
+	put32(p + 4,
+	      g->seq + (fuzz_one_in(in, 2) ? (uint32_t)fuzz_choice(in, 64) - 8 :
+					     0));
 	put32(p + 8, g->ack - (fuzz_one_in(in, 8) ? fuzz_choice(in, 64) : 0));
 	p[13] = known ? usual[fuzz_choice(in, 8)] : 0x02;
 	if (fuzz_one_in(in, 16))
 		p[13] = (uint8_t)fuzz_int(in, 1);
-	inet_put16(p + 14, fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) :
-						0xffff);
+	inet_put16(p + 14,
+		   fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0xffff);
 	inet_put16(p + 18, fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0);
 	if (fuzz_one_in(in, 4))
 		options = tcp_options(in, p + 20);
@@ -185,8 +187,8 @@ static void fix_sum(uint8_t *f, size_t addrs, size_t addrs_len, uint8_t proto,
 static size_t ip4(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 {
 	static const struct kind kinds[] = {
-		{ IPPROTO_UDP, 0, udp },   { IPPROTO_TCP, 16, tcp },
-		{ IPPROTO_TCP, 16, tcp },  { IPPROTO_ICMP, 2, icmp },
+		{ IPPROTO_UDP, 0, udp },  { IPPROTO_TCP, 16, tcp },
+		{ IPPROTO_TCP, 16, tcp }, { IPPROTO_ICMP, 2, icmp },
 		{ IPPROTO_UDP, 0, dhcp },
 	};
 	const struct kind *k = &kinds[fuzz_choice(in, 5)];
@@ -276,7 +278,8 @@ size_t net_gen_frame(struct net_gen *g, struct fuzz_in *in, uint8_t *frame)
 	memcpy(frame, eth, sizeof(eth));
 	len = makers[fuzz_choice(in, 8)](g, in, frame);
 	if (fuzz_one_in(in, 16))
-		frame[fuzz_choice(in, (unsigned)len)] = (uint8_t)fuzz_int(in, 1);
+		frame[fuzz_choice(in, (unsigned)len)] =
+			(uint8_t)fuzz_int(in, 1);
 	if (fuzz_one_in(in, 16))
 		len = fuzz_choice(in, (unsigned)len + 1);
 	return len;

@@ -18,8 +18,8 @@ struct net_mock *mock;
 uint8_t frame[NET_MAX_FRAME];
 const uint8_t mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
 
-void create_as(enum vdrv_mode mode, const char *options,
-		      unsigned channels, bool offloads)
+void create_as(enum vdrv_mode mode, const char *options, unsigned channels,
+	       bool offloads)
 {
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
 						 vdev_common_opts, NULL };
@@ -28,8 +28,8 @@ void create_as(enum vdrv_mode mode, const char *options,
 	char text[256];
 	struct err err;
 
-	snprintf(text, sizeof(text),
-		 "net,backend=null,mac=52:54:00:01:02:03%s", options);
+	snprintf(text, sizeof(text), "net,backend=null,mac=52:54:00:01:02:03%s",
+		 options);
 	vdrv_init(&d, mode);
 	if (opts_parse(text, tables, &opts, &err) < 0)
 		fail_msg("%s", err.text);
@@ -39,8 +39,8 @@ void create_as(enum vdrv_mode mode, const char *options,
 		fail_msg("%s", err.text);
 }
 
-void start_as(enum vdrv_mode mode, const char *options,
-		     uint64_t features, unsigned nr_queues)
+void start_as(enum vdrv_mode mode, const char *options, uint64_t features,
+	      unsigned nr_queues)
 {
 	create_as(mode, options, nr_queues / 2, true);
 	assert_true(vdrv_start(&d, features, nr_queues));
@@ -84,9 +84,8 @@ bool broken(void)
 	return vdrv_status(&d) & NEEDS_RESET;
 }
 
-uint8_t command_on(unsigned q, uint8_t class, uint8_t cmd,
-			  const void *data, size_t len, void *result,
-			  size_t result_len)
+uint8_t command_on(unsigned q, uint8_t class, uint8_t cmd, const void *data,
+		   size_t len, void *result, size_t result_len)
 {
 	uint64_t in = vdrv_alloc(&d, 2 + len, 1);
 	uint64_t out = vdrv_alloc(&d, 1 + result_len, 1);
@@ -152,7 +151,7 @@ unsigned drain(unsigned q)
 }
 
 void send_frame(unsigned q, const struct net_hdr *hdr, size_t hdr_len,
-		       size_t len)
+		size_t len)
 {
 	uint64_t gpa = vdrv_alloc(&d, hdr_len + len + 1, 1);
 	uint8_t *p = vdrv_ptr(&d, gpa, hdr_len + len + 1);

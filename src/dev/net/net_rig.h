@@ -9,15 +9,15 @@
 
 extern const struct vdev_type vdev_net;
 
-#define NR(a)	     (sizeof(a) / sizeof((a)[0]))
+#define NR(a)        (sizeof(a) / sizeof((a)[0]))
 #define ALL_FEATURES (~0ull)
 #define NEEDS_RESET  VIRTIO_CONFIG_STATUS_NEEDS_RESET
-#define RXQ	     0
-#define TXQ	     1
-#define HDR	     12u
-#define NO_ACK	     0xee /* no answer */
-#define TSO4	     (NET_F(CSUM) | NET_F(HOST_TSO4))
-#define TEST(f)	     cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define RXQ          0
+#define TXQ          1
+#define HDR          12u
+#define NO_ACK       0xee /* no answer */
+#define TSO4         (NET_F(CSUM) | NET_F(HOST_TSO4))
+#define TEST(f)      cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 /* The device, its driver, its backend and a frame to play with. */
 extern struct vdrv d;

@@ -59,8 +59,8 @@ static void test_rx_merge(void **state)
 	static const struct {
 		unsigned size, len, nr;
 	} rows[] = {
-		{ 100, 88, 1 },	  { 100, 89, 2 },      { 100, 1000, 11 },
-		{ 12, 60, 6 },	  { 1536, 60000, 40 }, { 1536, 1524, 1 },
+		{ 100, 88, 1 }, { 100, 89, 2 },      { 100, 1000, 11 },
+		{ 12, 60, 6 },  { 1536, 60000, 40 }, { 1536, 1524, 1 },
 		{ 13, 60, 6 },
 	};
 
@@ -77,9 +77,9 @@ static void test_rx_merge(void **state)
 		vdrv_kick(&d, RXQ);
 		before = vdrv_used_ring_idx(&d, RXQ);
 		arrive(NULL, rows[i].len);
-		assert_int_equal((uint16_t)(vdrv_used_ring_idx(&d, RXQ) -
-					    before),
-				 rows[i].nr);
+		assert_int_equal(
+			(uint16_t)(vdrv_used_ring_idx(&d, RXQ) - before),
+			rows[i].nr);
 		for (unsigned k = 0; k < rows[i].nr; k++) {
 			unsigned hdr = k ? 0 : HDR;
 			unsigned room = rows[i].size - hdr;
@@ -88,8 +88,8 @@ static void test_rx_merge(void **state)
 			assert_true(vdrv_used(&d, RXQ, &used));
 			assert_int_equal(used.len, hdr + n);
 			p = vdrv_ptr(&d, gpa[k], rows[i].size);
-			assert_memory_equal(p + hdr,
-					    frame + rows[i].len - left, n);
+			assert_memory_equal(p + hdr, frame + rows[i].len - left,
+					    n);
 			if (k == 0)
 				assert_int_equal(p[10] | p[11] << 8,
 						 rows[i].nr);
@@ -361,16 +361,11 @@ static void test_rx_short_chains(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_rx_plain),
-		TEST(test_rx_merge),
-		TEST(test_rx_wait),
-		TEST(test_rx_too_small),
-		TEST(test_rx_never_fits),
-		TEST(test_rx_chains),
-		TEST(test_rx_short_chains),
-		TEST(test_rx_error),
-		TEST(test_rx_offload),
-		TEST(test_rx_mtu),
+		TEST(test_rx_plain),        TEST(test_rx_merge),
+		TEST(test_rx_wait),         TEST(test_rx_too_small),
+		TEST(test_rx_never_fits),   TEST(test_rx_chains),
+		TEST(test_rx_short_chains), TEST(test_rx_error),
+		TEST(test_rx_offload),      TEST(test_rx_mtu),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,13 +117,13 @@ static void test_config(void **state)
 	for (unsigned i = 0; i < 6; i++)
 		assert_int_equal(vdrv_cfg_read(&d, i, 1), mac[i]);
 	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 1);
-	assert_int_equal(vdrv_cfg_read(&d, 8, 2), 2);	    /* NET-CFG-01 */
-	assert_int_equal(vdrv_cfg_read(&d, 10, 2), 1500);   /* NET-CFG-02 */
+	assert_int_equal(vdrv_cfg_read(&d, 8, 2), 2);     /* NET-CFG-01 */
+	assert_int_equal(vdrv_cfg_read(&d, 10, 2), 1500); /* NET-CFG-02 */
 	/* NET-CFG-07 TRAP-01: 10000 Mbit/s, full duplex */
 	assert_int_equal(vdrv_cfg_read(&d, 12, 4), 10000);
 	assert_int_equal(vdrv_cfg_read(&d, 16, 1), 1);
-	assert_int_equal(vdrv_cfg_read(&d, 17, 1), 40);	    /* NET-CFG-05 */
-	assert_int_equal(vdrv_cfg_read(&d, 18, 2), 128);    /* NET-CFG-06 */
+	assert_int_equal(vdrv_cfg_read(&d, 17, 1), 40);  /* NET-CFG-05 */
+	assert_int_equal(vdrv_cfg_read(&d, 18, 2), 128); /* NET-CFG-06 */
 	assert_int_equal(vdrv_cfg_read(&d, 20, 4), 0x1ff);
 	assert_int_equal(d.device_len, 24);
 
@@ -176,7 +176,7 @@ static void test_link(void **state)
 	vdrv_queue_setup(&d, 2, 0);
 	assert_int_equal(ctl("link", "down"), 0);
 	assert_int_equal(vdrv_cfg_read(&d, 6, 2), 0);
-	assert_int_equal(d.nr_msix[0], 1); /* NET-CFG-10 */
+	assert_int_equal(d.nr_msix[0], 1);                 /* NET-CFG-10 */
 	assert_int_equal(vdrv_cfg_read(&d, 12, 4), 10000); /* NET-CFG-08 */
 	assert_int_equal(ctl("link", "down"), 0);
 	assert_int_equal(d.nr_msix[0], 1);
@@ -284,8 +284,8 @@ static void test_tx_pieces(void **state)
 			memset(p, 0, rows[i].hdr_len);
 			memcpy(p + rows[i].hdr_len, frame, 60);
 			for (unsigned off = 0; off < len; off += piece) {
-				unsigned n = piece < len - off ? piece :
-								 len - off;
+				unsigned n =
+					piece < len - off ? piece : len - off;
 
 				bufs[nr++] = (struct vdrv_buf){ gpa + off, n,
 								VDRV_R };
@@ -310,8 +310,8 @@ static void test_tx_short(void **state)
 	for (unsigned len = 1; len < HDR + 14; len++) {
 		uint64_t gpa = vdrv_alloc(&d, len, 1);
 
-		vdrv_add(&d, TXQ,
-			 (struct vdrv_buf[]){ { gpa, len, VDRV_R } }, 1);
+		vdrv_add(&d, TXQ, (struct vdrv_buf[]){ { gpa, len, VDRV_R } },
+			 1);
 		vdrv_kick(&d, TXQ);
 		assert_int_equal(drain(TXQ), 1); /* NET-TX-13: also dropped */
 	}
@@ -323,8 +323,8 @@ static void test_tx_short(void **state)
 	assert_int_equal(mock->sent.len, NET_MAX_FRAME);
 	frame[0] = 1;
 	vdrv_add(&d, TXQ,
-		 (struct vdrv_buf[]){ { vdrv_alloc(&d, 1 << 20, 1), 1 << 20,
-					VDRV_R } },
+		 (struct vdrv_buf[]){
+			 { vdrv_alloc(&d, 1 << 20, 1), 1 << 20, VDRV_R } },
 		 1);
 	vdrv_kick(&d, TXQ);
 	assert_int_equal(mock->nr_sent, 1);
@@ -341,10 +341,11 @@ static void test_tx_header_lengths(void **state)
 		uint64_t gpa = vdrv_alloc(&d, lengths[i] + 32, 1);
 
 		memset(vdrv_ptr(&d, gpa, lengths[i] + 32), 0, lengths[i] + 32);
-		vdrv_add(&d, TXQ,
-			 (struct vdrv_buf[]){ { gpa, lengths[i], VDRV_R },
-					      { gpa + lengths[i], 32, VDRV_R } },
-			 2);
+		vdrv_add(
+			&d, TXQ,
+			(struct vdrv_buf[]){ { gpa, lengths[i], VDRV_R },
+					     { gpa + lengths[i], 32, VDRV_R } },
+			2);
 		vdrv_kick(&d, TXQ);
 		assert_int_equal(mock->nr_sent, i + 1);
 		/* Both are one: 12 bytes of header, the rest is the frame. */
@@ -563,22 +564,14 @@ static void test_reset_under_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_offer),
-		TEST(test_feature_rules),
-		TEST(test_config),
-		TEST(test_config_legacy),
-		TEST(test_link),
-		TEST(test_announce),
-		TEST(test_status),
-		TEST(test_tx_pieces),
-		TEST(test_tx_short),
-		TEST(test_tx_header_lengths),
-		TEST(test_tx_flipped),
-		TEST(test_tx_offload),
-		TEST(test_tx_wait),
-		TEST(test_long_chains),
-		TEST(test_bad_chains),
-		TEST(test_reset_under_load),
+		TEST(test_offer),      TEST(test_feature_rules),
+		TEST(test_config),     TEST(test_config_legacy),
+		TEST(test_link),       TEST(test_announce),
+		TEST(test_status),     TEST(test_tx_pieces),
+		TEST(test_tx_short),   TEST(test_tx_header_lengths),
+		TEST(test_tx_flipped), TEST(test_tx_offload),
+		TEST(test_tx_wait),    TEST(test_long_chains),
+		TEST(test_bad_chains), TEST(test_reset_under_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

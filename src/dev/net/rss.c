@@ -97,8 +97,8 @@ bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
 #define ETH_QINQ      0x88a8
 #define ETH_IPV4      0x0800
 #define ETH_IPV6      0x86dd
-#define IP_TCP	      6
-#define IP_UDP	      17
+#define IP_TCP        6
+#define IP_UDP        17
 #define IP6_HOPBYHOP  0
 #define IP6_ROUTING   43
 #define IP6_FRAGMENT  44
@@ -112,10 +112,10 @@ bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
 
 struct packet {
 	const uint8_t *src, *dst;
-	unsigned addr_len;	      /* 4, 16, or 0: no IP */
-	bool extended;		      /* there are extension headers */
+	unsigned addr_len;            /* 4, 16, or 0: no IP */
+	bool extended;                /* there are extension headers */
 	const uint8_t *home, *routed; /* in place of src and dst */
-	const uint8_t *ports;	      /* NULL: no TCP or UDP */
+	const uint8_t *ports;         /* NULL: no TCP or UDP */
 	unsigned proto;
 };
 
@@ -200,8 +200,8 @@ static void parse_ipv6(struct packet *pkt, const uint8_t *frame, size_t len,
 	off += 40;
 	while (next == IP6_HOPBYHOP || next == IP6_ROUTING ||
 	       next == IP6_DEST_OPTS) {
-		size_t ext_len = parse_extension(pkt, next, frame + off,
-						 len - off);
+		size_t ext_len =
+			parse_extension(pkt, next, frame + off, len - off);
 
 		pkt->extended = true;
 		if (ext_len == 0)

@@ -14,7 +14,7 @@
 
 #include "base/iov.h"
 
-#define NET_RSS_KEY_MAX	  40
+#define NET_RSS_KEY_MAX   40
 #define NET_RSS_TABLE_MAX 128
 
 /* As much of a frame as is looked at: two tags, IPv6 and some extensions. */
@@ -27,10 +27,10 @@ struct net_rss {
 	bool steering; /* RSS_CONFIG was given */
 	uint32_t types;
 	uint16_t mask;
-	uint16_t unclassified;		  /* receive queue, from 0 */
+	uint16_t unclassified;             /* receive queue, from 0 */
 	uint16_t table[NET_RSS_TABLE_MAX]; /* likewise */
-	uint16_t max_tx;		  /* transmit queues in use */
-	uint16_t max_rx;		  /* the highest of the above, and 1 */
+	uint16_t max_tx;                   /* transmit queues in use */
+	uint16_t max_rx;                   /* the highest of the above, and 1 */
 	uint8_t key_len;
 	uint8_t key[NET_RSS_KEY_MAX];
 };

@@ -13,16 +13,16 @@
 #include "dev/net/hdr.h"
 #include "dev/net/rss.h"
 
-#define ALL_HOST                                                     \
-	(NET_F(CSUM) | NET_F(HOST_TSO4) | NET_F(HOST_TSO6) |         \
-	 NET_F(HOST_ECN) | NET_F(HOST_USO))
+#define ALL_HOST                                                               \
+	(NET_F(CSUM) | NET_F(HOST_TSO4) | NET_F(HOST_TSO6) | NET_F(HOST_ECN) | \
+	 NET_F(HOST_USO))
 #define PARTIAL VIRTIO_NET_HDR_F_NEEDS_CSUM
-#define VALID	VIRTIO_NET_HDR_F_DATA_VALID
-#define ECN	VIRTIO_NET_HDR_GSO_ECN
-#define TCP4	VIRTIO_NET_HDR_GSO_TCPV4
-#define TCP6	VIRTIO_NET_HDR_GSO_TCPV6
-#define UDP	VIRTIO_NET_HDR_GSO_UDP
-#define UDP_L4	VIRTIO_NET_HDR_GSO_UDP_L4
+#define VALID   VIRTIO_NET_HDR_F_DATA_VALID
+#define ECN     VIRTIO_NET_HDR_GSO_ECN
+#define TCP4    VIRTIO_NET_HDR_GSO_TCPV4
+#define TCP6    VIRTIO_NET_HDR_GSO_TCPV6
+#define UDP     VIRTIO_NET_HDR_GSO_UDP
+#define UDP_L4  VIRTIO_NET_HDR_GSO_UDP_L4
 
 /* flags, gso_type, hdr_len, gso_size, csum_start, csum_offset */
 struct hdr_row {
@@ -169,9 +169,9 @@ static void test_hdr_len(void **state)
 {
 	const uint64_t v1 = VI_BIT(VIRTIO_F_VERSION_1);
 
-	assert_int_equal(net_hdr_len(0), 10);		 /* NET-L03 */
+	assert_int_equal(net_hdr_len(0), 10); /* NET-L03 */
 	assert_int_equal(net_hdr_len(NET_F(MRG_RXBUF)), 12);
-	assert_int_equal(net_hdr_len(v1), 12);		 /* hostile F15 */
+	assert_int_equal(net_hdr_len(v1), 12); /* hostile F15 */
 	assert_int_equal(net_hdr_len(v1 | NET_F(MRG_RXBUF)), 12);
 	assert_int_equal(net_hdr_len(v1 | NET_F(HASH_REPORT)), 20);
 }
@@ -209,9 +209,8 @@ static void test_features(void **state)
 		assert_int_equal(net_features_sound(rows[i].alone), 0);
 	}
 	/* A breach spreads to what builds on it. */
-	assert_int_equal(net_features_sound(NET_F(GUEST_TSO4) |
-					    NET_F(GUEST_ECN)),
-			 0);
+	assert_int_equal(
+		net_features_sound(NET_F(GUEST_TSO4) | NET_F(GUEST_ECN)), 0);
 }
 
 /*
@@ -220,7 +219,15 @@ static void test_features(void **state)
 
 static const uint8_t own_mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
 
-enum frame_kind { OWN, OTHER, LISTED, BROADCAST, MULTI, MULTI_LISTED, NR_KINDS };
+enum frame_kind {
+	OWN,
+	OTHER,
+	LISTED,
+	BROADCAST,
+	MULTI,
+	MULTI_LISTED,
+	NR_KINDS
+};
 
 static void make_frame(uint8_t *frame, enum frame_kind kind)
 {
@@ -259,8 +266,8 @@ static void test_modes(void **state)
 		  "OXLBMm" },
 		{ "NET-CTL-05 NOMULTI beats ALLMULTI, spares broadcast",
 		  NET_RX_NOMULTI | NET_RX_ALLMULTI, "OLB" },
-		{ "NET-CTL-05 NOUNI beats ALLUNI",
-		  NET_RX_NOUNI | NET_RX_ALLUNI, "Bm" },
+		{ "NET-CTL-05 NOUNI beats ALLUNI", NET_RX_NOUNI | NET_RX_ALLUNI,
+		  "Bm" },
 		{ "NET-CTL-05 NOBCAST beats ALLMULTI",
 		  NET_RX_NOBCAST | NET_RX_ALLMULTI, "OLMm" },
 	};
@@ -270,9 +277,11 @@ static void test_modes(void **state)
 		net_filter_reset(&f, NET_F(CTRL_RX));
 		f.modes = rows[i].modes;
 		f.uni = (struct net_macs){
-			.nr = 1, .mac = { { 0x52, 0x54, 0, 7, 7, 7 } } };
-		f.multi = (struct net_macs){
-			.nr = 1, .mac = { { 1, 0, 0x5e, 0, 0, 5 } } };
+			.nr = 1, .mac = { { 0x52, 0x54, 0, 7, 7, 7 } }
+		};
+		f.multi =
+			(struct net_macs){ .nr = 1,
+					   .mac = { { 1, 0, 0x5e, 0, 0, 5 } } };
 		for (int k = 0; k < NR_KINDS; k++) {
 			uint8_t frame[NET_FILTER_PEEK];
 			bool want = strchr(rows[i].passes, "OXLBMm"[k]);
@@ -350,16 +359,15 @@ static const struct vector {
 } vectors[] = {
 	{ "66.9.149.187", "161.142.100.80", 2794, 1766, 0x323e8fc2,
 	  0x51ccc178 },
-	{ "199.92.111.2", "65.69.140.83", 14230, 4739, 0xd718262a,
-	  0xc626b0ea },
+	{ "199.92.111.2", "65.69.140.83", 14230, 4739, 0xd718262a, 0xc626b0ea },
 	{ "24.19.198.95", "12.22.207.184", 12898, 38024, 0xd2d0a5de,
 	  0x5c2b394a },
 	{ "38.27.205.30", "209.142.163.6", 48228, 2217, 0x82989176,
 	  0xafc7327f },
 	{ "153.39.163.191", "202.188.127.2", 44251, 1303, 0x5d1809c5,
 	  0x10e828a2 },
-	{ "3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1", 2794, 1766,
-	  0x2cc18cd5, 0x40207d3d },
+	{ "3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1", 2794, 1766, 0x2cc18cd5,
+	  0x40207d3d },
 	{ "3ffe:501:8::260:97ff:fe40:efab", "ff02::1", 14230, 4739, 0x0f0c461c,
 	  0xdde51bbf },
 	{ "3ffe:1900:4545:3:200:f8ff:fe21:67cf", "fe80::200:f8ff:fe21:67cf",
@@ -462,16 +470,15 @@ static void test_vectors(void **state)
 			for (unsigned kind = 0; kind < 3; kind++) {
 				unsigned bit = 3 * (v6 + ext) + kind;
 				uint8_t frame[NET_RSS_PEEK] = { 0 };
-				size_t len = make_packet(
-					frame, &vectors[i],
-					kind == 2 ? 17 : 6,
-					ext ? MOBILE : PLAIN);
+				size_t len = make_packet(frame, &vectors[i],
+							 kind == 2 ? 17 : 6,
+							 ext ? MOBILE : PLAIN);
 				uint32_t hash;
 
 				rss.types = 1u << bit;
-				assert_int_equal(net_rss_hash(&rss, frame, len,
-							      &hash),
-						 bit + 1);
+				assert_int_equal(
+					net_rss_hash(&rss, frame, len, &hash),
+					bit + 1);
 				assert_int_equal(hash,
 						 kind ? vectors[i].with_ports :
 							vectors[i].alone);
@@ -496,7 +503,8 @@ static void test_hash(void **state)
 		{ "NET-CTL-21 UDPv4", V4, PLAIN, 17, 7, 3 },
 		{ "NET-CTL-21 TCP type, UDP packet", V4, PLAIN, 17, 3, 1 },
 		{ "NET-CTL-21 ICMP", V4, PLAIN, 1, 7, 1 },
-		{ "NET-CTL-21 TCP type alone, UDP packet", V4, PLAIN, 17, 2, 0 },
+		{ "NET-CTL-21 TCP type alone, UDP packet", V4, PLAIN, 17, 2,
+		  0 },
 		{ "NET-CTL-21 fragment", V4, FRAGMENT, 6, 7, 1 },
 		{ "NET-CTL-20 IPv6", V6, PLAIN, 6, 8, 4 },
 		{ "NET-CTL-20 TCPv6", V6, PLAIN, 6, 0x18, 5 },
@@ -508,7 +516,8 @@ static void test_hash(void **state)
 		{ "NET-CTL-21 ICMP behind one", V6, PADDED, 58, 0x1ff, 7 },
 		{ "NET-CTL-21 IP_EX alone", V6, PADDED, 6, 0x40, 7 },
 		{ "NET-CTL-21 TCP_EX, UDP packet", V6, PADDED, 17, 0xb8, 6 },
-		{ "NET-CTL-21 _EX alone, plain packet", V6, PLAIN, 6, 0x1c0, 0 },
+		{ "NET-CTL-21 _EX alone, plain packet", V6, PLAIN, 6, 0x1c0,
+		  0 },
 		{ "NET-CTL-21 none enabled", V4, PLAIN, 6, 0, 0 },
 		{ "NET-RX-18 NONE for IPv6 by IPv4", V6, PLAIN, 6, 7, 0 },
 		{ "NET-RX-18 NONE for ARP", NULL, PLAIN, 0, 0x1ff, 0 },
@@ -562,9 +571,9 @@ static size_t make_rss(uint8_t *p, uint32_t types, unsigned mask,
 {
 	size_t n = 0;
 
-#define PUT(val, bytes)                                       \
-	for (unsigned b_ = 0; b_ < (bytes); b_++)             \
-		p[n++] = (uint8_t)((uint64_t)(val) >> 8 * b_)
+#define PUT(val, bytes)                           \
+	for (unsigned b_ = 0; b_ < (bytes); b_++) \
+	p[n++] = (uint8_t)((uint64_t)(val) >> 8 * b_)
 	PUT(types, 4);
 	PUT(mask, 2);
 	PUT(0, 2);
@@ -588,15 +597,18 @@ static void test_rss_config(void **state)
 		{ "NET-CTL-19", 0x1ff, 127, 128, 1, 2, 40, 40, true },
 		{ "NET-CTL-19 one entry", 1, 0, 1, 0, 1, 40, 40, true },
 		{ "NET-CTL-19 no key", 1, 0, 1, 0, 1, 0, 0, true },
-		{ "NET-CTL-22 hostile Q18 mask 2", 1, 2, 3, 0, 1, 40, 40, false },
+		{ "NET-CTL-22 hostile Q18 mask 2", 1, 2, 3, 0, 1, 40, 40,
+		  false },
 		{ "NET-CTL-22 hostile Q18 mask 255", 1, 255, 256, 0, 1, 40, 40,
 		  false },
-		{ "NET-CTL-22 hostile Q18 mask 65535", 1, 65535, 8, 0, 1, 40, 40,
-		  false },
+		{ "NET-CTL-22 hostile Q18 mask 65535", 1, 65535, 8, 0, 1, 40,
+		  40, false },
 		{ "NET-CTL-22 hostile Q18 table short", 1, 127, 3, 0, 1, 40, 40,
 		  false },
-		{ "NET-CTL-22 hostile Q18 queue", 1, 3, 4, 2, 1, 40, 40, false },
-		{ "NET-CTL-22 queue, bit 15", 1, 3, 4, 0x8000, 1, 40, 40, false },
+		{ "NET-CTL-22 hostile Q18 queue", 1, 3, 4, 2, 1, 40, 40,
+		  false },
+		{ "NET-CTL-22 queue, bit 15", 1, 3, 4, 0x8000, 1, 40, 40,
+		  false },
 		{ "NET-CTL-22 max_tx 0", 1, 0, 1, 0, 0, 40, 40, false },
 		{ "NET-CTL-22 max_tx 3 of 2", 1, 0, 1, 0, 3, 40, 40, false },
 		{ "NET-CTL-22 key 41", 1, 0, 1, 0, 1, 41, 41, false },

@@ -80,8 +80,7 @@ static bool window_add(struct net_window *w)
 	iov = &w->iov[w->first + w->niov];
 	if (vq_getchain(w->vq, iov, NET_CHAIN_IOV, &req) <= 0)
 		return false;
-	memmove(iov, iov + req.readable,
-		(size_t)req.writable * sizeof(iov[0]));
+	memmove(iov, iov + req.readable, (size_t)req.writable * sizeof(iov[0]));
 	for (int i = 0; i < req.writable; i++)
 		bytes += iov[i].iov_len;
 	w->chain[w->nr_chains].idx = (uint16_t)req.idx;
@@ -173,8 +172,7 @@ static unsigned window_count(const struct net_window *w, size_t len)
  * Give the chains that @len bytes fill to the driver, all at once. What they
  * hold is there before the first of them is given back.
  */
-static void window_commit(struct net_softc *sc, struct net_hdr *hdr,
-			  size_t len)
+static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
 {
 	struct net_window *w = &sc->sc_win;
 	struct iov_cursor room = { w->hdr, w->nr_hdr };

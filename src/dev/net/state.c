@@ -52,7 +52,7 @@ static void put_macs(struct out *out, const struct net_macs *macs)
 
 	out_put(out, &count, sizeof(count));
 	out_put(out, macs->overflow ? any[0] : macs->mac[0],
-	    (size_t)nr * NET_MAC_LEN);
+		(size_t)nr * NET_MAC_LEN);
 }
 
 static void save_macs(const struct net_softc *sc, struct out *out)
@@ -114,8 +114,8 @@ static void save_rss(const struct net_softc *sc, struct out *out)
 	out_put(&o, rss->key, rss->key_len);
 	if (rss->steering || rss->types)
 		put_command(out, VIRTIO_NET_CTRL_MQ,
-			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG
-					  : VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
+			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG :
+					    VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
 			    data, sizeof(data) - o.room);
 }
 

@@ -19,8 +19,7 @@ enum tx_served {
  * Send what a chain holds. -EAGAIN: later; all else is done with. The entry in
  * front of @chain is free for our own header: the guest's took at least one.
  */
-static int tx_send(struct net_softc *sc, unsigned pair,
-		   struct iov_cursor chain)
+static int tx_send(struct net_softc *sc, unsigned pair, struct iov_cursor chain)
 {
 	struct net_hdr hdr = { 0 };
 	struct virtio_net_hdr host;
@@ -38,8 +37,8 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 
 	/* A backend may cut the list up. */
 	if (sc->sc_pcap)
-		nr_record = net_iov_head(sc->sc_record, chain.iov,
-					 chain.niov, len);
+		nr_record =
+			net_iov_head(sc->sc_record, chain.iov, chain.niov, len);
 	chain.iov[-1] = (struct iovec){ &host, sizeof(host) };
 	ret = sc->sc_be->ops->send(sc->sc_be, pair, chain.iov - 1,
 				   chain.niov + 1);

@@ -319,8 +319,8 @@ static int set_size(const struct p9_req *r, const struct p9_ref *ref,
 		return ref->node->type == S_IFDIR ? -EISDIR : -EINVAL;
 	if (size > INT64_MAX)
 		return -EFBIG;
-	fd = opened ? ref->file->fd
-		    : openat(r->fs->proc_fd, p9_fd_name(ref->fd).s,
+	fd = opened ? ref->file->fd :
+		      openat(r->fs->proc_fd, p9_fd_name(ref->fd).s,
 			     O_WRONLY | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;

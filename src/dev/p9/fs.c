@@ -189,8 +189,7 @@ bool p9_close_waits(int fd, bool local)
 
 	if (may_wait)
 		return false;
-	return !local ||
-	       statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &stx) < 0 ||
+	return !local || statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &stx) < 0 ||
 	       stx.stx_nlink == 0;
 }
 

@@ -31,18 +31,18 @@
 #include "base/iov.h"
 #include "dev/p9/pdu.h"
 
-#define P9_MAX_FIDS   65536u
-#define P9_MAX_NODES  (2 * P9_MAX_FIDS)
-#define P9_MAX_IOV    1024
-#define P9_MIN_MSIZE  4096u
-#define P9_MAX_MSIZE  (1u << 20)
-#define P9_MSG_BYTES  4608u /* of a request without its data: Tsymlink */
+#define P9_MAX_FIDS    65536u
+#define P9_MAX_NODES   (2 * P9_MAX_FIDS)
+#define P9_MAX_IOV     1024
+#define P9_MIN_MSIZE   4096u
+#define P9_MAX_MSIZE   (1u << 20)
+#define P9_MSG_BYTES   4608u /* of a request without its data: Tsymlink */
 #define P9_REPLY_BYTES 4352u /* likewise: a link's target is the longest */
-#define P9_FID_SHIFT  20 /* of a 32-bit hash, to have the slot */
-#define P9_NODE_SHIFT 19
-#define P9_FID_SLOTS  (1u << (32 - P9_FID_SHIFT))
-#define P9_NODE_SLOTS (1u << (32 - P9_NODE_SHIFT))
-#define P9_MAX_DEVS   254u
+#define P9_FID_SHIFT   20    /* of a 32-bit hash, to have the slot */
+#define P9_NODE_SHIFT  19
+#define P9_FID_SLOTS   (1u << (32 - P9_FID_SHIFT))
+#define P9_NODE_SLOTS  (1u << (32 - P9_NODE_SHIFT))
+#define P9_MAX_DEVS    254u
 
 enum p9_security {
 	P9_PASSTHROUGH, /* owners and modes are the host's; needs root */
@@ -90,10 +90,10 @@ enum p9_kind {
 
 struct p9_file {
 	enum p9_kind kind;
-	int fd;                         /* of files and directories, else -1 */
-	int flags;                      /* that it was opened with */
-	bool no_try_read;               /* RWF_NOWAIT is not to be had */
-	bool slow;                      /* closing it may wait */
+	int fd;           /* of files and directories, else -1 */
+	int flags;        /* that it was opened with */
+	bool no_try_read; /* RWF_NOWAIT is not to be had */
+	bool slow;        /* closing it may wait */
 	uint32_t refs;
 	pthread_mutex_t lock; /* guards what follows */
 	uint64_t dir_off;     /* where a directory's fd stands */
@@ -128,13 +128,13 @@ struct p9_fs {
 	pthread_cond_t unlocked;
 	struct p9_owner *owners;
 	unsigned nr_owners, nr_lock_waiters;
-	unsigned hurries; /* calls of p9_locks_hurry(); atomic */
+	unsigned hurries;     /* calls of p9_locks_hurry(); atomic */
 	pthread_mutex_t lock; /* guards all that follows */
 	struct p9_fid *fids[P9_FID_SLOTS];
 	struct p9_node *nodes[P9_NODE_SLOTS];
 	struct p9_node *oldest, *newest; /* idle nodes */
 	unsigned nr_fids, nr_nodes, nr_files;
-	unsigned nr_fds, max_fds; /* descriptors for nodes, files, locks */
+	unsigned nr_fds, max_fds;   /* descriptors for nodes, files, locks */
 	struct p9_closing *closing; /* to be closed by a thread that may wait */
 	uint32_t hash_mul; /* random: who chooses fids and names does not */
 	size_t xattr_bytes;
@@ -228,9 +228,9 @@ struct p9_ref {
 	int fd; /* the node's, kept open by us; -1: not asked for */
 };
 #define P9_REF __attribute__((cleanup(p9_ref_put))) struct p9_ref
-#define P9_NO_REF                                                              \
-	{                                                                      \
-		.fd = -1                                                       \
+#define P9_NO_REF        \
+	{                \
+		.fd = -1 \
 	}
 void p9_ref_put(struct p9_ref *ref);
 
@@ -303,7 +303,7 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 
 /* A file for an open descriptor, which is taken on success; or NULL. */
 struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd);
-void p9_file_put(struct p9_fs *fs, struct p9_file *file); /* NULL is fine */
+void p9_file_put(struct p9_fs *fs, struct p9_file *file);  /* NULL is fine */
 void p9_file_free(struct p9_fs *fs, struct p9_file *file); /* the last of it */
 
 /*

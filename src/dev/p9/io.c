@@ -76,8 +76,8 @@ static int make_file(struct p9_fs *fs, const struct p9_node *node, int fd,
 		return -ENOMEM;
 	}
 	file->flags = flags;
-	file->slow = (flags & O_ACCMODE) != O_RDONLY ||
-		     node->dev != fs->root->dev;
+	file->slow =
+		(flags & O_ACCMODE) != O_RDONLY || node->dev != fs->root->dev;
 	*ret_file = file;
 	return 0;
 }
@@ -294,8 +294,8 @@ static int read_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 
 	iov_cut(&r->back, count);
 	if (count > 0)
-		n = r->nowait ? try_read(file, &r->back, count, off)
-			      : wait_read(file, &r->back, off);
+		n = r->nowait ? try_read(file, &r->back, count, off) :
+				wait_read(file, &r->back, off);
 	if (n < 0)
 		return (int)n;
 	p9_put32(&r->out, (uint32_t)n);

@@ -186,8 +186,8 @@ static int set_lock(struct p9_fs *fs, const struct p9_ref *ref,
 	if (ret < 0)
 		return ret;
 	if (fcntl(o->fd, F_OFD_SETLK, &fl) < 0)
-		return errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED
-							  : -errno;
+		return errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED :
+							    -errno;
 	/* A lock for reading may have been one for writing. */
 	pthread_cond_broadcast(&fs->unlocked);
 	return P9_LOCK_SUCCESS;
@@ -287,9 +287,9 @@ int p9_getlock(struct p9_req *r)
 		l.length = (uint64_t)fl.l_len;
 		l.proc_id = fl.l_pid > 0 ? (uint32_t)fl.l_pid : 0;
 	}
-	p9_put8(&r->out, fl.l_type == F_UNLCK   ? P9_LOCK_UNLCK
-			 : fl.l_type == F_WRLCK ? P9_LOCK_WRLCK
-						: P9_LOCK_RDLCK);
+	p9_put8(&r->out, fl.l_type == F_UNLCK ? P9_LOCK_UNLCK :
+			 fl.l_type == F_WRLCK ? P9_LOCK_WRLCK :
+						P9_LOCK_RDLCK);
 	p9_put64(&r->out, l.start);
 	p9_put64(&r->out, l.length);
 	p9_put32(&r->out, l.proc_id);

@@ -24,7 +24,7 @@
 
 #include "dev/p9/fs.h"
 
-#define RESOLVE_SAFE                                                           \
+#define RESOLVE_SAFE \
 	(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
 
 #define MAX_TRIES 64
@@ -325,22 +325,23 @@ static int reopen(struct p9_fs *fs, struct p9_node *node)
 	int ret, fd;
 
 	pthread_mutex_lock(&fs->lock);
-	ret = node->detached ? -ESTALE
-			     : path_from(fs, node, path, sizeof(path), &from);
+	ret = node->detached ? -ESTALE :
+			       path_from(fs, node, path, sizeof(path), &from);
 	pthread_mutex_unlock(&fs->lock);
 	if (ret < 0)
 		return ret;
 
 	/* No path: another request was faster. */
-	fd = path[0] ? open_path(from->fd, path, 0)
-		     : fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
+	fd = path[0] ? open_path(from->fd, path, 0) :
+		       fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
 	pthread_mutex_lock(&fs->lock);
 	unuse(fs, from);
 	pthread_mutex_unlock(&fs->lock);
 
 	if (fd < 0)
-		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE
-								       : fd;
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ?
+			       -ESTALE :
+			       fd;
 	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, &stx) == 0 &&
 	    is_inode(node, &stx))
 		return fd;

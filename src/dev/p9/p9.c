@@ -36,8 +36,8 @@
 #include "dev/devices.h"
 #include "dev/p9/serve.h"
 
-#define NR_THREADS 8  /* of each pool */
-#define MAX_REQS   96 /* taken from the ring at once: 25 KiB each */
+#define NR_THREADS 8          /* of each pool */
+#define MAX_REQS   96         /* taken from the ring at once: 25 KiB each */
 #define TURN_BYTES (2u << 20) /* read on the loop's thread in a turn */
 #define MAX_TAG    32
 #define END_NS     UINT64_C(1000000000)
@@ -139,8 +139,7 @@ static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 {
 	int len = 0;
 
-	if (!cancelled && !sc->sc_gone &&
-	    vq_chain_live(&sc->sc_vq, slot->head))
+	if (!cancelled && !sc->sc_gone && vq_chain_live(&sc->sc_vq, slot->head))
 		len = p9_req_reply(&slot->req);
 	if (len < 0)
 		vi_error(&sc->sc_vs,
@@ -510,9 +509,9 @@ static enum p9_security security_of(const struct opts *opts)
 {
 	const char *s = opt_string(opts, "security");
 
-	return !strcmp(s, "passthrough")    ? P9_PASSTHROUGH
-	       : !strcmp(s, "mapped-xattr") ? P9_MAPPED
-					    : P9_NONE;
+	return !strcmp(s, "passthrough")  ? P9_PASSTHROUGH :
+	       !strcmp(s, "mapped-xattr") ? P9_MAPPED :
+					    P9_NONE;
 }
 
 static int parse_params(const struct opts *opts, struct p9_params *params,

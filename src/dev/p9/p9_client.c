@@ -200,8 +200,9 @@ static void submit(struct p9c *c, unsigned i, uint32_t len)
 	if (c->room != UINT32_MAX)
 		nr = cut(bufs, nr, s->r_gpa, room, c->r_cut, VDRV_W);
 	memset(vdrv_ptr(&c->d, s->r_gpa, P9C_BYTES), 0xee, P9C_BYTES);
-	s->head = nr > c->d.q[0].nr_free ? vdrv_add_indirect(&c->d, 0, bufs, nr)
-					 : vdrv_add(&c->d, 0, bufs, nr);
+	s->head = nr > c->d.q[0].nr_free ?
+			  vdrv_add_indirect(&c->d, 0, bufs, nr) :
+			  vdrv_add(&c->d, 0, bufs, nr);
 	s->busy = true;
 }
 

@@ -606,8 +606,8 @@ static int lock9(uint32_t fid, uint8_t type, uint64_t start_off, uint64_t len,
 /* As Linux sends it: the type is UNLCK whatever was asked. The type found. */
 static int getlock9(uint32_t fid, uint64_t start, uint64_t len, uint32_t proc)
 {
-	int ret = p9c_call(&c, P9_TGETLOCK, "dbqqds", fid, P9_LOCK_UNLCK,
-			   start, len, proc, "guest");
+	int ret = p9c_call(&c, P9_TGETLOCK, "dbqqds", fid, P9_LOCK_UNLCK, start,
+			   len, proc, "guest");
 
 	return ret < 0 ? ret : p9_get8(&c.in);
 }
@@ -815,11 +815,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(opens),      T(creates),     T(reads_and_writes),
-		T(attributes), T(listing),     T(tree),
-		T(renames),    T(removal),     T(file_system),
-		T(read_only),  T(xattrs),      T(locks), T(getlocks),
-		T(lock_waits), T(mapped),      T(passthrough),
+		T(opens),       T(creates),    T(reads_and_writes),
+		T(attributes),  T(listing),    T(tree),
+		T(renames),     T(removal),    T(file_system),
+		T(read_only),   T(xattrs),     T(locks),
+		T(getlocks),    T(lock_waits), T(mapped),
+		T(passthrough),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -284,7 +284,8 @@ static struct fuse_attr attr_of(uint64_t node)
 /* A directory with the one file "x". Nothing of it may be cached. */
 static void fuse_answer(const struct fuse_in_header *in, const char *body)
 {
-	struct fuse_init_out init = { .major = 7, .minor = 31,
+	struct fuse_init_out init = { .major = 7,
+				      .minor = 31,
 				      .max_write = 4096 };
 	struct fuse_attr_out attr = { .attr = attr_of(in->nodeid) };
 	struct fuse_entry_out entry = { .nodeid = 2, .attr = attr_of(2) };
@@ -340,8 +341,7 @@ static bool fuse_mount(const char *path)
 	fuse.fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	snprintf(options, sizeof(options),
 		 "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.fd);
-	return fuse.fd >= 0 &&
-	       mount("fuse", path, "fuse", 0, options) == 0 &&
+	return fuse.fd >= 0 && mount("fuse", path, "fuse", 0, options) == 0 &&
 	       pthread_create(&fuse.thread, NULL, fuse_serve, NULL) == 0;
 }
 

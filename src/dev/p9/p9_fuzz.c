@@ -117,7 +117,10 @@ static void clean_up(void)
 static void setup(void)
 {
 	static const char *const options[] = {
-		"", ",security=mapped-xattr", ",ro=on", ",uidmap=0:0:10",
+		"",
+		",security=mapped-xattr",
+		",ro=on",
+		",uidmap=0:0:10",
 	};
 	struct statfs st;
 	bool shm = statfs("/dev/shm", &st) == 0 && st.f_type == TMPFS_MAGIC;
@@ -185,8 +188,8 @@ static void send_message(struct fuzz_dev *v, unsigned slot, uint8_t type,
 
 static void mount(struct fuzz_dev *v)
 {
-	static const uint8_t version[] = { 0, 32, 0,   0,   8,   0,   '9', 'P',
-					   '2', '0', '0', '0', '.', 'L' };
+	static const uint8_t version[] = { 0,   32,  0,   0,   8,   0,   '9',
+					   'P', '2', '0', '0', '0', '.', 'L' };
 	static const uint8_t attach[] = { 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
 					  0, 0, 0, 0, 0,    0,    0,    0 };
 
@@ -232,20 +235,20 @@ static const struct {
 	uint8_t type;
 	const char *shape;
 } shapes[] = {
-	{ P9_TWALK, "ff1n" },	    { P9_TWALK, "ff2nn" },
-	{ P9_TWALK, "ff0" },	    { P9_TLOPEN, "fF" },
-	{ P9_TLCREATE, "fnFss" },   { P9_TREAD, "fzs" },
-	{ P9_TWRITE, "fzt" },	    { P9_TREADDIR, "fzs" },
-	{ P9_TCLUNK, "f" },	    { P9_TREMOVE, "f" },
-	{ P9_TGETATTR, "fq" },	    { P9_TSETATTR, "fssssqqqqq" },
-	{ P9_TXATTRWALK, "ffx" },   { P9_TXATTRCREATE, "fxzs" },
-	{ P9_TMKDIR, "fnss" },	    { P9_TSYMLINK, "fnns" },
-	{ P9_TMKNOD, "fnssss" },    { P9_TLINK, "ffn" },
-	{ P9_TRENAME, "ffn" },	    { P9_TRENAMEAT, "fnfn" },
-	{ P9_TUNLINKAT, "fnF" },    { P9_TFSYNC, "fs" },
-	{ P9_TLOCK, "flszzsx" },    { P9_TGETLOCK, "flzzsx" },
-	{ P9_TSTATFS, "f" },	    { P9_TREADLINK, "f" },
-	{ P9_TFLUSH, "1" },	    { P9_TATTACH, "fNnnn" },
+	{ P9_TWALK, "ff1n" },     { P9_TWALK, "ff2nn" },
+	{ P9_TWALK, "ff0" },      { P9_TLOPEN, "fF" },
+	{ P9_TLCREATE, "fnFss" }, { P9_TREAD, "fzs" },
+	{ P9_TWRITE, "fzt" },     { P9_TREADDIR, "fzs" },
+	{ P9_TCLUNK, "f" },       { P9_TREMOVE, "f" },
+	{ P9_TGETATTR, "fq" },    { P9_TSETATTR, "fssssqqqqq" },
+	{ P9_TXATTRWALK, "ffx" }, { P9_TXATTRCREATE, "fxzs" },
+	{ P9_TMKDIR, "fnss" },    { P9_TSYMLINK, "fnns" },
+	{ P9_TMKNOD, "fnssss" },  { P9_TLINK, "ffn" },
+	{ P9_TRENAME, "ffn" },    { P9_TRENAMEAT, "fnfn" },
+	{ P9_TUNLINKAT, "fnF" },  { P9_TFSYNC, "fs" },
+	{ P9_TLOCK, "flszzsx" },  { P9_TGETLOCK, "flzzsx" },
+	{ P9_TSTATFS, "f" },      { P9_TREADLINK, "f" },
+	{ P9_TFLUSH, "1" },       { P9_TATTACH, "fNnnn" },
 };
 #define NR_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
@@ -356,9 +359,9 @@ static int64_t figure(struct json_object *status, const char *key)
 {
 	struct json_object *v;
 
-	return json_object_object_get_ex(status, key, &v)
-		       ? json_object_get_int64(v)
-		       : -1;
+	return json_object_object_get_ex(status, key, &v) ?
+		       json_object_get_int64(v) :
+		       -1;
 }
 
 static bool is_clean(struct fuzz_dev *v)

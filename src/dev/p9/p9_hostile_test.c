@@ -592,9 +592,9 @@ static void long_chains(void **state)
 			c.r_cut = 1;
 			c.room = lens[i] - 1;
 			assert_int_equal(p9c_raw(&c, msg, sizeof(msg)),
-					 c.room >= 160  ? 0
-					 : c.room >= 11 ? -EMSGSIZE
-							: P9C_NO_REPLY);
+					 c.room >= 160 ? 0 :
+					 c.room >= 11  ? -EMSGSIZE :
+							 P9C_NO_REPLY);
 		}
 		assert_int_equal(vdrv_status(&c.d) & NEEDS_RESET, 0);
 		p9c_destroy(&c);

@@ -46,8 +46,8 @@ static struct gate {
 	unsigned nr_waiting;
 
 	unsigned nr_fsync, nr_fdatasync;
-	ino_t ino; /* of the last one */
-	int err;   /* that they fail with */
+	ino_t ino;           /* of the last one */
+	int err;             /* that they fail with */
 	unsigned nr_on_loop; /* slow calls of the loop's thread */
 	unsigned nr_lock_waits;
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -182,9 +182,8 @@ static void stall_with(uint8_t type)
 {
 	gate_set(true);
 	for (unsigned i = 0; i < NR_THREADS; i++)
-		assert_int_equal(p9c_send(&c, (uint16_t)(100 + i), type, "dd",
-					  1, 0),
-				 i);
+		assert_int_equal(
+			p9c_send(&c, (uint16_t)(100 + i), type, "dd", 1, 0), i);
 	vdrv_kick(&c.d, 0);
 	while (gate_waiting() < NR_THREADS)
 		turns(1);
@@ -283,8 +282,7 @@ static void new_session_waits(void **state)
 			c.slots[j].busy = true;
 		c.d.q[0].free_head = 64;
 		old = p9c_send(&c, 1, P9_TCLUNK, "d", 1);
-		v = p9c_send(&c, P9_NOTAG, P9_TVERSION, "ds", 8192,
-			     "9P2000.L");
+		v = p9c_send(&c, P9_NOTAG, P9_TVERSION, "ds", 8192, "9P2000.L");
 		vdrv_kick(&c.d, 0);
 		turns(20);
 		p9c_poll(&c);
@@ -662,13 +660,10 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(full_queue), /* while no memory was used before */
-		T(reset_in_stall),   T(new_session_waits),
-		T(stop_in_stall),    T(others_go_on),
-		T(loop_never_waits), T(nothing_after_error),
-		T(locks_give_in),
-		T(turn_ends),        T(fsyncs),
-		T(synchronous),
-		T(end_in_stall),
+		T(reset_in_stall), T(new_session_waits), T(stop_in_stall),
+		T(others_go_on),   T(loop_never_waits),  T(nothing_after_error),
+		T(locks_give_in),  T(turn_ends),         T(fsyncs),
+		T(synchronous),    T(end_in_stall),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -208,9 +208,9 @@ uint16_t p9_req_oldtag(const struct p9_req *r)
 {
 	struct p9_in in = { .p = r->msg, .left = r->msg_len };
 
-	return r->type == P9_TFLUSH && !r->err && r->msg_len >= 2
-		       ? p9_get16(&in)
-		       : P9_NOTAG;
+	return r->type == P9_TFLUSH && !r->err && r->msg_len >= 2 ?
+		       p9_get16(&in) :
+		       P9_NOTAG;
 }
 
 /*

@@ -78,8 +78,8 @@ static int make(struct p9_req *r, uint32_t dir_num, const struct make *m)
 		return ret;
 	if (dir.node->type != S_IFDIR)
 		return -ENOTDIR;
-	ret = r->fs->params.security == P9_MAPPED ? make_mapped(dir.fd, m)
-						  : make_host(dir.fd, m);
+	ret = r->fs->params.security == P9_MAPPED ? make_mapped(dir.fd, m) :
+						    make_host(dir.fd, m);
 	if (ret < 0)
 		return ret;
 	ret = p9_lookup(r, &dir, m->name, &ref, &stx);
@@ -329,8 +329,8 @@ static uint8_t qid_type(uint8_t d_type)
 static uint64_t entry_ino(const struct p9_fs *fs, const struct p9_node *dir,
 			  const struct dents *d)
 {
-	return dir == fs->root && !strcmp(d->d_name, "..") ? dir->ino
-							   : d->d_ino;
+	return dir == fs->root && !strcmp(d->d_name, "..") ? dir->ino :
+							     d->d_ino;
 }
 
 /* One entry into the guest's buffers; false when @left does not hold it. */

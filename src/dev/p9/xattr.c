@@ -50,8 +50,8 @@ int p9_fsetxattr(int fd, const char *name, const void *buf, size_t len,
 {
 	if (!p9_thread_ready())
 		return -EOPNOTSUPP;
-	return setxattr(p9_fd_name(fd).s, name, buf, len, flags) < 0 ? -errno
-								     : 0;
+	return setxattr(p9_fd_name(fd).s, name, buf, len, flags) < 0 ? -errno :
+								       0;
 }
 
 static int remove_by_fd(int fd, const char *name)

@@ -174,8 +174,8 @@ static int do_tmf(struct scsi_softc *sc, struct scsi_tmf *tmf)
 		return VIRTIO_SCSI_S_INCORRECT_LUN;
 	if (tmf->subtype == VIRTIO_SCSI_T_TMF_QUERY_TASK ||
 	    tmf->subtype == VIRTIO_SCSI_T_TMF_QUERY_TASK_SET)
-		return find_task(sc, tmf) ? VIRTIO_SCSI_S_FUNCTION_SUCCEEDED
-					  : VIRTIO_SCSI_S_OK;
+		return find_task(sc, tmf) ? VIRTIO_SCSI_S_FUNCTION_SUCCEEDED :
+					    VIRTIO_SCSI_S_OK;
 	abort_tasks(sc, tmf);
 	return -1;
 }

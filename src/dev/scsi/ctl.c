@@ -28,9 +28,9 @@ static void add_string(struct json_object *to, const char *key, const char *val)
 
 static const char *kind_name(const struct scsi_lun *lun)
 {
-	return lun->kind == LUN_CDROM         ? "cdrom"
-	       : lun->kind == LUN_PASSTHROUGH ? "passthrough"
-					      : "disk";
+	return lun->kind == LUN_CDROM       ? "cdrom" :
+	       lun->kind == LUN_PASSTHROUGH ? "passthrough" :
+					      "disk";
 }
 
 static struct json_object *lun_json(const struct scsi_lun *lun)
@@ -128,8 +128,8 @@ static bool brings_image(int argc, char *const argv[])
 static int open_image(int argc, char *const argv[], struct vdev_files *files,
 		      struct err *err)
 {
-	return brings_image(argc, argv) ? luns_open_new(argv[2], files, err)
-					: 0;
+	return brings_image(argc, argv) ? luns_open_new(argv[2], files, err) :
+					  0;
 }
 
 static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
@@ -186,9 +186,10 @@ const struct vdev_ctl scsi_ctls[] = {
 			       "device: look at its size again" },
 	{ "resume [LUN]", "try again what waits after an error (werror=, "
 			  "rerror=)" },
-	{ "lun add LUN[=PATH]", "give the guest a new LUN, with more options "
-				"as LUN.KEY=VALUE behind a comma, or one that "
-				"was taken away",
+	{ "lun add LUN[=PATH]",
+	  "give the guest a new LUN, with more options "
+	  "as LUN.KEY=VALUE behind a comma, or one that "
+	  "was taken away",
 	  open_image },
 	{ "lun remove LUN", "take a LUN away from the guest" },
 	{ NULL, NULL },

@@ -217,9 +217,9 @@ static void read_response(struct sent *s, uint32_t used)
 	assert_true(s->sense_len <= ini.sense_size || s->response == 0xee);
 	if (s->sense_len <= sizeof(s->sense))
 		memcpy(s->sense, p + 12, s->sense_len);
-	s->code = s->status == STATUS_CHECK_CONDITION
-			  ? code_of(s->sense, s->sense_len)
-			  : 0;
+	s->code = s->status == STATUS_CHECK_CONDITION ?
+			  code_of(s->sense, s->sense_len) :
+			  0;
 }
 
 void ini_collect(struct sent *all, unsigned nr)

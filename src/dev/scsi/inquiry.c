@@ -56,8 +56,8 @@ static void standard(struct reply *r, const struct scsi_lun *lun)
 	reply_add(r, 22); /* vendor's and reserved */
 	for (unsigned i = 0; i < 3; i++)
 		reply_put(r,
-			  lun->kind == LUN_CDROM && i == 2 ? 0x0420
-							   : versions[i],
+			  lun->kind == LUN_CDROM && i == 2 ? 0x0420 :
+							     versions[i],
 			  2);
 	while (r->len < 96)
 		reply_put(r, 0, 1);
@@ -115,9 +115,9 @@ static void page_block_limits(struct reply *r, const struct scsi_lun *lun)
 	reply_put(r, 1, 1); /* WSNZ: no WRITE SAME of "all the rest" */
 	/* What COMPARE AND WRITE may span: it goes through a buffer. */
 	reply_put(r,
-		  SCSI_WORK_BYTES / lun->block_bytes > 255
-			  ? 255
-			  : SCSI_WORK_BYTES / lun->block_bytes,
+		  SCSI_WORK_BYTES / lun->block_bytes > 255 ?
+			  255 :
+			  SCSI_WORK_BYTES / lun->block_bytes,
 		  1);
 	reply_put(r, phys > page ? phys : page, 2); /* granularity */
 	reply_put(r, 0, 4);                         /* no longest transfer */

@@ -107,15 +107,9 @@ static int add_key(struct lun_keys *keys, const char *name, struct err *err)
 }
 
 static const char *const suffixes[] = {
-	"type",
-	"ro",
-	"share",
-	"serial",
-	"block-size",
-	"physical-block-size",
-	"cache",
-	"discard",
-	"werror",
+	"type",   "ro",         "share",
+	"serial", "block-size", "physical-block-size",
+	"cache",  "discard",    "werror",
 	"rerror",
 };
 
@@ -336,8 +330,7 @@ static void on_wait(void *arg, enum disk_op op, int error)
 	}
 	vs_log(&lun->sc->sc_vs, LOG_ERR,
 	       "%s: %s failed: %s: commands wait (viodev ctl SOCKET resume)",
-	       lun->name, op == DISK_READ ? "read" : "write",
-	       strerror(-error));
+	       lun->name, op == DISK_READ ? "read" : "write", strerror(-error));
 	vdev_tell(&lun->sc->sc_env, VDEV_WAITING);
 }
 
@@ -504,8 +497,8 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 		ret = pt_create(env->loop, vdev_files_take(env->files, k->key),
 				&lun->pt);
 		return ret < 0 ? err_set(err, ret, "scsi: %s: %s", k->key,
-					 strerror(-ret))
-			       : 0;
+					 strerror(-ret)) :
+				 0;
 	}
 	if (create_work(lun) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
@@ -559,8 +552,8 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 	int ret = collect(env->opts, &keys, err);
 
 	if (ret == 0) {
-		ret = disk_io_create(env->loop, sc->sc_pool.nr_tasks, SCSI_MAX_LUNS,
-				     &sc->sc_io);
+		ret = disk_io_create(env->loop, sc->sc_pool.nr_tasks,
+				     SCSI_MAX_LUNS, &sc->sc_io);
 		if (ret < 0)
 			err_set(err, ret, "scsi: %s", strerror(-ret));
 	}

@@ -169,8 +169,8 @@ void mmc_get_configuration(struct scsi_task *t)
 	for (unsigned i = 0; i < sizeof(features) / sizeof(*features); i++) {
 		size_t at = r.len;
 
-		if (rt == 2 ? features[i].code != from
-			    : features[i].code < from)
+		if (rt == 2 ? features[i].code != from :
+			      features[i].code < from)
 			continue;
 		reply_put(&r, features[i].code, 2);
 		reply_put(&r, features[i].version_bits, 1);

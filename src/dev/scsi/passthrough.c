@@ -23,7 +23,7 @@
 
 #define NR_THREADS    4
 #define SG_NO_TIMEOUT UINT32_MAX
-#define END_NS	      UINT64_C(500000000) /* for commands to end, at the end */
+#define END_NS        UINT64_C(500000000) /* for commands to end, at the end */
 
 static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 		      offsetof(struct sg_iovec, iov_len) ==
@@ -99,9 +99,9 @@ static void job_run(void *arg, struct pool_job *job)
 	uint64_t len = t->in_len + t->out_len;
 	struct sg_io_hdr hdr = {
 		.interface_id = 'S',
-		.dxfer_direction = t->in_len    ? SG_DXFER_FROM_DEV
-				   : t->out_len ? SG_DXFER_TO_DEV
-						: SG_DXFER_NONE,
+		.dxfer_direction = t->in_len  ? SG_DXFER_FROM_DEV :
+				   t->out_len ? SG_DXFER_TO_DEV :
+						SG_DXFER_NONE,
 		.cmd_len = cdb_len(t->cdb.b),
 		.cmdp = t->cdb.b,
 		.mx_sb_len = sizeof(t->raw_sense),
@@ -122,10 +122,10 @@ static void job_run(void *arg, struct pool_job *job)
 		return;
 	}
 	if (ret < 0) {
-		t->response = ret == -EBUSY || ret == -EAGAIN
-				      ? VIRTIO_SCSI_S_BUSY
-			      : ret == -ENODEV ? VIRTIO_SCSI_S_BAD_TARGET
-					       : VIRTIO_SCSI_S_FAILURE;
+		t->response = ret == -EBUSY || ret == -EAGAIN ?
+				      VIRTIO_SCSI_S_BUSY :
+			      ret == -ENODEV ? VIRTIO_SCSI_S_BAD_TARGET :
+					       VIRTIO_SCSI_S_FAILURE;
 		return;
 	}
 	t->response = response_of(hdr.host_status);

@@ -194,7 +194,6 @@ static void test_abort(void **state)
 		assert_int_equal(s[i].response, VIRTIO_SCSI_S_ABORTED);
 	}
 	ev_remove(timer);
-
 }
 
 static void wait_begun(int nr)
@@ -235,7 +234,8 @@ static void test_reset(void **state)
 static void test_reset_order(void **state)
 {
 	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
-	struct cmd other = { .cdb = { 0x28, [8] = 1 }, .in_len = 512,
+	struct cmd other = { .cdb = { 0x28, [8] = 1 },
+			     .in_len = 512,
 			     .queue = 1 };
 	struct sent new;
 
@@ -267,12 +267,8 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_commands),
-		TEST(test_failures),
-		TEST(test_abort),
-		TEST(test_reset),
-		TEST(test_reset_order),
-		TEST(test_end),
+		TEST(test_commands), TEST(test_failures),    TEST(test_abort),
+		TEST(test_reset),    TEST(test_reset_order), TEST(test_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

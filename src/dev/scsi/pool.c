@@ -10,8 +10,8 @@
 
 int scsi_pool_init(struct scsi_pool *pool, unsigned max_tasks)
 {
-	pool->nr_tasks = max_tasks < SCSI_MAX_TASKS ? max_tasks
-						    : SCSI_MAX_TASKS;
+	pool->nr_tasks =
+		max_tasks < SCSI_MAX_TASKS ? max_tasks : SCSI_MAX_TASKS;
 	pool->tasks = calloc(pool->nr_tasks, sizeof(*pool->tasks));
 	pool->wides = calloc(SCSI_MAX_WIDE, sizeof(*pool->wides));
 	return pool->tasks && pool->wides ? 0 : -ENOMEM;

@@ -406,8 +406,7 @@ static void saved(struct scsi_task *t, int result)
 	if (!sc->sc_pr_first)
 		sc->sc_pr_end = &sc->sc_pr_first;
 	if (result < 0) {
-		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "reservations cannot be saved");
+		vs_log(&sc->sc_vs, LOG_WARNING, "reservations cannot be saved");
 		lun->pr = lun->pr_before;
 	} else {
 		sc->sc_pr_seq++;

@@ -205,9 +205,9 @@ static void verify_step(struct scsi_task *t, int result)
 
 void sbc_verify(struct scsi_task *t)
 {
-	uint64_t blocks_out = bytchk(t) == 1   ? t->cdb.nr
-			      : bytchk(t) == 3 ? t->cdb.nr > 0
-					       : 0;
+	uint64_t blocks_out = bytchk(t) == 1 ? t->cdb.nr :
+			      bytchk(t) == 3 ? t->cdb.nr > 0 :
+					       0;
 
 	if (bytchk(t) == 2) {
 		task_bad_cdb(t, 1, 2);

@@ -443,7 +443,7 @@ static int scsi_cfgwrite(void *arg, int offset, int size, uint32_t value)
 	return 0;
 }
 
-#define SCSI_FEATURES                                                          \
+#define SCSI_FEATURES \
 	(VI_BIT(VIRTIO_SCSI_F_HOTPLUG) | VI_BIT(VIRTIO_SCSI_F_CHANGE))
 
 static const struct virtio_consts scsi_consts = {
@@ -569,8 +569,8 @@ static int init(struct scsi_softc *sc, const struct vdev_env *env,
 	if (ret < 0)
 		return err_set(err, ret, "scsi: reservations=%s: %s",
 			       opt_string(opts, "reservations"),
-			       ret == -EINVAL ? "is not a file of ours"
-					      : strerror(-ret));
+			       ret == -EINVAL ? "is not a file of ours" :
+						strerror(-ret));
 	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_consts,
 			   sc->sc_vqs, err);
 }
@@ -659,10 +659,11 @@ static const virtio_capstr_t scsi_features[] = {
 };
 
 static const int scsi_syscalls[] = {
-	DISK_SYSCALLS, /* fdatasync also of reservations */
+	DISK_SYSCALLS,        /* fdatasync also of reservations */
 	DISK_CREATE_SYSCALLS, /* `viodev ctl lun add` */
-	SYS_lseek,     /* SEEK_DATA, SEEK_HOLE */
-	SYS_pread64, SYS_pwrite64, /* reservations */
+	SYS_lseek,            /* SEEK_DATA, SEEK_HOLE */
+	SYS_pread64,
+	SYS_pwrite64, /* reservations */
 	-1,
 };
 

@@ -48,9 +48,9 @@
 #define SCSI_MAX_LUN    16383
 #define SCSI_BLOCK_MAX  4096
 #define SCSI_WORK_BYTES (64u << 10) /* each of a LUN's two buffers */
-#define SCSI_MAX_TASKS  2048 /* that are fetched at a time */
-#define SCSI_FEW_IOV    16   /* every task has so many, */
-#define SCSI_MAX_WIDE   224  /* so many at a time have SCSI_MAX_IOV */
+#define SCSI_MAX_TASKS  2048        /* that are fetched at a time */
+#define SCSI_FEW_IOV    16          /* every task has so many, */
+#define SCSI_MAX_WIDE   224         /* so many at a time have SCSI_MAX_IOV */
 #define SCSI_SERIAL_MAX 32
 
 struct scsi_lun;
@@ -103,9 +103,9 @@ struct scsi_task {
 	task_aside_fn *aside;
 	int result;
 	bool in_step, step_again;
-	uint64_t lba;              /* of the next step */
-	uint64_t left;             /* blocks or descriptors */
-	struct pool_job job;       /* of passthrough, or aside */
+	uint64_t lba;                /* of the next step */
+	uint64_t left;               /* blocks or descriptors */
+	struct pool_job job;         /* of passthrough, or aside */
 	struct scsi_task *next_held; /* of passthrough; or it waits for pr.c */
 
 	/* The chain's buffers: iov[0] is room for split_writable(). */
@@ -170,11 +170,11 @@ struct scsi_lun {
 	enum lun_kind kind;
 	uint8_t target;
 	uint16_t lun;
-	char name[16]; /* as in the options: "lun0", "t1.lun0" */
-	bool present;  /* not removed */
-	bool leaving;  /* removed, but commands of it have not ended */
+	char name[16];       /* as in the options: "lun0", "t1.lun0" */
+	bool present;        /* not removed */
+	bool leaving;        /* removed, but commands of it have not ended */
 	struct ev_task left; /* now they have */
-	bool added;    /* by `viodev ctl`: gone when it is removed */
+	bool added;          /* by `viodev ctl`: gone when it is removed */
 
 	/* Medium. */
 	struct disk *disk;
@@ -193,8 +193,8 @@ struct scsi_lun {
 	/* What commands change. */
 	unsigned ua; /* UA_* pending */
 	bool stopped, ejected, locked;
-	bool wce, swp, d_sense; /* mode pages */
-	bool reserved;          /* by RESERVE */
+	bool wce, swp, d_sense;        /* mode pages */
+	bool reserved;                 /* by RESERVE */
 	struct pr_state pr, pr_before; /* the command that is alone */
 	bool pr_waits; /* for its turn to be saved: pr_before is in force */
 
@@ -245,8 +245,8 @@ struct scsi_softc {
 	struct scsi_tmf *sc_tmfs; /* an entry for each of the control queue */
 	unsigned sc_nr_tmfs;      /* that wait */
 	struct ev_task sc_more; /* of the control queue; or the pool has more */
-	bool sc_missed; /* an event found no buffer */
-	bool sc_taken_over; /* from another process, since the last reset */
+	bool sc_missed;         /* an event found no buffer */
+	bool sc_taken_over;     /* from another process, since the last reset */
 	uint64_t sc_nr_events, sc_nr_missed;
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;

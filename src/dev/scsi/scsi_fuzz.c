@@ -19,10 +19,10 @@
 #define MOVED_BYTES 24
 
 /* Where requests, responses, data out and data in are in the area. */
-#define REQ_AT	0u
+#define REQ_AT  0u
 #define RESP_AT 1024u
-#define OUT_AT	4096u
-#define IN_AT	(32u << 10)
+#define OUT_AT  4096u
+#define IN_AT   (32u << 10)
 
 static struct fuzz_dev kinds[2];
 static bool wild; /* the rings, too: what is used is not looked at then */
@@ -88,15 +88,16 @@ static void command(struct fuzz_dev *v, struct fuzz_in *in)
 	if (!v->d.q[q].ready || v->d.q[q].nr_free < 4)
 		return;
 	put_request(v, in);
-	bufs[n++] = (struct vdrv_buf){ v->area + REQ_AT, length(in, 51),
-				       VDRV_R };
+	bufs[n++] =
+		(struct vdrv_buf){ v->area + REQ_AT, length(in, 51), VDRV_R };
 	if (shape & 1)
-		bufs[n++] = (struct vdrv_buf){
-			v->area + OUT_AT,
-			shape == 7 ? length(in, 24) : len ? len : 24, VDRV_R
-		};
-	bufs[n++] = (struct vdrv_buf){ v->area + RESP_AT, length(in, 108),
-				       VDRV_W };
+		bufs[n++] = (struct vdrv_buf){ v->area + OUT_AT,
+					       shape == 7 ? length(in, 24) :
+					       len        ? len :
+							    24,
+					       VDRV_R };
+	bufs[n++] =
+		(struct vdrv_buf){ v->area + RESP_AT, length(in, 108), VDRV_W };
 	if (!(shape & 1) || shape == 15)
 		bufs[n++] = (struct vdrv_buf){ v->area + IN_AT, len, VDRV_W };
 	vdrv_add(&v->d, q, bufs, n);

@@ -23,8 +23,8 @@
 #include <cmocka.h>
 
 #define DISK "scsi,lun0=%d/disk,queue-size=64"
-#define TARGETS                                                                \
-	"scsi,lun0=%d/disk,lun5=%d/b,t3.lun0=%d/c,t3.lun300=%d/cd,"            \
+#define TARGETS                                                     \
+	"scsi,lun0=%d/disk,lun5=%d/b,t3.lun0=%d/c,t3.lun300=%d/cd," \
 	"t3.lun300.type=cdrom,queue-size=64"
 #define BIT(f) VI_BIT(VIRTIO_SCSI_F_##f)
 
@@ -335,8 +335,8 @@ static void test_framing(void **state)
 		/* Byte by byte the data would be too many entries. */
 		for (uint32_t at = 0; at < 51; at += step)
 			bufs[n++] = (struct vdrv_buf){ req + at,
-						       step < 51 - at ? step
-								      : 51 - at,
+						       step < 51 - at ? step :
+									51 - at,
 						       VDRV_R };
 		for (uint32_t at = 0, len; at < 620; at += len) {
 			len = at > 120 && step < 16 ? 500 : step;
@@ -373,10 +373,10 @@ static void test_long_chains(void **state)
 			mem = vdrv_alloc(&ini.d, 2048, 8);
 			memset(vdrv_ptr(&ini.d, mem, 2048), 0, 2048);
 			for (unsigned k = 0; k < lengths[i]; k++)
-				bufs[k] = (struct vdrv_buf){ mem + k, 1,
-							     k >= lengths[i] / 2
-								     ? VDRV_W
-								     : VDRV_R };
+				bufs[k] = (struct vdrv_buf){
+					mem + k, 1,
+					k >= lengths[i] / 2 ? VDRV_W : VDRV_R
+				};
 			vdrv_add_indirect(&ini.d, q, bufs, lengths[i]);
 			vdrv_kick(&ini.d, q);
 			ini_turns(3);
@@ -736,8 +736,8 @@ static void add_pieces(unsigned q, uint64_t req, uint64_t resp)
 						  { resp, 108, VDRV_W } };
 
 	for (unsigned i = 0; i < FULL_PIECES; i++)
-		bufs[2 + i] = (struct vdrv_buf){ resp + 128 + i * 32, 32,
-						 VDRV_W };
+		bufs[2 + i] =
+			(struct vdrv_buf){ resp + 128 + i * 32, 32, VDRV_W };
 	vdrv_add_indirect(&ini.d, q, bufs, NR(bufs));
 }
 
@@ -983,7 +983,9 @@ static void test_new_units(void **state)
 	/* A target that there was not; options of its own. */
 	mem = add_event_buffer(16);
 	assert_int_equal(add_image("t1.lun7=%d/c,t1.lun7.ro=on,"
-				   "t1.lun7.cache=writethrough", &err), 0);
+				   "t1.lun7.cache=writethrough",
+				   &err),
+			 0);
 	assert_int_equal(ini_do_ready(&read_t1).status, 0);
 	assert_int_equal(ini_do(&write_t1).code, SC_WRITE_PROTECTED);
 

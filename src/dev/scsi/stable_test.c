@@ -17,8 +17,14 @@
 
 #define DISK "scsi,lun0=%d/disk,queue-size=64"
 
-#define WCE_OFF { 0, 0, 0, 0, 0x08, 18 }
-#define WCE_ON	{ 0, 0, 0, 0, 0x08, 18, 0x04 }
+#define WCE_OFF                      \
+	{                            \
+		0, 0, 0, 0, 0x08, 18 \
+	}
+#define WCE_ON                             \
+	{                                  \
+		0, 0, 0, 0, 0x08, 18, 0x04 \
+	}
 
 static const uint8_t wce_off[24] = WCE_OFF, wce_on[24] = WCE_ON;
 static const uint8_t block[512] = { 1 }, zeroes[8192];
@@ -29,7 +35,9 @@ static const uint8_t unmap_8[24] = {
 };
 
 static const struct cmd cache_off = {
-	.cdb = { 0x15, 0x10, 0, 0, 24 }, .out_len = 24, .out = wce_off,
+	.cdb = { 0x15, 0x10, 0, 0, 24 },
+	.out_len = 24,
+	.out = wce_off,
 };
 
 static const struct row {
@@ -38,51 +46,91 @@ static const struct row {
 	bool stable; /* when it has ended */
 	struct cmd cmd;
 } rows[] = {
-	{ "WRITE(10)", true, false,
+	{ "WRITE(10)",
+	  true,
+	  false,
 	  { .cdb = { 0x2a, [8] = 1 }, .out_len = 512 } },
-	{ "WRITE(10), FUA", true, true,
+	{ "WRITE(10), FUA",
+	  true,
+	  true,
 	  { .cdb = { 0x2a, 8, [8] = 1 }, .out_len = 512 } },
-	{ "WRITE(12), FUA", true, true,
+	{ "WRITE(12), FUA",
+	  true,
+	  true,
 	  { .cdb = { 0xaa, 8, [9] = 1 }, .out_len = 512 } },
-	{ "WRITE(16), FUA", true, true,
+	{ "WRITE(16), FUA",
+	  true,
+	  true,
 	  { .cdb = { 0x8a, 8, [13] = 1 }, .out_len = 512 } },
-	{ "WRITE(6), no cache", false, true,
+	{ "WRITE(6), no cache",
+	  false,
+	  true,
 	  { .cdb = { 0x0a, [4] = 1 }, .out_len = 512 } },
-	{ "WRITE(10), no cache", false, true,
+	{ "WRITE(10), no cache",
+	  false,
+	  true,
 	  { .cdb = { 0x2a, [8] = 1 }, .out_len = 512 } },
-	{ "WRITE AND VERIFY", true, true,
+	{ "WRITE AND VERIFY",
+	  true,
+	  true,
 	  { .cdb = { 0x2e, [8] = 1 }, .out_len = 512 } },
-	{ "COMPARE AND WRITE, FUA", true, true,
-	  { .cdb = { 0x89, 8, [9] = 8, [13] = 8 }, .out_len = 8192,
+	{ "COMPARE AND WRITE, FUA",
+	  true,
+	  true,
+	  { .cdb = { 0x89, 8, [9] = 8, [13] = 8 },
+	    .out_len = 8192,
 	    .out = zeroes } },
-	{ "COMPARE AND WRITE, no cache", false, true,
-	  { .cdb = { 0x89, 0, [9] = 8, [13] = 8 }, .out_len = 8192,
+	{ "COMPARE AND WRITE, no cache",
+	  false,
+	  true,
+	  { .cdb = { 0x89, 0, [9] = 8, [13] = 8 },
+	    .out_len = 8192,
 	    .out = zeroes } },
-	{ "WRITE SAME(10), no cache", false, true,
+	{ "WRITE SAME(10), no cache",
+	  false,
+	  true,
 	  { .cdb = { 0x41, [8] = 4 }, .out_len = 512, .out = block } },
-	{ "WRITE SAME(16) of zeroes, no cache", false, true,
+	{ "WRITE SAME(16) of zeroes, no cache",
+	  false,
+	  true,
 	  { .cdb = { 0x93, [13] = 4 }, .out_len = 512, .out = zeroes } },
-	{ "UNMAP, no cache", false, true,
+	{ "UNMAP, no cache",
+	  false,
+	  true,
 	  { .cdb = { 0x42, [8] = 24 }, .out_len = 24, .out = unmap_8 } },
 	{ "FORMAT UNIT", true, false, { .cdb = { 0x04 } } },
 	{ "FORMAT UNIT, no cache", false, true, { .cdb = { 0x04 } } },
 	{ "SYNCHRONIZE CACHE(10)", true, true, { .cdb = { 0x35 } } },
 	{ "SYNCHRONIZE CACHE(16)", true, true, { .cdb = { 0x91 } } },
-	{ "MODE SELECT(6) clears WCE", true, true,
+	{ "MODE SELECT(6) clears WCE",
+	  true,
+	  true,
 	  { .cdb = { 0x15, 0x10, 0, 0, 24 }, .out_len = 24, .out = wce_off } },
-	{ "MODE SELECT(6) sets WCE", false, false,
+	{ "MODE SELECT(6) sets WCE",
+	  false,
+	  false,
 	  { .cdb = { 0x15, 0x10, 0, 0, 24 }, .out_len = 24, .out = wce_on } },
-	{ "MODE SELECT(6) leaves WCE", true, false,
+	{ "MODE SELECT(6) leaves WCE",
+	  true,
+	  false,
 	  { .cdb = { 0x15, 0x10, 0, 0, 24 }, .out_len = 24, .out = wce_on } },
 	{ "START STOP UNIT, stop", true, true, { .cdb = { 0x1b } } },
-	{ "START STOP UNIT, stop, NO_FLUSH", true, false,
+	{ "START STOP UNIT, stop, NO_FLUSH",
+	  true,
+	  false,
 	  { .cdb = { 0x1b, [4] = 4 } } },
 	{ "START STOP UNIT, start", true, false, { .cdb = { 0x1b, [4] = 1 } } },
-	{ "START STOP UNIT, standby", true, true,
+	{ "START STOP UNIT, standby",
+	  true,
+	  true,
 	  { .cdb = { 0x1b, [4] = 0x30 } } },
-	{ "START STOP UNIT, force standby", true, true,
+	{ "START STOP UNIT, force standby",
+	  true,
+	  true,
 	  { .cdb = { 0x1b, [4] = 0xb0 } } },
-	{ "START STOP UNIT, idle", true, false,
+	{ "START STOP UNIT, idle",
+	  true,
+	  false,
 	  { .cdb = { 0x1b, [4] = 0x20 } } },
 };
 

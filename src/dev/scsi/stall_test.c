@@ -18,7 +18,9 @@
 
 #include <cmocka.h>
 
-#define DISKS "scsi,lun0=%d/disk,lun1=%d/b,queues=2,queue-size=64,reservations=%d/pr"
+#define DISKS                                                                 \
+	"scsi,lun0=%d/disk,lun1=%d/b,queues=2,queue-size=64,reservations=%d/" \
+	"pr"
 
 static bool threads; /* not io_uring */
 
@@ -65,8 +67,7 @@ static struct sent send_write(uint8_t lba, uint8_t byte)
 
 static uint8_t read_byte(uint8_t lba)
 {
-	struct cmd rd = { .cdb = { 0x28, [5] = lba, [8] = 1 },
-			  .in_len = 512 };
+	struct cmd rd = { .cdb = { 0x28, [5] = lba, [8] = 1 }, .in_len = 512 };
 
 	return ini_do(&rd).in[0];
 }
@@ -344,8 +345,11 @@ static int ctl(const char *what, const char *word, const char *lun)
 	strcpy(text[0], what);
 	strcpy(text[1], word);
 	strcpy(text[2], lun);
-	ret = vdev_ctl(ini.dev, *lun ? 3 : *word ? 2 : 1, argv, &none, reply,
-		       &err);
+	ret = vdev_ctl(ini.dev,
+		       *lun  ? 3 :
+		       *word ? 2 :
+			       1,
+		       argv, &none, reply, &err);
 	json_object_put(reply);
 	return ret;
 }
@@ -624,15 +628,24 @@ static int run(const char *engine)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_reset), TEST(test_reset_order),
+		TEST(test_reset),
+		TEST(test_reset_order),
 		TEST(test_reset_waits),
-		TEST(test_many_resets), TEST(test_no_more_steps),
-		TEST(test_stop), TEST(test_broken), TEST(test_broken_reads),
+		TEST(test_many_resets),
+		TEST(test_no_more_steps),
+		TEST(test_stop),
+		TEST(test_broken),
+		TEST(test_broken_reads),
 		TEST(test_tmf),
-		TEST(test_tmf_after_reset), TEST(test_remove), TEST(test_reservations),
-		TEST(test_reservations_fail), TEST(test_lba_status),
-		TEST(test_error_waits), TEST(test_read_error_waits),
-		TEST(test_waiting_is_aborted), TEST(test_waiting_at_stop),
+		TEST(test_tmf_after_reset),
+		TEST(test_remove),
+		TEST(test_reservations),
+		TEST(test_reservations_fail),
+		TEST(test_lba_status),
+		TEST(test_error_waits),
+		TEST(test_read_error_waits),
+		TEST(test_waiting_is_aborted),
+		TEST(test_waiting_at_stop),
 		TEST(test_failing_at_stop),
 		TEST(test_end),
 	};

@@ -24,7 +24,7 @@
 
 struct head {
 	uint8_t sizes[8]; /* sense_size and cdb_size, 5.6.4 */
-	le32 missed;	  /* an event found no buffer */
+	le32 missed;      /* an event found no buffer */
 	le32 nr_units;
 };
 static_assert(sizeof(struct head) == 16, "no padding");

@@ -17,8 +17,8 @@
 
 #include <cmocka.h>
 
-#define HEAD      16 /* bytes */
-#define UNIT      40
+#define HEAD 16 /* bytes */
+#define UNIT 40
 
 #define DISK    "scsi,lun0=%d/disk,lun0.serial=S0"
 #define CD      ",t1.lun0=%d/cd,t1.lun0.serial=S1,t1.lun0.type=cdrom"
@@ -558,27 +558,34 @@ static void refuse_order(void)
 static void test_hostile(void **state)
 {
 	enum {
-		MISSED = 8, NR_UNITS = 12,
-		PLACE = HEAD, KEY = HEAD + 24, FLAGS = HEAD + 36,
-		UA = HEAD + 38, TYPE = HEAD + 39,
-		CD_KEY = KEY + UNIT, CD_FLAGS = FLAGS + UNIT,
+		MISSED = 8,
+		NR_UNITS = 12,
+		PLACE = HEAD,
+		KEY = HEAD + 24,
+		FLAGS = HEAD + 36,
+		UA = HEAD + 38,
+		TYPE = HEAD + 39,
+		CD_KEY = KEY + UNIT,
+		CD_FLAGS = FLAGS + UNIT,
 		CD_TYPE = TYPE + UNIT,
 	};
 	static const struct {
 		unsigned at;
 		uint8_t byte;
 	} rows[] = {
-		{ MISSED, 2 },	 { MISSED + 1, 1 }, { MISSED + 3, 1 },
-		{ NR_UNITS, 1 }, { NR_UNITS, 3 },   { NR_UNITS + 3, 0x80 },
-		{ PLACE, 1 },	 { PLACE + 2, 2 },  { PLACE + 3, 1 },
-		{ FLAGS, 0x81 }, { FLAGS, 0x88 },   { FLAGS, 0xa0 },
-		{ FLAGS, 0xc0 }, { FLAGS + 1, 0x10 },
+		{ MISSED, 2 },          { MISSED + 1, 1 },
+		{ MISSED + 3, 1 },      { NR_UNITS, 1 },
+		{ NR_UNITS, 3 },        { NR_UNITS + 3, 0x80 },
+		{ PLACE, 1 },           { PLACE + 2, 2 },
+		{ PLACE + 3, 1 },       { FLAGS, 0x81 },
+		{ FLAGS, 0x88 },        { FLAGS, 0xa0 },
+		{ FLAGS, 0xc0 },        { FLAGS + 1, 0x10 },
 		{ FLAGS + 1, 0x04 }, /* reserved in both ways */
 		{ FLAGS + 1, 0x08 }, /* to be kept, without a file */
-		{ UA, 0x80 },	 { TYPE, 2 },	    { TYPE, 0xff },
-		{ KEY, 0 }, /* reserved by nobody */
-		{ CD_KEY, 1 },	 { CD_TYPE, 1 },
-		{ CD_FLAGS, 0x85 }, { CD_FLAGS + 1, 0x01 },
+		{ UA, 0x80 },           { TYPE, 2 },
+		{ TYPE, 0xff },         { KEY, 0 }, /* reserved by nobody */
+		{ CD_KEY, 1 },          { CD_TYPE, 1 },
+		{ CD_FLAGS, 0x85 },     { CD_FLAGS + 1, 0x01 },
 		{ CD_FLAGS + 1, 0x08 },
 	};
 	uint8_t bad[MOVED_MAX] = { 0 };
@@ -640,10 +647,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_goes_on),      T(test_stopped_reserved),
-		T(test_reset),	      T(test_news),
+		T(test_reset),        T(test_news),
 		T(test_removed),      T(test_writethrough),
 		T(test_another_unit), T(test_no_file),
-		T(test_file),	      T(test_file_fails),
+		T(test_file),         T(test_file_fails),
 		T(test_hostile),      T(test_no_events),
 	};
 

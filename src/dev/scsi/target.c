@@ -343,8 +343,8 @@ static void one_opcode(struct scsi_task *t, unsigned options, bool rctd)
 		if (def->opcode != opcode || !(def->kinds & lun_kinds(t->lun)))
 			continue;
 		has_sa = def->flags & CDB_HAS_SA;
-		if (!has_sa ? options != 3 || sa == 0
-			    : options != 1 && def->service_action == sa)
+		if (!has_sa ? options != 3 || sa == 0 :
+			      options != 1 && def->service_action == sa)
 			found = def;
 	}
 	/* With the wrong option for the kind of opcode: an error. */
@@ -430,13 +430,13 @@ static void flush_cache(struct scsi_task *t)
 static void power_condition(struct scsi_task *t, uint8_t power)
 {
 	switch (power) {
-	case 1:	  /* active */
-	case 2:	  /* idle */
-	case 7:	  /* as timers have it */
+	case 1:   /* active */
+	case 2:   /* idle */
+	case 7:   /* as timers have it */
 	case 0xa: /* force idle */
 		task_good(t);
 		break;
-	case 3:	  /* standby */
+	case 3:   /* standby */
 	case 0xb: /* force standby */
 		flush_cache(t);
 		break;
