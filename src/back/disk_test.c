@@ -3,7 +3,7 @@
  * The storage engine, with io_uring and again with io_uring refused.
  */
 #include "back/disk.h"
-#include "back/disk_fault.h"
+#include "disk_fault.h"
 #include "back/disk_impl.h"
 
 #include <errno.h>

@@ -22,7 +22,7 @@
 #include <viodev/le.h>
 #include <viodev/loop.h>
 
-#include "back/disk_fault.h"
+#include "disk_fault.h"
 #include "dev/devices.h"
 #include "vdrv.h"
 

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "serve/vfio_user_client.h"
+#include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
 #define MiB (1ull << 20)

@@ -21,7 +21,7 @@
 #include <cmocka.h>
 
 #include "base/scm.h"
-#include "serve/vfio_user_client.h"
+#include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
 #define MAX64 UINT64_MAX

@@ -18,7 +18,7 @@
 
 #include <viodev/virtio.h>
 
-#include "serve/vfio_user_client.h"
+#include "vfio_user_client.h"
 
 #define NR_THREADS 4
 #define QSIZE      16

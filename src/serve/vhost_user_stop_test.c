@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "serve/vhost_user_client.h"
+#include "vhost_user_client.h"
 
 #define NR_QUEUES 2
 

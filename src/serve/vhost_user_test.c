@@ -32,7 +32,7 @@
 #include <viodev/virtio.h>
 
 #include "serve/client.h"
-#include "serve/vhost_user_client.h"
+#include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"
 
 static int setup(void **state)

@@ -16,8 +16,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "dev/scsi/initiator.h"
-#include "serve/vfio_user_client.h"
+#include "scsi_initiator.h"
+#include "vfio_user_client.h"
 
 #include <cmocka.h>
 

@@ -19,7 +19,7 @@
 #include <viodev/device.h>
 #include <viodev/le.h>
 
-#include "dev/console/rig.h"
+#include "console_rig.h"
 
 #define MAX_NAME 64 /* characters of a port's name */
 

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "dev/console/rig.h"
+#include "console_rig.h"
 
 #define PAGE 4096u
 

@@ -13,7 +13,7 @@
 #include <viodev/device.h>
 #include <viodev/le.h>
 
-#include "dev/console/rig.h"
+#include "console_rig.h"
 #include "moved.h"
 
 #define NR(a)     (sizeof(a) / sizeof((a)[0]))

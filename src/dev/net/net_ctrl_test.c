@@ -14,7 +14,7 @@
 #include <viodev/le.h>
 
 #include "core/core.h"
-#include "dev/net/net_rig.h"
+#include "net_rig.h"
 #include "moved.h"
 
 #include <cmocka.h>

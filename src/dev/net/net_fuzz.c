@@ -20,8 +20,8 @@
 #include "base/util.h"
 #include "dev/net/hdr.h"
 #include "dev/net/net.h"
-#include "dev/net/net_gen.h"
-#include "dev/net/net_mock.h"
+#include "net_gen.h"
+#include "net_mock.h"
 #include "fuzz_dev.h"
 
 extern const struct vdev_type vdev_net;

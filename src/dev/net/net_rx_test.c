@@ -11,7 +11,7 @@
 
 #include <viodev/le.h>
 
-#include "dev/net/net_rig.h"
+#include "net_rig.h"
 
 #include <cmocka.h>
 

@@ -13,7 +13,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "dev/p9/p9_client.h"
+#include "p9_client.h"
 
 #include <cmocka.h>
 

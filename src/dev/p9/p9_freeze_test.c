@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "dev/p9/p9_client.h"
+#include "p9_client.h"
 
 #include <cmocka.h>
 

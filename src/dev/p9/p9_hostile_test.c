@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "dev/p9/p9_client.h"
+#include "p9_client.h"
 
 #include <cmocka.h>
 

@@ -22,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "dev/p9/p9_client.h"
+#include "p9_client.h"
 
 #include <cmocka.h>
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dev/scsi/initiator.h"
+#include "scsi_initiator.h"
 
 #include <cmocka.h>
 

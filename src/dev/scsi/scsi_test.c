@@ -17,8 +17,8 @@
 
 #include <viodev/le.h>
 
-#include "back/disk_fault.h"
-#include "dev/scsi/initiator.h"
+#include "disk_fault.h"
+#include "scsi_initiator.h"
 
 #include <cmocka.h>
 

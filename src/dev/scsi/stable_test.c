@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "back/disk_fault.h"
-#include "dev/scsi/initiator.h"
+#include "disk_fault.h"
+#include "scsi_initiator.h"
 
 #include <cmocka.h>
 

@@ -13,8 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "back/disk_fault.h"
-#include "dev/scsi/initiator.h"
+#include "disk_fault.h"
+#include "scsi_initiator.h"
 
 #include <cmocka.h>
 

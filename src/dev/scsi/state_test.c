@@ -10,9 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "back/disk_fault.h"
+#include "disk_fault.h"
 #include "base/util.h"
-#include "dev/scsi/initiator.h"
+#include "scsi_initiator.h"
 #include "moved.h"
 
 #include <cmocka.h>

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "dev/scsi/initiator.h"
+#include "scsi_initiator.h"
 
 #include <cmocka.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/net/net_mock.h"
+#include "net_mock.h"
 
 #include <errno.h>
 #include <stdlib.h>

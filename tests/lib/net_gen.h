@@ -3,8 +3,8 @@
  * Frames of a guest that knows its protocols and means no good: made for fuzz
  * targets from their input, with checksums that are mostly right.
  */
-#ifndef DEV_NET_NET_GEN_H
-#define DEV_NET_NET_GEN_H
+#ifndef TESTS_LIB_NET_GEN_H
+#define TESTS_LIB_NET_GEN_H
 
 #include "fuzz.h"
 

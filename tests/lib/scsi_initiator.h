@@ -3,8 +3,8 @@
  * For tests: a SCSI initiator, which sends commands through the pretend driver
  * to a device with a few images, as a guest's driver does.
  */
-#ifndef SCSI_INITIATOR_H
-#define SCSI_INITIATOR_H
+#ifndef TESTS_LIB_SCSI_INITIATOR_H
+#define TESTS_LIB_SCSI_INITIATOR_H
 
 #include <viodev/device.h>
 #include <viodev/loop.h>

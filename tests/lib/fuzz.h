@@ -24,8 +24,8 @@
  *
  * The device targets share fuzz_dev.h.
  */
-#ifndef TESTS_FUZZ_H
-#define TESTS_FUZZ_H
+#ifndef TESTS_LIB_FUZZ_H
+#define TESTS_LIB_FUZZ_H
 
 #include <stdbool.h>
 #include <stddef.h>

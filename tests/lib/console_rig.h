@@ -3,8 +3,8 @@
  * For tests of the console device: the device on a pretend driver, with both
  * sides in hand. The other end of each channel is a socket of ours.
  */
-#ifndef DEV_CONSOLE_RIG_H
-#define DEV_CONSOLE_RIG_H
+#ifndef TESTS_LIB_CONSOLE_RIG_H
+#define TESTS_LIB_CONSOLE_RIG_H
 
 #include <linux/virtio_console.h>
 

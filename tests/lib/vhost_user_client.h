@@ -4,8 +4,8 @@
  * whatever a test wants said, and a guest's memory with one ring in it. Server
  * and front-end are on one thread: the front-end turns the server's loop.
  */
-#ifndef SERVE_VHOST_USER_CLIENT_H
-#define SERVE_VHOST_USER_CLIENT_H
+#ifndef TESTS_LIB_VHOST_USER_CLIENT_H
+#define TESTS_LIB_VHOST_USER_CLIENT_H
 
 #include <stdbool.h>
 #include <stddef.h>

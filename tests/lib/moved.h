@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Another process goes on with a device: vc_save and vc_load, watched. */
-#ifndef TESTS_MOVED_H
-#define TESTS_MOVED_H
+#ifndef TESTS_LIB_MOVED_H
+#define TESTS_LIB_MOVED_H
 
 #include <viodev/virtio.h>
 

@@ -11,8 +11,8 @@
  * Formats: b w d q numbers of 1, 2, 4, 8 bytes; s string; n string with its
  * length given first, for strings that are none; r raw bytes, likewise.
  */
-#ifndef P9_CLIENT_H
-#define P9_CLIENT_H
+#ifndef TESTS_LIB_P9_CLIENT_H
+#define TESTS_LIB_P9_CLIENT_H
 
 #include <viodev/loop.h>
 

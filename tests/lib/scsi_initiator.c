@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/scsi/initiator.h"
+#include "scsi_initiator.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

@@ -13,8 +13,8 @@
  *			... fuzz_dev_desc(v, 0, in); ...
  *		fuzz_dev_end(v);
  */
-#ifndef TESTS_FUZZ_DEV_H
-#define TESTS_FUZZ_DEV_H
+#ifndef TESTS_LIB_FUZZ_DEV_H
+#define TESTS_LIB_FUZZ_DEV_H
 
 #include <viodev/device.h>
 #include <viodev/loop.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/console/rig.h"
+#include "console_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -6,8 +6,8 @@
  * place, and io_uring_submit() in liburing's. With io_uring what fails does so
  * with EBADF, and only reads, writes and syncs do.
  */
-#ifndef BACK_DISK_FAULT_H
-#define BACK_DISK_FAULT_H
+#ifndef TESTS_LIB_DISK_FAULT_H
+#define TESTS_LIB_DISK_FAULT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/net/net_gen.h"
+#include "net_gen.h"
 
 #include <netinet/in.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "dev/p9/p9_client.h"
+#include "p9_client.h"
 
 #include <errno.h>
 #include <fcntl.h>

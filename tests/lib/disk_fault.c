@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "back/disk_fault.h"
+#include "disk_fault.h"
 
 #include <dlfcn.h>
 #include <errno.h>

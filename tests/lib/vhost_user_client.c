@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "serve/vhost_user_client.h"
+#include "vhost_user_client.h"
 
 void fe_turn(struct fe *f)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the tests of the network device share. */
-#ifndef DEV_NET_NET_RIG_H
-#define DEV_NET_NET_RIG_H
+#ifndef TESTS_LIB_NET_RIG_H
+#define TESTS_LIB_NET_RIG_H
 
 #include "dev/net/net.h"
-#include "dev/net/net_mock.h"
+#include "net_mock.h"
 #include "vdrv.h"
 
 extern const struct vdev_type vdev_net;

@@ -4,8 +4,8 @@
  * real server, which has a thread of its own, and a client that says on the
  * wire whatever a test wants said.
  */
-#ifndef SERVE_VFIO_USER_CLIENT_H
-#define SERVE_VFIO_USER_CLIENT_H
+#ifndef TESTS_LIB_VFIO_USER_CLIENT_H
+#define TESTS_LIB_VFIO_USER_CLIENT_H
 
 #include <pthread.h>
 #include <stdbool.h>

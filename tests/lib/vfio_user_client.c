@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "serve/vfio_user_client.h"
+#include "vfio_user_client.h"
 
 /*
  * --- The device ---

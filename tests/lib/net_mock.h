@@ -3,8 +3,8 @@
  * A backend for tests: what the device sends is kept to be looked at, and
  * what the test offers is there to be received.
  */
-#ifndef DEV_NET_NET_MOCK_H
-#define DEV_NET_NET_MOCK_H
+#ifndef TESTS_LIB_NET_MOCK_H
+#define TESTS_LIB_NET_MOCK_H
 
 #include <linux/virtio_net.h>
 

@@ -19,8 +19,8 @@
  *	assert(vdrv_used(&d, 0, &used) && used.len == 512);
  *	vdrv_fini(&d);
  */
-#ifndef TESTS_VDRV_H
-#define TESTS_VDRV_H
+#ifndef TESTS_LIB_VDRV_H
+#define TESTS_LIB_VDRV_H
 
 #include <stdbool.h>
 #include <stdint.h>
