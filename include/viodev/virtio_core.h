@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio device and its queues, whatever carries them: the part of
+ * <viodev/virtio.h> that knows no PCI. Device models include that header.
+ */
+#ifndef VIODEV_VIRTIO_CORE_H
+#define VIODEV_VIRTIO_CORE_H
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <viodev/virtio_bits.h>
+
+typedef unsigned int uint_t;
+
+#ifndef __PRINTFLIKE
+#define __PRINTFLIKE(fmtarg) \
+	__attribute__((format(printf, fmtarg, (fmtarg) + 1)))
+#endif
+
+/* Legacy rings: one block at a page frame, used ring on its own page (2.7.2). */
+#define LEGACY_VRING_ALIGN 4096
+#define LEGACY_VRING_PFN   12
+
+/*
+ * --- The device ---
+ */
+
+struct iovec;
+struct pci_devinst;
+struct vqueue_info;
+struct virtio_softc;
+
+typedef enum virtio_flags {
+	VIRTIO_DEBUG = 1 << 0,      /* log register accesses and features */
+	VIRTIO_USE_MSIX = 1 << 1,   /* the function has MSI-X */
+	VIRTIO_EVENT_IDX = 1 << 2,  /* EVENT_IDX was negotiated */
+	VIRTIO_DEVCFG_CHG = 1 << 3, /* config changed, not read since */
+	VIRTIO_BROKEN = 1 << 4,     /* vi_error() ran; only a reset helps */
+} virtio_flags_t;
+
+typedef enum virtio_mode {
+	VIRTIO_MODE_UNSET = 0,
+	VIRTIO_MODE_LEGACY,       /* legacy registers alone */
+	VIRTIO_MODE_TRANSITIONAL, /* both; the driver chooses */
+	VIRTIO_MODE_MODERN,       /* virtio 1.x alone */
+} virtio_mode_t;
+
+/* Where a virtio capability lies in config space and what it points at. */
+typedef struct virtio_pci_capcfg {
+	uint8_t c_captype; /* VIRTIO_PCI_CAP_* */
+	uint32_t c_capoff; /* offset of the capability in config space */
+	uint32_t c_caplen; /* bytes of the capability */
+	uint32_t c_barlen; /* bytes of the structure in the BAR */
+	uint32_t c_baroff; /* its offset in the BAR */
+	uint8_t c_baridx;  /* which BAR */
+} virtio_pci_capcfg_t;
+
+/*
+ * The framework's part of a device. It comes first in the device's own struct:
+ * callbacks get a pointer to that as their void *.
+ */
+struct virtio_softc {
+	struct virtio_consts *vs_vc;
+	virtio_flags_t vs_flags;
+	virtio_mode_t vs_mode;
+	pthread_mutex_t *vs_mtx;     /* guards register accesses, or NULL */
+	struct pci_devinst *vs_pi;   /* the PCI function */
+	uint64_t vs_negotiated_caps; /* features, as a mask */
+	struct vqueue_info *vs_queues;
+	int vs_curq;              /* queue select register */
+	uint8_t vs_status;        /* device status, 2.1 */
+	uint8_t vs_isr;           /* ISR status, 4.1.4.5 */
+	uint16_t vs_msix_cfg_idx; /* vector of config changes */
+	uint32_t vs_dfselect;     /* device_feature_select */
+	uint32_t vs_gfselect;     /* driver_feature_select */
+	uint8_t vs_devcfg_gen;    /* config_generation */
+	virtio_pci_capcfg_t vs_caps[VIRTIO_PCI_CAP_MAX];
+	virtio_pci_capcfg_t *vs_pcicap; /* the PCI_CFG one among them */
+	uint_t vs_ncaps;
+
+	/* Beyond the seed: all private to the framework. */
+	uint64_t vs_driver_features; /* as written, before judgement */
+	bool vs_features_final;      /* negotiation is over */
+	uint32_t vs_refused_windows; /* that want features from 64 on */
+	uint8_t vs_old_status;       /* before the last reset */
+	unsigned vs_nr_stale;        /* chains in flight of before resets */
+	size_t vs_bounce_bytes;      /* copies of unmapped buffers held, */
+	bool vs_bounce_wanted;       /* and a chain waits for less of them */
+	bool vs_resting;             /* no chain is taken just now */
+	uint64_t vs_nr_errors;       /* calls of vi_error() */
+	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
+	unsigned vs_errors_logged;   /* since then */
+	uint64_t vs_nr_resets;
+	/* Sends interrupts where the PCI function does not; or NULL. */
+	void (*vs_interrupt)(struct virtio_softc *vs, uint8_t isr,
+			     uint16_t vector);
+};
+
+#define VS_LOCK(vs)                                       \
+	do {                                              \
+		if ((vs)->vs_mtx)                         \
+			pthread_mutex_lock((vs)->vs_mtx); \
+	} while (0)
+
+#define VS_UNLOCK(vs)                                       \
+	do {                                                \
+		if ((vs)->vs_mtx)                           \
+			pthread_mutex_unlock((vs)->vs_mtx); \
+	} while (0)
+
+/* A feature bit, as a mask, and its name, for debug output. */
+typedef struct virtio_capstr {
+	uint64_t vp_flag;
+	const char *vp_name;
+} virtio_capstr_t;
+
+/*
+ * What makes a device the device that it is. Every callback may be NULL; the
+ * first argument of each is the device's softc.
+ */
+struct virtio_consts {
+	const char *vc_name; /* for the log */
+	int vc_nvq;          /* virtqueues in use */
+	int vc_max_nvq;      /* most it will ever use; 0: vc_nvq */
+	size_t vc_cfgsize;   /* bytes of device configuration */
+
+	/*
+	 * The driver reset the device. The queues are down already. Forget
+	 * what has not begun, and return at once: a request that is under way
+	 * goes on, and its chain is given back when it ends, as ever. The
+	 * framework knows it for one of before the reset and shows the new
+	 * driver nothing of it. Every chain that was taken must be given back
+	 * some time; until then the new driver gets none with the same head.
+	 *
+	 * The framework resets its own state afterwards; calling
+	 * vi_reset_dev() from here, as the seed's models do, is right too.
+	 * vq_qsize may be set anew here.
+	 */
+	void (*vc_reset)(void *sc);
+
+	/*
+	 * The driver enables queue vs_curq: called instead of
+	 * vi_legacy_vq_init(vs, @pfn) or, with @modern, vi_vq_init(vs).
+	 */
+	void (*vc_qinit)(void *sc, uint64_t pfn, bool modern);
+
+	/* A doorbell, for queues without a vq_notify of their own. */
+	void (*vc_qnotify)(void *sc, struct vqueue_info *vq);
+
+	/*
+	 * Device configuration: @size is 1, 2 or 4, [offset, offset + size)
+	 * lies inside vc_cfgsize. Return 0 when served; else the access reads
+	 * as all ones.
+	 */
+	int (*vc_cfgread)(void *sc, int offset, int size, uint32_t *retval);
+	int (*vc_cfgwrite)(void *sc, int offset, int size, uint32_t value);
+
+	/*
+	 * Negotiation is over. Clearing a bit of @features refuses
+	 * FEATURES_OK (modern), or drops the feature (legacy).
+	 */
+	void (*vc_apply_features)(void *sc, uint64_t *features);
+
+	/* The offer, where constants will not do. */
+	uint64_t (*vc_hv_features)(void *sc, bool modern);
+
+	/* A queue's vector changed; a write went to the MSI-X table. */
+	void (*vc_set_msix)(void *sc, int queue);
+	void (*vc_update_msix)(void *sc, uint64_t offset);
+
+	uint64_t vc_hv_caps_legacy; /* the offer to a legacy driver */
+	uint64_t vc_hv_caps_modern; /* to a modern one; VERSION_1 is added */
+
+	size_t vc_ncapstr; /* names of the device's own feature bits */
+	virtio_capstr_t *vc_capstr;
+
+	/*
+	 * Beyond the seed. A queue, or the device, is coming to a stop, for
+	 * which all chains have to be back: give back (vq_relchain() or
+	 * vq_retchains()) those that only wait for something outside, show
+	 * what is done. Return at once: requests under way may end later.
+	 */
+	void (*vc_quiesce)(void *sc);
+
+	/*
+	 * Network devices, for front-ends that have the driver's control
+	 * queue themselves: the MTU that the driver was told, 0 for the
+	 * device's own; and a frame is to tell the network where @mac is.
+	 * Return 0 or -errno.
+	 */
+	int (*vc_set_mtu)(void *sc, uint16_t mtu);
+	int (*vc_announce)(void *sc, const uint8_t mac[6]);
+
+	/*
+	 * What the driver has set up beside features and rings, for another
+	 * process that goes on with this device: bytes put into the @room
+	 * ones of @buf, or -errno. And the reverse, for a device that is
+	 * fresh from negotiation, with no ring yet: 0, or -errno when it must
+	 * be reset. Both or neither; a device without cannot move.
+	 */
+	ssize_t (*vc_save)(void *sc, void *buf, size_t room);
+	int (*vc_load)(void *sc, const void *buf, size_t len);
+};
+
+/*
+ * The ring features that the framework implements for every device model,
+ * for vc_hv_caps_modern and vc_hv_caps_legacy. The last two exist only for
+ * legacy drivers.
+ */
+#define VI_RING_CAPS_MODERN \
+	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | VI_BIT(VIRTIO_RING_F_EVENT_IDX))
+#define VI_RING_CAPS_LEGACY                                  \
+	(VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_F_ANY_LAYOUT) | \
+	 VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY))
+
+/*
+ * --- Virtqueues ---
+ */
+
+#define VQ_ALLOC   0x01 /* the ring has addresses and was checked */
+#define VQ_ENABLED 0x02 /* the driver enabled the queue */
+
+struct vq_slot;
+
+struct vqueue_info {
+	/* The device sets these two. */
+	uint16_t vq_qsize; /* entries, a power of two */
+	void (*vq_notify)(void *sc, struct vqueue_info *vq);
+
+	/* The framework sets these. */
+	struct virtio_softc *vq_vs;
+	uint16_t vq_num;        /* which queue of the device */
+	uint16_t vq_flags;      /* VQ_ALLOC, VQ_ENABLED */
+	uint16_t vq_last_avail; /* next entry to take, free-running */
+	uint16_t vq_next_used;  /* next entry to fill, free-running */
+	uint16_t vq_save_used;  /* vq_next_used at the last vq_endchains() */
+	uint16_t vq_msix_idx;   /* MSI-X vector or VIRTIO_MSI_NO_VECTOR */
+
+	uint32_t vq_pfn;      /* legacy: page frame, 0: none */
+	uint64_t vq_desc_gpa; /* where the driver put the three parts */
+	uint64_t vq_avail_gpa;
+	uint64_t vq_used_gpa;
+
+	/* The parts as mapped here; NULL for memory that is not shared. */
+	struct vring_desc *vq_desc;
+	struct vring_avail *vq_avail;
+	struct vring_used *vq_used;
+
+	/*
+	 * Beyond the seed. The device may set this one: what the driver sends
+	 * here may be lost. The others are private to the framework.
+	 */
+	bool vq_lossy;
+	uint16_t vq_qmax;     /* vq_qsize before the driver shrank it, or 0 */
+	uint16_t vq_nr;       /* entries of the ring as it was checked */
+	bool vq_event_idx;    /* it was checked with EVENT_IDX's trailers */
+	uint32_t vq_gen;      /* gmem generation that the pointers are of */
+	bool vq_kicks_off;    /* vq_kick_disable() */
+	bool vq_paused;       /* coming to a stop */
+	bool vq_held;         /* the next chain cannot be taken now */
+	bool vq_any_done;     /* something did, while the bus was not ours */
+	uint32_t vq_nr_taken; /* chains taken, free-running, but for */
+	uint32_t vq_nr_returned; /* those that were returned */
+	uint32_t vq_nr_inflight; /* chains taken and not given back */
+	uint32_t vq_nr_done; /* of these, ended while the bus was not ours */
+	struct vq_slot *vq_slots; /* one for each ring entry */
+	uint32_t vq_nr_slots;
+	struct vq_inflight *vq_inflight; /* chains are noted there; or NULL */
+	uint64_t vq_nr_kicks;            /* statistics */
+	uint64_t vq_nr_chains;
+	uint64_t vq_nr_intrs;
+};
+
+/*
+ * The ring's event index fields, as raw little-endian memory; for rings that
+ * are mapped. Device models have no need of them.
+ */
+#define VQ_AVAIL_EVENT_IDX(vq) \
+	(*(uint16_t *)&(vq)->vq_used->ring[(vq)->vq_qsize])
+#define VQ_USED_EVENT_IDX(vq) ((vq)->vq_avail->ring[(vq)->vq_qsize])
+
+/*
+ * A chain, as vq_getchain() describes it: iov[0 .. readable) may be read,
+ * iov[readable .. readable + writable) is to be written.
+ */
+struct vi_req {
+	int readable;
+	int writable;
+	unsigned int idx; /* names the chain to vq_relchain() */
+};
+
+/* Whether the driver has set this queue up. */
+static inline int vq_ring_ready(struct vqueue_info *vq)
+{
+	return vq->vq_flags & VQ_ALLOC;
+}
+
+/* Whether a chain is available. False once the device is broken. */
+int vq_has_descs(struct vqueue_info *vq);
+
+/*
+ * Take the next available chain. Returns
+ *   0   none is available (or, for memory that is not shared, not yet), or
+ *       the queue is not ready or the device broken;
+ *   n   the chain has n buffers, n == readable + writable, 1 <= n <= @niov,
+ *       none empty, each mapped and checked, every readable one first. A
+ *       buffer that crosses memory regions counts once for each;
+ *  -1   the driver broke the rules, or the chain needs more than @niov:
+ *       vi_error() has run. @iov and @req are not to be used.
+ * The iovecs stay valid until the chain is given back, also after a reset. The descriptors were read once: what the driver does
+ * to them afterwards has no effect. 2.7.5, 2.7.13.
+ *
+ * A chain with no bytes at all is given back with length 0 by the framework
+ * and never seen here.
+ */
+int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
+		struct vi_req *reqp);
+
+/*
+ * Undo the last @n_chains vq_getchain() calls: the chains are available again,
+ * in the same order. None of them was given back, none after them was taken.
+ */
+void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
+
+/*
+ * Whether chain @idx is still the driver's: not after a reset, nor when the
+ * device is broken. What is written to the buffers of one that is not may hit
+ * memory that the guest uses for something else by now.
+ */
+bool vq_chain_live(struct vqueue_info *vq, uint16_t idx);
+
+/*
+ * Give chain @idx back as used with @iolen bytes written, counted from its
+ * first writable byte. More than the chain holds is cut to what it holds.
+ * A chain that is not outstanding is vi_error().
+ *
+ * vq_relchain_prepare() fills used entries that the driver does not see until
+ * vq_relchain_publish() shows all of them at once; vq_relchain() does both.
+ */
+void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen);
+void vq_relchain_publish(struct vqueue_info *vq);
+void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen);
+
+/*
+ * A batch of vq_relchain() is over: interrupt the driver if it wants to be.
+ * @used_all_avail says that the queue ran empty, for NOTIFY_ON_EMPTY (6.3).
+ */
+void vq_endchains(struct vqueue_info *vq, int used_all_avail);
+
+/*
+ * Ask the driver for doorbells, or tell it to spare them while the queue is
+ * being worked on. After vq_kick_enable() look at vq_has_descs() once more: a
+ * chain that came before is not announced again. 2.7.10.
+ */
+void vq_kick_enable(struct vqueue_info *vq);
+void vq_kick_disable(struct vqueue_info *vq);
+
+/*
+ * --- Interrupts ---
+ */
+
+/* Raise @isr with MSI-X vector @msix_idx, or by MSI or INTx. */
+void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx);
+
+/* The queue has used buffers: what vq_endchains() calls. */
+void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq);
+
+/* The device configuration changed: new generation, interrupt. 2.5, 4.1.5.3 */
+void vq_devcfg_changed(struct virtio_softc *vs);
+
+/*
+ * --- Set-up ---
+ */
+
+/* Give the device another array of vc_nvq queues; not while one is enabled. */
+void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues);
+
+/*
+ * --- While it runs ---
+ */
+
+/* Forget queues, features, status, vectors and interrupts (2.4). */
+void vi_reset_dev(struct virtio_softc *vs);
+
+/* Log register accesses and negotiated features, by name. */
+void vi_set_debug(struct virtio_softc *vs, bool on);
+
+/* Whether the driver accepted VERSION_1. */
+bool vi_is_modern(struct virtio_softc *vs);
+
+/*
+ * The driver broke the contract. Logs a line, sets VIRTIO_BROKEN and, for a
+ * modern driver, NEEDS_RESET with a configuration change interrupt (2.1). From
+ * then on rings and guest memory are left alone; a reset ends it. The message
+ * must not carry bytes that the guest chose.
+ */
+void vi_error(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
+
+/* A line for the embedder's log, with the device's name in front. */
+void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
+	__PRINTFLIKE(3);
+
+/*
+ * Enable queue vs_curq with the addresses in its vqueue_info, or with those
+ * that a legacy page frame number implies. vi_error() when a part is
+ * misaligned or not in guest memory.
+ */
+void vi_vq_init(struct virtio_softc *vs);
+void vi_legacy_vq_init(struct virtio_softc *vs, uint32_t pfn);
+
+#endif
