@@ -329,7 +329,7 @@ static int ctl_resize(struct block_softc *sc, int argc, char *const argv[],
 }
 
 static int block_ctl(struct vdev *dev, int argc, char *const argv[],
-		     struct vdev_files *files, struct json_object *reply,
+		     struct opened_files *files, struct json_object *reply,
 		     struct err *err)
 {
 	struct block_softc *sc = block_of(dev);
@@ -402,7 +402,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	return 0;
 }
 
-static int block_open(const struct opts *opts, struct vdev_files *files,
+static int block_open(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
 	struct disk_params params = params_of(opts);
@@ -414,11 +414,11 @@ static int block_open(const struct opts *opts, struct vdev_files *files,
 	fd = disk_open(&params, &why);
 	if (fd < 0)
 		return err_set(err, fd, "block: %s", why.text);
-	vdev_files_add(files, "image", fd);
+	opened_files_add(files, "image", fd);
 	/* Without one, changes by others go unnoticed; no harm. */
 	fd = disk_open_watch(&params);
 	if (fd >= 0)
-		vdev_files_add(files, "watch", fd);
+		opened_files_add(files, "watch", fd);
 	return 0;
 }
 
@@ -458,7 +458,7 @@ static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 		       unsigned depth, struct err *err)
 {
 	struct disk_params params = params_of(env->opts);
-	int fd = vdev_files_take(env->files, "image");
+	int fd = opened_files_take(env->files, "image");
 	struct err why;
 	int ret = disk_io_create(env->loop, depth, 1, &sc->sc_io);
 
@@ -470,7 +470,7 @@ static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 		close(fd);
 		return err_set(err, ret, "block: %s", why.text);
 	}
-	fd = vdev_files_take(env->files, "watch");
+	fd = opened_files_take(env->files, "watch");
 	if (fd >= 0 && disk_watch(sc->sc_disk, fd) < 0)
 		close(fd);
 	disk_get_info(sc->sc_disk, &sc->sc_info);

@@ -1545,7 +1545,7 @@ static void resume(void)
 {
 	char *words[] = { (char *)"resume" };
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files files = { .nr = 0 };
+	struct opened_files files = { .nr = 0 };
 	struct err err;
 
 	assert_int_equal(vdev_ctl(dev, 1, words, &files, reply, &err), 0);
@@ -1848,7 +1848,7 @@ static int ctl(const char *size)
 	struct json_object *reply = json_object_new_object();
 	char cmd[] = "resize", arg[32];
 	char *argv[] = { cmd, arg };
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err = { "" };
 	int ret;
 

@@ -220,7 +220,7 @@ static void rng_status(struct vdev *dev, struct json_object *status)
 			       json_object_new_uint64(sc->sc_bytes));
 }
 
-static int rng_open(const struct opts *opts, struct vdev_files *files,
+static int rng_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
 	const char *path = opt_string(opts, "source");
@@ -232,7 +232,7 @@ static int rng_open(const struct opts *opts, struct vdev_files *files,
 	if (fd < 0)
 		return err_set(err, -errno, "rng: source=%s: %s", path,
 			       strerror(errno));
-	return vdev_files_add(files, "source", fd);
+	return opened_files_add(files, "source", fd);
 }
 
 static struct virtio_consts rng_consts = {
@@ -270,7 +270,7 @@ static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_dev.type = &vdev_rng;
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct ev_task){ .fn = rng_run, .arg = sc };
-	sc->sc_fd = vdev_files_take(env->files, "source");
+	sc->sc_fd = opened_files_take(env->files, "source");
 	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"),
 		    RNG_LEAST_BURST);
 	ret = ev_timer_add(env->loop, rng_run, sc, &sc->sc_timer);

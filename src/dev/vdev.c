@@ -4,7 +4,6 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/nearest.h"
 #include "dev/vdev.h"
@@ -32,57 +31,6 @@ const virtio_capstr_t vdev_common_features[] = {
 	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
 	{ 0, NULL },
 };
-
-/*
- * --- Files ---
- */
-
-int vdev_files_add(struct vdev_files *files, const char *name, int take_fd)
-{
-	struct vdev_file *f = &files->file[files->nr];
-
-	if (files->nr == VDEV_MAX_FILES || strlen(name) >= sizeof(f->name))
-		return -ENOSPC;
-	snprintf(f->name, sizeof(f->name), "%s", name);
-	f->fd = take_fd;
-	files->nr++;
-	return 0;
-}
-
-static int find(const struct vdev_files *files, const char *name)
-{
-	for (unsigned i = 0; i < files->nr; i++) {
-		if (strcmp(files->file[i].name, name) == 0)
-			return (int)i;
-	}
-	return -1;
-}
-
-int vdev_files_find(const struct vdev_files *files, const char *name)
-{
-	int i = find(files, name);
-
-	return i < 0 ? -1 : files->file[i].fd;
-}
-
-int vdev_files_take(struct vdev_files *files, const char *name)
-{
-	int i = find(files, name);
-	int fd = i < 0 ? -1 : files->file[i].fd;
-
-	if (i >= 0)
-		files->file[i].fd = -1;
-	return fd;
-}
-
-void vdev_files_close(struct vdev_files *files)
-{
-	for (unsigned i = 0; i < files->nr; i++) {
-		if (files->file[i].fd >= 0)
-			close(files->file[i].fd);
-	}
-	files->nr = 0;
-}
 
 /*
  * --- Making one ---
@@ -160,25 +108,25 @@ int vdev_parse(const char *text, const struct vdev_type **ret_type,
 }
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
-	      struct vdev_files *files, struct err *err)
+	      struct opened_files *files, struct err *err)
 {
 	int ret;
 
-	*files = (struct vdev_files){ 0 };
+	*files = (struct opened_files){ 0 };
 	if (!type->vt_open)
 		return 0;
 	ret = type->vt_open(opts, files, err);
 	if (ret < 0)
-		vdev_files_close(files);
+		opened_files_close(files);
 	return ret;
 }
 
-struct vdev_rights vdev_rights(const struct vdev_type *type,
-			       const struct opts *opts)
+struct sandbox_rights vdev_rights(const struct vdev_type *type,
+				  const struct opts *opts)
 {
 	static const int no_syscalls[] = { -1 };
 	static const unsigned long no_ioctls[] = { 0 };
-	struct vdev_rights rights = {
+	struct sandbox_rights rights = {
 		.syscalls = no_syscalls,
 		.ioctls = no_ioctls,
 	};
@@ -220,7 +168,7 @@ int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
 {
 	struct err err = { "" };
 	const struct vdev_type *type;
-	struct vdev_files files;
+	struct opened_files files;
 	struct opts *opts;
 	int ret;
 
@@ -232,7 +180,7 @@ int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
 		const struct vdev_env env = { pi, loop, opts, &files };
 
 		ret = vdev_create(type, &env, ret_dev, &err);
-		vdev_files_close(&files);
+		opened_files_close(&files);
 		if (ret < 0)
 			vdev_close(type, opts);
 	}
@@ -405,17 +353,17 @@ static const struct vdev_ctl *find_opening_ctl(const char *name)
 	return NULL;
 }
 
-int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
+int vdev_ctl_open(int argc, char *const argv[], struct opened_files *files,
 		  struct err *err)
 {
 	const struct vdev_ctl *c = find_opening_ctl(argv[0]);
 	int ret = 0;
 
-	*files = (struct vdev_files){ 0 };
+	*files = (struct opened_files){ 0 };
 	if (c)
 		ret = c->open(argc, argv, files, err);
 	if (ret < 0)
-		vdev_files_close(files);
+		opened_files_close(files);
 	return ret;
 }
 
@@ -428,7 +376,7 @@ void vdev_ctl_close(int argc, char *const argv[])
 }
 
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct vdev_files *files, struct json_object *reply,
+	     struct opened_files *files, struct json_object *reply,
 	     struct err *err)
 {
 	if (argc > 0 && find_ctl(dev->type, argv[0]))

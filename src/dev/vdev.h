@@ -19,25 +19,11 @@
 #include <viodev/virtio.h>
 
 #include "base/err.h"
+#include "base/files.h"
 #include "base/opts.h"
+#include "base/rights.h"
 
 struct json_object;
-
-/* Descriptors that vdev_open() made, by name; they go with vdev_create(). */
-#define VDEV_MAX_FILES 136 /* scsi has the most: two for each of 64 LUNs */
-struct vdev_file {
-	char name[16];
-	int fd;
-};
-struct vdev_files {
-	struct vdev_file file[VDEV_MAX_FILES];
-	unsigned nr;
-};
-int vdev_files_add(struct vdev_files *files, const char *name, int take_fd);
-int vdev_files_find(const struct vdev_files *files,
-		    const char *name);                           /* or -1 */
-int vdev_files_take(struct vdev_files *files, const char *name); /* likewise */
-void vdev_files_close(struct vdev_files *files);
 
 /* What a device tells whoever runs it. */
 enum vdev_event {
@@ -49,7 +35,7 @@ struct vdev_env {
 	struct pci_devinst *pi;
 	struct ev_loop *loop;
 	const struct opts *opts;
-	struct vdev_files *files;
+	struct opened_files *files;
 	void (*event)(void *arg, enum vdev_event event); /* may be NULL */
 	void *event_arg;
 };
@@ -67,24 +53,12 @@ struct vdev {
 	struct opts *own_opts; /* of vdev_new() */
 };
 
-/* What a device does that a sandbox would deny it by default: nothing. */
-struct vdev_rights {
-	const char *tree; /* the vdev_file whose directory tree it works in */
-	const char *proc; /* and /proc's, of which it uses self/fd; or NULL */
-	bool tree_ro;     /* it only reads there */
-	bool same_user;   /* the files there are of the user who started it */
-	uint64_t caps;    /* capabilities that it keeps, a bit each */
-	bool network;     /* it uses the user's network, and looks up names */
-	const int *syscalls;         /* besides vt_syscalls; -1 ends */
-	const unsigned long *ioctls; /* besides vt_ioctls; 0 ends */
-};
-
 /* A command of `viodev ctl`. */
 struct vdev_ctl {
 	const char *usage; /* "resize SIZE"; NULL ends a table */
 	const char *help;
 	/* Open what it names, with the rights of who asks. May be NULL. */
-	int (*open)(int argc, char *const argv[], struct vdev_files *files,
+	int (*open)(int argc, char *const argv[], struct opened_files *files,
 		    struct err *err);
 	/* Undo what open did outside of descriptors: the device refused the
 	 * command. May be NULL. */
@@ -109,9 +83,10 @@ struct vdev_type {
 	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
 
 	/* Say what these options make it need. May be NULL. */
-	void (*vt_rights)(const struct opts *opts, struct vdev_rights *rights);
+	void (*vt_rights)(const struct opts *opts,
+			  struct sandbox_rights *rights);
 	/* Open what needs rights. May be NULL. */
-	int (*vt_open)(const struct opts *opts, struct vdev_files *files,
+	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
 	/* Undo what vt_open did outside of descriptors. May be NULL. */
 	void (*vt_close)(const struct opts *opts);
@@ -123,7 +98,7 @@ struct vdev_type {
 	/* Do a command of vt_ctls, with the @files that its open made, to be
 	 * taken; what it answers goes into @reply. */
 	int (*vt_ctl)(struct vdev *dev, int argc, char *const argv[],
-		      struct vdev_files *files, struct json_object *reply,
+		      struct opened_files *files, struct json_object *reply,
 		      struct err *err);
 };
 
@@ -143,11 +118,11 @@ int vdev_parse(const char *text, const struct vdev_type **ret_type,
 	       struct opts **ret_opts, struct err *err);
 
 /* Nothing, for a type that does not say. */
-struct vdev_rights vdev_rights(const struct vdev_type *type,
-			       const struct opts *opts);
+struct sandbox_rights vdev_rights(const struct vdev_type *type,
+				  const struct opts *opts);
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
-	      struct vdev_files *files, struct err *err);
+	      struct opened_files *files, struct err *err);
 void vdev_close(const struct vdev_type *type, const struct opts *opts);
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err);
@@ -159,7 +134,7 @@ void vdev_status(struct vdev *dev, struct json_object *status);
  * What a `ctl` command, of whichever type, needs open: for who asks. 0 with
  * files, or none; or -errno.
  */
-int vdev_ctl_open(int argc, char *const argv[], struct vdev_files *files,
+int vdev_ctl_open(int argc, char *const argv[], struct opened_files *files,
 		  struct err *err);
 void vdev_ctl_close(int argc, char *const argv[]); /* the device refused it */
 
@@ -168,7 +143,7 @@ void vdev_ctl_close(int argc, char *const argv[]); /* the device refused it */
  * @files may have come from anybody; what is not taken stays there.
  */
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct vdev_files *files, struct json_object *reply,
+	     struct opened_files *files, struct json_object *reply,
 	     struct err *err);
 
 /*

@@ -38,7 +38,7 @@ struct child {
 	struct opts *settings;
 	const struct vdev_type *type;
 	struct opts *opts;
-	struct vdev_files files;
+	struct opened_files files;
 	struct ev_loop *loop;
 	int signal_fd;
 	struct ev_source *signal_source;
@@ -47,7 +47,7 @@ struct child {
 	bool connected; /* to one front-end; or listening */
 	struct vdev *dev;
 	struct ctl_server *ctl;
-	struct vdev_rights rights;
+	struct sandbox_rights rights;
 	struct jail jail;
 	uint64_t start_ns;
 	bool ending;
@@ -81,7 +81,7 @@ static void status(struct child *child, struct json_object *to)
 }
 
 static int control(void *arg, int argc, char *const argv[],
-		   struct vdev_files *files, struct json_object *reply,
+		   struct opened_files *files, struct json_object *reply,
 		   struct err *err)
 {
 	struct child *child = arg;
@@ -166,7 +166,7 @@ static int find_files(struct child *child, struct err *err)
 
 	while (ret == 0 && copy[0] && (name = strsep(&rest, ":"))) {
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
-		ret = vdev_files_add(&child->files, name, fd++);
+		ret = opened_files_add(&child->files, name, fd++);
 	}
 	free(copy);
 	return ret < 0 ? err_set(err, ret, "files: %s", strerror(-ret)) : 0;
@@ -300,10 +300,10 @@ static int enter_jail(struct child *child)
 	child->rights = vdev_rights(child->type, child->opts);
 	if (child->rights.tree)
 		tree.tree_fd =
-			vdev_files_find(&child->files, child->rights.tree);
+			opened_files_find(&child->files, child->rights.tree);
 	if (child->rights.proc)
 		tree.proc_fd =
-			vdev_files_find(&child->files, child->rights.proc);
+			opened_files_find(&child->files, child->rights.proc);
 	return jail_enter(&child->jail, &child->rights, &tree);
 }
 
@@ -365,7 +365,7 @@ static void fini(struct child *child)
 	if (child->signal_fd >= 0)
 		close(child->signal_fd);
 	ev_loop_destroy(child->loop);
-	vdev_files_close(&child->files);
+	opened_files_close(&child->files);
 	opts_free(child->opts);
 	opts_free(child->settings);
 }

@@ -76,7 +76,7 @@ static int send_all(int fd, const char *text, size_t len)
 }
 
 /* They travel with a byte: the first one of the request. */
-static int send_files(int fd, const struct vdev_files *files, char first)
+static int send_files(int fd, const struct opened_files *files, char first)
 {
 	struct iovec iov = { &first, 1 };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
@@ -92,7 +92,7 @@ static int send_files(int fd, const struct vdev_files *files, char first)
 }
 
 static int send_request(FILE *peer, struct json_object *request,
-			const struct vdev_files *files)
+			const struct opened_files *files)
 {
 	const char *text =
 		json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
@@ -252,7 +252,7 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
 
 /* Ask, and print the answer. Returns the exit status. */
 static int ask(const struct cmdline *line, FILE *peer,
-	       struct json_object *request, const struct vdev_files *files)
+	       struct json_object *request, const struct opened_files *files)
 {
 	struct json_object *reply;
 	int ret = send_request(peer, request, files);
@@ -271,7 +271,7 @@ static int ask(const struct cmdline *line, FILE *peer,
 }
 
 static struct json_object *make_request(const struct cmdline *line,
-					const struct vdev_files *files)
+					const struct opened_files *files)
 {
 	struct json_object *request = json_object_new_object();
 	struct json_object *words = json_object_new_array();
@@ -292,7 +292,7 @@ static struct json_object *make_request(const struct cmdline *line,
 static int ask_words(const struct cmdline *line, FILE *peer)
 {
 	struct json_object *request;
-	struct vdev_files files;
+	struct opened_files files;
 	struct err err;
 	int ret = vdev_ctl_open(line->nr_words - 1, line->words + 1, &files,
 				&err);
@@ -304,7 +304,7 @@ static int ask_words(const struct cmdline *line, FILE *peer)
 	if (ret == EXIT_FAILED)
 		vdev_ctl_close(line->nr_words - 1, line->words + 1);
 	json_object_put(request);
-	vdev_files_close(&files);
+	opened_files_close(&files);
 	return ret;
 }
 

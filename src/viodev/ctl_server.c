@@ -92,12 +92,12 @@ static int get_words(struct json_object *request, char *words[MAX_WORDS + 1])
 
 /* The first of the client's descriptors becomes @name. */
 static int take_file(struct client *c, const char *name,
-		     struct vdev_files *files)
+		     struct opened_files *files)
 {
 	int ret = -EINVAL;
 
 	if (name && c->nr_fds > 0)
-		ret = vdev_files_add(files, name, c->fds[0]);
+		ret = opened_files_add(files, name, c->fds[0]);
 	if (ret < 0)
 		return ret;
 	c->nr_fds--;
@@ -106,7 +106,7 @@ static int take_file(struct client *c, const char *name,
 }
 
 static int get_files(struct client *c, struct json_object *request,
-		     struct vdev_files *files)
+		     struct opened_files *files)
 {
 	struct json_object *names;
 	int ret = 0;
@@ -148,7 +148,7 @@ static void execute(struct client *c, const char *line, size_t len,
 	struct ctl_server *server = c->server;
 	struct json_object *request = parse(line, len);
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	char *words[MAX_WORDS + 1];
 	struct err err = { "" };
 	int ret = get_words(request, words);
@@ -164,7 +164,7 @@ static void execute(struct client *c, const char *line, size_t len,
 	else
 		ret = server->fn(server->arg, ret, words, &files, reply, &err);
 
-	vdev_files_close(&files);
+	opened_files_close(&files);
 	json_object_object_add(answer, "ok", json_object_new_boolean(ret >= 0));
 	if (ret >= 0) {
 		json_object_object_add(answer, "reply", reply);

@@ -21,14 +21,14 @@
 struct ctl_server;
 struct ev_loop;
 struct json_object;
-struct vdev_files;
+struct opened_files;
 
 /*
  * Do a command: 0 with @reply filled, or -errno with the reason. What is not
  * taken of @files is closed.
  */
 typedef int ctl_fn(void *arg, int argc, char *const argv[],
-		   struct vdev_files *files, struct json_object *reply,
+		   struct opened_files *files, struct json_object *reply,
 		   struct err *err);
 
 /* Serve on @take_fd, a listening socket; it is taken on success. */

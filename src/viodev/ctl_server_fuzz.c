@@ -52,7 +52,7 @@ static void add_words(const char *usage)
 }
 
 static int on_command(void *arg, int argc, char *const argv[],
-		      struct vdev_files *files, struct json_object *reply,
+		      struct opened_files *files, struct json_object *reply,
 		      struct err *err)
 {
 	if (strcmp(argv[0], "status") == 0) {
@@ -98,7 +98,7 @@ static void change_back(void)
 		struct json_object *reply = json_object_new_object();
 		char *const argv[] = { commands[i][0], commands[i][1],
 				       commands[i][2], NULL };
-		struct vdev_files none = { .nr = 0 };
+		struct opened_files none = { .nr = 0 };
 		struct err err;
 
 		vdev_ctl(dev->dev, argv[2][0] ? 3 : 2, argv, &none, reply,

@@ -163,7 +163,7 @@ static int chroot_to(const char *root)
 	return chdir(root) < 0 || chroot(".") < 0 ? -errno : 0;
 }
 
-static bool try_tree(struct jail *jail, const struct vdev_rights *rights,
+static bool try_tree(struct jail *jail, const struct sandbox_rights *rights,
 		     const struct jail_tree *tree)
 {
 	int ret;
@@ -181,7 +181,7 @@ static bool try_tree(struct jail *jail, const struct vdev_rights *rights,
 	return true;
 }
 
-static void empty_root(struct jail *jail, const struct vdev_rights *rights,
+static void empty_root(struct jail *jail, const struct sandbox_rights *rights,
 		       const struct jail_tree *tree)
 {
 	if (try_tree(jail, rights, tree) ||
@@ -206,7 +206,8 @@ static void drop_bounding_set(void)
 }
 
 /* Root outside of a user namespace is root indeed. */
-static void become_nobody(struct jail *jail, const struct vdev_rights *rights)
+static void become_nobody(struct jail *jail,
+			  const struct sandbox_rights *rights)
 {
 	if (geteuid() != 0 || jail->namespaces & CLONE_NEWUSER ||
 	    rights->same_user)
@@ -248,7 +249,7 @@ static int allow_resolver(const struct jail *jail, int ruleset)
 }
 
 static int allow_rights(const struct jail *jail, int ruleset, uint64_t all,
-			const struct vdev_rights *rights, int tree_fd)
+			const struct sandbox_rights *rights, int tree_fd)
 {
 	uint64_t in_tree = rights->tree_ro ? TREE_RO : all & ~NOT_IN_TREE;
 	int ret = 0;
@@ -261,7 +262,7 @@ static int allow_rights(const struct jail *jail, int ruleset, uint64_t all,
 }
 
 /* Every right of files, network and signals that the kernel can deny. */
-static void landlock(struct jail *jail, const struct vdev_rights *rights,
+static void landlock(struct jail *jail, const struct sandbox_rights *rights,
 		     int tree_fd)
 {
 	/* The system's header may know fewer fields than the kernel. */
@@ -345,7 +346,7 @@ static int check_tree(const struct jail *jail, const struct jail_tree *tree)
 	return -EPERM;
 }
 
-int jail_enter(struct jail *jail, const struct vdev_rights *rights,
+int jail_enter(struct jail *jail, const struct sandbox_rights *rights,
 	       const struct jail_tree *tree)
 {
 	int ret;

@@ -28,7 +28,7 @@
 #include "viodev/jail_tree.h"
 
 struct json_object;
-struct vdev_rights;
+struct sandbox_rights;
 
 /*
  * The namespaces that are asked for; an ordinary user needs NEWUSER as well.
@@ -74,7 +74,7 @@ void jail_raise_memlock(void);
  * @rights: what the device is allowed nevertheless; @tree: the directory that
  * they name. 0 or -errno, after a line in the log.
  */
-int jail_enter(struct jail *jail, const struct vdev_rights *rights,
+int jail_enter(struct jail *jail, const struct sandbox_rights *rights,
 	       const struct jail_tree *tree);
 
 /*

@@ -450,10 +450,10 @@ static bool without_mounts;
 static void enter(const char *text, struct vdev **ret_dev)
 {
 	const struct vdev_type *type;
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct jail_tree tree = { -1, -1 };
 	struct jail jail = { 0 };
-	struct vdev_rights rights;
+	struct sandbox_rights rights;
 	struct vdev_env env = { &d.pi, loop, NULL, &files };
 	struct opts *opts;
 	struct err err = { "" };

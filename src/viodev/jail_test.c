@@ -371,7 +371,7 @@ static const unsigned long *ioctls[] = { extra_ioctls, NULL, NULL };
 
 #define CANNOT 1000
 
-static struct vdev_rights rights; /* none */
+static struct sandbox_rights rights; /* none */
 static struct jail_tree tree = { -1, -1 };
 
 static int lacking;
@@ -559,7 +559,7 @@ static int signal_self(void)
  */
 static void test_others(void **state)
 {
-	rights = (struct vdev_rights){ .same_user = true };
+	rights = (struct sandbox_rights){ .same_user = true };
 	assert_int_equal(jailed(is_dumpable, false), 0);
 	assert_int_equal(jailed(signal_self, false), 0);
 	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 6) {
@@ -571,7 +571,7 @@ static void test_others(void **state)
 		assert_int_equal(jailed(connect_abstract, false), EPERM);
 		close(abstract_fd);
 	}
-	rights = (struct vdev_rights){ 0 };
+	rights = (struct sandbox_rights){ 0 };
 }
 
 static int setup(void **state)
@@ -688,7 +688,7 @@ static void remove_tree(const char *dir)
 	close(tree.tree_fd);
 	close(tree.proc_fd);
 	tree = (struct jail_tree){ -1, -1 };
-	rights = (struct vdev_rights){ 0 };
+	rights = (struct sandbox_rights){ 0 };
 	rmdir(dir);
 }
 
@@ -746,9 +746,9 @@ static void test_tree(void **state)
 
 		if (rows[i].lacks == NO_MOUNTS && !has_landlock())
 			continue;
-		rights = (struct vdev_rights){ .tree = "tree",
-					       .tree_ro = rows[i].ro,
-					       .same_user = true };
+		rights = (struct sandbox_rights){ .tree = "tree",
+						  .tree_ro = rows[i].ro,
+						  .same_user = true };
 		lacking = rows[i].lacks;
 		ret = jailed(rows[i].what, false);
 		print_message("%s, without %d: %d\n", rows[i].name,
@@ -770,9 +770,9 @@ static void test_tree_devices(void **state)
 	if (geteuid() != 0)
 		skip(); /* nobody else can make one */
 	make_tree(dir);
-	rights = (struct vdev_rights){ .tree = "tree",
-				       .same_user = true,
-				       .caps = UINT64_C(1) << CAP_MKNOD };
+	rights = (struct sandbox_rights){ .tree = "tree",
+					  .same_user = true,
+					  .caps = UINT64_C(1) << CAP_MKNOD };
 	assert_int_equal(jailed(use_device, false), EACCES);
 	assert_int_equal(unlinkat(tree.tree_fd, "new", 0), 0);
 	remove_tree(dir);

@@ -47,7 +47,8 @@ static char *child_text(const struct unit *unit,
 			const struct spawn_params *params,
 			unsigned long namespaces)
 {
-	char files[VDEV_MAX_FILES * sizeof(unit->files.file[0].name) + 1] = "";
+	char files[OPENED_FILES_MAX * sizeof(unit->files.file[0].name) + 1] =
+		"";
 	bool names = params->root && !strchr(params->root, ',') &&
 		     vdev_rights(unit->type, unit->opts).network;
 	char *text;
@@ -171,7 +172,8 @@ static pid_t spawn_planned(const struct unit *unit,
 	pid_t pid = -EPERM;
 
 	if (params->sandbox) {
-		struct vdev_rights rights = vdev_rights(unit->type, unit->opts);
+		struct sandbox_rights rights =
+			vdev_rights(unit->type, unit->opts);
 
 		plan->namespaces = JAIL_NAMESPACES;
 		if (rights.network)

@@ -18,8 +18,8 @@ enum {                    /* descriptors of a device process */
        CHILD_NEWS_FD = 3, /* a pipe, see below */
        CHILD_SOCK_FD,
        CHILD_CTL_FD,
-       CHILD_FILES_FD, /* and the following: its vdev_files */
-       CHILD_END_FD = CHILD_FILES_FD + VDEV_MAX_FILES,
+       CHILD_FILES_FD, /* and the following: its opened_files */
+       CHILD_END_FD = CHILD_FILES_FD + OPENED_FILES_MAX,
 };
 
 /* What a device's process writes to that pipe, a byte each. */

@@ -147,7 +147,7 @@ void unit_fini(struct unit *unit)
 {
 	sock_fini(&unit->front);
 	sock_fini(&unit->ctl);
-	vdev_files_close(&unit->files);
+	opened_files_close(&unit->files);
 	if (unit->opened)
 		vdev_close(unit->type, unit->opts);
 	opts_free(unit->opts);

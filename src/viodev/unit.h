@@ -22,7 +22,7 @@ struct unit {
 	const struct vdev_type *type;
 	struct opts *opts;
 	char id[32];
-	struct vdev_files files;
+	struct opened_files files;
 	bool opened;       /* to be closed again */
 	struct sock front; /* the front-end's socket */
 	struct sock ctl;   /* `viodev ctl`'s */

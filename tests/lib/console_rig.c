@@ -191,12 +191,12 @@ void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len)
 
 int rig_ctl(struct rig *r, const char *words)
 {
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 
 	return rig_ctl_with(r, words, &none);
 }
 
-int rig_ctl_with(struct rig *r, const char *words, struct vdev_files *files)
+int rig_ctl_with(struct rig *r, const char *words, struct opened_files *files)
 {
 	struct json_object *reply = json_object_new_object();
 	char copy[256], *argv[8], *rest = copy;

@@ -69,7 +69,7 @@ void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len);
 
 /* A `ctl` command, words separated by blanks: what it returns. */
 int rig_ctl(struct rig *r, const char *words);
-int rig_ctl_with(struct rig *r, const char *words, struct vdev_files *files);
+int rig_ctl_with(struct rig *r, const char *words, struct opened_files *files);
 
 /* A number, or a truth, that a port's status says. */
 int64_t rig_status(struct rig *r, unsigned port, const char *key);

@@ -23,7 +23,7 @@ void create_as(enum vdrv_mode mode, const char *options, unsigned channels,
 {
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
 						 vdev_common_opts, NULL };
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env = { &d.pi, loop, NULL, &files };
 	char text[256];
 	struct err err;

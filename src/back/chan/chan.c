@@ -45,7 +45,7 @@ static const struct chan_kind *parse(const char *text, const char **ret_arg)
 	return NULL;
 }
 
-int chan_open(const char *text, const char *id, struct vdev_files *files,
+int chan_open(const char *text, const char *id, struct opened_files *files,
 	      struct err *err)
 {
 	const char *arg = NULL;
@@ -71,7 +71,7 @@ void chan_close(const char *text)
  * --- Descriptors ---
  */
 
-int chan_add_file(struct vdev_files *files, const char *id, const char *name,
+int chan_add_file(struct opened_files *files, const char *id, const char *name,
 		  int take_fd)
 {
 	char full[sizeof(files->file[0].name)];
@@ -79,18 +79,18 @@ int chan_add_file(struct vdev_files *files, const char *id, const char *name,
 
 	if ((size_t)snprintf(full, sizeof(full), "%s.%s", id, name) <
 	    sizeof(full))
-		ret = vdev_files_add(files, full, take_fd);
+		ret = opened_files_add(files, full, take_fd);
 	if (ret < 0)
 		close(take_fd);
 	return ret;
 }
 
-int chan_take_file(struct vdev_files *files, const char *id, const char *name)
+int chan_take_file(struct opened_files *files, const char *id, const char *name)
 {
 	char full[sizeof(files->file[0].name)];
 
 	snprintf(full, sizeof(full), "%s.%s", id, name);
-	return vdev_files_take(files, full);
+	return opened_files_take(files, full);
 }
 
 static int end_init(struct chan *c, struct chan_end *end, int fd, bool write)
@@ -436,7 +436,7 @@ void chan_destroy(struct chan *c)
 	free(c);
 }
 
-int chan_create(const char *text, const char *id, struct vdev_files *files,
+int chan_create(const char *text, const char *id, struct opened_files *files,
 		struct ev_loop *loop, struct chan_io *io,
 		const struct chan_client *client, void *arg,
 		struct chan **ret_chan, struct err *err)

@@ -21,8 +21,8 @@
  * gone. So threads read and write files, a buffer full at a time, and what is
  * written to one is there a moment later.
  *
- * Making one has two steps as in dev/vdev.h: open needs rights, create does
- * not. Threads: the loop's.
+ * Making one has two steps: open needs rights, create does not and may run in a
+ * sandbox. Threads: the loop's.
  */
 #ifndef BACK_CHAN_CHAN_H
 #define BACK_CHAN_CHAN_H
@@ -34,7 +34,8 @@
 
 #include <viodev/loop.h>
 
-#include "dev/vdev.h"
+#include "base/err.h"
+#include "base/files.h"
 
 struct chan;
 struct chan_io;
@@ -51,7 +52,7 @@ struct chan_client {
  * with @id, which is short. chan_close() takes back what open has made in the
  * file system or did to the terminal; both in the same process.
  */
-int chan_open(const char *text, const char *id, struct vdev_files *files,
+int chan_open(const char *text, const char *id, struct opened_files *files,
 	      struct err *err);
 void chan_close(const char *text);
 
@@ -66,7 +67,7 @@ int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
 		   struct chan_io **ret_io);
 void chan_io_destroy(struct chan_io *io); /* after them; NULL is fine */
 
-int chan_create(const char *text, const char *id, struct vdev_files *files,
+int chan_create(const char *text, const char *id, struct opened_files *files,
 		struct ev_loop *loop, struct chan_io *io,
 		const struct chan_client *client, void *arg,
 		struct chan **ret_chan, struct err *err);

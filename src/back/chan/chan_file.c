@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "back/chan/chan_impl.h"
+#include "base/opts.h"
 
 /*
  * --- stdio ---
@@ -57,8 +58,8 @@ static int reopen(int fd, int flags)
 	return ret < 0 ? -errno : ret;
 }
 
-static int stdio_open(const char *arg, const char *id, struct vdev_files *files,
-		      struct err *err)
+static int stdio_open(const char *arg, const char *id,
+		      struct opened_files *files, struct err *err)
 {
 	int in, out, ret;
 
@@ -92,7 +93,7 @@ static void stdio_close(const char *arg)
 }
 
 static int stdio_create(struct chan *c, const char *id,
-			struct vdev_files *files)
+			struct opened_files *files)
 {
 	c->up = true;
 	return chan_set_ends(c, chan_take_file(files, id, "in"),
@@ -110,8 +111,8 @@ const struct chan_kind chan_kind_stdio = {
  * --- file ---
  */
 
-static int file_open(const char *path, const char *id, struct vdev_files *files,
-		     struct err *err)
+static int file_open(const char *path, const char *id,
+		     struct opened_files *files, struct err *err)
 {
 	int fd = open(path,
 		      O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY |
@@ -122,7 +123,8 @@ static int file_open(const char *path, const char *id, struct vdev_files *files,
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int file_create(struct chan *c, const char *id, struct vdev_files *files)
+static int file_create(struct chan *c, const char *id,
+		       struct opened_files *files)
 {
 	c->up = true;
 	return chan_set_ends(c, -1, chan_take_file(files, id, "out"));
@@ -139,7 +141,7 @@ const struct chan_kind chan_kind_file = {
  * --- fd ---
  */
 
-static int fd_open(const char *arg, const char *id, struct vdev_files *files,
+static int fd_open(const char *arg, const char *id, struct opened_files *files,
 		   struct err *err)
 {
 	uint64_t nr;
@@ -160,7 +162,7 @@ static int fd_open(const char *arg, const char *id, struct vdev_files *files,
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int fd_create(struct chan *c, const char *id, struct vdev_files *files)
+static int fd_create(struct chan *c, const char *id, struct opened_files *files)
 {
 	int fd = chan_take_file(files, id, "fd");
 	int ret = -EBADF;

@@ -31,12 +31,13 @@ struct chan_kind {
 	bool arg_optional;
 
 	/* As chan_open() and chan_close(), with what follows the ':' or NULL */
-	int (*open)(const char *arg, const char *id, struct vdev_files *files,
+	int (*open)(const char *arg, const char *id, struct opened_files *files,
 		    struct err *err);
 	void (*close)(const char *arg);
 
 	/* Take descriptors from @files. 0 or -errno. */
-	int (*create)(struct chan *c, const char *id, struct vdev_files *files);
+	int (*create)(struct chan *c, const char *id,
+		      struct opened_files *files);
 
 	/* The peer has gone: be ready for the next. NULL: there is none. */
 	void (*next)(struct chan *c);
@@ -95,8 +96,9 @@ void chan_come(struct chan *c);
 void chan_watch(struct chan *c);
 
 /* Add a descriptor to @files as "ID.NAME"; it is closed when that fails. */
-int chan_add_file(struct vdev_files *files, const char *id, const char *name,
+int chan_add_file(struct opened_files *files, const char *id, const char *name,
 		  int take_fd);
-int chan_take_file(struct vdev_files *files, const char *id, const char *name);
+int chan_take_file(struct opened_files *files, const char *id,
+		   const char *name);
 
 #endif

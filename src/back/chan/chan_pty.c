@@ -94,8 +94,8 @@ static int set_up(int master, char path[MAX_PATH])
 	return ret < 0 ? ret : watch_opens(path);
 }
 
-static int pty_open(const char *link, const char *id, struct vdev_files *files,
-		    struct err *err)
+static int pty_open(const char *link, const char *id,
+		    struct opened_files *files, struct err *err)
 {
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	char path[MAX_PATH];
@@ -150,7 +150,8 @@ static void on_open(void *arg, uint32_t events)
 		chan_come(c);
 }
 
-static int pty_create(struct chan *c, const char *id, struct vdev_files *files)
+static int pty_create(struct chan *c, const char *id,
+		      struct opened_files *files)
 {
 	int master = chan_take_file(files, id, "pty");
 	int ret;

@@ -22,7 +22,7 @@
 #include "back/chan/chan.h"
 
 static struct ev_loop *loop;
-static struct vdev_files files;
+static struct opened_files files;
 static struct chan_io *io;
 static struct chan *c;
 static char dir[] = "/tmp/chan_test.XXXXXX";
@@ -93,7 +93,7 @@ static void start(const char *kind, const char *arg)
 	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c, &err) <
 	    0)
 		fail_msg("%s: %s", text, err.text);
-	vdev_files_close(&files);
+	opened_files_close(&files);
 }
 
 static void stop(void)
@@ -115,7 +115,7 @@ static int teardown(void **state)
 {
 	if (c)
 		stop();
-	vdev_files_close(&files);
+	opened_files_close(&files);
 	free(text);
 	text = NULL;
 	chan_io_destroy(io);
@@ -222,7 +222,7 @@ static void test_errors(void **state)
 		assert_true(open_text("", rows[i].text, &err) < 0);
 		if (!strstr(err.text, rows[i].why))
 			fail_msg("%s", err.text);
-		vdev_files_close(&files);
+		opened_files_close(&files);
 	}
 }
 

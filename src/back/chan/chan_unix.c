@@ -20,8 +20,8 @@
  * --- unix ---
  */
 
-static int unix_open(const char *path, const char *id, struct vdev_files *files,
-		     struct err *err)
+static int unix_open(const char *path, const char *id,
+		     struct opened_files *files, struct err *err)
 {
 	int fd = unix_listen(path, SOCK_NONBLOCK);
 	int ret;
@@ -67,7 +67,8 @@ static void on_timer(void *arg)
 	ev_fd_set(c->wait_source, EPOLLIN);
 }
 
-static int unix_create(struct chan *c, const char *id, struct vdev_files *files)
+static int unix_create(struct chan *c, const char *id,
+		       struct opened_files *files)
 {
 	int ret;
 
@@ -99,7 +100,7 @@ const struct chan_kind chan_kind_unix = {
  */
 
 static int connect_open(const char *path, const char *id,
-			struct vdev_files *files, struct err *err)
+			struct opened_files *files, struct err *err)
 {
 	int ret = unix_connect(path, 0);
 
@@ -109,7 +110,7 @@ static int connect_open(const char *path, const char *id,
 }
 
 static int connect_create(struct chan *c, const char *id,
-			  struct vdev_files *files)
+			  struct opened_files *files)
 {
 	int fd = chan_take_file(files, id, "peer");
 	int ret = chan_set_duplex(c, fd);

@@ -197,7 +197,7 @@ static int address_of(const char *key, const char *path,
 	return 0;
 }
 
-static int dgram_open(const struct opts *opts, struct vdev_files *files,
+static int dgram_open(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
 	struct sockaddr_un local, remote;
@@ -223,7 +223,7 @@ static int dgram_open(const struct opts *opts, struct vdev_files *files,
 				      -errno;
 	}
 	if (ret == 0)
-		ret = vdev_files_add(files, "dgram", fd);
+		ret = opened_files_add(files, "dgram", fd);
 	if (ret < 0) {
 		close(fd);
 		return err_set(err, ret, "net: %s=%s: %s", key,
@@ -232,11 +232,12 @@ static int dgram_open(const struct opts *opts, struct vdev_files *files,
 	return 0;
 }
 
-static int dgram_create(const struct vdev_env *env, struct net_be **ret_be,
+static int dgram_create(const struct opts *opts, struct opened_files *files,
+			struct ev_loop *loop, struct net_be **ret_be,
 			struct err *err)
 {
-	int fd = vdev_files_take(env->files, "dgram");
-	int ret = net_dgram_create(env->loop, fd, ret_be);
+	int fd = opened_files_take(files, "dgram");
+	int ret = net_dgram_create(loop, fd, ret_be);
 
 	if (ret == 0)
 		return 0;

@@ -134,10 +134,11 @@ static const struct net_be_ops echo_ops = {
 	.destroy = echo_destroy,
 };
 
-static int echo_create(const struct vdev_env *env, struct net_be **ret_be,
+static int echo_create(const struct opts *opts, struct opened_files *files,
+		       struct ev_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
-	unsigned nr = (unsigned)opt_number(env->opts, "queues");
+	unsigned nr = (unsigned)opt_number(opts, "queues");
 	struct echo *echo =
 		calloc(1, sizeof(*echo) + nr * sizeof(struct channel));
 
@@ -145,7 +146,7 @@ static int echo_create(const struct vdev_env *env, struct net_be **ret_be,
 		return err_set(err, -ENOMEM, "net: out of memory");
 	echo->be.ops = &echo_ops;
 	echo->be.nr_channels = nr;
-	echo->loop = env->loop;
+	echo->loop = loop;
 	echo->task = (struct ev_task){ .fn = on_task, .arg = echo };
 	*ret_be = &echo->be;
 	return 0;

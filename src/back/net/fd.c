@@ -14,7 +14,7 @@
 
 #include "back/net/net_be.h"
 
-static int fd_open(const struct opts *opts, struct vdev_files *files,
+static int fd_open(const struct opts *opts, struct opened_files *files,
 		   struct err *err)
 {
 	int fd, ret;
@@ -22,7 +22,7 @@ static int fd_open(const struct opts *opts, struct vdev_files *files,
 	if (!opt_given(opts, "fd"))
 		return err_set(err, -EINVAL, "net: backend=fd needs fd=");
 	fd = fcntl((int)opt_number(opts, "fd"), F_DUPFD_CLOEXEC, 0);
-	ret = fd < 0 ? -errno : vdev_files_add(files, "fd", fd);
+	ret = fd < 0 ? -errno : opened_files_add(files, "fd", fd);
 	if (ret < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -48,18 +48,19 @@ static int create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
 	return -EPROTOTYPE;
 }
 
-static int fd_create(const struct vdev_env *env, struct net_be **ret_be,
+static int fd_create(const struct opts *opts, struct opened_files *files,
+		     struct ev_loop *loop, struct net_be **ret_be,
 		     struct err *err)
 {
-	int fd = vdev_files_take(env->files, "fd");
-	int ret = create(env->loop, fd, ret_be);
+	int fd = opened_files_take(files, "fd");
+	int ret = create(loop, fd, ret_be);
 
 	if (ret == 0)
 		return 0;
 	close(fd);
 	return err_set(err, ret,
 		       "net: fd=%s: is no tap, stream or datagram socket: %s",
-		       opt_string(env->opts, "fd"), strerror(-ret));
+		       opt_string(opts, "fd"), strerror(-ret));
 }
 
 /* Of whichever it turns out to be. */

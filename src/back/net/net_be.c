@@ -55,7 +55,7 @@ static const struct net_be_kind *kind_of(const struct opts *opts)
 	return kinds[i];
 }
 
-int net_be_open(const struct opts *opts, struct vdev_files *files,
+int net_be_open(const struct opts *opts, struct opened_files *files,
 		struct err *err)
 {
 	const struct net_be_kind *kind = kind_of(opts);
@@ -66,13 +66,13 @@ int net_be_open(const struct opts *opts, struct vdev_files *files,
 	return kind->open(opts, files, err);
 }
 
-int net_be_create(const struct vdev_env *env, struct net_be **ret_be,
-		  struct err *err)
+int net_be_create(const struct opts *opts, struct opened_files *files,
+		  struct ev_loop *loop, struct net_be **ret_be, struct err *err)
 {
-	return kind_of(env->opts)->create(env, ret_be, err);
+	return kind_of(opts)->create(opts, files, loop, ret_be, err);
 }
 
-void net_be_rights(const struct opts *opts, struct vdev_rights *rights)
+void net_be_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	const struct net_be_kind *kind = kind_of(opts);
 

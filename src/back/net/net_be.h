@@ -19,8 +19,8 @@
  * the host's byte order, and the frame follows. Backends whose features have
  * no CSUM neither look at it nor fill it.
  *
- * Making one has two steps as in dev/vdev.h: open needs rights, create does
- * not. Threads: the loop's.
+ * Making one has two steps: open needs rights, create does not and may run in a
+ * sandbox. Threads: the loop's.
  */
 #ifndef BACK_NET_BE_H
 #define BACK_NET_BE_H
@@ -32,7 +32,10 @@
 
 #include <viodev/loop.h>
 
-#include "dev/vdev.h"
+#include "base/err.h"
+#include "base/files.h"
+#include "base/opts.h"
+#include "base/rights.h"
 
 /* The longest frame: 64 KiB of IP, an Ethernet header and two VLAN tags. */
 #define NET_MAX_FRAME (65535u + 14 + 8)
@@ -95,8 +98,8 @@ struct net_be_ops {
 struct net_be {
 	const struct net_be_ops *ops;
 	unsigned nr_channels;
-	bool down;           /* nobody is at the other end yet */
-	uint64_t features;   /* that it makes possible, as VI_BIT() masks */
+	bool down;         /* nobody is at the other end yet */
+	uint64_t features; /* that it makes possible: masks of VIRTIO_NET_F_ */
 	uint64_t most_bytes; /* that the guest can make it grow by; 0: few */
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
@@ -106,9 +109,10 @@ struct net_be {
  * The backend that the options name. net_be_open() adds what it opens to
  * @files, net_be_create() takes it from there.
  */
-int net_be_open(const struct opts *opts, struct vdev_files *files,
+int net_be_open(const struct opts *opts, struct opened_files *files,
 		struct err *err);
-int net_be_create(const struct vdev_env *env, struct net_be **ret_be,
+int net_be_create(const struct opts *opts, struct opened_files *files,
+		  struct ev_loop *loop, struct net_be **ret_be,
 		  struct err *err);
 void net_be_destroy(struct net_be *be); /* NULL is fine */
 
@@ -142,7 +146,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 /* clang-format on */
 
 /* For vt_rights: what the backend does in a sandbox. */
-void net_be_rights(const struct opts *opts, struct vdev_rights *rights);
+void net_be_rights(const struct opts *opts, struct sandbox_rights *rights);
 
 /*
  * --- For backends ---
@@ -152,12 +156,13 @@ struct net_be_kind {
 	const char *name;
 	const char *const *keys; /* options that only it has; NULL ends */
 	bool multi;              /* has several channels */
-	bool network;            /* as in vdev_rights */
+	bool network;            /* as in sandbox_rights */
 	const int *syscalls;     /* once it is created; -1 ends; may be NULL */
 	const unsigned long *ioctls; /* 0 ends; may be NULL */
-	int (*open)(const struct opts *opts, struct vdev_files *files,
+	int (*open)(const struct opts *opts, struct opened_files *files,
 		    struct err *err); /* may be NULL */
-	int (*create)(const struct vdev_env *env, struct net_be **ret_be,
+	int (*create)(const struct opts *opts, struct opened_files *files,
+		      struct ev_loop *loop, struct net_be **ret_be,
 		      struct err *err);
 };
 extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,

@@ -117,17 +117,15 @@ static int send_to(unsigned channel, const void *data, size_t len)
 static int open_be(const char *text, struct err *err)
 {
 	const struct opt_def *const tables[] = { be_opts, NULL };
-	struct vdev_files files = { 0 };
-	struct vdev_env env = { .loop = loop, .files = &files };
+	struct opened_files files = { 0 };
 	int ret = opts_parse(text, tables, &opts, err);
 
 	if (ret < 0)
 		return ret;
-	env.opts = opts;
 	ret = net_be_open(opts, &files, err);
 	if (ret == 0)
-		ret = net_be_create(&env, &be, err);
-	vdev_files_close(&files);
+		ret = net_be_create(opts, &files, loop, &be, err);
+	opened_files_close(&files);
 	if (ret < 0) {
 		opts_free(opts);
 		opts = NULL;
@@ -1426,11 +1424,12 @@ static void tap_tests(void)
 	struct err err = { "" };
 
 	tap_round_trip("net,backend=tap,ifname=vio0", "vio0");
-	assert_true(be->features & VI_BIT(VIRTIO_NET_F_GUEST_TSO4));
-	assert_int_equal(be->ops->set_offloads(
-				 be, VI_BIT(VIRTIO_NET_F_GUEST_CSUM) |
-					     VI_BIT(VIRTIO_NET_F_GUEST_TSO4)),
-			 0);
+	assert_true(be->features & (UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4));
+	assert_int_equal(
+		be->ops->set_offloads(
+			be, (UINT64_C(1) << VIRTIO_NET_F_GUEST_CSUM) |
+				    (UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4)),
+		0);
 	assert_int_equal(be->ops->set_offloads(be, 0), 0);
 	close_be();
 

@@ -34,7 +34,8 @@ static const struct net_be_ops null_ops = {
 	.destroy = null_destroy,
 };
 
-static int null_create(const struct vdev_env *env, struct net_be **ret_be,
+static int null_create(const struct opts *opts, struct opened_files *files,
+		       struct ev_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
 	struct net_be *be = calloc(1, sizeof(*be));
@@ -42,7 +43,7 @@ static int null_create(const struct vdev_env *env, struct net_be **ret_be,
 	if (!be)
 		return err_set(err, -ENOMEM, "net: out of memory");
 	be->ops = &null_ops;
-	be->nr_channels = (unsigned)opt_number(env->opts, "queues");
+	be->nr_channels = (unsigned)opt_number(opts, "queues");
 	*ret_be = be;
 	return 0;
 }

@@ -627,10 +627,11 @@ static unsigned most_sockets(const struct opts *opts)
 	return nr;
 }
 
-static int user_create(const struct vdev_env *env, struct net_be **ret_be,
+static int user_create(const struct opts *opts, struct opened_files *files,
+		       struct ev_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
-	const char *forwards = opt_string(env->opts, "hostfwd");
+	const char *forwards = opt_string(opts, "hostfwd");
 	struct user *u = calloc(1, sizeof(*u));
 	int ret;
 
@@ -638,11 +639,11 @@ static int user_create(const struct vdev_env *env, struct net_be **ret_be,
 		return err_set(err, -ENOMEM, "net: out of memory");
 	u->be.ops = &user_ops;
 	u->be.nr_channels = 1;
-	u->loop = env->loop;
+	u->loop = loop;
 	u->refresh = (struct ev_task){ .fn = refresh, .arg = u };
 	u->more = (struct ev_task){ .fn = user_run, .arg = u };
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	u->max_sockets = most_sockets(env->opts);
+	u->max_sockets = most_sockets(opts);
 	u->be.most_bytes = u->max_sockets * CONNECTION_BYTES;
 	ret = u->epoll_fd < 0 ? -errno : 0;
 	if (ret == 0)

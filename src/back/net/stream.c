@@ -446,7 +446,7 @@ static int open_tcp(const char *addr, bool listens, struct err *err)
 				 strerror(-fd));
 }
 
-static int stream_open(const struct opts *opts, struct vdev_files *files,
+static int stream_open(const struct opts *opts, struct opened_files *files,
 		       struct err *err)
 {
 	const char *path = opt_string(opts, "path");
@@ -461,7 +461,7 @@ static int stream_open(const struct opts *opts, struct vdev_files *files,
 		    open_tcp(addr, listens, err);
 	if (fd < 0)
 		return fd;
-	ret = vdev_files_add(files, "stream", fd);
+	ret = opened_files_add(files, "stream", fd);
 	if (ret < 0) {
 		close(fd);
 		return err_set(err, ret, "net: %s", strerror(-ret));
@@ -469,11 +469,12 @@ static int stream_open(const struct opts *opts, struct vdev_files *files,
 	return 0;
 }
 
-static int stream_create(const struct vdev_env *env, struct net_be **ret_be,
+static int stream_create(const struct opts *opts, struct opened_files *files,
+			 struct ev_loop *loop, struct net_be **ret_be,
 			 struct err *err)
 {
-	int fd = vdev_files_take(env->files, "stream");
-	int ret = net_stream_create(env->loop, fd, ret_be);
+	int fd = opened_files_take(files, "stream");
+	int ret = net_stream_create(loop, fd, ret_be);
 
 	if (ret == 0)
 		return 0;

@@ -28,9 +28,10 @@
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
 #endif
-#define NET_F(name) VI_BIT(VIRTIO_NET_F_##name)
-#define F_GUEST_USO (VI_BIT(54) | VI_BIT(55))
-#define F_HOST_USO  VI_BIT(56)
+#define BIT(nr)     (UINT64_C(1) << (nr))
+#define NET_F(name) BIT(VIRTIO_NET_F_##name)
+#define F_GUEST_USO (BIT(54) | BIT(55))
+#define F_HOST_USO  BIT(56)
 
 struct tap;
 
@@ -261,7 +262,7 @@ int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
 	return 0;
 }
 
-/* The name that vdev_files knows a channel by. */
+/* The name that opened_files knows a channel by. */
 static const char *file_name(char *name, unsigned i)
 {
 	memcpy(name, "tap00", 6);
@@ -292,7 +293,7 @@ static int open_queue(struct ifreq *ifr)
 	return ret;
 }
 
-static int tap_open(const struct opts *opts, struct vdev_files *files,
+static int tap_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
 	unsigned nr = (unsigned)opt_number(opts, "queues");
@@ -315,7 +316,7 @@ static int tap_open(const struct opts *opts, struct vdev_files *files,
 		int fd = open_queue(&ifr), ret = fd;
 
 		if (fd >= 0)
-			ret = vdev_files_add(files, file_name(file, i), fd);
+			ret = opened_files_add(files, file_name(file, i), fd);
 		if (fd >= 0 && ret < 0)
 			close(fd);
 		if (ret < 0)
@@ -325,17 +326,18 @@ static int tap_open(const struct opts *opts, struct vdev_files *files,
 	return 0;
 }
 
-static int tap_create(const struct vdev_env *env, struct net_be **ret_be,
+static int tap_create(const struct opts *opts, struct opened_files *files,
+		      struct ev_loop *loop, struct net_be **ret_be,
 		      struct err *err)
 {
-	unsigned nr = (unsigned)opt_number(env->opts, "queues");
+	unsigned nr = (unsigned)opt_number(opts, "queues");
 	int fds[NET_MAX_CHANNELS] = { 0 };
 	char file[8];
 	int ret;
 
 	for (unsigned i = 0; i < nr; i++)
-		fds[i] = vdev_files_take(env->files, file_name(file, i));
-	ret = net_tap_create(env->loop, fds, nr, ret_be);
+		fds[i] = opened_files_take(files, file_name(file, i));
+	ret = net_tap_create(loop, fds, nr, ret_be);
 	if (ret == 0)
 		return 0;
 	for (unsigned i = 0; i < nr; i++)

@@ -15,7 +15,7 @@
 #include "dev/console/console.h"
 
 static_assert(sizeof(struct virtio_console_config) == 12, "5.3.4");
-static_assert(CONSOLE_MAX_PORTS * CHAN_MAX_FILES <= VDEV_MAX_FILES,
+static_assert(CONSOLE_MAX_PORTS * CHAN_MAX_FILES <= OPENED_FILES_MAX,
 	      "every port can be opened");
 
 static struct console_softc *console_of(struct vdev *dev)
@@ -232,7 +232,7 @@ static struct console_port *free_port(struct console_softc *sc)
 
 /* port add NAME CHANNEL: what is behind it was opened by who asks. */
 static int add_port(struct console_softc *sc, const char *name,
-		    const char *channel, struct vdev_files *files,
+		    const char *channel, struct opened_files *files,
 		    struct err *err)
 {
 	struct console_port *p = free_port(sc);
@@ -294,7 +294,7 @@ static int plug_port(struct console_softc *sc, const char *word,
 }
 
 static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
-		    struct vdev_files *files, struct err *err)
+		    struct opened_files *files, struct err *err)
 {
 	bool add = argc > 1 && strcmp(argv[1], "add") == 0;
 
@@ -312,7 +312,7 @@ static bool brings_channel(int argc, char *const argv[])
 	return argc == 4 && strcmp(argv[1], "add") == 0;
 }
 
-static int open_added(int argc, char *const argv[], struct vdev_files *files,
+static int open_added(int argc, char *const argv[], struct opened_files *files,
 		      struct err *err)
 {
 	struct err why;
@@ -338,7 +338,7 @@ static void close_added(int argc, char *const argv[])
 }
 
 static int console_ctl(struct vdev *dev, int argc, char *const argv[],
-		       struct vdev_files *files, struct json_object *reply,
+		       struct opened_files *files, struct json_object *reply,
 		       struct err *err)
 {
 	struct console_softc *sc = console_of(dev);
@@ -402,7 +402,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	return 0;
 }
 
-static int console_open(const struct opts *opts, struct vdev_files *files,
+static int console_open(const struct opts *opts, struct opened_files *files,
 			struct err *err)
 {
 	struct wanted list[CONSOLE_MAX_PORTS];

@@ -92,7 +92,7 @@ static void ctl(struct fuzz_dev *v, struct fuzz_in *in)
 		{ words[0], words[3], words[2] },
 		{ words[4], num, num },
 	};
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err;
 
 	snprintf(num, sizeof(num), "%u", fuzz_choice(in, 256));

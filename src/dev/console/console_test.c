@@ -284,12 +284,12 @@ static void test_hotplug(void **state)
 /* A command that comes with a descriptor, as the client of `ctl` opens it. */
 static int ctl_with(const char *words, int take_fd)
 {
-	struct vdev_files files = { .nr = 0 };
+	struct opened_files files = { .nr = 0 };
 	int ret;
 
-	assert_int_equal(vdev_files_add(&files, "new.fd", take_fd), 0);
+	assert_int_equal(opened_files_add(&files, "new.fd", take_fd), 0);
 	ret = rig_ctl_with(&r, words, &files);
-	vdev_files_close(&files);
+	opened_files_close(&files);
 	return ret;
 }
 

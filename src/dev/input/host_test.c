@@ -113,7 +113,7 @@ int ioctl(int fd, unsigned long request, ...)
 static int setup(void **state)
 {
 	static const struct vdev_type *type;
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env = { .pi = &d.pi, .files = &files };
 	struct err err;
 	int pair[2];
@@ -124,7 +124,7 @@ static int setup(void **state)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) < 0)
 		return -1;
 	host = pair[0];
-	vdev_files_add(&files, "evdev", pair[1]);
+	opened_files_add(&files, "evdev", pair[1]);
 	assert_int_equal(vdev_parse("input,evdev=/dev/x", &type, &opts, &err),
 			 0);
 	env.loop = loop;

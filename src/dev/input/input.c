@@ -231,7 +231,7 @@ static void input_status(struct vdev *dev, struct json_object *status)
 }
 
 static int input_ctl(struct vdev *dev, int argc, char *const argv[],
-		     struct vdev_files *files, struct json_object *reply,
+		     struct opened_files *files, struct json_object *reply,
 		     struct err *err)
 {
 	return input_inject(input_of(dev), argc - 1, argv + 1, err);
@@ -265,7 +265,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	return ret;
 }
 
-static int input_open(const struct opts *opts, struct vdev_files *files,
+static int input_open(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
 	const char *path = opt_string(opts, "evdev");
@@ -274,7 +274,7 @@ static int input_open(const struct opts *opts, struct vdev_files *files,
 	if (ret < 0 || !path)
 		return ret;
 	fd = input_host_open(path, err);
-	return fd < 0 ? fd : vdev_files_add(files, "evdev", fd);
+	return fd < 0 ? fd : opened_files_add(files, "evdev", fd);
 }
 
 static void input_destroy(struct vdev *dev)
@@ -340,7 +340,7 @@ static int input_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct ev_task){ .fn = input_on_again, .arg = sc };
 	sc->sc_more = (struct ev_task){ .fn = input_host_on_more, .arg = sc };
-	sc->sc_fd = vdev_files_take(env->files, "evdev");
+	sc->sc_fd = opened_files_take(env->files, "evdev");
 	ret = check_opts(env->opts, err);
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);

@@ -46,7 +46,7 @@ static void inject(struct fuzz_dev *v, struct fuzz_in *in)
 					     "msc", "sw",  "syn", "" };
 	struct json_object *reply = json_object_new_object();
 	char words[3][16], *argv[11];
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err;
 	int argc = 1 + (int)fuzz_choice(in, 10);
 

@@ -71,7 +71,7 @@ static int ctl(const char *words, char *why)
 {
 	struct json_object *reply = json_object_new_object();
 	char *copy = strdup(words), *rest = copy, *argv[1100];
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err = { "" };
 	int argc = 0, ret;
 

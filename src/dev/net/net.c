@@ -297,7 +297,7 @@ static uint64_t offer_of(const struct net_softc *sc, const struct opts *opts)
 	return offer;
 }
 
-static int net_open(const struct opts *opts, struct vdev_files *files,
+static int net_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
 	const char *pcap = opt_string(opts, "pcap");
@@ -307,7 +307,7 @@ static int net_open(const struct opts *opts, struct vdev_files *files,
 	if (ret < 0 || !pcap)
 		return ret;
 	fd = pcap_open(pcap);
-	ret = fd < 0 ? fd : vdev_files_add(files, "pcap", fd);
+	ret = fd < 0 ? fd : opened_files_add(files, "pcap", fd);
 	if (ret < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -396,7 +396,7 @@ static int ctl_announce(struct net_softc *sc, struct err *err)
 }
 
 static int net_ctl(struct vdev *dev, int argc, char *const argv[],
-		   struct vdev_files *files, struct json_object *reply,
+		   struct opened_files *files, struct json_object *reply,
 		   struct err *err)
 {
 	struct net_softc *sc = net_of(dev);
@@ -525,7 +525,7 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 	sc->sc_pairs = sc->sc_channels = 1;
 	sc->sc_hdr_len = net_hdr_len(0);
 	net_be_attach(take_be, &net_client, sc);
-	ret = build(sc, vdev_files_take(env->files, "pcap"));
+	ret = build(sc, opened_files_take(env->files, "pcap"));
 	if (ret == 0 && take_be->ops->set_channels)
 		ret = take_be->ops->set_channels(take_be, 1);
 	if (ret < 0)
@@ -550,7 +550,7 @@ static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
 		      struct err *err)
 {
 	struct net_be *be;
-	int ret = net_be_create(env, &be, err);
+	int ret = net_be_create(env->opts, env->files, env->loop, &be, err);
 
 	if (ret == 0)
 		ret = net_create_on(env, be, ret_dev, err);

@@ -66,7 +66,7 @@ static void make_mock(enum kind kind, enum vdrv_mode mode, const char *text,
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
 						 vdev_common_opts, NULL };
 	struct fuzz_dev *v = &kinds[kind];
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env = { &v->d.pi, fuzz_loop(), NULL, &files };
 	struct opts *opts;
 	struct err err;
@@ -115,7 +115,7 @@ static struct net_be *create_backend(enum kind kind)
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
 						 vdev_common_opts, NULL };
 	char text[64] = "net,backend=user";
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env = { .loop = fuzz_loop(), .files = &files };
 	int sv[2] = { -1, -1 };
 	struct opts *opts;
@@ -135,7 +135,7 @@ static struct net_be *create_backend(enum kind kind)
 	fuzz_must(opts_parse(text, tables, &opts, &err) == 0);
 	env.opts = opts;
 	if (net_be_open(opts, &files, &err) < 0 ||
-	    net_be_create(&env, &be, &err) < 0)
+	    net_be_create(env.opts, env.files, env.loop, &be, &err) < 0)
 		fuzz_fail(text, 0, err.text);
 	opts_free(opts);
 	if (sv[0] >= 0)
@@ -147,7 +147,7 @@ static struct net_be *create_backend(enum kind kind)
 static void make_real(enum kind kind)
 {
 	struct fuzz_dev *v = &kinds[kind];
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env = { &v->d.pi, fuzz_loop(), NULL, &files };
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
 						 vdev_common_opts, NULL };

@@ -162,7 +162,7 @@ static int ctl(const char *cmd, const char *arg)
 {
 	char *argv[] = { (char *)(uintptr_t)cmd, (char *)(uintptr_t)arg };
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err;
 	int ret = vdev_ctl(dev, arg ? 2 : 1, argv, &none, reply, &err);
 

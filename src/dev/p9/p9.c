@@ -483,7 +483,7 @@ static void p9_status(struct vdev *dev, struct json_object *status)
  */
 
 static int open_file(const char *name, const char *path,
-		     struct vdev_files *files, struct err *err)
+		     struct opened_files *files, struct err *err)
 {
 	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int ret;
@@ -491,13 +491,13 @@ static int open_file(const char *name, const char *path,
 	if (fd < 0)
 		return err_set(err, -errno, "9p: path=%s: %s", path,
 			       strerror(errno));
-	ret = vdev_files_add(files, name, fd);
+	ret = opened_files_add(files, name, fd);
 	if (ret < 0)
 		close(fd);
 	return ret;
 }
 
-static int p9_open(const struct opts *opts, struct vdev_files *files,
+static int p9_open(const struct opts *opts, struct opened_files *files,
 		   struct err *err)
 {
 	int ret = open_file("root", opt_string(opts, "path"), files, err);
@@ -558,8 +558,8 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 	ret = parse_params(env->opts, &params, err);
 	if (ret < 0)
 		return ret;
-	root_fd = vdev_files_take(env->files, "root");
-	proc_fd = vdev_files_take(env->files, "proc");
+	root_fd = opened_files_take(env->files, "root");
+	proc_fd = opened_files_take(env->files, "proc");
 	ret = p9_fs_create(root_fd, proc_fd, &params, &sc->sc_fs, err);
 	if (ret < 0)
 		return ret;
@@ -677,7 +677,7 @@ static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
 }
 
 /* Files belong to whom they belong; passthrough gives them away, too. */
-static void p9_rights(const struct opts *opts, struct vdev_rights *rights)
+static void p9_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	rights->tree = "root";
 	rights->proc = "proc";

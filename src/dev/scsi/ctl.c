@@ -125,7 +125,7 @@ static bool brings_image(int argc, char *const argv[])
 	return argc == 3 && !strcmp(argv[1], "add") && strchr(argv[2], '=');
 }
 
-static int open_image(int argc, char *const argv[], struct vdev_files *files,
+static int open_image(int argc, char *const argv[], struct opened_files *files,
 		      struct err *err)
 {
 	return brings_image(argc, argv) ? luns_open_new(argv[2], files, err) :
@@ -133,7 +133,7 @@ static int open_image(int argc, char *const argv[], struct vdev_files *files,
 }
 
 static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
-		   struct vdev_files *files, struct json_object *reply,
+		   struct opened_files *files, struct json_object *reply,
 		   struct err *err)
 {
 	bool add = argc == 3 && !strcmp(argv[1], "add");
@@ -169,7 +169,7 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 }
 
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct vdev_files *files, struct json_object *reply,
+	     struct opened_files *files, struct json_object *reply,
 	     struct err *err)
 {
 	struct scsi_softc *sc = scsi_of(dev);

@@ -235,7 +235,7 @@ static struct disk_params params_of(struct lun_opts *o)
  */
 
 static int open_lun(const struct opts *opts, const struct lun_key *k,
-		    struct vdev_files *files, struct err *err)
+		    struct opened_files *files, struct err *err)
 {
 	struct lun_opts o = { .opts = opts, .key = k->key };
 	struct disk_params params = params_of(&o);
@@ -249,7 +249,7 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 		fd = disk_open(&params, &why);
 	if (fd < 0)
 		return err_set(err, fd, "scsi: %s: %s", k->key, why.text);
-	ret = vdev_files_add(files, k->key, fd);
+	ret = opened_files_add(files, k->key, fd);
 	if (ret < 0) {
 		close(fd);
 		return err_set(err, ret, "scsi: %s: too many files", k->key);
@@ -259,12 +259,12 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 	/* Without one, changes by others go unnoticed; no harm. */
 	fd = disk_open_watch(&params);
 	snprintf(watch, sizeof(watch), "w.%s", k->key);
-	if (fd >= 0 && vdev_files_add(files, watch, fd) < 0)
+	if (fd >= 0 && opened_files_add(files, watch, fd) < 0)
 		close(fd);
 	return 0;
 }
 
-int luns_open(const struct opts *opts, struct vdev_files *files,
+int luns_open(const struct opts *opts, struct opened_files *files,
 	      struct err *err)
 {
 	struct lun_keys keys;
@@ -424,7 +424,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 		       const struct vdev_env *env, struct err *err)
 {
 	struct disk_params params = params_of(o);
-	int fd = vdev_files_take(env->files, o->key);
+	int fd = opened_files_take(env->files, o->key);
 	struct stat st = { 0 };
 	struct err why;
 	char watch[16];
@@ -440,7 +440,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 		return err_set(err, ret, "scsi: %s: %s", o->key, why.text);
 	}
 	snprintf(watch, sizeof(watch), "w.%s", o->key);
-	fd = vdev_files_take(env->files, watch);
+	fd = opened_files_take(env->files, watch);
 	if (fd >= 0 && disk_watch(lun->disk, fd) < 0)
 		close(fd);
 	ret = describe(lun, o, S_ISBLK(st.st_mode), err);
@@ -494,7 +494,8 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 	lun->ua = UA_POWER_ON;
 	snprintf(lun->name, sizeof(lun->name), "%s", k->key);
 	if (lun->kind == LUN_PASSTHROUGH) {
-		ret = pt_create(env->loop, vdev_files_take(env->files, k->key),
+		ret = pt_create(env->loop,
+				opened_files_take(env->files, k->key),
 				&lun->pt);
 		return ret < 0 ? err_set(err, ret, "scsi: %s: %s", k->key,
 					 strerror(-ret)) :
@@ -683,7 +684,7 @@ static int parse_new(const char *text, struct opts **ret_opts,
 	return ret;
 }
 
-int luns_open_new(const char *text, struct vdev_files *files, struct err *err)
+int luns_open_new(const char *text, struct opened_files *files, struct err *err)
 {
 	struct lun_key key;
 	struct opts *opts;
@@ -708,7 +709,7 @@ static int check_new(struct scsi_softc *sc, const char *name, struct err *err)
 }
 
 int lun_create_new(struct scsi_softc *sc, const char *text,
-		   struct vdev_files *files, struct scsi_lun **ret_lun,
+		   struct opened_files *files, struct scsi_lun **ret_lun,
 		   struct err *err)
 {
 	struct vdev_env env = { .loop = sc->sc_loop, .files = files };
@@ -720,7 +721,7 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		return ret;
 	env.opts = opts;
 	ret = check_new(sc, key.key, err);
-	if (ret == 0 && vdev_files_find(files, key.key) < 0)
+	if (ret == 0 && opened_files_find(files, key.key) < 0)
 		ret = err_set(err, -EINVAL,
 			      "scsi: %s: no descriptor came with it", key.key);
 	if (ret == 0)

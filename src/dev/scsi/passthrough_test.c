@@ -56,7 +56,7 @@ static int fake_sg_io(int fd, struct sg_io_hdr *hdr)
 static int setup(void **state)
 {
 	const struct vdev_type *type;
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct vdev_env env;
 	struct opts *opts;
 	struct err err;
@@ -68,7 +68,7 @@ static int setup(void **state)
 				    "queues=2",
 				    &type, &opts, &err),
 			 0);
-	vdev_files_add(&files, "lun0", open("/dev/null", O_RDWR));
+	opened_files_add(&files, "lun0", open("/dev/null", O_RDWR));
 	env = (struct vdev_env){ &ini.d.pi, ini.loop, opts, &files };
 	assert_int_equal(vdev_create(type, &env, &ini.dev, &err), 0);
 	ini.dev->own_opts = opts;

@@ -477,7 +477,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	return 0;
 }
 
-static int scsi_open(const struct opts *opts, struct vdev_files *files,
+static int scsi_open(const struct opts *opts, struct opened_files *files,
 		     struct err *err)
 {
 	const char *path = opt_string(opts, "reservations");
@@ -491,7 +491,7 @@ static int scsi_open(const struct opts *opts, struct vdev_files *files,
 	if (fd < 0)
 		return err_set(err, -errno, "scsi: reservations=%s: %s", path,
 			       strerror(errno));
-	ret = vdev_files_add(files, "reservations", fd);
+	ret = opened_files_add(files, "reservations", fd);
 	if (ret < 0)
 		close(fd);
 	return ret;
@@ -587,7 +587,7 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_loop = env->loop;
 	sc->sc_env = *env;
 	sc->sc_more = (struct ev_task){ .fn = more, .arg = sc };
-	sc->sc_pr_fd = vdev_files_take(env->files, "reservations");
+	sc->sc_pr_fd = opened_files_take(env->files, "reservations");
 	ret = init(sc, env, err);
 	if (ret < 0) {
 		scsi_destroy(&sc->sc_dev);
@@ -674,7 +674,7 @@ static const unsigned long scsi_ioctls[] = {
 };
 
 /* SG_IO reaches whatever a device understands: for who was given one. */
-static void scsi_rights(const struct opts *opts, struct vdev_rights *rights)
+static void scsi_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	static const unsigned long sg_ioctls[] = { SG_IO, 0 };
 

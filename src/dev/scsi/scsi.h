@@ -283,7 +283,7 @@ void scsi_pool_give(struct scsi_pool *pool, struct scsi_task *t);
 extern const struct vdev_ctl scsi_ctls[];
 void scsi_status(struct vdev *dev, struct json_object *status);
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
-	     struct vdev_files *files, struct json_object *reply,
+	     struct opened_files *files, struct json_object *reply,
 	     struct err *err);
 
 /* control.c */
@@ -389,7 +389,7 @@ int scsi_load(void *sc, const void *buf, size_t len);
 /* lun.c */
 uint64_t hash64(const void *p, size_t len);
 bool luns_pass_through(const struct opts *opts); /* one that is a device? */
-int luns_open(const struct opts *opts, struct vdev_files *files,
+int luns_open(const struct opts *opts, struct opened_files *files,
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);
@@ -403,9 +403,10 @@ void lun_add(struct scsi_lun *lun);
  * said, "lun5=PATH,lun5.ro=on". luns_open_new() is what needs rights, and
  * lun_create_new() makes a unit that is to be added of those files.
  */
-int luns_open_new(const char *text, struct vdev_files *files, struct err *err);
+int luns_open_new(const char *text, struct opened_files *files,
+		  struct err *err);
 int lun_create_new(struct scsi_softc *sc, const char *text,
-		   struct vdev_files *files, struct scsi_lun **ret_lun,
+		   struct opened_files *files, struct scsi_lun **ret_lun,
 		   struct err *err);
 
 /*

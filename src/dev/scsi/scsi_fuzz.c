@@ -152,7 +152,7 @@ static void plug(struct fuzz_dev *v, struct fuzz_in *in)
 	char *const *const argv[] = { remove, add, resume };
 	struct json_object *reply = json_object_new_object();
 	unsigned which = fuzz_choice(in, 3);
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err;
 
 	vdev_ctl(v->dev, which == 2 ? 1 : 3, argv[which], &none, reply, &err);

@@ -857,7 +857,7 @@ static int ctl(const char *a, const char *b, const char *c, struct err *err)
 	char text[3][32];
 	char *argv[3] = { text[0], text[1], text[2] };
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	int ret;
 
 	snprintf(text[0], sizeof(text[0]), "%s", a);
@@ -925,14 +925,14 @@ static int add_image(const char *options, struct err *err)
 	char lun[] = "lun", add[] = "add", text[256];
 	char *argv[] = { lun, add, text };
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files files;
+	struct opened_files files;
 	int ret;
 
 	ini_text(options, text, sizeof(text));
 	ret = vdev_ctl_open(3, argv, &files, err);
 	if (ret == 0) {
 		ret = vdev_ctl(ini.dev, 3, argv, &files, reply, err);
-		vdev_files_close(&files);
+		opened_files_close(&files);
 	}
 	json_object_put(reply);
 	return ret;
@@ -1021,7 +1021,7 @@ static void test_new_units_refused(void **state)
 	};
 	char lun[] = "lun", add[] = "add", text[] = "lun3=/dev/null";
 	char *argv[] = { lun, add, text };
-	struct vdev_files files = { 0 };
+	struct opened_files files = { 0 };
 	struct err err;
 
 	ready(DISK);
@@ -1036,10 +1036,10 @@ static void test_new_units_refused(void **state)
 	/* From a client that opens nothing, or something else. */
 	assert_int_equal(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err),
 			 -EINVAL);
-	vdev_files_add(&files, "lun3", dup(STDIN_FILENO));
+	opened_files_add(&files, "lun3", dup(STDIN_FILENO));
 	assert_true(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err) < 0);
 	files.nr = 0;
-	vdev_files_add(&files, "lun3", open("/dev/null", O_RDWR));
+	opened_files_add(&files, "lun3", open("/dev/null", O_RDWR));
 	assert_int_equal(vdev_ctl(ini.dev, 3, argv, &files, NULL, &err),
 			 -EINVAL);
 	assert_int_equal(ini_do(&read_8).status, 0);

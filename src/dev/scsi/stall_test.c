@@ -338,7 +338,7 @@ static int ctl(const char *what, const char *word, const char *lun)
 	char text[3][16];
 	char *argv[3] = { text[0], text[1], text[2] };
 	struct json_object *reply = json_object_new_object();
-	struct vdev_files none = { .nr = 0 };
+	struct opened_files none = { .nr = 0 };
 	struct err err;
 	int ret;
 

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int opened_files_add(struct opened_files *files, const char *name, int take_fd)
+{
+	struct opened_file *f = &files->file[files->nr];
+
+	if (files->nr == OPENED_FILES_MAX || strlen(name) >= sizeof(f->name))
+		return -ENOSPC;
+	snprintf(f->name, sizeof(f->name), "%s", name);
+	f->fd = take_fd;
+	files->nr++;
+	return 0;
+}
+
+static int find(const struct opened_files *files, const char *name)
+{
+	for (unsigned i = 0; i < files->nr; i++) {
+		if (strcmp(files->file[i].name, name) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+int opened_files_find(const struct opened_files *files, const char *name)
+{
+	int i = find(files, name);
+
+	return i < 0 ? -1 : files->file[i].fd;
+}
+
+int opened_files_take(struct opened_files *files, const char *name)
+{
+	int i = find(files, name);
+	int fd = i < 0 ? -1 : files->file[i].fd;
+
+	if (i >= 0)
+		files->file[i].fd = -1;
+	return fd;
+}
+
+void opened_files_close(struct opened_files *files)
+{
+	for (unsigned i = 0; i < files->nr; i++) {
+		if (files->file[i].fd >= 0)
+			close(files->file[i].fd);
+	}
+	files->nr = 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A table of named descriptors. What needs the user's rights opens files and
+ * adds them; what runs in the sandbox takes them by their names.
+ */
+#ifndef BASE_FILES_H
+#define BASE_FILES_H
+
+#define OPENED_FILES_MAX 136 /* scsi has the most: two for each of 64 LUNs */
+
+struct opened_file {
+	char name[16];
+	int fd; /* -1: taken */
+};
+
+struct opened_files {
+	struct opened_file file[OPENED_FILES_MAX];
+	unsigned nr;
+};
+
+/* 0, or -ENOSPC: the table is full, or the name too long. */
+int opened_files_add(struct opened_files *files, const char *name, int take_fd);
+
+/* A descriptor by its name, or -1. The caller of take() becomes its owner. */
+int opened_files_find(const struct opened_files *files, const char *name);
+int opened_files_take(struct opened_files *files, const char *name);
+
+/* Close what was not taken. */
+void opened_files_close(struct opened_files *files);
+
+#endif
