@@ -1231,6 +1231,37 @@ static void test_user_timers(void **state)
 }
 
 /*
+ * libslirp's timer and a socket are due in the same turn: the socket that has
+ * just connected stays open.
+ */
+static void test_user_timer_and_socket(void **state)
+{
+	uint8_t f[100], buf[10];
+	uint16_t port;
+	int listener = listen_on_loopback(&port), fd;
+	uint32_t ack;
+	size_t len;
+
+	must_open("net,backend=user");
+	send_arp();
+	len = make_tcp(f, 4000, port, 1, 0, TCP_SYN, NULL, 0);
+	assert_int_equal(send_to(0, f, len), 0);
+	ev_loop_turn(loop, 0); /* sets the timer, at most 500 ms from now */
+	usleep(600000);
+	ev_loop_turn(loop, 0);
+	ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
+	len = make_tcp(f, 4000, port, 2, ack, TCP_ACK, "x", 1);
+	assert_int_equal(send_to(0, f, len), 0);
+	turns();
+	fd = accept(listener, NULL, NULL);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 1);
+	assert_true(recv(fd, buf, sizeof(buf), MSG_DONTWAIT) < 0);
+	assert_int_equal(errno, EAGAIN);
+	close(fd);
+	close(listener);
+}
+
+/*
  * libslirp keeps what it cannot deliver yet, so it must never have to ask
  * where an address is that it has got a frame from.
  */
@@ -1493,6 +1524,7 @@ int main(void)
 		TEST(test_user_udp),
 		TEST(test_user_fragments),
 		TEST(test_user_timers),
+		TEST(test_user_timer_and_socket),
 		TEST(test_user_urgent),
 		TEST(test_user_tcp_wrap),
 		TEST(test_user_tcp_early),

@@ -11,6 +11,8 @@
  *	refresh:  slirp_pollfds_fill() -> what changed goes to the epoll
  *	turn:     the epoll or the timer -> poll() -> slirp_pollfds_poll()
  *
+ * A fill precedes each poll.
+ *
  * Frames for the guest come out of these calls whether it has room or not.
  * They wait in a ring; when it is half full, sockets are left alone until the
  * guest has taken some, so that the sender behind them slows down.
@@ -337,10 +339,22 @@ static void refresh(void *arg)
 	set_due(u, timeout_ms);
 }
 
+/*
+ * libslirp assumes that what it asked for is what it needs now, so each fill is
+ * good for one poll. When its timer and a socket are due in the same turn, a
+ * second poll would take a socket that has just connected for one with data to
+ * write, find none and shut it down. Frames of the guest change what libslirp
+ * needs as well.
+ */
 static void run_slirp(struct user *u)
 {
-	int ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
+	int ret;
 
+	if (u->refresh.queued) {
+		ev_cancel(u->loop, &u->refresh);
+		refresh(u);
+	}
+	ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
 	slirp_pollfds_poll(u->slirp, ret < 0, get_revents, u);
 	/* What it polled may be closed by now. */
 	refresh_later(u);
