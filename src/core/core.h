@@ -73,6 +73,16 @@ uint8_t vi_take_isr(struct virtio_softc *vs);
 void vi_debug(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
 
 /*
+ * --- devcfg.c: device configuration, 2.5 ---
+ *
+ * The driver reads or writes @size bytes at @off: any width and alignment.
+ * Bytes outside of vc_cfgsize read 0 and are dropped.
+ */
+uint64_t vi_devcfg_read(struct virtio_softc *vs, uint64_t off, int size);
+void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
+		     uint64_t val);
+
+/*
  * --- vq.c: what all ring layouts share ---
  */
 

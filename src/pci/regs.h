@@ -25,11 +25,6 @@ uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,
 void vi_regs_write(struct virtio_softc *vs, const struct vi_reg *regs,
 		   size_t nr, uint64_t off, int size, uint64_t val);
 
-/* The same for device configuration, which the model answers. */
-uint64_t vi_devcfg_read(struct virtio_softc *vs, uint64_t off, int size);
-void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
-		     uint64_t val);
-
 /* The register files: virtio_modern.c and virtio_legacy.c. */
 int vi_modern_setup(struct virtio_softc *vs);
 uint64_t vi_modern_read(struct virtio_softc *vs, uint64_t off, int size);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "core/core.h"
-#include "pci/regs.h"
 #include "serve/vhost_user_impl.h"
 
 /* Feature bits that the wire has for itself. */
