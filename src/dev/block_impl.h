@@ -11,7 +11,7 @@
 
 #include <viodev/le.h>
 
-#include "back/disk.h"
+#include "back/disk/disk.h"
 #include "base/bucket.h"
 #include "dev/devices.h"
 

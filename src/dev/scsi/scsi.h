@@ -32,7 +32,7 @@
 #include <assert.h>
 #include <linux/virtio_scsi.h>
 
-#include "back/disk.h"
+#include "back/disk/disk.h"
 #include "base/iov.h"
 #include "base/pool.h"
 #include "dev/scsi/be.h"

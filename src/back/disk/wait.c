@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 enum disk_on_error disk_on_error(const char *name)
 {

@@ -6,7 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 #define WATCH_PAUSE_NS 1000000000ull
 #define RESIZE_WAIT_MS 10 /* for an image that answers */

@@ -17,8 +17,8 @@
  *
  * Threads: the loop's. Results are 0 or -errno.
  */
-#ifndef BACK_DISK_H
-#define BACK_DISK_H
+#ifndef BACK_DISK_DISK_H
+#define BACK_DISK_DISK_H
 
 #include <linux/fs.h>
 #include <stdbool.h>

@@ -7,7 +7,7 @@
  */
 #include <errno.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 void disk_sync_join(struct disk_req *req)
 {

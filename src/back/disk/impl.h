@@ -3,16 +3,16 @@
  * Between the files of the storage engine. A request is a sequence of system
  * calls on an image, which one of the engines makes beside the loop.
  *
- *	disk.c       requests begin and end, or are forgotten
- *	disk_io.c    who works for disks; a disk's making, and its end
- *	disk_call.c  system calls, and those that are to be made again
- *	disk_rw.c    reads and writes
- *	disk_zero.c  discards, and zeroes
- *	disk_sync.c  flushes
- *	disk_wait.c  requests that wait after an error
- *	disk_size.c  the image's size, and who changes it
- *	disk_image.c what an image is, and can do
- *	disk_uring.c disk_threads.c    the engines
+ *	disk.c     requests begin and end, or are forgotten
+ *	io.c       who works for disks; a disk's making, and its end
+ *	call.c     system calls, and those that are to be made again
+ *	rw.c       reads and writes
+ *	zero.c     discards, and zeroes
+ *	flush.c    flushes
+ *	wait.c     requests that wait after an error
+ *	size.c     the image's size, and who changes it
+ *	image.c    what an image is, and can do
+ *	uring.c threads.c    the engines
  */
 #ifndef BACK_DISK_IMPL_H
 #define BACK_DISK_IMPL_H
@@ -22,7 +22,7 @@
 
 #include <viodev/loop.h>
 
-#include "back/disk.h"
+#include "back/disk/disk.h"
 #include "base/util.h"
 
 /*
@@ -225,7 +225,7 @@ struct disk {
 	struct disk_reqs held;
 	bool releasing;
 
-	/* Failed, and to be tried again; see disk_wait.c. */
+	/* Failed, and to be tried again; see wait.c. */
 	enum disk_on_error on_read_error, on_write_error;
 	struct disk_reqs failed;
 	unsigned nr_failed;
@@ -245,7 +245,7 @@ struct disk {
 
 	char *bounce; /* DISK_BOUNCE_BYTES, as O_DIRECT wants them */
 
-	/* The size, see disk_size.c. */
+	/* The size, see size.c. */
 	struct disk_call size_call;
 	bool sizing;      /* that is under way, */
 	bool size_wanted; /* and is to be made again */
@@ -284,7 +284,7 @@ void disk_release_held(struct disk *d);
 void disk_tell_dropped(struct disk *d);
 
 /*
- * --- disk_wait.c ---
+ * --- wait.c ---
  */
 
 /* Whether a request that failed is to wait; have it wait; drop all such. */
@@ -293,14 +293,14 @@ void disk_wait(struct disk_req *req, int error);
 void disk_waiting_drop(struct disk *d, struct disk_reqs *to);
 
 /*
- * --- disk_io.c ---
+ * --- io.c ---
  */
 
 /* Free a destroyed disk that nothing uses any more. */
 void disk_maybe_free(struct disk *d);
 
 /*
- * --- disk_call.c ---
+ * --- call.c ---
  */
 
 /* Make a call here and now; have an engine make the request's, or another. */
@@ -326,23 +326,23 @@ void disk_calls_give_up(struct disk_io *io);
  * --- What a request does: each goes on by itself until disk_finish() ---
  */
 
-/* disk_rw.c: as it is, or through the buffer. The latter also for zeroes. */
+/* rw.c: as it is, or through the buffer. The latter also for zeroes. */
 void disk_rw(struct disk_req *req);
 void disk_bounce(struct disk_req *req);
 
-/* disk_zero.c */
+/* zero.c */
 void disk_discard(struct disk_req *req);
 void disk_write_zeroes(struct disk_req *req);
 
 /*
- * disk_sync.c: wait for the next fdatasync(); the bytes are written, is that
+ * flush.c: wait for the next fdatasync(); the bytes are written, is that
  * all? Make the next one.
  */
 void disk_sync_join(struct disk_req *req);
 void disk_written(struct disk_req *req);
 void disk_sync_begin(struct disk *d);
 
-/* disk_size.c: have the size looked at, or set, when that may be. */
+/* size.c: have the size looked at, or set, when that may be. */
 void disk_size_begin(struct disk *d);
 
 #endif

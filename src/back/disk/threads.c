@@ -5,7 +5,7 @@
  */
 #include <limits.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 #include "base/pool.h"
 #include "base/util.h"
 

@@ -16,7 +16,7 @@
 
 #include <viodev/loop.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 /*
  * Calls sent at once, and under way. A ring of the small size takes two pages:

@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 #define MIN_AGAIN_NS UINT64_C(1000000)
 #define MAX_AGAIN_NS UINT64_C(1000000000)

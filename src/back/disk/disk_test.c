@@ -2,9 +2,9 @@
 /*
  * The storage engine, with io_uring and again with io_uring refused.
  */
-#include "back/disk.h"
+#include "back/disk/disk.h"
 #include "disk_fault.h"
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 #include <errno.h>
 #include <fcntl.h>

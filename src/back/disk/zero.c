@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <linux/falloc.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 #define ZERO_BYTES (64u << 10) /* of zeroes that exist, */
 #define ZERO_IOV   16          /* this often in one write */

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 #define SECTOR_BYTES 512u
 #define PAGE_BYTES   4096u

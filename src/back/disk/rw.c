@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 #include "base/iov.h"
 
 #define MAX_CALL_IOV 1024 /* IOV_MAX */

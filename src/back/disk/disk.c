@@ -13,11 +13,11 @@
  *	stable writes,  disk_sync_join: one fdatasync() serves all that came
  *	 flush          before it began
  */
-#include "back/disk.h"
+#include "back/disk/disk.h"
 
 #include <errno.h>
 
-#include "back/disk_impl.h"
+#include "back/disk/impl.h"
 
 /*
  * --- Turns ---
