@@ -20,14 +20,14 @@
 
 static int create_engine(struct disk_io *io, unsigned depth, unsigned nr_disks)
 {
-	int ret = uring.create(io->loop, depth, nr_disks, &io->engine);
+	int ret = disk_uring.create(io->loop, depth, nr_disks, &io->engine);
 
 	io->ops = &disk_uring;
 	if (ret == 0)
 		return 0;
 	io->uring_error = ret;
 	io->ops = &disk_threads;
-	return threads.create(io->loop, depth, nr_disks, &io->engine);
+	return disk_threads.create(io->loop, depth, nr_disks, &io->engine);
 }
 
 static void free_io(struct disk_io *io)
@@ -54,7 +54,7 @@ int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 	if (ret == 0)
 		ret = create_engine(io, depth, nr_disks);
 	if (ret == 0)
-		ret = threads.create(loop, 1, nr_disks, &io->slow);
+		ret = disk_threads.create(loop, 1, nr_disks, &io->slow);
 	if (ret < 0) {
 		free_io(io);
 		return ret;
