@@ -78,7 +78,7 @@ int main(void)
 	uint8_t *ram = aligned_alloc(4096, RAM_BYTES);
 	struct vring_used *used = (void *)(ram + USED);
 	struct pci_devinst pi;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vdev *dev;
 	struct gmem gm;
 	unsigned cap;
@@ -88,7 +88,7 @@ int main(void)
 	gm_init(&gm, NULL, NULL);
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
 	pci_init(&pi, &host, NULL, &gm);
-	if (ev_loop_create(&loop) < 0)
+	if (vio_loop_create(&loop) < 0)
 		return 1;
 	if (vdev_new("rng", &pi, loop, &dev, why, sizeof(why)) < 0) {
 		fprintf(stderr, "%s\n", why);
@@ -100,7 +100,7 @@ int main(void)
 
 	guest_draws_entropy(&pi, ram);
 	while (used->idx == 0)
-		ev_loop_turn(loop, -1);
+		vio_loop_turn(loop, -1);
 
 	printf("%u random bytes:", used->ring[0].len);
 	for (unsigned i = 0; i < used->ring[0].len; i++)
@@ -108,7 +108,7 @@ int main(void)
 	printf("\n%u interrupt\n", nr_interrupts);
 
 	vdev_destroy(dev);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	pci_fini(&pi);
 	gm_fini(&gm);
 	free(ram);

@@ -66,7 +66,7 @@ int main(int argc, char *argv[])
 {
 	static struct hello h = { .queue.vq_qsize = 8 };
 	struct pci_devinst *pi;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vfuser *srv;
 	int ret;
 
@@ -74,7 +74,8 @@ int main(int argc, char *argv[])
 		fprintf(stderr, "usage: hello SOCKET\n");
 		return 2;
 	}
-	if (ev_loop_create(&loop) < 0 || vfuser_create(loop, "hello", &srv) < 0)
+	if (vio_loop_create(&loop) < 0 ||
+	    vfuser_create(loop, "hello", &srv) < 0)
 		return 1;
 
 	pi = vfuser_pci(srv);
@@ -91,5 +92,5 @@ int main(int argc, char *argv[])
 	}
 	printf("ready\n");
 	fflush(stdout);
-	return ev_loop_run(loop) < 0;
+	return vio_loop_run(loop) < 0;
 }

@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-struct ev_loop;
+struct vio_loop;
 struct pci_devinst;
 struct vdev;
 
@@ -25,7 +25,7 @@ struct vdev;
  * mean nothing here). @pi comes from pci_init() and must outlive the device.
  * Returns 0, or -errno with a line that says why in @why.
  */
-int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
+int vdev_new(const char *text, struct pci_devinst *pi, struct vio_loop *loop,
 	     struct vdev **ret_dev, char *why, size_t why_len);
 
 /*

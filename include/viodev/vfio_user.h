@@ -8,7 +8,7 @@
  *	vfuser_create(loop, "rng0", &srv);
  *	my_device_init(sc, vfuser_pci(srv));	// vi_softc_linkup() and so on
  *	vfuser_listen(srv, fd);			// a listening socket
- *	ev_loop_run(loop);
+ *	vio_loop_run(loop);
  *	my_device_fini(sc);
  *	vfuser_destroy(srv);	// after the device: it no longer resets it
  *
@@ -34,12 +34,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct ev_loop;
+struct vio_loop;
 struct pci_devinst;
 struct vfuser;
 
 /* @name goes in front of log lines; it is copied. */
-int vfuser_create(struct ev_loop *loop, const char *name,
+int vfuser_create(struct vio_loop *loop, const char *name,
 		  struct vfuser **ret_srv);
 void vfuser_destroy(struct vfuser *srv); /* NULL is fine */
 

@@ -9,7 +9,7 @@
  *	vhuser_create(loop, "disk0", &srv);
  *	my_device_init(sc, vhuser_pci(srv));	// vi_softc_linkup() and so on
  *	vhuser_listen(srv, fd);			// a listening socket
- *	ev_loop_run(loop);
+ *	vio_loop_run(loop);
  *	my_device_fini(sc);
  *	vhuser_destroy(srv);	// after the device: it no longer resets it
  *
@@ -39,12 +39,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct ev_loop;
+struct vio_loop;
 struct pci_devinst;
 struct vhuser;
 
 /* @name goes in front of log lines; it is copied. */
-int vhuser_create(struct ev_loop *loop, const char *name,
+int vhuser_create(struct vio_loop *loop, const char *name,
 		  struct vhuser **ret_srv);
 void vhuser_destroy(struct vhuser *srv); /* NULL is fine */
 

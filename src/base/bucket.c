@@ -13,14 +13,14 @@ void bucket_init(struct bucket *b, uint64_t rate, uint64_t least)
 		.rate = rate,
 		.burst = burst,
 		.tokens = burst,
-		.last_ns = ev_now_ns(),
+		.last_ns = vio_now_ns(),
 	};
 }
 
 /* What the time since the last call brought: debts first. */
 static void refill(struct bucket *b)
 {
-	uint64_t now = ev_now_ns(), new, paid;
+	uint64_t now = vio_now_ns(), new, paid;
 
 	new = (uint64_t)((unsigned __int128)(now - b->last_ns) * b->rate / NS);
 	paid = new < b->debt ? new : b->debt;

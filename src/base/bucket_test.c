@@ -14,7 +14,7 @@
 
 static uint64_t now = 1;
 
-uint64_t ev_now_ns(void)
+uint64_t vio_now_ns(void)
 {
 	return now;
 }

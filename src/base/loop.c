@@ -29,16 +29,16 @@
 #define NS_PER_SEC UINT64_C(1000000000)
 #define LINGER_NS  UINT64_C(250000)
 
-struct ev_source {
-	struct ev_loop *loop;
+struct vio_source {
+	struct vio_loop *loop;
 	int fd;
-	ev_fd_cb *fd_cb;       /* a descriptor, or */
-	ev_timer_cb *timer_cb; /* a timer; neither: removed */
+	vio_fd_cb *fd_cb;       /* a descriptor, or */
+	vio_timer_cb *timer_cb; /* a timer; neither: removed */
 	void *arg;
-	struct ev_source *next_removed;
+	struct vio_source *next_removed;
 };
 
-struct ev_loop {
+struct vio_loop {
 	int epoll_fd;
 	int wake_fd; /* readable: tasks are waiting and no turn runs */
 	bool awake;  /* wake_fd is readable */
@@ -47,16 +47,16 @@ struct ev_loop {
 	bool linger;     /* before the next sleep, see wait_for() */
 	bool short_wait; /* of the last one that could linger */
 	unsigned depth;  /* of nested turns */
-	struct ev_task *tasks, **tasks_end;
+	struct vio_task *tasks, **tasks_end;
 	unsigned nr_tasks;
 	unsigned nr_due; /* of these, from the front: to run in this turn */
-	struct ev_source *removed;
+	struct vio_source *removed;
 };
 
-int ev_loop_create(struct ev_loop **ret_loop)
+int vio_loop_create(struct vio_loop **ret_loop)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
-	struct ev_loop *loop = calloc(1, sizeof(*loop));
+	struct vio_loop *loop = calloc(1, sizeof(*loop));
 	int ret;
 
 	if (!loop)
@@ -75,13 +75,13 @@ int ev_loop_create(struct ev_loop **ret_loop)
 	return 0;
 bad:
 	ret = -errno;
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return ret;
 }
 
-static void free_removed(struct ev_loop *loop)
+static void free_removed(struct vio_loop *loop)
 {
-	struct ev_source *source;
+	struct vio_source *source;
 
 	while ((source = loop->removed)) {
 		loop->removed = source->next_removed;
@@ -89,7 +89,7 @@ static void free_removed(struct ev_loop *loop)
 	}
 }
 
-void ev_loop_destroy(struct ev_loop *loop)
+void vio_loop_destroy(struct vio_loop *loop)
 {
 	if (!loop)
 		return;
@@ -102,16 +102,16 @@ void ev_loop_destroy(struct ev_loop *loop)
 	free(loop);
 }
 
-int ev_loop_fd(const struct ev_loop *loop)
+int vio_loop_fd(const struct vio_loop *loop)
 {
 	return loop->epoll_fd;
 }
 
 /*
  * Tasks are left over: an embedder that watches our descriptor must come back.
- * ev_loop_run() does so by itself.
+ * vio_loop_run() does so by itself.
  */
-static void wake(struct ev_loop *loop)
+static void wake(struct vio_loop *loop)
 {
 	uint64_t one = 1;
 
@@ -120,7 +120,7 @@ static void wake(struct ev_loop *loop)
 	loop->awake = write(loop->wake_fd, &one, sizeof(one)) > 0;
 }
 
-static void sleep_again(struct ev_loop *loop)
+static void sleep_again(struct vio_loop *loop)
 {
 	uint64_t count;
 
@@ -128,7 +128,7 @@ static void sleep_again(struct ev_loop *loop)
 		loop->awake = read(loop->wake_fd, &count, sizeof(count)) < 0;
 }
 
-static void serve_timer(struct ev_source *source)
+static void serve_timer(struct vio_source *source)
 {
 	uint64_t count;
 
@@ -140,7 +140,7 @@ static void serve_timer(struct ev_source *source)
 /* Whether there was anything to serve. */
 static bool serve(const struct epoll_event *ev)
 {
-	struct ev_source *source = ev->data.ptr;
+	struct vio_source *source = ev->data.ptr;
 
 	if (!source) /* wake_fd: has only ended the wait */
 		return false;
@@ -153,13 +153,13 @@ static bool serve(const struct epoll_event *ev)
 	return true;
 }
 
-static void run_tasks(struct ev_loop *loop)
+static void run_tasks(struct vio_loop *loop)
 {
 	loop->nr_due = loop->nr_tasks;
 	while (loop->nr_due > 0) {
-		struct ev_task *task = loop->tasks;
+		struct vio_task *task = loop->tasks;
 
-		ev_cancel(loop, task);
+		vio_task_cancel(loop, task);
 		task->fn(task->arg);
 	}
 }
@@ -168,19 +168,19 @@ static void run_tasks(struct ev_loop *loop)
  * To be woken takes longer than to read a page that is cached. Others who want
  * the processor get it meanwhile.
  */
-static int look_around(struct ev_loop *loop, struct epoll_event *evs,
+static int look_around(struct vio_loop *loop, struct epoll_event *evs,
 		       uint64_t begin_ns)
 {
 	int nr_evs;
 
 	while ((nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, 0)) == 0 &&
-	       ev_now_ns() - begin_ns < LINGER_NS)
+	       vio_now_ns() - begin_ns < LINGER_NS)
 		sched_yield();
 	return nr_evs;
 }
 
 /* epoll_wait(), which lingers if asked to and as long as waits are short. */
-static int wait_for(struct ev_loop *loop, struct epoll_event *evs,
+static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
 		    int timeout_ms)
 {
 	uint64_t begin_ns;
@@ -189,16 +189,16 @@ static int wait_for(struct ev_loop *loop, struct epoll_event *evs,
 	if (timeout_ms == 0 || !loop->linger)
 		return epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
 	loop->linger = false;
-	begin_ns = ev_now_ns();
+	begin_ns = vio_now_ns();
 	if (loop->short_wait)
 		nr_evs = look_around(loop, evs, begin_ns);
 	if (nr_evs == 0)
 		nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
-	loop->short_wait = ev_now_ns() - begin_ns < LINGER_NS;
+	loop->short_wait = vio_now_ns() - begin_ns < LINGER_NS;
 	return nr_evs;
 }
 
-int ev_loop_turn(struct ev_loop *loop, int timeout_ms)
+int vio_loop_turn(struct vio_loop *loop, int timeout_ms)
 {
 	struct epoll_event evs[EV_BATCH];
 	int nr_evs, nr_served = 0;
@@ -226,13 +226,13 @@ int ev_loop_turn(struct ev_loop *loop, int timeout_ms)
 	return nr_served;
 }
 
-int ev_loop_run(struct ev_loop *loop)
+int vio_loop_run(struct vio_loop *loop)
 {
 	int ret = 0;
 
 	loop->running = true;
 	while (!loop->stop && ret >= 0)
-		ret = ev_loop_turn(loop, -1);
+		ret = vio_loop_turn(loop, -1);
 	loop->running = false;
 	loop->stop = false;
 	if (loop->nr_tasks > 0)
@@ -240,15 +240,15 @@ int ev_loop_run(struct ev_loop *loop)
 	return ret < 0 ? ret : 0;
 }
 
-void ev_loop_stop(struct ev_loop *loop)
+void vio_loop_stop(struct vio_loop *loop)
 {
 	loop->stop = true;
 }
 
-static int add(struct ev_loop *loop, const struct ev_source *what,
-	       uint32_t events, struct ev_source **ret_source)
+static int add(struct vio_loop *loop, const struct vio_source *what,
+	       uint32_t events, struct vio_source **ret_source)
 {
-	struct ev_source *source = malloc(sizeof(*source));
+	struct vio_source *source = malloc(sizeof(*source));
 	struct epoll_event ev = { .events = events, .data.ptr = source };
 
 	if (!source)
@@ -265,15 +265,15 @@ static int add(struct ev_loop *loop, const struct ev_source *what,
 	return 0;
 }
 
-int ev_fd_add(struct ev_loop *loop, int fd, uint32_t events, ev_fd_cb *cb,
-	      void *arg, struct ev_source **ret_source)
+int vio_fd_add(struct vio_loop *loop, int fd, uint32_t events, vio_fd_cb *cb,
+	       void *arg, struct vio_source **ret_source)
 {
-	struct ev_source what = { .fd = fd, .fd_cb = cb, .arg = arg };
+	struct vio_source what = { .fd = fd, .fd_cb = cb, .arg = arg };
 
 	return add(loop, &what, events, ret_source);
 }
 
-int ev_fd_set(struct ev_source *source, uint32_t events)
+int vio_fd_set(struct vio_source *source, uint32_t events)
 {
 	struct epoll_event ev = { .events = events, .data.ptr = source };
 
@@ -283,10 +283,10 @@ int ev_fd_set(struct ev_source *source, uint32_t events)
 	return 0;
 }
 
-int ev_timer_add(struct ev_loop *loop, ev_timer_cb *cb, void *arg,
-		 struct ev_source **ret_source)
+int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
+		  struct vio_source **ret_source)
 {
-	struct ev_source what = { .timer_cb = cb, .arg = arg };
+	struct vio_source what = { .timer_cb = cb, .arg = arg };
 	int ret;
 
 	what.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -298,7 +298,7 @@ int ev_timer_add(struct ev_loop *loop, ev_timer_cb *cb, void *arg,
 	return ret;
 }
 
-void ev_timer_set(struct ev_source *source, uint64_t ns)
+void vio_timer_set(struct vio_source *source, uint64_t ns)
 {
 	struct itimerspec when = {
 		.it_value.tv_sec = (time_t)(ns / NS_PER_SEC),
@@ -308,9 +308,9 @@ void ev_timer_set(struct ev_source *source, uint64_t ns)
 	timerfd_settime(source->fd, 0, &when, NULL);
 }
 
-void ev_remove(struct ev_source *source)
+void vio_source_remove(struct vio_source *source)
 {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 
 	if (!source)
 		return;
@@ -327,7 +327,7 @@ void ev_remove(struct ev_source *source)
 		free_removed(loop);
 }
 
-void ev_defer(struct ev_loop *loop, struct ev_task *task)
+void vio_task_defer(struct vio_loop *loop, struct vio_task *task)
 {
 	if (task->queued)
 		return;
@@ -339,9 +339,9 @@ void ev_defer(struct ev_loop *loop, struct ev_task *task)
 	wake(loop);
 }
 
-void ev_cancel(struct ev_loop *loop, struct ev_task *task)
+void vio_task_cancel(struct vio_loop *loop, struct vio_task *task)
 {
-	struct ev_task **link = &loop->tasks;
+	struct vio_task **link = &loop->tasks;
 	unsigned idx = 0;
 
 	if (!task->queued)
@@ -359,12 +359,12 @@ void ev_cancel(struct ev_loop *loop, struct ev_task *task)
 	task->queued = false;
 }
 
-void ev_linger(struct ev_loop *loop)
+void vio_loop_busy_poll(struct vio_loop *loop)
 {
 	loop->linger = true;
 }
 
-uint64_t ev_now_ns(void)
+uint64_t vio_now_ns(void)
 {
 	struct timespec now;
 

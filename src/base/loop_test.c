@@ -15,23 +15,23 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 
 static int setup(void **state)
 {
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
 {
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
 /* Whether an embedder that polls the loop's descriptor would call it. */
 static bool loop_is_readable(void)
 {
-	struct pollfd p = { .fd = ev_loop_fd(loop), .events = POLLIN };
+	struct pollfd p = { .fd = vio_loop_fd(loop), .events = POLLIN };
 
 	return poll(&p, 1, 0) == 1;
 }
@@ -39,10 +39,10 @@ static bool loop_is_readable(void)
 /* A readable descriptor that counts its calls, and may act on another. */
 struct watch {
 	int fd;
-	struct ev_source *source;
+	struct vio_source *source;
 	unsigned calls;
 	uint32_t events;
-	struct ev_source **remove; /* when called */
+	struct vio_source **remove; /* when called */
 	bool drain;
 };
 
@@ -56,7 +56,7 @@ static void watch_cb(void *arg, uint32_t events)
 	if (w->drain)
 		eventfd_read(w->fd, &value);
 	if (w->remove) {
-		ev_remove(*w->remove);
+		vio_source_remove(*w->remove);
 		*w->remove = NULL;
 	}
 }
@@ -66,12 +66,12 @@ static void watch_start(struct watch *w)
 	w->fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
 	assert_true(w->fd >= 0);
 	assert_int_equal(
-		ev_fd_add(loop, w->fd, EPOLLIN, watch_cb, w, &w->source), 0);
+		vio_fd_add(loop, w->fd, EPOLLIN, watch_cb, w, &w->source), 0);
 }
 
 static void watch_end(struct watch *w)
 {
-	ev_remove(w->source);
+	vio_source_remove(w->source);
 	close(w->fd);
 }
 
@@ -82,28 +82,28 @@ static void test_fd(void **state)
 	assert_false(loop_is_readable());
 	watch_start(&w);
 	assert_true(loop_is_readable());
-	assert_int_equal(ev_loop_turn(loop, -1), 1);
+	assert_int_equal(vio_loop_turn(loop, -1), 1);
 	assert_int_equal(w.calls, 1);
 	assert_int_equal(w.events, EPOLLIN);
-	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
 	assert_false(loop_is_readable());
 
-	assert_int_equal(ev_fd_set(w.source, EPOLLIN | EPOLLOUT), 0);
-	assert_int_equal(ev_loop_turn(loop, 0), 1);
+	assert_int_equal(vio_fd_set(w.source, EPOLLIN | EPOLLOUT), 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 1);
 	assert_int_equal(w.events, EPOLLOUT);
 	watch_end(&w);
-	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
 	assert_int_equal(w.calls, 2);
 }
 
 static void test_errors(void **state)
 {
-	struct ev_source *source;
+	struct vio_source *source;
 
-	assert_int_equal(ev_fd_add(loop, -1, EPOLLIN, watch_cb, NULL, &source),
+	assert_int_equal(vio_fd_add(loop, -1, EPOLLIN, watch_cb, NULL, &source),
 			 -EBADF);
-	ev_remove(NULL);
-	ev_loop_destroy(NULL);
+	vio_source_remove(NULL);
+	vio_loop_destroy(NULL);
 }
 
 /* Both are ready; the first to be called removes the other, or itself. */
@@ -116,7 +116,7 @@ static void test_remove_in_turn(void **state)
 		b.remove = self ? &b.source : &a.source;
 		watch_start(&a);
 		watch_start(&b);
-		assert_int_equal(ev_loop_turn(loop, 0), self ? 2 : 1);
+		assert_int_equal(vio_loop_turn(loop, 0), self ? 2 : 1);
 		assert_int_equal(a.calls + b.calls, self ? 2 : 1);
 		if (self)
 			assert_false(loop_is_readable());
@@ -134,7 +134,7 @@ static void test_fairness(void **state)
 	for (int i = 0; i < 100; i++)
 		watch_start(&w[i]);
 	for (int turn = 0; turn < 100 && least == 0; turn++) {
-		assert_true(ev_loop_turn(loop, 0) > 0);
+		assert_true(vio_loop_turn(loop, 0) > 0);
 		least = 1;
 		for (int i = 0; i < 100; i++) {
 			if (w[i].calls < least)
@@ -148,7 +148,7 @@ static void test_fairness(void **state)
 }
 
 struct tick {
-	struct ev_source *source;
+	struct vio_source *source;
 	unsigned calls;
 	uint64_t again_ns;
 	bool stop;
@@ -160,69 +160,69 @@ static void tick_cb(void *arg)
 
 	t->calls++;
 	if (t->again_ns)
-		ev_timer_set(t->source, t->again_ns);
+		vio_timer_set(t->source, t->again_ns);
 	if (t->stop)
-		ev_loop_stop(loop);
+		vio_loop_stop(loop);
 }
 
 static void test_timer(void **state)
 {
 	struct tick t = { 0 };
-	uint64_t start = ev_now_ns();
+	uint64_t start = vio_now_ns();
 
-	assert_int_equal(ev_timer_add(loop, tick_cb, &t, &t.source), 0);
-	assert_int_equal(ev_loop_turn(loop, 5), 0); /* disarmed at first */
-	ev_timer_set(t.source, 20 * NS_PER_MS);
-	assert_int_equal(ev_loop_turn(loop, -1), 1);
-	assert_true(ev_now_ns() - start >= 20 * NS_PER_MS);
+	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
+	assert_int_equal(vio_loop_turn(loop, 5), 0); /* disarmed at first */
+	vio_timer_set(t.source, 20 * NS_PER_MS);
+	assert_int_equal(vio_loop_turn(loop, -1), 1);
+	assert_true(vio_now_ns() - start >= 20 * NS_PER_MS);
 	assert_int_equal(t.calls, 1);
-	assert_int_equal(ev_loop_turn(loop, 5), 0); /* one shot */
+	assert_int_equal(vio_loop_turn(loop, 5), 0); /* one shot */
 
-	ev_timer_set(t.source, NS_PER_MS);
-	ev_timer_set(t.source, 0);
-	assert_int_equal(ev_loop_turn(loop, 5), 0);
-	ev_timer_set(t.source, UINT64_MAX);
-	assert_int_equal(ev_loop_turn(loop, 5), 0);
+	vio_timer_set(t.source, NS_PER_MS);
+	vio_timer_set(t.source, 0);
+	assert_int_equal(vio_loop_turn(loop, 5), 0);
+	vio_timer_set(t.source, UINT64_MAX);
+	assert_int_equal(vio_loop_turn(loop, 5), 0);
 	assert_int_equal(t.calls, 1);
 
 	t.again_ns = NS_PER_MS;
-	ev_timer_set(t.source, 1);
+	vio_timer_set(t.source, 1);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(ev_loop_turn(loop, -1), 1);
+		assert_int_equal(vio_loop_turn(loop, -1), 1);
 	assert_int_equal(t.calls, 4);
-	ev_remove(t.source);
-	assert_int_equal(ev_loop_turn(loop, 5), 0);
+	vio_source_remove(t.source);
+	assert_int_equal(vio_loop_turn(loop, 5), 0);
 }
 
 /* Disarmed by a callback of the turn in which it has expired. */
 static void disarm_cb(void *arg, uint32_t events)
 {
-	ev_timer_set(arg, 0);
+	vio_timer_set(arg, 0);
 }
 
 static void test_timer_disarmed_in_turn(void **state)
 {
 	struct tick t = { 0 };
-	struct ev_source *source;
+	struct vio_source *source;
 	int fd = eventfd(1, EFD_CLOEXEC);
 
-	assert_int_equal(ev_timer_add(loop, tick_cb, &t, &t.source), 0);
+	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
 	assert_int_equal(
-		ev_fd_add(loop, fd, EPOLLIN, disarm_cb, t.source, &source), 0);
-	ev_timer_set(t.source, 1);
+		vio_fd_add(loop, fd, EPOLLIN, disarm_cb, t.source, &source), 0);
+	vio_timer_set(t.source, 1);
 	usleep(1000);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_in_range(t.calls, 0, 1); /* the kernel's order decides */
-	ev_loop_turn(loop, 5);
+	vio_loop_turn(loop, 5);
 	assert_in_range(t.calls, 0, 1);
-	ev_remove(source);
-	ev_remove(t.source);
+	vio_source_remove(source);
+	vio_source_remove(t.source);
 	close(fd);
 }
 
 /* A task that writes its name, and may defer or cancel another. */
 struct job {
-	struct ev_task task;
+	struct vio_task task;
 	char name;
 	struct job *defer, *cancel;
 };
@@ -237,9 +237,9 @@ static void job_fn(void *arg)
 	order[order_len++] = j->name;
 	order[order_len] = '\0';
 	if (j->defer)
-		ev_defer(loop, &j->defer->task);
+		vio_task_defer(loop, &j->defer->task);
 	if (j->cancel)
-		ev_cancel(loop, &j->cancel->task);
+		vio_task_cancel(loop, &j->cancel->task);
 }
 
 static void jobs_init(struct job *jobs, unsigned nr)
@@ -256,15 +256,15 @@ static void test_defer(void **state)
 	struct job j[3];
 
 	jobs_init(j, 3);
-	ev_defer(loop, &j[0].task);
-	ev_defer(loop, &j[1].task);
-	ev_defer(loop, &j[0].task); /* queued twice runs once */
-	ev_defer(loop, &j[2].task);
+	vio_task_defer(loop, &j[0].task);
+	vio_task_defer(loop, &j[1].task);
+	vio_task_defer(loop, &j[0].task); /* queued twice runs once */
+	vio_task_defer(loop, &j[2].task);
 	assert_true(loop_is_readable());
-	assert_int_equal(ev_loop_turn(loop, -1), 0);
+	assert_int_equal(vio_loop_turn(loop, -1), 0);
 	assert_string_equal(order, "abc");
 	assert_false(loop_is_readable());
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_string_equal(order, "abc");
 }
 
@@ -274,13 +274,13 @@ static void test_defer_again(void **state)
 
 	jobs_init(j, 2);
 	j[0].defer = &j[0];
-	ev_defer(loop, &j[0].task);
-	ev_defer(loop, &j[1].task);
-	ev_loop_turn(loop, -1);
+	vio_task_defer(loop, &j[0].task);
+	vio_task_defer(loop, &j[1].task);
+	vio_loop_turn(loop, -1);
 	assert_string_equal(order, "ab");
 	assert_true(loop_is_readable());
 	j[0].defer = NULL;
-	ev_loop_turn(loop, -1); /* does not wait */
+	vio_loop_turn(loop, -1); /* does not wait */
 	assert_string_equal(order, "aba");
 	assert_false(loop_is_readable());
 }
@@ -291,21 +291,22 @@ static void test_cancel(void **state)
 
 	jobs_init(j, 4);
 	for (int i = 0; i < 3; i++)
-		ev_defer(loop, &j[i].task);
-	ev_cancel(loop, &j[2].task); /* the last: the next goes behind b */
-	ev_cancel(loop, &j[2].task);
-	ev_defer(loop, &j[3].task);
+		vio_task_defer(loop, &j[i].task);
+	vio_task_cancel(loop,
+			&j[2].task); /* the last: the next goes behind b */
+	vio_task_cancel(loop, &j[2].task);
+	vio_task_defer(loop, &j[3].task);
 	j[0].cancel = &j[1]; /* of this turn */
 	j[0].defer = &j[2];  /* for the next one */
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_string_equal(order, "ad");
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_string_equal(order, "adc");
 	assert_false(loop_is_readable());
 
-	ev_defer(loop, &j[0].task);
-	ev_cancel(loop, &j[0].task);
-	ev_loop_turn(loop, 0);
+	vio_task_defer(loop, &j[0].task);
+	vio_task_cancel(loop, &j[0].task);
+	vio_loop_turn(loop, 0);
 	assert_string_equal(order, "adc");
 	assert_false(loop_is_readable());
 }
@@ -316,27 +317,27 @@ static void defer_cb(void *arg, uint32_t events)
 	struct job *j = arg;
 
 	order[order_len++] = '-';
-	ev_defer(loop, &j->task);
+	vio_task_defer(loop, &j->task);
 }
 
 static void test_defer_in_turn(void **state)
 {
 	struct job j[2];
-	struct ev_source *source[2];
+	struct vio_source *source[2];
 	int fd[2];
 
 	jobs_init(j, 2);
 	for (int i = 0; i < 2; i++) {
 		fd[i] = eventfd(1, EFD_CLOEXEC);
-		assert_int_equal(ev_fd_add(loop, fd[i], EPOLLIN, defer_cb,
-					   &j[i], &source[i]),
+		assert_int_equal(vio_fd_add(loop, fd[i], EPOLLIN, defer_cb,
+					    &j[i], &source[i]),
 				 0);
 	}
-	ev_loop_turn(loop, -1);
+	vio_loop_turn(loop, -1);
 	assert_true(order[0] == '-' && order[1] == '-');
 	assert_int_equal(order_len, 4);
 	for (int i = 0; i < 2; i++) {
-		ev_remove(source[i]);
+		vio_source_remove(source[i]);
 		close(fd[i]);
 	}
 }
@@ -350,10 +351,10 @@ static void nest_cb(void *arg, uint32_t events)
 {
 	struct nest *n = arg;
 
-	ev_remove(n->outer->source);
+	vio_source_remove(n->outer->source);
 	n->outer->source = NULL;
 	while (n->inner->calls == 0)
-		ev_loop_turn(loop, -1);
+		vio_loop_turn(loop, -1);
 }
 
 static void test_nested_turn(void **state)
@@ -363,10 +364,10 @@ static void test_nested_turn(void **state)
 	struct nest n = { &outer, &inner };
 
 	assert_int_equal(
-		ev_fd_add(loop, outer.fd, EPOLLIN, nest_cb, &n, &outer.source),
+		vio_fd_add(loop, outer.fd, EPOLLIN, nest_cb, &n, &outer.source),
 		0);
 	watch_start(&inner);
-	ev_loop_turn(loop, -1);
+	vio_loop_turn(loop, -1);
 	assert_in_range(inner.calls, 1, 2);
 	watch_end(&outer);
 	watch_end(&inner);
@@ -376,31 +377,31 @@ static void test_run_and_stop(void **state)
 {
 	struct tick t = { .stop = true };
 
-	ev_loop_stop(loop); /* before: not lost */
-	assert_int_equal(ev_loop_run(loop), 0);
-	assert_int_equal(ev_timer_add(loop, tick_cb, &t, &t.source), 0);
-	ev_timer_set(t.source, NS_PER_MS);
-	assert_int_equal(ev_loop_run(loop), 0);
+	vio_loop_stop(loop); /* before: not lost */
+	assert_int_equal(vio_loop_run(loop), 0);
+	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
+	vio_timer_set(t.source, NS_PER_MS);
+	assert_int_equal(vio_loop_run(loop), 0);
 	assert_int_equal(t.calls, 1);
-	ev_remove(t.source);
+	vio_source_remove(t.source);
 }
 
 /* A task left over when run() ends: an embedder's poll sees it. */
 static void stop_fn(void *arg)
 {
-	ev_loop_stop(loop);
-	ev_defer(loop, arg);
+	vio_loop_stop(loop);
+	vio_task_defer(loop, arg);
 }
 
 static void test_left_over_after_run(void **state)
 {
-	struct ev_task task = { .fn = stop_fn, .arg = &task };
+	struct vio_task task = { .fn = stop_fn, .arg = &task };
 
-	ev_defer(loop, &task);
-	assert_int_equal(ev_loop_run(loop), 0);
+	vio_task_defer(loop, &task);
+	assert_int_equal(vio_loop_run(loop), 0);
 	assert_true(loop_is_readable());
-	ev_cancel(loop, &task);
-	ev_loop_turn(loop, 0);
+	vio_task_cancel(loop, &task);
+	vio_loop_turn(loop, 0);
 	assert_false(loop_is_readable());
 }
 
@@ -408,10 +409,10 @@ static void test_left_over_after_run(void **state)
 
 static void turn_with_timer(struct tick *t, uint64_t ns, bool linger)
 {
-	ev_timer_set(t->source, ns);
+	vio_timer_set(t->source, ns);
 	if (linger)
-		ev_linger(loop);
-	assert_int_equal(ev_loop_turn(loop, -1), 1);
+		vio_loop_busy_poll(loop);
+	assert_int_equal(vio_loop_turn(loop, -1), 1);
 }
 
 /* How many of LINGER_TURNS turns slept, each after another one of @first. */
@@ -440,14 +441,14 @@ static void test_linger(void **state)
 	struct tick t = { 0 };
 	int tries = 0;
 
-	assert_int_equal(ev_timer_add(loop, tick_cb, &t, &t.source), 0);
+	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
 	while (sleeps(&t, soon, soon, true) > LINGER_TURNS / 2)
 		assert_true(++tries < 100);
 	while (sleeps(&t, soon, soon, false) <= LINGER_TURNS / 2)
 		assert_true(++tries < 200);
 	while (sleeps(&t, late, soon, true) <= LINGER_TURNS / 2)
 		assert_true(++tries < 300);
-	ev_remove(t.source);
+	vio_source_remove(t.source);
 }
 
 #define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)

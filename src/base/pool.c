@@ -24,7 +24,7 @@ struct pool {
 	const struct pool_ops *ops;
 	void *arg;
 	int event_fd; /* readable: done is not empty */
-	struct ev_source *source;
+	struct vio_source *source;
 	pthread_t threads[MAX_THREADS];
 	unsigned nr_threads;
 	struct jobs reaped; /* done, but done() is yet to be called */
@@ -187,7 +187,7 @@ static void stop(struct pool *pool, bool forget)
 void pool_abandon(struct pool *pool)
 {
 	stop(pool, true);
-	ev_remove(pool->source);
+	vio_source_remove(pool->source);
 	for (unsigned i = 0; i < pool->nr_threads; i++)
 		pthread_detach(pool->threads[i]);
 }
@@ -200,7 +200,7 @@ void pool_destroy(struct pool *pool)
 	for (unsigned i = 0; i < pool->nr_threads; i++)
 		pthread_join(pool->threads[i], NULL);
 
-	ev_remove(pool->source);
+	vio_source_remove(pool->source);
 	if (pool->event_fd >= 0)
 		close(pool->event_fd);
 	pthread_cond_destroy(&pool->work);
@@ -240,7 +240,7 @@ static int start_threads(struct pool *pool, unsigned nr)
 	return pool->nr_threads > 0 ? 0 : ret;
 }
 
-int pool_create(struct ev_loop *loop, unsigned nr_threads,
+int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
@@ -260,8 +260,8 @@ int pool_create(struct ev_loop *loop, unsigned nr_threads,
 	pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = pool->event_fd < 0 ? -errno : 0;
 	if (ret == 0)
-		ret = ev_fd_add(loop, pool->event_fd, EPOLLIN, on_ready, pool,
-				&pool->source);
+		ret = vio_fd_add(loop, pool->event_fd, EPOLLIN, on_ready, pool,
+				 &pool->source);
 	if (ret == 0)
 		ret = start_threads(pool, nr_threads < MAX_THREADS ?
 						  nr_threads :

@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 
-struct ev_loop;
+struct vio_loop;
 struct pool;
 
 struct pool_job {
@@ -31,7 +31,7 @@ struct pool_ops {
 	void (*idle)(void *arg);
 };
 
-int pool_create(struct ev_loop *loop, unsigned nr_threads,
+int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
 /*
  * Jobs are run to their ends, of which nobody hears. NULL is fine.

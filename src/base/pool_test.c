@@ -21,7 +21,7 @@ struct test_job {
 };
 
 struct rig {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct pool *pool;
 	unsigned nr_init, nr_done, nr_idle;
 	sem_t go;                   /* one post lets one job run */
@@ -74,7 +74,7 @@ static void rig_init(struct rig *rig, unsigned nr_threads)
 {
 	*rig = (struct rig){ .loop = NULL };
 	sem_init(&rig->go, 0, 0);
-	assert_int_equal(ev_loop_create(&rig->loop), 0);
+	assert_int_equal(vio_loop_create(&rig->loop), 0);
 	assert_int_equal(
 		pool_create(rig->loop, nr_threads, &ops, rig, &rig->pool), 0);
 }
@@ -82,7 +82,7 @@ static void rig_init(struct rig *rig, unsigned nr_threads)
 static void rig_fini(struct rig *rig)
 {
 	pool_destroy(rig->pool);
-	ev_loop_destroy(rig->loop);
+	vio_loop_destroy(rig->loop);
 	sem_destroy(&rig->go);
 }
 
@@ -103,7 +103,7 @@ static void test_jobs(void **state)
 		pool_start(rig.pool, &jobs[i].job);
 	let_run(&rig, NR_JOBS);
 	while (rig.nr_done < NR_JOBS)
-		assert_true(ev_loop_turn(rig.loop, 10000) >= 0);
+		assert_true(vio_loop_turn(rig.loop, 10000) >= 0);
 	for (unsigned i = 0; i < NR_JOBS; i++) {
 		assert_true(jobs[i].done);
 		assert_false(pthread_equal(jobs[i].ran_on, pthread_self()));
@@ -167,7 +167,7 @@ static void test_destroy(void **state)
 	assert_true(job.ran_on);
 	assert_false(job.done);
 	pool_destroy(NULL);
-	ev_loop_destroy(rig.loop);
+	vio_loop_destroy(rig.loop);
 	sem_destroy(&rig.go);
 }
 
@@ -184,7 +184,7 @@ static void test_abandon(void **state)
 	pool_start(rig.pool, &jobs[1].job);
 	pool_abandon(rig.pool);
 	assert_false(jobs[0].done);
-	ev_loop_destroy(rig.loop);
+	vio_loop_destroy(rig.loop);
 	let_run(&rig, 2);
 	while (!__atomic_load_n(&jobs[0].ran_on, __ATOMIC_RELAXED))
 		;

@@ -233,8 +233,8 @@ static void block_reset(void *arg)
 
 	disk_forget(sc->sc_disk);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
-		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-	ev_timer_set(sc->sc_limit_timer, 0);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	vio_timer_set(sc->sc_limit_timer, 0);
 	sc->sc_pool.empty = false;
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
 }
@@ -430,8 +430,8 @@ static void block_destroy(struct vdev *dev)
 	disk_destroy(sc->sc_disk);
 	ended = disk_io_destroy(sc->sc_io);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
-		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-	ev_remove(sc->sc_limit_timer);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	vio_source_remove(sc->sc_limit_timer);
 	if (!ended) /* the kernel still uses requests and their buffers */
 		return;
 	if (dev->vs)
@@ -448,7 +448,7 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->sc = sc;
 		q->vq = &sc->sc_vqs[i];
 		q->vq->vq_qsize = (uint16_t)size;
-		q->turn = (struct ev_task){ .fn = block_turn, .arg = q };
+		q->turn = (struct vio_task){ .fn = block_turn, .arg = q };
 	}
 	return block_pool_init(&sc->sc_pool,
 			       (unsigned)sc->sc_consts.vc_nvq * size);
@@ -514,8 +514,8 @@ static int create_limits(struct block_softc *sc, const struct opts *opts)
 {
 	bucket_init(&sc->sc_iops, opt_number(opts, "iops"), 1);
 	bucket_init(&sc->sc_bps, opt_number(opts, "bps"), 4096);
-	return ev_timer_add(sc->sc_loop, block_on_limit, sc,
-			    &sc->sc_limit_timer);
+	return vio_timer_add(sc->sc_loop, block_on_limit, sc,
+			     &sc->sc_limit_timer);
 }
 
 static const struct virtio_consts block_consts = {

@@ -86,7 +86,7 @@ static_assert(offsetof(struct block_io, dr) == 0, "disk_req is cast to it");
 struct block_queue {
 	struct block_softc *sc;
 	struct vqueue_info *vq;
-	struct ev_task turn; /* shows what completed in this turn */
+	struct vio_task turn; /* shows what completed in this turn */
 };
 
 /*
@@ -106,7 +106,7 @@ struct block_softc {
 	struct block_queue sc_queues[BLOCK_MAX_Q];
 	struct virtio_consts sc_consts;
 	struct vdev sc_dev;
-	struct ev_loop *sc_loop;
+	struct vio_loop *sc_loop;
 	struct vdev_env sc_env;
 	struct disk_io *sc_io;
 	struct disk *sc_disk;
@@ -123,7 +123,7 @@ struct block_softc {
 	uint64_t sc_host_errors;
 	struct block_pool sc_pool;
 	struct bucket sc_iops, sc_bps;      /* limits */
-	struct ev_source *sc_limit_timer;   /* runs when they allow more */
+	struct vio_source *sc_limit_timer;  /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
 };
 static_assert(offsetof(struct block_softc, sc_vs) == 0, "vs is cast to sc");

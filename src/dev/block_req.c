@@ -311,7 +311,7 @@ static void io_free(struct block_softc *sc, struct block_io *io)
 		return;
 	sc->sc_pool.empty = false;
 	for (int i = 0; i < sc->sc_consts.vc_nvq; i++)
-		ev_defer(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_defer(sc->sc_loop, &sc->sc_queues[i].turn);
 }
 
 static void block_complete(struct block_io *io, uint8_t status)
@@ -325,7 +325,7 @@ static void block_complete(struct block_io *io, uint8_t status)
 		count(sc, io, status);
 		*io->status = status;
 		vq_relchain_prepare(q->vq, io->head, used_bytes(io, status));
-		ev_defer(sc->sc_loop, &q->turn);
+		vio_task_defer(sc->sc_loop, &q->turn);
 	}
 	io_free(sc, io);
 }
@@ -482,7 +482,7 @@ static bool limits_allow(struct block_softc *sc)
 	uint64_t wait_ns = iops_ns > bps_ns ? iops_ns : bps_ns;
 
 	if (wait_ns)
-		ev_timer_set(sc->sc_limit_timer, wait_ns);
+		vio_timer_set(sc->sc_limit_timer, wait_ns);
 	return wait_ns == 0;
 }
 
@@ -519,7 +519,7 @@ void block_qnotify(void *arg, struct vqueue_info *vq)
 		budget = begin_all(q, budget);
 	}
 	if (budget == 0) /* it goes on when the others had their turn */
-		ev_defer(sc->sc_loop, &q->turn);
+		vio_task_defer(sc->sc_loop, &q->turn);
 	check_broken(sc);
 }
 

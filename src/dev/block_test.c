@@ -46,7 +46,7 @@ static bool threads; /* which engine this run is about */
  */
 
 static struct vdrv d;
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct vdev *dev;
 static char path[128];
 static uint8_t model[IMAGE_BYTES]; /* what the image should hold */
@@ -69,7 +69,7 @@ static void make_image(void)
 /* While the driver waits for a reset to end. */
 static void on_idle(void *arg)
 {
-	ev_loop_turn(loop, 2);
+	vio_loop_turn(loop, 2);
 }
 
 /* The device alone: a driver has not begun. */
@@ -106,7 +106,7 @@ static void destroy(void)
 static int setup(void **state)
 {
 	memset(&disk_fault, 0, sizeof(disk_fault));
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
@@ -114,7 +114,7 @@ static int teardown(void **state)
 	FAULT_SET(hang, false);
 	destroy();
 	memset(&disk_fault, 0, sizeof(disk_fault));
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
@@ -134,12 +134,12 @@ static void assert_image_is_model(void)
 /* Wait for the next used entry of @q. */
 static struct vdrv_used wait_used(unsigned q)
 {
-	uint64_t end = ev_now_ns() + 10000000000ull;
+	uint64_t end = vio_now_ns() + 10000000000ull;
 	struct vdrv_used used = { 0 };
 
 	while (!vdrv_used(&d, q, &used)) {
-		assert_true(ev_now_ns() < end);
-		ev_loop_turn(loop, 10);
+		assert_true(vio_now_ns() < end);
+		vio_loop_turn(loop, 10);
 	}
 	return used;
 }
@@ -147,7 +147,7 @@ static struct vdrv_used wait_used(unsigned q)
 static void turns(int n)
 {
 	while (n-- > 0)
-		ev_loop_turn(loop, 2);
+		vio_loop_turn(loop, 2);
 }
 
 /* A request in guest memory. */
@@ -287,7 +287,7 @@ static void test_header_flips(void **state)
 {
 	struct request r;
 	struct flipper f = { 0 };
-	uint64_t end = ev_now_ns() + 200000000ull;
+	uint64_t end = vio_now_ns() + 200000000ull;
 	unsigned nr[2] = { 0 };
 	pthread_t thread;
 
@@ -295,7 +295,7 @@ static void test_header_flips(void **state)
 	r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 	f.sector = vdrv_ptr(&d, r.hdr + 8, 8);
 	assert_int_equal(pthread_create(&thread, NULL, flip, &f), 0);
-	while (ev_now_ns() < end) {
+	while (vio_now_ns() < end) {
 		uint32_t used;
 		uint8_t status = do_req(&r, &used);
 
@@ -1194,12 +1194,12 @@ static void test_limits(void **state)
 
 			add_req(0, &r);
 		}
-		begin = ev_now_ns();
+		begin = vio_now_ns();
 		vdrv_kick(&d, 0);
 		for (unsigned k = 0; k < rows[i].nr; k++)
 			wait_used(0);
 		/* A millisecond's grace: limits begin when they are made. */
-		assert_true(ev_now_ns() - begin + 1000000 >=
+		assert_true(vio_now_ns() - begin + 1000000 >=
 			    rows[i].least_ms * UINT64_C(1000000));
 		destroy();
 	}
@@ -1338,11 +1338,11 @@ static void test_duplicate_head(void **state)
 /* Turn the loop until nothing is in flight. */
 static void wait_idle(void)
 {
-	uint64_t end = ev_now_ns() + 10000000000ull;
+	uint64_t end = vio_now_ns() + 10000000000ull;
 
 	while (!pci_is_idle(&d.pi)) {
-		assert_true(ev_now_ns() < end);
-		ev_loop_turn(loop, 10);
+		assert_true(vio_now_ns() < end);
+		vio_loop_turn(loop, 10);
 	}
 }
 
@@ -1554,11 +1554,11 @@ static void resume(void)
 
 static void wait_waiting(unsigned nr)
 {
-	uint64_t end = ev_now_ns() + 10000000000ull;
+	uint64_t end = vio_now_ns() + 10000000000ull;
 
 	while (status_of("waiting") != nr) {
-		assert_true(ev_now_ns() < end);
-		ev_loop_turn(loop, 10);
+		assert_true(vio_now_ns() < end);
+		vio_loop_turn(loop, 10);
 	}
 }
 
@@ -1712,7 +1712,7 @@ static unsigned collect_all(void)
 /* A guest that fills all its queues makes us grow by 4 MiB at the most. */
 static void test_growth(void **state)
 {
-	uint64_t end = ev_now_ns() + 60000000000ull;
+	uint64_t end = vio_now_ns() + 60000000000ull;
 	struct request r;
 	unsigned total = 0;
 	size_t before;
@@ -1734,8 +1734,8 @@ static void test_growth(void **state)
 	FAULT_SET(hang, false);
 	FAULT_SET(no_cache, false);
 	while ((total += collect_all()) < FULL_QUEUES * FULL_SIZE) {
-		assert_true(ev_now_ns() < end);
-		ev_loop_turn(loop, 10);
+		assert_true(vio_now_ns() < end);
+		vio_loop_turn(loop, 10);
 	}
 	assert_memory_equal(req_data(&r), model, 512);
 }
@@ -1855,7 +1855,7 @@ static int ctl(const char *size)
 	snprintf(arg, sizeof(arg), "%s", size);
 	ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
 	while (json_object_object_get(reply, "pending")) {
-		ev_loop_turn(loop, 100);
+		vio_loop_turn(loop, 100);
 		json_object_object_del(reply, "pending");
 		ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
 	}
@@ -1866,10 +1866,10 @@ static int ctl(const char *size)
 
 static void wait_for_sectors(uint32_t sectors)
 {
-	uint64_t end = ev_now_ns() + 5000000000ull;
+	uint64_t end = vio_now_ns() + 5000000000ull;
 
-	while (vdrv_cfg_read(&d, 0, 4) != sectors && ev_now_ns() < end)
-		ev_loop_turn(loop, 100);
+	while (vdrv_cfg_read(&d, 0, 4) != sectors && vio_now_ns() < end)
+		vio_loop_turn(loop, 100);
 	assert_int_equal(vdrv_cfg_read(&d, 0, 4), sectors);
 }
 

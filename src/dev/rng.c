@@ -33,10 +33,10 @@ struct rng_softc {
 	struct vdev sc_dev;
 	int sc_fd;                /* source=, or -1: getrandom */
 	struct rng_file *sc_file; /* reads it, where that may block */
-	struct ev_loop *sc_loop;
-	struct ev_source *sc_ready; /* watches a source that is dry */
-	struct ev_source *sc_timer; /* runs when the rate allows more */
-	struct ev_task sc_again;    /* goes on where a turn stopped */
+	struct vio_loop *sc_loop;
+	struct vio_source *sc_ready; /* watches a source that is dry */
+	struct vio_source *sc_timer; /* runs when the rate allows more */
+	struct vio_task sc_again;    /* goes on where a turn stopped */
 	struct bucket sc_rate;
 	uint64_t sc_bytes;
 };
@@ -98,8 +98,8 @@ static enum rng_served rng_wait_source(struct rng_softc *sc,
 				       struct vqueue_info *vq)
 {
 	vq_retchains(vq, 1);
-	if (!sc->sc_ready && ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
-				       rng_on_ready, sc, &sc->sc_ready) < 0) {
+	if (!sc->sc_ready && vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
+					rng_on_ready, sc, &sc->sc_ready) < 0) {
 		vi_error(&sc->sc_vs, "source of entropy cannot be waited for");
 		return RNG_IDLE;
 	}
@@ -137,8 +137,8 @@ static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 
 		if (bucket_level(&sc->sc_rate) < want) {
 			vq_retchains(vq, 1);
-			ev_timer_set(sc->sc_timer,
-				     bucket_wait_ns(&sc->sc_rate, want));
+			vio_timer_set(sc->sc_timer,
+				      bucket_wait_ns(&sc->sc_rate, want));
 			return RNG_WAIT;
 		}
 		if (sc->sc_file && rng_file_fill(sc->sc_file, want) < 0) {
@@ -182,7 +182,7 @@ static void rng_qnotify(void *arg, struct vqueue_info *vq)
 
 	/* There is more, but a busy queue must not keep others waiting. */
 	if (served == RNG_DONE)
-		ev_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_again);
 }
 
 static void rng_run(void *arg)
@@ -196,7 +196,7 @@ static void rng_on_ready(void *arg, uint32_t events)
 {
 	struct rng_softc *sc = arg;
 
-	ev_remove(sc->sc_ready);
+	vio_source_remove(sc->sc_ready);
 	sc->sc_ready = NULL;
 	rng_run(sc);
 }
@@ -206,10 +206,10 @@ static void rng_reset(void *arg)
 {
 	struct rng_softc *sc = arg;
 
-	ev_timer_set(sc->sc_timer, 0);
-	ev_remove(sc->sc_ready);
+	vio_timer_set(sc->sc_timer, 0);
+	vio_source_remove(sc->sc_ready);
 	sc->sc_ready = NULL;
-	ev_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 }
 
 static void rng_status(struct vdev *dev, struct json_object *status)
@@ -248,9 +248,9 @@ static void rng_destroy(struct vdev *dev)
 {
 	struct rng_softc *sc = rng_of(dev);
 
-	ev_cancel(sc->sc_loop, &sc->sc_again);
-	ev_remove(sc->sc_timer);
-	ev_remove(sc->sc_ready);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_source_remove(sc->sc_timer);
+	vio_source_remove(sc->sc_ready);
 	rng_file_destroy(sc->sc_file);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
@@ -269,11 +269,11 @@ static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "rng: out of memory");
 	sc->sc_dev.type = &vdev_rng;
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct ev_task){ .fn = rng_run, .arg = sc };
+	sc->sc_again = (struct vio_task){ .fn = rng_run, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "source");
 	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"),
 		    RNG_LEAST_BURST);
-	ret = ev_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
+	ret = vio_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
 	if (ret == 0 && sc->sc_fd >= 0 && rng_file_needed(sc->sc_fd))
 		ret = rng_file_create(env->loop, sc->sc_fd, rng_run, sc,
 				      &sc->sc_file);

@@ -105,7 +105,7 @@ bool rng_file_needed(int fd)
 	       !S_ISSOCK(st.st_mode);
 }
 
-int rng_file_create(struct ev_loop *loop, int fd, void (*ready)(void *arg),
+int rng_file_create(struct vio_loop *loop, int fd, void (*ready)(void *arg),
 		    void *arg, struct rng_file **ret_file)
 {
 	static const struct pool_ops ops = { .run = job_run, .done = job_done };
@@ -129,12 +129,12 @@ int rng_file_create(struct ev_loop *loop, int fd, void (*ready)(void *arg),
 void rng_file_destroy(struct rng_file *f)
 {
 	static struct rng_file *abandoned; /* it is no leak */
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!f)
 		return;
 	__atomic_store_n(&f->ending, true, __ATOMIC_RELAXED);
-	while (f->busy && ev_now_ns() < end)
+	while (f->busy && vio_now_ns() < end)
 		pool_wait(f->pool, 10);
 	if (f->busy) { /* the thread goes on using it */
 		f->next_abandoned = abandoned;

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-struct ev_loop;
+struct vio_loop;
 struct rng_file;
 
 #define RNG_FILE_BYTES (64u << 10) /* of the buffer */
@@ -19,7 +19,7 @@ struct rng_file;
 bool rng_file_needed(int fd);
 
 /* @fd is borrowed. @ready is called when a read has ended. */
-int rng_file_create(struct ev_loop *loop, int fd, void (*ready)(void *arg),
+int rng_file_create(struct vio_loop *loop, int fd, void (*ready)(void *arg),
 		    void *arg, struct rng_file **ret_file);
 void rng_file_destroy(struct rng_file *f); /* NULL is fine */
 

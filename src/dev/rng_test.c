@@ -21,7 +21,7 @@
 #define V1 VI_BIT(VIRTIO_F_VERSION_1)
 
 static struct vdrv d;
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct vdev *dev;
 
 static void start(enum vdrv_mode mode, const char *text)
@@ -43,32 +43,32 @@ static void stop(void)
 
 static int setup(void **state)
 {
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
 {
 	if (dev)
 		stop();
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
 static void turns(int n)
 {
 	while (n--)
-		ev_loop_turn(loop, 5);
+		vio_loop_turn(loop, 5);
 }
 
 /* Wait at most @ms for the next used entry. */
 static bool wait_used(struct vdrv_used *used, int ms)
 {
-	uint64_t end = ev_now_ns() + (uint64_t)ms * 1000000;
+	uint64_t end = vio_now_ns() + (uint64_t)ms * 1000000;
 
 	while (!vdrv_used(&d, 0, used)) {
-		if (ev_now_ns() >= end)
+		if (vio_now_ns() >= end)
 			return false;
-		ev_loop_turn(loop, 5);
+		vio_loop_turn(loop, 5);
 	}
 	return true;
 }
@@ -335,7 +335,7 @@ static void test_rate(void **state)
 
 	start(VDRV_MODERN, "rng,rate=10000");
 	gpa = vdrv_alloc(&d, 4096, 1);
-	begin = ev_now_ns();
+	begin = vio_now_ns();
 	while (sum < 3000) {
 		vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 500, VDRV_W }, 1);
 		vdrv_kick(&d, 0);
@@ -344,7 +344,7 @@ static void test_rate(void **state)
 		sum += used.len;
 	}
 	/* 3000 bytes, the first 1000 of them at once: 0.2 s at the least. */
-	assert_true(ev_now_ns() - begin > 190000000ull);
+	assert_true(vio_now_ns() - begin > 190000000ull);
 }
 
 /* hostile K6, K7, S20: there is no configuration; its accesses are harmless. */

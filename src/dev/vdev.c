@@ -163,7 +163,7 @@ void vdev_destroy(struct vdev *dev)
 	opts_free(opts);
 }
 
-int vdev_new(const char *text, struct pci_devinst *pi, struct ev_loop *loop,
+int vdev_new(const char *text, struct pci_devinst *pi, struct vio_loop *loop,
 	     struct vdev **ret_dev, char *why, size_t why_len)
 {
 	struct err err = { "" };

@@ -33,7 +33,7 @@ enum vdev_event {
 /* What a device is made from. Borrowed for the life of the device. */
 struct vdev_env {
 	struct pci_devinst *pi;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	const struct opts *opts;
 	struct opened_files *files;
 	void (*event)(void *arg, enum vdev_event event); /* may be NULL */

@@ -31,7 +31,7 @@ static void on_wake(void *arg, uint32_t events)
 		wake->fn(wake->arg);
 }
 
-int client_wake_init(struct client_wake *wake, struct ev_loop *loop,
+int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg)
 {
 	int ret;
@@ -42,7 +42,7 @@ int client_wake_init(struct client_wake *wake, struct ev_loop *loop,
 	wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (wake->fd < 0)
 		return -errno;
-	ret = ev_fd_add(loop, wake->fd, EPOLLIN, on_wake, wake, &wake->source);
+	ret = vio_fd_add(loop, wake->fd, EPOLLIN, on_wake, wake, &wake->source);
 	if (ret < 0)
 		close(wake->fd);
 	return ret;
@@ -52,7 +52,7 @@ void client_wake_fini(struct client_wake *wake)
 {
 	if (!wake->source)
 		return;
-	ev_remove(wake->source);
+	vio_source_remove(wake->source);
 	close(wake->fd);
 	wake->source = NULL;
 }
@@ -109,7 +109,7 @@ int client_eventfd_or_pipe(int fd)
 /* Guest and client cause most lines: they must not fill a disk with them. */
 static bool take_token(struct client_log *log)
 {
-	uint64_t now = ev_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
+	uint64_t now = vio_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
 
 	if (secs > 0) {
 		log->since_ns += secs * NS_PER_SEC;
@@ -133,7 +133,7 @@ void client_log_init(struct client_log *log)
 {
 	*log = (struct client_log){
 		.fn = log_to_stderr,
-		.since_ns = ev_now_ns(),
+		.since_ns = vio_now_ns(),
 		.tokens = LOG_BURST,
 	};
 }

@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct ev_loop;
-struct ev_source;
+struct vio_loop;
+struct vio_source;
 
 /*
  * --- Wake-up ---
@@ -26,12 +26,12 @@ struct client_wake {
 	void (*fn)(void *arg);
 	void *arg;
 	int fd;
-	struct ev_source *source;
+	struct vio_source *source;
 	unsigned client; /* counted up by client_gone() */
 	bool faulted;    /* see client_mmap() */
 };
 
-int client_wake_init(struct client_wake *wake, struct ev_loop *loop,
+int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg);
 void client_wake_fini(struct client_wake *wake); /* also of one that is all 0 */
 void client_wake(struct client_wake *wake);

@@ -26,7 +26,7 @@
 
 #define PAGE 4096u
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct client_wake wake;
 static unsigned nr_faults; /* that the loop was told of */
 
@@ -37,7 +37,7 @@ static void on_wake(void *arg)
 
 static int setup(void **state)
 {
-	assert_int_equal(ev_loop_create(&loop), 0);
+	assert_int_equal(vio_loop_create(&loop), 0);
 	assert_int_equal(client_wake_init(&wake, loop, on_wake, NULL), 0);
 	nr_faults = 0;
 	return 0;
@@ -47,7 +47,7 @@ static int teardown(void **state)
 {
 	client_wake_fini(&wake);
 	client_wake_fini(&wake);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
@@ -243,20 +243,20 @@ static void test_truncated(void **state)
 	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	assert_int_equal(write(pipes[1], p + PAGE, 1), -1);
 	assert_int_equal(errno, EFAULT);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
 
 	p[3 * PAGE + 5] = 'y';
 	assert_int_equal(p[3 * PAGE + 5], 'y');
 	assert_int_equal(p[0], 0); /* all of it has been replaced */
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 1);
 	expect_guards(&map, 4 * PAGE);
 
 	/* The other mapping is what it is: zeros, and not to be written. */
 	assert_int_equal(*(char *)other.host, 0);
 	assert_true(faults(other.host, true));
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 2);
 	client_unmap(&map);
 	client_unmap(&other);
@@ -276,7 +276,7 @@ static void test_truncated_thread(void **state)
 		client_mmap(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	touch_in_thread(map.host);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 1);
 	client_unmap(&map);
 	close(fd);
@@ -293,7 +293,7 @@ static void test_truncated_later(void **state)
 	client_gone(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	client_unmap(&map);
 	close(fd);
@@ -351,7 +351,7 @@ static void test_truncated_last(void **state)
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
 	client_gone(&wake);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	client_unmap(&map);
 	close(fd);

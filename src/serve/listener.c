@@ -19,14 +19,14 @@ static void on_client(void *arg, uint32_t events)
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return;
-	ev_fd_set(l->source, 0);
+	vio_fd_set(l->source, 0);
 	ret = fd < 0 ? -errno : l->come(l->arg, fd);
 	if (ret == 0)
 		return;
 	if (fd >= 0)
 		close(fd);
 	l->failed(l->arg, -ret);
-	ev_timer_set(l->timer, AGAIN_NS);
+	vio_timer_set(l->timer, AGAIN_NS);
 }
 
 static void on_timer(void *arg)
@@ -52,10 +52,10 @@ int listener_start(struct listener *l, int take_fd)
 	int ret = l->fd >= 0 ? -EBUSY : set_up(take_fd);
 
 	if (ret == 0)
-		ret = ev_timer_add(l->loop, on_timer, l, &l->timer);
+		ret = vio_timer_add(l->loop, on_timer, l, &l->timer);
 	if (ret == 0)
-		ret = ev_fd_add(l->loop, take_fd, EPOLLIN, on_client, l,
-				&l->source);
+		ret = vio_fd_add(l->loop, take_fd, EPOLLIN, on_client, l,
+				 &l->source);
 	if (ret == 0)
 		l->fd = take_fd;
 	return ret;
@@ -64,13 +64,13 @@ int listener_start(struct listener *l, int take_fd)
 void listener_next(struct listener *l)
 {
 	if (l->source)
-		ev_fd_set(l->source, EPOLLIN);
+		vio_fd_set(l->source, EPOLLIN);
 }
 
 void listener_stop(struct listener *l)
 {
-	ev_remove(l->source);
-	ev_remove(l->timer);
+	vio_source_remove(l->source);
+	vio_source_remove(l->timer);
 	l->source = l->timer = NULL;
 	if (l->fd >= 0)
 		close(l->fd);

@@ -6,11 +6,11 @@
 #ifndef SERVE_LISTENER_H
 #define SERVE_LISTENER_H
 
-struct ev_loop;
-struct ev_source;
+struct vio_loop;
+struct vio_source;
 
 struct listener {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	/* Someone came: 0, and it is there until listener_next(); or -errno. */
 	int (*come)(void *arg, int take_fd);
 	/* Nobody could be let in. It is tried again after a while. */
@@ -18,7 +18,7 @@ struct listener {
 	void *arg;
 
 	int fd; /* -1: it has not started, clients come in another way */
-	struct ev_source *source, *timer;
+	struct vio_source *source, *timer;
 };
 
 /*

@@ -25,7 +25,7 @@ static struct {
 	int client;
 } seen;
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static char dir[] = "/tmp/listener_test.XXXXXX", path[64];
 
 static int come(void *arg, int take_fd)
@@ -50,7 +50,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
 	memset(&seen, 0, sizeof(seen));
-	assert_int_equal(ev_loop_create(&loop), 0);
+	assert_int_equal(vio_loop_create(&loop), 0);
 	l = (struct listener){
 		.loop = loop,
 		.come = come,
@@ -65,7 +65,7 @@ static int teardown(void **state)
 {
 	listener_stop(&l);
 	listener_stop(&l);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	unlink(path);
 	return rmdir(dir);
 }
@@ -73,10 +73,10 @@ static int teardown(void **state)
 /* Turns the loop until @*count is @nr; for ten seconds at most. */
 static void wait_for(const unsigned *count, unsigned nr)
 {
-	uint64_t start = ev_now_ns();
+	uint64_t start = vio_now_ns();
 
-	while (*count < nr && ev_now_ns() - start < 10000000000ull)
-		ev_loop_turn(loop, 100);
+	while (*count < nr && vio_now_ns() - start < 10000000000ull)
+		vio_loop_turn(loop, 100);
 	assert_int_equal(*count, nr);
 }
 
@@ -86,7 +86,7 @@ static void test_turns(void **state)
 
 	wait_for(&seen.nr, 1);
 	for (int i = 0; i < 5; i++)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 	assert_int_equal(seen.nr, 1);
 	close(seen.client);
 	listener_next(&l);
@@ -101,7 +101,7 @@ static void test_turns(void **state)
 static void test_not_let_in(void **state)
 {
 	int a = unix_connect(path, 0), b;
-	uint64_t start = ev_now_ns();
+	uint64_t start = vio_now_ns();
 	char c;
 
 	seen.ret = -ENOMEM;
@@ -111,7 +111,7 @@ static void test_not_let_in(void **state)
 	seen.ret = 0;
 	b = unix_connect(path, 0);
 	wait_for(&seen.nr, 2);
-	assert_true(ev_now_ns() - start >= 50000000);
+	assert_true(vio_now_ns() - start >= 50000000);
 	close(seen.client);
 	close(a);
 	close(b);
@@ -130,7 +130,7 @@ static void test_no_descriptors(void **state)
 	wait_for(&seen.nr_failed, 1);
 	assert_int_equal(seen.error, EMFILE);
 	for (int i = 0; i < 5; i++)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 	assert_int_equal(seen.nr_failed, 1);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	wait_for(&seen.nr, 1);

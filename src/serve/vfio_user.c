@@ -47,13 +47,13 @@ void vfuser_fail(struct vfuser *srv, int level, const char *why)
 
 void vfuser_wake(struct vfuser *srv)
 {
-	ev_defer(srv->loop, &srv->work);
+	vio_task_defer(srv->loop, &srv->work);
 }
 
 static void close_client(struct vfuser *srv)
 {
-	ev_remove(srv->conn_source);
-	ev_remove(srv->twin_source);
+	vio_source_remove(srv->conn_source);
+	vio_source_remove(srv->twin_source);
 	srv->conn_source = srv->twin_source = NULL;
 	vfconn_fini(&srv->conn);
 	vfconn_fini(&srv->twin);
@@ -69,7 +69,7 @@ static void drop_client(struct vfuser *srv)
 	vfuser_mem_reset(srv);
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);
-	ev_timer_set(srv->timer, 0);
+	vio_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
 	srv->nr_written = 0;
 	client_gone(&srv->wake);
@@ -88,7 +88,7 @@ static bool is_blocked(struct vfuser *srv)
 	       !vfuser_mem_may_hold(srv) || vfuser_rests(srv);
 }
 
-static void watch_conn(const struct vfconn *conn, struct ev_source *source,
+static void watch_conn(const struct vfconn *conn, struct vio_source *source,
 		       bool stop, uint32_t *events)
 {
 	uint32_t want = (stop || conn->full ? 0 : EPOLLIN) |
@@ -96,7 +96,7 @@ static void watch_conn(const struct vfconn *conn, struct ev_source *source,
 
 	if (!source || want == *events)
 		return;
-	ev_fd_set(source, want);
+	vio_fd_set(source, want);
 	*events = want;
 }
 
@@ -181,8 +181,8 @@ static int add_client(void *arg, int take_fd)
 		return ret;
 	srv->thread = pthread_self();
 	srv->conn_events = EPOLLIN;
-	ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, vfuser_on_socket, srv,
-			&srv->conn_source);
+	ret = vio_fd_add(srv->loop, take_fd, EPOLLIN, vfuser_on_socket, srv,
+			 &srv->conn_source);
 	if (ret < 0) {
 		srv->conn.fd = -1; /* the caller's still */
 		vfconn_fini(&srv->conn);
@@ -222,7 +222,7 @@ static void on_wake(void *arg)
  * --- The server ---
  */
 
-int vfuser_create(struct ev_loop *loop, const char *name,
+int vfuser_create(struct vio_loop *loop, const char *name,
 		  struct vfuser **ret_srv)
 {
 	struct vfuser *srv = calloc(1, sizeof(*srv));
@@ -239,17 +239,17 @@ int vfuser_create(struct ev_loop *loop, const char *name,
 		.arg = srv,
 		.fd = -1,
 	};
-	srv->work = (struct ev_task){ .fn = work, .arg = srv };
+	srv->work = (struct vio_task){ .fn = work, .arg = srv };
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
 	pci_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
 	vfuser_dma_reset(srv);
 	vfuser_irq_init(srv);
 	srv->name = strdup(name);
-	ret = srv->name ? ev_timer_add(loop, on_timer, srv, &srv->timer) :
+	ret = srv->name ? vio_timer_add(loop, on_timer, srv, &srv->timer) :
 			  -ENOMEM;
 	if (ret == 0)
-		ret = ev_timer_add(loop, on_rest_timer, srv, &srv->rest_timer);
+		ret = vio_timer_add(loop, on_rest_timer, srv, &srv->rest_timer);
 	if (ret == 0)
 		ret = client_wake_init(&srv->wake, loop, on_wake, srv);
 	if (ret < 0) {
@@ -268,10 +268,10 @@ void vfuser_destroy(struct vfuser *srv)
 	vfuser_mem_reset(srv);
 	vfuser_mem_reap(srv);
 	vfuser_irq_reset(srv);
-	ev_cancel(srv->loop, &srv->work);
+	vio_task_cancel(srv->loop, &srv->work);
 	client_wake_fini(&srv->wake);
-	ev_remove(srv->timer);
-	ev_remove(srv->rest_timer);
+	vio_source_remove(srv->timer);
+	vio_source_remove(srv->rest_timer);
 	if (srv->path)
 		unix_remove(srv->path, srv->path_name);
 	listener_stop(&srv->listener);

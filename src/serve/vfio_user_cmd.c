@@ -37,8 +37,8 @@ static bool start_twin(struct vfuser *srv)
 	if (!open_twin(srv))
 		return false;
 	srv->twin_events = EPOLLIN;
-	if (ev_fd_add(srv->loop, srv->twin.fd, EPOLLIN, vfuser_on_socket, srv,
-		      &srv->twin_source) == 0)
+	if (vio_fd_add(srv->loop, srv->twin.fd, EPOLLIN, vfuser_on_socket, srv,
+		       &srv->twin_source) == 0)
 		return true;
 	close(srv->conn.send_fd);
 	srv->conn.send_fd = -1;
@@ -106,10 +106,10 @@ bool vfuser_rests(struct vfuser *srv)
 		return false;
 	}
 	if (srv->rest_until_ns == 0) {
-		srv->rest_until_ns = ev_now_ns() + REST_NS;
-		ev_timer_set(srv->rest_timer, REST_NS);
+		srv->rest_until_ns = vio_now_ns() + REST_NS;
+		vio_timer_set(srv->rest_timer, REST_NS);
 	}
-	return ev_now_ns() < srv->rest_until_ns;
+	return vio_now_ns() < srv->rest_until_ns;
 }
 
 /* What the client mapped and bound survives. */

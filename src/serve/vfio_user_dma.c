@@ -169,7 +169,7 @@ static void watch(struct vfuser *srv)
 	if (dma->watched || dma->oldest > dma->asked)
 		return;
 	dma->watched = dma->asked;
-	ev_timer_set(srv->timer, answer_ns());
+	vio_timer_set(srv->timer, answer_ns());
 }
 
 uint64_t vfuser_dma_fence(struct vfuser *srv)
@@ -221,7 +221,7 @@ static void transfer(struct vfuser *srv, struct vfconn *conn)
 static void wait_for_client(struct vfuser *srv, uint64_t deadline)
 {
 	struct pollfd pfd[2];
-	uint64_t now = ev_now_ns();
+	uint64_t now = vio_now_ns();
 	int nr = 0;
 
 	prepare_poll(&srv->conn, &pfd[0]);
@@ -286,7 +286,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
 {
 	struct vfuser *srv = arg;
-	uint64_t deadline = ev_now_ns() + answer_ns();
+	uint64_t deadline = vio_now_ns() + answer_ns();
 	size_t chunk;
 
 	if (!on_loop(srv))
@@ -311,7 +311,7 @@ static int dma_write(void *arg, gpa_t a, const void *buf, size_t len)
 {
 	struct vfuser *srv = arg;
 	struct vfuser_dma *dma = &srv->dma;
-	uint64_t deadline = ev_now_ns() + answer_ns();
+	uint64_t deadline = vio_now_ns() + answer_ns();
 	size_t chunk;
 
 	if (!on_loop(srv))

@@ -116,7 +116,7 @@ static struct virtio_consts consts = {
  * --- The world ---
  */
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct vfuser *srv;
 static struct sockaddr_un addr = { .sun_family = AF_UNIX };
 static int memfds[2], event, pipes[2];
@@ -142,7 +142,7 @@ static void setup(void)
 	struct pci_devinst *pi;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	fuzz_must(ev_loop_create(&loop) == 0);
+	fuzz_must(vio_loop_create(&loop) == 0);
 	fuzz_must(vfuser_create(loop, "fuzz", &srv) == 0);
 	vfuser_set_log(srv, no_log, NULL);
 	pi = vfuser_pci(srv);
@@ -227,7 +227,7 @@ static void receive(int fd)
 
 static void turn(void)
 {
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	receive(sock);
 	receive(twin);
 }
@@ -604,11 +604,11 @@ static void await_detached(void)
 
 	do {
 		fuzz_must(nr++ < 10000);
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 		vfuser_get_stats(srv, &stats);
 	} while (stats.attached);
 	for (int i = 0; i < 3; i++)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 }
 
 static void run(struct fuzz_in *in)
@@ -639,8 +639,8 @@ static void run(struct fuzz_in *in)
 	/* Requests end after their client has gone. */
 	while (nr_kept > 0)
 		dev_give(nr_kept - 1);
-	ev_loop_turn(loop, 0);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	eventfd_read(event, &count);
 	fuzz_must(pci_is_idle(vfuser_pci(srv)));
 }

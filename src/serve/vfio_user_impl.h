@@ -57,7 +57,7 @@ struct vfuser_vec {
 struct vfuser_irq_event {
 	struct vfuser *srv;
 	int fd;
-	struct ev_source *source;
+	struct vio_source *source;
 	bool unmask;
 };
 
@@ -102,7 +102,7 @@ struct vfuser_dma {
 };
 
 struct vfuser {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	char *name;
 	char *path; /* of a socket that we made, or NULL */
 	struct unix_name path_name;
@@ -115,14 +115,14 @@ struct vfuser {
 
 	struct listener listener;
 	struct client_wake wake;
-	struct ev_source *timer;      /* for the answer of a client */
-	struct ev_source *rest_timer; /* see vfuser_rests() */
-	uint64_t rest_until_ns;       /* 0: the device is reset */
-	struct ev_task work;
+	struct vio_source *timer;      /* for the answer of a client */
+	struct vio_source *rest_timer; /* see vfuser_rests() */
+	uint64_t rest_until_ns;        /* 0: the device is reset */
+	struct vio_task work;
 
 	/* The client. */
 	struct vfconn conn, twin;
-	struct ev_source *conn_source, *twin_source;
+	struct vio_source *conn_source, *twin_source;
 	uint32_t conn_events, twin_events;
 	pthread_t thread; /* the loop's */
 	bool negotiated;  /* VERSION was accepted */
@@ -180,7 +180,7 @@ void vfuser_fail(struct vfuser *srv, int level, const char *why);
 void vfuser_wake(struct vfuser *srv);
 
 /* Something is to be read from, or can be sent to, the client. */
-ev_fd_cb vfuser_on_socket;
+vio_fd_cb vfuser_on_socket;
 
 /*
  * --- vfio_user_cmd.c ---

@@ -276,7 +276,7 @@ static void irq_event_fini(struct vfuser_irq_event *ev)
 {
 	if (ev->fd < 0)
 		return;
-	ev_remove(ev->source);
+	vio_source_remove(ev->source);
 	close(ev->fd);
 	ev->source = NULL;
 	ev->fd = -1;
@@ -285,7 +285,7 @@ static void irq_event_fini(struct vfuser_irq_event *ev)
 static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
 			  const struct vfconn_msg *msg)
 {
-	struct ev_source *source;
+	struct vio_source *source;
 	int ret;
 
 	if (msg->nr_fds == 0) {
@@ -295,8 +295,8 @@ static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
 	ret = client_eventfd(msg->fds[0]);
 	/* By edge: whatever the client does to it, we do not spin. */
 	if (ret == 0)
-		ret = ev_fd_add(srv->loop, msg->fds[0], EPOLLIN | EPOLLET,
-				on_irq_event, ev, &source);
+		ret = vio_fd_add(srv->loop, msg->fds[0], EPOLLIN | EPOLLET,
+				 on_irq_event, ev, &source);
 	if (ret < 0)
 		return ret;
 	irq_event_fini(ev);

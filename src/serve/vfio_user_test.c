@@ -592,7 +592,7 @@ static void test_write_multi(void **state)
 
 struct turns {
 	struct tdev *dev;
-	struct ev_source *source;
+	struct vio_source *source;
 	uint32_t before, most; /* resets and register writes, in a turn */
 	bool end, ended;
 };
@@ -607,7 +607,7 @@ static void on_turn(void *arg, uint32_t events)
 	t->before = now;
 	if (!__atomic_load_n(&t->end, __ATOMIC_ACQUIRE))
 		return;
-	ev_remove(t->source);
+	vio_source_remove(t->source);
 	__atomic_store_n(&t->ended, true, __ATOMIC_RELEASE);
 }
 
@@ -634,8 +634,8 @@ static void test_share_of_a_turn(void **state)
 	for (int i = 0; i < NR_RESETS; i++)
 		resets[i] = (struct vfmsg_hdr){ 0, VFMSG_RESET, 16,
 						VFMSG_NO_REPLY };
-	assert_int_equal(ev_fd_add(f->t.loop, fd, EPOLLIN, on_turn, &turns,
-				   &turns.source),
+	assert_int_equal(vio_fd_add(f->t.loop, fd, EPOLLIN, on_turn, &turns,
+				    &turns.source),
 			 0);
 	assert_int_equal(
 		tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, w, len, NULL, 0, &m),
@@ -1312,7 +1312,7 @@ static void end_reset(struct fixture *f)
 
 static double seconds_since(uint64_t ns)
 {
-	return (double)(ev_now_ns() - ns) / 1e9;
+	return (double)(vio_now_ns() - ns) / 1e9;
 }
 
 /*
@@ -1328,7 +1328,7 @@ static void test_slow_reset(void **state)
 
 	for (int ends = 0; ends < 2; ends++) {
 		__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
-		start = ev_now_ns();
+		start = vio_now_ns();
 		reset = tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
 		read = tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w),
 				NULL, 0);
@@ -1340,7 +1340,7 @@ static void test_slow_reset(void **state)
 		if (!ends) {
 			assert_true(seconds_since(start) > 1.9);
 			/* It waits no second time. */
-			start = ev_now_ns();
+			start = vio_now_ns();
 			assert_int_equal(tcl_reset(&f->c), 0);
 			assert_true(seconds_since(start) < 1.9);
 			end_reset(f);
@@ -1353,7 +1353,7 @@ static void test_slow_reset(void **state)
 	tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
 	tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w), NULL, 0);
 	assert_true(tcl_is_silent(f->c.fd, 100));
-	start = ev_now_ns();
+	start = vio_now_ns();
 	tcl_close(&f->c);
 	tsrv_await_detached(&f->t, 1);
 	assert_true(seconds_since(start) < 1.5);
@@ -1615,14 +1615,14 @@ static void test_log_flood(void **state)
 
 static void test_listen(void **state)
 {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vfuser *a, *b;
 	char dir[] = "/tmp/vfio_user_test.XXXXXX", path[200];
 	int fd;
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
-	assert_int_equal(ev_loop_create(&loop), 0);
+	assert_int_equal(vio_loop_create(&loop), 0);
 	assert_int_equal(vfuser_create(loop, "a", &a), 0);
 	assert_int_equal(vfuser_create(loop, "b", &b), 0);
 	assert_int_equal(vfuser_listen_path(a, path), 0);
@@ -1655,7 +1655,7 @@ static void test_listen(void **state)
 	assert_int_equal(vfuser_listen_path(b, path), -ENAMETOOLONG);
 	vfuser_destroy(b);
 	vfuser_destroy(NULL);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	assert_int_equal(rmdir(dir), 0);
 }
 

@@ -34,7 +34,7 @@ void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
 
 static void close_client(struct vhuser *srv)
 {
-	ev_remove(srv->conn_source);
+	vio_source_remove(srv->conn_source);
 	srv->conn_source = NULL;
 	vhconn_fini(&srv->conn);
 	srv->waiting = srv->ran = false;
@@ -97,10 +97,10 @@ static int step(struct vhuser *srv)
 /* One at least: nobody comes again for a message that has waited. */
 static int handle_some(struct vhuser *srv)
 {
-	uint64_t end_ns = ev_now_ns() + MAX_TURN_NS;
+	uint64_t end_ns = vio_now_ns() + MAX_TURN_NS;
 	int ret = step(srv);
 
-	for (int i = 1; i < MAX_BURST && ret > 0 && ev_now_ns() < end_ns; i++)
+	for (int i = 1; i < MAX_BURST && ret > 0 && vio_now_ns() < end_ns; i++)
 		ret = step(srv);
 	return ret;
 }
@@ -121,7 +121,7 @@ static void serve(struct vhuser *srv)
 	if (ret < 0)
 		drop_client(srv);
 	else if (srv->waiting != was_waiting)
-		ev_fd_set(srv->conn_source, srv->waiting ? 0 : EPOLLIN);
+		vio_fd_set(srv->conn_source, srv->waiting ? 0 : EPOLLIN);
 }
 
 /* One that has gone is also told of when no message is wanted. */
@@ -160,8 +160,8 @@ static void on_wake(void *arg)
 static int add_client(void *arg, int take_fd)
 {
 	struct vhuser *srv = arg;
-	int ret = ev_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
-			    &srv->conn_source);
+	int ret = vio_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
+			     &srv->conn_source);
 
 	if (ret < 0)
 		return ret;
@@ -203,7 +203,7 @@ static const struct pci_host host = {
 	.ph_sizes_queues = true,
 };
 
-int vhuser_create(struct ev_loop *loop, const char *name,
+int vhuser_create(struct vio_loop *loop, const char *name,
 		  struct vhuser **ret_srv)
 {
 	struct vhuser *srv = calloc(1, sizeof(*srv));

@@ -69,7 +69,7 @@ static struct hold {
 	uint8_t config[16];
 } hold;
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 
 /* What a backend does with the memory of a request, at any time. */
 static void touch(const struct chain *c)
@@ -121,7 +121,7 @@ static void hold_quiesce(void *arg)
 			end_chain(h, q, 0);
 	}
 	if (h->turns)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 }
 
 static int hold_cfgread(void *arg, int off, int size, uint32_t *ret_val)
@@ -243,7 +243,7 @@ static void setup(void)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	fuzz_must(ev_loop_create(&loop) == 0);
+	fuzz_must(vio_loop_create(&loop) == 0);
 	make_fds();
 	fuzz_must(vhuser_create(loop, "fuzz", &srv) == 0);
 	vhuser_set_log(srv, no_log, NULL);
@@ -263,7 +263,7 @@ static void turn(void)
 {
 	char answer[4096];
 
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	while (recv(sock, answer, sizeof(answer), MSG_DONTWAIT) > 0)
 		;
 }
@@ -272,7 +272,7 @@ static void come(void)
 {
 	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	fuzz_must(connect(sock, (void *)&addr, sizeof(addr)) == 0);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 }
 
 /* It is found gone, and the next may come. */
@@ -283,7 +283,7 @@ static void leave(void)
 	close(sock);
 	/* What it sent before is looked at, some messages in a turn. */
 	for (unsigned i = 0; i < 1000 && stats.attached; i++) {
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 		vhuser_get_stats(srv, &stats);
 	}
 	fuzz_must(!stats.attached && stats.mem_regions == 0);
@@ -684,8 +684,8 @@ static void clean(void)
 		while (hold.nr_held[q] > 0)
 			end_chain(&hold, q, 0);
 	}
-	ev_loop_turn(loop, 0);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	fuzz_must(hold.vs.vs_nr_stale == 0);
 	fuzz_must(vhuser_pci(srv)->pi_gmem->nr_limbo == 0);
 	memset(mem, 0, BUF);

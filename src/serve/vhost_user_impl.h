@@ -63,7 +63,7 @@ struct vhuser_ring {
 	struct vhmsg_vring_addr addr;
 	int kick_fd, call_fd, err_fd; /* or -1 */
 	bool polled;                  /* has no kick_fd and never will */
-	struct ev_source *kick_source;
+	struct vio_source *kick_source;
 	bool enabled;
 	bool running;
 };
@@ -72,7 +72,7 @@ struct vhuser_ring {
 
 struct vhuser_state {
 	int fd; /* it goes through there; or -1 */
-	struct ev_source *source;
+	struct vio_source *source;
 	bool saving;
 	bool too_long;
 	int result; /* of the last one: 0 or -errno */
@@ -81,7 +81,7 @@ struct vhuser_state {
 };
 
 struct vhuser {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	char *name;
 	struct pci_devinst pi; /* nobody's: the device is built on it */
 	struct gmem gm;
@@ -101,7 +101,7 @@ struct vhuser {
 
 	/* The front-end. */
 	struct vhconn conn;
-	struct ev_source *conn_source;
+	struct vio_source *conn_source;
 	struct vhconn_msg msg; /* being handled */
 	bool working;          /* a message is, further up the stack */
 	bool woken;            /* meanwhile */
@@ -115,7 +115,7 @@ struct vhuser {
 	uint8_t status;      /* as the front-end wrote it */
 	int backend_fd;      /* takes our requests; or -1 */
 	bool config_changed; /* and the front-end is still to be told */
-	struct ev_source *poll_timer; /* for rings without doorbell */
+	struct vio_source *poll_timer; /* for rings without doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];
 	unsigned nr_regions;
 	struct client_map log_map;

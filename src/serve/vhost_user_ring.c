@@ -238,7 +238,7 @@ static int start(struct vhuser_ring *ring)
 	signal_fd(srv, ring->call_fd);
 	kick(ring);
 	if (ring->polled)
-		ev_timer_set(srv->poll_timer, POLL_NS);
+		vio_timer_set(srv->poll_timer, POLL_NS);
 	if (srv->config_changed)
 		vhuser_tell_config(srv);
 	return 0;
@@ -294,7 +294,8 @@ static void on_kick(void *arg, uint32_t events)
 	if (n > 0) {
 		kick(ring);
 	} else if (n == 0 || errno != EAGAIN) {
-		ev_remove(ring->kick_source); /* its other end has gone */
+		vio_source_remove(
+			ring->kick_source); /* its other end has gone */
 		ring->kick_source = NULL;
 	}
 }
@@ -313,12 +314,12 @@ static void on_poll_timer(void *arg)
 		again = true;
 	}
 	if (again)
-		ev_timer_set(srv->poll_timer, POLL_NS);
+		vio_timer_set(srv->poll_timer, POLL_NS);
 }
 
 static void drop_kick(struct vhuser_ring *ring)
 {
-	ev_remove(ring->kick_source);
+	vio_source_remove(ring->kick_source);
 	ring->kick_source = NULL;
 	set_fd(&ring->kick_fd, -1);
 	ring->polled = false;
@@ -450,14 +451,14 @@ ssize_t vhuser_set_vring_kick(struct vhuser *srv, const struct vhconn_msg *msg,
 	ring->polled = no_fd;
 	if (!no_fd) {
 		ring->kick_fd = vhuser_take_fd(msg, 0);
-		ret = ev_fd_add(srv->loop, ring->kick_fd, EPOLLIN, on_kick,
-				ring, &ring->kick_source);
+		ret = vio_fd_add(srv->loop, ring->kick_fd, EPOLLIN, on_kick,
+				 ring, &ring->kick_source);
 	}
 	if (ret < 0)
 		return ret;
 	kick(ring); /* the one before may not have told of all */
 	if (ring->running && no_fd)
-		ev_timer_set(srv->poll_timer, POLL_NS);
+		vio_timer_set(srv->poll_timer, POLL_NS);
 	return update(ring);
 }
 
@@ -526,7 +527,7 @@ int vhuser_rings_init(struct vhuser *srv)
 			.err_fd = -1,
 		};
 	}
-	return ev_timer_add(srv->loop, on_poll_timer, srv, &srv->poll_timer);
+	return vio_timer_add(srv->loop, on_poll_timer, srv, &srv->poll_timer);
 }
 
 /* The device may be gone: only what is the front-end's. */
@@ -550,6 +551,6 @@ void vhuser_rings_fini(struct vhuser *srv)
 {
 	for (unsigned i = 0; i < srv->nr_rings; i++)
 		forget(&srv->rings[i]);
-	ev_remove(srv->poll_timer);
+	vio_source_remove(srv->poll_timer);
 	free(srv->rings);
 }

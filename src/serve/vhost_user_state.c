@@ -40,7 +40,7 @@ static void make_header(const struct vhuser *srv, uint64_t features,
 
 static void end(struct vhuser_state *st, int result)
 {
-	ev_remove(st->source);
+	vio_source_remove(st->source);
 	st->source = NULL;
 	if (st->fd >= 0)
 		close(st->fd);
@@ -159,8 +159,8 @@ static int begin(struct vhuser *srv, const struct vhconn_msg *msg)
 	if (ret < 0)
 		return ret;
 	st->fd = vhuser_take_fd(msg, 0);
-	ret = ev_fd_add(srv->loop, st->fd, st->saving ? EPOLLOUT : EPOLLIN,
-			on_state_fd, srv, &st->source);
+	ret = vio_fd_add(srv->loop, st->fd, st->saving ? EPOLLOUT : EPOLLIN,
+			 on_state_fd, srv, &st->source);
 	if (ret < 0)
 		end(st, ret);
 	return ret;

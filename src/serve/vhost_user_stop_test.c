@@ -64,7 +64,7 @@ static void hold_quiesce(void *arg)
 	struct hold *h = arg;
 
 	for (unsigned i = 0; i < h->turns; i++)
-		ev_loop_turn(h->f.loop, 0);
+		vio_loop_turn(h->f.loop, 0);
 }
 
 static struct chain oldest(struct hold *h, unsigned q)
@@ -269,7 +269,7 @@ static void test_stop_waits(void **state)
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(h->nr_held[0], 2); /* nothing is taken */
-		assert_int_equal(ev_loop_turn(f->loop, 0), 0); /* it sleeps */
+		assert_int_equal(vio_loop_turn(f->loop, 0), 0); /* it sleeps */
 		finish(h, 0);
 		assert_true(is_silent(f));
 		finish(h, 0);

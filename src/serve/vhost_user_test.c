@@ -397,7 +397,7 @@ static void test_polled(void **state)
 	for (int i = 1; i < 4; i++) {
 		fe_offer(f);
 		for (int ms = 0; ms < 1000 && fe_used_idx(f) != i; ms++)
-			ev_loop_turn(f->loop, 1);
+			vio_loop_turn(f->loop, 1);
 		assert_int_equal(fe_used_idx(f), i);
 	}
 }

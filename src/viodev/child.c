@@ -39,9 +39,9 @@ struct child {
 	const struct vdev_type *type;
 	struct opts *opts;
 	struct opened_files files;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	int signal_fd;
-	struct ev_source *signal_source;
+	struct vio_source *signal_source;
 	const struct transport *transport;
 	void *srv;
 	bool connected; /* to one front-end; or listening */
@@ -52,7 +52,7 @@ struct child {
 	uint64_t start_ns;
 	bool ending;
 	bool hangs; /* requests were still in flight after END_NS */
-	struct ev_source *end_timer;
+	struct vio_source *end_timer;
 	uint64_t end_ns; /* when to end whatever is in flight */
 };
 
@@ -64,7 +64,7 @@ static void status(struct child *child, struct json_object *to)
 {
 	struct json_object *sandbox = json_object_new_object();
 	struct json_object *server = json_object_new_object();
-	uint64_t uptime = (ev_now_ns() - child->start_ns) / NS_PER_SEC;
+	uint64_t uptime = (vio_now_ns() - child->start_ns) / NS_PER_SEC;
 
 	json_object_object_add(
 		to, "id",
@@ -107,12 +107,12 @@ static void look_at_end(void *arg)
 	struct child *child = arg;
 	bool idle = pci_is_idle(child->transport->pci(child->srv));
 
-	if (!idle && ev_now_ns() < child->end_ns) {
-		ev_timer_set(child->end_timer, LOOK_NS);
+	if (!idle && vio_now_ns() < child->end_ns) {
+		vio_timer_set(child->end_timer, LOOK_NS);
 		return;
 	}
 	child->hangs = !idle;
-	ev_loop_stop(child->loop);
+	vio_loop_stop(child->loop);
 }
 
 static void end(struct child *child)
@@ -120,7 +120,7 @@ static void end(struct child *child)
 	if (child->ending)
 		return;
 	child->ending = true;
-	child->end_ns = ev_now_ns() + END_NS;
+	child->end_ns = vio_now_ns() + END_NS;
 	pci_quiesce(child->transport->pci(child->srv));
 	look_at_end(child);
 }
@@ -208,19 +208,19 @@ static int watch_signals(struct child *child)
 	child->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (child->signal_fd < 0)
 		return -errno;
-	return ev_fd_add(child->loop, child->signal_fd, EPOLLIN, on_signal,
-			 child, &child->signal_source);
+	return vio_fd_add(child->loop, child->signal_fd, EPOLLIN, on_signal,
+			  child, &child->signal_source);
 }
 
 static int build_server(struct child *child)
 {
-	int ret = ev_loop_create(&child->loop);
+	int ret = vio_loop_create(&child->loop);
 
 	if (ret == 0)
 		ret = watch_signals(child);
 	if (ret == 0)
-		ret = ev_timer_add(child->loop, look_at_end, child,
-				   &child->end_timer);
+		ret = vio_timer_add(child->loop, look_at_end, child,
+				    &child->end_timer);
 	if (ret == 0)
 		ret = child->transport->create(
 			child->loop, opt_string(child->settings, "id"),
@@ -342,7 +342,7 @@ static int serve(struct child *child)
 	if (!tell_ready())
 		return EXIT_FAILED;
 	malloc_trim(0);
-	ret = ev_loop_run(child->loop);
+	ret = vio_loop_run(child->loop);
 	if (ret < 0) {
 		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
 		return EXIT_FAILED;
@@ -360,11 +360,11 @@ static void fini(struct child *child)
 	vdev_destroy(child->dev);
 	if (child->transport)
 		child->transport->destroy(child->srv);
-	ev_remove(child->end_timer);
-	ev_remove(child->signal_source);
+	vio_source_remove(child->end_timer);
+	vio_source_remove(child->signal_source);
 	if (child->signal_fd >= 0)
 		close(child->signal_fd);
-	ev_loop_destroy(child->loop);
+	vio_loop_destroy(child->loop);
 	opened_files_close(&child->files);
 	opts_free(child->opts);
 	opts_free(child->settings);
@@ -381,7 +381,7 @@ int child_main(int argc, char **argv)
 		return log_usage(CHILD_WORD ": is for viodev's own use");
 	for (int fd = CHILD_NEWS_FD; fd < CHILD_FILES_FD; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	child.start_ns = ev_now_ns();
+	child.start_ns = vio_now_ns();
 	if (configure(&child, argv, &err) < 0) {
 		log_line(LOG_ERR, "%s", err.text);
 		fini(&child);

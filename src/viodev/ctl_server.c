@@ -26,7 +26,7 @@
 struct client {
 	struct ctl_server *server; /* NULL: a free slot */
 	int fd;
-	struct ev_source *source;
+	struct vio_source *source;
 	bool ended;  /* sends no more: close when all is answered */
 	char *reply; /* what is still to be sent, from reply_off on; or NULL */
 	size_t reply_len, reply_off;
@@ -37,9 +37,9 @@ struct client {
 };
 
 struct ctl_server {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	int fd;
-	struct ev_source *source, *timer;
+	struct vio_source *source, *timer;
 	ctl_fn *fn;
 	void *arg;
 	struct client clients[MAX_CLIENTS];
@@ -51,14 +51,14 @@ static void client_close(struct client *c)
 
 	if (!server)
 		return;
-	ev_remove(c->source);
+	vio_source_remove(c->source);
 	close(c->fd);
 	while (c->nr_fds > 0)
 		close(c->fds[--c->nr_fds]);
 	free(c->reply);
 	free(c->request);
 	*c = (struct client){ 0 };
-	ev_fd_set(server->source, EPOLLIN); /* there is room for one */
+	vio_fd_set(server->source, EPOLLIN); /* there is room for one */
 }
 
 /*
@@ -240,7 +240,7 @@ static bool work(struct client *c)
 	} while (ret == 1 && next_request(c));
 	if (ret < 0 || (ret == 1 && (c->ended || c->len == MAX_REQUEST)))
 		return false;
-	return ev_fd_set(c->source, ret == 1 ? EPOLLIN : EPOLLOUT) == 0;
+	return vio_fd_set(c->source, ret == 1 ? EPOLLIN : EPOLLOUT) == 0;
 }
 
 static bool receive(struct client *c)
@@ -289,15 +289,15 @@ static struct client *free_slot(struct ctl_server *server)
 /* There are no descriptors left: the client would be reported at once again. */
 static void accept_later(struct ctl_server *server)
 {
-	ev_fd_set(server->source, 0);
-	ev_timer_set(server->timer, AGAIN_NS);
+	vio_fd_set(server->source, 0);
+	vio_timer_set(server->timer, AGAIN_NS);
 }
 
 static void on_timer(void *arg)
 {
 	struct ctl_server *server = arg;
 
-	ev_fd_set(server->source, EPOLLIN);
+	vio_fd_set(server->source, EPOLLIN);
 }
 
 static void on_listen(void *arg, uint32_t events)
@@ -307,7 +307,7 @@ static void on_listen(void *arg, uint32_t events)
 	int fd;
 
 	if (!c) {
-		ev_fd_set(server->source, 0); /* until one goes */
+		vio_fd_set(server->source, 0); /* until one goes */
 		return;
 	}
 	fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -317,8 +317,8 @@ static void on_listen(void *arg, uint32_t events)
 		return;
 	}
 	*c = (struct client){ .fd = fd, .request = malloc(MAX_REQUEST) };
-	if (!c->request || ev_fd_add(server->loop, fd, EPOLLIN, on_client, c,
-				     &c->source) < 0) {
+	if (!c->request || vio_fd_add(server->loop, fd, EPOLLIN, on_client, c,
+				      &c->source) < 0) {
 		free(c->request);
 		close(fd);
 		return;
@@ -326,7 +326,7 @@ static void on_listen(void *arg, uint32_t events)
 	c->server = server;
 }
 
-int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
+int ctl_server_create(struct vio_loop *loop, int take_fd, ctl_fn *fn, void *arg,
 		      struct ctl_server **ret_server)
 {
 	struct ctl_server *server = calloc(1, sizeof(*server));
@@ -338,12 +338,12 @@ int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
 	server->fd = take_fd;
 	server->fn = fn;
 	server->arg = arg;
-	ret = ev_timer_add(loop, on_timer, server, &server->timer);
+	ret = vio_timer_add(loop, on_timer, server, &server->timer);
 	if (ret == 0)
-		ret = ev_fd_add(loop, take_fd, EPOLLIN, on_listen, server,
-				&server->source);
+		ret = vio_fd_add(loop, take_fd, EPOLLIN, on_listen, server,
+				 &server->source);
 	if (ret < 0) {
-		ev_remove(server->timer);
+		vio_source_remove(server->timer);
 		free(server);
 		return ret;
 	}
@@ -357,8 +357,8 @@ void ctl_server_destroy(struct ctl_server *server)
 		return;
 	for (int i = 0; i < MAX_CLIENTS; i++)
 		client_close(&server->clients[i]);
-	ev_remove(server->source);
-	ev_remove(server->timer);
+	vio_source_remove(server->source);
+	vio_source_remove(server->timer);
 	close(server->fd);
 	free(server);
 }

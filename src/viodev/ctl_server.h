@@ -19,7 +19,7 @@
 #include "base/err.h"
 
 struct ctl_server;
-struct ev_loop;
+struct vio_loop;
 struct json_object;
 struct opened_files;
 
@@ -32,7 +32,7 @@ typedef int ctl_fn(void *arg, int argc, char *const argv[],
 		   struct err *err);
 
 /* Serve on @take_fd, a listening socket; it is taken on success. */
-int ctl_server_create(struct ev_loop *loop, int take_fd, ctl_fn *fn, void *arg,
+int ctl_server_create(struct vio_loop *loop, int take_fd, ctl_fn *fn, void *arg,
 		      struct ctl_server **ret_server);
 void ctl_server_destroy(struct ctl_server *server); /* NULL is fine */
 

@@ -42,7 +42,7 @@
 #define WAIT_MS  20000
 
 static struct vdrv d;
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static uint8_t got[RX_BYTES];
 static size_t got_len;
 static uint16_t udp_port, tcp_port, forward_port;
@@ -98,7 +98,7 @@ static bool receive(void)
 static void turns(unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++)
-		ev_loop_turn(loop, 1);
+		vio_loop_turn(loop, 1);
 }
 
 static bool any(void)
@@ -109,15 +109,15 @@ static bool any(void)
 /* Wait for a frame that the caller likes. */
 static void wait_for(bool (*wanted)(void))
 {
-	uint64_t end_ns = ev_now_ns() + WAIT_MS * UINT64_C(1000000);
+	uint64_t end_ns = vio_now_ns() + WAIT_MS * UINT64_C(1000000);
 
 	do {
 		while (receive()) {
 			if (wanted())
 				return;
 		}
-		ev_loop_turn(loop, 10);
-	} while (ev_now_ns() < end_ns);
+		vio_loop_turn(loop, 10);
+	} while (vio_now_ns() < end_ns);
 	MUST(!"a frame");
 }
 
@@ -485,7 +485,7 @@ static void jailed(const char *text, void (*live)(void))
 {
 	struct vdev *dev;
 
-	if (ev_loop_create(&loop) < 0)
+	if (vio_loop_create(&loop) < 0)
 		_exit(1);
 	vdrv_init(&d, VDRV_MODERN);
 	enter(text, &dev);
@@ -749,7 +749,7 @@ static void test_tap(void **state)
 #define RESOLV_CONF "/etc/resolv.conf"
 
 static int servers[2];
-static struct ev_loop *resolver_loop;
+static struct vio_loop *resolver_loop;
 
 static bool is_answer_1(void)
 {
@@ -800,7 +800,7 @@ static void serve_names(void)
 		if (i == 0)
 			write_file(RESOLV_CONF, "nameserver 127.0.0.2\n");
 	}
-	ev_loop_turn(resolver_loop, 0);
+	vio_loop_turn(resolver_loop, 0);
 }
 
 static int name_server(const char *addr)
@@ -859,13 +859,13 @@ static void test_name_servers(void **state)
 		set_interface_up("lo");
 		servers[0] = name_server("127.0.0.1");
 		servers[1] = name_server("127.0.0.2");
-		assert_int_equal(ev_loop_create(&resolver_loop), 0);
+		assert_int_equal(vio_loop_create(&resolver_loop), 0);
 		for (int i = 0; i < 2; i++) {
 			without_mounts = i; /* as in a container, or a chroot */
 			follow_names();
 		}
 		without_mounts = false;
-		ev_loop_destroy(resolver_loop);
+		vio_loop_destroy(resolver_loop);
 		close(servers[0]);
 		close(servers[1]);
 	}

@@ -75,7 +75,7 @@ static void wait_for(struct replay *r, uint64_t us)
 	if (!r->begun) {
 		r->begun = true;
 		r->first_us = us;
-		r->start_ns = ev_now_ns();
+		r->start_ns = vio_now_ns();
 	}
 	if (us < r->first_us)
 		return;

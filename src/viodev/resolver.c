@@ -21,7 +21,7 @@
 struct resolver {
 	struct tempdir dir;
 	int etc_fd;
-	struct ev_source *timer;
+	struct vio_source *timer;
 	struct stat seen; /* the host's file; all zero: there was none */
 };
 
@@ -73,7 +73,7 @@ static void on_timer(void *arg)
 	struct resolver *resolver = arg;
 
 	resolver_update(resolver);
-	ev_timer_set(resolver->timer, LOOK_NS);
+	vio_timer_set(resolver->timer, LOOK_NS);
 }
 
 /* Devices may be another user's, who needs to get in. */
@@ -96,7 +96,7 @@ static int make_etc(struct resolver *resolver)
 	return ret;
 }
 
-int resolver_create(struct ev_loop *loop, struct resolver **ret_resolver)
+int resolver_create(struct vio_loop *loop, struct resolver **ret_resolver)
 {
 	struct resolver *resolver = calloc(1, sizeof(*resolver));
 	int ret;
@@ -111,7 +111,7 @@ int resolver_create(struct ev_loop *loop, struct resolver **ret_resolver)
 	}
 	ret = make_etc(resolver);
 	if (ret == 0)
-		ret = ev_timer_add(loop, on_timer, resolver, &resolver->timer);
+		ret = vio_timer_add(loop, on_timer, resolver, &resolver->timer);
 	if (ret < 0) {
 		resolver_destroy(resolver);
 		return ret;
@@ -125,7 +125,7 @@ void resolver_destroy(struct resolver *resolver)
 {
 	if (!resolver)
 		return;
-	ev_remove(resolver->timer);
+	vio_source_remove(resolver->timer);
 	if (resolver->etc_fd >= 0)
 		close(resolver->etc_fd);
 	tempdir_destroy(&resolver->dir);

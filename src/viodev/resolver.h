@@ -8,11 +8,11 @@
 #ifndef VIODEV_RESOLVER_H
 #define VIODEV_RESOLVER_H
 
-struct ev_loop;
+struct vio_loop;
 struct resolver;
 
 /* 0 or -errno. */
-int resolver_create(struct ev_loop *loop, struct resolver **ret_resolver);
+int resolver_create(struct vio_loop *loop, struct resolver **ret_resolver);
 void resolver_destroy(struct resolver *resolver); /* NULL is fine */
 
 const char *resolver_root(const struct resolver *resolver);

@@ -34,7 +34,7 @@ static void stop_when_all_ended(struct sup *sup)
 		if (sup->units[i].pid || sup->units[i].restart_pending)
 			return;
 	}
-	ev_loop_stop(sup->loop);
+	vio_loop_stop(sup->loop);
 }
 
 void sup_stop(struct sup *sup)
@@ -45,12 +45,12 @@ void sup_stop(struct sup *sup)
 	for (int i = 0; i < sup->nr_units; i++) {
 		struct unit *unit = &sup->units[i];
 
-		ev_timer_set(unit->restart_timer, 0);
+		vio_timer_set(unit->restart_timer, 0);
 		unit->restart_pending = false;
 		if (unit->pid)
 			kill(unit->pid, SIGTERM);
 	}
-	ev_timer_set(sup->kill_timer, PATIENCE_NS);
+	vio_timer_set(sup->kill_timer, PATIENCE_NS);
 	stop_when_all_ended(sup);
 }
 
@@ -61,7 +61,7 @@ static void kill_all(struct sup *sup)
 			kill(sup->units[i].pid, SIGKILL);
 	}
 	sup->killed = true;
-	ev_timer_set(sup->kill_timer, GIVE_UP_NS);
+	vio_timer_set(sup->kill_timer, GIVE_UP_NS);
 }
 
 /* A process in the kernel's hands, where a disk does not answer, stays. */
@@ -78,7 +78,7 @@ static void give_up(struct sup *sup)
 				unit->id, (int)unit->pid);
 	}
 	sup->status = sup->status ? sup->status : EXIT_FAILED;
-	ev_loop_stop(sup->loop);
+	vio_loop_stop(sup->loop);
 }
 
 /* They were asked to end and have not. */
@@ -111,7 +111,7 @@ static void close_news(struct unit *unit)
 {
 	if (unit->news_fd < 0)
 		return;
-	ev_remove(unit->news_source);
+	vio_source_remove(unit->news_source);
 	unit->news_source = NULL;
 	close(unit->news_fd);
 	unit->news_fd = -1;
@@ -120,7 +120,7 @@ static void close_news(struct unit *unit)
 /* A device that was taken over, or its guest, must not flood who reads it. */
 static bool may_say_waiting(struct unit *unit)
 {
-	uint64_t now = ev_now_ns();
+	uint64_t now = vio_now_ns();
 
 	if (now - unit->waiting_ns >= WAITING_NS) {
 		unit->waiting_ns = now;
@@ -162,14 +162,14 @@ static void on_news(void *arg, uint32_t events)
 /* Soon, but later each time while it keeps dying young. */
 static void restart_later(struct unit *unit)
 {
-	if (ev_now_ns() - unit->start_ns > 2 * BACKOFF_MAX_NS)
+	if (vio_now_ns() - unit->start_ns > 2 * BACKOFF_MAX_NS)
 		unit->backoff_ns = 0;
 	if (unit->backoff_ns == 0)
 		unit->backoff_ns = BACKOFF_MIN_NS;
 	else if (unit->backoff_ns < BACKOFF_MAX_NS)
 		unit->backoff_ns *= 2;
 	unit->restart_pending = true;
-	ev_timer_set(unit->restart_timer, unit->backoff_ns);
+	vio_timer_set(unit->restart_timer, unit->backoff_ns);
 }
 
 static int spawn(struct unit *unit)
@@ -193,8 +193,8 @@ static int spawn(struct unit *unit)
 		return pid;
 	unit->pid = pid;
 	unit->ready = false;
-	ret = ev_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news, unit,
-			&unit->news_source);
+	ret = vio_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news, unit,
+			 &unit->news_source);
 	if (ret < 0)
 		kill(pid, SIGKILL);
 	return ret;
@@ -210,7 +210,7 @@ static int start(struct unit *unit)
 {
 	int ret = 0;
 
-	unit->start_ns = ev_now_ns();
+	unit->start_ns = vio_now_ns();
 	if (unit->front.kind == SOCK_CONNECTS)
 		ret = sock_connect(&unit->front);
 	if (ret == 0)
@@ -354,8 +354,8 @@ static int watch_signals(struct sup *sup, const int signals[])
 	sup->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (sup->signal_fd < 0)
 		return -errno;
-	return ev_fd_add(sup->loop, sup->signal_fd, EPOLLIN, on_signal, sup,
-			 &sup->signal_source);
+	return vio_fd_add(sup->loop, sup->signal_fd, EPOLLIN, on_signal, sup,
+			  &sup->signal_source);
 }
 
 /*
@@ -364,16 +364,16 @@ static int watch_signals(struct sup *sup, const int signals[])
 
 static int init_loop(struct sup *sup, const int signals[])
 {
-	int ret = ev_loop_create(&sup->loop);
+	int ret = vio_loop_create(&sup->loop);
 
 	if (ret == 0)
 		ret = watch_signals(sup, signals);
 	if (ret == 0)
-		ret = ev_timer_add(sup->loop, on_kill_timer, sup,
-				   &sup->kill_timer);
+		ret = vio_timer_add(sup->loop, on_kill_timer, sup,
+				    &sup->kill_timer);
 	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
-		ret = ev_timer_add(sup->loop, on_restart_timer, &sup->units[i],
-				   &sup->units[i].restart_timer);
+		ret = vio_timer_add(sup->loop, on_restart_timer, &sup->units[i],
+				    &sup->units[i].restart_timer);
 	return ret;
 }
 
@@ -445,16 +445,16 @@ void sup_fini(struct sup *sup)
 {
 	for (int i = 0; i < sup->nr_units; i++) {
 		close_news(&sup->units[i]);
-		ev_remove(sup->units[i].restart_timer);
+		vio_source_remove(sup->units[i].restart_timer);
 		unit_fini(&sup->units[i]);
 	}
 	free(sup->units);
 	resolver_destroy(sup->resolver);
-	ev_remove(sup->kill_timer);
-	ev_remove(sup->signal_source);
+	vio_source_remove(sup->kill_timer);
+	vio_source_remove(sup->signal_source);
 	if (sup->signal_fd >= 0)
 		close(sup->signal_fd);
-	ev_loop_destroy(sup->loop);
+	vio_loop_destroy(sup->loop);
 }
 
 int sup_run(struct sup *sup)
@@ -469,7 +469,7 @@ int sup_run(struct sup *sup)
 			sup_stop(sup);
 		}
 	}
-	if (ev_loop_run(sup->loop) < 0)
+	if (vio_loop_run(sup->loop) < 0)
 		return EXIT_FAILED;
 	return sup->status;
 }

@@ -41,14 +41,14 @@ struct sup {
 	const struct cmdline *line;
 	const struct sup_hooks *hooks;
 	void *arg;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct unit *units;
 	int nr_units;
 	int nr_announced;
 	int signal_fd;
-	struct ev_source *signal_source;
-	struct resolver *resolver;    /* NULL: no device asks name servers */
-	struct ev_source *kill_timer; /* patience with those who should end */
+	struct vio_source *signal_source;
+	struct resolver *resolver;     /* NULL: no device asks name servers */
+	struct vio_source *kill_timer; /* patience with those who should end */
 	sigset_t old_mask;
 	bool stopping;
 	bool killed; /* who should end: what is left then is left behind */

@@ -26,7 +26,7 @@ static void add_clients(struct json_object *to, bool attached, uint64_t clients,
  * --- vfio-user ---
  */
 
-static int vfio_create(struct ev_loop *loop, const char *name, void **ret_srv)
+static int vfio_create(struct vio_loop *loop, const char *name, void **ret_srv)
 {
 	struct vfuser *srv;
 	int ret = vfuser_create(loop, name, &srv);
@@ -77,7 +77,7 @@ static void vfio_status(void *srv, struct json_object *to)
  * --- vhost-user ---
  */
 
-static int vhost_create(struct ev_loop *loop, const char *name, void **ret_srv)
+static int vhost_create(struct vio_loop *loop, const char *name, void **ret_srv)
 {
 	struct vhuser *srv;
 	int ret = vhuser_create(loop, name, &srv);

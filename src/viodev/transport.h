@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-struct ev_loop;
+struct vio_loop;
 struct json_object;
 struct pci_devinst;
 
@@ -18,7 +18,7 @@ typedef void transport_notify_fn(void *arg, bool attached);
 struct transport {
 	const char *name; /* as --transport= has it */
 	const int *syscalls;
-	int (*create)(struct ev_loop *loop, const char *name, void **ret_srv);
+	int (*create)(struct vio_loop *loop, const char *name, void **ret_srv);
 	void (*destroy)(void *srv); /* NULL is fine */
 	struct pci_devinst *(*pci)(void *srv);
 	int (*listen)(void *srv, int take_fd);

@@ -31,12 +31,12 @@ struct unit {
 	struct sup *sup;
 	pid_t pid;   /* 0: none runs */
 	int news_fd; /* what the process says, a byte each: spawn.h */
-	struct ev_source *news_source;
+	struct vio_source *news_source;
 	uint64_t waiting_ns; /* when the first of nr_waiting was said */
 	unsigned nr_waiting;
 	bool ready;
 	bool restarted;
-	struct ev_source *restart_timer;
+	struct vio_source *restart_timer;
 	bool restart_pending;
 	uint64_t start_ns;
 	uint64_t backoff_ns;

@@ -83,7 +83,7 @@ static int setup(void **state)
 	tcl_open(&client, *state);
 	ini.cdb_size = 32;
 	ini.sense_size = 96;
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	assert_int_equal(vio_loop_create(&ini.loop), 0);
 	vdrv_init(&ini.d, VDRV_MODERN);
 	ini.d.no_msix = true; /* it looks for itself */
 	pci_set_device(&ini.d.pi, &far_ops, NULL);
@@ -97,7 +97,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	vdrv_fini(&ini.d);
-	ev_loop_destroy(ini.loop);
+	vio_loop_destroy(ini.loop);
 	tcl_close(&client);
 	return 0;
 }

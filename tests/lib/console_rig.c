@@ -31,7 +31,7 @@ void rig_make(struct rig *r, enum vdrv_mode mode, unsigned nr_ports,
 
 	memset(r, 0, sizeof(*r));
 	r->nr_ports = nr_ports;
-	assert_int_equal(ev_loop_create(&r->loop), 0);
+	assert_int_equal(vio_loop_create(&r->loop), 0);
 	vdrv_init(&r->d, mode);
 	for (unsigned i = 0; i < nr_ports; i++) {
 		size_t len = strlen(text);
@@ -62,7 +62,7 @@ void rig_fini(struct rig *r)
 {
 	vdev_destroy(r->dev);
 	vdrv_fini(&r->d);
-	ev_loop_destroy(r->loop);
+	vio_loop_destroy(r->loop);
 	for (unsigned i = 0; i < r->nr_ports; i++) {
 		if (r->host[i] >= 0)
 			close(r->host[i]);
@@ -98,7 +98,7 @@ void rig_open(struct rig *r, enum vdrv_mode mode, unsigned nr_ports)
 void rig_turns(struct rig *r, int n)
 {
 	while (n--)
-		ev_loop_turn(r->loop, 2);
+		vio_loop_turn(r->loop, 2);
 }
 
 unsigned rig_rxq(unsigned port)

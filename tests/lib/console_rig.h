@@ -18,7 +18,7 @@
 
 struct rig {
 	struct vdrv d;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vdev *dev;
 	unsigned nr_ports; /* the console and ports p1, p2, ... */
 	int host[RIG_MAX_PORTS];

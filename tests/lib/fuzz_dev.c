@@ -11,24 +11,24 @@
 
 #define MAX_TURNS 20000 /* for requests to end, of a millisecond or less */
 
-struct ev_loop *fuzz_loop(void)
+struct vio_loop *fuzz_loop(void)
 {
-	static struct ev_loop *loop;
+	static struct vio_loop *loop;
 
 	if (!loop)
-		fuzz_must(ev_loop_create(&loop) == 0);
+		fuzz_must(vio_loop_create(&loop) == 0);
 	return loop;
 }
 
 void fuzz_dev_turn(void)
 {
-	ev_loop_turn(fuzz_loop(), 0);
+	vio_loop_turn(fuzz_loop(), 0);
 }
 
 /* Requests may end in a worker: a little patience. */
 static void idle(void *arg)
 {
-	ev_loop_turn(fuzz_loop(), 1);
+	vio_loop_turn(fuzz_loop(), 1);
 }
 
 void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode)

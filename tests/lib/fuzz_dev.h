@@ -33,7 +33,7 @@ struct fuzz_dev {
 };
 
 /* The loop of all devices. */
-struct ev_loop *fuzz_loop(void);
+struct vio_loop *fuzz_loop(void);
 
 /*
  * The driver and its memory, for a target that builds the device itself (on

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 struct vdrv d;
-struct ev_loop *loop;
+struct vio_loop *loop;
 static struct opts *opts;
 struct vdev *dev;
 struct net_mock *mock;
@@ -63,20 +63,20 @@ int setup(void **state)
 	memcpy(frame, mac, 6);
 	frame[12] = 8;
 	frame[13] = 0;
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 int teardown(void **state)
 {
 	destroy();
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
 void turns(void)
 {
 	for (int i = 0; i < 4; i++)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 }
 
 bool broken(void)

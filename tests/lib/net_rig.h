@@ -21,7 +21,7 @@ extern const struct vdev_type vdev_net;
 
 /* The device, its driver, its backend and a frame to play with. */
 extern struct vdrv d;
-extern struct ev_loop *loop;
+extern struct vio_loop *loop;
 extern struct vdev *dev;
 extern struct net_mock *mock;
 extern uint8_t frame[NET_MAX_FRAME];

@@ -45,7 +45,7 @@ static void turn(void *arg)
 {
 	struct p9c *c = arg;
 
-	ev_loop_turn(c->loop, 1);
+	vio_loop_turn(c->loop, 1);
 }
 
 void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
@@ -54,7 +54,7 @@ void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
 
 	memset(c, 0, sizeof(*c));
 	make_dirs(c);
-	assert_int_equal(ev_loop_create(&c->loop), 0);
+	assert_int_equal(vio_loop_create(&c->loop), 0);
 	vdrv_init(&c->d, mode);
 	c->d.idle = turn;
 	c->d.idle_arg = c;
@@ -94,7 +94,7 @@ void p9c_destroy(struct p9c *c)
 		return;
 	vdev_destroy(c->dev);
 	vdrv_fini(&c->d);
-	ev_loop_destroy(c->loop);
+	vio_loop_destroy(c->loop);
 	nftw(c->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	c->dev = NULL;
 }
@@ -265,13 +265,13 @@ static int take_reply(struct p9c *c, const struct p9c_slot *s)
 
 int p9c_wait(struct p9c *c, unsigned slot)
 {
-	uint64_t end = ev_now_ns() + 20000000000ull;
+	uint64_t end = vio_now_ns() + 20000000000ull;
 	struct p9c_slot *s = &c->slots[slot];
 
 	p9c_poll(c);
 	while (s->busy) {
-		assert_true(ev_now_ns() < end);
-		ev_loop_turn(c->loop, 10);
+		assert_true(vio_now_ns() < end);
+		vio_loop_turn(c->loop, 10);
 		vdrv_wake(&c->d);
 		p9c_poll(c);
 	}

@@ -35,7 +35,7 @@ struct p9c_slot {
 
 struct p9c {
 	struct vdrv d;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vdev *dev;
 	char dir[64];  /* of the test: has "export" and "secret" */
 	char root[80]; /* the export */

@@ -62,7 +62,7 @@ void ini_text(const char *options, char *text, size_t size)
 /* What an embedder does: turn the loop, and look when it is woken. */
 void ini_turn(int timeout_ms)
 {
-	ev_loop_turn(ini.loop, timeout_ms);
+	vio_loop_turn(ini.loop, timeout_ms);
 	vdrv_wake(&ini.d);
 }
 
@@ -75,7 +75,7 @@ void ini_init(enum vdrv_mode mode)
 {
 	ini.cdb_size = 32;
 	ini.sense_size = 96;
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	assert_int_equal(vio_loop_create(&ini.loop), 0);
 	vdrv_init(&ini.d, mode);
 	ini.d.idle = on_idle;
 }
@@ -117,7 +117,7 @@ void ini_close(void)
 		return;
 	vdev_destroy(ini.dev);
 	vdrv_fini(&ini.d);
-	ev_loop_destroy(ini.loop);
+	vio_loop_destroy(ini.loop);
 	ini.dev = NULL;
 }
 
@@ -249,10 +249,10 @@ static bool all_done(struct sent *all, unsigned nr)
 
 void ini_wait(struct sent *all, unsigned nr)
 {
-	uint64_t end = ev_now_ns() + 10000000000ull;
+	uint64_t end = vio_now_ns() + 10000000000ull;
 
 	while (!all_done(all, nr)) {
-		assert_true(ev_now_ns() < end);
+		assert_true(vio_now_ns() < end);
 		ini_turn(10);
 	}
 }
@@ -282,7 +282,7 @@ uint8_t ini_tmf(uint32_t subtype, const uint8_t addr[8], uint64_t id)
 	uint64_t req = vdrv_alloc(&ini.d, 24, 8);
 	uint64_t resp = vdrv_alloc(&ini.d, 1, 1);
 	uint8_t *p = vdrv_ptr(&ini.d, req, 24), before[24];
-	uint64_t end = ev_now_ns() + 10000000000ull;
+	uint64_t end = vio_now_ns() + 10000000000ull;
 	struct vdrv_buf bufs[] = { { req, 24, VDRV_R }, { resp, 1, VDRV_W } };
 	struct vdrv_used used;
 
@@ -295,7 +295,7 @@ uint8_t ini_tmf(uint32_t subtype, const uint8_t addr[8], uint64_t id)
 	vdrv_add(&ini.d, 0, bufs, 2);
 	vdrv_kick(&ini.d, 0);
 	while (!vdrv_used(&ini.d, 0, &used)) {
-		assert_true(ev_now_ns() < end);
+		assert_true(vio_now_ns() < end);
 		ini_turn(10);
 	}
 	assert_int_equal(used.len, 1);

@@ -18,7 +18,7 @@
 
 struct initiator {
 	struct vdrv d;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vdev *dev;
 	char dir[64];
 	uint32_t cdb_size, sense_size; /* as the driver set them */

@@ -223,14 +223,14 @@ static void on_stop(void *arg, uint32_t events)
 {
 	struct tsrv *t = arg;
 
-	ev_loop_stop(t->loop);
+	vio_loop_stop(t->loop);
 }
 
 static void *run(void *arg)
 {
 	struct tsrv *t = arg;
 
-	ev_loop_run(t->loop);
+	vio_loop_run(t->loop);
 	return NULL;
 }
 
@@ -278,7 +278,7 @@ void tsrv_start_on(struct tsrv *t,
 	assert_non_null(mkdtemp(t->dir));
 	snprintf(t->path, sizeof(t->path), "%s/sock", t->dir);
 
-	assert_int_equal(ev_loop_create(&t->loop), 0);
+	assert_int_equal(vio_loop_create(&t->loop), 0);
 	assert_int_equal(vfuser_create(t->loop, "tdev", &t->srv), 0);
 	vfuser_set_log(t->srv, count_log, t);
 	vfuser_set_notify(t->srv, count_client, t);
@@ -287,7 +287,7 @@ void tsrv_start_on(struct tsrv *t,
 
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
 	assert_int_equal(
-		ev_fd_add(t->loop, t->stop_fd, EPOLLIN, on_stop, t, &t->stop),
+		vio_fd_add(t->loop, t->stop_fd, EPOLLIN, on_stop, t, &t->stop),
 		0);
 	assert_int_equal(pthread_create(&t->thread, NULL, run, t), 0);
 }
@@ -306,10 +306,10 @@ void tsrv_halt(struct tsrv *t)
 void tsrv_stop(struct tsrv *t)
 {
 	tsrv_halt(t);
-	ev_remove(t->stop);
+	vio_source_remove(t->stop);
 	close(t->stop_fd);
 	vfuser_destroy(t->srv);
-	ev_loop_destroy(t->loop);
+	vio_loop_destroy(t->loop);
 	assert_int_not_equal(access(t->path, F_OK), 0);
 	assert_int_equal(rmdir(t->dir), 0);
 }

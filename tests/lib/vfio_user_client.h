@@ -68,14 +68,14 @@ struct tdev {
 };
 
 struct tsrv {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vfuser *srv;
 	struct tdev dev;
 	char dir[64], path[96];
 	pthread_t thread;
 	int stop_fd;
 	bool halted;
-	struct ev_source *stop;
+	struct vio_source *stop;
 	unsigned nr_log; /* lines */
 	unsigned nr_attached, nr_detached;
 };

@@ -20,7 +20,7 @@
 void fe_turn(struct fe *f)
 {
 	for (int i = 0; i < 4; i++)
-		ev_loop_turn(f->loop, 0);
+		vio_loop_turn(f->loop, 0);
 }
 
 void fe_connect_again(struct fe *f)
@@ -227,7 +227,7 @@ void fe_init(struct fe *f)
 	strcpy(f->dir, "/tmp/vhost-user-test-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
-	assert_int_equal(ev_loop_create(&f->loop), 0);
+	assert_int_equal(vio_loop_create(&f->loop), 0);
 	assert_int_equal(vhuser_create(f->loop, "test", &f->srv), 0);
 
 	f->fd = -1;
@@ -254,7 +254,7 @@ void fe_listen(struct fe *f)
 void fe_fini(struct fe *f)
 {
 	vhuser_destroy(f->srv);
-	ev_loop_destroy(f->loop);
+	vio_loop_destroy(f->loop);
 	munmap(f->mem, MEM_BYTES);
 	close(f->fd);
 	close(f->memfd);

@@ -36,7 +36,7 @@ enum {
 };
 
 struct fe {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct vhuser *srv;
 	struct vdev *dev; /* on it, if the test has one of these */
 	char dir[64], path[96];

@@ -109,7 +109,7 @@ static int end_init(struct chan *c, struct chan_end *end, int fd, bool write)
 
 static void end_unwatch(struct chan_end *end)
 {
-	ev_remove(end->source);
+	vio_source_remove(end->source);
 	end->source = NULL;
 	end->events = 0;
 }
@@ -177,7 +177,7 @@ static void on_in(void *arg, uint32_t events);
 static void on_out(void *arg, uint32_t events);
 
 static void end_watch(struct chan *c, struct chan_end *end, uint32_t events,
-		      ev_fd_cb *cb)
+		      vio_fd_cb *cb)
 {
 	int ret = 0;
 
@@ -188,9 +188,9 @@ static void end_watch(struct chan *c, struct chan_end *end, uint32_t events,
 		return;
 	}
 	if (end->source)
-		ret = ev_fd_set(end->source, events);
+		ret = vio_fd_set(end->source, events);
 	else
-		ret = ev_fd_add(c->loop, end->fd, events, cb, c, &end->source);
+		ret = vio_fd_add(c->loop, end->fd, events, cb, c, &end->source);
 	if (ret == -EPERM) /* a regular file */
 		end->always = true;
 	else if (ret < 0)
@@ -216,7 +216,7 @@ void chan_watch(struct chan *c)
 	if (!always && !c->in.slow)
 		end_watch(c, &c->in, in, on_in);
 	if (always && in)
-		ev_defer(c->loop, &c->ready);
+		vio_task_defer(c->loop, &c->ready);
 	if (!c->out.slow)
 		end_watch(c, &c->out, c->up && c->blocked ? EPOLLOUT : 0,
 			  on_out);
@@ -363,7 +363,7 @@ ssize_t chan_read(struct chan *c, const struct iovec *iov, int niov)
 	if (n != 0 && n != -EIO && n != -ECONNRESET)
 		c->nr_errors++;
 	c->in.ended = true;
-	ev_defer(c->loop, &c->ready);
+	vio_task_defer(c->loop, &c->ready);
 	return -EAGAIN;
 }
 
@@ -425,9 +425,9 @@ void chan_destroy(struct chan *c)
 {
 	if (!c)
 		return;
-	ev_cancel(c->loop, &c->ready);
-	ev_remove(c->wait_source);
-	ev_remove(c->wait_timer);
+	vio_task_cancel(c->loop, &c->ready);
+	vio_source_remove(c->wait_source);
+	vio_source_remove(c->wait_timer);
 	if (c->wait_fd >= 0)
 		close(c->wait_fd);
 	end_close(&c->in);
@@ -437,7 +437,7 @@ void chan_destroy(struct chan *c)
 }
 
 int chan_create(const char *text, const char *id, struct opened_files *files,
-		struct ev_loop *loop, struct chan_io *io,
+		struct vio_loop *loop, struct chan_io *io,
 		const struct chan_client *client, void *arg,
 		struct chan **ret_chan, struct err *err)
 {
@@ -452,7 +452,7 @@ int chan_create(const char *text, const char *id, struct opened_files *files,
 	c->loop = loop;
 	c->io = io;
 	c->wait_fd = c->in.fd = c->out.fd = -1;
-	c->ready = (struct ev_task){ .fn = on_ready, .arg = c };
+	c->ready = (struct vio_task){ .fn = on_ready, .arg = c };
 	c->kind = parse(text, &kind_arg);
 	c->text = strdup(text);
 	if (c->kind && c->text)

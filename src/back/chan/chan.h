@@ -63,12 +63,12 @@ void chan_close(const char *text);
  * Threads for up to @nr_chans channels, made once, which a sandbox forbids.
  * At the end writes that are under way get half a second.
  */
-int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
+int chan_io_create(struct vio_loop *loop, unsigned nr_chans,
 		   struct chan_io **ret_io);
 void chan_io_destroy(struct chan_io *io); /* after them; NULL is fine */
 
 int chan_create(const char *text, const char *id, struct opened_files *files,
-		struct ev_loop *loop, struct chan_io *io,
+		struct vio_loop *loop, struct chan_io *io,
 		const struct chan_client *client, void *arg,
 		struct chan **ret_chan, struct err *err);
 void chan_destroy(struct chan *c); /* NULL is fine */

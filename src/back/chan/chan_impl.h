@@ -22,7 +22,7 @@ struct chan_end {
 	bool always;            /* cannot be waited for, and need not */
 	struct chan_slow *slow; /* reads or writes it, and owns fd; or NULL */
 	uint32_t events;        /* watched for; 0: not watched */
-	struct ev_source *source;
+	struct vio_source *source;
 };
 
 struct chan_kind {
@@ -50,7 +50,7 @@ struct chan {
 	const struct chan_kind *kind;
 	const struct chan_client *client;
 	void *arg;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct chan_io *io;
 	char *text;
 	char path[108];
@@ -60,11 +60,11 @@ struct chan {
 	bool hung_up; /* it is: bytes to read may be left */
 	bool blocked; /* a write waits */
 	struct chan_end in, out;
-	struct ev_task ready; /* for an input that cannot be waited for */
+	struct vio_task ready; /* for an input that cannot be waited for */
 	/* Of one that waits for its peer: listening socket, or inotify. */
 	int wait_fd;
-	struct ev_source *wait_source;
-	struct ev_source *wait_timer; /* after accept() failed */
+	struct vio_source *wait_source;
+	struct vio_source *wait_timer; /* after accept() failed */
 	uint64_t nr_errors;
 };
 

@@ -167,8 +167,8 @@ static int pty_create(struct chan *c, const char *id,
 		return ret;
 	/* A process before us may have had it: it may be open now. */
 	c->up = is_up(c);
-	return ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_open, c,
-			 &c->wait_source);
+	return vio_fd_add(c->loop, c->wait_fd, EPOLLIN, on_open, c,
+			  &c->wait_source);
 }
 
 const struct chan_kind chan_kind_pty = {

@@ -210,7 +210,7 @@ static const struct pool_ops jobs = {
 	.done = job_done,
 };
 
-int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
+int chan_io_create(struct vio_loop *loop, unsigned nr_chans,
 		   struct chan_io **ret_io)
 {
 	struct chan_io *io = calloc(1, sizeof(*io));
@@ -231,11 +231,11 @@ int chan_io_create(struct ev_loop *loop, unsigned nr_chans,
 void chan_io_destroy(struct chan_io *io)
 {
 	static struct chan_io *abandoned; /* it is no leak */
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!io)
 		return;
-	while (io->nr_busy > 0 && ev_now_ns() < end)
+	while (io->nr_busy > 0 && vio_now_ns() < end)
 		pool_wait(io->pool, 10);
 	if (io->nr_busy > 0) {
 		io->next_abandoned = abandoned;

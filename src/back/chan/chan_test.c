@@ -21,7 +21,7 @@
 
 #include "back/chan/chan.h"
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct opened_files files;
 static struct chan_io *io;
 static struct chan *c;
@@ -72,7 +72,7 @@ static const struct chan_client client = { on_readable, on_writable, on_up };
 static void turns(int n)
 {
 	while (n--)
-		ev_loop_turn(loop, 5);
+		vio_loop_turn(loop, 5);
 }
 
 static int open_text(const char *kind, const char *arg, struct err *err)
@@ -107,7 +107,7 @@ static void stop(void)
 static int setup(void **state)
 {
 	strcpy(strrchr(dir, '.'), ".XXXXXX");
-	return ev_loop_create(&loop) || chan_io_create(loop, 4, &io) ||
+	return vio_loop_create(&loop) || chan_io_create(loop, 4, &io) ||
 	       !mkdtemp(dir) || chdir(dir);
 }
 
@@ -119,7 +119,7 @@ static int teardown(void **state)
 	free(text);
 	text = NULL;
 	chan_io_destroy(io);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return chdir("/") || rmdir(dir);
 }
 
@@ -133,11 +133,11 @@ static ssize_t put(const char *s)
 
 static void assert_got(const char *want)
 {
-	uint64_t end = ev_now_ns() + PATIENCE_NS;
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
 
 	/* What comes through a pty waits for a thread of the kernel's. */
-	while (me.len < strlen(want) && ev_now_ns() < end)
-		ev_loop_turn(loop, 5);
+	while (me.len < strlen(want) && vio_now_ns() < end)
+		vio_loop_turn(loop, 5);
 	assert_int_equal(me.len, strlen(want));
 	assert_memory_equal(me.got, want, me.len);
 	me.len = 0;
@@ -145,10 +145,10 @@ static void assert_got(const char *want)
 
 static void wait_up(bool up)
 {
-	uint64_t end = ev_now_ns() + PATIENCE_NS;
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
 
-	while (chan_up(c) != up && ev_now_ns() < end)
-		ev_loop_turn(loop, 5);
+	while (chan_up(c) != up && vio_now_ns() < end)
+		vio_loop_turn(loop, 5);
 	assert_int_equal(chan_up(c), up);
 }
 
@@ -158,11 +158,11 @@ static void wait_up(bool up)
  */
 static void assert_idle(void)
 {
-	uint64_t end = ev_now_ns() + PATIENCE_NS / 10;
+	uint64_t end = vio_now_ns() + PATIENCE_NS / 10;
 
 	for (int quiet = 0; quiet < 3;) {
-		quiet = ev_loop_turn(loop, 2) == 0 ? quiet + 1 : 0;
-		assert_true(ev_now_ns() < end);
+		quiet = vio_loop_turn(loop, 2) == 0 ? quiet + 1 : 0;
+		assert_true(vio_now_ns() < end);
 	}
 }
 
@@ -387,11 +387,11 @@ static void test_no_descriptors(void **state)
 	close(first_free);
 	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	assert_int_equal(ev_loop_turn(loop, 1000), 1);
-	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_turn(loop, 1000), 1);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	while (!me.nr_up)
-		assert_true(ev_loop_turn(loop, 10000) > 0);
+		assert_true(vio_loop_turn(loop, 10000) > 0);
 	close(peer);
 	turns(2);
 	stop();

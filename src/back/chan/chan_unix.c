@@ -49,7 +49,7 @@ static void on_listen(void *arg, uint32_t events)
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return; /* it is gone already */
-	ev_fd_set(c->wait_source, 0);
+	vio_fd_set(c->wait_source, 0);
 	if (fd >= 0 && chan_set_duplex(c, fd) == 0) {
 		chan_come(c);
 		return;
@@ -57,14 +57,14 @@ static void on_listen(void *arg, uint32_t events)
 	/* There is no descriptor left, and the socket stays ready. */
 	if (fd >= 0)
 		close(fd);
-	ev_timer_set(c->wait_timer, AGAIN_NS);
+	vio_timer_set(c->wait_timer, AGAIN_NS);
 }
 
 static void on_timer(void *arg)
 {
 	struct chan *c = arg;
 
-	ev_fd_set(c->wait_source, EPOLLIN);
+	vio_fd_set(c->wait_source, EPOLLIN);
 }
 
 static int unix_create(struct chan *c, const char *id,
@@ -74,16 +74,16 @@ static int unix_create(struct chan *c, const char *id,
 
 	c->wait_fd = chan_take_file(files, id, "listen");
 	strncpy(c->path, c->text + strlen("unix:"), sizeof(c->path) - 1);
-	ret = ev_timer_add(c->loop, on_timer, c, &c->wait_timer);
+	ret = vio_timer_add(c->loop, on_timer, c, &c->wait_timer);
 	return ret < 0 ? ret :
-			 ev_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
-				   &c->wait_source);
+			 vio_fd_add(c->loop, c->wait_fd, EPOLLIN, on_listen, c,
+				    &c->wait_source);
 }
 
 static void unix_next(struct chan *c)
 {
 	chan_set_ends(c, -1, -1);
-	ev_fd_set(c->wait_source, EPOLLIN);
+	vio_fd_set(c->wait_source, EPOLLIN);
 }
 
 const struct chan_kind chan_kind_unix = {

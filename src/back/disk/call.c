@@ -72,7 +72,7 @@ void disk_call_start_other(struct disk *d, struct disk_call *call)
 		return;
 	}
 	d->ops->start(d->engine, call);
-	ev_defer(d->loop, &d->submit_task);
+	vio_task_defer(d->loop, &d->submit_task);
 }
 
 void disk_call_start(struct disk_req *req,
@@ -102,7 +102,7 @@ static void arm(struct disk_io *io)
 		ns = MAX_AGAIN_NS;
 	io->again_ns = ns;
 	io->again_armed = true;
-	ev_timer_set(io->again_timer, ns);
+	vio_timer_set(io->again_timer, ns);
 }
 
 void disk_send_later(struct disk_io *io)

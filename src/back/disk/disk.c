@@ -114,7 +114,7 @@ static void all_inactive(struct disk *d)
 	__atomic_store_n(&d->img.forgetting, false, __ATOMIC_RELAXED);
 	disk_size_begin(d);
 	if (d->closing)
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 }
 
 static void tell(struct disk_req *req, int result)
@@ -189,7 +189,7 @@ static void begin(struct disk_req *req)
 		d->alone = req;
 	if (req->dr_op == DISK_READ || req->dr_op == DISK_WRITE)
 		d->turn_bytes += req->dr_len;
-	ev_defer(d->loop, &d->submit_task); /* where the turn ends */
+	vio_task_defer(d->loop, &d->submit_task); /* where the turn ends */
 	run(req);
 }
 
@@ -216,9 +216,9 @@ void disk_submit(struct disk *d)
 	int ret;
 
 	disk_release_held(d);
-	ev_cancel(d->loop, &d->submit_task);
+	vio_task_cancel(d->loop, &d->submit_task);
 	if (disk_lingers(d->nr_now + (d->held.first != NULL), &d->nr_single))
-		ev_linger(d->loop);
+		vio_loop_busy_poll(d->loop);
 	d->nr_now = 0;
 	if (d->sync_waiting.first && !d->syncing)
 		disk_sync_begin(d);
@@ -228,7 +228,7 @@ void disk_submit(struct disk *d)
 	if (ret < 0)
 		disk_send_later(d->io);
 	if (ret > 0 || more)
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 }
 
 /*
@@ -254,7 +254,7 @@ void disk_forget(struct disk *d)
 {
 	drop_waiting(d);
 	if (d->dropped.first)
-		ev_defer(d->loop, &d->drop_task);
+		vio_task_defer(d->loop, &d->drop_task);
 	if (d->nr_active == 0)
 		all_inactive(d);
 	else
@@ -268,5 +268,5 @@ void disk_tell_dropped(struct disk *d)
 	while ((req = disk_reqs_take(&d->dropped)))
 		tell(req, -ECANCELED);
 	if (d->closing)
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 }

@@ -32,7 +32,7 @@
 struct disk;
 struct disk_image;
 struct disk_io;
-struct ev_loop;
+struct vio_loop;
 
 enum disk_op {
 	DISK_READ,
@@ -131,7 +131,7 @@ int disk_open(const struct disk_params *params, struct err *err);
  * Who works for up to @nr_disks disks with @depth requests under way, of all of
  * them together. This is what a sandbox forbids; disks can be made inside.
  */
-int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
+int disk_io_create(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
 		   struct disk_io **ret_io);
 
 /*

@@ -36,7 +36,7 @@ static int failure(int error)
  */
 
 static char path[128];
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct disk_io *io;
 static struct disk *disk;
 static char model[IMAGE_BYTES]; /* what the image should hold */
@@ -97,14 +97,14 @@ static int setup(void **state)
 {
 	memset(&disk_fault, 0, sizeof(disk_fault));
 	disk = NULL;
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
 {
 	memset(&disk_fault, 0, sizeof(disk_fault));
 	close_disk();
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
@@ -139,7 +139,7 @@ static void start(struct test_req *t, enum disk_op op, uint64_t off,
 static int finish(struct test_req *t)
 {
 	while (!t->done)
-		assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_turn(loop, 5000) >= 0);
 	return t->result;
 }
 
@@ -782,10 +782,10 @@ static void on_size(void *arg, uint64_t bytes)
 
 static void wait_for_size(uint64_t bytes)
 {
-	uint64_t end = ev_now_ns() + 5000000000ull;
+	uint64_t end = vio_now_ns() + 5000000000ull;
 
-	while (notified != bytes && ev_now_ns() < end)
-		ev_loop_turn(loop, 100);
+	while (notified != bytes && vio_now_ns() < end)
+		vio_loop_turn(loop, 100);
 	assert_int_equal(notified, bytes);
 }
 
@@ -796,7 +796,7 @@ static int resize(uint64_t bytes)
 	int ret;
 
 	while ((ret = disk_resize(disk, bytes, &err)) == 1)
-		assert_true(ev_loop_turn(loop, 100) >= 0);
+		assert_true(vio_loop_turn(loop, 100) >= 0);
 	return ret;
 }
 
@@ -856,7 +856,7 @@ static void test_watch_quiet(void **state)
 	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
 	disk_set_notify(disk, on_size, NULL);
 	assert_int_equal(disk_watch(disk, fd), 0);
-	assert_int_equal(ev_loop_turn(loop, 10), 0);
+	assert_int_equal(vio_loop_turn(loop, 10), 0);
 	/* Nor are changes missed, that came before the watch was watched. */
 	disk_destroy(disk);
 	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
@@ -933,7 +933,7 @@ static void test_turn_share(void **state)
 			before = now;
 			now = count_done(t);
 			assert_in_range(now, before, before + 1);
-			assert_true(ev_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_turn(loop, 5000) >= 0);
 		} while (now < NR_LONG);
 		for (unsigned i = 0; i < NR_LONG; i++)
 			assert_int_equal(t[i].result, 0);
@@ -954,7 +954,7 @@ static void make_hang(void)
 static void turn_a_while(void)
 {
 	for (int i = 0; i < 5; i++)
-		assert_true(ev_loop_turn(loop, 10) >= 0);
+		assert_true(vio_loop_turn(loop, 10) >= 0);
 }
 
 /*
@@ -1117,7 +1117,7 @@ static void test_end(void **state)
 	static char buf[512];
 	static struct test_req t;
 	static struct iovec iov = { buf, sizeof(buf) };
-	uint64_t start_ns = ev_now_ns();
+	uint64_t start_ns = vio_now_ns();
 
 	if (!threads)
 		skip(); /* what hangs there is not in the kernel's hands */
@@ -1131,7 +1131,7 @@ static void test_end(void **state)
 	assert_false(disk_io_destroy(io));
 	io = NULL;
 	assert_false(t.done);
-	assert_true(ev_now_ns() - start_ns < 10000000000ull);
+	assert_true(vio_now_ns() - start_ns < 10000000000ull);
 }
 
 /* Of several times, since we may be kept waiting by others. */
@@ -1141,10 +1141,10 @@ static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
 	struct err err;
 
 	for (int i = 0; i < 10; i++) {
-		uint64_t start_ns = ev_now_ns(), ns;
+		uint64_t start_ns = vio_now_ns(), ns;
 
 		assert_int_equal(disk_resize(d, bytes, &err), 1);
-		ns = ev_now_ns() - start_ns;
+		ns = vio_now_ns() - start_ns;
 		shortest = ns < shortest ? ns : shortest;
 	}
 	return shortest;
@@ -1225,7 +1225,7 @@ static void test_shrink_waiting(void **state)
 	FAULT_SET(write_errno, EIO);
 	start(&t, DISK_WRITE, IMAGE_BYTES - 512, 512, &iov, 1);
 	while (disk_nr_waiting(disk) == 0)
-		assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_turn(loop, 5000) >= 0);
 	FAULT_SET(write_errno, 0);
 	if (disk_resize(disk, KIB, &err) != 0)
 		wait_for_size(KIB);
@@ -1249,9 +1249,9 @@ static void test_again(void **state)
 		FAULT_SET(hang, true);
 	FAULT_SET(nr_tried, 0);
 	start(&t, DISK_WRITE, 0, 512, &iov, 1);
-	end = ev_now_ns() + 300000000;
-	while (ev_now_ns() < end)
-		assert_true(ev_loop_turn(loop, 10) >= 0);
+	end = vio_now_ns() + 300000000;
+	while (vio_now_ns() < end)
+		assert_true(vio_loop_turn(loop, 10) >= 0);
 	assert_false(t.done);
 	assert_in_range(FAULT_GET(nr_tried), 3, 12); /* 1, 2, 4, ... ms */
 	FAULT_SET(write_errno, 0);
@@ -1308,7 +1308,7 @@ static void test_wait(void **state)
 		FAULT_SET(write_errno, EIO);
 		start_three(t, iov, (enum disk_op)op);
 		while (disk_nr_waiting(disk) < 3)
-			assert_true(ev_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_turn(loop, 5000) >= 0);
 		assert_false(t[0].done || t[1].done || t[2].done);
 		assert_int_equal(nr_waits, 1);
 		assert_int_equal(wait_op, op);
@@ -1319,7 +1319,7 @@ static void test_wait(void **state)
 		/* In vain at first. */
 		disk_resume(disk);
 		while (disk_nr_waiting(disk) < 3)
-			assert_true(ev_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_turn(loop, 5000) >= 0);
 		assert_int_equal(nr_waits, 2);
 		FAULT_SET(read_errno, 0);
 		FAULT_SET(write_errno, 0);
@@ -1343,7 +1343,7 @@ static void test_wait_forget(void **state)
 	FAULT_SET(write_errno, EIO);
 	start_three(t, iov, DISK_WRITE);
 	while (disk_nr_waiting(disk) < 3)
-		assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_turn(loop, 5000) >= 0);
 	disk_forget(disk);
 	assert_int_equal(disk_nr_waiting(disk), 0);
 	for (unsigned i = 0; i < 3; i++)
@@ -1356,7 +1356,7 @@ static void test_wait_forget(void **state)
 	FAULT_SET(write_errno, EIO);
 	start_three(t, iov, DISK_WRITE);
 	while (disk_nr_waiting(disk) < 3)
-		assert_true(ev_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_turn(loop, 5000) >= 0);
 }
 
 /* One that is forgotten before it fails does not begin to wait. */
@@ -1412,7 +1412,7 @@ static void test_wait_which(void **state)
 		FAULT_SET(sync_errno, rows[i].error);
 		start(&t, rows[i].op, 0, 512, &iov, 1);
 		while (!t.done && !disk_nr_waiting(disk))
-			assert_true(ev_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_turn(loop, 5000) >= 0);
 		assert_int_equal(disk_nr_waiting(disk), rows[i].waits);
 		if (!rows[i].waits)
 			assert_int_equal(t.result, -rows[i].error);

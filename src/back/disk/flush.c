@@ -19,7 +19,7 @@ void disk_sync_join(struct disk_req *req)
 		disk_end(req, -ECANCELED);
 	} else {
 		disk_reqs_add(&d->sync_waiting, req);
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 	}
 }
 
@@ -46,7 +46,7 @@ static void sync_done(struct disk_call *call, int result)
 	if (d->sync_error)
 		finish_all(&d->sync_waiting, d->sync_error);
 	if (d->sync_waiting.first || d->closing)
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 }
 
 void disk_sync_begin(struct disk *d)

@@ -158,7 +158,7 @@ struct disk_engine {
 	 * is better off here.
 	 */
 	unsigned max_now;
-	int (*create)(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
+	int (*create)(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
 		      void **ret_engine);
 	void (*destroy)(void *engine); /* nothing is in flight, or */
 	void (*abandon)(void *engine); /* something is: leave it alone */
@@ -187,7 +187,7 @@ extern const struct disk_engine disk_threads;
 #define DISK_TURN_BYTES   (2u << 20) /* more would keep others waiting */
 
 struct disk_io {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	const struct disk_engine *ops;
 	void *engine;
 	void *slow;        /* disk_threads, for calls that io_uring lacks */
@@ -197,13 +197,13 @@ struct disk_io {
 
 	/* What the kernel had no room for waits until the timer expires. */
 	struct disk_calls again;
-	struct ev_source *again_timer;
+	struct vio_source *again_timer;
 	bool again_armed;
 	uint64_t again_ns; /* the last wait, or 0 */
 };
 
 struct disk {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	struct disk_image img;
 	bool writethrough;
 	bool nowait;         /* try RWF_NOWAIT before the engine */
@@ -214,7 +214,7 @@ struct disk {
 	struct disk_io *io;
 	const struct disk_engine *ops; /* of @io, */
 	void *engine;                  /* likewise */
-	struct ev_task submit_task;
+	struct vio_task submit_task;
 	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->gone */
 
@@ -234,7 +234,7 @@ struct disk {
 
 	/* Forgotten before they began. */
 	struct disk_reqs dropped;
-	struct ev_task drop_task;
+	struct vio_task drop_task;
 
 	/* Flushing, see disk_sync_join(). */
 	struct disk_call sync_call;
@@ -253,7 +253,7 @@ struct disk {
 	uint64_t size_to; /* or CALL_LOOK */
 	int size_error;
 	int watch_fd;
-	struct ev_source *watch, *watch_timer;
+	struct vio_source *watch, *watch_timer;
 	void (*notify)(void *arg, uint64_t bytes);
 	void *notify_arg;
 };

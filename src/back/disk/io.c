@@ -32,7 +32,7 @@ static int create_engine(struct disk_io *io, unsigned depth, unsigned nr_disks)
 
 static void free_io(struct disk_io *io)
 {
-	ev_remove(io->again_timer);
+	vio_source_remove(io->again_timer);
 	if (io->slow)
 		disk_threads.destroy(io->slow);
 	if (io->engine)
@@ -40,7 +40,7 @@ static void free_io(struct disk_io *io)
 	free(io);
 }
 
-int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
+int disk_io_create(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
 		   struct disk_io **ret_io)
 {
 	struct disk_io *io = calloc(1, sizeof(*io));
@@ -50,7 +50,7 @@ int disk_io_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		return -ENOMEM;
 	io->loop = loop;
 	disk_calls_init(&io->again);
-	ret = ev_timer_add(loop, disk_calls_again, io, &io->again_timer);
+	ret = vio_timer_add(loop, disk_calls_again, io, &io->again_timer);
 	if (ret == 0)
 		ret = create_engine(io, depth, nr_disks);
 	if (ret == 0)
@@ -78,10 +78,10 @@ static bool free_gone(struct disk_io *io)
 
 static void wait_for_gone(struct disk_io *io)
 {
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	disk_calls_give_up(io);
-	while (!free_gone(io) && ev_now_ns() < end) {
+	while (!free_gone(io) && vio_now_ns() < end) {
 		io->ops->submit(io->engine);
 		disk_threads.wait(io->slow, 0);
 		io->ops->wait(io->engine, 10);
@@ -91,8 +91,8 @@ static void wait_for_gone(struct disk_io *io)
 static void abandon(struct disk_io *io)
 {
 	for (struct disk *d = io->gone; d; d = d->next)
-		ev_cancel(d->loop, &d->submit_task);
-	ev_remove(io->again_timer);
+		vio_task_cancel(d->loop, &d->submit_task);
+	vio_source_remove(io->again_timer);
 	io->ops->abandon(io->engine);
 	disk_threads.abandon(io->slow);
 }
@@ -171,8 +171,8 @@ static void init(struct disk *d, struct disk_io *io,
 	disk_reqs_init(&d->dropped);
 	disk_reqs_init(&d->sync_waiting);
 	disk_reqs_init(&d->sync_served);
-	d->submit_task = (struct ev_task){ .fn = submit_task, .arg = d };
-	d->drop_task = (struct ev_task){ .fn = drop_task, .arg = d };
+	d->submit_task = (struct vio_task){ .fn = submit_task, .arg = d };
+	d->drop_task = (struct vio_task){ .fn = drop_task, .arg = d };
 }
 
 int disk_create(struct disk_io *io, int take_fd,
@@ -214,8 +214,8 @@ void disk_maybe_free(struct disk *d)
 	while (*link != d)
 		link = &(*link)->next;
 	*link = d->next;
-	ev_cancel(d->loop, &d->submit_task);
-	ev_cancel(d->loop, &d->drop_task);
+	vio_task_cancel(d->loop, &d->submit_task);
+	vio_task_cancel(d->loop, &d->drop_task);
 	d->ops->remove(d->engine, d->img.file);
 	close(d->img.fd);
 	free(d->bounce);
@@ -226,8 +226,8 @@ void disk_destroy(struct disk *d)
 {
 	if (!d)
 		return;
-	ev_remove(d->watch);
-	ev_remove(d->watch_timer);
+	vio_source_remove(d->watch);
+	vio_source_remove(d->watch_timer);
 	if (d->watch_fd >= 0)
 		close(d->watch_fd);
 	d->notify = NULL;

@@ -41,7 +41,7 @@ static void size_done(struct disk_call *call, int result)
 	disk_size_begin(d);
 	disk_release_held(d);
 	if (d->closing)
-		ev_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->submit_task);
 }
 
 void disk_size_begin(struct disk *d)
@@ -121,8 +121,8 @@ static void watch_ready(void *arg, uint32_t events)
 {
 	struct disk *d = arg;
 
-	ev_fd_set(d->watch, 0);
-	ev_timer_set(d->watch_timer, WATCH_PAUSE_NS);
+	vio_fd_set(d->watch, 0);
+	vio_timer_set(d->watch_timer, WATCH_PAUSE_NS);
 	look_at_size(d);
 }
 
@@ -141,19 +141,19 @@ static void watch_again(void *arg)
 
 	read_events(d);
 	look_at_size(d);
-	ev_fd_set(d->watch, EPOLLIN);
+	vio_fd_set(d->watch, EPOLLIN);
 }
 
 int disk_watch(struct disk *d, int take_fd)
 {
 	uint64_t bytes;
-	int ret = ev_timer_add(d->loop, watch_again, d, &d->watch_timer);
+	int ret = vio_timer_add(d->loop, watch_again, d, &d->watch_timer);
 
 	if (ret < 0)
 		return ret;
-	ret = ev_fd_add(d->loop, take_fd, EPOLLIN, watch_ready, d, &d->watch);
+	ret = vio_fd_add(d->loop, take_fd, EPOLLIN, watch_ready, d, &d->watch);
 	if (ret < 0) {
-		ev_remove(d->watch_timer);
+		vio_source_remove(d->watch_timer);
 		d->watch_timer = NULL;
 		return ret;
 	}

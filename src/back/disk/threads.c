@@ -38,7 +38,7 @@ static const struct pool_ops jobs = {
 	.done = job_done,
 };
 
-static int threads_create(struct ev_loop *loop, unsigned depth,
+static int threads_create(struct vio_loop *loop, unsigned depth,
 			  unsigned nr_disks, void **ret_engine)
 {
 	struct pool *pool;

@@ -29,11 +29,11 @@
 
 struct uring {
 	struct io_uring ring;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	unsigned nr_running, max_running;
 	unsigned nr_files;
 	int *files; /* descriptors by place in the ring's table; -1: free */
-	struct ev_source *source;
+	struct vio_source *source;
 	struct disk_calls todo;
 };
 
@@ -82,7 +82,8 @@ static void uring_ready(void *arg, uint32_t events)
 
 	reap(u);
 	if (u->todo.first) /* there was no room for it */
-		ev_defer(u->loop, &disk_of_call(u->todo.first)->submit_task);
+		vio_task_defer(u->loop,
+			       &disk_of_call(u->todo.first)->submit_task);
 }
 
 static void uring_start(void *engine, struct disk_call *call)
@@ -233,8 +234,8 @@ static int init_ring(struct uring *u, unsigned depth)
 	return ret;
 }
 
-static int uring_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
-			void **ret_engine)
+static int uring_create(struct vio_loop *loop, unsigned depth,
+			unsigned nr_disks, void **ret_engine)
 {
 	struct uring *u = calloc(1, sizeof(*u));
 	int ret = -ENOMEM;
@@ -253,8 +254,8 @@ static int uring_create(struct ev_loop *loop, unsigned depth, unsigned nr_disks,
 		goto bad;
 	ret = restrict_ring(u);
 	if (ret == 0)
-		ret = ev_fd_add(loop, u->ring.ring_fd, EPOLLIN, uring_ready, u,
-				&u->source);
+		ret = vio_fd_add(loop, u->ring.ring_fd, EPOLLIN, uring_ready, u,
+				 &u->source);
 	if (ret < 0)
 		goto bad_ring;
 	*ret_engine = u;
@@ -271,14 +272,14 @@ static void uring_abandon(void *engine)
 {
 	struct uring *u = engine;
 
-	ev_remove(u->source);
+	vio_source_remove(u->source);
 }
 
 static void uring_destroy(void *engine)
 {
 	struct uring *u = engine;
 
-	ev_remove(u->source);
+	vio_source_remove(u->source);
 	/* A ring winds up some time later; images are let go of now. */
 	io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);

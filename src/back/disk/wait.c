@@ -34,7 +34,7 @@ void disk_wait(struct disk_req *req, int error)
 
 	if (d->img.forgetting) { /* as those that waited already */
 		disk_reqs_add(&d->dropped, req);
-		ev_defer(d->loop, &d->drop_task);
+		vio_task_defer(d->loop, &d->drop_task);
 		return;
 	}
 	disk_reqs_add(&d->failed, req);

@@ -107,7 +107,7 @@ static const struct net_be_ops dgram_ops = {
 	.destroy = dgram_destroy,
 };
 
-int net_dgram_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
+int net_dgram_create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 {
 	int ret = net_fd_prepare(take_fd);
 	struct dgram *dg;
@@ -233,7 +233,7 @@ static int dgram_open(const struct opts *opts, struct opened_files *files,
 }
 
 static int dgram_create(const struct opts *opts, struct opened_files *files,
-			struct ev_loop *loop, struct net_be **ret_be,
+			struct vio_loop *loop, struct net_be **ret_be,
 			struct err *err)
 {
 	int fd = opened_files_take(files, "dgram");

@@ -22,8 +22,8 @@ struct channel {
 
 struct echo {
 	struct net_be be; /* first */
-	struct ev_loop *loop;
-	struct ev_task task;
+	struct vio_loop *loop;
+	struct vio_task task;
 	struct channel channels[]; /* be.nr_channels */
 };
 
@@ -58,7 +58,7 @@ static int echo_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	iov_take(&from, to + sizeof(len), len);
 	c->tail += len + sizeof(len);
 	if (c->watched)
-		ev_defer(echo->loop, &echo->task);
+		vio_task_defer(echo->loop, &echo->task);
 	return 0;
 }
 
@@ -115,14 +115,14 @@ static void echo_watch(struct net_be *be, unsigned channel, bool on)
 
 	c->watched = on;
 	if (on && c->head != c->tail)
-		ev_defer(echo->loop, &echo->task);
+		vio_task_defer(echo->loop, &echo->task);
 }
 
 static void echo_destroy(struct net_be *be)
 {
 	struct echo *echo = (struct echo *)be;
 
-	ev_cancel(echo->loop, &echo->task);
+	vio_task_cancel(echo->loop, &echo->task);
 	free(echo);
 }
 
@@ -135,7 +135,7 @@ static const struct net_be_ops echo_ops = {
 };
 
 static int echo_create(const struct opts *opts, struct opened_files *files,
-		       struct ev_loop *loop, struct net_be **ret_be,
+		       struct vio_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
 	unsigned nr = (unsigned)opt_number(opts, "queues");
@@ -147,7 +147,7 @@ static int echo_create(const struct opts *opts, struct opened_files *files,
 	echo->be.ops = &echo_ops;
 	echo->be.nr_channels = nr;
 	echo->loop = loop;
-	echo->task = (struct ev_task){ .fn = on_task, .arg = echo };
+	echo->task = (struct vio_task){ .fn = on_task, .arg = echo };
 	*ret_be = &echo->be;
 	return 0;
 }

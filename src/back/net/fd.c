@@ -32,7 +32,7 @@ static int fd_open(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
-static int create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
+static int create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 {
 	socklen_t len = sizeof(int);
 	int type;
@@ -49,7 +49,7 @@ static int create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
 }
 
 static int fd_create(const struct opts *opts, struct opened_files *files,
-		     struct ev_loop *loop, struct net_be **ret_be,
+		     struct vio_loop *loop, struct net_be **ret_be,
 		     struct err *err)
 {
 	int fd = opened_files_take(files, "fd");

@@ -67,7 +67,8 @@ int net_be_open(const struct opts *opts, struct opened_files *files,
 }
 
 int net_be_create(const struct opts *opts, struct opened_files *files,
-		  struct ev_loop *loop, struct net_be **ret_be, struct err *err)
+		  struct vio_loop *loop, struct net_be **ret_be,
+		  struct err *err)
 {
 	return kind_of(opts)->create(opts, files, loop, ret_be, err);
 }
@@ -119,19 +120,19 @@ void net_port_watch(struct net_port *port, uint32_t event, bool on)
 	port->events = events;
 	/* EPOLLHUP cannot be masked: a source that wants nothing goes. */
 	if (!events) {
-		ev_remove(port->source);
+		vio_source_remove(port->source);
 		port->source = NULL;
 	} else if (port->source) {
-		ev_fd_set(port->source, events);
-	} else if (ev_fd_add(port->loop, port->fd, events, port->cb, port->arg,
-			     &port->source) < 0) {
+		vio_fd_set(port->source, events);
+	} else if (vio_fd_add(port->loop, port->fd, events, port->cb, port->arg,
+			      &port->source) < 0) {
 		port->events = 0; /* the next call tries again */
 	}
 }
 
 void net_port_close(struct net_port *port)
 {
-	ev_remove(port->source);
+	vio_source_remove(port->source);
 	port->source = NULL;
 	if (port->fd >= 0)
 		close(port->fd);

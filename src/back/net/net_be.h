@@ -112,7 +112,7 @@ struct net_be {
 int net_be_open(const struct opts *opts, struct opened_files *files,
 		struct err *err);
 int net_be_create(const struct opts *opts, struct opened_files *files,
-		  struct ev_loop *loop, struct net_be **ret_be,
+		  struct vio_loop *loop, struct net_be **ret_be,
 		  struct err *err);
 void net_be_destroy(struct net_be *be); /* NULL is fine */
 
@@ -162,7 +162,7 @@ struct net_be_kind {
 	int (*open)(const struct opts *opts, struct opened_files *files,
 		    struct err *err); /* may be NULL */
 	int (*create)(const struct opts *opts, struct opened_files *files,
-		      struct ev_loop *loop, struct net_be **ret_be,
+		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err);
 };
 extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
@@ -172,11 +172,12 @@ extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
  * Made from descriptors, whose ownership moves on success only. A stream socket
  * may be one that listens.
  */
-int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
+int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 		   struct net_be **ret_be);
-int net_stream_create(struct ev_loop *loop, int take_fd,
+int net_stream_create(struct vio_loop *loop, int take_fd,
 		      struct net_be **ret_be);
-int net_dgram_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be);
+int net_dgram_create(struct vio_loop *loop, int take_fd,
+		     struct net_be **ret_be);
 
 /* What all descriptors of backends are: not waited for, not inherited. */
 int net_fd_prepare(int fd);
@@ -187,11 +188,11 @@ int net_fd_prepare(int fd);
  * EPOLLHUP and EPOLLERR while any is.
  */
 struct net_port {
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	int fd;
 	uint32_t events;
-	struct ev_source *source;
-	ev_fd_cb *cb;
+	struct vio_source *source;
+	vio_fd_cb *cb;
 	void *arg;
 };
 void net_port_watch(struct net_port *port, uint32_t event, bool on);

@@ -36,7 +36,7 @@
 
 static const struct opt_def be_opts[] = { NET_BE_OPTS, { NULL } };
 
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct opts *opts;
 static struct net_be *be;
 static uint8_t frame[NET_MAX_FRAME];
@@ -157,13 +157,13 @@ static void close_be(void)
 static void turns(void)
 {
 	for (int i = 0; i < 8; i++)
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 }
 
 static void wait_frames(unsigned nr)
 {
 	for (int i = 0; i < 3000 && got.nr < nr; i++)
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 	assert_true(got.nr >= nr);
 }
 
@@ -171,13 +171,13 @@ static int setup(void **state)
 {
 	for (size_t i = 0; i < sizeof(frame); i++)
 		frame[i] = (uint8_t)(i * 7 + i / 256);
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
 {
 	close_be();
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
@@ -417,7 +417,7 @@ static void test_stream_hostile(void **state)
 		turns();
 		assert_false(got.link);
 		be->ops->watch(be, 0, true);
-		assert_int_equal(ev_loop_turn(loop, 0), 0);
+		assert_int_equal(vio_loop_turn(loop, 0), 0);
 		close_be();
 	}
 }
@@ -579,11 +579,11 @@ static void test_stream_no_descriptors(void **state)
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	assert_int_equal(ev_loop_turn(loop, 1000), 1);
-	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_turn(loop, 1000), 1);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	while (!got.link)
-		assert_true(ev_loop_turn(loop, 10000) > 0);
+		assert_true(vio_loop_turn(loop, 10000) > 0);
 	close(peer);
 	unlink(sun.sun_path);
 	rmdir(dir);
@@ -619,7 +619,7 @@ static void test_dgram(void **state)
 	close(fd);
 	be->ops->watch(be, 0, true);
 	turns();
-	assert_int_equal(ev_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
 }
 
 /* Two that are each other's remote: whichever starts first. */
@@ -720,7 +720,7 @@ static void test_pcap_full_disk(void **state)
 	pcap = record(fd);
 	for (int i = 0; i < 3000 && ret == 0; i++) {
 		ret = pcap_write(pcap, &iov, 1, 60);
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 	}
 	assert_int_equal(ret, -ENOSPC);
 	assert_int_equal(pcap_write(pcap, &iov, 1, 60), 0); /* said once */
@@ -746,7 +746,7 @@ static void test_pcap_fifo(void **state)
 	pcap = record(fd);
 	for (int i = 0; i < 3000; i++) {
 		assert_int_equal(pcap_write(pcap, &iov, 1, 1000), 0);
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 	}
 	assert_true(pcap_dropped(pcap) > 0);
 
@@ -754,7 +754,7 @@ static void test_pcap_fifo(void **state)
 	reader = open(path, O_RDONLY | O_NONBLOCK);
 	whole = 24 + (3000 - pcap_dropped(pcap)) * 1016;
 	for (int i = 0; i < 3000 && total < whole; i++) {
-		ev_loop_turn(loop, 1);
+		vio_loop_turn(loop, 1);
 		while ((n = read(reader, buf + total, whole + 1 - total)) > 0)
 			total += (size_t)n;
 	}
@@ -833,7 +833,7 @@ static void send_arp(void)
 static const uint8_t *wait_udp(uint16_t dport)
 {
 	for (int i = 0; i < 300; i++) {
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 		if (got.len > 42 && got.data[12] == 8 && got.data[13] == 0 &&
 		    got.data[23] == 17 &&
 		    (got.data[36] << 8 | got.data[37]) == dport)
@@ -908,7 +908,7 @@ static void test_user_udp(void **state)
 	got.full = true;
 	for (int i = 0; i < 2000; i++) {
 		sendto(fd, "flood", 5, 0, (struct sockaddr *)&from, from_len);
-		ev_loop_turn(loop, 0);
+		vio_loop_turn(loop, 0);
 	}
 	got.full = false;
 	got.nr = 0;
@@ -1050,7 +1050,7 @@ static const uint8_t *wait_tcp(uint16_t dport, uint8_t flags)
 			    (f[47] & flags) == flags)
 				return f + 34;
 		}
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 	}
 	fail_msg("nothing for port %u", dport);
 	return NULL;
@@ -1115,7 +1115,7 @@ static size_t read_tcp(uint8_t *buf, size_t room, size_t len)
 	ssize_t n;
 
 	for (int i = 0; i < 300 && total < len; i++) {
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 		n = recv(tcp.fd, buf + total, room - total, MSG_DONTWAIT);
 		if (n > 0)
 			total += (size_t)n;
@@ -1139,7 +1139,7 @@ static void test_user_urgent(void **state)
 	assert_int_equal(send_to(0, f, len), 0);
 	send_tcp(tcp.seq + 4, TCP_ACK, "more", 4);
 	for (int i = 0; i < 20; i++)
-		ev_loop_turn(loop, 1);
+		vio_loop_turn(loop, 1);
 	assert_int_equal(read_tcp(buf, sizeof(buf), 8), 8);
 	assert_memory_equal(buf, "datamore", 8);
 	assert_int_equal(stat_of("tcp-urgent"), 1);
@@ -1206,7 +1206,7 @@ static void test_user_timers(void **state)
 {
 	uint16_t port;
 	int fd = listen_on_loopback(&port);
-	uint64_t give_up_ns = ev_now_ns() + UINT64_C(30000000000);
+	uint64_t give_up_ns = vio_now_ns() + UINT64_C(30000000000);
 	uint8_t f[100];
 	size_t len;
 
@@ -1221,9 +1221,9 @@ static void test_user_timers(void **state)
 	for (int full = 0; full < 2; full++) {
 		got.full = full;
 		nr_polls = 0;
-		while (nr_polls < 2 && ev_now_ns() < give_up_ns) {
+		while (nr_polls < 2 && vio_now_ns() < give_up_ns) {
 			send_arp();
-			ev_loop_turn(loop, 1);
+			vio_loop_turn(loop, 1);
 		}
 		assert_true(nr_polls >= 2);
 	}
@@ -1246,9 +1246,9 @@ static void test_user_timer_and_socket(void **state)
 	send_arp();
 	len = make_tcp(f, 4000, port, 1, 0, TCP_SYN, NULL, 0);
 	assert_int_equal(send_to(0, f, len), 0);
-	ev_loop_turn(loop, 0); /* sets the timer, at most 500 ms from now */
+	vio_loop_turn(loop, 0); /* sets the timer, at most 500 ms from now */
 	usleep(600000);
-	ev_loop_turn(loop, 0);
+	vio_loop_turn(loop, 0);
 	ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
 	len = make_tcp(f, 4000, port, 2, ack, TCP_ACK, "x", 1);
 	assert_int_equal(send_to(0, f, len), 0);
@@ -1437,7 +1437,7 @@ static void tap_round_trip(const char *text, const char *name)
 	got.len = 0;
 	assert_int_equal(write(fd, frame, 500), 500);
 	for (int i = 0; i < 300 && got.len != 500; i++)
-		ev_loop_turn(loop, 10);
+		vio_loop_turn(loop, 10);
 	got.only_ours = false;
 	assert_int_equal(got.len, 500);
 	assert_memory_equal(got.data, frame, 500);

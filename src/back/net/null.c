@@ -35,7 +35,7 @@ static const struct net_be_ops null_ops = {
 };
 
 static int null_create(const struct opts *opts, struct opened_files *files,
-		       struct ev_loop *loop, struct net_be **ret_be,
+		       struct vio_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
 	struct net_be *be = calloc(1, sizeof(*be));

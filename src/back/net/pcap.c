@@ -188,7 +188,7 @@ static void put_file_hdr(struct pcap *pcap)
 	start_writing(pcap);
 }
 
-int pcap_create(struct ev_loop *loop, int take_fd, struct pcap **ret_pcap)
+int pcap_create(struct vio_loop *loop, int take_fd, struct pcap **ret_pcap)
 {
 	static const struct pool_ops ops = {
 		.run = write_buffer,
@@ -211,11 +211,11 @@ int pcap_create(struct ev_loop *loop, int take_fd, struct pcap **ret_pcap)
 
 void pcap_destroy(struct pcap *pcap)
 {
-	uint64_t end_ns = ev_now_ns() + END_MS * UINT64_C(1000000);
+	uint64_t end_ns = vio_now_ns() + END_MS * UINT64_C(1000000);
 
 	if (!pcap)
 		return;
-	while (pcap->writing && ev_now_ns() < end_ns)
+	while (pcap->writing && vio_now_ns() < end_ns)
 		pool_wait(pcap->pool, END_MS);
 	if (pcap->writing) { /* it may never end, and what it uses stays */
 		pool_abandon(pcap->pool);

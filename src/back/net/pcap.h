@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-struct ev_loop;
+struct vio_loop;
 struct pcap;
 
 /* Open a file, new or emptied, or a FIFO. Returns a descriptor or -errno. */
@@ -23,7 +23,7 @@ int pcap_open(const char *path);
  * Begin, or go on with a file that has records already. Returns 0 or -errno;
  * takes ownership of @take_fd on success.
  */
-int pcap_create(struct ev_loop *loop, int take_fd, struct pcap **ret_pcap);
+int pcap_create(struct vio_loop *loop, int take_fd, struct pcap **ret_pcap);
 
 /* Writes what is buffered, but waits only for a moment. NULL is fine. */
 void pcap_destroy(struct pcap *pcap);

@@ -66,14 +66,14 @@ struct seen {
 
 struct user {
 	struct net_be be;
-	struct ev_loop *loop;
+	struct vio_loop *loop;
 	Slirp *slirp;
 	int epoll_fd;
-	struct ev_source *source; /* the epoll */
-	struct ev_source *timer;
-	uint64_t due_ns;        /* when the timer fires; 0: it does not */
-	struct ev_task refresh; /* at the end of a turn that changed things */
-	struct ev_task more;    /* frames are in the ring */
+	struct vio_source *source; /* the epoll */
+	struct vio_source *timer;
+	uint64_t due_ns;         /* when the timer fires; 0: it does not */
+	struct vio_task refresh; /* at the end of a turn that changed things */
+	struct vio_task more;    /* frames are in the ring */
 	bool watched;
 
 	struct pollfd polls[MAX_FDS];
@@ -98,7 +98,7 @@ static struct user *user_of(struct net_be *be)
 
 static void refresh_later(struct user *u)
 {
-	ev_defer(u->loop, &u->refresh);
+	vio_task_defer(u->loop, &u->refresh);
 }
 
 /*
@@ -118,7 +118,7 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	slot->len = (uint16_t)len;
 	u->tail++;
 	if (u->watched)
-		ev_defer(u->loop, &u->more);
+		vio_task_defer(u->loop, &u->more);
 	return (ssize_t)len;
 }
 
@@ -129,21 +129,22 @@ static void cb_guest_error(const char *msg, void *opaque)
 
 static int64_t cb_clock_get_ns(void *opaque)
 {
-	return (int64_t)ev_now_ns();
+	return (int64_t)vio_now_ns();
 }
 
 /* Timers of libslirp; there is one, of router advertisements. */
 static void *cb_timer_new(SlirpTimerCb cb, void *cb_opaque, void *opaque)
 {
 	struct user *u = opaque;
-	struct ev_source *timer;
+	struct vio_source *timer;
 
-	return ev_timer_add(u->loop, cb, cb_opaque, &timer) == 0 ? timer : NULL;
+	return vio_timer_add(u->loop, cb, cb_opaque, &timer) == 0 ? timer :
+								    NULL;
 }
 
 static void cb_timer_free(void *timer, void *opaque)
 {
-	ev_remove(timer);
+	vio_source_remove(timer);
 }
 
 static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
@@ -151,7 +152,7 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 	int64_t ns = expire_ms * (int64_t)NS_PER_MS - cb_clock_get_ns(opaque);
 
 	if (timer)
-		ev_timer_set(timer, ns > 0 ? (uint64_t)ns : 1);
+		vio_timer_set(timer, ns > 0 ? (uint64_t)ns : 1);
 }
 
 static void cb_register_fd(int fd, void *opaque)
@@ -295,7 +296,7 @@ static int get_revents(int idx, void *opaque)
  */
 static void set_due(struct user *u, uint32_t timeout_ms)
 {
-	uint64_t now_ns = ev_now_ns();
+	uint64_t now_ns = vio_now_ns();
 	uint64_t due_ns = now_ns + (timeout_ms + 1) * NS_PER_MS;
 
 	if (timeout_ms >= IDLE_MS)
@@ -303,7 +304,7 @@ static void set_due(struct user *u, uint32_t timeout_ms)
 	else if (u->due_ns && u->due_ns < due_ns)
 		return;
 	u->due_ns = due_ns;
-	ev_timer_set(u->timer, due_ns ? due_ns - now_ns : 0);
+	vio_timer_set(u->timer, due_ns ? due_ns - now_ns : 0);
 }
 
 /* Leave out of the epoll what was in it and was not asked for this time. */
@@ -351,7 +352,7 @@ static void run_slirp(struct user *u)
 	int ret;
 
 	if (u->refresh.queued) {
-		ev_cancel(u->loop, &u->refresh);
+		vio_task_cancel(u->loop, &u->refresh);
 		refresh(u);
 	}
 	ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
@@ -461,7 +462,7 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	if (!is_spoken(whole, len))
 		return 0;
 	if (reass_is_fragment(whole, len))
-		len = reass_add(&u->reass, whole, len, ev_now_ns(), &whole);
+		len = reass_add(&u->reass, whole, len, vio_now_ns(), &whole);
 	if (len)
 		len = tcp_guard_from_guest(&u->tcp, whole, len);
 	if (len)
@@ -476,7 +477,7 @@ static void user_watch(struct net_be *be, unsigned channel, bool on)
 
 	u->watched = on;
 	if (on && u->head != u->tail)
-		ev_defer(u->loop, &u->more);
+		vio_task_defer(u->loop, &u->more);
 }
 
 static void user_run(void *arg)
@@ -486,7 +487,7 @@ static void user_run(void *arg)
 	if (u->watched)
 		u->be.client->readable(u->be.client_arg, 0);
 	if (u->watched && u->head != u->tail)
-		ev_defer(u->loop, &u->more);
+		vio_task_defer(u->loop, &u->more);
 }
 
 static void user_stats(const struct net_be *be, net_be_stat_fn *put, void *arg)
@@ -511,10 +512,10 @@ static void user_destroy(struct net_be *be)
 
 	if (u->slirp)
 		slirp_cleanup(u->slirp);
-	ev_cancel(u->loop, &u->refresh);
-	ev_cancel(u->loop, &u->more);
-	ev_remove(u->source);
-	ev_remove(u->timer);
+	vio_task_cancel(u->loop, &u->refresh);
+	vio_task_cancel(u->loop, &u->more);
+	vio_source_remove(u->source);
+	vio_source_remove(u->timer);
 	if (u->epoll_fd >= 0)
 		close(u->epoll_fd);
 	free(u);
@@ -642,7 +643,7 @@ static unsigned most_sockets(const struct opts *opts)
 }
 
 static int user_create(const struct opts *opts, struct opened_files *files,
-		       struct ev_loop *loop, struct net_be **ret_be,
+		       struct vio_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
 	const char *forwards = opt_string(opts, "hostfwd");
@@ -654,17 +655,17 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	u->be.ops = &user_ops;
 	u->be.nr_channels = 1;
 	u->loop = loop;
-	u->refresh = (struct ev_task){ .fn = refresh, .arg = u };
-	u->more = (struct ev_task){ .fn = user_run, .arg = u };
+	u->refresh = (struct vio_task){ .fn = refresh, .arg = u };
+	u->more = (struct vio_task){ .fn = user_run, .arg = u };
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	u->max_sockets = most_sockets(opts);
 	u->be.most_bytes = u->max_sockets * CONNECTION_BYTES;
 	ret = u->epoll_fd < 0 ? -errno : 0;
 	if (ret == 0)
-		ret = ev_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
-				&u->source);
+		ret = vio_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,
+				 &u->source);
 	if (ret == 0)
-		ret = ev_timer_add(u->loop, on_timer, u, &u->timer);
+		ret = vio_timer_add(u->loop, on_timer, u, &u->timer);
 	if (ret == 0)
 		ret = start_slirp(u);
 	if (ret < 0)

@@ -38,8 +38,8 @@ struct stream {
 	struct net_be be;
 	struct net_port port;     /* the peer's; fd < 0: there is none */
 	struct net_port listener; /* fd < 0: the peer is the only one */
-	struct ev_source *again;  /* looks at it, after accept() failed */
-	struct ev_task more;      /* frames are in the buffer, watched or not */
+	struct vio_source *again; /* looks at it, after accept() failed */
+	struct vio_task more;     /* frames are in the buffer, watched or not */
 	bool watched;
 	size_t in_off, in_end;
 	size_t out_off, out_end; /* what is left of a frame */
@@ -72,7 +72,7 @@ static void hang_up(struct stream *st)
 	if (st->listener.fd >= 0)
 		net_port_watch(&st->listener, EPOLLIN, true);
 	st->be.client->link(st->be.client_arg, false);
-	ev_defer(st->port.loop, &st->more);
+	vio_task_defer(st->port.loop, &st->more);
 }
 
 static void stream_on_peer(void *arg, uint32_t events)
@@ -85,7 +85,7 @@ static void stream_on_peer(void *arg, uint32_t events)
 		return; /* it is gone already */
 	net_port_watch(&st->listener, EPOLLIN, false);
 	if (fd < 0) { /* no descriptor is left, and the socket stays ready */
-		ev_timer_set(st->again, AGAIN_NS);
+		vio_timer_set(st->again, AGAIN_NS);
 		return;
 	}
 	st->port.fd = fd;
@@ -183,7 +183,7 @@ static void stream_watch(struct net_be *be, unsigned channel, bool on)
 	if (st->port.fd >= 0)
 		net_port_watch(&st->port, EPOLLIN, on);
 	if (on && frame_len(st) != 0)
-		ev_defer(st->port.loop, &st->more);
+		vio_task_defer(st->port.loop, &st->more);
 }
 
 static void stream_run(void *arg)
@@ -197,7 +197,7 @@ static void stream_run(void *arg)
 	if (st->watched)
 		st->be.client->readable(st->be.client_arg, 0);
 	if (st->watched && frame_len(st) != 0)
-		ev_defer(st->port.loop, &st->more);
+		vio_task_defer(st->port.loop, &st->more);
 }
 
 /* 0: all of it; -EAGAIN; or -errno, and the stream has ended. */
@@ -295,10 +295,10 @@ static void stream_destroy(struct net_be *be)
 {
 	struct stream *st = stream_of(be);
 
-	ev_cancel(st->port.loop, &st->more);
+	vio_task_cancel(st->port.loop, &st->more);
 	net_port_close(&st->port);
 	net_port_close(&st->listener);
-	ev_remove(st->again);
+	vio_source_remove(st->again);
 	free(st);
 }
 
@@ -328,7 +328,8 @@ static bool is_listening(int fd)
 	       listening;
 }
 
-int net_stream_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
+int net_stream_create(struct vio_loop *loop, int take_fd,
+		      struct net_be **ret_be)
 {
 	int ret = net_fd_prepare(take_fd);
 	struct stream *st;
@@ -338,7 +339,7 @@ int net_stream_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
 	st = calloc(1, sizeof(*st));
 	if (!st)
 		return -ENOMEM;
-	ret = ev_timer_add(loop, stream_listen_again, st, &st->again);
+	ret = vio_timer_add(loop, stream_listen_again, st, &st->again);
 	if (ret < 0) {
 		free(st);
 		return ret;
@@ -347,7 +348,7 @@ int net_stream_create(struct ev_loop *loop, int take_fd, struct net_be **ret_be)
 	st->be.ops = &stream_ops;
 	st->be.nr_channels = 1;
 	st->be.down = is_listening(take_fd);
-	st->more = (struct ev_task){ .fn = stream_run, .arg = st };
+	st->more = (struct vio_task){ .fn = stream_run, .arg = st };
 	st->port = (struct net_port){
 		.loop = loop,
 		.fd = st->be.down ? -1 : take_fd,
@@ -470,7 +471,7 @@ static int stream_open(const struct opts *opts, struct opened_files *files,
 }
 
 static int stream_create(const struct opts *opts, struct opened_files *files,
-			 struct ev_loop *loop, struct net_be **ret_be,
+			 struct vio_loop *loop, struct net_be **ret_be,
 			 struct err *err)
 {
 	int fd = opened_files_take(files, "stream");

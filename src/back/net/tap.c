@@ -231,7 +231,7 @@ static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 	return 0;
 }
 
-int net_tap_create(struct ev_loop *loop, const int *take_fds, unsigned nr,
+int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 		   struct net_be **ret_be)
 {
 	bool vnet_hdr = false;
@@ -327,7 +327,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 }
 
 static int tap_create(const struct opts *opts, struct opened_files *files,
-		      struct ev_loop *loop, struct net_be **ret_be,
+		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err)
 {
 	unsigned nr = (unsigned)opt_number(opts, "queues");

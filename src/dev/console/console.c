@@ -536,15 +536,15 @@ static int console_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_dev.type = &vdev_console;
 	sc->sc_loop = env->loop;
 	sc->sc_control_again =
-		(struct ev_task){ .fn = console_control_on_again, .arg = sc };
+		(struct vio_task){ .fn = console_control_on_again, .arg = sc };
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 
 		p->sc = sc;
 		p->id = i;
 		p->rx_batch = 1;
-		p->tx_again =
-			(struct ev_task){ .fn = console_tx_on_again, .arg = p };
+		p->tx_again = (struct vio_task){ .fn = console_tx_on_again,
+						 .arg = p };
 	}
 	ret = init(sc, env, err);
 	if (ret < 0) {

@@ -53,7 +53,7 @@ struct console_port {
 	bool unplugged, closed; /* since it was told otherwise */
 	bool guest_open;
 
-	struct ev_task tx_again;
+	struct vio_task tx_again;
 	/*
 	 * Of the chain that is the next on the tx queue, so many bytes have
 	 * been written. It is not taken: no chain is, from turn to turn.
@@ -68,11 +68,11 @@ struct console_softc {
 	struct virtio_consts sc_vc; /* its own: the number of queues varies */
 	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
 	struct vdev sc_dev;
-	struct ev_loop *sc_loop;
+	struct vio_loop *sc_loop;
 	struct chan_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
 	bool sc_ready;             /* DEVICE_READY came */
-	struct ev_task sc_control_again;
+	struct vio_task sc_control_again;
 	unsigned sc_nr_ports;
 	struct console_port sc_ports[CONSOLE_MAX_PORTS];
 	struct iovec sc_iov[CONSOLE_MAX_IOV]; /* of chains just taken */

@@ -169,7 +169,7 @@ void console_control_run(struct console_softc *sc)
 		vq_kick_enable(vq);
 		/* What came just before was not announced. */
 		if (vq_has_descs(vq))
-			ev_defer(sc->sc_loop, &sc->sc_control_again);
+			vio_task_defer(sc->sc_loop, &sc->sc_control_again);
 	}
 	vq_endchains(vq, 0);
 }
@@ -254,7 +254,7 @@ void console_control_take(struct console_softc *sc)
 	vq_kick_enable(vq);
 	/* Not announced, or too many for one turn. */
 	if (vq_has_descs(vq))
-		ev_defer(sc->sc_loop, &sc->sc_control_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_control_again);
 	vq_endchains(vq, budget > 0);
 	console_control_run(sc);
 }
@@ -267,7 +267,7 @@ void console_control_on_again(void *arg)
 void console_control_reset(struct console_softc *sc)
 {
 	sc->sc_ready = false;
-	ev_cancel(sc->sc_loop, &sc->sc_control_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_control_again);
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 

@@ -248,7 +248,7 @@ void console_tx_run(struct console_port *p)
 	}
 	vq_endchains(vq, served == SERVED_ALL);
 	if (served == SERVED_SOME)
-		ev_defer(p->sc->sc_loop, &p->tx_again);
+		vio_task_defer(p->sc->sc_loop, &p->tx_again);
 }
 
 void console_tx_on_again(void *arg)
@@ -291,7 +291,7 @@ void console_port_reset(struct console_port *p)
 {
 	p->tx_sent = 0;
 	p->rx_batch = 1;
-	ev_cancel(p->sc->sc_loop, &p->tx_again);
+	vio_task_cancel(p->sc->sc_loop, &p->tx_again);
 	if (p->chan)
 		chan_want(p->chan, false);
 }

@@ -28,7 +28,7 @@ static void assert_idle(void)
 {
 	rig_turns(&r, 3);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(ev_loop_turn(r.loop, 2), 0);
+		assert_int_equal(vio_loop_turn(r.loop, 2), 0);
 }
 
 static char pattern(size_t i)
@@ -359,7 +359,7 @@ static void test_no_console(void **state)
 	char why[256] = "";
 
 	memset(&r, 0, sizeof(r));
-	assert_int_equal(ev_loop_create(&r.loop), 0);
+	assert_int_equal(vio_loop_create(&r.loop), 0);
 	vdrv_init(&r.d, VDRV_MODERN);
 	if (vdev_new("console,port.a=file:/dev/null", &r.d.pi, r.loop, &r.dev,
 		     why, sizeof(why)) < 0)

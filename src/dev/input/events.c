@@ -111,7 +111,7 @@ void input_send(struct input_softc *sc)
 		vq_kick_enable(vq);
 		/* Not announced, or too many for one turn. */
 		if (vq_has_descs(vq))
-			ev_defer(sc->sc_loop, &sc->sc_again);
+			vio_task_defer(sc->sc_loop, &sc->sc_again);
 	}
 	vq_endchains(vq, !more);
 	input_host_resume(sc);
@@ -174,7 +174,7 @@ void input_take_status(struct input_softc *sc)
 	vq_kick_enable(vq);
 	/* Not announced, or too many for one turn. */
 	if (vq_has_descs(vq))
-		ev_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_again);
 	vq_endchains(vq, budget > 0);
 }
 
@@ -188,7 +188,7 @@ void input_on_again(void *arg)
 
 void input_events_reset(struct input_softc *sc)
 {
-	ev_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	input_forget_update(sc);
 	sc->sc_nr_waiting = 0;
 	sc->sc_live = false;

@@ -84,9 +84,9 @@ static void on_events(void *arg, uint32_t events)
 		budget--;
 	}
 	if (budget == 0)
-		ev_defer(sc->sc_loop, &sc->sc_more);
+		vio_task_defer(sc->sc_loop, &sc->sc_more);
 	if (!input_has_room(sc) || (ret < 0 && ret != -EAGAIN)) {
-		ev_remove(sc->sc_source);
+		vio_source_remove(sc->sc_source);
 		sc->sc_source = NULL;
 	}
 	if (ret >= 0 || ret == -EAGAIN)
@@ -110,12 +110,12 @@ void input_host_resume(struct input_softc *sc)
 	if (sc->sc_fd < 0 || sc->sc_source || !sc->sc_live ||
 	    !input_has_room(sc))
 		return;
-	if (ev_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, on_events, sc,
-		      &sc->sc_source) < 0)
+	if (vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, on_events, sc,
+		       &sc->sc_source) < 0)
 		vs_log(&sc->sc_vs, LOG_ERR, "the host's device is lost");
 	/* libevdev reads ahead: epoll does not know of those. */
 	else if (libevdev_has_event_pending(sc->sc_desc) > 0)
-		ev_defer(sc->sc_loop, &sc->sc_more);
+		vio_task_defer(sc->sc_loop, &sc->sc_more);
 }
 
 void input_host_start(struct input_softc *sc)
@@ -134,9 +134,9 @@ void input_host_start(struct input_softc *sc)
 
 void input_host_stop(struct input_softc *sc)
 {
-	ev_remove(sc->sc_source);
+	vio_source_remove(sc->sc_source);
 	sc->sc_source = NULL;
-	ev_cancel(sc->sc_loop, &sc->sc_more);
+	vio_task_cancel(sc->sc_loop, &sc->sc_more);
 }
 
 void input_host_set(struct input_softc *sc, const struct input_event *ev)

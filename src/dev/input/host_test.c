@@ -26,7 +26,7 @@
 #include "vdrv.h"
 
 static struct vdrv d;
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct vdev *dev;
 static struct opts *opts;
 static int host; /* the other end */
@@ -120,7 +120,7 @@ static int setup(void **state)
 
 	memset(keys_down, 0, sizeof(keys_down));
 	vdrv_init(&d, VDRV_MODERN);
-	if (ev_loop_create(&loop) < 0 ||
+	if (vio_loop_create(&loop) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) < 0)
 		return -1;
 	host = pair[0];
@@ -141,7 +141,7 @@ static int teardown(void **state)
 	vdev_destroy(dev);
 	opts_free(opts);
 	vdrv_fini(&d);
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	if (host >= 0)
 		close(host);
 	return 0;
@@ -150,7 +150,7 @@ static int teardown(void **state)
 static void turns(int n)
 {
 	while (n--)
-		ev_loop_turn(loop, 2);
+		vio_loop_turn(loop, 2);
 }
 
 static void happens(unsigned type, unsigned code, int value)
@@ -350,7 +350,7 @@ static void test_back_pressure(void **state)
 			continue;
 		}
 		for (int i = 0; i < 3; i++)
-			assert_int_equal(ev_loop_turn(loop, 2), 0);
+			assert_int_equal(vio_loop_turn(loop, 2), 0);
 		break;
 	}
 	assert_true(sent > 500);
@@ -421,7 +421,7 @@ static void test_flood(void **state)
 	turns(2);
 	assert_int_equal(write(host, repeats, sizeof(repeats)),
 			 sizeof(repeats));
-	ev_loop_turn(loop, 2);
+	vio_loop_turn(loop, 2);
 	assert_true(unread() > 0);
 	turns(100);
 	assert_int_equal(unread(), 0);

@@ -282,7 +282,7 @@ static void input_destroy(struct vdev *dev)
 	struct input_softc *sc = input_of(dev);
 
 	input_host_stop(sc);
-	ev_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
 	libevdev_free(sc->sc_desc);
@@ -338,8 +338,8 @@ static int input_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "input: out of memory");
 	sc->sc_dev.type = &vdev_input;
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct ev_task){ .fn = input_on_again, .arg = sc };
-	sc->sc_more = (struct ev_task){ .fn = input_host_on_more, .arg = sc };
+	sc->sc_again = (struct vio_task){ .fn = input_on_again, .arg = sc };
+	sc->sc_more = (struct vio_task){ .fn = input_host_on_more, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "evdev");
 	ret = check_opts(env->opts, err);
 	if (ret == 0)

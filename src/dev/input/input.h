@@ -41,15 +41,15 @@ struct input_softc {
 	struct virtio_softc sc_vs;    /* first: callbacks get it as a void * */
 	struct vqueue_info sc_vqs[2]; /* events, status */
 	struct vdev sc_dev;
-	struct ev_loop *sc_loop;
+	struct vio_loop *sc_loop;
 	struct virtio_input_config sc_config; /* what was selected */
 	struct libevdev *sc_desc;
 
 	/* The host's device; sc_fd is -1 for a virtual one. */
 	int sc_fd;
-	struct ev_source *sc_source;
+	struct vio_source *sc_source;
 	bool sc_syncing; /* libevdev tells what we missed */
-	struct ev_task sc_more;
+	struct vio_task sc_more;
 
 	bool sc_live; /* a driver is there and wants events */
 	struct input_wire sc_update[INPUT_MAX_UPDATE];
@@ -57,7 +57,7 @@ struct input_softc {
 	bool sc_too_long;
 	struct input_wire sc_waiting[INPUT_MAX_WAITING];
 	unsigned sc_first, sc_nr_waiting;
-	struct ev_task sc_again;
+	struct vio_task sc_again;
 
 	uint64_t sc_nr_events, sc_nr_dropped, sc_nr_status;
 };

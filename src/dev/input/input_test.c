@@ -25,7 +25,7 @@
 #include "vdrv.h"
 
 static struct vdrv d;
-static struct ev_loop *loop;
+static struct vio_loop *loop;
 static struct vdev *dev;
 static uint64_t area; /* of event buffers, 8 bytes by descriptor */
 
@@ -55,14 +55,14 @@ static void stop(void)
 
 static int setup(void **state)
 {
-	return ev_loop_create(&loop);
+	return vio_loop_create(&loop);
 }
 
 static int teardown(void **state)
 {
 	if (dev)
 		stop();
-	ev_loop_destroy(loop);
+	vio_loop_destroy(loop);
 	return 0;
 }
 
@@ -396,7 +396,7 @@ static void test_no_buffers(void **state)
 	assert_int_equal(ret, -EAGAIN);
 	assert_in_range(nr, 100, 1000);
 	assert_int_equal(status("events-waiting"), 3 * nr);
-	assert_int_equal(ev_loop_turn(loop, 0), 0); /* idle */
+	assert_int_equal(vio_loop_turn(loop, 0), 0); /* idle */
 	for (unsigned i = 0; i < nr; i++) {
 		offer(1, 8);
 		expect(EV_REL, REL_X, 1);

@@ -15,7 +15,7 @@ static struct net_coal *coal_of(struct net_softc *sc, struct vqueue_info *vq)
 /* One timer serves all queues: it runs when the first of them is due. */
 static void set_timer(struct net_softc *sc)
 {
-	uint64_t first = UINT64_MAX, now = ev_now_ns();
+	uint64_t first = UINT64_MAX, now = vio_now_ns();
 
 	for (int i = 0; i < sc->sc_vc.vc_nvq; i++) {
 		uint64_t due = sc->sc_coal[i].due_ns;
@@ -24,9 +24,9 @@ static void set_timer(struct net_softc *sc)
 			first = due;
 	}
 	if (first == UINT64_MAX)
-		ev_timer_set(sc->sc_coal_timer, 0);
+		vio_timer_set(sc->sc_coal_timer, 0);
 	else
-		ev_timer_set(sc->sc_coal_timer, first > now ? first - now : 1);
+		vio_timer_set(sc->sc_coal_timer, first > now ? first - now : 1);
 }
 
 static void tell(struct net_coal *c, struct vqueue_info *vq)
@@ -51,7 +51,7 @@ void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied)
 	    c->nr_done >= c->params.max_packets)
 		tell(c, vq);
 	else if (c->nr_done && !c->due_ns)
-		c->due_ns = ev_now_ns() + c->params.max_usecs * NS_PER_US;
+		c->due_ns = vio_now_ns() + c->params.max_usecs * NS_PER_US;
 	if (was_waiting != (c->due_ns != 0))
 		set_timer(sc);
 }
@@ -70,7 +70,7 @@ void net_coal_flush(void *arg)
 void net_coal_on_timer(void *arg)
 {
 	struct net_softc *sc = arg;
-	uint64_t now = ev_now_ns();
+	uint64_t now = vio_now_ns();
 
 	for (int i = 0; i < sc->sc_vc.vc_nvq; i++) {
 		struct net_coal *c = &sc->sc_coal[i];
@@ -101,5 +101,5 @@ void net_coal_reset(struct net_softc *sc)
 		sc->sc_coal[i] = (struct net_coal){ 0 };
 	sc->sc_coal_default[0] = sc->sc_coal_default[1] =
 		(struct net_coal_params){ 0 };
-	ev_timer_set(sc->sc_coal_timer, 0);
+	vio_timer_set(sc->sc_coal_timer, 0);
 }

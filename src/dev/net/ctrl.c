@@ -295,5 +295,5 @@ void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq)
 	vq_endchains(vq, !vq_has_descs(vq));
 	/* What came just before was not announced, or there is too much. */
 	if (vq_has_descs(vq))
-		ev_defer(sc->sc_loop, &sc->sc_ctrl_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_ctrl_again);
 }

@@ -46,12 +46,12 @@ void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 		       "pcap= takes no more; nothing is recorded from here on");
 }
 
-bool net_limit_allows(struct bucket *limit, struct ev_source *timer)
+bool net_limit_allows(struct bucket *limit, struct vio_source *timer)
 {
 	uint64_t wait_ns = bucket_debt_ns(limit);
 
 	if (wait_ns)
-		ev_timer_set(timer, wait_ns);
+		vio_timer_set(timer, wait_ns);
 	return wait_ns == 0;
 }
 
@@ -112,7 +112,7 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
 	if (nr_rx > old_rx)
 		net_rx_kick(sc);
 	for (unsigned i = old_tx; i < nr_tx; i++)
-		ev_defer(sc->sc_loop, &sc->sc_pair[i].tx_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_pair[i].tx_again);
 	return 0;
 }
 
@@ -194,10 +194,10 @@ static void net_reset(void *arg)
 
 	net_rx_stop(sc);
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++)
-		ev_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
-	ev_cancel(sc->sc_loop, &sc->sc_ctrl_again);
-	ev_timer_set(sc->sc_tx_timer, 0);
-	ev_timer_set(sc->sc_rx_timer, 0);
+		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+	vio_timer_set(sc->sc_tx_timer, 0);
+	vio_timer_set(sc->sc_rx_timer, 0);
 	net_coal_reset(sc);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_announce = false;
@@ -425,13 +425,13 @@ static void net_destroy(struct vdev *dev)
 	struct net_softc *sc = net_of(dev);
 
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
-		ev_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
+		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
 		free(sc->sc_pair[i].buf);
 	}
-	ev_cancel(sc->sc_loop, &sc->sc_ctrl_again);
-	ev_remove(sc->sc_coal_timer);
-	ev_remove(sc->sc_tx_timer);
-	ev_remove(sc->sc_rx_timer);
+	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+	vio_source_remove(sc->sc_coal_timer);
+	vio_source_remove(sc->sc_tx_timer);
+	vio_source_remove(sc->sc_rx_timer);
 	net_be_destroy(sc->sc_be);
 	pcap_destroy(sc->sc_pcap);
 	if (dev->vs)
@@ -456,21 +456,21 @@ static int build(struct net_softc *sc, int take_pcap_fd)
 	int ret = start_record(sc, take_pcap_fd);
 
 	if (ret == 0)
-		ret = ev_timer_add(sc->sc_loop, net_coal_on_timer, sc,
-				   &sc->sc_coal_timer);
+		ret = vio_timer_add(sc->sc_loop, net_coal_on_timer, sc,
+				    &sc->sc_coal_timer);
 
 	if (ret == 0)
-		ret = ev_timer_add(sc->sc_loop, net_on_tx_timer, sc,
-				   &sc->sc_tx_timer);
+		ret = vio_timer_add(sc->sc_loop, net_on_tx_timer, sc,
+				    &sc->sc_tx_timer);
 	if (ret == 0)
-		ret = ev_timer_add(sc->sc_loop, net_on_rx_timer, sc,
-				   &sc->sc_rx_timer);
+		ret = vio_timer_add(sc->sc_loop, net_on_rx_timer, sc,
+				    &sc->sc_rx_timer);
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
 		struct net_pair *p = &sc->sc_pair[i];
 
 		p->sc = sc;
 		p->idx = i;
-		p->tx_again = (struct ev_task){ .fn = net_tx_again, .arg = p };
+		p->tx_again = (struct vio_task){ .fn = net_tx_again, .arg = p };
 		p->rx_stalled = true;
 		net_txq(sc, i)->vq_lossy = true;
 		p->buf = malloc(NET_MAX_FRAME + 1);
@@ -519,7 +519,8 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 	sc->sc_loop = env->loop;
 	sc->sc_be = take_be;
 	sc->sc_max_pairs = take_be->nr_channels;
-	sc->sc_ctrl_again = (struct ev_task){ .fn = net_ctrl_again, .arg = sc };
+	sc->sc_ctrl_again =
+		(struct vio_task){ .fn = net_ctrl_again, .arg = sc };
 	sc->sc_admin_up = true;
 	sc->sc_carrier = !take_be->down;
 	sc->sc_pairs = sc->sc_channels = 1;

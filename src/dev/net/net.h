@@ -101,7 +101,7 @@ struct net_softc;
 struct net_pair {
 	struct net_softc *sc;
 	unsigned idx;
-	struct ev_task tx_again;
+	struct vio_task tx_again;
 	bool rx_stalled; /* the channel waits: for buffers, or for bps= */
 	size_t longest;  /* frame of this turn */
 	size_t want;     /* bytes to have room for, at best */
@@ -116,7 +116,7 @@ struct net_softc {
 	struct virtio_consts sc_vc; /* its own: queues and features vary */
 	struct vqueue_info sc_vqs[NET_MAX_QUEUES];
 	struct vdev sc_dev;
-	struct ev_loop *sc_loop;
+	struct vio_loop *sc_loop;
 	struct net_be *sc_be;
 	struct pcap *sc_pcap; /* NULL: nothing is recorded */
 
@@ -124,7 +124,7 @@ struct net_softc {
 	unsigned sc_pairs;    /* transmit queues in use */
 	unsigned sc_channels; /* receive queues in use */
 	struct net_pair sc_pair[NET_MAX_PAIRS];
-	struct ev_task sc_ctrl_again;
+	struct vio_task sc_ctrl_again;
 
 	uint64_t sc_offer;
 	uint64_t sc_offloads; /* of NET_GUEST_OFFLOADS, in force */
@@ -143,10 +143,10 @@ struct net_softc {
 	struct net_rss sc_rss;
 	struct net_coal_params sc_coal_default[2]; /* rx, tx */
 	struct net_coal sc_coal[NET_MAX_QUEUES];
-	struct ev_source *sc_coal_timer;
+	struct vio_source *sc_coal_timer;
 
 	struct bucket sc_tx_limit, sc_rx_limit; /* bps= of a direction */
-	struct ev_source *sc_tx_timer, *sc_rx_timer;
+	struct vio_source *sc_tx_timer, *sc_rx_timer;
 	struct net_stats sc_tx, sc_rx;
 
 	/* One turn's: what is taken is given back before it ends. */
@@ -191,7 +191,7 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx);
 void net_follow_rings(struct net_softc *sc);
 
 /* Whether a frame may pass; if not, @timer is set to when one may. */
-bool net_limit_allows(struct bucket *limit, struct ev_source *timer);
+bool net_limit_allows(struct bucket *limit, struct vio_source *timer);
 
 /*
  * --- conf.c ---

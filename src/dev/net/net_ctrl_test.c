@@ -449,12 +449,12 @@ static void test_coalescing(void **state)
 	assert_int_equal(set_coal(2, TXQ, 1000, 2000), 0);
 	get_coal(TXQ, 1000, 2000);
 	get_coal(RXQ, 0, 0);
-	start = ev_now_ns();
+	start = vio_now_ns();
 	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
-	while (*intr == 2 && ev_now_ns() - start < SOON_NS)
-		ev_loop_turn(loop, 100);
+	while (*intr == 2 && vio_now_ns() - start < SOON_NS)
+		vio_loop_turn(loop, 100);
 	assert_int_equal(*intr, 3);
-	assert_true(ev_now_ns() - start >= 2 * NS_PER_MS);
+	assert_true(vio_now_ns() - start >= 2 * NS_PER_MS);
 	/* NET-CTL-29: satisfied by new parameters: at once; and off */
 	assert_int_equal(set_coal(2, TXQ, 1000, 10000000), 0);
 	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
@@ -512,16 +512,16 @@ static void test_rate(void **state)
 
 	/* What the longest frame has at once; then 5000 bytes in 12 ms. */
 	start_as(VDRV_MODERN, ",bps=400000", ALL_FEATURES, 2);
-	start = ev_now_ns();
+	start = vio_now_ns();
 	for (unsigned i = 0; i < 20; i++)
 		send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 5000);
 	assert_true(mock->nr_sent >= 13);
-	while (mock->nr_sent < 20 && ev_now_ns() - start < SOON_NS)
-		ev_loop_turn(loop, 10);
+	while (mock->nr_sent < 20 && vio_now_ns() - start < SOON_NS)
+		vio_loop_turn(loop, 10);
 	assert_int_equal(mock->nr_sent, 20);
-	assert_true(ev_now_ns() - start > 40 * NS_PER_MS);
+	assert_true(vio_now_ns() - start > 40 * NS_PER_MS);
 
-	start = ev_now_ns();
+	start = vio_now_ns();
 	for (unsigned i = 0; i < 20; i++) {
 		give_rx(RXQ, 5100);
 		arrive(NULL, 5000);
@@ -529,12 +529,12 @@ static void test_rate(void **state)
 	vdrv_kick(&d, RXQ);
 	n = drain(RXQ);
 	assert_true(n >= 13);
-	while (n < 20 && ev_now_ns() - start < SOON_NS) {
-		ev_loop_turn(loop, 10);
+	while (n < 20 && vio_now_ns() - start < SOON_NS) {
+		vio_loop_turn(loop, 10);
 		n += drain(RXQ);
 	}
 	assert_int_equal(n, 20);
-	assert_true(ev_now_ns() - start > 40 * NS_PER_MS);
+	assert_true(vio_now_ns() - start > 40 * NS_PER_MS);
 }
 
 /*

@@ -349,7 +349,7 @@ static void test_rx_short_chains(void **state)
 		first = vdrv_used_ring_idx(&d, RXQ);
 		assert_in_range(first, 1, 300);
 		for (unsigned k = 0; k < 8; k++) {
-			ev_loop_turn(loop, 0);
+			vio_loop_turn(loop, 0);
 			arrive(NULL, 100);
 		}
 		all = drain(RXQ);

@@ -101,5 +101,5 @@ void net_tx_run(struct net_softc *sc, unsigned pair)
 
 	/* There is more, but a busy queue must not keep others waiting. */
 	if (served == TX_DONE)
-		ev_defer(sc->sc_loop, &sc->sc_pair[pair].tx_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_pair[pair].tx_again);
 }

@@ -57,8 +57,8 @@ struct p9_softc {
 	struct virtio_consts sc_vc;
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
-	struct ev_loop *sc_loop;
-	struct ev_task sc_again; /* goes on where a turn stopped */
+	struct vio_loop *sc_loop;
+	struct vio_task sc_again; /* goes on where a turn stopped */
 	struct p9_fs *sc_fs;
 	/*
 	 * What looks, and what changes or waits for the disk: where the latter
@@ -326,7 +326,7 @@ static void p9_qnotify(void *arg, struct vqueue_info *vq)
 
 	/* There is more, but others have their turn. */
 	if (served == P9_BEGUN)
-		ev_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_again);
 }
 
 static void p9_again(void *arg)
@@ -414,7 +414,7 @@ static void p9_reset(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	ev_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_ending || (!sc->sc_first && !sc->sc_fs->msize))
 		return;
 	p9_locks_hurry(sc->sc_fs);
@@ -597,13 +597,13 @@ static int set_tag(struct p9_softc *sc, const struct opts *opts,
  */
 static bool finish(struct p9_softc *sc)
 {
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	p9_locks_hurry(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);
-	while ((sc->sc_ending || sc->sc_closing) && ev_now_ns() < end) {
+	while ((sc->sc_ending || sc->sc_closing) && vio_now_ns() < end) {
 		pool_wait(sc->sc_looks, 0);
 		pool_wait(sc->sc_changes, 1);
 	}
@@ -618,7 +618,7 @@ static void p9_destroy(struct vdev *dev)
 	struct p9_softc *sc = p9_of(dev);
 
 	sc->sc_gone = true;
-	ev_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
 		       "the file system does not answer: left as it is");
@@ -658,7 +658,7 @@ static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
 		return err_set(err, -ENOMEM, "9p: out of memory");
 	sc->sc_dev.type = &vdev_9p;
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct ev_task){ .fn = p9_again, .arg = sc };
+	sc->sc_again = (struct vio_task){ .fn = p9_again, .arg = sc };
 	sc->sc_vc = p9_consts;
 	ret = set_tag(sc, env->opts, err);
 	if (ret == 0)

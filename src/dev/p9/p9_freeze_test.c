@@ -131,7 +131,7 @@ static int teardown(void **state)
 static void turns(unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++)
-		ev_loop_turn(c.loop, 1);
+		vio_loop_turn(c.loop, 1);
 	vdrv_wake(&c.d);
 }
 

@@ -161,7 +161,7 @@ static void wait_for_all(struct fuzz_dev *v)
 		if (vdrv_used_ring_idx(&v->d, 0) == v->d.q[0].avail_idx ||
 		    is_broken(v))
 			return;
-		ev_loop_turn(fuzz_loop(), 1);
+		vio_loop_turn(fuzz_loop(), 1);
 		vdrv_wake(&v->d);
 	}
 }
@@ -393,7 +393,7 @@ static void run(struct fuzz_in *in)
 	fuzz_dev_end(v);
 	for (unsigned i = 0; !is_clean(v); i++) {
 		fuzz_must(i < MAX_TURNS);
-		ev_loop_turn(fuzz_loop(), 1);
+		vio_loop_turn(fuzz_loop(), 1);
 	}
 	check_secret();
 }

@@ -50,7 +50,7 @@ void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step)
 	pool_start(aside->pool, &t->job);
 }
 
-int scsi_aside_create(struct ev_loop *loop, struct scsi_aside **ret_aside)
+int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside)
 {
 	struct scsi_aside *aside = calloc(1, sizeof(*aside));
 	int ret;
@@ -69,12 +69,12 @@ int scsi_aside_create(struct ev_loop *loop, struct scsi_aside **ret_aside)
 
 bool scsi_aside_destroy(struct scsi_aside *aside)
 {
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!aside)
 		return true;
 	aside->ending = true;
-	while (aside->nr_busy > 0 && ev_now_ns() < end)
+	while (aside->nr_busy > 0 && vio_now_ns() < end)
 		pool_wait(aside->pool, 10);
 	if (aside->nr_busy > 0) {
 		pool_abandon(aside->pool);

@@ -273,7 +273,7 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 	}
 	vq_endchains(vq, 0);
 	if (vq_has_descs(vq))
-		ev_defer(sc->sc_loop, &sc->sc_more);
+		vio_task_defer(sc->sc_loop, &sc->sc_more);
 	scsi_check_broken(sc);
 }
 

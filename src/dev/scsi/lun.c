@@ -465,7 +465,7 @@ static int create_work(struct scsi_lun *lun)
 /* Let go of what is behind it; false: the host still works on commands. */
 static bool close_lun(struct scsi_lun *lun)
 {
-	ev_cancel(lun->sc->sc_loop, &lun->left);
+	vio_task_cancel(lun->sc->sc_loop, &lun->left);
 	disk_destroy(lun->disk);
 	if (lun->map_fd >= 0)
 		close(lun->map_fd);
@@ -533,7 +533,7 @@ static int create_lun(struct scsi_softc *sc, const struct lun_key *k,
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	lun->sc = sc;
 	lun->added = added;
-	lun->left = (struct ev_task){ .fn = on_left, .arg = lun };
+	lun->left = (struct vio_task){ .fn = on_left, .arg = lun };
 	ret = fill_lun(lun, k, env, err);
 	if (ret < 0) {
 		close_lun(lun);

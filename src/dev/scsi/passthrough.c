@@ -243,12 +243,12 @@ int pt_open(const char *path, struct err *err)
 
 bool pt_destroy(struct passthrough *pt)
 {
-	uint64_t end = ev_now_ns() + END_NS;
+	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!pt)
 		return true;
 	pt->ending = true;
-	while (pt->nr_inflight > 0 && ev_now_ns() < end)
+	while (pt->nr_inflight > 0 && vio_now_ns() < end)
 		pool_wait(pt->pool, 10);
 	if (pt->nr_inflight > 0) {
 		pool_abandon(pt->pool);
@@ -261,7 +261,7 @@ bool pt_destroy(struct passthrough *pt)
 	return true;
 }
 
-int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt)
+int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt)
 {
 	struct passthrough *pt = calloc(1, sizeof(*pt));
 	int ret;

@@ -174,7 +174,7 @@ static void unhang(void *arg)
 static void test_abort(void **state)
 {
 	static const uint8_t lun0[8] = LUN_ADDR(0, 0);
-	struct ev_source *timer;
+	struct vio_source *timer;
 	struct sent s[6];
 
 	sg.hang = true;
@@ -185,15 +185,15 @@ static void test_abort(void **state)
 
 		s[i] = ini_send(&c);
 	}
-	ev_timer_add(ini.loop, unhang, NULL, &timer);
-	ev_timer_set(timer, 30000000);
+	vio_timer_add(ini.loop, unhang, NULL, &timer);
+	vio_timer_set(timer, 30000000);
 	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, lun0, 0), 0);
 	ini_collect(s, NR(s));
 	for (unsigned i = 0; i < NR(s); i++) {
 		assert_true(s[i].done);
 		assert_int_equal(s[i].response, VIRTIO_SCSI_S_ABORTED);
 	}
-	ev_remove(timer);
+	vio_source_remove(timer);
 }
 
 static void wait_begun(int nr)

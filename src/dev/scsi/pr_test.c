@@ -292,13 +292,13 @@ static void test_foreign_file(void **state)
 		 "scsi,lun0=%s/pr,lun0.ro=on,reservations=%s/pr", ini.dir,
 		 ini.dir);
 	ini_close();
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	assert_int_equal(vio_loop_create(&ini.loop), 0);
 	vdrv_init(&ini.d, VDRV_MODERN);
 	assert_true(vdev_new(text, &ini.d.pi, ini.loop, &dev, why,
 			     sizeof(why)) < 0);
 	assert_non_null(strstr(why, "is not a file of ours"));
 	vdrv_fini(&ini.d);
-	ev_loop_destroy(ini.loop);
+	vio_loop_destroy(ini.loop);
 }
 
 int main(void)

@@ -82,7 +82,7 @@ static void task_free(struct scsi_task *t)
 
 	scsi_pool_give(&sc->sc_pool, t);
 	if (sc->sc_pool.empty)
-		ev_defer(sc->sc_loop, &sc->sc_more);
+		vio_task_defer(sc->sc_loop, &sc->sc_more);
 }
 
 /* Response and sense, as much of it as the driver has room for. */
@@ -137,7 +137,7 @@ static void report(struct scsi_task *t)
 	uint32_t len = task_live(t) ? put_response(t) : 0;
 
 	vq_relchain_prepare(q->vq, (uint16_t)t->idx, len);
-	ev_defer(q->sc->sc_loop, &q->turn);
+	vio_task_defer(q->sc->sc_loop, &q->turn);
 }
 
 void task_finish(struct scsi_task *t)
@@ -152,7 +152,7 @@ void task_finish(struct scsi_task *t)
 	task_leave(t);
 	task_free(t);
 	if (lun->leaving && !lun->first)
-		ev_defer(sc->sc_loop, &lun->left);
+		vio_task_defer(sc->sc_loop, &lun->left);
 	if (sc->sc_nr_tmfs > 0)
 		scsi_tmfs_check(sc);
 }
@@ -309,7 +309,7 @@ void scsi_fetch(struct scsi_queue *q)
 			budget--;
 	}
 	if (budget == 0)
-		ev_defer(sc->sc_loop, &q->turn);
+		vio_task_defer(sc->sc_loop, &q->turn);
 }
 
 static void scsi_qnotify(void *arg, struct vqueue_info *vq)
@@ -387,8 +387,8 @@ static void scsi_reset(void *arg)
 
 	forget_commands(sc);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-	ev_cancel(sc->sc_loop, &sc->sc_more);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	vio_task_cancel(sc->sc_loop, &sc->sc_more);
 	sc->sc_missed = sc->sc_taken_over = sc->sc_pool.empty = false;
 	reset_sizes(sc);
 	for (unsigned i = 0; i < sc->sc_nr_luns && ran; i++)
@@ -507,8 +507,8 @@ static void scsi_destroy(struct vdev *dev)
 	ended = scsi_aside_destroy(sc->sc_aside);
 	ended &= luns_destroy(sc, ended);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		ev_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
-	ev_cancel(sc->sc_loop, &sc->sc_more);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+	vio_task_cancel(sc->sc_loop, &sc->sc_more);
 	free(sc->sc_tmfs);
 	if (sc->sc_pr_fd >= 0)
 		close(sc->sc_pr_fd);
@@ -537,7 +537,7 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 
 		q->sc = sc;
 		q->vq = &sc->sc_vqs[2 + i];
-		q->turn = (struct ev_task){ .fn = queue_turn, .arg = q };
+		q->turn = (struct vio_task){ .fn = queue_turn, .arg = q };
 	}
 	return scsi_pool_init(&sc->sc_pool, sc->sc_nr_queues * size);
 }
@@ -586,7 +586,7 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 	sc->sc_dev.type = &vdev_scsi;
 	sc->sc_loop = env->loop;
 	sc->sc_env = *env;
-	sc->sc_more = (struct ev_task){ .fn = more, .arg = sc };
+	sc->sc_more = (struct vio_task){ .fn = more, .arg = sc };
 	sc->sc_pr_fd = opened_files_take(env->files, "reservations");
 	ret = init(sc, env, err);
 	if (ret < 0) {

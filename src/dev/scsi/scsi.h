@@ -139,7 +139,7 @@ static_assert(SCSI_MAX_TASKS * sizeof(struct scsi_task) +
 struct scsi_queue {
 	struct scsi_softc *sc;
 	struct vqueue_info *vq;
-	struct ev_task turn; /* shows the driver what completed in a turn */
+	struct vio_task turn; /* shows the driver what completed in a turn */
 };
 
 enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };
@@ -170,11 +170,11 @@ struct scsi_lun {
 	enum lun_kind kind;
 	uint8_t target;
 	uint16_t lun;
-	char name[16];       /* as in the options: "lun0", "t1.lun0" */
-	bool present;        /* not removed */
-	bool leaving;        /* removed, but commands of it have not ended */
-	struct ev_task left; /* now they have */
-	bool added;          /* by `viodev ctl`: gone when it is removed */
+	char name[16];        /* as in the options: "lun0", "t1.lun0" */
+	bool present;         /* not removed */
+	bool leaving;         /* removed, but commands of it have not ended */
+	struct vio_task left; /* now they have */
+	bool added;           /* by `viodev ctl`: gone when it is removed */
 
 	/* Medium. */
 	struct disk *disk;
@@ -230,7 +230,7 @@ struct scsi_softc {
 	struct scsi_pool sc_pool;
 	struct iovec sc_iov[SCSI_MAX_IOV]; /* of a chain just taken */
 	unsigned sc_nr_queues;
-	struct ev_loop *sc_loop;
+	struct vio_loop *sc_loop;
 	struct vdev_env sc_env;
 	struct disk_io *sc_io;
 	uint32_t sc_seg_max;
@@ -244,9 +244,10 @@ struct scsi_softc {
 	uint64_t sc_seq;
 	struct scsi_tmf *sc_tmfs; /* an entry for each of the control queue */
 	unsigned sc_nr_tmfs;      /* that wait */
-	struct ev_task sc_more; /* of the control queue; or the pool has more */
-	bool sc_missed;         /* an event found no buffer */
-	bool sc_taken_over;     /* from another process, since the last reset */
+	struct vio_task
+		sc_more;    /* of the control queue; or the pool has more */
+	bool sc_missed;     /* an event found no buffer */
+	bool sc_taken_over; /* from another process, since the last reset */
 	uint64_t sc_nr_events, sc_nr_missed;
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;
@@ -267,7 +268,7 @@ void scsi_check_broken(struct scsi_softc *sc);
  * aside.c: have a thread call @fn, then go on with @step, also when the command
  * has been aborted meanwhile (task_gone()). Last of a step.
  */
-int scsi_aside_create(struct ev_loop *loop, struct scsi_aside **ret_aside);
+int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside);
 /* False: it has not ended, and what it uses must stay. NULL is fine. */
 bool scsi_aside_destroy(struct scsi_aside *aside);
 void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step);
@@ -414,7 +415,7 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
  * needs rights.
  */
 int pt_open(const char *path, struct err *err);
-int pt_create(struct ev_loop *loop, int take_fd, struct passthrough **ret_pt);
+int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt);
 /* False: a command does not end, and its memory must stay. NULL is fine. */
 bool pt_destroy(struct passthrough *pt);
 void pt_start(struct passthrough *pt, struct scsi_task *t);

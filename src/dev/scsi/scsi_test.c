@@ -488,7 +488,7 @@ static void test_abort(void **state)
 
 	for (size_t i = 0; i < NR(rows); i++) {
 		struct sent s[8];
-		struct ev_source *timer;
+		struct vio_source *timer;
 		uint8_t ret;
 
 		print_message("subtype %u\n", rows[i].subtype);
@@ -520,8 +520,8 @@ static void test_abort(void **state)
 					 (uint8_t[8])LUN_ADDR(0, 1), 0),
 				 0);
 
-		ev_timer_add(ini.loop, unhang, NULL, &timer);
-		ev_timer_set(timer, 50000000);
+		vio_timer_add(ini.loop, unhang, NULL, &timer);
+		vio_timer_set(timer, 50000000);
 		ret = ini_tmf(rows[i].subtype, lun0, rows[i].id);
 		assert_int_equal(ret, VIRTIO_SCSI_S_OK);
 		/* What it ended was seen before its own answer. */
@@ -541,7 +541,7 @@ static void test_abort(void **state)
 					 s[k].response ? 4096 : 0);
 		}
 		assert_int_equal(ini_do(&tur).code, rows[i].ua);
-		ev_remove(timer);
+		vio_source_remove(timer);
 		ini_stop();
 		teardown(NULL);
 	}
@@ -808,7 +808,7 @@ static void test_growth(void **state)
 	assert_false(vdrv_used(&ini.d, 0, &used));
 
 	FAULT_SET(hang, false);
-	end = ev_now_ns() + 60000000000ull;
+	end = vio_now_ns() + 60000000000ull;
 	do {
 		ini_turns(1);
 		total = collect_all(nr);
@@ -817,7 +817,7 @@ static void test_growth(void **state)
 			assert_int_equal(total, FULL_QUEUES * FULL_SIZE);
 			return;
 		}
-	} while (ev_now_ns() < end);
+	} while (vio_now_ns() < end);
 	fail_msg("%u of all have ended", total);
 }
 
@@ -1161,7 +1161,7 @@ static void test_options(void **state)
 		  "scsi: queue-size=2: must be in 4..1024" },
 	};
 
-	assert_int_equal(ev_loop_create(&ini.loop), 0);
+	assert_int_equal(vio_loop_create(&ini.loop), 0);
 	for (size_t i = 0; i < NR(rows); i++) {
 		struct vdev *dev;
 		char why[256];
@@ -1173,7 +1173,7 @@ static void test_options(void **state)
 		assert_string_equal(why, rows[i].why);
 		vdrv_fini(&ini.d);
 	}
-	ev_loop_destroy(ini.loop);
+	vio_loop_destroy(ini.loop);
 }
 
 int main(void)

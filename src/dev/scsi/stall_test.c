@@ -217,9 +217,9 @@ static void test_stop(void **state)
 	assert_false(pci_is_idle(&ini.d.pi));
 	ini_send(&tur); /* is not taken any more */
 	FAULT_SET(hang, false);
-	end = ev_now_ns() + UINT64_C(10000000000);
+	end = vio_now_ns() + UINT64_C(10000000000);
 	while (!pci_is_idle(&ini.d.pi)) {
-		assert_true(ev_now_ns() < end);
+		assert_true(vio_now_ns() < end);
 		ini_turn(10);
 	}
 	ini_collect(s, NR_STUCK);
