@@ -87,7 +87,7 @@ int main(void)
 	memset(ram, 0, RAM_BYTES);
 	gm_init(&gm, NULL, NULL);
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
-	pci_init(&pi, &host, NULL, &gm);
+	pci_func_init(&pi, &host, NULL, &gm);
 	if (vio_loop_create(&loop) < 0)
 		return 1;
 	if (vdev_new("rng", &pi, loop, &dev, why, sizeof(why)) < 0) {
@@ -109,7 +109,7 @@ int main(void)
 
 	vdev_destroy(dev);
 	vio_loop_destroy(loop);
-	pci_fini(&pi);
+	pci_func_fini(&pi);
 	gm_fini(&gm);
 	free(ram);
 	return 0;

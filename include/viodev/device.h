@@ -22,7 +22,7 @@ struct vdev;
 
 /*
  * Make a device from its text, TYPE[,key=value]... (the keys id and socket
- * mean nothing here). @pi comes from pci_init() and must outlive the device.
+ * mean nothing here). @pi comes from pci_func_init() and must outlive the device.
  * Returns 0, or -errno with a line that says why in @why.
  */
 int vdev_new(const char *text, struct pci_devinst *pi, struct vio_loop *loop,

@@ -121,7 +121,7 @@ struct pci_msix_entry {
 	uint32_t ctrl; /* bit 0: masked */
 };
 
-/* Embed or allocate it; pci_init() before, pci_fini() after use. */
+/* Embed or allocate it; pci_func_init() before, pci_func_fini() after use. */
 struct pci_devinst {
 	void *pi_arg; /* the device: a struct virtio_softc */
 	const struct pci_dev *pi_dev;
@@ -155,9 +155,9 @@ struct pci_devinst {
  * Prepare a function without identity, capabilities or BARs. @host and @gm are
  * borrowed for the life of the function.
  */
-void pci_init(struct pci_devinst *pi, const struct pci_host *host,
-	      void *host_arg, struct gmem *gm);
-void pci_fini(struct pci_devinst *pi);
+void pci_func_init(struct pci_devinst *pi, const struct pci_host *host,
+		   void *host_arg, struct gmem *gm);
+void pci_func_fini(struct pci_devinst *pi);
 
 /*
  * The guest reads or writes configuration space: 1, 2 or 4 bytes that do not

@@ -12,8 +12,8 @@
 
 #include "pci/func.h"
 
-void pci_init(struct pci_devinst *pi, const struct pci_host *host,
-	      void *host_arg, struct gmem *gm)
+void pci_func_init(struct pci_devinst *pi, const struct pci_host *host,
+		   void *host_arg, struct gmem *gm)
 {
 	*pi = (struct pci_devinst){
 		.pi_host = host,
@@ -31,7 +31,7 @@ void pci_init(struct pci_devinst *pi, const struct pci_host *host,
 	pci_set_writable(pi, PCI_INTERRUPT_LINE, 1);
 }
 
-void pci_fini(struct pci_devinst *pi)
+void pci_func_fini(struct pci_devinst *pi)
 {
 	free(pi->pi_msix);
 	free(pi->pi_pba);

@@ -44,7 +44,7 @@ int pci_add_msix(struct pci_devinst *pi, unsigned nr, int bar)
 	pi->pi_msix = calloc(nr, sizeof(*pi->pi_msix));
 	pi->pi_pba = calloc((nr + 63) / 64, sizeof(*pi->pi_pba));
 	if (!pi->pi_msix || !pi->pi_pba) {
-		pci_fini(pi);
+		pci_func_fini(pi);
 		return -ENOMEM;
 	}
 	pi->pi_nr_msix = nr;
@@ -56,7 +56,7 @@ int pci_add_msix(struct pci_devinst *pi, unsigned nr, int bar)
 	ret = pci_add_bar(pi, bar, PCI_BAR_MEM32, pba_off(pi) + pba_bytes(pi));
 	off = ret < 0 ? ret : pci_add_cap(pi, &cap, sizeof(cap));
 	if (off < 0) {
-		pci_fini(pi);
+		pci_func_fini(pi);
 		return off;
 	}
 	pi->pi_msix_cap = (uint8_t)off;

@@ -751,7 +751,7 @@ static void begin(void)
 		add_region(&regions[i]);
 		memset(start_of(&regions[i]), 0, regions[i].len);
 	}
-	pci_init(&pi, &host, NULL, &gm);
+	pci_func_init(&pi, &host, NULL, &gm);
 	vi_softc_linkup(&e.vs, &echo_consts, &e, &pi, e.queues);
 	vi_pci_init(&pi, VIRTIO_MODE_TRANSITIONAL, 0x1005, 4, 0xff);
 	fuzz_must(vi_intr_init(&e.vs, true));
@@ -766,7 +766,7 @@ static void end(void)
 	fuzz_must(pci_is_idle(&pi));
 	fuzz_must(gm_reap(&gm, gone, NULL) == 0);
 	vi_softc_fini(&e.vs);
-	pci_fini(&pi);
+	pci_func_fini(&pi);
 	gm_fini(&gm);
 	for (unsigned i = 0; i < NR_REGIONS; i++)
 		regions[i].len = 0;

@@ -242,7 +242,7 @@ int vfuser_create(struct vio_loop *loop, const char *name,
 	srv->work = (struct vio_task){ .fn = work, .arg = srv };
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
-	pci_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
+	pci_func_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
 	vfuser_dma_reset(srv);
 	vfuser_irq_init(srv);
 	srv->name = strdup(name);
@@ -275,7 +275,7 @@ void vfuser_destroy(struct vfuser *srv)
 	if (srv->path)
 		unix_remove(srv->path, srv->path_name);
 	listener_stop(&srv->listener);
-	pci_fini(&srv->pi);
+	pci_func_fini(&srv->pi);
 	gm_fini(&srv->gm);
 	free(srv->path);
 	free(srv->name);

@@ -223,7 +223,7 @@ int vhuser_create(struct vio_loop *loop, const char *name,
 	vhuser_state_reset(srv);
 	client_log_init(&srv->log);
 	gm_init(&srv->gm, NULL, NULL);
-	pci_init(&srv->pi, &host, srv, &srv->gm);
+	pci_func_init(&srv->pi, &host, srv, &srv->gm);
 	srv->name = strdup(name);
 	ret = srv->name ? client_wake_init(&srv->wake, loop, on_wake, srv) :
 			  -ENOMEM;
@@ -244,7 +244,7 @@ void vhuser_destroy(struct vhuser *srv)
 	vhuser_mem_fini(srv);
 	listener_stop(&srv->listener);
 	client_wake_fini(&srv->wake);
-	pci_fini(&srv->pi);
+	pci_func_fini(&srv->pi);
 	gm_fini(&srv->gm);
 	free(srv->name);
 	free(srv);

@@ -1238,7 +1238,7 @@ static void test_function_limits(void **state)
 	struct pci_devinst pi;
 	int off = 0, n = 0;
 
-	pci_init(&pi, NULL, NULL, NULL);
+	pci_func_init(&pi, NULL, NULL, NULL);
 	assert_true(pci_add_msix(&pi, 0, 1) < 0);
 	assert_true(pci_add_msix(&pi, PCI_MAX_MSIX + 1, 1) < 0);
 	assert_int_equal(pci_msix_count(&pi), 0);
@@ -1253,7 +1253,7 @@ static void test_function_limits(void **state)
 	assert_true(off < 0);
 	assert_true(n <= 4);
 	assert_int_equal(pci_get_cfg16(&pi, 0), 0);
-	pci_fini(&pi);
+	pci_func_fini(&pi);
 }
 
 /*

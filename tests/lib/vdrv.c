@@ -130,7 +130,7 @@ void vdrv_init(struct vdrv *d, enum vdrv_mode mode)
 	if (gm_add(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, d->mem,
 		   GM_READ | GM_WRITE))
 		die("gm_add");
-	pci_init(&d->pi, &vdrv_host, d, &d->gm);
+	pci_func_init(&d->pi, &vdrv_host, d, &d->gm);
 }
 
 static void vdrv_forget_queues(struct vdrv *d)
@@ -143,7 +143,7 @@ static void vdrv_forget_queues(struct vdrv *d)
 void vdrv_fini(struct vdrv *d)
 {
 	vdrv_forget_queues(d);
-	pci_fini(&d->pi);
+	pci_func_fini(&d->pi);
 	gm_fini(&d->gm);
 	munmap(d->mem - GUARD_BYTES, VDRV_MEM_BYTES + 2 * GUARD_BYTES);
 }
