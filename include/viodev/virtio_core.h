@@ -362,6 +362,47 @@ void vq_kick_enable(struct vqueue_info *vq);
 void vq_kick_disable(struct vqueue_info *vq);
 
 /*
+ * The notify loop: what vc_qnotify does, and whatever else looks for chains.
+ *
+ *	static enum vq_served my_serve(void *arg, struct vqueue_info *vq)
+ *	{
+ *		if (vq_getchain(vq, iov, NIOV, &req) <= 0)
+ *			return VQ_IDLE;
+ *		...
+ *		vq_relchain(vq, (uint16_t)req.idx, len);
+ *		return VQ_MORE;
+ *	}
+ *
+ *	served = vq_serve(vq, vq->vq_qsize, my_serve, sc);
+ *	vq_endchains(vq, served == VQ_IDLE);
+ *	if (served == VQ_MORE)
+ *		vio_task_defer(loop, &again);		// or pci_wake(vs->vs_pi)
+ *
+ * vq_serve() calls @serve at most @budget times, so that a driver that never
+ * stops does not starve other queues. Doorbells are off meanwhile. They are on
+ * again when the queue is empty, and no chain that came before is missed.
+ * Returns
+ *   VQ_IDLE  the queue is empty, or the device is broken: the next doorbell
+ *            serves it;
+ *   VQ_MORE  the budget is used up: serve the queue again, soon;
+ *   VQ_WAIT  @serve cannot take or finish a chain now. Doorbells stay off:
+ *            whatever it waits for must lead to vq_serve() again.
+ *
+ * After vi_error() @serve gives back what it holds and returns VQ_IDLE. All
+ * calls for the queue are without effect until the driver resets the device.
+ */
+enum vq_served {
+	VQ_MORE, /* of @serve: a chain was taken, another may follow */
+	VQ_IDLE, /* no chain is available */
+	VQ_WAIT, /* a chain is available, but must wait */
+};
+
+typedef enum vq_served vq_serve_fn(void *arg, struct vqueue_info *vq);
+
+enum vq_served vq_serve(struct vqueue_info *vq, unsigned budget,
+			vq_serve_fn *serve, void *arg);
+
+/*
  * --- Interrupts ---
  */
 

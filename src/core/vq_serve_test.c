@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The notify loop: budget, doorbells, and the chain that comes in between. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <viodev/virtio.h>
+
+#include "vdrv.h"
+
+enum { QSIZE = 8, NIOV = 4 };
+
+struct dev {
+	struct virtio_softc vs;
+	struct vqueue_info vq;
+	struct vdrv d;
+	uint64_t buf;
+	unsigned nr_calls;
+	unsigned add_when_idle; /* chains that come while none was found */
+	bool wait;              /* leave what is available */
+	bool lie;               /* say that nothing is available */
+};
+
+static struct virtio_consts consts = {
+	.vc_name = "vq_serve_test",
+	.vc_nvq = 1,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+};
+
+static void dev_start(struct dev *dev, uint64_t features)
+{
+	memset(dev, 0, sizeof(*dev));
+	vdrv_init(&dev->d, VDRV_MODERN);
+	vi_softc_linkup(&dev->vs, &consts, dev, &dev->d.pi, &dev->vq);
+	dev->vq.vq_qsize = QSIZE;
+	vi_pci_init(&dev->d.pi, VIRTIO_MODE_MODERN, 0, VIRTIO_ID_ENTROPY,
+		    PCIC_OTHER);
+	assert_true(vi_intr_init(&dev->vs, true));
+	assert_true(vi_pcibar_setup(&dev->vs));
+	assert_true(
+		vdrv_start(&dev->d, features | VI_BIT(VIRTIO_F_VERSION_1), 1));
+	dev->buf = vdrv_alloc(&dev->d, 64, 8);
+}
+
+static void dev_fini(struct dev *dev)
+{
+	vi_softc_fini(&dev->vs);
+	vdrv_fini(&dev->d);
+}
+
+static void add(struct dev *dev, unsigned nr)
+{
+	struct vdrv_buf buf = { dev->buf, 64, VDRV_W };
+
+	while (nr-- > 0)
+		vdrv_add(&dev->d, 0, &buf, 1);
+}
+
+static unsigned nr_used(struct dev *dev)
+{
+	struct vdrv_used used;
+	unsigned nr = 0;
+
+	while (vdrv_used(&dev->d, 0, &used))
+		nr++;
+	return nr;
+}
+
+static enum vq_served serve(void *arg, struct vqueue_info *vq)
+{
+	struct dev *dev = arg;
+	struct iovec iov[NIOV];
+	struct vi_req req;
+
+	dev->nr_calls++;
+	if (dev->lie)
+		return VQ_IDLE;
+	if (dev->wait)
+		return VQ_WAIT;
+	if (vq_getchain(vq, iov, NIOV, &req) <= 0) {
+		/* The driver is a moment faster than vq_kick_enable(). */
+		add(dev, dev->add_when_idle);
+		dev->add_when_idle = 0;
+		return VQ_IDLE;
+	}
+	vq_relchain(vq, (uint16_t)req.idx, 1);
+	return VQ_MORE;
+}
+
+static enum vq_served run(struct dev *dev, unsigned budget)
+{
+	dev->nr_calls = 0;
+	return vq_serve(&dev->vq, budget, serve, dev);
+}
+
+static const uint64_t features[] = { 0, VI_BIT(VIRTIO_RING_F_EVENT_IDX) };
+
+static void test_until_empty(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		dev_start(&dev, features[i]);
+		add(&dev, 3);
+		vdrv_kick_wanted(&dev.d, 0); /* about these: asked and over */
+		assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+		assert_int_equal(dev.nr_calls, 4);
+		assert_int_equal(nr_used(&dev), 3);
+		add(&dev, 1);
+		assert_true(vdrv_kick_wanted(&dev.d, 0));
+		dev_fini(&dev);
+	}
+}
+
+/* It is served in the same call: there will be no doorbell for it. */
+static void test_chain_in_between(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		dev_start(&dev, features[i]);
+		add(&dev, 2);
+		dev.add_when_idle = 3;
+		assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+		assert_int_equal(nr_used(&dev), 5);
+		dev_fini(&dev);
+	}
+}
+
+static void test_budget(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		dev_start(&dev, features[i]);
+		add(&dev, 5);
+		vdrv_kick_wanted(&dev.d, 0);
+		assert_int_equal(run(&dev, 3), VQ_MORE);
+		assert_int_equal(dev.nr_calls, 3);
+		assert_int_equal(nr_used(&dev), 3);
+		add(&dev, 1);
+		assert_false(vdrv_kick_wanted(&dev.d, 0));
+		assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+		assert_int_equal(nr_used(&dev), 3);
+		dev_fini(&dev);
+	}
+}
+
+/* The budget ends with the chain that came in between: that is not lost. */
+static void test_budget_in_between(void **state)
+{
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	add(&dev, 1);
+	dev.add_when_idle = 1;
+	assert_int_equal(run(&dev, 2), VQ_MORE);
+	assert_int_equal(nr_used(&dev), 1);
+	assert_int_equal(run(&dev, 2), VQ_IDLE);
+	assert_int_equal(nr_used(&dev), 1);
+	dev_fini(&dev);
+}
+
+static void test_wait(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		dev_start(&dev, features[i]);
+		add(&dev, 2);
+		vdrv_kick_wanted(&dev.d, 0);
+		dev.wait = true;
+		assert_int_equal(run(&dev, QSIZE), VQ_WAIT);
+		assert_int_equal(dev.nr_calls, 1);
+		add(&dev, 1);
+		assert_false(vdrv_kick_wanted(&dev.d, 0));
+		dev.wait = false;
+		assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+		assert_int_equal(nr_used(&dev), 3);
+		dev_fini(&dev);
+	}
+}
+
+/* A model that leaves chains and does not say so costs a budget, no more. */
+static void test_wrong_idle(void **state)
+{
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	add(&dev, 1);
+	dev.lie = true;
+	assert_int_equal(run(&dev, QSIZE), VQ_MORE);
+	assert_int_equal(dev.nr_calls, QSIZE);
+	dev_fini(&dev);
+}
+
+static void test_broken(void **state)
+{
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	add(&dev, 1);
+	vdrv_avail(&dev.d, 0, 999);
+	assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+	assert_int_equal(dev.nr_calls, 2);
+	assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
+	add(&dev, 1);
+	assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
+	assert_int_equal(dev.nr_calls, 1);
+	assert_int_equal(nr_used(&dev), 1);
+	dev_fini(&dev);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_until_empty),
+		cmocka_unit_test(test_chain_in_between),
+		cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_budget_in_between),
+		cmocka_unit_test(test_wait),
+		cmocka_unit_test(test_wrong_idle),
+		cmocka_unit_test(test_broken),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
