@@ -3,7 +3,7 @@
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
-#include <viodev/le.h>
+#include "base/le.h"
 #include <viodev/virtio.h>
 
 /*

@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <linux/virtio_blk.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "back/disk/disk.h"
 #include "base/bucket.h"

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "pci/func.h"
 

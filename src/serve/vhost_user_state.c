@@ -15,7 +15,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "serve/vhost_user_impl.h"
 

@@ -26,7 +26,7 @@
 #include <cmocka.h>
 
 #include <viodev/device.h>
-#include <viodev/le.h>
+#include "base/le.h"
 #include <viodev/loop.h>
 #include <viodev/vhost_user.h>
 #include <viodev/virtio.h>

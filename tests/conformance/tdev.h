@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 #include <viodev/virtio.h>
 
 #include "vdrv.h"

@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
 

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 /* Configuration space, PCI 7.5.1; the legacy registers, 4.1.4.10. */
 enum {

@@ -23,7 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "back/net/net_be.h"
 #include "base/iov.h"

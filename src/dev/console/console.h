@@ -20,7 +20,7 @@
 #include <assert.h>
 #include <linux/virtio_console.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "back/chan/chan.h"
 #include "base/iov.h"

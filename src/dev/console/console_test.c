@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "console_rig.h"
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "console_rig.h"
 #include "moved.h"

@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 #include <viodev/loop.h>
 
 #include "dev/devices.h"

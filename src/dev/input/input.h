@@ -20,7 +20,7 @@
 #include <libevdev/libevdev.h>
 #include <linux/virtio_input.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "dev/vdev.h"
 

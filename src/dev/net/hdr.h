@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 #include <viodev/virtio_bits.h>
 
 /* Feature bits newer than Debian 12's headers. */

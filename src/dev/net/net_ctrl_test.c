@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "core/core.h"
 #include "net_rig.h"

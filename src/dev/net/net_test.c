@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "net_rig.h"
 

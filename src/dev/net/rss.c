@@ -5,7 +5,7 @@
 #include <linux/virtio_net.h>
 #include <string.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 /*
  * --- Parameters ---

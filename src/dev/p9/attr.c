@@ -12,7 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "dev/p9/fs.h"
 

@@ -30,7 +30,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "base/pool.h"
 #include "dev/devices.h"

@@ -9,7 +9,7 @@
  */
 #include <assert.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "dev/scsi/scsi.h"
 

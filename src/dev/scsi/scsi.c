@@ -17,7 +17,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "base/util.h"
 #include "dev/scsi/scsi.h"

@@ -18,7 +18,7 @@
 #include <errno.h>
 #include <syslog.h>
 
-#include <viodev/le.h>
+#include "base/le.h"
 
 #include "dev/scsi/scsi.h"
 
