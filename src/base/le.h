@@ -8,8 +8,8 @@
  * conversion does not compile. All of them have the alignment of the plain
  * integer; a field that may lie anywhere is copied out first.
  */
-#ifndef VIODEV_LE_H
-#define VIODEV_LE_H
+#ifndef BASE_LE_H
+#define BASE_LE_H
 
 #include <endian.h>
 #include <stdint.h>

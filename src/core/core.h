@@ -3,8 +3,9 @@
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
-#include "base/le.h"
 #include <viodev/virtio.h>
+
+#include "base/le.h"
 
 /*
  * --- vi.c: device state, as a transport drives it ---

@@ -14,9 +14,9 @@
 
 #include <cmocka.h>
 
-#include "base/le.h"
 #include <viodev/virtio.h>
 
+#include "base/le.h"
 #include "vdrv.h"
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))

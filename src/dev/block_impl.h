@@ -9,10 +9,9 @@
 #include <assert.h>
 #include <linux/virtio_blk.h>
 
-#include "base/le.h"
-
 #include "back/disk/disk.h"
 #include "base/bucket.h"
+#include "base/le.h"
 #include "dev/devices.h"
 
 #define SECTOR_BYTES    512u

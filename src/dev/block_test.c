@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include "base/le.h"
 #include <viodev/loop.h>
 
+#include "base/le.h"
 #include "disk_fault.h"
 #include "dev/devices.h"
 #include "vdrv.h"

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/le.h"
-
 #include "pci/func.h"
 
 #define ENTRY_BYTES  PCI_MSIX_ENTRY_SIZE

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "base/le.h"
-
 #include "serve/vhost_user_impl.h"
 
 #define MAGIC "viodev1"

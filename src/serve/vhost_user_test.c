@@ -26,11 +26,11 @@
 #include <cmocka.h>
 
 #include <viodev/device.h>
-#include "base/le.h"
 #include <viodev/loop.h>
 #include <viodev/vhost_user.h>
 #include <viodev/virtio.h>
 
+#include "base/le.h"
 #include "serve/client.h"
 #include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"

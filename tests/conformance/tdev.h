@@ -18,9 +18,9 @@
 
 #include <cmocka.h>
 
-#include "base/le.h"
 #include <viodev/virtio.h>
 
+#include "base/le.h"
 #include "vdrv.h"
 
 /* gcc says __SANITIZE_THREAD__ itself. */

@@ -23,10 +23,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/le.h"
-
 #include "back/net/net_be.h"
 #include "base/iov.h"
+#include "base/le.h"
 #include "base/unix.h"
 
 #define IN_BYTES  (256u << 10)

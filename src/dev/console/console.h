@@ -20,10 +20,9 @@
 #include <assert.h>
 #include <linux/virtio_console.h>
 
-#include "base/le.h"
-
 #include "back/chan/chan.h"
 #include "base/iov.h"
+#include "base/le.h"
 #include "dev/vdev.h"
 
 #define CONSOLE_MAX_PORTS  31u /* with the console */

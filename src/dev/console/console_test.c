@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include "base/le.h"
 
+#include "base/le.h"
 #include "console_rig.h"
 
 #define MAX_NAME 64 /* characters of a port's name */

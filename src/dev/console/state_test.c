@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include "base/le.h"
 
+#include "base/le.h"
 #include "console_rig.h"
 #include "moved.h"
 

@@ -19,9 +19,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/le.h"
 #include <viodev/loop.h>
 
+#include "base/le.h"
 #include "dev/devices.h"
 #include "vdrv.h"
 

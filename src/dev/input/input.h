@@ -21,7 +21,6 @@
 #include <linux/virtio_input.h>
 
 #include "base/le.h"
-
 #include "dev/vdev.h"
 
 #define INPUT_MAX_UPDATE  256u  /* events; longer ones are dropped */

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #include <viodev/device.h>
-#include "base/le.h"
 #include <viodev/loop.h>
 
+#include "base/le.h"
 #include "dev/vdev.h"
 #include "moved.h"
 #include "vdrv.h"

@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/le.h"
 #include <viodev/virtio_bits.h>
+
+#include "base/le.h"
 
 /* Feature bits newer than Debian 12's headers. */
 #define VIRTIO_NET_F_VQ_NOTF_COAL 52

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "base/le.h"
-
 #include "core/core.h"
 #include "net_rig.h"
 #include "moved.h"

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/le.h"
-
 #include "net_rig.h"
 
 #include <cmocka.h>

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "base/le.h"
-
 #include "dev/p9/fs.h"
 
 #define NSEC_PER_SEC 1000000000u

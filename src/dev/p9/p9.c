@@ -31,7 +31,6 @@
 #include <unistd.h>
 
 #include "base/le.h"
-
 #include "base/pool.h"
 #include "dev/devices.h"
 #include "dev/p9/serve.h"

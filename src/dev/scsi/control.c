@@ -10,7 +10,6 @@
 #include <assert.h>
 
 #include "base/le.h"
-
 #include "dev/scsi/scsi.h"
 
 struct tmf_request {

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "base/le.h"
-
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "base/le.h"
-
 #include "disk_fault.h"
 #include "scsi_initiator.h"
 

@@ -19,7 +19,6 @@
 #include <syslog.h>
 
 #include "base/le.h"
-
 #include "dev/scsi/scsi.h"
 
 struct head {
