@@ -12,8 +12,8 @@ int opened_files_add(struct opened_files *files, const char *name, int take_fd)
 
 	if (files->nr == OPENED_FILES_MAX || strlen(name) >= sizeof(f->name))
 		return -ENOSPC;
+	*f = (struct opened_file){ .fd = take_fd };
 	snprintf(f->name, sizeof(f->name), "%s", name);
-	f->fd = take_fd;
 	files->nr++;
 	return 0;
 }
@@ -42,6 +42,24 @@ int opened_files_take(struct opened_files *files, const char *name)
 	if (i >= 0)
 		files->file[i].fd = -1;
 	return fd;
+}
+
+void opened_files_made(struct opened_files *files, const char *name,
+		       const char *path)
+{
+	int i = find(files, name);
+
+	if (i >= 0)
+		files->file[i].made = unix_name(path);
+}
+
+void opened_files_remove(const struct opened_files *files, const char *name,
+			 const char *path)
+{
+	int i = find(files, name);
+
+	if (i >= 0)
+		unix_remove(path, files->file[i].made);
 }
 
 void opened_files_close(struct opened_files *files)

@@ -6,11 +6,14 @@
 #ifndef BASE_FILES_H
 #define BASE_FILES_H
 
+#include "base/unix_name.h"
+
 #define OPENED_FILES_MAX 136 /* scsi has the most: two for each of 64 LUNs */
 
 struct opened_file {
 	char name[16];
-	int fd; /* -1: taken */
+	int fd;                /* -1: taken */
+	struct unix_name made; /* at a path, by opening it */
 };
 
 struct opened_files {
@@ -24,6 +27,15 @@ int opened_files_add(struct opened_files *files, const char *name, int take_fd);
 /* A descriptor by its name, or -1. The caller of take() becomes its owner. */
 int opened_files_find(const struct opened_files *files, const char *name);
 int opened_files_take(struct opened_files *files, const char *name);
+
+/*
+ * Opening @name has made what lies at @path now, a socket or a link. Remove it,
+ * unless another process has put something else there since.
+ */
+void opened_files_made(struct opened_files *files, const char *name,
+		       const char *path);
+void opened_files_remove(const struct opened_files *files, const char *name,
+			 const char *path);
 
 /* Close what was not taken. */
 void opened_files_close(struct opened_files *files);

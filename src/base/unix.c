@@ -112,14 +112,16 @@ struct unix_name unix_name(const char *path)
 
 	if (lstat(path, &st) < 0)
 		return (struct unix_name){ 0 };
-	return (struct unix_name){ st.st_dev, st.st_ino };
+	return (struct unix_name){ st.st_dev, st.st_ino, st.st_mtim };
 }
 
 void unix_remove(const char *path, struct unix_name name)
 {
 	struct unix_name now = unix_name(path);
 
-	if (name.ino && now.ino == name.ino && now.dev == name.dev)
+	if (name.ino && now.ino == name.ino && now.dev == name.dev &&
+	    now.made.tv_sec == name.made.tv_sec &&
+	    now.made.tv_nsec == name.made.tv_nsec)
 		unlink(path);
 }
 

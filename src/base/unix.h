@@ -4,8 +4,9 @@
 #define BASE_UNIX_H
 
 #include <sys/socket.h>
-#include <sys/types.h>
 #include <sys/un.h>
+
+#include "base/unix_name.h"
 
 /* -ENAMETOOLONG when the path does not fit into an address. */
 int unix_address(const char *path, struct sockaddr_un *ret_addr);
@@ -16,17 +17,6 @@ int unix_address(const char *path, struct sockaddr_un *ret_addr);
  * socket, -EBUSY when the directory stays locked for seconds.
  */
 int unix_bind(int fd, const struct sockaddr_un *addr);
-
-/*
- * What lies at a path now, to remove that and not what somebody else has put
- * there since. Its socket must be open until then.
- */
-struct unix_name {
-	dev_t dev;
-	ino_t ino; /* 0: nothing */
-};
-struct unix_name unix_name(const char *path);
-void unix_remove(const char *path, struct unix_name name);
 
 /* New stream sockets, closed on exec; @flags may be SOCK_NONBLOCK. */
 int unix_listen(const char *path, int flags);

@@ -136,10 +136,11 @@ struct sandbox_rights vdev_rights(const struct vdev_type *type,
 	return rights;
 }
 
-void vdev_close(const struct vdev_type *type, const struct opts *opts)
+void vdev_close(const struct vdev_type *type, const struct opts *opts,
+		const struct opened_files *files)
 {
 	if (type->vt_close)
-		type->vt_close(opts);
+		type->vt_close(opts, files);
 }
 
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
@@ -151,47 +152,67 @@ int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 void vdev_destroy(struct vdev *dev)
 {
 	const struct vdev_type *type;
+	struct opened_files *files;
 	struct opts *opts;
 
 	if (!dev)
 		return;
 	type = dev->type;
 	opts = dev->own_opts;
+	files = dev->own_files;
 	type->vt_destroy(dev);
-	if (opts)
-		vdev_close(type, opts);
+	if (files) {
+		vdev_close(type, opts, files);
+		opened_files_close(files);
+	}
+	free(files);
 	opts_free(opts);
+}
+
+static int open_and_create(const struct vdev_type *type,
+			   const struct vdev_env *env, struct vdev **ret_dev,
+			   struct err *err)
+{
+	int ret = vdev_open(type, env->opts, env->files, err);
+
+	if (ret < 0)
+		return ret;
+	ret = vdev_create(type, env, ret_dev, err);
+	if (ret < 0) {
+		vdev_close(type, env->opts, env->files);
+		opened_files_close(env->files);
+	}
+	return ret;
 }
 
 int vdev_new(const char *text, struct pci_devinst *pi, struct vio_loop *loop,
 	     struct vdev **ret_dev, char *why, size_t why_len)
 {
 	struct err err = { "" };
+	struct opened_files *files = NULL;
 	const struct vdev_type *type;
-	struct opened_files files;
-	struct opts *opts;
+	struct opts *opts = NULL;
 	int ret;
 
 	ret = vdev_parse(text, &type, &opts, &err);
-	if (ret < 0)
-		goto out;
-	ret = vdev_open(type, opts, &files, &err);
 	if (ret == 0) {
-		const struct vdev_env env = { pi, loop, opts, &files };
-
-		ret = vdev_create(type, &env, ret_dev, &err);
-		opened_files_close(&files);
-		if (ret < 0)
-			vdev_close(type, opts);
+		files = malloc(sizeof(*files));
+		ret = files ? 0 : err_set(&err, -ENOMEM, "out of memory");
 	}
-	if (ret < 0)
-		opts_free(opts);
-	else
-		(*ret_dev)->own_opts = opts;
-out:
-	if (ret < 0)
+	if (ret == 0) {
+		const struct vdev_env env = { pi, loop, opts, files };
+
+		ret = open_and_create(type, &env, ret_dev, &err);
+	}
+	if (ret < 0) {
 		snprintf(why, why_len, "%s", err.text);
-	return ret;
+		free(files);
+		opts_free(opts);
+		return ret;
+	}
+	(*ret_dev)->own_opts = opts;
+	(*ret_dev)->own_files = files;
+	return 0;
 }
 
 static virtio_mode_t mode_of(const struct vdev_type *type,
@@ -367,12 +388,13 @@ int vdev_ctl_open(int argc, char *const argv[], struct opened_files *files,
 	return ret;
 }
 
-void vdev_ctl_close(int argc, char *const argv[])
+void vdev_ctl_close(int argc, char *const argv[],
+		    const struct opened_files *files)
 {
 	const struct vdev_ctl *c = find_opening_ctl(argv[0]);
 
 	if (c && c->close)
-		c->close(argc, argv);
+		c->close(argc, argv, files);
 }
 
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],

@@ -50,7 +50,8 @@ static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)
 struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
-	struct opts *own_opts; /* of vdev_new() */
+	struct opts *own_opts;          /* of vdev_new() */
+	struct opened_files *own_files; /* likewise */
 };
 
 /* A command of `viodev ctl`. */
@@ -62,7 +63,8 @@ struct vdev_ctl {
 		    struct err *err);
 	/* Undo what open did outside of descriptors: the device refused the
 	 * command. May be NULL. */
-	void (*close)(int argc, char *const argv[]);
+	void (*close)(int argc, char *const argv[],
+		      const struct opened_files *files);
 };
 
 struct vdev_type {
@@ -89,7 +91,8 @@ struct vdev_type {
 	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
 	/* Undo what vt_open did outside of descriptors. May be NULL. */
-	void (*vt_close)(const struct opts *opts);
+	void (*vt_close)(const struct opts *opts,
+			 const struct opened_files *files);
 	int (*vt_create)(const struct vdev_env *env, struct vdev **ret_dev,
 			 struct err *err);
 	void (*vt_destroy)(struct vdev *dev);
@@ -123,7 +126,8 @@ struct sandbox_rights vdev_rights(const struct vdev_type *type,
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	      struct opened_files *files, struct err *err);
-void vdev_close(const struct vdev_type *type, const struct opts *opts);
+void vdev_close(const struct vdev_type *type, const struct opts *opts,
+		const struct opened_files *files);
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err);
 
@@ -136,7 +140,9 @@ void vdev_status(struct vdev *dev, struct json_object *status);
  */
 int vdev_ctl_open(int argc, char *const argv[], struct opened_files *files,
 		  struct err *err);
-void vdev_ctl_close(int argc, char *const argv[]); /* the device refused it */
+/* The device refused it. */
+void vdev_ctl_close(int argc, char *const argv[],
+		    const struct opened_files *files);
 
 /*
  * Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown.

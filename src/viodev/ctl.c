@@ -302,7 +302,7 @@ static int ask_words(const struct cmdline *line, FILE *peer)
 	request = make_request(line, &files);
 	ret = ask(line, peer, request, &files);
 	if (ret == EXIT_FAILED)
-		vdev_ctl_close(line->nr_words - 1, line->words + 1);
+		vdev_ctl_close(line->nr_words - 1, line->words + 1, &files);
 	json_object_put(request);
 	opened_files_close(&files);
 	return ret;

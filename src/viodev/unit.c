@@ -147,8 +147,8 @@ void unit_fini(struct unit *unit)
 {
 	sock_fini(&unit->front);
 	sock_fini(&unit->ctl);
-	opened_files_close(&unit->files);
 	if (unit->opened)
-		vdev_close(unit->type, unit->opts);
+		vdev_close(unit->type, unit->opts, &unit->files);
+	opened_files_close(&unit->files);
 	opts_free(unit->opts);
 }

@@ -58,28 +58,37 @@ int chan_open(const char *text, const char *id, struct opened_files *files,
 	return kind->open(arg, id, files, err);
 }
 
-void chan_close(const char *text)
+void chan_close(const char *text, const char *id,
+		const struct opened_files *files)
 {
 	const char *arg = NULL;
 	const struct chan_kind *kind = parse(text, &arg);
 
 	if (kind && kind->close)
-		kind->close(arg);
+		kind->close(arg, id, files);
 }
 
 /*
  * --- Descriptors ---
  */
 
+struct file_name {
+	char text[32]; /* longer than opened_files_add() takes */
+};
+
+static struct file_name file_name(const char *id, const char *name)
+{
+	struct file_name full;
+
+	snprintf(full.text, sizeof(full.text), "%s.%s", id, name);
+	return full;
+}
+
 int chan_add_file(struct opened_files *files, const char *id, const char *name,
 		  int take_fd)
 {
-	char full[sizeof(files->file[0].name)];
-	int ret = -ENAMETOOLONG;
+	int ret = opened_files_add(files, file_name(id, name).text, take_fd);
 
-	if ((size_t)snprintf(full, sizeof(full), "%s.%s", id, name) <
-	    sizeof(full))
-		ret = opened_files_add(files, full, take_fd);
 	if (ret < 0)
 		close(take_fd);
 	return ret;
@@ -87,10 +96,19 @@ int chan_add_file(struct opened_files *files, const char *id, const char *name,
 
 int chan_take_file(struct opened_files *files, const char *id, const char *name)
 {
-	char full[sizeof(files->file[0].name)];
+	return opened_files_take(files, file_name(id, name).text);
+}
 
-	snprintf(full, sizeof(full), "%s.%s", id, name);
-	return opened_files_take(files, full);
+void chan_made(struct opened_files *files, const char *id, const char *name,
+	       const char *path)
+{
+	opened_files_made(files, file_name(id, name).text, path);
+}
+
+void chan_remove(const struct opened_files *files, const char *id,
+		 const char *name, const char *path)
+{
+	opened_files_remove(files, file_name(id, name).text, path);
 }
 
 static int end_init(struct chan *c, struct chan_end *end, int fd, bool write)

@@ -50,11 +50,13 @@ struct chan_client {
 /*
  * Open what @text names. The descriptors go to @files, under names that begin
  * with @id, which is short. chan_close() takes back what open has made in the
- * file system or did to the terminal; both in the same process.
+ * file system or did to the terminal; both in the same process, before @files
+ * are closed.
  */
 int chan_open(const char *text, const char *id, struct opened_files *files,
 	      struct err *err);
-void chan_close(const char *text);
+void chan_close(const char *text, const char *id,
+		const struct opened_files *files);
 
 /* How many descriptors that may be. */
 #define CHAN_MAX_FILES 2

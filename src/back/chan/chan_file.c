@@ -85,7 +85,8 @@ static int stdio_open(const char *arg, const char *id,
 	return 0;
 }
 
-static void stdio_close(const char *arg)
+static void stdio_close(const char *arg, const char *id,
+			const struct opened_files *files)
 {
 	if (stdio.raw)
 		tcsetattr(STDIN_FILENO, TCSANOW, &stdio.before);

@@ -33,7 +33,8 @@ struct chan_kind {
 	/* As chan_open() and chan_close(), with what follows the ':' or NULL */
 	int (*open)(const char *arg, const char *id, struct opened_files *files,
 		    struct err *err);
-	void (*close)(const char *arg);
+	void (*close)(const char *arg, const char *id,
+		      const struct opened_files *files);
 
 	/* Take descriptors from @files. 0 or -errno. */
 	int (*create)(struct chan *c, const char *id,
@@ -100,5 +101,11 @@ int chan_add_file(struct opened_files *files, const char *id, const char *name,
 		  int take_fd);
 int chan_take_file(struct opened_files *files, const char *id,
 		   const char *name);
+
+/* See opened_files_made(). */
+void chan_made(struct opened_files *files, const char *id, const char *name,
+	       const char *path);
+void chan_remove(const struct opened_files *files, const char *id,
+		 const char *name, const char *path);
 
 #endif

@@ -115,17 +115,18 @@ static int pty_open(const char *link, const char *id,
 		ret = chan_add_file(files, id, "watch", watch);
 	if (ret == 0 && link)
 		ret = make_link(path, link);
+	if (ret == 0 && link)
+		chan_made(files, id, "pty", link);
 	if (ret == -EEXIST)
 		return err_set(err, ret, "%s: exists and is no symlink", link);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static void pty_close(const char *link)
+static void pty_close(const char *link, const char *id,
+		      const struct opened_files *files)
 {
-	struct stat st;
-
-	if (link && lstat(link, &st) == 0 && S_ISLNK(st.st_mode))
-		unlink(link);
+	if (link)
+		chan_remove(files, id, "pty", link);
 }
 
 /* Somebody has it open, or had and left something to read. */

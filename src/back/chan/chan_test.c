@@ -93,14 +93,14 @@ static void start(const char *kind, const char *arg)
 	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c, &err) <
 	    0)
 		fail_msg("%s: %s", text, err.text);
-	opened_files_close(&files);
 }
 
 static void stop(void)
 {
 	chan_destroy(c);
 	c = NULL;
-	chan_close(text);
+	chan_close(text, "30", &files);
+	opened_files_close(&files);
 	turns(1);
 }
 
@@ -460,6 +460,32 @@ static void test_stale_socket(void **state)
 	close(fd);
 }
 
+/* What another process has put in the place of ours stays. */
+static void test_replaced(void **state)
+{
+	struct stat st;
+	int fd;
+
+	start("unix:", "s");
+	unlink("s");
+	fd = answer("s");
+	stop();
+	assert_int_equal(lstat("s", &st), 0);
+	unlink("s");
+	close(fd);
+
+	start("pty:", "s");
+	unlink("s");
+	assert_int_equal(symlink("/dev/null", "s"), 0);
+	stop();
+	assert_int_equal(lstat("s", &st), 0);
+	unlink("s");
+
+	start("unix:", "s");
+	stop();
+	assert_true(lstat("s", &st) < 0);
+}
+
 static void test_unix_connect(void **state)
 {
 	int listener = answer("s"), fd;
@@ -685,21 +711,14 @@ static void test_stdio(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_errors),
-		T(test_file),
-		T(test_unix),
-		T(test_slow_file),
-		T(test_slow_input),
-		T(test_no_descriptors),
-		T(test_left_behind),
-		T(test_half_closed),
-		T(test_stale_socket),
-		T(test_unix_connect),
-		T(test_back_pressure),
-		T(test_pty),
-		T(test_pty_reopened),
-		T(test_pty_link),
-		T(test_fd),
+		T(test_errors),       T(test_file),
+		T(test_unix),         T(test_slow_file),
+		T(test_slow_input),   T(test_no_descriptors),
+		T(test_left_behind),  T(test_half_closed),
+		T(test_stale_socket), T(test_replaced),
+		T(test_unix_connect), T(test_back_pressure),
+		T(test_pty),          T(test_pty_reopened),
+		T(test_pty_link),     T(test_fd),
 		T(test_stdio),
 	};
 

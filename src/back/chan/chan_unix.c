@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "back/chan/chan_impl.h"
@@ -24,22 +23,24 @@ static int unix_open(const char *path, const char *id,
 		     struct opened_files *files, struct err *err)
 {
 	int fd = unix_listen(path, SOCK_NONBLOCK);
+	struct unix_name made = unix_name(path);
 	int ret;
 
 	if (fd < 0)
 		return err_set(err, fd, "%s", strerror(-fd));
 	ret = chan_add_file(files, id, "listen", fd);
-	if (ret < 0)
-		unlink(path);
-	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+	if (ret < 0) {
+		unix_remove(path, made);
+		return err_set(err, ret, "%s", strerror(-ret));
+	}
+	chan_made(files, id, "listen", path);
+	return 0;
 }
 
-static void unix_close(const char *path)
+static void unix_close(const char *path, const char *id,
+		       const struct opened_files *files)
 {
-	struct stat st;
-
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-		unlink(path);
+	chan_remove(files, id, "listen", path);
 }
 
 static void on_listen(void *arg, uint32_t events)

@@ -331,10 +331,11 @@ static int open_added(int argc, char *const argv[], struct opened_files *files,
 	return 0;
 }
 
-static void close_added(int argc, char *const argv[])
+static void close_added(int argc, char *const argv[],
+			const struct opened_files *files)
 {
 	if (brings_channel(argc, argv))
-		chan_close(argv[3]);
+		chan_close(argv[3], ADDED_FILES, files);
 }
 
 static int console_ctl(struct vdev *dev, int argc, char *const argv[],
@@ -420,17 +421,18 @@ static int console_open(const struct opts *opts, struct opened_files *files,
 	err_set(err, ret, "console: %s=%s: %s", list[i - 1].key,
 		list[i - 1].text, why.text);
 	for (i--; i-- > 0;)
-		chan_close(list[i].text);
+		chan_close(list[i].text, list[i].files, files);
 	return ret;
 }
 
-static void console_close(const struct opts *opts)
+static void console_close(const struct opts *opts,
+			  const struct opened_files *files)
 {
 	struct wanted list[CONSOLE_MAX_PORTS];
 	unsigned nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
 
 	while (nr-- > 0)
-		chan_close(list[nr].text);
+		chan_close(list[nr].text, list[nr].files, files);
 }
 
 /*
