@@ -87,23 +87,17 @@ static ssize_t rng_fill(struct rng_softc *sc, const struct iovec *iov, int niov,
 	return (ssize_t)done;
 }
 
-enum rng_served {
-	RNG_DONE, /* a buffer */
-	RNG_IDLE, /* nothing is available */
-	RNG_WAIT, /* a buffer must wait; the timer or the source wakes us */
-};
-
 /* The source is dry: look again when it has bytes. */
-static enum rng_served rng_wait_source(struct rng_softc *sc,
-				       struct vqueue_info *vq)
+static enum vq_served rng_wait_source(struct rng_softc *sc,
+				      struct vqueue_info *vq)
 {
 	vq_retchains(vq, 1);
 	if (!sc->sc_ready && vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
 					rng_on_ready, sc, &sc->sc_ready) < 0) {
 		vi_error(&sc->sc_vs, "source of entropy cannot be waited for");
-		return RNG_IDLE;
+		return VQ_IDLE;
 	}
-	return RNG_WAIT;
+	return VQ_WAIT;
 }
 
 /*
@@ -123,14 +117,16 @@ static size_t rng_want(const struct rng_softc *sc, const struct iovec *iov,
 	return want < len ? want : len;
 }
 
-static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
+/* A buffer that must wait is taken again when the timer or the source fires. */
+static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 {
+	struct rng_softc *sc = arg;
 	struct iovec iov[RNG_MAX_IOV];
 	struct vi_req req;
 	ssize_t n = 0;
 
 	if (vq_getchain(vq, iov, RNG_MAX_IOV, &req) <= 0)
-		return RNG_IDLE;
+		return VQ_IDLE;
 
 	if (req.writable) {
 		size_t want = rng_want(sc, iov + req.readable, req.writable);
@@ -139,11 +135,11 @@ static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 			vq_retchains(vq, 1);
 			vio_timer_set(sc->sc_timer,
 				      bucket_wait_ns(&sc->sc_rate, want));
-			return RNG_WAIT;
+			return VQ_WAIT;
 		}
 		if (sc->sc_file && rng_file_fill(sc->sc_file, want) < 0) {
 			vq_retchains(vq, 1);
-			return RNG_WAIT;
+			return VQ_WAIT;
 		}
 		n = rng_fill(sc, iov + req.readable, req.writable, want);
 		if (n == -EAGAIN)
@@ -152,36 +148,22 @@ static enum rng_served rng_serve(struct rng_softc *sc, struct vqueue_info *vq)
 			vi_error(&sc->sc_vs, "source of entropy failed: %s",
 				 n ? strerror((int)-n) : "it has ended");
 			vq_retchains(vq, 1);
-			return RNG_IDLE;
+			return VQ_IDLE;
 		}
 	}
 	bucket_take(&sc->sc_rate, (uint64_t)n);
 	sc->sc_bytes += (uint64_t)n;
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
-	return RNG_DONE;
+	return VQ_MORE;
 }
 
 static void rng_qnotify(void *arg, struct vqueue_info *vq)
 {
 	struct rng_softc *sc = arg;
-	unsigned budget = vq->vq_qsize;
-	enum rng_served served;
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, rng_serve, sc);
 
-	vq_kick_disable(vq);
-	do {
-		served = rng_serve(sc, vq);
-	} while (served == RNG_DONE && --budget);
-
-	if (served == RNG_IDLE) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			served = RNG_DONE;
-	}
-	vq_endchains(vq, served == RNG_IDLE);
-
-	/* There is more, but a busy queue must not keep others waiting. */
-	if (served == RNG_DONE)
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_again);
 }
 
