@@ -267,8 +267,8 @@ bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len)
 	return run_command(sc, &cmd);
 }
 
-static void serve(struct net_softc *sc, struct vqueue_info *vq,
-		  const struct vi_req *req)
+static void run_chain(struct net_softc *sc, struct vqueue_info *vq,
+		      const struct vi_req *req)
 {
 	struct iovec *iov = sc->sc_iov;
 	struct iov_cursor answer = { iov + req->readable, req->writable };
@@ -283,17 +283,22 @@ static void serve(struct net_softc *sc, struct vqueue_info *vq,
 	vq_relchain(vq, (uint16_t)req->idx, (uint32_t)len);
 }
 
-void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq)
+static enum vq_served ctrl_serve(void *arg, struct vqueue_info *vq)
 {
-	unsigned budget = vq->vq_qsize;
+	struct net_softc *sc = arg;
 	struct vi_req req;
 
-	vq_kick_disable(vq);
-	while (budget-- && vq_getchain(vq, sc->sc_iov, NET_MAX_IOV, &req) > 0)
-		serve(sc, vq, &req);
-	vq_kick_enable(vq);
-	vq_endchains(vq, !vq_has_descs(vq));
-	/* What came just before was not announced, or there is too much. */
-	if (vq_has_descs(vq))
+	if (vq_getchain(vq, sc->sc_iov, NET_MAX_IOV, &req) <= 0)
+		return VQ_IDLE;
+	run_chain(sc, vq, &req);
+	return VQ_MORE;
+}
+
+void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq)
+{
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, ctrl_serve, sc);
+
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_ctrl_again);
 }

@@ -9,12 +9,6 @@
 
 #define TX_BATCH 32 /* packets after which the driver sees them as sent */
 
-enum tx_served {
-	TX_DONE, /* a packet */
-	TX_IDLE, /* nothing is available */
-	TX_WAIT, /* a packet must wait; the timer or the backend wakes us */
-};
-
 /*
  * Send what a chain holds. -EAGAIN: later; all else is done with. The entry in
  * front of @chain is free for our own header: the guest's took at least one.
@@ -51,55 +45,43 @@ static int tx_send(struct net_softc *sc, unsigned pair, struct iov_cursor chain)
 	return 0;
 }
 
-static enum tx_served tx_serve(struct net_softc *sc, unsigned pair,
-			       struct vqueue_info *vq)
+/* A packet that must wait is taken again when the timer or the backend says. */
+static enum vq_served tx_serve(void *arg, struct vqueue_info *vq)
 {
+	struct net_softc *sc = arg;
 	struct vi_req req;
 	int ret;
 
 	if (!net_limit_allows(&sc->sc_tx_limit, sc->sc_tx_timer) &&
 	    vq_has_descs(vq))
-		return TX_WAIT;
+		return VQ_WAIT;
 	if (vq_getchain(vq, sc->sc_iov + 1, NET_MAX_IOV - 1, &req) <= 0)
-		return TX_IDLE;
-	ret = tx_send(sc, pair,
+		return VQ_IDLE;
+	ret = tx_send(sc, vq->vq_num / 2u,
 		      (struct iov_cursor){ sc->sc_iov + 1, req.readable });
 	if (ret == -EAGAIN) {
 		vq_retchains(vq, 1);
-		return TX_WAIT;
+		return VQ_WAIT;
 	}
 	if (ret < 0)
 		sc->sc_tx.dropped++;
 	vq_relchain_prepare(vq, (uint16_t)req.idx, 0);
 	net_coal_done(sc, vq);
-	return TX_DONE;
+	if (vq->vq_next_used % TX_BATCH == 0)
+		vq_relchain_publish(vq);
+	return VQ_MORE;
 }
 
 void net_tx_run(struct net_softc *sc, unsigned pair)
 {
 	struct vqueue_info *vq = net_txq(sc, pair);
-	unsigned budget = vq->vq_qsize;
-	enum tx_served served;
+	enum vq_served served;
 
 	if (pair >= sc->sc_pairs)
 		return;
-	vq_kick_disable(vq);
-	do {
-		served = tx_serve(sc, pair, vq);
-		if (budget % TX_BATCH == 0)
-			vq_relchain_publish(vq);
-	} while (served == TX_DONE && --budget);
+	served = vq_serve(vq, vq->vq_qsize, tx_serve, sc);
 	vq_relchain_publish(vq);
-
-	if (served == TX_IDLE) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			served = TX_DONE;
-	}
-	net_coal_end(sc, vq, served == TX_IDLE);
-
-	/* There is more, but a busy queue must not keep others waiting. */
-	if (served == TX_DONE)
+	net_coal_end(sc, vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_pair[pair].tx_again);
 }
