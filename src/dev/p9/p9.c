@@ -58,6 +58,7 @@ struct p9_softc {
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
 	struct vio_task sc_again; /* goes on where a turn stopped */
+	uint64_t sc_turn_read;    /* bytes read before this turn */
 	struct p9_fs *sc_fs;
 	/*
 	 * What looks, and what changes or waits for the disk: where the latter
@@ -277,54 +278,43 @@ static void close_rest(struct p9_softc *sc)
  * --- The queue ---
  */
 
-enum p9_served {
-	P9_BEGUN,
-	P9_IDLE, /* nothing is available */
-	P9_WAIT, /* a request must end first; that one looks here again */
-};
-
-static enum p9_served p9_serve(struct p9_softc *sc, struct vqueue_info *vq)
+static uint64_t bytes_read(const struct p9_softc *sc)
 {
+	return __atomic_load_n(&sc->sc_fs->stats.read_bytes, __ATOMIC_RELAXED);
+}
+
+static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
+{
+	struct p9_softc *sc = arg;
 	struct p9_slot *slot = slot_peek(sc);
 	struct vi_req chain;
 
+	/* A request must end first; jobs_idle() looks here again. */
 	if (!slot || sc->sc_version || sc->sc_ending)
-		return P9_WAIT;
+		return VQ_WAIT;
+	if (bytes_read(sc) - sc->sc_turn_read >= TURN_BYTES) {
+		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		return VQ_WAIT;
+	}
 	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0)
-		return P9_IDLE;
+		return VQ_IDLE;
 	slot_take(sc, slot);
 	slot->head = (uint16_t)chain.idx;
 	p9_req_init(&slot->req, sc->sc_fs, chain.readable, chain.writable);
 	begin(sc, slot);
-	return P9_BEGUN;
+	return VQ_MORE;
 }
 
 static void p9_qnotify(void *arg, struct vqueue_info *vq)
 {
 	struct p9_softc *sc = arg;
-	const uint64_t *nr_read = &sc->sc_fs->stats.read_bytes;
-	uint64_t before = __atomic_load_n(nr_read, __ATOMIC_RELAXED);
-	unsigned budget = vq->vq_qsize;
-	enum p9_served served;
+	enum vq_served served;
 
-	vq_kick_disable(vq);
-	do {
-		served = p9_serve(sc, vq);
-	} while (served == P9_BEGUN && --budget &&
-		 __atomic_load_n(nr_read, __ATOMIC_RELAXED) - before <
-			 TURN_BYTES);
-
-	if (served == P9_IDLE) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			served = P9_BEGUN;
-	}
-	vq_endchains(vq, served == P9_IDLE);
+	sc->sc_turn_read = bytes_read(sc);
+	served = vq_serve(vq, vq->vq_qsize, p9_serve, sc);
+	vq_endchains(vq, served == VQ_IDLE);
 	close_rest(sc);
-
-	/* There is more, but others have their turn. */
-	if (served == P9_BEGUN)
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_again);
 }
 
