@@ -75,17 +75,20 @@ void input_feed(struct input_softc *sc, uint16_t type, uint16_t code,
  * --- The event queue ---
  */
 
-/* Put the next event into a chain. False: the driver has none. */
-static bool send_one(struct input_softc *sc, struct vqueue_info *vq)
+/* Put the next event into a chain. */
+static enum vq_served send_one(void *arg, struct vqueue_info *vq)
 {
+	struct input_softc *sc = arg;
 	const struct input_wire *ev = &sc->sc_waiting[sc->sc_first];
 	struct iovec iov[MAX_IOV];
 	struct iov_cursor to = { iov, 0 };
 	struct vi_req req;
 	bool fits;
 
+	if (!sc->sc_nr_waiting) /* input_send() serves the next one */
+		return VQ_WAIT;
 	if (vq_getchain(vq, iov, MAX_IOV, &req) <= 0)
-		return false;
+		return VQ_IDLE;
 	to.niov = req.writable;
 	fits = !req.readable && iov_len(&to) >= sizeof(*ev);
 	if (fits) {
@@ -95,25 +98,17 @@ static bool send_one(struct input_softc *sc, struct vqueue_info *vq)
 		sc->sc_nr_events++;
 	}
 	vq_relchain(vq, (uint16_t)req.idx, fits ? sizeof(*ev) : 0);
-	return true;
+	return VQ_MORE;
 }
 
 void input_send(struct input_softc *sc)
 {
 	struct vqueue_info *vq = &sc->sc_vqs[0];
-	int budget = vq->vq_qsize;
-	bool more = true;
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, send_one, sc);
 
-	vq_kick_disable(vq);
-	while (sc->sc_nr_waiting && budget-- > 0 && more)
-		more = send_one(sc, vq);
-	if (sc->sc_nr_waiting) {
-		vq_kick_enable(vq);
-		/* Not announced, or too many for one turn. */
-		if (vq_has_descs(vq))
-			vio_task_defer(sc->sc_loop, &sc->sc_again);
-	}
-	vq_endchains(vq, !more);
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
+		vio_task_defer(sc->sc_loop, &sc->sc_again);
 	input_host_resume(sc);
 }
 
@@ -145,8 +140,9 @@ static void apply(struct input_softc *sc, const struct input_wire *wire)
 	input_set(sc, wire);
 }
 
-static bool take_one(struct input_softc *sc, struct vqueue_info *vq)
+static enum vq_served take_one(void *arg, struct vqueue_info *vq)
 {
+	struct input_softc *sc = arg;
 	struct iovec iov[MAX_IOV];
 	struct iov_cursor from = { iov, 0 };
 	struct input_wire wire;
@@ -154,28 +150,23 @@ static bool take_one(struct input_softc *sc, struct vqueue_info *vq)
 	bool whole;
 
 	if (vq_getchain(vq, iov, MAX_IOV, &req) <= 0)
-		return false;
+		return VQ_IDLE;
 	from.niov = req.readable;
 	whole = iov_take(&from, &wire, sizeof(wire)) == sizeof(wire);
 	vq_relchain(vq, (uint16_t)req.idx, 0);
 	if (whole)
 		apply(sc, &wire);
-	return true;
+	return VQ_MORE;
 }
 
 void input_take_status(struct input_softc *sc)
 {
 	struct vqueue_info *vq = &sc->sc_vqs[1];
-	int budget = vq->vq_qsize;
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, take_one, sc);
 
-	vq_kick_disable(vq);
-	while (budget > 0 && take_one(sc, vq))
-		budget--;
-	vq_kick_enable(vq);
-	/* Not announced, or too many for one turn. */
-	if (vq_has_descs(vq))
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_again);
-	vq_endchains(vq, budget > 0);
 }
 
 void input_on_again(void *arg)

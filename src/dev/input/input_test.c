@@ -421,6 +421,7 @@ static void test_many_waiting(void **state)
 		assert_int_equal(ctl("inject rel x 1 rel y 2", NULL), 0);
 	while (got < 600) {
 		offer(d.q[0].nr_free, 8);
+		vio_loop_turn(loop, 0);
 		while (next_event(&type, &code, &value))
 			got++;
 	}
