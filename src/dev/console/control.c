@@ -122,40 +122,38 @@ static size_t put(const struct console_port *p, int event,
 	return len;
 }
 
-/* Take buffers until one holds the message. False: there is none. */
-static bool send(struct console_softc *sc, struct console_port *p, int event)
-{
-	struct vqueue_info *vq = &sc->sc_vqs[2];
-	struct vi_req req;
-	int budget = vq->vq_qsize;
-
-	while (budget-- > 0 &&
-	       vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) > 0) {
-		struct iov_cursor to = { sc->sc_iov, req.writable };
-		bool fits = !req.readable && iov_len(&to) >= sizeof(struct msg);
-
-		vq_relchain(vq, (uint16_t)req.idx,
-			    fits ? (uint32_t)put(p, event, &to) : 0);
-		if (fits) {
-			done(p, event);
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool send_all(struct console_softc *sc)
+/* The first port that the driver must be told something about, or NULL. */
+static struct console_port *due_port(struct console_softc *sc)
 {
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
-		struct console_port *p = &sc->sc_ports[i];
-		int event;
-
-		while ((event = due(p)) != NOTHING) {
-			if (!send(sc, p, event))
-				return false;
-		}
+		if (due(&sc->sc_ports[i]) != NOTHING)
+			return &sc->sc_ports[i];
 	}
-	return true;
+	return NULL;
+}
+
+/* Put the next message into a buffer, if that holds one. */
+static enum vq_served send_next(void *arg, struct vqueue_info *vq)
+{
+	struct console_softc *sc = arg;
+	struct console_port *p = due_port(sc);
+	struct iov_cursor to;
+	struct vi_req req;
+	size_t len = 0;
+
+	if (!p) /* console_control_run() sends what comes up */
+		return VQ_WAIT;
+	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
+		return VQ_IDLE;
+	to = (struct iov_cursor){ sc->sc_iov, req.writable };
+	if (!req.readable && iov_len(&to) >= sizeof(struct msg)) {
+		int event = due(p);
+
+		len = put(p, event, &to);
+		done(p, event);
+	}
+	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)len);
+	return VQ_MORE;
 }
 
 void console_control_run(struct console_softc *sc)
@@ -164,13 +162,8 @@ void console_control_run(struct console_softc *sc)
 
 	if (!console_multiport(sc) || !sc->sc_ready)
 		return;
-	vq_kick_disable(vq);
-	if (!send_all(sc)) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			vio_task_defer(sc->sc_loop, &sc->sc_control_again);
-	}
+	if (vq_serve(vq, vq->vq_qsize, send_next, sc) == VQ_MORE)
+		vio_task_defer(sc->sc_loop, &sc->sc_control_again);
 	vq_endchains(vq, 0);
 }
 
@@ -224,38 +217,32 @@ static void take(struct console_softc *sc, const struct msg *msg)
 		on_port_open(&sc->sc_ports[id], value);
 }
 
-/* The next message: false when there is none. */
-static bool take_next(struct console_softc *sc)
+static enum vq_served take_next(void *arg, struct vqueue_info *vq)
 {
-	struct vqueue_info *vq = &sc->sc_vqs[3];
+	struct console_softc *sc = arg;
 	struct iov_cursor from;
 	struct vi_req req;
 	struct msg msg;
 	bool whole;
 
 	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
-		return false;
+		return VQ_IDLE;
 	from = (struct iov_cursor){ sc->sc_iov, req.readable };
 	whole = iov_take(&from, &msg, sizeof(msg)) == sizeof(msg);
 	vq_relchain(vq, (uint16_t)req.idx, 0);
 	if (whole)
 		take(sc, &msg); /* our copy: the guest's may change */
-	return true;
+	return VQ_MORE;
 }
 
 void console_control_take(struct console_softc *sc)
 {
 	struct vqueue_info *vq = &sc->sc_vqs[3];
-	int budget = vq->vq_qsize;
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, take_next, sc);
 
-	vq_kick_disable(vq);
-	while (budget > 0 && take_next(sc))
-		budget--;
-	vq_kick_enable(vq);
-	/* Not announced, or too many for one turn. */
-	if (vq_has_descs(vq))
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_control_again);
-	vq_endchains(vq, budget > 0);
 	console_control_run(sc);
 }
 

@@ -13,12 +13,6 @@
 
 #define MAX_ROUNDS 16 /* before others have their turn */
 
-enum served {
-	SERVED_SOME, /* there may be more */
-	SERVED_ALL,  /* the driver has no more chains */
-	SERVED_WAIT, /* the channel will tell when it can go on */
-};
-
 /* Chains that were taken together; their buffers are in sc_iov. */
 struct batch {
 	unsigned nr;
@@ -64,13 +58,13 @@ static void batch_add(struct batch *b, const struct iovec *iov, int niov,
  */
 static bool batch_take(struct batch *b, struct vqueue_info *vq,
 		       struct iovec *iov, unsigned max, bool writable,
-		       enum served *ret_served)
+		       enum vq_served *ret_served)
 {
 	struct vi_req req;
 	int n = 0;
 
 	*b = (struct batch){ 0 };
-	*ret_served = SERVED_ALL;
+	*ret_served = VQ_IDLE;
 	while (b->nr < max && b->niov + CONSOLE_CHAIN_IOV <= CONSOLE_MAX_IOV) {
 		n = vq_getchain(vq, iov + b->niov, CONSOLE_CHAIN_IOV, &req);
 		if (n <= 0)
@@ -81,7 +75,7 @@ static bool batch_take(struct batch *b, struct vqueue_info *vq,
 				break;
 			}
 			vq_relchain(vq, (uint16_t)req.idx, 0);
-			*ret_served = SERVED_SOME;
+			*ret_served = VQ_MORE;
 			return false;
 		}
 		batch_add(b, iov + b->niov, n, (uint16_t)req.idx);
@@ -131,10 +125,12 @@ static bool rx_allowed(const struct console_port *p)
 	return console_multiport(p->sc) ? p->guest_open : p->id == 0;
 }
 
-static enum served rx_some(struct console_port *p, struct vqueue_info *vq)
+/* A channel that has no bytes now tells when it has. */
+static enum vq_served rx_some(void *arg, struct vqueue_info *vq)
 {
+	struct console_port *p = arg;
 	struct iovec *iov = p->sc->sc_iov;
-	enum served served;
+	enum vq_served served;
 	struct batch b;
 	ssize_t n;
 
@@ -143,7 +139,7 @@ static enum served rx_some(struct console_port *p, struct vqueue_info *vq)
 	n = chan_read(p->chan, iov, b.niov);
 	if (n <= 0) {
 		vq_retchains(vq, (uint16_t)b.nr);
-		return SERVED_WAIT;
+		return VQ_WAIT;
 	}
 	p->rx_bytes += (uint64_t)n;
 	batch_end(&b, vq, (size_t)n, true, true);
@@ -152,33 +148,22 @@ static enum served rx_some(struct console_port *p, struct vqueue_info *vq)
 	p->rx_batch = b.nr;
 	if ((size_t)n == b.bytes && 2 * b.nr <= CONSOLE_BATCH)
 		p->rx_batch = 2 * b.nr;
-	return SERVED_SOME;
+	return VQ_MORE;
 }
 
 void console_rx_run(struct console_port *p)
 {
 	struct vqueue_info *vq = rx_queue(p);
-	enum served served;
-	int rounds = 0;
+	enum vq_served served;
 
 	if (!rx_allowed(p)) {
 		if (p->chan)
 			chan_want(p->chan, false);
 		return;
 	}
-	vq_kick_disable(vq);
-	do {
-		served = rx_some(p, vq);
-	} while (served == SERVED_SOME && ++rounds < MAX_ROUNDS);
-
-	if (served == SERVED_ALL) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			served = SERVED_WAIT;
-	}
-	vq_endchains(vq, served == SERVED_ALL);
-	chan_want(p->chan, served != SERVED_ALL);
+	served = vq_serve(vq, MAX_ROUNDS, rx_some, p);
+	vq_endchains(vq, served == VQ_IDLE);
+	chan_want(p->chan, served != VQ_IDLE);
 }
 
 /*
@@ -209,45 +194,35 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	return (ssize_t)sent + n;
 }
 
-static enum served tx_some(struct console_port *p, struct vqueue_info *vq)
+/* Nor does one that is full lose a byte: it tells when there is room. */
+static enum vq_served tx_some(void *arg, struct vqueue_info *vq)
 {
-	enum served served;
+	struct console_port *p = arg;
+	enum vq_served served;
 	struct batch b;
 	ssize_t n;
 
 	if (!batch_take(&b, vq, p->sc->sc_iov, CONSOLE_BATCH, false, &served)) {
-		if (served == SERVED_SOME) /* it was a wrong one's */
+		if (served == VQ_MORE) /* it was a wrong one's */
 			p->tx_sent = 0;
 		return served;
 	}
 	n = tx_write(p, &b);
 	if (n < 0) {
 		vq_retchains(vq, (uint16_t)b.nr);
-		return SERVED_WAIT;
+		return VQ_WAIT;
 	}
 	p->tx_sent = batch_end(&b, vq, (size_t)n, false, false);
-	return SERVED_SOME;
+	return VQ_MORE;
 }
 
 void console_tx_run(struct console_port *p)
 {
 	struct vqueue_info *vq = tx_queue(p);
-	enum served served;
-	int rounds = 0;
+	enum vq_served served = vq_serve(vq, MAX_ROUNDS, tx_some, p);
 
-	vq_kick_disable(vq);
-	do {
-		served = tx_some(p, vq);
-	} while (served == SERVED_SOME && ++rounds < MAX_ROUNDS);
-
-	if (served == SERVED_ALL) {
-		vq_kick_enable(vq);
-		/* What came just before was not announced. */
-		if (vq_has_descs(vq))
-			served = SERVED_SOME;
-	}
-	vq_endchains(vq, served == SERVED_ALL);
-	if (served == SERVED_SOME)
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
 		vio_task_defer(p->sc->sc_loop, &p->tx_again);
 }
 
