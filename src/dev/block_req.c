@@ -486,39 +486,35 @@ static bool limits_allow(struct block_softc *sc)
 	return wait_ns == 0;
 }
 
-/* Begin up to @budget requests: what is left of it, or -1 after vi_error(). */
-static int begin_all(struct block_queue *q, int budget)
+/*
+ * Begin the next request. One that must wait is begun by block_on_limit(), or
+ * when io_free() has memory.
+ */
+static enum vq_served begin_next(void *arg, struct vqueue_info *vq)
 {
+	struct block_queue *q = arg;
 	struct block_softc *sc = q->sc;
 	struct vi_req req;
-	int n = 0;
+	int ret;
 
-	while (budget > 0 && limits_allow(sc) &&
-	       (n = vq_getchain(q->vq, sc->sc_iov, BLOCK_MAX_IOV, &req)) > 0) {
-		n = begin(q, &req);
-		if (n < 0)
-			break;
-		budget--;
-	}
-	return n == -1 ? -1 : budget;
+	if (!limits_allow(sc) && vq_has_descs(vq))
+		return VQ_WAIT;
+	if (vq_getchain(vq, sc->sc_iov, BLOCK_MAX_IOV, &req) <= 0)
+		return VQ_IDLE;
+	ret = begin(q, &req);
+	if (ret == NO_ROOM)
+		return VQ_WAIT;
+	return ret < 0 ? VQ_IDLE : VQ_MORE;
 }
 
 void block_qnotify(void *arg, struct vqueue_info *vq)
 {
 	struct block_softc *sc = arg;
 	struct block_queue *q = &sc->sc_queues[vq->vq_num];
-	int budget = vq->vq_qsize;
 
 	if (vq->vq_num > 0 && !block_negotiated(sc, VIRTIO_BLK_F_MQ))
 		return;
-	vq_kick_disable(vq);
-	budget = begin_all(q, budget);
-	if (budget > 0) {
-		vq_kick_enable(vq);
-		/* A kick sent before that was lost: look once more. */
-		budget = begin_all(q, budget);
-	}
-	if (budget == 0) /* it goes on when the others had their turn */
+	if (vq_serve(vq, vq->vq_qsize, begin_next, q) == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &q->turn);
 	check_broken(sc);
 }
@@ -530,7 +526,7 @@ void block_turn(void *arg)
 
 	vq_relchain_publish(q->vq);
 	vq_endchains(q->vq, 1);
-	/* A turn that ended with its budget has left kicks off. */
+	/* A turn that left requests waiting has left kicks off. */
 	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
 	check_broken(q->sc);

@@ -248,12 +248,20 @@ static void control_one(struct scsi_softc *sc, struct vqueue_info *vq,
 	vq_relchain(vq, (uint16_t)req->idx, used);
 }
 
+static enum vq_served control_serve(void *arg, struct vqueue_info *vq)
+{
+	struct iovec iov[SCSI_MAX_IOV];
+	struct vi_req req;
+
+	if (vq_getchain(vq, iov, SCSI_MAX_IOV, &req) <= 0)
+		return VQ_IDLE;
+	control_one(arg, vq, iov, &req);
+	return VQ_MORE;
+}
+
 void scsi_control_notify(void *arg, struct vqueue_info *vq)
 {
 	struct scsi_softc *sc = arg;
-	struct iovec iov[SCSI_MAX_IOV];
-	struct vi_req req;
-	int n;
 
 	/*
 	 * What the driver made available before counts as sent before: while
@@ -264,15 +272,9 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 		scsi_fetch(&sc->sc_queues[i]);
 	if (sc->sc_pool.empty)
 		return;
-	for (unsigned i = 0; i < vq->vq_qsize; i++) {
-		n = vq_getchain(vq, iov, SCSI_MAX_IOV, &req);
-		if (n <= 0)
-			break;
-		control_one(sc, vq, iov, &req);
-	}
-	vq_endchains(vq, 0);
-	if (vq_has_descs(vq))
+	if (vq_serve(vq, vq->vq_qsize, control_serve, sc) == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);
+	vq_endchains(vq, 0);
 	scsi_check_broken(sc);
 }
 

@@ -271,44 +271,34 @@ static void begin(struct scsi_task *t, const struct vi_req *req)
  * --- Queues ---
  */
 
-/* The next command; false when there is none, or none that can be now. */
-static bool fetch_one(struct scsi_queue *q)
+/* The next command. One that no task is free for is fetched by task_free(). */
+static enum vq_served fetch_one(void *arg, struct vqueue_info *vq)
 {
+	struct scsi_queue *q = arg;
 	struct scsi_softc *sc = q->sc;
 	struct scsi_task *t;
 	struct vi_req req;
-	int n = vq_getchain(q->vq, sc->sc_iov, SCSI_MAX_IOV, &req);
+	int n = vq_getchain(vq, sc->sc_iov, SCSI_MAX_IOV, &req);
 
 	if (n <= 0)
-		return false;
+		return VQ_IDLE;
 	t = scsi_pool_take(&sc->sc_pool, (unsigned)n);
 	if (!t) {
-		vq_retchains(q->vq, 1);
+		vq_retchains(vq, 1);
 		sc->sc_pool.empty = true;
-		return false;
+		return VQ_WAIT;
 	}
 	t->q = q;
 	memcpy(t->iov + 1, sc->sc_iov, (size_t)n * sizeof(*t->iov));
 	begin(t, &req);
-	return true;
+	return VQ_MORE;
 }
 
 /* Begin what is available, up to a ring full; then it is others' turn. */
 void scsi_fetch(struct scsi_queue *q)
 {
-	struct scsi_softc *sc = q->sc;
-	unsigned budget = q->vq->vq_qsize;
-
-	vq_kick_disable(q->vq);
-	for (int look = 0; look < 2 && budget > 0; look++) {
-		/* A kick that came before it is enabled is lost: look again. */
-		if (look > 0)
-			vq_kick_enable(q->vq);
-		while (budget > 0 && fetch_one(q))
-			budget--;
-	}
-	if (budget == 0)
-		vio_task_defer(sc->sc_loop, &q->turn);
+	if (vq_serve(q->vq, q->vq->vq_qsize, fetch_one, q) == VQ_MORE)
+		vio_task_defer(q->sc->sc_loop, &q->turn);
 }
 
 static void scsi_qnotify(void *arg, struct vqueue_info *vq)
@@ -325,7 +315,7 @@ static void queue_turn(void *arg)
 	struct scsi_queue *q = arg;
 
 	scsi_publish(q);
-	/* A turn that ended with its budget has left kicks off. */
+	/* A turn that left commands waiting has left kicks off. */
 	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
 		scsi_qnotify(q->sc, q->vq);
 	scsi_check_broken(q->sc);
