@@ -39,19 +39,29 @@ static size_t fill(struct hello *h, const struct iovec *iov, int niov)
 	return done;
 }
 
-/* The driver rang: serve what it made available. */
-static void hello_notify(void *arg, struct vqueue_info *vq)
+/* Fill one of the buffers that the driver made available. */
+static enum vq_served hello_serve(void *arg, struct vqueue_info *vq)
 {
 	struct hello *h = arg;
 	struct iovec iov[16];
 	struct vi_req req;
+	size_t n;
 
-	while (vq_getchain(vq, iov, 16, &req) > 0) {
-		size_t n = fill(h, iov + req.readable, req.writable);
+	if (vq_getchain(vq, iov, 16, &req) <= 0)
+		return VQ_IDLE;
+	n = fill(h, iov + req.readable, req.writable);
+	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
+	return VQ_MORE;
+}
 
-		vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
-	}
-	vq_endchains(vq, 1);
+/* The driver rang. Serve a ring full, then let the loop turn. */
+static void hello_notify(void *arg, struct vqueue_info *vq)
+{
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, hello_serve, arg);
+
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
+		pci_wake(vq->vq_vs->vs_pi);
 }
 
 static struct virtio_consts hello_consts = {
