@@ -101,6 +101,8 @@ struct pci_dev {
 	 */
 	bool (*pd_is_doorbell)(struct pci_devinst *pi, int baridx,
 			       uint64_t offset, int size);
+	/* pci_bus_master() may have changed. Called with pci_lock() held. */
+	void (*pd_bus_master)(struct pci_devinst *pi, bool on);
 };
 
 enum pci_bar_type {

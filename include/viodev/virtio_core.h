@@ -97,9 +97,10 @@ struct virtio_softc {
 	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
 	unsigned vs_errors_logged;   /* since then */
 	uint64_t vs_nr_resets;
-	/* Sends interrupts where the PCI function does not; or NULL. */
-	void (*vs_interrupt)(struct virtio_softc *vs, uint8_t isr,
-			     uint16_t vector);
+	const struct vi_transport *vs_transport; /* what carries the device */
+	void *vs_transport_arg;
+	struct gmem *vs_gmem; /* what the device may access, */
+	bool vs_dma_off;      /* unless that is forbidden just now */
 };
 
 #define VS_LOCK(vs)                                       \

@@ -1,15 +1,70 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the files of core/ and the PCI transport share. Not installed. */
+/* What the files of core/ and the transports share. Not installed. */
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
-#include <viodev/virtio.h>
+#include <viodev/gmem.h>
+#include <viodev/virtio_core.h>
 
 #include "base/le.h"
 
 /*
  * --- vi.c: device state, as a transport drives it ---
  */
+
+/*
+ * What carries a device to its driver: a PCI function, or a server that has
+ * none. The core reaches it by these hooks alone, and every hook is set.
+ */
+struct vi_transport {
+	/* Interrupt the driver: @isr says why, @vector is the queue's or the
+	 * configuration's. */
+	void (*interrupt)(struct virtio_softc *vs, uint8_t isr,
+			  uint16_t vector);
+	/* The device was reset, its interrupts with it. */
+	void (*reset)(struct virtio_softc *vs);
+	/* The last chain of before the reset has come back. */
+	void (*reset_done)(struct virtio_softc *vs);
+	/* Chains can be taken again, or the last one in flight has come back,
+	 * or memory is unused. On any thread that gives chains back. */
+	void (*wake)(struct virtio_softc *vs);
+	/* A line for the log, without newline; @level as in <syslog.h>. */
+	void (*log)(struct virtio_softc *vs, int level, const char *msg);
+};
+
+/*
+ * Tie a device together. All is borrowed for the life of the device, which
+ * vi_fini() ends. A server that a device reaches by way of a PCI function
+ * takes the function's place with vi_set_transport().
+ */
+void vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
+	     struct vqueue_info *queues, struct gmem *gm,
+	     const struct vi_transport *transport, void *arg);
+void vi_set_transport(struct virtio_softc *vs,
+		      const struct vi_transport *transport, void *arg);
+void vi_fini(struct virtio_softc *vs);
+
+static inline void *vi_transport_arg(const struct virtio_softc *vs)
+{
+	return vs->vs_transport_arg;
+}
+
+/*
+ * These take vs_mtx. Reset the device; bring all queues to a stop; have the
+ * model give back what merely waits; look at all queues, as if each had been
+ * kicked; whether no chain is in flight, nor was before the last reset.
+ */
+void vi_reset(struct virtio_softc *vs);
+void vi_quiesce(struct virtio_softc *vs);
+void vi_give_back(struct virtio_softc *vs);
+void vi_kick_all(struct virtio_softc *vs);
+bool vi_is_idle(struct virtio_softc *vs);
+
+/*
+ * Whether the device may access guest memory: it may at first. While it may
+ * not, chains that end are kept back; vi_kick_all() shows them to the driver.
+ */
+void vi_set_dma(struct virtio_softc *vs, bool on);
 
 /* The queues that there are, used or not: vc_nvq may grow to this. */
 int vi_max_queues(const struct virtio_softc *vs);
@@ -36,13 +91,13 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs);
 
 /* The driver sets the size of, or enables, the selected queue (4.1.4.3). */
 void vi_set_queue_size(struct vqueue_info *vq, uint16_t size);
-void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector);
+void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector);
 void vi_enable_queue(struct virtio_softc *vs);
 
 /*
  * Bring a queue to a stop: no chain is taken from it any more, and the model
  * gives back those that only wait for something. When vq_nr_inflight is 0,
- * which ph_wake() tells of, vi_stop_queue() ends it.
+ * which the transport's wake() tells of, vi_stop_queue() ends it.
  */
 void vi_pause_queue(struct vqueue_info *vq);
 
@@ -54,22 +109,6 @@ uint16_t vi_stop_queue(struct vqueue_info *vq);
 
 /* The driver sets the legacy page frame register of the selected queue. */
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
-
-/* The function's struct pci_dev, beside the seed's register accesses. */
-void vi_pci_reset(struct pci_devinst *pi);
-void vi_pci_quiesce(struct pci_devinst *pi);
-bool vi_pci_is_idle(struct pci_devinst *pi);
-void vi_pci_give_back(struct pci_devinst *pi);
-pthread_mutex_t *vi_pci_mutex(struct pci_devinst *pi);
-void vi_pci_kick(struct pci_devinst *pi);
-bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
-			int size);
-
-/* A vector that the driver asked for, or NO_VECTOR when there is none such. */
-uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector);
-
-/* Read and clear ISR status. */
-uint8_t vi_take_isr(struct virtio_softc *vs);
 
 void vi_debug(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
 

@@ -33,37 +33,28 @@ void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
 	}
 }
 
-void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
-		     void *dev_softc, struct pci_devinst *pi,
-		     struct vqueue_info *queues)
+void vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
+	     struct vqueue_info *queues, struct gmem *gm,
+	     const struct vi_transport *transport, void *arg)
 {
-	static const struct pci_dev vi_pci_dev = {
-		.pd_cfgread = vi_pci_cfgread,
-		.pd_cfgwrite = vi_pci_cfgwrite,
-		.pd_barread = vi_pci_read,
-		.pd_barwrite = vi_pci_write,
-		.pd_reset = vi_pci_reset,
-		.pd_quiesce = vi_pci_quiesce,
-		.pd_is_idle = vi_pci_is_idle,
-		.pd_give_back = vi_pci_give_back,
-		.pd_mutex = vi_pci_mutex,
-		.pd_kick = vi_pci_kick,
-		.pd_is_doorbell = vi_pci_is_doorbell,
-	};
-
 	vs->vs_vc = vc;
-	vs->vs_pi = pi;
+	vs->vs_gmem = gm;
 	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
-	pci_set_device(pi, &vi_pci_dev, dev_softc);
+	vi_set_transport(vs, transport, arg);
 	vi_queue_linkup(vs, queues);
 }
 
-void vi_softc_fini(struct virtio_softc *vs)
+void vi_set_transport(struct virtio_softc *vs,
+		      const struct vi_transport *transport, void *arg)
+{
+	vs->vs_transport = transport;
+	vs->vs_transport_arg = arg;
+}
+
+void vi_fini(struct virtio_softc *vs)
 {
 	for (int i = 0; i < vi_max_queues(vs); i++)
 		vq_slots_fini(&vs->vs_queues[i]);
-	/* The embedder may have work for the function yet; see pci_lock(). */
-	pci_set_device(vs->vs_pi, NULL, NULL);
 }
 
 /*
@@ -106,7 +97,8 @@ void vi_reset_dev(struct virtio_softc *vs)
 	vs->vs_curq = 0;
 	vs->vs_dfselect = vs->vs_gfselect = 0;
 	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
-	vi_take_isr(vs);
+	vs->vs_isr = 0;
+	vs->vs_transport->reset(vs);
 }
 
 /*
@@ -122,23 +114,18 @@ static void reset(struct virtio_softc *vs)
 	if (vs->vs_vc->vc_reset)
 		vs->vs_vc->vc_reset(vs);
 	vi_reset_dev(vs);
-	pci_set_resetting(vs->vs_pi, vs->vs_nr_stale > 0);
 	vs->vs_nr_resets++;
 }
 
-void vi_pci_reset(struct pci_devinst *pi)
+void vi_reset(struct virtio_softc *vs)
 {
-	struct virtio_softc *vs = pi->pi_arg;
-
 	VS_LOCK(vs);
 	reset(vs);
 	VS_UNLOCK(vs);
 }
 
-void vi_pci_quiesce(struct pci_devinst *pi)
+void vi_quiesce(struct virtio_softc *vs)
 {
-	struct virtio_softc *vs = pi->pi_arg;
-
 	VS_LOCK(vs);
 	for (int i = 0; i < vi_max_queues(vs); i++) {
 		vs->vs_queues[i].vq_paused = true;
@@ -149,10 +136,8 @@ void vi_pci_quiesce(struct pci_devinst *pi)
 	VS_UNLOCK(vs);
 }
 
-void vi_pci_give_back(struct pci_devinst *pi)
+void vi_give_back(struct virtio_softc *vs)
 {
-	struct virtio_softc *vs = pi->pi_arg;
-
 	VS_LOCK(vs);
 	vs->vs_resting = true;
 	if (vs->vs_vc->vc_quiesce)
@@ -161,16 +146,13 @@ void vi_pci_give_back(struct pci_devinst *pi)
 	VS_UNLOCK(vs);
 }
 
-pthread_mutex_t *vi_pci_mutex(struct pci_devinst *pi)
+void vi_set_dma(struct virtio_softc *vs, bool on)
 {
-	struct virtio_softc *vs = pi->pi_arg;
-
-	return vs->vs_mtx;
+	vs->vs_dma_off = !on;
 }
 
-bool vi_pci_is_idle(struct pci_devinst *pi)
+bool vi_is_idle(struct virtio_softc *vs)
 {
-	struct virtio_softc *vs = pi->pi_arg;
 	unsigned nr;
 
 	VS_LOCK(vs);
@@ -196,13 +178,14 @@ static const virtio_capstr_t ring_features[] = {
 
 void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 {
-	char text[200];
+	char text[200], line[256];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	pci_log(vs->vs_pi, level, "%s: %s", vs->vs_vc->vc_name, text);
+	snprintf(line, sizeof(line), "%s: %s", vs->vs_vc->vc_name, text);
+	vs->vs_transport->log(vs, level, line);
 }
 
 void vi_debug(struct virtio_softc *vs, const char *fmt, ...)
@@ -480,13 +463,13 @@ void vi_set_queue_size(struct vqueue_info *vq, uint16_t size)
 	vq->vq_qsize = size;
 }
 
-void vi_set_queue_vector(struct virtio_softc *vs, uint32_t vector)
+void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
 
 	if (!vq)
 		return;
-	vq->vq_msix_idx = vi_vector(vs, vector);
+	vq->vq_msix_idx = vector;
 	if (vs->vs_vc->vc_set_msix)
 		vs->vs_vc->vc_set_msix(vs, vs->vs_curq);
 }
@@ -596,10 +579,8 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 		vs->vs_vc->vc_qnotify(vs, vq);
 }
 
-void vi_pci_kick(struct pci_devinst *pi)
+void vi_kick_all(struct virtio_softc *vs)
 {
-	struct virtio_softc *vs = pi->pi_arg;
-
 	VS_LOCK(vs);
 	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
 		vq_give_back_done(&vs->vs_queues[i]);
@@ -612,26 +593,8 @@ void vi_pci_kick(struct pci_devinst *pi)
  * --- Interrupts ---
  */
 
-uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector)
-{
-	if (vector >= pci_msix_count(vs->vs_pi))
-		return VIRTIO_MSI_NO_VECTOR;
-	return (uint16_t)vector;
-}
-
-uint8_t vi_take_isr(struct virtio_softc *vs)
-{
-	uint8_t isr = vs->vs_isr;
-
-	vs->vs_isr = 0;
-	pci_lintr_deassert(vs->vs_pi);
-	return isr;
-}
-
 void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 {
-	struct pci_devinst *pi = vs->vs_pi;
-
 	/*
 	 * Nobody listens before DRIVER_OK, but for a legacy driver that uses
 	 * its queues early (3.1.2).
@@ -641,17 +604,7 @@ void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 	     (isr & VIRTIO_PCI_ISR_CONFIG)))
 		return;
 
-	if (vs->vs_interrupt) {
-		vs->vs_interrupt(vs, isr, msix_idx);
-	} else if (pci_msix_enabled(pi)) {
-		/* 4.1.5.3.1: the configuration bit is set in any case. */
-		vs->vs_isr |= isr & VIRTIO_PCI_ISR_CONFIG;
-		pci_generate_msix(pi, msix_idx);
-	} else {
-		vs->vs_isr |= isr;
-		pci_generate_msi(pi, 0);
-		pci_lintr_assert(pi);
-	}
+	vs->vs_transport->interrupt(vs, isr, msix_idx);
 }
 
 void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq)

@@ -22,7 +22,12 @@
 
 static struct gmem *gmem_of(struct vqueue_info *vq)
 {
-	return vq->vq_vs->vs_pi->pi_gmem;
+	return vq->vq_vs->vs_gmem;
+}
+
+static void wake_transport(struct virtio_softc *vs)
+{
+	vs->vs_transport->wake(vs);
 }
 
 /*
@@ -35,7 +40,7 @@ static bool ring_live(struct vqueue_info *vq)
 	struct virtio_softc *vs = vq->vq_vs;
 
 	if (!(vq->vq_flags & VQ_ALLOC) || (vs->vs_flags & VIRTIO_BROKEN) ||
-	    !pci_bus_master(vs->vs_pi))
+	    vs->vs_dma_off)
 		return false;
 	if ((vq->vq_flags & VQ_ENABLED) &&
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
@@ -143,7 +148,7 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 	wake |= slot_free(vq, slot);
 	vq->vq_held = false;
 	if (wake)
-		pci_wake(vq->vq_vs->vs_pi);
+		wake_transport(vq->vq_vs);
 }
 
 /* A chain of before the last reset has come back. */
@@ -155,13 +160,13 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 	slot->stale = false;
 	vs->vs_nr_stale--;
 	if (vs->vs_nr_stale == 0) {
-		pci_set_resetting(vs->vs_pi, false);
+		vs->vs_transport->reset_done(vs);
 		wake = true;
 	}
 	wake |= slot_free(vq, slot);
 	vq->vq_held = false;
 	if (wake)
-		pci_wake(vs->vs_pi);
+		wake_transport(vs);
 }
 
 int vq_slots_init(struct vqueue_info *vq)
@@ -476,7 +481,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		if (ret <= 0)
 			return ret;
 		if (n == vq->vq_nr) {
-			pci_wake(vq->vq_vs->vs_pi);
+			wake_transport(vq->vq_vs);
 			return hold(vq);
 		}
 		ret = next_head(vq, &head);
@@ -507,7 +512,7 @@ int vq_has_descs(struct vqueue_info *vq)
 		if (ret <= 0)
 			return 0;
 		if (n == vq->vq_nr) {
-			pci_wake(vq->vq_vs->vs_pi);
+			wake_transport(vq->vq_vs);
 			return hold(vq);
 		}
 		ret = next_head(vq, &head);
@@ -573,7 +578,7 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 	slot->used = used;
 	vq->vq_any_done = true;
 	if (slot_unpin(vq, slot))
-		pci_wake(vq->vq_vs->vs_pi);
+		wake_transport(vq->vq_vs);
 }
 
 static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
@@ -616,7 +621,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	}
 	if (iolen > slot->writable)
 		iolen = slot->writable;
-	if (!pci_bus_master(vq->vq_vs->vs_pi))
+	if (vq->vq_vs->vs_dma_off)
 		slot_keep_done(vq, slot, iolen);
 	else
 		put_used(vq, slot, idx, iolen);
@@ -624,7 +629,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 
 void vq_give_back_done(struct vqueue_info *vq)
 {
-	if (!vq->vq_any_done || !pci_bus_master(vq->vq_vs->vs_pi))
+	if (!vq->vq_any_done || vq->vq_vs->vs_dma_off)
 		return;
 	vq->vq_any_done = false;
 	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
@@ -640,7 +645,7 @@ void vq_give_back_done(struct vqueue_info *vq)
 /* Whether the driver can be told something; what it cannot be, it will be. */
 static bool may_tell(struct vqueue_info *vq)
 {
-	vq->vq_any_done |= !pci_bus_master(vq->vq_vs->vs_pi);
+	vq->vq_any_done |= vq->vq_vs->vs_dma_off;
 	return ring_live(vq);
 }
 

@@ -38,7 +38,7 @@ static_assert(sizeof(struct used_elem) == 8, "2.7.8");
 
 static struct gmem *gmem_of(struct vqueue_info *vq)
 {
-	return vq->vq_vs->vs_pi->pi_gmem;
+	return vq->vq_vs->vs_gmem;
 }
 
 static uint64_t desc_bytes(struct vqueue_info *vq)

@@ -203,10 +203,17 @@ static bool cfg_access_ok(unsigned off, unsigned size)
 	return off < PCI_CFG_SIZE && off % 4 + size <= 4;
 }
 
+static void set_master_off(struct pci_devinst *pi, bool off)
+{
+	pi->pi_master_off = off;
+	if (pi->pi_dev && pi->pi_dev->pd_bus_master)
+		pi->pi_dev->pd_bus_master(pi, !off);
+}
+
 void pci_set_bus_master(struct pci_devinst *pi)
 {
 	pi->pi_cfg[PCI_COMMAND] |= PCI_COMMAND_MASTER;
-	pi->pi_master_off = false;
+	set_master_off(pi, false);
 	pci_update_interrupts(pi);
 }
 
@@ -254,8 +261,8 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 						(byte & mask));
 	}
 	if (off == PCI_COMMAND)
-		pi->pi_master_off =
-			!(pi->pi_cfg[PCI_COMMAND] & PCI_COMMAND_MASTER);
+		set_master_off(pi,
+			       !(pi->pi_cfg[PCI_COMMAND] & PCI_COMMAND_MASTER));
 	/* The command register or an interrupt capability may have changed. */
 	pci_update_interrupts(pi);
 	pci_unlock(pi);
@@ -271,7 +278,7 @@ void pci_reset(struct pci_devinst *pi)
 {
 	pci_lock(pi);
 	pci_set_cfg16(pi, PCI_COMMAND, 0);
-	pi->pi_master_off = false;
+	set_master_off(pi, false);
 	pci_set_cfg8(pi, PCI_CACHE_LINE_SIZE, 0);
 	pci_set_cfg8(pi, PCI_INTERRUPT_LINE, 0);
 	for (unsigned i = 0; i < 4 * PCI_NR_BARS; i++)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Register files by table. See regs.h. */
+#include <viodev/virtio.h>
+
 #include "core/core.h"
 #include "pci/regs.h"
 
@@ -27,6 +29,22 @@ static bool overlaps(const struct vi_reg *r, uint64_t off, int size,
 		.mask = (1ull << (8 * (last - first))) - 1,
 	};
 	return true;
+}
+
+uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector)
+{
+	if (vector >= pci_msix_count(vs->vs_pi))
+		return VIRTIO_MSI_NO_VECTOR;
+	return (uint16_t)vector;
+}
+
+uint8_t vi_take_isr(struct virtio_softc *vs)
+{
+	uint8_t isr = vs->vs_isr;
+
+	vs->vs_isr = 0;
+	pci_lintr_deassert(vs->vs_pi);
+	return isr;
 }
 
 uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,

@@ -25,6 +25,12 @@ uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,
 void vi_regs_write(struct virtio_softc *vs, const struct vi_reg *regs,
 		   size_t nr, uint64_t off, int size, uint64_t val);
 
+/* A vector that the driver asked for, or NO_VECTOR when there is none such. */
+uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector);
+
+/* Read and clear ISR status. */
+uint8_t vi_take_isr(struct virtio_softc *vs);
+
 /* The register files: virtio_modern.c and virtio_legacy.c. */
 int vi_modern_setup(struct virtio_softc *vs);
 uint64_t vi_modern_read(struct virtio_softc *vs, uint64_t off, int size);

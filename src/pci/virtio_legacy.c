@@ -4,6 +4,8 @@
  * short header, directly followed by device configuration. The header is 20
  * bytes, or 24 while MSI-X is enabled.
  */
+#include <viodev/virtio.h>
+
 #include "core/core.h"
 #include "pci/func.h"
 #include "pci/regs.h"
@@ -99,7 +101,7 @@ static uint32_t queue_vector_read(struct virtio_softc *vs)
 
 static void queue_vector_write(struct virtio_softc *vs, uint32_t val)
 {
-	vi_set_queue_vector(vs, val);
+	vi_set_queue_vector(vs, vi_vector(vs, val));
 }
 
 /* clang-format off */

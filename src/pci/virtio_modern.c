@@ -11,6 +11,8 @@
 #include <linux/pci_regs.h>
 #include <stddef.h>
 
+#include <viodev/virtio.h>
+
 #include "core/core.h"
 #include "pci/regs.h"
 
@@ -141,7 +143,7 @@ static uint32_t vector_read(struct virtio_softc *vs)
 
 static void vector_write(struct virtio_softc *vs, uint32_t val)
 {
-	vi_set_queue_vector(vs, val);
+	vi_set_queue_vector(vs, vi_vector(vs, val));
 }
 
 static uint32_t enable_read(struct virtio_softc *vs)

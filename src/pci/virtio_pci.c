@@ -7,10 +7,137 @@
 #include <linux/pci_regs.h>
 #include <stddef.h>
 
+#include <viodev/virtio.h>
+
 #include "core/core.h"
 #include "pci/regs.h"
 
 #define MODERN_ID_BASE 0x1040 /* 4.1.2.1 */
+
+/*
+ * --- Between the device and the function ---
+ */
+
+static void send_interrupt(struct virtio_softc *vs, uint8_t isr,
+			   uint16_t vector)
+{
+	struct pci_devinst *pi = vs->vs_pi;
+
+	if (pci_msix_enabled(pi)) {
+		/* 4.1.5.3.1: the configuration bit is set in any case. */
+		vs->vs_isr |= isr & VIRTIO_PCI_ISR_CONFIG;
+		pci_generate_msix(pi, vector);
+	} else {
+		vs->vs_isr |= isr;
+		pci_generate_msi(pi, 0);
+		pci_lintr_assert(pi);
+	}
+}
+
+static void was_reset(struct virtio_softc *vs)
+{
+	pci_lintr_deassert(vs->vs_pi);
+	pci_set_resetting(vs->vs_pi, vs->vs_nr_stale > 0);
+}
+
+static void reset_done(struct virtio_softc *vs)
+{
+	pci_set_resetting(vs->vs_pi, false);
+}
+
+static void wake(struct virtio_softc *vs)
+{
+	pci_wake(vs->vs_pi);
+}
+
+static void log_line(struct virtio_softc *vs, int level, const char *msg)
+{
+	pci_log(vs->vs_pi, level, "%s", msg);
+}
+
+static const struct vi_transport pci_transport = {
+	.interrupt = send_interrupt,
+	.reset = was_reset,
+	.reset_done = reset_done,
+	.wake = wake,
+	.log = log_line,
+};
+
+static void on_reset(struct pci_devinst *pi)
+{
+	vi_reset(pi->pi_arg);
+}
+
+static void on_quiesce(struct pci_devinst *pi)
+{
+	vi_quiesce(pi->pi_arg);
+}
+
+static bool is_idle(struct pci_devinst *pi)
+{
+	return vi_is_idle(pi->pi_arg);
+}
+
+static void on_give_back(struct pci_devinst *pi)
+{
+	vi_give_back(pi->pi_arg);
+}
+
+static pthread_mutex_t *mutex_of(struct pci_devinst *pi)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+
+	return vs->vs_mtx;
+}
+
+static void on_kick(struct pci_devinst *pi)
+{
+	vi_kick_all(pi->pi_arg);
+}
+
+static void on_bus_master(struct pci_devinst *pi, bool on)
+{
+	vi_set_dma(pi->pi_arg, on);
+}
+
+static bool is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
+			int size);
+
+static const struct pci_dev virtio_pci_dev = {
+	.pd_cfgread = vi_pci_cfgread,
+	.pd_cfgwrite = vi_pci_cfgwrite,
+	.pd_barread = vi_pci_read,
+	.pd_barwrite = vi_pci_write,
+	.pd_reset = on_reset,
+	.pd_quiesce = on_quiesce,
+	.pd_is_idle = is_idle,
+	.pd_give_back = on_give_back,
+	.pd_mutex = mutex_of,
+	.pd_kick = on_kick,
+	.pd_is_doorbell = is_doorbell,
+	.pd_bus_master = on_bus_master,
+};
+
+void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
+		     void *dev_softc, struct pci_devinst *pi,
+		     struct vqueue_info *queues)
+{
+	vs->vs_pi = pi;
+	vi_init(vs, vc, queues, pi->pi_gmem, &pci_transport, NULL);
+	vi_set_dma(vs, pci_bus_master(pi));
+	pci_set_device(pi, &virtio_pci_dev, dev_softc);
+}
+
+void vi_softc_fini(struct virtio_softc *vs)
+{
+	vi_fini(vs);
+	/* The embedder may have work for the function yet; see pci_lock(). */
+	pci_set_device(vs->vs_pi, NULL, NULL);
+}
+
+/*
+ * --- Set-up ---
+ */
 
 /* Subclasses that say a little more than "other", as guests list them. */
 static uint8_t subclass_of(uint8_t pci_class)
@@ -183,7 +310,7 @@ void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset, int size,
 	VS_UNLOCK(vs);
 }
 
-bool vi_pci_is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
+static bool is_doorbell(struct pci_devinst *pi, int baridx, uint64_t offset,
 			int size)
 {
 	struct virtio_softc *vs = pi->pi_arg;

@@ -14,6 +14,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
 #define MAX_BURST   32         /* messages before others have their turn, */
@@ -203,6 +204,30 @@ static const struct pci_host host = {
 	.ph_sizes_queues = true,
 };
 
+/* The device is on the function; its rings and interrupts are ours. */
+static void device_wake(struct virtio_softc *vs)
+{
+	host_wake(vi_transport_arg(vs));
+}
+
+static void device_log(struct virtio_softc *vs, int level, const char *msg)
+{
+	host_log(vi_transport_arg(vs), level, msg);
+}
+
+/* The front-end's messages wait for idle rings, not for this. */
+static void device_reset(struct virtio_softc *vs)
+{
+}
+
+static const struct vi_transport transport = {
+	.interrupt = vhuser_interrupt,
+	.reset = device_reset,
+	.reset_done = device_reset,
+	.wake = device_wake,
+	.log = device_log,
+};
+
 int vhuser_create(struct vio_loop *loop, const char *name,
 		  struct vhuser **ret_srv)
 {
@@ -261,7 +286,7 @@ static int take_device(struct vhuser *srv)
 	if (srv->vs || !srv->pi.pi_arg)
 		return srv->vs ? -EBUSY : -ENODEV;
 	srv->vs = srv->pi.pi_arg;
-	srv->vs->vs_interrupt = vhuser_interrupt;
+	vi_set_transport(srv->vs, &transport, srv);
 	return vhuser_rings_init(srv);
 }
 

@@ -230,7 +230,7 @@ void vhuser_forget_requests(struct vhuser *srv);
 /* The same, and what the front-end said of the rings. */
 void vhuser_rings_reset(struct vhuser *srv);
 
-/* The device's interrupts: vs_interrupt. */
+/* The device's interrupts, for struct vi_transport. */
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector);
 
 /*

@@ -39,7 +39,7 @@ static void set_fd(int *fd, int take_fd)
 
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
 {
-	struct vhuser *srv = vs->vs_pi->pi_host_arg;
+	struct vhuser *srv = vi_transport_arg(vs);
 
 	if (isr & VIRTIO_PCI_ISR_CONFIG)
 		vhuser_tell_config(srv);
