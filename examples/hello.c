@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include <viodev/loop.h>
-#include <viodev/vfio_user.h>
+#include <viodev/server.h>
 #include <viodev/virtio.h>
 
 static const char greeting[] = "hello from the device side of virtio\n";
@@ -77,7 +77,7 @@ int main(int argc, char *argv[])
 	static struct hello h = { .queue.vq_qsize = 8 };
 	struct pci_devinst *pi;
 	struct vio_loop *loop;
-	struct vfuser *srv;
+	struct vio_server *srv;
 	int ret;
 
 	if (argc != 2) {
@@ -85,17 +85,17 @@ int main(int argc, char *argv[])
 		return 2;
 	}
 	if (vio_loop_create(&loop) < 0 ||
-	    vfuser_create(loop, "hello", &srv) < 0)
+	    vio_server_create(loop, VIO_VFIO_USER, "hello", &srv) < 0)
 		return 1;
 
-	pi = vfuser_pci(srv);
+	pi = vio_server_pci(srv);
 	vi_softc_linkup(&h.vs, &hello_consts, &h, pi, &h.queue);
 	vi_pci_init(pi, VIRTIO_MODE_TRANSITIONAL, VIRTIO_DEV_RANDOM,
 		    VIRTIO_ID_ENTROPY, PCIC_OTHER);
 	if (!vi_intr_init(&h.vs, true) || !vi_pcibar_setup(&h.vs))
 		return 1;
 
-	ret = vfuser_listen_path(srv, argv[1]);
+	ret = vio_server_listen_path(srv, argv[1]);
 	if (ret < 0) {
 		fprintf(stderr, "hello: %s: %s\n", argv[1], strerror(-ret));
 		return 1;

@@ -14,9 +14,9 @@ never() {
 	fi
 }
 
-never dev '#include.*("serve/|"viodev/|"pci/|<viodev/(pci|vfio_user|vhost_user)\.h>)'
+never dev '#include.*("serve/|"viodev/|"pci/|<viodev/(pci|server)\.h>)'
 never dev 'vfio|vhost|vhuser|vfuser'
-never back '#include.*("(dev|serve|viodev|pci|core)/|<viodev/(virtio|pci|device|vfio_user|vhost_user)\.h>)'
+never back '#include.*("(dev|serve|viodev|pci|core)/|<viodev/(virtio|pci|device|server)\.h>)'
 never core '#include.*"(pci|dev|back|serve|viodev)/'
 never pci '#include.*"(dev|back|serve|viodev)/'
 never serve '#include.*"(dev|viodev)/'

@@ -2,7 +2,7 @@
 /*
  * Guest memory: the table of what a device may reach by DMA.
  *
- * The embedder (a VMM, or one of the servers of <viodev/vfio_user.h>) adds and
+ * The embedder (a VMM, or a server of <viodev/server.h>) adds and
  * removes regions, also while the device runs; the virtqueues translate guest
  * addresses through the table. Regions may touch each other, as the pieces of
  * one RAM do when firmware write-protects a part of it, and a buffer may cross

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vfio-user server: clients come and go, their commands are dispatched.
- * See <viodev/vfio_user.h>, and vfio_user_impl.h for how the parts fit.
+ * The vfio-user server: clients come and go. See <viodev/server.h>, and
+ * vfio_user_impl.h for how the parts fit.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,19 +19,6 @@
 #include "serve/vfio_user_impl.h"
 
 /*
- * --- Log ---
- */
-
-void vfuser_log(struct vfuser *srv, int level, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	client_vlog(&srv->log, srv->name, level, fmt, ap);
-	va_end(ap);
-}
-
-/*
  * --- Clients come and go ---
  */
 
@@ -41,13 +28,13 @@ void vfuser_fail(struct vfuser *srv, int level, const char *why)
 		return;
 	srv->dead = true;
 	if (srv->negotiated)
-		vfuser_log(srv, level, "client dropped: %s", why);
+		server_log(&srv->base, level, "client dropped: %s", why);
 	vfuser_wake(srv);
 }
 
 void vfuser_wake(struct vfuser *srv)
 {
-	vio_task_defer(srv->loop, &srv->work);
+	vio_task_defer(srv->base.loop, &srv->work);
 }
 
 static void close_client(struct vfuser *srv)
@@ -64,21 +51,19 @@ static void drop_client(struct vfuser *srv)
 	bool was_attached = srv->negotiated;
 
 	close_client(srv);
-	pci_reset(&srv->pi);
-	pci_set_resetting(&srv->pi, false); /* the next has other memory */
+	pci_reset(&srv->base.pi);
+	pci_set_resetting(&srv->base.pi, false); /* the next has other memory */
 	vfuser_mem_reset(srv);
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);
 	vio_timer_set(srv->timer, 0);
 	srv->dead = srv->negotiated = srv->want_kick = false;
 	srv->nr_written = 0;
-	client_gone(&srv->wake);
-	listener_next(&srv->listener);
+	server_next_client(&srv->base);
 	if (!was_attached)
 		return;
-	vfuser_log(srv, LOG_INFO, "client detached");
-	if (srv->notify)
-		srv->notify(srv->notify_arg, false);
+	server_log(&srv->base, LOG_INFO, "client detached");
+	server_notify(&srv->base, false);
 }
 
 /* Whether so many replies wait that no more are to be made. */
@@ -125,7 +110,7 @@ static void work(void *arg)
 	flush(srv);
 	if (srv->want_kick && vfuser_connected(srv)) {
 		srv->want_kick = false;
-		pci_kick(&srv->pi);
+		pci_kick(&srv->base.pi);
 		flush(srv);
 	}
 	srv->working = false;
@@ -181,19 +166,13 @@ static int add_client(void *arg, int take_fd)
 		return ret;
 	srv->thread = pthread_self();
 	srv->conn_events = EPOLLIN;
-	ret = vio_fd_add(srv->loop, take_fd, EPOLLIN, vfuser_on_socket, srv,
-			 &srv->conn_source);
+	ret = vio_fd_add(srv->base.loop, take_fd, EPOLLIN, vfuser_on_socket,
+			 srv, &srv->conn_source);
 	if (ret < 0) {
 		srv->conn.fd = -1; /* the caller's still */
 		vfconn_fini(&srv->conn);
 	}
 	return ret;
-}
-
-static void refused_client(void *arg, int error)
-{
-	vfuser_log(arg, LOG_WARNING, "cannot accept a client: %s",
-		   strerror(error));
 }
 
 static void on_timer(void *arg)
@@ -211,7 +190,7 @@ static void on_wake(void *arg)
 {
 	struct vfuser *srv = arg;
 
-	if (client_has_faulted(&srv->wake))
+	if (client_has_faulted(&srv->base.wake))
 		vfuser_fail(srv, LOG_WARNING, "guest memory file truncated");
 	vfuser_mem_reap(srv);
 	srv->want_kick = true;
@@ -222,118 +201,59 @@ static void on_wake(void *arg)
  * --- The server ---
  */
 
-int vfuser_create(struct vio_loop *loop, const char *name,
-		  struct vfuser **ret_srv)
+static int init(struct vio_server *base)
 {
-	struct vfuser *srv = calloc(1, sizeof(*srv));
+	struct vfuser *srv = to_vfuser(base);
 	int ret;
 
-	if (!srv)
-		return -ENOMEM;
-	srv->loop = loop;
 	srv->conn.fd = srv->twin.fd = -1;
-	srv->listener = (struct listener){
-		.loop = loop,
-		.come = add_client,
-		.failed = refused_client,
-		.arg = srv,
-		.fd = -1,
-	};
 	srv->work = (struct vio_task){ .fn = work, .arg = srv };
-	client_log_init(&srv->log);
-	gm_init(&srv->gm, &vfuser_gmem_ops, srv);
-	pci_func_init(&srv->pi, &vfuser_pci_host, srv, &srv->gm);
 	vfuser_dma_reset(srv);
 	vfuser_irq_init(srv);
-	srv->name = strdup(name);
-	ret = srv->name ? vio_timer_add(loop, on_timer, srv, &srv->timer) :
-			  -ENOMEM;
+	ret = vio_timer_add(base->loop, on_timer, srv, &srv->timer);
 	if (ret == 0)
-		ret = vio_timer_add(loop, on_rest_timer, srv, &srv->rest_timer);
-	if (ret == 0)
-		ret = client_wake_init(&srv->wake, loop, on_wake, srv);
-	if (ret < 0) {
-		vfuser_destroy(srv);
-		return ret;
-	}
-	*ret_srv = srv;
-	return 0;
+		ret = vio_timer_add(base->loop, on_rest_timer, srv,
+				    &srv->rest_timer);
+	return ret;
 }
 
-void vfuser_destroy(struct vfuser *srv)
+static void fini(struct vio_server *base)
 {
-	if (!srv)
-		return;
+	struct vfuser *srv = to_vfuser(base);
+
 	close_client(srv);
 	vfuser_mem_reset(srv);
 	vfuser_mem_reap(srv);
 	vfuser_irq_reset(srv);
-	vio_task_cancel(srv->loop, &srv->work);
-	client_wake_fini(&srv->wake);
+	vio_task_cancel(base->loop, &srv->work);
 	vio_source_remove(srv->timer);
 	vio_source_remove(srv->rest_timer);
-	if (srv->path)
-		unix_remove(srv->path, srv->path_name);
-	listener_stop(&srv->listener);
-	pci_func_fini(&srv->pi);
-	gm_fini(&srv->gm);
-	free(srv->path);
-	free(srv->name);
-	free(srv);
 }
 
-struct pci_devinst *vfuser_pci(struct vfuser *srv)
+static void get_stats(const struct vio_server *base,
+		      struct vio_server_stats *stats)
 {
-	return &srv->pi;
+	const struct vfuser *srv = (const struct vfuser *)base;
+
+	stats->attached = srv->negotiated;
+	stats->mem_regions = base->gm.nr_regions;
+	stats->mem_bytes = srv->mem.bytes;
 }
 
-int vfuser_listen(struct vfuser *srv, int take_fd)
-{
-	return listener_start(&srv->listener, take_fd);
-}
-
-int vfuser_listen_path(struct vfuser *srv, const char *path)
-{
-	int fd = unix_listen(path, 0), ret;
-
-	if (fd < 0)
-		return fd;
-	ret = vfuser_listen(srv, fd);
-	if (ret < 0) {
-		close(fd);
-		unlink(path);
-		return ret;
-	}
-	srv->path = strdup(path); /* without it, the socket file stays */
-	srv->path_name = unix_name(path);
-	return 0;
-}
-
-void vfuser_set_notify(struct vfuser *srv, void (*fn)(void *arg, bool attached),
-		       void *arg)
-{
-	srv->notify = fn;
-	srv->notify_arg = arg;
-}
-
-void vfuser_set_log(struct vfuser *srv,
-		    void (*fn)(void *arg, int level, const char *msg),
-		    void *arg)
-{
-	srv->log.fn = fn;
-	srv->log.arg = arg;
-}
-
-void vfuser_get_stats(const struct vfuser *srv, struct vfuser_stats *ret_stats)
-{
-	*ret_stats = srv->stats;
-	ret_stats->attached = srv->negotiated;
-	ret_stats->dma_regions = srv->gm.nr_regions;
-	ret_stats->dma_bytes = srv->mem.bytes;
-}
-
-const int vfuser_syscalls[] = {
+static const int syscalls[] = {
 	SYS_accept4, SYS_fstatfs, /* tells event descriptors from files */
 	SYS_recvmsg, SYS_sendmsg, SYS_socketpair, /* twin socket */
 	-1,
+};
+
+const struct server_ops vfuser_ops = {
+	.size = sizeof(struct vfuser),
+	.host = &vfuser_pci_host,
+	.gmem_ops = &vfuser_gmem_ops,
+	.syscalls = syscalls,
+	.init = init,
+	.fini = fini,
+	.add_client = add_client,
+	.on_wake = on_wake,
+	.get_stats = get_stats,
 };

@@ -37,8 +37,8 @@ static bool start_twin(struct vfuser *srv)
 	if (!open_twin(srv))
 		return false;
 	srv->twin_events = EPOLLIN;
-	if (vio_fd_add(srv->loop, srv->twin.fd, EPOLLIN, vfuser_on_socket, srv,
-		       &srv->twin_source) == 0)
+	if (vio_fd_add(srv->base.loop, srv->twin.fd, EPOLLIN, vfuser_on_socket,
+		       srv, &srv->twin_source) == 0)
 		return true;
 	close(srv->conn.send_fd);
 	srv->conn.send_fd = -1;
@@ -69,10 +69,9 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 	vfuser_irq_clear(srv); /* what the device raised for nobody */
 	vfuser_dma_set_max_xfer(srv, theirs.max_xfer);
 	srv->negotiated = true;
-	srv->stats.clients++;
-	vfuser_log(srv, LOG_INFO, "client attached");
-	if (srv->notify)
-		srv->notify(srv->notify_arg, true);
+	srv->base.stats.clients++;
+	server_log(&srv->base, LOG_INFO, "client attached");
+	server_notify(&srv->base, true);
 	return (ssize_t)len;
 }
 
@@ -101,7 +100,7 @@ static ssize_t get_info(struct vfuser *srv, const struct vfconn_msg *msg,
 
 bool vfuser_rests(struct vfuser *srv)
 {
-	if (pci_is_reset(&srv->pi)) {
+	if (pci_is_reset(&srv->base.pi)) {
 		srv->rest_until_ns = 0;
 		return false;
 	}
@@ -116,7 +115,7 @@ bool vfuser_rests(struct vfuser *srv)
 static ssize_t reset(struct vfuser *srv, const struct vfconn_msg *msg,
 		     uint8_t *reply)
 {
-	pci_reset(&srv->pi);
+	pci_reset(&srv->base.pi);
 	vfuser_irq_clear(srv);
 	return vfuser_rests(srv) ? -EINPROGRESS : 0;
 }
@@ -165,7 +164,7 @@ static bool is_harmless(struct vfuser *srv, const struct vfconn_msg *msg)
 	if (is_reply(msg))
 		return true;
 	/* Registers are behind the lock that is held. */
-	if (msg->hdr.cmd == VFMSG_REGION_READ && pci_has_lock(&srv->pi))
+	if (msg->hdr.cmd == VFMSG_REGION_READ && pci_has_lock(&srv->base.pi))
 		return false;
 	if (msg->hdr.cmd < VFMSG_NR_CMDS && commands[msg->hdr.cmd].harmless)
 		return true;
@@ -209,18 +208,19 @@ static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 	ssize_t ret;
 
 	if (is_reply(msg)) {
-		srv->stats.messages++;
+		srv->base.stats.messages++;
 		vfuser_dma_reply(srv, msg);
 		return true;
 	}
 	ret = run_command(srv, msg);
 	if (ret == -EINPROGRESS)
 		return false;
-	srv->stats.messages++;
+	srv->base.stats.messages++;
 	if (ret < 0) {
-		srv->stats.bad_messages++;
-		vfuser_log(srv, LOG_WARNING, "client's command %u refused: %s",
-			   msg->hdr.cmd, strerror((int)-ret));
+		srv->base.stats.bad_messages++;
+		server_log(&srv->base, LOG_WARNING,
+			   "client's command %u refused: %s", msg->hdr.cmd,
+			   strerror((int)-ret));
 	}
 	if (!vfuser_mem_hold(srv, msg, ret))
 		vfuser_reply(srv, &msg->hdr, ret);

@@ -155,10 +155,10 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 	set_answered(dma, command);
 	/* Who waits here was called by the device, and holds its lock. */
 	if (!srv->waiting)
-		pci_lock(&srv->pi);
+		pci_lock(&srv->base.pi);
 	vfuser_irq_release(srv, dma->acked);
 	if (!srv->waiting)
-		pci_unlock(&srv->pi);
+		pci_unlock(&srv->base.pi);
 }
 
 /* Some command has no answer yet: look again when one is due. */

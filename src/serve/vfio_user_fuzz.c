@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #include <viodev/loop.h>
-#include <viodev/vfio_user.h>
+#include <viodev/server.h>
 #include <viodev/virtio.h>
 
 #include "base/scm.h"
@@ -117,7 +117,7 @@ static struct virtio_consts consts = {
  */
 
 static struct vio_loop *loop;
-static struct vfuser *srv;
+static struct vio_server *srv;
 static struct sockaddr_un addr = { .sun_family = AF_UNIX };
 static int memfds[2], event, pipes[2];
 static uint8_t *memory[2];
@@ -143,9 +143,9 @@ static void setup(void)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	fuzz_must(vio_loop_create(&loop) == 0);
-	fuzz_must(vfuser_create(loop, "fuzz", &srv) == 0);
-	vfuser_set_log(srv, no_log, NULL);
-	pi = vfuser_pci(srv);
+	fuzz_must(vio_server_create(loop, VIO_VFIO_USER, "fuzz", &srv) == 0);
+	vio_server_set_log(srv, no_log, NULL);
+	pi = vio_server_pci(srv);
 	vi_softc_linkup(&vs, &consts, &vs, pi, queues);
 	for (int i = 0; i < NR_QUEUES; i++)
 		queues[i].vq_qsize = QSIZE;
@@ -155,7 +155,7 @@ static void setup(void)
 	snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1,
 		 "vfio-user-fuzz-%d", (int)getpid());
 	fuzz_must(bind(fd, (void *)&addr, sizeof(addr)) == 0 &&
-		  listen(fd, 1) == 0 && vfuser_listen(srv, fd) == 0);
+		  listen(fd, 1) == 0 && vio_server_listen(srv, fd) == 0);
 	for (int i = 0; i < 2; i++) {
 		memfds[i] = memfd_create("guest", MFD_CLOEXEC);
 		fuzz_must(ftruncate(memfds[i], NR_PAGES * PAGE) == 0);
@@ -599,13 +599,13 @@ int poll(struct pollfd *fds, nfds_t nr, int timeout)
 /* What it has said before it went is handled, a turn's share at a time. */
 static void await_detached(void)
 {
-	struct vfuser_stats stats;
+	struct vio_server_stats stats;
 	unsigned nr = 0;
 
 	do {
 		fuzz_must(nr++ < 10000);
 		vio_loop_turn(loop, 0);
-		vfuser_get_stats(srv, &stats);
+		vio_server_get_stats(srv, &stats);
 	} while (stats.attached);
 	for (int i = 0; i < 3; i++)
 		vio_loop_turn(loop, 0);
@@ -642,7 +642,7 @@ static void run(struct fuzz_in *in)
 	vio_loop_turn(loop, 0);
 	vio_loop_turn(loop, 0);
 	eventfd_read(event, &count);
-	fuzz_must(pci_is_idle(vfuser_pci(srv)));
+	fuzz_must(pci_is_idle(vio_server_pci(srv)));
 }
 
 const struct fuzz_target fuzz_target = { .setup = setup, .run = run };

@@ -22,19 +22,18 @@
 #ifndef SERVE_VFIO_USER_IMPL_H
 #define SERVE_VFIO_USER_IMPL_H
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include <viodev/gmem.h>
 #include <viodev/loop.h>
 #include <viodev/pci.h>
-#include <viodev/vfio_user.h>
 
-#include "base/unix.h"
-#include "serve/client.h"
-#include "serve/listener.h"
+#include "serve/server_impl.h"
 #include "serve/vfio_user_conn.h"
 #include "serve/vfio_user_msg.h"
 
@@ -102,19 +101,7 @@ struct vfuser_dma {
 };
 
 struct vfuser {
-	struct vio_loop *loop;
-	char *name;
-	char *path; /* of a socket that we made, or NULL */
-	struct unix_name path_name;
-	struct pci_devinst pi;
-	struct gmem gm;
-	struct client_log log;
-	void (*notify)(void *arg, bool attached);
-	void *notify_arg;
-	struct vfuser_stats stats;
-
-	struct listener listener;
-	struct client_wake wake;
+	struct vio_server base;
 	struct vio_source *timer;      /* for the answer of a client */
 	struct vio_source *rest_timer; /* see vfuser_rests() */
 	uint64_t rest_until_ns;        /* 0: the device is reset */
@@ -153,6 +140,13 @@ static inline bool vfuser_take_share(struct vfuser *srv)
 	return true;
 }
 
+static_assert(offsetof(struct vfuser, base) == 0, "to_vfuser() casts");
+
+static inline struct vfuser *to_vfuser(struct vio_server *base)
+{
+	return (struct vfuser *)base;
+}
+
 static inline bool vfuser_connected(const struct vfuser *srv)
 {
 	return srv->conn.fd >= 0 && !srv->dead;
@@ -168,10 +162,6 @@ typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
 /*
  * --- vfio_user.c ---
  */
-
-/* A line for the log; too many of them are dropped and counted. */
-void vfuser_log(struct vfuser *srv, int level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
 
 /* The connection is of no more use. Logs why, once. */
 void vfuser_fail(struct vfuser *srv, int level, const char *why);

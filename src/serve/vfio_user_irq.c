@@ -25,13 +25,13 @@ static struct vfuser_vec *vectors(struct vfuser *srv, uint32_t index,
 	*ret_nr = 1;
 	switch (index) {
 	case VFMSG_IRQ_INTX:
-		*ret_nr = pci_has_intx(&srv->pi);
+		*ret_nr = pci_has_intx(&srv->base.pi);
 		return &srv->irqs.intx;
 	case VFMSG_IRQ_MSI:
-		*ret_nr = pci_has_msi(&srv->pi);
+		*ret_nr = pci_has_msi(&srv->base.pi);
 		return &srv->irqs.msi;
 	case VFMSG_IRQ_MSIX:
-		*ret_nr = pci_msix_count(&srv->pi);
+		*ret_nr = pci_msix_count(&srv->base.pi);
 		return srv->irqs.msix;
 	case VFMSG_IRQ_ERR:
 		return &srv->irqs.err;
@@ -50,7 +50,7 @@ static void signal_vector(struct vfuser *srv, const struct vfuser_vec *vec)
 	uint64_t one = 1;
 
 	if (write(vec->fd, &one, sizeof(one)) == sizeof(one))
-		srv->stats.interrupts++;
+		srv->base.stats.interrupts++;
 }
 
 static bool is_intx(const struct vfuser *srv, const struct vfuser_vec *vec)
@@ -131,13 +131,13 @@ static void clear(struct vfuser_vec *vec)
 
 void vfuser_irq_clear(struct vfuser *srv)
 {
-	pci_lock(&srv->pi);
+	pci_lock(&srv->base.pi);
 	clear(&srv->irqs.intx);
 	clear(&srv->irqs.msi);
 	for (unsigned i = 0; i < PCI_MAX_MSIX; i++)
 		clear(&srv->irqs.msix[i]);
 	srv->irqs.nr_held = 0;
-	pci_unlock(&srv->pi);
+	pci_unlock(&srv->base.pi);
 }
 
 static void host_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
@@ -166,7 +166,7 @@ static void host_intx(void *arg, bool level)
 
 static void host_log(void *arg, int level, const char *msg)
 {
-	vfuser_log(arg, level, "%s", msg);
+	server_log(arg, level, "%s", msg);
 }
 
 /* On any thread. */
@@ -174,7 +174,7 @@ static void host_wake(void *arg)
 {
 	struct vfuser *srv = arg;
 
-	client_wake(&srv->wake);
+	client_wake(&srv->base.wake);
 }
 
 const struct pci_host vfuser_pci_host = {
@@ -266,10 +266,10 @@ static void on_irq_event(void *arg, uint32_t events)
 
 	if (read(ev->fd, &count, sizeof(count)) != sizeof(count))
 		return;
-	pci_lock(&ev->srv->pi);
+	pci_lock(&ev->srv->base.pi);
 	act(ev->srv, &ev->srv->irqs.intx,
 	    ev->unmask ? VFMSG_UNMASK : VFMSG_MASK);
-	pci_unlock(&ev->srv->pi);
+	pci_unlock(&ev->srv->base.pi);
 }
 
 static void irq_event_fini(struct vfuser_irq_event *ev)
@@ -295,7 +295,7 @@ static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
 	ret = client_eventfd(msg->fds[0]);
 	/* By edge: whatever the client does to it, we do not spin. */
 	if (ret == 0)
-		ret = vio_fd_add(srv->loop, msg->fds[0], EPOLLIN | EPOLLET,
+		ret = vio_fd_add(srv->base.loop, msg->fds[0], EPOLLIN | EPOLLET,
 				 on_irq_event, ev, &source);
 	if (ret < 0)
 		return ret;
@@ -376,9 +376,9 @@ ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
 
 	if (ret < 0)
 		return ret;
-	pci_lock(&srv->pi);
+	pci_lock(&srv->base.pi);
 	ret = set_vectors(srv, &set, msg);
-	pci_unlock(&srv->pi);
+	pci_unlock(&srv->base.pi);
 	return ret;
 }
 
@@ -407,12 +407,12 @@ void vfuser_irq_reset(struct vfuser *srv)
 {
 	struct vfuser_irqs *irqs = &srv->irqs;
 
-	pci_lock(&srv->pi);
+	pci_lock(&srv->base.pi);
 	unbind_all(srv, &irqs->intx, 1);
 	unbind_all(srv, &irqs->msi, 1);
 	unbind_all(srv, &irqs->err, 1);
 	unbind_all(srv, &irqs->req, 1);
 	unbind_all(srv, irqs->msix, PCI_MAX_MSIX);
 	vfuser_irq_init(srv);
-	pci_unlock(&srv->pi);
+	pci_unlock(&srv->base.pi);
 }

@@ -39,8 +39,8 @@ static int map_file(struct vfuser *srv, int fd,
 	int ret = client_check_ram(want->iova.v, want->offset, want->size);
 
 	return ret < 0 ? ret :
-			 client_mmap(&srv->wake, fd, want->offset, want->size,
-				     want->prot, &region->map);
+			 client_mmap(&srv->base.wake, fd, want->offset,
+				     want->size, want->prot, &region->map);
 }
 
 static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,
@@ -48,10 +48,10 @@ static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,
 {
 	int ret;
 
-	pci_lock(&srv->pi);
-	ret = gm_add_owned(&srv->gm, want->iova, want->size, region->map.host,
-			   want->prot, region);
-	pci_unlock(&srv->pi);
+	pci_lock(&srv->base.pi);
+	ret = gm_add_owned(&srv->base.gm, want->iova, want->size,
+			   region->map.host, want->prot, region);
+	pci_unlock(&srv->base.pi);
 	return ret;
 }
 
@@ -69,12 +69,13 @@ ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
 
 	if (ret < 0)
 		return ret;
-	if (srv->gm.nr_regions + srv->gm.nr_limbo >= VFMSG_MAX_DMA_MAPS)
+	if (srv->base.gm.nr_regions + srv->base.gm.nr_limbo >=
+	    VFMSG_MAX_DMA_MAPS)
 		return -ENOSPC;
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return -ENOMEM;
-	region->client = srv->wake.client;
+	region->client = srv->base.wake.client;
 	region->seq = ++srv->mem.seq;
 	if (msg->nr_fds > 0)
 		ret = map_file(srv, msg->fds[0], &want, region);
@@ -104,7 +105,7 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 		return ret;
 	srv->mem.nr_used = (unsigned)ret;
 	if (ret > 0) /* some may only wait for a packet, or the like */
-		pci_give_back(&srv->pi);
+		pci_give_back(&srv->base.pi);
 	memcpy(reply, msg->payload, VFMSG_DMA_UNMAP_BYTES);
 	return VFMSG_DMA_UNMAP_BYTES;
 }
@@ -183,7 +184,7 @@ static void region_gone(void *arg, const struct gm_region *r)
 	struct region *region = r->owner;
 	struct vfuser_held *held = NULL;
 
-	if (region->client == srv->wake.client)
+	if (region->client == srv->base.wake.client)
 		held = who_removed(&srv->mem, r);
 	if (held)
 		held->nr_used--;
@@ -214,17 +215,17 @@ int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len)
 {
 	int ret;
 
-	pci_lock(&srv->pi);
-	ret = gm_remove(&srv->gm, base, len, region_gone, srv);
-	pci_unlock(&srv->pi);
+	pci_lock(&srv->base.pi);
+	ret = gm_remove(&srv->base.gm, base, len, region_gone, srv);
+	pci_unlock(&srv->base.pi);
 	return ret;
 }
 
 void vfuser_mem_reap(struct vfuser *srv)
 {
-	pci_lock(&srv->pi);
-	gm_reap(&srv->gm, region_gone, srv);
-	pci_unlock(&srv->pi);
+	pci_lock(&srv->base.pi);
+	gm_reap(&srv->base.gm, region_gone, srv);
+	pci_unlock(&srv->base.pi);
 	answer(srv);
 }
 

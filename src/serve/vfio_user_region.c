@@ -17,7 +17,7 @@
 static uint64_t region_size(const struct vfuser *srv, uint32_t region)
 {
 	if (region < PCI_NR_BARS)
-		return pci_bar_size(&srv->pi, (int)region);
+		return pci_bar_size(&srv->base.pi, (int)region);
 	return region == VFMSG_REGION_CFG ? PCI_CFG_SIZE : 0;
 }
 
@@ -60,9 +60,9 @@ static void read_region(struct vfuser *srv, const struct vfmsg_access *a,
 
 		size = access_size(off, nr - done, widest_access(a->region));
 		if (a->region == VFMSG_REGION_CFG)
-			val = pci_cfg_read(&srv->pi, (unsigned)off, size);
+			val = pci_cfg_read(&srv->base.pi, (unsigned)off, size);
 		else
-			val = pci_bar_read(&srv->pi, (int)a->region, off,
+			val = pci_bar_read(&srv->base.pi, (int)a->region, off,
 					   (int)size);
 		val = htole64(val);
 		memcpy(data + done, &val, size);
@@ -71,12 +71,12 @@ static void read_region(struct vfuser *srv, const struct vfmsg_access *a,
 
 static bool is_doorbell(struct vfuser *srv, const struct vfmsg_access *a)
 {
-	const struct pci_dev *dev = srv->pi.pi_dev;
+	const struct pci_dev *dev = srv->base.pi.pi_dev;
 
 	return a->region < PCI_NR_BARS && a->count > 0 && a->count <= 8 &&
 	       access_size(a->offset, a->count, 8) == a->count && dev &&
 	       dev->pd_is_doorbell &&
-	       dev->pd_is_doorbell(&srv->pi, (int)a->region, a->offset,
+	       dev->pd_is_doorbell(&srv->base.pi, (int)a->region, a->offset,
 				   (int)a->count);
 }
 
@@ -100,11 +100,11 @@ static void write_region(struct vfuser *srv, const struct vfmsg_access *a)
 		memcpy(&val, a->data + done, size);
 		val = le64toh(val);
 		if (a->region == VFMSG_REGION_CFG)
-			pci_cfg_write(&srv->pi, (unsigned)off, size,
+			pci_cfg_write(&srv->base.pi, (unsigned)off, size,
 				      (uint32_t)val);
 		else
-			pci_bar_write(&srv->pi, (int)a->region, off, (int)size,
-				      val);
+			pci_bar_write(&srv->base.pi, (int)a->region, off,
+				      (int)size, val);
 	}
 }
 

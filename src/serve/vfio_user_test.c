@@ -210,7 +210,7 @@ static void test_reconnect(void **state)
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB), ev = eventfd(0, 0);
 	struct vfmsg_hdr hdr = { 1, VFMSG_DMA_MAP, 48 };
-	struct vfuser_stats stats;
+	struct vio_server_stats stats;
 	unsigned nr_fds = tcl_nr_fds();
 
 	for (unsigned i = 0; i < 48; i++) {
@@ -242,7 +242,7 @@ static void test_reconnect(void **state)
 		assert_int_equal(tcl_events(ev, 0), 0);
 		assert_int_equal(tcl_reset(&f->c), 0);
 	}
-	vfuser_get_stats(f->t.srv, &stats);
+	vio_server_get_stats(f->t.srv, &stats);
 	assert_int_equal(stats.clients, 49);
 	assert_true(stats.attached);
 	assert_int_equal(f->t.nr_attached, 49);
@@ -963,7 +963,7 @@ static void test_dma_map(void **state)
 	int fd = tcl_memfd(4 * MiB);
 	uint8_t *mem =
 		mmap(NULL, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	struct vfuser_stats stats;
+	struct vio_server_stats stats;
 
 	assert_true(mem != MAP_FAILED);
 	/* Pieces of one file, out of order, that touch each other. */
@@ -972,9 +972,9 @@ static void test_dma_map(void **state)
 	assert_int_equal(tcl_map(&f->c, 0x300000, MiB, 3 * MiB, 1, fd), 0);
 	assert_int_equal(tcl_map(&f->c, 0x400000, 4096, 4096, 3, fd), 0);
 	assert_int_equal(tcl_map(&f->c, 0x800000, 4096, 0, 1, -1), 0);
-	vfuser_get_stats(f->t.srv, &stats);
-	assert_int_equal(stats.dma_regions, 5);
-	assert_int_equal(stats.dma_bytes, 3 * MiB + 8192);
+	vio_server_get_stats(f->t.srv, &stats);
+	assert_int_equal(stats.mem_regions, 5);
+	assert_int_equal(stats.mem_bytes, 3 * MiB + 8192);
 
 	memset(mem + 3 * MiB - 100, 'a', 100);
 	memset(mem, 'b', 100);
@@ -1103,7 +1103,7 @@ static void test_dma_unmap(void **state)
 	int fd = tcl_memfd(MiB);
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct vfuser_stats stats;
+		struct vio_server_stats stats;
 
 		print_message("%s\n", rows[i].name);
 		for (unsigned r = 0; r < 4; r++)
@@ -1114,9 +1114,9 @@ static void test_dma_unmap(void **state)
 		assert_int_equal(tcl_unmap(&f->c, rows[i].iova, rows[i].size,
 					   rows[i].flags),
 				 rows[i].ret);
-		vfuser_get_stats(f->t.srv, &stats);
-		assert_int_equal(stats.dma_regions, rows[i].left);
-		assert_int_equal(stats.dma_bytes, rows[i].left * 65536);
+		vio_server_get_stats(f->t.srv, &stats);
+		assert_int_equal(stats.mem_regions, rows[i].left);
+		assert_int_equal(stats.mem_bytes, rows[i].left * 65536);
 		assert_int_equal(tcl_unmap(&f->c, 0, 0, 2), 0);
 		assert_int_equal(tcl_nr_maps(), 0);
 	}
@@ -1200,7 +1200,7 @@ static uint16_t block_with_unmaps(struct fixture *f, unsigned nr)
 {
 	int fd = tcl_memfd(MiB);
 	struct twire_dma_unmap w = { 24, 0, 8 * MiB, MiB };
-	struct vfuser_stats stats;
+	struct vio_server_stats stats;
 	uint16_t id;
 
 	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
@@ -1209,10 +1209,10 @@ static uint16_t block_with_unmaps(struct fixture *f, unsigned nr)
 	for (unsigned i = 1; i < nr; i++)
 		tcl_send(&f->c, VFMSG_DMA_UNMAP, 0, &w, sizeof(w), NULL, 0);
 	do
-		vfuser_get_stats(f->t.srv, &stats);
+		vio_server_get_stats(f->t.srv, &stats);
 	while (stats.messages < 1024 && usleep(1000) == 0);
 	assert_true(tcl_is_silent(f->c.fd, 50));
-	vfuser_get_stats(f->t.srv, &stats);
+	vio_server_get_stats(f->t.srv, &stats);
 	assert_in_range(stats.messages, 1024, 1100);
 	close(fd);
 	return id;
@@ -1391,7 +1391,7 @@ static void test_no_room_for_descriptors(void **state)
 	struct fixture *f = *state;
 	struct rlimit old, none;
 	int fd = tcl_memfd(MiB);
-	struct vfuser_stats stats;
+	struct vio_server_stats stats;
 
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	none = (struct rlimit){ (rlim_t)fd + 1, old.rlim_max };
@@ -1400,8 +1400,8 @@ static void test_no_room_for_descriptors(void **state)
 	assert_true(tcl_is_closed(&f->c));
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	tsrv_await_detached(&f->t, 1);
-	vfuser_get_stats(f->t.srv, &stats);
-	assert_int_equal(stats.dma_regions, 0);
+	vio_server_get_stats(f->t.srv, &stats);
+	assert_int_equal(stats.mem_regions, 0);
 	tcl_close(&f->c);
 	tcl_open(&f->c, &f->t);
 	close(fd);
@@ -1601,13 +1601,13 @@ static void test_fd_binding(void **state)
 static void test_log_flood(void **state)
 {
 	struct fixture *f = *state;
-	struct vfuser_stats before, after;
+	struct vio_server_stats before, after;
 
-	vfuser_get_stats(f->t.srv, &before);
+	vio_server_get_stats(f->t.srv, &before);
 	for (unsigned i = 0; i < 5000; i++)
 		tcl_send(&f->c, 999, VFMSG_NO_REPLY, NULL, 0, NULL, 0);
 	assert_alive(&f->c);
-	vfuser_get_stats(f->t.srv, &after);
+	vio_server_get_stats(f->t.srv, &after);
 	assert_int_equal(after.bad_messages - before.bad_messages, 5000);
 	assert_int_equal(after.messages - before.messages, 5001);
 	assert_in_range(f->t.nr_log, 1, 60);
@@ -1616,45 +1616,45 @@ static void test_log_flood(void **state)
 static void test_listen(void **state)
 {
 	struct vio_loop *loop;
-	struct vfuser *a, *b;
+	struct vio_server *a, *b;
 	char dir[] = "/tmp/vfio_user_test.XXXXXX", path[200];
 	int fd;
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
 	assert_int_equal(vio_loop_create(&loop), 0);
-	assert_int_equal(vfuser_create(loop, "a", &a), 0);
-	assert_int_equal(vfuser_create(loop, "b", &b), 0);
-	assert_int_equal(vfuser_listen_path(a, path), 0);
-	assert_int_equal(vfuser_listen_path(b, path), -EADDRINUSE);
+	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "a", &a), 0);
+	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "b", &b), 0);
+	assert_int_equal(vio_server_listen_path(a, path), 0);
+	assert_int_equal(vio_server_listen_path(b, path), -EADDRINUSE);
 	/* A stale socket is replaced: one that nobody listens on. */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(vfuser_listen(b, fd), -EINVAL);
+	assert_int_equal(vio_server_listen(b, fd), -EINVAL);
 	close(fd);
-	vfuser_destroy(a);
+	vio_server_destroy(a);
 	assert_int_not_equal(access(path, F_OK), 0);
 	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	assert_int_equal(vfuser_listen_path(b, path), -EEXIST);
+	assert_int_equal(vio_server_listen_path(b, path), -EEXIST);
 	close(fd);
 	assert_int_equal(unlink(path), 0);
-	assert_int_equal(vfuser_listen_path(b, path), 0);
-	vfuser_destroy(b);
+	assert_int_equal(vio_server_listen_path(b, path), 0);
+	vio_server_destroy(b);
 	/* What others put there meanwhile is not removed. */
-	assert_int_equal(vfuser_create(loop, "a", &a), 0);
-	assert_int_equal(vfuser_create(loop, "b", &b), 0);
-	assert_int_equal(vfuser_listen_path(a, path), 0);
+	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "a", &a), 0);
+	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "b", &b), 0);
+	assert_int_equal(vio_server_listen_path(a, path), 0);
 	assert_int_equal(unlink(path), 0);
-	assert_int_equal(vfuser_listen_path(b, path), 0);
-	vfuser_destroy(a);
+	assert_int_equal(vio_server_listen_path(b, path), 0);
+	vio_server_destroy(a);
 	assert_int_equal(access(path, F_OK), 0);
-	vfuser_destroy(b);
+	vio_server_destroy(b);
 	assert_int_not_equal(access(path, F_OK), 0);
-	assert_int_equal(vfuser_create(loop, "b", &b), 0);
+	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "b", &b), 0);
 	memset(path, 'x', sizeof(path) - 1);
 	path[sizeof(path) - 1] = 0;
-	assert_int_equal(vfuser_listen_path(b, path), -ENAMETOOLONG);
-	vfuser_destroy(b);
-	vfuser_destroy(NULL);
+	assert_int_equal(vio_server_listen_path(b, path), -ENAMETOOLONG);
+	vio_server_destroy(b);
+	vio_server_destroy(NULL);
 	vio_loop_destroy(loop);
 	assert_int_equal(rmdir(dir), 0);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vhost-user server: front-ends come and go. See <viodev/vhost_user.h>,
+ * The vhost-user server: front-ends come and go. See <viodev/server.h>,
  * and vhost_user_impl.h for how the parts fit.
  */
 #include <errno.h>
@@ -19,15 +19,6 @@
 
 #define MAX_BURST   32         /* messages before others have their turn, */
 #define MAX_TURN_NS 1000000ull /* or so much time */
-
-void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	client_vlog(&srv->log, srv->name, level, fmt, ap);
-	va_end(ap);
-}
 
 /*
  * --- Front-ends come and go ---
@@ -57,7 +48,7 @@ static void end_work(struct vhuser *srv)
 {
 	srv->working = false;
 	if (srv->woken)
-		client_wake(&srv->wake);
+		client_wake(&srv->base.wake);
 	srv->woken = false;
 }
 
@@ -68,16 +59,13 @@ static void drop_client(struct vhuser *srv)
 	vhuser_rings_reset(srv);
 	close_client(srv);
 	vhuser_forget_mtu(srv);
-	pci_reset(&srv->pi);
+	pci_reset(&srv->base.pi);
 	srv->used = false;
 	vhuser_mem_reset(srv);
 	end_work(srv);
-	client_gone(&srv->wake);
-	listener_next(&srv->listener);
-	srv->stats.attached = false;
-	vhuser_log(srv, LOG_INFO, "front-end detached");
-	if (srv->notify)
-		srv->notify(srv->notify_arg, false);
+	server_next_client(&srv->base);
+	server_log(&srv->base, LOG_INFO, "front-end detached");
+	server_notify(&srv->base, false);
 }
 
 /* Handle the message that there is, or the next. 0: there is none yet. */
@@ -117,7 +105,7 @@ static void serve(struct vhuser *srv)
 	ret = handle_some(srv);
 	end_work(srv);
 	if (ret < 0 && ret != -EPIPE)
-		vhuser_log(srv, LOG_WARNING, "front-end dropped: %s",
+		server_log(&srv->base, LOG_WARNING, "front-end dropped: %s",
 			   strerror(-ret));
 	if (ret < 0)
 		drop_client(srv);
@@ -148,12 +136,12 @@ static void on_wake(void *arg)
 		return;
 	}
 	vhuser_mem_reap(srv);
-	if (client_has_faulted(&srv->wake) && srv->conn.fd >= 0) {
-		vhuser_log(srv, LOG_WARNING,
+	if (client_has_faulted(&srv->base.wake) && srv->conn.fd >= 0) {
+		server_log(&srv->base, LOG_WARNING,
 			   "front-end dropped: guest memory file truncated");
 		drop_client(srv);
 	}
-	pci_kick(&srv->pi);
+	pci_kick(&srv->base.pi);
 	if (srv->waiting)
 		serve(srv);
 }
@@ -161,24 +149,16 @@ static void on_wake(void *arg)
 static int add_client(void *arg, int take_fd)
 {
 	struct vhuser *srv = arg;
-	int ret = vio_fd_add(srv->loop, take_fd, EPOLLIN, on_socket, srv,
+	int ret = vio_fd_add(srv->base.loop, take_fd, EPOLLIN, on_socket, srv,
 			     &srv->conn_source);
 
 	if (ret < 0)
 		return ret;
 	vhconn_init(&srv->conn, take_fd);
-	srv->stats.attached = true;
-	srv->stats.clients++;
-	vhuser_log(srv, LOG_INFO, "front-end attached");
-	if (srv->notify)
-		srv->notify(srv->notify_arg, true);
+	srv->base.stats.clients++;
+	server_log(&srv->base, LOG_INFO, "front-end attached");
+	server_notify(&srv->base, true);
 	return 0;
-}
-
-static void refused_client(void *arg, int error)
-{
-	vhuser_log(arg, LOG_WARNING, "cannot accept a front-end: %s",
-		   strerror(error));
 }
 
 /*
@@ -187,7 +167,7 @@ static void refused_client(void *arg, int error)
 
 static void host_log(void *arg, int level, const char *msg)
 {
-	vhuser_log(arg, level, "%s", msg);
+	server_log(arg, level, "%s", msg);
 }
 
 /* On any thread. */
@@ -195,7 +175,7 @@ static void host_wake(void *arg)
 {
 	struct vhuser *srv = arg;
 
-	client_wake(&srv->wake);
+	client_wake(&srv->base.wake);
 }
 
 static const struct pci_host host = {
@@ -228,108 +208,64 @@ static const struct vi_transport transport = {
 	.log = device_log,
 };
 
-int vhuser_create(struct vio_loop *loop, const char *name,
-		  struct vhuser **ret_srv)
+static int init(struct vio_server *base)
 {
-	struct vhuser *srv = calloc(1, sizeof(*srv));
-	int ret;
+	struct vhuser *srv = to_vhuser(base);
 
-	if (!srv)
-		return -ENOMEM;
-	srv->loop = loop;
 	srv->conn.fd = srv->backend_fd = srv->state.fd = -1;
-	srv->listener = (struct listener){
-		.loop = loop,
-		.come = add_client,
-		.failed = refused_client,
-		.arg = srv,
-		.fd = -1,
-	};
 	vhuser_state_reset(srv);
-	client_log_init(&srv->log);
-	gm_init(&srv->gm, NULL, NULL);
-	pci_func_init(&srv->pi, &host, srv, &srv->gm);
-	srv->name = strdup(name);
-	ret = srv->name ? client_wake_init(&srv->wake, loop, on_wake, srv) :
-			  -ENOMEM;
-	if (ret < 0) {
-		vhuser_destroy(srv);
-		return ret;
-	}
-	*ret_srv = srv;
 	return 0;
 }
 
-void vhuser_destroy(struct vhuser *srv)
+static void fini(struct vio_server *base)
 {
-	if (!srv)
-		return;
+	struct vhuser *srv = to_vhuser(base);
+
 	close_client(srv);
 	vhuser_rings_fini(srv);
 	vhuser_mem_fini(srv);
-	listener_stop(&srv->listener);
-	client_wake_fini(&srv->wake);
-	pci_func_fini(&srv->pi);
-	gm_fini(&srv->gm);
-	free(srv->name);
-	free(srv);
-}
-
-struct pci_devinst *vhuser_pci(struct vhuser *srv)
-{
-	return &srv->pi;
 }
 
 /* The device is complete. */
-static int take_device(struct vhuser *srv)
+static int start(struct vio_server *base)
 {
-	if (srv->vs || !srv->pi.pi_arg)
-		return srv->vs ? -EBUSY : -ENODEV;
-	srv->vs = srv->pi.pi_arg;
+	struct vhuser *srv = to_vhuser(base);
+
+	if (srv->vs)
+		return 0;
+	if (!base->pi.pi_arg)
+		return -ENODEV;
+	srv->vs = base->pi.pi_arg;
 	vi_set_transport(srv->vs, &transport, srv);
 	return vhuser_rings_init(srv);
 }
 
-int vhuser_listen(struct vhuser *srv, int take_fd)
+static void get_stats(const struct vio_server *base,
+		      struct vio_server_stats *stats)
 {
-	int ret = take_device(srv);
+	const struct vhuser *srv = (const struct vhuser *)base;
 
-	return ret < 0 ? ret : listener_start(&srv->listener, take_fd);
-}
-
-int vhuser_attach(struct vhuser *srv, int take_fd)
-{
-	int ret = take_device(srv);
-
-	return ret < 0 ? ret : add_client(srv, take_fd);
-}
-
-void vhuser_set_notify(struct vhuser *srv, void (*fn)(void *arg, bool attached),
-		       void *arg)
-{
-	srv->notify = fn;
-	srv->notify_arg = arg;
-}
-
-void vhuser_set_log(struct vhuser *srv,
-		    void (*fn)(void *arg, int level, const char *msg),
-		    void *arg)
-{
-	srv->log.fn = fn;
-	srv->log.arg = arg;
-}
-
-void vhuser_get_stats(const struct vhuser *srv, struct vhuser_stats *ret_stats)
-{
-	*ret_stats = srv->stats;
-	ret_stats->mem_regions = srv->nr_regions;
-	ret_stats->mem_bytes = 0;
+	stats->attached = srv->conn.fd >= 0;
+	stats->mem_regions = srv->nr_regions;
+	stats->mem_bytes = 0;
 	for (unsigned i = 0; i < srv->nr_regions; i++)
-		ret_stats->mem_bytes += srv->regions[i].r.size;
+		stats->mem_bytes += srv->regions[i].r.size;
 }
 
-const int vhuser_syscalls[] = {
+static const int syscalls[] = {
 	SYS_accept4,      SYS_fstatfs, /* tells event descriptors from files */
 	SYS_ftruncate,                 /* the in-flight area */
 	SYS_memfd_create, SYS_recvmsg, SYS_sendmsg, -1,
+};
+
+const struct server_ops vhuser_ops = {
+	.size = sizeof(struct vhuser),
+	.host = &host,
+	.syscalls = syscalls,
+	.init = init,
+	.fini = fini,
+	.start = start,
+	.add_client = add_client,
+	.on_wake = on_wake,
+	.get_stats = get_stats,
 };

@@ -82,7 +82,7 @@ static int negotiate(struct vhuser *srv)
 
 int vhuser_renew(struct vhuser *srv)
 {
-	pci_reset(&srv->pi);
+	pci_reset(&srv->base.pi);
 	if (srv->used)
 		vhuser_inflight_clear(srv);
 	srv->used = false;
@@ -311,7 +311,7 @@ void vhuser_tell_config(struct vhuser *srv)
 		return;
 	if (sendmsg(srv->backend_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
 	    errno != EAGAIN)
-		vhuser_log(srv, LOG_WARNING,
+		server_log(&srv->base, LOG_WARNING,
 			   "cannot tell of a new configuration: %s",
 			   strerror(errno));
 }
@@ -336,7 +336,8 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 	VS_UNLOCK(vs);
 	/* A network that takes no frame now is no mistake of the front-end. */
 	if (ret < 0)
-		vhuser_log(srv, LOG_INFO, "not announced: %s", strerror(-ret));
+		server_log(&srv->base, LOG_INFO, "not announced: %s",
+			   strerror(-ret));
 	return 0;
 }
 
@@ -455,7 +456,7 @@ static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 static bool is_over(struct vhuser *srv, uint32_t request)
 {
 	if (request == VHMSG_RESET_DEVICE)
-		return pci_is_idle(&srv->pi);
+		return pci_is_idle(&srv->base.pi);
 	return srv->nr_leaving == 0;
 }
 
@@ -474,11 +475,11 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 	srv->result = ret;
 	if (srv->ran)
 		return VHUSER_LATER;
-	srv->stats.messages++;
+	srv->base.stats.messages++;
 	if (ret < 0) {
-		srv->stats.bad_messages++;
-		vhuser_log(srv, LOG_WARNING, "message %u refused: %s", nr,
-			   strerror((int)-ret));
+		srv->base.stats.bad_messages++;
+		server_log(&srv->base, LOG_WARNING, "message %u refused: %s",
+			   nr, strerror((int)-ret));
 	}
 	if (request && request->answers)
 		return ret < 0 ? (int)ret : answer(srv, nr, reply, (size_t)ret);

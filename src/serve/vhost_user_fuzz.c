@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include <viodev/loop.h>
-#include <viodev/vhost_user.h>
+#include <viodev/server.h>
 #include <viodev/virtio.h>
 
 #include "base/scm.h"
@@ -190,7 +190,7 @@ enum {
 	NR_FDS,
 };
 
-static struct vhuser *srv;
+static struct vio_server *srv;
 static struct sockaddr_un addr = { .sun_family = AF_UNIX,
 				   .sun_path = "\0viodev-vhost-user-fuzz-" };
 static int fds[NR_FDS], peer;
@@ -245,10 +245,10 @@ static void setup(void)
 
 	fuzz_must(vio_loop_create(&loop) == 0);
 	make_fds();
-	fuzz_must(vhuser_create(loop, "fuzz", &srv) == 0);
-	vhuser_set_log(srv, no_log, NULL);
-	vhuser_set_notify(srv, on_notify, NULL);
-	vi_softc_linkup(&hold.vs, &hold_consts, &hold, vhuser_pci(srv),
+	fuzz_must(vio_server_create(loop, VIO_VHOST_USER, "fuzz", &srv) == 0);
+	vio_server_set_log(srv, no_log, NULL);
+	vio_server_set_notify(srv, on_notify, NULL);
+	vi_softc_linkup(&hold.vs, &hold_consts, &hold, vio_server_pci(srv),
 			hold.vqs);
 	for (unsigned q = 0; q < NR_QUEUES; q++)
 		hold.vqs[q].vq_qsize = MAX_QSIZE;
@@ -256,7 +256,7 @@ static void setup(void)
 	memcpy(addr.sun_path + 24, &(pid_t){ getpid() }, sizeof(pid_t));
 	fuzz_must(bind(fd, (void *)&addr, sizeof(addr)) == 0 &&
 		  listen(fd, 1) == 0);
-	fuzz_must(vhuser_listen(srv, fd) == 0);
+	fuzz_must(vio_server_listen(srv, fd) == 0);
 }
 
 static void turn(void)
@@ -278,13 +278,13 @@ static void come(void)
 /* It is found gone, and the next may come. */
 static void leave(void)
 {
-	struct vhuser_stats stats = { .attached = true };
+	struct vio_server_stats stats = { .attached = true };
 
 	close(sock);
 	/* What it sent before is looked at, some messages in a turn. */
 	for (unsigned i = 0; i < 1000 && stats.attached; i++) {
 		vio_loop_turn(loop, 0);
-		vhuser_get_stats(srv, &stats);
+		vio_server_get_stats(srv, &stats);
 	}
 	fuzz_must(!stats.attached && stats.mem_regions == 0);
 	/* None is handled twice. */
@@ -687,7 +687,7 @@ static void clean(void)
 	vio_loop_turn(loop, 0);
 	vio_loop_turn(loop, 0);
 	fuzz_must(hold.vs.vs_nr_stale == 0);
-	fuzz_must(vhuser_pci(srv)->pi_gmem->nr_limbo == 0);
+	fuzz_must(vio_server_pci(srv)->pi_gmem->nr_limbo == 0);
 	memset(mem, 0, BUF);
 	memset(hold.config, 0, sizeof(hold.config));
 	fuzz_must(ftruncate(fds[FD_MEM_SMALL], 8192) == 0 &&

@@ -31,19 +31,19 @@
 #ifndef SERVE_VHOST_USER_IMPL_H
 #define SERVE_VHOST_USER_IMPL_H
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include <viodev/gmem.h>
 #include <viodev/loop.h>
 #include <viodev/pci.h>
-#include <viodev/vhost_user.h>
 #include <viodev/virtio.h>
 
-#include "serve/client.h"
-#include "serve/listener.h"
+#include "serve/server_impl.h"
 #include "serve/vhost_user_conn.h"
 #include "serve/vhost_user_msg.h"
 
@@ -81,19 +81,9 @@ struct vhuser_state {
 };
 
 struct vhuser {
-	struct vio_loop *loop;
-	char *name;
-	struct pci_devinst pi; /* nobody's: the device is built on it */
-	struct gmem gm;
-	struct client_log log;
-	void (*notify)(void *arg, bool attached);
-	void *notify_arg;
-	struct vhuser_stats stats;
+	struct vio_server base;
 
-	struct listener listener;
-	struct client_wake wake;
-
-	/* The device: from vhuser_listen() on. */
+	/* The device: from vio_server_listen() on. */
 	struct virtio_softc *vs;
 	struct vhuser_ring *rings;
 	unsigned nr_rings, nr_running;
@@ -125,6 +115,13 @@ struct vhuser {
 	struct vhuser_state state; /* last: much, and hardly ever used */
 };
 
+static_assert(offsetof(struct vhuser, base) == 0, "to_vhuser() casts");
+
+static inline struct vhuser *to_vhuser(struct vio_server *base)
+{
+	return (struct vhuser *)base;
+}
+
 /*
  * A message's handler: bytes of payload put into @reply, or -errno.
  * VHUSER_LATER: a ring is coming to a stop; when it has, the handler is called
@@ -141,14 +138,6 @@ static inline int vhuser_take_fd(const struct vhconn_msg *msg, unsigned i)
 	msg->fds[i] = -1;
 	return fd;
 }
-
-/*
- * --- vhost_user.c ---
- */
-
-/* A line for the log; too many of them are dropped and counted. */
-void vhuser_log(struct vhuser *srv, int level, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
 
 /*
  * --- vhost_user_cmd.c ---

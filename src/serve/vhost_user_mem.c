@@ -44,8 +44,8 @@ static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 	m = malloc(sizeof(*m));
 	if (!m)
 		return -ENOMEM;
-	m->client = srv->wake.client;
-	ret = client_mmap(&srv->wake, fd, r->offset, r->size,
+	m->client = srv->base.wake.client;
+	ret = client_mmap(&srv->base.wake, fd, r->offset, r->size,
 			  GM_READ | GM_WRITE, &m->map);
 	if (ret < 0) {
 		free(m);
@@ -64,7 +64,7 @@ static int add_region(struct vhuser *srv, const struct vhuser_region *region)
 	if (srv->nr_regions == VHMSG_MAX_SLOTS)
 		return -ENOSPC;
 	VS_LOCK(srv->vs);
-	ret = gm_add_owned(&srv->gm, r->gpa, r->size, region->m->map.host,
+	ret = gm_add_owned(&srv->base.gm, r->gpa, r->size, region->m->map.host,
 			   GM_READ | GM_WRITE, region->m);
 	VS_UNLOCK(srv->vs);
 	if (ret == 0)
@@ -84,7 +84,7 @@ static void left(void *arg, const struct gm_region *r)
 	struct vhuser *srv = arg;
 	const struct vhuser_mapping *m = r->owner;
 
-	if (m->client == srv->wake.client)
+	if (m->client == srv->base.wake.client)
 		srv->nr_leaving--;
 	region_gone(arg, r);
 }
@@ -95,8 +95,8 @@ static void drop_region(struct vhuser *srv, unsigned i)
 	int ret;
 
 	VS_LOCK(srv->vs);
-	ret = gm_remove(&srv->gm, region->r.gpa, region->r.size, region_gone,
-			srv);
+	ret = gm_remove(&srv->base.gm, region->r.gpa, region->r.size,
+			region_gone, srv);
 	VS_UNLOCK(srv->vs);
 	if (ret > 0)
 		srv->nr_leaving++;
@@ -112,7 +112,7 @@ static void drop_regions(struct vhuser *srv)
 void vhuser_mem_reap(struct vhuser *srv)
 {
 	VS_LOCK(srv->vs);
-	gm_reap(&srv->gm, left, srv);
+	gm_reap(&srv->base.gm, left, srv);
 	VS_UNLOCK(srv->vs);
 }
 
@@ -199,7 +199,7 @@ void vhuser_update_log(struct vhuser *srv)
 	bool on = srv->features & VI_BIT(VHMSG_F_LOG_ALL);
 
 	VS_LOCK(srv->vs);
-	gm_set_log(&srv->gm, on ? srv->log_map.host : NULL, srv->log_len);
+	gm_set_log(&srv->base.gm, on ? srv->log_map.host : NULL, srv->log_len);
 	VS_UNLOCK(srv->vs);
 }
 
@@ -213,7 +213,7 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
-	ret = client_mmap(&srv->wake, msg->fds[0], log.offset, log.size,
+	ret = client_mmap(&srv->base.wake, msg->fds[0], log.offset, log.size,
 			  GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
@@ -281,7 +281,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 		return -EINVAL;
 	if (srv->nr_running > 0)
 		return -EBUSY;
-	ret = client_mmap(&srv->wake, msg->fds[0], area.offset, area.size,
+	ret = client_mmap(&srv->base.wake, msg->fds[0], area.offset, area.size,
 			  GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
@@ -328,7 +328,7 @@ void vhuser_inflight_clear(struct vhuser *srv)
 void vhuser_mem_reset(struct vhuser *srv)
 {
 	VS_LOCK(srv->vs);
-	gm_set_log(&srv->gm, NULL, 0);
+	gm_set_log(&srv->base.gm, NULL, 0);
 	VS_UNLOCK(srv->vs);
 	client_unmap(&srv->log_map);
 	client_unmap(&srv->inflight_map);
@@ -338,8 +338,8 @@ void vhuser_mem_reset(struct vhuser *srv)
 
 void vhuser_mem_fini(struct vhuser *srv)
 {
-	for (unsigned i = 0; i < srv->gm.nr_limbo; i++)
-		region_gone(srv, &srv->gm.limbo[i].region);
+	for (unsigned i = 0; i < srv->base.gm.nr_limbo; i++)
+		region_gone(srv, &srv->base.gm.limbo[i].region);
 	for (unsigned i = 0; i < srv->nr_regions; i++)
 		unmap(srv->regions[i].m);
 	client_unmap(&srv->log_map);

@@ -27,7 +27,7 @@ static void signal_fd(struct vhuser *srv, int fd)
 	uint64_t one = 1;
 
 	if (fd >= 0 && write(fd, &one, sizeof(one)) == sizeof(one))
-		srv->stats.interrupts++;
+		srv->base.stats.interrupts++;
 }
 
 static void set_fd(int *fd, int take_fd)
@@ -228,7 +228,7 @@ static int start(struct vhuser_ring *ring)
 		vi_stop_queue(&srv->vs->vs_queues[ring->index]);
 	VS_UNLOCK(srv->vs);
 	if (ret < 0) {
-		vhuser_log(srv, LOG_WARNING, "ring %u of %u entries: %s",
+		server_log(&srv->base, LOG_WARNING, "ring %u of %u entries: %s",
 			   ring->index, ring->size, why(ret));
 		return ret;
 	}
@@ -333,7 +333,7 @@ static struct vhuser_ring *find(struct vhuser *srv, uint32_t index)
 {
 	if (index < srv->nr_rings)
 		return &srv->rings[index];
-	vhuser_log(srv, LOG_WARNING,
+	server_log(&srv->base, LOG_WARNING,
 		   "ring %u: the front-end wants more than the device has, %u",
 		   index, srv->nr_rings);
 	return NULL;
@@ -451,8 +451,8 @@ ssize_t vhuser_set_vring_kick(struct vhuser *srv, const struct vhconn_msg *msg,
 	ring->polled = no_fd;
 	if (!no_fd) {
 		ring->kick_fd = vhuser_take_fd(msg, 0);
-		ret = vio_fd_add(srv->loop, ring->kick_fd, EPOLLIN, on_kick,
-				 ring, &ring->kick_source);
+		ret = vio_fd_add(srv->base.loop, ring->kick_fd, EPOLLIN,
+				 on_kick, ring, &ring->kick_source);
 	}
 	if (ret < 0)
 		return ret;
@@ -527,7 +527,8 @@ int vhuser_rings_init(struct vhuser *srv)
 			.err_fd = -1,
 		};
 	}
-	return vio_timer_add(srv->loop, on_poll_timer, srv, &srv->poll_timer);
+	return vio_timer_add(srv->base.loop, on_poll_timer, srv,
+			     &srv->poll_timer);
 }
 
 /* The device may be gone: only what is the front-end's. */

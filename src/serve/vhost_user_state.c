@@ -158,8 +158,9 @@ static int begin(struct vhuser *srv, const struct vhconn_msg *msg)
 	if (ret < 0)
 		return ret;
 	st->fd = vhuser_take_fd(msg, 0);
-	ret = vio_fd_add(srv->loop, st->fd, st->saving ? EPOLLOUT : EPOLLIN,
-			 on_state_fd, srv, &st->source);
+	ret = vio_fd_add(srv->base.loop, st->fd,
+			 st->saving ? EPOLLOUT : EPOLLIN, on_state_fd, srv,
+			 &st->source);
 	if (ret < 0)
 		end(st, ret);
 	return ret;

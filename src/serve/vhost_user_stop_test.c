@@ -111,7 +111,7 @@ static int setup_queues(void **state, int nr)
 		.vc_qnotify = hold_qnotify,
 		.vc_quiesce = hold_quiesce,
 	};
-	vi_softc_linkup(&h->vs, &h->vc, h, vhuser_pci(h->f.srv), h->vqs);
+	vi_softc_linkup(&h->vs, &h->vc, h, vio_server_pci(h->f.srv), h->vqs);
 	for (unsigned i = 0; i < NR_QUEUES; i++)
 		h->vqs[i].vq_qsize = QSIZE;
 	fe_listen(&h->f);
@@ -361,15 +361,15 @@ static void test_loop_turns_inside(void **state)
 	struct hold *h = *state;
 	struct fe *f = &h->f;
 	struct vhmsg_vring vring = { 0, 0 };
-	struct vhuser_stats before, after;
+	struct vio_server_stats before, after;
 	const uint32_t get_base[] = { VHMSG_GET_VRING_BASE, VHMSG_VERSION, 8, 0,
 				      0 };
 	unsigned nr_gone = 0;
 
 	h->turns = 3;
-	vhuser_set_notify(f->srv, on_notify, &nr_gone);
+	vio_server_set_notify(f->srv, on_notify, &nr_gone);
 	start_with_request(h);
-	vhuser_get_stats(f->srv, &before);
+	vio_server_get_stats(f->srv, &before);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(send(f->fd, get_base, sizeof(get_base), 0),
 				 sizeof(get_base));
@@ -380,7 +380,7 @@ static void test_loop_turns_inside(void **state)
 			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
 			8);
 	assert_true(is_silent(f));
-	vhuser_get_stats(f->srv, &after);
+	vio_server_get_stats(f->srv, &after);
 	assert_int_equal(after.messages, before.messages + 2);
 
 	fe_start_ring(f, 1);
@@ -389,11 +389,11 @@ static void test_loop_turns_inside(void **state)
 	assert_int_equal(h->nr_held[0], 1);
 	fe_connect_again(f); /* its end is found in the handling of itself */
 	assert_int_equal(nr_gone, 1);
-	vhuser_get_stats(f->srv, &after);
+	vio_server_get_stats(f->srv, &after);
 	assert_true(after.attached);
 	assert_int_equal(after.clients, before.clients + 1);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), NR_QUEUES);
-	vhuser_set_notify(f->srv, NULL, NULL);
+	vio_server_set_notify(f->srv, NULL, NULL);
 	finish(h, 0);
 }
 

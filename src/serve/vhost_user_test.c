@@ -27,7 +27,7 @@
 
 #include <viodev/device.h>
 #include <viodev/loop.h>
-#include <viodev/vhost_user.h>
+#include <viodev/server.h>
 #include <viodev/virtio.h>
 
 #include "base/le.h"
@@ -41,8 +41,8 @@ static int setup(void **state)
 	char why[200];
 
 	fe_init(f);
-	assert_int_equal(vdev_new("rng", vhuser_pci(f->srv), f->loop, &f->dev,
-				  why, sizeof(why)),
+	assert_int_equal(vdev_new("rng", vio_server_pci(f->srv), f->loop,
+				  &f->dev, why, sizeof(why)),
 			 0);
 	fe_listen(f);
 	*state = f;
@@ -190,7 +190,7 @@ static void cloud_hypervisor_start(struct fe *f, uint16_t base)
 static void test_cloud_hypervisor(void **state)
 {
 	struct fe *f = *state;
-	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
+	struct virtio_softc *vs = vio_server_pci(f->srv)->pi_arg;
 	const uint64_t wants = 1 << VHMSG_PF_MQ | 1 << VHMSG_PF_LOG_SHMFD |
 			       1 << VHMSG_PF_REPLY_ACK |
 			       1 << VHMSG_PF_INFLIGHT_SHMFD |
@@ -750,7 +750,7 @@ static void test_error_fd(void **state)
 static void test_backend_fd(void **state)
 {
 	struct fe *f = *state;
-	struct virtio_softc *vs = vhuser_pci(f->srv)->pi_arg;
+	struct virtio_softc *vs = vio_server_pci(f->srv)->pi_arg;
 	int pair[2], p[2];
 
 	assert_int_equal(pipe(p), 0);
@@ -1015,25 +1015,27 @@ static void on_notify(void *arg, bool attached)
 	*(int *)arg = attached;
 }
 
-/* vhuser_attach(): a front-end that is connected already, until it goes. */
+/* vio_server_attach(): a front-end that is connected already, until it goes. */
 static void test_attach(void **state)
 {
 	struct fe *f = *state;
-	struct vhuser *listening = f->srv, *srv;
+	struct vio_server *listening = f->srv, *srv;
 	struct vdev *dev;
 	int pair[2], attached = -1;
 	char why[200];
 
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	assert_int_equal(vhuser_create(f->loop, "connected", &srv), 0);
-	assert_int_equal(vhuser_attach(srv, pair[1]), -ENODEV);
-	assert_int_equal(vdev_new("rng", vhuser_pci(srv), f->loop, &dev, why,
-				  sizeof(why)),
+	assert_int_equal(
+		vio_server_create(f->loop, VIO_VHOST_USER, "connected", &srv),
+		0);
+	assert_int_equal(vio_server_attach(srv, pair[1]), -ENODEV);
+	assert_int_equal(vdev_new("rng", vio_server_pci(srv), f->loop, &dev,
+				  why, sizeof(why)),
 			 0);
-	vhuser_set_notify(srv, on_notify, &attached);
-	assert_int_equal(vhuser_attach(srv, pair[1]), 0);
+	vio_server_set_notify(srv, on_notify, &attached);
+	assert_int_equal(vio_server_attach(srv, pair[1]), 0);
 	assert_int_equal(attached, 1);
-	assert_int_equal(vhuser_attach(srv, pair[0]), -EBUSY);
+	assert_int_equal(vio_server_attach(srv, pair[0]), -EBUSY);
 
 	close(f->fd);
 	f->fd = pair[0];
@@ -1045,7 +1047,7 @@ static void test_attach(void **state)
 
 	f->fd = -1;
 	vdev_destroy(dev);
-	vhuser_destroy(srv);
+	vio_server_destroy(srv);
 	f->srv = listening;
 }
 
@@ -1064,7 +1066,7 @@ static void test_network(void **state)
 	int peer = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), pair[2];
 	char device[300], why[200];
 	uint8_t frame[100];
-	struct vhuser *srv;
+	struct vio_server *srv;
 	struct vdev *dev;
 
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/peer", f->dir);
@@ -1072,12 +1074,13 @@ static void test_network(void **state)
 	snprintf(device, sizeof(device),
 		 "net,backend=dgram,local=%s/own,remote=%s/peer,mtu=4000",
 		 f->dir, f->dir);
-	assert_int_equal(vhuser_create(f->loop, "net", &srv), 0);
-	assert_int_equal(vdev_new(device, vhuser_pci(srv), f->loop, &dev, why,
-				  sizeof(why)),
+	assert_int_equal(
+		vio_server_create(f->loop, VIO_VHOST_USER, "net", &srv), 0);
+	assert_int_equal(vdev_new(device, vio_server_pci(srv), f->loop, &dev,
+				  why, sizeof(why)),
 			 0);
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	assert_int_equal(vhuser_attach(srv, pair[1]), 0);
+	assert_int_equal(vio_server_attach(srv, pair[1]), 0);
 	close(f->fd);
 	f->fd = pair[0];
 
@@ -1111,7 +1114,7 @@ static void test_network(void **state)
 	f->fd = -1;
 	fe_turn(f);
 	vdev_destroy(dev);
-	vhuser_destroy(srv);
+	vio_server_destroy(srv);
 	unlink(addr.sun_path);
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/own", f->dir);
 	unlink(addr.sun_path);
@@ -1167,15 +1170,17 @@ static void become(struct fe *f, const char *text)
 	assert_int_equal(ftruncate(fd, 1 << 20), 0);
 	close(fd);
 	vdev_destroy(f->dev);
-	vhuser_destroy(f->srv);
+	vio_server_destroy(f->srv);
 	close(f->fd);
 	in_folder(f, text, device, sizeof(device));
-	assert_int_equal(vhuser_create(f->loop, "other", &f->srv), 0);
-	assert_int_equal(vdev_new(device, vhuser_pci(f->srv), f->loop, &f->dev,
-				  why, sizeof(why)),
+	assert_int_equal(
+		vio_server_create(f->loop, VIO_VHOST_USER, "other", &f->srv),
+		0);
+	assert_int_equal(vdev_new(device, vio_server_pci(f->srv), f->loop,
+				  &f->dev, why, sizeof(why)),
 			 0);
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	assert_int_equal(vhuser_attach(f->srv, pair[1]), 0);
+	assert_int_equal(vio_server_attach(f->srv, pair[1]), 0);
 	f->fd = pair[0];
 }
 
@@ -1359,7 +1364,7 @@ static void test_state_too_late(void **state)
 	int p[2];
 
 	become_disk(f);
-	vs = vhuser_pci(f->srv)->pi_arg;
+	vs = vio_server_pci(f->srv)->pi_arg;
 	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES, BLOCK_FEATURES | PROTOCOL,
 			       -1));
 	save_state(f, good);

@@ -149,7 +149,7 @@ int backend_main(char **argv)
 		return log_usage("%s: give one of --socket-path=PATH and "
 				 "--fd=N",
 				 cmd.name);
-	line.transport = &transport_vhost_user;
+	line.transport = VIO_VHOST_USER;
 	line.once = true;
 	line.words = (char *[]){ device_text(type, &line), NULL };
 	line.nr_words = 1;

@@ -42,8 +42,8 @@ struct child {
 	struct vio_loop *loop;
 	int signal_fd;
 	struct vio_source *signal_source;
-	const struct transport *transport;
-	void *srv;
+	enum vio_protocol transport;
+	struct vio_server *srv;
 	bool connected; /* to one front-end; or listening */
 	struct vdev *dev;
 	struct ctl_server *ctl;
@@ -70,9 +70,7 @@ static void status(struct child *child, struct json_object *to)
 		to, "id",
 		json_object_new_string(opt_string(child->settings, "id")));
 	vdev_status(child->dev, to);
-	json_object_object_add(server, "transport",
-			       json_object_new_string(child->transport->name));
-	child->transport->status(child->srv, server);
+	transport_status(child->srv, child->transport, server);
 	json_object_object_add(to, "server", server);
 	json_object_object_add(to, "pid", json_object_new_int(getpid()));
 	json_object_object_add(to, "uptime", json_object_new_uint64(uptime));
@@ -105,7 +103,7 @@ static int control(void *arg, int argc, char *const argv[],
 static void look_at_end(void *arg)
 {
 	struct child *child = arg;
-	bool idle = pci_is_idle(child->transport->pci(child->srv));
+	bool idle = pci_is_idle(vio_server_pci(child->srv));
 
 	if (!idle && vio_now_ns() < child->end_ns) {
 		vio_timer_set(child->end_timer, LOOK_NS);
@@ -121,7 +119,7 @@ static void end(struct child *child)
 		return;
 	child->ending = true;
 	child->end_ns = vio_now_ns() + END_NS;
-	pci_quiesce(child->transport->pci(child->srv));
+	pci_quiesce(vio_server_pci(child->srv));
 	look_at_end(child);
 }
 
@@ -181,9 +179,8 @@ static int configure(struct child *child, char **argv, struct err *err)
 		return ret;
 	log_init(opt_string(child->settings, "id"),
 		 opt_bool(child->settings, "verbose"));
-	child->transport =
-		transport_find(opt_string(child->settings, "transport"));
-	if (!child->transport)
+	if (!transport_find(opt_string(child->settings, "transport"),
+			    &child->transport))
 		return err_set(err, -EINVAL, "no such transport");
 	child->jail.namespaces = opt_number(child->settings, "namespaces");
 	child->jail.root = opt_string(child->settings, "root");
@@ -222,13 +219,13 @@ static int build_server(struct child *child)
 		ret = vio_timer_add(child->loop, look_at_end, child,
 				    &child->end_timer);
 	if (ret == 0)
-		ret = child->transport->create(
-			child->loop, opt_string(child->settings, "id"),
-			&child->srv);
+		ret = vio_server_create(child->loop, child->transport,
+					opt_string(child->settings, "id"),
+					&child->srv);
 	if (ret < 0)
 		return ret;
-	child->transport->set_log(child->srv, on_log, child);
-	child->transport->set_notify(child->srv, on_client, child);
+	vio_server_set_log(child->srv, on_log, child);
+	vio_server_set_notify(child->srv, on_client, child);
 	return 0;
 }
 
@@ -244,7 +241,7 @@ static void on_device_event(void *arg, enum vdev_event event)
 static int build_device(struct child *child, struct err *err)
 {
 	struct vdev_env env = {
-		.pi = child->transport->pci(child->srv),
+		.pi = vio_server_pci(child->srv),
 		.loop = child->loop,
 		.opts = child->opts,
 		.files = &child->files,
@@ -256,21 +253,20 @@ static int build_device(struct child *child, struct err *err)
 
 static int open_sockets(struct child *child)
 {
-	const struct transport *t = child->transport;
 	int ret = ctl_server_create(child->loop, CHILD_CTL_FD, control, child,
 				    &child->ctl);
 
 	if (ret < 0)
 		return ret;
 	child->connected = !sock_is_listening(CHILD_SOCK_FD);
-	return child->connected ? t->attach(child->srv, CHILD_SOCK_FD) :
-				  t->listen(child->srv, CHILD_SOCK_FD);
+	return child->connected ? vio_server_attach(child->srv, CHILD_SOCK_FD) :
+				  vio_server_listen(child->srv, CHILD_SOCK_FD);
 }
 
 static int seal(struct child *child)
 {
 	const int *const lists[] = {
-		child->transport->syscalls,
+		vio_server_syscalls(child->srv),
 		ctl_server_syscalls,
 		child->rights.syscalls,
 		child->type->vt_syscalls,
@@ -358,8 +354,7 @@ static void fini(struct child *child)
 {
 	ctl_server_destroy(child->ctl);
 	vdev_destroy(child->dev);
-	if (child->transport)
-		child->transport->destroy(child->srv);
+	vio_server_destroy(child->srv);
 	vio_source_remove(child->end_timer);
 	vio_source_remove(child->signal_source);
 	if (child->signal_fd >= 0)

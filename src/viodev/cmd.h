@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <viodev/server.h>
+
 /* Exit status of all commands. */
 enum {
 	EXIT_OK = 0,
@@ -15,12 +17,11 @@ enum {
 	EXIT_USAGE = 2,  /* wrong usage, or a resource that cannot be opened */
 };
 
-struct transport;
 struct vdev_type;
 
 /* A parsed command line. */
 struct cmdline {
-	const struct transport *transport;
+	enum vio_protocol transport;
 	const char *dir; /* NULL: not given */
 	bool sandbox;
 	bool once;

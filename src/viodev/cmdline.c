@@ -20,8 +20,7 @@ struct option {
 
 static bool set_transport(struct cmdline *line, const char *value)
 {
-	line->transport = transport_find(value);
-	return line->transport;
+	return transport_find(value, &line->transport);
 }
 
 static bool set_dir(struct cmdline *line, const char *value)
@@ -185,7 +184,7 @@ static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 {
 	*line = (struct cmdline){
-		.transport = &transport_vfio_user,
+		.transport = VIO_VFIO_USER,
 		.sandbox = true,
 		.words = argv,
 	};

@@ -261,16 +261,15 @@ static void append_vhost_user(struct arg_list *list, const struct unit *unit)
 }
 
 static void append_unit(struct arg_list *list, const struct unit *unit,
-			const struct transport *transport)
+			enum vio_protocol transport)
 {
-	if (transport == &transport_vhost_user)
+	if (transport == VIO_VHOST_USER)
 		append_vhost_user(list, unit);
 	else
 		append_vfio_user(list, unit);
 }
 
-char **qemu_unit_args(const struct unit *unit,
-		      const struct transport *transport)
+char **qemu_unit_args(const struct unit *unit, enum vio_protocol transport)
 {
 	struct arg_list list = { 0 };
 
@@ -443,7 +442,7 @@ static void append_memory(struct arg_list *list, char *const args[],
 
 char **qemu_add_args(char *const args[], uint64_t memory_bytes,
 		     const struct unit *units, int nr_units,
-		     const struct transport *transport)
+		     enum vio_protocol transport)
 {
 	struct arg_list list = { 0 };
 

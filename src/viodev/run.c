@@ -56,9 +56,9 @@ struct run {
  */
 
 /* Whether it is a QEMU that has the device; otherwise says what is wrong. */
-static bool has_front_end(char *vmm, const struct transport *transport)
+static bool has_front_end(char *vmm, enum vio_protocol transport)
 {
-	bool vhost = transport == &transport_vhost_user;
+	bool vhost = transport == VIO_VHOST_USER;
 	char device[] = "-device", vfio_help[] = "vfio-user-pci,help";
 	char vhost_help[] = "vhost-user-blk-pci,help";
 	char *argv[] = { vmm, device, vhost ? vhost_help : vfio_help, NULL };

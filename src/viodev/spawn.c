@@ -61,9 +61,9 @@ static char *child_text(const struct unit *unit,
 	if (asprintf(&text,
 		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
 		     "sandbox=%s,namespaces=0x%lx,%s%s%sfiles=%s",
-		     unit->id, params->transport->name, on_off(params->once),
-		     on_off(params->verbose), on_off(params->sandbox),
-		     namespaces, names ? "root=" : "",
+		     unit->id, transport_name(params->transport),
+		     on_off(params->once), on_off(params->verbose),
+		     on_off(params->sandbox), namespaces, names ? "root=" : "",
 		     names ? params->root : "", names ? "," : "", files) < 0)
 		return NULL;
 	return text;

@@ -31,10 +31,8 @@ enum {
 /* What the first text says. */
 extern const struct opt_def child_opts[];
 
-struct transport;
-
 struct spawn_params {
-	const struct transport *transport;
+	enum vio_protocol transport;
 	bool sandbox, once, verbose;
 	const char *root; /* for those that ask name servers, or NULL */
 };

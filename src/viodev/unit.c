@@ -122,8 +122,8 @@ static int open_ctl(struct unit *unit, const char *dir, struct err *err)
 	return ret;
 }
 
-int unit_open(struct unit *unit, const char *dir,
-	      const struct transport *transport, struct err *err)
+int unit_open(struct unit *unit, const char *dir, enum vio_protocol transport,
+	      struct err *err)
 {
 	int ret = vdev_open(unit->type, unit->opts, &unit->files, err);
 
@@ -133,13 +133,14 @@ int unit_open(struct unit *unit, const char *dir,
 		ret = open_ctl(unit, dir, err);
 	if (ret == 0)
 		ret = open_front(unit, dir, err);
-	if (ret == 0 && unit->front.kind != SOCK_LISTENS && !transport->attach)
+	if (ret == 0 && unit->front.kind != SOCK_LISTENS &&
+	    transport == VIO_VFIO_USER)
 		return err_set(err, -EINVAL,
 			       "%s: socket=%s: %s listens: give it a socket "
 			       "that does",
 			       unit->type->vt_name,
 			       opt_string(unit->opts, "socket"),
-			       transport->name);
+			       transport_name(transport));
 	return ret;
 }
 

@@ -11,11 +11,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <viodev/server.h>
+
 #include "dev/vdev.h"
 #include "viodev/sock.h"
 
 struct sup;
-struct transport;
 
 struct unit {
 	const char *text; /* as the user wrote it; borrowed */
@@ -60,8 +61,8 @@ struct unit *units_find(struct unit *units, int nr, const char *id);
 int units_activate(struct unit *units, int nr, struct err *err);
 
 /* Open what the device needs, and its sockets in @dir. */
-int unit_open(struct unit *unit, const char *dir,
-	      const struct transport *transport, struct err *err);
+int unit_open(struct unit *unit, const char *dir, enum vio_protocol transport,
+	      struct err *err);
 
 /* Close everything and remove the sockets. */
 void unit_fini(struct unit *unit);

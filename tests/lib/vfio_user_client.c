@@ -279,11 +279,12 @@ void tsrv_start_on(struct tsrv *t,
 	snprintf(t->path, sizeof(t->path), "%s/sock", t->dir);
 
 	assert_int_equal(vio_loop_create(&t->loop), 0);
-	assert_int_equal(vfuser_create(t->loop, "tdev", &t->srv), 0);
-	vfuser_set_log(t->srv, count_log, t);
-	vfuser_set_notify(t->srv, count_client, t);
-	build(vfuser_pci(t->srv), arg);
-	assert_int_equal(vfuser_listen_path(t->srv, t->path), 0);
+	assert_int_equal(
+		vio_server_create(t->loop, VIO_VFIO_USER, "tdev", &t->srv), 0);
+	vio_server_set_log(t->srv, count_log, t);
+	vio_server_set_notify(t->srv, count_client, t);
+	build(vio_server_pci(t->srv), arg);
+	assert_int_equal(vio_server_listen_path(t->srv, t->path), 0);
 
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
 	assert_int_equal(
@@ -308,7 +309,7 @@ void tsrv_stop(struct tsrv *t)
 	tsrv_halt(t);
 	vio_source_remove(t->stop);
 	close(t->stop_fd);
-	vfuser_destroy(t->srv);
+	vio_server_destroy(t->srv);
 	vio_loop_destroy(t->loop);
 	assert_int_not_equal(access(t->path, F_OK), 0);
 	assert_int_equal(rmdir(t->dir), 0);

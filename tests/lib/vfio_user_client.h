@@ -15,7 +15,7 @@
 #include <viodev/gmem.h>
 #include <viodev/loop.h>
 #include <viodev/pci.h>
-#include <viodev/vfio_user.h>
+#include <viodev/server.h>
 
 #include "serve/vfio_user_msg.h"
 
@@ -69,7 +69,7 @@ struct tdev {
 
 struct tsrv {
 	struct vio_loop *loop;
-	struct vfuser *srv;
+	struct vio_server *srv;
 	struct tdev dev;
 	char dir[64], path[96];
 	pthread_t thread;

@@ -228,7 +228,8 @@ void fe_init(struct fe *f)
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
 	assert_int_equal(vio_loop_create(&f->loop), 0);
-	assert_int_equal(vhuser_create(f->loop, "test", &f->srv), 0);
+	assert_int_equal(
+		vio_server_create(f->loop, VIO_VHOST_USER, "test", &f->srv), 0);
 
 	f->fd = -1;
 	f->kick = eventfd(0, EFD_CLOEXEC);
@@ -247,13 +248,13 @@ void fe_listen(struct fe *f)
 	memcpy(addr.sun_path, f->path, sizeof(f->path));
 	assert_int_equal(bind(fd, (void *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(fd, 4), 0);
-	assert_int_equal(vhuser_listen(f->srv, fd), 0);
+	assert_int_equal(vio_server_listen(f->srv, fd), 0);
 	fe_connect_again(f);
 }
 
 void fe_fini(struct fe *f)
 {
-	vhuser_destroy(f->srv);
+	vio_server_destroy(f->srv);
 	vio_loop_destroy(f->loop);
 	munmap(f->mem, MEM_BYTES);
 	close(f->fd);

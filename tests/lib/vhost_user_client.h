@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include <viodev/loop.h>
-#include <viodev/vhost_user.h>
+#include <viodev/server.h>
 #include <viodev/virtio.h>
 
 #include "serve/vhost_user_msg.h"
@@ -37,7 +37,7 @@ enum {
 
 struct fe {
 	struct vio_loop *loop;
-	struct vhuser *srv;
+	struct vio_server *srv;
 	struct vdev *dev; /* on it, if the test has one of these */
 	char dir[64], path[96];
 	int fd; /* the front-end's */

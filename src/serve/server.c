@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What is common to servers of all protocols. See <viodev/server.h>. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "serve/server_impl.h"
+
+/*
+ * --- For the protocols ---
+ */
+
+void server_log(struct vio_server *srv, int level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	client_vlog(&srv->log, srv->name, level, fmt, ap);
+	va_end(ap);
+}
+
+void server_notify(struct vio_server *srv, bool attached)
+{
+	if (srv->notify)
+		srv->notify(srv->notify_arg, attached);
+}
+
+void server_next_client(struct vio_server *srv)
+{
+	client_gone(&srv->wake);
+	listener_next(&srv->listener);
+}
+
+/*
+ * --- Create and destroy ---
+ */
+
+static void accept_failed(void *arg, int error)
+{
+	server_log(arg, LOG_WARNING, "cannot accept a client: %s",
+		   strerror(error));
+}
+
+static void init(struct vio_server *srv, struct vio_loop *loop,
+		 const struct server_ops *ops)
+{
+	srv->ops = ops;
+	srv->loop = loop;
+	srv->listener = (struct listener){
+		.loop = loop,
+		.come = ops->add_client,
+		.failed = accept_failed,
+		.arg = srv,
+		.fd = -1,
+	};
+	client_log_init(&srv->log);
+	gm_init(&srv->gm, ops->gmem_ops, srv);
+	pci_func_init(&srv->pi, ops->host, srv, &srv->gm);
+}
+
+int vio_server_create(struct vio_loop *loop, enum vio_protocol protocol,
+		      const char *name, struct vio_server **ret_srv)
+{
+	static const struct server_ops *const protocols[] = {
+		[VIO_VFIO_USER] = &vfuser_ops,
+		[VIO_VHOST_USER] = &vhuser_ops,
+	};
+	const struct server_ops *ops = protocols[protocol];
+	struct vio_server *srv = calloc(1, ops->size);
+	int ret;
+
+	if (!srv)
+		return -ENOMEM;
+	init(srv, loop, ops);
+	ret = ops->init(srv);
+	if (ret == 0) {
+		srv->name = strdup(name);
+		ret = srv->name ? client_wake_init(&srv->wake, loop,
+						   ops->on_wake, srv) :
+				  -ENOMEM;
+	}
+	if (ret < 0) {
+		vio_server_destroy(srv);
+		return ret;
+	}
+	*ret_srv = srv;
+	return 0;
+}
+
+void vio_server_destroy(struct vio_server *srv)
+{
+	if (!srv)
+		return;
+	srv->ops->fini(srv);
+	client_wake_fini(&srv->wake);
+	if (srv->path)
+		unix_remove(srv->path, srv->path_name);
+	listener_stop(&srv->listener);
+	pci_func_fini(&srv->pi);
+	gm_fini(&srv->gm);
+	free(srv->path);
+	free(srv->name);
+	free(srv);
+}
+
+struct pci_devinst *vio_server_pci(struct vio_server *srv)
+{
+	return &srv->pi;
+}
+
+/*
+ * --- Start ---
+ */
+
+static int start(struct vio_server *srv, int take_fd,
+		 int (*take)(struct vio_server *srv, int take_fd))
+{
+	int ret = srv->started ? -EBUSY : 0;
+
+	if (ret == 0 && srv->ops->start)
+		ret = srv->ops->start(srv);
+	if (ret == 0)
+		ret = take(srv, take_fd);
+	if (ret == 0)
+		srv->started = true;
+	return ret;
+}
+
+static int take_listener(struct vio_server *srv, int take_fd)
+{
+	return listener_start(&srv->listener, take_fd);
+}
+
+static int take_client(struct vio_server *srv, int take_fd)
+{
+	return srv->ops->add_client(srv, take_fd);
+}
+
+int vio_server_listen(struct vio_server *srv, int take_fd)
+{
+	return start(srv, take_fd, take_listener);
+}
+
+int vio_server_attach(struct vio_server *srv, int take_fd)
+{
+	return start(srv, take_fd, take_client);
+}
+
+int vio_server_listen_path(struct vio_server *srv, const char *path)
+{
+	int fd = unix_listen(path, 0), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = vio_server_listen(srv, fd);
+	if (ret < 0) {
+		close(fd);
+		unlink(path);
+		return ret;
+	}
+	srv->path = strdup(path); /* without it, the socket file stays */
+	srv->path_name = unix_name(path);
+	return 0;
+}
+
+/*
+ * --- What an embedder sees ---
+ */
+
+void vio_server_set_notify(struct vio_server *srv,
+			   void (*fn)(void *arg, bool attached), void *arg)
+{
+	srv->notify = fn;
+	srv->notify_arg = arg;
+}
+
+void vio_server_set_log(struct vio_server *srv,
+			void (*fn)(void *arg, int level, const char *msg),
+			void *arg)
+{
+	srv->log.fn = fn;
+	srv->log.arg = arg;
+}
+
+void vio_server_get_stats(const struct vio_server *srv,
+			  struct vio_server_stats *ret_stats)
+{
+	*ret_stats = srv->stats;
+	srv->ops->get_stats(srv, ret_stats);
+}
+
+const int *vio_server_syscalls(const struct vio_server *srv)
+{
+	return srv->ops->syscalls;
+}
