@@ -13,11 +13,26 @@
  * --- Entry points ---
  */
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+bool fuzz_incomplete;
+
+void fuzz_lacks(const char *what)
+{
+	fprintf(stderr, "this host lacks %s\n", what);
+	fuzz_incomplete = true;
+}
+
+void fuzz_setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	if (fuzz_target.setup)
 		fuzz_target.setup();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	fuzz_setup();
+	if (fuzz_incomplete)
+		exit(EXIT_FAILURE);
 	return 0;
 }
 

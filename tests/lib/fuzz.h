@@ -46,7 +46,15 @@ struct fuzz_target {
 
 extern const struct fuzz_target fuzz_target;
 
-/* What libFuzzer and the replay call. */
+/*
+ * The host lacks @what, so the target leaves out a part: libFuzzer does not
+ * start, and the replay runs the rest and counts as skipped.
+ */
+void fuzz_lacks(const char *what);
+extern bool fuzz_incomplete;
+
+/* What libFuzzer and the replay call; the replay sets up by itself. */
+void fuzz_setup(void);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

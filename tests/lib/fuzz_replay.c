@@ -6,7 +6,7 @@
  *	NAME_fuzz [-seconds=N] [-seed=N] [FILE | FOLDER]...
  *
  * runs the target over the files, then for N seconds over changed copies of
- * them. An input that ends the process is left in the file that the last line
+ * them. Exits with 77 when the host lacks something that the target needs. An input that ends the process is left in the file that the last line
  * names.
  */
 #include <dirent.h>
@@ -24,6 +24,7 @@
 
 #define MAX_BYTES    4096u
 #define MAX_INPUTS   4096u
+#define EXIT_SKIPPED 77
 #define HANG_SECONDS 60u /* for one input, on a machine that is slow */
 
 static struct input {
@@ -257,7 +258,7 @@ int main(int argc, char *argv[])
 	unsigned long nr = 0, for_seconds = 0;
 	time_t start;
 
-	LLVMFuzzerInitialize(&argc, &argv);
+	fuzz_setup();
 	watch(argv[0]);
 	state = 1;
 	for (int i = 1; i < argc; i++) {
@@ -276,5 +277,5 @@ int main(int argc, char *argv[])
 	for (; seconds() - start < (time_t)for_seconds; nr++)
 		run_changed();
 	printf("%lu inputs, %u of them saved ones\n", nr, nr_inputs);
-	return 0;
+	return fuzz_incomplete ? EXIT_SKIPPED : 0;
 }

@@ -176,7 +176,7 @@ static void setup(void)
 		make_real(k);
 	has_network = leave_network();
 	if (!has_network)
-		fprintf(stderr, "no network namespace: without libslirp\n");
+		fuzz_lacks("network namespaces, which libslirp is fuzzed in");
 }
 
 /* Something to talk to, and a backend that is as new: finds repeat. */
