@@ -37,6 +37,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/hostfwd.h"
 #include "back/net/inet.h"
 #include "back/net/neigh.h"
 #include "back/net/net_be.h"
@@ -534,38 +535,15 @@ static const struct net_be_ops user_ops = {
  * --- Making it ---
  */
 
-/* One end of a forwarding, [ADDR]:PORT; @text is cut up. */
-static bool parse_end(char *text, const char *default_addr,
-		      struct in_addr *ret_addr, int *ret_port)
-{
-	char *port = text ? strchr(text, ':') : NULL, *end;
-	unsigned long n;
-
-	if (!port)
-		return false;
-	*port++ = '\0';
-	n = strtoul(port, &end, 10);
-	if (end == port || *end || n == 0 || n > 65535)
-		return false;
-	*ret_port = (int)n;
-	return inet_pton(AF_INET, *text ? text : default_addr, ret_addr) == 1;
-}
-
-/* tcp:127.0.0.1:2222-:22, of a list joined by +; @rule is cut up. */
 static int add_forward(struct user *u, char *rule)
 {
-	char *proto = strsep(&rule, ":"), *host = strsep(&rule, "-");
-	struct in_addr host_addr, guest_addr;
-	int host_port, guest_port;
-	bool udp = !strcmp(proto, "udp");
+	struct hostfwd f;
+	int ret = hostfwd_parse(rule, &f);
 
-	if (!udp && strcmp(proto, "tcp") != 0)
-		return -EINVAL;
-	if (!parse_end(host, "0.0.0.0", &host_addr, &host_port) ||
-	    !parse_end(rule, "10.0.2.15", &guest_addr, &guest_port))
-		return -EINVAL;
-	if (slirp_add_hostfwd(u->slirp, udp, host_addr, host_port, guest_addr,
-			      guest_port) < 0)
+	if (ret < 0)
+		return ret;
+	if (slirp_add_hostfwd(u->slirp, f.udp, f.host_addr, f.host_port,
+			      f.guest_addr, f.guest_port) < 0)
 		return errno ? -errno : -EADDRINUSE;
 	return 0;
 }
