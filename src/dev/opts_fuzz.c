@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: the text of a device, as a user or a script writes it, for each
- * type. What is accepted keeps what the tables promise. Nothing is opened.
+ * Fuzz target: what a user or a script writes. The first byte chooses: the text
+ * of a device, for each type; the words of a command; what forwards a port; a
+ * channel. What is accepted keeps what the tables promise. Nothing is opened.
  */
+#include <arpa/inet.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "back/chan/chan_impl.h"
+#include "back/net/hostfwd.h"
 #include "dev/devices.h"
 #include "fuzz.h"
+#include "viodev/cmd.h"
+#include "viodev/log.h"
+
+#define MAX_WORDS 64
 
 static void check_number(const struct opts *opts, const struct opt_def *def,
 			 const char *key)
@@ -72,16 +82,13 @@ static void check_table(const struct opts *opts, const struct opt_def *table)
 	}
 }
 
-static void run(struct fuzz_in *in)
+static void run_device(const char *text)
 {
 	const struct vdev_type *type;
 	struct opts *opts;
-	struct err err;
 	uint64_t bytes;
-	size_t len = in->left;
-	char *text = calloc(1, len + 1);
+	struct err err;
 
-	fuzz_bytes(in, text, len);
 	opt_parse_size(text, &bytes);
 	if (vdev_parse(text, &type, &opts, &err) == 0) {
 		check_table(opts, type->vt_opts);
@@ -90,6 +97,149 @@ static void run(struct fuzz_in *in)
 		opts_free(opts);
 	} else {
 		fuzz_must(err.text[0]); /* says why */
+	}
+}
+
+/*
+ * --- The command line ---
+ */
+
+static unsigned nr_complaints;
+
+/* cmdline.c's, of which one line tells the user what to do. */
+int log_usage(const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	fuzz_must(vsnprintf(line, sizeof(line), fmt, ap) > 0);
+	va_end(ap);
+	nr_complaints++;
+	return EXIT_USAGE;
+}
+
+/* Words, one a line. --help would end the process. */
+static unsigned split(char *text, char *words[MAX_WORDS + 1])
+{
+	unsigned nr = 0;
+	char *word;
+
+	while (nr < MAX_WORDS && (word = strsep(&text, "\n"))) {
+		if (strncmp(word, "--help", 6) != 0)
+			words[nr++] = word;
+	}
+	words[nr] = NULL;
+	return nr;
+}
+
+static void run_cmdline(char *text)
+{
+	static const struct cmd cmd = {
+		.name = "fuzz",
+		.options = " transport dir sandbox memory once json verbose "
+			   "print-qemu print-capabilities fd socket-path "
+			   "blk-file evdev-path read-only ",
+		.vmm = true,
+	};
+	char *words[MAX_WORDS + 1];
+	unsigned nr = split(text, words), nr_vmm = 0;
+	struct cmdline line;
+
+	nr_complaints = 0;
+	if (cmdline_parse(&cmd, words, &line) < 0) {
+		fuzz_must(nr_complaints == 1);
+		return;
+	}
+	fuzz_must(nr_complaints == 0);
+	while (line.vmm && line.vmm[nr_vmm])
+		nr_vmm++;
+	fuzz_must((unsigned)line.nr_words + nr_vmm <= nr);
+	fuzz_must(!line.words[line.nr_words] && line.transport);
+	for (int i = 0; i < line.nr_words; i++)
+		fuzz_must(strncmp(line.words[i], "--", 2) != 0);
+}
+
+/*
+ * --- Parts of values ---
+ */
+
+static bool same(const struct hostfwd *a, const struct hostfwd *b)
+{
+	return a->udp == b->udp && a->host_port == b->host_port &&
+	       a->guest_port == b->guest_port &&
+	       a->host_addr.s_addr == b->host_addr.s_addr &&
+	       a->guest_addr.s_addr == b->guest_addr.s_addr;
+}
+
+/* No signs and no blanks, which strtoul() would take. */
+static bool is_plain(const char *rule)
+{
+	const char *ends = strchr(rule, ':');
+
+	return ends && ends[strspn(ends, "0123456789.:-")] == '\0' &&
+	       strchr(ends, '-') == strrchr(ends, '-');
+}
+
+/* What was understood means the same when it is written out. */
+static void run_hostfwd(char *text)
+{
+	char rule[64], host[INET_ADDRSTRLEN], guest[INET_ADDRSTRLEN];
+	bool plain = is_plain(text);
+	struct hostfwd f, again;
+
+	if (hostfwd_parse(text, &f) < 0)
+		return;
+	fuzz_must(plain);
+	fuzz_must(f.host_port > 0 && f.host_port <= 65535);
+	fuzz_must(f.guest_port > 0 && f.guest_port <= 65535);
+	inet_ntop(AF_INET, &f.host_addr, host, sizeof(host));
+	inet_ntop(AF_INET, &f.guest_addr, guest, sizeof(guest));
+	snprintf(rule, sizeof(rule), "%s:%s:%d-%s:%d", f.udp ? "udp" : "tcp",
+		 host, f.host_port, guest, f.guest_port);
+	fuzz_must(hostfwd_parse(rule, &again) == 0 && same(&f, &again));
+}
+
+static void run_channel(const char *text)
+{
+	struct opened_files files = { 0 };
+	const char *arg = NULL;
+	const struct chan_kind *kind = chan_parse(text, &arg);
+	struct err err = { "" };
+
+	if (!kind) {
+		fuzz_must(chan_open(text, "0", &files, &err) < 0);
+		fuzz_must(err.text[0]);
+		return;
+	}
+	fuzz_must(!arg || (kind->arg && *arg));
+	fuzz_must(arg || !kind->arg || kind->arg_optional);
+	/* The others make files. */
+	if (kind == &chan_kind_fd && kind->open(arg, "0", &files, &err) < 0)
+		fuzz_must(err.text[0]);
+	opened_files_close(&files);
+}
+
+static void run(struct fuzz_in *in)
+{
+	unsigned what = fuzz_choice(in, 4);
+	size_t len = in->left;
+	char *text = calloc(1, len + 1);
+
+	fuzz_bytes(in, text, len);
+	switch (what) {
+	case 0:
+		run_device(text);
+		break;
+	case 1:
+		run_cmdline(text);
+		break;
+	case 2:
+		run_hostfwd(text);
+		break;
+	case 3:
+		run_channel(text);
+		break;
 	}
 	free(text);
 }

@@ -26,8 +26,7 @@ static const struct chan_kind *const kinds[] = {
  * --- Text ---
  */
 
-/* The kind of KIND[:ARG], and its ARG or NULL; NULL when there is none. */
-static const struct chan_kind *parse(const char *text, const char **ret_arg)
+const struct chan_kind *chan_parse(const char *text, const char **ret_arg)
 {
 	size_t len = strcspn(text, ":");
 	const char *arg = text[len] ? text + len + 1 : NULL;
@@ -49,7 +48,7 @@ int chan_open(const char *text, const char *id, struct opened_files *files,
 	      struct err *err)
 {
 	const char *arg = NULL;
-	const struct chan_kind *kind = parse(text, &arg);
+	const struct chan_kind *kind = chan_parse(text, &arg);
 
 	if (!kind)
 		return err_set(err, -EINVAL,
@@ -62,7 +61,7 @@ void chan_close(const char *text, const char *id,
 		const struct opened_files *files)
 {
 	const char *arg = NULL;
-	const struct chan_kind *kind = parse(text, &arg);
+	const struct chan_kind *kind = chan_parse(text, &arg);
 
 	if (kind && kind->close)
 		kind->close(arg, id, files);
@@ -471,7 +470,7 @@ int chan_create(const char *text, const char *id, struct opened_files *files,
 	c->io = io;
 	c->wait_fd = c->in.fd = c->out.fd = -1;
 	c->ready = (struct vio_task){ .fn = on_ready, .arg = c };
-	c->kind = parse(text, &kind_arg);
+	c->kind = chan_parse(text, &kind_arg);
 	c->text = strdup(text);
 	if (c->kind && c->text)
 		ret = c->kind->create(c, id, files);

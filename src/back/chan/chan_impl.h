@@ -47,6 +47,9 @@ struct chan_kind {
 extern const struct chan_kind chan_kind_stdio, chan_kind_pty, chan_kind_unix,
 	chan_kind_unix_connect, chan_kind_file, chan_kind_fd;
 
+/* The kind of KIND[:ARG], and its ARG or NULL; NULL when there is none. */
+const struct chan_kind *chan_parse(const char *text, const char **ret_arg);
+
 struct chan {
 	const struct chan_kind *kind;
 	const struct chan_client *client;
