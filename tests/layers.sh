@@ -17,6 +17,12 @@ never() {
 never dev '#include.*("serve/|"viodev/|"pci/|<viodev/(pci|server)\.h>)'
 never dev 'vfio|vhost|vhuser|vfuser'
 never back '#include.*("(dev|serve|viodev|pci|core)/|<viodev/(virtio|pci|device|server)\.h>)'
+for file in call.h engine.h engine.c syscalls.c uring.c threads.c image.h image.c; do
+	never back/disk/$file '#include.*"back/disk/(request|exec|admission|disk)\.h'
+done
+for file in exec.h exec.c rw.c zero.c flush.c; do
+	never back/disk/$file '#include.*"back/disk/(admission|disk)\.h'
+done
 never core '#include.*"(pci|dev|back|serve|viodev)/'
 never pci '#include.*"(dev|back|serve|viodev)/'
 never serve '#include.*"(dev|viodev)/'

@@ -1,272 +1,188 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Disk requests, as sequences of system calls. See disk.h.
+ * Disks, and who works for them: made and destroyed.
  *
- * A request begins when it may (begin()), makes one call after the other, each
- * going on in a function named *_done(), and ends in disk_finish(). The calls
- * are made by an engine, but for reads that the page cache can serve at once.
- *
- *	read, write     disk_rw -> rw_done -> ... until all is transferred
- *	 not aligned    disk_bounce -> ... through one aligned buffer, alone
- *	write zeroes    zero_punch -> zero_range -> zero_step: the first that
- *	                the image can do
- *	stable writes,  disk_sync_join: one fdatasync() serves all that came
- *	 flush          before it began
+ * A disk lives until the kernel has let go of it, for a descriptor must not be
+ * another file's while a thread is about to use it.
  */
-#include "back/disk/disk.h"
-
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/admission.h"
+
+#define END_NS UINT64_C(500000000) /* for requests to end, at the end */
 
 /*
- * --- Turns ---
- *
- * When much has begun in a turn of the loop, more waits for the next one: what
- * has ended is shown to the driver meanwhile, which goes on while we do.
- *
- * A request that O_DIRECT does not take as it is goes through a buffer and may
- * have to read and write back what surrounds it. It runs alone, so that there
- * is one such buffer and nobody writes to the surroundings meanwhile.
+ * --- Who works ---
  */
 
-static void begin(struct disk_req *req);
-
-static bool is_aligned(const struct disk_req *req)
+static void free_io(struct disk_io *io)
 {
-	const struct disk *d = req->dr_disk;
+	disk_engine_fini(&io->engine);
+	free(io);
+}
 
-	if ((req->dr_off | req->dr_len) & (d->img.off_align - 1))
-		return false;
-	if (req->dr_op != DISK_READ && req->dr_op != DISK_WRITE)
-		return true;
-	for (int i = 0; i < req->dr_niov; i++) {
-		if ((uintptr_t)req->dr_iov[i].iov_base &
-			    (d->img.mem_align - 1) ||
-		    req->dr_iov[i].iov_len & (d->img.off_align - 1))
-			return false;
+int disk_io_create(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
+		   struct disk_io **ret_io)
+{
+	struct disk_io *io = calloc(1, sizeof(*io));
+	int ret;
+
+	if (!io)
+		return -ENOMEM;
+	ret = disk_engine_init(&io->engine, loop, depth, nr_disks);
+	if (ret < 0) {
+		free_io(io);
+		return ret;
 	}
-	return true;
-}
-
-static bool runs_alone(const struct disk_req *req)
-{
-	return req->dr_disk->img.off_align > 1 && req->dr_op != DISK_FLUSH &&
-	       req->dr_op != DISK_DISCARD && !is_aligned(req);
-}
-
-static bool may_begin(const struct disk_req *req)
-{
-	const struct disk *d = req->dr_disk;
-
-	return !d->alone && !d->img.forgetting && !d->shrinking &&
-	       (d->nr_active == 0 || !runs_alone(req)) &&
-	       d->turn_bytes < DISK_TURN_BYTES;
-}
-
-/* Why a request cannot even begin, or 0. */
-static int judge(const struct disk *d, const struct disk_req *req)
-{
-	if (req->dr_op == DISK_FLUSH)
-		return 0;
-	if (req->dr_op != DISK_READ && d->img.info.ro)
-		return -EROFS;
-	if (req->dr_off > d->img.info.bytes ||
-	    req->dr_len > d->img.info.bytes - req->dr_off)
-		return -ERANGE;
+	*ret_io = io;
 	return 0;
 }
 
-/* It was judged as it came; the image may have become smaller since. */
-static void begin_held(struct disk_req *req)
+static bool is_used(const struct disk *d)
 {
-	int ret = judge(req->dr_disk, req);
+	return d->nr_active > 0 || d->exec.flushing || d->sizing ||
+	       d->dropped.first;
+}
 
-	if (ret == 0) {
-		begin(req);
+/* Free a destroyed disk that nothing uses any more. */
+static void maybe_free(struct disk *d)
+{
+	struct disk **link = &d->io->closing;
+
+	if (!d->closing || is_used(d))
 		return;
+	while (*link != d)
+		link = &(*link)->next;
+	*link = d->next;
+	vio_task_cancel(d->loop, &d->turn_task);
+	vio_task_cancel(d->loop, &d->drop_task);
+	disk_exec_fini(&d->exec);
+	close(d->exec.img.fd);
+	free(d);
+}
+
+/* Free what has ended; false: not all has. */
+static bool free_closing(struct disk_io *io)
+{
+	struct disk *next;
+
+	for (struct disk *d = io->closing; d; d = next) {
+		next = d->next;
+		disk_reqs_init(&d->dropped);
+		maybe_free(d);
 	}
-	req->dr_disk->nr_active++;
-	disk_end(req, ret);
+	return !io->closing;
 }
 
-void disk_release_held(struct disk *d)
+static void wait_for_closing(struct disk_io *io)
 {
-	if (d->releasing) /* a request ended as soon as it began */
-		return;
-	d->releasing = true;
-	while (d->held.first && may_begin(d->held.first))
-		begin_held(disk_reqs_take(&d->held));
-	d->releasing = false;
+	uint64_t end = vio_now_ns() + END_NS;
+
+	disk_engine_give_up(&io->engine);
+	while (!free_closing(io) && vio_now_ns() < end)
+		disk_engine_wait(&io->engine, 10);
 }
 
-/* It is not active any more, for whatever reason. */
-static void inactive(struct disk *d, const struct disk_req *req)
+static void abandon(struct disk_io *io)
 {
-	if (d->alone == req)
-		d->alone = NULL;
-	d->nr_active--;
-}
-
-/* Nothing is active any more: go on with what has waited for that. */
-static void all_inactive(struct disk *d)
-{
-	__atomic_store_n(&d->img.forgetting, false, __ATOMIC_RELAXED);
-	disk_size_begin(d);
-	if (d->closing)
-		vio_task_defer(d->loop, &d->submit_task);
-}
-
-static void tell(struct disk_req *req, int result)
-{
-	struct disk *d = req->dr_disk;
-
-	if (!d->io->ending)
-		req->dr_done(req, result); /* @req may be gone, or run again */
-}
-
-static void go_on(struct disk *d)
-{
-	if (d->nr_active == 0)
-		all_inactive(d);
-	disk_release_held(d);
-}
-
-void disk_end(struct disk_req *req, int result)
-{
-	struct disk *d = req->dr_disk;
-
-	inactive(d, req);
-	tell(req, result);
-	go_on(d);
-}
-
-void disk_finish(struct disk_req *req, int result)
-{
-	struct disk *d = req->dr_disk;
-
-	if (!disk_is_to_wait(req, result)) {
-		disk_end(req, result);
-		return;
+	for (struct disk *d = io->closing; d; d = d->next) {
+		vio_task_cancel(d->loop, &d->turn_task);
+		vio_task_cancel(d->loop, &d->drop_task);
 	}
-	inactive(d, req);
-	disk_wait(req, result);
-	go_on(d);
+	disk_engine_abandon(&io->engine);
+}
+
+bool disk_io_destroy(struct disk_io *io)
+{
+	static struct disk_io *abandoned; /* lest they count as leaks */
+
+	if (!io)
+		return true;
+	io->ending = true;
+	wait_for_closing(io);
+	if (!io->closing) {
+		free_io(io);
+		return true;
+	}
+	abandon(io);
+	abandoned = io;
+	return !abandoned;
 }
 
 /*
- * --- Requests ---
+ * --- A disk ---
  */
 
-static void run(struct disk_req *req)
+static void turn_task(void *arg)
 {
-	switch (req->dr_op) {
-	case DISK_READ:
-	case DISK_WRITE:
-		if (req->dr_disk->alone)
-			disk_bounce(req);
-		else
-			disk_rw(req);
-		break;
-	case DISK_FLUSH:
-		disk_sync_join(req);
-		break;
-	case DISK_DISCARD:
-		disk_discard(req);
-		break;
-	case DISK_WRITE_ZEROES:
-		disk_write_zeroes(req);
-		break;
-	}
+	disk_submit(arg);
+	maybe_free(arg);
 }
 
-static void begin(struct disk_req *req)
+static void drop_task(void *arg)
 {
-	struct disk *d = req->dr_disk;
-
-	d->nr_active++;
-	if (runs_alone(req))
-		d->alone = req;
-	if (req->dr_op == DISK_READ || req->dr_op == DISK_WRITE)
-		d->turn_bytes += req->dr_len;
-	vio_task_defer(d->loop, &d->submit_task); /* where the turn ends */
-	run(req);
+	disk_complete_dropped(arg);
 }
 
-void disk_start(struct disk *d, struct disk_req *req)
+static void init(struct disk *d, struct disk_io *io,
+		 const struct disk_params *params)
 {
-	int ret = judge(d, req);
-
-	req->dr_disk = d;
-	req->dr_call.img = &d->img;
-	req->dr_left = req->dr_len;
-	if (ret < 0 || (req->dr_len == 0 && req->dr_op != DISK_FLUSH)) {
-		d->nr_active++;
-		disk_end(req, ret);
-	} else if (d->held.first || !may_begin(req)) {
-		disk_reqs_add(&d->held, req);
-	} else {
-		begin(req);
-	}
+	d->io = io;
+	d->loop = io->engine.loop;
+	d->exec.done = disk_done;
+	d->exec.turn_end = &d->turn_task;
+	d->on_read_error = params->on_read_error;
+	d->on_write_error = params->on_write_error;
+	d->watch_fd = -1;
+	d->size_to = CALL_LOOK;
+	disk_reqs_init(&d->queued);
+	disk_reqs_init(&d->failed);
+	disk_reqs_init(&d->dropped);
+	d->turn_task = (struct vio_task){ .fn = turn_task, .arg = d };
+	d->drop_task = (struct vio_task){ .fn = drop_task, .arg = d };
 }
 
-void disk_submit(struct disk *d)
+int disk_create(struct disk_io *io, int take_fd,
+		const struct disk_params *params, struct disk **ret_disk,
+		struct err *err)
 {
-	bool more;
+	struct disk *d = calloc(1, sizeof(*d));
 	int ret;
 
-	disk_release_held(d);
-	vio_task_cancel(d->loop, &d->submit_task);
-	if (disk_lingers(d->nr_now + (d->held.first != NULL), &d->nr_single))
-		vio_loop_busy_poll(d->loop);
-	d->nr_now = 0;
-	if (d->sync_waiting.first && !d->syncing)
-		disk_sync_begin(d);
-	more = d->held.first && d->turn_bytes >= DISK_TURN_BYTES;
-	d->turn_bytes = 0;
-	ret = d->ops->submit(d->engine);
-	if (ret < 0)
-		disk_send_later(d->io);
-	if (ret > 0 || more)
-		vio_task_defer(d->loop, &d->submit_task);
-}
-
-/*
- * --- Forgetting ---
- *
- * Where the kernel has a request, it is waited for: it may write to the image,
- * and to the request's buffers, until it ends.
- */
-
-static void drop_waiting(struct disk *d)
-{
-	struct disk_req *req;
-
-	disk_reqs_move(&d->dropped, &d->held);
-	disk_waiting_drop(d, &d->dropped);
-	while ((req = disk_reqs_take(&d->sync_waiting))) {
-		inactive(d, req);
-		disk_reqs_add(&d->dropped, req);
+	if (!d)
+		return err_set(err, -ENOMEM, "out of memory");
+	init(d, io, params);
+	ret = disk_image_init(&d->exec.img, take_fd, params);
+	if (ret == 0)
+		ret = disk_exec_init(&d->exec, d->loop, &io->engine, params);
+	if (ret < 0) {
+		free(d);
+		return err_set(err, ret, "path=%s: %s", params->path,
+			       strerror(-ret));
 	}
+	*ret_disk = d;
+	return 0;
 }
 
-void disk_forget(struct disk *d)
+void disk_destroy(struct disk *d)
 {
-	drop_waiting(d);
-	if (d->dropped.first)
-		vio_task_defer(d->loop, &d->drop_task);
-	if (d->nr_active == 0)
-		all_inactive(d);
-	else
-		__atomic_store_n(&d->img.forgetting, true, __ATOMIC_RELAXED);
+	if (!d)
+		return;
+	vio_source_remove(d->watch);
+	vio_source_remove(d->watch_timer);
+	if (d->watch_fd >= 0)
+		close(d->watch_fd);
+	d->notify = NULL;
+	d->size_wanted = false;
+	disk_forget(d);
+	d->closing = true;
+	d->next = d->io->closing;
+	d->io->closing = d;
+	maybe_free(d);
 }
 
-void disk_tell_dropped(struct disk *d)
-{
-	struct disk_req *req;
-
-	while ((req = disk_reqs_take(&d->dropped)))
-		tell(req, -ECANCELED);
-	if (d->closing)
-		vio_task_defer(d->loop, &d->submit_task);
-}
+const int disk_syscalls[] = { DISK_SYSCALLS, -1 };
+const unsigned long disk_ioctls[] = { DISK_IOCTLS, 0 };

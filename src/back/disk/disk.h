@@ -24,108 +24,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 
+#include "back/disk/image.h"
+#include "back/disk/request.h"
 #include "base/err.h"
-#include "base/pool.h"
 
 struct disk;
-struct disk_image;
 struct disk_io;
 struct vio_loop;
-
-enum disk_op {
-	DISK_READ,
-	DISK_WRITE,
-	DISK_FLUSH,        /* what completed before is stable after */
-	DISK_DISCARD,      /* contents may go */
-	DISK_WRITE_ZEROES, /* reads as zero afterwards */
-};
-
-/* One system call for a request; private to the engine. */
-struct disk_call {
-	struct disk_image *img;
-	int op;
-	int mode; /* of fallocate() */
-	const struct iovec *iov;
-	int niov;
-	uint64_t off, len;
-	int result;
-	void (*done)(struct disk_call *call, int result);
-	struct disk_call *next; /* in a queue of io_uring's */
-	struct pool_job job;    /* of the threads */
-};
-
-/*
- * A request. The caller owns it and its iovecs until dr_done is called. Reads
- * and writes transfer all of their bytes or fail: short transfers are gone on
- * with inside; a read past the end of a file that shrank fails.
- */
-struct disk_req {
-	enum disk_op dr_op;
-	bool dr_fua;     /* write: stable when done. zeroes too */
-	bool dr_unmap;   /* write zeroes: may deallocate */
-	uint64_t dr_off; /* bytes */
-	uint64_t dr_len; /* bytes; sum of the iovecs for reads and writes */
-	struct iovec *dr_iov; /* may be changed while it runs */
-	int dr_niov;
-	void (*dr_done)(struct disk_req *req, int result);
-
-	/* Private to the engine. */
-	struct disk *dr_disk;
-	struct disk_call dr_call;
-	uint64_t dr_left; /* bytes still to be transferred */
-	struct iovec dr_rest;
-	struct disk_req *dr_next;
-};
-
-enum disk_cache {
-	DISK_WRITEBACK,    /* page cache; stable after a flush */
-	DISK_WRITETHROUGH, /* page cache; every write is stable when done */
-	DISK_DIRECT,       /* O_DIRECT; stable after a flush */
-};
-
-/* What becomes of a request that the host cannot serve. */
-enum disk_on_error {
-	DISK_REPORT,     /* it fails */
-	DISK_WAIT,       /* it waits, see disk_set_on_wait() */
-	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
-};
-
-/* By its name in options: report, wait, enospc. */
-enum disk_on_error disk_on_error(const char *name);
-
-/* How to open an image; what disk_open() needs and disk_create() is told. */
-struct disk_params {
-	const char *path;
-	bool ro;
-	bool shared; /* no lock: others may write to it meanwhile */
-	enum disk_cache cache;
-	bool discard;  /* pass discards on */
-	bool no_probe; /* make no call that a frozen file system blocks */
-	enum disk_on_error on_read_error, on_write_error;
-};
-
-/* What an image is, for the device's configuration. */
-struct disk_info {
-	uint64_t bytes;       /* capacity */
-	uint32_t block_bytes; /* smallest transfer and alignment it takes */
-	uint32_t phys_block_bytes; /* what it does well */
-	uint32_t opt_io_bytes;     /* what it does best; 0: unknown */
-	bool ro;
-	bool can_discard;
-	bool can_zero; /* without writing the zeroes out */
-	bool rotational;
-	const char *engine; /* "io_uring" or "threads" */
-	int uring_error;    /* why it is not io_uring: -errno */
-};
-
-/*
- * Open and lock an image: a writer excludes everybody, readers exclude
- * writers. Returns the descriptor or -errno with the reason ("path=x: in use
- * by another process"). This is what needs rights. A shared one is not locked.
- */
-int disk_open(const struct disk_params *params, struct err *err);
 
 /*
  * Who works for up to @nr_disks disks with @depth requests under way, of all of
@@ -196,11 +102,9 @@ void disk_set_notify(struct disk *disk, void (*fn)(void *arg, uint64_t bytes),
 		     void *arg);
 
 /*
- * Changes by others are noticed through a descriptor that is opened beside the
- * image (it needs the path) and handed to the disk; of files only. Both return
- * -errno when it cannot be had.
+ * Notice changes of the size by others, through a descriptor of
+ * disk_open_watch(). -errno when it cannot be had.
  */
-int disk_open_watch(const struct disk_params *params);
 int disk_watch(struct disk *disk, int take_fd);
 
 /*

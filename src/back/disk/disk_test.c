@@ -4,7 +4,7 @@
  */
 #include "back/disk/disk.h"
 #include "disk_fault.h"
-#include "back/disk/impl.h"
+#include "back/disk/admission.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -1107,7 +1107,7 @@ static void test_destroy_slow(void **state)
 	FAULT_SET(hang, false);
 	finish(&t);
 	assert_holds(stays, 'a');
-	assert_null(io->gone);
+	assert_null(io->closing);
 }
 
 /* The end of a process waits for no disk; what the disk uses stays. */

@@ -1,71 +1,70 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Disk requests: flushes, and writes that are to be stable. They wait here for
- * the next fdatasync(), which serves all that came before it began. One is made
- * at a time: each failure of the medium is reported by just one such call, and
- * no other may report success beside it.
+ * the next flush of the image, which serves all that came before it began. One
+ * is made at a time: each failure of the medium is reported by just one such
+ * call, and no other may report success beside it.
  */
 #include <errno.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/exec.h"
 
-void disk_sync_join(struct disk_req *req)
+void exec_flush(struct disk_req *req)
 {
-	struct disk *d = req->dr_disk;
+	struct disk_exec *x = req->dr_exec;
 
-	if (d->sync_error) {
-		disk_end(req, d->sync_error);
-	} else if (d->img.forgetting) {
-		disk_end(req, -ECANCELED);
+	if (x->flush_error) {
+		exec_end_final(req, x->flush_error);
+	} else if (x->img.forgetting) {
+		exec_end(req, -ECANCELED);
 	} else {
-		disk_reqs_add(&d->sync_waiting, req);
-		vio_task_defer(d->loop, &d->submit_task);
+		disk_reqs_add(&x->flush_waiting, req);
+		vio_task_defer(x->loop, x->turn_end);
 	}
 }
 
-static void finish_all(struct disk_reqs *reqs, int result)
+static void end_all(struct disk_reqs *reqs, int result)
 {
 	struct disk_req *req;
 
 	while ((req = disk_reqs_take(reqs)))
-		disk_end(req, result);
+		exec_end_final(req, result);
 }
 
-static void sync_done(struct disk_call *call, int result)
+static void flush_done(struct disk_call *call, int result)
 {
-	struct disk *d = disk_of_call(call);
+	struct disk_exec *x = container_of(call, struct disk_exec, flush_call);
 
 	/*
 	 * The kernel may have dropped what it could not write, and will not
 	 * tell again: nothing can be promised from now on.
 	 */
 	if (result < 0)
-		d->sync_error = result;
-	finish_all(&d->sync_served, d->sync_error);
-	d->syncing = false;
-	if (d->sync_error)
-		finish_all(&d->sync_waiting, d->sync_error);
-	if (d->sync_waiting.first || d->closing)
-		vio_task_defer(d->loop, &d->submit_task);
+		x->flush_error = result;
+	end_all(&x->flush_served, x->flush_error);
+	x->flushing = false;
+	if (x->flush_error)
+		end_all(&x->flush_waiting, x->flush_error);
+	if (x->flush_waiting.first)
+		vio_task_defer(x->loop, x->turn_end);
 }
 
-void disk_sync_begin(struct disk *d)
+void exec_begin_flush(struct disk_exec *x)
 {
-	disk_reqs_move(&d->sync_served, &d->sync_waiting);
-	d->syncing = true;
-	d->sync_call = (struct disk_call){
-		.img = &d->img,
-		.op = CALL_SYNC,
-		.done = sync_done,
+	disk_reqs_move(&x->flush_served, &x->flush_waiting);
+	x->flushing = true;
+	x->flush_call = (struct disk_call){
+		.img = &x->img,
+		.op = CALL_FLUSH,
+		.done = flush_done,
 	};
-	disk_call_start_other(d, &d->sync_call);
+	disk_engine_start(&x->flush_call);
 }
 
-/* The bytes are written: is that all? */
-void disk_written(struct disk_req *req)
+void exec_written(struct disk_req *req)
 {
-	if (req->dr_fua || req->dr_disk->writethrough)
-		disk_sync_join(req);
+	if (req->dr_fua || req->dr_exec->writethrough)
+		exec_flush(req);
 	else
-		disk_end(req, 0);
+		exec_end(req, 0);
 }

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/image.h"
 
 #define SECTOR_BYTES 512u
 #define PAGE_BYTES   4096u
@@ -137,7 +137,7 @@ static void look_at_bdev(struct disk_image *img)
 		power_of_two_or(phys, img->info.block_bytes);
 	img->info.opt_io_bytes = opt;
 	img->info.rotational = rotational;
-	img->can_punch = !img->info.ro;
+	img->can_unmap = !img->info.ro;
 }
 
 /* Try where there is nothing to lose. */
@@ -158,7 +158,7 @@ static void look_at_file(struct disk_image *img, const struct stat *st,
 	img->info.phys_block_bytes =
 		power_of_two_or((uint64_t)st->st_blksize, PAGE_BYTES);
 	/* Where that is wrong, the first zeroes show it, and are written. */
-	img->can_punch =
+	img->can_unmap =
 		!img->info.ro && (no_probe || try_punch(img->fd, st->st_size));
 	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
 			 (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
@@ -218,7 +218,8 @@ int disk_image_init(struct disk_image *img, int fd,
 	*img = (struct disk_image){
 		.fd = fd,
 		.is_bdev = S_ISBLK(st.st_mode),
-		.can_zero_range = true,
+		.can_zero = true,
+		.nowait = params->cache != DISK_DIRECT,
 		.mem_align = 1,
 		.off_align = 1,
 		.info.ro = params->ro,
@@ -232,8 +233,8 @@ int disk_image_init(struct disk_image *img, int fd,
 		if (ret < 0)
 			return ret;
 	}
-	img->info.can_zero = img->can_punch;
-	img->info.can_discard = img->can_punch && params->discard;
+	img->info.can_zero = img->can_unmap;
+	img->info.can_discard = img->can_unmap && params->discard;
 	return disk_image_bytes(img, &img->info.bytes);
 }
 

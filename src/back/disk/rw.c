@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/exec.h"
 #include "base/iov.h"
 
 #define MAX_CALL_IOV 1024 /* IOV_MAX */
@@ -32,9 +32,9 @@ static bool rw_advance(struct disk_req *req, int result)
 	}
 	req->dr_left = 0;
 	if (req->dr_op == DISK_READ)
-		disk_finish(req, 0);
+		exec_end(req, 0);
 	else
-		disk_written(req);
+		exec_written(req);
 	return true;
 }
 
@@ -43,32 +43,28 @@ static void rw_done(struct disk_call *call, int result)
 	struct disk_req *req = disk_req_of(call);
 
 	if (result <= 0) /* no progress: past the end of the file */
-		disk_finish(req, result ? result : -EIO);
+		exec_end(req, result ? result : -EIO);
 	else if (!rw_advance(req, result))
-		disk_rw(req);
+		exec_rw(req);
 }
 
 /*
  * What needs no waiting is done here and now, which is several times faster
  * than asking anybody else to. Bytes, or <= 0: ask the engine.
  */
-static int rw_now(struct disk *d, struct disk_req *req)
+static int rw_now(struct disk_exec *x, struct disk_req *req)
 {
 	struct disk_call *call = &req->dr_call;
-	ssize_t ret;
 
 	if (req->dr_left > DISK_TURN_BYTES)
 		return -EAGAIN;
-	if (d->img.in_memory)
+	if (x->img.in_memory)
 		return disk_call_run(call);
-	if (!d->nowait || call->op != CALL_READ || d->nr_now >= d->ops->max_now)
+	if (!x->img.nowait || call->op != CALL_READ ||
+	    x->nr_cached >= x->img.engine->ops->max_inline)
 		return -EAGAIN;
-	d->nr_now++;
-	ret = preadv2(d->img.fd, call->iov, call->niov, (off_t)call->off,
-		      RWF_NOWAIT);
-	if (ret < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
-		d->nowait = false;
-	return (int)ret;
+	x->nr_cached++;
+	return disk_call_read_cached(call);
 }
 
 static void rw_set_call(struct disk_req *req)
@@ -81,18 +77,18 @@ static void rw_set_call(struct disk_req *req)
 	call->off = req->dr_off + (req->dr_len - req->dr_left);
 }
 
-void disk_rw(struct disk_req *req)
+void exec_rw(struct disk_req *req)
 {
 	int ret;
 
 	rw_set_call(req);
-	ret = rw_now(req->dr_disk, req);
+	ret = rw_now(req->dr_exec, req);
 	if (ret > 0) {
 		if (rw_advance(req, ret))
 			return;
 		rw_set_call(req);
 	}
-	disk_call_start(req, rw_done);
+	exec_call(req, rw_done);
 }
 
 /*
@@ -107,8 +103,8 @@ void disk_rw(struct disk_req *req)
 /* The part that the buffer holds next: sets the call, returns its payload. */
 static uint64_t bounce_part(struct disk_req *req, uint64_t *ret_head)
 {
-	const struct disk *d = req->dr_disk;
-	uint64_t mask = d->img.off_align - 1;
+	const struct disk_exec *x = req->dr_exec;
+	uint64_t mask = x->img.off_align - 1;
 	uint64_t off = req->dr_off + (req->dr_len - req->dr_left);
 	uint64_t head = off & mask;
 	uint64_t len = req->dr_left;
@@ -116,7 +112,7 @@ static uint64_t bounce_part(struct disk_req *req, uint64_t *ret_head)
 	if (len > DISK_BOUNCE_BYTES - head)
 		len = DISK_BOUNCE_BYTES - head;
 	req->dr_call.off = off - head;
-	req->dr_rest.iov_base = d->bounce;
+	req->dr_rest.iov_base = x->bounce;
 	req->dr_rest.iov_len = (head + len + mask) & ~mask;
 	req->dr_call.iov = &req->dr_rest;
 	req->dr_call.niov = 1;
@@ -128,11 +124,11 @@ static void bounce_advance(struct disk_req *req, uint64_t len)
 {
 	req->dr_left -= len;
 	if (req->dr_left)
-		disk_bounce(req);
+		exec_bounce(req);
 	else if (req->dr_op == DISK_READ)
-		disk_finish(req, 0);
+		exec_end(req, 0);
 	else
-		disk_written(req);
+		exec_written(req);
 }
 
 static void bounce_write_done(struct disk_call *call, int result)
@@ -142,7 +138,7 @@ static void bounce_write_done(struct disk_call *call, int result)
 	uint64_t head, len = bounce_part(req, &head);
 
 	if (result < 0 || (uint64_t)result <= head) {
-		disk_finish(req, result < 0 ? result : -EIO);
+		exec_end(req, result < 0 ? result : -EIO);
 		return;
 	}
 	if (len > (uint64_t)result - head)
@@ -156,7 +152,7 @@ static void bounce_write_done(struct disk_call *call, int result)
 /* The buffer holds what was there before, as far as that is kept. */
 static void bounce_write(struct disk_req *req)
 {
-	char *bounce = req->dr_disk->bounce;
+	char *bounce = req->dr_exec->bounce;
 	struct iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
@@ -165,7 +161,7 @@ static void bounce_write(struct disk_req *req)
 	else
 		memset(bounce + head, 0, len);
 	req->dr_call.op = CALL_WRITE;
-	disk_call_start(req, bounce_write_done);
+	exec_call(req, bounce_write_done);
 }
 
 static void bounce_read_done(struct disk_call *call, int result)
@@ -176,23 +172,23 @@ static void bounce_read_done(struct disk_call *call, int result)
 
 	/* The capacity is whole blocks, so a block is there or it is not. */
 	if (result < 0 || (uint64_t)result < head + len) {
-		disk_finish(req, result < 0 ? result : -EIO);
+		exec_end(req, result < 0 ? result : -EIO);
 		return;
 	}
 	if (req->dr_op != DISK_READ) {
 		if ((uint64_t)result == req->dr_rest.iov_len)
 			bounce_write(req);
 		else
-			disk_finish(req, -EIO);
+			exec_end(req, -EIO);
 		return;
 	}
-	iov_put(&c, req->dr_disk->bounce + head, len);
+	iov_put(&c, req->dr_exec->bounce + head, len);
 	req->dr_iov = c.iov;
 	req->dr_niov = c.niov;
 	bounce_advance(req, len);
 }
 
-void disk_bounce(struct disk_req *req)
+void exec_bounce(struct disk_req *req)
 {
 	uint64_t head, len = bounce_part(req, &head);
 
@@ -201,5 +197,5 @@ void disk_bounce(struct disk_req *req)
 		return;
 	}
 	req->dr_call.op = CALL_READ;
-	disk_call_start(req, bounce_read_done);
+	exec_call(req, bounce_read_done);
 }

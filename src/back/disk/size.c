@@ -6,21 +6,21 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/admission.h"
 
 #define WATCH_PAUSE_NS 1000000000ull
 #define RESIZE_WAIT_MS 10 /* for an image that answers */
 
 void disk_get_info(const struct disk *d, struct disk_info *ret_info)
 {
-	*ret_info = d->img.info;
+	*ret_info = d->exec.img.info;
 }
 
 static void set_bytes(struct disk *d, uint64_t bytes)
 {
-	if (bytes == d->img.info.bytes)
+	if (bytes == d->exec.img.info.bytes)
 		return;
-	d->img.info.bytes = bytes;
+	d->exec.img.info.bytes = bytes;
 	if (d->notify)
 		d->notify(d->notify_arg, bytes);
 }
@@ -31,7 +31,7 @@ static void set_bytes(struct disk *d, uint64_t bytes)
  */
 static void size_done(struct disk_call *call, int result)
 {
-	struct disk *d = disk_of_call(call);
+	struct disk *d = container_of(call, struct disk, size_call);
 
 	d->sizing = false;
 	d->size_error = result;
@@ -39,9 +39,9 @@ static void size_done(struct disk_call *call, int result)
 	if (result == 0)
 		set_bytes(d, call->off);
 	disk_size_begin(d);
-	disk_release_held(d);
+	disk_release_queued(d);
 	if (d->closing)
-		vio_task_defer(d->loop, &d->submit_task);
+		vio_task_defer(d->loop, &d->turn_task);
 }
 
 void disk_size_begin(struct disk *d)
@@ -51,13 +51,13 @@ void disk_size_begin(struct disk *d)
 	d->size_wanted = false;
 	d->sizing = true;
 	d->size_call = (struct disk_call){
-		.img = &d->img,
+		.img = &d->exec.img,
 		.op = CALL_SIZE,
 		.len = d->size_to,
 		.done = size_done,
 	};
 	d->size_to = CALL_LOOK;
-	disk_call_start_other(d, &d->size_call);
+	disk_engine_start(&d->size_call);
 }
 
 static void look_at_size(struct disk *d)
@@ -68,14 +68,14 @@ static void look_at_size(struct disk *d)
 
 static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
 {
-	if (d->img.is_bdev)
+	if (d->exec.img.is_bdev)
 		return 0;
-	if (d->img.info.ro)
+	if (d->exec.img.info.ro)
 		return err_set(err, -EROFS, "the image is read-only");
-	if (bytes == 0 || bytes % d->img.info.block_bytes)
+	if (bytes == 0 || bytes % d->exec.img.info.block_bytes)
 		return err_set(err, -EINVAL,
 			       "size is not a multiple of %u bytes",
-			       d->img.info.block_bytes);
+			       d->exec.img.info.block_bytes);
 	if (bytes > INT64_MAX)
 		return err_set(err, -EFBIG, "%s", strerror(EFBIG));
 	return 0;
@@ -85,7 +85,7 @@ static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
 static bool resized_soon(struct disk *d)
 {
 	if (d->sizing)
-		disk_threads.wait(d->io->slow, RESIZE_WAIT_MS);
+		disk_engine_wait_slow(&d->io->engine, RESIZE_WAIT_MS);
 	return !d->sizing && !d->size_wanted;
 }
 
@@ -95,9 +95,9 @@ int disk_resize(struct disk *d, uint64_t bytes, struct err *err)
 
 	if (ret < 0)
 		return ret;
-	if (!d->img.is_bdev) {
+	if (!d->exec.img.is_bdev) {
 		d->size_to = bytes;
-		d->shrinking = bytes < d->img.info.bytes;
+		d->shrinking = bytes < d->exec.img.info.bytes;
 	}
 	look_at_size(d);
 	if (!resized_soon(d))
@@ -159,7 +159,7 @@ int disk_watch(struct disk *d, int take_fd)
 	}
 	d->watch_fd = take_fd;
 	read_events(d); /* with our own look at the image, before all */
-	if (disk_image_bytes(&d->img, &bytes) == 0)
+	if (disk_image_bytes(&d->exec.img, &bytes) == 0)
 		set_bytes(d, bytes);
 	return 0;
 }

@@ -3,9 +3,10 @@
  * The engine for where io_uring is refused, as in many containers; and for
  * calls that it cannot make.
  */
+#include <errno.h>
 #include <limits.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/engine.h"
 #include "base/pool.h"
 #include "base/util.h"
 
@@ -85,9 +86,9 @@ static void threads_wait(void *engine, int timeout_ms)
 	pool_wait(engine, timeout_ms);
 }
 
-const struct disk_engine disk_threads = {
+const struct disk_engine_ops disk_threads = {
 	.name = "threads",
-	.max_now = UINT_MAX,
+	.max_inline = UINT_MAX,
 	.create = threads_create,
 	.destroy = threads_destroy,
 	.abandon = threads_abandon,

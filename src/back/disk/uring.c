@@ -16,7 +16,7 @@
 
 #include <viodev/loop.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/engine.h"
 
 /*
  * Calls sent at once, and under way. A ring of the small size takes two pages:
@@ -29,7 +29,6 @@
 
 struct uring {
 	struct io_uring ring;
-	struct vio_loop *loop;
 	unsigned nr_running, max_running;
 	unsigned nr_files;
 	int *files; /* descriptors by place in the ring's table; -1: free */
@@ -50,12 +49,17 @@ static void fill_sqe(struct io_uring_sqe *sqe, struct disk_call *call)
 		io_uring_prep_writev(sqe, file, call->iov, (unsigned)call->niov,
 				     call->off);
 		break;
-	case CALL_SYNC:
+	case CALL_FLUSH:
 		io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
 		break;
-	case CALL_FALLOCATE:
-		io_uring_prep_fallocate(sqe, file, call->mode, (off_t)call->off,
-					(off_t)call->len);
+	case CALL_ZERO:
+	case CALL_UNMAP:
+	case CALL_DISCARD: /* of a file */
+		io_uring_prep_fallocate(sqe, file,
+					disk_call_fallocate_mode(call),
+					(off_t)call->off, (off_t)call->len);
+		break;
+	case CALL_SIZE: /* is not for this engine */
 		break;
 	}
 	sqe->flags |= IOSQE_FIXED_FILE;
@@ -82,8 +86,7 @@ static void uring_ready(void *arg, uint32_t events)
 
 	reap(u);
 	if (u->todo.first) /* there was no room for it */
-		vio_task_defer(u->loop,
-			       &disk_of_call(u->todo.first)->submit_task);
+		disk_engine_has_room(u->todo.first->img->engine);
 }
 
 static void uring_start(void *engine, struct disk_call *call)
@@ -242,7 +245,6 @@ static int uring_create(struct vio_loop *loop, unsigned depth,
 
 	if (!u)
 		return ret;
-	u->loop = loop;
 	u->nr_files = nr_disks;
 	u->files = malloc(nr_disks * sizeof(*u->files));
 	if (!u->files)
@@ -287,9 +289,9 @@ static void uring_destroy(void *engine)
 	free(u);
 }
 
-const struct disk_engine disk_uring = {
+const struct disk_engine_ops disk_uring = {
 	.name = "io_uring",
-	.max_now = 4,
+	.max_inline = 4,
 	.create = uring_create,
 	.destroy = uring_destroy,
 	.abandon = uring_abandon,

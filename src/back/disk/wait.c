@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "back/disk/impl.h"
+#include "back/disk/admission.h"
 
 enum disk_on_error disk_on_error(const char *name)
 {
@@ -17,7 +17,7 @@ enum disk_on_error disk_on_error(const char *name)
 
 bool disk_is_to_wait(const struct disk_req *req, int error)
 {
-	const struct disk *d = req->dr_disk;
+	const struct disk *d = disk_of_req(req);
 	enum disk_on_error on_error =
 		req->dr_op == DISK_READ ? d->on_read_error : d->on_write_error;
 
@@ -30,9 +30,9 @@ bool disk_is_to_wait(const struct disk_req *req, int error)
 
 void disk_wait(struct disk_req *req, int error)
 {
-	struct disk *d = req->dr_disk;
+	struct disk *d = disk_of_req(req);
 
-	if (d->img.forgetting) { /* as those that waited already */
+	if (d->exec.img.forgetting) { /* as those that waited already */
 		disk_reqs_add(&d->dropped, req);
 		vio_task_defer(d->loop, &d->drop_task);
 		return;
@@ -68,7 +68,7 @@ void disk_resume(struct disk *d)
 
 	disk_reqs_init(&first);
 	disk_waiting_drop(d, &first);
-	disk_reqs_move(&first, &d->held);
-	disk_reqs_move(&d->held, &first);
-	disk_release_held(d);
+	disk_reqs_move(&first, &d->queued);
+	disk_reqs_move(&d->queued, &first);
+	disk_release_queued(d);
 }

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The upper layer of the storage engine: the disk, whose requests are admitted
+ * here. It decides when a request may begin and what becomes of one that
+ * failed; the layer below carries it out.
+ *
+ *	admission.c (turns, exclusive ones, forgetting)   wait.c   size.c
+ *	     |  start, submit                          ^  done
+ *	     v                                         |
+ *	exec.h    execution: rw.c, zero.c, flush.c; requests as sequences of calls
+ *	     |  start, submit                          ^  done of each call
+ *	     v                                         |
+ *	engine.h  engine.c, uring.c, threads.c: who makes calls
+ *
+ * Each layer includes the ones below it, never the ones above.
+ */
+#ifndef BACK_DISK_ADMISSION_H
+#define BACK_DISK_ADMISSION_H
+
+#include <viodev/loop.h>
+
+#include "back/disk/disk.h"
+#include "back/disk/exec.h"
+
+/*
+ * Whether to look for more before a sleep, after a turn of the loop in which
+ * @nr_cached requests were served from the cache; *nr_single is ours.
+ *
+ * A guest that waits for each read before it asks for the next one waits for
+ * us to be woken, too. Where more are under way, not to be awake is better:
+ * they come together then. So it takes many turns of one request.
+ */
+#define DISK_SINGLES_ENOUGH 1000
+
+static inline bool disk_lingers(unsigned nr_cached, unsigned *nr_single)
+{
+	if (nr_cached > 1)
+		*nr_single = 0;
+	else if (nr_cached == 1 && *nr_single < DISK_SINGLES_ENOUGH)
+		++*nr_single;
+	return nr_cached == 1 && *nr_single == DISK_SINGLES_ENOUGH;
+}
+
+struct disk_io {
+	struct disk_engine engine;
+	struct disk *closing; /* destroyed, but used by the kernel */
+	bool ending;          /* nobody hears of requests any more */
+};
+
+struct disk {
+	struct vio_loop *loop;
+	struct disk_io *io;
+	struct disk_exec exec;
+	struct vio_task turn_task; /* the end of the loop's turn */
+	uint64_t turn_bytes;       /* of what began in this turn */
+	unsigned nr_single;        /* see disk_lingers() */
+
+	bool closing;      /* disk_destroy() was called */
+	struct disk *next; /* in io->closing */
+
+	unsigned nr_active; /* begun, not ended */
+
+	/* Requests that wait for their turn, or while one runs alone. */
+	struct disk_req *exclusive;
+	struct disk_reqs queued;
+	bool releasing;
+
+	/* Failed, and to be tried again; see wait.c. */
+	enum disk_on_error on_read_error, on_write_error;
+	struct disk_reqs failed;
+	unsigned nr_failed;
+	void (*on_wait)(void *arg, enum disk_op op, int error);
+	void *on_wait_arg;
+
+	/* Forgotten before they began. */
+	struct disk_reqs dropped;
+	struct vio_task drop_task;
+
+	/* The size, see size.c. */
+	struct disk_call size_call;
+	bool sizing;      /* that is under way, */
+	bool size_wanted; /* and is to be made again */
+	bool shrinking;   /* new requests wait for it */
+	uint64_t size_to; /* or CALL_LOOK */
+	int size_error;
+	int watch_fd;
+	struct vio_source *watch, *watch_timer;
+	void (*notify)(void *arg, uint64_t bytes);
+	void *notify_arg;
+};
+
+static inline struct disk *disk_of_req(const struct disk_req *req)
+{
+	return container_of(req->dr_exec, struct disk, exec);
+}
+
+/*
+ * --- admission.c ---
+ */
+
+/* What a disk's execution says when a request has ended. */
+void disk_done(struct disk_req *req, int result, bool final);
+
+/* Begin what was queued, as far as it may; complete what was dropped. */
+void disk_release_queued(struct disk *d);
+void disk_complete_dropped(struct disk *d);
+
+/*
+ * --- wait.c ---
+ */
+
+/* Whether a request that failed is to wait; have it wait; drop all such. */
+bool disk_is_to_wait(const struct disk_req *req, int error);
+void disk_wait(struct disk_req *req, int error);
+void disk_waiting_drop(struct disk *d, struct disk_reqs *to);
+
+/*
+ * --- size.c: have the size looked at, or set, when that may be ---
+ */
+void disk_size_begin(struct disk *d);
+
+#endif

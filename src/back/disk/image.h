@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Disk images: files and block devices. See disk.h. */
+#ifndef BACK_DISK_IMAGE_H
+#define BACK_DISK_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct disk_engine;
+
+enum disk_cache {
+	DISK_WRITEBACK,    /* page cache; stable after a flush */
+	DISK_WRITETHROUGH, /* page cache; every write is stable when done */
+	DISK_DIRECT,       /* O_DIRECT; stable after a flush */
+};
+
+/* What becomes of a request that the host cannot serve. */
+enum disk_on_error {
+	DISK_REPORT,     /* it fails */
+	DISK_WAIT,       /* it waits, see disk_set_on_wait() */
+	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
+};
+
+/* By its name in options: report, wait, enospc. */
+enum disk_on_error disk_on_error(const char *name);
+
+/* How to open an image; what disk_open() needs and disk_create() is told. */
+struct disk_params {
+	const char *path;
+	bool ro;
+	bool shared; /* no lock: others may write to it meanwhile */
+	enum disk_cache cache;
+	bool discard;  /* pass discards on */
+	bool no_probe; /* make no call that a frozen file system blocks */
+	enum disk_on_error on_read_error, on_write_error;
+};
+
+/* What an image is, for the device's configuration. */
+struct disk_info {
+	uint64_t bytes;       /* capacity */
+	uint32_t block_bytes; /* smallest transfer and alignment it takes */
+	uint32_t phys_block_bytes; /* what it does well */
+	uint32_t opt_io_bytes;     /* what it does best; 0: unknown */
+	bool ro;
+	bool can_discard;
+	bool can_zero; /* without writing the zeroes out */
+	bool rotational;
+	const char *engine; /* "io_uring" or "threads" */
+	int uring_error;    /* why it is not io_uring: -errno */
+};
+
+/*
+ * Open and lock an image: a writer excludes everybody, readers exclude
+ * writers. Returns the descriptor or -errno with the reason ("path=x: in use
+ * by another process"). This is what needs rights. A shared one is not locked.
+ */
+int disk_open(const struct disk_params *params, struct err *err);
+
+/*
+ * A descriptor beside the image through which changes by others are noticed;
+ * it needs the path. -errno when there can be none; there is one of files only.
+ */
+int disk_open_watch(const struct disk_params *params);
+
+/*
+ * --- Private to the storage engine ---
+ */
+
+/* An open image: what can be done with it. */
+struct disk_image {
+	int fd;
+	struct disk_engine *engine; /* that makes its calls, */
+	int file;                   /* and what it calls the image */
+	bool is_bdev;
+	bool in_memory; /* nothing ever waits for a medium */
+	bool can_unmap; /* calls that were not refused so far */
+	bool can_zero;
+	bool nowait;     /* a read may be tried without waiting */
+	bool forgetting; /* calls that have not begun fail; threads read it */
+	uint32_t mem_align, off_align; /* what O_DIRECT asks for, or 1 */
+	struct disk_info info;
+};
+
+/* Look at a descriptor of disk_open(). 0 or -errno; @fd stays the caller's. */
+int disk_image_init(struct disk_image *img, int fd,
+		    const struct disk_params *params);
+
+/*
+ * Its size now, in whole blocks: the rest of a last one cannot be transferred.
+ */
+int disk_image_bytes(const struct disk_image *img, uint64_t *ret_bytes);
+
+#endif
