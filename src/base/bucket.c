@@ -17,12 +17,32 @@ void bucket_init(struct bucket *b, uint64_t rate, uint64_t least)
 	};
 }
 
+/* What @ns bring at @rate; whole seconds apart, so that 64 bits are enough. */
+static uint64_t units_of(uint64_t ns, uint64_t rate)
+{
+	return ns / NS * rate + ns % NS * (rate / NS) +
+	       ns % NS * (rate % NS) / NS;
+}
+
+/* How long @units take at @rate, likewise. */
+static uint64_t ns_of(uint64_t units, uint64_t rate)
+{
+	uint64_t seconds = units / rate, rest = units % rate;
+
+	/* At such rates a nanosecond is worth many units. */
+	while (rate > UINT64_MAX / NS) {
+		rate /= 2;
+		rest /= 2;
+	}
+	return seconds * NS + rest * NS / rate;
+}
+
 /* What the time since the last call brought: debts first. */
 static void refill(struct bucket *b)
 {
 	uint64_t now = vio_now_ns(), new, paid;
 
-	new = (uint64_t)((unsigned __int128)(now - b->last_ns) * b->rate / NS);
+	new = units_of(now - b->last_ns, b->rate);
 	paid = new < b->debt ? new : b->debt;
 	b->debt -= paid;
 	if (new - paid >= b->burst - b->tokens) {
@@ -31,7 +51,7 @@ static void refill(struct bucket *b)
 	} else {
 		/* Time moves on by what whole units took: none is lost. */
 		b->tokens += new - paid;
-		b->last_ns += new *NS / b->rate;
+		b->last_ns += ns_of(new, b->rate);
 	}
 }
 
@@ -58,7 +78,7 @@ uint64_t bucket_wait_ns(const struct bucket *b, uint64_t units)
 {
 	if (b->rate == 0 || units <= b->tokens)
 		return 0;
-	return (units - b->tokens) * NS / b->rate + 1;
+	return ns_of(units - b->tokens, b->rate) + 1;
 }
 
 void bucket_charge(struct bucket *b, uint64_t units)
@@ -78,6 +98,5 @@ uint64_t bucket_debt_ns(struct bucket *b)
 	if (b->debt == 0)
 		return 0;
 	refill(b);
-	return (uint64_t)((unsigned __int128)b->debt * NS / b->rate) +
-	       (b->debt > 0);
+	return ns_of(b->debt, b->rate) + (b->debt > 0);
 }

@@ -72,6 +72,27 @@ static void test_charge(void **state)
 	assert_int_equal(bucket_level(&b), 20);
 }
 
+/* Products of units and nanoseconds that 64 bits do not hold. */
+static void test_large(void **state)
+{
+	const uint64_t rates[] = { 3ull << 30, 3ull << 36, 3ull << 50 };
+
+	for (unsigned i = 0; i < sizeof(rates) / sizeof(rates[0]); i++) {
+		uint64_t rate = rates[i];
+		struct bucket b;
+
+		bucket_init(&b, rate, 1);
+		bucket_take(&b, rate);
+		assert_int_equal(bucket_wait_ns(&b, rate) / MS, 1000);
+		now += 50 * MS;
+		assert_in_range(bucket_level(&b), rate / 20 - 1, rate / 20);
+		bucket_charge(&b, rate / 20 + rate * 1000);
+		assert_in_range(bucket_debt_ns(&b) / MS, 999999, 1000000);
+		now += 999999 * MS;
+		assert_in_range(bucket_debt_ns(&b), MS / 2, 3 * MS / 2);
+	}
+}
+
 static void test_no_limit(void **state)
 {
 	struct bucket b;
@@ -90,6 +111,7 @@ int main(void)
 		cmocka_unit_test(test_take),
 		cmocka_unit_test(test_fractions),
 		cmocka_unit_test(test_charge),
+		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_no_limit),
 	};
 
