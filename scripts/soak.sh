@@ -4,7 +4,8 @@
 # tests/guest/soak_*.py, peers' suites on our devices and on QEMU's. Their tables
 # are kept in docs/results.md.
 #
-#	scripts/soak.sh [fuzz | NAME...]  fuzz targets, or suites with such names
+#	scripts/soak.sh [fuzz | NAMES]    fuzz targets, or suites that pytest's
+#	                                  option -k selects by NAMES
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,9 +15,9 @@ if [ $# -eq 0 ] || [ "$1" = fuzz ]; then
 fi
 [ "${1:-}" != fuzz ] || exit $fuzz
 
-scripts/install-deps.sh build kit
+scripts/install-deps.sh build test kit
 kit=$(scripts/kit.sh)
 scripts/build.sh build-check -Db_sanitize=address,undefined -Db_lundef=false
-python3 tests/guest/run.py --soak --viodev build-check/viodev \
-	--kit "$kit" "$@"
+pytest-3 -s tests/guest/soak_*.py --viodev build-check/viodev --kit "$kit" \
+	-k "$*"
 exit $fuzz

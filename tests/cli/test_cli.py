@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The command as a user or a script sees it: test_cli.py VIODEV [unittest's arguments]."""
+"""The command as a user or a script sees it."""
 
 import contextlib
 import ctypes
@@ -24,8 +24,8 @@ import unittest
 
 from frontend import BUFFERS, Dropped, VfioUser, VhostUser as VhostFrontend
 
-VIODEV = ""
-SANITIZED = False
+VIODEV = os.environ["VIODEV"]  # of the option --viodev
+SANITIZED = b"__asan_init" in pathlib.Path(VIODEV).read_bytes()
 WAIT = 120  # seconds for what takes milliseconds, on a machine that is not busy
 
 PTRACE_SEIZE = 0x4206  # of <linux/ptrace.h>
@@ -1505,11 +1505,3 @@ class Cost(Case):
             if took < 0.02:
                 return
         self.fail(f"at last it took {took} s")
-
-
-if __name__ == "__main__":
-    VIODEV = os.path.realpath(sys.argv.pop(1))
-    with open(VIODEV, "rb") as binary:
-        SANITIZED = b"__asan_init" in binary.read()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited, and a shell cannot trap it then
-    unittest.main()

@@ -6,6 +6,7 @@ import shutil
 import time
 
 import p9_work
+import pytest
 from checks import attach, status
 
 SIDES = ("viodev", "qemu")
@@ -39,6 +40,7 @@ def table(title, rows):
     print(flush=True)
 
 
+@pytest.mark.timeout(3600)
 def test_fsx(t):
     """The exerciser with ten seeds and each kind of cache."""
     rows, texts = {}, []
@@ -63,6 +65,7 @@ def test_fsx(t):
     assert not texts, "\n".join(texts)
 
 
+@pytest.mark.timeout(3600)
 def test_stress(t):
     """stress-ng's file system class with --verify: nothing fails on our directory that passes on QEMU's."""
     rows, texts = {}, []
@@ -78,6 +81,7 @@ def test_stress(t):
     assert not texts, "\n".join(texts)
 
 
+@pytest.mark.timeout(3600)
 def test_programs(t):
     """git on a tree of some hundred files and a program of a dozen, with each kind of cache; seconds, of one run."""
     rows = {}
@@ -94,6 +98,3 @@ def test_programs(t):
                     guest.check("umount /tree")
                 rows[f"{name}, cache={cache}"] = results
     table("programs", rows)
-
-
-test_fsx.seconds = test_stress.seconds = test_programs.seconds = 3600

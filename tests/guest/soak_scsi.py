@@ -17,6 +17,3 @@ def test_initiators(t):
             print("\n".join(["", *scsi_suites.table(title, "scsi-hd", mine, his), ""]), flush=True)
             failed, peers_failed = scsi_suites.failures(mine), scsi_suites.failures(his)
             assert failed <= peers_failed and len(failed) < len(peers_failed), "\n".join(texts)
-
-
-test_initiators.seconds = 900

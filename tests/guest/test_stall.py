@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 
+import pytest
 from checks import attach, fio, fio_command, image, status, until, wait_for
 from test_lifecycle import file_system
 
@@ -26,6 +27,7 @@ def freeze(how, mount):
     subprocess.run(["fsfreeze", how, mount], check=True)
 
 
+@pytest.mark.timeout(600)
 def test_frozen(t):
     """The images' file system is frozen for 15 s under direct writes: ctl, other disks, changes of guest memory and a
     pause meanwhile; system_reset; the same devices go on."""
@@ -85,6 +87,7 @@ def fill(mount, but=6 * MIB):
     return filler
 
 
+@pytest.mark.timeout(600)
 def test_full(t):
     """The images' file system is full: writes wait, for all that the guest sees, until there is space and `resume`."""
     with file_system(t) as mount:
@@ -110,6 +113,3 @@ def full(guest, viodev, mount, id, disk):
     guest.check(until("[ -e /tmp/done ]"))
     assert guest.check("cat /tmp/done") == "0\n", guest.check("cat /tmp/fio")
     assert not waiting(viodev, id) and status(viodev, id)["driver-errors"] == 0
-
-
-test_frozen.seconds = test_full.seconds = 600

@@ -21,6 +21,8 @@ class Testpmd:
     mode     "txonly", "rxonly", "io"
     """
 
+    __test__ = False  # for pytest: no test in spite of its name
+
     def __init__(self, kit, device, mode, cpu, *options):
         program = os.path.join(kit, "bin", "dpdk-testpmd")
         if not os.path.exists(program):

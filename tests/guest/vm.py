@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import unittest
 import uuid
 
 TAIL_LINES = 40
@@ -40,7 +41,7 @@ class GuestError(Exception):
     """A guest, QEMU or viodev did not do what was asked."""
 
 
-class Skip(Exception):
+class Skip(unittest.SkipTest):
     """Raised by a test that cannot run here; the text says why."""
 
 
