@@ -259,6 +259,9 @@ static int stat_path(void)
 {
 	struct stat *st = NULL;
 
+#ifndef SYS_newfstatat /* 32-bit */
+#define SYS_newfstatat SYS_fstatat64
+#endif
 	return result(syscall(SYS_newfstatat, AT_FDCWD, "/", st, 0));
 }
 

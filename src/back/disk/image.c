@@ -161,7 +161,8 @@ static void look_at_file(struct disk_image *img, const struct stat *st,
 	img->can_unmap =
 		!img->info.ro && (no_probe || try_punch(img->fd, st->st_size));
 	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
-			 (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+			 ((uint32_t)fs.f_type == TMPFS_MAGIC ||
+			  (uint32_t)fs.f_type == RAMFS_MAGIC);
 }
 
 /* What O_DIRECT asks for; a page where the kernel does not say (before 6.1). */

@@ -666,7 +666,9 @@ static const int user_syscalls[] = {
 	SYS_connect,
 	SYS_bind,
 	SYS_listen,
+#ifdef SYS_accept /* there is SYS_accept4 everywhere */
 	SYS_accept,
+#endif
 	SYS_accept4,
 	SYS_shutdown,
 	SYS_setsockopt,
@@ -678,7 +680,11 @@ static const int user_syscalls[] = {
 	SYS_recvfrom,
 	SYS_sendto,
 	/* the addresses of name servers */
+#ifdef SYS_newfstatat
 	SYS_newfstatat,
+#else /* 32-bit */
+	SYS_fstatat64,
+#endif
 	SYS_openat,
 	SYS_lseek,
 	-1,
