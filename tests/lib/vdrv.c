@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/le.h"
 
@@ -95,11 +96,28 @@ static void vdrv_on_wake(void *arg)
 	__atomic_store_n(&d->woken, true, __ATOMIC_RELEASE);
 }
 
+static void vdrv_protect(struct vdrv *d, uint64_t gpa, uint64_t len, int prot)
+{
+	if (mprotect(d->mem + (gpa - VDRV_MEM_BASE), len, prot))
+		die("mprotect");
+}
+
+/* What the device has promised not to use any more, it cannot. */
+static void vdrv_gone(void *arg, const struct gm_region *r)
+{
+	struct vdrv *d = arg;
+	uint64_t base = r->base.v / PAGE * PAGE;
+	uint64_t end = (r->base.v + r->len + PAGE - 1) / PAGE * PAGE;
+
+	if (d->apart)
+		vdrv_protect(d, base, end - base, PROT_NONE);
+}
+
 void vdrv_wake(struct vdrv *d)
 {
 	if (!__atomic_exchange_n(&d->woken, false, __ATOMIC_ACQ_REL))
 		return;
-	gm_reap(&d->gm, NULL, NULL);
+	gm_reap(&d->gm, vdrv_gone, d);
 	pci_kick(&d->pi);
 }
 
@@ -146,23 +164,47 @@ void vdrv_fini(struct vdrv *d)
 	pci_func_fini(&d->pi);
 	gm_fini(&d->gm);
 	munmap(d->mem - GUARD_BYTES, VDRV_MEM_BYTES + 2 * GUARD_BYTES);
+	if (d->apart)
+		munmap(d->view, VDRV_MEM_BYTES);
 }
 
 /*
  * --- Guest memory ---
  */
 
-static void vdrv_protect(struct vdrv *d, uint64_t gpa, uint64_t len, int prot)
-{
-	if (mprotect(d->mem + (gpa - VDRV_MEM_BASE), len, prot))
-		die("mprotect");
-}
-
 void vdrv_apart(struct vdrv *d)
 {
+	int fd = memfd_create("guest", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, VDRV_MEM_BYTES) < 0 ||
+	    mmap(d->mem, VDRV_MEM_BYTES, PROT_NONE, MAP_SHARED | MAP_FIXED, fd,
+		 0) == MAP_FAILED)
+		die("no memory");
+	d->view = mmap(NULL, VDRV_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       fd, 0);
+	if (d->view == MAP_FAILED)
+		die("no memory");
+	close(fd);
 	d->apart = true;
 	gm_remove(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, NULL, NULL);
-	vdrv_protect(d, VDRV_MEM_BASE, VDRV_MEM_BYTES, PROT_NONE);
+}
+
+void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len)
+{
+	gm_remove(&d->gm, (gpa_t){ gpa }, len, vdrv_gone, d);
+}
+
+void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)
+{
+	uint64_t base = gpa / PAGE * PAGE;
+	uint64_t end = (gpa + len + PAGE - 1) / PAGE * PAGE;
+
+	if (mapped)
+		vdrv_protect(d, base, end - base, PROT_READ | PROT_WRITE);
+	if (gm_add(&d->gm, (gpa_t){ gpa }, len,
+		   mapped ? d->mem + (gpa - VDRV_MEM_BASE) : NULL,
+		   GM_READ | GM_WRITE))
+		die("gm_add");
 }
 
 /* Whether the first region from @start on is exactly this one. */
@@ -231,7 +273,7 @@ void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len)
 	if (off > VDRV_MEM_BYTES || len > VDRV_MEM_BYTES - off)
 		die("no guest memory at %#llx+%#llx", (unsigned long long)gpa,
 		    (unsigned long long)len);
-	return d->mem + off;
+	return (d->apart ? d->view : d->mem) + off;
 }
 
 /*
@@ -519,21 +561,32 @@ uint16_t vdrv_queue_size(struct vdrv *d, unsigned q)
 	return (uint16_t)vdrv_common_read(d, VIRTIO_PCI_COMMON_Q_SIZE, 2);
 }
 
-/* The driver's own books of a queue of @size entries, all free. */
-static void vdrv_queue_books(struct vdrv *d, struct vdrv_queue *vq,
-			     uint16_t size)
+void vdrv_forget_chains(struct vdrv *d, unsigned q)
 {
+	struct vdrv_queue *vq = &d->q[q];
+
+	for (unsigned i = 0; i < vq->size; i++) {
+		vq->slots[i].next =
+			(uint16_t)(i + 1u < vq->size ? i + 1u : VDRV_NONE);
+		vq->slots[i].inflight = false;
+	}
+	vq->free_head = 0;
+	vq->nr_free = vq->size;
+}
+
+/* The driver's own books of a queue of @size entries, all free. */
+static void vdrv_queue_books(struct vdrv *d, unsigned q, uint16_t size)
+{
+	struct vdrv_queue *vq = &d->q[q];
+
 	free(vq->slots);
 	memset(vq, 0, sizeof(*vq));
 	vq->size = size;
-	vq->nr_free = size;
 	vq->event_idx = d->features & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
 	vq->slots = calloc(size, sizeof(*vq->slots));
 	if (!vq->slots)
 		die("no memory");
-	for (unsigned i = 0; i < size; i++)
-		vq->slots[i].next =
-			(uint16_t)(i + 1u < size ? i + 1u : VDRV_NONE);
+	vdrv_forget_chains(d, q);
 }
 
 static bool vdrv_enable_legacy(struct vdrv *d, unsigned q, uint16_t vector)
@@ -581,7 +634,7 @@ bool vdrv_queue_setup_at(struct vdrv *d, unsigned q, uint16_t size,
 
 	if (vector >= d->nr_vectors)
 		vector = (uint16_t)(d->nr_vectors - 1);
-	vdrv_queue_books(d, vq, size);
+	vdrv_queue_books(d, q, size);
 	vdrv_select(d, q);
 	vq->desc = desc;
 	vq->avail = avail;

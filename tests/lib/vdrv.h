@@ -86,6 +86,7 @@ struct vdrv {
 	struct gmem gm;
 	enum vdrv_mode mode;
 	uint8_t *mem;            /* guest RAM, between guard pages */
+	uint8_t *view;           /* the same for the driver, if apart */
 	bool apart;              /* vdrv_apart() */
 	uint64_t next_free;      /* bump allocator, guest address */
 	uint64_t features;       /* negotiated */
@@ -133,6 +134,14 @@ void vdrv_fini(struct vdrv *d);
  * sanitizer.
  */
 void vdrv_apart(struct vdrv *d);
+
+/*
+ * Then also: take regions away from the device while it runs, and give them
+ * back, mapped or only by gmem_ops, once no region is in limbo. What the device
+ * may not use any more is inaccessible to it; the driver still sees it.
+ */
+void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len);
+void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped);
 
 /* Guest memory. vdrv_alloc() never frees; vdrv_ptr() checks the range. */
 uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align);
@@ -221,6 +230,9 @@ bool vdrv_kick_wanted(struct vdrv *d, unsigned q);
  * program: no device may ever do that (hostile D40).
  */
 bool vdrv_used(struct vdrv *d, unsigned q, struct vdrv_used *ret_used);
+
+/* All descriptors of a queue are free again, whatever became of its chains. */
+void vdrv_forget_chains(struct vdrv *d, unsigned q);
 
 /* Interrupts of a queue on (from the start) or off, as a hint. 2.7.7 */
 void vdrv_want_intr(struct vdrv *d, unsigned q, bool on);
