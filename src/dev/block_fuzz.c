@@ -71,7 +71,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, v->nr_queues);
 
-	switch (fuzz_choice(in, 8)) {
+	switch (fuzz_dev_next(v, 8, in)) {
 	case 0:
 	case 1:
 		fuzz_dev_desc(v, q, in);

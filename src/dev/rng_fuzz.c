@@ -60,7 +60,7 @@ static void put_entropy(struct fuzz_in *in)
 
 static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	switch (fuzz_choice(in, 8)) {
+	switch (fuzz_dev_next(v, 8, in)) {
 	case 0:
 	case 1:
 		fuzz_dev_desc(v, 0, in);

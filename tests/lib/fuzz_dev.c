@@ -157,6 +157,8 @@ void fuzz_dev_fini(struct fuzz_dev *v)
 
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features)
 {
+	if (v->in)
+		fuzz_dev_end(v);
 	vdrv_probe(&v->d);
 	vdrv_reset(&v->d);
 	v->d.next_free = v->rings;
@@ -181,7 +183,26 @@ void fuzz_dev_end(struct fuzz_dev *v)
 		idle(NULL);
 		vdrv_wake(&v->d);
 	}
+	if (v->in)
+		fuzz_dev_order(v);
 	v->d.next_free = v->rings;
+}
+
+unsigned fuzz_dev_inflight(struct fuzz_dev *v, unsigned q)
+{
+	struct virtio_softc *vs = v->d.pi.pi_arg;
+
+	return vs->vs_queues[q].vq_nr_inflight;
+}
+
+unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in)
+{
+	unsigned b = fuzz_choice(in, 256);
+
+	if (b < 248)
+		return b % n;
+	fuzz_dev_disorder(v, in);
+	return n;
 }
 
 void *fuzz_dev_ptr(struct fuzz_dev *v, size_t off, size_t len)

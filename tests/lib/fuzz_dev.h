@@ -24,12 +24,25 @@
 
 #define FUZZ_AREA (64u << 10) /* bytes of guest memory that is played in */
 
+#define FUZZ_MAX_PIECES 20u
+
+/* A region of guest memory that disorder has taken away, or changed. */
+struct fuzz_piece {
+	uint64_t gpa, len;
+	bool removed, changed;
+};
+
 struct fuzz_dev {
 	struct vdrv d;
 	struct vdev *dev;
 	uint64_t area;      /* its guest address */
 	unsigned nr_queues; /* that fuzz_dev_start() set up */
 	uint64_t rings;     /* where they begin */
+
+	/* Disorder: the input, from when there was some; the memory. */
+	struct fuzz_in *in;
+	struct fuzz_piece pieces[FUZZ_MAX_PIECES];
+	unsigned nr_pieces;
 };
 
 /* The loop of all devices. */
@@ -73,6 +86,23 @@ void fuzz_dev_kick(struct fuzz_dev *v, unsigned q);
 
 /* Read and write device configuration. */
 void fuzz_dev_config(struct fuzz_dev *v, struct fuzz_in *in);
+
+/*
+ * The target's next step, below @n. About 1 in 32 is a step of disorder
+ * instead, which is done here: @n.
+ */
+unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in);
+
+/*
+ * What drivers, front-ends and embedders do in no order at all. From then on
+ * the rings may hold anything: v->in says so. fuzz_dev_order() makes memory as
+ * it was, when nothing is in flight.
+ */
+void fuzz_dev_disorder(struct fuzz_dev *v, struct fuzz_in *in);
+void fuzz_dev_order(struct fuzz_dev *v);
+
+/* How many chains of a queue the device works on; a driver cannot know. */
+unsigned fuzz_dev_inflight(struct fuzz_dev *v, unsigned q);
 
 /* A turn of the loop that does not wait. */
 void fuzz_dev_turn(void);

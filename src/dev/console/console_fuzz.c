@@ -120,7 +120,7 @@ static void step(struct victim *c, struct fuzz_in *in)
 	unsigned q = fuzz_choice(in, c->nr_queues);
 	struct fuzz_dev *v = &c->v;
 
-	switch (fuzz_choice(in, 12)) {
+	switch (fuzz_dev_next(v, 12, in)) {
 	case 0:
 	case 1:
 		fuzz_dev_desc(v, q, in);

@@ -65,7 +65,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, 2);
 
-	switch (fuzz_choice(in, 8)) {
+	switch (fuzz_dev_next(v, 8, in)) {
 	case 0:
 		fuzz_dev_desc(v, q, in);
 		break;

@@ -158,8 +158,7 @@ static bool is_broken(struct fuzz_dev *v)
 static void wait_for_all(struct fuzz_dev *v)
 {
 	for (unsigned i = 0; i < PATIENCE; i++) {
-		if (vdrv_used_ring_idx(&v->d, 0) == v->d.q[0].avail_idx ||
-		    is_broken(v))
+		if (fuzz_dev_inflight(v, 0) == 0)
 			return;
 		vio_loop_turn(fuzz_loop(), 1);
 		vdrv_wake(&v->d);
@@ -319,7 +318,7 @@ static void shaped(struct fuzz_dev *v, struct fuzz_in *in)
 
 static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
-	switch (fuzz_choice(in, 16)) {
+	switch (fuzz_dev_next(v, 16, in)) {
 	case 0:
 		fuzz_dev_desc(v, 0, in);
 		break;
@@ -344,6 +343,8 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 	case 6:
 	case 7:
 		request(v, in);
+		break;
+	case 16: /* a step of disorder */
 		break;
 	default:
 		shaped(v, in);

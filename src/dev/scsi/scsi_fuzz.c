@@ -27,6 +27,11 @@
 static struct fuzz_dev kinds[2];
 static bool wild; /* the rings, too: what is used is not looked at then */
 
+static bool is_wild(const struct fuzz_dev *v)
+{
+	return wild || v->in;
+}
+
 static int make_image(void)
 {
 	int fd = memfd_create("image", 0);
@@ -163,8 +168,11 @@ static void drop_used(struct fuzz_dev *v)
 {
 	fuzz_dev_turn();
 	vdrv_wake(&v->d);
-	for (unsigned q = 0; q < NR_QUEUES && !wild; q++) {
-		while (v->d.q[q].ready && vdrv_used(&v->d, q, NULL))
+	for (unsigned q = 0; q < NR_QUEUES; q++) {
+		if (v->in && fuzz_dev_inflight(v, q) == 0)
+			vdrv_forget_chains(&v->d, q);
+		while (!is_wild(v) && v->d.q[q].ready &&
+		       vdrv_used(&v->d, q, NULL))
 			;
 	}
 }
@@ -196,7 +204,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, NR_QUEUES);
 
-	switch (fuzz_choice(in, 16)) {
+	switch (fuzz_dev_next(v, 16, in)) {
 	case 0:
 		control(v, in);
 		break;
@@ -211,11 +219,11 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		drop_used(v);
 		break;
 	case 5:
-		if (wild)
+		if (is_wild(v))
 			fuzz_dev_desc(v, q, in);
 		break;
 	case 6:
-		if (wild)
+		if (is_wild(v))
 			fuzz_dev_avail(v, q, in);
 		break;
 	case 7:
@@ -224,6 +232,8 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 	case 8:
 		if (fuzz_one_in(in, 8))
 			rare(v, in);
+		break;
+	case 16: /* a step of disorder */
 		break;
 	default:
 		command(v, in);
