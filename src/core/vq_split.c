@@ -190,8 +190,8 @@ static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 }
 
 /*
- * Longer tables than the queue are accepted: Linux builds them. This many
- * entries bound the time that one chain can take.
+ * Longer tables than the queue are accepted: Linux builds them. So many entries
+ * of all tables together bound the time that one chain can take.
  */
 #define MAX_INDIRECT 32768u
 
@@ -204,8 +204,12 @@ struct walk {
 	uint32_t i;  /* the next one of the chain, */
 	bool end;    /* if there is a next one */
 	uint32_t steps;
+	uint32_t indirect_left; /* entries that tables may still have */
 	bool indirect;
-	const char *why; /* what is wrong, after -EPROTO */
+	bool returns;         /* the queue's table continues after this one, */
+	uint32_t return_i;    /* with this entry, */
+	uint32_t steps_there; /* after so many */
+	const char *why;      /* what is wrong, after -EPROTO */
 };
 
 static struct walk walk_from(struct vqueue_info *vq, uint16_t head)
@@ -216,6 +220,7 @@ static struct walk walk_from(struct vqueue_info *vq, uint16_t head)
 		.gpa = vq->vq_desc_gpa,
 		.nr = vq->vq_nr,
 		.i = head,
+		.indirect_left = MAX_INDIRECT,
 	};
 }
 
@@ -225,30 +230,53 @@ static int wrong(struct walk *w, const char *why)
 	return -EPROTO;
 }
 
+/*
+ * A table may stand in the middle of a legacy driver's chain; a modern driver
+ * must end the chain with it (2.7.5.3.1).
+ */
 static int enter_indirect(struct walk *w, const struct desc *d)
 {
 	struct vqueue_info *vq = w->vq;
 	uint32_t len = le32_to_cpu(d->len);
+	bool returns = le16_to_cpu(d->flags) & VRING_DESC_F_NEXT;
 
 	if (w->indirect)
 		return wrong(w, "indirect table inside of another");
-	if (le16_to_cpu(d->flags) & VRING_DESC_F_NEXT)
+	if (returns && vi_is_modern(vq->vq_vs))
 		return wrong(w, "INDIRECT and NEXT together");
 	if (!(vq->vq_vs->vs_negotiated_caps &
 	      VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)))
 		return wrong(w, "INDIRECT was not negotiated");
 	if (len == 0 || len % 16)
 		return wrong(w, "indirect table is not whole descriptors");
-	if (len / 16 > MAX_INDIRECT)
+	if (len / 16 > w->indirect_left)
 		return wrong(w, "indirect table is too long");
 	w->gpa = le64_to_cpu(d->addr);
 	if (gm_check(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ) < 0)
 		return wrong(w, "indirect table not in guest memory");
 	w->table = gm_map(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ);
+	w->returns = returns;
+	w->return_i = le16_to_cpu(d->next);
+	w->steps_there = w->steps;
 	w->nr = len / 16;
+	w->indirect_left -= w->nr;
 	w->i = w->steps = 0;
 	w->indirect = true;
 	return 0;
+}
+
+/* From an indirect table back to the queue's. False: the chain ends here. */
+static bool leave_indirect(struct walk *w)
+{
+	if (!w->returns)
+		return false;
+	w->table = w->vq->vq_desc;
+	w->gpa = w->vq->vq_desc_gpa;
+	w->nr = w->vq->vq_nr;
+	w->i = w->return_i;
+	w->steps = w->steps_there;
+	w->indirect = w->returns = w->end = false;
+	return true;
 }
 
 /*
@@ -261,7 +289,7 @@ static inline int walk_next(struct walk *w, struct desc *ret_desc)
 	uint16_t flags;
 	int ret;
 
-	if (w->end)
+	if (w->end && !leave_indirect(w))
 		return 0;
 	do {
 		if (w->i >= w->nr)

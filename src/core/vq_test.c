@@ -357,6 +357,62 @@ static const struct chain_row chain_rows[] = {
 	  .writable = 2 },
 };
 
+/* What a legacy driver may do beyond: SPLIT-25 binds modern ones. */
+static const struct chain_row legacy_rows[] = {
+	{ "table, then direct",
+	  { { TABLE, 2 * 16, I | N, 3 }, [3] = { BUF + 600, 1, W } },
+	  { { BUF, 4, N, 1 }, { BUF, 8, W } },
+	  .readable = 1,
+	  .writable = 2 },
+	{ "direct, table, direct",
+	  { { BUF, 5, N, 7 },
+	    [7] = { TABLE, 2 * 16, I | N, 2 },
+	    [2] = { BUF + 600, 1, W } },
+	  { { BUF, 4, N, 1 }, { BUF + 8, 6, 0 } },
+	  .readable = 3,
+	  .writable = 1 },
+	{ "two tables",
+	  { { TABLE, 16, I | N, 1 }, { TABLE + 16, 16, I } },
+	  { { BUF, 4, 0 }, { BUF, 8, W } },
+	  .readable = 1,
+	  .writable = 1 },
+	{ "nothing but empty buffers",
+	  { { TABLE, 16, I | N, 1 }, { BUF, 0, 0 } },
+	  { { BUF, 0, 0 } },
+	  .readable = EMPTY },
+	{ "SPLIT-23: next of the table out of range",
+	  { { TABLE, 16, I | N, QSIZE } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-24: loop through a table",
+	  { { TABLE, 16, I | N, 0 } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-24: loop through a table of an empty buffer",
+	  { { TABLE, 16, I | N, 0 } },
+	  { { BUF, 0, 0 } },
+	  .readable = BAD },
+	{ "SPLIT-25: nested",
+	  { { TABLE, 2 * 16, I | N, 1 }, { BUF, 4, 0 } },
+	  { { BUF, 4, N, 1 }, { TABLE, 16, I } },
+	  .readable = BAD },
+	{ "hostile S9: W in the table, then R",
+	  { { TABLE, 16, I | N, 1 }, { BUF, 4, 0 } },
+	  { { BUF, 8, W } },
+	  .readable = BAD },
+	{ "tables of too many entries together",
+	  { { TABLE, 20000 * 16, I | N, 1 }, { TABLE, 20000 * 16, I } },
+	  { { BUF, 4, 0 } },
+	  .readable = BAD },
+};
+
+static void put_ring(struct dev *dev, const struct desc *d)
+{
+	for (uint16_t i = 0; i < QSIZE; i++)
+		vdrv_desc(&dev->d, 0, i, d[i].addr, d[i].len, d[i].flags,
+			  d[i].next);
+}
+
 static void put_table(struct dev *dev, const struct desc *t)
 {
 	for (unsigned i = 0; i < QSIZE; i++) {
@@ -435,9 +491,7 @@ static void run_chain(const struct chain_row *row, bool look_first)
 	int n;
 
 	dev_start(&dev, (INDIRECT | EVENT_IDX) & ~row->without);
-	for (uint16_t i = 0; i < QSIZE; i++)
-		vdrv_desc(&dev.d, 0, i, row->ring[i].addr, row->ring[i].len,
-			  row->ring[i].flags, row->ring[i].next);
+	put_ring(&dev, row->ring);
 	put_table(&dev, row->table);
 	assert_false(vq_has_descs(&dev.vq));
 	vdrv_avail(&dev.d, 0, row->head);
@@ -481,6 +535,39 @@ static void test_chains(void **state)
 {
 	for (size_t i = 0; i < 2 * ARRAY_LEN(chain_rows); i++)
 		run_chain(&chain_rows[i / 2], i % 2);
+}
+
+static void run_legacy_chain(const struct chain_row *row)
+{
+	int want = row->readable + row->writable;
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	struct vdrv_used used;
+	struct dev dev;
+	int n;
+
+	dev_init(&dev, VIRTIO_MODE_LEGACY);
+	assert_true(vdrv_start(&dev.d, INDIRECT, 1));
+	put_ring(&dev, row->ring);
+	put_table(&dev, row->table);
+	vdrv_avail(&dev.d, 0, row->head);
+	n = vq_getchain(&dev.vq, iov, NIOV, &req);
+	if (n != (row->readable == BAD ? -1 : want))
+		fail_msg("%s: %d", row->what, n);
+	assert_int_equal(!!(dev.vs.vs_flags & VIRTIO_BROKEN),
+			 row->readable == BAD);
+	if (n > 0) {
+		check_good(row, iov, &req);
+		vq_relchain(&dev.vq, (uint16_t)req.idx, 0);
+	}
+	assert_int_equal(vdrv_used(&dev.d, 0, &used), n >= 0);
+	dev_fini(&dev);
+}
+
+static void test_legacy_chains(void **state)
+{
+	for (size_t i = 0; i < ARRAY_LEN(legacy_rows); i++)
+		run_legacy_chain(&legacy_rows[i]);
 }
 
 /* SPLIT-02, TRAP-18, hostile S14: exactly niov fits, one more does not. */
@@ -1368,6 +1455,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_chains),
+		cmocka_unit_test(test_legacy_chains),
 		cmocka_unit_test(test_niov),
 		cmocka_unit_test(test_avail_idx),
 		cmocka_unit_test(test_same_head_twice),

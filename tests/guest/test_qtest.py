@@ -439,7 +439,6 @@ DESCRIPTORS = [  # of (index, address, length, flags, next); head is 0
     ("hostile Q25, SPLIT-24: a loop of two", [(0, DATA, 16, NEXT, 1), (1, DATA, 16, NEXT, 0)]),
     ("hostile Q25: a loop of writables", [(0, DATA, 16, NEXT | WRITE, 1), (1, DATA, 16, NEXT | WRITE, 0)]),
     ("SPLIT-23: next beyond the table", [(0, DATA, 16, NEXT, 0x7fff)]),
-    ("SPLIT-25: INDIRECT together with NEXT", [(0, TABLE, 16, INDIRECT | NEXT, 1), (1, DATA, 16, WRITE, 0)]),
 ]
 
 
@@ -472,6 +471,16 @@ def test_rings(t):
                 driver.available(0, 0)
                 driver.kick(0)
                 refused(subject, row)
+            subject.start(F_INDIRECT)
+            qtest.write(TABLE, table((HEADER, 16, 0, 0)))
+            driver.descriptor(0, 0, TABLE, 16, INDIRECT | NEXT, 1)
+            driver.descriptor(0, 1, DATA, 16, WRITE, 0)
+            driver.available(0, 0)
+            driver.kick(0)
+            if subject.legacy:  # the table stands in the middle of a legacy driver's chain
+                assert subject.ended() == "used", f"{subject.name}: INDIRECT together with NEXT"
+            else:
+                refused(subject, "SPLIT-25: INDIRECT together with NEXT")
 
             row = "SPLIT-25: INDIRECT that was not negotiated"
             subject.start()
