@@ -184,7 +184,7 @@ struct virtio_consts {
 	/*
 	 * Beyond the seed. A queue, or the device, is coming to a stop, for
 	 * which all chains have to be back: give back (vq_relchain() or
-	 * vq_retchains()) those that only wait for something outside, show
+	 * vq_retchain()) those that only wait for something outside, show
 	 * what is done. Return at once: requests under way may end later.
 	 */
 	void (*vc_quiesce)(void *sc);
@@ -268,6 +268,7 @@ struct vqueue_info {
 	bool vq_any_done;     /* something did, while the bus was not ours */
 	uint32_t vq_nr_taken; /* chains taken, free-running, but for */
 	uint32_t vq_nr_returned; /* those that were returned */
+	uint64_t vq_nr_entries;  /* entries taken since the queue was set up */
 	uint32_t vq_nr_inflight; /* chains taken and not given back */
 	uint32_t vq_nr_done; /* of these, ended while the bus was not ours */
 	struct vq_slot *vq_slots; /* one for each ring entry */
@@ -328,6 +329,20 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
  * in the same order. None of them was given back, none after them was taken.
  */
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
+
+/*
+ * Beyond the seed. Undo the vq_getchain() call of chain @idx, whatever was taken
+ * or used since: it will be taken again, before chains that are newer. False:
+ * it stays the model's. That is so while writes are logged for another host,
+ * which would not know of it.
+ */
+bool vq_retchain(struct vqueue_info *vq, uint16_t idx);
+
+/*
+ * Beyond the seed. Whether somebody waits until chains of this queue are back:
+ * it is coming to a stop, or memory that is in use is to go.
+ */
+bool vq_is_stopping(const struct vqueue_info *vq);
 
 /*
  * Whether chain @idx is still the driver's: not after a reset, nor when the

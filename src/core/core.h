@@ -107,6 +107,16 @@ void vi_pause_queue(struct vqueue_info *vq);
  */
 uint16_t vi_stop_queue(struct vqueue_info *vq);
 
+/*
+ * Chains that the model gave back untaken, and that lie before the entry which
+ * vi_stop_queue() is going to return: their heads, oldest first. None where an
+ * in-flight area has noted them. @heads has room for vq_nr.
+ */
+unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads);
+
+/* A queue that was just resumed goes on with these. */
+void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr);
+
 /* The driver sets the legacy page frame register of the selected queue. */
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 
@@ -138,10 +148,11 @@ struct vq_bounce {
 /* What is remembered about a ring entry. */
 struct vq_slot {
 	/* by head: a chain that was taken */
-	bool busy;    /* and is being worked on, */
-	bool stale;   /* or was when the queue was reset, */
-	bool done;    /* or is not, but there is no telling the driver now */
-	uint16_t pos; /* where it was in the available ring */
+	bool busy;      /* and is being worked on, */
+	bool stale;     /* or was when the queue was reset, */
+	bool done;      /* or is not, but there is no telling the driver now */
+	uint16_t pos;   /* where it was in the available ring */
+	uint64_t entry; /* likewise, by vq_nr_entries */
 	uint32_t writable; /* bytes */
 	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;
@@ -184,6 +195,9 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
  * everything else is forgotten. Free it, at the end of the device.
  */
 int vq_slots_init(struct vqueue_info *vq);
+
+/* The next entry to take, by someone who knows of vq_left_chains(). */
+uint16_t vq_next_entry(struct vqueue_info *vq);
 
 /* The bus is ours again: tell the driver what it could not be told. */
 void vq_give_back_done(struct vqueue_info *vq);

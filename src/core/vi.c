@@ -536,7 +536,7 @@ void vi_pause_queue(struct vqueue_info *vq)
 uint16_t vi_stop_queue(struct vqueue_info *vq)
 {
 	uint16_t vector = vq->vq_msix_idx;
-	uint16_t next = (uint16_t)(vq->vq_last_avail - vq->vq_nr_returned);
+	uint16_t next = vq_next_entry(vq);
 
 	queue_reset(vq);
 	vq->vq_msix_idx = vector;

@@ -182,6 +182,7 @@ int vq_slots_init(struct vqueue_info *vq)
 		       (vq->vq_nr - vq->vq_nr_slots) * sizeof(*vq->vq_slots));
 		vq->vq_nr_slots = vq->vq_nr;
 	}
+	vq->vq_nr_entries = 2ull * vq->vq_nr; /* see vq_take_left() */
 	return 0;
 }
 
@@ -402,10 +403,12 @@ static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
  */
 static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 {
-	if (vq->vq_nr_returned > 0)
+	if (vq->vq_nr_returned > 0) {
 		vq->vq_nr_returned--;
-	else
+	} else {
 		vq->vq_slots[head].pos = vq->vq_last_avail++;
+		vq->vq_slots[head].entry = vq->vq_nr_entries++;
+	}
 	if (!empty)
 		vq->vq_slots[vq->vq_nr_taken++ % vq->vq_nr].order = head;
 }
@@ -528,22 +531,145 @@ int vq_has_descs(struct vqueue_info *vq)
 	return 0;
 }
 
+/*
+ * --- Giving chains back untaken ---
+ *
+ * Where entries of all that were returned are the last that were taken, a stop
+ * can tell so by the number of the next entry. Others are told by their heads.
+ */
+
+static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
+{
+	return &vq->vq_slots[n % vq->vq_nr].order;
+}
+
+/* Whether nothing has been taken behind it, but for what was returned. */
+static bool is_last(const struct vqueue_info *vq, const struct vq_slot *slot)
+{
+	return slot->entry + 1 + vq->vq_nr_returned == vq->vq_nr_entries;
+}
+
+/*
+ * Make a chain the last that was taken. If its place is not found, a queue's
+ * worth was taken since, and the oldest place is free.
+ */
+static void move_last(struct vqueue_info *vq, uint16_t head)
+{
+	unsigned nr = vq->vq_nr - vq->vq_nr_returned;
+	uint16_t moved = head;
+
+	for (unsigned n = 1; n <= nr; n++) {
+		uint16_t *place = order_at(vq, vq->vq_nr_taken - n);
+		uint16_t next = *place;
+
+		*place = moved;
+		moved = next;
+		if (moved == head)
+			break;
+	}
+}
+
+/* The last one taken was returned: to its place among these, by age. */
+static void sort_returned(struct vqueue_info *vq)
+{
+	for (unsigned n = 0; n < vq->vq_nr_returned; n++) {
+		uint16_t *a = order_at(vq, vq->vq_nr_taken + n);
+		uint16_t *b = order_at(vq, vq->vq_nr_taken + n + 1);
+		uint16_t head = *a;
+
+		if (vq->vq_slots[head].entry < vq->vq_slots[*b].entry)
+			break;
+		*a = *b;
+		*b = head;
+	}
+}
+
+/* The last one taken is no longer. */
+static void untake(struct vqueue_info *vq, uint16_t head)
+{
+	struct vq_slot *slot = &vq->vq_slots[head];
+
+	if (is_last(vq, slot))
+		vq_inflight_untake(vq, slot->pos, head);
+	vq->vq_nr_taken--;
+	sort_returned(vq);
+	vq->vq_nr_returned++;
+	vq->vq_nr_chains--;
+	slot_release(vq, slot);
+}
+
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 {
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
 	for (; n_chains && vq->vq_nr_taken > 0; n_chains--) {
-		unsigned last = vq->vq_nr_taken - 1;
-		uint16_t head = vq->vq_slots[last % vq->vq_nr].order;
-		struct vq_slot *slot = &vq->vq_slots[head];
+		uint16_t head = *order_at(vq, vq->vq_nr_taken - 1);
 
-		if (!slot->busy || slot->done)
+		if (!vq->vq_slots[head].busy || vq->vq_slots[head].done)
 			return;
-		slot_release(vq, slot);
-		vq_inflight_untake(vq, slot->pos, head);
-		vq->vq_nr_taken = last;
+		untake(vq, head);
+	}
+}
+
+bool vq_retchain(struct vqueue_info *vq, uint16_t idx)
+{
+	struct vq_slot *slot = slot_of(vq, idx);
+
+	if (!(vq->vq_flags & VQ_ALLOC) || !slot || !slot->busy || slot->done)
+		return false;
+	if (gmem_of(vq)->log && !is_last(vq, slot))
+		return false;
+	move_last(vq, idx);
+	untake(vq, idx);
+	return true;
+}
+
+bool vq_is_stopping(const struct vqueue_info *vq)
+{
+	const struct virtio_softc *vs = vq->vq_vs;
+
+	return vq->vq_paused || vs->vs_resting ||
+	       vs->vs_gmem->nr_limbo > 0;
+}
+
+/* How many of those that were returned were taken from the last entries. */
+static unsigned nr_returned_last(struct vqueue_info *vq)
+{
+	unsigned nr = 0;
+
+	while (nr < vq->vq_nr_returned) {
+		unsigned n = vq->vq_nr_taken + vq->vq_nr_returned - 1 - nr;
+		uint16_t head = *order_at(vq, n);
+
+		if (vq->vq_slots[head].entry + 1 + nr != vq->vq_nr_entries)
+			break;
+		nr++;
+	}
+	return nr;
+}
+
+uint16_t vq_next_entry(struct vqueue_info *vq)
+{
+	return (uint16_t)(vq->vq_last_avail - nr_returned_last(vq));
+}
+
+unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads)
+{
+	unsigned nr = vq->vq_nr_returned - nr_returned_last(vq);
+
+	if (vq->vq_inflight)
+		return 0;
+	for (unsigned n = 0; n < nr; n++)
+		heads[n] = *order_at(vq, vq->vq_nr_taken + n);
+	return nr;
+}
+
+void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr)
+{
+	for (unsigned n = 0; n < nr && heads[n] < vq->vq_nr; n++) {
+		*order_at(vq, n) = heads[n];
+		vq->vq_slots[heads[n]].entry = n; /* before all others */
 		vq->vq_nr_returned++;
-		vq->vq_nr_chains--;
 	}
 }
 

@@ -397,6 +397,26 @@ static void test_untaken(void **state)
 	assert_int_equal(take(dev), VDRV_NONE);
 }
 
+/* One that was given back, but not the last, is noted until it is taken again. */
+static void test_untaken_between(void **state)
+{
+	struct dev *dev = *state;
+	uint16_t a = offer(dev), b = offer(dev), c = offer(dev), d = offer(dev);
+
+	for (int i = 0; i < 4; i++)
+		assert_true(take(dev) != VDRV_NONE);
+	vq_relchain(&dev->vq, b, 0);
+	assert_true(vq_retchain(&dev->vq, c));
+	assert_true(vq_retchain(&dev->vq, a));
+	assert_true(vq_retchain(&dev->vq, d));
+	assert_int_equal(vq_left_chains(&dev->vq, NULL), 0);
+	assert_int_equal(revive(dev), 0);
+	assert_int_equal(take(dev), a);
+	assert_int_equal(take(dev), c);
+	assert_int_equal(take(dev), d);
+	assert_int_equal(take(dev), VDRV_NONE);
+}
+
 /* Positions wrap: what was taken again once is not when they come round. */
 static void test_wrap(void **state)
 {
@@ -485,6 +505,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_batch_full, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_untaken, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_untaken_between, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_wrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_used_index_is_judged,

@@ -17,6 +17,7 @@
 #include <viodev/virtio.h>
 
 #include "base/le.h"
+#include "core/core.h"
 #include "vdrv.h"
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
@@ -808,6 +809,197 @@ static void test_returned_chain_changes(void **state)
 }
 
 /*
+ * --- Chains are given back untaken, and the queue stops ---
+ */
+
+struct story {
+	struct dev dev;
+	unsigned heads[QSIZE]; /* of the chains that were added, by number */
+	bool taken[QSIZE], done[QSIZE];
+	unsigned nr, nr_added, nr_used;
+};
+
+static void tell_add(struct story *s, uint32_t len)
+{
+	struct vdrv_buf buf = { BUF, len, VDRV_W };
+	uint16_t head = vdrv_add(&s->dev.d, 0, &buf, 1);
+
+	s->nr_added++;
+	if (len > 0)
+		s->heads[s->nr++] = head;
+}
+
+static void tell_collect(struct story *s)
+{
+	struct vdrv_used used;
+
+	while (vdrv_used(&s->dev.d, 0, &used))
+		s->nr_used++;
+}
+
+/* All that there are, and these are the oldest ones first. */
+static void tell_take(struct story *s)
+{
+	struct iovec iov[NIOV];
+	struct vi_req req;
+
+	for (unsigned i = 0; i < s->nr; i++) {
+		if (s->taken[i] || s->done[i])
+			continue;
+		assert_int_equal(vq_getchain(&s->dev.vq, iov, NIOV, &req), 1);
+		assert_int_equal(req.idx, s->heads[i]);
+		s->taken[i] = true;
+	}
+	assert_int_equal(vq_getchain(&s->dev.vq, iov, NIOV, &req), 0);
+}
+
+static void tell_use(struct story *s, unsigned i)
+{
+	vq_relchain(&s->dev.vq, (uint16_t)s->heads[i], 1);
+	s->taken[i] = false;
+	s->done[i] = true;
+	tell_collect(s);
+}
+
+static void tell_return(struct story *s, unsigned i)
+{
+	assert_true(vq_retchain(&s->dev.vq, (uint16_t)s->heads[i]));
+	assert_false(vq_retchain(&s->dev.vq, (uint16_t)s->heads[i]));
+	s->taken[i] = false;
+}
+
+/* Others come and go, three times as many as there are entries. */
+static void tell_pass(struct story *s)
+{
+	unsigned head;
+
+	for (int i = 0; i < 3 * QSIZE; i++) {
+		vdrv_add(&s->dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
+		take(&s->dev, 1, &head);
+		vq_relchain(&s->dev.vq, (uint16_t)head, 8);
+		s->nr_added++;
+		tell_collect(s);
+	}
+}
+
+/*
+ * A chain, one without a byte; all that there are are taken; then by number:
+ * one is used, one is returned, so many are.
+ */
+static void tell(struct story *s, const char *what)
+{
+	for (; *what; what++) {
+		unsigned i = (unsigned)what[1] - '0';
+
+		if (*what == 'a' || *what == 'e')
+			tell_add(s, *what == 'a' ? 8 : 0);
+		else if (*what == 't')
+			tell_take(s);
+		else if (*what == 'P')
+			tell_pass(s);
+		else if (*what == 'u')
+			tell_use(s, i);
+		else if (*what == 'r')
+			tell_return(s, i);
+		else if (*what == 'R')
+			vq_retchains(&s->dev.vq, (uint16_t)i);
+		if (*what == 'R')
+			memset(s->taken, 0, sizeof(s->taken));
+	}
+	tell_collect(s);
+}
+
+/* The queue stops, and is set up again where it was. */
+static void stop_and_resume(struct dev *dev, uint16_t base, unsigned nr_left)
+{
+	struct vqueue_info *vq = &dev->vq, was = *vq;
+	uint16_t left[QSIZE];
+
+	vi_pause_queue(vq);
+	assert_int_equal(vq->vq_nr_inflight, 0);
+	assert_int_equal(vq_left_chains(vq, left), nr_left);
+	assert_int_equal(vi_stop_queue(vq), base);
+	vq->vq_desc_gpa = was.vq_desc_gpa;
+	vq->vq_avail_gpa = was.vq_avail_gpa;
+	vq->vq_used_gpa = was.vq_used_gpa;
+	vi_set_queue_size(vq, was.vq_qsize);
+	dev->vs.vs_curq = 0;
+	vi_enable_queue(&dev->vs);
+	vq_resume(vq, base, false);
+	vq_take_left(vq, left, nr_left);
+}
+
+/* None is lost, none done twice, and the oldest come first. */
+static void test_stop_returned(void **state)
+{
+	static const struct {
+		const char *story;
+		uint16_t base;
+		unsigned nr_left;
+	} rows[] = {
+		{ "aaa", 0, 0 },
+		{ "aaatu0u1r2", 2, 0 },
+		{ "aaatr2r1r0", 0, 0 },
+		{ "aaatr0r1r2", 0, 0 },
+		{ "aaatr1r0r2", 0, 0 },
+		{ "aaatu1u2r0", 3, 1 },
+		{ "aaaatr1r3u0u2", 3, 1 },
+		{ "aaaatr3r1u0u2", 3, 1 },
+		{ "aaaatr0r2u1r3", 2, 1 },
+		{ "aaaatr2r0u1u3", 4, 2 },
+		{ "aaatr1tr1u0u2", 3, 1 },
+		{ "aaatu1r0tu2r0", 3, 1 },
+		{ "aatPr0r1", 26, 2 },
+		{ "aatPr1r0", 26, 2 },
+		{ "aatPu1r0aa", 26, 1 },
+		/* Those without a byte were done between them. */
+		{ "aeatR2", 2, 1 },
+		{ "eaatR2", 1, 0 },
+		{ "aaetR2", 3, 2 },
+		{ "aeaeatR3", 4, 2 },
+		{ "aeatu0R1", 2, 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct story s = { 0 };
+
+		print_message("%s\n", rows[i].story);
+		dev_start(&s.dev, 0);
+		tell(&s, rows[i].story);
+		for (unsigned again = 0; again < 2; again++)
+			stop_and_resume(&s.dev, rows[i].base, rows[i].nr_left);
+		assert_false(s.dev.vs.vs_flags & VIRTIO_BROKEN);
+		tell_take(&s);
+		for (unsigned n = 0; n < s.nr; n++) {
+			if (s.taken[n])
+				tell_use(&s, n);
+		}
+		assert_int_equal(s.nr_used, s.nr_added);
+		assert_false(vq_has_descs(&s.dev.vq));
+		dev_fini(&s.dev);
+	}
+}
+
+/* Another host would not know of one that is not among the last. */
+static void test_return_logged(void **state)
+{
+	static uint8_t log[1 << 20];
+	struct story s = { 0 };
+
+	dev_start(&s.dev, 0);
+	tell(&s, "aaatu1");
+	gm_set_log(&s.dev.d.gm, log, sizeof(log));
+	assert_false(vq_retchain(&s.dev.vq, (uint16_t)s.heads[0]));
+	tell_return(&s, 2);
+	tell(&s, "u0");
+	stop_and_resume(&s.dev, 2, 0);
+	tell(&s, "tu2");
+	assert_int_equal(s.nr_used, 3);
+	gm_set_log(&s.dev.d.gm, NULL, 0);
+	dev_fini(&s.dev);
+}
+
+/*
  * --- The used ring ---
  */
 
@@ -1462,6 +1654,8 @@ int main(void)
 		cmocka_unit_test(test_retchains),
 		cmocka_unit_test(test_retchains_over_empty),
 		cmocka_unit_test(test_retchains_behind_many_empty),
+		cmocka_unit_test(test_stop_returned),
+		cmocka_unit_test(test_return_logged),
 		cmocka_unit_test(test_returned_chain_changes),
 		cmocka_unit_test(test_prepare_publish),
 		cmocka_unit_test(test_used_len_is_cut),

@@ -57,8 +57,10 @@ struct vhuser_region {
 struct vhuser_ring {
 	struct vhuser *srv;
 	uint16_t index;
-	uint16_t size; /* 0: not told */
-	uint16_t base; /* the next entry to take */
+	uint16_t size;  /* 0: not told */
+	uint16_t base;  /* the next entry to take */
+	uint16_t *left; /* chains to take before that, see vq_left_chains() */
+	unsigned nr_left;
 	bool has_addr;
 	struct vhmsg_vring_addr addr;
 	int kick_fd, call_fd, err_fd; /* or -1 */

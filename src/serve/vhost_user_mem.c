@@ -109,6 +109,13 @@ static void drop_regions(struct vhuser *srv)
 		drop_region(srv, srv->nr_regions - 1);
 }
 
+/* Of the requests that use them, some may only wait for the outside world. */
+static void hurry(struct vhuser *srv)
+{
+	if (srv->nr_leaving > 0)
+		pci_give_back(&srv->base.pi);
+}
+
 void vhuser_mem_reap(struct vhuser *srv)
 {
 	VS_LOCK(srv->vs);
@@ -128,8 +135,10 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	for (int i = 0; i < nr && ret == 0; i++)
 		ret = map_region(srv, msg->fds[i], &wanted[i], &regions[i]);
-	if (ret == 0)
+	if (ret == 0) {
 		drop_regions(srv);
+		hurry(srv);
+	}
 	while (added < nr && ret == 0) {
 		ret = add_region(srv, &regions[added]);
 		added += ret == 0;
@@ -171,6 +180,7 @@ ssize_t vhuser_rem_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 		    r->uaddr != wanted.uaddr)
 			continue;
 		drop_region(srv, i);
+		hurry(srv);
 		return 0;
 	}
 	return -ENOENT;

@@ -125,7 +125,30 @@ static int start_queue(struct vhuser_ring *ring)
 	vq_resume(vq, ring->base, area != NULL);
 	if (vs->vs_flags & VIRTIO_BROKEN)
 		return -EPROTO;
-	return area ? vq_inflight_start(vq, area) : 0;
+	if (area)
+		return vq_inflight_start(vq, area);
+	vq_take_left(vq, ring->left, ring->nr_left);
+	return 0;
+}
+
+static void forget_left(struct vhuser_ring *ring)
+{
+	free(ring->left);
+	ring->left = NULL;
+	ring->nr_left = 0;
+}
+
+/* The queue is stopped; the ring can go on where it was. */
+static void stop_queue(struct vhuser_ring *ring)
+{
+	struct vqueue_info *vq = &ring->srv->vs->vs_queues[ring->index];
+
+	forget_left(ring);
+	if (vq->vq_nr_returned > 0)
+		ring->left = calloc(vq->vq_nr, sizeof(*ring->left));
+	if (ring->left)
+		ring->nr_left = vq_left_chains(vq, ring->left);
+	ring->base = vi_stop_queue(vq);
 }
 
 /*
@@ -150,7 +173,7 @@ static void drop_chains(struct vhuser_ring *ring)
 			vq_relchain(vq, (uint16_t)req.idx, 0);
 		}
 		vq_endchains(vq, 1);
-		ring->base = vi_stop_queue(vq);
+		stop_queue(ring);
 	} else {
 		vi_stop_queue(vq);
 	}
@@ -187,7 +210,7 @@ static int halt(struct vhuser_ring *ring, bool forget)
 		vi_pause_queue(vq);
 	stopped = forget || vq->vq_nr_inflight == 0;
 	if (stopped)
-		ring->base = vi_stop_queue(vq);
+		stop_queue(ring);
 	VS_UNLOCK(srv->vs);
 	if (!stopped)
 		return VHUSER_LATER;
@@ -277,8 +300,10 @@ int vhuser_enable_rings(struct vhuser *srv, bool on)
 
 void vhuser_forget_requests(struct vhuser *srv)
 {
-	for (unsigned i = 0; i < srv->nr_rings; i++)
+	for (unsigned i = 0; i < srv->nr_rings; i++) {
 		halt(&srv->rings[i], true);
+		forget_left(&srv->rings[i]);
+	}
 }
 
 /*
@@ -363,6 +388,7 @@ ssize_t vhuser_set_vring_num(struct vhuser *srv, const struct vhconn_msg *msg,
 		return 0;
 	if (stop(ring) < 0)
 		return VHUSER_LATER;
+	forget_left(ring);
 	ring->size = (uint16_t)num;
 	return update(ring);
 }
@@ -377,6 +403,8 @@ ssize_t vhuser_set_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
 		return -EINVAL;
 	if (stop(ring) < 0)
 		return VHUSER_LATER;
+	if (base != ring->base) /* another driver's, or another ring */
+		forget_left(ring);
 	ring->base = (uint16_t)base;
 	return update(ring);
 }
@@ -537,6 +565,7 @@ static void forget(struct vhuser_ring *ring)
 	drop_kick(ring);
 	set_fd(&ring->call_fd, -1);
 	set_fd(&ring->err_fd, -1);
+	forget_left(ring);
 	ring->size = ring->base = 0;
 	ring->has_addr = ring->enabled = false;
 }

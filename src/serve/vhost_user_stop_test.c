@@ -36,7 +36,8 @@ struct hold {
 	struct fe f;
 	struct chain held[NR_QUEUES][QSIZE];
 	unsigned nr_held[NR_QUEUES];
-	unsigned turns; /* of the loop, in each quiesce */
+	unsigned turns;  /* of the loop, in each quiesce */
+	bool gives_back; /* what it holds, when it is to */
 	bool stop_thread;
 };
 
@@ -65,6 +66,14 @@ static void hold_quiesce(void *arg)
 
 	for (unsigned i = 0; i < h->turns; i++)
 		vio_loop_turn(h->f.loop, 0);
+	for (unsigned q = 0; h->gives_back && q < NR_QUEUES; q++) {
+		if (!vq_is_stopping(&h->vqs[q]))
+			continue;
+		for (unsigned i = 0; i < h->nr_held[q]; i++)
+			assert_true(
+				vq_retchain(&h->vqs[q], h->held[q][i].head));
+		h->nr_held[q] = 0;
+	}
 }
 
 static struct chain oldest(struct hold *h, unsigned q)
@@ -219,6 +228,23 @@ static int use_second_ring(struct hold *h)
 	return kick;
 }
 
+static int get_inflight(struct fe *f, struct vhmsg_inflight *area)
+{
+	int fd;
+
+	*area = (struct vhmsg_inflight){ .nr_queues = 1, .queue_size = QSIZE };
+	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, area, sizeof(*area), -1);
+	fe_receive(f, VHMSG_GET_INFLIGHT_FD, area, sizeof(*area), &fd);
+	return fd;
+}
+
+static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
+			 int fd)
+{
+	fe_negotiate(f);
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, area, sizeof(*area), fd));
+}
+
 /*
  * --- Rings stop ---
  */
@@ -313,6 +339,87 @@ static void test_base_waits(void **state)
 	assert_int_equal(f->mem[BUF], 0x5a);
 	assert_true(is_silent(f)); /* one answer */
 	close(kick);
+}
+
+/* The second oldest of three requests ends. */
+static void finish_second(struct hold *h)
+{
+	struct chain first = oldest(h, 0), third;
+
+	finish(h, 0);
+	third = oldest(h, 0);
+	h->held[0][0] = first;
+	h->held[0][1] = third;
+	h->nr_held[0] = 2;
+}
+
+static void check_held(struct hold *h, unsigned nr, const uint16_t *heads)
+{
+	fe_kick(&h->f);
+	assert_int_equal(h->nr_held[0], nr);
+	for (unsigned i = 0; i < nr; i++)
+		assert_int_equal(h->held[0][i].head, heads[i]);
+}
+
+/*
+ * Requests that merely wait do not delay GET_VRING_BASE. The ring goes on with
+ * them, whether they are noted in the front-end's record or not, unless the
+ * front-end has it begin elsewhere.
+ */
+static void test_base_given_back(void **state)
+{
+	static const struct {
+		bool record;
+		uint16_t base;
+		unsigned nr;
+		uint16_t heads[2];
+	} rows[] = {
+		{ false, 2, 2, { 0, 2 } },
+		{ true, 2, 2, { 0, 2 } },
+		{ false, 3, 0, { 0 } },
+	};
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	h->gives_back = true;
+	for (size_t i = 0; i < NR(rows); i++) {
+		struct vhmsg_vring vring = { 0, 0 };
+		struct vhmsg_inflight area;
+		int fd = -1;
+
+		memset(f->mem, 0, MEM_BYTES);
+		f->avail_idx = 0;
+		if (rows[i].record) {
+			fe_negotiate(f);
+			fd = get_inflight(f, &area);
+			set_inflight(f, &area, fd);
+		}
+		start_with_request(h);
+		fe_offer(f);
+		fe_offer(f);
+		fe_kick(f);
+		finish_second(h);
+		for (int again = 0; again < 2; again++) {
+			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+			assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE,
+						    &vring, 8, NULL),
+					 8);
+			/* What is taken from the record comes behind used. */
+			assert_int_equal(vring.num,
+					 again && rows[i].record ? 1 : 2);
+			assert_int_equal(h->nr_held[0], 0);
+			fe_start_ring(f, rows[i].base);
+			check_held(h, rows[i].nr, rows[i].heads);
+			if (rows[i].nr == 0)
+				break;
+		}
+		while (h->nr_held[0] > 0)
+			finish(h, 0);
+		assert_int_equal(fe_used_idx(f), 1 + rows[i].nr);
+		if (fd >= 0)
+			close(fd);
+		fe_connect_again(f);
+	}
 }
 
 /* What is in the used ring, and not yet shown, is shown before a ring stops. */
@@ -447,6 +554,34 @@ static void test_memory_waits(void **state)
 		assert_int_equal(h->nr_held[0], 0); /* no such memory */
 		fe_connect_again(f);
 	}
+}
+
+/* A request that merely waits does not delay it either, and is taken again. */
+static void test_memory_given_back(void **state)
+{
+	const uint64_t table[] = { 1, GPA, MEM_BYTES, UADDR, 0 };
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	h->gives_back = true;
+	start_with_request(h);
+	remove_memory(f, false);
+	assert_true(is_accepted(f, VHMSG_REM_MEM_REG));
+	assert_int_equal(nr_mappings(), 1);
+	assert_int_equal(h->nr_held[0], 0);
+	fe_connect_again(f);
+
+	memset(f->mem, 0, MEM_BYTES);
+	f->avail_idx = 0;
+	start_with_request(h);
+	fe_send_msg(f, VHMSG_SET_MEM_TABLE, VHMSG_NEED_REPLY, table,
+		    sizeof(table), f->memfd);
+	assert_true(is_accepted(f, VHMSG_SET_MEM_TABLE));
+	fe_turn(f);
+	assert_int_equal(h->nr_held[0], 1);
+	finish(h, 0);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_int_equal(f->mem[BUF], 0x5a);
 }
 
 /* Requests that use other memory are nobody's business. */
@@ -594,23 +729,6 @@ static void test_worker_thread(void **state)
  * --- Requests in flight that are recorded ---
  */
 
-static int get_inflight(struct fe *f, struct vhmsg_inflight *area)
-{
-	int fd;
-
-	*area = (struct vhmsg_inflight){ .nr_queues = 1, .queue_size = QSIZE };
-	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, area, sizeof(*area), -1);
-	fe_receive(f, VHMSG_GET_INFLIGHT_FD, area, sizeof(*area), &fd);
-	return fd;
-}
-
-static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
-			 int fd)
-{
-	fe_negotiate(f);
-	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, area, sizeof(*area), fd));
-}
-
 static void note_in_flight(int fd, unsigned head)
 {
 	assert_int_equal(pwrite(fd, "\1", 1, 16 + 16 * head), 1);
@@ -729,9 +847,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_stop_waits),
 		TEST(test_base_waits),
+		TEST(test_base_given_back),
 		TEST(test_stop_publishes),
 		TEST(test_loop_turns_inside),
 		TEST(test_memory_waits),
+		TEST(test_memory_given_back),
 		TEST(test_other_memory),
 		TEST(test_reset_waits),
 		TEST(test_front_end_goes),
