@@ -240,17 +240,18 @@ static void block_reset(void *arg)
 }
 
 /*
- * What is under way ends in its own time. What waits after an error is tried
- * once more; if that fails, as for what fails after this, the stop waits for
- * `viodev ctl SOCKET resume`. There is no status that has the driver send a
- * request again, as SCSI's BUSY has: an error instead would lose data that
- * werror= promises to keep.
+ * What is under way ends in its own time. What waits after an error is given
+ * back, to be taken again when the queue runs again. Where that cannot be it is
+ * tried once more; if that fails, the stop waits for `viodev ctl SOCKET resume`.
+ * There is no status that has the driver send a request again, as SCSI's BUSY
+ * has: an error instead would lose data that werror= promises to keep.
  */
 static void block_quiesce(void *arg)
 {
 	struct block_softc *sc = arg;
 
-	disk_resume(sc->sc_disk);
+	if (block_give_back(sc) > 0)
+		disk_resume(sc->sc_disk);
 }
 
 /*

@@ -161,7 +161,13 @@ void block_turn(void *arg);
 /* Have what is in the write cache written out, for nobody in particular. */
 void block_flush_cache(struct block_softc *sc);
 
-/* The first of several requests began to wait after an error. */
+/*
+ * Give back what waits after an error in queues that are stopping. Returns how
+ * much there is that could not be given back.
+ */
+unsigned block_give_back(struct block_softc *sc);
+
+/* A request began to wait after an error. */
 void block_on_wait(void *arg, enum disk_op op, int error);
 
 /* The limits allow requests again. */

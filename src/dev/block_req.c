@@ -342,6 +342,31 @@ static void log_error(struct block_softc *sc, const struct block_io *io,
 		       (unsigned long long)n);
 }
 
+/* What fails when the queue is already stopping must not wait either. */
+static bool give_back(void *arg, struct disk_req *req)
+{
+	struct block_softc *sc = arg;
+	struct block_io *io = (void *)req;
+
+	if (!vq_is_stopping(io->q->vq) || !vq_retchain(io->q->vq, io->head))
+		return false;
+	io_free(sc, io);
+	return true;
+}
+
+unsigned block_give_back(struct block_softc *sc)
+{
+	unsigned nr = disk_nr_waiting(sc->sc_disk), before;
+
+	/* One may be the last that was taken when another is not any more. */
+	do {
+		before = nr;
+		disk_take_back(sc->sc_disk, give_back, sc);
+		nr = disk_nr_waiting(sc->sc_disk);
+	} while (nr > 0 && nr < before);
+	return nr;
+}
+
 void block_on_wait(void *arg, enum disk_op op, int error)
 {
 	static const char *const names[] = {
@@ -353,6 +378,9 @@ void block_on_wait(void *arg, enum disk_op op, int error)
 	};
 	struct block_softc *sc = arg;
 
+	block_give_back(sc);
+	if (disk_nr_waiting(sc->sc_disk) != 1)
+		return;
 	vs_log(&sc->sc_vs, LOG_ERR,
 	       "%s failed: %s: requests wait (`viodev ctl SOCKET resume` has "
 	       "them tried again)",

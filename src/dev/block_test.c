@@ -1583,7 +1583,6 @@ static void test_wait(void **state)
 	assert_non_null(strstr(d.last_log, "requests wait"));
 	resume();
 	wait_waiting(3); /* in vain */
-	pci_quiesce(&d.pi);
 	turns(5);
 	assert_false(vdrv_used(&d, 0, &used));
 	assert_false(pci_is_idle(&d.pi));
@@ -1598,6 +1597,119 @@ static void test_wait(void **state)
 		assert_memory_equal(req_data(&r[i]), model + i * 512, 512);
 	}
 	assert_image_is_model();
+}
+
+/* Two writes that fail before and behind one that does not. */
+static void start_two_that_wait(struct request r[3])
+{
+	start(VDRV_MODERN, ",werror=wait,rerror=report", ALL_FEATURES);
+	FAULT_SET(no_cache, true);
+	FAULT_SET(write_errno, EIO);
+	for (unsigned i = 0; i < 3; i++) {
+		r[i] = make_req(i == 1 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i,
+				512, i == 1);
+		add_req(0, &r[i]);
+	}
+	vdrv_kick(&d, 0);
+	wait_waiting(2);
+	wait_used(0);
+	assert_int_equal(req_status(&r[1]), OK);
+}
+
+static void check_two_that_waited(const struct request r[3])
+{
+	memset(model, 0xdd, 512);
+	memset(model + 1024, 0xdd, 512);
+	for (unsigned i = 0; i < 3; i += 2) {
+		wait_used(0);
+		assert_int_equal(req_status(&r[i]), OK);
+	}
+	assert_image_is_model();
+}
+
+/*
+ * A stop does not wait for writes that wait, nor for one that fails during the
+ * stop. They are done when the queue runs again.
+ */
+static void test_wait_stop(void **state)
+{
+	struct vqueue_info *vq;
+	struct vdrv_used used;
+	struct request r[3];
+
+	start_two_that_wait(r);
+	vq = &dev->vs->vs_queues[0];
+	pci_quiesce(&d.pi);
+	assert_true(pci_is_idle(&d.pi));
+	assert_int_equal(status_of("waiting"), 0);
+	turns(5);
+	assert_false(vdrv_used(&d, 0, &used));
+	assert_int_equal(vq->vq_nr_returned, 2);
+
+	/* It runs again for as long as it takes to begin. */
+	vq->vq_paused = false;
+	pci_kick(&d.pi);
+	assert_false(pci_is_idle(&d.pi));
+	pci_quiesce(&d.pi);
+	wait_idle();
+	assert_int_equal(status_of("waiting"), 0);
+	assert_int_equal(vq->vq_nr_returned, 2);
+
+	FAULT_SET(write_errno, 0);
+	vq->vq_paused = false;
+	pci_kick(&d.pi);
+	check_two_that_waited(r);
+}
+
+/*
+ * While writes are logged another host is going to take the queue over, and has
+ * to know what is in flight: a request that is not the last one waits.
+ */
+static void test_wait_stop_logged(void **state)
+{
+	static uint8_t log[1 << 20];
+	struct vqueue_info *vq;
+	struct request r[3];
+
+	start_two_that_wait(r);
+	vq = &dev->vs->vs_queues[0];
+	gm_set_log(&d.gm, log, sizeof(log));
+	pci_quiesce(&d.pi);
+	wait_waiting(1);
+	turns(5);
+	assert_false(pci_is_idle(&d.pi));
+	assert_int_equal(vq->vq_nr_returned, 1);
+	FAULT_SET(write_errno, 0);
+	resume();
+	wait_idle();
+	vq->vq_paused = false;
+	pci_kick(&d.pi);
+	check_two_that_waited(r);
+	gm_set_log(&d.gm, NULL, 0);
+}
+
+static void no_owner(void *arg, const struct gm_region *r)
+{
+}
+
+/* Memory that writes use which wait goes at once. */
+static void test_wait_memory_gone(void **state)
+{
+	struct request r[3];
+
+	start_two_that_wait(r);
+	assert_int_equal(gm_remove(&d.gm, (gpa_t){ VDRV_MEM_BASE },
+				   VDRV_MEM_BYTES, no_owner, NULL),
+			 1);
+	pci_give_back(&d.pi);
+	assert_int_equal(status_of("waiting"), 0);
+	assert_int_equal(gm_reap(&d.gm, no_owner, NULL), 0);
+	FAULT_SET(write_errno, 0);
+	assert_int_equal(gm_add(&d.gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES,
+				d.mem, GM_READ | GM_WRITE),
+			 0);
+	pci_kick(&d.pi);
+	check_two_that_waited(r);
 }
 
 /* A reset forgets what waits; so does the device when it goes. */
@@ -1989,6 +2101,9 @@ int main(void)
 		TEST(test_cache_off),
 		TEST(test_cache_off_reset),
 		TEST(test_wait),
+		TEST(test_wait_stop),
+		TEST(test_wait_stop_logged),
+		TEST(test_wait_memory_gone),
 		TEST(test_wait_reset),
 		TEST(test_wait_which),
 		TEST(test_quiesce),

@@ -76,16 +76,23 @@ void disk_forget(struct disk *disk);
 
 /*
  * Requests that failed, and are to wait, are not done until disk_resume() lets
- * all of them try again, or disk_forget() drops them. @fn is called when the
- * first one begins to wait, and for each first one after a disk_resume(). What
- * a failed fdatasync() has ended never waits: the kernel may have dropped what
- * it could not write, so that trying again would only seem to help.
+ * all of them try again, or disk_forget() drops them. @fn is called for each
+ * when it begins to wait; disk_nr_waiting() is 1 for the first. What a failed
+ * fdatasync() has ended never waits: the kernel may have dropped what it could
+ * not write, so that trying again would only seem to help.
  */
 void disk_set_on_wait(struct disk *disk,
 		      void (*fn)(void *arg, enum disk_op op, int error),
 		      void *arg);
 unsigned disk_nr_waiting(const struct disk *disk);
 void disk_resume(struct disk *disk);
+
+/*
+ * Those that wait are taken back where @fn returns true: they are the caller's
+ * again, without being done. May be called when one begins to wait.
+ */
+void disk_take_back(struct disk *disk,
+		    bool (*fn)(void *arg, struct disk_req *req), void *arg);
 
 /*
  * Set the size of a file; of a block device @bytes is ignored, it is only

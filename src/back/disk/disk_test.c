@@ -1269,6 +1269,8 @@ static enum disk_op wait_op;
 
 static void on_wait(void *arg, enum disk_op op, int error)
 {
+	if (disk_nr_waiting(disk) > 1)
+		return;
 	nr_waits++;
 	wait_op = op;
 	wait_error = error;

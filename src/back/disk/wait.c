@@ -38,7 +38,8 @@ void disk_wait(struct disk_req *req, int error)
 		return;
 	}
 	disk_reqs_add(&d->failed, req);
-	if (d->nr_failed++ == 0 && d->on_wait)
+	d->nr_failed++;
+	if (d->on_wait)
 		d->on_wait(d->on_wait_arg, req->dr_op, error);
 }
 
@@ -59,6 +60,22 @@ void disk_set_on_wait(struct disk *d,
 unsigned disk_nr_waiting(const struct disk *d)
 {
 	return d->nr_failed;
+}
+
+void disk_take_back(struct disk *d, bool (*fn)(void *arg, struct disk_req *req),
+		    void *arg)
+{
+	struct disk_reqs all;
+	struct disk_req *req;
+
+	disk_reqs_init(&all);
+	disk_waiting_drop(d, &all);
+	while ((req = disk_reqs_take(&all))) {
+		if (fn(arg, req)) /* it may be gone */
+			continue;
+		disk_reqs_add(&d->failed, req);
+		d->nr_failed++;
+	}
 }
 
 /* They are older than what waits for its turn. */

@@ -310,10 +310,10 @@ static void on_size(void *arg, uint64_t bytes)
 static bool is_stopping(struct scsi_softc *sc)
 {
 	for (unsigned i = 0; i < 2 + sc->sc_nr_queues; i++) {
-		if (sc->sc_vqs[i].vq_paused)
+		if (vq_is_stopping(&sc->sc_vqs[i]))
 			return true;
 	}
-	return sc->sc_vs.vs_pi->pi_gmem->nr_limbo > 0;
+	return false;
 }
 
 /*
@@ -328,6 +328,8 @@ static void on_wait(void *arg, enum disk_op op, int error)
 		disk_forget(lun->disk);
 		return;
 	}
+	if (disk_nr_waiting(lun->disk) > 1)
+		return;
 	vs_log(&lun->sc->sc_vs, LOG_ERR,
 	       "%s: %s failed: %s: commands wait (viodev ctl SOCKET resume)",
 	       lun->name, op == DISK_READ ? "read" : "write", strerror(-error));
