@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -75,18 +77,18 @@ bool client_has_faulted(struct client_wake *wake)
  * --- Event descriptors ---
  */
 
-static int check_event(int fd, bool pipe_too)
+/* What kind of file it is, as in <linux/magic.h>; 0 when it cannot be told. */
+static long kind_of(int fd)
 {
 	struct statfs fs;
-	int flags;
 
-	if (fstatfs(fd, &fs) < 0)
-		return -errno;
-	if (fs.f_type != ANON_INODE_FS_MAGIC &&
-	    !(pipe_too &&
-	      (fs.f_type == PIPEFS_MAGIC || fs.f_type == SOCKFS_MAGIC)))
-		return -EINVAL;
-	flags = fcntl(fd, F_GETFL);
+	return fstatfs(fd, &fs) < 0 ? 0 : (long)fs.f_type;
+}
+
+static int set_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
@@ -94,12 +96,38 @@ static int check_event(int fd, bool pipe_too)
 
 int client_eventfd(int fd)
 {
-	return check_event(fd, false);
+	return kind_of(fd) == ANON_INODE_FS_MAGIC ? set_nonblocking(fd) :
+						    -EINVAL;
 }
 
 int client_eventfd_or_pipe(int fd)
 {
-	return check_event(fd, true);
+	long kind = kind_of(fd);
+
+	if (kind == ANON_INODE_FS_MAGIC || kind == PIPEFS_MAGIC ||
+	    client_socket(fd) == 0)
+		return set_nonblocking(fd);
+	return -EINVAL;
+}
+
+/* A UNIX socket without a name has its family for an address. */
+static bool is_unnamed(int ret, const struct sockaddr_un *addr, socklen_t len)
+{
+	return ret == 0 && addr->sun_family == AF_UNIX &&
+	       len == sizeof(addr->sun_family);
+}
+
+int client_socket(int fd)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	int ret = getsockname(fd, (struct sockaddr *)&addr, &len);
+
+	if (!is_unnamed(ret, &addr, len))
+		return -EINVAL;
+	len = sizeof(addr);
+	ret = getpeername(fd, (struct sockaddr *)&addr, &len);
+	return is_unnamed(ret, &addr, len) ? 0 : -EINVAL;
 }
 
 /*

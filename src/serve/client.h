@@ -97,10 +97,17 @@ void client_catch_faults(void);
 int client_eventfd(int fd);
 
 /*
- * The same, but pipes do too, and sockets, which User Mode Linux has for pipes:
- * for a process that ignores SIGPIPE.
+ * The same, but pipes do too, and pairs of sockets, which User Mode Linux has
+ * for pipes: for a process that ignores SIGPIPE.
  */
 int client_eventfd_or_pipe(int fd);
+
+/*
+ * Only a UNIX socket of a pair without names may be kept. A client's end of the
+ * connection to the server is none, as the server's end has a name; whoever
+ * kept that end would never see the client close it. 0 or -EINVAL.
+ */
+int client_socket(int fd);
 
 /*
  * --- Log ---

@@ -254,8 +254,9 @@ static void get_stats(const struct vio_server *base,
 
 static const int syscalls[] = {
 	SYS_accept4,      SYS_fstatfs, /* tells event descriptors from files */
-	SYS_ftruncate,                 /* the in-flight area */
-	SYS_memfd_create, SYS_recvmsg, SYS_sendmsg, -1,
+	SYS_getsockname,  SYS_getpeername, /* likewise, pairs of sockets */
+	SYS_ftruncate,                     /* the in-flight area */
+	SYS_memfd_create, SYS_recvmsg,     SYS_sendmsg, -1,
 };
 
 const struct server_ops vhuser_ops = {

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -281,10 +280,7 @@ static ssize_t set_config(struct vhuser *srv, const struct vhconn_msg *msg,
 static ssize_t set_backend_fd(struct vhuser *srv, const struct vhconn_msg *msg,
 			      uint8_t *reply)
 {
-	struct stat st;
-
-	if (msg->nr_fds != 1 || fstat(msg->fds[0], &st) < 0 ||
-	    !S_ISSOCK(st.st_mode))
+	if (msg->nr_fds != 1 || client_socket(msg->fds[0]) < 0)
 		return -EINVAL;
 	if (srv->backend_fd >= 0)
 		close(srv->backend_fd);

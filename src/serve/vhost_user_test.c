@@ -776,6 +776,46 @@ static void test_backend_fd(void **state)
 	}
 }
 
+static bool is_attached(struct fe *f)
+{
+	struct vio_server_stats stats;
+
+	vio_server_get_stats(f->srv, &stats);
+	return stats.attached;
+}
+
+/*
+ * The front-end's end of the connection is no doorbell, no interrupt and no
+ * channel: the server would keep it open, and not see that it was closed.
+ */
+static void test_own_socket(void **state)
+{
+	static const uint32_t requests[] = {
+		VHMSG_SET_VRING_KICK,
+		VHMSG_SET_VRING_CALL,
+		VHMSG_SET_VRING_ERR,
+		VHMSG_SET_BACKEND_REQ_FD,
+	};
+	struct fe *f = *state;
+	const uint64_t ring = 0;
+	int pair[2];
+
+	fe_negotiate(f);
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		assert_true(
+			fe_ask(f, requests[i], &ring, sizeof(ring), pair[1]));
+		assert_false(
+			fe_ask(f, requests[i], &ring, sizeof(ring), f->fd));
+	}
+	close(pair[0]);
+	close(pair[1]);
+	close(f->fd);
+	f->fd = -1;
+	fe_turn(f);
+	assert_false(is_attached(f));
+}
+
 /*
  * Memory begins with a page, for all who name it. It may end anywhere, as that
  * of libblkio does.
@@ -1627,6 +1667,7 @@ int main(void)
 		TEST(test_restart_interrupts),
 		TEST(test_error_fd),
 		TEST(test_backend_fd),
+		TEST(test_own_socket),
 		TEST(test_misaligned_memory),
 		TEST(test_out_of_fds),
 		TEST(test_state_too_late),
