@@ -91,6 +91,8 @@ struct pci_dev {
 	void (*pd_quiesce)(struct pci_devinst *pi);
 	bool (*pd_is_idle)(struct pci_devinst *pi);
 	void (*pd_give_back)(struct pci_devinst *pi);
+	/* See pci_new_owner(); NULL: all counts as ended. */
+	void (*pd_new_owner)(struct pci_devinst *pi);
 	/* The lock of pci_lock(), or NULL. */
 	pthread_mutex_t *(*pd_mutex)(struct pci_devinst *pi);
 	/* Look at every queue once more: a gmem_ops call said -EAGAIN. */
@@ -217,6 +219,13 @@ static inline bool pci_is_reset(const struct pci_devinst *pi)
 {
 	return !__atomic_load_n(&pi->pi_resetting, __ATOMIC_ACQUIRE);
 }
+
+/*
+ * After a reset: another driver, with other memory, has the function from here
+ * on. What is still in flight for the one before does not count for later calls
+ * of pci_is_reset().
+ */
+void pci_new_owner(struct pci_devinst *pi);
 
 /* Have the device look at all its queues, as if each had been kicked. */
 void pci_kick(struct pci_devinst *pi);

@@ -89,7 +89,8 @@ struct virtio_softc {
 	bool vs_features_final;      /* negotiation is over */
 	uint32_t vs_refused_windows; /* that want features from 64 on */
 	uint8_t vs_old_status;       /* before the last reset */
-	unsigned vs_nr_stale;        /* chains in flight of before resets */
+	unsigned vs_nr_stale;        /* chains in flight of before resets, */
+	unsigned vs_nr_foreign;      /* and of these, another owner's */
 	size_t vs_bounce_bytes;      /* copies of unmapped buffers held, */
 	bool vs_bounce_wanted;       /* and a chain waits for less of them */
 	bool vs_resting;             /* no chain is taken just now */

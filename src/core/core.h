@@ -60,6 +60,15 @@ void vi_give_back(struct virtio_softc *vs);
 void vi_kick_all(struct virtio_softc *vs);
 bool vi_is_idle(struct virtio_softc *vs);
 
+/* Likewise: after a reset another driver, with other memory, has the device. */
+void vi_new_owner(struct virtio_softc *vs);
+
+/* Whether the reset is complete: no chain of this owner's is stale. */
+static inline bool vi_is_reset(const struct virtio_softc *vs)
+{
+	return vs->vs_nr_stale == vs->vs_nr_foreign;
+}
+
 /*
  * Whether the device may access guest memory: it may at first. While it may
  * not, chains that end are kept back; vi_kick_all() shows them to the driver.
@@ -150,6 +159,7 @@ struct vq_slot {
 	/* by head: a chain that was taken */
 	bool busy;      /* and is being worked on, */
 	bool stale;     /* or was when the queue was reset, */
+	bool foreign;   /* that for another owner of the device, */
 	bool done;      /* or is not, but there is no telling the driver now */
 	uint16_t pos;   /* where it was in the available ring */
 	uint64_t entry; /* likewise, by vq_nr_entries */
@@ -203,6 +213,9 @@ uint16_t vq_next_entry(struct vqueue_info *vq);
 void vq_give_back_done(struct vqueue_info *vq);
 
 void vq_slots_forget(struct vqueue_info *vq);
+
+/* Another owner has the device: stale chains are those of the one before. */
+void vq_slots_disown(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);
 
 /*

@@ -146,6 +146,15 @@ void vi_give_back(struct virtio_softc *vs)
 	VS_UNLOCK(vs);
 }
 
+void vi_new_owner(struct virtio_softc *vs)
+{
+	VS_LOCK(vs);
+	for (int i = 0; i < vi_max_queues(vs); i++)
+		vq_slots_disown(&vs->vs_queues[i]);
+	vs->vs_transport->reset_done(vs);
+	VS_UNLOCK(vs);
+}
+
 void vi_set_dma(struct virtio_softc *vs, bool on)
 {
 	vs->vs_dma_off = !on;

@@ -159,10 +159,11 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 
 	slot->stale = false;
 	vs->vs_nr_stale--;
-	if (vs->vs_nr_stale == 0) {
+	vs->vs_nr_foreign -= slot->foreign;
+	slot->foreign = false;
+	if (vi_is_reset(vs))
 		vs->vs_transport->reset_done(vs);
-		wake = true;
-	}
+	wake |= vi_is_reset(vs) || vs->vs_nr_stale == 0;
 	wake |= slot_free(vq, slot);
 	vq->vq_held = false;
 	if (wake)
@@ -208,6 +209,16 @@ void vq_slots_forget(struct vqueue_info *vq)
 	free(vq->vq_slots);
 	vq->vq_slots = NULL;
 	vq->vq_nr_slots = 0;
+}
+
+void vq_slots_disown(struct vqueue_info *vq)
+{
+	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
+		struct vq_slot *slot = &vq->vq_slots[i];
+
+		vq->vq_vs->vs_nr_foreign += slot->stale && !slot->foreign;
+		slot->foreign = slot->stale;
+	}
 }
 
 void vq_slots_fini(struct vqueue_info *vq)
@@ -628,8 +639,7 @@ bool vq_is_stopping(const struct vqueue_info *vq)
 {
 	const struct virtio_softc *vs = vq->vq_vs;
 
-	return vq->vq_paused || vs->vs_resting ||
-	       vs->vs_gmem->nr_limbo > 0;
+	return vq->vq_paused || vs->vs_resting || vs->vs_gmem->nr_limbo > 0;
 }
 
 /* How many of those that were returned were taken from the last entries. */

@@ -1145,6 +1145,42 @@ static void test_stale_head(void **state)
 	}
 }
 
+/* A reset waits for the owner's chains, not for those of the one before. */
+static void test_stale_of_others(void **state)
+{
+	unsigned theirs, ours;
+	struct dev dev;
+
+	dev_start(&dev, 0);
+	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
+	take(&dev, 1, &theirs);
+	pci_reset(&dev.d.pi);
+	assert_false(pci_is_reset(&dev.d.pi));
+	pci_new_owner(&dev.d.pi);
+	for (int i = 0; i < 2; i++) {
+		assert_true(pci_is_reset(&dev.d.pi));
+		assert_int_equal(vdrv_status(&dev.d), 0);
+		vdrv_reset_now(&dev.d);
+	}
+	assert_false(pci_is_idle(&dev.d.pi));
+
+	assert_true(vdrv_start(&dev.d, V1, 1));
+	vdrv_desc(&dev.d, 0, 3, BUF, 8, W, 0);
+	vdrv_avail(&dev.d, 0, 3);
+	take(&dev, 1, &ours);
+	vdrv_reset_now(&dev.d);
+	assert_false(pci_is_reset(&dev.d.pi));
+	assert_int_not_equal(vdrv_status(&dev.d), 0);
+	dev.d.woken = false;
+	vq_relchain(&dev.vq, (uint16_t)ours, 8);
+	assert_true(dev.d.woken);
+	assert_true(pci_is_reset(&dev.d.pi));
+	assert_int_equal(vdrv_status(&dev.d), 0);
+	vq_relchain(&dev.vq, (uint16_t)theirs, 8);
+	assert_true(pci_is_idle(&dev.d.pi));
+	dev_fini(&dev);
+}
+
 /* Given back twice, or never taken. */
 static void test_relchain_not_taken(void **state)
 {
@@ -1662,6 +1698,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_relchain),
 		cmocka_unit_test(test_relchain_after_reset),
 		cmocka_unit_test(test_stale_head),
+		cmocka_unit_test(test_stale_of_others),
 		cmocka_unit_test(test_relchain_not_taken),
 		cmocka_unit_test(test_mark_of_changed_chain),
 		cmocka_unit_test(test_event_idx),

@@ -305,6 +305,14 @@ bool pci_is_idle(struct pci_devinst *pi)
 	       pi->pi_dev->pd_is_idle(pi);
 }
 
+void pci_new_owner(struct pci_devinst *pi)
+{
+	if (pi->pi_dev && pi->pi_dev->pd_new_owner)
+		pi->pi_dev->pd_new_owner(pi);
+	else
+		pci_set_resetting(pi, false);
+}
+
 void pci_give_back(struct pci_devinst *pi)
 {
 	if (pi->pi_dev && pi->pi_dev->pd_give_back)

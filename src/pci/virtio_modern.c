@@ -89,8 +89,8 @@ static uint32_t num_queues_read(struct virtio_softc *vs)
  */
 static uint32_t status_read(struct virtio_softc *vs)
 {
-	return vs->vs_nr_stale && !vs->vs_status ? vs->vs_old_status :
-						   vs->vs_status;
+	return vi_is_reset(vs) || vs->vs_status ? vs->vs_status :
+						  vs->vs_old_status;
 }
 
 static void status_write(struct virtio_softc *vs, uint32_t val)

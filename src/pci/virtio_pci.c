@@ -37,7 +37,7 @@ static void send_interrupt(struct virtio_softc *vs, uint8_t isr,
 static void was_reset(struct virtio_softc *vs)
 {
 	pci_lintr_deassert(vs->vs_pi);
-	pci_set_resetting(vs->vs_pi, vs->vs_nr_stale > 0);
+	pci_set_resetting(vs->vs_pi, !vi_is_reset(vs));
 }
 
 static void reset_done(struct virtio_softc *vs)
@@ -83,6 +83,11 @@ static void on_give_back(struct pci_devinst *pi)
 	vi_give_back(pi->pi_arg);
 }
 
+static void on_new_owner(struct pci_devinst *pi)
+{
+	vi_new_owner(pi->pi_arg);
+}
+
 static pthread_mutex_t *mutex_of(struct pci_devinst *pi)
 {
 	struct virtio_softc *vs = pi->pi_arg;
@@ -112,6 +117,7 @@ static const struct pci_dev virtio_pci_dev = {
 	.pd_quiesce = on_quiesce,
 	.pd_is_idle = is_idle,
 	.pd_give_back = on_give_back,
+	.pd_new_owner = on_new_owner,
 	.pd_mutex = mutex_of,
 	.pd_kick = on_kick,
 	.pd_is_doorbell = is_doorbell,

@@ -52,7 +52,7 @@ static void drop_client(struct vfuser *srv)
 
 	close_client(srv);
 	pci_reset(&srv->base.pi);
-	pci_set_resetting(&srv->base.pi, false); /* the next has other memory */
+	pci_new_owner(&srv->base.pi);
 	vfuser_mem_reset(srv);
 	vfuser_dma_reset(srv);
 	vfuser_irq_reset(srv);

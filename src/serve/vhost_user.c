@@ -60,6 +60,7 @@ static void drop_client(struct vhuser *srv)
 	close_client(srv);
 	vhuser_forget_mtu(srv);
 	pci_reset(&srv->base.pi);
+	vi_new_owner(srv->vs);
 	srv->used = false;
 	vhuser_mem_reset(srv);
 	end_work(srv);

@@ -451,9 +451,14 @@ static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 /* Whether what was handled has happened, so that the front-end may be told. */
 static bool is_over(struct vhuser *srv, uint32_t request)
 {
-	if (request == VHMSG_RESET_DEVICE)
-		return pci_is_idle(&srv->base.pi);
-	return srv->nr_leaving == 0;
+	bool reset;
+
+	if (request != VHMSG_RESET_DEVICE)
+		return srv->nr_leaving == 0;
+	VS_LOCK(srv->vs);
+	reset = vi_is_reset(srv->vs);
+	VS_UNLOCK(srv->vs);
+	return reset;
 }
 
 int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)

@@ -628,6 +628,37 @@ static void test_reset_waits(void **state)
 	assert_false(fe_was_called(f));
 }
 
+/* A front-end does not wait for requests of the one before. */
+static void test_reset_of_next(void **state)
+{
+	struct hold *h = *state;
+	struct fe *f = &h->f;
+
+	start_with_request(h);
+	fe_connect_again(f);
+	memset(f->mem, 0, MEM_BYTES);
+	f->avail_idx = 0;
+	start(h);
+	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
+	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
+	assert_int_equal(h->vs.vs_nr_stale, 1);
+
+	/* Nor does it forget its own; and a head that is in use is not used. */
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(h->nr_held[0], 1);
+	finish(h, 0);
+	assert_int_equal(h->nr_held[0], 2);
+	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
+	finish(h, 0);
+	assert_true(is_silent(f));
+	finish(h, 0);
+	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
+	assert_int_equal(fe_used_idx(f), 0);
+}
+
 /*
  * The front-end disconnects while a request is in flight, and perhaps while it
  * waits for that: the next one is served at once. The request ends in its own
@@ -854,6 +885,7 @@ int main(void)
 		TEST(test_memory_given_back),
 		TEST(test_other_memory),
 		TEST(test_reset_waits),
+		TEST(test_reset_of_next),
 		TEST(test_front_end_goes),
 		TEST(test_worker_thread),
 		TEST(test_record),
