@@ -2,9 +2,10 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help build demo check check-bare soak fuzz bench conformance kit install clean
+.PHONY: help deps build demo check check-bare soak fuzz bench conformance kit install clean
 
 help:
+	@echo 'make deps         install what building needs (Debian)'
 	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
@@ -15,10 +16,15 @@ help:
 	@echo 'make conformance  which duties of the specification have a test'
 	@echo 'make install      DESTDIR= and PREFIX= are honoured'
 
+deps:
+	@scripts/install-deps.sh build
+
 build:
 	@scripts/build.sh $(BUILD)
 
-demo: build
+demo:
+	@scripts/install-deps.sh build
+	@scripts/build.sh $(BUILD)
 	@scripts/demo.sh $(BUILD)/viodev
 
 check:
@@ -33,8 +39,9 @@ soak:
 fuzz:
 	@scripts/fuzz.sh $(TARGET) $(SECONDS)
 
-bench: build
+bench:
 	@scripts/install-deps.sh build test kit
+	@scripts/build.sh $(BUILD)
 	@python3 bench/bench.py --viodev $(BUILD)/viodev --kit "$$(scripts/kit.sh)"
 
 conformance:

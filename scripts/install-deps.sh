@@ -3,9 +3,10 @@
 #
 # Installs the Debian packages that viodev needs, those that are missing, with apt.
 #
-#   scripts/install-deps.sh [GROUP...]      build (default), kit (the guest kit), test
+#   scripts/install-deps.sh [--check] [GROUP...]     build (default), kit (the guest kit), test
 #
-# Says first what it installs; prints nothing when all is there. Works on Debian 12 and 13.
+# Says first what it installs; prints nothing when all is there. Works on Debian 12 and 13. With --check it installs
+# nothing and fails when something is missing; where there is no dpkg it cannot tell, and succeeds.
 set -eu
 
 die() {
@@ -49,7 +50,13 @@ missing_of() {
 	done
 }
 
-command -v dpkg-query >/dev/null || die "this is for Debian; see it for the packages' names and install them your way"
+check=
+if [ "${1:-}" = --check ]; then
+	check=1
+	shift
+	command -v dpkg-query >/dev/null || exit 0
+fi
+command -v dpkg-query >/dev/null || die "this is for Debian; docs/CONTRIBUTING.md has the packages' names elsewhere"
 
 missing=
 for group in "${@:-build}"; do
@@ -60,6 +67,7 @@ done
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
 missing=${missing% }
 [ -n "$missing" ] || exit 0
+[ -z "$check" ] || die "missing: $missing (\`make deps\` installs them)"
 
 if [ "$(id -u)" -eq 0 ]; then
 	sudo=
