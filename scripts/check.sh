@@ -77,6 +77,7 @@ scripts/install-deps.sh build test || exit 1
 scripts/build.sh build-check -Db_sanitize=address,undefined \
 	-Db_lundef=false || exit 1
 
+one "format" scripts/format.sh --check
 suite "unit tests, fuzz targets and command line, with sanitizers" \
 	unit build-check unit fuzz cli
 title "build, as users get it"

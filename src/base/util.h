@@ -6,6 +6,6 @@
 
 /* The struct of @type in which @ptr points at @member. */
 #define container_of(ptr, type, member) \
-	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 #endif

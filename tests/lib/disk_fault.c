@@ -135,7 +135,7 @@ static void see_sqe(struct io_uring_sqe *sqe)
 /* What liburing is about to tell the kernel. */
 int io_uring_submit(struct io_uring *ring)
 {
-	static int (*next)(struct io_uring * ring);
+	static int (*next)(struct io_uring *ring);
 	struct io_uring_sq *sq = &ring->sq;
 
 	if (!next)

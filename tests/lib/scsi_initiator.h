@@ -72,9 +72,7 @@ struct sent ini_do_ready(const struct cmd *c); /* unit attentions first */
 uint8_t ini_tmf(uint32_t subtype, const uint8_t addr[8], uint64_t id);
 void ini_collect(struct sent *all, unsigned nr); /* what is done by now */
 
-#define LUN_ADDR(target, lun)                                          \
-	{                                                              \
-		1, (target), 0x40 | (lun) >> 8, (lun)&0xff, 0, 0, 0, 0 \
-	}
+#define LUN_ADDR(target, lun) \
+	{ 1, (target), 0x40 | (lun) >> 8, (lun) & 0xff, 0, 0, 0, 0 }
 
 #endif

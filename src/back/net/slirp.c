@@ -661,14 +661,19 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 
 static const char *const user_keys[] = { "hostfwd", "connections", NULL };
 
+#ifndef SYS_accept /* on s390x it is accept4() */
+#define SYS_accept SYS_accept4
+#endif
+#ifndef SYS_newfstatat /* 32-bit */
+#define SYS_newfstatat SYS_fstatat64
+#endif
+
 static const int user_syscalls[] = {
 	SYS_socket,
 	SYS_connect,
 	SYS_bind,
 	SYS_listen,
-#ifdef SYS_accept /* there is SYS_accept4 everywhere */
 	SYS_accept,
-#endif
 	SYS_accept4,
 	SYS_shutdown,
 	SYS_setsockopt,
@@ -680,11 +685,7 @@ static const int user_syscalls[] = {
 	SYS_recvfrom,
 	SYS_sendto,
 	/* the addresses of name servers */
-#ifdef SYS_newfstatat
 	SYS_newfstatat,
-#else /* 32-bit */
-	SYS_fstatat64,
-#endif
 	SYS_openat,
 	SYS_lseek,
 	-1,

@@ -33,9 +33,9 @@ static void test_ctrl_bad(void **state)
 		 2);
 	vdrv_queue_setup(&d, 2, 0);
 	/* NET-CTL-02: nothing of it was negotiated. */
-	for (unsigned class = 0; class < 12; class ++)
+	for (unsigned cls = 0; cls < 12; cls++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
-			assert_int_equal(command((uint8_t) class, (uint8_t)cmd,
+			assert_int_equal(command((uint8_t)cls, (uint8_t)cmd,
 						 zeroes, sizeof(zeroes)),
 					 1);
 	destroy();
@@ -43,10 +43,10 @@ static void test_ctrl_bad(void **state)
 	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
 	vdrv_queue_setup(&d, 2, 0);
 	/* Short data, of every command but the one that has none. */
-	for (unsigned class = 0; class < 12; class ++)
+	for (unsigned cls = 0; cls < 12; cls++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
-			if (class != 3 || cmd != 0)
-				assert_int_equal(command((uint8_t) class,
+			if (cls != 3 || cmd != 0)
+				assert_int_equal(command((uint8_t)cls,
 							 (uint8_t)cmd, zeroes,
 							 0),
 						 1);

@@ -227,11 +227,8 @@ struct p9_ref {
 	uint32_t uid;
 	int fd; /* the node's, kept open by us; -1: not asked for */
 };
-#define P9_REF __attribute__((cleanup(p9_ref_put))) struct p9_ref
-#define P9_NO_REF        \
-	{                \
-		.fd = -1 \
-	}
+#define P9_REF    __attribute__((cleanup(p9_ref_put))) struct p9_ref
+#define P9_NO_REF { .fd = -1 }
 void p9_ref_put(struct p9_ref *ref);
 
 /*

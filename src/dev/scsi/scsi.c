@@ -619,11 +619,9 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		  .help = "as of the block device" },                          \
 		{ lun ".rerror", OPT_CHOICE, "report",                         \
 		  .choices = "report|wait", .help = "likewise of a read" },    \
-	{                                                                      \
-		lun ".discard", OPT_BOOL, "on",                                \
-			.help = "give space that the guest unmaps back to "    \
-				"the host"                                     \
-	}
+		{ lun ".discard", OPT_BOOL, "on",                              \
+		  .help = "give space that the guest unmaps back to "          \
+			  "the host" }
 
 const struct opt_def scsi_lun_opts[] = {
 	LUN_OPTS("lun*"),

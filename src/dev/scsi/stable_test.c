@@ -17,14 +17,8 @@
 
 #define DISK "scsi,lun0=%d/disk,queue-size=64"
 
-#define WCE_OFF                      \
-	{                            \
-		0, 0, 0, 0, 0x08, 18 \
-	}
-#define WCE_ON                             \
-	{                                  \
-		0, 0, 0, 0, 0x08, 18, 0x04 \
-	}
+#define WCE_OFF { 0, 0, 0, 0, 0x08, 18 }
+#define WCE_ON  { 0, 0, 0, 0, 0x08, 18, 0x04 }
 
 static const uint8_t wce_off[24] = WCE_OFF, wce_on[24] = WCE_ON;
 static const uint8_t block[512] = { 1 }, zeroes[8192];

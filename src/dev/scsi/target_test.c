@@ -16,7 +16,7 @@
 
 /* The rest of a CDB with a big-endian LBA or length. */
 #define B4(v) \
-	((v) >> 24 & 0xff), ((v) >> 16 & 0xff), ((v) >> 8 & 0xff), ((v)&0xff)
+	((v) >> 24 & 0xff), ((v) >> 16 & 0xff), ((v) >> 8 & 0xff), ((v) & 0xff)
 #define B8(v)   B4((uint64_t)(v) >> 32), B4((uint64_t)(v))
 #define OVERRUN (0x1000000u | VIRTIO_SCSI_S_OVERRUN)
 
