@@ -211,13 +211,40 @@ static void test_reset_under_load(void **state)
  * Each side stores, then looks at what the other one stored: one of both sees
  * the other (2.7.10.1, 2.7.7.1), which takes a full barrier on each. Without
  * it a processor may look before others see its store: not often, so this is
- * done many times, both starting at once.
+ * done many times, both starting at once. The device's store waits behind
+ * others, to memory that the driver's processor has, as buffers do.
  */
 static struct race {
 	unsigned started, ended; /* rounds */
 	void (*device)(void);
 	bool device_saw;
 } race;
+
+static struct {
+	_Alignas(64) volatile unsigned v;
+} buffers[56]; /* as many as a processor has stores under way */
+
+static void write_buffers(unsigned v)
+{
+	for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
+		buffers[i].v = v;
+}
+
+/* Each on a processor of its own, where there are two: on the @nr-th of ours. */
+static void pin(const cpu_set_t *ours, unsigned nr)
+{
+	cpu_set_t one;
+
+	nr %= (unsigned)CPU_COUNT(ours);
+	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, ours) || nr-- > 0)
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		sched_setaffinity(0, sizeof(one), &one);
+		return;
+	}
+}
 
 static void spin_until(const unsigned *p, unsigned value)
 {
@@ -235,9 +262,11 @@ static void dawdle(unsigned n)
 
 static void *race_thread(void *arg)
 {
+	pin(arg, 1);
 	for (unsigned i = 1; i <= NR_RACES; i++) {
 		spin_until(&race.started, i);
-		dawdle(i * 30011 % 256);
+		dawdle(i * 30011 % 64);
+		write_buffers(i);
 		race.device();
 		__atomic_store_n(&race.ended, i, __ATOMIC_RELEASE);
 	}
@@ -249,17 +278,21 @@ static void run_race(uint64_t features, void (*device)(void),
 		     void (*after)(void))
 {
 	pthread_t thread;
+	cpu_set_t ours;
 
+	sched_getaffinity(0, sizeof(ours), &ours);
 	tdev_start(&t, VDRV_MODERN, (struct tdev_opts){ 0 }, V1 | features, 1);
 	t.hold = true;
 	race = (struct race){ .device = device };
-	pthread_create(&thread, NULL, race_thread, NULL);
+	pthread_create(&thread, NULL, race_thread, &ours);
+	pin(&ours, 0);
 	for (unsigned i = 1; i <= NR_RACES; i++) {
 		bool driver_saw;
 
 		before();
+		write_buffers(0);
 		__atomic_store_n(&race.started, i, __ATOMIC_RELEASE);
-		dawdle(i * 40503 % 256);
+		dawdle(i * 40503 % 1024);
 		driver_saw = driver();
 		spin_until(&race.ended, i);
 		if (!driver_saw && !race.device_saw)
@@ -267,6 +300,7 @@ static void run_race(uint64_t features, void (*device)(void),
 		after();
 	}
 	pthread_join(thread, NULL);
+	sched_setaffinity(0, sizeof(ours), &ours);
 	tdev_fini(&t);
 }
 
