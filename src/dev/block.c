@@ -4,12 +4,12 @@
  * disk. What happens to its requests is in block_req.c.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "dev/block_impl.h"
 
 /* Device configuration, 5.2.4. */
@@ -264,38 +264,23 @@ static const char *const cache_names[] = {
 	[DISK_DIRECT] = "direct",
 };
 
-static void add_uint(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
-}
-
-static void add_string(struct json_object *to, const char *key, const char *val)
-{
-	json_object_object_add(to, key, json_object_new_string(val));
-}
-
-static void add_bool(struct json_object *to, const char *key, bool val)
-{
-	json_object_object_add(to, key, json_object_new_boolean(val));
-}
-
 static void block_status(struct vdev *dev, struct json_object *status)
 {
 	struct block_softc *sc = block_of(dev);
 
-	add_uint(status, "capacity", sc->sc_capacity * SECTOR_BYTES);
-	add_uint(status, "block-size", sc->sc_block_bytes);
-	add_bool(status, "read-only", sc->sc_info.ro);
-	add_string(status, "engine", sc->sc_info.engine);
-	add_string(status, "cache", cache_names[sc->sc_cache]);
-	add_bool(status, "write-cache", block_write_cache_on(sc));
-	add_uint(status, "waiting", disk_nr_waiting(sc->sc_disk));
+	json_add_uint(status, "capacity", sc->sc_capacity * SECTOR_BYTES);
+	json_add_uint(status, "block-size", sc->sc_block_bytes);
+	json_add_bool(status, "read-only", sc->sc_info.ro);
+	json_add_string(status, "engine", sc->sc_info.engine);
+	json_add_string(status, "cache", cache_names[sc->sc_cache]);
+	json_add_bool(status, "write-cache", block_write_cache_on(sc));
+	json_add_uint(status, "waiting", disk_nr_waiting(sc->sc_disk));
 	for (int i = 0; i < BLOCK_NR_KINDS; i++) {
 		struct json_object *kind = json_object_new_object();
 
-		add_uint(kind, "requests", sc->sc_stats[i].requests);
-		add_uint(kind, "bytes", sc->sc_stats[i].bytes);
-		add_uint(kind, "errors", sc->sc_stats[i].errors);
+		json_add_uint(kind, "requests", sc->sc_stats[i].requests);
+		json_add_uint(kind, "bytes", sc->sc_stats[i].bytes);
+		json_add_uint(kind, "errors", sc->sc_stats[i].errors);
 		json_object_object_add(status, block_kind_names[i], kind);
 	}
 }
@@ -305,7 +290,7 @@ static int ctl_resume(struct block_softc *sc, int argc,
 {
 	if (argc != 1)
 		return err_set(err, -EINVAL, "block: resume");
-	add_uint(reply, "resumed", disk_nr_waiting(sc->sc_disk));
+	json_add_uint(reply, "resumed", disk_nr_waiting(sc->sc_disk));
 	disk_resume(sc->sc_disk);
 	return 0;
 }
@@ -323,9 +308,9 @@ static int ctl_resize(struct block_softc *sc, int argc, char *const argv[],
 	if (ret < 0)
 		return err_set(err, ret, "block: resize %s: %s", argv[1],
 			       why.text);
-	add_uint(reply, "capacity", sc->sc_capacity * SECTOR_BYTES);
+	json_add_uint(reply, "capacity", sc->sc_capacity * SECTOR_BYTES);
 	if (ret > 0) /* it follows when the image answers */
-		add_bool(reply, "pending", true);
+		json_add_bool(reply, "pending", true);
 	return 0;
 }
 

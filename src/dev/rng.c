@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bucket.h"
+#include "base/json.h"
 #include "base/util.h"
 #include "dev/devices.h"
 #include "dev/rng_file.h"
@@ -198,8 +198,7 @@ static void rng_status(struct vdev *dev, struct json_object *status)
 {
 	struct rng_softc *sc = rng_of(dev);
 
-	json_object_object_add(status, "bytes",
-			       json_object_new_uint64(sc->sc_bytes));
+	json_add_uint(status, "bytes", sc->sc_bytes);
 }
 
 static int rng_open(const struct opts *opts, struct opened_files *files,

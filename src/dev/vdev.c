@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Complete devices: what all types have in common. See vdev.h. */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/nearest.h"
 #include "dev/vdev.h"
 
@@ -278,18 +278,12 @@ static const char *mode_name(virtio_mode_t mode)
 	}
 }
 
-static void add_int(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
-}
-
 static void add_features(struct json_object *list, const virtio_capstr_t *names,
 			 uint64_t features)
 {
 	for (; names && names->vp_name; names++) {
 		if (features & names->vp_flag)
-			json_object_array_add(
-				list, json_object_new_string(names->vp_name));
+			json_push_string(list, names->vp_name);
 	}
 }
 
@@ -307,13 +301,12 @@ static struct json_object *queue_json(const struct vqueue_info *vq)
 {
 	struct json_object *q = json_object_new_object();
 
-	add_int(q, "size", vq->vq_qsize);
-	json_object_object_add(q, "ready",
-			       json_object_new_boolean(vq->vq_flags != 0));
-	add_int(q, "kicks", vq->vq_nr_kicks);
-	add_int(q, "chains", vq->vq_nr_chains);
-	add_int(q, "inflight", vq->vq_nr_inflight);
-	add_int(q, "interrupts", vq->vq_nr_intrs);
+	json_add_uint(q, "size", vq->vq_qsize);
+	json_add_bool(q, "ready", vq->vq_flags != 0);
+	json_add_uint(q, "kicks", vq->vq_nr_kicks);
+	json_add_uint(q, "chains", vq->vq_nr_chains);
+	json_add_uint(q, "inflight", vq->vq_nr_inflight);
+	json_add_uint(q, "interrupts", vq->vq_nr_intrs);
 	return q;
 }
 
@@ -322,23 +315,19 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 	struct virtio_softc *vs = dev->vs;
 	struct json_object *queues = json_object_new_array();
 
-	json_object_object_add(status, "type",
-			       json_object_new_string(dev->type->vt_name));
-	json_object_object_add(status, "mode",
-			       json_object_new_string(mode_name(vs->vs_mode)));
-	json_object_object_add(
-		status, "driver",
-		json_object_new_string(
+	json_add_string(status, "type", dev->type->vt_name);
+	json_add_string(status, "mode", mode_name(vs->vs_mode));
+	json_add_string(status, "driver",
 			!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK) ?
 				"none" :
 			vi_is_modern(vs) ? "modern" :
-					   "legacy"));
-	add_int(status, "device-status", vs->vs_status);
+					   "legacy");
+	json_add_uint(status, "device-status", vs->vs_status);
 	json_object_object_add(
 		status, "features",
 		features_json(dev->type, vs->vs_negotiated_caps));
-	add_int(status, "resets", vs->vs_nr_resets);
-	add_int(status, "driver-errors", vs->vs_nr_errors);
+	json_add_uint(status, "resets", vs->vs_nr_resets);
+	json_add_uint(status, "driver-errors", vs->vs_nr_errors);
 	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
 		json_object_array_add(queues, queue_json(&vs->vs_queues[i]));
 	json_object_object_add(status, "queues", queues);

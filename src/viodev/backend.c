@@ -6,11 +6,11 @@
  *	vhost-user-block --fd=7 --blk-file=disk.img
  *	viodev serve --transport=vhost-user --once --fd=7 block,path=disk.img
  */
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
@@ -47,11 +47,9 @@ void backend_print_capabilities(const struct vdev_type *type)
 
 	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
 		if (strcmp(features[i].type, type->vt_name) == 0)
-			json_object_array_add(
-				list, json_object_new_string(features[i].name));
+			json_push_string(list, features[i].name);
 	}
-	json_object_object_add(all, "type",
-			       json_object_new_string(type->vt_name));
+	json_add_string(all, "type", type->vt_name);
 	/* Other types than these have no member of this name. */
 	if (json_object_array_length(list) > 0)
 		json_object_object_add(all, "features", list);

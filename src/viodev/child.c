@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include <viodev/loop.h>
 #include <viodev/pci.h>
 
+#include "base/json.h"
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/ctl_server.h"
@@ -66,14 +66,12 @@ static void status(struct child *child, struct json_object *to)
 	struct json_object *server = json_object_new_object();
 	uint64_t uptime = (vio_now_ns() - child->start_ns) / NS_PER_SEC;
 
-	json_object_object_add(
-		to, "id",
-		json_object_new_string(opt_string(child->settings, "id")));
+	json_add_string(to, "id", opt_string(child->settings, "id"));
 	vdev_status(child->dev, to);
 	transport_status(child->srv, child->transport, server);
 	json_object_object_add(to, "server", server);
 	json_object_object_add(to, "pid", json_object_new_int(getpid()));
-	json_object_object_add(to, "uptime", json_object_new_uint64(uptime));
+	json_add_uint(to, "uptime", uptime);
 	jail_status(&child->jail, sandbox);
 	json_object_object_add(to, "sandbox", sandbox);
 }

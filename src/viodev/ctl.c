@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* viodev ctl: ask a device that is being served. See ctl_server.h. */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/scm.h"
 #include "base/unix.h"
 #include "dev/vdev.h"
@@ -278,11 +278,9 @@ static struct json_object *make_request(const struct cmdline *line,
 	struct json_object *names = json_object_new_array();
 
 	for (int i = 1; i < line->nr_words; i++)
-		json_object_array_add(words,
-				      json_object_new_string(line->words[i]));
+		json_push_string(words, line->words[i]);
 	for (unsigned i = 0; i < files->nr; i++)
-		json_object_array_add(
-			names, json_object_new_string(files->file[i].name));
+		json_push_string(names, files->file[i].name);
 	json_object_object_add(request, "command", words);
 	json_object_object_add(request, "files", names);
 	return request;

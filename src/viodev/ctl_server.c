@@ -2,7 +2,6 @@
 #include "viodev/ctl_server.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 
 #include <viodev/loop.h>
 
+#include "base/json.h"
 #include "base/scm.h"
 #include "dev/vdev.h"
 
@@ -165,12 +165,11 @@ static void execute(struct client *c, const char *line, size_t len,
 		ret = server->fn(server->arg, ret, words, &files, reply, &err);
 
 	opened_files_close(&files);
-	json_object_object_add(answer, "ok", json_object_new_boolean(ret >= 0));
+	json_add_bool(answer, "ok", ret >= 0);
 	if (ret >= 0) {
 		json_object_object_add(answer, "reply", reply);
 	} else {
-		json_object_object_add(answer, "error",
-				       json_object_new_string(err.text));
+		json_add_string(answer, "error", err.text);
 		json_object_put(reply);
 	}
 	json_object_put(request);

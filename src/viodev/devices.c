@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* viodev devices: the types there are; one type's options and features. */
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
@@ -95,25 +95,17 @@ static void print_types(void)
  * --- JSON ---
  */
 
-static void add_string(struct json_object *to, const char *key,
-		       const char *value)
-{
-	if (value)
-		json_object_object_add(to, key, json_object_new_string(value));
-}
-
 static void add_opts(struct json_object *list, const struct vdev_type *type,
 		     const struct opt_def *def)
 {
 	for (; def->key; def++) {
 		struct json_object *opt = json_object_new_object();
 
-		add_string(opt, "key", def->key);
-		add_string(opt, "value", kind_name(type, def));
-		add_string(opt, "default", def->def);
-		add_string(opt, "help", def->help);
-		json_object_object_add(opt, "required",
-				       json_object_new_boolean(def->required));
+		json_add_string(opt, "key", def->key);
+		json_add_string(opt, "value", kind_name(type, def));
+		json_add_string(opt, "default", def->def);
+		json_add_string(opt, "help", def->help);
+		json_add_bool(opt, "required", def->required);
 		json_object_array_add(list, opt);
 	}
 }
@@ -123,8 +115,7 @@ static void add_features(struct json_object *list, const virtio_capstr_t *f,
 {
 	for (; f && f->vp_name; f++) {
 		if (f->vp_flag & among)
-			json_object_array_add(
-				list, json_object_new_string(f->vp_name));
+			json_push_string(list, f->vp_name);
 	}
 }
 
@@ -135,18 +126,18 @@ static struct json_object *type_json(const struct vdev_type *type)
 	struct json_object *features = json_object_new_array();
 	struct json_object *ctls = json_object_new_array();
 
-	add_string(to, "type", type->vt_name);
-	add_string(to, "alias", type->vt_alias);
-	add_string(to, "summary", type->vt_summary);
+	json_add_string(to, "type", type->vt_name);
+	json_add_string(to, "alias", type->vt_alias);
+	json_add_string(to, "summary", type->vt_summary);
 	add_opts(opts, type, type->vt_opts);
 	add_opts(opts, type, vdev_common_opts);
 	json_object_object_add(to, "options", opts);
 	add_features(features, type->vt_features, UINT64_MAX);
 	add_features(features, vdev_common_features, common_features(type));
 	json_object_object_add(to, "features", features);
-	json_object_array_add(ctls, json_object_new_string("status"));
+	json_push_string(ctls, "status");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
-		json_object_array_add(ctls, json_object_new_string(c->usage));
+		json_push_string(ctls, c->usage);
 	json_object_object_add(to, "commands", ctls);
 	return to;
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <json-c/json.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -19,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "dev/vdev.h"
 #include "viodev/log.h"
 
@@ -391,27 +391,21 @@ static struct json_object *namespace_names(unsigned long namespaces)
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (namespaces & names[i].flag)
-			json_object_array_add(
-				list, json_object_new_string(names[i].name));
+			json_push_string(list, names[i].name);
 	}
 	return list;
-}
-
-static void add_bool(struct json_object *to, const char *key, bool value)
-{
-	json_object_object_add(to, key, json_object_new_boolean(value));
 }
 
 void jail_status(const struct jail *jail, struct json_object *to)
 {
 	json_object_object_add(to, "namespaces",
 			       namespace_names(jail->namespaces));
-	add_bool(to, "empty-root", jail->empty_root);
-	add_bool(to, "own-tree", jail->own_tree);
-	add_bool(to, "nobody", jail->nobody);
-	add_bool(to, "no-capabilities", jail->no_capabilities);
-	add_bool(to, "no-new-privs", jail->no_new_privs);
+	json_add_bool(to, "empty-root", jail->empty_root);
+	json_add_bool(to, "own-tree", jail->own_tree);
+	json_add_bool(to, "nobody", jail->nobody);
+	json_add_bool(to, "no-capabilities", jail->no_capabilities);
+	json_add_bool(to, "no-new-privs", jail->no_new_privs);
 	json_object_object_add(to, "landlock",
 			       json_object_new_int(jail->landlock));
-	add_bool(to, "seccomp", jail->seccomp);
+	json_add_bool(to, "seccomp", jail->seccomp);
 }

@@ -4,13 +4,13 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <linux/virtio_console.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "viodev/transport.h"
 
 /*
@@ -92,17 +92,6 @@ void qemu_free_args(char **args)
  * --- Devices ---
  */
 
-static void add_string(struct json_object *to, const char *key,
-		       const char *value)
-{
-	json_object_object_add(to, key, json_object_new_string(value));
-}
-
-static void add_number(struct json_object *to, const char *key, uint64_t value)
-{
-	json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
 #define MAX_NAME 64
 
 /* QEMU's names begin with a letter; ours may begin with "9p". */
@@ -119,55 +108,55 @@ static void append_vfio_user(struct arg_list *list, const struct unit *unit)
 	char name[MAX_NAME];
 
 	qemu_name(unit, name);
-	add_string(sock, "type", "unix");
-	add_string(sock, "path", unit->front.path);
-	add_string(device, "driver", "vfio-user-pci");
+	json_add_string(sock, "type", "unix");
+	json_add_string(sock, "path", unit->front.path);
+	json_add_string(device, "driver", "vfio-user-pci");
 	json_object_object_add(device, "socket", sock);
-	add_string(device, "id", name);
+	json_add_string(device, "id", name);
 	append_device(list, device);
 }
 
 static void set_block(const struct unit *unit, struct json_object *device)
 {
 	/* It wants one for each of the guest's processors otherwise. */
-	add_number(device, "num-queues", opt_number(unit->opts, "queues"));
+	json_add_uint(device, "num-queues", opt_number(unit->opts, "queues"));
 	if (opt_given(unit->opts, "queue-size"))
-		add_number(device, "queue-size",
-			   opt_number(unit->opts, "queue-size"));
+		json_add_uint(device, "queue-size",
+			      opt_number(unit->opts, "queue-size"));
 }
 
 static void set_net(const struct unit *unit, struct json_object *device)
 {
 	if (opt_given(unit->opts, "mac"))
-		add_string(device, "mac", opt_string(unit->opts, "mac"));
+		json_add_string(device, "mac", opt_string(unit->opts, "mac"));
 	if (opt_given(unit->opts, "mtu"))
-		add_number(device, "host_mtu", opt_number(unit->opts, "mtu"));
+		json_add_uint(device, "host_mtu",
+			      opt_number(unit->opts, "mtu"));
 	if (opt_given(unit->opts, "queue-size")) {
-		add_number(device, "rx_queue_size",
-			   opt_number(unit->opts, "queue-size"));
-		add_number(device, "tx_queue_size",
-			   opt_number(unit->opts, "queue-size"));
+		json_add_uint(device, "rx_queue_size",
+			      opt_number(unit->opts, "queue-size"));
+		json_add_uint(device, "tx_queue_size",
+			      opt_number(unit->opts, "queue-size"));
 	}
 	if (opt_number(unit->opts, "queues") > 1)
-		json_object_object_add(device, "mq",
-				       json_object_new_boolean(true));
+		json_add_bool(device, "mq", true);
 }
 
 static void set_scsi(const struct unit *unit, struct json_object *device)
 {
-	add_number(device, "num_queues", opt_number(unit->opts, "queues"));
+	json_add_uint(device, "num_queues", opt_number(unit->opts, "queues"));
 	if (opt_given(unit->opts, "queue-size"))
-		add_number(device, "virtqueue_size",
-			   opt_number(unit->opts, "queue-size"));
+		json_add_uint(device, "virtqueue_size",
+			      opt_number(unit->opts, "queue-size"));
 }
 
 /* QEMU has no front-end of its own for these: it is told what to expect. */
 static void set_generic(const struct unit *unit, struct json_object *device,
 			uint64_t nr_queues, uint64_t config_bytes)
 {
-	add_number(device, "virtio-id", unit->type->vt_device_id);
-	add_number(device, "num_vqs", nr_queues);
-	add_number(device, "config_size", config_bytes);
+	json_add_uint(device, "virtio-id", unit->type->vt_device_id);
+	json_add_uint(device, "num_vqs", nr_queues);
+	json_add_uint(device, "config_size", config_bytes);
 }
 
 static void set_console(const struct unit *unit, struct json_object *device)
@@ -252,9 +241,9 @@ static void append_vhost_user(struct arg_list *list, const struct unit *unit)
 			"vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
 			backend, name, opt_number(unit->opts, "queues"));
 	}
-	add_string(device, "driver", f->driver);
-	add_string(device, is_net ? "netdev" : "chardev", backend);
-	add_string(device, "id", name);
+	json_add_string(device, "driver", f->driver);
+	json_add_string(device, is_net ? "netdev" : "chardev", backend);
+	json_add_string(device, "id", name);
 	if (f->set)
 		f->set(unit, device);
 	append_device(list, device);

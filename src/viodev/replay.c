@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/json.h"
 #include "viodev/replay.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <linux/input-event-codes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,11 +44,6 @@ static const char *type_word(unsigned type)
 	}
 }
 
-static void add_word(struct json_object *request, const char *word)
-{
-	json_object_array_add(request, json_object_new_string(word));
-}
-
 static void add_event(struct replay *r, const struct event *ev)
 {
 	const char *word = type_word(ev->type);
@@ -58,13 +53,13 @@ static void add_event(struct replay *r, const struct event *ev)
 		return;
 	if (!r->update) {
 		r->update = json_object_new_array();
-		add_word(r->update, "inject");
+		json_push_string(r->update, "inject");
 	}
-	add_word(r->update, word);
+	json_push_string(r->update, word);
 	snprintf(number, sizeof(number), "%u", ev->code);
-	add_word(r->update, number);
+	json_push_string(r->update, number);
 	snprintf(number, sizeof(number), "%d", ev->value);
-	add_word(r->update, number);
+	json_push_string(r->update, number);
 }
 
 static void wait_for(struct replay *r, uint64_t us)

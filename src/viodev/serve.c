@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* viodev serve: devices until SIGTERM, or until each front-end has gone. */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
 #include "viodev/qemu.h"
@@ -71,27 +71,21 @@ static void print_json(struct json_object *line)
 	json_object_put(line);
 }
 
-static void add_string(struct json_object *to, const char *key,
-		       const char *value)
-{
-	json_object_object_add(to, key, json_object_new_string(value));
-}
-
 /* {"event": "ready", ..., "qemu": [args]} */
 static void print_ready_json(const struct unit *unit, char *const qemu[])
 {
 	struct json_object *line = json_object_new_object();
 	struct json_object *args = json_object_new_array();
 
-	add_string(line, "event", "ready");
+	json_add_string(line, "event", "ready");
 	if (unit) {
-		add_string(line, "id", unit->id);
-		add_string(line, "type", unit->type->vt_name);
-		add_string(line, "socket", unit->front.path);
-		add_string(line, "ctl", unit->ctl.path);
+		json_add_string(line, "id", unit->id);
+		json_add_string(line, "type", unit->type->vt_name);
+		json_add_string(line, "socket", unit->front.path);
+		json_add_string(line, "ctl", unit->ctl.path);
 	}
 	for (; qemu && *qemu; qemu++)
-		json_object_array_add(args, json_object_new_string(*qemu));
+		json_push_string(args, *qemu);
 	if (json_object_array_length(args) > 0)
 		json_object_object_add(line, "qemu", args);
 	else
@@ -146,9 +140,9 @@ static void on_unit_waiting(void *arg, const struct unit *unit)
 	if (!line->json)
 		return;
 	event = json_object_new_object();
-	add_string(event, "event", "waiting");
-	add_string(event, "id", unit->id);
-	add_string(event, "ctl", unit->ctl.path);
+	json_add_string(event, "event", "waiting");
+	json_add_string(event, "id", unit->id);
+	json_add_string(event, "ctl", unit->ctl.path);
 	print_json(event);
 	fflush(stdout);
 }

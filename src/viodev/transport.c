@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/json.h"
 #include "viodev/transport.h"
 
-#include <json-c/json.h>
 #include <string.h>
 
 static const struct transport {
@@ -29,11 +29,6 @@ bool transport_find(const char *name, enum vio_protocol *ret_protocol)
 	return false;
 }
 
-static void add_u64(struct json_object *to, const char *key, uint64_t value)
-{
-	json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
 void transport_status(const struct vio_server *srv, enum vio_protocol protocol,
 		      struct json_object *to)
 {
@@ -41,14 +36,12 @@ void transport_status(const struct vio_server *srv, enum vio_protocol protocol,
 	struct vio_server_stats stats;
 
 	vio_server_get_stats(srv, &stats);
-	json_object_object_add(to, "transport",
-			       json_object_new_string(t->name));
-	json_object_object_add(to, "attached",
-			       json_object_new_boolean(stats.attached));
-	add_u64(to, "clients", stats.clients);
-	add_u64(to, "messages", stats.messages);
-	add_u64(to, "bad-messages", stats.bad_messages);
-	add_u64(to, t->regions_key, stats.mem_regions);
-	add_u64(to, t->bytes_key, stats.mem_bytes);
-	add_u64(to, "interrupts", stats.interrupts);
+	json_add_string(to, "transport", t->name);
+	json_add_bool(to, "attached", stats.attached);
+	json_add_uint(to, "clients", stats.clients);
+	json_add_uint(to, "messages", stats.messages);
+	json_add_uint(to, "bad-messages", stats.bad_messages);
+	json_add_uint(to, t->regions_key, stats.mem_regions);
+	json_add_uint(to, t->bytes_key, stats.mem_bytes);
+	json_add_uint(to, "interrupts", stats.interrupts);
 }

@@ -4,12 +4,12 @@
  * bytes both ways.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 
+#include "base/json.h"
 #include "base/util.h"
 #include "dev/devices.h"
 #include "dev/console/console.h"
@@ -113,22 +113,6 @@ static void console_reset(void *arg)
 
 #define ADDED_FILES "new" /* the channel's, that come with a command */
 
-static void add_uint(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
-}
-
-static void add_string(struct json_object *to, const char *key, const char *val)
-{
-	if (val)
-		json_object_object_add(to, key, json_object_new_string(val));
-}
-
-static void add_bool(struct json_object *to, const char *key, bool val)
-{
-	json_object_object_add(to, key, json_object_new_boolean(val));
-}
-
 static const char *name_of(const struct console_port *p)
 {
 	return p->name ? p->name : "console";
@@ -139,18 +123,18 @@ static struct json_object *port_json(const struct console_port *p)
 	struct json_object *to = json_object_new_object();
 	bool alone = p->id == 0 && !console_multiport(p->sc);
 
-	add_uint(to, "id", p->id);
-	add_string(to, "name", name_of(p));
-	add_string(to, "channel", chan_text(p->chan));
-	add_string(to, "path", chan_path(p->chan));
-	add_bool(to, "plugged", p->plugged);
-	add_bool(to, "host-open", chan_up(p->chan));
+	json_add_uint(to, "id", p->id);
+	json_add_string(to, "name", name_of(p));
+	json_add_string(to, "channel", chan_text(p->chan));
+	json_add_string(to, "path", chan_path(p->chan));
+	json_add_bool(to, "plugged", p->plugged);
+	json_add_bool(to, "host-open", chan_up(p->chan));
 	if (!alone)
-		add_bool(to, "guest-open", p->guest_open);
-	add_uint(to, "to-guest", p->rx_bytes);
-	add_uint(to, "from-guest", p->tx_bytes);
-	add_uint(to, "lost", p->tx_lost);
-	add_uint(to, "errors", chan_nr_errors(p->chan));
+		json_add_bool(to, "guest-open", p->guest_open);
+	json_add_uint(to, "to-guest", p->rx_bytes);
+	json_add_uint(to, "from-guest", p->tx_bytes);
+	json_add_uint(to, "lost", p->tx_lost);
+	json_add_uint(to, "errors", chan_nr_errors(p->chan));
 	return to;
 }
 
@@ -159,8 +143,8 @@ static void console_status(struct vdev *dev, struct json_object *status)
 	struct console_softc *sc = console_of(dev);
 	struct json_object *ports = json_object_new_array();
 
-	add_uint(status, "cols", sc->sc_cols);
-	add_uint(status, "rows", sc->sc_rows);
+	json_add_uint(status, "cols", sc->sc_cols);
+	json_add_uint(status, "rows", sc->sc_rows);
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		if (sc->sc_ports[i].chan)
 			json_object_array_add(ports,

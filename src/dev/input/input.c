@@ -4,13 +4,13 @@
  * screen that ctl works, or a device of the host's.
  */
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/util.h"
 #include "dev/devices.h"
 #include "dev/input/input.h"
@@ -201,33 +201,23 @@ static struct json_object *leds_json(const struct libevdev *d)
 	for (unsigned code = 0; code <= LED_MAX; code++) {
 		if (libevdev_has_event_code(d, EV_LED, code) &&
 		    libevdev_get_event_value(d, EV_LED, code))
-			json_object_array_add(
-				list, json_object_new_string(
-					      libevdev_event_code_get_name(
-						      EV_LED, code)));
+			json_push_string(list, libevdev_event_code_get_name(
+						       EV_LED, code));
 	}
 	return list;
-}
-
-static void add_uint(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
 }
 
 static void input_status(struct vdev *dev, struct json_object *status)
 {
 	struct input_softc *sc = input_of(dev);
 
-	json_object_object_add(
-		status, "name",
-		json_object_new_string(libevdev_get_name(sc->sc_desc)));
-	json_object_object_add(status, "listening",
-			       json_object_new_boolean(sc->sc_live));
+	json_add_string(status, "name", libevdev_get_name(sc->sc_desc));
+	json_add_bool(status, "listening", sc->sc_live);
 	json_object_object_add(status, "leds", leds_json(sc->sc_desc));
-	add_uint(status, "events", sc->sc_nr_events);
-	add_uint(status, "events-waiting", sc->sc_nr_waiting);
-	add_uint(status, "updates-dropped", sc->sc_nr_dropped);
-	add_uint(status, "status-events", sc->sc_nr_status);
+	json_add_uint(status, "events", sc->sc_nr_events);
+	json_add_uint(status, "events-waiting", sc->sc_nr_waiting);
+	json_add_uint(status, "updates-dropped", sc->sc_nr_dropped);
+	json_add_uint(status, "status-events", sc->sc_nr_status);
 }
 
 static int input_ctl(struct vdev *dev, int argc, char *const argv[],

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/util.h"
 #include "dev/devices.h"
 #include "dev/net/net.h"
@@ -321,25 +321,20 @@ static int net_open(const struct opts *opts, struct opened_files *files,
  * --- Status and control ---
  */
 
-static void add_u64(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
-}
-
 static struct json_object *stats_json(const struct net_stats *stats)
 {
 	struct json_object *to = json_object_new_object();
 
-	add_u64(to, "frames", stats->frames);
-	add_u64(to, "bytes", stats->bytes);
-	add_u64(to, "dropped", stats->dropped);
-	add_u64(to, "filtered", stats->filtered);
+	json_add_uint(to, "frames", stats->frames);
+	json_add_uint(to, "bytes", stats->bytes);
+	json_add_uint(to, "dropped", stats->dropped);
+	json_add_uint(to, "filtered", stats->filtered);
 	return to;
 }
 
 static void put_stat(void *arg, const char *name, uint64_t val)
 {
-	add_u64(arg, name, val);
+	json_add_uint(arg, name, val);
 }
 
 static struct json_object *backend_json(const struct net_be *be)
@@ -358,17 +353,15 @@ static void net_status(struct vdev *dev, struct json_object *status)
 
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1],
 		 m[2], m[3], m[4], m[5]);
-	json_object_object_add(status, "backend",
-			       json_object_new_string(sc->sc_be->ops->name));
-	json_object_object_add(status, "mac", json_object_new_string(mac));
-	json_object_object_add(
-		status, "link",
-		json_object_new_string(net_link_up(sc) ? "up" : "down"));
-	add_u64(status, "pairs", sc->sc_pairs);
+	json_add_string(status, "backend", sc->sc_be->ops->name);
+	json_add_string(status, "mac", mac);
+	json_add_string(status, "link", net_link_up(sc) ? "up" : "down");
+	json_add_uint(status, "pairs", sc->sc_pairs);
 	json_object_object_add(status, "tx", stats_json(&sc->sc_tx));
 	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
 	if (sc->sc_pcap)
-		add_u64(status, "pcap-dropped", pcap_dropped(sc->sc_pcap));
+		json_add_uint(status, "pcap-dropped",
+			      pcap_dropped(sc->sc_pcap));
 	if (sc->sc_be->ops->stats)
 		json_object_object_add(status, sc->sc_be->ops->name,
 				       backend_json(sc->sc_be));
@@ -409,10 +402,7 @@ static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 	else
 		ret = err_set(err, -EINVAL, "announce: takes nothing");
 	if (ret == 0)
-		json_object_object_add(reply, "link",
-				       json_object_new_string(net_link_up(sc) ?
-								      "up" :
-								      "down"));
+		json_add_string(reply, "link", net_link_up(sc) ? "up" : "down");
 	return ret;
 }
 

@@ -21,7 +21,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <linux/capability.h>
 #include <linux/virtio_9p.h>
 #include <stdlib.h>
@@ -30,6 +29,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/le.h"
 #include "base/pool.h"
 #include "dev/devices.h"
@@ -435,36 +435,30 @@ static int p9_cfgread(void *arg, int offset, int size, uint32_t *retval)
 	return 0;
 }
 
-static void add(struct json_object *to, const char *key, uint64_t v)
-{
-	json_object_object_add(to, key, json_object_new_uint64(v));
-}
-
 static void p9_status(struct vdev *dev, struct json_object *status)
 {
 	struct p9_softc *sc = p9_of(dev);
 	struct p9_fs *fs = sc->sc_fs;
 	uint32_t msize = __atomic_load_n(&fs->msize, __ATOMIC_RELAXED);
 
-	json_object_object_add(status, "tag",
-			       json_object_new_string(sc->sc_tag));
-	json_object_object_add(status, "mounted",
-			       json_object_new_boolean(msize != 0));
-	add(status, "msize", msize);
+	json_add_string(status, "tag", sc->sc_tag);
+	json_add_bool(status, "mounted", msize != 0);
+	json_add_uint(status, "msize", msize);
 	pthread_mutex_lock(&fs->lock);
-	add(status, "fids", fs->nr_fids);
-	add(status, "open-files", fs->nr_files);
-	add(status, "nodes", fs->nr_nodes);
-	add(status, "descriptors", fs->nr_fds);
+	json_add_uint(status, "fids", fs->nr_fids);
+	json_add_uint(status, "open-files", fs->nr_files);
+	json_add_uint(status, "nodes", fs->nr_nodes);
+	json_add_uint(status, "descriptors", fs->nr_fds);
 	pthread_mutex_unlock(&fs->lock);
-	add(status, "requests", fs->stats.requests);
-	add(status, "errors",
-	    __atomic_load_n(&fs->stats.errors, __ATOMIC_RELAXED));
-	add(status, "flushed", sc->sc_nr_flushed);
-	add(status, "bytes-read",
-	    __atomic_load_n(&fs->stats.read_bytes, __ATOMIC_RELAXED));
-	add(status, "bytes-written",
-	    __atomic_load_n(&fs->stats.written_bytes, __ATOMIC_RELAXED));
+	json_add_uint(status, "requests", fs->stats.requests);
+	json_add_uint(status, "errors",
+		      __atomic_load_n(&fs->stats.errors, __ATOMIC_RELAXED));
+	json_add_uint(status, "flushed", sc->sc_nr_flushed);
+	json_add_uint(status, "bytes-read",
+		      __atomic_load_n(&fs->stats.read_bytes, __ATOMIC_RELAXED));
+	json_add_uint(
+		status, "bytes-written",
+		__atomic_load_n(&fs->stats.written_bytes, __ATOMIC_RELAXED));
 }
 
 /*

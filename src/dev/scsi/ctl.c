@@ -1,29 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* `viodev ctl` of a SCSI device: its status, and LUNs that come and go. */
 #include <errno.h>
-#include <json-c/json.h>
 
+#include "base/json.h"
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 static struct scsi_softc *scsi_of(struct vdev *dev)
 {
 	return container_of(dev, struct scsi_softc, sc_dev);
-}
-
-static void add_uint(struct json_object *to, const char *key, uint64_t val)
-{
-	json_object_object_add(to, key, json_object_new_uint64(val));
-}
-
-static void add_bool(struct json_object *to, const char *key, bool val)
-{
-	json_object_object_add(to, key, json_object_new_boolean(val));
-}
-
-static void add_string(struct json_object *to, const char *key, const char *val)
-{
-	json_object_object_add(to, key, json_object_new_string(val));
 }
 
 static const char *kind_name(const struct scsi_lun *lun)
@@ -40,20 +25,20 @@ static struct json_object *lun_json(const struct scsi_lun *lun)
 
 	if (lun->disk)
 		disk_get_info(lun->disk, &info);
-	add_string(o, "name", lun->name);
-	add_string(o, "type", kind_name(lun));
-	add_bool(o, "present", lun->present);
-	add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
-	add_uint(o, "block-size", lun->block_bytes);
-	add_string(o, "engine", info.engine);
-	add_uint(o, "commands", lun->nr_cmds);
-	add_uint(o, "reads", lun->nr_reads);
-	add_uint(o, "read-bytes", lun->read_bytes);
-	add_uint(o, "writes", lun->nr_writes);
-	add_uint(o, "written-bytes", lun->written_bytes);
-	add_uint(o, "check-conditions", lun->nr_errors);
-	add_uint(o, "aborted", lun->nr_aborts);
-	add_uint(o, "waiting", lun->disk ? disk_nr_waiting(lun->disk) : 0);
+	json_add_string(o, "name", lun->name);
+	json_add_string(o, "type", kind_name(lun));
+	json_add_bool(o, "present", lun->present);
+	json_add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
+	json_add_uint(o, "block-size", lun->block_bytes);
+	json_add_string(o, "engine", info.engine);
+	json_add_uint(o, "commands", lun->nr_cmds);
+	json_add_uint(o, "reads", lun->nr_reads);
+	json_add_uint(o, "read-bytes", lun->read_bytes);
+	json_add_uint(o, "writes", lun->nr_writes);
+	json_add_uint(o, "written-bytes", lun->written_bytes);
+	json_add_uint(o, "check-conditions", lun->nr_errors);
+	json_add_uint(o, "aborted", lun->nr_aborts);
+	json_add_uint(o, "waiting", lun->disk ? disk_nr_waiting(lun->disk) : 0);
 	return o;
 }
 
@@ -65,8 +50,8 @@ void scsi_status(struct vdev *dev, struct json_object *status)
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++)
 		json_object_array_add(luns, lun_json(sc->sc_luns[i]));
 	json_object_object_add(status, "luns", luns);
-	add_uint(status, "events", sc->sc_nr_events);
-	add_uint(status, "events-missed", sc->sc_nr_missed);
+	json_add_uint(status, "events", sc->sc_nr_events);
+	json_add_uint(status, "events-missed", sc->sc_nr_missed);
 }
 
 static int no_lun(const char *name, struct err *err)
@@ -94,9 +79,9 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 	if (ret < 0)
 		return err_set(err, ret, "scsi: resize %s: %s", lun->name,
 			       why.text);
-	add_uint(reply, "capacity", lun->nr_blocks * lun->block_bytes);
+	json_add_uint(reply, "capacity", lun->nr_blocks * lun->block_bytes);
 	if (ret > 0) /* it follows when the image answers */
-		add_bool(reply, "pending", true);
+		json_add_bool(reply, "pending", true);
 	return 0;
 }
 
@@ -158,11 +143,11 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 	if (lun->present == add)
 		return err_set(err, -EALREADY, "scsi: %s is %s", lun->name,
 			       add ? "there" : "not there");
-	add_string(reply, "lun", lun->name);
+	json_add_string(reply, "lun", lun->name);
 	if (add)
 		lun_add(lun);
 	else if (!lun_remove(lun))
-		add_bool(reply, "pending", true);
+		json_add_bool(reply, "pending", true);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_publish(&sc->sc_queues[i]);
 	return 0;
