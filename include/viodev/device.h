@@ -16,6 +16,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct vio_loop;
 struct pci_devinst;
 struct vdev;
@@ -33,5 +37,9 @@ int vdev_new(const char *text, struct pci_devinst *pi, struct vio_loop *loop,
  * goes on, and its memory stays. NULL is fine.
  */
 void vdev_destroy(struct vdev *dev);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

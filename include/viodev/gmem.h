@@ -30,6 +30,10 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A guest physical address, or an IOVA where the guest has an IOMMU. */
 typedef struct {
 	uint64_t v;
@@ -195,5 +199,9 @@ static inline void gm_mark(struct gmem *gm, gpa_t a, uint64_t len)
 	if (gm->log)
 		gm_mark_logged(gm, a, len);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -15,6 +15,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct vio_loop;
 struct vio_source;
 
@@ -76,5 +80,9 @@ void vio_loop_busy_poll(struct vio_loop *loop);
 
 /* Monotonic time in nanoseconds. */
 uint64_t vio_now_ns(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

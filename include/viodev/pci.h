@@ -27,6 +27,10 @@
 
 #include <viodev/gmem.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define PCI_CFG_SIZE 256
 #define PCI_NR_BARS  6
 #define PCI_MAX_MSIX 2048 /* PCI 7.7.2: what Table Size can say */
@@ -326,5 +330,9 @@ void pci_log(struct pci_devinst *pi, int level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 void pci_vlog(struct pci_devinst *pi, int level, const char *fmt, va_list ap)
 	__attribute__((format(printf, 3, 0)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -57,6 +57,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct pci_devinst;
 struct vio_loop;
 struct vio_server;
@@ -140,5 +144,9 @@ void vio_server_get_stats(const struct vio_server *srv,
  * of a process that runs a loop; -1 ends the list. For a seccomp filter.
  */
 const int *vio_server_syscalls(const struct vio_server *srv);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -53,6 +53,10 @@
 #include <viodev/pci.h>
 #include <viodev/virtio_core.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /*
  * --- Identity ---
  */
@@ -136,5 +140,9 @@ uint64_t vi_pci_read(struct pci_devinst *pi, int baridx, uint64_t offset,
 		     int size);
 void vi_pci_write(struct pci_devinst *pi, int baridx, uint64_t offset, int size,
 		  uint64_t value);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -13,7 +13,15 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_pci.h>
+
+/* vring_init() there is not valid C++. */
+#if defined(__cplusplus) && !defined(VIRTIO_RING_NO_LEGACY)
+#define VIRTIO_RING_NO_LEGACY
 #include <linux/virtio_ring.h>
+#undef VIRTIO_RING_NO_LEGACY
+#else
+#include <linux/virtio_ring.h>
+#endif
 
 #define VI_BIT(nr) (1ULL << (nr))
 

@@ -16,6 +16,10 @@
 
 #include <viodev/virtio_bits.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef unsigned int uint_t;
 
 #ifndef __PRINTFLIKE
@@ -471,5 +475,9 @@ void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
  */
 void vi_vq_init(struct virtio_softc *vs);
 void vi_legacy_vq_init(struct virtio_softc *vs, uint32_t pfn);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -53,14 +53,8 @@ for example in embed hello; do
 		"$source/examples/$example.c" "${libs[@]}"
 done
 
-# Each public header can be included alone.
-for header in "$dest"/*/*/include/viodev/*.h "$dest"/*/include/viodev/*.h; do
-	[ -e "$header" ] || continue
-	printf '#include <viodev/%s>\n' "${header##*/}" |
-		"${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -Wall -Wextra \
-			-Wno-unused-parameter -Werror "${cflags[@]}" \
-			-fsyntax-only -x c - || fail "${header##*/} alone"
-done
+viodev_include=$(find "$dest" -path '*/include/viodev')
+"$source/tests/install/headers.sh" "${viodev_include%/viodev}"
 
 export LD_LIBRARY_PATH=$libdir
 "$dest/embed" | tee "$dest/embed.out"
