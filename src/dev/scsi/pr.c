@@ -245,12 +245,19 @@ int pr_load(struct scsi_softc *sc)
 	return ret;
 }
 
-/* Whose they were may have written to the file since: behind that. */
+/*
+ * Whose they were may have written to the file since: behind that. A driver of
+ * before a reset may have a command whose reservations are being saved: these
+ * must not come later.
+ */
 int pr_keep(struct scsi_softc *sc)
 {
 	uint8_t b[FILE_COPY_BYTES];
-	int ret = sc->sc_pr_fd < 0 ? 0 : read_newest(sc, b);
+	int ret;
 
+	if (sc->sc_pr_first)
+		return -EBUSY;
+	ret = sc->sc_pr_fd < 0 ? 0 : read_newest(sc, b);
 	return ret < 0 ? ret : save(sc);
 }
 

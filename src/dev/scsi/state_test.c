@@ -540,6 +540,34 @@ static void test_file_fails(void **state)
 }
 
 /*
+ * A command is forgotten whose reservations a thread is still writing: these
+ * must not end up behind the ones that come.
+ */
+static void test_file_busy(void **state)
+{
+	uint8_t list[24] = { [15] = 0xa2, [20] = 1 };
+	struct cmd c = { .cdb = { 0x5f, OUT_IGNORE, [8] = 24 },
+			 .out = list,
+			 .out_len = 24 };
+
+	start(DISK KEEP);
+	promise(0xa1);
+	save();
+	FAULT_SET(hang, true);
+	ini_send(&c);
+	ini_turns(5);
+	vdrv_reset_now(&ini.d);
+	assert_int_equal(load(saved, saved_len), -EBUSY);
+	FAULT_SET(hang, false);
+	while (!pci_is_idle(&ini.d.pi))
+		ini_turns(1);
+	assert_int_equal(load(saved, saved_len), 0);
+	ini_close();
+	start(DISK KEEP);
+	expect_pr(0, 0xa1, 3);
+}
+
+/*
  * --- hostile Q3: wrong lengths and values, and any byte changed ---
  */
 
@@ -651,7 +679,8 @@ int main(void)
 		T(test_removed),      T(test_writethrough),
 		T(test_another_unit), T(test_no_file),
 		T(test_file),         T(test_file_fails),
-		T(test_hostile),      T(test_no_events),
+		T(test_file_busy),    T(test_hostile),
+		T(test_no_events),
 	};
 
 	return cmocka_run_group_tests_name("scsi state", tests, NULL, NULL);
