@@ -345,7 +345,8 @@ bool vq_retchain(struct vqueue_info *vq, uint16_t idx);
 
 /*
  * Beyond the seed. Whether somebody waits until chains of this queue are back:
- * it is coming to a stop, or memory that is in use is to go.
+ * it is coming to a stop, memory that is in use is to go, or the bus is not ours
+ * to use.
  */
 bool vq_is_stopping(const struct vqueue_info *vq);
 

@@ -639,7 +639,8 @@ bool vq_is_stopping(const struct vqueue_info *vq)
 {
 	const struct virtio_softc *vs = vq->vq_vs;
 
-	return vq->vq_paused || vs->vs_resting || vs->vs_gmem->nr_limbo > 0;
+	return vq->vq_paused || vs->vs_resting || vs->vs_dma_off ||
+	       vs->vs_gmem->nr_limbo > 0;
 }
 
 /* How many of those that were returned were taken from the last entries. */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <linux/pci_regs.h>
 #include <linux/virtio_blk.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -1712,6 +1713,23 @@ static void test_wait_memory_gone(void **state)
 	check_two_that_waited(r);
 }
 
+/* The bus is taken from the device: nothing waits to use it later. */
+static void test_wait_bus(void **state)
+{
+	struct request r[3];
+
+	start_two_that_wait(r);
+	pci_cfg_write(&d.pi, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	assert_true(pci_is_idle(&d.pi));
+	FAULT_SET(write_errno, 0);
+	resume();
+	turns(5);
+	assert_int_equal(req_status(&r[0]), NO_STATUS);
+	pci_cfg_write(&d.pi, PCI_COMMAND, 2,
+		      PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	check_two_that_waited(r);
+}
+
 /* A reset forgets what waits; so does the device when it goes. */
 static void test_wait_reset(void **state)
 {
@@ -2104,6 +2122,7 @@ int main(void)
 		TEST(test_wait_stop),
 		TEST(test_wait_stop_logged),
 		TEST(test_wait_memory_gone),
+		TEST(test_wait_bus),
 		TEST(test_wait_reset),
 		TEST(test_wait_which),
 		TEST(test_quiesce),

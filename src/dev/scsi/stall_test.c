@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <json-c/json.h>
+#include <linux/pci_regs.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -615,6 +616,90 @@ static void test_failing_at_stop(void **state)
 	assert_int_equal(nr_waiting(), 0);
 }
 
+static void no_owner(void *arg, const struct gm_region *r)
+{
+}
+
+#define RAM_HALF (VDRV_MEM_BYTES / 2)
+#define BUFFERS  ((gpa_t){ VDRV_MEM_BASE + RAM_HALF })
+
+/* The rings are in one region, buffers from now on in another. */
+static void split_memory(void)
+{
+	struct gmem *gm = &ini.d.gm;
+
+	gm_remove(gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, no_owner, NULL);
+	assert_int_equal(gm_add(gm, (gpa_t){ VDRV_MEM_BASE }, RAM_HALF,
+				ini.d.mem, GM_READ | GM_WRITE),
+			 0);
+	assert_int_equal(gm_add(gm, BUFFERS, RAM_HALF, ini.d.mem + RAM_HALF,
+				GM_READ | GM_WRITE),
+			 0);
+	ini.d.next_free = BUFFERS.v;
+}
+
+/*
+ * Memory is removed that a command uses which waits, or fails then: it is let
+ * go, for which somebody waits.
+ */
+static void test_waiting_memory(void **state)
+{
+	for (int fails_later = 0; fails_later < 2; fails_later++) {
+		struct sent s;
+
+		start_waiting(WAITING);
+		split_memory();
+		FAULT_SET(write_errno, ENOSPC);
+		FAULT_SET(hang, fails_later);
+		s = send_write(3, 'W');
+		for (int i = 0; i < 500 && !fails_later && !nr_waiting(); i++)
+			ini_turn(10);
+		ini_turns(5);
+		assert_int_equal(nr_waiting(), !fails_later);
+		assert_int_equal(
+			gm_remove(&ini.d.gm, BUFFERS, RAM_HALF, no_owner, NULL),
+			1);
+		pci_give_back(&ini.d.pi);
+		FAULT_SET(hang, false);
+		ini_wait(&s, 1);
+		assert_int_equal(s.status, STATUS_BUSY);
+		assert_int_equal(gm_reap(&ini.d.gm, no_owner, NULL), 0);
+		assert_int_equal(nr_waiting(), 0);
+	}
+}
+
+static void set_command(uint16_t command)
+{
+	pci_cfg_write(&ini.d.pi, PCI_COMMAND, 2, command);
+}
+
+/* The bus is taken from the device: nothing waits to use it later. */
+static void test_waiting_bus(void **state)
+{
+	for (int fails_later = 0; fails_later < 2; fails_later++) {
+		struct sent s;
+
+		start_waiting(WAITING);
+		FAULT_SET(write_errno, ENOSPC);
+		FAULT_SET(hang, fails_later);
+		s = send_write(3, 'W');
+		for (int i = 0; i < 500 && !fails_later && !nr_waiting(); i++)
+			ini_turn(10);
+		ini_turns(5);
+		assert_int_equal(nr_waiting(), !fails_later);
+		set_command(PCI_COMMAND_MEMORY);
+		FAULT_SET(hang, false);
+		for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
+			ini_turn(10);
+		assert_true(pci_is_idle(&ini.d.pi));
+		ini_collect(&s, 1);
+		assert_false(s.done);
+		set_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+		ini_wait(&s, 1);
+		assert_int_equal(s.status, STATUS_BUSY);
+	}
+}
+
 /* The process ends, whatever the kernel does meanwhile. */
 static void test_end(void **state)
 {
@@ -646,6 +731,8 @@ static int run(const char *engine)
 		TEST(test_read_error_waits),
 		TEST(test_waiting_is_aborted),
 		TEST(test_waiting_at_stop),
+		TEST(test_waiting_memory),
+		TEST(test_waiting_bus),
 		TEST(test_failing_at_stop),
 		TEST(test_end),
 	};
