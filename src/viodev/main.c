@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <viodev/version.h>
+
 #include "base/nearest.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
@@ -73,7 +75,7 @@ int main(int argc, char **argv)
 		return EXIT_OK;
 	}
 	if (strcmp(argv[1], "--version") == 0) {
-		puts("viodev " VIODEV_VERSION);
+		printf("viodev %s\n", vio_version());
 		return EXIT_OK;
 	}
 	if (strcmp(argv[1], CHILD_WORD) == 0)
