@@ -39,19 +39,38 @@ for json in "$dest"/*/share/qemu/vhost-user/50-viodev-*.json \
 		fail "$json: $type"
 done
 
-# What a compiler on the target system would be told, with $dest for its root.
-export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$dest
-read -ra cflags < <(pkg-config --cflags viodev)
-read -ra libs < <(pkg-config --libs viodev)
+# What a compiler on the target system would be told, with $dest for its root,
+# where no backend's -dev package is installed: no other .pc file is found.
+export PKG_CONFIG_LIBDIR=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$dest PKG_CONFIG_PATH=
 libdir=$(pkg-config --variable=libdir viodev)
 case $libdir in "$dest"*) ;; *) libdir=$dest$libdir ;; esac
-[ "$sanitize" = none ] || cflags+=("-fsanitize=$sanitize")
 
-for example in embed hello; do
+# compile PROGRAM SOURCE PACKAGE [ARG...]
+compile() {
+	local flags
+	read -ra flags < <(pkg-config --cflags "$3")
+	[ "$sanitize" = none ] || flags+=("-fsanitize=$sanitize")
 	"${CC:-cc}" -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror \
-		-D_GNU_SOURCE "${cflags[@]}" -o "$dest/$example" \
-		"$source/examples/$example.c" "${libs[@]}"
-done
+		-D_GNU_SOURCE "${flags[@]}" -o "$dest/$1" "$2" "${@:4}"
+}
+
+read -ra libs < <(pkg-config --libs viodev)
+compile embed "$source/examples/embed.c" viodev "${libs[@]}"
+compile hello "$source/examples/hello.c" viodev "${libs[@]}"
+read -ra libs < <(pkg-config --libs viodev-core)
+compile core "$source/tests/install/core.c" viodev-core "${libs[@]}"
+read -ra libs < <(pkg-config --static --libs viodev)
+compile embed-static "$source/examples/embed.c" viodev \
+	"${libs[@]/#-lviodev/$libdir/libviodev.a}"
+
+# libviodev-core wants libc alone.
+if [ "$sanitize" = none ]; then
+	! readelf -d "$dest/core" | grep NEEDED | grep -v 'libc\.so' ||
+		fail 'core: wants more than libc'
+fi
+version=$(pkg-config --modversion viodev)
+[ "$("$dest/core")" = "$version $version 10441af4" ] || fail "core: $("$dest/core")"
+"$dest/embed-static" | grep -q '^16 random bytes: ..' || fail 'embed-static'
 
 viodev_include=$(find "$dest" -path '*/include/viodev')
 "$source/tests/install/headers.sh" "${viodev_include%/viodev}"
