@@ -86,6 +86,7 @@ suite "unit tests and command line, as users get them" unit build unit cli
 one "conformance: rows of the specification and their tests" \
 	python3 scripts/conformance.py
 one "driver and device on two threads, under the thread sanitizer" threads
+one "a build without the optional libraries" scripts/check-minimal.sh
 
 if [ "${VIODEV_CHECK:-all}" != unit ]; then
 	title "guest kit"

@@ -543,6 +543,12 @@ static int init(struct block_softc *sc, const struct vdev_env *env,
 	return ret;
 }
 
+static const char *why_no_uring(int error)
+{
+	return error == -ENOPKG ? "this viodev was built without liburing" :
+				  strerror(-error);
+}
+
 static int block_create(const struct vdev_env *env, struct vdev **ret_dev,
 			struct err *err)
 {
@@ -562,7 +568,7 @@ static int block_create(const struct vdev_env *env, struct vdev **ret_dev,
 	if (sc->sc_info.uring_error)
 		vs_log(&sc->sc_vs, LOG_NOTICE,
 		       "io_uring: %s; using threads instead",
-		       strerror(-sc->sc_info.uring_error));
+		       why_no_uring(sc->sc_info.uring_error));
 	*ret_dev = &sc->sc_dev;
 	return 0;
 }

@@ -41,13 +41,23 @@ static bool is_name(const struct vdev_type *t, const char *name)
 	return !strcmp(name, t->vt_name) || !strcmp(name, t->vt_alias);
 }
 
+static const struct vdev_type *unless_missing(const struct vdev_type *type,
+					      struct err *err)
+{
+	if (!type->vt_missing)
+		return type;
+	err_set(err, -ENOTSUP, "%s: this viodev was built without %s",
+		type->vt_name, type->vt_missing);
+	return NULL;
+}
+
 const struct vdev_type *vdev_type_find(const char *name, struct err *err)
 {
 	struct nearest near = { .word = name };
 
 	for (unsigned i = 0; vdev_types[i]; i++) {
 		if (is_name(vdev_types[i], name))
-			return vdev_types[i];
+			return unless_missing(vdev_types[i], err);
 		nearest_try(&near, vdev_types[i]->vt_name);
 		nearest_try(&near, vdev_types[i]->vt_alias);
 	}

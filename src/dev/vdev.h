@@ -71,8 +71,10 @@ struct vdev_type {
 	const char *vt_name;    /* "block" */
 	const char *vt_alias;   /* bhyve's name for it: "virtio-blk" */
 	const char *vt_summary; /* one line */
-	uint16_t vt_legacy_id;  /* transitional PCI device id */
-	uint16_t vt_device_id;  /* virtio device id */
+	/* What this build lacks for it; nothing else is set. NULL: nothing. */
+	const char *vt_missing;
+	uint16_t vt_legacy_id; /* transitional PCI device id */
+	uint16_t vt_device_id; /* virtio device id */
 	uint8_t vt_pci_class;
 	bool vt_modern_only;
 	uint16_t vt_queue_size;     /* default of queue-size= */
@@ -105,7 +107,10 @@ struct vdev_type {
 		      struct err *err);
 };
 
-/* All types, NULL-terminated; one by name or alias, NULL with a reason. */
+/*
+ * All types, NULL-terminated; one by name or alias. NULL with a reason, which
+ * may be what this build lacks.
+ */
 extern const struct vdev_type *const vdev_types[];
 const struct vdev_type *vdev_type_find(const char *name, struct err *err);
 

@@ -1504,7 +1504,9 @@ static void test_ring_sizes(void **state)
 		{ "rng", 32768 },
 		{ "rng,queue-size=2", 2 },
 		{ "9p,path=@", 32768 },
+#if HAVE_LIBEVDEV
 		{ "input,kind=mouse", 32768 },
+#endif
 	};
 	struct fe *f = *state;
 

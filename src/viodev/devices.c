@@ -86,9 +86,15 @@ static void print_type(const struct vdev_type *type)
 
 static void print_types(void)
 {
-	for (int i = 0; vdev_types[i]; i++)
-		printf("%-10s %-16s %s\n", vdev_types[i]->vt_name,
-		       vdev_types[i]->vt_alias, vdev_types[i]->vt_summary);
+	for (int i = 0; vdev_types[i]; i++) {
+		const struct vdev_type *type = vdev_types[i];
+
+		printf("%-10s %-16s %s", type->vt_name, type->vt_alias,
+		       type->vt_summary);
+		if (type->vt_missing)
+			printf(" (built without %s)", type->vt_missing);
+		putchar('\n');
+	}
 }
 
 /*
@@ -129,6 +135,7 @@ static struct json_object *type_json(const struct vdev_type *type)
 	json_add_string(to, "type", type->vt_name);
 	json_add_string(to, "alias", type->vt_alias);
 	json_add_string(to, "summary", type->vt_summary);
+	json_add_string(to, "built-without", type->vt_missing);
 	add_opts(opts, type, type->vt_opts);
 	add_opts(opts, type, vdev_common_opts);
 	json_object_object_add(to, "options", opts);

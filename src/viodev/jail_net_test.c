@@ -604,6 +604,8 @@ static void test_user(void **state)
 {
 	char text[128], dir[] = "/tmp/jail-net-XXXXXX", path[64];
 
+	if (!HAVE_LIBSLIRP)
+		skip();
 	udp_fd = on_loopback(SOCK_DGRAM, &udp_port);
 	tcp_fd = on_loopback(SOCK_STREAM, &tcp_port);
 	close(on_loopback(SOCK_DGRAM, &forward_port)); /* now it is free */
@@ -853,8 +855,11 @@ static void test_name_servers(void **state)
 {
 	int net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	int mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	bool alone = leave_host();
+	bool alone;
 
+	if (!HAVE_LIBSLIRP)
+		skip();
+	alone = leave_host();
 	if (alone) {
 		set_interface_up("lo");
 		servers[0] = name_server("127.0.0.1");

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "disk_fault.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -13,9 +11,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-struct disk_fault disk_fault;
+#include "back/disk/engine.h"
 
-#define COUNT(field) __atomic_fetch_add(&disk_fault.field, 1, __ATOMIC_SEQ_CST)
+struct disk_fault disk_fault;
 
 static bool fails(int error)
 {
@@ -77,13 +75,13 @@ ssize_t preadv2(int fd, const struct iovec *iov, int niov, off_t off, int flags)
 
 ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 {
-	COUNT(nr_tried);
+	FAULT_COUNT(nr_tried);
 	hang();
 	if (interrupts() || fails(FAULT_GET(write_errno)))
 		return -1;
 	if (FAULT_GET(no_progress))
 		return 0;
-	COUNT(nr_write);
+	FAULT_COUNT(nr_write);
 	return transfer(SYS_pwritev2, fd, iov, niov, off, 0);
 }
 
@@ -92,13 +90,13 @@ int fdatasync(int fd)
 	hang();
 	if (interrupts() || fails(FAULT_GET(sync_errno)))
 		return -1;
-	COUNT(nr_sync);
+	FAULT_COUNT(nr_sync);
 	return (int)syscall(SYS_fdatasync, fd);
 }
 
 int fallocate(int fd, int mode, off_t off, off_t len)
 {
-	COUNT(nr_fallocate);
+	FAULT_COUNT(nr_fallocate);
 	if (interrupts() || fails(FAULT_GET(fallocate_errno)))
 		return -1;
 	return (int)syscall(SYS_fallocate, fd, mode, off, len);
@@ -109,43 +107,6 @@ int ftruncate(int fd, off_t len)
 	while (FAULT_GET(hang_size))
 		usleep(1000);
 	return (int)syscall(SYS_ftruncate, fd, len);
-}
-
-/*
- * --- io_uring ---
- */
-
-static void see_sqe(struct io_uring_sqe *sqe)
-{
-	bool sync = sqe->opcode == IORING_OP_FSYNC &&
-		    sqe->fsync_flags == IORING_FSYNC_DATASYNC;
-	bool write = sqe->opcode == IORING_OP_WRITEV;
-	bool read = sqe->opcode == IORING_OP_READV;
-
-	if ((sync && FAULT_GET(sync_errno)) ||
-	    (write && FAULT_GET(write_errno)) ||
-	    (read && FAULT_GET(read_errno)))
-		sqe->fd = -1; /* there is no such file: EBADF */
-	else if (sync)
-		COUNT(nr_sync);
-	else if (write)
-		COUNT(nr_write);
-}
-
-/* What liburing is about to tell the kernel. */
-int io_uring_submit(struct io_uring *ring)
-{
-	static int (*next)(struct io_uring *ring);
-	struct io_uring_sq *sq = &ring->sq;
-
-	if (!next)
-		*(void **)&next = dlsym(RTLD_NEXT, "io_uring_submit");
-	COUNT(nr_tried);
-	if (FAULT_GET(hang))
-		return -EAGAIN;
-	for (unsigned i = sq->sqe_head; i != sq->sqe_tail; i++)
-		see_sqe(&sq->sqes[i & *sq->kring_mask]);
-	return next(ring);
 }
 
 int statx(int dir, const char *restrict path, int flags, unsigned mask,
@@ -179,8 +140,10 @@ bool refuse_io_uring(void)
 bool have_io_uring(void)
 {
 	char params[256] = { 0 };
-	long fd = syscall(SYS_io_uring_setup, 1, params);
+	long fd = -1;
 
+	if (disk_uring.start) /* it was built */
+		fd = syscall(SYS_io_uring_setup, 1, params);
 	if (fd < 0)
 		return false;
 	close((int)fd);

@@ -3,8 +3,8 @@
  * For tests: the system calls of both engines, counted and made to fail.
  *
  * disk_fault.c defines preadv(), pwritev(), fdatasync() and others in libc's
- * place, and io_uring_submit() in liburing's. With io_uring what fails does so
- * with EBADF, and only reads, writes and syncs do.
+ * place, disk_fault_uring.c io_uring_submit() in liburing's. With io_uring what
+ * fails does so with EBADF, and only reads, writes and syncs do.
  */
 #ifndef TESTS_LIB_DISK_FAULT_H
 #define TESTS_LIB_DISK_FAULT_H
@@ -32,6 +32,9 @@ extern struct disk_fault disk_fault;
 #define FAULT_GET(field) __atomic_load_n(&disk_fault.field, __ATOMIC_SEQ_CST)
 #define FAULT_SET(field, val) \
 	__atomic_store_n(&disk_fault.field, val, __ATOMIC_SEQ_CST)
+
+#define FAULT_COUNT(field) \
+	__atomic_fetch_add(&disk_fault.field, 1, __ATOMIC_SEQ_CST)
 
 /*
  * What containers do: no io_uring from now on. False when it cannot be had.

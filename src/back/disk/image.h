@@ -48,7 +48,8 @@ struct disk_info {
 	bool can_zero; /* without writing the zeroes out */
 	bool rotational;
 	const char *engine; /* "io_uring" or "threads" */
-	int uring_error;    /* why it is not io_uring: -errno */
+	int uring_error;    /* why it is not io_uring: -errno, or */
+			    /* -ENOPKG: built without liburing */
 };
 
 /*

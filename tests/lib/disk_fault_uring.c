@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What liburing is told, counted and made to fail. See disk_fault.h. */
+#include "disk_fault.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <liburing.h>
+
+static void see_sqe(struct io_uring_sqe *sqe)
+{
+	bool sync = sqe->opcode == IORING_OP_FSYNC &&
+		    sqe->fsync_flags == IORING_FSYNC_DATASYNC;
+	bool write = sqe->opcode == IORING_OP_WRITEV;
+	bool read = sqe->opcode == IORING_OP_READV;
+
+	if ((sync && FAULT_GET(sync_errno)) ||
+	    (write && FAULT_GET(write_errno)) ||
+	    (read && FAULT_GET(read_errno)))
+		sqe->fd = -1; /* there is no such file: EBADF */
+	else if (sync)
+		FAULT_COUNT(nr_sync);
+	else if (write)
+		FAULT_COUNT(nr_write);
+}
+
+/* What liburing is about to tell the kernel. */
+int io_uring_submit(struct io_uring *ring)
+{
+	static int (*next)(struct io_uring *ring);
+	struct io_uring_sq *sq = &ring->sq;
+
+	if (!next)
+		*(void **)&next = dlsym(RTLD_NEXT, "io_uring_submit");
+	FAULT_COUNT(nr_tried);
+	if (FAULT_GET(hang))
+		return -EAGAIN;
+	for (unsigned i = sq->sqe_head; i != sq->sqe_tail; i++)
+		see_sqe(&sq->sqes[i & *sq->kring_mask]);
+	return next(ring);
+}
