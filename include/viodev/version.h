@@ -14,8 +14,8 @@
  *   - what a comment calls private; the sizes of structs count as interface,
  *     because programs embed them;
  *   - the text of log lines and of error messages;
- *   - the bytes of vc_save(), and the keys of the JSON that vdev_status() and
- *     vdev_ctl() write: later versions may add to them;
+ *   - the bytes that vc_save() writes, and the keys in the JSON of
+ *     vdev_command(): later versions may add some;
  *   - libviodev.a as seen by nm: only what the headers declare may be called.
  *
  * The names of bhyve's virtio.h (vi_*, vq_*, vs_*, vc_*, struct virtio_softc,

@@ -405,3 +405,45 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	return err_set(err, -EINVAL, "%s: no such command: %s",
 		       dev->type->vt_name, argc > 0 ? argv[0] : "");
 }
+
+/* With the rights of this process, which is the one that asks. */
+static int command(struct vdev *dev, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err)
+{
+	struct opened_files files;
+	int ret;
+
+	if (argc == 1 && strcmp(argv[0], "status") == 0) {
+		vdev_status(dev, reply);
+		return 0;
+	}
+	ret = vdev_ctl_open(argc, argv, &files, err);
+	if (ret < 0)
+		return ret;
+	ret = vdev_ctl(dev, argc, argv, &files, reply, err);
+	if (ret < 0)
+		vdev_ctl_close(argc, argv, &files);
+	opened_files_close(&files);
+	return ret;
+}
+
+int vdev_command(struct vdev *dev, int argc, const char *const argv[],
+		 char **ret_reply, char *why, size_t why_len)
+{
+	struct json_object *reply = json_object_new_object();
+	struct err err = { "out of memory" };
+	char *text = NULL;
+	int ret = reply ? command(dev, argc, (char *const *)argv, reply, &err) :
+			  -ENOMEM;
+
+	if (ret == 0)
+		text = strdup(json_object_to_json_string(reply));
+	json_object_put(reply);
+	if (ret == 0 && !text)
+		ret = -ENOMEM;
+	if (ret < 0)
+		snprintf(why, why_len, "%s", err.text);
+	else
+		*ret_reply = text;
+	return ret;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Devices as an embedder has them, <viodev/device.h>: made, asked, freed. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <viodev/device.h>
+#include <viodev/loop.h>
+#include <viodev/pci.h>
+
+struct fixture {
+	struct gmem gm;
+	struct pci_devinst pi;
+	struct vio_loop *loop;
+	struct vdev *dev;
+	char image[40];
+	char why[200];
+	struct json_object *reply;
+};
+
+static int setup(void **state)
+{
+	static const struct pci_host host = { .ph_owns_msix_table = true };
+	struct fixture *f = calloc(1, sizeof(*f));
+	int fd;
+
+	strcpy(f->image, "/tmp/vdev_test.XXXXXX");
+	fd = mkstemp(f->image);
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	close(fd);
+	gm_init(&f->gm, NULL, NULL);
+	pci_func_init(&f->pi, &host, NULL, &f->gm);
+	assert_int_equal(vio_loop_create(&f->loop), 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	json_object_put(f->reply);
+	vdev_destroy(f->dev);
+	vio_loop_destroy(f->loop);
+	pci_func_fini(&f->pi);
+	gm_fini(&f->gm);
+	unlink(f->image);
+	free(f);
+	return 0;
+}
+
+static void make_disk(struct fixture *f)
+{
+	char text[80];
+
+	snprintf(text, sizeof(text), "block,path=%s", f->image);
+	assert_int_equal(vdev_new(text, &f->pi, f->loop, &f->dev, f->why,
+				  sizeof(f->why)),
+			 0);
+}
+
+static int run(struct fixture *f, int argc, const char *const argv[])
+{
+	char *text = NULL;
+	int ret =
+		vdev_command(f->dev, argc, argv, &text, f->why, sizeof(f->why));
+
+	json_object_put(f->reply);
+	f->reply = text ? json_tokener_parse(text) : NULL;
+	free(text);
+	return ret;
+}
+
+#define RUN(f, ...)                                                      \
+	run(f, sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *), \
+	    (const char *[]){ __VA_ARGS__, NULL })
+
+static struct json_object *get(struct fixture *f, const char *key)
+{
+	struct json_object *value;
+
+	assert_true(json_object_object_get_ex(f->reply, key, &value));
+	return value;
+}
+
+static void test_status(void **state)
+{
+	struct fixture *f = *state;
+
+	make_disk(f);
+	assert_int_equal(RUN(f, "status"), 0);
+	assert_string_equal(json_object_get_string(get(f, "type")), "block");
+	assert_string_equal(json_object_get_string(get(f, "driver")), "none");
+	assert_int_equal(json_object_array_length(get(f, "queues")), 1);
+}
+
+static void test_command(void **state)
+{
+	struct fixture *f = *state;
+
+	make_disk(f);
+	assert_int_equal(truncate(f->image, 2 << 20), 0);
+	assert_int_equal(RUN(f, "resize", "2M"), 0);
+	assert_int_equal(RUN(f, "status"), 0);
+	assert_int_equal(json_object_get_int64(get(f, "capacity")), 2 << 20);
+}
+
+static void test_errors(void **state)
+{
+	struct fixture *f = *state;
+
+	make_disk(f);
+	assert_int_equal(RUN(f, "resize", "none"), -EINVAL);
+	assert_non_null(strstr(f->why, "resize SIZE"));
+	assert_null(f->reply);
+	assert_int_equal(RUN(f, "fly"), -EINVAL);
+	assert_non_null(strstr(f->why, "fly"));
+	assert_int_equal(RUN(f, "status", "now"), -EINVAL);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_status),
+		TEST(test_command),
+		TEST(test_errors),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
