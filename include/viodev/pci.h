@@ -34,6 +34,7 @@ extern "C" {
 #define PCI_CFG_SIZE 256
 #define PCI_NR_BARS  6
 #define PCI_MAX_MSIX 2048 /* PCI 7.7.2: what Table Size can say */
+#define PI_NAMESZ    40
 
 /* What a device's pd_cfgread and pd_cfgwrite return. */
 #define PE_CFGRW_DEFAULT (-1) /* not mine: the function serves it */
@@ -136,6 +137,16 @@ struct pci_devinst {
 	const struct pci_host *pi_host;
 	void *pi_host_arg;
 	struct gmem *pi_gmem; /* what the function may reach by DMA */
+
+	/*
+	 * bhyve's names, for the device's log lines and serial numbers. The
+	 * embedder sets them after pci_func_init(), where they become 0 and
+	 * empty; a server sets pi_name to its own name. The function does not
+	 * use them.
+	 */
+	uint8_t pi_slot;         /* device number on the bus */
+	uint8_t pi_func;         /* function number of the device */
+	char pi_name[PI_NAMESZ]; /* ends with a 0 byte */
 
 	/* Private to the function from here on. */
 	uint8_t pi_cfg[PCI_CFG_SIZE];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What is common to servers of all protocols. See <viodev/server.h>. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -77,6 +78,7 @@ int vio_server_create(struct vio_loop *loop, enum vio_protocol protocol,
 	ret = ops->init(srv);
 	if (ret == 0) {
 		srv->name = strdup(name);
+		snprintf(srv->pi.pi_name, sizeof(srv->pi.pi_name), "%s", name);
 		ret = srv->name ? client_wake_init(&srv->wake, loop,
 						   ops->on_wake, srv) :
 				  -ENOMEM;

@@ -1068,6 +1068,7 @@ static void test_attach(void **state)
 	assert_int_equal(
 		vio_server_create(f->loop, VIO_VHOST_USER, "connected", &srv),
 		0);
+	assert_string_equal(vio_server_pci(srv)->pi_name, "connected");
 	assert_int_equal(vio_server_attach(srv, pair[1]), -ENODEV);
 	assert_int_equal(vdev_new("rng", vio_server_pci(srv), f->loop, &dev,
 				  why, sizeof(why)),
