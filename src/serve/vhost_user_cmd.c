@@ -82,8 +82,10 @@ static int negotiate(struct vhuser *srv)
 int vhuser_renew(struct vhuser *srv)
 {
 	pci_reset(&srv->base.pi);
-	if (srv->used)
+	if (srv->used) {
+		vhuser_forget_requests(srv);
 		vhuser_inflight_clear(srv);
+	}
 	srv->used = false;
 	return srv->has_features ? negotiate(srv) : 0;
 }

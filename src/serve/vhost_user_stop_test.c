@@ -353,6 +353,12 @@ static void finish_second(struct hold *h)
 	h->nr_held[0] = 2;
 }
 
+static void set_features(struct fe *f, unsigned bit)
+{
+	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
+			       V1 | PROTOCOL | VI_BIT(bit), -1));
+}
+
 static void check_held(struct hold *h, unsigned nr, const uint16_t *heads)
 {
 	fe_kick(&h->f);
@@ -364,7 +370,7 @@ static void check_held(struct hold *h, unsigned nr, const uint16_t *heads)
 /*
  * Requests that merely wait do not delay GET_VRING_BASE. The ring goes on with
  * them, whether they are noted in the front-end's record or not, unless the
- * front-end has it begin elsewhere.
+ * front-end has it begin elsewhere, or for another driver.
  */
 static void test_base_given_back(void **state)
 {
@@ -373,10 +379,12 @@ static void test_base_given_back(void **state)
 		uint16_t base;
 		unsigned nr;
 		uint16_t heads[2];
+		bool another; /* driver */
 	} rows[] = {
 		{ false, 2, 2, { 0, 2 } },
 		{ true, 2, 2, { 0, 2 } },
 		{ false, 3, 0, { 0 } },
+		{ false, 2, 1, { 2 }, true },
 	};
 	struct hold *h = *state;
 	struct fe *f = &h->f;
@@ -408,9 +416,11 @@ static void test_base_given_back(void **state)
 			assert_int_equal(vring.num,
 					 again && rows[i].record ? 1 : 2);
 			assert_int_equal(h->nr_held[0], 0);
+			if (rows[i].another)
+				set_features(f, VIRTIO_RING_F_INDIRECT_DESC);
 			fe_start_ring(f, rows[i].base);
 			check_held(h, rows[i].nr, rows[i].heads);
-			if (rows[i].nr == 0)
+			if (rows[i].nr < 2)
 				break;
 		}
 		while (h->nr_held[0] > 0)
