@@ -9,6 +9,7 @@ import time
 import pytest
 from checks import attach, fio, fio_command, image, status, until, wait_for
 from test_lifecycle import file_system
+from test_vhost_user import front_end
 
 STALL = 15  # seconds
 MIB = 1 << 20
@@ -110,6 +111,37 @@ def full(guest, viodev, mount, id, disk):
     assert len(lines) == 2, viodev.messages
     filler.unlink()
     viodev.ctl(id, "resume")
+    guest.check(until("[ -e /tmp/done ]"))
+    assert guest.check("cat /tmp/done") == "0\n", guest.check("cat /tmp/fio")
+    assert not waiting(viodev, id) and status(viodev, id)["driver-errors"] == 0
+
+
+@pytest.mark.timeout(600)
+def test_full_paused(t):
+    """A guest is paused while writes wait for space, without `resume`: they wait again when it runs, and are done."""
+    with file_system(t) as mount:
+        disks = [image(mount / f"{id}.raw", 24) for id in ("block", "scsi")]
+        with t.serve(f"block,id=block,path={disks[0]}", f"scsi,id=scsi,lun0={disks[1]}",
+                     options=("--transport=vhost-user",)) as viodev:
+            devices = [*front_end(viodev, "block", "vhost-user-blk-pci"), *front_end(viodev, "scsi", "vhost-user-scsi-pci")]
+            with t.guest(devices, tools=True) as guest:
+                for id, disk in ("block", "/dev/vda"), ("scsi", "/dev/sda"):
+                    full_paused(guest, viodev, mount, id, disk)
+
+
+def full_paused(guest, viodev, mount, id, disk):
+    filler = fill(mount)
+    guest.check("rm -f /tmp/done")
+    guest.check(f"({fio_command('full', disk, size='16M')}; echo $? >/tmp/done) >/tmp/fio 2>&1 &")
+    for _ in range(2):
+        wait_for(f"{id}: a write that waits", lambda: waiting(viodev, id))
+        guest.qmp("stop")
+        assert not waiting(viodev, id) and not in_flight(viodev, id)
+        guest.qmp("cont")
+    wait_for(f"{id}: it waits again", lambda: waiting(viodev, id))
+    guest.qmp("stop")
+    filler.unlink()
+    guest.qmp("cont")
     guest.check(until("[ -e /tmp/done ]"))
     assert guest.check("cat /tmp/done") == "0\n", guest.check("cat /tmp/fio")
     assert not waiting(viodev, id) and status(viodev, id)["driver-errors"] == 0
