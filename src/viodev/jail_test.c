@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -668,12 +669,10 @@ static void take_away(int what)
 	seccomp_release(ctx);
 }
 
-static void make_tree(char *dir)
+static void make_tree_in(const char *dir)
 {
-	int dir_fd;
+	int dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
 
-	assert_non_null(mkdtemp(dir));
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
 	close(openat(dir_fd, "above", O_WRONLY | O_CREAT, 0600));
 	assert_int_equal(mkdirat(dir_fd, "tree", 0700), 0);
 	tree.tree_fd = openat(dir_fd, "tree", O_PATH | O_DIRECTORY);
@@ -681,6 +680,12 @@ static void make_tree(char *dir)
 	assert_true(tree.tree_fd >= 0 && tree.proc_fd >= 0);
 	close(openat(tree.tree_fd, "file", O_WRONLY | O_CREAT, 0600));
 	close(dir_fd);
+}
+
+static void make_tree(char *dir)
+{
+	assert_non_null(mkdtemp(dir));
+	make_tree_in(dir);
 }
 
 static void remove_tree(const char *dir)
@@ -781,6 +786,72 @@ static void test_tree_devices(void **state)
 	remove_tree(dir);
 }
 
+static int entered[2], mounted[2]; /* pipes */
+
+static int open_later(void)
+{
+	char c = 0;
+
+	if (write(entered[1], &c, 1) != 1 || read(mounted[0], &c, 1) != 1)
+		return -1;
+	return result(openat(tree.tree_fd, "later/file", O_RDWR));
+}
+
+/* On the host, when the device is in its sandbox. */
+static void mount_later(const char *dir)
+{
+	char path[64], c;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/tree/later", dir);
+	if (read(entered[0], &c, 1) != 1 ||
+	    mount("none", path, "tmpfs", 0, NULL) < 0)
+		_exit(1);
+	snprintf(path, sizeof(path), "%s/tree/later/file", dir);
+	fd = open(path, O_WRONLY | O_CREAT, 0666);
+	_exit(fd < 0 || write(mounted[1], &c, 1) != 1);
+}
+
+/* A directory that the host's other namespaces share mounts with. */
+static void share_mounts(const char *dir)
+{
+	assert_int_equal(unshare(CLONE_NEWNS), 0);
+	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	assert_int_equal(mount(dir, dir, NULL, MS_BIND, NULL), 0);
+	assert_int_equal(mount(NULL, dir, NULL, MS_SHARED, NULL), 0);
+}
+
+/* What is mounted below later has none of the tree's restrictions. */
+static void test_tree_mounts(void **state)
+{
+	char dir[] = "/tmp/jail_test.XXXXXX", later[64];
+	int wait_status;
+	pid_t host;
+
+	if (geteuid() != 0)
+		skip();
+	assert_non_null(mkdtemp(dir));
+	share_mounts(dir);
+	make_tree_in(dir);
+	snprintf(later, sizeof(later), "%s/tree/later", dir);
+	assert_int_equal(mkdir(later, 0777), 0);
+	rights = (struct sandbox_rights){ .tree = "tree",
+					  .tree_ro = true,
+					  .same_user = true };
+	assert_int_equal(pipe(entered), 0);
+	assert_int_equal(pipe(mounted), 0);
+	host = fork();
+	if (host == 0)
+		mount_later(dir);
+	assert_int_equal(jailed(open_later, false), ENOENT);
+	assert_int_equal(waitpid(host, &wait_status, 0), host);
+	assert_int_equal(wait_status, 0);
+	assert_int_equal(umount2(later, 0), 0);
+	assert_int_equal(rmdir(later), 0);
+	umount2(dir, MNT_DETACH);
+	remove_tree(dir);
+}
+
 /*
  * --- Devices that say what they need ---
  */
@@ -828,6 +899,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_tree),
 		cmocka_unit_test(test_tree_devices),
+		cmocka_unit_test(test_tree_mounts),
 		cmocka_unit_test(test_allowed),
 		cmocka_unit_test(test_passthrough),
 		cmocka_unit_test(test_before_the_seal),

@@ -31,12 +31,16 @@ static int clone_mount(const char *path, unsigned recursive)
 	return fd < 0 ? -errno : fd;
 }
 
-/* With passthrough the guest may make device nodes. */
+/*
+ * With passthrough the guest may make device nodes. What the host mounts below
+ * the tree later would be restricted by none of this, so that it stays outside.
+ */
 static int restrict_mount(int fd, bool ro)
 {
 	struct mount_attr attr = {
 		.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
 			    MOUNT_ATTR_NOEXEC,
+		.propagation = MS_PRIVATE,
 	};
 
 	if (ro)
