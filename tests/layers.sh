@@ -36,7 +36,7 @@ layer_of() {
 	case $1 in
 	'"'*) header=${1#\"} && echo "${header%%/*}" ;;
 	*/loop.h*) echo base ;;
-	*/gmem.h* | */virtio_core.h* | */virtio_bits.h*) echo core ;;
+	*/gmem.h* | */net.h* | */virtio_core.h* | */virtio_bits.h*) echo core ;;
 	*/pci.h*) echo pci ;;
 	*/virtio.h*) echo model ;;
 	*/device.h*) echo dev ;;

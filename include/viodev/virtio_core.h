@@ -37,6 +37,7 @@ typedef unsigned int uint_t;
 
 struct iovec;
 struct pci_devinst;
+struct virtio_net_ops;
 struct vqueue_info;
 struct virtio_softc;
 
@@ -195,15 +196,6 @@ struct virtio_consts {
 	void (*vc_quiesce)(void *sc);
 
 	/*
-	 * Network devices, for front-ends that have the driver's control
-	 * queue themselves: the MTU that the driver was told, 0 for the
-	 * device's own; and a frame is to tell the network where @mac is.
-	 * Return 0 or -errno.
-	 */
-	int (*vc_set_mtu)(void *sc, uint16_t mtu);
-	int (*vc_announce)(void *sc, const uint8_t mac[6]);
-
-	/*
 	 * What the driver has set up beside features and rings, for another
 	 * process that goes on with this device: bytes put into the @room
 	 * ones of @buf, or -errno. And the reverse, for a device that is
@@ -212,6 +204,9 @@ struct virtio_consts {
 	 */
 	ssize_t (*vc_save)(void *sc, void *buf, size_t room);
 	int (*vc_load)(void *sc, const void *buf, size_t len);
+
+	/* A network device's own, <viodev/net.h>; NULL for other devices. */
+	const struct virtio_net_ops *vc_net;
 };
 
 /*
@@ -258,11 +253,7 @@ struct vqueue_info {
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
 
-	/*
-	 * Beyond the seed. The device may set this one: what the driver sends
-	 * here may be lost. The others are private to the framework.
-	 */
-	bool vq_lossy;
+	/* Beyond the seed: all private to the framework. */
 	uint16_t vq_qmax;     /* vq_qsize before the driver shrank it, or 0 */
 	uint16_t vq_nr;       /* entries of the ring as it was checked */
 	bool vq_event_idx;    /* it was checked with EVENT_IDX's trailers */

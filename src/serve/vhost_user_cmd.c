@@ -32,6 +32,7 @@ static uint64_t offer(const struct vhuser *srv)
 
 static uint64_t protocol_offer(const struct vhuser *srv)
 {
+	const struct virtio_net_ops *net = srv->vs->vs_vc->vc_net;
 	uint64_t f = VI_BIT(VHMSG_PF_MQ) | VI_BIT(VHMSG_PF_LOG_SHMFD) |
 		     VI_BIT(VHMSG_PF_REPLY_ACK) | VI_BIT(VHMSG_PF_BACKEND_REQ) |
 		     VI_BIT(VHMSG_PF_INFLIGHT_SHMFD) |
@@ -42,9 +43,9 @@ static uint64_t protocol_offer(const struct vhuser *srv)
 		f |= VI_BIT(VHMSG_PF_CONFIG);
 	if (srv->vs->vs_vc->vc_save)
 		f |= VI_BIT(VHMSG_PF_DEVICE_STATE);
-	if (srv->vs->vs_vc->vc_set_mtu)
+	if (net && net->no_set_mtu)
 		f |= VI_BIT(VHMSG_PF_NET_MTU);
-	if (srv->vs->vs_vc->vc_announce)
+	if (net && net->no_announce)
 		f |= VI_BIT(VHMSG_PF_RARP);
 	return f;
 }
@@ -322,15 +323,16 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 			 uint8_t *reply)
 {
 	struct virtio_softc *vs = srv->vs;
+	const struct virtio_net_ops *net = vs->vs_vc->vc_net;
 	uint64_t mac; /* in its first six bytes */
 	int ret;
 
-	if (!vs->vs_vc->vc_announce)
+	if (!net || !net->no_announce)
 		return -EOPNOTSUPP;
 	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &mac) < 0)
 		return -EINVAL;
 	VS_LOCK(vs);
-	ret = vs->vs_vc->vc_announce(vs, (const uint8_t *)&mac);
+	ret = net->no_announce(vs, (const uint8_t *)&mac);
 	VS_UNLOCK(vs);
 	/* A network that takes no frame now is no mistake of the front-end. */
 	if (ret < 0)
@@ -342,12 +344,13 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 static int set_mtu(struct vhuser *srv, uint16_t mtu)
 {
 	struct virtio_softc *vs = srv->vs;
+	const struct virtio_net_ops *net = vs->vs_vc->vc_net;
 	int ret;
 
-	if (!vs->vs_vc->vc_set_mtu)
+	if (!net || !net->no_set_mtu)
 		return -EOPNOTSUPP;
 	VS_LOCK(vs);
-	ret = vs->vs_vc->vc_set_mtu(vs, mtu);
+	ret = net->no_set_mtu(vs, mtu);
 	VS_UNLOCK(vs);
 	return ret;
 }

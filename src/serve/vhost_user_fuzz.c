@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <viodev/loop.h>
+#include <viodev/net.h>
 #include <viodev/server.h>
 #include <viodev/virtio.h>
 
@@ -159,6 +160,13 @@ static int hold_load(void *arg, const void *buf, size_t len)
 	return 0;
 }
 
+static bool hold_is_tx(void *sc, unsigned q)
+{
+	return q == 1;
+}
+
+static const struct virtio_net_ops hold_net = { .no_is_tx = hold_is_tx };
+
 static struct virtio_consts hold_consts = {
 	.vc_name = "hold",
 	.vc_nvq = NR_QUEUES,
@@ -171,6 +179,7 @@ static struct virtio_consts hold_consts = {
 	.vc_cfgwrite = hold_cfgwrite,
 	.vc_save = hold_save,
 	.vc_load = hold_load,
+	.vc_net = &hold_net,
 };
 
 /*
@@ -252,7 +261,6 @@ static void setup(void)
 			hold.vqs);
 	for (unsigned q = 0; q < NR_QUEUES; q++)
 		hold.vqs[q].vq_qsize = MAX_QSIZE;
-	hold.vqs[1].vq_lossy = true;
 	memcpy(addr.sun_path + 24, &(pid_t){ getpid() }, sizeof(pid_t));
 	fuzz_must(bind(fd, (void *)&addr, sizeof(addr)) == 0 &&
 		  listen(fd, 1) == 0);

@@ -40,6 +40,7 @@
 
 #include <viodev/gmem.h>
 #include <viodev/loop.h>
+#include <viodev/net.h>
 #include <viodev/pci.h>
 #include <viodev/virtio.h>
 

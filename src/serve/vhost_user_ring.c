@@ -151,6 +151,13 @@ static void stop_queue(struct vhuser_ring *ring)
 	ring->base = vi_stop_queue(vq);
 }
 
+static bool is_tx(struct virtio_softc *vs, unsigned q)
+{
+	const struct virtio_net_ops *net = vs->vs_vc->vc_net;
+
+	return net && net->no_is_tx && net->no_is_tx(vs, q);
+}
+
 /*
  * A ring that is disabled, but not stopped, works without effect: what a driver
  * would send is dropped, what it wants to get waits.
@@ -162,7 +169,7 @@ static void drop_chains(struct vhuser_ring *ring)
 	struct iovec iov[MAX_DROP_IOV];
 	struct vi_req req;
 
-	if (!vq->vq_lossy || !ring->srv->used || ring->enabled ||
+	if (!is_tx(vs, ring->index) || !ring->srv->used || ring->enabled ||
 	    !is_started(ring))
 		return;
 	VS_LOCK(vs);

@@ -462,13 +462,23 @@ static int build(struct net_softc *sc, int take_pcap_fd)
 		p->idx = i;
 		p->tx_again = (struct vio_task){ .fn = net_tx_again, .arg = p };
 		p->rx_stalled = true;
-		net_txq(sc, i)->vq_lossy = true;
 		p->buf = malloc(NET_MAX_FRAME + 1);
 		if (!p->buf)
 			ret = -ENOMEM;
 	}
 	return ret;
 }
+
+static bool is_tx(void *arg, unsigned q)
+{
+	return q % 2 == 1;
+}
+
+static const struct virtio_net_ops net_ops = {
+	.no_set_mtu = net_set_mtu,
+	.no_announce = net_announce_mac,
+	.no_is_tx = is_tx,
+};
 
 static const struct virtio_consts net_consts = {
 	.vc_name = "net",
@@ -478,11 +488,10 @@ static const struct virtio_consts net_consts = {
 	.vc_cfgread = net_cfgread,
 	.vc_cfgwrite = net_cfgwrite,
 	.vc_apply_features = net_apply_features,
-	.vc_set_mtu = net_set_mtu,
-	.vc_announce = net_announce_mac,
 	.vc_quiesce = net_coal_flush,
 	.vc_save = net_save,
 	.vc_load = net_load,
+	.vc_net = &net_ops,
 };
 
 static void fill_consts(struct net_softc *sc)

@@ -23,6 +23,8 @@
 #ifndef DEV_NET_NET_H
 #define DEV_NET_NET_H
 
+#include <viodev/net.h>
+
 #include "back/net/net_be.h"
 #include "back/net/pcap.h"
 #include "base/bucket.h"
@@ -205,7 +207,7 @@ void net_set_link(struct net_softc *sc, bool admin_up, bool carrier);
 /* Ask the driver, which has GUEST_ANNOUNCE, to send what makes it known. */
 void net_announce(struct net_softc *sc);
 
-/* For front-ends that have the control queue themselves: see vc_set_mtu. */
+/* For front-ends that have the control queue themselves: vc_net. */
 int net_set_mtu(void *arg, uint16_t mtu);
 int net_announce_mac(void *arg, const uint8_t mac[NET_MAC_LEN]);
 

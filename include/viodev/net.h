@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a transport asks of a network device, beyond what it asks of any device:
+ * vc_net of <viodev/virtio_core.h>. vhost-user front-ends have the driver's
+ * control queue themselves, and tell the device what became of it.
+ */
+#ifndef VIODEV_NET_H
+#define VIODEV_NET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Each may be NULL. @sc is the device's softc; vs_mtx is held. */
+struct virtio_net_ops {
+	/* The MTU that the driver uses; 0: the device's own. 0 or -errno. */
+	int (*no_set_mtu)(void *sc, uint16_t mtu);
+	/* Tell the network, by a frame, where @mac is. 0 or -errno. */
+	int (*no_announce)(void *sc, const uint8_t mac[6]);
+	/*
+	 * Whether the driver sends frames by queue @q. While the front-end has
+	 * the queue disabled, they are dropped.
+	 */
+	bool (*no_is_tx)(void *sc, unsigned q);
+};
+
+#endif
