@@ -74,10 +74,10 @@ struct pci_host {
 	 */
 	bool ph_owns_msix_table;
 	/*
-	 * The embedder has the guest's rings, of whatever size: a device that
-	 * is not told of a limit should take the largest that it can.
+	 * How many entries a device's queues should have, as far as it can,
+	 * where its user did not say; 0 leaves it to the device.
 	 */
-	bool ph_sizes_queues;
+	unsigned ph_queue_size;
 };
 
 /* The device's side, given to pci_set_device(). */

@@ -241,13 +241,14 @@ unsigned vdev_queue_size(const struct vdev_type *type,
 			 const struct vdev_env *env)
 {
 	const struct pci_host *host = env->pi->pi_host;
+	unsigned max = type->vt_max_queue_size ? type->vt_max_queue_size :
+						 MAX_QUEUE_SIZE;
 
 	if (opt_given(env->opts, "queue-size"))
 		return (unsigned)opt_number(env->opts, "queue-size");
-	if (!host || !host->ph_sizes_queues)
+	if (!host || host->ph_queue_size == 0)
 		return type->vt_queue_size;
-	return type->vt_max_queue_size ? type->vt_max_queue_size :
-					 MAX_QUEUE_SIZE;
+	return host->ph_queue_size < max ? host->ph_queue_size : max;
 }
 
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,

@@ -159,7 +159,7 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 
 /*
  * For vt_create: how many entries the queues have. By default it is what the
- * type likes; where the host has rings of any size, the most that it can.
+ * type likes, or what the embedder wants (ph_queue_size), as far as it can.
  */
 unsigned vdev_queue_size(const struct vdev_type *type,
 			 const struct vdev_env *env);

@@ -182,7 +182,7 @@ static void host_wake(void *arg)
 static const struct pci_host host = {
 	.ph_wake = host_wake,
 	.ph_log = host_log,
-	.ph_sizes_queues = true,
+	.ph_queue_size = VHUSER_MAX_RING_SIZE,
 };
 
 /* The device is on the function; its rings and interrupts are ours. */

@@ -48,6 +48,8 @@
 #include "serve/vhost_user_conn.h"
 #include "serve/vhost_user_msg.h"
 
+#define VHUSER_MAX_RING_SIZE 32768u /* entries, 2.7 */
+
 struct vhuser_mapping;
 
 struct vhuser_region {

@@ -14,7 +14,6 @@
 #include "serve/vhost_user_impl.h"
 
 #define INFLIGHT_ALIGN 64u
-#define MAX_RING_SIZE  32768u
 
 /*
  * --- Guest memory ---
@@ -254,7 +253,8 @@ ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0)
 		return ret;
-	if (area.nr_queues > srv->nr_rings || area.queue_size > MAX_RING_SIZE)
+	if (area.nr_queues > srv->nr_rings ||
+	    area.queue_size > VHUSER_MAX_RING_SIZE)
 		return -EINVAL;
 	area.size = area.nr_queues * inflight_stride(area.queue_size);
 	area.offset = 0;
@@ -286,7 +286,8 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
 
 	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
-	    area.queue_size > MAX_RING_SIZE || area.offset % INFLIGHT_ALIGN ||
+	    area.queue_size > VHUSER_MAX_RING_SIZE ||
+	    area.offset % INFLIGHT_ALIGN ||
 	    area.size / inflight_stride(area.queue_size) < area.nr_queues)
 		return -EINVAL;
 	if (srv->nr_running > 0)

@@ -13,9 +13,8 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-#define POLL_NS       1000000ull /* between looks at rings without doorbell */
-#define MAX_RING_SIZE 32768u
-#define MAX_DROP_IOV  1024
+#define POLL_NS      1000000ull /* between looks at rings without doorbell */
+#define MAX_DROP_IOV 1024
 
 /*
  * --- Interrupts ---
@@ -389,7 +388,8 @@ ssize_t vhuser_set_vring_num(struct vhuser *srv, const struct vhconn_msg *msg,
 	uint32_t num;
 	struct vhuser_ring *ring = find_state(srv, msg, &num);
 
-	if (!ring || num == 0 || num > MAX_RING_SIZE || (num & (num - 1)))
+	if (!ring || num == 0 || num > VHUSER_MAX_RING_SIZE ||
+	    (num & (num - 1)))
 		return -EINVAL;
 	if (num == ring->size)
 		return 0;
