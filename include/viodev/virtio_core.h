@@ -374,6 +374,9 @@ void vq_endchains(struct vqueue_info *vq, int used_all_avail);
 void vq_kick_enable(struct vqueue_info *vq);
 void vq_kick_disable(struct vqueue_info *vq);
 
+/* Whether the driver has been asked for doorbells. */
+bool vq_kicks_wanted(const struct vqueue_info *vq);
+
 /*
  * The notify loop: what vc_qnotify does, and whatever else looks for chains.
  *
@@ -467,6 +470,27 @@ void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
  */
 void vi_vq_init(struct virtio_softc *vs);
 void vi_legacy_vq_init(struct virtio_softc *vs, uint32_t pfn);
+
+/*
+ * --- Statistics ---
+ *
+ * Counted since the device was linked up.
+ */
+
+struct vi_stats {
+	uint64_t resets;
+	uint64_t errors; /* calls of vi_error() that stopped the device */
+};
+
+struct vq_stats {
+	uint64_t kicks;
+	uint64_t chains;
+	uint64_t interrupts;
+	unsigned inflight; /* chains taken and not given back, now */
+};
+
+void vi_get_stats(const struct virtio_softc *vs, struct vi_stats *ret_stats);
+void vq_get_stats(const struct vqueue_info *vq, struct vq_stats *ret_stats);
 
 #ifdef __cplusplus
 }

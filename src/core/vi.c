@@ -626,3 +626,25 @@ void vq_devcfg_changed(struct virtio_softc *vs)
 	vs->vs_flags |= VIRTIO_DEVCFG_CHG;
 	vi_interrupt(vs, VIRTIO_PCI_ISR_CONFIG, vs->vs_msix_cfg_idx);
 }
+
+/*
+ * --- Statistics ---
+ */
+
+void vi_get_stats(const struct virtio_softc *vs, struct vi_stats *ret_stats)
+{
+	*ret_stats = (struct vi_stats){
+		.resets = vs->vs_nr_resets,
+		.errors = vs->vs_nr_errors,
+	};
+}
+
+void vq_get_stats(const struct vqueue_info *vq, struct vq_stats *ret_stats)
+{
+	*ret_stats = (struct vq_stats){
+		.kicks = vq->vq_nr_kicks,
+		.chains = vq->vq_nr_chains,
+		.interrupts = vq->vq_nr_intrs,
+		.inflight = vq->vq_nr_inflight,
+	};
+}

@@ -849,3 +849,8 @@ void vq_kick_disable(struct vqueue_info *vq)
 	split_set_kicks(vq, false);
 	vq->vq_kicks_off = true;
 }
+
+bool vq_kicks_wanted(const struct vqueue_info *vq)
+{
+	return !vq->vq_kicks_off;
+}

@@ -555,7 +555,7 @@ void block_turn(void *arg)
 	vq_relchain_publish(q->vq);
 	vq_endchains(q->vq, 1);
 	/* A turn that left requests waiting has left kicks off. */
-	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
+	if (!vq_kicks_wanted(q->vq) || vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
 	check_broken(q->sc);
 }

@@ -311,13 +311,15 @@ static struct json_object *features_json(const struct vdev_type *type,
 static struct json_object *queue_json(const struct vqueue_info *vq)
 {
 	struct json_object *q = json_object_new_object();
+	struct vq_stats stats;
 
+	vq_get_stats(vq, &stats);
 	json_add_uint(q, "size", vq->vq_qsize);
 	json_add_bool(q, "ready", vq->vq_flags != 0);
-	json_add_uint(q, "kicks", vq->vq_nr_kicks);
-	json_add_uint(q, "chains", vq->vq_nr_chains);
-	json_add_uint(q, "inflight", vq->vq_nr_inflight);
-	json_add_uint(q, "interrupts", vq->vq_nr_intrs);
+	json_add_uint(q, "kicks", stats.kicks);
+	json_add_uint(q, "chains", stats.chains);
+	json_add_uint(q, "inflight", stats.inflight);
+	json_add_uint(q, "interrupts", stats.interrupts);
 	return q;
 }
 
@@ -325,7 +327,9 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 {
 	struct virtio_softc *vs = dev->vs;
 	struct json_object *queues = json_object_new_array();
+	struct vi_stats stats;
 
+	vi_get_stats(vs, &stats);
 	json_add_string(status, "type", dev->type->vt_name);
 	json_add_string(status, "mode", mode_name(vs->vs_mode));
 	json_add_string(status, "driver",
@@ -337,8 +341,8 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 	json_object_object_add(
 		status, "features",
 		features_json(dev->type, vs->vs_negotiated_caps));
-	json_add_uint(status, "resets", vs->vs_nr_resets);
-	json_add_uint(status, "driver-errors", vs->vs_nr_errors);
+	json_add_uint(status, "resets", stats.resets);
+	json_add_uint(status, "driver-errors", stats.errors);
 	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
 		json_object_array_add(queues, queue_json(&vs->vs_queues[i]));
 	json_object_object_add(status, "queues", queues);

@@ -316,7 +316,7 @@ static void queue_turn(void *arg)
 
 	scsi_publish(q);
 	/* A turn that left commands waiting has left kicks off. */
-	if (q->vq->vq_kicks_off || vq_has_descs(q->vq))
+	if (!vq_kicks_wanted(q->vq) || vq_has_descs(q->vq))
 		scsi_qnotify(q->sc, q->vq);
 	scsi_check_broken(q->sc);
 }
