@@ -36,9 +36,9 @@ layer_of() {
 	case $1 in
 	'"'*) header=${1#\"} && echo "${header%%/*}" ;;
 	*/loop.h*) echo base ;;
-	*/gmem.h* | */net.h* | */virtio_core.h* | */virtio_bits.h*) echo core ;;
+	*/gmem.h* | */net.h* | */version.h* | */virtio_core.h* | */virtio_bits.h*) echo core ;;
 	*/pci.h*) echo pci ;;
-	*/virtio.h*) echo model ;;
+	*/virtio.h* | */bhyve.h*) echo model ;;
 	*/device.h*) echo dev ;;
 	*/server.h*) echo serve ;;
 	*) echo none ;;
