@@ -110,7 +110,7 @@ bool vi_intr_init(struct virtio_softc *vs, bool use_msix);
 /* BARs and virtio capabilities of the mode given to vi_pci_init(). */
 bool vi_pcibar_setup(struct virtio_softc *vs);
 
-/* Free what the framework holds for the device (not in the seed). */
+/* Free what the framework holds for the device (not in bhyve's). */
 void vi_softc_fini(struct virtio_softc *vs);
 
 /*

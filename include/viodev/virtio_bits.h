@@ -2,10 +2,10 @@
 /*
  * Names of the virtio interface.
  *
- * Most come from Linux's headers. Here is what those lack: names of the BSD
- * family that the seed interface uses, and bits newer than the headers. As in
- * Linux, VIRTIO_F_* and VIRTIO_RING_F_* are bit numbers; VI_BIT() makes masks
- * of them.
+ * Most come from Linux's headers. This header adds what those lack: BSD names
+ * that bhyve's virtio.h uses, and feature bits newer than the headers. As in
+ * Linux, VIRTIO_F_* and VIRTIO_RING_F_* are bit numbers; VI_BIT() turns one
+ * into a mask.
  */
 #ifndef VIODEV_VIRTIO_BITS_H
 #define VIODEV_VIRTIO_BITS_H

@@ -89,7 +89,7 @@ struct virtio_softc {
 	virtio_pci_capcfg_t *vs_pcicap; /* the PCI_CFG one among them */
 	uint_t vs_ncaps;
 
-	/* Beyond the seed: all private to the framework. */
+	/* Not in bhyve's struct: all private to the framework. */
 	uint64_t vs_driver_features; /* as written, before judgement */
 	bool vs_features_final;      /* negotiation is over */
 	uint32_t vs_refused_windows; /* that want features from 64 on */
@@ -145,9 +145,9 @@ struct virtio_consts {
 	 * driver nothing of it. Every chain that was taken must be given back
 	 * some time; until then the new driver gets none with the same head.
 	 *
-	 * The framework resets its own state afterwards; calling
-	 * vi_reset_dev() from here, as the seed's models do, is right too.
-	 * vq_qsize may be set anew here.
+	 * The framework resets its own state afterwards; a model may call
+	 * vi_reset_dev() from here, as bhyve's do. vq_qsize may be set anew
+	 * here.
 	 */
 	void (*vc_reset)(void *sc);
 
@@ -188,10 +188,10 @@ struct virtio_consts {
 	virtio_capstr_t *vc_capstr;
 
 	/*
-	 * Beyond the seed. A queue, or the device, is coming to a stop, for
-	 * which all chains have to be back: give back (vq_relchain() or
-	 * vq_retchain()) those that only wait for something outside, show
-	 * what is done. Return at once: requests under way may end later.
+	 * Not in bhyve's. A queue, or the device, is about to stop, which
+	 * needs all chains back: return those that only wait for the outside
+	 * world (vq_relchain() or vq_retchain()), and publish what is done.
+	 * Return at once: running requests may end later.
 	 */
 	void (*vc_quiesce)(void *sc);
 
@@ -253,7 +253,7 @@ struct vqueue_info {
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
 
-	/* Beyond the seed: all private to the framework. */
+	/* Not in bhyve's struct: all private to the framework. */
 	uint16_t vq_qmax;     /* vq_qsize before the driver shrank it, or 0 */
 	uint16_t vq_nr;       /* entries of the ring as it was checked */
 	bool vq_event_idx;    /* it was checked with EVENT_IDX's trailers */
@@ -327,17 +327,17 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
 
 /*
- * Beyond the seed. Undo the vq_getchain() call of chain @idx, whatever was taken
- * or used since: it will be taken again, before chains that are newer. False:
- * it stays the model's. That is so while writes are logged for another host,
- * which would not know of it.
+ * Not in bhyve's. Undo the vq_getchain() call of chain @idx, whatever was taken
+ * or used since: vq_getchain() returns it again, before newer chains. False: the
+ * model keeps the chain. That happens while writes are logged for a migration,
+ * whose destination would not know of the chain.
  */
 bool vq_retchain(struct vqueue_info *vq, uint16_t idx);
 
 /*
- * Beyond the seed. Whether somebody waits until chains of this queue are back:
- * it is coming to a stop, memory that is in use is to go, or the bus is not ours
- * to use.
+ * Not in bhyve's. Whether the framework waits for chains of this queue: the
+ * queue is about to stop, memory that they use is to be removed, or the driver
+ * has cleared Bus Master.
  */
 bool vq_is_stopping(const struct vqueue_info *vq);
 
