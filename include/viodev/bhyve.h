@@ -14,7 +14,7 @@
  *
  * `__unused` is not here, because Linux's headers have members of that name.
  *
- * docs/seed-interface.md lists where the framework differs from bhyve's.
+ * docs/bhyve-interface.md lists where the framework differs from bhyve's.
  */
 #ifndef VIODEV_BHYVE_H
 #define VIODEV_BHYVE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Every declaration of the seed interface exists with the seed's signature.
- * Compiling this file is the test; docs/seed-interface.md is the same list
+ * Compiling this file is the test; docs/bhyve-interface.md is the same list
  * for reading.
  */
 #include <viodev/virtio.h>
