@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Limits over time. The clock is the test's. */
 #include "base/bucket.h"
+#include "base/util.h"
 
 #include <viodev/loop.h>
 
@@ -77,7 +78,7 @@ static void test_large(void **state)
 {
 	const uint64_t rates[] = { 3ull << 30, 3ull << 36, 3ull << 50 };
 
-	for (unsigned i = 0; i < sizeof(rates) / sizeof(rates[0]); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rates); i++) {
 		uint64_t rate = rates[i];
 		struct bucket b;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "base/iov.h"
+#include "base/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@ static const struct {
 	{ { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 }, 16 },
 	{ { 15, 1 }, 2 },
 };
-#define NR_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+#define NR_SHAPES ARRAY_LEN(shapes)
 
 static struct iov_cursor make(struct iovec *iov, char *bytes, size_t shape)
 {

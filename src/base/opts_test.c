@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "base/opts.h"
+#include "base/util.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -76,7 +77,7 @@ static void test_values(void **state)
 		{ "block,path=a", "serial", false, NULL, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct opts *opts;
 		struct err err;
 		const char *string;
@@ -153,7 +154,7 @@ static void test_errors(void **state)
 		  "least 0" },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct opts *opts = (struct opts *)state;
 		struct err err = { "" };
 
@@ -200,7 +201,7 @@ static void test_sizes(void **state)
 		{ "1\vK", -EINVAL, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t bytes = 99;
 
 		print_message("%s\n", rows[i].text);
@@ -249,7 +250,7 @@ static void test_patterns(void **state)
 	struct err err;
 	unsigned pos = 0;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret = opts_parse(rows[i].text, patterns, &opts, &err);
 
 		print_message("%s\n", rows[i].text);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* UNIX sockets that have a path: whose it is, and what gives way. */
 #include "base/unix.h"
+#include "base/util.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,7 +92,7 @@ static void test_bind(void **state)
 		{ "dangling link", -1, false, -EEXIST },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int old = -1, fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 		struct sockaddr_un addr;
 		struct stat st;

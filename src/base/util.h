@@ -8,4 +8,6 @@
 #define container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
+#define ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
+
 #endif

@@ -11,9 +11,10 @@
 
 #include <viodev/gmem.h>
 
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define RW           (GM_READ | GM_WRITE)
-#define NO_OPS_BASE  0x20000
+#include "base/util.h"
+
+#define RW          (GM_READ | GM_WRITE)
+#define NO_OPS_BASE 0x20000
 
 /*
  *	0x1000    0x2000    0x3000    0x4000    0x5000 ... 0x20000

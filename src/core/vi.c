@@ -10,6 +10,7 @@
 #include <syslog.h>
 #include <time.h>
 
+#include "base/util.h"
 #include "core/core.h"
 
 /*
@@ -216,8 +217,7 @@ static const char *feature_name(struct virtio_softc *vs, uint64_t mask)
 		if (vs->vs_vc->vc_capstr[i].vp_flag & mask)
 			return vs->vs_vc->vc_capstr[i].vp_name;
 	}
-	for (size_t i = 0; i < sizeof(ring_features) / sizeof(*ring_features);
-	     i++) {
+	for (size_t i = 0; i < ARRAY_LEN(ring_features); i++) {
 		if (ring_features[i].vp_flag & mask)
 			return ring_features[i].vp_name;
 	}

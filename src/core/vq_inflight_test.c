@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "base/util.h"
 #include "core/core.h"
 #include "vdrv.h"
 
@@ -473,7 +474,7 @@ static void test_used_index_is_judged(void **state)
 	};
 	struct dev *dev = *state;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		le16 used = cpu_to_le16(rows[i].used);
 
 		vdrv_reset(&dev->d);

@@ -17,10 +17,9 @@
 #include <viodev/virtio.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "core/core.h"
 #include "vdrv.h"
-
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 #define V1        VI_BIT(VIRTIO_F_VERSION_1)
 #define INDIRECT  VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)

@@ -23,6 +23,7 @@
 #include <viodev/loop.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "disk_fault.h"
 #include "dev/devices.h"
 #include "vdrv.h"
@@ -32,7 +33,6 @@
 #define KIB           1024u
 #define IMAGE_BYTES   (1024u * KIB)
 #define IMAGE_SECTORS (IMAGE_BYTES / 512)
-#define NR(a)         (sizeof(a) / sizeof((a)[0]))
 
 #define BIT(f)       VI_BIT(VIRTIO_BLK_F_##f)
 #define ALL_FEATURES (~0ull)
@@ -338,7 +338,7 @@ static void test_features(void **state)
 		{ ",cache=direct", BIT(DISCARD) | BIT(WRITE_ZEROES) },
 	};
 
-	for (size_t i = 0; i < 2 * NR(rows); i++) {
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
 		enum vdrv_mode mode = i & 1 ? VDRV_LEGACY : VDRV_MODERN;
 		uint64_t offer;
 
@@ -393,7 +393,7 @@ static void test_config(void **state)
 		{ "", 92, 4, 0 }, /* not zoned */
 	};
 
-	for (size_t i = 0; i < 2 * NR(rows); i++) {
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
 		enum vdrv_mode mode = i & 1 ? VDRV_LEGACY : VDRV_MODERN;
 
 		create(mode, rows[i / 2].options);
@@ -453,7 +453,7 @@ static void test_bad_options(void **state)
 	};
 
 	make_image();
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char text[256], why[256] = "";
 
 		vdrv_init(&d, VDRV_MODERN);
@@ -563,14 +563,16 @@ static void test_framing(void **state)
 
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
 		start((enum vdrv_mode)mode, "", ALL_FEATURES);
-		for (size_t i = 0; i < NR(hdr_pieces) * NR(data_pieces) * 4;
+		for (size_t i = 0;
+		     i < ARRAY_LEN(hdr_pieces) * ARRAY_LEN(data_pieces) * 4;
 		     i++) {
-			uint32_t data = data_pieces[i / 4 % NR(data_pieces)];
+			uint32_t data =
+				data_pieces[i / 4 % ARRAY_LEN(data_pieces)];
 
 			if (data > 1024 && !(i & 1))
 				data = 1024;
-			do_framing(hdr_pieces[i / 4 / NR(data_pieces)], data,
-				   i & 2 && data <= 1024, i & 1);
+			do_framing(hdr_pieces[i / 4 / ARRAY_LEN(data_pieces)],
+				   data, i & 2 && data <= 1024, i & 1);
 		}
 		assert_image_is_model();
 		destroy();
@@ -583,7 +585,7 @@ static void test_header_lengths(void **state)
 	static const uint32_t lens[] = { 1, 8, 15, 16, 17, 65536 };
 
 	start(VDRV_MODERN, "", ALL_FEATURES);
-	for (size_t i = 0; i < NR(lens); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
 		struct request r = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 		uint64_t hdr = vdrv_alloc(&d, lens[i], 8);
 		struct vdrv_buf bufs[] = {
@@ -642,7 +644,7 @@ static void test_long_chains(void **state)
 	static const unsigned lens[] = { 2, 3, 33, 64, 65, 129, 257, 272, 513 };
 
 	start(VDRV_MODERN, "", ALL_FEATURES);
-	for (size_t i = 0; i < 2 * NR(lens); i++) {
+	for (size_t i = 0; i < 2 * ARRAY_LEN(lens); i++) {
 		unsigned n = lens[i / 2], nr_data = n - 2;
 		bool indirect = i & 1, served = n <= 272;
 		struct request r = make_req(VIRTIO_BLK_T_IN, 0, 512 * n, true);
@@ -811,7 +813,7 @@ static void test_requests(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
 		start((enum vdrv_mode)mode, "", ALL_FEATURES);
-		for (size_t i = 0; i < NR(request_rows); i++)
+		for (size_t i = 0; i < ARRAY_LEN(request_rows); i++)
 			check_row(&request_rows[i]);
 		assert_image_is_model();
 		assert_int_equal(vdrv_status(&d) & NEEDS_RESET, 0);
@@ -843,7 +845,7 @@ static void test_read_only(void **state)
 {
 	static const uint64_t features[] = { ALL_FEATURES, ~BIT(RO) };
 
-	for (size_t i = 0; i < NR(features); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
 		start(VDRV_MODERN, ",ro=on", features[i]);
 		assert_int_equal(do_write(0, 512), IOERR);
 		assert_int_equal(do_seg(VIRTIO_BLK_T_DISCARD, 0, 8, 0), IOERR);
@@ -873,7 +875,7 @@ static void test_get_id(void **state)
 	struct vdrv_buf bufs[60];
 	struct request r;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
 		r = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
 		assert_int_equal(do_req(&r, NULL), OK);
@@ -922,7 +924,7 @@ static void test_bad_segments(void **state)
 	};
 
 	start(VDRV_MODERN, "", ALL_FEATURES);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct seg two[2] = { { 0, 8, 0 }, rows[i].seg };
 		struct request r;
 
@@ -954,13 +956,13 @@ static void test_write_zeroes(void **state)
 		",cache=writethrough",
 	};
 
-	for (size_t i = 0; i < NR(options); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
 		struct request r;
 		uint32_t used;
 
 		start(VDRV_MODERN, options[i], ALL_FEATURES);
-		r = make_segs(VIRTIO_BLK_T_WRITE_ZEROES, segs, NR(segs));
-		for (size_t k = 0; k < NR(segs); k++)
+		r = make_segs(VIRTIO_BLK_T_WRITE_ZEROES, segs, ARRAY_LEN(segs));
+		for (size_t k = 0; k < ARRAY_LEN(segs); k++)
 			memset(model + segs[k].sector * 512, 0,
 			       segs[k].nr_sectors * 512);
 		assert_int_equal(do_req(&r, &used), OK);
@@ -978,7 +980,7 @@ static void test_unmap(void **state)
 		bool frees;
 	} rows[] = { { "", true }, { ",discard=off", false } };
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct stat before, after;
 
 		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
@@ -1066,7 +1068,7 @@ static void test_write_cache(void **state)
 		{ "direct", ",cache=direct", none, NO_WRITE, 0, true },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		unsigned syncs;
 
 		start(VDRV_MODERN, rows[i].options, rows[i].features);
@@ -1185,7 +1187,7 @@ static void test_limits(void **state)
 		{ ",iops=1000000,bps=1G", 512, 20, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t begin;
 
 		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
@@ -1777,7 +1779,7 @@ static void test_wait_which(void **state)
 
 	if (!threads)
 		skip(); /* the errors are not to be had there */
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct request r;
 
 		start(VDRV_MODERN, rows[i].options, ALL_FEATURES);
@@ -1825,7 +1827,7 @@ static void add_pieces(unsigned q, const struct request *r)
 	for (unsigned i = 0; i < FULL_PIECES; i++)
 		bufs[1 + i] = (struct vdrv_buf){ r->data + i * 32, 32, VDRV_W };
 	bufs[1 + FULL_PIECES] = (struct vdrv_buf){ r->status, 1, VDRV_W };
-	vdrv_add_indirect(&d, q, bufs, NR(bufs));
+	vdrv_add_indirect(&d, q, bufs, ARRAY_LEN(bufs));
 }
 
 static unsigned collect_all(void)
@@ -1886,7 +1888,7 @@ static void test_kick_after_full_ring(void **state)
 	};
 	enum { SIZE = 4 };
 
-	for (size_t i = 0; i < NR(features); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
 		struct request r[SIZE], next;
 
 		start(VDRV_MODERN, ",queue-size=4", features[i]);
@@ -1949,15 +1951,15 @@ static void test_batch(void **state)
 	unsigned before;
 
 	start(VDRV_MODERN, "", ~VI_BIT(VIRTIO_RING_F_EVENT_IDX));
-	for (unsigned i = 0; i < NR(r); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(r); i++) {
 		r[i] = make_req(VIRTIO_BLK_T_IN, i, 512, true);
 		add_req(0, &r[i]);
 	}
 	before = d.nr_msix[1];
 	vdrv_kick(&d, 0);
-	for (unsigned i = 0; i < NR(r); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(r); i++)
 		wait_used(0);
-	for (unsigned i = 0; i < NR(r); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(r); i++) {
 		assert_int_equal(req_status(&r[i]), OK);
 		assert_memory_equal(req_data(&r[i]), model + i * 512, 512);
 	}

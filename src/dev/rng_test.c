@@ -16,6 +16,7 @@
 #include <viodev/device.h>
 #include <viodev/loop.h>
 
+#include "base/util.h"
 #include "vdrv.h"
 
 #define V1 VI_BIT(VIRTIO_F_VERSION_1)
@@ -122,7 +123,7 @@ static void test_buffers(void **state)
 
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
 		start((enum vdrv_mode)mode, "rng");
-		for (size_t r = 0; r < sizeof(rows) / sizeof(*rows); r++) {
+		for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
 			struct vdrv_buf bufs[4];
 			struct vdrv_used used;
 			uint32_t left;
@@ -374,7 +375,7 @@ static void test_options(void **state)
 		{ "rgn", "no such device type" },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char why[256] = "";
 
 		vdrv_init(&d, VDRV_MODERN);

@@ -6,6 +6,7 @@
  */
 #include <viodev/virtio.h>
 
+#include "base/util.h"
 #include "core/core.h"
 #include "pci/func.h"
 #include "pci/regs.h"
@@ -120,7 +121,7 @@ static const struct vi_reg legacy_regs[] = {
 };
 /* clang-format on */
 
-#define NR_LEGACY_REGS (sizeof(legacy_regs) / sizeof(*legacy_regs))
+#define NR_LEGACY_REGS ARRAY_LEN(legacy_regs)
 
 /* The length of the header, and how many registers are in it. */
 static uint64_t header(struct virtio_softc *vs, size_t *ret_nr)

@@ -13,6 +13,7 @@
 
 #include <viodev/virtio.h>
 
+#include "base/util.h"
 #include "core/core.h"
 #include "pci/regs.h"
 
@@ -234,7 +235,7 @@ static const struct vi_reg common_regs[] = {
 };
 /* clang-format on */
 
-#define NR_COMMON_REGS (sizeof(common_regs) / sizeof(*common_regs))
+#define NR_COMMON_REGS ARRAY_LEN(common_regs)
 
 /*
  * --- The BAR ---

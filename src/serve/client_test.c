@@ -22,6 +22,7 @@
 
 #include <viodev/loop.h>
 
+#include "base/util.h"
 #include "serve/client.h"
 
 #define PAGE 4096u
@@ -103,7 +104,7 @@ static void expect_guards(const struct client_map *map, size_t size)
 static void test_guards(void **state)
 {
 	static const size_t sizes[] = { PAGE, 3 * PAGE, 2u << 20, 5u << 20 };
-	enum { NR = sizeof(sizes) / sizeof(sizes[0]) };
+	enum { NR = ARRAY_LEN(sizes) };
 	struct client_map maps[2 * NR];
 	int fd = memfd(0, 16 << 20);
 
@@ -191,7 +192,7 @@ static void test_ram_is_pages(void **state)
 		{ 0, 0, PAGE + 1, -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		assert_int_equal(client_check_ram(rows[i].addr, rows[i].offset,
 						  rows[i].size),
 				 rows[i].ret);

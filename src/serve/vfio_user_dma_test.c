@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "base/util.h"
 #include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
@@ -268,7 +269,7 @@ static void test_preempted(void **state)
 	};
 	struct fixture *f = *state;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint32_t copies, again;
 		struct tmsg old, m;
 
@@ -406,7 +407,7 @@ static void test_bad_answers(void **state)
 	};
 	struct fixture *f = *state;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct tmsg m;
 
 		print_message("%s\n", rows[i].name);

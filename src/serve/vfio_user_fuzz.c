@@ -27,6 +27,7 @@
 #include <viodev/virtio.h>
 
 #include "base/scm.h"
+#include "base/util.h"
 #include "fuzz.h"
 #include "serve/vfio_user_msg.h"
 
@@ -356,7 +357,7 @@ static struct write some_write(struct fuzz_in *in)
 		{ 2, 0x20 },   { 2, 0x28 }, { 2, 0x30 }, { 2, 0x3000 },
 		{ 2, 0x3004 }, { 7, 0x04 }, { 7, 0x42 }, { 1, 0 },
 	};
-	unsigned i = fuzz_choice(in, sizeof(places) / sizeof(places[0]));
+	unsigned i = fuzz_choice(in, ARRAY_LEN(places));
 	struct write w = { places[i].offset, places[i].region,
 			   1u << fuzz_choice(in, 4), fuzz_int(in, 2) };
 

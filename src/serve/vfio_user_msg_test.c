@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/util.h"
 #include "serve/vfio_user_msg.h"
 
 #define MAX64 UINT64_MAX
@@ -57,7 +58,7 @@ static void test_hdr(void **state)
 		{ "A1 type 15", { 7, 4, 16, 15, 0 }, 16, -EBADMSG },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vfmsg_hdr hdr = { .id = 1 };
 		void *p = exact(&rows[i].hdr, rows[i].len);
 
@@ -130,7 +131,7 @@ static void test_version(void **state)
 		  -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t json_len = rows[i].json ? strlen(rows[i].json) + 1 : 0;
 		uint8_t *p = malloc(4 + json_len);
 		struct vfmsg_version v = { 0 };
@@ -251,7 +252,7 @@ static void test_dma_map(void **state)
 		  -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vfmsg_dma_map map = { 0 };
 		void *p = exact(&rows[i].w, 32);
 
@@ -289,7 +290,7 @@ static void test_dma_unmap(void **state)
 		{ "hostile D39 count 0", { 24, 0, 0, 0 }, -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vfmsg_dma_unmap unmap = { 0 };
 		void *p = exact(&rows[i].w, 24);
 
@@ -325,7 +326,7 @@ static void test_info(void **state)
 		{ "A9 argsz 77", 77, 0, 0, 0, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint32_t w[8] = { rows[i].argsz, 0, rows[i].index };
 		struct vfmsg_region_info region = { 0 };
 		struct vfmsg_irq_info irq = { 0 };
@@ -404,7 +405,7 @@ static void test_set_irqs(void **state)
 		{ "hostile D39 bools", { 20, 0x22, 2, 0, MAX32 }, 3, -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t len = 20 + rows[i].bools;
 		struct vfmsg_set_irqs set = { .count = 77 };
 		uint8_t w[64] = { 0 };
@@ -451,7 +452,7 @@ static void test_access(void **state)
 		{ "hostile D39 region", { 0, MAX32, 4 }, 4, 0, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t len = 16 + rows[i].data;
 		struct vfmsg_access a;
 		uint8_t w[64] = { 0 };
@@ -490,7 +491,7 @@ static void test_write_multi(void **state)
 		{ "hostile D39 count", 2, 2, MAX32, -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t len = 8 + 24 * rows[i].entries;
 		struct vfmsg_access a;
 		uint8_t w[64] = { 0 };
@@ -528,7 +529,7 @@ static void test_dma_data(void **state)
 		{ "hostile D39 count", MAX64, 8, -EINVAL },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vfmsg_dma_data d;
 		uint8_t w[64];
 		void *p;

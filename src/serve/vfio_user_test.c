@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "base/scm.h"
+#include "base/util.h"
 #include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
@@ -87,7 +88,7 @@ static void test_bad_framing(void **state)
 	};
 	struct fixture *f = *state;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(write(f->c.fd, &rows[i].hdr, 16), 16);
 		assert_true(tcl_is_closed(&f->c));
@@ -106,7 +107,7 @@ static void test_unknown_commands(void **state)
 	struct fixture *f = *state;
 	uint8_t payload[64] = { 64 };
 
-	for (size_t i = 0; i < sizeof(cmds) / sizeof(cmds[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(cmds); i++) {
 		assert_int_not_equal(
 			tcl_call(&f->c, cmds[i], payload, 64, NULL, 0, NULL),
 			0);
@@ -296,7 +297,7 @@ static void test_version(void **state)
 	};
 	struct fixture *f = *state;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t json_len = rows[i].json ? strlen(rows[i].json) + 1 : 0;
 		uint8_t buf[300] = { 0 };
 		struct tmsg m;
@@ -523,7 +524,7 @@ static void test_region_bounds(void **state)
 	struct fixture *f = *state;
 	struct twire_access w;
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(tcl_read(&f->c, rows[i].region, rows[i].offset,
 					  rows[i].count),
@@ -898,7 +899,7 @@ static void test_irq_ranges(void **state)
 		ev[i] = eventfd(0, 0);
 	assert_alive(&f->c);
 	nr_fds = tcl_nr_fds();
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(tcl_set_irqs(&f->c, rows[i].flags,
 					      rows[i].index, rows[i].start,
@@ -1026,7 +1027,7 @@ static void test_bad_dma_map(void **state)
 	int fd = tcl_memfd(MiB), pipes[2], ro;
 	char path[64];
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(tcl_map(&f->c, rows[i].iova, rows[i].size,
 					 rows[i].offset, rows[i].flags, fd),
@@ -1102,7 +1103,7 @@ static void test_dma_unmap(void **state)
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB);
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vio_server_stats stats;
 
 		print_message("%s\n", rows[i].name);

@@ -12,10 +12,10 @@
 
 #include <cmocka.h>
 
+#include "base/util.h"
 #include "serve/vhost_user_msg.h"
 
-#define MAX64     UINT64_MAX
-#define NR(array) (sizeof(array) / sizeof((array)[0]))
+#define MAX64 UINT64_MAX
 
 static void test_header(void **state)
 {
@@ -37,7 +37,7 @@ static void test_header(void **state)
 	};
 	struct vhmsg_hdr hdr;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(vhmsg_get_hdr(&rows[i].hdr, 12, &hdr),
 				 rows[i].ret);
@@ -102,7 +102,7 @@ static void test_regions(void **state)
 		{ "hostile D3 past every file", 0, 1, 0, INT64_MAX, -EINVAL },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t one[5] = { 0, rows[i].gpa, rows[i].size, rows[i].uaddr,
 				    rows[i].offset };
 		uint64_t table[5] = { 1, rows[i].gpa, rows[i].size,
@@ -162,7 +162,7 @@ static void test_config(void **state)
 		{ "trap 27 size wraps", 2, UINT32_MAX, 268, -EINVAL },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint32_t *p = calloc(1, rows[i].len + 4);
 		struct vhmsg_config c;
 
@@ -192,7 +192,7 @@ static void test_vring_fd(void **state)
 		{ "hostile D4 high bits", 1ull << 63, 1, -EINVAL },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vhmsg_vring_fd fd;
 
 		print_message("%s\n", rows[i].name);
@@ -218,7 +218,7 @@ static void test_log_and_inflight(void **state)
 		{ "hostile D9 no entries", 4096, 0, 1, 0, 0, -EINVAL },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vhmsg_inflight m = { rows[i].size, rows[i].offset,
 					    rows[i].nr_queues,
 					    rows[i].queue_size };

@@ -277,7 +277,7 @@ static void test_stop_waits(void **state)
 	struct fe *f = &h->f;
 	uint64_t nr;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		memset(f->mem, 0, MEM_BYTES);
 		f->avail_idx = 0;
@@ -390,7 +390,7 @@ static void test_base_given_back(void **state)
 	struct fe *f = &h->f;
 
 	h->gives_back = true;
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vhmsg_vring vring = { 0, 0 };
 		struct vhmsg_inflight area;
 		int fd = -1;
@@ -685,7 +685,7 @@ static void test_front_end_goes(void **state)
 	struct hold *h = *state;
 	struct fe *f = &h->f;
 
-	for (size_t i = 0; i < NR(waits_for); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(waits_for); i++) {
 		uint32_t request = waits_for[i];
 
 		memset(f->mem, 0, MEM_BYTES);

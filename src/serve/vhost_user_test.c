@@ -31,6 +31,7 @@
 #include <viodev/virtio.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "serve/client.h"
 #include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"
@@ -282,7 +283,7 @@ static void test_any_order(void **state)
 	};
 	struct fe *f = *state;
 
-	for (size_t i = 0; i < NR(orders); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(orders); i++) {
 		fe_connect_again(f);
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
@@ -802,7 +803,7 @@ static void test_own_socket(void **state)
 
 	fe_negotiate(f);
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
-	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
 		assert_true(
 			fe_ask(f, requests[i], &ring, sizeof(ring), pair[1]));
 		assert_false(
@@ -830,7 +831,7 @@ static void test_misaligned_memory(void **state)
 	struct fe *f = *state;
 
 	fe_negotiate(f);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t msg[5] = { 0 };
 
 		memcpy(msg + 1, rows[i], sizeof(rows[i]));
@@ -949,7 +950,7 @@ static void test_bad_numbers(void **state)
 	struct vhmsg_vring vring = { 1, 0 };
 
 	fe_negotiate(f);
-	for (size_t i = 0; i < NR(rows); i++)
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		assert_false(fe_set_vring(f, rows[i].request, rows[i].index,
 					  rows[i].num));
 	assert_false(fe_set_u64(f, VHMSG_SET_VRING_KICK, 1, f->kick));
@@ -987,14 +988,14 @@ static void test_fd_flood(void **state)
 	int fds[253];
 	unsigned before;
 
-	for (size_t i = 0; i < NR(fds); i++)
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		fds[i] = f->call;
 	fe_connect_again(f);
 	before = fe_nr_fds();
 	for (uint32_t request = 1; request < VHMSG_NR_REQUESTS; request++) {
 		static const unsigned nr[] = { 1, 8, 9, 253 };
 
-		for (size_t i = 0; i < NR(nr); i++) {
+		for (size_t i = 0; i < ARRAY_LEN(nr); i++) {
 			struct vhmsg_hdr hdr = { request, VHMSG_VERSION, 0 };
 
 			fe_send_raw(f, &hdr, NULL, 0, fds, nr[i]);
@@ -1511,7 +1512,7 @@ static void test_ring_sizes(void **state)
 	};
 	struct fe *f = *state;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t nr;
 
 		for (uint32_t size = 1; size <= 32768; size *= 2) {
@@ -1620,11 +1621,11 @@ static void test_not_offered(void **state)
 	uint8_t payload[64];
 	uint64_t offer = fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES);
 
-	for (size_t i = 0; i < NR(never); i++)
+	for (size_t i = 0; i < ARRAY_LEN(never); i++)
 		assert_false(offer >> never[i] & 1);
 	assert_true(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, offer, -1));
 	memset(payload, 0xff, sizeof(payload)); /* lengths, and ids */
-	for (size_t i = 0; i < NR(requests); i++)
+	for (size_t i = 0; i < ARRAY_LEN(requests); i++)
 		assert_false(
 			fe_ask(f, requests[i], payload, sizeof(payload), -1));
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/util.h"
 #include "dev/vdev.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
@@ -45,7 +46,7 @@ void backend_print_capabilities(const struct vdev_type *type)
 	struct json_object *all = json_object_new_object();
 	struct json_object *list = json_object_new_array();
 
-	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
 		if (strcmp(features[i].type, type->vt_name) == 0)
 			json_push_string(list, features[i].name);
 	}

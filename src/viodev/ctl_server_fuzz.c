@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/scm.h"
+#include "base/util.h"
 #include "dev/devices.h"
 #include "fuzz_dev.h"
 #include "viodev/ctl_server.h"
@@ -94,7 +95,7 @@ static void change_back(void)
 		{ "port", "add", "x" },
 	};
 
-	for (unsigned i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		struct json_object *reply = json_object_new_object();
 		char *const argv[] = { commands[i][0], commands[i][1],
 				       commands[i][2], NULL };

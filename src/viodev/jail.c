@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/util.h"
 #include "dev/vdev.h"
 #include "viodev/log.h"
 
@@ -389,7 +390,7 @@ static struct json_object *namespace_names(unsigned long namespaces)
 	};
 	struct json_object *list = json_object_new_array();
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		if (namespaces & names[i].flag)
 			json_push_string(list, names[i].name);
 	}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a jailed process can and cannot do: each row in a process of its own. */
+#include "base/util.h"
 #include "dev/vdev.h"
 #include "viodev/jail.h"
 
@@ -426,7 +427,7 @@ static void test_forbidden(void **state)
 		{ "io_uring_setup", new_ring },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret = jailed(rows[i].what, true);
 
 		print_message("%s: %d\n", rows[i].name, ret);
@@ -467,7 +468,7 @@ static void test_refused(void **state)
 		{ "F_SETLEASE", lease },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret = jailed(rows[i].what, true);
 
 		print_message("%s: %d\n", rows[i].name, ret);
@@ -497,7 +498,7 @@ static void test_allowed(void **state)
 		{ "abort", aborts, CANNOT + SIGABRT },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(jailed(rows[i].what, true), rows[i].ret);
 	}
@@ -749,7 +750,7 @@ static void test_tree(void **state)
 	if (geteuid() != 0)
 		skip(); /* test_cli.py has the same for an ordinary user */
 	make_tree(dir);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret;
 
 		if (rows[i].lacks == NO_MOUNTS && !has_landlock())
@@ -875,7 +876,7 @@ static void test_passthrough(void **state)
 		{ "scsi,lun0=x,t1.lun2=y,t1.lun2.type=passthrough", ENOTTY },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		const struct vdev_type *type;
 		struct opts *opts;
 		struct err err;

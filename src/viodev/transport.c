@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "base/json.h"
+#include "base/util.h"
 #include "viodev/transport.h"
 
 #include <string.h>
@@ -19,8 +20,7 @@ const char *transport_name(enum vio_protocol protocol)
 
 bool transport_find(const char *name, enum vio_protocol *ret_protocol)
 {
-	for (unsigned i = 0; i < sizeof(transports) / sizeof(*transports);
-	     i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(transports); i++) {
 		if (strcmp(transports[i].name, name) == 0) {
 			*ret_protocol = (enum vio_protocol)i;
 			return true;

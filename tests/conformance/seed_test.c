@@ -194,9 +194,8 @@ static void echo_init(struct echo_softc *sc, struct pci_devinst *pi,
  * --- The driver ---
  */
 
+#include "base/util.h"
 #include "vdrv.h"
-
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 static struct vdrv drv;
 static struct echo_softc sc;

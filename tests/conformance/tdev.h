@@ -21,6 +21,7 @@
 #include <viodev/virtio.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "vdrv.h"
 
 /* gcc says __SANITIZE_THREAD__ itself. */
@@ -29,8 +30,6 @@
 #define __SANITIZE_THREAD__ 1
 #endif
 #endif
-
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 #define ACK         VIRTIO_CONFIG_S_ACKNOWLEDGE
 #define DRV         VIRTIO_CONFIG_S_DRIVER

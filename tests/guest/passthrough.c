@@ -184,10 +184,10 @@ static void test_many(void **state)
 	const struct cmd rd = { .cdb = { 0x28, [8] = 8 }, .in_len = 4096 };
 	struct sent s[32];
 
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		s[i] = ini_send(&rd);
-	ini_wait(s, NR(s));
-	for (unsigned i = 0; i < NR(s); i++)
+	ini_wait(s, ARRAY_LEN(s));
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		assert_int_equal(s[i].status, STATUS_GOOD);
 }
 

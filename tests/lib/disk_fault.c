@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "back/disk/engine.h"
+#include "base/util.h"
 
 struct disk_fault disk_fault;
 
@@ -131,7 +132,7 @@ bool refuse_io_uring(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog prog = { sizeof(filter) / sizeof(filter[0]), filter };
+	struct sock_fprog prog = { ARRAY_LEN(filter), filter };
 
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
 	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;

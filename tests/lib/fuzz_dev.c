@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "dev/vdev.h"
 
 #define MAX_TURNS 20000 /* for requests to end, of a millisecond or less */
@@ -122,7 +123,7 @@ static const struct type {
 	{ "input", input_text, NULL },  { "net", net_text, NULL },
 	{ "rng", rng_text, NULL },      { "scsi", scsi_text, image },
 };
-#define NR_TYPES (sizeof(types) / sizeof(types[0]))
+#define NR_TYPES ARRAY_LEN(types)
 
 const char *fuzz_dev_type(unsigned type)
 {

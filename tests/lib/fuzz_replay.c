@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "fuzz.h"
 
 #define MAX_BYTES    4096u
@@ -74,7 +75,7 @@ static void watch(const char *name)
 		 base ? base + 1 : name, (int)getpid());
 	if (__sanitizer_set_death_callback)
 		__sanitizer_set_death_callback(on_death);
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(signals); i++) {
 		bool taken = __sanitizer_set_death_callback && i > 0 && i < 3;
 
 		if (!taken)

@@ -3,13 +3,13 @@
 #ifndef TESTS_LIB_NET_RIG_H
 #define TESTS_LIB_NET_RIG_H
 
+#include "base/util.h"
 #include "dev/net/net.h"
 #include "net_mock.h"
 #include "vdrv.h"
 
 extern const struct vdev_type vdev_net;
 
-#define NR(a)        (sizeof(a) / sizeof((a)[0]))
 #define ALL_FEATURES (~0ull)
 #define NEEDS_RESET  VIRTIO_CONFIG_STATUS_NEEDS_RESET
 #define RXQ          0

@@ -9,12 +9,12 @@
 #include <viodev/device.h>
 #include <viodev/loop.h>
 
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 #include "vdrv.h"
 
 #define IMAGE_BYTES  (2u << 20)
 #define IMAGE_BLOCKS (IMAGE_BYTES / 512)
-#define NR(a)        (sizeof(a) / sizeof((a)[0]))
 
 struct initiator {
 	struct vdrv d;

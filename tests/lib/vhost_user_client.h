@@ -15,12 +15,12 @@
 #include <viodev/server.h>
 #include <viodev/virtio.h>
 
+#include "base/util.h"
 #include "serve/vhost_user_msg.h"
 
-#define NR(array) (sizeof(array) / sizeof((array)[0]))
-#define V1        VI_BIT(VIRTIO_F_VERSION_1)
-#define PROTOCOL  VI_BIT(VHMSG_F_PROTOCOL)
-#define LOG_ALL   VI_BIT(VHMSG_F_LOG_ALL)
+#define V1       VI_BIT(VIRTIO_F_VERSION_1)
+#define PROTOCOL VI_BIT(VHMSG_F_PROTOCOL)
+#define LOG_ALL  VI_BIT(VHMSG_F_LOG_ALL)
 
 #define MEM_BYTES (1u << 20)
 #define GPA       0x10000000ull

@@ -14,13 +14,14 @@
 #include <unistd.h>
 
 #include "back/chan/chan_impl.h"
+#include "base/util.h"
 
 static const struct chan_kind *const kinds[] = {
 	&chan_kind_stdio,        &chan_kind_pty,  &chan_kind_unix,
 	&chan_kind_unix_connect, &chan_kind_file, &chan_kind_fd,
 };
 
-#define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))
+#define NR_KINDS ARRAY_LEN(kinds)
 
 /*
  * --- Text ---

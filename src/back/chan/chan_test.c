@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "back/chan/chan.h"
+#include "base/util.h"
 
 static struct vio_loop *loop;
 static struct opened_files files;
@@ -215,7 +216,7 @@ static void test_errors(void **state)
 		{ "pty:/nonexistent/x", "No such file" },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct err err = { "" };
 
 		print_message("%s\n", rows[i].text);

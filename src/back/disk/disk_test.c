@@ -3,6 +3,7 @@
  * The storage engine, with io_uring and again with io_uring refused.
  */
 #include "back/disk/disk.h"
+#include "base/util.h"
 #include "disk_fault.h"
 #include "back/disk/admission.h"
 
@@ -206,7 +207,7 @@ static void test_lock(void **state)
 	};
 
 	make_image(tmp_dir(), IMAGE_BYTES);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct disk_params p = { .path = path };
 		struct err err;
 		int first, second;
@@ -239,7 +240,7 @@ static void test_info(void **state)
 		{ 513, 512 }, { 1025, 1024 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct disk_info info;
 
 		make_image(tmp_dir(), rows[i].file);
@@ -324,7 +325,7 @@ static void test_access(void **state)
 
 	assert_int_equal(disk_io_create(loop, 64, 1, &io), 0);
 	make_image(tmp_dir(), IMAGE_BYTES);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int fd = open(path, rows[i].flags);
 
 		if (fd < 0) /* a file system without O_DIRECT */
@@ -490,7 +491,7 @@ static void test_bounds(void **state)
 	struct stat st;
 
 	start_with(tmp_dir(), (struct disk_params){ 0 });
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		for (int op = DISK_READ; op <= DISK_WRITE; op++)
 			assert_int_equal(transfer_one((enum disk_op)op,
 						      rows[i].off, buf,
@@ -606,7 +607,7 @@ static void test_stable_writes(void **state)
 	};
 	char buf[512] = { 0 };
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct test_req t = { .req.dr_fua = rows[i].fua };
 		struct iovec iov = { buf, sizeof(buf) };
 
@@ -727,13 +728,12 @@ static void test_write_zeroes(void **state)
 		{ DISK_DIRECT, 4 * KIB, EOPNOTSUPP },
 	};
 
-	for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
+	for (size_t w = 0; w < ARRAY_LEN(ways); w++) {
 		FAULT_SET(dio_align, ways[w].dio_align);
 		FAULT_SET(fallocate_errno, ways[w].fallocate_errno);
 		start_with(tmp_dir(),
 			   (struct disk_params){ .cache = ways[w].cache });
-		for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]);
-		     i++) {
+		for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
 			struct test_req t = { .req.dr_unmap = i & 1 };
 
 			fill_image();
@@ -1405,7 +1405,7 @@ static void test_wait_which(void **state)
 
 	if (!threads)
 		skip(); /* EBADF is all that can be had there */
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct test_req t = { 0 };
 		struct iovec iov = { buf, sizeof(buf) };
 

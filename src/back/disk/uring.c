@@ -17,6 +17,7 @@
 #include <viodev/loop.h>
 
 #include "back/disk/engine.h"
+#include "base/util.h"
 
 /*
  * Calls sent at once, and under way. A ring of the small size takes two pages:
@@ -163,7 +164,7 @@ static int restrict_ring(struct uring *u)
 		{ IORING_RESTRICTION_REGISTER_OP,
 		  { IORING_REGISTER_FILES_UPDATE } },
 	};
-	const unsigned nr = sizeof(res) / sizeof(res[0]);
+	const unsigned nr = ARRAY_LEN(res);
 	unsigned fd = (unsigned)u->ring.ring_fd;
 	int ret = io_uring_register_files(&u->ring, u->files, u->nr_files);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "back/net/net_be.h"
+#include "base/util.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +13,7 @@ static const struct net_be_kind *const kinds[] = {
 	&net_kind_fd,  &net_kind_null, &net_kind_echo,
 };
 
-#define NR_KINDS (sizeof(kinds) / sizeof(*kinds))
+#define NR_KINDS ARRAY_LEN(kinds)
 
 static bool has_key(const struct net_be_kind *kind, const char *key)
 {

@@ -31,10 +31,9 @@
 
 #include "back/net/net_be.h"
 #include "back/net/pcap.h"
+#include "base/util.h"
 
 #include <cmocka.h>
-
-#define NR(a) (sizeof(a) / sizeof((a)[0]))
 
 static const struct opt_def be_opts[] = { NET_BE_OPTS, { NULL } };
 
@@ -250,7 +249,7 @@ static void test_options(void **state)
 		{ "net", "backend" },
 	};
 
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		struct err err = { "" };
 
 		if (open_be(rows[i].text, &err) == 0)
@@ -394,7 +393,7 @@ static void test_stream_hostile(void **state)
 	static const uint32_t lengths[] = { 0, NET_MAX_FRAME + 1, 0x80000000,
 					    0xffffffff };
 
-	for (unsigned i = 0; i < NR(lengths); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(lengths); i++) {
 		int fd = pair_up(SOCK_STREAM);
 		uint8_t prefix[4];
 
@@ -1314,7 +1313,7 @@ static void test_user_connections(void **state)
 
 	must_open("net,backend=user,connections=16");
 	send_arp();
-	for (uint16_t i = 0; i < NR(fds); i++) {
+	for (uint16_t i = 0; i < ARRAY_LEN(fds); i++) {
 		uint32_t ack;
 
 		len = make_tcp(f, 5000 + i, port, 1, 0, TCP_SYN, NULL, 0);
@@ -1327,7 +1326,7 @@ static void test_user_connections(void **state)
 		fds[i] = accept(listener, NULL, NULL);
 		assert_int_equal(read(fds[i], buf, sizeof(buf)), 1);
 	}
-	for (unsigned i = 0; i < NR(fds); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
 		open = recv(fds[i], buf, sizeof(buf), MSG_DONTWAIT) < 0 &&
 		       errno == EAGAIN;
 		nr_open += open;

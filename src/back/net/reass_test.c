@@ -10,10 +10,10 @@
 #include <string.h>
 
 #include "back/net/inet.h"
+#include "base/util.h"
 
 #include <cmocka.h>
 
-#define NR(a)     (sizeof(a) / sizeof((a)[0]))
 #define LAST      false
 #define MORE      true
 #define MAX_STEPS 8
@@ -114,7 +114,7 @@ static void test_orders(void **state)
 		{ "beyond 64 KiB", 0, { { 65528, 64, LAST } } },
 	};
 
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t got = 0;
 
 		for (const struct step *s = rows[i].steps; s->len; s++)

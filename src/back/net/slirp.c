@@ -44,6 +44,7 @@
 #include "back/net/reass.h"
 #include "back/net/tcp_guard.h"
 #include "base/iov.h"
+#include "base/util.h"
 
 #define MAX_FDS          4096 /* more than the sandbox lets it open */
 #define MTU              1500
@@ -237,7 +238,7 @@ static const struct {
 	{ SLIRP_POLL_HUP, POLLHUP, EPOLLHUP },
 };
 
-#define NR_BITS (sizeof(bits) / sizeof(*bits))
+#define NR_BITS ARRAY_LEN(bits)
 
 static void watch_fd(struct user *u, int fd, uint32_t events)
 {

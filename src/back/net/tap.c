@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "base/util.h"
 
 /* Linux 6.2; Debian 12's headers are older. */
 #ifndef TUN_F_USO4
@@ -164,7 +165,7 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 
 	if (!tap_of(be)->vnet_hdr)
 		return 0;
-	for (unsigned i = 0; i < sizeof(map) / sizeof(*map); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(map); i++) {
 		if ((offloads & map[i].feature) == map[i].feature)
 			flags |= map[i].flag;
 	}

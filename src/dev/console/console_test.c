@@ -19,6 +19,7 @@
 #include <viodev/device.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "console_rig.h"
 
 #define MAX_NAME 64 /* characters of a port's name */
@@ -204,7 +205,7 @@ static void test_few_buffers(void **state)
 	rig_make(&r, VDRV_MODERN, 2, "");
 	rig_start(&r, UINT64_MAX);
 	rig_say(&r, UINT32_MAX, READY, 1);
-	for (n = 0; n < sizeof(want) / sizeof(want[0]); n++) {
+	for (n = 0; n < ARRAY_LEN(want); n++) {
 		rig_turns(&r, 1);
 		expect_silence();
 		if (n == 2) {
@@ -430,7 +431,7 @@ static void test_offer(void **state)
 		{ 31, SIZE | EMERG | MULTIPORT },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		rig_make(&r, VDRV_MODERN, rows[i].nr_ports, "");
 		vdrv_probe(&r.d);
 		assert_int_equal(vdrv_offer(&r.d) & 0xffffff, rows[i].features);
@@ -524,7 +525,7 @@ static void test_bad_messages(void **state)
 	rig_start(&r, UINT64_MAX);
 	handshake(3);
 	rig_say(&r, 1, OPEN, 1);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		rig_say(&r, rows[i].id, rows[i].event, rows[i].value);
 	for (uint32_t len = 1; len < 8; len++)
 		rig_say_bytes(&r, bytes, len);
@@ -703,7 +704,7 @@ static void test_options(void **state)
 	};
 	char text[4096] = "console", why[256];
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		vdrv_init(&r.d, VDRV_MODERN);
 		assert_true(vdev_new(rows[i].text, &r.d.pi, r.loop, &r.dev, why,
 				     sizeof(why)) < 0);

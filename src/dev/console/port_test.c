@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "console_rig.h"
 
 #define PAGE 4096u
@@ -78,7 +79,7 @@ static void test_tx_pieces(void **state)
 		{ 513, 1, true, true },
 	};
 
-	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+	for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
 		struct vdrv_buf bufs[513];
 		struct vdrv_used used;
 		uint64_t gpa;
@@ -124,7 +125,7 @@ static void test_rx_pieces(void **state)
 		{ { 1, 2 }, 2, 10, 3 }, /* the rest waits */
 	};
 
-	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+	for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
 		for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
 			struct vdrv_buf bufs[4];
 			struct vdrv_used used;
@@ -392,7 +393,7 @@ static void test_wrong_way(void **state)
 		{ false, { VDRV_R, VDRV_W }, 2 },
 	};
 
-	for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
+	for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
 		unsigned q = rows[k].rx ? 0 : 1;
 		struct vdrv_used used;
 		struct vdrv_buf bufs[2];

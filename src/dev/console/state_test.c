@@ -13,10 +13,10 @@
 #include <viodev/device.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "console_rig.h"
 #include "moved.h"
 
-#define NR(a)     (sizeof(a) / sizeof((a)[0]))
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
 enum { /* short names */
        DEVICE_READY = VIRTIO_CONSOLE_DEVICE_READY,
@@ -263,7 +263,7 @@ static void test_differences(void **state)
 		  { RESIZE } },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct rig_msg msg[8];
 
 		print_message("%s\n", rows[i].name);
@@ -458,7 +458,7 @@ static void test_hostile(void **state)
 	memcpy(bad, saved, saved_len);
 	refused(bad, saved_len + 1);
 	refused(bad, sizeof(bad));
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		memcpy(bad, saved, saved_len);
 		bad[rows[i].at] = rows[i].byte;
 		print_message("%u\n", rows[i].at);

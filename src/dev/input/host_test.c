@@ -22,6 +22,7 @@
 #include <viodev/loop.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "dev/devices.h"
 #include "vdrv.h"
 
@@ -301,7 +302,7 @@ static void test_long_updates(void **state)
 	static const unsigned counts[] = { 11, 100, 1000 };
 
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
-	for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++) {
+	for (size_t k = 0; k < ARRAY_LEN(counts); k++) {
 		unsigned got = 0, type, code;
 		int value;
 
@@ -412,7 +413,7 @@ static void test_flood(void **state)
 {
 	static struct input_event repeats[1500]; /* that are not passed on */
 
-	for (size_t i = 0; i < sizeof(repeats) / sizeof(repeats[0]); i++)
+	for (size_t i = 0; i < ARRAY_LEN(repeats); i++)
 		repeats[i] = (struct input_event){ .type = EV_KEY,
 						   .code = KEY_A,
 						   .value = 2 };

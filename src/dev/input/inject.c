@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/input/input.h"
 
 static const struct event_type {
@@ -19,7 +20,7 @@ static const struct event_type {
 
 static const struct event_type *find_type(const char *word)
 {
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
 		if (strcmp(types[i].word, word) == 0)
 			return &types[i];
 	}
@@ -104,7 +105,7 @@ int input_inject(struct input_softc *sc, int argc, char *const argv[],
 		return err_set(err, -EINVAL,
 			       "input: inject TYPE CODE VALUE, once or more, "
 			       "as in inject key KEY_A 1");
-	if (nr > (int)(sizeof(evs) / sizeof(evs[0])))
+	if (nr > (int)ARRAY_LEN(evs))
 		return err_set(err, -E2BIG, "input: inject: too many events");
 	for (int i = 0; i < nr; i++) {
 		int ret = parse(sc, argv + 3 * i, &evs[i], err);

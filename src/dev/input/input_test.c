@@ -20,6 +20,7 @@
 #include <viodev/loop.h>
 
 #include "base/le.h"
+#include "base/util.h"
 #include "dev/vdev.h"
 #include "moved.h"
 #include "vdrv.h"
@@ -173,7 +174,7 @@ static void test_config_sizes(void **state)
 		{ "multitouch", 0x12, ABS_MT_TOOL_X, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char text[64];
 		uint8_t size;
 
@@ -370,7 +371,7 @@ static void test_inject_errors(void **state)
 
 	start("input,kind=keyboard");
 	offer(10, 8);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char why[256];
 
 		print_message("%s\n", rows[i].words);
@@ -434,7 +435,7 @@ static void test_long_updates(void **state)
 	static const unsigned counts[] = { 11, 100, 255, 256 };
 
 	start("input,kind=mouse,queue-size=256");
-	for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++) {
+	for (size_t k = 0; k < ARRAY_LEN(counts); k++) {
 		char words[4096] = "inject";
 
 		for (unsigned i = 0; i < counts[k]; i++)
@@ -559,7 +560,7 @@ static void test_status(void **state)
 
 	start("input,kind=keyboard");
 	offer(10, 8);
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
 		tell(others[i], 8);
 	for (uint32_t len = 0; len < 8; len++)
 		tell(on, len);
@@ -594,8 +595,7 @@ static void test_chains(void **state)
 	static const unsigned counts[] = { 2, 33, 64, 65, 129, 257, 513 };
 
 	for (unsigned q = 0; q < 2; q++) {
-		for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]);
-		     k++) {
+		for (size_t k = 0; k < ARRAY_LEN(counts); k++) {
 			struct vdrv_buf bufs[513];
 			struct vdrv_used used;
 
@@ -723,7 +723,7 @@ static void test_state_hostile(void **state)
 			assert_int_equal(load(good, cut), -EINVAL);
 		no_room(cut);
 	}
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		memcpy(bad, good, len);
 		memcpy(bad + 2 + 8 * rows[i].event, rows[i].bytes, 8);
 		assert_int_equal(load(bad, len), -EINVAL);
@@ -766,7 +766,7 @@ static void test_options(void **state)
 		  "longer than 128" },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char why[256] = "";
 
 		vdrv_init(&d, VDRV_MODERN);

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/net/net.h"
 
 #define CLASS_RX       VIRTIO_NET_CTRL_RX
@@ -250,7 +251,7 @@ static bool run_command(struct net_softc *sc, struct net_cmd *cmd)
 	if (!take(cmd, &hdr, sizeof(hdr)))
 		return false;
 	cmd->number = hdr.cmd;
-	for (unsigned i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		if (commands[i].class == hdr.class &&
 		    commands[i].number == hdr.cmd)
 			return net_has(sc, commands[i].feature) &&

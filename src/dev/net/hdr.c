@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/util.h"
 #include "dev/net/hdr.h"
 
 #include <assert.h>
@@ -36,7 +37,7 @@ uint64_t net_features_sound(uint64_t features)
 		  NET_F(CTRL_VQ) },
 	};
 
-	for (unsigned i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rules); i++) {
 		if (!(features & rules[i].any_of))
 			features &= ~rules[i].feature;
 	}

@@ -249,7 +249,7 @@ static void make_mac(const struct opts *opts, uint8_t mac[NET_MAC_LEN])
 
 	if (uname(&host) == 0)
 		hash = hash_text(hash, host.nodename);
-	for (unsigned i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
 		const char *value = opt_string(opts, keys[i]);
 
 		hash = hash_text(hash, value ? value : "");

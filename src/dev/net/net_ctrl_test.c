@@ -149,7 +149,7 @@ static void vlan_commands(enum vdrv_mode mode, uint64_t features)
 	frame[15] = 5;
 	arrive(NULL, 60);
 	assert_int_equal(drain(RXQ), 0); /* NET-CTL-11 */
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		le16 id = cpu_to_le16(rows[i].id);
 
 		assert_int_equal(command(2, 0, &id, 2), rows[i].ack);
@@ -613,7 +613,7 @@ static void test_state_hostile(void **state)
 	for (ssize_t i = 0; i < len; i++) {
 		static const uint8_t changes[] = { 1, 2, 0x80, 0xff };
 
-		for (size_t k = 0; k < NR(changes); k++) {
+		for (size_t k = 0; k < ARRAY_LEN(changes); k++) {
 			memcpy(bad, good, (size_t)len);
 			bad[i] ^= changes[k];
 			load(bad, (size_t)len);

@@ -32,7 +32,7 @@ static void test_rx_plain(void **state)
 		{ VDRV_LEGACY, NET_F(MRG_RXBUF), 12 },
 	};
 
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		unsigned hdr_len = rows[i].hdr_len;
 		uint8_t *p;
 
@@ -63,7 +63,7 @@ static void test_rx_merge(void **state)
 		{ 13, 60, 6 },
 	};
 
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vdrv_used used;
 		uint64_t gpa[64];
 		unsigned left = rows[i].len;
@@ -337,7 +337,7 @@ static void test_rx_short_chains(void **state)
 	static const char *const texts[] = { ",queue-size=1024",
 					     ",queue-size=1024,rss=on" };
 
-	for (unsigned i = 0; i < NR(texts); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
 		unsigned first, all = 1;
 
 		start_as(VDRV_MODERN, texts[i], ALL_FEATURES, 2);

@@ -45,7 +45,7 @@ static void test_offer(void **state)
 	create_as(VDRV_MODERN, ",rss=on,mtu=1500", 2, true);
 	vdrv_probe(&d);
 	offer = vdrv_offer(&d);
-	for (unsigned i = 0; i < NR(never); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(never); i++)
 		if (offer & VI_BIT(never[i].bit))
 			fail_msg("%s is offered", never[i].name);
 	assert_int_equal(offer & NET_F(RSS), NET_F(RSS));
@@ -99,7 +99,7 @@ static void test_feature_rules(void **state)
 	};
 
 	create_as(VDRV_MODERN, ",rss=on", 2, true);
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		vdrv_probe(&d);
 		vdrv_reset(&d);
 		vdrv_greet(&d);
@@ -270,7 +270,7 @@ static void test_tx_pieces(void **state)
 		{ VDRV_MODERN, ALL_FEATURES, ",rss=on", 20 },
 	};
 
-	for (unsigned i = 0; i < NR(rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		unsigned len = rows[i].hdr_len + 60;
 
 		start_as(rows[i].mode, rows[i].options, rows[i].features, 2);
@@ -336,7 +336,7 @@ static void test_tx_header_lengths(void **state)
 	static const uint32_t lengths[] = { 1, 11, 12, 13, 65536 };
 
 	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
-	for (unsigned i = 0; i < NR(lengths); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(lengths); i++) {
 		uint64_t gpa = vdrv_alloc(&d, lengths[i] + 32, 1);
 
 		memset(vdrv_ptr(&d, gpa, lengths[i] + 32), 0, lengths[i] + 32);
@@ -459,7 +459,7 @@ static void test_long_chains(void **state)
 	static const unsigned lengths[] = { 2, 33, 129, 257, 513, 1023, 1500 };
 
 	for (unsigned q = 0; q < 3; q++) {
-		for (unsigned i = 0; i < NR(lengths) * 2; i++) {
+		for (unsigned i = 0; i < ARRAY_LEN(lengths) * 2; i++) {
 			static struct vdrv_buf bufs[1500];
 			unsigned n = lengths[i / 2];
 			bool indirect = i % 2;

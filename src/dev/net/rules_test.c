@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/net/filter.h"
 #include "dev/net/hdr.h"
 #include "dev/net/rss.h"
@@ -72,7 +73,7 @@ static const struct hdr_row tx_rows[] = {
 
 static void test_tx_hdr(void **state)
 {
-	for (unsigned i = 0; i < sizeof(tx_rows) / sizeof(*tx_rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(tx_rows); i++) {
 		const struct hdr_row *r = &tx_rows[i];
 		const struct net_hdr hdr = {
 			r->flags,
@@ -134,7 +135,7 @@ static const struct hdr_row rx_rows[] = {
 
 static void test_rx_hdr(void **state)
 {
-	for (unsigned i = 0; i < sizeof(rx_rows) / sizeof(*rx_rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rx_rows); i++) {
 		const struct hdr_row *r = &rx_rows[i];
 		const struct virtio_net_hdr host = {
 			.flags = r->flags,
@@ -202,7 +203,7 @@ static void test_features(void **state)
 		{ NET_F(CTRL_VQ), NET_F(RSS) },
 	};
 
-	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t both = rows[i].with | rows[i].alone;
 
 		assert_int_equal(net_features_sound(both), both);
@@ -273,7 +274,7 @@ static void test_modes(void **state)
 	};
 	struct net_filter f;
 
-	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		net_filter_reset(&f, NET_F(CTRL_RX));
 		f.modes = rows[i].modes;
 		f.uni = (struct net_macs){
@@ -462,7 +463,7 @@ static void test_vectors(void **state)
 	struct net_rss rss = { .key_len = 40 };
 
 	memcpy(rss.key, rss_key, sizeof(rss_key));
-	for (unsigned i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(vectors); i++) {
 		bool v6 = strchr(vectors[i].src, ':');
 
 		for (unsigned ext = 0; ext <= v6; ext++) {
@@ -525,7 +526,7 @@ static void test_hash(void **state)
 	struct net_rss rss = { .key_len = 40 };
 
 	memcpy(rss.key, rss_key, sizeof(rss_key));
-	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		const struct vector *v = rows[i].v;
 		uint8_t frame[NET_RSS_PEEK] = { 0 };
 		uint32_t hash, want = 0;
@@ -617,7 +618,7 @@ static void test_rss_config(void **state)
 		{ "NET-CTL-22 unknown type", 0x200, 0, 1, 0, 1, 40, 40, false },
 	};
 
-	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		uint8_t buf[1024];
 		struct iovec iov = { buf, 0 };
 		struct iov_cursor data = { &iov, 1 };

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "dev/p9/fs.h"
 
 /* What the guest asks for, as the host's flags. O_DIRECT stays the guest's. */
@@ -28,7 +29,7 @@ static int host_flags(uint32_t flags)
 	static const int modes[] = { O_RDONLY, O_WRONLY, O_RDWR, O_RDWR };
 	int host = modes[flags & P9_O_ACCMODE] | O_NOCTTY | O_CLOEXEC;
 
-	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(map); i++) {
 		if (flags & map[i].guest)
 			host |= map[i].host;
 	}

@@ -13,11 +13,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "p9_client.h"
 
 #include <cmocka.h>
 
-#define NR(a)  (sizeof(a) / sizeof((a)[0]))
 #define RDWR   2u
 #define CREATE 0100u
 
@@ -66,7 +66,7 @@ static void opens(void **state)
 	p9c_host_file(&c, "f", "text");
 	assert_int_equal(mkdir(p9c_path(&c, "d"), 0755), 0);
 	assert_int_equal(symlink("f", p9c_path(&c, "l")), 0);
-	for (size_t i = 0; i < NR(rows); i++) { /* P9-11 */
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) { /* P9-11 */
 		int ret;
 
 		assert_int_equal(p9c_walk(&c, P9C_ROOT, 1, rows[i].name), 0);

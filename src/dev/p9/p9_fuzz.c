@@ -17,6 +17,7 @@
 
 #include <linux/magic.h>
 
+#include "base/util.h"
 #include "dev/p9/pdu.h"
 #include "dev/vdev.h"
 #include "fuzz_dev.h"
@@ -38,7 +39,7 @@ static char base[32], root[48], secret[48];
  */
 
 static const char *const names[] = { "", "f", "d", "d/g", "l" };
-#define NR_NAMES (sizeof(names) / sizeof(names[0]))
+#define NR_NAMES ARRAY_LEN(names)
 static struct statx made[NR_NAMES];
 
 static const char *path_of(const char *name)
@@ -249,7 +250,7 @@ static const struct {
 	{ P9_TSTATFS, "f" },      { P9_TREADLINK, "f" },
 	{ P9_TFLUSH, "1" },       { P9_TATTACH, "fNnnn" },
 };
-#define NR_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+#define NR_SHAPES ARRAY_LEN(shapes)
 
 static void put_field(struct p9_out *out, char shape, struct fuzz_in *in)
 {

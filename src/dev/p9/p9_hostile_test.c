@@ -19,11 +19,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "p9_client.h"
 
 #include <cmocka.h>
 
-#define NR(a)       (sizeof(a) / sizeof((a)[0]))
 #define RDWR        2u
 #define NEEDS_RESET VIRTIO_CONFIG_STATUS_NEEDS_RESET
 
@@ -63,7 +63,7 @@ static void bad_names(void **state)
 	start("");
 	p9c_host_file(&c, "f", "");
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 1, "f"), 0);
-	for (size_t i = 0; i < NR(names); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		size_t len = names[i].len;
 		const char *n = text;
 
@@ -292,7 +292,7 @@ static void special_files(void **state)
 		 p9c_path(&c, "sock"));
 	assert_int_equal(bind(sock, (void *)&sun, sizeof(sun)), 0);
 	close(sock);
-	for (size_t i = 0; i < NR(names); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		if (i == 2 && mknod(p9c_path(&c, "null"), S_IFCHR | 0666,
 				    makedev(1, 3)) < 0)
 			break; /* needs root */
@@ -514,7 +514,7 @@ static void one_fid(void **state)
 		s[14] = p9c_send(&c, 14, P9_TREMOVE, "d", 1);
 		s[15] = p9c_send(&c, 15, P9_TFLUSH, "w", 12);
 		vdrv_kick(&c.d, 0);
-		for (unsigned i = 0; i < NR(s); i++) {
+		for (unsigned i = 0; i < ARRAY_LEN(s); i++) {
 			int ret = p9c_wait(&c, s[i]);
 
 			assert_true(ret <= 0);
@@ -522,7 +522,7 @@ static void one_fid(void **state)
 		}
 		for (uint32_t fid = 1; fid <= 21; fid += fid == 1 ? 19 : 1)
 			p9c_clunk(&c, fid);
-		for (unsigned i = 0; i < NR(names); i++)
+		for (unsigned i = 0; i < ARRAY_LEN(names); i++)
 			unlink(p9c_path(&c, names[i]));
 	}
 	assert_true(opened > 0);
@@ -587,7 +587,7 @@ static void long_chains(void **state)
 
 	for (int direct = 0; direct < 2; direct++) {
 		p9c_start(&c, VDRV_MODERN, direct ? ",queue-size=1024" : "");
-		for (size_t i = 0; i < NR(lens); i++) {
+		for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
 			/* hostile S14: one for the request, the rest bytes */
 			c.r_cut = 1;
 			c.room = lens[i] - 1;

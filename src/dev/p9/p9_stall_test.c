@@ -22,11 +22,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "p9_client.h"
 
 #include <cmocka.h>
 
-#define NR(a)       (sizeof(a) / sizeof((a)[0]))
 #define RDWR        2u
 #define NR_THREADS  8u /* of the device, for changes; and as many others */
 #define DSYNC       010000u
@@ -233,7 +233,7 @@ static void reset_in_stall(void **state)
 
 	start("");
 	stall();
-	for (unsigned i = 0; i < NR(queued); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(queued); i++)
 		queued[i] = p9c_send(&c, (uint16_t)(200 + i), P9_TFSYNC, "dd",
 				     1, 0);
 	f = p9c_send(&c, 300, P9_TFLUSH, "w", 100);
@@ -252,7 +252,7 @@ static void reset_in_stall(void **state)
 	assert_int_equal(gate.nr_fsync, NR_THREADS);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_true(is_untouched(i));
-	for (unsigned i = 0; i < NR(queued); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(queued); i++)
 		assert_true(is_untouched(queued[i]));
 	assert_true(is_untouched(f));
 
@@ -478,7 +478,7 @@ static void nothing_after_error(void **state)
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", P9C_ROOT, 2, 0), 0);
 	assert_int_equal(p9c_open(&c, 2, 0), 0);
 	stall_with(P9_TSTATFS);
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		s[i] = p9c_send(&c, (uint16_t)i, P9_TREADDIR, "dqd", 2, 0ull,
 				4000);
 	vdrv_kick(&c.d, 0);
@@ -496,7 +496,7 @@ static void nothing_after_error(void **state)
 		turns(1);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_true(is_untouched(i));
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		assert_true(is_untouched(s[i]));
 
 	vdrv_reset(&c.d);
@@ -634,7 +634,7 @@ static void synchronous(void **state)
 	};
 
 	start("");
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		assert_int_equal(p9c_walk(&c, P9C_ROOT, 2, "f"), 0);
 		assert_int_equal(p9c_clunk(&c, 1), 0);
 		assert_int_equal(p9c_open(&c, 2, RDWR | rows[i].guest), 0);

@@ -13,12 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "p9_client.h"
 
 #include <cmocka.h>
 
-#define NR(a) (sizeof(a) / sizeof((a)[0]))
-#define RDWR  2u
+#define RDWR 2u
 
 static struct p9c c;
 
@@ -67,7 +67,7 @@ static void any_split(void **state)
 	for (size_t i = 0; i < sizeof(text); i++)
 		text[i] = (char)(i * 7);
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
-	for (size_t i = 0; i < NR(cuts); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(cuts); i++) {
 		c.t_cut = cuts[i].t; /* P9-02, P9-03 */
 		c.r_cut = cuts[i].r;
 		c.room = 600;
@@ -154,7 +154,7 @@ static void framing(void **state)
 	};
 
 	start("");
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret;
 
 		c.room = rows[i].room;
@@ -208,7 +208,7 @@ static void versions(void **state)
 	};
 
 	start(",msize=64K");
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char answer[16];
 		int ret;
 
@@ -453,14 +453,14 @@ static void quiesce(void **state)
 
 	start("");
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		s[i] = p9c_send(&c, (uint16_t)i, P9_TFSYNC, "dd", 1, 0);
 	vdrv_kick(&c.d, 0);
 	pci_quiesce(&c.d.pi);
 	while (!pci_is_idle(&c.d.pi))
 		vio_loop_turn(c.loop, 10);
 	p9c_poll(&c);
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		nr_done += !c.slots[s[i]].busy;
 	assert_true(nr_done > 0);
 	used = vdrv_used_ring_idx(&c.d, 0);
@@ -524,7 +524,7 @@ static void options(void **state)
 
 	vdrv_init(&c.d, VDRV_MODERN);
 	assert_int_equal(vio_loop_create(&c.loop), 0);
-	for (size_t i = 0; i < NR(bad); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		char why[256] = "";
 
 		if (vdev_new(bad[i], &c.d.pi, c.loop, &c.dev, why,

@@ -6,11 +6,10 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/p9/fs.h"
 
 #include <cmocka.h>
-
-#define NR(a) (sizeof(a) / sizeof((a)[0]))
 
 /* P9-22, hostile Q9: strings that are empty, too long, cut off, not text */
 static void names(void **state)
@@ -39,7 +38,7 @@ static void names(void **state)
 		{ "past what there is", 4000, "abc", 3, 2000, -EINVAL },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint8_t msg[64];
 		char name[P9_NAME_MAX + 1];
 		struct p9_in in = {
@@ -136,7 +135,7 @@ static void idmaps(void **state)
 	struct err err;
 	uint32_t id;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		int ret = p9_idmap_parse("uidmap", rows[i].text, &map, &err);
 
 		if ((ret == 0) != rows[i].ok)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/util.h"
 #include "dev/p9/serve.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ static const struct op ops[] = {
 
 static const struct op *op_of(const struct p9_req *r)
 {
-	if (r->type >= sizeof(ops) / sizeof(ops[0]) || !ops[r->type].run)
+	if (r->type >= ARRAY_LEN(ops) || !ops[r->type].run)
 		return NULL;
 	return &ops[r->type];
 }

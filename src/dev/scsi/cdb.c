@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "dev/scsi/cdb.h"
 
+#include "base/util.h"
 #include "dev/scsi/be.h"
 
 /* clang-format off */
@@ -132,7 +133,7 @@ const struct cdb_def cdb_defs[] = {
 };
 /* clang-format on */
 
-const unsigned cdb_nr_defs = sizeof(cdb_defs) / sizeof(cdb_defs[0]);
+const unsigned cdb_nr_defs = ARRAY_LEN(cdb_defs);
 
 static const struct cdb_def unknown = { .cmd = CMD_NONE, .len = 6 };
 

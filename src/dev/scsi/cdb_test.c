@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/scsi/be.h"
 
 #include <cmocka.h>
@@ -122,7 +123,7 @@ static void test_parse(void **state)
 		{ { 0x89, 0, [9] = 7, [13] = 3 }, CMD_COMPARE_WRITE, 7, 3 },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct cdb cdb = { 0 };
 		struct scsi_sense sense;
 
@@ -186,7 +187,7 @@ static void test_sense(void **state)
 		    3,    4,  5,    6, 7, 8, 2, 6,  0, 0,  0x80, 0, 9, 0 } },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint8_t buf[SENSE_MAX];
 
 		memset(buf, 0xee, sizeof(buf));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* INQUIRY (SPC-4 6.6): what the logical unit is, in pages. */
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 #define VENDOR   "VIODEV"
@@ -164,7 +165,7 @@ static const struct {
 	{ 0xb2, FOR_DISK, page_provisioning },
 };
 
-#define NR_PAGES (sizeof(pages) / sizeof(pages[0]))
+#define NR_PAGES ARRAY_LEN(pages)
 
 static void page_list(struct reply *r, const struct scsi_lun *lun)
 {

@@ -8,6 +8,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 /* FNV-1a, for names and for noticing damage; not against an adversary. */
@@ -117,7 +118,7 @@ static const char *const suffixes[] = {
 static int check_orphans(const struct opts *opts, const char *prefix,
 			 struct err *err)
 {
-	for (unsigned i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(suffixes); i++) {
 		char pattern[48], base[32];
 		const char *key;
 		unsigned pos = 0;

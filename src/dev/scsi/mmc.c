@@ -2,6 +2,7 @@
 /*
  * CD-ROM commands (MMC-6): one data track from the first block to the last.
  */
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 enum {
@@ -166,7 +167,7 @@ void mmc_get_configuration(struct scsi_task *t)
 	reply_init(&r);
 	reply_put(&r, 0, 6);
 	reply_put(&r, profile_of(lun), 2);
-	for (unsigned i = 0; i < sizeof(features) / sizeof(*features); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
 		size_t at = r.len;
 
 		if (rt == 2 ? features[i].code != from :

@@ -5,6 +5,7 @@
  * initiator may change is built the same way, so that MODE SELECT can compare
  * what it gets with what there is, bit by bit.
  */
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 enum { PC_CURRENT, PC_CHANGEABLE, PC_DEFAULT, PC_SAVED };
@@ -111,7 +112,7 @@ static const struct mode_page pages[] = {
 	{ 0x2a, 0, FOR_CDROM, 20, fill_capabilities, NULL },
 };
 
-#define NR_PAGES (sizeof(pages) / sizeof(pages[0]))
+#define NR_PAGES ARRAY_LEN(pages)
 
 /* Build a page, header and all; its length. */
 static size_t page_build(const struct mode_page *page,

@@ -144,7 +144,7 @@ static void test_failures(void **state)
 	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
 	struct sent s;
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		sg.ret = rows[i].ret;
 		sg.host_status = rows[i].host_status;
 		s = ini_do(&rd);
@@ -178,7 +178,7 @@ static void test_abort(void **state)
 	struct sent s[6];
 
 	sg.hang = true;
-	for (unsigned i = 0; i < NR(s); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++) {
 		struct cmd c = { .cdb = { 0x28, [8] = 1 },
 				 .in_len = 512,
 				 .id = i };
@@ -188,8 +188,8 @@ static void test_abort(void **state)
 	vio_timer_add(ini.loop, unhang, NULL, &timer);
 	vio_timer_set(timer, 30000000);
 	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, lun0, 0), 0);
-	ini_collect(s, NR(s));
-	for (unsigned i = 0; i < NR(s); i++) {
+	ini_collect(s, ARRAY_LEN(s));
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++) {
 		assert_true(s[i].done);
 		assert_int_equal(s[i].response, VIRTIO_SCSI_S_ABORTED);
 	}
@@ -212,11 +212,11 @@ static void test_reset(void **state)
 	struct sent s[6], new;
 
 	sg.hang = true;
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		s[i] = ini_send(&rd);
 	wait_begun(4); /* as many as there are threads */
 	ini_restart_now();
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		memset(vdrv_ptr(&ini.d, s[i].resp, 108), 0x5a, 108);
 	new = ini_send(&rd);
 	ini_turns(10);
@@ -225,7 +225,7 @@ static void test_reset(void **state)
 	ini_wait(&new, 1);
 	assert_int_equal(new.in[0], 'P');
 	assert_int_equal(sg.nr_begun, 5);
-	for (unsigned i = 0; i < NR(s); i++)
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		assert_int_equal(
 			*(uint8_t *)vdrv_ptr(&ini.d, s[i].resp + 10, 1), 0x5a);
 }

@@ -144,7 +144,7 @@ static void test_steps(void **state)
 
 	ini_image("disk", IMAGE_BYTES);
 	ready(OPTIONS);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(out(rows[i].action, rows[i].type, rows[i].key,
 				     rows[i].action_key, rows[i].flags),

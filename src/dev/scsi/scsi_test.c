@@ -183,7 +183,7 @@ static void test_addresses(void **state)
 	struct sent s;
 
 	ready(TARGETS);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct cmd c = to(rows[i].addr, &tur);
 
 		print_message("%s\n", rows[i].name);
@@ -282,7 +282,7 @@ static void test_shapes(void **state)
 		{ 51, 1 << 16, 0 },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t req, resp;
 		struct vdrv_buf bufs[2];
 		unsigned n = 0;
@@ -327,7 +327,7 @@ static void test_framing(void **state)
 	ready(DISK);
 	req = make_request();
 	resp = vdrv_alloc(&ini.d, 620, 8);
-	for (size_t i = 0; i < NR(pieces); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
 		struct vdrv_buf bufs[800];
 		unsigned n = 0, step = pieces[i];
 
@@ -363,7 +363,7 @@ static void test_long_chains(void **state)
 	static const unsigned lengths[] = { 2, 33, 129, 257, 513, 1025 };
 
 	for (unsigned q = 0; q < 3; q++) {
-		for (size_t i = 0; i < NR(lengths); i++) {
+		for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
 			static struct vdrv_buf bufs[1025];
 			uint64_t mem;
 
@@ -410,7 +410,7 @@ static void test_many(void **state)
 	ini_create(VDRV_MODERN, DISK ",queues=2");
 	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	ini_do_ready(&tur);
-	for (unsigned i = 0; i < NR(s); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++) {
 		struct cmd c = read_8;
 
 		c.queue = i & 1;
@@ -419,8 +419,8 @@ static void test_many(void **state)
 	}
 	vdrv_kick(&ini.d, 2);
 	vdrv_kick(&ini.d, 3);
-	ini_wait(s, NR(s));
-	for (unsigned i = 0; i < NR(s); i++)
+	ini_wait(s, ARRAY_LEN(s));
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		assert_int_equal(s[i].in[0], 'a' + i % 26);
 }
 
@@ -485,7 +485,7 @@ static void test_abort(void **state)
 		  VIRTIO_SCSI_S_RESET, SC_UA_NEXUS_LOSS },
 	};
 
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct sent s[8];
 		struct vio_source *timer;
 		uint8_t ret;
@@ -494,7 +494,7 @@ static void test_abort(void **state)
 		setup(NULL);
 		if (!hang())
 			skip();
-		for (unsigned k = 0; k < NR(s); k++) {
+		for (unsigned k = 0; k < ARRAY_LEN(s); k++) {
 			struct cmd c = read_8;
 
 			c.id = 100 + k;
@@ -503,8 +503,8 @@ static void test_abort(void **state)
 			s[k] = ini_send(&c);
 		}
 		ini_turns(3);
-		ini_collect(s, NR(s));
-		for (unsigned k = 0; k < NR(s); k++)
+		ini_collect(s, ARRAY_LEN(s));
+		for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 			assert_false(s[k].done);
 		/* SCSI-CTL-04: it is there, or not. */
 		assert_int_equal(
@@ -524,15 +524,15 @@ static void test_abort(void **state)
 		ret = ini_tmf(rows[i].subtype, lun0, rows[i].id);
 		assert_int_equal(ret, VIRTIO_SCSI_S_OK);
 		/* What it ended was seen before its own answer. */
-		ini_collect(s, NR(s));
+		ini_collect(s, ARRAY_LEN(s));
 		if (rows[i].first)
 			assert_true(s[0].done);
 		if (rows[i].other)
-			for (unsigned k = 1; k < NR(s); k++)
+			for (unsigned k = 1; k < ARRAY_LEN(s); k++)
 				assert_true(s[k].done);
 		unhang(NULL);
-		ini_wait(s, NR(s));
-		for (unsigned k = 0; k < NR(s); k++) {
+		ini_wait(s, ARRAY_LEN(s));
+		for (unsigned k = 0; k < ARRAY_LEN(s); k++) {
 			/* SCSI-REQ-05 */
 			assert_int_equal(s[k].response,
 					 k ? rows[i].other : rows[i].first);
@@ -569,7 +569,7 @@ static void test_tmf_answers(void **state)
 	uint8_t *p;
 
 	ready(DISK);
-	for (size_t i = 0; i < NR(rows); i++)
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		assert_int_equal(ini_tmf(rows[i].subtype, rows[i].addr, 1),
 				 rows[i].response);
 
@@ -658,7 +658,7 @@ static void test_io_errors(void **state)
 		skip();
 	ready(DISK ",lun0.werror=report");
 	FAULT_SET(no_cache, true);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct sent s;
 
 		FAULT_SET(read_errno, rows[i].read_errno);
@@ -737,7 +737,7 @@ static void add_pieces(unsigned q, uint64_t req, uint64_t resp)
 	for (unsigned i = 0; i < FULL_PIECES; i++)
 		bufs[2 + i] =
 			(struct vdrv_buf){ resp + 128 + i * 32, 32, VDRV_W };
-	vdrv_add_indirect(&ini.d, q, bufs, NR(bufs));
+	vdrv_add_indirect(&ini.d, q, bufs, ARRAY_LEN(bufs));
 }
 
 static void fill_queues(uint64_t req, uint64_t resp)
@@ -1024,7 +1024,7 @@ static void test_new_units_refused(void **state)
 	struct err err;
 
 	ready(DISK);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].options);
 		assert_int_equal(add_image(rows[i].options, &err), rows[i].ret);
 		if (rows[i].why)
@@ -1161,7 +1161,7 @@ static void test_options(void **state)
 	};
 
 	assert_int_equal(vio_loop_create(&ini.loop), 0);
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct vdev *dev;
 		char why[256];
 

@@ -154,7 +154,7 @@ static void ready(const struct row *row)
 /* An odd sync more would do no harm, one less would. */
 static void test_synced(void **state)
 {
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		unsigned before;
 
 		print_message("%s\n", rows[i].name);
@@ -172,7 +172,7 @@ static void test_synced(void **state)
 /* What is not stable is not said to be. */
 static void test_sync_fails(void **state)
 {
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		ready(&rows[i]);
 		FAULT_SET(sync_errno, EIO);

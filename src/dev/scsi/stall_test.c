@@ -267,18 +267,18 @@ static void test_broken_reads(void **state)
 	if (!threads)
 		skip();
 	FAULT_SET(hang, true);
-	for (unsigned k = 0; k < NR(s); k++)
+	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		s[k] = ini_send(&read_8);
 	ini_turns(5);
 	vdrv_avail(&ini.d, 2, 60000);
 	vdrv_kick(&ini.d, 2);
-	for (unsigned k = 0; k < NR(s); k++)
+	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		memset(s[k].in, 0x5a, 4096);
 	FAULT_SET(hang, false);
 	ini_turns(20);
-	for (unsigned k = 0; k < NR(s); k++)
+	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		nr_read += s[k].in[0] != 0x5a;
-	print_message("%u of %zu were read\n", nr_read, NR(s));
+	print_message("%u of %zu were read\n", nr_read, ARRAY_LEN(s));
 	assert_true(nr_read <= 4);
 }
 

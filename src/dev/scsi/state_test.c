@@ -416,7 +416,7 @@ static void test_another_unit(void **state)
 	start(DISK CD);
 	save();
 	ini_close();
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].options);
 		make(rows[i].options);
 		refused(saved, saved_len);
@@ -637,7 +637,7 @@ static void test_hostile(void **state)
 	bad[NR_UNITS + 1] = 3; /* 768 */
 	refused(bad, HEAD + 768 * UNIT);
 	refuse_order();
-	for (size_t i = 0; i < NR(rows); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		memcpy(bad, saved, saved_len);
 		bad[rows[i].at] = rows[i].byte;
 		print_message("%u: %02x\n", rows[i].at, rows[i].byte);

@@ -4,6 +4,7 @@
  * way (unit attentions, readiness, write protection), who does it. And the
  * commands that say what a target is and can do (SPC-4).
  */
+#include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 /*
@@ -77,7 +78,7 @@ static const struct {
 /* The next unit attention, which is reported now, or 0. */
 uint32_t lun_take_ua(struct scsi_lun *lun)
 {
-	for (unsigned i = 0; i < sizeof(ua_codes) / sizeof(*ua_codes); i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(ua_codes); i++) {
 		if (lun->ua & ua_codes[i].ua) {
 			lun->ua &= ~ua_codes[i].ua;
 			return ua_codes[i].code;

@@ -217,7 +217,7 @@ static void test_read_write(void **state)
 		  NULL, SC_INVALID_OPCODE },
 	};
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 }
 
 static void test_verify(void **state)
@@ -264,7 +264,7 @@ static void test_verify(void **state)
 		{ "written", { 0x2f, 2, B4(601), 0, 0, 1 }, 0, 512, "=z" },
 	};
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 }
 
 static void test_compare_and_write(void **state)
@@ -289,7 +289,7 @@ static void test_compare_and_write(void **state)
 	};
 	struct sent s;
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 	for (unsigned i = 0; i < 128; i++)
 		memset(data + i * 512, 'a' + (5 + i) % 26, 512);
 	memset(data + 128 * 512, '!', 128 * 512);
@@ -360,9 +360,9 @@ static void test_write_same(void **state)
 		  "0001" },
 	};
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 	ini_stop();
-	run(DISK ",lun0.discard=off", thick, NR(thick));
+	run(DISK ",lun0.discard=off", thick, ARRAY_LEN(thick));
 }
 
 static void test_unmap(void **state)
@@ -413,7 +413,7 @@ static void test_unmap(void **state)
 		  "0000000000000140 00000ec0 00" },
 	};
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 }
 
 /* What a LUN says about itself. */
@@ -488,7 +488,7 @@ static void test_inquiry(void **state)
 		  NULL, IFLD },
 	};
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 }
 
 static void test_mode(void **state)
@@ -576,7 +576,7 @@ static void test_mode(void **state)
 			     0, 0, 0, 0, 0xff, 0xff };
 	struct sent s;
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 	/* D_SENSE: sense data by descriptors; the information is in one. */
 	d_sense.out = list;
 	assert_int_equal(ini_do(&d_sense).code, 0);
@@ -603,7 +603,7 @@ static void test_read_only(void **state)
 		{ "WP", { 0x1a, 8, 0x3f, 0, 4 }, 4, 0, NULL, 0, "3b0090" },
 	};
 
-	run(DISK ",lun0.ro=on", rows, NR(rows));
+	run(DISK ",lun0.ro=on", rows, ARRAY_LEN(rows));
 }
 
 /* hostile K3: every opcode with every service action is answered sanely. */
@@ -639,9 +639,9 @@ static void test_report_opcodes(void **state)
 					    0x7fff, 0xffff };
 	uint64_t mark;
 
-	run(DISK, rows, NR(rows));
+	run(DISK, rows, ARRAY_LEN(rows));
 	mark = ini.d.next_free;
-	for (unsigned i = 0; i < 256 * 3 * NR(actions); i++) {
+	for (unsigned i = 0; i < 256 * 3 * ARRAY_LEN(actions); i++) {
 		uint16_t sa = actions[i / 768];
 		struct cmd c = { .cdb = { 0xa3, 0x0c, 1 + i / 256 % 3, i & 255,
 					  sa >> 8, sa & 255, B4(64) },
@@ -716,7 +716,7 @@ static void test_cdrom(void **state)
 		{ "ready", { 0x00 } },
 	};
 
-	run("scsi,lun0=%d/cd,lun0.type=cdrom", rows, NR(rows));
+	run("scsi,lun0=%d/cd,lun0.type=cdrom", rows, ARRAY_LEN(rows));
 }
 
 /* 4096 byte blocks, a cache that writes through, O_DIRECT-aligned work. */
@@ -744,7 +744,7 @@ static void test_big_blocks(void **state)
 	};
 
 	run(DISK ",lun0.block-size=4096,lun0.cache=writethrough", rows,
-	    NR(rows));
+	    ARRAY_LEN(rows));
 }
 
 /* clang-format on */
