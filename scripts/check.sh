@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# All tests. Unit tests, fuzz targets and guests run against a build with
-# sanitizers, so that an error in memory fails them. Unit tests, the command
-# line and some guests run against the build that users get as well, because a
-# sanitizer has its own jail. Ends with `N passed, N failed, N skipped`.
+# All tests. Sources are formatted, and two compilers build debug and release
+# without a warning; gcc's debug build is the one with sanitizers. Unit tests,
+# fuzz targets and guests run against that one, so that an error in memory fails
+# them. Unit tests, the command line and some guests run against the build that
+# users get as well, because a sanitizer has its own jail. Ends with `N passed,
+# N failed, N skipped`.
 #
 #	VIODEV_CHECK=unit      only what takes minutes
 set -uo pipefail
@@ -72,12 +74,23 @@ threads() {
 		build-tsan/tests/conformance/thread_test
 }
 
+# Without warnings: what a compiler and a kind of build see that others do not.
+compiles() {
+	local dir=build-$1-$2
+	[ -f "$dir/build.ninja" ] ||
+		CC=$1 meson setup "$dir" --werror --buildtype="$2" >/dev/null || return
+	ninja -C "$dir" --quiet
+}
+
 title "build"
 scripts/install-deps.sh build test || exit 1
 scripts/build.sh build-check -Db_sanitize=address,undefined \
-	-Db_lundef=false || exit 1
+	-Db_lundef=false -Dwerror=true || exit 1
 
 one "format" scripts/format.sh --check
+one "gcc, release" compiles gcc release
+one "clang, debug" compiles clang debug
+one "clang, release" compiles clang release
 suite "unit tests, fuzz targets and command line, with sanitizers" \
 	unit build-check unit fuzz cli
 title "build, as users get it"

@@ -40,7 +40,7 @@ static int mount_fd = -1, guard_fd = -1;
  * --- The file system ---
  */
 
-static int run(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
 {
 	char text[256];
 	va_list ap;
