@@ -8,6 +8,7 @@
  * those that change it (p9_fid_change()) find out who was first.
  */
 #include <errno.h>
+#include <linux/limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -66,7 +67,7 @@ static int add(struct p9_fs *fs, struct p9_fid *fid)
 
 	if (*link)
 		return -EBADF;
-	if (fs->nr_fids == P9_MAX_FIDS)
+	if (fs->nr_fids == P9_MAX_FIDS || !p9_hold(fs, sizeof(*fid)))
 		return -ENFILE;
 	*link = fid;
 	fs->nr_fids++;
@@ -131,6 +132,7 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
 	if (fid) {
 		*link = fid->next;
 		fs->nr_fids--;
+		p9_release(fs, sizeof(*fid));
 		*ret_ref = (struct p9_ref){
 			.fs = fs,
 			.node = fid->node,
@@ -148,19 +150,28 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
  * --- Files ---
  */
 
+/* With the name of an attribute, which only P9_XATTR_WRITE has. */
+#define FILE_BYTES (sizeof(struct p9_file) + XATTR_NAME_MAX)
+
 struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd)
 {
 	struct p9_file *file = calloc(1, sizeof(*file));
+	bool fits;
 
 	if (!file)
 		return NULL;
 	file->kind = kind;
 	file->fd = fd;
 	file->refs = 1;
-	pthread_mutex_init(&file->lock, NULL);
 	pthread_mutex_lock(&fs->lock);
-	fs->nr_files++;
+	fits = p9_hold(fs, FILE_BYTES);
+	fs->nr_files += fits;
 	pthread_mutex_unlock(&fs->lock);
+	if (!fits) {
+		free(file);
+		return NULL;
+	}
+	pthread_mutex_init(&file->lock, NULL);
 	return file;
 }
 
@@ -181,6 +192,7 @@ void p9_file_put(struct p9_fs *fs, struct p9_file *file)
 	last = --file->refs == 0;
 	if (last) {
 		fs->nr_files--;
+		p9_release(fs, FILE_BYTES);
 		fs->xattr_bytes -= file->value_len;
 	}
 	pthread_mutex_unlock(&fs->lock);

@@ -160,6 +160,30 @@ void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 }
 
 /*
+ * --- Memory ---
+ */
+
+static size_t heap_bytes(size_t len)
+{
+	size_t bytes = (len + sizeof(size_t) + 15) & ~(size_t)15;
+
+	return bytes < 32 ? 32 : bytes;
+}
+
+bool p9_hold(struct p9_fs *fs, size_t len)
+{
+	if (heap_bytes(len) > P9_MAX_HELD - fs->held_bytes)
+		return false;
+	fs->held_bytes += heap_bytes(len);
+	return true;
+}
+
+void p9_release(struct p9_fs *fs, size_t len)
+{
+	fs->held_bytes -= heap_bytes(len);
+}
+
+/*
  * --- Closing ---
  */
 

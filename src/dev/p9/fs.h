@@ -33,6 +33,7 @@
 
 #define P9_MAX_FIDS    65536u
 #define P9_MAX_NODES   (2 * P9_MAX_FIDS)
+#define P9_MAX_HELD    (16u << 20) /* bytes of fids, nodes, names and files */
 #define P9_MAX_IOV     1024
 #define P9_MIN_MSIZE   4096u
 #define P9_MAX_MSIZE   (1u << 20)
@@ -134,6 +135,7 @@ struct p9_fs {
 	struct p9_node *nodes[P9_NODE_SLOTS];
 	struct p9_node *oldest, *newest; /* idle nodes */
 	unsigned nr_fids, nr_nodes, nr_files;
+	size_t held_bytes;          /* by these, see p9_hold() */
 	unsigned nr_fds, max_fds;   /* descriptors for nodes, files, locks */
 	struct p9_closing *closing; /* to be closed by a thread that may wait */
 	uint32_t hash_mul; /* random: who chooses fids and names does not */
@@ -191,6 +193,13 @@ void p9_fs_restart(struct p9_fs *fs, uint32_t msize);
 /* Each thread that runs requests calls this first: umask and cwd. -errno */
 int p9_thread_init(struct p9_fs *fs);
 bool p9_thread_ready(void); /* whether this one did, and it worked */
+
+/*
+ * Account for an allocation of @len bytes, as malloc() rounds it up. p9_fs.lock
+ * is held. False: the guest holds too much already.
+ */
+bool p9_hold(struct p9_fs *fs, size_t len);
+void p9_release(struct p9_fs *fs, size_t len);
 
 /* A descriptor's own name beneath p9_fs.proc_fd. */
 struct p9_fd_name {

@@ -208,6 +208,12 @@ static void unuse(struct p9_fs *fs, struct p9_node *node)
 		idle_add(fs, node);
 }
 
+static void release_node(struct p9_fs *fs, const struct p9_node *node)
+{
+	p9_release(fs, sizeof(*node));
+	p9_release(fs, strlen(node->name) + 1);
+}
+
 /*
  * Drop a reference; the last ones of its ancestors may go with it. Nodes that
  * nobody holds any more are added to @dead, for bury().
@@ -221,6 +227,8 @@ static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
 			unhash(fs, node);
 		idle_remove(fs, node);
 		fs->nr_nodes--;
+		if (node->name) /* not the root */
+			release_node(fs, node);
 		fs->nr_fds -= node->fd >= 0;
 		node->next = *dead;
 		*dead = node;
@@ -418,17 +426,27 @@ int p9_ref_open(const struct p9_req *r, struct p9_ref *ref)
  * --- Walking ---
  */
 
+static bool hold_node(struct p9_fs *fs, const char *name)
+{
+	if (!p9_hold(fs, sizeof(struct p9_node)))
+		return false;
+	if (p9_hold(fs, strlen(name) + 1))
+		return true;
+	p9_release(fs, sizeof(struct p9_node));
+	return false;
+}
+
 static struct p9_node *node_create(struct p9_fs *fs, struct p9_node *dir,
 				   const char *name, const struct statx *stx)
 {
-	struct p9_node *node = NULL;
+	struct p9_node *node = calloc(1, sizeof(*node));
 
-	if (fs->nr_nodes < P9_MAX_NODES)
-		node = calloc(1, sizeof(*node));
-	if (!node)
-		return NULL;
-	node->name = strdup(name);
-	if (!node->name) {
+	if (node)
+		node->name = strdup(name);
+	if (!node || !node->name || fs->nr_nodes == P9_MAX_NODES ||
+	    !hold_node(fs, name)) {
+		if (node)
+			free(node->name);
 		free(node);
 		return NULL;
 	}
@@ -561,6 +579,16 @@ static bool is_above(const struct p9_node *node, const struct p9_node *dir)
 	return dir;
 }
 
+/* Account for @name in the place of @old. */
+static bool hold_instead(struct p9_fs *fs, const char *name, const char *old)
+{
+	p9_release(fs, strlen(old) + 1);
+	if (p9_hold(fs, strlen(name) + 1))
+		return true;
+	p9_hold(fs, strlen(old) + 1); /* there was room for it */
+	return false;
+}
+
 void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 		   const char *name)
 {
@@ -576,6 +604,8 @@ void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 	 * place has been changed behind our back, we know it no more.
 	 */
 	if (node && (!copy || is_above(node, dir)))
+		detach(fs, node, &dead);
+	if (node && node->parent && !hold_instead(fs, copy, node->name))
 		detach(fs, node, &dead);
 	if (node && node->parent) {
 		parent = node->parent;

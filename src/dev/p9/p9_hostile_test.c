@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -398,6 +399,45 @@ static void fid_table(void **state)
 	p9c_mount(&c, 8192);
 }
 
+/* The @n-th of many names that are as long as names get. */
+static const char *long_name(uint32_t n)
+{
+	static char name[256];
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[snprintf(name, sizeof(name), "%u.", n)] = 'x';
+	name[sizeof(name) - 1] = '\0';
+	return name;
+}
+
+/* They cost memory: it is bounded, and a clunk makes room. */
+static void long_names(void **state)
+{
+	char old[sizeof(c.dir) + 300];
+	uint32_t n = 0;
+	size_t bytes;
+	int ret = 0;
+
+	start("");
+	p9c_host_file(&c, long_name(0), "");
+	bytes = mallinfo2().uordblks;
+	while (ret == 0) { /* it has one after the other */
+		snprintf(old, sizeof(old), "%s", p9c_path(&c, long_name(n)));
+		n++;
+		assert_int_equal(rename(old, p9c_path(&c, long_name(n))), 0);
+		ret = p9c_walk(&c, 0, n, long_name(n));
+	}
+	assert_int_equal(ret, -ENFILE);
+	assert_true(n > 30000);
+	if (bytes > 0) /* the sanitizers count for themselves */
+		assert_true(mallinfo2().uordblks - bytes < 17 << 20);
+	for (uint32_t i = 1; i < 3; i++)
+		assert_int_equal(p9c_clunk(&c, i), 0);
+	assert_int_equal(p9c_walk(&c, 0, n, long_name(n)), 0);
+	assert_int_equal(p9c_call(&c, P9_TVERSION, "ds", 8192, "9P2000.L"), 0);
+	p9c_mount(&c, 8192);
+}
+
 /* Values of attributes that are begun and never written: bounded. */
 static void xattr_memory(void **state)
 {
@@ -666,11 +706,11 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(bad_names),       T(links_out), T(swap_race),
-		T(moved_out),       T(tangled),   T(special_files),
-		T(no_leaks),        T(fid_table), T(xattr_memory),
-		T(few_descriptors), T(one_fid),   T(many_at_once),
-		T(long_chains),     T(scribbled),
+		T(bad_names),    T(links_out),       T(swap_race),
+		T(moved_out),    T(tangled),         T(special_files),
+		T(no_leaks),     T(fid_table),       T(long_names),
+		T(xattr_memory), T(few_descriptors), T(one_fid),
+		T(many_at_once), T(long_chains),     T(scribbled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
