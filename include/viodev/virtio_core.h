@@ -303,6 +303,12 @@ static inline int vq_ring_ready(struct vqueue_info *vq)
 int vq_has_descs(struct vqueue_info *vq);
 
 /*
+ * How many bytes the framework may allocate for chains in flight, over all
+ * queues, when the driver makes them as large as the device lets it.
+ */
+uint64_t vi_chain_bytes(const struct virtio_softc *vs);
+
+/*
  * Take the next available chain. Returns
  *   0   none is available (or, for memory that is not shared, not yet), or
  *       the queue is not ready or the device broken;

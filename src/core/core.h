@@ -263,6 +263,8 @@ void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
  * --- vq_inflight.c: chains in flight, noted where they survive us ---
  */
 
+#define VQ_INFLIGHT_BYTES 18 /* of ours for each entry, besides the area */
+
 /* Bytes of the area that a queue of @size entries needs. */
 size_t vq_inflight_bytes(unsigned size);
 

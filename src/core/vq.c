@@ -187,6 +187,15 @@ int vq_slots_init(struct vqueue_info *vq)
 	return 0;
 }
 
+uint64_t vi_chain_bytes(const struct virtio_softc *vs)
+{
+	uint64_t nr = 0;
+
+	for (int i = 0; i < vi_max_queues(vs); i++)
+		nr += vs->vs_queues[i].vq_qsize;
+	return nr * (sizeof(struct vq_slot) + VQ_INFLIGHT_BYTES);
+}
+
 void vq_slots_forget(struct vqueue_info *vq)
 {
 	unsigned nr_stale = 0;

@@ -48,6 +48,9 @@ struct again {
 	uint16_t head;
 };
 
+static_assert(sizeof(struct again) + sizeof(uint16_t) == VQ_INFLIGHT_BYTES,
+	      "again[] and batch[]");
+
 struct vq_inflight {
 	volatile struct header *header;
 	volatile struct entry *entries;

@@ -436,8 +436,11 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->vq->vq_qsize = (uint16_t)size;
 		q->turn = (struct vio_task){ .fn = block_turn, .arg = q };
 	}
-	return block_pool_init(&sc->sc_pool,
-			       (unsigned)sc->sc_consts.vc_nvq * size);
+	if (block_pool_init(&sc->sc_pool,
+			    (unsigned)sc->sc_consts.vc_nvq * size) < 0)
+		return -ENOMEM;
+	sc->sc_dev.most_bytes = block_pool_bytes(&sc->sc_pool);
+	return 0;
 }
 
 static int create_disk(struct block_softc *sc, const struct vdev_env *env,

@@ -145,6 +145,7 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
  * so does the second, which is given back together with @io.
  */
 int block_pool_init(struct block_pool *pool, unsigned max_ios);
+size_t block_pool_bytes(const struct block_pool *pool); /* all taken */
 void block_pool_fini(struct block_pool *pool);
 struct block_io *block_pool_take(struct block_pool *pool);
 union block_wide *block_pool_widen(struct block_pool *pool,

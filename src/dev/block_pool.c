@@ -13,6 +13,12 @@ int block_pool_init(struct block_pool *pool, unsigned max_ios)
 	return pool->ios && pool->wides ? 0 : -ENOMEM;
 }
 
+size_t block_pool_bytes(const struct block_pool *pool)
+{
+	return pool->nr_ios * sizeof(*pool->ios) +
+	       BLOCK_MAX_WIDE * sizeof(*pool->wides);
+}
+
 void block_pool_fini(struct block_pool *pool)
 {
 	free(pool->ios);

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 
 #include "base/json.h"
 #include "base/nearest.h"
 #include "dev/vdev.h"
 
 #define MAX_QUEUE_SIZE 32768u /* 2.7 */
+#define MIB            (UINT64_C(1) << 20)
+#define MUCH_MEMORY    (4 * MIB) /* what a guest may take without a word */
 
 const struct opt_def vdev_common_opts[] = {
 	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
@@ -153,10 +156,22 @@ void vdev_close(const struct vdev_type *type, const struct opts *opts,
 		type->vt_close(opts, files);
 }
 
+static uint64_t most_bytes(const struct vdev *dev)
+{
+	return dev->most_bytes + vi_chain_bytes(dev->vs);
+}
+
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err)
 {
-	return type->vt_create(env, ret_dev, err);
+	int ret = type->vt_create(env, ret_dev, err);
+	uint64_t bytes = ret < 0 ? 0 : most_bytes(*ret_dev);
+
+	if (bytes > MUCH_MEMORY)
+		vs_log((*ret_dev)->vs, LOG_NOTICE,
+		       "may use up to %u MiB of memory for the guest",
+		       (unsigned)((bytes + MIB - 1) / MIB));
+	return ret;
 }
 
 void vdev_destroy(struct vdev *dev)
@@ -343,6 +358,7 @@ void vdev_status(struct vdev *dev, struct json_object *status)
 		features_json(dev->type, vs->vs_negotiated_caps));
 	json_add_uint(status, "resets", stats.resets);
 	json_add_uint(status, "driver-errors", stats.errors);
+	json_add_uint(status, "memory-limit", most_bytes(dev));
 	for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
 		json_object_array_add(queues, queue_json(&vs->vs_queues[i]));
 	json_object_object_add(status, "queues", queues);

@@ -50,6 +50,7 @@ static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)
 struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
+	uint64_t most_bytes; /* that the guest makes it use, beside its rings */
 	struct opts *own_opts;          /* of vdev_new() */
 	struct opened_files *own_files; /* likewise */
 };

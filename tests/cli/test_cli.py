@@ -414,6 +414,36 @@ class Serving(Case):
                 self.assertEqual(first.end(), 0)
                 self.assertEqual(self.status("rng0")["id"], "rng0")
 
+    def test_memory_limit(self):
+        """Options that let the guest make a device use over 4 MiB say so, once, and status has the number."""
+        image = str(self.image).replace(",", ",,")
+        rows = (
+            ("rng,queue-size=32768", None),
+            (self.block, None),
+            (self.block + ",queues=16,queue-size=1024", None),
+            (f"scsi,lun0={image}", None),
+            (f"scsi,queues=16,queue-size=1024,lun0={image}", 5),
+            ("net,backend=null", None),
+            ("net,backend=null,queue-size=32768", 7),
+            ("net,backend=user,connections=16", 6),
+            ("net,backend=user", 258),
+            ("net,backend=echo,queues=16", 6),
+            ("console,console=pty", None),
+            ("console,console=pty,queue-size=32768", 5),
+            ("input,kind=keyboard", None),
+            (f"9p,tag=t,msize=1048576,path={self.tmp}", 19),
+        )
+        for device, mib in rows:
+            with self.subTest(device), self.serve(device + ",id=d") as serve:
+                limit = self.status("d")["memory-limit"]
+                self.assertEqual(serve.end(), 0)
+                said = [line for line in serve.errors.splitlines() if "memory" in line]
+                self.assertEqual(limit > 4 << 20, bool(said))
+                self.assertEqual(-(-limit >> 20) if said else None, mib)
+                for line in said:
+                    self.assertRegex(line, rf"^viodev: d: \w+: may use up to {mib} MiB of memory for the guest$")
+                self.assertLessEqual(len(said), 1)
+
     def test_image_in_use(self):
         with self.serve(self.block):
             result = viodev("serve", "--dir", self.dir, self.block + ",id=other")

@@ -146,6 +146,7 @@ static int echo_create(const struct opts *opts, struct opened_files *files,
 		return err_set(err, -ENOMEM, "net: out of memory");
 	echo->be.ops = &echo_ops;
 	echo->be.nr_channels = nr;
+	echo->be.most_bytes = nr * sizeof(struct channel);
 	echo->loop = loop;
 	echo->task = (struct vio_task){ .fn = on_task, .arg = echo };
 	*ret_be = &echo->be;

@@ -100,7 +100,7 @@ struct net_be {
 	unsigned nr_channels;
 	bool down;         /* nobody is at the other end yet */
 	uint64_t features; /* that it makes possible: masks of VIRTIO_NET_F_ */
-	uint64_t most_bytes; /* that the guest can make it grow by; 0: few */
+	uint64_t most_bytes; /* that the guest makes it use; 0: few */
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
 };

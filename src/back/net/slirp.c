@@ -638,7 +638,7 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	u->more = (struct vio_task){ .fn = user_run, .arg = u };
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	u->max_sockets = most_sockets(opts);
-	u->be.most_bytes = u->max_sockets * CONNECTION_BYTES;
+	u->be.most_bytes = sizeof(*u) + u->max_sockets * CONNECTION_BYTES;
 	ret = u->epoll_fd < 0 ? -errno : 0;
 	if (ret == 0)
 		ret = vio_fd_add(u->loop, u->epoll_fd, EPOLLIN, on_sockets, u,

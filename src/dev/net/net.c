@@ -524,6 +524,8 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 	sc->sc_carrier = !take_be->down;
 	sc->sc_pairs = sc->sc_channels = 1;
 	sc->sc_hdr_len = net_hdr_len(0);
+	sc->sc_dev.most_bytes =
+		take_be->most_bytes + sc->sc_max_pairs * NET_MAX_FRAME;
 	net_be_attach(take_be, &net_client, sc);
 	ret = build(sc, opened_files_take(env->files, "pcap"));
 	if (ret == 0 && take_be->ops->set_channels)
@@ -554,10 +556,6 @@ static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
 
 	if (ret == 0)
 		ret = net_create_on(env, be, ret_dev, err);
-	if (ret == 0 && be->most_bytes)
-		vs_log((*ret_dev)->vs, LOG_INFO,
-		       "backend=%s: up to %u MiB for the guest's connections",
-		       be->ops->name, (unsigned)(be->most_bytes >> 20));
 	return ret;
 }
 

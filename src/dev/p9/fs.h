@@ -33,7 +33,8 @@
 
 #define P9_MAX_FIDS    65536u
 #define P9_MAX_NODES   (2 * P9_MAX_FIDS)
-#define P9_MAX_HELD    (16u << 20) /* bytes of fids, nodes, names and files */
+#define P9_MAX_HELD    (16u << 20)  /* bytes of fids, nodes, names and files */
+#define P9_MAX_XATTRS  (512u << 10) /* bytes of values, held for all fids */
 #define P9_MAX_IOV     1024
 #define P9_MIN_MSIZE   4096u
 #define P9_MAX_MSIZE   (1u << 20)

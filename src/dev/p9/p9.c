@@ -529,6 +529,8 @@ static int create_slots(struct p9_softc *sc)
 		sc->sc_nr_free++;
 	}
 	sc->sc_nr_slots = nr;
+	sc->sc_dev.most_bytes =
+		nr * sizeof(*sc->sc_slots) + P9_MAX_HELD + P9_MAX_XATTRS;
 	return 0;
 }
 

@@ -16,8 +16,6 @@
 
 #include "dev/p9/fs.h"
 
-#define MAX_BYTES (512u << 10) /* held for all fids together */
-
 static const char virtfs[] = "user.virtfs.";
 
 static bool begins(const char *s, const char *with)
@@ -136,7 +134,7 @@ static int value_create(struct p9_fs *fs, struct p9_file *file, uint32_t len)
 	bool fits;
 
 	pthread_mutex_lock(&fs->lock);
-	fits = len <= MAX_BYTES - fs->xattr_bytes;
+	fits = len <= P9_MAX_XATTRS - fs->xattr_bytes;
 	if (fits)
 		fs->xattr_bytes += len;
 	pthread_mutex_unlock(&fs->lock);

@@ -528,7 +528,13 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 		q->vq = &sc->sc_vqs[2 + i];
 		q->turn = (struct vio_task){ .fn = queue_turn, .arg = q };
 	}
-	return scsi_pool_init(&sc->sc_pool, sc->sc_nr_queues * size);
+	if (scsi_pool_init(&sc->sc_pool, sc->sc_nr_queues * size) < 0)
+		return -ENOMEM;
+	sc->sc_dev.most_bytes =
+		size * sizeof(*sc->sc_tmfs) +
+		sc->sc_pool.nr_tasks * sizeof(struct scsi_task) +
+		SCSI_MAX_WIDE * sizeof(struct scsi_wide);
+	return 0;
 }
 
 static int init(struct scsi_softc *sc, const struct vdev_env *env,
