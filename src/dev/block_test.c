@@ -1851,6 +1851,7 @@ static void test_growth(void **state)
 
 	create(VDRV_MODERN, ",queues=16,queue-size=1024");
 	memset(d.mem, 1, VDRV_MEM_BYTES); /* resident from here on */
+	before = resident();
 	assert_true(vdrv_start(&d, ALL_FEATURES, FULL_QUEUES));
 	FAULT_SET(no_cache, true);
 	FAULT_SET(hang, true);
@@ -1858,10 +1859,10 @@ static void test_growth(void **state)
 	for (unsigned q = 0; q < FULL_QUEUES; q++)
 		for (unsigned i = 0; i < FULL_SIZE; i++)
 			add_pieces(q, &r);
-	before = resident();
 	for (unsigned q = 0; q < FULL_QUEUES; q++)
 		vdrv_kick(&d, q);
 	turns(20);
+	print_message("grew by %zu KiB\n", (resident() - before) >> 10);
 	assert_true(resident() <= before + (4u << 20));
 	FAULT_SET(hang, false);
 	FAULT_SET(no_cache, false);

@@ -777,6 +777,7 @@ static void test_growth(void **state)
 		skip();
 	ini_create(VDRV_MODERN, "scsi,lun0=%d/disk,queues=16,queue-size=1024");
 	memset(ini.d.mem, 1, VDRV_MEM_BYTES);
+	before = resident();
 	assert_true(vdrv_start(&ini.d, ~0ull, 2 + FULL_QUEUES));
 	ini_do_ready(&tur);
 	FAULT_SET(no_cache, true);
@@ -797,7 +798,6 @@ static void test_growth(void **state)
 				      { tmf + 24, 1, VDRV_W } },
 		 2);
 
-	before = resident();
 	for (unsigned q = 2; q < 2 + FULL_QUEUES; q++)
 		vdrv_kick(&ini.d, q);
 	vdrv_kick(&ini.d, 0);
