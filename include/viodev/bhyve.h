@@ -7,10 +7,10 @@
  * in for all four and for bhyve's virtio.h.
  *
  * One thing differs from <viodev/virtio.h>: VIRTIO_F_* and VIRTIO_RING_F_* are
- * *masks*, as they are there, and not Linux's bit numbers. Do not apply VI_BIT()
- * to them, and do not include this header in a file that wants the numbers. The
- * feature bits of a device type are the model's own affair: those of
- * <linux/virtio_net.h> and the like stay bit numbers.
+ * *masks*, as they are there, and not Linux's bit numbers. Do not apply
+ * VI_BIT() to them, and do not include this header in a file that wants the
+ * numbers. The feature bits of a device type are the model's own affair: those
+ * of <linux/virtio_net.h> and the like stay bit numbers.
  *
  * `__unused` is not here, because Linux's headers have members of that name.
  *

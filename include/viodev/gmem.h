@@ -2,11 +2,10 @@
 /*
  * Guest memory: the table of what a device may reach by DMA.
  *
- * The embedder (a VMM, or a server of <viodev/server.h>) adds and
- * removes regions, also while the device runs; the virtqueues translate guest
- * addresses through the table. Regions may touch each other, as the pieces of
- * one RAM do when firmware write-protects a part of it, and a buffer may cross
- * from one into the next.
+ * The embedder (a VMM, or a server of <viodev/server.h>) adds and removes
+ * regions, also while the device runs. Virtqueues translate guest addresses
+ * through the table. Regions may be adjacent, as when firmware write-protects a
+ * part of RAM, and a buffer may extend from one into the next.
  *
  *    guest physical   0        a0000      100000                 20000000
  *                     +----------+  hole  +------------+----------+
@@ -16,11 +15,14 @@
  *                        host = p            host = q     host = NULL
  *
  * A region without a host mapping is memory that was announced but not shared.
- * gm_read() and gm_write() reach it through the embedder's gmem_ops; gm_map()
- * refuses it.
+ * gm_read() and gm_write() access it through the embedder's gmem_ops; gm_map()
+ * fails for it.
  *
- * Threads: a table belongs to its device. Calls that change it must not run
- * beside calls that use it.
+ * Threads: a table belongs to one device and has no lock. Calls that change it
+ * must not run concurrently with calls that use it (pci_lock() of
+ * <viodev/pci.h>).
+ *
+ * Errors: -errno. Ownership: the table never owns a mapping.
  */
 #ifndef VIODEV_GMEM_H
 #define VIODEV_GMEM_H
@@ -47,27 +49,26 @@ enum gm_prot {
 struct gm_region {
 	gpa_t base;    /* first address */
 	uint64_t len;  /* bytes, never 0; base + len does not wrap */
-	void *host;    /* where it is mapped here, or NULL */
+	void *host;    /* its address in this process, or NULL */
 	unsigned prot; /* GM_READ | GM_WRITE */
-	void *owner;   /* what the owner of @host knows it by, or NULL */
-	uint64_t pin;  /* private: the bit of its counter of users */
+	void *owner;   /* the owner's pointer from gm_add_owned(), or NULL */
+	uint64_t pin;  /* private: one bit, which names its user counter */
 };
 
 /* Private: a region that was removed while requests used it. */
 struct gm_limbo {
 	struct gm_region region;
-	uint32_t gen;   /* requests begun before this generation may use it, */
-	uint32_t users; /* of which so many have not ended */
+	uint32_t gen;   /* requests begun before this generation may use it */
+	uint32_t users; /* how many of them are still in flight */
 };
 
 #define GM_NR_PINS 64
 
 /*
- * Access to memory that is announced but not mapped. Each returns 0 or -errno.
- * For a read -EAGAIN means "not now": the queue is left as it was and is to be
- * notified again; a write takes what it is given and must not say so. @len is
- * at most what one region holds. Either may be NULL: such memory then reads
- * and writes as -EFAULT.
+ * Access to memory that is announced but not mapped. Each returns 0 or -errno;
+ * @len bytes lie in one region. A read may return -EAGAIN for "not now": the
+ * queue stays as it was, and pci_kick() must follow. A write may not. Either
+ * callback may be NULL: the access then fails with -EFAULT.
  */
 struct gmem_ops {
 	int (*read)(void *arg, gpa_t a, void *buf, size_t len);
@@ -78,73 +79,73 @@ struct gmem {
 	struct gm_region *regions; /* sorted by base, none overlap */
 	unsigned nr_regions;
 	unsigned cap_regions;
-	unsigned hit; /* the region that the last look-up found */
-	uint32_t gen; /* grows with each change of the table */
+	unsigned hit; /* region of the last successful look-up */
+	uint32_t gen; /* incremented by each change of the table */
 	const struct gmem_ops *ops;
 	void *ops_arg;
 	uint8_t *log; /* gm_set_log(), or NULL */
 	uint64_t log_len;
 
-	/* Private: who uses which regions. See gm_pin(). */
-	uint64_t touched;           /* pins of the regions looked up */
-	uint32_t users[GM_NR_PINS]; /* requests that hold each pin */
+	/* Private: which requests use which regions. See gm_pin(). */
+	uint64_t touched;           /* pins of regions that were looked up */
+	uint32_t users[GM_NR_PINS]; /* number of requests that hold each pin */
 	unsigned next_pin;
 	struct gm_limbo *limbo;
 	unsigned nr_limbo, cap_limbo;
 	uint64_t limbo_pins; /* of the regions in limbo */
 };
 
-/* Make an empty table. @ops may be NULL. Nothing is allocated yet. */
+/* Initialise an empty table. @ops may be NULL. Allocates nothing. */
 void gm_init(struct gmem *gm, const struct gmem_ops *ops, void *ops_arg);
 
 /*
- * Forget all regions, those in limbo too, and free the table. The mappings are
- * the caller's.
+ * Remove all regions, including those in limbo, and free the table. The caller
+ * keeps the mappings.
  */
 void gm_fini(struct gmem *gm);
 
 /*
- * Announce a region. @host is borrowed until the region is removed, NULL for
- * memory that is not mapped. Returns 0; -EINVAL when it is empty, wraps or has
- * no protection bit; -EEXIST when it overlaps another; -ENOMEM.
+ * Add a region. @host, NULL for memory that is not mapped, must stay mapped
+ * until gm_remove() or gm_reap() returns the region. Returns 0; -EINVAL when
+ * the range is empty or wraps or @prot is 0; -EEXIST when it overlaps another
+ * region; -ENOMEM.
  */
 int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	   unsigned prot);
 
-/* The same, with a pointer that @gone of gm_remove() finds in the region. */
+/* The same, with a pointer for gm_gone_cb: it finds @owner in the region. */
 int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 		 unsigned prot, void *owner);
 
-/* Called with a region that nothing uses any more: its owner may unmap it. */
+/* Called with a region that nothing uses any longer: its owner may unmap it. */
 typedef void gm_gone_cb(void *arg, const struct gm_region *r);
 
 /*
- * Forget every region that lies in [base, base + len): nothing is translated
- * through it from here on. @gone (may be NULL) is called for each that no
- * request in flight uses. The others stay mapped, in limbo, until the last such
- * request ends; then the table's owner is told (ph_wake() of <viodev/pci.h>)
- * and calls gm_reap().
+ * Remove every region that lies in [base, base + len): nothing is translated
+ * through it from now on. @gone (may be NULL) is called for each region that no
+ * request in flight uses. The others enter limbo: they must stay mapped until
+ * the last such request ends. The device then calls ph_wake() of
+ * <viodev/pci.h>, and the table's owner calls gm_reap().
  *
- * Returns the number of regions that went into limbo; 0 also when the range
- * holds no region. -EINVAL, and nothing is changed, when a region lies only
- * partly inside. A @len that runs past the end of the address space is cut
- * there.
+ * Returns the number of regions in limbo because of this call, 0 also when the
+ * range holds no region; -EINVAL, with the table unchanged, when a region lies
+ * only partly inside. A range that would exceed the address space ends there.
  */
 int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
 	      void *arg);
 
 /*
- * Call @gone for each region in limbo that is no longer used. Returns how many
- * are still in limbo.
+ * Call @gone for each region in limbo that is no longer used. Returns the
+ * number of regions that remain in limbo.
  */
 unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg);
 
 /*
- * A request uses the regions that it was translated through: look them up
- * between gm_pin_begin() and gm_pin(), keep the pins and the generation that
- * gm_pin() returns, and give both to gm_unpin() when the request has ended.
- * That returns true when a region in limbo lost its last user: gm_reap() has
- * work. Virtqueues do this for each chain; device models need not.
+ * Pin the regions of a request: translate its addresses between gm_pin_begin()
+ * and gm_pin(), which returns the pins and the generation, and pass both to
+ * gm_unpin() when the request has ended. gm_unpin() returns true when a region
+ * in limbo lost its last user: gm_reap() has work. Virtqueues do this for each
+ * chain; device models need not.
  */
 static inline void gm_pin_begin(struct gmem *gm)
 {
@@ -154,18 +155,18 @@ uint64_t gm_pin(struct gmem *gm, uint32_t *ret_gen);
 bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen);
 
 /*
- * Translate a range that must be one piece here. All of [a, a + len) lies in
- * one mapped region that allows @prot: returns its address. Otherwise NULL.
- * The address is borrowed: valid until the region is removed or, for a request
- * that has pinned it, until gm_unpin().
+ * Translate a range that must be contiguous in this process. Returns its
+ * address when all of [a, a + len) lies in one mapped region that allows @prot,
+ * NULL otherwise. The address is valid until the region is removed or, for a
+ * request that pinned it, until gm_unpin().
  */
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 
 /*
- * Translate a range that may cross regions. Returns how many iovecs it took
- * (0 for an empty range that starts inside a region), -EFAULT when a byte of
- * it is in no region, -EACCES when one does not allow @prot, -ENOTSUP when one
- * is not mapped, -E2BIG when it needs more than @niov.
+ * Translate a range that may cross regions. Returns the number of iovecs filled
+ * (0 for an empty range that starts inside a region); -EFAULT when a byte lies
+ * in no region; -EACCES when a region does not allow @prot; -ENOTSUP when one
+ * is not mapped; -E2BIG when @niov iovecs do not suffice.
  */
 int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 	       struct iovec *iov, int niov);
@@ -177,18 +178,18 @@ int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 int gm_check(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 
 /*
- * Copy out of or into guest memory, mapped or not, across regions. Returns 0
- * or -errno as gm_map_iov() and gmem_ops have it.
+ * Copy from or to guest memory, mapped or not, across regions. Returns 0 or an
+ * error of gm_map_iov() or gmem_ops.
  */
 int gm_read(struct gmem *gm, gpa_t a, void *buf, size_t len);
 int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len);
 
 /*
- * Log what is written, for a guest that is being moved: page a / GM_LOG_PAGE
- * has bit page % 8 of byte page / 8 of @log, @len bytes that others may read
- * and clear meanwhile. NULL ends it. gm_write() and the virtqueues log what
- * they write; who writes through an address of gm_map() says gm_mark()
- * afterwards.
+ * Log writes, for migration: a write to address a sets bit page % 8 of byte
+ * page / 8 of @log, where page is a / GM_LOG_PAGE. @log has @len bytes, which
+ * another process may read and clear at the same time; NULL stops logging.
+ * gm_write() and virtqueues log their own writes. After a write through an
+ * address of gm_map(), call gm_mark().
  */
 #define GM_LOG_PAGE 4096
 void gm_set_log(struct gmem *gm, uint8_t *log, uint64_t len);

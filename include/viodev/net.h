@@ -10,6 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Each may be NULL. @sc is the device's softc; vs_mtx is held. */
 struct virtio_net_ops {
 	/* The MTU that the driver uses; 0: the device's own. 0 or -errno. */
@@ -22,5 +26,9 @@ struct virtio_net_ops {
 	 */
 	bool (*no_is_tx)(void *sc, unsigned q);
 };
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -211,7 +211,8 @@ bool pci_is_idle(struct pci_devinst *pi);
 
 /*
  * Have the device give back the requests that only wait for something outside,
- * and with them the memory that they use. It takes them again when it is kicked.
+ * and with them the memory that they use. It takes them again when it is
+ * kicked.
  */
 void pci_give_back(struct pci_devinst *pi);
 

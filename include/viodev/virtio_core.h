@@ -317,8 +317,9 @@ uint64_t vi_chain_bytes(const struct virtio_softc *vs);
  *       buffer that crosses memory regions counts once for each;
  *  -1   the driver broke the rules, or the chain needs more than @niov:
  *       vi_error() has run. @iov and @req are not to be used.
- * The iovecs stay valid until the chain is given back, also after a reset. The descriptors were read once: what the driver does
- * to them afterwards has no effect. 2.7.5, 2.7.13.
+ * The iovecs stay valid until the chain is given back, also after a reset. The
+ * descriptors were read once: what the driver does to them afterwards has no
+ * effect. 2.7.5, 2.7.13.
  *
  * A chain with no bytes at all is given back with length 0 by the framework
  * and never seen here.
@@ -334,9 +335,9 @@ void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
 
 /*
  * Not in bhyve's. Undo the vq_getchain() call of chain @idx, whatever was taken
- * or used since: vq_getchain() returns it again, before newer chains. False: the
- * model keeps the chain. That happens while writes are logged for a migration,
- * whose destination would not know of the chain.
+ * or used since: vq_getchain() returns it again, before newer chains. False:
+ * the model keeps the chain. That happens while writes are logged for a
+ * migration, whose destination would not know of the chain.
  */
 bool vq_retchain(struct vqueue_info *vq, uint16_t idx);
 
