@@ -6,11 +6,13 @@
  * their chain is being worked on. The device answers chains at once, holds
  * them, returns them untaken, or gives them back after a reset. Each region of
  * guest memory lies by itself between inaccessible pages, and is inaccessible
- * itself from when the device has promised not to use it any more.
+ * to the device when it must not use it: after it has promised so, when it is
+ * broken, and without Bus Master.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <viodev/virtio.h>
 
@@ -31,10 +33,12 @@ struct chain {
 	struct vqueue_info *vq;
 	struct iovec iov[MAX_IOV];
 	struct vi_req req;
+	uint64_t resets; /* of the device, when the chain was taken */
 };
 
 struct region {
-	char *end; /* of its pages */
+	char *end;  /* of its pages, as the device sees them */
+	char *view; /* the same as the driver does */
 	uint64_t gpa;
 	bool unmapped; /* the device reaches it through gmem_ops */
 	bool removed;  /* and still in use */
@@ -61,6 +65,16 @@ static struct pci_devinst pi;
 static struct gmem gm;
 static bool woken;
 static bool feeding; /* another processor adds chains all the time */
+static bool guarded; /* the device must leave memory alone */
+static unsigned nr_unmapped_reads;
+
+/* What the driver has accepted of the features from 64 on, none of them offered. */
+static struct {
+	uint64_t resets; /* before which one */
+	unsigned window; /* that is selected */
+	bool accepted;
+	bool unknown; /* registers were written that are not looked at */
+} beyond;
 static unsigned last_region;
 static struct fuzz_in *in;
 static uint8_t *dirty;
@@ -82,7 +96,7 @@ static void *at(uint64_t gpa, uint64_t len)
 		struct region *r = &regions[i];
 
 		if (gpa - r->gpa < r->len && len <= r->len - (gpa - r->gpa))
-			return start_of(r) + (gpa - r->gpa);
+			return r->view - r->len + (gpa - r->gpa);
 	}
 	return NULL;
 }
@@ -113,6 +127,24 @@ static uint16_t peek16(uint64_t gpa)
 static void protect(struct region *r, int prot)
 {
 	fuzz_must(mprotect(r->end - PAGES, PAGES, prot) == 0);
+}
+
+/* 2.1.2, and PCI 6.2.2 */
+static bool must_not_use_memory(void)
+{
+	return (e.vs.vs_flags & VIRTIO_BROKEN) || !pci_bus_master(&pi);
+}
+
+static void guard(bool on)
+{
+	if (on == guarded)
+		return;
+	guarded = on;
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		if (regions[i].len)
+			protect(&regions[i],
+				on ? PROT_NONE : PROT_READ | PROT_WRITE);
+	}
 }
 
 static void add_region(struct region *r)
@@ -191,6 +223,8 @@ static int read_unmapped(void *arg, gpa_t a, void *buf, size_t len)
 {
 	void *p = at(a.v, len);
 
+	fuzz_must(!guarded);
+	nr_unmapped_reads++;
 	if (!p)
 		return -EFAULT;
 	memcpy(buf, p, len);
@@ -208,6 +242,7 @@ static int read_unmapped(void *arg, gpa_t a, void *buf, size_t len)
 
 static int write_unmapped(void *arg, gpa_t a, const void *buf, size_t len)
 {
+	fuzz_must(!guarded);
 	if (!at(a.v, len))
 		return -EFAULT;
 	poke(a.v, buf, len);
@@ -257,9 +292,9 @@ static uint32_t use(const struct chain *c)
 	return written;
 }
 
-static void answer(const struct chain *c)
+static void give_back(const struct chain *c)
 {
-	uint32_t len = use(c);
+	uint32_t len = must_not_use_memory() ? 0 : use(c);
 
 	if (fuzz_one_in(in, 4)) {
 		vq_relchain_prepare(c->vq, (uint16_t)c->req.idx,
@@ -269,6 +304,16 @@ static void answer(const struct chain *c)
 		return;
 	}
 	vq_relchain(c->vq, (uint16_t)c->req.idx, len);
+}
+
+/* A chain of before a reset is nothing to the driver of now. */
+static void answer(const struct chain *c)
+{
+	uint64_t errors = e.vs.vs_nr_errors;
+
+	give_back(c);
+	fuzz_must(c->resets == e.vs.vs_nr_resets ||
+		  e.vs.vs_nr_errors == errors);
 }
 
 static void answer_or_hold(const struct chain *c)
@@ -292,19 +337,38 @@ static void release_held(unsigned i)
 	vq_endchains(c.vq, fuzz_bool(in));
 }
 
+/*
+ * Models that ask before they take want a chain: nothing but memory that has
+ * changed, or is short, can take it away again.
+ */
+static int take(struct vqueue_info *vq, struct chain *c, int niov, bool asks)
+{
+	unsigned reads = nr_unmapped_reads;
+	int n;
+
+	if (asks && !vq_has_descs(vq))
+		return 0;
+	c->vq = vq;
+	c->resets = e.vs.vs_nr_resets;
+	n = vq_getchain(vq, c->iov, niov, &c->req);
+	fuzz_must(!asks || n != 0 || nr_unmapped_reads != reads ||
+		  e.vs.vs_bounce_wanted);
+	return n;
+}
+
 static void echo_notify(void *arg, struct vqueue_info *vq)
 {
 	int niov = fuzz_one_in(in, 8) ? 1 : MAX_IOV;
 	struct chain batch[MAX_BATCH];
 	unsigned nr = 0, undo;
-	bool quiet = fuzz_bool(in);
+	uint8_t how = (uint8_t)fuzz_choice(in, 4);
+	bool quiet = how & 1;
 	int n = 0;
 
 	if (quiet)
 		vq_kick_disable(vq);
 	for (; nr < MAX_BATCH; nr++) {
-		batch[nr].vq = vq;
-		n = vq_getchain(vq, batch[nr].iov, niov, &batch[nr].req);
+		n = take(vq, &batch[nr], niov, how & 2);
 		if (n <= 0)
 			break;
 		check_chain(&batch[nr], n, niov);
@@ -372,7 +436,22 @@ static void on_wake(void *arg)
 	woken = true;
 }
 
-static const struct pci_host host = { .ph_log = drop_log, .ph_wake = on_wake };
+static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
+{
+	fuzz_must(pci_bus_master(&pi));
+}
+
+static void on_msi(void *arg, uint64_t addr, uint32_t data)
+{
+	fuzz_must(pci_bus_master(&pi));
+}
+
+static const struct pci_host host = {
+	.ph_log = drop_log,
+	.ph_wake = on_wake,
+	.ph_msix = on_msix,
+	.ph_msi = on_msi,
+};
 
 /* What an embedder does some time after it was woken. */
 static void after_wake(void)
@@ -388,9 +467,27 @@ static void after_wake(void)
  * --- The driver's registers ---
  */
 
+static void note_beyond(unsigned off, uint64_t val)
+{
+	if (beyond.resets != e.vs.vs_nr_resets) {
+		memset(&beyond, 0, sizeof(beyond));
+		beyond.resets = e.vs.vs_nr_resets;
+	}
+	if (off == VIRTIO_PCI_COMMON_GFSELECT)
+		beyond.window = (unsigned)val;
+	else if (off == VIRTIO_PCI_COMMON_GF && beyond.window == 2)
+		beyond.accepted = val;
+}
+
 static void common(unsigned off, int size, uint64_t val)
 {
+	bool was_final = e.vs.vs_features_final;
+
+	if (!was_final)
+		note_beyond(off, val);
 	pci_bar_write(&pi, VIRTIO_MODERN_BAR, off, size, val);
+	fuzz_must(was_final || !e.vs.vs_features_final || beyond.unknown ||
+		  !beyond.accepted);
 }
 
 static void legacy(unsigned off, int size, uint64_t val)
@@ -425,6 +522,10 @@ static void set_features(bool modern)
 	}
 	common(VIRTIO_PCI_COMMON_GFSELECT, 4, 0);
 	common(VIRTIO_PCI_COMMON_GF, 4, bits & ~(1u << 24));
+	if (b & 0x10) {
+		common(VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
+		common(VIRTIO_PCI_COMMON_GF, 4, 1);
+	}
 	common(VIRTIO_PCI_COMMON_GFSELECT, 4, b & 0x40 ? 2 : 1);
 	common(VIRTIO_PCI_COMMON_GF, 4, b & 0x20 ? 0 : 1);
 }
@@ -479,6 +580,24 @@ static void kick(bool modern, unsigned q)
 		legacy(VIRTIO_PCI_QUEUE_NOTIFY, 2, q);
 }
 
+/* MSI-X, a vector for each queue and for changes of the configuration. */
+static void set_interrupts(void)
+{
+	for (unsigned i = 0; i <= NR_QUEUES; i++)
+		pci_bar_write(&pi, VIRTIO_MSIX_BAR, 16 * i + 12, 4, 0);
+	pci_cfg_write(&pi, pi.pi_msix_cap + 2u, 2, 0x8000);
+	common(VIRTIO_PCI_COMMON_MSIX, 2, NR_QUEUES);
+	for (unsigned q = 0; q < NR_QUEUES; q++) {
+		select_queue(true, q);
+		common(VIRTIO_PCI_COMMON_Q_MSIX, 2, q);
+	}
+}
+
+static void set_bus_master(void)
+{
+	pci_cfg_write(&pi, 4, 2, fuzz_bool(in) ? 7 : 3);
+}
+
 /* The short way to live queues, which noise seldom finds. */
 static void go_live(bool modern)
 {
@@ -514,6 +633,7 @@ static void access_any(void)
 		pci_bar_read(&pi, bar, off, size);
 		break;
 	case 1:
+		beyond.unknown |= bar == VIRTIO_MODERN_BAR;
 		pci_bar_write(&pi, bar, off, size, fuzz_int(in, 2));
 		break;
 	case 2:
@@ -613,7 +733,8 @@ static void put_bytes(void)
 
 static void step_registers(bool modern, unsigned q)
 {
-	switch (fuzz_choice(in, 8)) {
+	guard(false);
+	switch (fuzz_choice(in, 10)) {
 	case 0:
 		set_status(modern);
 		break;
@@ -638,11 +759,18 @@ static void step_registers(bool modern, unsigned q)
 	case 7:
 		common(VIRTIO_PCI_COMMON_Q_ENABLE, 2, fuzz_choice(in, 2));
 		break;
+	case 8:
+		set_interrupts();
+		break;
+	case 9:
+		set_bus_master();
+		break;
 	}
 }
 
 static void step_rings(bool modern, struct vqueue_info *vq)
 {
+	guard(must_not_use_memory());
 	switch (fuzz_choice(in, 10)) {
 	case 0:
 	case 1:
@@ -687,10 +815,15 @@ static void stop_or_resume(struct vqueue_info *vq)
 		return;
 	set_queue(vq->vq_num);
 	vq_resume(vq, (uint16_t)fuzz_int(in, 2), false);
+	/* No more can be in flight than there are entries. */
+	fuzz_must((e.vs.vs_flags & VIRTIO_BROKEN) ||
+		  (uint16_t)(vq->vq_last_avail - vq->vq_next_used) <=
+			  vq->vq_nr);
 }
 
 static void step_device(struct vqueue_info *vq)
 {
+	guard(false);
 	switch (fuzz_choice(in, 10)) {
 	case 0:
 	case 1:
@@ -746,10 +879,11 @@ static void begin(void)
 	for (unsigned i = 0; i < NR_QUEUES; i++)
 		e.queues[i].vq_qsize = sizes[i];
 	echo_consts.vc_nvq = NR_QUEUES - 1;
+	memset(&beyond, 0, sizeof(beyond));
 	gm_init(&gm, &ops, NULL);
 	for (unsigned i = 0; i < NR_REGIONS; i++) {
 		add_region(&regions[i]);
-		memset(start_of(&regions[i]), 0, regions[i].len);
+		memset(regions[i].view - PAGES, 0, PAGES);
 	}
 	pci_func_init(&pi, &host, NULL, &gm);
 	vi_softc_linkup(&e.vs, &echo_consts, &e, &pi, e.queues);
@@ -760,6 +894,7 @@ static void begin(void)
 
 static void end(void)
 {
+	guard(false);
 	while (e.nr_held)
 		release_held(0);
 	pci_reset(&pi);
@@ -776,8 +911,13 @@ static void end(void)
 
 static void setup(void)
 {
-	for (unsigned i = 0; i < NR_REGIONS; i++)
-		regions[i].end = (char *)fuzz_pages(PAGES, -1) + PAGES;
+	for (unsigned i = 0; i < NR_REGIONS; i++) {
+		int fd = memfd_create("guest", 0);
+
+		fuzz_must(fd >= 0 && ftruncate(fd, PAGES) == 0);
+		regions[i].end = (char *)fuzz_pages(PAGES, fd) + PAGES;
+		regions[i].view = (char *)fuzz_pages(PAGES, fd) + PAGES;
+	}
 	dirty = fuzz_pages(LOG_BYTES, -1);
 }
 

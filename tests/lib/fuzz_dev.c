@@ -156,9 +156,26 @@ void fuzz_dev_fini(struct fuzz_dev *v)
  * --- The driver ---
  */
 
+/* It leaves guest memory alone, 2.1.2. */
+static bool is_broken(struct fuzz_dev *v)
+{
+	struct virtio_softc *vs = v->d.pi.pi_arg;
+
+	return vs->vs_flags & VIRTIO_BROKEN;
+}
+
+static void forbid(struct fuzz_dev *v, bool on)
+{
+	if (on && !v->forbidden)
+		vdrv_forbid(&v->d);
+	if (!on && v->forbidden)
+		vdrv_permit(&v->d);
+	v->forbidden = on;
+}
+
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features)
 {
-	if (v->in)
+	if (v->in || v->forbidden)
 		fuzz_dev_end(v);
 	vdrv_probe(&v->d);
 	vdrv_reset(&v->d);
@@ -178,6 +195,7 @@ void fuzz_dev_end(struct fuzz_dev *v)
 {
 	for (int i = 0; i < 3; i++)
 		fuzz_dev_turn();
+	forbid(v, false);
 	vdrv_reset(&v->d);
 	for (int i = 0; !pci_is_idle(&v->d.pi); i++) {
 		fuzz_must(i < MAX_TURNS);
@@ -200,8 +218,10 @@ unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in)
 {
 	unsigned b = fuzz_choice(in, 256);
 
+	forbid(v, is_broken(v));
 	if (b < 248)
 		return b % n;
+	forbid(v, false);
 	fuzz_dev_disorder(v, in);
 	return n;
 }

@@ -39,6 +39,8 @@ struct fuzz_dev {
 	unsigned nr_queues; /* that fuzz_dev_start() set up */
 	uint64_t rings;     /* where they begin */
 
+	bool forbidden; /* the device must leave memory alone, and cannot else */
+
 	/* Disorder: the input, from when there was some; the memory. */
 	struct fuzz_in *in;
 	struct fuzz_piece pieces[FUZZ_MAX_PIECES];
@@ -89,7 +91,8 @@ void fuzz_dev_config(struct fuzz_dev *v, struct fuzz_in *in);
 
 /*
  * The target's next step, below @n. About 1 in 32 is a step of disorder
- * instead, which is done here: @n.
+ * instead, which is done here: @n. A device that is broken cannot reach guest
+ * memory during a step.
  */
 unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in);
 

@@ -102,15 +102,22 @@ static void vdrv_protect(struct vdrv *d, uint64_t gpa, uint64_t len, int prot)
 		die("mprotect");
 }
 
+static void vdrv_protect_region(struct vdrv *d, const struct gm_region *r,
+				int prot)
+{
+	uint64_t base = r->base.v / PAGE * PAGE;
+	uint64_t end = (r->base.v + r->len + PAGE - 1) / PAGE * PAGE;
+
+	vdrv_protect(d, base, end - base, prot);
+}
+
 /* What the device has promised not to use any more, it cannot. */
 static void vdrv_gone(void *arg, const struct gm_region *r)
 {
 	struct vdrv *d = arg;
-	uint64_t base = r->base.v / PAGE * PAGE;
-	uint64_t end = (r->base.v + r->len + PAGE - 1) / PAGE * PAGE;
 
 	if (d->apart)
-		vdrv_protect(d, base, end - base, PROT_NONE);
+		vdrv_protect_region(d, r, PROT_NONE);
 }
 
 void vdrv_wake(struct vdrv *d)
@@ -196,15 +203,32 @@ void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len)
 
 void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)
 {
-	uint64_t base = gpa / PAGE * PAGE;
-	uint64_t end = (gpa + len + PAGE - 1) / PAGE * PAGE;
+	void *host = mapped ? d->mem + (gpa - VDRV_MEM_BASE) : NULL;
+	const struct gm_region r = { .base = { gpa }, .len = len };
 
 	if (mapped)
-		vdrv_protect(d, base, end - base, PROT_READ | PROT_WRITE);
-	if (gm_add(&d->gm, (gpa_t){ gpa }, len,
-		   mapped ? d->mem + (gpa - VDRV_MEM_BASE) : NULL,
-		   GM_READ | GM_WRITE))
+		vdrv_protect_region(d, &r, PROT_READ | PROT_WRITE);
+	if (gm_add(&d->gm, r.base, len, host, GM_READ | GM_WRITE))
 		die("gm_add");
+}
+
+void vdrv_forbid(struct vdrv *d)
+{
+	vdrv_protect(d, VDRV_MEM_BASE, VDRV_MEM_BYTES, PROT_NONE);
+}
+
+void vdrv_permit(struct vdrv *d)
+{
+	for (unsigned i = 0; i < d->gm.nr_regions; i++) {
+		if (d->gm.regions[i].host)
+			vdrv_protect_region(d, &d->gm.regions[i],
+					    PROT_READ | PROT_WRITE);
+	}
+	for (unsigned i = 0; i < d->gm.nr_limbo; i++) {
+		if (d->gm.limbo[i].region.host)
+			vdrv_protect_region(d, &d->gm.limbo[i].region,
+					    PROT_READ | PROT_WRITE);
+	}
 }
 
 /* Whether the first region from @start on is exactly this one. */

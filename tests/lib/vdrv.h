@@ -143,6 +143,10 @@ void vdrv_apart(struct vdrv *d);
 void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len);
 void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped);
 
+/* Make all memory inaccessible to the device, and accessible again. */
+void vdrv_forbid(struct vdrv *d);
+void vdrv_permit(struct vdrv *d);
+
 /* Guest memory. vdrv_alloc() never frees; vdrv_ptr() checks the range. */
 uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align);
 void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len);
