@@ -16,6 +16,7 @@
 #include <viodev/loop.h>
 
 #include "serve/client.h"
+#include "serve/mapping.h"
 
 #define NS_PER_SEC 1000000000ull
 #define LOG_BURST  32 /* lines; then one a second */
@@ -38,7 +39,7 @@ int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 {
 	int ret;
 
-	client_catch_faults();
+	mapping_catch_faults();
 	wake->fn = fn;
 	wake->arg = arg;
 	wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -28,7 +28,7 @@ struct client_wake {
 	int fd;
 	struct vio_source *source;
 	unsigned client; /* counted up by client_gone() */
-	bool faulted;    /* see client_mmap() */
+	bool faulted;    /* see mapping_create() */
 };
 
 int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
@@ -41,49 +41,6 @@ bool client_has_faulted(struct client_wake *wake);
 
 /* The next client may come: faults of this one's memory are not its. */
 void client_gone(struct client_wake *wake);
-
-/*
- * --- Files ---
- */
-
-struct client_mem;
-
-struct client_map {
-	void *host; /* the piece that was asked for */
-	struct client_mem *mem;
-};
-
-/*
- * Guest memory is made of pages: -EINVAL unless the address that the guest has
- * for it, the offset in its file and its size are multiples of 4096. Rings and
- * descriptors are then aligned here as they are in the guest, and no byte that
- * is not the guest's shares a page with one that is.
- */
-int client_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size);
-
-/*
- * Map @size bytes at @offset of @fd, which may be closed afterwards; @prot is
- * of GM_READ and GM_WRITE, and offset + size does not wrap. -EINVAL when that
- * is not inside of a file that can be mapped.
- *
- * The pages before and behind are inaccessible: an access that leaves the
- * mapping faults, and does not reach what this process has beside it.
- *
- * The file stays the client's, who may truncate it later; it cannot be made to
- * seal it (QEMU does not). An access to what is gone then finds zeros, here
- * and everywhere in the mapping from then on, and @wake's client has faulted:
- * the server should drop it. System calls on such memory fail with -EFAULT.
- * Threads that access it must not block SIGBUS.
- */
-int client_mmap(struct client_wake *wake, int fd, uint64_t offset,
-		uint64_t size, unsigned prot, struct client_map *ret_map);
-void client_unmap(struct client_map *map); /* also of one that is all 0 */
-
-/*
- * Handle SIGBUS from here on; faults at other places go to the handler that
- * there was. client_wake_init() calls it.
- */
-void client_catch_faults(void);
 
 /*
  * --- Event descriptors ---

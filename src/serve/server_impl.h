@@ -14,6 +14,7 @@
 #include "base/unix.h"
 #include "serve/client.h"
 #include "serve/listener.h"
+#include "serve/mapping.h"
 
 struct server_ops {
 	size_t size; /* of a struct that begins with a vio_server */

@@ -22,25 +22,25 @@
 
 /* What a region belongs to: an answer that waits for it is found by that. */
 struct region {
-	struct client_map map; /* all 0 without a file */
+	struct mapping map; /* all 0 without a file */
 	unsigned client;
 	uint64_t seq;
 };
 
 static void region_free(struct region *region)
 {
-	client_unmap(&region->map);
+	mapping_destroy(&region->map);
 	free(region);
 }
 
 static int map_file(struct vfuser *srv, int fd,
 		    const struct vfmsg_dma_map *want, struct region *region)
 {
-	int ret = client_check_ram(want->iova.v, want->offset, want->size);
+	int ret = mapping_check_ram(want->iova.v, want->offset, want->size);
 
 	return ret < 0 ? ret :
-			 client_mmap(&srv->base.wake, fd, want->offset,
-				     want->size, want->prot, &region->map);
+			 mapping_create(&srv->base.wake, fd, want->offset,
+					want->size, want->prot, &region->map);
 }
 
 static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,

@@ -28,6 +28,7 @@
 #include "base/scm.h"
 #include "fuzz.h"
 #include "serve/client.h"
+#include "serve/mapping.h"
 #include "serve/vhost_user_msg.h"
 
 #define MEM_BYTES (256u << 10)
@@ -710,7 +711,7 @@ static void clean(void)
 
 static void run(struct fuzz_in *in)
 {
-	client_catch_faults(); /* in place of whoever came after setup() */
+	mapping_catch_faults(); /* in place of whoever came after setup() */
 	hold.keeps = fuzz_bool(in);
 	hold.returns = hold.turns = hold.batches = false;
 	come();

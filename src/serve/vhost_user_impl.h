@@ -113,9 +113,9 @@ struct vhuser {
 	struct vio_source *poll_timer; /* for rings without doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];
 	unsigned nr_regions;
-	struct client_map log_map;
+	struct mapping log_map;
 	uint64_t log_len;
-	struct client_map inflight_map;
+	struct mapping inflight_map;
 	struct vhmsg_inflight inflight;
 	struct vhuser_state state; /* last: much, and hardly ever used */
 };

@@ -20,14 +20,14 @@
  */
 
 struct vhuser_mapping {
-	struct client_map map;
+	struct mapping map;
 	unsigned client; /* whose it is, of those that there were */
 };
 
 static void unmap(struct vhuser_mapping *m)
 {
 	if (m)
-		client_unmap(&m->map);
+		mapping_destroy(&m->map);
 	free(m);
 }
 
@@ -36,7 +36,7 @@ static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 {
 	struct vhuser_mapping *m;
 	/* libblkio's regions end anywhere: the rest of the page is its, too. */
-	int ret = client_check_ram(r->gpa.v | r->uaddr, r->offset, 0);
+	int ret = mapping_check_ram(r->gpa.v | r->uaddr, r->offset, 0);
 
 	if (ret < 0)
 		return ret;
@@ -44,8 +44,8 @@ static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 	if (!m)
 		return -ENOMEM;
 	m->client = srv->base.wake.client;
-	ret = client_mmap(&srv->base.wake, fd, r->offset, r->size,
-			  GM_READ | GM_WRITE, &m->map);
+	ret = mapping_create(&srv->base.wake, fd, r->offset, r->size,
+			     GM_READ | GM_WRITE, &m->map);
 	if (ret < 0) {
 		free(m);
 		return ret;
@@ -216,20 +216,20 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vhmsg_log log;
-	struct client_map map, old = srv->log_map;
+	struct mapping map, old = srv->log_map;
 	uint64_t ok = 0;
 	int ret = vhmsg_get_log(msg->payload, msg->hdr.size, &log);
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
-	ret = client_mmap(&srv->base.wake, msg->fds[0], log.offset, log.size,
-			  GM_READ | GM_WRITE, &map);
+	ret = mapping_create(&srv->base.wake, msg->fds[0], log.offset, log.size,
+			     GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
 	srv->log_map = map;
 	srv->log_len = log.size;
 	vhuser_update_log(srv);
-	client_unmap(&old);
+	mapping_destroy(&old);
 	memcpy(reply, &ok, sizeof(ok));
 	return sizeof(ok);
 }
@@ -282,7 +282,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vhmsg_inflight area;
-	struct client_map map;
+	struct mapping map;
 	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
 
 	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
@@ -292,11 +292,11 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 		return -EINVAL;
 	if (srv->nr_running > 0)
 		return -EBUSY;
-	ret = client_mmap(&srv->base.wake, msg->fds[0], area.offset, area.size,
-			  GM_READ | GM_WRITE, &map);
+	ret = mapping_create(&srv->base.wake, msg->fds[0], area.offset,
+			     area.size, GM_READ | GM_WRITE, &map);
 	if (ret < 0)
 		return ret;
-	client_unmap(&srv->inflight_map);
+	mapping_destroy(&srv->inflight_map);
 	srv->inflight_map = map;
 	srv->inflight = area;
 	return 0;
@@ -341,8 +341,8 @@ void vhuser_mem_reset(struct vhuser *srv)
 	VS_LOCK(srv->vs);
 	gm_set_log(&srv->base.gm, NULL, 0);
 	VS_UNLOCK(srv->vs);
-	client_unmap(&srv->log_map);
-	client_unmap(&srv->inflight_map);
+	mapping_destroy(&srv->log_map);
+	mapping_destroy(&srv->inflight_map);
 	drop_regions(srv);
 	srv->nr_leaving = 0; /* nobody waits for it any more */
 }
@@ -353,6 +353,6 @@ void vhuser_mem_fini(struct vhuser *srv)
 		region_gone(srv, &srv->base.gm.limbo[i].region);
 	for (unsigned i = 0; i < srv->nr_regions; i++)
 		unmap(srv->regions[i].m);
-	client_unmap(&srv->log_map);
-	client_unmap(&srv->inflight_map);
+	mapping_destroy(&srv->log_map);
+	mapping_destroy(&srv->inflight_map);
 }

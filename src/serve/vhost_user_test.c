@@ -33,6 +33,7 @@
 #include "base/le.h"
 #include "base/util.h"
 #include "serve/client.h"
+#include "serve/mapping.h"
 #include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"
 
@@ -857,7 +858,7 @@ static void test_truncated(void **state)
 				       .queue_size = QSIZE };
 	struct fe *f = *state;
 
-	client_catch_faults(); /* cmocka does, too, and came later */
+	mapping_catch_faults(); /* cmocka does, too, and came later */
 	for (int what = 0; what < 3; what++) {
 		struct log log = make_log();
 		int record = memfd_create("record", MFD_CLOEXEC);

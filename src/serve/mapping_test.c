@@ -24,6 +24,7 @@
 
 #include "base/util.h"
 #include "serve/client.h"
+#include "serve/mapping.h"
 
 #define PAGE 4096u
 
@@ -86,7 +87,7 @@ static int memfd(unsigned flags, off_t bytes)
 	return fd;
 }
 
-static void expect_guards(const struct client_map *map, size_t size)
+static void expect_guards(const struct mapping *map, size_t size)
 {
 	char *p = map->host;
 
@@ -105,18 +106,19 @@ static void test_guards(void **state)
 {
 	static const size_t sizes[] = { PAGE, 3 * PAGE, 2u << 20, 5u << 20 };
 	enum { NR = ARRAY_LEN(sizes) };
-	struct client_map maps[2 * NR];
+	struct mapping maps[2 * NR];
 	int fd = memfd(0, 16 << 20);
 
 	for (unsigned i = 0; i < 2 * NR; i++)
-		assert_int_equal(client_mmap(&wake, fd, i * PAGE, sizes[i % NR],
-					     GM_READ | GM_WRITE, &maps[i]),
+		assert_int_equal(mapping_create(&wake, fd, i * PAGE,
+						sizes[i % NR],
+						GM_READ | GM_WRITE, &maps[i]),
 				 0);
 	for (unsigned i = 0; i < 2 * NR; i++)
 		expect_guards(&maps[i], sizes[i % NR]);
 	for (unsigned i = 0; i < 2 * NR; i++) {
-		client_unmap(&maps[i]);
-		client_unmap(&maps[i]); /* of one that is all 0 */
+		mapping_destroy(&maps[i]);
+		mapping_destroy(&maps[i]); /* of one that is all 0 */
 	}
 	close(fd);
 }
@@ -124,14 +126,14 @@ static void test_guards(void **state)
 /* Pages that are huge anyway begin and end on their own boundaries. */
 static void test_huge_guards(void **state)
 {
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(MFD_HUGETLB, 4 << 20);
 
 	if (fd < 0 ||
-	    client_mmap(&wake, fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
+	    mapping_create(&wake, fd, 0, 4 << 20, GM_READ | GM_WRITE, &map) < 0)
 		skip();
 	expect_guards(&map, 4 << 20);
-	client_unmap(&map);
+	mapping_destroy(&map);
 	close(fd);
 }
 
@@ -149,29 +151,30 @@ static unsigned nr_maps(void)
 
 static void test_placed(void **state)
 {
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, 8 << 20), ro;
 	char path[64];
 
 	/* As the file's own offset is, so that huge pages fit. */
-	assert_int_equal(client_mmap(&wake, fd, PAGE, 4 << 20, GM_READ, &map),
-			 0);
+	assert_int_equal(
+		mapping_create(&wake, fd, PAGE, 4 << 20, GM_READ, &map), 0);
 	assert_int_equal((uintptr_t)map.host % (2u << 20), PAGE);
 	assert_true(faults(map.host, true)); /* only to be read */
-	client_unmap(&map);
+	mapping_destroy(&map);
 
 	/* A piece of a page, as a log is. */
 	assert_int_equal(
-		client_mmap(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map), 0);
+		mapping_create(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map),
+		0);
 	assert_int_equal((uintptr_t)map.host % PAGE, 100);
-	client_unmap(&map);
+	mapping_destroy(&map);
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	ro = open(path, O_RDONLY | O_CLOEXEC);
 	assert_int_equal(
-		client_mmap(&wake, ro, 0, PAGE, GM_READ | GM_WRITE, &map),
+		mapping_create(&wake, ro, 0, PAGE, GM_READ | GM_WRITE, &map),
 		-EACCES);
-	assert_int_equal(client_mmap(&wake, fd, 8 << 20, 1, GM_READ, &map),
+	assert_int_equal(mapping_create(&wake, fd, 8 << 20, 1, GM_READ, &map),
 			 -EINVAL);
 	assert_int_equal(nr_maps(), 0);
 	close(ro);
@@ -193,8 +196,8 @@ static void test_ram_is_pages(void **state)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		assert_int_equal(client_check_ram(rows[i].addr, rows[i].offset,
-						  rows[i].size),
+		assert_int_equal(mapping_check_ram(rows[i].addr, rows[i].offset,
+						   rows[i].size),
 				 rows[i].ret);
 }
 
@@ -226,15 +229,16 @@ static void touch_in_thread(char *p)
 
 static void test_truncated(void **state)
 {
-	struct client_map map, other;
+	struct mapping map, other;
 	int fd = memfd(0, 4 * PAGE), fd2 = memfd(0, PAGE), pipes[2];
 	char *p;
 
-	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(
-		client_mmap(&wake, fd, 0, 4 * PAGE, GM_READ | GM_WRITE, &map),
-		0);
-	assert_int_equal(client_mmap(&wake, fd2, 0, PAGE, GM_READ, &other), 0);
+	mapping_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(mapping_create(&wake, fd, 0, 4 * PAGE,
+					GM_READ | GM_WRITE, &map),
+			 0);
+	assert_int_equal(mapping_create(&wake, fd2, 0, PAGE, GM_READ, &other),
+			 0);
 	p = map.host;
 	memset(p, 'x', 4 * PAGE);
 	assert_int_equal(ftruncate(fd, PAGE), 0);
@@ -259,8 +263,8 @@ static void test_truncated(void **state)
 	assert_true(faults(other.host, true));
 	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 2);
-	client_unmap(&map);
-	client_unmap(&other);
+	mapping_destroy(&map);
+	mapping_destroy(&other);
 	close(pipes[0]);
 	close(pipes[1]);
 	close(fd);
@@ -269,34 +273,35 @@ static void test_truncated(void **state)
 
 static void test_truncated_thread(void **state)
 {
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, PAGE);
 
-	client_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so, too */
 	assert_int_equal(
-		client_mmap(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map), 0);
+		mapping_create(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map),
+		0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	touch_in_thread(map.host);
 	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 1);
-	client_unmap(&map);
+	mapping_destroy(&map);
 	close(fd);
 }
 
 /* What a client left mapped is not held against the one after it. */
 static void test_truncated_later(void **state)
 {
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, PAGE);
 
-	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ, &map), 0);
+	mapping_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	client_gone(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
 	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
-	client_unmap(&map);
+	mapping_destroy(&map);
 	close(fd);
 }
 
@@ -319,13 +324,14 @@ static void test_truncated_large(void **state)
 {
 	const size_t bytes = 256u << 20, spare = 64u << 20;
 	struct rlimit limit, old;
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, bytes);
 	void *p;
 
-	client_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so, too */
 	assert_int_equal(
-		client_mmap(&wake, fd, 0, bytes, GM_READ | GM_WRITE, &map), 0);
+		mapping_create(&wake, fd, 0, bytes, GM_READ | GM_WRITE, &map),
+		0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(getrlimit(RLIMIT_DATA, &old), 0);
 	limit = old;
@@ -337,24 +343,24 @@ static void test_truncated_large(void **state)
 	setrlimit(RLIMIT_DATA, &old);
 	assert_ptr_not_equal(p, MAP_FAILED);
 	munmap(p, spare / 2);
-	client_unmap(&map);
+	mapping_destroy(&map);
 	close(fd);
 }
 
 /* Nor is a fault that the loop has not been told of when it comes. */
 static void test_truncated_last(void **state)
 {
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, PAGE);
 
-	client_catch_faults(); /* cmocka does so, too */
-	assert_int_equal(client_mmap(&wake, fd, 0, PAGE, GM_READ, &map), 0);
+	mapping_catch_faults(); /* cmocka does so, too */
+	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
 	client_gone(&wake);
 	vio_loop_turn(loop, 0);
 	assert_int_equal(nr_faults, 0);
-	client_unmap(&map);
+	mapping_destroy(&map);
 	close(fd);
 }
 
@@ -362,10 +368,10 @@ static void test_truncated_last(void **state)
 static void tell_of_bad_memory(void)
 {
 	siginfo_t si = { .si_signo = SIGBUS, .si_code = BUS_MCEERR_AO };
-	struct client_map map;
+	struct mapping map;
 	int fd = memfd(0, PAGE);
 
-	if (client_mmap(&wake, fd, 0, PAGE, GM_READ, &map) < 0)
+	if (mapping_create(&wake, fd, 0, PAGE, GM_READ, &map) < 0)
 		_exit(0);
 	si.si_addr = map.host;
 	syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &si);
@@ -384,7 +390,7 @@ static void test_other_faults(void **state)
 				mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
 
 			signal(SIGBUS, SIG_DFL); /* not cmocka's */
-			client_catch_faults();
+			mapping_catch_faults();
 			if (what == 1)
 				kill(getpid(), SIGBUS);
 			else if (what == 2)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Clients' files in our address space. See client.h.
+ * Clients' files in our address space. See mapping.h.
  *
  * Each mapping is in a list, so that a fault can be told from others by its
  * address. The list is under a lock that the signal handler takes as well.
@@ -17,6 +17,7 @@
 #include <viodev/gmem.h>
 
 #include "serve/client.h"
+#include "serve/mapping.h"
 
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20)
@@ -32,8 +33,8 @@ static uint64_t block_size(const struct stat *st)
 		       PAGE_BYTES;
 }
 
-struct client_mem {
-	struct client_mem *next, **link;
+struct mapped_file {
+	struct mapped_file *next, **link;
 	struct client_wake *wake;
 	unsigned client; /* whose it is, of those that @wake has had */
 	char *host;      /* what it asked for */
@@ -44,10 +45,10 @@ struct client_mem {
 	size_t total;
 };
 
-static struct client_mem *all;
+static struct mapped_file *all;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void enlist(struct client_mem *m)
+static void enlist(struct mapped_file *m)
 {
 	pthread_mutex_lock(&lock);
 	m->next = all;
@@ -58,7 +59,7 @@ static void enlist(struct client_mem *m)
 	pthread_mutex_unlock(&lock);
 }
 
-static void delist(struct client_mem *m)
+static void delist(struct mapped_file *m)
 {
 	pthread_mutex_lock(&lock);
 	*m->link = m->next;
@@ -78,7 +79,7 @@ static struct sigaction others; /* who had the signal before us */
  * fault again, and huge pages need no care. It is shared, with nobody: guests
  * are larger than RLIMIT_DATA, which counts private memory used or not.
  */
-static bool replace(const struct client_mem *m)
+static bool replace(const struct mapped_file *m)
 {
 	return mmap(m->addr, m->len, m->prot,
 		    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
@@ -91,7 +92,7 @@ static bool mend(const char *p)
 	bool mended = false;
 
 	pthread_mutex_lock(&lock);
-	for (struct client_mem *m = all; m; m = m->next) {
+	for (struct mapped_file *m = all; m; m = m->next) {
 		if (p < m->addr || p >= m->addr + m->len)
 			continue;
 		mended = replace(m);
@@ -122,7 +123,7 @@ static void on_sigbus(int signo, siginfo_t *si, void *context)
 	errno = saved_errno;
 }
 
-void client_catch_faults(void)
+void mapping_catch_faults(void)
 {
 	struct sigaction now, ours = {
 		.sa_sigaction = on_sigbus,
@@ -150,7 +151,7 @@ void client_gone(struct client_wake *wake)
  * --- Mapping ---
  */
 
-int client_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size)
+int mapping_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size)
 {
 	return (guest_addr | offset | size) % PAGE_BYTES ? -EINVAL : 0;
 }
@@ -167,7 +168,7 @@ static char *congruent(char *p, uint64_t offset, uint64_t align)
  * so that it can have them.
  */
 static int map_between_guards(int fd, uint64_t begin, uint64_t end,
-			      uint64_t block, struct client_mem *m)
+			      uint64_t block, struct mapped_file *m)
 {
 	uint64_t len = end - begin;
 	uint64_t align =
@@ -196,7 +197,7 @@ static int map_between_guards(int fd, uint64_t begin, uint64_t end,
 
 /* Map the blocks that [offset, offset + size) lies in. */
 static int map_blocks(int fd, uint64_t offset, uint64_t size,
-		      struct client_mem *m)
+		      struct mapped_file *m)
 {
 	uint64_t block, end = offset + size;
 	struct stat st;
@@ -214,15 +215,15 @@ static int map_blocks(int fd, uint64_t offset, uint64_t size,
 	return ret;
 }
 
-int client_mmap(struct client_wake *wake, int fd, uint64_t offset,
-		uint64_t size, unsigned prot, struct client_map *ret_map)
+int mapping_create(struct client_wake *wake, int fd, uint64_t offset,
+		   uint64_t size, unsigned prot, struct mapping *ret_map)
 {
-	struct client_mem *m = malloc(sizeof(*m));
+	struct mapped_file *m = malloc(sizeof(*m));
 	int ret;
 
 	if (!m)
 		return -ENOMEM;
-	*m = (struct client_mem){
+	*m = (struct mapped_file){
 		.wake = wake,
 		.client = wake->client,
 		.prot = (prot & GM_READ ? PROT_READ : 0) |
@@ -234,15 +235,15 @@ int client_mmap(struct client_wake *wake, int fd, uint64_t offset,
 		return ret;
 	}
 	enlist(m);
-	*ret_map = (struct client_map){ m->host, m };
+	*ret_map = (struct mapping){ m->host, m };
 	return 0;
 }
 
-void client_unmap(struct client_map *map)
+void mapping_destroy(struct mapping *map)
 {
-	struct client_mem *m = map->mem;
+	struct mapped_file *m = map->mem;
 
-	*map = (struct client_map){ 0 };
+	*map = (struct mapping){ 0 };
 	if (!m)
 		return;
 	delist(m);
