@@ -4,22 +4,17 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
-#include <syslog.h>
 #include <unistd.h>
 
 #include <viodev/loop.h>
 
 #include "serve/client.h"
 #include "serve/mapping.h"
-
-#define NS_PER_SEC 1000000000ull
-#define LOG_BURST  32 /* lines; then one a second */
 
 /*
  * --- Wake-up ---
@@ -129,57 +124,4 @@ int client_socket(int fd)
 	len = sizeof(addr);
 	ret = getpeername(fd, (struct sockaddr *)&addr, &len);
 	return is_unnamed(ret, &addr, len) ? 0 : -EINVAL;
-}
-
-/*
- * --- Log ---
- */
-
-/* Guest and client cause most lines: they must not fill a disk with them. */
-static bool take_token(struct client_log *log)
-{
-	uint64_t now = vio_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
-
-	if (secs > 0) {
-		log->since_ns += secs * NS_PER_SEC;
-		log->tokens = secs < LOG_BURST - log->tokens ?
-				      log->tokens + (unsigned)secs :
-				      LOG_BURST;
-	}
-	if (log->tokens == 0)
-		return false;
-	log->tokens--;
-	return true;
-}
-
-static void log_to_stderr(void *arg, int level, const char *msg)
-{
-	if (level < LOG_DEBUG)
-		fprintf(stderr, "%s\n", msg);
-}
-
-void client_log_init(struct client_log *log)
-{
-	*log = (struct client_log){
-		.fn = log_to_stderr,
-		.since_ns = vio_now_ns(),
-		.tokens = LOG_BURST,
-	};
-}
-
-void client_vlog(struct client_log *log, const char *name, int level,
-		 const char *fmt, va_list ap)
-{
-	char text[256], lost[40] = "", line[sizeof(text) + 100];
-
-	if (!take_token(log)) {
-		log->nr_lost++;
-		return;
-	}
-	if (log->nr_lost > 0)
-		snprintf(lost, sizeof(lost), " (%u lines lost)", log->nr_lost);
-	log->nr_lost = 0;
-	vsnprintf(text, sizeof(text), fmt, ap);
-	snprintf(line, sizeof(line), "%.40s: %s%s", name, text, lost);
-	log->fn(log->arg, level, line);
 }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What both servers do with what a client gave: its files are mapped, its
- * event descriptors written, its mistakes logged. Not installed.
+ * The client of a server: what wakes the server on its behalf, and which of its
+ * descriptors may be used. Not installed.
  */
 #ifndef SERVE_CLIENT_H
 #define SERVE_CLIENT_H
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,25 +64,5 @@ int client_eventfd_or_pipe(int fd);
  * kept that end would never see the client close it. 0 or -EINVAL.
  */
 int client_socket(int fd);
-
-/*
- * --- Log ---
- */
-
-struct client_log {
-	void (*fn)(void *arg, int level, const char *msg);
-	void *arg;
-	uint64_t since_ns; /* when tokens was last filled up */
-	unsigned tokens;
-	unsigned nr_lost;
-};
-
-/* To standard error at first. */
-void client_log_init(struct client_log *log);
-
-/* A line; too many of them are dropped and counted. */
-void client_vlog(struct client_log *log, const char *name, int level,
-		 const char *fmt, va_list ap)
-	__attribute__((format(printf, 4, 0)));
 
 #endif

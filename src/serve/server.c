@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What is common to servers of all protocols. See <viodev/server.h>. */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +10,67 @@
 
 #include "serve/server_impl.h"
 
+#define NS_PER_SEC 1000000000ull
+#define LOG_BURST  32 /* lines; then one a second */
+
 /*
- * --- For the protocols ---
+ * --- Log ---
  */
+
+static void log_to_stderr(void *arg, int level, const char *msg)
+{
+	if (level < LOG_DEBUG)
+		fprintf(stderr, "%s\n", msg);
+}
+
+static void log_init(struct server_log *log)
+{
+	*log = (struct server_log){
+		.fn = log_to_stderr,
+		.since_ns = vio_now_ns(),
+		.tokens = LOG_BURST,
+	};
+}
+
+static bool take_token(struct server_log *log)
+{
+	uint64_t now = vio_now_ns(), secs = (now - log->since_ns) / NS_PER_SEC;
+
+	if (secs > 0) {
+		log->since_ns += secs * NS_PER_SEC;
+		log->tokens = secs < LOG_BURST - log->tokens ?
+				      log->tokens + (unsigned)secs :
+				      LOG_BURST;
+	}
+	if (log->tokens == 0)
+		return false;
+	log->tokens--;
+	return true;
+}
 
 void server_log(struct vio_server *srv, int level, const char *fmt, ...)
 {
+	struct server_log *log = &srv->log;
+	char text[256], lost[40] = "", line[sizeof(text) + 100];
 	va_list ap;
 
+	if (!take_token(log)) {
+		log->nr_lost++;
+		return;
+	}
+	if (log->nr_lost > 0)
+		snprintf(lost, sizeof(lost), " (%u lines lost)", log->nr_lost);
+	log->nr_lost = 0;
 	va_start(ap, fmt);
-	client_vlog(&srv->log, srv->name, level, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	snprintf(line, sizeof(line), "%.40s: %s%s", srv->name, text, lost);
+	log->fn(log->arg, level, line);
 }
+
+/*
+ * --- For the protocols ---
+ */
 
 void server_notify(struct vio_server *srv, bool attached)
 {
@@ -56,7 +106,7 @@ static void init(struct vio_server *srv, struct vio_loop *loop,
 		.arg = srv,
 		.fd = -1,
 	};
-	client_log_init(&srv->log);
+	log_init(&srv->log);
 	gm_init(&srv->gm, ops->gmem_ops, srv);
 	pci_func_init(&srv->pi, ops->host, srv, &srv->gm);
 }

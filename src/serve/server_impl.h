@@ -35,13 +35,21 @@ struct server_ops {
 
 extern const struct server_ops vfuser_ops, vhuser_ops;
 
+struct server_log {
+	void (*fn)(void *arg, int level, const char *msg);
+	void *arg;
+	uint64_t since_ns; /* when tokens was last filled up */
+	unsigned tokens;   /* lines that may be logged at once */
+	unsigned nr_lost;
+};
+
 struct vio_server {
 	const struct server_ops *ops;
 	struct vio_loop *loop;
 	char *name;
 	struct pci_devinst pi; /* the device is built on it */
 	struct gmem gm;
-	struct client_log log;
+	struct server_log log;
 	void (*notify)(void *arg, bool attached);
 	void *notify_arg;
 	struct vio_server_stats stats; /* but for get_stats() */
@@ -53,7 +61,10 @@ struct vio_server {
 	struct client_wake wake;
 };
 
-/* A line for the log; too many of them are dropped and counted. */
+/*
+ * Log a line. Guest and client cause most of them, so there is a rate: 32 in a
+ * burst, then one a second. The next line tells how many were lost.
+ */
 void server_log(struct vio_server *srv, int level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
