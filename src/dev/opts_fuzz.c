@@ -16,6 +16,7 @@
 #include "fuzz.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
+#include "viodev/transport.h"
 
 #define MAX_WORDS 64
 
@@ -155,7 +156,8 @@ static void run_cmdline(char *text)
 	while (line.vmm && line.vmm[nr_vmm])
 		nr_vmm++;
 	fuzz_must((unsigned)line.nr_words + nr_vmm <= nr);
-	fuzz_must(!line.words[line.nr_words] && line.transport);
+	fuzz_must(!line.words[line.nr_words]);
+	fuzz_must(transport_name(line.transport));
 	for (int i = 0; i < line.nr_words; i++)
 		fuzz_must(strncmp(line.words[i], "--", 2) != 0);
 }
