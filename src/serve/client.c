@@ -73,12 +73,12 @@ bool client_has_faulted(struct client_wake *wake)
  * --- Event descriptors ---
  */
 
-/* What kind of file it is, as in <linux/magic.h>; 0 when it cannot be told. */
+/* What kind of file it is, as in <linux/magic.h>, or -errno. */
 static long kind_of(int fd)
 {
 	struct statfs fs;
 
-	return fstatfs(fd, &fs) < 0 ? 0 : (long)fs.f_type;
+	return fstatfs(fd, &fs) < 0 ? -errno : (long)fs.f_type;
 }
 
 static int set_nonblocking(int fd)
@@ -92,8 +92,11 @@ static int set_nonblocking(int fd)
 
 int client_eventfd(int fd)
 {
-	return kind_of(fd) == ANON_INODE_FS_MAGIC ? set_nonblocking(fd) :
-						    -EINVAL;
+	long kind = kind_of(fd);
+
+	if (kind == ANON_INODE_FS_MAGIC)
+		return set_nonblocking(fd);
+	return kind < 0 ? (int)kind : -EINVAL;
 }
 
 int client_eventfd_or_pipe(int fd)
