@@ -1340,26 +1340,29 @@ static void test_slow_reset(void **state)
 		expect_reply(f, read, 0);
 		if (!ends) {
 			assert_true(seconds_since(start) > 1.9);
-			/* It waits no second time. */
+			/* It waits no second time: that would be 20 s. */
 			start = vio_now_ns();
-			assert_int_equal(tcl_reset(&f->c), 0);
-			assert_true(seconds_since(start) < 1.9);
+			for (int i = 0; i < 10; i++)
+				assert_int_equal(tcl_reset(&f->c), 0);
+			assert_true(seconds_since(start) < 19);
 			end_reset(f);
 			tcl_read(&f->c, 0, REG_NR_RESETS, 4);
 		}
 	}
 
-	/* A client that goes meanwhile is seen to, with messages unread. */
-	__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
-	tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
-	tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w), NULL, 0);
-	assert_true(tcl_is_silent(f->c.fd, 100));
+	/* Clients that go meanwhile are seen to, with messages unread. */
 	start = vio_now_ns();
-	tcl_close(&f->c);
-	tsrv_await_detached(&f->t, 1);
-	assert_true(seconds_since(start) < 1.5);
-	end_reset(f);
-	tcl_open(&f->c, &f->t);
+	for (unsigned i = 1; i <= 10; i++) {
+		__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
+		tcl_send(&f->c, VFMSG_RESET, 0, NULL, 0, NULL, 0);
+		tcl_send(&f->c, VFMSG_REGION_READ, 0, &w, sizeof(w), NULL, 0);
+		assert_true(tcl_is_silent(f->c.fd, 100));
+		tcl_close(&f->c);
+		tsrv_await_detached(&f->t, i);
+		end_reset(f);
+		tcl_open(&f->c, &f->t);
+	}
+	assert_true(seconds_since(start) < 19);
 }
 
 /* Its own end of the connection, with a message that never becomes whole. */

@@ -4,14 +4,13 @@
 import os
 import subprocess
 import threading
-import time
 
 import pytest
 from checks import attach, fio, fio_command, image, status, until, wait_for
 from test_lifecycle import file_system
 from test_vhost_user import front_end
 
-STALL = 15  # seconds
+STALL = 15  # seconds, from the reset on
 MIB = 1 << 20
 
 
@@ -53,9 +52,7 @@ def test_frozen(t):
 
 def stall(t, guest, viodev, mount):
     freeze("--freeze", mount)
-    start = time.monotonic()
     thaw = threading.Timer(STALL, freeze, ["--unfreeze", mount])
-    thaw.start()
     try:
         guest.check("for disk in vda sda; do "
                     "dd if=/dev/zero of=/dev/$disk bs=64k count=64 oflag=direct >/dev/null 2>&1 & done")
@@ -71,11 +68,13 @@ def stall(t, guest, viodev, mount):
         guest.qmp("cont")
         for id in "block", "scsi":
             assert in_flight(viodev, id), f"{id}: nothing has hung"
-        t.say(f"reset {time.monotonic() - start:.1f} s after the freeze")
-        assert time.monotonic() - start < STALL, "the stall was over before the reset"
+        thaw.start()
         guest.reset()
     finally:
-        thaw.join()
+        if thaw.ident:
+            thaw.join()
+        else:
+            freeze("--unfreeze", mount)
 
 
 def fill(mount, but=6 * MIB):
