@@ -91,7 +91,7 @@ static void flush(struct vfuser *srv)
 		return;
 	if (vfconn_flush(&srv->conn) < 0 ||
 	    (srv->twin.fd >= 0 && vfconn_flush(&srv->twin) < 0))
-		vfuser_fail(srv, LOG_INFO, "gone");
+		vfuser_fail(srv, LOG_INFO, "disconnected");
 }
 
 /* Replies go out before the queues are worked on: a guest may wait for them. */
@@ -138,7 +138,7 @@ static void fill(struct vfuser *srv, struct vfconn *conn)
 	while (ret == 1 && vfconn_next(conn, &msg) == 0)
 		ret = vfconn_fill(conn);
 	if (ret == -EPIPE)
-		vfuser_fail(srv, LOG_INFO, "gone");
+		vfuser_fail(srv, LOG_INFO, "disconnected");
 	else if (ret < 0 && ret != -ENOBUFS)
 		vfuser_fail(srv, LOG_WARNING, strerror(-ret));
 }
@@ -151,7 +151,7 @@ void vfuser_on_socket(void *arg, uint32_t events)
 		return;
 	/* Nothing is read while it is to wait: that would never find the end. */
 	if ((events & (EPOLLHUP | EPOLLERR)) && is_blocked(srv))
-		vfuser_fail(srv, LOG_INFO, "gone");
+		vfuser_fail(srv, LOG_INFO, "disconnected");
 	fill(srv, &srv->twin);
 	fill(srv, &srv->conn);
 	work(srv);

@@ -199,7 +199,7 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret)
 	if (cmd->flags & VFMSG_NO_REPLY)
 		return;
 	if (!vfconn_put(&srv->conn, &hdr, srv->reply, NULL, 0))
-		vfuser_fail(srv, LOG_WARNING, "client does not read");
+		vfuser_fail(srv, LOG_WARNING, "does not read its socket");
 }
 
 /* Whether that is done; otherwise it is to be handled again. */
@@ -219,8 +219,8 @@ static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 	if (ret < 0) {
 		srv->base.stats.bad_messages++;
 		server_log(&srv->base, LOG_WARNING,
-			   "client's command %u refused: %s", msg->hdr.cmd,
-			   strerror((int)-ret));
+			   "rejected command %u of the client: %s",
+			   msg->hdr.cmd, strerror((int)-ret));
 	}
 	if (!vfuser_mem_hold(srv, msg, ret))
 		vfuser_reply(srv, &msg->hdr, ret);
@@ -237,7 +237,7 @@ static bool next(struct vfuser *srv, struct vfconn *conn,
 		return false;
 	ret = vfconn_next(conn, ret_msg);
 	if (ret < 0)
-		vfuser_fail(srv, LOG_WARNING, "message makes no sense");
+		vfuser_fail(srv, LOG_WARNING, "malformed message");
 	return ret > 0;
 }
 

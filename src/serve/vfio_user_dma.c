@@ -74,7 +74,7 @@ static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 
 	vfmsg_put_dma(payload, a, count);
 	if (!vfconn_put(dma_conn(srv), &hdr, payload, data, data_len))
-		vfuser_fail(srv, LOG_WARNING, "client does not read");
+		vfuser_fail(srv, LOG_WARNING, "does not read its socket");
 	vfuser_wake(srv);
 }
 
@@ -108,7 +108,7 @@ static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 	struct vfuser_dma *dma = &srv->dma;
 
 	if (dma->asked + 1 - dma->oldest >= VFUSER_MAX_UNANSWERED) {
-		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+		vfuser_fail(srv, LOG_WARNING, "does not answer");
 		return dma->asked;
 	}
 	dma->asked++;
@@ -191,7 +191,7 @@ void vfuser_dma_timeout(struct vfuser *srv)
 
 	dma->watched = 0;
 	if (dma->oldest <= due)
-		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+		vfuser_fail(srv, LOG_WARNING, "does not answer");
 	else
 		watch(srv);
 }
@@ -229,7 +229,7 @@ static void wait_for_client(struct vfuser *srv, uint64_t deadline)
 	if (now < deadline)
 		nr = poll(pfd, 2, (int)((deadline - now) / 1000000) + 1);
 	if (nr == 0)
-		vfuser_fail(srv, LOG_WARNING, "client does not answer");
+		vfuser_fail(srv, LOG_WARNING, "does not answer");
 	if (nr <= 0)
 		return;
 	if (pfd[0].revents)
@@ -270,7 +270,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 	dma->read_result = -EAGAIN;
 	dma->reading = ask(srv, VFMSG_DMA_READ, a, len);
 	if (vfconn_flush(dma_conn(srv)) < 0)
-		vfuser_fail(srv, LOG_INFO, "client has gone");
+		vfuser_fail(srv, LOG_INFO, "disconnected");
 	while (dma->reading && !preempted && vfuser_connected(srv)) {
 		wait_for_client(srv, deadline);
 		preempted = serve_waiting(srv);

@@ -311,7 +311,8 @@ void vhuser_tell_config(struct vhuser *srv)
 	if (sendmsg(srv->backend_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
 	    errno != EAGAIN)
 		server_log(&srv->base, LOG_WARNING,
-			   "cannot tell of a new configuration: %s",
+			   "cannot send a configuration change to the "
+			   "front-end: %s",
 			   strerror(errno));
 }
 
@@ -336,7 +337,8 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 	VS_UNLOCK(vs);
 	/* A network that takes no frame now is no mistake of the front-end. */
 	if (ret < 0)
-		server_log(&srv->base, LOG_INFO, "not announced: %s",
+		server_log(&srv->base, LOG_INFO,
+			   "cannot announce the MAC address: %s",
 			   strerror(-ret));
 	return 0;
 }
@@ -484,7 +486,7 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg)
 	srv->base.stats.messages++;
 	if (ret < 0) {
 		srv->base.stats.bad_messages++;
-		server_log(&srv->base, LOG_WARNING, "message %u refused: %s",
+		server_log(&srv->base, LOG_WARNING, "rejected message %u: %s",
 			   nr, strerror((int)-ret));
 	}
 	if (request && request->answers)

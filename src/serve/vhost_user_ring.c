@@ -257,7 +257,8 @@ static int start(struct vhuser_ring *ring)
 		vi_stop_queue(&srv->vs->vs_queues[ring->index]);
 	VS_UNLOCK(srv->vs);
 	if (ret < 0) {
-		server_log(&srv->base, LOG_WARNING, "ring %u of %u entries: %s",
+		server_log(&srv->base, LOG_WARNING,
+			   "cannot start ring %u of %u entries: %s",
 			   ring->index, ring->size, why(ret));
 		return ret;
 	}
@@ -365,8 +366,8 @@ static struct vhuser_ring *find(struct vhuser *srv, uint32_t index)
 	if (index < srv->nr_rings)
 		return &srv->rings[index];
 	server_log(&srv->base, LOG_WARNING,
-		   "ring %u: the front-end wants more than the device has, %u",
-		   index, srv->nr_rings);
+		   "rejected ring %u: the device has %u rings", index,
+		   srv->nr_rings);
 	return NULL;
 }
 
