@@ -1351,6 +1351,32 @@ static void test_user_connections(void **state)
 	close(udp);
 }
 
+/* What could not be made for want of descriptors does not count. */
+static void test_user_no_descriptors(void **state)
+{
+	int first_free;
+	struct rlimit old, none;
+	uint16_t port;
+	uint8_t f[100];
+	size_t len;
+
+	close(udp_on_loopback(&port));
+	must_open("net,backend=user");
+	send_arp();
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, port, "ping", 4);
+	assert_int_equal(send_to(0, f, len), 0);
+	assert_int_equal(stat_of("sockets"), 1);
+	first_free = dup(0);
+	close(first_free);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	len = make_tcp(f, 4001, port, 1, 0, TCP_SYN, NULL, 0);
+	assert_int_equal(send_to(0, f, len), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(stat_of("sockets"), 1);
+}
+
 static void test_user_hostfwd(void **state)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -1533,6 +1559,7 @@ int main(void)
 		TEST(test_user_tcp_early),
 		TEST(test_user_neighbours),
 		TEST(test_user_connections),
+		TEST(test_user_no_descriptors),
 		TEST(test_user_hostfwd),
 		TEST(test_user_hostile),
 #endif

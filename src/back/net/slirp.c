@@ -170,9 +170,11 @@ static void cb_unregister_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
+	if (fd < 0) /* a socket that could not be made */
+		return;
 	if (u->nr_sockets > 0) /* it does not register those that listen */
 		u->nr_sockets--;
-	if (fd >= 0 && fd < MAX_FDS && u->seen[fd].events) {
+	if (fd < MAX_FDS && u->seen[fd].events) {
 		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 		u->seen[fd].events = 0;
 	}
