@@ -35,7 +35,7 @@ model='vi_intr_init vi_pci_init vi_pcibar_setup vi_softc_fini vi_softc_linkup'
 layer_of() {
 	case $1 in
 	'"'*) header=${1#\"} && echo "${header%%/*}" ;;
-	*/loop.h*) echo base ;;
+	*/iov.h* | */loop.h*) echo base ;;
 	*/gmem.h* | */net.h* | */version.h* | */virtio_core.h* | */virtio_bits.h*) echo core ;;
 	*/pci.h*) echo pci ;;
 	*/virtio.h* | */bhyve.h*) echo model ;;

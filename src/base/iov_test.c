@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "base/iov.h"
+#include <viodev/iov.h>
+
 #include "base/util.h"
 
 #include <setjmp.h>

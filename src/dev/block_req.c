@@ -12,7 +12,7 @@
 #include <string.h>
 #include <syslog.h>
 
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/util.h"
 #include "dev/block_impl.h"
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "dev/net/hdr.h"
 
 #define OFFLOADS                                               \

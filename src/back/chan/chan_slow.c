@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "back/chan/chan_impl.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/pool.h"
 #include "base/util.h"
 

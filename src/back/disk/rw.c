@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 
 #include "back/disk/exec.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 
 #define MAX_CALL_IOV 1024 /* IOV_MAX */
 

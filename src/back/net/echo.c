@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "back/net/net_be.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 
 #define ROOM (256u << 10) /* bytes of a channel that are on their way */
 

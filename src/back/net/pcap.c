@@ -15,7 +15,7 @@
 #include <viodev/loop.h>
 
 #include "back/net/net_be.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/pool.h"
 
 #define PCAP_MAGIC_NS      0xa1b23c4d

@@ -43,8 +43,8 @@
 #include "back/net/net_be.h"
 #include "back/net/reass.h"
 #include "back/net/tcp_guard.h"
-#include "base/iov.h"
 #include "base/util.h"
+#include <viodev/iov.h>
 
 #define MAX_FDS          4096 /* more than the sandbox lets it open */
 #define MTU              1500

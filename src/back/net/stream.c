@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "back/net/net_be.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/le.h"
 #include "base/unix.h"
 

@@ -21,7 +21,7 @@
 #include <linux/virtio_console.h>
 
 #include "back/chan/chan.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/le.h"
 #include "dev/vdev.h"
 

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "dev/input/input.h"
 
 #define MAX_IOV 64 /* of one chain: 8 bytes in very small pieces */

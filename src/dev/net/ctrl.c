@@ -39,7 +39,7 @@ static bool take(struct net_cmd *cmd, void *buf, size_t len)
 static bool do_rx_mode(struct net_softc *sc, struct net_cmd *cmd)
 {
 	unsigned bit = 1u << cmd->number;
-	uint8_t on;
+	uint8_t on = 0;
 
 	if (!take(cmd, &on, sizeof(on)) || on > 1)
 		return false;

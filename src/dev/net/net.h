@@ -28,7 +28,7 @@
 #include "back/net/net_be.h"
 #include "back/net/pcap.h"
 #include "base/bucket.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "dev/net/filter.h"
 #include "dev/net/hdr.h"
 #include "dev/net/rss.h"

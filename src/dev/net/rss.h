@@ -12,7 +12,7 @@
 
 #include <viodev/virtio_bits.h>
 
-#include "base/iov.h"
+#include <viodev/iov.h>
 
 #define NET_RSS_KEY_MAX   40
 #define NET_RSS_TABLE_MAX 128

@@ -28,7 +28,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "dev/p9/pdu.h"
 
 #define P9_MAX_FIDS    65536u

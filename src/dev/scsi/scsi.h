@@ -33,7 +33,7 @@
 #include <linux/virtio_scsi.h>
 
 #include "back/disk/disk.h"
-#include "base/iov.h"
+#include <viodev/iov.h>
 #include "base/pool.h"
 #include "dev/scsi/be.h"
 #include "dev/scsi/cdb.h"

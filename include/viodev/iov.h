@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A cursor over scattered bytes.
+ *
+ * A guest may cut a request into buffers wherever it likes, so a device sees
+ * bytes, not buffers: it takes a header off the front, a status byte off the
+ * end, and what is left is the payload, ready for preadv().
+ *
+ *	iov:   [ 3 ][ 17      ][ 512        ]        a 16 byte header, payload
+ *	iov_take(c, &hdr, 16):
+ *	iov:        [ 4 ][ 512        ]              what is left
+ *
+ * The entries are shortened in place. Counts are bytes; each function does as
+ * much as there is and returns how much that was.
+ */
+#ifndef VIODEV_IOV_H
+#define VIODEV_IOV_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+
+struct iov_cursor {
+	struct iovec *iov; /* what is left */
+	int niov;
+};
+
+static inline size_t vio_iov_min(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* All bytes of what is left. */
+static inline size_t iov_len(const struct iov_cursor *c)
+{
+	size_t len = 0;
+
+	for (int i = 0; i < c->niov; i++)
+		len += c->iov[i].iov_len;
+	return len;
+}
+
+/* Move past @len bytes. */
+static inline size_t iov_skip(struct iov_cursor *c, size_t len)
+{
+	size_t done = 0;
+
+	while (c->niov > 0) {
+		size_t n = vio_iov_min(len - done, c->iov->iov_len);
+
+		done += n;
+		if (n < c->iov->iov_len) {
+			c->iov->iov_base = (char *)c->iov->iov_base + n;
+			c->iov->iov_len -= n;
+			break;
+		}
+		c->iov++;
+		c->niov--;
+	}
+	return done;
+}
+
+/* Copy from the front, without and with moving past it. */
+static inline size_t iov_peek(const struct iov_cursor *c, void *buf, size_t len)
+{
+	size_t done = 0;
+
+	for (int i = 0; i < c->niov && done < len; i++) {
+		size_t n = vio_iov_min(len - done, c->iov[i].iov_len);
+
+		if (n > 0)
+			memcpy((char *)buf + done, c->iov[i].iov_base, n);
+		done += n;
+	}
+	return done;
+}
+
+static inline size_t iov_take(struct iov_cursor *c, void *buf, size_t len)
+{
+	return iov_skip(c, iov_peek(c, buf, len));
+}
+
+/* Copy @buf, or zeroes when it is NULL. */
+static inline size_t vio_iov_fill(struct iov_cursor *c, const void *buf,
+				  size_t len)
+{
+	const char *from = (const char *)buf;
+	size_t done = 0;
+
+	for (int i = 0; i < c->niov && done < len; i++) {
+		size_t n = vio_iov_min(len - done, c->iov[i].iov_len);
+
+		if (n > 0 && from)
+			memcpy(c->iov[i].iov_base, from + done, n);
+		else if (n > 0)
+			memset(c->iov[i].iov_base, 0, n);
+		done += n;
+	}
+	return iov_skip(c, done);
+}
+
+/* Copy to the front, or fill it with zeroes, and move past it. */
+static inline size_t iov_put(struct iov_cursor *c, const void *buf, size_t len)
+{
+	return vio_iov_fill(c, buf, len);
+}
+
+static inline size_t iov_zero(struct iov_cursor *c, size_t len)
+{
+	return vio_iov_fill(c, NULL, len);
+}
+
+/* Take the last byte off: where it is, or NULL when there is none. */
+static inline uint8_t *iov_take_last(struct iov_cursor *c)
+{
+	while (c->niov > 0) {
+		struct iovec *last = &c->iov[c->niov - 1];
+
+		if (last->iov_len > 0)
+			return (uint8_t *)last->iov_base + --last->iov_len;
+		c->niov--;
+	}
+	return NULL;
+}
+
+#endif
