@@ -59,6 +59,16 @@ int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
 void vio_timer_set(struct vio_source *source, uint64_t ns);
 
 /*
+ * A wake-up from elsewhere: vio_wake() has @cb called on the loop's thread, in
+ * its next turn. It may be called on any thread and in signal handlers, until
+ * the source is removed. Calls that come before @cb runs count as one.
+ */
+typedef void vio_wake_cb(void *arg);
+int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
+		 struct vio_source **ret_source);
+void vio_wake(struct vio_source *source);
+
+/*
  * Work for the end of this turn. The task is the caller's, embedded in a
  * struct of its own; queued twice it runs once. A task that defers itself
  * again runs in the next turn, which then does not wait.

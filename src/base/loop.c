@@ -32,8 +32,9 @@
 struct vio_source {
 	struct vio_loop *loop;
 	int fd;
-	vio_fd_cb *fd_cb;       /* a descriptor, or */
-	vio_timer_cb *timer_cb; /* a timer; neither: removed */
+	vio_fd_cb *fd_cb; /* a descriptor, or */
+	/* a timer or a wake-up, whose descriptor is ours; neither: removed */
+	void (*count_cb)(void *arg);
 	void *arg;
 	struct vio_source *next_removed;
 };
@@ -128,13 +129,13 @@ static void sleep_again(struct vio_loop *loop)
 		loop->awake = read(loop->wake_fd, &count, sizeof(count)) < 0;
 }
 
-static void serve_timer(struct vio_source *source)
+static void serve_count(struct vio_source *source)
 {
 	uint64_t count;
 
-	/* EAGAIN: a callback of this turn has set it anew. */
+	/* EAGAIN: a callback of this turn has set the timer anew. */
 	if (read(source->fd, &count, sizeof(count)) > 0)
-		source->timer_cb(source->arg);
+		source->count_cb(source->arg);
 }
 
 /* Whether there was anything to serve. */
@@ -146,8 +147,8 @@ static bool serve(const struct epoll_event *ev)
 		return false;
 	if (source->fd_cb)
 		source->fd_cb(source->arg, ev->events);
-	else if (source->timer_cb)
-		serve_timer(source);
+	else if (source->count_cb)
+		serve_count(source);
 	else
 		return false;
 	return true;
@@ -283,19 +284,27 @@ int vio_fd_set(struct vio_source *source, uint32_t events)
 	return 0;
 }
 
-int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
-		  struct vio_source **ret_source)
+/* @fd is what timerfd_create() or eventfd() returned. */
+static int add_count(struct vio_loop *loop, int fd, void (*cb)(void *arg),
+		     void *arg, struct vio_source **ret_source)
 {
-	struct vio_source what = { .timer_cb = cb, .arg = arg };
+	struct vio_source what = { .fd = fd, .count_cb = cb, .arg = arg };
 	int ret;
 
-	what.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (what.fd < 0)
+	if (fd < 0)
 		return -errno;
 	ret = add(loop, &what, EPOLLIN, ret_source);
 	if (ret < 0)
-		close(what.fd);
+		close(fd);
 	return ret;
+}
+
+int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
+		  struct vio_source **ret_source)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	return add_count(loop, fd, cb, arg, ret_source);
 }
 
 void vio_timer_set(struct vio_source *source, uint64_t ns)
@@ -308,6 +317,23 @@ void vio_timer_set(struct vio_source *source, uint64_t ns)
 	timerfd_settime(source->fd, 0, &when, NULL);
 }
 
+int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
+		 struct vio_source **ret_source)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	return add_count(loop, fd, cb, arg, ret_source);
+}
+
+/* A counter that is full has woken it already. */
+void vio_wake(struct vio_source *source)
+{
+	uint64_t one = 1;
+	ssize_t n = write(source->fd, &one, sizeof(one));
+
+	(void)n;
+}
+
 void vio_source_remove(struct vio_source *source)
 {
 	struct vio_loop *loop;
@@ -316,10 +342,10 @@ void vio_source_remove(struct vio_source *source)
 		return;
 	loop = source->loop;
 	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
-	if (source->timer_cb)
+	if (source->count_cb)
 		close(source->fd);
 	source->fd_cb = NULL;
-	source->timer_cb = NULL;
+	source->count_cb = NULL;
 	source->next_removed = loop->removed;
 	loop->removed = source;
 	/* In a turn, events that are still to be served may point to it. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -251,6 +252,45 @@ static void jobs_init(struct job *jobs, unsigned nr)
 					.name = "abcdef"[i] };
 }
 
+/* Calls before it runs count as one; it comes on the loop's thread. */
+static void woken(void *arg)
+{
+	(*(unsigned *)arg)++;
+}
+
+static void *wake_thread(void *arg)
+{
+	vio_wake(arg);
+	return NULL;
+}
+
+static void test_wake(void **state)
+{
+	struct vio_source *source;
+	unsigned calls = 0;
+	pthread_t thread;
+
+	assert_int_equal(vio_wake_add(loop, woken, &calls, &source), 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	vio_wake(source);
+	vio_wake(source);
+	assert_int_equal(calls, 0);
+	assert_true(loop_is_readable());
+	assert_int_equal(vio_loop_turn(loop, 0), 1);
+	assert_int_equal(calls, 1);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
+
+	pthread_create(&thread, NULL, wake_thread, source);
+	assert_int_equal(vio_loop_turn(loop, -1), 1); /* ends the wait */
+	pthread_join(thread, NULL);
+	assert_int_equal(calls, 2);
+
+	vio_wake(source);
+	vio_source_remove(source);
+	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(calls, 2);
+}
+
 static void test_defer(void **state)
 {
 	struct job j[3];
@@ -461,6 +501,7 @@ int main(void)
 		LOOP_TEST(test_remove_in_turn),
 		LOOP_TEST(test_fairness),
 		LOOP_TEST(test_timer),
+		LOOP_TEST(test_wake),
 		LOOP_TEST(test_timer_disarmed_in_turn),
 		LOOP_TEST(test_defer),
 		LOOP_TEST(test_defer_again),

@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdbool.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -20,48 +18,23 @@
  * --- Wake-up ---
  */
 
-static void on_wake(void *arg, uint32_t events)
-{
-	struct client_wake *wake = arg;
-	uint64_t count;
-
-	if (read(wake->fd, &count, sizeof(count)) == sizeof(count))
-		wake->fn(wake->arg);
-}
-
 int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg)
 {
-	int ret;
-
 	mapping_catch_faults();
-	wake->fn = fn;
-	wake->arg = arg;
-	wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (wake->fd < 0)
-		return -errno;
-	ret = vio_fd_add(loop, wake->fd, EPOLLIN, on_wake, wake, &wake->source);
-	if (ret < 0)
-		close(wake->fd);
-	return ret;
+	return vio_wake_add(loop, fn, arg, &wake->source);
 }
 
 void client_wake_fini(struct client_wake *wake)
 {
-	if (!wake->source)
-		return;
 	vio_source_remove(wake->source);
-	close(wake->fd);
 	wake->source = NULL;
 }
 
-/* A counter that is full has woken it. */
 void client_wake(struct client_wake *wake)
 {
-	uint64_t one = 1;
-	ssize_t n = write(wake->fd, &one, sizeof(one));
-
-	(void)n;
+	if (wake->source) /* it may be over */
+		vio_wake(wake->source);
 }
 
 bool client_has_faulted(struct client_wake *wake)

@@ -22,9 +22,6 @@ struct vio_source;
  * It outlives the mappings that were made with it.
  */
 struct client_wake {
-	void (*fn)(void *arg);
-	void *arg;
-	int fd;
 	struct vio_source *source;
 	unsigned client; /* counted up by client_gone() */
 	bool faulted;    /* see mapping_create() */

@@ -19,8 +19,7 @@
 
 static void log_to_stderr(void *arg, int level, const char *msg)
 {
-	if (level < LOG_DEBUG)
-		fprintf(stderr, "%s\n", msg);
+	fprintf(stderr, "%s\n", msg);
 }
 
 static void log_init(struct server_log *log)
