@@ -61,7 +61,7 @@ static void hello_notify(void *arg, struct vqueue_info *vq)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		pci_wake(vq->vq_vs->vs_pi);
+		vi_wake(vq->vq_vs);
 }
 
 static struct virtio_consts hello_consts = {

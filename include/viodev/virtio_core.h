@@ -399,7 +399,7 @@ bool vq_kicks_wanted(const struct vqueue_info *vq);
  *	served = vq_serve(vq, vq->vq_qsize, my_serve, sc);
  *	vq_endchains(vq, served == VQ_IDLE);
  *	if (served == VQ_MORE)
- *		vio_task_defer(loop, &again);		// or pci_wake(vs->vs_pi)
+ *		vio_task_defer(loop, &again);		// or vi_wake(vs)
  *
  * vq_serve() calls @serve at most @budget times, so that a driver that never
  * stops does not starve other queues. Doorbells are off meanwhile. They are on
@@ -452,8 +452,28 @@ void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues);
 /* Forget queues, features, status, vectors and interrupts (2.4). */
 void vi_reset_dev(struct virtio_softc *vs);
 
-/* Log register accesses and negotiated features, by name. */
+/*
+ * Log register accesses, negotiated features by name, and what the model logs
+ * at LOG_DEBUG.
+ */
 void vi_set_debug(struct virtio_softc *vs, bool on);
+
+/*
+ * For vc_cfgread and vc_cfgwrite: @size bytes at @offset of @cfg, a structure
+ * of @len bytes whose fields lie there as the driver sees them: little-endian,
+ * or in the guest's own order for a legacy driver. Return 0, or -EINVAL for a
+ * range that is not inside it.
+ */
+int vi_cfg_read(const void *cfg, size_t len, int offset, int size,
+		uint32_t *ret_val);
+int vi_cfg_write(void *cfg, size_t len, int offset, int size, uint32_t val);
+
+/*
+ * Have all queues looked at, as if each had been kicked, soon and on the thread
+ * that serves the device. Any thread. For what a turn has left, and for a
+ * worker that has made room.
+ */
+void vi_wake(struct virtio_softc *vs);
 
 /* Whether the driver accepted VERSION_1. */
 bool vi_is_modern(struct virtio_softc *vs);
@@ -466,7 +486,11 @@ bool vi_is_modern(struct virtio_softc *vs);
  */
 void vi_error(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
 
-/* A line for the embedder's log, with the device's name in front. */
+/*
+ * A line for the embedder's log, with the device's name in front. @level is one
+ * of <syslog.h>. LOG_DEBUG lines are dropped unless vi_set_debug() is on. Any
+ * thread that may call the embedder's log function.
+ */
 void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 	__PRINTFLIKE(3);
 

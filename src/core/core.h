@@ -129,8 +129,6 @@ void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr);
 /* The driver sets the legacy page frame register of the selected queue. */
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
 
-void vi_debug(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
-
 /*
  * --- devcfg.c: device configuration, 2.5 ---
  *

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Device configuration (virtio 2.5), which the model answers. */
+#include <errno.h>
+
 #include "core/core.h"
 
 /*
@@ -42,4 +44,35 @@ void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
 	for (int i = 0; i < size && size > 1; i++)
 		vi_devcfg_write(vs, off + (uint64_t)i, 1,
 				(val >> (8 * i)) & 0xff);
+}
+
+static bool cfg_inside(size_t len, int offset, int size)
+{
+	return offset >= 0 && size >= 1 && size <= 4 &&
+	       (size_t)offset + (size_t)size <= len;
+}
+
+int vi_cfg_read(const void *cfg, size_t len, int offset, int size,
+		uint32_t *ret_val)
+{
+	const uint8_t *from = cfg;
+	uint32_t val = 0;
+
+	if (!cfg_inside(len, offset, size))
+		return -EINVAL;
+	for (int i = 0; i < size; i++)
+		val |= (uint32_t)from[offset + i] << (8 * i);
+	*ret_val = val;
+	return 0;
+}
+
+int vi_cfg_write(void *cfg, size_t len, int offset, int size, uint32_t val)
+{
+	uint8_t *to = cfg;
+
+	if (!cfg_inside(len, offset, size))
+		return -EINVAL;
+	for (int i = 0; i < size; i++)
+		to[offset + i] = (uint8_t)(val >> (8 * i));
+	return 0;
 }

@@ -191,6 +191,8 @@ void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 	char text[200], line[256];
 	va_list ap;
 
+	if (level >= LOG_DEBUG && !(vs->vs_flags & VIRTIO_DEBUG))
+		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -198,17 +200,9 @@ void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 	vs->vs_transport->log(vs, level, line);
 }
 
-void vi_debug(struct virtio_softc *vs, const char *fmt, ...)
+void vi_wake(struct virtio_softc *vs)
 {
-	char text[200];
-	va_list ap;
-
-	if (!(vs->vs_flags & VIRTIO_DEBUG))
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	vs_log(vs, LOG_DEBUG, "%s", text);
+	vs->vs_transport->wake(vs);
 }
 
 static const char *feature_name(struct virtio_softc *vs, uint64_t mask)
@@ -229,10 +223,12 @@ static void debug_features(struct virtio_softc *vs, const char *what,
 {
 	if (!(vs->vs_flags & VIRTIO_DEBUG))
 		return;
-	vi_debug(vs, "%s features 0x%llx", what, (unsigned long long)features);
+	vs_log(vs, LOG_DEBUG, "%s features 0x%llx", what,
+	       (unsigned long long)features);
 	for (unsigned i = 0; i < 64; i++) {
 		if (features & VI_BIT(i))
-			vi_debug(vs, "  %u %s", i, feature_name(vs, VI_BIT(i)));
+			vs_log(vs, LOG_DEBUG, "  %u %s", i,
+			       feature_name(vs, VI_BIT(i)));
 	}
 }
 
@@ -417,7 +413,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 	const uint8_t live = VIRTIO_CONFIG_STATUS_DRIVER_OK;
 	uint8_t old = vs->vs_status;
 
-	vi_debug(vs, "status 0x%02x", status);
+	vs_log(vs, LOG_DEBUG, "status 0x%02x", status);
 	if (status == 0) {
 		reset(vs);
 		return;

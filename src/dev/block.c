@@ -123,12 +123,9 @@ static void fill_config(const struct block_softc *sc, struct block_config *c)
 static int block_cfgread(void *arg, int offset, int size, uint32_t *retval)
 {
 	struct block_config c;
-	le32 val = { 0 };
 
 	fill_config(arg, &c);
-	memcpy(&val, (const char *)&c + offset, (size_t)size);
-	*retval = le32_to_cpu(val);
-	return 0;
+	return vi_cfg_read(&c, sizeof(c), offset, size, retval);
 }
 
 /*

@@ -369,7 +369,7 @@ void pci_vlog(struct pci_devinst *pi, int level, const char *fmt, va_list ap)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	if (pi->pi_host && pi->pi_host->ph_log)
 		pi->pi_host->ph_log(pi->pi_host_arg, level, text);
-	else if (level < LOG_DEBUG)
+	else
 		fprintf(stderr, "%s\n", text);
 }
 

@@ -2,6 +2,8 @@
 /* Register files by table. See regs.h. */
 #include <viodev/virtio.h>
 
+#include <syslog.h>
+
 #include "core/core.h"
 #include "pci/regs.h"
 
@@ -59,7 +61,7 @@ uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,
 		if (!overlaps(&regs[i], off, size, &o))
 			continue;
 		reg = regs[i].read(vs);
-		vi_debug(vs, "read %s = 0x%x", regs[i].name, reg);
+		vs_log(vs, LOG_DEBUG, "read %s = 0x%x", regs[i].name, reg);
 		val |= ((reg >> o.reg_shift) & o.mask) << o.acc_shift;
 	}
 	return val;
@@ -78,7 +80,8 @@ void vi_regs_write(struct virtio_softc *vs, const struct vi_reg *regs,
 		if (o.mask != (1ull << (8 * r->size)) - 1)
 			reg = r->read(vs) & ~(o.mask << o.reg_shift);
 		reg |= ((val >> o.acc_shift) & o.mask) << o.reg_shift;
-		vi_debug(vs, "write %s = 0x%x", r->name, (uint32_t)reg);
+		vs_log(vs, LOG_DEBUG, "write %s = 0x%x", r->name,
+		       (uint32_t)reg);
 		r->write(vs, (uint32_t)reg);
 	}
 }

@@ -39,11 +39,8 @@ static int console_cfgread(void *arg, int offset, int size, uint32_t *retval)
 		cpu_to_le16(sc->sc_rows),
 		cpu_to_le32(sc->sc_nr_ports),
 	};
-	le32 val = { 0 };
 
-	memcpy(&val, (const char *)&c + offset, (size_t)size);
-	*retval = le32_to_cpu(val);
-	return 0;
+	return vi_cfg_read(&c, sizeof(c), offset, size, retval);
 }
 
 /*

@@ -142,11 +142,9 @@ void input_select(struct input_softc *sc, uint8_t select, uint8_t subsel)
 static int input_cfgread(void *arg, int offset, int size, uint32_t *retval)
 {
 	const struct input_softc *sc = arg;
-	le32 val = { 0 };
 
-	memcpy(&val, (const char *)&sc->sc_config + offset, (size_t)size);
-	*retval = le32_to_cpu(val);
-	return 0;
+	return vi_cfg_read(&sc->sc_config, sizeof(sc->sc_config), offset, size,
+			   retval);
 }
 
 static int input_cfgwrite(void *arg, int offset, int size, uint32_t value)

@@ -108,12 +108,9 @@ int net_cfgread(void *arg, int offset, int size, uint32_t *retval)
 		.rss_max_table = cpu_to_le16(hashes ? NET_RSS_TABLE_MAX : 0),
 		.hash_types = cpu_to_le32(hashes ? NET_RSS_TYPES : 0),
 	};
-	le32 val = { 0 };
 
 	memcpy(cfg.mac, sc->sc_mac, sizeof(cfg.mac));
-	memcpy(&val, (const char *)&cfg + offset, (size_t)size);
-	*retval = le32_to_cpu(val);
-	return 0;
+	return vi_cfg_read(&cfg, sizeof(cfg), offset, size, retval);
 }
 
 /* A legacy driver sets its address here; a modern one nothing. */

@@ -419,7 +419,7 @@ static void p9_reset(void *arg)
 static int p9_cfgread(void *arg, int offset, int size, uint32_t *retval)
 {
 	struct p9_softc *sc = arg;
-	uint8_t cfg[2 + MAX_TAG] = { 0 }, raw[4] = { 0 };
+	uint8_t cfg[2 + MAX_TAG] = { 0 };
 	uint16_t len = (uint16_t)strlen(sc->sc_tag);
 	le16 modern = cpu_to_le16(len);
 
@@ -429,10 +429,7 @@ static int p9_cfgread(void *arg, int offset, int size, uint32_t *retval)
 	else
 		memcpy(cfg, &len, sizeof(len));
 	memcpy(cfg + 2, sc->sc_tag, len);
-	memcpy(raw, cfg + offset, (size_t)size);
-	*retval = raw[0] | (uint32_t)raw[1] << 8 | (uint32_t)raw[2] << 16 |
-		  (uint32_t)raw[3] << 24;
-	return 0;
+	return vi_cfg_read(cfg, sizeof(cfg), offset, size, retval);
 }
 
 static void p9_status(struct vdev *dev, struct json_object *status)

@@ -410,12 +410,9 @@ static void fill_config(const struct scsi_softc *sc, uint8_t *p)
 static int scsi_cfgread(void *arg, int offset, int size, uint32_t *retval)
 {
 	uint8_t config[sizeof(struct virtio_scsi_config)];
-	le32 val = { 0 };
 
 	fill_config(arg, config);
-	memcpy(&val, config + offset, (size_t)size);
-	*retval = le32_to_cpu(val);
-	return 0;
+	return vi_cfg_read(config, sizeof(config), offset, size, retval);
 }
 
 /* Also byte by byte, as Linux writes legacy configuration. */
