@@ -84,7 +84,7 @@ int fe_receive(struct fe *f, uint32_t request, void *buf, size_t room,
 	struct pollfd pfd = { f->fd, POLLIN, 0 };
 	ssize_t n;
 
-	assert_int_equal(poll(&pfd, 1, 1000), 1);
+	assert_int_equal(poll(&pfd, 1, 20000), 1);
 	n = recvmsg(f->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n <= 0)
 		return -1;
