@@ -1398,6 +1398,35 @@ static void test_user_hostfwd(void **state)
 	close(fd);
 }
 
+/* Connections from outside are as many as the guest's, and others wait. */
+static void test_user_hostfwd_many(void **state)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	char text[128];
+	uint16_t port;
+	int fds[40];
+
+	close(listen_on_loopback(&port));
+	snprintf(text, sizeof(text),
+		 "net,backend=user,connections=16,hostfwd=tcp:127.0.0.1:%u-:7",
+		 port);
+	must_open(text);
+	send_arp();
+	sin.sin_port = htons(port);
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(fds[i], (struct sockaddr *)&sin, sizeof(sin));
+		turns();
+		assert_true(stat_of("sockets") <= 16);
+	}
+	while (stat_of("sockets") < 16)
+		assert_true(vio_loop_turn(loop, 10000) >= 0);
+	assert_int_equal(vio_loop_turn(loop, 0), 0); /* nothing spins */
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
+		close(fds[i]);
+}
+
 /* Frames that are no frames: libslirp is the one to cope. */
 static void test_user_hostile(void **state)
 {
@@ -1561,6 +1590,7 @@ int main(void)
 		TEST(test_user_connections),
 		TEST(test_user_no_descriptors),
 		TEST(test_user_hostfwd),
+		TEST(test_user_hostfwd_many),
 		TEST(test_user_hostile),
 #endif
 		TEST(test_tap),

@@ -64,6 +64,7 @@ struct slot {
 struct seen {
 	uint32_t events; /* 0: it is not there */
 	uint32_t round;  /* of refresh, that asked for it last */
+	bool registered; /* libslirp does not register those that listen */
 };
 
 struct user {
@@ -161,7 +162,10 @@ static void cb_register_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
-	u->nr_sockets++;
+	if (fd >= 0 && fd < MAX_FDS) { /* others are never polled */
+		u->seen[fd].registered = true;
+		u->nr_sockets++;
+	}
 	refresh_later(u);
 }
 
@@ -170,11 +174,11 @@ static void cb_unregister_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
-	if (fd < 0) /* a socket that could not be made */
+	if (fd < 0 || fd >= MAX_FDS) /* one that could not be made */
 		return;
-	if (u->nr_sockets > 0) /* it does not register those that listen */
-		u->nr_sockets--;
-	if (fd < MAX_FDS && u->seen[fd].events) {
+	u->nr_sockets -= u->seen[fd].registered;
+	u->seen[fd].registered = false;
+	if (u->seen[fd].events) {
 		epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 		u->seen[fd].events = 0;
 	}
@@ -260,6 +264,21 @@ static bool is_full(const struct user *u)
 	return u->tail - u->head >= NR_SLOTS / 2;
 }
 
+/*
+ * Whoever connects to a port that hostfwd= forwards waits while there are as
+ * many sockets as there may be.
+ */
+static bool must_wait(const struct user *u, int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	return u->nr_sockets >= u->max_sockets && !u->seen[fd].registered &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
+		       0 &&
+	       listening;
+}
+
 /* -1: the socket is left alone. */
 static int add_poll(int fd, int events, void *opaque)
 {
@@ -267,7 +286,8 @@ static int add_poll(int fd, int events, void *opaque)
 	struct pollfd *p = &u->polls[u->nr_polls];
 	uint32_t epoll = 0;
 
-	if (fd < 0 || fd >= MAX_FDS || u->nr_polls == MAX_FDS || is_full(u))
+	if (fd < 0 || fd >= MAX_FDS || u->nr_polls == MAX_FDS || is_full(u) ||
+	    must_wait(u, fd))
 		return -1;
 	*p = (struct pollfd){ .fd = fd };
 	for (unsigned i = 0; i < NR_BITS; i++) {
