@@ -232,7 +232,7 @@ static void block_reset(void *arg)
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
 		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	vio_timer_set(sc->sc_limit_timer, 0);
-	sc->sc_pool.empty = false;
+	sc->sc_no_memory = false;
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
 }
 
@@ -419,8 +419,22 @@ static void block_destroy(struct vdev *dev)
 		return;
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
-	block_pool_fini(&sc->sc_pool);
+	slab_fini(&sc->sc_ios);
+	slab_fini(&sc->sc_wides);
 	free(sc);
+}
+
+static int create_memory(struct block_softc *sc, unsigned nr)
+{
+	if (nr > BLOCK_MAX_IOS)
+		nr = BLOCK_MAX_IOS;
+	if (slab_init(&sc->sc_ios, nr, sizeof(struct block_io)) < 0 ||
+	    slab_init(&sc->sc_wides, BLOCK_MAX_WIDE, sizeof(union block_wide)) <
+		    0)
+		return -ENOMEM;
+	sc->sc_dev.most_bytes =
+		slab_bytes(&sc->sc_ios) + slab_bytes(&sc->sc_wides);
+	return 0;
 }
 
 static int create_queues(struct block_softc *sc, unsigned size)
@@ -433,11 +447,7 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->vq->vq_qsize = (uint16_t)size;
 		q->turn = (struct vio_task){ .fn = block_turn, .arg = q };
 	}
-	if (block_pool_init(&sc->sc_pool,
-			    (unsigned)sc->sc_consts.vc_nvq * size) < 0)
-		return -ENOMEM;
-	sc->sc_dev.most_bytes = block_pool_bytes(&sc->sc_pool);
-	return 0;
+	return create_memory(sc, (unsigned)sc->sc_consts.vc_nvq * size);
 }
 
 static int create_disk(struct block_softc *sc, const struct vdev_env *env,
@@ -534,7 +544,7 @@ static int init(struct block_softc *sc, const struct vdev_env *env,
 		ret = create_limits(sc, env->opts);
 	if (ret < 0)
 		return err_set(err, ret, "block: %s", strerror(-ret));
-	ret = create_disk(sc, env, sc->sc_pool.nr_ios, err);
+	ret = create_disk(sc, env, sc->sc_ios.nr_items, err);
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
 	if (ret == 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The block device's parts: block.c is the device as it is configured and made,
- * block_req.c what a request goes through, block_pool.c memory for requests.
+ * block_req.c what a request goes through.
  */
 #ifndef DEV_BLOCK_IMPL_H
 #define DEV_BLOCK_IMPL_H
@@ -12,6 +12,7 @@
 #include "back/disk/disk.h"
 #include "base/bucket.h"
 #include "base/le.h"
+#include "base/slab.h"
 #include "dev/devices.h"
 
 #define SECTOR_BYTES    512u
@@ -62,15 +63,13 @@ struct block_stats {
 
 /* What few requests need: many buffers, or a range to discard or to zero. */
 union block_wide {
-	union block_wide *next; /* of the free ones */
 	struct block_seg segs[BLOCK_MAX_SEGS];
 	struct iovec iov[BLOCK_MAX_IOV];
 };
 
 /* A request that is being worked on. */
 struct block_io {
-	struct disk_req dr;    /* first: what its callback gets */
-	struct block_io *next; /* of the free ones */
+	struct disk_req dr; /* first: what its callback gets */
 	struct block_queue *q;
 	uint16_t head;
 	uint8_t *status;
@@ -86,17 +85,6 @@ struct block_queue {
 	struct block_softc *sc;
 	struct vqueue_info *vq;
 	struct vio_task turn; /* shows what completed in this turn */
-};
-
-/*
- * Memory for requests, there from the start; what no guest has used was never
- * touched, and costs nothing.
- */
-struct block_pool {
-	struct block_io *ios, *free_ios;
-	union block_wide *wides, *free_wides;
-	unsigned nr_ios, nr_ios_used, nr_wides_used; /* ever */
-	bool empty; /* a queue waits for some */
 };
 
 struct block_softc {
@@ -120,9 +108,10 @@ struct block_softc {
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;
-	struct block_pool sc_pool;
-	struct bucket sc_iops, sc_bps;      /* limits */
-	struct vio_source *sc_limit_timer;  /* runs when they allow more */
+	struct slab sc_ios, sc_wides;
+	bool sc_no_memory;                 /* a queue waits for some of these */
+	struct bucket sc_iops, sc_bps;     /* limits */
+	struct vio_source *sc_limit_timer; /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
 };
 static_assert(offsetof(struct block_softc, sc_vs) == 0, "vs is cast to sc");
@@ -139,18 +128,6 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
 		return sc->sc_writeback;
 	return block_negotiated(sc, VIRTIO_BLK_F_FLUSH);
 }
-
-/*
- * block_pool.c: 0 or -ENOMEM. The first of both gives NULL when all are taken;
- * so does the second, which is given back together with @io.
- */
-int block_pool_init(struct block_pool *pool, unsigned max_ios);
-size_t block_pool_bytes(const struct block_pool *pool); /* all taken */
-void block_pool_fini(struct block_pool *pool);
-struct block_io *block_pool_take(struct block_pool *pool);
-union block_wide *block_pool_widen(struct block_pool *pool,
-				   struct block_io *io);
-void block_pool_give(struct block_pool *pool, struct block_io *io);
 
 /* What the kinds are called. */
 extern const char *const block_kind_names[BLOCK_NR_KINDS];

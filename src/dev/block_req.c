@@ -32,6 +32,33 @@ const char *const block_kind_names[BLOCK_NR_KINDS] = {
 };
 
 /*
+ * --- Memory ---
+ */
+
+static struct block_io *take_io(struct block_softc *sc)
+{
+	struct block_io *io = slab_take(&sc->sc_ios);
+
+	if (io)
+		io->wide = NULL;
+	return io;
+}
+
+/* What is given back together with @io. */
+static union block_wide *widen(struct block_softc *sc, struct block_io *io)
+{
+	io->wide = slab_take(&sc->sc_wides);
+	return io->wide;
+}
+
+static void give_io(struct block_softc *sc, struct block_io *io)
+{
+	if (io->wide)
+		slab_give(&sc->sc_wides, io->wide);
+	slab_give(&sc->sc_ios, io);
+}
+
+/*
  * --- Parse ---
  *
  * A status is the answer; PENDING: the disk will have one; NO_ROOM: it is to be
@@ -74,7 +101,7 @@ static int parse_segs(struct block_softc *sc, struct block_io *io,
 
 	if (len == 0 || len % seg_len || len > BLOCK_MAX_SEGS * seg_len)
 		return VIRTIO_BLK_S_IOERR;
-	if (!block_pool_widen(&sc->sc_pool, io))
+	if (!widen(sc, io))
 		return NO_ROOM;
 	iov_take(rd, io->wide->segs, len);
 	io->next_seg = 0;
@@ -128,7 +155,7 @@ static struct iovec *keep_iov(struct block_softc *sc, struct block_io *io,
 	struct iovec *iov = io->few;
 
 	if (data->niov > BLOCK_FEW_IOV) {
-		if (!block_pool_widen(&sc->sc_pool, io))
+		if (!widen(sc, io))
 			return NULL;
 		iov = io->wide->iov;
 	}
@@ -306,10 +333,10 @@ static void count(struct block_softc *sc, const struct block_io *io,
 /* Others may be waiting for the memory. */
 static void io_free(struct block_softc *sc, struct block_io *io)
 {
-	block_pool_give(&sc->sc_pool, io);
-	if (!sc->sc_pool.empty)
+	give_io(sc, io);
+	if (!sc->sc_no_memory)
 		return;
-	sc->sc_pool.empty = false;
+	sc->sc_no_memory = false;
 	for (int i = 0; i < sc->sc_consts.vc_nvq; i++)
 		vio_task_defer(sc->sc_loop, &sc->sc_queues[i].turn);
 }
@@ -461,7 +488,7 @@ static void block_done(struct disk_req *dr, int result)
 static int no_room(struct block_queue *q)
 {
 	vq_retchains(q->vq, 1);
-	q->sc->sc_pool.empty = true;
+	q->sc->sc_no_memory = true;
 	return NO_ROOM;
 }
 
@@ -485,7 +512,7 @@ static int begin_io(struct block_queue *q, struct block_io *io,
 	io->in_bytes = (uint32_t)iov_len(&wr);
 	status = execute(sc, io, &rd, &wr);
 	if (status == NO_ROOM) {
-		block_pool_give(&sc->sc_pool, io);
+		give_io(sc, io);
 		return no_room(q);
 	}
 	bucket_charge(&sc->sc_iops, 1);
@@ -497,7 +524,7 @@ static int begin_io(struct block_queue *q, struct block_io *io,
 /* Begin the request in sc_iov: 0, NO_ROOM, or -1 after vi_error(). */
 static int begin(struct block_queue *q, const struct vi_req *req)
 {
-	struct block_io *io = block_pool_take(&q->sc->sc_pool);
+	struct block_io *io = take_io(q->sc);
 
 	return io ? begin_io(q, io, req) : no_room(q);
 }

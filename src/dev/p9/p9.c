@@ -32,6 +32,7 @@
 #include "base/json.h"
 #include "base/le.h"
 #include "base/pool.h"
+#include "base/slab.h"
 #include "dev/devices.h"
 #include "dev/p9/serve.h"
 
@@ -68,9 +69,7 @@ struct p9_softc {
 	struct pool *sc_looks, *sc_changes;
 	int sc_thread_err;
 
-	struct p9_slot *sc_slots;
-	uint16_t *sc_free; /* stack of slots, so that few are ever touched */
-	unsigned sc_nr_free, sc_nr_slots;
+	struct slab sc_slots;
 	struct p9_slot *sc_first, *sc_last; /* in flight */
 	struct p9_slot *sc_version; /* the one that waits for the others */
 	struct pool_job sc_end;     /* ends the session */
@@ -98,17 +97,8 @@ static struct p9_softc *p9_of(struct vdev *dev)
  * --- Requests in flight ---
  */
 
-static struct p9_slot *slot_peek(struct p9_softc *sc)
+static void slot_add(struct p9_softc *sc, struct p9_slot *slot)
 {
-	if (sc->sc_nr_free == 0)
-		return NULL;
-	return &sc->sc_slots[sc->sc_free[sc->sc_nr_free - 1]];
-}
-
-/* Take the slot that slot_peek() showed. */
-static void slot_take(struct p9_softc *sc, struct p9_slot *slot)
-{
-	sc->sc_nr_free--;
 	slot->flushes = slot->next_flush = NULL;
 	slot->waits = false;
 	slot->next = NULL;
@@ -117,11 +107,11 @@ static void slot_take(struct p9_softc *sc, struct p9_slot *slot)
 	sc->sc_last = slot;
 }
 
-static void slot_put(struct p9_softc *sc, struct p9_slot *slot)
+static void slot_remove(struct p9_softc *sc, struct p9_slot *slot)
 {
 	*(slot->prev ? &slot->prev->next : &sc->sc_first) = slot->next;
 	*(slot->next ? &slot->next->prev : &sc->sc_last) = slot->prev;
-	sc->sc_free[sc->sc_nr_free++] = (uint16_t)(slot - sc->sc_slots);
+	slab_give(&sc->sc_slots, slot);
 }
 
 static void give_back(struct p9_softc *sc, const struct p9_slot *slot,
@@ -164,7 +154,7 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 		*end = due;
 		due = slot->flushes;
 		answer(sc, slot, cancelled);
-		slot_put(sc, slot);
+		slot_remove(sc, slot);
 		cancelled = false;
 		slot = due;
 		if (due)
@@ -251,7 +241,7 @@ static void forget(struct p9_softc *sc)
 			continue;
 		}
 		give_back(sc, slot, 0);
-		slot_put(sc, slot);
+		slot_remove(sc, slot);
 	}
 	sc->sc_version = NULL;
 }
@@ -286,19 +276,24 @@ static uint64_t bytes_read(const struct p9_softc *sc)
 static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 {
 	struct p9_softc *sc = arg;
-	struct p9_slot *slot = slot_peek(sc);
+	struct p9_slot *slot;
 	struct vi_req chain;
 
 	/* A request must end first; jobs_idle() looks here again. */
-	if (!slot || sc->sc_version || sc->sc_ending)
+	if (sc->sc_version || sc->sc_ending)
 		return VQ_WAIT;
 	if (bytes_read(sc) - sc->sc_turn_read >= TURN_BYTES) {
 		vio_task_defer(sc->sc_loop, &sc->sc_again);
 		return VQ_WAIT;
 	}
-	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0)
+	slot = slab_take(&sc->sc_slots);
+	if (!slot) /* likewise */
+		return VQ_WAIT;
+	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0) {
+		slab_give(&sc->sc_slots, slot);
 		return VQ_IDLE;
-	slot_take(sc, slot);
+	}
+	slot_add(sc, slot);
 	slot->head = (uint16_t)chain.idx;
 	p9_req_init(&slot->req, sc->sc_fs, chain.readable, chain.writable);
 	begin(sc, slot);
@@ -516,18 +511,10 @@ static int create_slots(struct p9_softc *sc)
 
 	if (nr > MAX_REQS)
 		nr = MAX_REQS;
-	sc->sc_slots = calloc(nr, sizeof(*sc->sc_slots));
-	sc->sc_free = calloc(nr, sizeof(*sc->sc_free));
-	if (!sc->sc_slots || !sc->sc_free)
+	if (slab_init(&sc->sc_slots, nr, sizeof(struct p9_slot)) < 0)
 		return -ENOMEM;
-	while (sc->sc_nr_free < nr) {
-		sc->sc_free[sc->sc_nr_free] =
-			(uint16_t)(nr - 1 - sc->sc_nr_free);
-		sc->sc_nr_free++;
-	}
-	sc->sc_nr_slots = nr;
 	sc->sc_dev.most_bytes =
-		nr * sizeof(*sc->sc_slots) + P9_MAX_HELD + P9_MAX_XATTRS;
+		slab_bytes(&sc->sc_slots) + P9_MAX_HELD + P9_MAX_XATTRS;
 	return 0;
 }
 
@@ -614,8 +601,7 @@ static void p9_destroy(struct vdev *dev)
 	p9_fs_destroy(sc->sc_fs);
 	if (dev->vs)
 		vi_softc_fini(&sc->sc_vs);
-	free(sc->sc_slots);
-	free(sc->sc_free);
+	slab_fini(&sc->sc_slots);
 	free(sc);
 }
 

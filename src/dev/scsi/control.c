@@ -267,10 +267,10 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
 	 * What the driver made available before counts as sent before: while
 	 * some of it has to wait, so do we.
 	 */
-	sc->sc_pool.empty = false;
+	sc->sc_no_memory = false;
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		scsi_fetch(&sc->sc_queues[i]);
-	if (sc->sc_pool.empty)
+	if (sc->sc_no_memory)
 		return;
 	if (vq_serve(vq, vq->vq_qsize, control_serve, sc) == VQ_MORE)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);

@@ -556,7 +556,7 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 	int ret = collect(env->opts, &keys, err);
 
 	if (ret == 0) {
-		ret = disk_io_create(env->loop, sc->sc_pool.nr_tasks,
+		ret = disk_io_create(env->loop, sc->sc_tasks.nr_items,
 				     SCSI_MAX_LUNS, &sc->sc_io);
 		if (ret < 0)
 			err_set(err, ret, "scsi: %s", strerror(-ret));

@@ -71,18 +71,39 @@ static uint32_t cdb_size(const struct scsi_softc *sc)
 }
 
 /*
- * --- Complete ---
+ * --- Memory ---
  */
+
+/* A task with room for @niov buffers, or NULL: others must end first. */
+static struct scsi_task *task_alloc(struct scsi_softc *sc, unsigned niov)
+{
+	struct scsi_task *t = slab_take(&sc->sc_tasks);
+
+	if (!t)
+		return NULL;
+	t->wide = niov > SCSI_FEW_IOV ? slab_take(&sc->sc_wides) : NULL;
+	t->iov = t->wide ? t->wide->iov : t->few;
+	if (niov <= SCSI_FEW_IOV || t->wide)
+		return t;
+	slab_give(&sc->sc_tasks, t);
+	return NULL;
+}
 
 /* Somebody may be waiting for a task that is free again. */
 static void task_free(struct scsi_task *t)
 {
 	struct scsi_softc *sc = t->q->sc;
 
-	scsi_pool_give(&sc->sc_pool, t);
-	if (sc->sc_pool.empty)
+	if (t->wide)
+		slab_give(&sc->sc_wides, t->wide);
+	slab_give(&sc->sc_tasks, t);
+	if (sc->sc_no_memory)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);
 }
+
+/*
+ * --- Complete ---
+ */
 
 /* Response and sense, as much of it as the driver has room for. */
 static size_t build_sense(const struct scsi_task *t, uint32_t max, uint8_t *buf)
@@ -282,10 +303,10 @@ static enum vq_served fetch_one(void *arg, struct vqueue_info *vq)
 
 	if (n <= 0)
 		return VQ_IDLE;
-	t = scsi_pool_take(&sc->sc_pool, (unsigned)n);
+	t = task_alloc(sc, (unsigned)n);
 	if (!t) {
 		vq_retchains(vq, 1);
-		sc->sc_pool.empty = true;
+		sc->sc_no_memory = true;
 		return VQ_WAIT;
 	}
 	t->q = q;
@@ -378,7 +399,7 @@ static void scsi_reset(void *arg)
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	vio_task_cancel(sc->sc_loop, &sc->sc_more);
-	sc->sc_missed = sc->sc_taken_over = sc->sc_pool.empty = false;
+	sc->sc_missed = sc->sc_taken_over = sc->sc_no_memory = false;
 	reset_sizes(sc);
 	for (unsigned i = 0; i < sc->sc_nr_luns && ran; i++)
 		lun_reset(sc->sc_luns[i], UA_RESET);
@@ -505,8 +526,23 @@ static void scsi_destroy(struct vdev *dev)
 		abandoned = sc;
 		return;
 	}
-	scsi_pool_fini(&sc->sc_pool);
+	slab_fini(&sc->sc_tasks);
+	slab_fini(&sc->sc_wides);
 	free(sc);
+}
+
+static int create_memory(struct scsi_softc *sc, unsigned nr)
+{
+	if (nr > SCSI_MAX_TASKS)
+		nr = SCSI_MAX_TASKS;
+	if (slab_init(&sc->sc_tasks, nr, sizeof(struct scsi_task)) < 0 ||
+	    slab_init(&sc->sc_wides, SCSI_MAX_WIDE, sizeof(struct scsi_wide)) <
+		    0)
+		return -ENOMEM;
+	sc->sc_dev.most_bytes = sc->sc_vqs[0].vq_qsize * sizeof(*sc->sc_tmfs) +
+				slab_bytes(&sc->sc_tasks) +
+				slab_bytes(&sc->sc_wides);
+	return 0;
 }
 
 static int create_queues(struct scsi_softc *sc, unsigned size)
@@ -525,13 +561,7 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 		q->vq = &sc->sc_vqs[2 + i];
 		q->turn = (struct vio_task){ .fn = queue_turn, .arg = q };
 	}
-	if (scsi_pool_init(&sc->sc_pool, sc->sc_nr_queues * size) < 0)
-		return -ENOMEM;
-	sc->sc_dev.most_bytes =
-		size * sizeof(*sc->sc_tmfs) +
-		sc->sc_pool.nr_tasks * sizeof(struct scsi_task) +
-		SCSI_MAX_WIDE * sizeof(struct scsi_wide);
-	return 0;
+	return create_memory(sc, sc->sc_nr_queues * size);
 }
 
 static int init(struct scsi_softc *sc, const struct vdev_env *env,

@@ -35,6 +35,7 @@
 #include "back/disk/disk.h"
 #include <viodev/iov.h>
 #include "base/pool.h"
+#include "base/slab.h"
 #include "dev/scsi/be.h"
 #include "dev/scsi/cdb.h"
 #include "dev/scsi/sense.h"
@@ -68,7 +69,7 @@ typedef void task_step(struct scsi_task *t, int result);
 /* A command. */
 struct scsi_task {
 	struct scsi_queue *q;
-	struct scsi_task *prev, *next; /* in the task set; next: free list */
+	struct scsi_task *prev, *next; /* in the task set */
 	struct scsi_lun *lun;
 
 	/* As submitted. */
@@ -116,21 +117,9 @@ struct scsi_task {
 
 /* The buffers of a command that has more than a few. */
 struct scsi_wide {
-	struct scsi_wide *next; /* free list */
 	struct iovec iov[1 + SCSI_MAX_IOV];
 };
 
-/*
- * Memory for commands, of all queues together: a guest that fills its queues
- * has so many under way, and the others wait in the queues.
- */
-struct scsi_pool {
-	struct scsi_task *tasks, *free_tasks;
-	unsigned nr_tasks, nr_used; /* there are; were ever taken */
-	struct scsi_wide *wides, *free_wides;
-	unsigned nr_wides_used;
-	bool empty; /* a command had to wait for another to end */
-};
 static_assert(SCSI_MAX_TASKS * sizeof(struct scsi_task) +
 			      SCSI_MAX_WIDE * sizeof(struct scsi_wide) <=
 		      4u << 20,
@@ -227,7 +216,12 @@ struct scsi_softc {
 	struct vdev sc_dev;
 	struct vqueue_info sc_vqs[2 + SCSI_MAX_QUEUES];
 	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
-	struct scsi_pool sc_pool;
+	/*
+	 * Memory for commands, of all queues together: a guest that fills its
+	 * queues has so many under way, and the others wait in the queues.
+	 */
+	struct slab sc_tasks, sc_wides;
+	bool sc_no_memory; /* a command had to wait for another to end */
 	struct iovec sc_iov[SCSI_MAX_IOV]; /* of a chain just taken */
 	unsigned sc_nr_queues;
 	struct vio_loop *sc_loop;
@@ -272,13 +266,6 @@ int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside);
 /* False: it has not ended, and what it uses must stay. NULL is fine. */
 bool scsi_aside_destroy(struct scsi_aside *aside);
 void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step);
-
-/* pool.c */
-int scsi_pool_init(struct scsi_pool *pool, unsigned max_tasks);
-void scsi_pool_fini(struct scsi_pool *pool);
-/* A task with room for @niov buffers, or NULL: the pool is empty now. */
-struct scsi_task *scsi_pool_take(struct scsi_pool *pool, unsigned niov);
-void scsi_pool_give(struct scsi_pool *pool, struct scsi_task *t);
 
 /* ctl.c */
 extern const struct vdev_ctl scsi_ctls[];
