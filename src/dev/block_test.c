@@ -1623,10 +1623,11 @@ static void check_two_that_waited(const struct request r[3])
 {
 	memset(model, 0xdd, 512);
 	memset(model + 1024, 0xdd, 512);
-	for (unsigned i = 0; i < 3; i += 2) {
-		wait_used(0);
-		assert_int_equal(req_status(&r[i]), OK);
-	}
+	/* Threads end them in any order. */
+	wait_used(0);
+	wait_used(0);
+	assert_int_equal(req_status(&r[0]), OK);
+	assert_int_equal(req_status(&r[2]), OK);
 	assert_image_is_model();
 }
 
