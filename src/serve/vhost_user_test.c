@@ -162,7 +162,7 @@ static void test_status(void **state)
 	assert_int_equal(fe_used_idx(f), 2);
 }
 
-static void get_inflight(struct fe *f)
+static int keep_inflight(struct fe *f)
 {
 	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = QSIZE };
 	int fd;
@@ -170,7 +170,12 @@ static void get_inflight(struct fe *f)
 	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
 	fe_receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd);
 	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
-	close(fd);
+	return fd;
+}
+
+static void get_inflight(struct fe *f)
+{
+	close(keep_inflight(f));
 }
 
 /* B6 Cloud Hypervisor's order: addresses, then where to begin, then bells. */
@@ -623,6 +628,37 @@ static void test_inflight(void **state)
 	assert_int_equal(fe_used_idx(f), 1);
 	/* hostile D16: a ring larger than its part of the area. */
 	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
+}
+
+/* What a driver has left in the area is nothing to the next one. */
+static void test_inflight_of_another(void **state)
+{
+	struct fe *f = *state;
+	struct vhmsg_vring vring = { 0, 0 };
+	const uint8_t in_flight = 1;
+	uint8_t entry;
+	int fd;
+
+	fe_negotiate(f);
+	fd = keep_inflight(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	assert_int_equal(pwrite(fd, &in_flight, 1, 16 + 16 * 3), 1);
+
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	fe_offer(f);
+	fe_start_ring(f, 0);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_int_equal(*fe_word(f, USED + 4), 0); /* not 3 */
+	assert_int_equal(pread(fd, &entry, 1, 16 + 16 * 3), 1);
+	assert_int_equal(entry, 0);
+	close(fd);
 }
 
 /* A ring with its parts at @desc, @avail and @used; whether it runs. */
@@ -1647,6 +1683,7 @@ int main(void)
 		TEST(test_status),
 		TEST(test_log),
 		TEST(test_inflight),
+		TEST(test_inflight_of_another),
 		TEST(test_bad_numbers),
 		TEST(test_bad_messages),
 		TEST(test_fd_flood),
