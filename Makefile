@@ -2,12 +2,13 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help deps build format demo check check-bare soak fuzz bench conformance kit install clean
+.PHONY: help deps build format tidy demo check check-bare soak fuzz bench conformance kit install clean
 
 help:
 	@echo 'make deps         install what building needs (Debian)'
 	@echo 'make build        the command is $(BUILD)/src/viodev/viodev, also as $(BUILD)/viodev'
 	@echo 'make format       the C sources, as .clang-format says'
+	@echo 'make tidy         look at them with clang-tidy'
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
 	@echo 'make check-bare   the demo and all tests on bare Debian 12 and 13 (root)'
@@ -25,6 +26,9 @@ build:
 
 format:
 	@scripts/format.sh
+
+tidy:
+	@scripts/tidy.sh
 
 demo:
 	@scripts/install-deps.sh build

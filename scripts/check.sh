@@ -90,6 +90,7 @@ scripts/build.sh build-check -Db_sanitize=address,undefined \
 one "format" scripts/format.sh --check
 one "gcc, release" compiles gcc release
 one "clang, debug" compiles clang debug
+one "clang-tidy" scripts/tidy.sh
 one "clang, release" compiles clang release
 suite "unit tests, fuzz targets and command line, with sanitizers" \
 	unit build-check unit fuzz cli

@@ -22,7 +22,7 @@ packages_of() {
 			linux-libc-dev
 		;;
 	kit) echo ca-certificates debian-archive-keyring mmdebstrap python3 ;;
-	test) echo clang clang-format-19 "$(clang_runtime)" e2fsprogs fio iperf3 iproute2 passt python3-pytest \
+	test) echo clang clang-format-19 clang-tidy "$(clang_runtime)" e2fsprogs fio iperf3 iproute2 passt python3-pytest \
 		python3-pytest-timeout ;;
 	*) die "no group $1; there are: build, kit, test" ;;
 	esac

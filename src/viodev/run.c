@@ -23,8 +23,6 @@
 #include "viodev/tempdir.h"
 #include "viodev/transport.h"
 
-extern char **environ;
-
 static const char help[] =
 	"viodev run [OPTIONS] DEVICE... -- VMM [ARG...]\n"
 	"\n"
