@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import re
 import select
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import termios
 import time
 
+import vm
 from checks import Health, attach, status, until, wait_for
 from vm import PATIENCE, QUICK_BOOT, SANITIZER
 
@@ -410,3 +412,27 @@ def test_many_ports(t):
         viodev.ctl("con", "port", "remove", "port-30")
         guest.check(until("[ $(ls /sys/class/virtio-ports | wc -l) = 30 ]"))
         assert status(viodev, "con")["driver-errors"] == 0
+
+
+def test_example_shout(t):
+    """examples/shout.c: its configuration is the terminal's size; what a worker thread made of each line comes back."""
+    shout = pathlib.Path(os.path.realpath(t.viodev)).parent.parent.parent / "examples" / "shout"
+    if not shout.exists():
+        raise vm.Skip(f"{shout} was not built")
+    path = t.tmp / "shout.sock"
+    with subprocess.Popen([shout, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            with t.guest(vm.vfio_user_device(path)) as guest:
+                assert guest.check("stty -F /dev/hvc0 size") == "43 132\n"
+                lines = [f"line {number} of many" for number in range(100)]
+                size = len("\n".join(lines)) + 1
+                # The terminal forgets how it was set when the last one closes it.
+                guest.check(f"""(exec 3<>/dev/hvc0; stty raw -echo <&3
+                    head -c {size} <&3 >/tmp/answer &
+                    for i in $(seq 0 99); do echo line $i of many >&3; done; wait) >/dev/null 2>&1""")
+                assert guest.check("cat /tmp/answer") == "\n".join(lines).upper() + "\n"
+        finally:
+            process.terminate()
+            errors = process.communicate(timeout=vm.PATIENCE)[1]
+        assert not vm.SANITIZER.search(errors), errors

@@ -57,6 +57,7 @@ compile() {
 read -ra libs < <(pkg-config --libs viodev)
 compile embed "$source/examples/embed.c" viodev "${libs[@]}"
 compile hello "$source/examples/hello.c" viodev "${libs[@]}"
+compile shout "$source/examples/shout.c" viodev "${libs[@]}" -pthread
 read -ra libs < <(pkg-config --libs viodev-core)
 compile core "$source/tests/install/core.c" viodev-core "${libs[@]}"
 read -ra libs < <(pkg-config --static --libs viodev)
