@@ -6,7 +6,7 @@
  * constants and callbacks (virtio_consts), and its virtqueues (vqueue_info,
  * one each). The framework does the rest: it answers the guest's register
  * accesses, legacy and modern, negotiates features, finds and checks what the
- * driver makes available, and sends interrupts. This is the whole life of it:
+ * driver makes available, and sends interrupts. Its typical life cycle:
  *
  *	sc = calloc(1, sizeof(*sc));
  *	vi_softc_linkup(&sc->vs, &consts, sc, pi, sc->queues);
@@ -35,12 +35,21 @@
  * Nothing that the guest does may harm: what breaks the rules of a queue ends
  * in vi_error(), which stops the device until the driver resets it.
  *
- * Threads: the framework has no thread and takes no lock but vs_mtx, around
- * register accesses, where one is set. All other calls for one device come
- * from one thread or under the device's own lock. Callbacks that a register
- * access leads to (vc_qnotify among them) run with vs_mtx held. Where guest
- * memory is not shared (gmem_ops), a server may answer register reads while
- * vq_getchain() waits for memory: vs_mtx, if set, must then be recursive.
+ * Threads: the framework has none, and calls for one device never overlap.
+ *
+ *   vs_mtx NULL  All calls come from one thread, that of the loop. Another one
+ *                may use the buffers of chains that were taken, and vi_wake().
+ *   vs_mtx set   The framework holds it in every callback: vc_qnotify and
+ *                vq_notify, vc_cfgread and vc_cfgwrite, vc_reset, vc_quiesce
+ *                and all others. A thread that holds it may call whatever is
+ *                under "Virtqueues", vq_endchains() included, and vi_error(),
+ *                vi_interrupt() and vq_devcfg_changed(). The model takes it
+ *                itself where its own loop or thread calls it.
+ *
+ * No callback waits for a thread: not for one that may take vs_mtx, and not for
+ * one that waits for a disk. Where guest memory is not shared (gmem_ops), a
+ * server may answer register reads while vq_getchain() waits for memory: vs_mtx
+ * must then be recursive, and threads leave the chains to the loop's thread.
  *
  * The device, its constants and its queues are in <viodev/virtio_core.h>, which
  * this header includes; what follows here puts a device on a PCI function.
