@@ -7,7 +7,7 @@
  * end, and what is left is the payload, ready for preadv().
  *
  *	iov:   [ 3 ][ 17      ][ 512        ]        a 16 byte header, payload
- *	iov_take(c, &hdr, 16):
+ *	vio_iov_take(c, &hdr, 16):
  *	iov:        [ 4 ][ 512        ]              what is left
  *
  * The entries are shortened in place. Counts are bytes; each function does as
@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-struct iov_cursor {
+struct vio_iov_cursor {
 	struct iovec *iov; /* what is left */
 	int niov;
 };
@@ -32,7 +32,7 @@ static inline size_t vio_iov_min(size_t a, size_t b)
 }
 
 /* All bytes of what is left. */
-static inline size_t iov_len(const struct iov_cursor *c)
+static inline size_t vio_iov_len(const struct vio_iov_cursor *c)
 {
 	size_t len = 0;
 
@@ -42,7 +42,7 @@ static inline size_t iov_len(const struct iov_cursor *c)
 }
 
 /* Move past @len bytes. */
-static inline size_t iov_skip(struct iov_cursor *c, size_t len)
+static inline size_t vio_iov_skip(struct vio_iov_cursor *c, size_t len)
 {
 	size_t done = 0;
 
@@ -62,7 +62,8 @@ static inline size_t iov_skip(struct iov_cursor *c, size_t len)
 }
 
 /* Copy from the front, without and with moving past it. */
-static inline size_t iov_peek(const struct iov_cursor *c, void *buf, size_t len)
+static inline size_t vio_iov_peek(const struct vio_iov_cursor *c, void *buf,
+				  size_t len)
 {
 	size_t done = 0;
 
@@ -76,13 +77,14 @@ static inline size_t iov_peek(const struct iov_cursor *c, void *buf, size_t len)
 	return done;
 }
 
-static inline size_t iov_take(struct iov_cursor *c, void *buf, size_t len)
+static inline size_t vio_iov_take(struct vio_iov_cursor *c, void *buf,
+				  size_t len)
 {
-	return iov_skip(c, iov_peek(c, buf, len));
+	return vio_iov_skip(c, vio_iov_peek(c, buf, len));
 }
 
 /* Copy @buf, or zeroes when it is NULL. */
-static inline size_t vio_iov_fill(struct iov_cursor *c, const void *buf,
+static inline size_t vio_iov_fill(struct vio_iov_cursor *c, const void *buf,
 				  size_t len)
 {
 	const char *from = (const char *)buf;
@@ -97,22 +99,23 @@ static inline size_t vio_iov_fill(struct iov_cursor *c, const void *buf,
 			memset(c->iov[i].iov_base, 0, n);
 		done += n;
 	}
-	return iov_skip(c, done);
+	return vio_iov_skip(c, done);
 }
 
 /* Copy to the front, or fill it with zeroes, and move past it. */
-static inline size_t iov_put(struct iov_cursor *c, const void *buf, size_t len)
+static inline size_t vio_iov_put(struct vio_iov_cursor *c, const void *buf,
+				 size_t len)
 {
 	return vio_iov_fill(c, buf, len);
 }
 
-static inline size_t iov_zero(struct iov_cursor *c, size_t len)
+static inline size_t vio_iov_zero(struct vio_iov_cursor *c, size_t len)
 {
 	return vio_iov_fill(c, NULL, len);
 }
 
 /* Take the last byte off: where it is, or NULL when there is none. */
-static inline uint8_t *iov_take_last(struct iov_cursor *c)
+static inline uint8_t *vio_iov_take_last(struct vio_iov_cursor *c)
 {
 	while (c->niov > 0) {
 		struct iovec *last = &c->iov[c->niov - 1];

@@ -25,7 +25,7 @@ static const struct {
 };
 #define NR_SHAPES ARRAY_LEN(shapes)
 
-static struct iov_cursor make(struct iovec *iov, char *bytes, size_t shape)
+static struct vio_iov_cursor make(struct iovec *iov, char *bytes, size_t shape)
 {
 	int niov = shapes[shape].niov;
 
@@ -34,7 +34,7 @@ static struct iov_cursor make(struct iovec *iov, char *bytes, size_t shape)
 		iov[i] = (struct iovec){ bytes, shapes[shape].len[i] };
 		bytes += shapes[shape].len[i];
 	}
-	return (struct iov_cursor){ iov, niov };
+	return (struct vio_iov_cursor){ iov, niov };
 }
 
 static void test_take(void **state)
@@ -44,21 +44,21 @@ static void test_take(void **state)
 
 	for (size_t s = 0; s < NR_SHAPES; s++) {
 		for (size_t first = 0; first <= BYTES; first++) {
-			struct iov_cursor c = make(iov, bytes, s);
+			struct vio_iov_cursor c = make(iov, bytes, s);
 
-			assert_int_equal(iov_peek(&c, got, first), first);
+			assert_int_equal(vio_iov_peek(&c, got, first), first);
 			assert_memory_equal(got, TEXT, first);
-			assert_int_equal(iov_len(&c), BYTES);
-			assert_int_equal(iov_take(&c, got, first), first);
+			assert_int_equal(vio_iov_len(&c), BYTES);
+			assert_int_equal(vio_iov_take(&c, got, first), first);
 			assert_memory_equal(got, TEXT, first);
-			assert_int_equal(iov_len(&c), BYTES - first);
+			assert_int_equal(vio_iov_len(&c), BYTES - first);
 			/* More than there is. */
-			assert_int_equal(iov_take(&c, got, BYTES + 1),
+			assert_int_equal(vio_iov_take(&c, got, BYTES + 1),
 					 BYTES - first);
 			assert_memory_equal(got, &TEXT[first], BYTES - first);
-			assert_int_equal(iov_len(&c), 0);
+			assert_int_equal(vio_iov_len(&c), 0);
 			assert_int_equal(c.niov, 0);
-			assert_int_equal(iov_take(&c, got, 1), 0);
+			assert_int_equal(vio_iov_take(&c, got, 1), 0);
 		}
 	}
 }
@@ -70,17 +70,17 @@ static void test_put(void **state)
 
 	for (size_t s = 0; s < NR_SHAPES; s++) {
 		for (size_t n = 0; n <= BYTES; n++) {
-			struct iov_cursor c = make(iov, bytes, s);
+			struct vio_iov_cursor c = make(iov, bytes, s);
 
 			memcpy(want, TEXT, BYTES);
 			memset(want, 'x', n);
-			assert_int_equal(iov_put(&c, "xxxxxxxxxxxxxxxxxxxx", n),
-					 n);
+			assert_int_equal(
+				vio_iov_put(&c, "xxxxxxxxxxxxxxxxxxxx", n), n);
 			assert_memory_equal(bytes, want, BYTES);
 			memset(want + n, 0, BYTES - n);
-			assert_int_equal(iov_zero(&c, BYTES), BYTES - n);
+			assert_int_equal(vio_iov_zero(&c, BYTES), BYTES - n);
 			assert_memory_equal(bytes, want, BYTES);
-			assert_int_equal(iov_put(&c, "y", 1), 0);
+			assert_int_equal(vio_iov_put(&c, "y", 1), 0);
 		}
 	}
 }
@@ -91,13 +91,13 @@ static void test_take_last(void **state)
 	char bytes[BYTES];
 
 	for (size_t s = 0; s < NR_SHAPES; s++) {
-		struct iov_cursor c = make(iov, bytes, s);
+		struct vio_iov_cursor c = make(iov, bytes, s);
 
 		for (size_t n = BYTES; n > 0; n--) {
-			assert_ptr_equal(iov_take_last(&c), bytes + n - 1);
-			assert_int_equal(iov_len(&c), n - 1);
+			assert_ptr_equal(vio_iov_take_last(&c), bytes + n - 1);
+			assert_int_equal(vio_iov_len(&c), n - 1);
 		}
-		assert_null(iov_take_last(&c));
+		assert_null(vio_iov_take_last(&c));
 	}
 }
 

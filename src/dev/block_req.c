@@ -94,16 +94,16 @@ static int judge_seg(const struct block_softc *sc, enum disk_op op,
 
 /* All segments are judged before the first one is touched. */
 static int parse_segs(struct block_softc *sc, struct block_io *io,
-		      enum disk_op op, struct iov_cursor *rd)
+		      enum disk_op op, struct vio_iov_cursor *rd)
 {
 	const size_t seg_len = sizeof(struct block_seg);
-	size_t len = iov_len(rd);
+	size_t len = vio_iov_len(rd);
 
 	if (len == 0 || len % seg_len || len > BLOCK_MAX_SEGS * seg_len)
 		return VIRTIO_BLK_S_IOERR;
 	if (!widen(sc, io))
 		return NO_ROOM;
-	iov_take(rd, io->wide->segs, len);
+	vio_iov_take(rd, io->wide->segs, len);
 	io->next_seg = 0;
 	io->nr_segs = (unsigned)(len / seg_len);
 	for (unsigned i = 0; i < io->nr_segs; i++) {
@@ -150,7 +150,7 @@ static void block_done(struct disk_req *dr, int result);
 
 /* A request's own copy of its data buffers, or NULL. */
 static struct iovec *keep_iov(struct block_softc *sc, struct block_io *io,
-			      const struct iov_cursor *data)
+			      const struct vio_iov_cursor *data)
 {
 	struct iovec *iov = io->few;
 
@@ -164,13 +164,13 @@ static struct iovec *keep_iov(struct block_softc *sc, struct block_io *io,
 }
 
 static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
-		   uint64_t sector, struct iov_cursor *data,
-		   const struct iov_cursor *other)
+		   uint64_t sector, struct vio_iov_cursor *data,
+		   const struct vio_iov_cursor *other)
 {
-	uint64_t len = iov_len(data);
+	uint64_t len = vio_iov_len(data);
 	struct iovec *iov;
 
-	if (iov_len(other) > 0 || len % SECTOR_BYTES ||
+	if (vio_iov_len(other) > 0 || len % SECTOR_BYTES ||
 	    !in_capacity(sc, sector, len / SECTOR_BYTES))
 		return VIRTIO_BLK_S_IOERR;
 	iov = keep_iov(sc, io, data);
@@ -192,10 +192,10 @@ static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
 }
 
 static int exec_flush(struct block_softc *sc, struct block_io *io,
-		      uint64_t sector, const struct iov_cursor *rd,
-		      const struct iov_cursor *wr)
+		      uint64_t sector, const struct vio_iov_cursor *rd,
+		      const struct vio_iov_cursor *wr)
 {
-	if (sector || iov_len(rd) > 0 || iov_len(wr) > 0)
+	if (sector || vio_iov_len(rd) > 0 || vio_iov_len(wr) > 0)
 		return VIRTIO_BLK_S_IOERR;
 	io->nr_segs = io->next_seg = 0;
 	io->dr = (struct disk_req){
@@ -225,8 +225,8 @@ static void start_seg(struct block_softc *sc, struct block_io *io)
 }
 
 static int exec_segs(struct block_softc *sc, struct block_io *io,
-		     unsigned feature, struct iov_cursor *rd,
-		     const struct iov_cursor *wr)
+		     unsigned feature, struct vio_iov_cursor *rd,
+		     const struct vio_iov_cursor *wr)
 {
 	enum disk_op op =
 		io->kind == BLOCK_ZERO ? DISK_WRITE_ZEROES : DISK_DISCARD;
@@ -234,7 +234,7 @@ static int exec_segs(struct block_softc *sc, struct block_io *io,
 
 	if (!block_negotiated(sc, feature))
 		return VIRTIO_BLK_S_UNSUPP;
-	if (iov_len(wr) > 0)
+	if (vio_iov_len(wr) > 0)
 		return VIRTIO_BLK_S_IOERR;
 	status = parse_segs(sc, io, op, rd);
 	if (status != VIRTIO_BLK_S_OK)
@@ -243,24 +243,24 @@ static int exec_segs(struct block_softc *sc, struct block_io *io,
 	return PENDING;
 }
 
-static int exec_get_id(struct block_softc *sc, const struct iov_cursor *rd,
-		       struct iov_cursor *wr)
+static int exec_get_id(struct block_softc *sc, const struct vio_iov_cursor *rd,
+		       struct vio_iov_cursor *wr)
 {
-	if (iov_len(rd) > 0 || iov_len(wr) != sizeof(sc->sc_serial))
+	if (vio_iov_len(rd) > 0 || vio_iov_len(wr) != sizeof(sc->sc_serial))
 		return VIRTIO_BLK_S_IOERR;
-	iov_put(wr, sc->sc_serial, sizeof(sc->sc_serial));
+	vio_iov_put(wr, sc->sc_serial, sizeof(sc->sc_serial));
 	return VIRTIO_BLK_S_OK;
 }
 
 static int execute(struct block_softc *sc, struct block_io *io,
-		   struct iov_cursor *rd, struct iov_cursor *wr)
+		   struct vio_iov_cursor *rd, struct vio_iov_cursor *wr)
 {
 	struct block_hdr hdr;
 	uint64_t sector;
 	uint32_t type;
 
 	io->kind = BLOCK_OTHER;
-	if (iov_take(rd, &hdr, sizeof(hdr)) < sizeof(hdr))
+	if (vio_iov_take(rd, &hdr, sizeof(hdr)) < sizeof(hdr))
 		return VIRTIO_BLK_S_IOERR;
 	type = le32_to_cpu(hdr.type);
 	sector = le64_to_cpu(hdr.sector);
@@ -496,20 +496,21 @@ static int begin_io(struct block_queue *q, struct block_io *io,
 		    const struct vi_req *req)
 {
 	struct block_softc *sc = q->sc;
-	struct iov_cursor rd = { sc->sc_iov, req->readable };
-	struct iov_cursor wr = { sc->sc_iov + req->readable, req->writable };
+	struct vio_iov_cursor rd = { sc->sc_iov, req->readable };
+	struct vio_iov_cursor wr = { sc->sc_iov + req->readable,
+				     req->writable };
 	int status;
 
 	io->q = q;
 	io->head = (uint16_t)req->idx;
-	io->status = iov_take_last(&wr);
+	io->status = vio_iov_take_last(&wr);
 	if (!io->status) {
 		vi_error(&sc->sc_vs, "queue %u: request without a status byte",
 			 q->vq->vq_num);
 		block_complete(io, VIRTIO_BLK_S_IOERR);
 		return -1;
 	}
-	io->in_bytes = (uint32_t)iov_len(&wr);
+	io->in_bytes = (uint32_t)vio_iov_len(&wr);
 	status = execute(sc, io, &rd, &wr);
 	if (status == NO_ROOM) {
 		give_io(sc, io);

@@ -17,7 +17,7 @@ static ssize_t mock_recv(struct net_be *be, unsigned channel,
 {
 	struct net_mock *m = (struct net_mock *)be;
 	struct iovec copy[NET_MAX_IOV];
-	struct iov_cursor room = { copy, niov };
+	struct vio_iov_cursor room = { copy, niov };
 	struct net_mock_frame *f;
 	size_t n;
 
@@ -28,8 +28,8 @@ static ssize_t mock_recv(struct net_be *be, unsigned channel,
 	memmove(&m->in[channel][0], &m->in[channel][1],
 		m->nr_in[channel] * sizeof(f));
 	memcpy(copy, iov, (size_t)niov * sizeof(*iov));
-	iov_put(&room, &f->hdr, sizeof(f->hdr));
-	n = iov_put(&room, f->data, f->len);
+	vio_iov_put(&room, &f->hdr, sizeof(f->hdr));
+	n = vio_iov_put(&room, f->data, f->len);
 	free(f);
 	return (ssize_t)n;
 }
@@ -38,12 +38,12 @@ static int mock_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		     int niov)
 {
 	struct net_mock *m = (struct net_mock *)be;
-	struct iov_cursor all = { iov, niov };
+	struct vio_iov_cursor all = { iov, niov };
 
 	if (m->send_ret < 0)
 		return m->send_ret;
-	iov_take(&all, &m->sent.hdr, sizeof(m->sent.hdr));
-	m->sent.len = iov_take(&all, m->sent.data, sizeof(m->sent.data));
+	vio_iov_take(&all, &m->sent.hdr, sizeof(m->sent.hdr));
+	m->sent.len = vio_iov_take(&all, m->sent.data, sizeof(m->sent.data));
 	m->sent_channel = channel;
 	m->nr_sent++;
 	return 0;

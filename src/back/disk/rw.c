@@ -20,11 +20,11 @@
 /* A call transferred @result bytes. Whether the request has ended with it. */
 static bool rw_advance(struct disk_req *req, int result)
 {
-	struct iov_cursor c = { req->dr_iov, req->dr_niov };
+	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t n = (uint64_t)result;
 
 	if (n < req->dr_left) {
-		iov_skip(&c, n);
+		vio_iov_skip(&c, n);
 		req->dr_iov = c.iov;
 		req->dr_niov = c.niov;
 		req->dr_left -= n;
@@ -134,7 +134,7 @@ static void bounce_advance(struct disk_req *req, uint64_t len)
 static void bounce_write_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
-	struct iov_cursor c = { req->dr_iov, req->dr_niov };
+	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
 	if (result < 0 || (uint64_t)result <= head) {
@@ -143,7 +143,7 @@ static void bounce_write_done(struct disk_call *call, int result)
 	}
 	if (len > (uint64_t)result - head)
 		len = (uint64_t)result - head;
-	iov_skip(&c, len);
+	vio_iov_skip(&c, len);
 	req->dr_iov = c.iov;
 	req->dr_niov = c.niov;
 	bounce_advance(req, len);
@@ -153,11 +153,11 @@ static void bounce_write_done(struct disk_call *call, int result)
 static void bounce_write(struct disk_req *req)
 {
 	char *bounce = req->dr_exec->bounce;
-	struct iov_cursor c = { req->dr_iov, req->dr_niov };
+	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
 	if (req->dr_op == DISK_WRITE)
-		iov_peek(&c, bounce + head, len);
+		vio_iov_peek(&c, bounce + head, len);
 	else
 		memset(bounce + head, 0, len);
 	req->dr_call.op = CALL_WRITE;
@@ -167,7 +167,7 @@ static void bounce_write(struct disk_req *req)
 static void bounce_read_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
-	struct iov_cursor c = { req->dr_iov, req->dr_niov };
+	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
 	/* The capacity is whole blocks, so a block is there or it is not. */
@@ -182,7 +182,7 @@ static void bounce_read_done(struct disk_call *call, int result)
 			exec_end(req, -EIO);
 		return;
 	}
-	iov_put(&c, req->dr_exec->bounce + head, len);
+	vio_iov_put(&c, req->dr_exec->bounce + head, len);
 	req->dr_iov = c.iov;
 	req->dr_niov = c.niov;
 	bounce_advance(req, len);

@@ -48,14 +48,14 @@ static int echo_send(struct net_be *be, unsigned channel, struct iovec *iov,
 {
 	struct echo *echo = (struct echo *)be;
 	struct channel *c = &echo->channels[channel];
-	struct iov_cursor from = { iov + 1, niov - 1 };
-	uint32_t len = (uint32_t)iov_len(&from);
+	struct vio_iov_cursor from = { iov + 1, niov - 1 };
+	uint32_t len = (uint32_t)vio_iov_len(&from);
 	uint8_t *to = len > 0 ? find_room(c, len + sizeof(len)) : NULL;
 
 	if (!to)
 		return -ENOBUFS;
 	memcpy(to, &len, sizeof(len));
-	iov_take(&from, to + sizeof(len), len);
+	vio_iov_take(&from, to + sizeof(len), len);
 	c->tail += len + sizeof(len);
 	if (c->watched)
 		vio_task_defer(echo->loop, &echo->task);

@@ -114,10 +114,10 @@ static void put(struct pcap *pcap, const void *from, size_t len)
 static void put_frame(struct pcap *pcap, const struct iovec *iov, int niov,
 		      size_t len)
 {
-	const struct iov_cursor frame = { (struct iovec *)iov, niov };
+	const struct vio_iov_cursor frame = { (struct iovec *)iov, niov };
 	size_t *used = &pcap->len[pcap->filling];
 
-	iov_peek(&frame, pcap->buf[pcap->filling] + *used, len);
+	vio_iov_peek(&frame, pcap->buf[pcap->filling] + *used, len);
 	*used += len;
 }
 

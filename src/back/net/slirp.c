@@ -479,8 +479,8 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		     int niov)
 {
 	struct user *u = user_of(be);
-	struct iov_cursor frame = { iov + 1, niov - 1 };
-	size_t len = iov_take(&frame, u->in_buf, sizeof(u->in_buf));
+	struct vio_iov_cursor frame = { iov + 1, niov - 1 };
+	size_t len = vio_iov_take(&frame, u->in_buf, sizeof(u->in_buf));
 	uint8_t *whole = u->in_buf;
 
 	if (!is_spoken(whole, len))

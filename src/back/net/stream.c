@@ -221,7 +221,7 @@ static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		       int niov)
 {
 	struct stream *st = stream_of(be);
-	struct iov_cursor all = { iov, niov };
+	struct vio_iov_cursor all = { iov, niov };
 	struct msghdr msg = {
 		.msg_iov = iov,
 		.msg_iovlen = (size_t)niov,
@@ -233,7 +233,7 @@ static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		return -ENOTCONN;
 	if (st->out_end) /* on_event waits for it */
 		return -EAGAIN;
-	prefix = cpu_to_be32((uint32_t)(iov_len(&all) - iov[0].iov_len));
+	prefix = cpu_to_be32((uint32_t)(vio_iov_len(&all) - iov[0].iov_len));
 	iov[0] = (struct iovec){ &prefix, sizeof(prefix) };
 	do {
 		n = sendmsg(st->port.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -243,8 +243,8 @@ static int stream_send(struct net_be *be, unsigned channel, struct iovec *iov,
 			net_port_watch(&st->port, EPOLLOUT, true);
 		return -errno;
 	}
-	iov_skip(&all, (size_t)n);
-	st->out_end = iov_take(&all, st->out_buf, OUT_BYTES);
+	vio_iov_skip(&all, (size_t)n);
+	st->out_end = vio_iov_take(&all, st->out_buf, OUT_BYTES);
 	if (st->out_end)
 		net_port_watch(&st->port, EPOLLOUT, true);
 	return 0;

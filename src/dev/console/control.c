@@ -102,7 +102,7 @@ static uint16_t value_of(const struct console_port *p, int event)
 
 /* Write the message: its bytes, as far as there is room. */
 static size_t put(const struct console_port *p, int event,
-		  struct iov_cursor *to)
+		  struct vio_iov_cursor *to)
 {
 	const struct msg msg = {
 		cpu_to_le32(p->id),
@@ -113,12 +113,12 @@ static size_t put(const struct console_port *p, int event,
 		cpu_to_le16(p->sc->sc_cols),
 		cpu_to_le16(p->sc->sc_rows),
 	};
-	size_t len = iov_put(to, &msg, sizeof(msg));
+	size_t len = vio_iov_put(to, &msg, sizeof(msg));
 
 	if (event == VIRTIO_CONSOLE_RESIZE)
-		len += iov_put(to, &size, sizeof(size));
+		len += vio_iov_put(to, &size, sizeof(size));
 	if (event == VIRTIO_CONSOLE_PORT_NAME)
-		len += iov_put(to, p->name, strlen(p->name));
+		len += vio_iov_put(to, p->name, strlen(p->name));
 	return len;
 }
 
@@ -137,7 +137,7 @@ static enum vq_served send_next(void *arg, struct vqueue_info *vq)
 {
 	struct console_softc *sc = arg;
 	struct console_port *p = due_port(sc);
-	struct iov_cursor to;
+	struct vio_iov_cursor to;
 	struct vi_req req;
 	size_t len = 0;
 
@@ -145,8 +145,8 @@ static enum vq_served send_next(void *arg, struct vqueue_info *vq)
 		return VQ_WAIT;
 	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
 		return VQ_IDLE;
-	to = (struct iov_cursor){ sc->sc_iov, req.writable };
-	if (!req.readable && iov_len(&to) >= sizeof(struct msg)) {
+	to = (struct vio_iov_cursor){ sc->sc_iov, req.writable };
+	if (!req.readable && vio_iov_len(&to) >= sizeof(struct msg)) {
 		int event = due(p);
 
 		len = put(p, event, &to);
@@ -220,15 +220,15 @@ static void take(struct console_softc *sc, const struct msg *msg)
 static enum vq_served take_next(void *arg, struct vqueue_info *vq)
 {
 	struct console_softc *sc = arg;
-	struct iov_cursor from;
+	struct vio_iov_cursor from;
 	struct vi_req req;
 	struct msg msg;
 	bool whole;
 
 	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
 		return VQ_IDLE;
-	from = (struct iov_cursor){ sc->sc_iov, req.readable };
-	whole = iov_take(&from, &msg, sizeof(msg)) == sizeof(msg);
+	from = (struct vio_iov_cursor){ sc->sc_iov, req.readable };
+	whole = vio_iov_take(&from, &msg, sizeof(msg)) == sizeof(msg);
 	vq_relchain(vq, (uint16_t)req.idx, 0);
 	if (whole)
 		take(sc, &msg); /* our copy: the guest's may change */

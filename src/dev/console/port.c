@@ -41,8 +41,8 @@ static struct vqueue_info *tx_queue(struct console_port *p)
 static void batch_add(struct batch *b, const struct iovec *iov, int niov,
 		      uint16_t idx)
 {
-	struct iov_cursor c = { (struct iovec *)iov, niov };
-	size_t bytes = iov_len(&c);
+	struct vio_iov_cursor c = { (struct iovec *)iov, niov };
+	size_t bytes = vio_iov_len(&c);
 
 	b->chain[b->nr].idx = idx;
 	b->chain[b->nr].bytes = (uint32_t)bytes;
@@ -173,13 +173,13 @@ void console_rx_run(struct console_port *p)
 /* Bytes that are gone from here, of those in the batch; -EAGAIN: none now. */
 static ssize_t tx_write(struct console_port *p, const struct batch *b)
 {
-	struct iov_cursor c = { p->sc->sc_iov, b->niov };
+	struct vio_iov_cursor c = { p->sc->sc_iov, b->niov };
 	size_t sent = p->tx_sent;
 	ssize_t n = -EPIPE;
 
 	if (sent > b->chain[0].bytes)
 		sent = b->chain[0].bytes;
-	iov_skip(&c, sent);
+	vio_iov_skip(&c, sent);
 	if (c.niov == 0)
 		return (ssize_t)sent;
 	if (p->chan && p->plugged)

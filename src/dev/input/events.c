@@ -81,7 +81,7 @@ static enum vq_served send_one(void *arg, struct vqueue_info *vq)
 	struct input_softc *sc = arg;
 	const struct input_wire *ev = &sc->sc_waiting[sc->sc_first];
 	struct iovec iov[MAX_IOV];
-	struct iov_cursor to = { iov, 0 };
+	struct vio_iov_cursor to = { iov, 0 };
 	struct vi_req req;
 	bool fits;
 
@@ -90,9 +90,9 @@ static enum vq_served send_one(void *arg, struct vqueue_info *vq)
 	if (vq_getchain(vq, iov, MAX_IOV, &req) <= 0)
 		return VQ_IDLE;
 	to.niov = req.writable;
-	fits = !req.readable && iov_len(&to) >= sizeof(*ev);
+	fits = !req.readable && vio_iov_len(&to) >= sizeof(*ev);
 	if (fits) {
-		iov_put(&to, ev, sizeof(*ev));
+		vio_iov_put(&to, ev, sizeof(*ev));
 		sc->sc_first = (sc->sc_first + 1) % INPUT_MAX_WAITING;
 		sc->sc_nr_waiting--;
 		sc->sc_nr_events++;
@@ -144,7 +144,7 @@ static enum vq_served take_one(void *arg, struct vqueue_info *vq)
 {
 	struct input_softc *sc = arg;
 	struct iovec iov[MAX_IOV];
-	struct iov_cursor from = { iov, 0 };
+	struct vio_iov_cursor from = { iov, 0 };
 	struct input_wire wire;
 	struct vi_req req;
 	bool whole;
@@ -152,7 +152,7 @@ static enum vq_served take_one(void *arg, struct vqueue_info *vq)
 	if (vq_getchain(vq, iov, MAX_IOV, &req) <= 0)
 		return VQ_IDLE;
 	from.niov = req.readable;
-	whole = iov_take(&from, &wire, sizeof(wire)) == sizeof(wire);
+	whole = vio_iov_take(&from, &wire, sizeof(wire)) == sizeof(wire);
 	vq_relchain(vq, (uint16_t)req.idx, 0);
 	if (whole)
 		apply(sc, &wire);

@@ -24,7 +24,7 @@
 
 struct net_cmd {
 	uint8_t number; /* of the command in its class */
-	struct iov_cursor data;
+	struct vio_iov_cursor data;
 	bool replayed; /* to a device that has no ring yet */
 	uint8_t result[RESULT_MAX];
 	size_t result_len;
@@ -33,7 +33,7 @@ struct net_cmd {
 /* All of an object of @len bytes. */
 static bool take(struct net_cmd *cmd, void *buf, size_t len)
 {
-	return iov_take(&cmd->data, buf, len) == len;
+	return vio_iov_take(&cmd->data, buf, len) == len;
 }
 
 static bool do_rx_mode(struct net_softc *sc, struct net_cmd *cmd)
@@ -59,12 +59,12 @@ static bool take_macs(struct net_cmd *cmd, struct net_macs *ret_macs)
 	if (!take(cmd, &nr_le, sizeof(nr_le)))
 		return false;
 	nr = le32_to_cpu(nr_le);
-	if (nr > iov_len(&cmd->data) / NET_MAC_LEN)
+	if (nr > vio_iov_len(&cmd->data) / NET_MAC_LEN)
 		return false;
 	ret_macs->overflow = nr > NET_MAX_MACS;
 	ret_macs->nr = ret_macs->overflow ? 0 : nr;
 	if (ret_macs->overflow)
-		iov_skip(&cmd->data, (size_t)nr * NET_MAC_LEN);
+		vio_iov_skip(&cmd->data, (size_t)nr * NET_MAC_LEN);
 	return take(cmd, ret_macs->mac, ret_macs->nr * NET_MAC_LEN);
 }
 
@@ -272,15 +272,15 @@ static void run_chain(struct net_softc *sc, struct vqueue_info *vq,
 		      const struct vi_req *req)
 {
 	struct iovec *iov = sc->sc_iov;
-	struct iov_cursor answer = { iov + req->readable, req->writable };
+	struct vio_iov_cursor answer = { iov + req->readable, req->writable };
 	struct net_cmd cmd = { .data = { iov, req->readable } };
 	uint8_t ack = VIRTIO_NET_ERR;
 	size_t len;
 
 	if (run_command(sc, &cmd))
 		ack = VIRTIO_NET_OK;
-	len = iov_put(&answer, &ack, sizeof(ack));
-	len += iov_put(&answer, cmd.result, cmd.result_len);
+	len = vio_iov_put(&answer, &ack, sizeof(ack));
+	len += vio_iov_put(&answer, cmd.result, cmd.result_len);
 	vq_relchain(vq, (uint16_t)req->idx, (uint32_t)len);
 }
 

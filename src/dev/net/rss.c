@@ -19,12 +19,12 @@ struct rss_head {
 static_assert(sizeof(struct rss_head) == 8, "5.1.6.5.6.3");
 
 /* The key, which both commands end with. */
-static bool parse_key(struct net_rss *rss, struct iov_cursor *data)
+static bool parse_key(struct net_rss *rss, struct vio_iov_cursor *data)
 {
-	if (iov_take(data, &rss->key_len, 1) != 1 ||
+	if (vio_iov_take(data, &rss->key_len, 1) != 1 ||
 	    rss->key_len > NET_RSS_KEY_MAX)
 		return false;
-	return iov_take(data, rss->key, rss->key_len) == rss->key_len;
+	return vio_iov_take(data, rss->key, rss->key_len) == rss->key_len;
 }
 
 /* An id of a receive queue: bits 0 to 14 are the number of its pair. */
@@ -41,7 +41,7 @@ static bool parse_queue(struct net_rss *rss, le16 id, unsigned nr_pairs,
 	return true;
 }
 
-static bool parse_table(struct net_rss *rss, struct iov_cursor *data,
+static bool parse_table(struct net_rss *rss, struct vio_iov_cursor *data,
 			unsigned nr_pairs)
 {
 	unsigned nr = rss->mask + 1u;
@@ -50,24 +50,24 @@ static bool parse_table(struct net_rss *rss, struct iov_cursor *data,
 	if (nr > NET_RSS_TABLE_MAX || (nr & (nr - 1)))
 		return false;
 	for (unsigned i = 0; i < nr; i++) {
-		if (iov_take(data, &id, sizeof(id)) != sizeof(id) ||
+		if (vio_iov_take(data, &id, sizeof(id)) != sizeof(id) ||
 		    !parse_queue(rss, id, nr_pairs, &rss->table[i]))
 			return false;
 	}
-	if (iov_take(data, &id, sizeof(id)) != sizeof(id))
+	if (vio_iov_take(data, &id, sizeof(id)) != sizeof(id))
 		return false;
 	rss->max_tx = le16_to_cpu(id);
 	return rss->max_tx >= 1 && rss->max_tx <= nr_pairs;
 }
 
-bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
-		   unsigned nr_pairs)
+bool net_rss_parse(struct net_rss *rss, struct vio_iov_cursor *data,
+		   bool steering, unsigned nr_pairs)
 {
 	struct net_rss new = { .steering = steering, .max_rx = 1 };
 	struct rss_head head;
 	le16 reserved[2];
 
-	if (iov_take(data, &head, sizeof(head)) != sizeof(head))
+	if (vio_iov_take(data, &head, sizeof(head)) != sizeof(head))
 		return false;
 	new.types = le32_to_cpu(head.types);
 	if (new.types & ~NET_RSS_TYPES)
@@ -78,7 +78,7 @@ bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
 				 &new.unclassified) ||
 		    !parse_table(&new, data, nr_pairs))
 			return false;
-	} else if (iov_take(data, reserved, sizeof(reserved)) !=
+	} else if (vio_iov_take(data, reserved, sizeof(reserved)) !=
 		   sizeof(reserved)) {
 		return false;
 	}

@@ -39,8 +39,8 @@ struct net_rss {
  * Read the data of RSS_CONFIG or, with @steering unset, HASH_CONFIG. False,
  * and nothing is changed, when it makes no sense for @nr_pairs pairs.
  */
-bool net_rss_parse(struct net_rss *rss, struct iov_cursor *data, bool steering,
-		   unsigned nr_pairs);
+bool net_rss_parse(struct net_rss *rss, struct vio_iov_cursor *data,
+		   bool steering, unsigned nr_pairs);
 
 /*
  * The hash of a frame of which the first @len bytes are given: what hash

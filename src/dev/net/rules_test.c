@@ -621,7 +621,7 @@ static void test_rss_config(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
 		uint8_t buf[1024];
 		struct iovec iov = { buf, 0 };
-		struct iov_cursor data = { &iov, 1 };
+		struct vio_iov_cursor data = { &iov, 1 };
 		struct net_rss rss = { .types = 0xdead };
 
 		iov.iov_len = make_rss(buf, rows[i].types, rows[i].mask,

@@ -175,12 +175,12 @@ static unsigned window_count(const struct net_window *w, size_t len)
 static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
 {
 	struct net_window *w = &sc->sc_win;
-	struct iov_cursor room = { w->hdr, w->nr_hdr };
+	struct vio_iov_cursor room = { w->hdr, w->nr_hdr };
 	unsigned nr = window_count(w, len);
 	size_t hdr_len = sc->sc_hdr_len;
 
 	hdr->num_buffers = cpu_to_le16((uint16_t)nr);
-	iov_put(&room, hdr, hdr_len);
+	vio_iov_put(&room, hdr, hdr_len);
 	for (unsigned i = 0; i < nr; i++) {
 		size_t n = w->chain[i].bytes < len ? w->chain[i].bytes : len;
 
@@ -254,7 +254,7 @@ static void rx_account(struct net_softc *sc, const struct iovec *iov, int niov,
 static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 {
 	struct net_window *w = &sc->sc_win;
-	const struct iov_cursor frame = { &w->iov[w->first], w->niov };
+	const struct vio_iov_cursor frame = { &w->iov[w->first], w->niov };
 	uint8_t peek[NET_RSS_PEEK] = { 0 };
 	struct net_hdr hdr;
 	size_t n;
@@ -262,14 +262,14 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 	if (len > p->longest)
 		p->longest = len;
 	if (len > w->bytes) { /* the rest is where it belongs */
-		iov_peek(&frame, p->buf, w->bytes);
+		vio_iov_peek(&frame, p->buf, w->bytes);
 		p->held_len = len;
 		p->want = NET_MAX_FRAME;
 		return;
 	}
-	n = iov_peek(&frame, peek,
-		     net_has(sc, NET_F(HASH_REPORT)) ? sizeof(peek) :
-						       NET_FILTER_PEEK);
+	n = vio_iov_peek(&frame, peek,
+			 net_has(sc, NET_F(HASH_REPORT)) ? sizeof(peek) :
+							   NET_FILTER_PEEK);
 	if (n > len) {
 		memset(peek + len, 0, n - len);
 		n = len;
@@ -345,7 +345,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	uint8_t peek[NET_RSS_PEEK] = { 0 };
 	size_t len = p->held_len, n = len < sizeof(peek) ? len : sizeof(peek);
 	unsigned q = p->idx, by_hash;
-	struct iov_cursor room;
+	struct vio_iov_cursor room;
 	struct net_hdr hdr;
 	int ret;
 
@@ -367,9 +367,9 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 			return -ENOBUFS;
 		goto dropped;
 	}
-	room = (struct iov_cursor){ &w->iov[w->first], w->niov };
-	/* iov_put() shortens entries, which are committed right after. */
-	iov_put(&room, p->buf, len);
+	room = (struct vio_iov_cursor){ &w->iov[w->first], w->niov };
+	/* vio_iov_put() shortens entries, which are committed right after. */
+	vio_iov_put(&room, p->buf, len);
 	rx_account(sc, &frame, 1, len);
 	window_commit(sc, &hdr, len);
 	goto gone;

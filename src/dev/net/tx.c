@@ -13,16 +13,17 @@
  * Send what a chain holds. -EAGAIN: later; all else is done with. The entry in
  * front of @chain is free for our own header: the guest's took at least one.
  */
-static int tx_send(struct net_softc *sc, unsigned pair, struct iov_cursor chain)
+static int tx_send(struct net_softc *sc, unsigned pair,
+		   struct vio_iov_cursor chain)
 {
 	struct net_hdr hdr = { 0 };
 	struct virtio_net_hdr host;
 	int nr_record = 0, ret;
 	size_t len;
 
-	if (iov_take(&chain, &hdr, sc->sc_hdr_len) != sc->sc_hdr_len)
+	if (vio_iov_take(&chain, &hdr, sc->sc_hdr_len) != sc->sc_hdr_len)
 		return -EINVAL;
-	len = iov_len(&chain);
+	len = vio_iov_len(&chain);
 	if (len > NET_MAX_FRAME ||
 	    !net_hdr_from_guest(&hdr, len, sc->sc_vs.vs_negotiated_caps, &host))
 		return -EINVAL;
@@ -58,7 +59,7 @@ static enum vq_served tx_serve(void *arg, struct vqueue_info *vq)
 	if (vq_getchain(vq, sc->sc_iov + 1, NET_MAX_IOV - 1, &req) <= 0)
 		return VQ_IDLE;
 	ret = tx_send(sc, vq->vq_num / 2u,
-		      (struct iov_cursor){ sc->sc_iov + 1, req.readable });
+		      (struct vio_iov_cursor){ sc->sc_iov + 1, req.readable });
 	if (ret == -EAGAIN) {
 		vq_retchains(vq, 1);
 		return VQ_WAIT;

@@ -161,12 +161,12 @@ struct p9_req {
 	bool nowait;    /* must not block: -EAGAIN, to be begun again */
 	size_t room;    /* bytes that the reply may have */
 	size_t msg_len, msg_beyond;
-	struct p9_in in;        /* the body, but for a Twrite's data */
-	struct p9_out out;      /* the reply's body */
-	uint32_t data_len;      /* of the reply that are in @back already */
-	struct iov_cursor data; /* of Twrite */
-	struct iov_cursor head; /* first 11 bytes of the reply's place */
-	struct iov_cursor back; /* the rest of it */
+	struct p9_in in;            /* the body, but for a Twrite's data */
+	struct p9_out out;          /* the reply's body */
+	uint32_t data_len;          /* of the reply that are in @back already */
+	struct vio_iov_cursor data; /* of Twrite */
+	struct vio_iov_cursor head; /* first 11 bytes of the reply's place */
+	struct vio_iov_cursor back; /* the rest of it */
 	uint8_t msg[P9_MSG_BYTES];
 	uint8_t reply[P9_REPLY_BYTES];
 	struct iovec head_iov[P9_IO_HEADER];
@@ -237,8 +237,11 @@ struct p9_ref {
 	uint32_t uid;
 	int fd; /* the node's, kept open by us; -1: not asked for */
 };
-#define P9_REF    __attribute__((cleanup(p9_ref_put))) struct p9_ref
-#define P9_NO_REF { .fd = -1 }
+#define P9_REF __attribute__((cleanup(p9_ref_put))) struct p9_ref
+#define P9_NO_REF        \
+	{                \
+		.fd = -1 \
+	}
 void p9_ref_put(struct p9_ref *ref);
 
 /*

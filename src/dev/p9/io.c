@@ -238,7 +238,7 @@ int p9_lcreate(struct p9_req *r)
  */
 
 /* Leave no more than @len bytes. */
-static void iov_cut(struct iov_cursor *c, size_t len)
+static void iov_cut(struct vio_iov_cursor *c, size_t len)
 {
 	int i;
 
@@ -262,7 +262,7 @@ static bool is_end(int fd, uint64_t off)
  * Without waiting: all of it, or up to the end of the file, or -EAGAIN. Half
  * of it is begun again by a thread that may wait.
  */
-static ssize_t try_read(struct p9_file *file, const struct iov_cursor *c,
+static ssize_t try_read(struct p9_file *file, const struct vio_iov_cursor *c,
 			size_t len, uint64_t off)
 {
 	ssize_t n;
@@ -280,7 +280,7 @@ static ssize_t try_read(struct p9_file *file, const struct iov_cursor *c,
 	return n;
 }
 
-static ssize_t wait_read(struct p9_file *file, const struct iov_cursor *c,
+static ssize_t wait_read(struct p9_file *file, const struct vio_iov_cursor *c,
 			 uint64_t off)
 {
 	ssize_t n = preadv(file->fd, c->iov, c->niov, (off_t)off);

@@ -79,12 +79,12 @@ static void bad_frame(struct p9_req *r)
  */
 static void take_message(struct p9_req *r)
 {
-	size_t have = iov_len(&r->data), body, keep = P9_MSG_BYTES;
+	size_t have = vio_iov_len(&r->data), body, keep = P9_MSG_BYTES;
 	uint8_t header[P9_HEADER] = { 0 };
 	struct p9_in in = { .p = header, .left = sizeof(header) };
 	uint32_t size;
 
-	if (iov_take(&r->data, header, sizeof(header)) < sizeof(header)) {
+	if (vio_iov_take(&r->data, header, sizeof(header)) < sizeof(header)) {
 		bad_frame(r);
 		return;
 	}
@@ -100,7 +100,7 @@ static void take_message(struct p9_req *r)
 	body = size - P9_HEADER;
 	if (r->type == P9_TWRITE)
 		keep = P9_TWRITE_SZ - P9_HEADER;
-	r->msg_len = iov_take(&r->data, r->msg, body < keep ? body : keep);
+	r->msg_len = vio_iov_take(&r->data, r->msg, body < keep ? body : keep);
 	r->msg_beyond = body - r->msg_len;
 }
 
@@ -111,12 +111,12 @@ static void take_room(struct p9_req *r, struct iovec *iov, int niov)
 	int n = niov < (int)P9_IO_HEADER ? niov : (int)P9_IO_HEADER;
 
 	memcpy(r->head_iov, iov, (size_t)n * sizeof(*iov));
-	r->head = (struct iov_cursor){ r->head_iov, n };
-	r->back = (struct iov_cursor){ iov, niov };
-	r->room = iov_len(&r->back);
+	r->head = (struct vio_iov_cursor){ r->head_iov, n };
+	r->back = (struct vio_iov_cursor){ iov, niov };
+	r->room = vio_iov_len(&r->back);
 	if (r->room > most)
 		r->room = most;
-	iov_skip(&r->back, P9_IO_HEADER);
+	vio_iov_skip(&r->back, P9_IO_HEADER);
 }
 
 void p9_req_init(struct p9_req *r, struct p9_fs *fs, int readable, int writable)
@@ -131,7 +131,7 @@ void p9_req_init(struct p9_req *r, struct p9_fs *fs, int readable, int writable)
 	r->msg_len = r->msg_beyond = 0;
 	r->data_len = 0;
 	r->out.len = 0;
-	r->data = (struct iov_cursor){ r->iov, readable };
+	r->data = (struct vio_iov_cursor){ r->iov, readable };
 	take_message(r);
 	take_room(r, r->iov + readable, writable);
 
@@ -222,8 +222,8 @@ static void put_at(struct p9_req *r, const uint8_t *msg, size_t len)
 {
 	size_t front = len < P9_IO_HEADER ? len : P9_IO_HEADER;
 
-	iov_put(&r->head, msg, front);
-	iov_put(&r->back, msg + front, len - front);
+	vio_iov_put(&r->head, msg, front);
+	vio_iov_put(&r->back, msg + front, len - front);
 }
 
 static void put_header(struct p9_out *out, uint32_t size, uint8_t type,

@@ -253,7 +253,7 @@ int p9_xattr_read(struct p9_req *r, struct p9_file *file, uint64_t off,
 
 	r->data_len = count < left ? count : left;
 	if (r->data_len > 0)
-		iov_put(&r->back, file->value + off, r->data_len);
+		vio_iov_put(&r->back, file->value + off, r->data_len);
 	p9_put32(&r->out, r->data_len);
 	return 0;
 }
@@ -268,8 +268,8 @@ int p9_xattr_write(struct p9_req *r, struct p9_file *file, uint64_t off,
 	if (off != file->value_done || count > file->value_len - off)
 		ret = -ENOSPC;
 	else
-		file->value_done +=
-			(uint32_t)iov_take(&r->data, file->value + off, count);
+		file->value_done += (uint32_t)vio_iov_take(
+			&r->data, file->value + off, count);
 	pthread_mutex_unlock(&file->lock);
 	if (ret == 0)
 		p9_put32(&r->out, count);

@@ -211,7 +211,7 @@ static void begin_tmf(struct scsi_softc *sc, const struct tmf_request *req,
 
 /* There is nothing to subscribe to: no events actually (5.6.6.2). */
 static uint32_t do_an(struct scsi_softc *sc, const struct an_request *req,
-		      struct iov_cursor *wr)
+		      struct vio_iov_cursor *wr)
 {
 	uint8_t response = VIRTIO_SCSI_S_OK;
 	le32 actual = cpu_to_le32(0);
@@ -219,19 +219,19 @@ static uint32_t do_an(struct scsi_softc *sc, const struct an_request *req,
 
 	if (lun == &sc->sc_absent)
 		response = VIRTIO_SCSI_S_INCORRECT_LUN;
-	return (uint32_t)(iov_put(wr, &actual, sizeof(actual)) +
-			  iov_put(wr, &response, 1));
+	return (uint32_t)(vio_iov_put(wr, &actual, sizeof(actual)) +
+			  vio_iov_put(wr, &response, 1));
 }
 
 static void control_one(struct scsi_softc *sc, struct vqueue_info *vq,
 			struct iovec *iov, const struct vi_req *req)
 {
-	struct iov_cursor rd = { iov, req->readable };
-	struct iov_cursor wr = { iov + req->readable, req->writable };
+	struct vio_iov_cursor rd = { iov, req->readable };
+	struct vio_iov_cursor wr = { iov + req->readable, req->writable };
 	uint8_t failure = VIRTIO_SCSI_S_FAILURE;
 	struct tmf_request tmf = { 0 };
 	struct an_request an;
-	size_t len = iov_peek(&rd, &tmf, sizeof(tmf));
+	size_t len = vio_iov_peek(&rd, &tmf, sizeof(tmf));
 	uint32_t type = le32_to_cpu(tmf.type), used;
 
 	if (len == sizeof(tmf) && type == VIRTIO_SCSI_T_TMF &&
@@ -244,7 +244,7 @@ static void control_one(struct scsi_softc *sc, struct vqueue_info *vq,
 				  type == VIRTIO_SCSI_T_AN_SUBSCRIBE))
 		used = do_an(sc, &an, &wr);
 	else
-		used = (uint32_t)iov_put(&wr, &failure, 1);
+		used = (uint32_t)vio_iov_put(&wr, &failure, 1);
 	vq_relchain(vq, (uint16_t)req->idx, used);
 }
 
@@ -288,15 +288,15 @@ static bool put_event(struct scsi_softc *sc, const struct event *ev)
 	struct vqueue_info *vq = &sc->sc_vqs[1];
 	struct iovec iov[SCSI_MAX_IOV];
 	struct event e = *ev;
-	struct iov_cursor wr;
+	struct vio_iov_cursor wr;
 	struct vi_req req;
 	bool fits;
 	size_t len;
 
 	if (vq_getchain(vq, iov, SCSI_MAX_IOV, &req) <= 0)
 		return false;
-	wr = (struct iov_cursor){ iov + req.readable, req.writable };
-	fits = iov_len(&wr) >= sizeof(e);
+	wr = (struct vio_iov_cursor){ iov + req.readable, req.writable };
+	fits = vio_iov_len(&wr) >= sizeof(e);
 	/* Too short a buffer: it says that something is missed (5.6.6.3). */
 	if (!fits)
 		e = (struct event){ .event = cpu_to_le32(
@@ -304,7 +304,7 @@ static bool put_event(struct scsi_softc *sc, const struct event *ev)
 	else if (sc->sc_missed)
 		e.event = cpu_to_le32(le32_to_cpu(e.event) |
 				      VIRTIO_SCSI_T_EVENTS_MISSED);
-	len = iov_put(&wr, &e, sizeof(e));
+	len = vio_iov_put(&wr, &e, sizeof(e));
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)len);
 	vq_endchains(vq, 0);
 	sc->sc_missed = false;

@@ -332,7 +332,7 @@ void spc_mode_select(struct scsi_task *t)
 		task_check(t, SC_LIST_LENGTH);
 		return;
 	}
-	t->transferred = iov_take(&t->data, l.b, l.len);
+	t->transferred = vio_iov_take(&t->data, l.b, l.len);
 	ok = header_ok(t->lun, &l, ten);
 	first = l.pos;
 	while (ok && l.pos < l.len)

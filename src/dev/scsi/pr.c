@@ -455,7 +455,7 @@ void pr_out(struct scsi_task *t)
 		task_check(t, SC_LIST_LENGTH);
 		return;
 	}
-	t->transferred = iov_take(&t->data, list, sizeof(list));
+	t->transferred = vio_iov_take(&t->data, list, sizeof(list));
 	o = (struct out){
 		.key = get_be64(list),
 		.action_key = get_be64(list + 8),

@@ -81,7 +81,7 @@ void sbc_write_same(struct scsi_task *t)
 	memset(lun->work, 0, lun->block_bytes);
 	if (!ndob)
 		t->transferred =
-			iov_take(&t->data, lun->work, lun->block_bytes);
+			vio_iov_take(&t->data, lun->work, lun->block_bytes);
 	lun->nr_writes++;
 	lun->written_bytes += t->left * lun->block_bytes;
 	if (!all_zero(lun->work, lun->block_bytes)) {
@@ -112,7 +112,7 @@ static void unmap_step(struct scsi_task *t, int result)
 		return;
 	}
 	t->left--;
-	iov_take(&t->data, desc, sizeof(desc));
+	vio_iov_take(&t->data, desc, sizeof(desc));
 	lba = get_be64(desc);
 	nr = get_be32(desc + 8);
 	if (!sbc_in_range(t, lba, nr))
@@ -141,7 +141,7 @@ void sbc_unmap(struct scsi_task *t)
 		task_check(t, SC_LIST_LENGTH);
 		return;
 	}
-	iov_take(&t->data, header, sizeof(header));
+	vio_iov_take(&t->data, header, sizeof(header));
 	desc_len = get_be16(header + 2);
 	if (desc_len > t->cdb.nr - sizeof(header)) {
 		task_check(t, SC_LIST_LENGTH);

@@ -27,7 +27,7 @@ static uint64_t block_len(const struct scsi_task *t, uint64_t nr)
  */
 
 /* Shorten what is left to @len bytes, which there are. */
-static void iov_limit(struct iov_cursor *c, uint64_t len)
+static void iov_limit(struct vio_iov_cursor *c, uint64_t len)
 {
 	int i = 0;
 
@@ -131,7 +131,7 @@ static bool same(struct scsi_task *t, const uint8_t *buf, size_t len,
 		size_t n =
 			len - at < sizeof(theirs) ? len - at : sizeof(theirs);
 
-		iov_take(&t->data, theirs, n);
+		vio_iov_take(&t->data, theirs, n);
 		for (size_t i = 0; i < n; i++) {
 			if (theirs[i] != buf[at + i]) {
 				*ret_at = at + i;
@@ -217,7 +217,7 @@ void sbc_verify(struct scsi_task *t)
 	    !task_has_out(t, block_len(t, blocks_out)))
 		return;
 	if (bytchk(t) == 3)
-		iov_take(&t->data, t->lun->work2, block_len(t, blocks_out));
+		vio_iov_take(&t->data, t->lun->work2, block_len(t, blocks_out));
 	t->transferred = block_len(t, blocks_out);
 	t->lba = t->cdb.lba;
 	t->left = t->cdb.nr;
@@ -261,7 +261,7 @@ static void write_verify_step(struct scsi_task *t, int result)
 		task_good(t);
 		return;
 	}
-	iov_take(&t->data, t->lun->work, block_len(t, piece(t)));
+	vio_iov_take(&t->data, t->lun->work, block_len(t, piece(t)));
 	t->req.dr_fua = true;
 	work_disk(t, DISK_WRITE, t->lun->work, write_verify_written);
 }
@@ -363,7 +363,7 @@ void sbc_format(struct scsi_task *t)
 	if (fmtdata) {
 		if (!task_has_out(t, len))
 			return;
-		t->transferred = iov_take(&t->data, list, len);
+		t->transferred = vio_iov_take(&t->data, list, len);
 		/* Protection, initialization pattern, defects: none. */
 		if ((list[0] & 0x07) || (list[1] & 0x08) ||
 		    get_be(list + (longlist ? 4 : 2), longlist ? 4 : 2)) {

@@ -142,11 +142,11 @@ static uint32_t put_response(struct scsi_task *t)
 		.status = ran ? t->status : 0,
 		.response = t->response,
 	};
-	size_t used = iov_put(&t->resp, &resp, sizeof(resp));
+	size_t used = vio_iov_put(&t->resp, &resp, sizeof(resp));
 	size_t n = area < sizeof(sense) ? area : sizeof(sense);
 
-	used += iov_put(&t->resp, sense, n);
-	used += iov_zero(&t->resp, area - n);
+	used += vio_iov_put(&t->resp, sense, n);
+	used += vio_iov_zero(&t->resp, area - n);
 	return (uint32_t)(used + (t->in_len ? moved : 0));
 }
 
@@ -192,21 +192,21 @@ void scsi_publish(struct scsi_queue *q)
  * is inside of an entry the former's are moved one place to the front: there
  * is room, iov[0] is never used and nothing readable is needed any more.
  */
-static void split_writable(struct scsi_task *t, struct iov_cursor wr,
+static void split_writable(struct scsi_task *t, struct vio_iov_cursor wr,
 			   size_t len)
 {
 	int n = 0;
 
 	while (n < wr.niov && wr.iov[n].iov_len <= len)
 		len -= wr.iov[n++].iov_len;
-	t->resp = (struct iov_cursor){ wr.iov, n };
-	t->data = (struct iov_cursor){ wr.iov + n, wr.niov - n };
+	t->resp = (struct vio_iov_cursor){ wr.iov, n };
+	t->data = (struct vio_iov_cursor){ wr.iov + n, wr.niov - n };
 	if (n == wr.niov || len == 0)
 		return;
 	memmove(wr.iov - 1, wr.iov, (size_t)n * sizeof(*wr.iov));
 	wr.iov[n - 1] = (struct iovec){ wr.iov[n].iov_base, len };
-	t->resp = (struct iov_cursor){ wr.iov - 1, n + 1 };
-	iov_skip(&t->data, len);
+	t->resp = (struct vio_iov_cursor){ wr.iov - 1, n + 1 };
+	vio_iov_skip(&t->data, len);
 }
 
 /* A chain that cannot be a command, but can be answered. */
@@ -221,18 +221,18 @@ static void refuse(struct scsi_task *t, uint8_t response)
 static bool parse(struct scsi_task *t, const struct vi_req *req)
 {
 	struct scsi_softc *sc = t->q->sc;
-	struct iov_cursor rd = { t->iov + 1, req->readable };
-	struct iov_cursor wr = { rd.iov + rd.niov, req->writable };
-	size_t in_room = iov_len(&wr), cdb_len = cdb_size(sc);
+	struct vio_iov_cursor rd = { t->iov + 1, req->readable };
+	struct vio_iov_cursor wr = { rd.iov + rd.niov, req->writable };
+	size_t in_room = vio_iov_len(&wr), cdb_len = cdb_size(sc);
 	size_t resp_len = sizeof(struct scsi_resp) + (size_t)sense_size(sc);
 	struct scsi_req hdr;
-	size_t hdr_len = iov_take(&rd, &hdr, sizeof(hdr));
+	size_t hdr_len = vio_iov_take(&rd, &hdr, sizeof(hdr));
 
 	memset(t->cdb.b, 0, sizeof(t->cdb.b));
-	hdr_len +=
-		iov_take(&rd, t->cdb.b, cdb_len < CDB_MAX ? cdb_len : CDB_MAX);
+	hdr_len += vio_iov_take(&rd, t->cdb.b,
+				cdb_len < CDB_MAX ? cdb_len : CDB_MAX);
 	if (cdb_len > CDB_MAX)
-		hdr_len += iov_skip(&rd, cdb_len - CDB_MAX);
+		hdr_len += vio_iov_skip(&rd, cdb_len - CDB_MAX);
 	if (in_room < sizeof(struct scsi_resp)) {
 		vi_error(&sc->sc_vs, "queue %u: no room for a response",
 			 t->q->vq->vq_num);
@@ -240,7 +240,7 @@ static bool parse(struct scsi_task *t, const struct vi_req *req)
 		task_free(t);
 		return false;
 	}
-	t->out_len = iov_len(&rd);
+	t->out_len = vio_iov_len(&rd);
 	t->in_len = in_room > resp_len ? in_room - resp_len : 0;
 	if (hdr_len < sizeof(hdr) + cdb_len || in_room < resp_len ||
 	    (t->in_len && t->out_len)) { /* INOUT is not offered */
@@ -652,9 +652,11 @@ static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
 		  .help = "as of the block device" },                          \
 		{ lun ".rerror", OPT_CHOICE, "report",                         \
 		  .choices = "report|wait", .help = "likewise of a read" },    \
-		{ lun ".discard", OPT_BOOL, "on",                              \
-		  .help = "give space that the guest unmaps back to "          \
-			  "the host" }
+	{                                                                      \
+		lun ".discard", OPT_BOOL, "on",                                \
+			.help = "give space that the guest unmaps back to "    \
+				"the host"                                     \
+	}
 
 const struct opt_def scsi_lun_opts[] = {
 	LUN_OPTS("lun*"),

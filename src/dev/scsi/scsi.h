@@ -79,9 +79,9 @@ struct scsi_task {
 	uint64_t seq; /* order of arrival, over all queues */
 	uint8_t attr;
 	struct cdb cdb;
-	struct iov_cursor resp;   /* response and sense */
-	struct iov_cursor data;   /* data in or data out */
-	uint64_t in_len, out_len; /* one of them is 0 */
+	struct vio_iov_cursor resp; /* response and sense */
+	struct vio_iov_cursor data; /* data in or data out */
+	uint64_t in_len, out_len;   /* one of them is 0 */
 
 	/* In the task set. */
 	bool active;
