@@ -71,9 +71,9 @@ static void *worker(void *arg)
 
 	for (;;) {
 		struct request *req = next_begun(s);
-		struct iov_cursor from = { req->iov, req->niov };
+		struct vio_iov_cursor from = { req->iov, req->niov };
 
-		req->len = iov_take(&from, req->text, TEXT);
+		req->len = vio_iov_take(&from, req->text, TEXT);
 		for (size_t i = 0; i < req->len; i++)
 			req->text[i] = (char)toupper(req->text[i]);
 		usleep(10000); /* this takes its time */
@@ -109,7 +109,7 @@ static enum vq_served serve_rx(void *arg, struct vqueue_info *vq)
 {
 	struct shout *s = arg;
 	struct iovec iov[NIOV];
-	struct iov_cursor to = { iov, 0 };
+	struct vio_iov_cursor to = { iov, 0 };
 	struct vi_req chain;
 	size_t n;
 
@@ -119,7 +119,7 @@ static enum vq_served serve_rx(void *arg, struct vqueue_info *vq)
 		return VQ_IDLE;
 	to.iov += chain.readable;
 	to.niov = chain.writable;
-	n = iov_put(&to, s->out, s->out_len);
+	n = vio_iov_put(&to, s->out, s->out_len);
 	s->out_len -= n;
 	memmove(s->out, s->out + n, s->out_len);
 	vq_relchain(vq, (uint16_t)chain.idx, (uint32_t)n);
