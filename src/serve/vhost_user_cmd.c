@@ -252,6 +252,7 @@ static ssize_t get_config(struct vhuser *srv, const struct vhconn_msg *msg,
 		if (c.offset + done < srv->vs->vs_vc->vc_cfgsize)
 			val = vi_devcfg_read(srv->vs, c.offset + done,
 					     (int)size);
+		val = htole64(val);
 		memcpy(reply + done, &val, size);
 	}
 	VS_UNLOCK(srv->vs);
@@ -272,6 +273,7 @@ static ssize_t set_config(struct vhuser *srv, const struct vhconn_msg *msg,
 
 		size = access_size(c.offset + done, c.size - done);
 		memcpy(&val, c.data + done, size);
+		val = le64toh(val);
 		if (c.offset + done < srv->vs->vs_vc->vc_cfgsize)
 			vi_devcfg_write(srv->vs, c.offset + done, (int)size,
 					val);
