@@ -416,13 +416,9 @@ static int p9_cfgread(void *arg, int offset, int size, uint32_t *retval)
 	struct p9_softc *sc = arg;
 	uint8_t cfg[2 + MAX_TAG] = { 0 };
 	uint16_t len = (uint16_t)strlen(sc->sc_tag);
-	le16 modern = cpu_to_le16(len);
+	le16 tag_len = cpu_to_le16(len);
 
-	/* A legacy driver takes it in its own byte order, which is ours. */
-	if (vi_is_modern(&sc->sc_vs))
-		memcpy(cfg, &modern, sizeof(modern));
-	else
-		memcpy(cfg, &len, sizeof(len));
+	memcpy(cfg, &tag_len, sizeof(tag_len));
 	memcpy(cfg + 2, sc->sc_tag, len);
 	return vi_cfg_read(cfg, sizeof(cfg), offset, size, retval);
 }
