@@ -48,7 +48,7 @@ struct again {
 	uint16_t head;
 };
 
-static_assert(sizeof(struct again) + sizeof(uint16_t) == VQ_INFLIGHT_BYTES,
+static_assert(sizeof(struct again) + sizeof(uint16_t) <= VQ_INFLIGHT_BYTES,
 	      "again[] and batch[]");
 
 struct vq_inflight {
