@@ -50,7 +50,12 @@ static void test_header(void **state)
 /* Every parser, with its payload cut at each length. */
 static void test_short_payloads(void **state)
 {
-	const uint64_t good[8] = { 1, 0x10001, 1, 1, 1, 1, 1, 1 };
+	/* One region, or ring 1; as a number of 64 bits, ring 1 as well. */
+	const struct {
+		uint32_t nr, padding;
+		uint64_t rest[7];
+	} good = { 1, 0, { 0x10001, 1, 1, 1, 1, 1, 1 } };
+	const uint64_t number[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 	struct vhmsg_region regions[VHMSG_MAX_REGIONS], region;
 	struct vhmsg_inflight inflight;
 	struct vhmsg_vring_addr addr;
@@ -64,11 +69,12 @@ static void test_short_payloads(void **state)
 		/* Apart, so that reading past its end shows. */
 		void *p = malloc(len ? len : 1);
 
-		memcpy(p, good, len);
 #define IS_OK(parse, enough) assert_int_equal((parse) >= 0, len >= (enough))
+		memcpy(p, number, len);
 		IS_OK(vhmsg_get_u64(p, len, &val), 8u);
-		IS_OK(vhmsg_get_vring(p, len, &vring), 8u);
 		IS_OK(vhmsg_get_vring_fd(p, len, 1, &fd), 8u);
+		memcpy(p, &good, len);
+		IS_OK(vhmsg_get_vring(p, len, &vring), 8u);
 		IS_OK(vhmsg_get_vring_addr(p, len, &addr), 40u);
 		IS_OK(vhmsg_get_region(p, len, &region), 40u);
 		IS_OK(vhmsg_get_mem_table(p, len, 1, regions), 40u);
@@ -105,13 +111,18 @@ static void test_regions(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		uint64_t one[5] = { 0, rows[i].gpa, rows[i].size, rows[i].uaddr,
 				    rows[i].offset };
-		uint64_t table[5] = { 1, rows[i].gpa, rows[i].size,
-				      rows[i].uaddr, rows[i].offset };
+		const struct {
+			uint32_t nr, padding;
+			uint64_t region[4];
+		} table = { 1,
+			    0,
+			    { rows[i].gpa, rows[i].size, rows[i].uaddr,
+			      rows[i].offset } };
 		struct vhmsg_region r, regions[VHMSG_MAX_REGIONS];
 
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(vhmsg_get_region(one, 40, &r), rows[i].ret);
-		assert_int_equal(vhmsg_get_mem_table(table, 40, 1, regions),
+		assert_int_equal(vhmsg_get_mem_table(&table, 40, 1, regions),
 				 rows[i].ret < 0 ? rows[i].ret : 1);
 	}
 }
