@@ -7,6 +7,7 @@ dir=build-clang-debug
 
 [ -f $dir/build.ninja ] ||
 	CC=clang meson setup $dir --werror --buildtype=debug >/dev/null
+ninja -C $dir --quiet build.ninja # which files there are may have changed
 cd $dir
 # What it found goes to standard output; how much it kept to itself, to a file.
 sed -n 's/^ *"file": "\(.*\)",\{0,1\}$/\1/p' compile_commands.json | sort -u |
