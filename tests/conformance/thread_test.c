@@ -10,9 +10,10 @@
 
 #include "tdev.h"
 
-#define NR_BUFFERS 100000u
-#define NR_RACES   100000u
-#define PATIENCE_S 20 /* a wake-up that has not come by then is lost */
+#define NR_BUFFERS   100000u
+#define NR_RACES     100000u
+#define RACE_SECONDS 5  /* at most, on a machine that has other work */
+#define PATIENCE_S   20 /* a wake-up that has not come by then is lost */
 
 static struct tdev t;
 static struct vdrv *const d = &t.d;
@@ -216,6 +217,7 @@ static void test_reset_under_load(void **state)
  */
 static struct race {
 	unsigned started, ended; /* rounds */
+	bool over;               /* the one that has started is the last */
 	void (*device)(void);
 	bool device_saw;
 } race;
@@ -262,9 +264,12 @@ static void dawdle(unsigned n)
 
 static void *race_thread(void *arg)
 {
+	bool over = false;
+
 	pin(arg, 1);
-	for (unsigned i = 1; i <= NR_RACES; i++) {
+	for (unsigned i = 1; !over; i++) {
 		spin_until(&race.started, i);
+		over = race.over;
 		dawdle(i * 30011 % 64);
 		write_buffers(i);
 		race.device();
@@ -277,8 +282,10 @@ static void run_race(uint64_t features, void (*device)(void),
 		     void (*before)(void), bool (*driver)(void),
 		     void (*after)(void))
 {
+	time_t start = time(NULL);
 	pthread_t thread;
 	cpu_set_t ours;
+	bool over = false;
 
 	sched_getaffinity(0, sizeof(ours), &ours);
 	tdev_start(&t, VDRV_MODERN, (struct tdev_opts){ 0 }, V1 | features, 1);
@@ -286,11 +293,13 @@ static void run_race(uint64_t features, void (*device)(void),
 	race = (struct race){ .device = device };
 	pthread_create(&thread, NULL, race_thread, &ours);
 	pin(&ours, 0);
-	for (unsigned i = 1; i <= NR_RACES; i++) {
+	for (unsigned i = 1; !over; i++) {
 		bool driver_saw;
 
 		before();
 		write_buffers(0);
+		over = i == NR_RACES || time(NULL) - start > RACE_SECONDS;
+		race.over = over;
 		__atomic_store_n(&race.started, i, __ATOMIC_RELEASE);
 		dawdle(i * 40503 % 1024);
 		driver_saw = driver();
