@@ -405,7 +405,7 @@ static int block_open(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
-static void block_destroy(struct vdev *dev)
+static bool block_fini(struct vdev *dev)
 {
 	struct block_softc *sc = block_of(dev);
 	bool ended;
@@ -416,12 +416,10 @@ static void block_destroy(struct vdev *dev)
 		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
 	vio_source_remove(sc->sc_limit_timer);
 	if (!ended) /* the kernel still uses requests and their buffers */
-		return;
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
+		return false;
 	slab_fini(&sc->sc_ios);
 	slab_fini(&sc->sc_wides);
-	free(sc);
+	return true;
 }
 
 static int create_memory(struct block_softc *sc, unsigned nr)
@@ -528,8 +526,8 @@ static const struct virtio_consts block_consts = {
 	.vc_load = block_load,
 };
 
-static int init(struct block_softc *sc, const struct vdev_env *env,
-		struct err *err)
+static int build(struct block_softc *sc, const struct vdev_env *env,
+		 struct err *err)
 {
 	unsigned nr_queues = (unsigned)opt_number(env->opts, "queues");
 	unsigned size = vdev_queue_size(&vdev_block, env);
@@ -559,27 +557,21 @@ static const char *why_no_uring(int error)
 				  strerror(-error);
 }
 
-static int block_create(const struct vdev_env *env, struct vdev **ret_dev,
-			struct err *err)
+static int block_init(struct vdev *dev, const struct vdev_env *env,
+		      struct err *err)
 {
-	struct block_softc *sc = calloc(1, sizeof(*sc));
+	struct block_softc *sc = block_of(dev);
 	int ret;
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "block: out of memory");
-	sc->sc_dev.type = &vdev_block;
 	sc->sc_loop = env->loop;
 	sc->sc_env = *env;
-	ret = init(sc, env, err);
-	if (ret < 0) {
-		block_destroy(&sc->sc_dev);
+	ret = build(sc, env, err);
+	if (ret < 0)
 		return ret;
-	}
 	if (sc->sc_info.uring_error)
 		vs_log(&sc->sc_vs, LOG_NOTICE,
 		       "io_uring: %s; using threads instead",
 		       why_no_uring(sc->sc_info.uring_error));
-	*ret_dev = &sc->sc_dev;
 	return 0;
 }
 
@@ -661,8 +653,9 @@ const struct vdev_type vdev_block = {
 	.vt_syscalls = disk_syscalls,
 	.vt_ioctls = disk_ioctls,
 	.vt_open = block_open,
-	.vt_create = block_create,
-	.vt_destroy = block_destroy,
+	VDEV_IN(struct block_softc, sc_dev),
+	.vt_init = block_init,
+	.vt_fini = block_fini,
 	.vt_status = block_status,
 	.vt_ctl = block_ctl,
 };

@@ -225,7 +225,7 @@ static struct virtio_consts rng_consts = {
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
 };
 
-static void rng_destroy(struct vdev *dev)
+static bool rng_fini(struct vdev *dev)
 {
 	struct rng_softc *sc = rng_of(dev);
 
@@ -235,20 +235,15 @@ static void rng_destroy(struct vdev *dev)
 	rng_file_destroy(sc->sc_file);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
-	free(sc);
+	return true;
 }
 
-static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
-		      struct err *err)
+static int rng_init(struct vdev *dev, const struct vdev_env *env,
+		    struct err *err)
 {
-	struct rng_softc *sc = calloc(1, sizeof(*sc));
+	struct rng_softc *sc = rng_of(dev);
 	int ret;
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "rng: out of memory");
-	sc->sc_dev.type = &vdev_rng;
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct vio_task){ .fn = rng_run, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "source");
@@ -259,16 +254,8 @@ static int rng_create(const struct vdev_env *env, struct vdev **ret_dev,
 		ret = rng_file_create(env->loop, sc->sc_fd, rng_run, sc,
 				      &sc->sc_file);
 	if (ret < 0)
-		err_set(err, ret, "rng: %s", strerror(-ret));
-	else
-		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &rng_consts,
-				  &sc->sc_vq, err);
-	if (ret < 0) {
-		rng_destroy(&sc->sc_dev);
-		return ret;
-	}
-	*ret_dev = &sc->sc_dev;
-	return 0;
+		return err_set(err, ret, "rng: %s", strerror(-ret));
+	return vdev_attach(dev, env, &sc->sc_vs, &rng_consts, &sc->sc_vq, err);
 }
 
 static const struct opt_def rng_opts[] = {
@@ -305,7 +292,8 @@ const struct vdev_type vdev_rng = {
 	.vt_opts = rng_opts,
 	.vt_syscalls = rng_syscalls,
 	.vt_open = rng_open,
-	.vt_create = rng_create,
-	.vt_destroy = rng_destroy,
+	VDEV_IN(struct rng_softc, sc_dev),
+	.vt_init = rng_init,
+	.vt_fini = rng_fini,
 	.vt_status = rng_status,
 };

@@ -161,17 +161,61 @@ static uint64_t most_bytes(const struct vdev *dev)
 	return dev->most_bytes + vi_chain_bytes(dev->vs);
 }
 
+struct vdev *vdev_alloc(const struct vdev_type *type, struct err *err)
+{
+	char *mem = calloc(1, type->vt_size);
+	struct vdev *dev;
+
+	if (!mem) {
+		err_set(err, -ENOMEM, "%s: out of memory", type->vt_name);
+		return NULL;
+	}
+	dev = (struct vdev *)(void *)(mem + type->vt_offset);
+	dev->type = type;
+	return dev;
+}
+
+void vdev_free(struct vdev *dev)
+{
+	static struct vdev *abandoned; /* lest they count as leaks */
+	bool ended = dev->type->vt_fini(dev);
+
+	if (dev->vs)
+		vi_softc_fini(dev->vs);
+	if (!ended) {
+		dev->next_abandoned = abandoned;
+		abandoned = dev;
+		return;
+	}
+	free((char *)dev - dev->type->vt_offset);
+}
+
+static void say_much_memory(const struct vdev *dev)
+{
+	uint64_t bytes = most_bytes(dev);
+
+	if (bytes > MUCH_MEMORY)
+		vs_log(dev->vs, LOG_NOTICE,
+		       "may use up to %u MiB of memory for the guest",
+		       (unsigned)((bytes + MIB - 1) / MIB));
+}
+
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err)
 {
-	int ret = type->vt_create(env, ret_dev, err);
-	uint64_t bytes = ret < 0 ? 0 : most_bytes(*ret_dev);
+	struct vdev *dev = vdev_alloc(type, err);
+	int ret;
 
-	if (bytes > MUCH_MEMORY)
-		vs_log((*ret_dev)->vs, LOG_NOTICE,
-		       "may use up to %u MiB of memory for the guest",
-		       (unsigned)((bytes + MIB - 1) / MIB));
-	return ret;
+	if (!dev)
+		return -ENOMEM;
+	ret = type->vt_init(dev, env, err);
+	if (ret < 0) {
+		vdev_free(dev);
+		return ret;
+	}
+	say_much_memory(dev);
+	*ret_dev = dev;
+	return 0;
 }
 
 void vdev_destroy(struct vdev *dev)
@@ -185,7 +229,7 @@ void vdev_destroy(struct vdev *dev)
 	type = dev->type;
 	opts = dev->own_opts;
 	files = dev->own_files;
-	type->vt_destroy(dev);
+	vdev_free(dev);
 	if (files) {
 		vdev_close(type, opts, files);
 		opened_files_close(files);

@@ -12,6 +12,7 @@
 #define DEV_VDEV_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <viodev/device.h>
@@ -53,6 +54,7 @@ struct vdev {
 	uint64_t most_bytes; /* that the guest makes it use, beside its rings */
 	struct opts *own_opts;          /* of vdev_new() */
 	struct opened_files *own_files; /* likewise */
+	struct vdev *next_abandoned;    /* see vt_fini */
 };
 
 /* A command of `viodev ctl`. */
@@ -67,6 +69,10 @@ struct vdev_ctl {
 	void (*close)(int argc, char *const argv[],
 		      const struct opened_files *files);
 };
+
+/* For a vdev_type: its own struct, and the struct vdev therein. */
+#define VDEV_IN(type, member) \
+	.vt_size = sizeof(type), .vt_offset = offsetof(type, member)
 
 struct vdev_type {
 	const char *vt_name;    /* "block" */
@@ -96,9 +102,15 @@ struct vdev_type {
 	/* Undo what vt_open did outside of descriptors. May be NULL. */
 	void (*vt_close)(const struct opts *opts,
 			 const struct opened_files *files);
-	int (*vt_create)(const struct vdev_env *env, struct vdev **ret_dev,
-			 struct err *err);
-	void (*vt_destroy)(struct vdev *dev);
+	size_t vt_size, vt_offset; /* of its own struct: VDEV_IN() */
+	/* Build the device in its struct, which is all zeroes but for type. */
+	int (*vt_init)(struct vdev *dev, const struct vdev_env *env,
+		       struct err *err);
+	/*
+	 * Undo that, or a part of it that succeeded. False: the host still
+	 * uses what the struct holds, so it must stay.
+	 */
+	bool (*vt_fini)(struct vdev *dev);
 	/* Add the type's own figures. May be NULL. */
 	void (*vt_status)(struct vdev *dev, struct json_object *status);
 	/* Do a command of vt_ctls, with the @files that its open made, to be
@@ -137,6 +149,13 @@ void vdev_close(const struct vdev_type *type, const struct opts *opts,
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err);
 
+/*
+ * The halves of it, for a type's own ways to be created: memory for one, NULL
+ * when there is none; and the end of one, however far it was built.
+ */
+struct vdev *vdev_alloc(const struct vdev_type *type, struct err *err);
+void vdev_free(struct vdev *dev);
+
 /* Everything about the device for `ctl status`. */
 void vdev_status(struct vdev *dev, struct json_object *status);
 
@@ -159,14 +178,14 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct err *err);
 
 /*
- * For vt_create: how many entries the queues have. By default it is what the
+ * For vt_init: how many entries the queues have. By default it is what the
  * type likes, or what the embedder wants (ph_queue_size), as far as it can.
  */
 unsigned vdev_queue_size(const struct vdev_type *type,
 			 const struct vdev_env *env);
 
 /*
- * For vt_create: put the device on its PCI function in the mode that the
+ * For vt_init: put the device on its PCI function in the mode that the
  * options ask for. The queues get vdev_queue_size() where vq_qsize is 0.
  */
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,

@@ -420,18 +420,16 @@ static void console_close(const struct opts *opts,
  * --- Create and destroy ---
  */
 
-static void console_destroy(struct vdev *dev)
+static bool console_fini(struct vdev *dev)
 {
 	struct console_softc *sc = console_of(dev);
 
-	if (dev->vs) {
+	if (dev->vs)
 		console_reset(sc);
-		vi_softc_fini(&sc->sc_vs);
-	}
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
 		chan_destroy(sc->sc_ports[i].chan);
 	chan_io_destroy(sc->sc_io);
-	free(sc);
+	return true;
 }
 
 static int create_channels(struct console_softc *sc, const struct vdev_env *env,
@@ -478,8 +476,8 @@ static const struct virtio_consts console_consts = {
 	.vc_load = console_load,
 };
 
-static int init(struct console_softc *sc, const struct vdev_env *env,
-		struct err *err)
+static int build(struct console_softc *sc, const struct vdev_env *env,
+		 struct err *err)
 {
 	int ret = check_opts(env->opts, err);
 
@@ -508,15 +506,12 @@ static void tell_paths(struct console_softc *sc)
 	}
 }
 
-static int console_create(const struct vdev_env *env, struct vdev **ret_dev,
-			  struct err *err)
+static int console_init(struct vdev *dev, const struct vdev_env *env,
+			struct err *err)
 {
-	struct console_softc *sc = calloc(1, sizeof(*sc));
+	struct console_softc *sc = console_of(dev);
 	int ret;
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "console: out of memory");
-	sc->sc_dev.type = &vdev_console;
 	sc->sc_loop = env->loop;
 	sc->sc_control_again =
 		(struct vio_task){ .fn = console_control_on_again, .arg = sc };
@@ -529,14 +524,10 @@ static int console_create(const struct vdev_env *env, struct vdev **ret_dev,
 		p->tx_again = (struct vio_task){ .fn = console_tx_on_again,
 						 .arg = p };
 	}
-	ret = init(sc, env, err);
-	if (ret < 0) {
-		console_destroy(&sc->sc_dev);
-		return ret;
-	}
-	tell_paths(sc);
-	*ret_dev = &sc->sc_dev;
-	return 0;
+	ret = build(sc, env, err);
+	if (ret == 0)
+		tell_paths(sc);
+	return ret;
 }
 
 /*
@@ -585,8 +576,9 @@ const struct vdev_type vdev_console = {
 	.vt_syscalls = chan_syscalls,
 	.vt_open = console_open,
 	.vt_close = console_close,
-	.vt_create = console_create,
-	.vt_destroy = console_destroy,
+	VDEV_IN(struct console_softc, sc_dev),
+	.vt_init = console_init,
+	.vt_fini = console_fini,
 	.vt_status = console_status,
 	.vt_ctl = console_ctl,
 };

@@ -265,7 +265,7 @@ static int input_open(const struct opts *opts, struct opened_files *files,
 	return fd < 0 ? fd : opened_files_add(files, "evdev", fd);
 }
 
-static void input_destroy(struct vdev *dev)
+static bool input_fini(struct vdev *dev)
 {
 	struct input_softc *sc = input_of(dev);
 
@@ -274,9 +274,7 @@ static void input_destroy(struct vdev *dev)
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
 	libevdev_free(sc->sc_desc);
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
-	free(sc);
+	return true;
 }
 
 static int describe(struct input_softc *sc, const struct opts *opts,
@@ -316,15 +314,12 @@ static struct virtio_consts input_consts = {
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
 };
 
-static int input_create(const struct vdev_env *env, struct vdev **ret_dev,
-			struct err *err)
+static int input_init(struct vdev *dev, const struct vdev_env *env,
+		      struct err *err)
 {
-	struct input_softc *sc = calloc(1, sizeof(*sc));
+	struct input_softc *sc = input_of(dev);
 	int ret;
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "input: out of memory");
-	sc->sc_dev.type = &vdev_input;
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct vio_task){ .fn = input_on_again, .arg = sc };
 	sc->sc_more = (struct vio_task){ .fn = input_host_on_more, .arg = sc };
@@ -333,14 +328,9 @@ static int input_create(const struct vdev_env *env, struct vdev **ret_dev,
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
 	if (ret == 0)
-		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &input_consts,
+		ret = vdev_attach(dev, env, &sc->sc_vs, &input_consts,
 				  sc->sc_vqs, err);
-	if (ret < 0) {
-		input_destroy(&sc->sc_dev);
-		return ret;
-	}
-	*ret_dev = &sc->sc_dev;
-	return 0;
+	return ret;
 }
 
 /*
@@ -385,8 +375,9 @@ const struct vdev_type vdev_input = {
 	.vt_syscalls = input_syscalls,
 	.vt_ioctls = input_ioctls,
 	.vt_open = input_open,
-	.vt_create = input_create,
-	.vt_destroy = input_destroy,
+	VDEV_IN(struct input_softc, sc_dev),
+	.vt_init = input_init,
+	.vt_fini = input_fini,
 	.vt_status = input_status,
 	.vt_ctl = input_ctl,
 };

@@ -410,7 +410,7 @@ static int net_ctl(struct vdev *dev, int argc, char *const argv[],
  * --- Life ---
  */
 
-static void net_destroy(struct vdev *dev)
+static bool net_fini(struct vdev *dev)
 {
 	struct net_softc *sc = net_of(dev);
 
@@ -424,9 +424,7 @@ static void net_destroy(struct vdev *dev)
 	vio_source_remove(sc->sc_rx_timer);
 	net_be_destroy(sc->sc_be);
 	pcap_destroy(sc->sc_pcap);
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
-	free(sc);
+	return true;
 }
 
 static int start_record(struct net_softc *sc, int take_fd)
@@ -504,17 +502,12 @@ static void fill_consts(struct net_softc *sc)
 		(uint32_t)sc->sc_offer | VI_RING_CAPS_LEGACY;
 }
 
-int net_create_on(const struct vdev_env *env, struct net_be *take_be,
-		  struct vdev **ret_dev, struct err *err)
+/* With a backend, which is the device's whether that succeeds or not. */
+static int init_on(struct net_softc *sc, const struct vdev_env *env,
+		   struct net_be *take_be, struct err *err)
 {
-	struct net_softc *sc = calloc(1, sizeof(*sc));
 	int ret;
 
-	if (!sc) {
-		net_be_destroy(take_be);
-		return err_set(err, -ENOMEM, "net: out of memory");
-	}
-	sc->sc_dev.type = &vdev_net;
 	sc->sc_loop = env->loop;
 	sc->sc_be = take_be;
 	sc->sc_max_pairs = take_be->nr_channels;
@@ -540,22 +533,33 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
 				  sc->sc_vqs, err);
 	}
-	if (ret < 0) {
-		net_destroy(&sc->sc_dev);
-		return ret;
-	}
-	*ret_dev = &sc->sc_dev;
-	return 0;
+	return ret;
 }
 
-static int net_create(const struct vdev_env *env, struct vdev **ret_dev,
-		      struct err *err)
+static int net_init(struct vdev *dev, const struct vdev_env *env,
+		    struct err *err)
 {
 	struct net_be *be;
 	int ret = net_be_create(env->opts, env->files, env->loop, &be, err);
 
-	if (ret == 0)
-		ret = net_create_on(env, be, ret_dev, err);
+	return ret < 0 ? ret : init_on(net_of(dev), env, be, err);
+}
+
+int net_create_on(const struct vdev_env *env, struct net_be *take_be,
+		  struct vdev **ret_dev, struct err *err)
+{
+	struct vdev *dev = vdev_alloc(&vdev_net, err);
+	int ret;
+
+	if (!dev) {
+		net_be_destroy(take_be);
+		return -ENOMEM;
+	}
+	ret = init_on(net_of(dev), env, take_be, err);
+	if (ret < 0)
+		vdev_free(dev);
+	else
+		*ret_dev = dev;
 	return ret;
 }
 
@@ -631,8 +635,9 @@ const struct vdev_type vdev_net = {
 	.vt_syscalls = net_syscalls,
 	.vt_rights = net_be_rights,
 	.vt_open = net_open,
-	.vt_create = net_create,
-	.vt_destroy = net_destroy,
+	VDEV_IN(struct net_softc, sc_dev),
+	.vt_init = net_init,
+	.vt_fini = net_fini,
 	.vt_status = net_status,
 	.vt_ctl = net_ctl,
 };

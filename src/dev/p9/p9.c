@@ -575,10 +575,7 @@ static bool finish(struct p9_softc *sc)
 	return !sc->sc_ending && !sc->sc_closing;
 }
 
-/* Lest it counts as a leak. */
-static struct p9_softc *abandoned __attribute__((used));
-
-static void p9_destroy(struct vdev *dev)
+static bool p9_fini(struct vdev *dev)
 {
 	struct p9_softc *sc = p9_of(dev);
 
@@ -589,16 +586,13 @@ static void p9_destroy(struct vdev *dev)
 		       "the file system does not answer: left as it is");
 		pool_abandon(sc->sc_looks);
 		pool_abandon(sc->sc_changes);
-		abandoned = sc;
-		return;
+		return false;
 	}
 	pool_destroy(sc->sc_looks);
 	pool_destroy(sc->sc_changes);
 	p9_fs_destroy(sc->sc_fs);
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
 	slab_fini(&sc->sc_slots);
-	free(sc);
+	return true;
 }
 
 static const struct virtio_consts p9_consts = {
@@ -612,15 +606,12 @@ static const struct virtio_consts p9_consts = {
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_9P_MOUNT_TAG),
 };
 
-static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
-		     struct err *err)
+static int p9_init(struct vdev *dev, const struct vdev_env *env,
+		   struct err *err)
 {
-	struct p9_softc *sc = calloc(1, sizeof(*sc));
+	struct p9_softc *sc = p9_of(dev);
 	int ret;
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "9p: out of memory");
-	sc->sc_dev.type = &vdev_9p;
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct vio_task){ .fn = p9_again, .arg = sc };
 	sc->sc_vc = p9_consts;
@@ -628,16 +619,11 @@ static int p9_create(const struct vdev_env *env, struct vdev **ret_dev,
 	if (ret == 0)
 		ret = create_fs(sc, env, err);
 	if (ret == 0)
-		ret = vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc,
-				  &sc->sc_vq, err);
+		ret = vdev_attach(dev, env, &sc->sc_vs, &sc->sc_vc, &sc->sc_vq,
+				  err);
 	if (ret == 0 && (ret = create_slots(sc)) < 0)
 		err_set(err, ret, "9p: out of memory");
-	if (ret < 0) {
-		p9_destroy(&sc->sc_dev);
-		return ret;
-	}
-	*ret_dev = &sc->sc_dev;
-	return 0;
+	return ret;
 }
 
 /* Files belong to whom they belong; passthrough gives them away, too. */
@@ -722,7 +708,8 @@ const struct vdev_type vdev_9p = {
 	.vt_syscalls = p9_syscalls,
 	.vt_rights = p9_rights,
 	.vt_open = p9_open,
-	.vt_create = p9_create,
-	.vt_destroy = p9_destroy,
+	VDEV_IN(struct p9_softc, sc_dev),
+	.vt_init = p9_init,
+	.vt_fini = p9_fini,
 	.vt_status = p9_status,
 };

@@ -504,9 +504,8 @@ static int scsi_open(const struct opts *opts, struct opened_files *files,
 	return ret;
 }
 
-static void scsi_destroy(struct vdev *dev)
+static bool scsi_fini(struct vdev *dev)
 {
-	static struct scsi_softc *abandoned; /* they are no leak */
 	struct scsi_softc *sc = scsi_of(dev);
 	bool ended;
 
@@ -519,16 +518,11 @@ static void scsi_destroy(struct vdev *dev)
 	free(sc->sc_tmfs);
 	if (sc->sc_pr_fd >= 0)
 		close(sc->sc_pr_fd);
-	if (dev->vs)
-		vi_softc_fini(&sc->sc_vs);
-	if (!ended) { /* the host still works on commands */
-		sc->sc_next_abandoned = abandoned;
-		abandoned = sc;
-		return;
-	}
+	if (!ended) /* the host still works on commands */
+		return false;
 	slab_fini(&sc->sc_tasks);
 	slab_fini(&sc->sc_wides);
-	free(sc);
+	return true;
 }
 
 static int create_memory(struct scsi_softc *sc, unsigned nr)
@@ -564,8 +558,8 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 	return create_memory(sc, sc->sc_nr_queues * size);
 }
 
-static int init(struct scsi_softc *sc, const struct vdev_env *env,
-		struct err *err)
+static int build(struct scsi_softc *sc, const struct vdev_env *env,
+		 struct err *err)
 {
 	const struct opts *opts = env->opts;
 	unsigned size = vdev_queue_size(&vdev_scsi, env);
@@ -597,26 +591,16 @@ static int init(struct scsi_softc *sc, const struct vdev_env *env,
 			   sc->sc_vqs, err);
 }
 
-static int scsi_create(const struct vdev_env *env, struct vdev **ret_dev,
-		       struct err *err)
+static int scsi_init(struct vdev *dev, const struct vdev_env *env,
+		     struct err *err)
 {
-	struct scsi_softc *sc = calloc(1, sizeof(*sc));
-	int ret;
+	struct scsi_softc *sc = scsi_of(dev);
 
-	if (!sc)
-		return err_set(err, -ENOMEM, "scsi: out of memory");
-	sc->sc_dev.type = &vdev_scsi;
 	sc->sc_loop = env->loop;
 	sc->sc_env = *env;
 	sc->sc_more = (struct vio_task){ .fn = more, .arg = sc };
 	sc->sc_pr_fd = opened_files_take(env->files, "reservations");
-	ret = init(sc, env, err);
-	if (ret < 0) {
-		scsi_destroy(&sc->sc_dev);
-		return ret;
-	}
-	*ret_dev = &sc->sc_dev;
-	return 0;
+	return build(sc, env, err);
 }
 
 /*
@@ -720,8 +704,9 @@ const struct vdev_type vdev_scsi = {
 	.vt_ioctls = scsi_ioctls,
 	.vt_rights = scsi_rights,
 	.vt_open = scsi_open,
-	.vt_create = scsi_create,
-	.vt_destroy = scsi_destroy,
+	VDEV_IN(struct scsi_softc, sc_dev),
+	.vt_init = scsi_init,
+	.vt_fini = scsi_fini,
 	.vt_status = scsi_status,
 	.vt_ctl = scsi_ctl,
 };

@@ -247,7 +247,6 @@ struct scsi_softc {
 	uint64_t sc_pr_seq;
 	struct scsi_task *sc_pr_first, **sc_pr_end; /* to be saved, in order */
 	struct scsi_aside *sc_aside;
-	struct scsi_softc *sc_next_abandoned; /* see scsi_destroy() */
 };
 
 /* scsi.c */
