@@ -2,16 +2,17 @@
 /*
  * A cursor over scattered bytes.
  *
- * A guest may cut a request into buffers wherever it likes, so a device sees
- * bytes, not buffers: it takes a header off the front, a status byte off the
- * end, and what is left is the payload, ready for preadv().
+ * A driver may split a request into buffers anywhere (virtio 2.7.4), so a
+ * device model handles bytes, not buffers: it takes a header from the front and
+ * a status byte from the end. The remainder is the payload, ready for
+ * preadv(2).
  *
  *	iov:   [ 3 ][ 17      ][ 512        ]        a 16 byte header, payload
  *	vio_iov_take(c, &hdr, 16):
  *	iov:        [ 4 ][ 512        ]              what is left
  *
- * The entries are shortened in place. Counts are bytes; each function does as
- * much as there is and returns how much that was.
+ * The entries are shortened in place. Counts are bytes. Each function processes
+ * at most what remains and returns that number.
  */
 #ifndef VIODEV_IOV_H
 #define VIODEV_IOV_H
@@ -22,7 +23,7 @@
 #include <sys/uio.h>
 
 struct vio_iov_cursor {
-	struct iovec *iov; /* what is left */
+	struct iovec *iov; /* the remainder */
 	int niov;
 };
 
@@ -31,7 +32,7 @@ static inline size_t vio_iov_min(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-/* All bytes of what is left. */
+/* The number of bytes that remain. */
 static inline size_t vio_iov_len(const struct vio_iov_cursor *c)
 {
 	size_t len = 0;
@@ -61,7 +62,7 @@ static inline size_t vio_iov_skip(struct vio_iov_cursor *c, size_t len)
 	return done;
 }
 
-/* Copy from the front, without and with moving past it. */
+/* Copy from the front. vio_iov_take() moves past it as well. */
 static inline size_t vio_iov_peek(const struct vio_iov_cursor *c, void *buf,
 				  size_t len)
 {
@@ -83,7 +84,7 @@ static inline size_t vio_iov_take(struct vio_iov_cursor *c, void *buf,
 	return vio_iov_skip(c, vio_iov_peek(c, buf, len));
 }
 
-/* Copy @buf, or zeroes when it is NULL. */
+/* Private: copy @buf to the front, or zeroes when it is NULL. */
 static inline size_t vio_iov_fill(struct vio_iov_cursor *c, const void *buf,
 				  size_t len)
 {
@@ -114,7 +115,7 @@ static inline size_t vio_iov_zero(struct vio_iov_cursor *c, size_t len)
 	return vio_iov_fill(c, NULL, len);
 }
 
-/* Take the last byte off: where it is, or NULL when there is none. */
+/* Remove the last byte. Returns its address, or NULL when none remains. */
 static inline uint8_t *vio_iov_take_last(struct vio_iov_cursor *c)
 {
 	while (c->niov > 0) {

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The event loop that a device process, or an embedder, runs on.
+ * The event loop that servers and devices run on.
  *
- * One loop is one thread's. It waits for file descriptors and timers and calls
- * back; work put off with vio_task_defer() runs once at the end of the turn, which
- * is where a batch is submitted. An embedder with a loop of its own watches
- * vio_loop_fd() for input and calls vio_loop_turn(loop, 0) when it is readable.
+ * A loop waits for file descriptors, timers and wake-ups, and calls back. Tasks
+ * that were deferred with vio_task_defer() run once at the end of the turn,
+ * where a device submits a batch. An embedder with an event loop of its own
+ * watches vio_loop_fd() for input and calls vio_loop_turn(loop, 0) when it is
+ * readable.
  *
- * Errors are -errno.
+ * Threads: all functions belong to the thread that runs the loop, except
+ * vio_wake() and vio_now_ns(). Turns may be nested: a callback may turn the
+ * loop to wait for something.
+ *
+ * Errors: -errno.
  */
 #ifndef VIODEV_LOOP_H
 #define VIODEV_LOOP_H
@@ -22,36 +27,48 @@ extern "C" {
 struct vio_loop;
 struct vio_source;
 
+/* Create a loop: 0, -ENOMEM, or the error of epoll or eventfd. */
 int vio_loop_create(struct vio_loop **ret_loop);
-void vio_loop_destroy(struct vio_loop *loop); /* NULL is fine */
 
-/* Readable whenever vio_loop_turn() has something to do. Owned by the loop. */
+/* Free it, after all its sources were removed. NULL is allowed. */
+void vio_loop_destroy(struct vio_loop *loop);
+
+/* Readable while vio_loop_turn() has something to do. The loop closes it. */
 int vio_loop_fd(const struct vio_loop *loop);
 
 /*
- * Wait at most @timeout_ms (-1: for ever) and serve what came. Returns how
- * many sources were served.
+ * Wait at most @timeout_ms milliseconds (-1: without limit), then run the
+ * callbacks of sources that are ready, and the tasks. Returns the number of
+ * sources served, or the error of epoll_wait(2).
  */
 int vio_loop_turn(struct vio_loop *loop, int timeout_ms);
 
-/* Turn until vio_loop_stop(). Returns 0 or the error of a turn. */
+/*
+ * Turn until vio_loop_stop(), which may be called before as well. Returns 0 or
+ * the error of a turn.
+ */
 int vio_loop_run(struct vio_loop *loop);
 void vio_loop_stop(struct vio_loop *loop);
 
 /*
- * Watch a descriptor for EPOLLIN, EPOLLOUT, ... @fd is borrowed and must stay
- * open until the source is removed. A callback may remove any source, its own
- * too: the memory lives until the end of the turn, and no call comes after.
+ * Watch @fd for @events of epoll_ctl(2): EPOLLIN, EPOLLOUT, EPOLLET. The loop
+ * does not own @fd, which must stay open until the source is removed.
+ * vio_fd_set() changes the events; 0 leaves EPOLLHUP and EPOLLERR.
  */
 typedef void vio_fd_cb(void *arg, uint32_t events);
 int vio_fd_add(struct vio_loop *loop, int fd, uint32_t events, vio_fd_cb *cb,
 	       void *arg, struct vio_source **ret_source);
 int vio_fd_set(struct vio_source *source, uint32_t events);
-void vio_source_remove(struct vio_source *source); /* any kind; NULL is fine */
 
 /*
- * A one-shot timer, disarmed at first. vio_timer_set() arms it @ns from now, 0
- * disarms it.
+ * Remove a source of any kind. Its callback is not called again. A callback may
+ * remove any source, including its own. NULL is allowed.
+ */
+void vio_source_remove(struct vio_source *source);
+
+/*
+ * Create a one-shot timer, disarmed. vio_timer_set() arms it to expire @ns
+ * nanoseconds from now (CLOCK_MONOTONIC); 0 disarms it.
  */
 typedef void vio_timer_cb(void *arg);
 int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
@@ -59,9 +76,9 @@ int vio_timer_add(struct vio_loop *loop, vio_timer_cb *cb, void *arg,
 void vio_timer_set(struct vio_source *source, uint64_t ns);
 
 /*
- * A wake-up from elsewhere: vio_wake() has @cb called on the loop's thread, in
- * its next turn. It may be called on any thread and in signal handlers, until
- * the source is removed. Calls that come before @cb runs count as one.
+ * Create a wake-up: vio_wake() makes the loop call @cb on its own thread, in
+ * the next turn. vio_wake() may be called on any thread and in signal handlers
+ * until the source is removed. Calls before @cb runs count as one.
  */
 typedef void vio_wake_cb(void *arg);
 int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
@@ -69,26 +86,27 @@ int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
 void vio_wake(struct vio_source *source);
 
 /*
- * Work for the end of this turn. The task is the caller's, embedded in a
- * struct of its own; queued twice it runs once. A task that defers itself
- * again runs in the next turn, which then does not wait.
+ * Run @task at the end of this turn. The caller owns the task, sets fn and arg,
+ * and must not free it while it is queued. A task that is queued twice runs
+ * once. A task that defers itself runs again in the next turn, which then does
+ * not wait. vio_task_cancel() removes a task from the queue, if it is there.
  */
 struct vio_task {
 	void (*fn)(void *arg);
 	void *arg;
-	struct vio_task *next;
-	bool queued;
+	struct vio_task *next; /* private */
+	bool queued;           /* private */
 };
 void vio_task_defer(struct vio_loop *loop, struct vio_task *task);
 void vio_task_cancel(struct vio_loop *loop, struct vio_task *task);
 
 /*
- * More is likely to come at once. The loop then looks for it for a moment
- * before it sleeps, if the last time that paid.
+ * Hint that an event is imminent: before its next sleep the loop busy-polls for
+ * up to 250 us, provided that the last wait of this kind was as short.
  */
 void vio_loop_busy_poll(struct vio_loop *loop);
 
-/* Monotonic time in nanoseconds. */
+/* CLOCK_MONOTONIC in nanoseconds. From any thread. */
 uint64_t vio_now_ns(void);
 
 #ifdef __cplusplus
