@@ -123,6 +123,19 @@ int statx(int dir, const char *restrict path, int flags, unsigned mask,
 	return ret;
 }
 
+static bool have_io_uring(void)
+{
+	char params[256] = { 0 };
+	long fd = -1;
+
+	if (disk_uring.start) /* it was built */
+		fd = syscall(SYS_io_uring_setup, 1, params);
+	if (fd < 0)
+		return false;
+	close((int)fd);
+	return true;
+}
+
 bool refuse_io_uring(void)
 {
 	struct sock_filter filter[] = {
@@ -134,19 +147,17 @@ bool refuse_io_uring(void)
 	};
 	struct sock_fprog prog = { ARRAY_LEN(filter), filter };
 
+	if (!have_io_uring())
+		return true;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
 	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;
 }
 
-bool have_io_uring(void)
+int run_on_engines(int (*run)(const char *engine))
 {
-	char params[256] = { 0 };
-	long fd = -1;
+	int failed = have_io_uring() ? run("io_uring") : 0;
 
-	if (disk_uring.start) /* it was built */
-		fd = syscall(SYS_io_uring_setup, 1, params);
-	if (fd < 0)
-		return false;
-	close((int)fd);
-	return true;
+	if (!refuse_io_uring())
+		return failed ? 1 : 77;
+	return failed + run("threads") ? 1 : 0;
 }

@@ -36,11 +36,13 @@ extern struct disk_fault disk_fault;
 #define FAULT_COUNT(field) \
 	__atomic_fetch_add(&disk_fault.field, 1, __ATOMIC_SEQ_CST)
 
-/*
- * What containers do: no io_uring from now on. False when it cannot be had.
- * have_io_uring() says whether there is any to begin with.
- */
+/* What containers do: no io_uring from now on. False when it cannot be had. */
 bool refuse_io_uring(void);
-bool have_io_uring(void);
+
+/*
+ * Run tests on io_uring, if there is any, and again on threads; what main()
+ * returns.
+ */
+int run_on_engines(int (*run)(const char *engine));
 
 #endif

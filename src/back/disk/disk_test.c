@@ -1429,7 +1429,7 @@ static void test_wait_which(void **state)
 			 -ERANGE);
 }
 
-int main(void)
+static int run(const char *engine)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
@@ -1474,14 +1474,12 @@ int main(void)
 		TEST(test_wait_forgotten),
 		TEST(test_wait_which),
 	};
-	int failed = 0;
 
-	if (have_io_uring())
-		failed = cmocka_run_group_tests_name("io_uring", tests, NULL,
-						     NULL);
-	threads = true;
-	if (!refuse_io_uring())
-		return 77;
-	return cmocka_run_group_tests_name("threads", tests, NULL, NULL) +
-	       failed;
+	threads = strcmp(engine, "threads") == 0;
+	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	return run_on_engines(run);
 }

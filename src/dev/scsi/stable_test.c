@@ -209,11 +209,5 @@ static int run(const char *engine)
 
 int main(void)
 {
-	int failed = 0;
-
-	if (have_io_uring())
-		failed = run("io_uring");
-	if (!refuse_io_uring())
-		return failed ? 1 : 77;
-	return failed + run("threads") ? 1 : 0;
+	return run_on_engines(run);
 }

@@ -737,17 +737,11 @@ static int run(const char *engine)
 		TEST(test_end),
 	};
 
+	threads = strcmp(engine, "threads") == 0;
 	return cmocka_run_group_tests_name(engine, tests, NULL, NULL);
 }
 
 int main(void)
 {
-	int failed = 0;
-
-	if (have_io_uring())
-		failed = run("io_uring");
-	threads = true;
-	if (!refuse_io_uring())
-		return failed ? 1 : 77;
-	return failed + run("threads") ? 1 : 0;
+	return run_on_engines(run);
 }
