@@ -28,6 +28,7 @@ struct pool {
 	pthread_t threads[MAX_THREADS];
 	unsigned nr_threads;
 	struct jobs reaped; /* done, but done() is yet to be called */
+	unsigned nr_jobs;   /* started, and done() is yet to be called */
 
 	pthread_mutex_t lock;
 	pthread_cond_t work, ready;
@@ -124,6 +125,7 @@ static bool reap(struct pool *pool)
 	pthread_mutex_unlock(&pool->lock);
 
 	while ((job = jobs_take(&pool->reaped))) {
+		pool->nr_jobs--;
 		pool->ops->done(pool->arg, job);
 		any = true;
 	}
@@ -139,6 +141,7 @@ static void on_ready(void *arg, uint32_t events)
 
 void pool_start(struct pool *pool, struct pool_job *job)
 {
+	pool->nr_jobs++;
 	pthread_mutex_lock(&pool->lock);
 	job->queued = true;
 	jobs_add(&pool->todo, job);
@@ -161,6 +164,7 @@ bool pool_cancel(struct pool *pool, struct pool_job *job)
 		if (pool->todo.end == &job->next)
 			pool->todo.end = link;
 		job->queued = false;
+		pool->nr_jobs--;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return queued;
@@ -207,6 +211,20 @@ void pool_destroy(struct pool *pool)
 	pthread_cond_destroy(&pool->ready);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
+}
+
+bool pool_finish(struct pool *pool, unsigned timeout_ms)
+{
+	uint64_t end = vio_now_ns() + timeout_ms * UINT64_C(1000000);
+
+	while (pool->nr_jobs > 0 && vio_now_ns() < end)
+		pool_wait(pool, 10);
+	if (pool->nr_jobs > 0) {
+		pool_abandon(pool);
+		return false;
+	}
+	pool_destroy(pool);
+	return true;
 }
 
 /*

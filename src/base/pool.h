@@ -41,6 +41,13 @@ int pool_create(struct vio_loop *loop, unsigned nr_threads,
 void pool_destroy(struct pool *pool);
 void pool_abandon(struct pool *pool);
 
+/*
+ * The end of a pool whose jobs may never end: wait for them, at most
+ * @timeout_ms, calling their done(), and destroy the pool. False: some have not
+ * ended, and the pool is abandoned.
+ */
+bool pool_finish(struct pool *pool, unsigned timeout_ms);
+
 void pool_start(struct pool *pool, struct pool_job *job);
 
 /* Take a job back that no thread has begun: false when it is too late. */

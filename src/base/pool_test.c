@@ -192,12 +192,52 @@ static void test_abandon(void **state)
 	assert_int_equal(rig.nr_done, 0);
 }
 
+/* At the end jobs are waited for, and heard of. */
+static void test_finish(void **state)
+{
+	struct test_job jobs[2] = { 0 };
+	struct rig rig;
+
+	rig_init(&rig, 1);
+	pool_start(rig.pool, &jobs[0].job);
+	pool_start(rig.pool, &jobs[1].job);
+	let_run(&rig, 2);
+	assert_true(pool_finish(rig.pool, 100000));
+	assert_true(jobs[0].done && jobs[1].done);
+	vio_loop_destroy(rig.loop);
+	sem_destroy(&rig.go);
+}
+
+/* But not for ever; one that was taken back does not count. */
+static void test_finish_stuck(void **state)
+{
+	static struct test_job jobs[2];
+	static struct rig rig; /* the thread uses it on */
+
+	rig_init(&rig, 1);
+	pool_start(rig.pool, &jobs[0].job);
+	while (__atomic_load_n(&jobs[0].job.queued, __ATOMIC_RELAXED))
+		;
+	pool_start(rig.pool, &jobs[1].job);
+	assert_true(pool_cancel(rig.pool, &jobs[1].job));
+	assert_false(pool_finish(rig.pool, 1));
+	assert_false(jobs[0].done);
+	vio_loop_destroy(rig.loop);
+	let_run(&rig, 1);
+	while (!__atomic_load_n(&jobs[0].ran_on, __ATOMIC_RELAXED))
+		;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_jobs),    cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_nested),  cmocka_unit_test(test_destroy),
+		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_nested),
+		cmocka_unit_test(test_destroy),
 		cmocka_unit_test(test_abandon),
+		cmocka_unit_test(test_finish),
+		cmocka_unit_test(test_finish_stuck),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

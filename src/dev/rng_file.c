@@ -13,8 +13,8 @@
 #include "base/pool.h"
 #include "base/util.h"
 
-#define END_NS  UINT64_C(500000000) /* for a read to end, at the end */
-#define POLL_MS 100                 /* how soon a thread hears of the end */
+#define END_MS  500 /* for a read to end, at the end */
+#define POLL_MS 100 /* how soon a thread hears of the end */
 
 struct rng_file {
 	int fd;
@@ -129,19 +129,14 @@ int rng_file_create(struct vio_loop *loop, int fd, void (*ready)(void *arg),
 void rng_file_destroy(struct rng_file *f)
 {
 	static struct rng_file *abandoned; /* it is no leak */
-	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!f)
 		return;
 	__atomic_store_n(&f->ending, true, __ATOMIC_RELAXED);
-	while (f->busy && vio_now_ns() < end)
-		pool_wait(f->pool, 10);
-	if (f->busy) { /* the thread goes on using it */
+	if (!pool_finish(f->pool, END_MS)) { /* the thread still uses it */
 		f->next_abandoned = abandoned;
 		abandoned = f;
-		pool_abandon(f->pool);
 		return;
 	}
-	pool_destroy(f->pool);
 	free(f);
 }

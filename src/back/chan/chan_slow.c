@@ -21,11 +21,10 @@
 
 #define BUFFER_BYTES (64u << 10)
 #define MAX_THREADS  4u
-#define END_NS       UINT64_C(500000000) /* for writes to end, at the end */
+#define END_MS       500 /* for writes to end, at the end */
 
 struct chan_io {
 	struct pool *pool;
-	unsigned nr_busy; /* buffers that are being read or written */
 	struct chan_io *next_abandoned;
 };
 
@@ -99,10 +98,8 @@ static void slow_free(struct chan_slow *s)
 
 static void job_done(void *arg, struct pool_job *job)
 {
-	struct chan_io *io = arg;
 	struct chan_slow *s = container_of(job, struct chan_slow, job);
 
-	io->nr_busy--;
 	s->busy = false;
 	if (s->write)
 		s->off = s->len = 0;
@@ -116,7 +113,6 @@ static void begin(struct chan_slow *s)
 {
 	s->busy = true;
 	s->error = 0;
-	s->io->nr_busy++;
 	pool_start(s->io->pool, &s->job);
 }
 
@@ -231,18 +227,13 @@ int chan_io_create(struct vio_loop *loop, unsigned nr_chans,
 void chan_io_destroy(struct chan_io *io)
 {
 	static struct chan_io *abandoned; /* it is no leak */
-	uint64_t end = vio_now_ns() + END_NS;
 
 	if (!io)
 		return;
-	while (io->nr_busy > 0 && vio_now_ns() < end)
-		pool_wait(io->pool, 10);
-	if (io->nr_busy > 0) {
+	if (!pool_finish(io->pool, END_MS)) {
 		io->next_abandoned = abandoned;
 		abandoned = io;
-		pool_abandon(io->pool);
 		return;
 	}
-	pool_destroy(io->pool);
 	free(io);
 }

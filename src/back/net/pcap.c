@@ -211,17 +211,11 @@ int pcap_create(struct vio_loop *loop, int take_fd, struct pcap **ret_pcap)
 
 void pcap_destroy(struct pcap *pcap)
 {
-	uint64_t end_ns = vio_now_ns() + END_MS * UINT64_C(1000000);
-
 	if (!pcap)
 		return;
-	while (pcap->writing && vio_now_ns() < end_ns)
-		pool_wait(pcap->pool, END_MS);
-	if (pcap->writing) { /* it may never end, and what it uses stays */
-		pool_abandon(pcap->pool);
+	/* A write may never end, and then what it uses stays. */
+	if (!pool_finish(pcap->pool, END_MS))
 		return;
-	}
-	pool_destroy(pcap->pool);
 	close(pcap->fd);
 	free(pcap);
 }

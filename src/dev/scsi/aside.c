@@ -10,11 +10,10 @@
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
-#define END_NS UINT64_C(500000000) /* for steps to end, at the end */
+#define END_MS 500 /* for steps to end, at the end */
 
 struct scsi_aside {
 	struct pool *pool;
-	unsigned nr_busy;
 	bool ending;
 };
 
@@ -30,7 +29,6 @@ static void job_done(void *arg, struct pool_job *job)
 	struct scsi_task *t = container_of(job, struct scsi_task, job);
 	struct scsi_aside *aside = arg;
 
-	aside->nr_busy--;
 	if (!aside->ending)
 		t->step(t, t->result);
 }
@@ -46,7 +44,6 @@ void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step)
 
 	t->aside = fn;
 	t->step = step;
-	aside->nr_busy++;
 	pool_start(aside->pool, &t->job);
 }
 
@@ -69,18 +66,11 @@ int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside)
 
 bool scsi_aside_destroy(struct scsi_aside *aside)
 {
-	uint64_t end = vio_now_ns() + END_NS;
-
 	if (!aside)
 		return true;
 	aside->ending = true;
-	while (aside->nr_busy > 0 && vio_now_ns() < end)
-		pool_wait(aside->pool, 10);
-	if (aside->nr_busy > 0) {
-		pool_abandon(aside->pool);
+	if (!pool_finish(aside->pool, END_MS))
 		return false;
-	}
-	pool_destroy(aside->pool);
 	free(aside);
 	return true;
 }

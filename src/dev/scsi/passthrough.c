@@ -23,7 +23,7 @@
 
 #define NR_THREADS    4
 #define SG_NO_TIMEOUT UINT32_MAX
-#define END_NS        UINT64_C(500000000) /* for commands to end, at the end */
+#define END_MS        500 /* for commands to end, at the end */
 
 static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 		      offsetof(struct sg_iovec, iov_len) ==
@@ -243,18 +243,11 @@ int pt_open(const char *path, struct err *err)
 
 bool pt_destroy(struct passthrough *pt)
 {
-	uint64_t end = vio_now_ns() + END_NS;
-
 	if (!pt)
 		return true;
 	pt->ending = true;
-	while (pt->nr_inflight > 0 && vio_now_ns() < end)
-		pool_wait(pt->pool, 10);
-	if (pt->nr_inflight > 0) {
-		pool_abandon(pt->pool);
+	if (pt->pool && !pool_finish(pt->pool, END_MS))
 		return false;
-	}
-	pool_destroy(pt->pool);
 	if (pt->fd >= 0)
 		close(pt->fd);
 	free(pt);
