@@ -18,12 +18,12 @@ struct vio_source;
  */
 
 /*
- * Brings a server's loop to call @fn, from any thread and from signal handlers.
- * It outlives the mappings that were made with it.
+ * Makes the server's loop call @fn, from any thread and from signal handlers.
+ * It must outlive the mappings that were created with it.
  */
 struct client_wake {
 	struct vio_source *source;
-	unsigned client; /* counted up by client_gone() */
+	unsigned client; /* incremented by client_gone() */
 	bool faulted;    /* see mapping_create() */
 };
 
@@ -32,10 +32,10 @@ int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 void client_wake_fini(struct client_wake *wake); /* also of one that is all 0 */
 void client_wake(struct client_wake *wake);
 
-/* Whether memory of this client's was found gone, since it was last asked. */
+/* Whether this client truncated its memory since the last call. */
 bool client_has_faulted(struct client_wake *wake);
 
-/* The next client may come: faults of this one's memory are not its. */
+/* The client has disconnected: faults in its memory no longer count. */
 void client_gone(struct client_wake *wake);
 
 /*
@@ -43,15 +43,16 @@ void client_gone(struct client_wake *wake);
  */
 
 /*
- * Only a real one may be written to: writing to a pipe could kill us, writing
- * to a file system of the client's could hang us. Makes sure that a full one
- * does not; a client that undoes this stops a device of its own.
+ * Check that @fd is an event descriptor, and make it non-blocking. Writing to a
+ * pipe could kill the process, writing to a file system of the client could
+ * block it. A client that makes it blocking again stalls its own device only.
+ * 0 or -errno.
  */
 int client_eventfd(int fd);
 
 /*
- * The same, but pipes do too, and pairs of sockets, which User Mode Linux has
- * for pipes: for a process that ignores SIGPIPE.
+ * The same, for a process that ignores SIGPIPE: pipes are allowed as well, and
+ * socket pairs, which User Mode Linux uses as pipes.
  */
 int client_eventfd_or_pipe(int fd);
 

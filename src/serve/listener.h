@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A listening socket whose clients have their turns: while one is there, others
- * wait in the kernel. Not installed.
+ * A listening socket that accepts one client at a time: while one is connected,
+ * the others wait in the kernel's queue. Not installed.
  */
 #ifndef SERVE_LISTENER_H
 #define SERVE_LISTENER_H
@@ -11,25 +11,25 @@ struct vio_source;
 
 struct listener {
 	struct vio_loop *loop;
-	/* Someone came: 0, and it is there until listener_next(); or -errno. */
+	/* A client: 0, and no other until listener_next(); or -errno. */
 	int (*come)(void *arg, int take_fd);
-	/* Nobody could be let in. It is tried again after a while. */
+	/* accept() or come() failed. The listener retries after a delay. */
 	void (*failed)(void *arg, int error);
 	void *arg;
 
-	int fd; /* -1: it has not started, clients come in another way */
+	int fd; /* -1: not started */
 	struct vio_source *source, *timer;
 };
 
 /*
- * Wait for clients on @take_fd, which is made not to block; loop, come, failed
- * and arg are set. -EINVAL for what does not listen; it is the caller's then.
+ * Accept clients on @take_fd, which becomes non-blocking; loop, come, failed
+ * and arg must be set. -EINVAL when it does not listen.
  */
 int listener_start(struct listener *l, int take_fd);
 
-/* The client has gone: the next may come. */
+/* The client has disconnected: accept the next one. */
 void listener_next(struct listener *l);
 
-void listener_stop(struct listener *l); /* also of one that did not start */
+void listener_stop(struct listener *l); /* also before listener_start() */
 
 #endif

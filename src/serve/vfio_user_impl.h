@@ -2,22 +2,21 @@
 /*
  * What the files of the vfio-user server share. Not installed.
  *
- *	vfio_user.c	    clients come and go
+ *	vfio_user.c	    clients attach and detach
  *	vfio_user_cmd.c	    their commands are dispatched
  *	vfio_user_conn.c    the socket as a stream of messages
  *	vfio_user_msg.c     messages as checked structs
- *	vfio_user_mem.c	    guest memory: regions come and go
+ *	vfio_user_mem.c	    guest memory: regions are added and removed
  *	vfio_user_dma.c	    memory that is not mapped, reached by messages
  *	vfio_user_irq.c	    interrupts: event descriptors
  *	vfio_user_region.c  configuration space and BARs
  *
- * Who may do what when. The device is entered from three places: from the
- * handling of a message (in_handler), from pci_kick() and from its own events.
- * Only in the latter two may it wait for guest memory that is not mapped, see
- * vfio_user_dma.c; while it waits, messages that do not change its state are
- * handled. A connection that fails is only marked (dead) wherever that shows,
- * and taken down by vfuser_work(), at the end of the loop's turn, where the
- * device is not in the middle of something.
+ * Re-entrancy: the device is called from three places, the handling of a
+ * message (in_handler), pci_kick(), and its own events. Only in the latter two
+ * may it wait for guest memory that is not mapped (vfio_user_dma.c). While it
+ * waits, messages that do not change its state are handled. A connection that
+ * fails is only marked as dead. work() closes it at the end of the loop's turn,
+ * where no call of the device is on the stack.
  */
 #ifndef SERVE_VFIO_USER_IMPL_H
 #define SERVE_VFIO_USER_IMPL_H
@@ -163,13 +162,13 @@ typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
  * --- vfio_user.c ---
  */
 
-/* The connection is of no more use. Logs why, once. */
+/* Mark the connection as dead and log the reason, once. */
 void vfuser_fail(struct vfuser *srv, int level, const char *why);
 
-/* Have vfuser_work() run at the end of this turn. */
+/* Run work() at the end of this turn. */
 void vfuser_wake(struct vfuser *srv);
 
-/* Something is to be read from, or can be sent to, the client. */
+/* The socket is readable or writable. */
 vio_fd_cb vfuser_on_socket;
 
 /*
@@ -177,21 +176,21 @@ vio_fd_cb vfuser_on_socket;
  */
 
 /*
- * Whether messages have to wait. After a reset the guest uses the memory for
- * something else as soon as it is told, and few drivers ask whether the device
- * is done with it; so nothing is answered until it is, for at most two seconds:
- * QEMU gives up after five. With a disk that stalls for longer the guest takes
- * the risk that a read which the kernel cannot call back still ends.
+ * Whether messages have to wait. After a reset the guest reuses its memory at
+ * once, and few drivers check whether the device has finished with it. So the
+ * server answers nothing until it has, for at most two seconds (QEMU gives up
+ * after five). If a disk stalls for longer, a read that the kernel cannot
+ * cancel may still write to guest memory.
  */
 bool vfuser_rests(struct vfuser *srv);
 
 /*
- * Handle the messages that are there, a turn's share or, when waiting, all that
- * leave the device's state alone. Returns whether another kind is next.
+ * Handle the messages that have arrived: a turn's share or, when waiting, all
+ * that do not change the device's state. Returns whether one that does is next.
  */
 bool vfuser_serve(struct vfuser *srv);
 
-/* Answer a command: with so many bytes of srv->reply, or -errno. */
+/* Answer a command with @ret bytes of srv->reply, or with -errno. */
 void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret);
 
 /*
@@ -201,8 +200,8 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret);
 vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
 
 /*
- * A command was done with @ret: whether its answer has to wait, and is kept
- * here. vfuser_mem_may_hold(): there is room for one more.
+ * Whether the answer @ret of a command must wait for memory to be unmapped; it
+ * is then held here. vfuser_mem_may_hold(): whether one more can be held.
  */
 bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
 		     ssize_t ret);
@@ -211,10 +210,10 @@ bool vfuser_mem_may_hold(const struct vfuser *srv);
 /* As gm_remove(). */
 int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len);
 
-/* Memory may be used no more: unmap it, give answers that waited for it. */
+/* Unmap memory that is no longer used and send the answers held for it. */
 void vfuser_mem_reap(struct vfuser *srv);
 
-/* The client has gone. What requests in flight use stays until they end. */
+/* The client has disconnected. Memory of requests in flight stays mapped. */
 void vfuser_mem_reset(struct vfuser *srv);
 
 /*
@@ -222,20 +221,20 @@ void vfuser_mem_reset(struct vfuser *srv);
  */
 
 extern const struct gmem_ops vfuser_gmem_ops;
-void vfuser_dma_reset(struct vfuser *srv); /* the client has gone */
+void vfuser_dma_reset(struct vfuser *srv); /* the client has disconnected */
 
 /* A reply of the client. */
 void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);
 
-/* The largest message that the client takes. */
+/* The largest message that the client accepts. */
 void vfuser_dma_set_max_xfer(struct vfuser *srv, uint64_t bytes);
 
-/* The timer ended: commands without an answer in time end the connection. */
+/* The timer expired: unanswered commands end the connection. */
 void vfuser_dma_timeout(struct vfuser *srv);
 
 /*
- * The command whose answer means that all DMA_WRITEs up to now are done; 0
- * when they are. Asks for that answer when nothing else has.
+ * The command whose answer means that all DMA_WRITEs until now are complete, 0
+ * when they are. Requests that answer if no other command does.
  */
 uint64_t vfuser_dma_fence(struct vfuser *srv);
 
@@ -247,13 +246,13 @@ void vfuser_irq_init(struct vfuser *srv);
 extern const struct pci_host vfuser_pci_host;
 vfuser_handler vfuser_get_irq_info, vfuser_set_irqs;
 
-/* Fire what was held until command @acked was answered. */
+/* Fire the interrupts that were held until command @acked was answered. */
 void vfuser_irq_release(struct vfuser *srv, uint64_t acked);
 
-/* The function was reset, or is a new client's: nothing is pending. */
+/* The function was reset or has a new client: nothing is pending. */
 void vfuser_irq_clear(struct vfuser *srv);
 
-/* The client has gone: close its descriptors. */
+/* The client has disconnected: close its descriptors. */
 void vfuser_irq_reset(struct vfuser *srv);
 
 /*

@@ -2,7 +2,7 @@
 /*
  * What the files of the vhost-user server share. Not installed.
  *
- *	vhost_user.c	    front-ends come and go
+ *	vhost_user.c	    front-ends attach and detach
  *	vhost_user_cmd.c    their messages are dispatched; features, config
  *	vhost_user_conn.c   the socket as a stream of messages
  *	vhost_user_msg.c    messages as checked structs
@@ -10,23 +10,23 @@
  *	vhost_user_ring.c   rings: when they run, and what runs them
  *	vhost_user_state.c  the device's state, to and from other back-ends
  *
- * The life of a device is told by its rings. One runs when the front-end has
- * given size, addresses and doorbell and has enabled it:
+ * The state of a device follows from its rings. A ring runs once the front-end
+ * has set its size, addresses and doorbell and has enabled it:
  *
- *	configured --SET_VRING_ENABLE 1, or what was missing--> running
- *	running --GET_VRING_BASE, SET_VRING_ENABLE 0, it goes--> configured
+ *	configured --SET_VRING_ENABLE 1, or the last setting--> running
+ *	running --GET_VRING_BASE, SET_VRING_ENABLE 0, disconnect--> configured
  *
- * On the way back the ring is paused until its requests have ended, however
- * long that takes. The message that asked for it is then handled once more, and
- * answered; until then no other message of that front-end is looked at, but the
- * loop goes on: other rings, the control socket, a front-end that disconnects.
- * The same holds for memory that requests still use: a message that removes it
- * is answered late.
+ * To stop, the ring is paused until its requests have ended, however long that
+ * takes. The message that stops it is then handled again, and answered. Until
+ * then the server handles no other message of that front-end, while the loop
+ * continues to serve other rings, the control socket, and a disconnection. The
+ * same holds for memory that requests still use: a message that removes it is
+ * answered late.
  *
- * Not every front-end tells of a guest's reset; but when all rings have stopped
- * and begin again at entry 0, there is a new driver, and the device is reset
- * before it runs again. Rings that go on at other entries belong to a guest that
- * was paused or moved.
+ * Not every front-end reports a guest's reset. But when all rings have stopped
+ * and start again at entry 0, there is a new driver, and the device is reset
+ * before it runs. Rings that continue at other entries belong to a guest that
+ * was paused or migrated.
  */
 #ifndef SERVE_VHOST_USER_IMPL_H
 #define SERVE_VHOST_USER_IMPL_H
@@ -54,7 +54,7 @@ struct vhuser_mapping;
 
 struct vhuser_region {
 	struct vhmsg_region r;
-	struct vhuser_mapping *m; /* the memory table's, once it is there */
+	struct vhuser_mapping *m; /* NULL until it is in the table */
 };
 
 struct vhuser_ring {
@@ -128,9 +128,9 @@ static inline struct vhuser *to_vhuser(struct vio_server *base)
 }
 
 /*
- * A message's handler: bytes of payload put into @reply, or -errno.
- * VHUSER_LATER: a ring is coming to a stop; when it has, the handler is called
- * again and begins anew.
+ * A message's handler: the number of bytes written to @reply, or -errno.
+ * VHUSER_LATER: a ring is stopping; the handler is called again when it has
+ * stopped, and starts from the beginning.
  */
 #define VHUSER_LATER (-EINPROGRESS)
 typedef ssize_t vhuser_handler(struct vhuser *srv, const struct vhconn_msg *msg,
@@ -149,8 +149,8 @@ static inline int vhuser_take_fd(const struct vhconn_msg *msg, unsigned i)
  */
 
 /*
- * Handle a message and answer it. VHUSER_LATER: not yet, call it again when
- * requests have ended. Other -errno: the connection is of no more use.
+ * Handle a message and answer it. VHUSER_LATER: call again when requests have
+ * ended. Other -errno: the connection must be closed.
  */
 int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg);
 
@@ -167,13 +167,13 @@ uint64_t vhuser_driver_features(const struct vhuser *srv);
  */
 int vhuser_adopt_features(struct vhuser *srv, uint64_t features);
 
-/* A network device's MTU is its own again. */
+/* Restore a network device's own MTU. */
 void vhuser_forget_mtu(struct vhuser *srv);
 
 /* Tell the front-end that the device's configuration changed. */
 void vhuser_tell_config(struct vhuser *srv);
 
-void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has gone */
+void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has disconnected */
 
 /*
  * --- vhost_user_mem.c ---
@@ -181,7 +181,7 @@ void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has gone */
 
 vhuser_handler vhuser_set_mem_table, vhuser_add_mem_reg, vhuser_rem_mem_reg;
 vhuser_handler vhuser_set_log_base, vhuser_get_inflight, vhuser_set_inflight;
-void vhuser_mem_reset(struct vhuser *srv); /* the front-end has gone */
+void vhuser_mem_reset(struct vhuser *srv); /* the front-end has disconnected */
 void vhuser_mem_reap(struct vhuser *srv);  /* memory is used no more */
 void vhuser_mem_fini(struct vhuser *srv);  /* the device has gone */
 
