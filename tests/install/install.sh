@@ -58,6 +58,8 @@ read -ra libs < <(pkg-config --libs viodev)
 compile embed "$source/examples/embed.c" viodev "${libs[@]}"
 compile hello "$source/examples/hello.c" viodev "${libs[@]}"
 compile shout "$source/examples/shout.c" viodev "${libs[@]}" -pthread
+read -ra libs < <(pkg-config --libs viodev-test viodev)
+compile testkit "$source/tests/install/testkit.c" viodev "${libs[@]}"
 read -ra libs < <(pkg-config --libs viodev-core)
 compile core "$source/tests/install/core.c" viodev-core "${libs[@]}"
 read -ra libs < <(pkg-config --static --libs viodev)
@@ -81,6 +83,7 @@ export LD_LIBRARY_PATH=$libdir
 grep -q '^16 random bytes: ..' "$dest/embed.out" || fail 'embed: no bytes'
 grep -q '^1 interrupt$' "$dest/embed.out" || fail 'embed: no interrupt'
 
+[ "$("$dest/testkit")" = $'64 bytes\n64 bytes' ] || fail testkit
 "$dest/hello" "$dest/hello.sock" >"$dest/hello.out" &
 hello=$!
 for _ in $(seq 600); do

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A pretend guest driver, for tests, fuzzers and benchmarks.
+ * A pretend guest driver, for tests, fuzzers and benchmarks. It is installed as
+ * <viodev/test.h>, and `pkg-config viodev-test` finds its library.
  *
  * It is the embedder of a PCI function and its driver in one: guest memory is
  * an array here, interrupts are counted, and the device is worked as a guest
@@ -28,6 +29,12 @@
 #include <viodev/gmem.h>
 #include <viodev/pci.h>
 #include <viodev/virtio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* vdrv_used is two things */
+#endif
 
 enum vdrv_mode {
 	VDRV_MODERN,
@@ -248,5 +255,10 @@ uint16_t vdrv_avail_event(struct vdrv *d, unsigned q);
 void vdrv_set_used_event(struct vdrv *d, unsigned q, uint16_t idx);
 void vdrv_set_avail_flags(struct vdrv *d, unsigned q, uint16_t flags);
 void vdrv_set_avail_idx(struct vdrv *d, unsigned q, uint16_t idx);
+
+#ifdef __cplusplus
+#pragma GCC diagnostic pop
+}
+#endif
 
 #endif
