@@ -9,20 +9,20 @@
 #include <string.h>
 
 struct out {
-	uint8_t *at;
-	size_t room; /* bytes from there */
-	bool full;   /* something did not fit, and is not there */
+	uint8_t *buf;
+	size_t len, size; /* what it holds, and may hold */
+	bool full;        /* something did not fit; nothing comes after it */
 };
 
 static inline void out_put(struct out *out, const void *data, size_t len)
 {
-	if (len > out->room) {
+	if (out->full || len > out->size - out->len) {
 		out->full = true;
 		return;
 	}
-	memcpy(out->at, data, len);
-	out->at += len;
-	out->room -= len;
+	if (len > 0)
+		memcpy(out->buf + out->len, data, len);
+	out->len += len;
 }
 
 #endif

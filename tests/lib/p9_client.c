@@ -111,7 +111,7 @@ const char *p9c_path(struct p9c *c, const char *name)
  * --- Messages ---
  */
 
-static void put_arg(struct p9_out *out, char kind, va_list *ap)
+static void put_arg(struct out *out, char kind, va_list *ap)
 {
 	const char *s;
 	size_t len;
@@ -138,7 +138,7 @@ static void put_arg(struct p9_out *out, char kind, va_list *ap)
 		s = va_arg(*ap, const char *);
 		if (kind == 'n')
 			p9_put16(out, (uint16_t)len);
-		p9_put_bytes(out, s, len);
+		out_put(out, s, len);
 		break;
 	default:
 		fail_msg("format %c", kind);
@@ -148,7 +148,7 @@ static void put_arg(struct p9_out *out, char kind, va_list *ap)
 static uint32_t build(uint8_t *buf, uint16_t tag, uint8_t type, const char *fmt,
 		      va_list *ap)
 {
-	struct p9_out out = { .buf = buf, .size = P9C_BYTES };
+	struct out out = { .buf = buf, .size = P9C_BYTES };
 	uint32_t len;
 
 	p9_put32(&out, 0);

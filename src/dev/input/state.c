@@ -72,14 +72,14 @@ static void save_releases(const struct input_softc *sc, struct out *out)
 ssize_t input_save(void *arg, void *buf, size_t room)
 {
 	const struct input_softc *sc = arg;
-	struct out out = { buf, room, false };
+	struct out out = { .buf = buf, .size = room };
 
 	out_put(&out, &sc->sc_config.select, 1);
 	out_put(&out, &sc->sc_config.subsel, 1);
 	save_leds(sc, &out);
 	save_waiting(sc, &out);
 	save_releases(sc, &out);
-	return out.full ? -ENOSPC : (ssize_t)(room - out.room);
+	return out.full ? -ENOSPC : (ssize_t)out.len;
 }
 
 /*

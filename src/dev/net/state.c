@@ -58,14 +58,13 @@ static void put_macs(struct out *out, const struct net_macs *macs)
 static void save_macs(const struct net_softc *sc, struct out *out)
 {
 	uint8_t data[2 * (sizeof(le32) + (NET_MAX_MACS + 1) * NET_MAC_LEN)];
-	struct out table = { data, sizeof(data), false };
+	struct out table = { .buf = data, .size = sizeof(data) };
 
 	put_macs(&table, &sc->sc_filter.uni);
 	put_macs(&table, &sc->sc_filter.multi);
 	if (net_has(sc, NET_F(CTRL_RX)))
 		put_command(out, VIRTIO_NET_CTRL_MAC,
-			    VIRTIO_NET_CTRL_MAC_TABLE_SET, data,
-			    sizeof(data) - table.room);
+			    VIRTIO_NET_CTRL_MAC_TABLE_SET, data, table.len);
 }
 
 static void save_vlans(const struct net_softc *sc, struct out *out)
@@ -95,7 +94,7 @@ static void save_rss(const struct net_softc *sc, struct out *out)
 	const struct net_rss *rss = &sc->sc_rss;
 	uint8_t data[sizeof(le32) + 3 * sizeof(le16) + sizeof(rss->table) + 1 +
 		     sizeof(rss->key)];
-	struct out o = { data, sizeof(data), false };
+	struct out o = { .buf = data, .size = sizeof(data) };
 	le32 types = cpu_to_le32(rss->types);
 	le16 words[3 + NET_RSS_TABLE_MAX] = { 0 };
 	unsigned nr = 4; /* reserved, of HASH_CONFIG */
@@ -116,7 +115,7 @@ static void save_rss(const struct net_softc *sc, struct out *out)
 		put_command(out, VIRTIO_NET_CTRL_MQ,
 			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG :
 					    VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
-			    data, sizeof(data) - o.room);
+			    data, o.len);
 }
 
 static void save_offloads(const struct net_softc *sc, struct out *out)
@@ -151,7 +150,7 @@ static void save_coalescing(const struct net_softc *sc, struct out *out)
 ssize_t net_save(void *arg, void *buf, size_t room)
 {
 	const struct net_softc *sc = arg;
-	struct out out = { buf, room, false };
+	struct out out = { .buf = buf, .size = room };
 
 	out_put(&out, sc->sc_mac, sizeof(sc->sc_mac));
 	save_modes(sc, &out);
@@ -161,7 +160,7 @@ ssize_t net_save(void *arg, void *buf, size_t room)
 	save_rss(sc, &out);
 	save_offloads(sc, &out);
 	save_coalescing(sc, &out);
-	return out.full ? -ENOSPC : (ssize_t)(room - out.room);
+	return out.full ? -ENOSPC : (ssize_t)out.len;
 }
 
 /*

@@ -141,13 +141,13 @@ int p9_stat(const struct p9_req *r, int fd, struct statx *ret_stx)
  * --- Tgetattr ---
  */
 
-static void put_time(struct p9_out *out, const struct statx_timestamp *t)
+static void put_time(struct out *out, const struct statx_timestamp *t)
 {
 	p9_put64(out, (uint64_t)t->tv_sec);
 	p9_put64(out, t->tv_nsec);
 }
 
-static void put_attr(struct p9_out *out, const struct p9_qid *qid,
+static void put_attr(struct out *out, const struct p9_qid *qid,
 		     const struct statx *stx)
 {
 	bool btime = stx->stx_mask & STATX_BTIME;

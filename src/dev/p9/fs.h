@@ -162,7 +162,7 @@ struct p9_req {
 	size_t room;    /* bytes that the reply may have */
 	size_t msg_len, msg_beyond;
 	struct p9_in in;            /* the body, but for a Twrite's data */
-	struct p9_out out;          /* the reply's body */
+	struct out out;             /* the reply's body */
 	uint32_t data_len;          /* of the reply that are in @back already */
 	struct vio_iov_cursor data; /* of Twrite */
 	struct vio_iov_cursor head; /* first 11 bytes of the reply's place */
@@ -237,11 +237,8 @@ struct p9_ref {
 	uint32_t uid;
 	int fd; /* the node's, kept open by us; -1: not asked for */
 };
-#define P9_REF __attribute__((cleanup(p9_ref_put))) struct p9_ref
-#define P9_NO_REF        \
-	{                \
-		.fd = -1 \
-	}
+#define P9_REF    __attribute__((cleanup(p9_ref_put))) struct p9_ref
+#define P9_NO_REF { .fd = -1 }
 void p9_ref_put(struct p9_ref *ref);
 
 /*

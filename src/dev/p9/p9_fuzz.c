@@ -171,14 +171,14 @@ static void send_message(struct fuzz_dev *v, unsigned slot, uint8_t type,
 			 const uint8_t *body, size_t len, uint32_t room)
 {
 	size_t off = slot * SLOT_BYTES;
-	struct p9_out out = { .buf = fuzz_dev_ptr(v, off, SLOT_BYTES / 2),
-			      .size = SLOT_BYTES / 2 };
+	struct out out = { .buf = fuzz_dev_ptr(v, off, SLOT_BYTES / 2),
+			   .size = SLOT_BYTES / 2 };
 	uint16_t head = (uint16_t)(2 * slot);
 
 	p9_put32(&out, (uint32_t)(P9_HEADER + len));
 	p9_put8(&out, type);
 	p9_put16(&out, (uint16_t)slot);
-	p9_put_bytes(&out, body, len);
+	out_put(&out, body, len);
 	vdrv_desc(&v->d, 0, head, v->area + off, (uint32_t)out.len,
 		  room ? VRING_DESC_F_NEXT : 0, (uint16_t)(head + 1));
 	vdrv_desc(&v->d, 0, (uint16_t)(head + 1),
@@ -252,7 +252,7 @@ static const struct {
 };
 #define NR_SHAPES ARRAY_LEN(shapes)
 
-static void put_field(struct p9_out *out, char shape, struct fuzz_in *in)
+static void put_field(struct out *out, char shape, struct fuzz_in *in)
 {
 	static const char *const entries[] = { "f", "d",  "g", "l",
 					       "x", "..", "y", "" };
@@ -290,7 +290,7 @@ static void put_field(struct p9_out *out, char shape, struct fuzz_in *in)
 		len = fuzz_choice(in, sizeof(text));
 		fuzz_bytes(in, text, len);
 		p9_put32(out, len);
-		p9_put_bytes(out, text, len);
+		out_put(out, text, len);
 		break;
 	case 'N':
 		p9_put32(out, P9_NOFID);
@@ -306,7 +306,7 @@ static void shaped(struct fuzz_dev *v, struct fuzz_in *in)
 	unsigned i = fuzz_choice(in, NR_SHAPES);
 	unsigned slot = fuzz_choice(in, NR_SLOTS);
 	uint8_t body[MAX_BODY];
-	struct p9_out out = { .buf = body, .size = sizeof(body) };
+	struct out out = { .buf = body, .size = sizeof(body) };
 
 	for (const char *p = shapes[i].shape; *p; p++)
 		put_field(&out, *p, in);

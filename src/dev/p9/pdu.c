@@ -108,41 +108,30 @@ void p9_get_name(struct p9_in *in, char *buf)
  * --- Replies ---
  */
 
-void p9_put_bytes(struct p9_out *out, const void *p, size_t len)
+void p9_put8(struct out *out, uint8_t v)
 {
-	if (out->full || len > out->size - out->len) {
-		out->full = true;
-		return;
-	}
-	if (len > 0)
-		memcpy(out->buf + out->len, p, len);
-	out->len += len;
+	out_put(out, &v, sizeof(v));
 }
 
-void p9_put8(struct p9_out *out, uint8_t v)
-{
-	p9_put_bytes(out, &v, sizeof(v));
-}
-
-void p9_put16(struct p9_out *out, uint16_t v)
+void p9_put16(struct out *out, uint16_t v)
 {
 	v = htole16(v);
-	p9_put_bytes(out, &v, sizeof(v));
+	out_put(out, &v, sizeof(v));
 }
 
-void p9_put32(struct p9_out *out, uint32_t v)
+void p9_put32(struct out *out, uint32_t v)
 {
 	v = htole32(v);
-	p9_put_bytes(out, &v, sizeof(v));
+	out_put(out, &v, sizeof(v));
 }
 
-void p9_put64(struct p9_out *out, uint64_t v)
+void p9_put64(struct out *out, uint64_t v)
 {
 	v = htole64(v);
-	p9_put_bytes(out, &v, sizeof(v));
+	out_put(out, &v, sizeof(v));
 }
 
-void p9_put_string(struct p9_out *out, const char *s)
+void p9_put_string(struct out *out, const char *s)
 {
 	size_t len = strlen(s);
 
@@ -151,10 +140,10 @@ void p9_put_string(struct p9_out *out, const char *s)
 		return;
 	}
 	p9_put16(out, (uint16_t)len);
-	p9_put_bytes(out, s, len);
+	out_put(out, s, len);
 }
 
-void p9_put_qid(struct p9_out *out, const struct p9_qid *qid)
+void p9_put_qid(struct out *out, const struct p9_qid *qid)
 {
 	p9_put8(out, qid->type);
 	p9_put32(out, qid->version);

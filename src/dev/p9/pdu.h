@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/out.h"
+
 #define P9_NOTAG 0xffffu
 #define P9_NOFID 0xffffffffu
 #define P9_NOUID 0xffffffffu
@@ -139,18 +141,11 @@ void p9_skip_string(struct p9_in *in);
 void p9_get_name(struct p9_in *in, char *buf);
 
 /* A reply's body as it grows. */
-struct p9_out {
-	uint8_t *buf;
-	size_t len, size;
-	bool full;
-};
-
-void p9_put8(struct p9_out *out, uint8_t v);
-void p9_put16(struct p9_out *out, uint16_t v);
-void p9_put32(struct p9_out *out, uint32_t v);
-void p9_put64(struct p9_out *out, uint64_t v);
-void p9_put_bytes(struct p9_out *out, const void *p, size_t len);
-void p9_put_string(struct p9_out *out, const char *s);
-void p9_put_qid(struct p9_out *out, const struct p9_qid *qid);
+void p9_put8(struct out *out, uint8_t v);
+void p9_put16(struct out *out, uint16_t v);
+void p9_put32(struct out *out, uint32_t v);
+void p9_put64(struct out *out, uint64_t v);
+void p9_put_string(struct out *out, const char *s);
+void p9_put_qid(struct out *out, const struct p9_qid *qid);
 
 #endif

@@ -93,7 +93,7 @@ static void numbers(void **state)
 static void replies(void **state)
 {
 	uint8_t buf[17];
-	struct p9_out out = { .buf = buf, .size = sizeof(buf) };
+	struct out out = { .buf = buf, .size = sizeof(buf) };
 	static const uint8_t want[] = { 0x80, 4, 3, 2, 1, 8, 7,   6,  5,
 					4,    3, 2, 1, 2, 0, 'h', 'i' };
 

@@ -159,7 +159,7 @@ static void run(struct p9_req *r, bool nowait)
 		.left = r->msg_len,
 		.beyond = r->msg_beyond,
 	};
-	r->out = (struct p9_out){ .buf = r->reply, .size = sizeof(r->reply) };
+	r->out = (struct out){ .buf = r->reply, .size = sizeof(r->reply) };
 	r->err = op_of(r)->run(r);
 }
 
@@ -226,7 +226,7 @@ static void put_at(struct p9_req *r, const uint8_t *msg, size_t len)
 	vio_iov_put(&r->back, msg + front, len - front);
 }
 
-static void put_header(struct p9_out *out, uint32_t size, uint8_t type,
+static void put_header(struct out *out, uint32_t size, uint8_t type,
 		       uint16_t tag)
 {
 	p9_put32(out, size);
@@ -237,7 +237,7 @@ static void put_header(struct p9_out *out, uint32_t size, uint8_t type,
 static int reply_error(struct p9_req *r)
 {
 	uint8_t msg[P9_RLERROR_SZ];
-	struct p9_out out = { .buf = msg, .size = sizeof(msg) };
+	struct out out = { .buf = msg, .size = sizeof(msg) };
 
 	__atomic_fetch_add(&r->fs->stats.errors, 1, __ATOMIC_RELAXED);
 	if (r->room < sizeof(msg))
@@ -251,7 +251,7 @@ static int reply_error(struct p9_req *r)
 int p9_req_reply(struct p9_req *r)
 {
 	uint8_t msg[P9_HEADER + P9_REPLY_BYTES];
-	struct p9_out out = { .buf = msg, .size = sizeof(msg) };
+	struct out out = { .buf = msg, .size = sizeof(msg) };
 	size_t len = P9_HEADER + r->out.len;
 
 	r->fs->stats.requests++;
@@ -262,7 +262,7 @@ int p9_req_reply(struct p9_req *r)
 		return reply_error(r);
 	put_header(&out, (uint32_t)(len + r->data_len), (uint8_t)(r->type + 1),
 		   r->tag);
-	p9_put_bytes(&out, r->reply, r->out.len);
+	out_put(&out, r->reply, r->out.len);
 	put_at(r, msg, len);
 	return (int)(len + r->data_len);
 }

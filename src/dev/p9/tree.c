@@ -339,7 +339,7 @@ static bool put_entry(struct p9_req *r, const struct p9_node *dir,
 {
 	bool mapped = r->fs->params.security == P9_MAPPED;
 	uint8_t buf[P9_QID_SZ + 8 + 1 + 2 + P9_NAME_MAX];
-	struct p9_out out = { .buf = buf, .size = sizeof(buf) };
+	struct out out = { .buf = buf, .size = sizeof(buf) };
 	struct p9_qid qid = {
 		.type = qid_type(d->d_type),
 		.path = p9_qid_path(r->fs, dir->dev, entry_ino(r->fs, dir, d)),
