@@ -1192,7 +1192,8 @@ class Run(Case):
         for text, driver, properties in rows:
             with self.subTest(text=text):
                 result = self.run_fake("--transport=vhost-user", f"--dir={share}", text)
-                self.assertEqual((result.returncode, result.stderr), (0, ""))
+                unexpected = [line for line in result.stderr.splitlines() if " may use up to " not in line]
+                self.assertEqual((result.returncode, unexpected), (0, []))
                 name = text.split(",")[0] + "0"
                 id = "viodev-9p0" if name == "9p0" else name  # QEMU wants a letter first
                 words = self.out.read_text().splitlines()[6:-1]
