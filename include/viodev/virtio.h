@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The device side of virtio: what a device model is written against.
+ * The device side of virtio: the interface for device models.
  *
  * A device model is a struct that begins with a virtio_softc, a table of
  * constants and callbacks (virtio_consts), and its virtqueues (vqueue_info,
  * one each). The framework does the rest: it answers the guest's register
- * accesses, legacy and modern, negotiates features, finds and checks what the
- * driver makes available, and sends interrupts. Its typical life cycle:
+ * accesses, legacy and modern, negotiates features, checks and translates what
+ * the driver makes available, and sends interrupts. Typical life cycle:
  *
  *	sc = calloc(1, sizeof(*sc));
  *	vi_softc_linkup(&sc->vs, &consts, sc, pi, sc->queues);
@@ -29,11 +29,11 @@
  *	  | <-- used ring entry (head, bytes written) --       | vq_relchain()
  *	  | <-- interrupt, when the driver asked for one --    | vq_endchains()
  *
- * How a ring lies in memory is the framework's business alone (virtio 2.7,
- * 2.8); a device model sees iovecs that are mapped and checked.
+ * Only the framework knows the layout of a ring (virtio 2.7). A device model
+ * handles iovecs that are mapped and checked.
  *
- * Nothing that the guest does may harm: what breaks the rules of a queue ends
- * in vi_error(), which stops the device until the driver resets it.
+ * A malicious guest cannot harm the host: a driver that breaks the rules of a
+ * queue causes vi_error(), which stops the device until the driver resets it.
  *
  * Threads: the framework has none, and calls for one device never overlap.
  *
@@ -85,7 +85,7 @@ extern "C" {
 #define VIRTIO_SUBVEN_INPUT 0x108E
 #define VIRTIO_SUBDEV_INPUT 0x1100
 
-/* Which BAR is what. */
+/* BARs. */
 #define VIRTIO_LEGACY_BAR 0 /* I/O: legacy registers */
 #define VIRTIO_MSIX_BAR   1 /* memory: MSI-X table and PBA */
 #define VIRTIO_MODERN_BAR 2 /* 64-bit memory: modern structures */
@@ -95,8 +95,8 @@ extern "C" {
  */
 
 /*
- * Tie a device together: constants, softc, PCI function, vc_nvq queues.
- * @dev_softc == @vs. All are borrowed for the life of the device.
+ * Connect a device: constants, softc, PCI function, vc_nvq queues. All must
+ * outlive the device. @dev_softc is @vs.
  */
 void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     void *dev_softc, struct pci_devinst *pi,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio device and its queues, whatever carries them: the part of
- * <viodev/virtio.h> that knows no PCI. Device models include that header.
+ * A virtio device and its queues, independent of the transport: the part of
+ * <viodev/virtio.h> without PCI. Device models include <viodev/virtio.h>, which
+ * has the introduction and the rules for threads.
  */
 #ifndef VIODEV_VIRTIO_CORE_H
 #define VIODEV_VIRTIO_CORE_H
@@ -128,31 +129,30 @@ typedef struct virtio_capstr {
 } virtio_capstr_t;
 
 /*
- * What makes a device the device that it is. Every callback may be NULL; the
- * first argument of each is the device's softc.
+ * A device type: constants and callbacks. Every callback may be NULL. The first
+ * argument of each is the device's softc.
  */
 struct virtio_consts {
 	const char *vc_name; /* for the log */
 	int vc_nvq;          /* virtqueues in use */
-	int vc_max_nvq;      /* most it will ever use; 0: vc_nvq */
+	int vc_max_nvq;      /* upper limit of vc_nvq; 0: vc_nvq */
 	size_t vc_cfgsize;   /* bytes of device configuration */
 
 	/*
-	 * The driver reset the device. The queues are down already. Forget
-	 * what has not begun, and return at once: a request that is under way
-	 * goes on, and its chain is given back when it ends, as ever. The
-	 * framework knows it for one of before the reset and shows the new
-	 * driver nothing of it. Every chain that was taken must be given back
-	 * some time; until then the new driver gets none with the same head.
+	 * The driver reset the device; the queues are disabled. Drop requests
+	 * that have not begun, and return at once. Running requests continue,
+	 * and the model gives their chains back when they end, as usual. The
+	 * framework hides these stale chains from the new driver. Every chain
+	 * that was taken must be given back eventually: until then no new
+	 * chain has the same head.
 	 *
-	 * The framework resets its own state afterwards; a model may call
-	 * vi_reset_dev() from here, as bhyve's do. vq_qsize may be set anew
-	 * here.
+	 * The framework resets its own state afterwards. A model may call
+	 * vi_reset_dev() from here, as bhyve's do, and may set vq_qsize.
 	 */
 	void (*vc_reset)(void *sc);
 
 	/*
-	 * The driver enables queue vs_curq: called instead of
+	 * The driver enables queue vs_curq. The callback replaces
 	 * vi_legacy_vq_init(vs, @pfn) or, with @modern, vi_vq_init(vs).
 	 */
 	void (*vc_qinit)(void *sc, uint64_t pfn, bool modern);
@@ -161,27 +161,27 @@ struct virtio_consts {
 	void (*vc_qnotify)(void *sc, struct vqueue_info *vq);
 
 	/*
-	 * Device configuration: @size is 1, 2 or 4, [offset, offset + size)
-	 * lies inside vc_cfgsize. Return 0 when served; else the access reads
-	 * as all ones.
+	 * The driver accesses device configuration: @size is 1, 2 or 4, and
+	 * [offset, offset + size) lies inside vc_cfgsize. Return 0 when
+	 * handled. Otherwise a read returns all ones.
 	 */
 	int (*vc_cfgread)(void *sc, int offset, int size, uint32_t *retval);
 	int (*vc_cfgwrite)(void *sc, int offset, int size, uint32_t value);
 
 	/*
-	 * Negotiation is over. Clearing a bit of @features refuses
-	 * FEATURES_OK (modern), or drops the feature (legacy).
+	 * Negotiation is complete. A bit that the callback clears in
+	 * @features rejects FEATURES_OK (modern) or drops the feature (legacy).
 	 */
 	void (*vc_apply_features)(void *sc, uint64_t *features);
 
-	/* The offer, where constants will not do. */
+	/* The features to offer, where they are not constant. */
 	uint64_t (*vc_hv_features)(void *sc, bool modern);
 
 	/* A queue's vector changed; a write went to the MSI-X table. */
 	void (*vc_set_msix)(void *sc, int queue);
 	void (*vc_update_msix)(void *sc, uint64_t offset);
 
-	uint64_t vc_hv_caps_legacy; /* the offer to a legacy driver */
+	uint64_t vc_hv_caps_legacy; /* features offered to a legacy driver */
 	uint64_t vc_hv_caps_modern; /* to a modern one; VERSION_1 is added */
 
 	size_t vc_ncapstr; /* names of the device's own feature bits */
@@ -196,23 +196,23 @@ struct virtio_consts {
 	void (*vc_quiesce)(void *sc);
 
 	/*
-	 * What the driver has set up beside features and rings, for another
-	 * process that goes on with this device: bytes put into the @room
-	 * ones of @buf, or -errno. And the reverse, for a device that is
-	 * fresh from negotiation, with no ring yet: 0, or -errno when it must
-	 * be reset. Both or neither; a device without cannot move.
+	 * Migration. vc_save() writes the driver's settings other than
+	 * features and rings to @buf, of @room bytes, for another process that
+	 * continues with this device; it returns the number of bytes or
+	 * -errno. vc_load() restores them after negotiation, before a ring is
+	 * enabled; it returns 0, or -errno when the device must be reset. A
+	 * model has both or neither; one without cannot be migrated.
 	 */
 	ssize_t (*vc_save)(void *sc, void *buf, size_t room);
 	int (*vc_load)(void *sc, const void *buf, size_t len);
 
-	/* A network device's own, <viodev/net.h>; NULL for other devices. */
+	/* Of a network device, <viodev/net.h>; otherwise NULL. */
 	const struct virtio_net_ops *vc_net;
 };
 
 /*
- * The ring features that the framework implements for every device model,
- * for vc_hv_caps_modern and vc_hv_caps_legacy. The last two exist only for
- * legacy drivers.
+ * The ring features that the framework implements for every device model, for
+ * vc_hv_caps_modern and vc_hv_caps_legacy. The last two are for legacy drivers.
  */
 #define VI_RING_CAPS_MODERN \
 	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | VI_BIT(VIRTIO_RING_F_EVENT_IDX))
@@ -244,11 +244,11 @@ struct vqueue_info {
 	uint16_t vq_msix_idx;   /* MSI-X vector or VIRTIO_MSI_NO_VECTOR */
 
 	uint32_t vq_pfn;      /* legacy: page frame, 0: none */
-	uint64_t vq_desc_gpa; /* where the driver put the three parts */
+	uint64_t vq_desc_gpa; /* guest addresses of the three parts */
 	uint64_t vq_avail_gpa;
 	uint64_t vq_used_gpa;
 
-	/* The parts as mapped here; NULL for memory that is not shared. */
+	/* The parts in this process; NULL for memory that is not shared. */
 	struct vring_desc *vq_desc;
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
@@ -276,21 +276,21 @@ struct vqueue_info {
 };
 
 /*
- * The ring's event index fields, as raw little-endian memory; for rings that
- * are mapped. Device models have no need of them.
+ * The ring's event index fields, as raw little-endian memory, for rings that
+ * are mapped. Device models do not need them.
  */
 #define VQ_AVAIL_EVENT_IDX(vq) \
 	(*(uint16_t *)&(vq)->vq_used->ring[(vq)->vq_qsize])
 #define VQ_USED_EVENT_IDX(vq) ((vq)->vq_avail->ring[(vq)->vq_qsize])
 
 /*
- * A chain, as vq_getchain() describes it: iov[0 .. readable) may be read,
- * iov[readable .. readable + writable) is to be written.
+ * A chain, as vq_getchain() describes it: the device reads iov[0 .. readable)
+ * and writes iov[readable .. readable + writable).
  */
 struct vi_req {
 	int readable;
 	int writable;
-	unsigned int idx; /* names the chain to vq_relchain() */
+	unsigned int idx; /* identifies the chain, for vq_relchain() */
 };
 
 /* Whether the driver has set this queue up. */
@@ -299,37 +299,36 @@ static inline int vq_ring_ready(struct vqueue_info *vq)
 	return vq->vq_flags & VQ_ALLOC;
 }
 
-/* Whether a chain is available. False once the device is broken. */
+/* Whether a chain is available. False while the device is broken. */
 int vq_has_descs(struct vqueue_info *vq);
 
 /*
- * How many bytes the framework may allocate for chains in flight, over all
- * queues, when the driver makes them as large as the device lets it.
+ * The most bytes that the framework may allocate for chains in flight, over all
+ * queues, when a driver makes the chains as large as the device allows.
  */
 uint64_t vi_chain_bytes(const struct virtio_softc *vs);
 
 /*
  * Take the next available chain. Returns
- *   0   none is available (or, for memory that is not shared, not yet), or
- *       the queue is not ready or the device broken;
+ *   0   none is available (or, for memory that is not shared, not yet), the
+ *       queue is not ready, or the device is broken;
  *   n   the chain has n buffers, n == readable + writable, 1 <= n <= @niov,
- *       none empty, each mapped and checked, every readable one first. A
+ *       none empty, each mapped and checked, the readable ones first. A
  *       buffer that crosses memory regions counts once for each;
  *  -1   the driver broke the rules, or the chain needs more than @niov:
- *       vi_error() has run. @iov and @req are not to be used.
+ *       vi_error() was called. @iov and @req are undefined.
  * The iovecs stay valid until the chain is given back, also after a reset. The
  * descriptors were read once: what the driver does to them afterwards has no
  * effect. 2.7.5, 2.7.13.
  *
- * A chain with no bytes at all is given back with length 0 by the framework
- * and never seen here.
+ * The framework itself gives back a chain without any byte, with length 0.
  */
 int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		struct vi_req *reqp);
 
 /*
  * Undo the last @n_chains vq_getchain() calls: the chains are available again,
- * in the same order. None of them was given back, none after them was taken.
+ * in the same order. None of them may have been given back meanwhile.
  */
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains);
 
@@ -349,39 +348,39 @@ bool vq_retchain(struct vqueue_info *vq, uint16_t idx);
 bool vq_is_stopping(const struct vqueue_info *vq);
 
 /*
- * Whether chain @idx is still the driver's: not after a reset, nor when the
- * device is broken. What is written to the buffers of one that is not may hit
- * memory that the guest uses for something else by now.
+ * Whether chain @idx still belongs to the driver: false after a reset and when
+ * the device is broken. The guest may then use the memory of its buffers for
+ * something else, so that the device should not write to them.
  */
 bool vq_chain_live(struct vqueue_info *vq, uint16_t idx);
 
 /*
- * Give chain @idx back as used with @iolen bytes written, counted from its
- * first writable byte. More than the chain holds is cut to what it holds.
- * A chain that is not outstanding is vi_error().
+ * Give chain @idx back as used, with @iolen bytes written from its first
+ * writable byte on. @iolen is limited to the size of the chain. For a chain
+ * that is not in flight, vi_error() is called.
  *
- * vq_relchain_prepare() fills used entries that the driver does not see until
- * vq_relchain_publish() shows all of them at once; vq_relchain() does both.
+ * vq_relchain_prepare() fills used ring entries, and vq_relchain_publish()
+ * makes all of them visible to the driver at once. vq_relchain() does both.
  */
 void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen);
 void vq_relchain_publish(struct vqueue_info *vq);
 void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen);
 
 /*
- * A batch of vq_relchain() is over: interrupt the driver if it wants to be.
- * @used_all_avail says that the queue ran empty, for NOTIFY_ON_EMPTY (6.3).
+ * End a batch of vq_relchain(): interrupt the driver if it asked for that.
+ * @used_all_avail means that the queue is empty, for NOTIFY_ON_EMPTY (6.3).
  */
 void vq_endchains(struct vqueue_info *vq, int used_all_avail);
 
 /*
- * Ask the driver for doorbells, or tell it to spare them while the queue is
- * being worked on. After vq_kick_enable() look at vq_has_descs() once more: a
- * chain that came before is not announced again. 2.7.10.
+ * Request doorbells from the driver, or suppress them while the device serves
+ * the queue. After vq_kick_enable(), check vq_has_descs() again: a chain that
+ * became available before has no doorbell. 2.7.10.
  */
 void vq_kick_enable(struct vqueue_info *vq);
 void vq_kick_disable(struct vqueue_info *vq);
 
-/* Whether the driver has been asked for doorbells. */
+/* Whether doorbells are requested from the driver. */
 bool vq_kicks_wanted(const struct vqueue_info *vq);
 
 /*
@@ -432,7 +431,7 @@ enum vq_served vq_serve(struct vqueue_info *vq, unsigned budget,
 /* Raise @isr with MSI-X vector @msix_idx, or by MSI or INTx. */
 void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx);
 
-/* The queue has used buffers: what vq_endchains() calls. */
+/* Interrupt for used buffers, without further checks. See vq_endchains(). */
 void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq);
 
 /* The device configuration changed: new generation, interrupt. 2.5, 4.1.5.3 */
@@ -442,7 +441,7 @@ void vq_devcfg_changed(struct virtio_softc *vs);
  * --- Set-up ---
  */
 
-/* Give the device another array of vc_nvq queues; not while one is enabled. */
+/* Replace the array of vc_nvq queues, while none is enabled. */
 void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues);
 
 /*
@@ -469,9 +468,9 @@ int vi_cfg_read(const void *cfg, size_t len, int offset, int size,
 int vi_cfg_write(void *cfg, size_t len, int offset, int size, uint32_t val);
 
 /*
- * Have all queues looked at, as if each had been kicked, soon and on the thread
- * that serves the device. Any thread. For what a turn has left, and for a
- * worker that has made room.
+ * Make the thread that serves the device check all queues soon, as if the
+ * driver had kicked each. From any thread: for a worker that has freed
+ * resources, and for a notify loop that used up its budget.
  */
 void vi_wake(struct virtio_softc *vs);
 
