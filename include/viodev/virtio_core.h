@@ -421,8 +421,26 @@ enum vq_served {
 
 typedef enum vq_served vq_serve_fn(void *arg, struct vqueue_info *vq);
 
-enum vq_served vq_serve(struct vqueue_info *vq, unsigned budget,
-			vq_serve_fn *serve, void *arg);
+/* Inline, so that the compiler sees @serve. */
+static inline enum vq_served vq_serve(struct vqueue_info *vq, unsigned budget,
+				      vq_serve_fn *serve, void *arg)
+{
+	enum vq_served served = VQ_MORE;
+
+	vq_kick_disable(vq);
+	while (served == VQ_MORE && budget-- > 0) {
+		served = serve(arg, vq);
+		if (served != VQ_IDLE)
+			continue;
+		/* What came just before is not announced: look once more. */
+		vq_kick_enable(vq);
+		if (vq_has_descs(vq)) {
+			vq_kick_disable(vq);
+			served = VQ_MORE;
+		}
+	}
+	return served;
+}
 
 /*
  * --- Interrupts ---
