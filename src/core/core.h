@@ -275,7 +275,11 @@ size_t vq_inflight_bytes(unsigned size);
 int vq_inflight_start(struct vqueue_info *vq, void *area);
 void vq_inflight_stop(struct vqueue_info *vq);
 
-/* The chain to take at @pos, when it is one that is taken again. */
+/*
+ * The others are for queues whose chains are noted.
+ *
+ * The chain to take at @pos, when it is one that is taken again.
+ */
 bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 		      uint16_t *ret_head);
 

@@ -409,10 +409,12 @@ static int nr_available(struct vqueue_info *vq)
 static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
 {
 	if (vq->vq_nr_returned > 0) {
-		*ret_head = vq->vq_slots[vq->vq_nr_taken % vq->vq_nr].order;
+		*ret_head =
+			vq->vq_slots[vq->vq_nr_taken & (vq->vq_nr - 1u)].order;
 		return 0;
 	}
-	if (vq_inflight_head(vq, vq->vq_last_avail, ret_head))
+	if (vq->vq_inflight &&
+	    vq_inflight_head(vq, vq->vq_last_avail, ret_head))
 		return 0;
 	return split_avail_head(vq, vq->vq_last_avail, ret_head);
 }
@@ -430,7 +432,7 @@ static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 		vq->vq_slots[head].entry = vq->vq_nr_entries++;
 	}
 	if (!empty)
-		vq->vq_slots[vq->vq_nr_taken++ % vq->vq_nr].order = head;
+		vq->vq_slots[vq->vq_nr_taken++ & (vq->vq_nr - 1u)].order = head;
 }
 
 /*
@@ -474,7 +476,8 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	vq->vq_nr_inflight++;
 	vq->vq_nr_chains++;
 	advance(vq, head, c.bytes == 0);
-	vq_inflight_take(vq, head);
+	if (vq->vq_inflight)
+		vq_inflight_take(vq, head);
 	if (c.bytes == 0) {
 		vq_relchain(vq, head, 0);
 		return 0;
@@ -560,7 +563,7 @@ int vq_has_descs(struct vqueue_info *vq)
 
 static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
 {
-	return &vq->vq_slots[n % vq->vq_nr].order;
+	return &vq->vq_slots[n & (vq->vq_nr - 1u)].order;
 }
 
 /* Whether nothing has been taken behind it, but for what was returned. */
@@ -609,7 +612,7 @@ static void untake(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_slot *slot = &vq->vq_slots[head];
 
-	if (is_last(vq, slot))
+	if (vq->vq_inflight && is_last(vq, slot))
 		vq_inflight_untake(vq, slot->pos, head);
 	vq->vq_nr_taken--;
 	sort_returned(vq);
@@ -739,7 +742,8 @@ static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
 			ring_gone(vq, ret);
 		} else {
 			vq->vq_next_used++;
-			vq_inflight_put(vq, head);
+			if (vq->vq_inflight)
+				vq_inflight_put(vq, head);
 			if (gmem_of(vq)->log)
 				split_mark(vq, head, slot->writable);
 		}
@@ -804,7 +808,7 @@ void vq_relchain_publish(struct vqueue_info *vq)
 	ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
 		ring_gone(vq, ret);
-	else
+	else if (vq->vq_inflight)
 		vq_inflight_publish(vq, vq->vq_next_used);
 }
 

@@ -160,7 +160,7 @@ bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 {
 	const struct vq_inflight *in = vq->vq_inflight;
 
-	if (!in || !is_again(in, pos))
+	if (!is_again(in, pos))
 		return false;
 	*ret_head = in->again[(uint16_t)(pos - in->again_pos)].head;
 	return true;
@@ -170,7 +170,7 @@ void vq_inflight_take(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_inflight *in = vq->vq_inflight;
 
-	if (!in || in->entries[head].inflight) /* again: as old as it was */
+	if (in->entries[head].inflight) /* again: as old as it was */
 		return;
 	in->entries[head].counter = in->counter++;
 	barrier();
@@ -182,7 +182,7 @@ void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 	struct vq_inflight *in = vq->vq_inflight;
 
 	/* One that is taken again is in no other place. */
-	if (in && !is_again(in, pos))
+	if (!is_again(in, pos))
 		in->entries[head].inflight = 0;
 }
 
@@ -190,7 +190,7 @@ void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_inflight *in = vq->vq_inflight;
 
-	if (!in || in->nr_batch == vq->vq_nr)
+	if (in->nr_batch == vq->vq_nr)
 		return;
 	in->batch[in->nr_batch++] = head;
 	in->entries[head].next = in->header->last_batch_head;
@@ -202,8 +202,6 @@ void vq_inflight_publish(struct vqueue_info *vq, uint16_t used)
 {
 	struct vq_inflight *in = vq->vq_inflight;
 
-	if (!in)
-		return;
 	barrier();
 	for (unsigned i = 0; i < in->nr_batch; i++)
 		in->entries[in->batch[i]].inflight = 0;
