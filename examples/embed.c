@@ -1,28 +1,65 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device inside of a program, with no server: what a VMM does with
- * libviodev, down to a guest driver of thirty lines that stands in for the
- * guest. It gets random bytes from the rng device and prints them.
+ * A device of one's own inside a program, on libviodev-core alone: no server,
+ * no loop, no backend, and nothing to link but libc. It fills with random
+ * bytes what the toy guest gives it.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-#include <linux/pci_regs.h>
-
-#include <viodev/device.h>
 #include <viodev/gmem.h>
-#include <viodev/loop.h>
 #include <viodev/pci.h>
 #include <viodev/virtio.h>
 
-#define RAM_BYTES 65536
+#include "toy_guest.h"
 
-/* Where the toy guest keeps its queue and its buffer. */
-#define DESC   0x1000
-#define AVAIL  0x2000
-#define USED   0x3000
-#define BUFFER 0x4000
+/*
+ * --- The device ---
+ */
+
+struct entropy {
+	struct virtio_softc vs; /* comes first */
+	struct vqueue_info queue;
+};
+
+static void entropy_notify(void *sc, struct vqueue_info *vq)
+{
+	struct iovec iov[8];
+	struct vi_req req;
+
+	while (vq_getchain(vq, iov, 8, &req) > 0) {
+		ssize_t n = 0;
+
+		if (req.writable > 0)
+			n = getrandom(iov[req.readable].iov_base,
+				      iov[req.readable].iov_len, 0);
+		vq_relchain(vq, (uint16_t)req.idx, n > 0 ? (uint32_t)n : 0);
+	}
+	vq_endchains(vq, 1);
+}
+
+static struct virtio_consts entropy_consts = {
+	.vc_name = "entropy",
+	.vc_nvq = 1,
+	.vc_qnotify = entropy_notify,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY,
+};
+
+static bool entropy_init(struct entropy *e, struct pci_devinst *pi)
+{
+	vi_softc_linkup(&e->vs, &entropy_consts, e, pi, &e->queue);
+	e->queue.vq_qsize = 64;
+	vi_pci_init(pi, VIRTIO_MODE_TRANSITIONAL, VIRTIO_DEV_RANDOM,
+		    VIRTIO_ID_RNG, PCIC_OTHER);
+	return vi_intr_init(&e->vs, true) && vi_pcibar_setup(&e->vs);
+}
+
+/*
+ * --- The embedder ---
+ */
 
 static unsigned nr_interrupts;
 
@@ -36,79 +73,30 @@ static const struct pci_host host = {
 	.ph_owns_msix_table = true,
 };
 
-/* --- the toy guest: registers of the modern interface, virtio 4.1.4.3 --- */
-
-static void common_write(struct pci_devinst *pi, unsigned reg, int size,
-			 uint32_t val)
-{
-	pci_bar_write(pi, VIRTIO_MODERN_BAR, reg, size, val);
-}
-
-static void guest_draws_entropy(struct pci_devinst *pi, uint8_t *ram)
-{
-	struct vring_desc *desc = (void *)(ram + DESC);
-	struct vring_avail *avail = (void *)(ram + AVAIL);
-	struct virtio_softc *vs = pi->pi_arg;
-	virtio_pci_capcfg_t *notify =
-		vi_pci_cfg_bytype(vs, VIRTIO_PCI_CAP_NOTIFY_CFG);
-
-	common_write(pi, VIRTIO_PCI_COMMON_STATUS, 1, 0);
-	common_write(pi, VIRTIO_PCI_COMMON_STATUS, 1, 1 | 2);
-	common_write(pi, VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-	common_write(pi, VIRTIO_PCI_COMMON_GF, 4, 1 /* VERSION_1 */);
-	common_write(pi, VIRTIO_PCI_COMMON_STATUS, 1, 1 | 2 | 8);
-
-	common_write(pi, VIRTIO_PCI_COMMON_Q_SELECT, 2, 0);
-	common_write(pi, VIRTIO_PCI_COMMON_Q_MSIX, 2, 1);
-	common_write(pi, VIRTIO_PCI_COMMON_Q_DESCLO, 4, DESC);
-	common_write(pi, VIRTIO_PCI_COMMON_Q_AVAILLO, 4, AVAIL);
-	common_write(pi, VIRTIO_PCI_COMMON_Q_USEDLO, 4, USED);
-	common_write(pi, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
-	common_write(pi, VIRTIO_PCI_COMMON_STATUS, 1, 1 | 2 | 8 | 4);
-
-	/* One buffer of 16 bytes for the device to fill, then the doorbell. */
-	desc[0] = (struct vring_desc){ BUFFER, 16, VRING_DESC_F_WRITE, 0 };
-	avail->ring[0] = 0;
-	avail->idx = 1;
-	pci_bar_write(pi, VIRTIO_MODERN_BAR, notify->c_baroff, 2, 0);
-}
-
 int main(void)
 {
 	uint8_t *ram = aligned_alloc(4096, RAM_BYTES);
 	struct vring_used *used = (void *)(ram + USED);
+	struct entropy e = { 0 };
 	struct pci_devinst pi;
-	struct vio_loop *loop;
-	struct vdev *dev;
 	struct gmem gm;
-	unsigned cap;
-	char why[256];
 
 	memset(ram, 0, RAM_BYTES);
 	gm_init(&gm, NULL, NULL);
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
 	pci_func_init(&pi, &host, NULL, &gm);
-	if (vio_loop_create(&loop) < 0)
-		return 1;
-	if (vdev_new("rng", &pi, loop, &dev, why, sizeof(why)) < 0) {
-		fprintf(stderr, "%s\n", why);
+	if (!entropy_init(&e, &pi)) {
+		fprintf(stderr, "the device cannot be made\n");
 		return 1;
 	}
-	/* The guest turns MSI-X on: the first capability is just that. */
-	cap = pci_cfg_read(&pi, PCI_CAPABILITY_LIST, 1);
-	pci_cfg_write(&pi, cap + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
 
 	guest_draws_entropy(&pi, ram);
-	while (used->idx == 0)
-		vio_loop_turn(loop, -1);
-
 	printf("%u random bytes:", used->ring[0].len);
 	for (unsigned i = 0; i < used->ring[0].len; i++)
 		printf(" %02x", ram[BUFFER + i]);
 	printf("\n%u interrupt\n", nr_interrupts);
 
-	vdev_destroy(dev);
-	vio_loop_destroy(loop);
+	vi_softc_fini(&e.vs);
 	pci_func_fini(&pi);
 	gm_fini(&gm);
 	free(ram);

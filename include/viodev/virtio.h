@@ -96,7 +96,8 @@ extern "C" {
 
 /*
  * Connect a device: constants, softc, PCI function, vc_nvq queues. All must
- * outlive the device. @dev_softc is @vs.
+ * outlive the device. @dev_softc is @vs. Where memory is short,
+ * vi_intr_init() and vi_pcibar_setup() return false.
  */
 void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     void *dev_softc, struct pci_devinst *pi,

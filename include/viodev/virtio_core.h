@@ -39,6 +39,8 @@ typedef unsigned int uint_t;
 struct iovec;
 struct pci_devinst;
 struct virtio_net_ops;
+struct vi_priv;
+struct vq_priv;
 struct vqueue_info;
 struct virtio_softc;
 
@@ -90,24 +92,8 @@ struct virtio_softc {
 	virtio_pci_capcfg_t *vs_pcicap; /* the PCI_CFG one among them */
 	uint_t vs_ncaps;
 
-	/* Not in bhyve's struct: all private to the framework. */
-	uint64_t vs_driver_features; /* as written, before judgement */
-	bool vs_features_final;      /* negotiation is over */
-	uint32_t vs_refused_windows; /* that want features from 64 on */
-	uint8_t vs_old_status;       /* before the last reset */
-	unsigned vs_nr_stale;        /* chains in flight of before resets, */
-	unsigned vs_nr_foreign;      /* and of these, another owner's */
-	size_t vs_bounce_bytes;      /* copies of unmapped buffers held, */
-	bool vs_bounce_wanted;       /* and a chain waits for less of them */
-	bool vs_resting;             /* no chain is taken just now */
-	uint64_t vs_nr_errors;       /* calls of vi_error() */
-	uint64_t vs_errors_since_ns; /* when the log's quota was last full */
-	unsigned vs_errors_logged;   /* since then */
-	uint64_t vs_nr_resets;
-	const struct vi_transport *vs_transport; /* what carries the device */
-	void *vs_transport_arg;
-	struct gmem *vs_gmem; /* what the device may access, */
-	bool vs_dma_off;      /* unless that is forbidden just now */
+	/* Not in bhyve's struct: private to the framework. */
+	struct vi_priv *vs_priv;
 };
 
 #define VS_LOCK(vs)                                       \
@@ -227,8 +213,6 @@ struct virtio_consts {
 #define VQ_ALLOC   0x01 /* the ring has addresses and was checked */
 #define VQ_ENABLED 0x02 /* the driver enabled the queue */
 
-struct vq_slot;
-
 struct vqueue_info {
 	/* The device sets these two. */
 	uint16_t vq_qsize; /* entries, a power of two */
@@ -253,26 +237,8 @@ struct vqueue_info {
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
 
-	/* Not in bhyve's struct: all private to the framework. */
-	uint16_t vq_qmax;     /* vq_qsize before the driver shrank it, or 0 */
-	uint16_t vq_nr;       /* entries of the ring as it was checked */
-	bool vq_event_idx;    /* it was checked with EVENT_IDX's trailers */
-	uint32_t vq_gen;      /* gmem generation that the pointers are of */
-	bool vq_kicks_off;    /* vq_kick_disable() */
-	bool vq_paused;       /* coming to a stop */
-	bool vq_held;         /* the next chain cannot be taken now */
-	bool vq_any_done;     /* something did, while the bus was not ours */
-	uint32_t vq_nr_taken; /* chains taken, free-running, but for */
-	uint32_t vq_nr_returned; /* those that were returned */
-	uint64_t vq_nr_entries;  /* entries taken since the queue was set up */
-	uint32_t vq_nr_inflight; /* chains taken and not given back */
-	uint32_t vq_nr_done; /* of these, ended while the bus was not ours */
-	struct vq_slot *vq_slots; /* one for each ring entry */
-	uint32_t vq_nr_slots;
-	struct vq_inflight *vq_inflight; /* chains are noted there; or NULL */
-	uint64_t vq_nr_kicks;            /* statistics */
-	uint64_t vq_nr_chains;
-	uint64_t vq_nr_intrs;
+	/* Not in bhyve's struct: private to the framework. */
+	struct vq_priv *vq_priv;
 };
 
 /*

@@ -3,10 +3,73 @@
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
+#include <assert.h>
+#include <stddef.h>
+
 #include <viodev/gmem.h>
 #include <viodev/virtio_core.h>
 
 #include "base/le.h"
+
+/*
+ * --- What the core keeps for itself ---
+ *
+ * Allocated when the device is linked up. What the data path touches comes
+ * first, on one cache line.
+ */
+
+#define CACHE_LINE 64
+
+/* Of a device: vs_priv. */
+struct vi_priv {
+	struct gmem *gmem;   /* what it may access, */
+	bool dma_off;        /* unless that is forbidden just now */
+	bool bounce_wanted;  /* a chain waits for less of these: */
+	size_t bounce_bytes; /* copies of unmapped buffers held */
+	unsigned nr_stale;   /* chains in flight of before resets, */
+	unsigned nr_foreign; /* and of these, another owner's */
+	const struct vi_transport *transport; /* what carries the device */
+	void *transport_arg;
+
+	struct vq_priv *queues;   /* linked up, */
+	int nr_queues;            /* so many */
+	uint64_t driver_features; /* as written, before judgement */
+	uint32_t refused_windows; /* that want features from 64 on */
+	bool features_final;      /* negotiation is over */
+	uint8_t old_status;       /* before the last reset */
+	unsigned errors_logged;   /* since */
+	uint64_t errors_since_ns; /* the log's quota was last full */
+	uint64_t nr_errors;       /* calls of vi_error() */
+	uint64_t nr_resets;
+};
+
+/* Of a queue: vq_priv. */
+struct vq_priv {
+	_Alignas(CACHE_LINE) struct gmem *gmem; /* the device's, and this: */
+	bool dma_off;
+	bool resting;          /* no chain is taken just now */
+	bool paused;           /* coming to a stop */
+	bool held;             /* the next chain cannot be taken now */
+	bool any_done;         /* something did, while the bus was not ours */
+	bool kicks_off;        /* vq_kick_disable() */
+	bool event_idx;        /* it was checked with EVENT_IDX's trailers */
+	uint16_t nr;           /* entries of the ring as it was checked */
+	uint32_t gen;          /* gmem generation that the pointers are of */
+	struct vq_slot *slots; /* one for each ring entry */
+	uint32_t nr_slots;
+	uint32_t nr_inflight; /* chains taken and not given back */
+	uint32_t nr_taken;    /* chains taken, free-running, but for */
+	uint32_t nr_returned; /* those that were returned */
+	uint64_t nr_entries;  /* entries taken since the queue was set up */
+	struct vq_inflight *inflight; /* chains are noted there; or NULL */
+
+	uint32_t nr_done; /* of nr_inflight, ended while the bus was not ours */
+	uint16_t qmax;    /* vq_qsize before the driver shrank it, or 0 */
+	uint64_t nr_kicks; /* statistics */
+	uint64_t nr_chains;
+	uint64_t nr_intrs;
+};
+static_assert(offsetof(struct vq_priv, nr_done) <= CACHE_LINE, "one line");
 
 /*
  * --- vi.c: device state, as a transport drives it ---
@@ -33,20 +96,21 @@ struct vi_transport {
 };
 
 /*
- * Tie a device together. All is borrowed for the life of the device, which
- * vi_fini() ends. A server that a device reaches by way of a PCI function
- * takes the function's place with vi_set_transport().
+ * Tie a device together: 0 or -ENOMEM. All is borrowed for the life of the
+ * device, which vi_fini() ends. A server that a device reaches by way of a PCI
+ * function takes the function's place with vi_set_transport(), which fails for
+ * a device that could not be tied together.
  */
-void vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
-	     struct vqueue_info *queues, struct gmem *gm,
-	     const struct vi_transport *transport, void *arg);
-void vi_set_transport(struct virtio_softc *vs,
-		      const struct vi_transport *transport, void *arg);
+int vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
+	    struct vqueue_info *queues, struct gmem *gm,
+	    const struct vi_transport *transport, void *arg);
+int vi_set_transport(struct virtio_softc *vs,
+		     const struct vi_transport *transport, void *arg);
 void vi_fini(struct virtio_softc *vs);
 
 static inline void *vi_transport_arg(const struct virtio_softc *vs)
 {
-	return vs->vs_transport_arg;
+	return vs->vs_priv->transport_arg;
 }
 
 /*
@@ -66,7 +130,7 @@ void vi_new_owner(struct virtio_softc *vs);
 /* Whether the reset is complete: no chain of this owner's is stale. */
 static inline bool vi_is_reset(const struct virtio_softc *vs)
 {
-	return vs->vs_nr_stale == vs->vs_nr_foreign;
+	return vs->vs_priv->nr_stale == vs->vs_priv->nr_foreign;
 }
 
 /*
@@ -75,8 +139,11 @@ static inline bool vi_is_reset(const struct virtio_softc *vs)
  */
 void vi_set_dma(struct virtio_softc *vs, bool on);
 
-/* The queues that there are, used or not: vc_nvq may grow to this. */
+/* The queues that are linked up, used or not: vc_nvq may grow to this. */
 int vi_max_queues(const struct virtio_softc *vs);
+
+/* The queues in use: vc_nvq of them, as far as they are linked up. */
+int vi_nr_queues(const struct virtio_softc *vs);
 
 /* What is offered to a modern or a legacy driver. */
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
@@ -105,7 +172,7 @@ void vi_enable_queue(struct virtio_softc *vs);
 
 /*
  * Bring a queue to a stop: no chain is taken from it any more, and the model
- * gives back those that only wait for something. When vq_nr_inflight is 0,
+ * gives back those that only wait for something. When nr_inflight is 0,
  * which the transport's wake() tells of, vi_stop_queue() ends it.
  */
 void vi_pause_queue(struct vqueue_info *vq);
@@ -119,7 +186,7 @@ uint16_t vi_stop_queue(struct vqueue_info *vq);
 /*
  * Chains that the model gave back untaken, and that lie before the entry which
  * vi_stop_queue() is going to return: their heads, oldest first. None where an
- * in-flight area has noted them. @heads has room for vq_nr.
+ * in-flight area has noted them. @heads has room for nr.
  */
 unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads);
 
@@ -160,7 +227,7 @@ struct vq_slot {
 	bool foreign;   /* that for another owner of the device, */
 	bool done;      /* or is not, but there is no telling the driver now */
 	uint16_t pos;   /* where it was in the available ring */
-	uint64_t entry; /* likewise, by vq_nr_entries */
+	uint64_t entry; /* likewise, by nr_entries */
 	uint32_t writable; /* bytes */
 	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;
@@ -199,7 +266,7 @@ void vq_show(struct vqueue_info *vq);
 void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
 
 /*
- * Queue state for vq_nr entries; 0 or -ENOMEM. Chains in flight become stale,
+ * Queue state for nr entries; 0 or -ENOMEM. Chains in flight become stale,
  * everything else is forgotten. Free it, at the end of the device.
  */
 int vq_slots_init(struct vqueue_info *vq);
@@ -224,7 +291,7 @@ void vq_slots_fini(struct vqueue_info *vq);
  */
 
 /*
- * Check the three parts that the driver named, for vq_nr entries, with or
+ * Check the three parts that the driver named, for nr entries, with or
  * without the trailers of EVENT_IDX, and look up where they are mapped. 0, or
  * -errno after vi_error().
  */

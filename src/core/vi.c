@@ -5,7 +5,9 @@
  * files of pci/, a vhost-user front-end) drive it; device models are called
  * back. See <viodev/virtio.h>.
  */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <time.h>
@@ -19,43 +21,106 @@
 
 int vi_max_queues(const struct virtio_softc *vs)
 {
-	const struct virtio_consts *vc = vs->vs_vc;
-
-	return vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+	return vs->vs_priv ? vs->vs_priv->nr_queues : 0;
 }
 
-void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
+int vi_nr_queues(const struct virtio_softc *vs)
 {
+	int max = vi_max_queues(vs);
+
+	return vs->vs_vc->vc_nvq < max ? vs->vs_vc->vc_nvq : max;
+}
+
+static struct vq_priv *alloc_queues(int nr)
+{
+	size_t bytes = (size_t)nr * sizeof(struct vq_priv);
+	void *p = aligned_alloc(CACHE_LINE, bytes);
+
+	return p ? memset(p, 0, bytes) : NULL;
+}
+
+/* What is known of queues that are there already stays. */
+static int set_nr_queues(struct vi_priv *priv, int nr)
+{
+	struct vq_priv *queues = priv->queues;
+
+	if (nr > priv->nr_queues) {
+		queues = alloc_queues(nr);
+		if (!queues)
+			return -ENOMEM;
+		for (int i = 0; i < priv->nr_queues; i++)
+			queues[i] = priv->queues[i];
+		free(priv->queues);
+	}
+	priv->queues = queues;
+	priv->nr_queues = nr;
+	return 0;
+}
+
+static int link_queues(struct virtio_softc *vs, struct vqueue_info *queues)
+{
+	const struct virtio_consts *vc = vs->vs_vc;
+	struct vi_priv *priv = vs->vs_priv;
+	int nr = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
+	int ret = set_nr_queues(priv, nr);
+
 	vs->vs_queues = queues;
-	for (int i = 0; i < vi_max_queues(vs); i++) {
+	for (int i = 0; i < priv->nr_queues; i++) {
 		queues[i].vq_vs = vs;
 		queues[i].vq_num = (uint16_t)i;
 		queues[i].vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
+		queues[i].vq_priv = &priv->queues[i];
+		priv->queues[i].gmem = priv->gmem;
+		priv->queues[i].dma_off = priv->dma_off;
 	}
+	return ret;
 }
 
-void vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
-	     struct vqueue_info *queues, struct gmem *gm,
-	     const struct vi_transport *transport, void *arg)
+/* Short of memory, the device has no more queues than before. */
+void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
+{
+	if (vs->vs_priv)
+		link_queues(vs, queues);
+}
+
+int vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
+	    struct vqueue_info *queues, struct gmem *gm,
+	    const struct vi_transport *transport, void *arg)
 {
 	vs->vs_vc = vc;
-	vs->vs_gmem = gm;
 	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
+	vs->vs_priv = calloc(1, sizeof(*vs->vs_priv));
+	if (!vs->vs_priv)
+		return -ENOMEM;
+	vs->vs_priv->gmem = gm;
 	vi_set_transport(vs, transport, arg);
-	vi_queue_linkup(vs, queues);
+	if (link_queues(vs, queues) < 0) {
+		vi_fini(vs);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
-void vi_set_transport(struct virtio_softc *vs,
-		      const struct vi_transport *transport, void *arg)
+int vi_set_transport(struct virtio_softc *vs,
+		     const struct vi_transport *transport, void *arg)
 {
-	vs->vs_transport = transport;
-	vs->vs_transport_arg = arg;
+	struct vi_priv *priv = vs->vs_priv;
+
+	if (!priv)
+		return -ENOMEM;
+	priv->transport = transport;
+	priv->transport_arg = arg;
+	return 0;
 }
 
 void vi_fini(struct virtio_softc *vs)
 {
 	for (int i = 0; i < vi_max_queues(vs); i++)
 		vq_slots_fini(&vs->vs_queues[i]);
+	if (vs->vs_priv)
+		free(vs->vs_priv->queues);
+	free(vs->vs_priv);
+	vs->vs_priv = NULL;
 }
 
 /*
@@ -64,14 +129,16 @@ void vi_fini(struct virtio_softc *vs)
 
 static void queue_reset(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	vq_slots_forget(vq);
-	if (vq->vq_qmax)
-		vq->vq_qsize = vq->vq_qmax;
-	vq->vq_qmax = 0;
-	vq->vq_nr = 0;
+	if (priv->qmax)
+		vq->vq_qsize = priv->qmax;
+	priv->qmax = 0;
+	priv->nr = 0;
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
-	vq->vq_kicks_off = false;
+	priv->kicks_off = false;
 	vq->vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
 	vq->vq_pfn = 0;
 	vq->vq_desc_gpa = vq->vq_avail_gpa = vq->vq_used_gpa = 0;
@@ -88,18 +155,22 @@ static void reset_queues(struct virtio_softc *vs)
 
 void vi_reset_dev(struct virtio_softc *vs)
 {
+	struct vi_priv *priv = vs->vs_priv;
+
+	if (!priv) /* vi_intr_init() will say so */
+		return;
 	reset_queues(vs);
 	vs->vs_flags &= ~(virtio_flags_t)(VIRTIO_EVENT_IDX | VIRTIO_BROKEN);
 	vs->vs_status = 0;
 	vs->vs_negotiated_caps = 0;
-	vs->vs_driver_features = 0;
-	vs->vs_refused_windows = 0;
-	vs->vs_features_final = false;
+	priv->driver_features = 0;
+	priv->refused_windows = 0;
+	priv->features_final = false;
 	vs->vs_curq = 0;
 	vs->vs_dfselect = vs->vs_gfselect = 0;
 	vs->vs_msix_cfg_idx = VIRTIO_MSI_NO_VECTOR;
 	vs->vs_isr = 0;
-	vs->vs_transport->reset(vs);
+	priv->transport->reset(vs);
 }
 
 /*
@@ -109,13 +180,15 @@ void vi_reset_dev(struct virtio_softc *vs)
  */
 static void reset(struct virtio_softc *vs)
 {
+	struct vi_priv *priv = vs->vs_priv;
+
 	if (vs->vs_status)
-		vs->vs_old_status = vs->vs_status;
+		priv->old_status = vs->vs_status;
 	reset_queues(vs);
 	if (vs->vs_vc->vc_reset)
 		vs->vs_vc->vc_reset(vs);
 	vi_reset_dev(vs);
-	vs->vs_nr_resets++;
+	priv->nr_resets++;
 }
 
 void vi_reset(struct virtio_softc *vs)
@@ -129,7 +202,7 @@ void vi_quiesce(struct virtio_softc *vs)
 {
 	VS_LOCK(vs);
 	for (int i = 0; i < vi_max_queues(vs); i++) {
-		vs->vs_queues[i].vq_paused = true;
+		vs->vs_queues[i].vq_priv->paused = true;
 		vq_show(&vs->vs_queues[i]);
 	}
 	if (vs->vs_vc->vc_quiesce)
@@ -137,13 +210,19 @@ void vi_quiesce(struct virtio_softc *vs)
 	VS_UNLOCK(vs);
 }
 
+static void set_resting(struct virtio_softc *vs, bool on)
+{
+	for (int i = 0; i < vi_max_queues(vs); i++)
+		vs->vs_priv->queues[i].resting = on;
+}
+
 void vi_give_back(struct virtio_softc *vs)
 {
 	VS_LOCK(vs);
-	vs->vs_resting = true;
+	set_resting(vs, true);
 	if (vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
-	vs->vs_resting = false;
+	set_resting(vs, false);
 	VS_UNLOCK(vs);
 }
 
@@ -152,13 +231,17 @@ void vi_new_owner(struct virtio_softc *vs)
 	VS_LOCK(vs);
 	for (int i = 0; i < vi_max_queues(vs); i++)
 		vq_slots_disown(&vs->vs_queues[i]);
-	vs->vs_transport->reset_done(vs);
+	vs->vs_priv->transport->reset_done(vs);
 	VS_UNLOCK(vs);
 }
 
 void vi_set_dma(struct virtio_softc *vs, bool on)
 {
-	vs->vs_dma_off = !on;
+	struct vi_priv *priv = vs->vs_priv;
+
+	priv->dma_off = !on;
+	for (int i = 0; i < vi_max_queues(vs); i++)
+		priv->queues[i].dma_off = !on;
 }
 
 bool vi_is_idle(struct virtio_softc *vs)
@@ -166,10 +249,10 @@ bool vi_is_idle(struct virtio_softc *vs)
 	unsigned nr;
 
 	VS_LOCK(vs);
-	nr = vs->vs_nr_stale;
+	nr = vs->vs_priv->nr_stale;
 	for (int i = 0; i < vi_max_queues(vs); i++)
-		nr += vs->vs_queues[i].vq_nr_inflight -
-		      vs->vs_queues[i].vq_nr_done;
+		nr += vs->vs_queues[i].vq_priv->nr_inflight -
+		      vs->vs_queues[i].vq_priv->nr_done;
 	VS_UNLOCK(vs);
 	return nr == 0;
 }
@@ -197,12 +280,13 @@ void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	snprintf(line, sizeof(line), "%s: %s", vs->vs_vc->vc_name, text);
-	vs->vs_transport->log(vs, level, line);
+	if (vs->vs_priv)
+		vs->vs_priv->transport->log(vs, level, line);
 }
 
 void vi_wake(struct virtio_softc *vs)
 {
-	vs->vs_transport->wake(vs);
+	vs->vs_priv->transport->wake(vs);
 }
 
 static const char *feature_name(struct virtio_softc *vs, uint64_t mask)
@@ -251,19 +335,20 @@ bool vi_is_modern(struct virtio_softc *vs)
 
 static bool may_log_error(struct virtio_softc *vs)
 {
+	struct vi_priv *priv = vs->vs_priv;
 	struct timespec ts;
 	uint64_t now;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	now = (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
-	if (now - vs->vs_errors_since_ns >= ERRORS_NS) {
-		if (vs->vs_errors_logged > ERRORS_LOGGED)
+	if (now - priv->errors_since_ns >= ERRORS_NS) {
+		if (priv->errors_logged > ERRORS_LOGGED)
 			vs_log(vs, LOG_WARNING, "%u more errors like these",
-			       vs->vs_errors_logged - ERRORS_LOGGED);
-		vs->vs_errors_since_ns = now;
-		vs->vs_errors_logged = 0;
+			       priv->errors_logged - ERRORS_LOGGED);
+		priv->errors_since_ns = now;
+		priv->errors_logged = 0;
 	}
-	return vs->vs_errors_logged++ < ERRORS_LOGGED;
+	return priv->errors_logged++ < ERRORS_LOGGED;
 }
 
 void vi_error(struct virtio_softc *vs, const char *fmt, ...)
@@ -283,7 +368,7 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
 	vs->vs_flags |= VIRTIO_BROKEN;
 	if (again)
 		return;
-	vs->vs_nr_errors++;
+	vs->vs_priv->nr_errors++;
 	if (vi_is_modern(vs)) {
 		vs->vs_status |= VIRTIO_CONFIG_STATUS_NEEDS_RESET;
 		vq_devcfg_changed(vs);
@@ -324,22 +409,23 @@ uint64_t vi_offer(struct virtio_softc *vs, bool modern)
 void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 			    uint32_t bits)
 {
+	struct vi_priv *priv = vs->vs_priv;
 	unsigned shift = window * 32;
 
-	if (vs->vs_features_final)
+	if (priv->features_final)
 		return;
 	if (window > 1) { /* none is offered there */
 		uint32_t bit = 1u << (window < 31 ? window : 31);
 
 		/* Those from 31 on share one, which stays until a reset. */
 		if (window < 31)
-			vs->vs_refused_windows &= ~bit;
-		vs->vs_refused_windows |= bits ? bit : 0;
+			priv->refused_windows &= ~bit;
+		priv->refused_windows |= bits ? bit : 0;
 		return;
 	}
-	vs->vs_driver_features &= ~(0xffffffffull << shift);
-	vs->vs_driver_features |= (uint64_t)bits << shift;
-	vs->vs_negotiated_caps = vs->vs_driver_features & vi_offer(vs, true);
+	priv->driver_features &= ~(0xffffffffull << shift);
+	priv->driver_features |= (uint64_t)bits << shift;
+	vs->vs_negotiated_caps = priv->driver_features & vi_offer(vs, true);
 }
 
 /*
@@ -364,7 +450,7 @@ static void features_changed(struct virtio_softc *vs)
 /* The features hold from here on. */
 static void features_settled(struct virtio_softc *vs)
 {
-	vs->vs_features_final = true;
+	vs->vs_priv->features_final = true;
 	features_changed(vs);
 	debug_features(vs, "negotiated", vs->vs_negotiated_caps);
 }
@@ -372,12 +458,13 @@ static void features_settled(struct virtio_softc *vs)
 /* The driver sets FEATURES_OK: is its choice acceptable? 2.2.2, 3.1.1 */
 static bool judge_features(struct virtio_softc *vs)
 {
-	uint64_t accepted = vs->vs_driver_features;
+	struct vi_priv *priv = vs->vs_priv;
+	uint64_t accepted = priv->driver_features;
 
-	if (vs->vs_features_final)
+	if (priv->features_final)
 		return true;
 	debug_features(vs, "offered", vi_offer(vs, true));
-	if ((accepted & ~vi_offer(vs, true)) || vs->vs_refused_windows)
+	if ((accepted & ~vi_offer(vs, true)) || priv->refused_windows)
 		return false;
 	if (!(accepted & VI_BIT(VIRTIO_F_VERSION_1)))
 		return false;
@@ -396,7 +483,7 @@ static bool judge_features(struct virtio_softc *vs)
 
 void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 {
-	if (vs->vs_features_final)
+	if (vs->vs_priv->features_final)
 		return;
 	vs->vs_negotiated_caps = bits & vi_offer(vs, false);
 	if (vs->vs_vc->vc_apply_features)
@@ -410,6 +497,7 @@ void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 
 void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 {
+	struct vi_priv *priv = vs->vs_priv;
 	const uint8_t live = VIRTIO_CONFIG_STATUS_DRIVER_OK;
 	uint8_t old = vs->vs_status;
 
@@ -428,9 +516,9 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 			status &= (uint8_t)~VIRTIO_CONFIG_STATUS_FEATURES_OK;
 		if (!(status & VIRTIO_CONFIG_STATUS_FEATURES_OK))
 			status &= (uint8_t)~live;
-	} else if ((status & live) && !vs->vs_features_final) {
+	} else if ((status & live) && !priv->features_final) {
 		/* None of the modern interface's are in force without its OK. */
-		if (vs->vs_driver_features)
+		if (priv->driver_features)
 			vi_set_legacy_features(
 				vs, (uint32_t)vs->vs_negotiated_caps);
 		features_settled(vs);
@@ -439,7 +527,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 
 	/* What was made available earlier must not wait for another kick. */
 	if ((status & live) && !(old & live)) {
-		for (int i = 0; i < vs->vs_vc->vc_nvq; i++)
+		for (int i = 0; i < vi_nr_queues(vs); i++)
 			vi_kick(vs, (unsigned)i);
 	}
 }
@@ -452,7 +540,7 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs)
 {
 	struct vqueue_info *vq;
 
-	if (vs->vs_curq < 0 || vs->vs_curq >= vs->vs_vc->vc_nvq)
+	if (vs->vs_curq < 0 || vs->vs_curq >= vi_nr_queues(vs))
 		return NULL;
 	vq = &vs->vs_queues[vs->vs_curq];
 	return vq->vq_qsize ? vq : NULL;
@@ -460,11 +548,12 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs)
 
 void vi_set_queue_size(struct vqueue_info *vq, uint16_t size)
 {
-	uint16_t max = vq->vq_qmax ? vq->vq_qmax : vq->vq_qsize;
+	struct vq_priv *priv = vq->vq_priv;
+	uint16_t max = priv->qmax ? priv->qmax : vq->vq_qsize;
 
 	if (vq->vq_flags || size == 0 || size > max || (size & (size - 1)))
 		return;
-	vq->vq_qmax = max;
+	priv->qmax = max;
 	vq->vq_qsize = size;
 }
 
@@ -486,7 +575,7 @@ void vi_vq_init(struct virtio_softc *vs)
 	if (!vq)
 		return;
 	vq_slots_forget(vq);
-	vq->vq_nr = vq->vq_qsize;
+	vq->vq_priv->nr = vq->vq_qsize;
 	if (vq_slots_init(vq) < 0) {
 		vi_error(vs, "queue %u: no memory", vq->vq_num);
 		return;
@@ -530,11 +619,12 @@ void vi_enable_queue(struct virtio_softc *vs)
 
 void vi_pause_queue(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
 
-	vq->vq_paused = true;
+	priv->paused = true;
 	vq_show(vq);
-	if (vq->vq_nr_inflight > 0 && vs->vs_vc->vc_quiesce)
+	if (priv->nr_inflight > 0 && vs->vs_vc->vc_quiesce)
 		vs->vs_vc->vc_quiesce(vs);
 }
 
@@ -567,7 +657,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 {
 	struct vqueue_info *vq;
 
-	if (q >= (unsigned)vs->vs_vc->vc_nvq || (vs->vs_flags & VIRTIO_BROKEN))
+	if (q >= (unsigned)vi_nr_queues(vs) || (vs->vs_flags & VIRTIO_BROKEN))
 		return;
 	vq = &vs->vs_queues[q];
 	if (!vq->vq_flags)
@@ -576,8 +666,8 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return;
 
-	vq->vq_nr_kicks++;
-	vq->vq_held = false;
+	vq->vq_priv->nr_kicks++;
+	vq->vq_priv->held = false;
 	if (vq->vq_notify)
 		vq->vq_notify(vs, vq);
 	else if (vs->vs_vc->vc_qnotify)
@@ -587,7 +677,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 void vi_kick_all(struct virtio_softc *vs)
 {
 	VS_LOCK(vs);
-	for (int i = 0; i < vs->vs_vc->vc_nvq; i++) {
+	for (int i = 0; i < vi_nr_queues(vs); i++) {
 		vq_give_back_done(&vs->vs_queues[i]);
 		vi_kick(vs, (unsigned)i);
 	}
@@ -609,7 +699,7 @@ void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 	     (isr & VIRTIO_PCI_ISR_CONFIG)))
 		return;
 
-	vs->vs_transport->interrupt(vs, isr, msix_idx);
+	vs->vs_priv->transport->interrupt(vs, isr, msix_idx);
 }
 
 void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq)
@@ -629,18 +719,22 @@ void vq_devcfg_changed(struct virtio_softc *vs)
 
 void vi_get_stats(const struct virtio_softc *vs, struct vi_stats *ret_stats)
 {
+	struct vi_priv *priv = vs->vs_priv;
+
 	*ret_stats = (struct vi_stats){
-		.resets = vs->vs_nr_resets,
-		.errors = vs->vs_nr_errors,
+		.resets = priv->nr_resets,
+		.errors = priv->nr_errors,
 	};
 }
 
 void vq_get_stats(const struct vqueue_info *vq, struct vq_stats *ret_stats)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	*ret_stats = (struct vq_stats){
-		.kicks = vq->vq_nr_kicks,
-		.chains = vq->vq_nr_chains,
-		.interrupts = vq->vq_nr_intrs,
-		.inflight = vq->vq_nr_inflight,
+		.kicks = priv->nr_kicks,
+		.chains = priv->nr_chains,
+		.interrupts = priv->nr_intrs,
+		.inflight = priv->nr_inflight,
 	};
 }

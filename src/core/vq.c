@@ -22,12 +22,12 @@
 
 static struct gmem *gmem_of(struct vqueue_info *vq)
 {
-	return vq->vq_vs->vs_gmem;
+	return vq->vq_priv->gmem;
 }
 
 static void wake_transport(struct virtio_softc *vs)
 {
-	vs->vs_transport->wake(vs);
+	vs->vs_priv->transport->wake(vs);
 }
 
 /*
@@ -37,15 +37,16 @@ static void wake_transport(struct virtio_softc *vs)
  */
 static bool ring_live(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
 
 	if (!(vq->vq_flags & VQ_ALLOC) || (vs->vs_flags & VIRTIO_BROKEN) ||
-	    vs->vs_dma_off)
+	    priv->dma_off)
 		return false;
 	if ((vq->vq_flags & VQ_ENABLED) &&
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return false;
-	if (vq->vq_gen != gmem_of(vq)->gen)
+	if (priv->gen != gmem_of(vq)->gen)
 		split_remap(vq);
 	return true;
 }
@@ -53,7 +54,9 @@ static bool ring_live(struct vqueue_info *vq)
 /* Whether chains may be taken: not while the queue is coming to a stop. */
 static bool may_take(struct vqueue_info *vq)
 {
-	return ring_live(vq) && !vq->vq_paused && !vq->vq_vs->vs_resting;
+	struct vq_priv *priv = vq->vq_priv;
+
+	return ring_live(vq) && !priv->paused && !priv->resting;
 }
 
 /* An access to the ring itself failed: the driver took its memory away. */
@@ -78,7 +81,7 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
 		ring_gone(vq, ret);
 		return;
 	}
-	if (!recorded && (uint16_t)(avail - used) > vq->vq_nr) {
+	if (!recorded && (uint16_t)(avail - used) > vq->vq_priv->nr) {
 		vi_error(vq->vq_vs,
 			 "queue %u: used index %u does not go with entry %u",
 			 vq->vq_num, used, avail);
@@ -103,7 +106,7 @@ static void bounce_free(struct virtio_softc *vs, struct vq_bounce *b)
 	while (b) {
 		struct vq_bounce *next = b->next;
 
-		vs->vs_bounce_bytes -= sizeof(*b) + b->len;
+		vs->vs_priv->bounce_bytes -= sizeof(*b) + b->len;
 		free(b);
 		b = next;
 	}
@@ -111,7 +114,9 @@ static void bounce_free(struct virtio_softc *vs, struct vq_bounce *b)
 
 static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 {
-	return head < vq->vq_nr_slots ? &vq->vq_slots[head] : NULL;
+	struct vq_priv *priv = vq->vq_priv;
+
+	return head < priv->nr_slots ? &priv->slots[head] : NULL;
 }
 
 /* Let go of a chain's memory. True: the embedder has waited for that. */
@@ -126,10 +131,10 @@ static bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct virtio_softc *vs = vq->vq_vs;
-	bool wanted = slot->bounce && vs->vs_bounce_wanted;
+	bool wanted = slot->bounce && vs->vs_priv->bounce_wanted;
 
 	if (wanted)
-		vs->vs_bounce_wanted = false;
+		vs->vs_priv->bounce_wanted = false;
 	bounce_free(vs, slot->bounce);
 	slot->bounce = NULL;
 	return slot_unpin(vq, slot) || wanted;
@@ -138,15 +143,16 @@ static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 /* Forget a chain that was taken. */
 static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 {
-	bool wake = vq->vq_held;
+	struct vq_priv *priv = vq->vq_priv;
+	bool wake = priv->held;
 
 	if (slot->done)
-		vq->vq_nr_done--;
+		priv->nr_done--;
 	slot->busy = slot->done = false;
-	vq->vq_nr_inflight--;
-	wake |= vq->vq_paused && vq->vq_nr_inflight == 0;
+	priv->nr_inflight--;
+	wake |= priv->paused && priv->nr_inflight == 0;
 	wake |= slot_free(vq, slot);
-	vq->vq_held = false;
+	priv->held = false;
 	if (wake)
 		wake_transport(vq->vq_vs);
 }
@@ -154,36 +160,39 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 /* A chain of before the last reset has come back. */
 static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
-	bool wake = vq->vq_held;
+	bool wake = priv->held;
 
 	slot->stale = false;
-	vs->vs_nr_stale--;
-	vs->vs_nr_foreign -= slot->foreign;
+	vs->vs_priv->nr_stale--;
+	vs->vs_priv->nr_foreign -= slot->foreign;
 	slot->foreign = false;
 	if (vi_is_reset(vs))
-		vs->vs_transport->reset_done(vs);
-	wake |= vi_is_reset(vs) || vs->vs_nr_stale == 0;
+		vs->vs_priv->transport->reset_done(vs);
+	wake |= vi_is_reset(vs) || vs->vs_priv->nr_stale == 0;
 	wake |= slot_free(vq, slot);
-	vq->vq_held = false;
+	priv->held = false;
 	if (wake)
 		wake_transport(vs);
 }
 
 int vq_slots_init(struct vqueue_info *vq)
 {
-	if (vq->vq_nr_slots < vq->vq_nr) {
-		void *p = reallocarray(vq->vq_slots, vq->vq_nr,
-				       sizeof(*vq->vq_slots));
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (priv->nr_slots < priv->nr) {
+		void *p = reallocarray(priv->slots, priv->nr,
+				       sizeof(*priv->slots));
 
 		if (!p)
 			return -ENOMEM;
-		vq->vq_slots = p;
-		memset(&vq->vq_slots[vq->vq_nr_slots], 0,
-		       (vq->vq_nr - vq->vq_nr_slots) * sizeof(*vq->vq_slots));
-		vq->vq_nr_slots = vq->vq_nr;
+		priv->slots = p;
+		memset(&priv->slots[priv->nr_slots], 0,
+		       (priv->nr - priv->nr_slots) * sizeof(*priv->slots));
+		priv->nr_slots = priv->nr;
 	}
-	vq->vq_nr_entries = 2ull * vq->vq_nr; /* see vq_take_left() */
+	priv->nr_entries = 2ull * priv->nr; /* see vq_take_left() */
 	return 0;
 }
 
@@ -198,48 +207,53 @@ uint64_t vi_chain_bytes(const struct virtio_softc *vs)
 
 void vq_slots_forget(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	unsigned nr_stale = 0;
 
 	vq_inflight_stop(vq);
-	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
-		struct vq_slot *slot = &vq->vq_slots[i];
+	for (unsigned i = 0; i < priv->nr_slots; i++) {
+		struct vq_slot *slot = &priv->slots[i];
 
 		if (slot->busy && slot->done) /* it has ended */
 			slot_release(vq, slot);
-		vq->vq_vs->vs_nr_stale += slot->busy;
+		vq->vq_vs->vs_priv->nr_stale += slot->busy;
 		slot->stale |= slot->busy;
 		slot->busy = false;
 		nr_stale += slot->stale;
 	}
-	vq->vq_nr_inflight = vq->vq_nr_taken = vq->vq_nr_returned = 0;
-	vq->vq_held = vq->vq_paused = vq->vq_any_done = false;
+	priv->nr_inflight = priv->nr_taken = priv->nr_returned = 0;
+	priv->held = priv->paused = priv->any_done = false;
 	if (nr_stale > 0)
 		return;
-	free(vq->vq_slots);
-	vq->vq_slots = NULL;
-	vq->vq_nr_slots = 0;
+	free(priv->slots);
+	priv->slots = NULL;
+	priv->nr_slots = 0;
 }
 
 void vq_slots_disown(struct vqueue_info *vq)
 {
-	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
-		struct vq_slot *slot = &vq->vq_slots[i];
+	struct vq_priv *priv = vq->vq_priv;
 
-		vq->vq_vs->vs_nr_foreign += slot->stale && !slot->foreign;
+	for (unsigned i = 0; i < priv->nr_slots; i++) {
+		struct vq_slot *slot = &priv->slots[i];
+
+		vq->vq_vs->vs_priv->nr_foreign += slot->stale && !slot->foreign;
 		slot->foreign = slot->stale;
 	}
 }
 
 void vq_slots_fini(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	vq_slots_forget(vq);
-	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
-		if (vq->vq_slots[i].stale)
-			slot_release_stale(vq, &vq->vq_slots[i]);
+	for (unsigned i = 0; i < priv->nr_slots; i++) {
+		if (priv->slots[i].stale)
+			slot_release_stale(vq, &priv->slots[i]);
 	}
-	free(vq->vq_slots);
-	vq->vq_slots = NULL;
-	vq->vq_nr_slots = 0;
+	free(priv->slots);
+	priv->slots = NULL;
+	priv->nr_slots = 0;
 }
 
 bool vq_chain_live(struct vqueue_info *vq, uint16_t idx)
@@ -266,10 +280,10 @@ static int bounce_room(struct vq_chain *c, size_t bytes)
 
 	if (c->bounce_bytes + bytes > MAX_BOUNCE_CHAIN)
 		return -E2BIG;
-	if (vs->vs_bounce_bytes + bytes <= MAX_BOUNCE_BYTES ||
-	    vs->vs_bounce_bytes == c->bounce_bytes)
+	if (vs->vs_priv->bounce_bytes + bytes <= MAX_BOUNCE_BYTES ||
+	    vs->vs_priv->bounce_bytes == c->bounce_bytes)
 		return 0;
-	vs->vs_bounce_wanted = true;
+	vs->vs_priv->bounce_wanted = true;
 	return -EAGAIN;
 }
 
@@ -300,7 +314,7 @@ static int add_bounce(struct vq_chain *c, gpa_t a, uint32_t len, bool writable,
 			return ret;
 		}
 	}
-	vq->vq_vs->vs_bounce_bytes += bytes;
+	vq->vq_vs->vs_priv->bounce_bytes += bytes;
 	c->bounce_bytes += bytes;
 	*c->bounce_end = b;
 	c->bounce_end = &b->next;
@@ -372,10 +386,11 @@ static void chain_drop(struct vq_chain *c)
  */
 static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	int ret = split_avail_idx(vq, ret_idx);
 
-	if (ret < 0 || *ret_idx != vq->vq_last_avail || vq->vq_kicks_off ||
-	    !vq->vq_event_idx)
+	if (ret < 0 || *ret_idx != vq->vq_last_avail || priv->kicks_off ||
+	    !priv->event_idx)
 		return ret;
 	vq_kick_enable(vq);
 	return split_avail_idx(vq, ret_idx);
@@ -388,6 +403,7 @@ static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
  */
 static int nr_available(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	uint16_t idx;
 	unsigned nr;
 	int ret = avail_idx(vq, &idx);
@@ -395,8 +411,8 @@ static int nr_available(struct vqueue_info *vq)
 	if (ret < 0)
 		return ring_gone(vq, ret);
 	nr = (uint16_t)(idx - vq->vq_last_avail);
-	nr += vq->vq_nr_returned;
-	if (nr + vq->vq_nr_inflight > vq->vq_nr) {
+	nr += priv->nr_returned;
+	if (nr + priv->nr_inflight > priv->nr) {
 		vi_error(vq->vq_vs,
 			 "queue %u: more chains available than entries",
 			 vq->vq_num);
@@ -408,13 +424,13 @@ static int nr_available(struct vqueue_info *vq)
 /* The head of the next chain. */
 static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
 {
-	if (vq->vq_nr_returned > 0) {
-		*ret_head =
-			vq->vq_slots[vq->vq_nr_taken & (vq->vq_nr - 1u)].order;
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (priv->nr_returned > 0) {
+		*ret_head = priv->slots[priv->nr_taken & (priv->nr - 1u)].order;
 		return 0;
 	}
-	if (vq->vq_inflight &&
-	    vq_inflight_head(vq, vq->vq_last_avail, ret_head))
+	if (priv->inflight && vq_inflight_head(vq, vq->vq_last_avail, ret_head))
 		return 0;
 	return split_avail_head(vq, vq->vq_last_avail, ret_head);
 }
@@ -425,14 +441,16 @@ static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
  */
 static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 {
-	if (vq->vq_nr_returned > 0) {
-		vq->vq_nr_returned--;
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (priv->nr_returned > 0) {
+		priv->nr_returned--;
 	} else {
-		vq->vq_slots[head].pos = vq->vq_last_avail++;
-		vq->vq_slots[head].entry = vq->vq_nr_entries++;
+		priv->slots[head].pos = vq->vq_last_avail++;
+		priv->slots[head].entry = priv->nr_entries++;
 	}
 	if (!empty)
-		vq->vq_slots[vq->vq_nr_taken++ & (vq->vq_nr - 1u)].order = head;
+		priv->slots[priv->nr_taken++ & (priv->nr - 1u)].order = head;
 }
 
 /*
@@ -442,6 +460,7 @@ static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		int niov, struct vi_req *reqp)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	struct vq_chain c = {
 		.vq = vq,
 		.iov = iov,
@@ -451,9 +470,9 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	int ret;
 
 	c.bounce_end = &c.bounce;
-	if (head >= vq->vq_nr) /* slots are found by it */
+	if (head >= priv->nr) /* slots are found by it */
 		return bad_chain(&c, "head out of range");
-	slot = &vq->vq_slots[head];
+	slot = &priv->slots[head];
 	if (slot->busy)
 		return bad_chain(&c, "chain is already being worked on");
 	if (slot->stale)
@@ -461,7 +480,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 
 	gm_pin_begin(gmem_of(vq));
 	ret = split_walk(vq, head, &c);
-	if (ret == 0 && c.bytes == 0 && vq->vq_nr_returned > 0)
+	if (ret == 0 && c.bytes == 0 && priv->nr_returned > 0)
 		ret = bad_chain(&c, "chain was changed while available");
 	if (ret < 0) {
 		chain_drop(&c);
@@ -473,10 +492,10 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	slot->done = false;
 	slot->writable = (uint32_t)c.wbytes;
 	slot->bounce = c.bounce;
-	vq->vq_nr_inflight++;
-	vq->vq_nr_chains++;
+	priv->nr_inflight++;
+	priv->nr_chains++;
 	advance(vq, head, c.bytes == 0);
-	if (vq->vq_inflight)
+	if (priv->inflight)
 		vq_inflight_take(vq, head);
 	if (c.bytes == 0) {
 		vq_relchain(vq, head, 0);
@@ -492,21 +511,23 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
  */
 static int hold(struct vqueue_info *vq)
 {
-	vq->vq_held = true;
+	vq->vq_priv->held = true;
 	return 0;
 }
 
 int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		struct vi_req *reqp)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	/* Empty chains of a driver that adds them for ever are left to a kick. */
-	for (unsigned n = 0; may_take(vq) && !vq->vq_held; n++) {
+	for (unsigned n = 0; may_take(vq) && !priv->held; n++) {
 		uint16_t head;
 		int ret = nr_available(vq);
 
 		if (ret <= 0)
 			return ret;
-		if (n == vq->vq_nr) {
+		if (n == priv->nr) {
 			wake_transport(vq->vq_vs);
 			return hold(vq);
 		}
@@ -530,21 +551,23 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
  */
 int vq_has_descs(struct vqueue_info *vq)
 {
-	for (unsigned n = 0; may_take(vq) && !vq->vq_held; n++) {
+	struct vq_priv *priv = vq->vq_priv;
+
+	for (unsigned n = 0; may_take(vq) && !priv->held; n++) {
 		struct vi_req req;
 		uint16_t head;
 		int ret = nr_available(vq);
 
 		if (ret <= 0)
 			return 0;
-		if (n == vq->vq_nr) {
+		if (n == priv->nr) {
 			wake_transport(vq->vq_vs);
 			return hold(vq);
 		}
 		ret = next_head(vq, &head);
-		if (ret < 0 || head >= vq->vq_nr || vq->vq_slots[head].busy)
+		if (ret < 0 || head >= priv->nr || priv->slots[head].busy)
 			return 1; /* vq_getchain() tells */
-		if (vq->vq_slots[head].stale)
+		if (priv->slots[head].stale)
 			return hold(vq);
 		if (!split_is_empty(vq, head))
 			return 1;
@@ -563,13 +586,17 @@ int vq_has_descs(struct vqueue_info *vq)
 
 static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
 {
-	return &vq->vq_slots[n & (vq->vq_nr - 1u)].order;
+	struct vq_priv *priv = vq->vq_priv;
+
+	return &priv->slots[n & (priv->nr - 1u)].order;
 }
 
 /* Whether nothing has been taken behind it, but for what was returned. */
 static bool is_last(const struct vqueue_info *vq, const struct vq_slot *slot)
 {
-	return slot->entry + 1 + vq->vq_nr_returned == vq->vq_nr_entries;
+	struct vq_priv *priv = vq->vq_priv;
+
+	return slot->entry + 1 + priv->nr_returned == priv->nr_entries;
 }
 
 /*
@@ -578,11 +605,12 @@ static bool is_last(const struct vqueue_info *vq, const struct vq_slot *slot)
  */
 static void move_last(struct vqueue_info *vq, uint16_t head)
 {
-	unsigned nr = vq->vq_nr - vq->vq_nr_returned;
+	struct vq_priv *priv = vq->vq_priv;
+	unsigned nr = priv->nr - priv->nr_returned;
 	uint16_t moved = head;
 
 	for (unsigned n = 1; n <= nr; n++) {
-		uint16_t *place = order_at(vq, vq->vq_nr_taken - n);
+		uint16_t *place = order_at(vq, priv->nr_taken - n);
 		uint16_t next = *place;
 
 		*place = moved;
@@ -595,12 +623,14 @@ static void move_last(struct vqueue_info *vq, uint16_t head)
 /* The last one taken was returned: to its place among these, by age. */
 static void sort_returned(struct vqueue_info *vq)
 {
-	for (unsigned n = 0; n < vq->vq_nr_returned; n++) {
-		uint16_t *a = order_at(vq, vq->vq_nr_taken + n);
-		uint16_t *b = order_at(vq, vq->vq_nr_taken + n + 1);
+	struct vq_priv *priv = vq->vq_priv;
+
+	for (unsigned n = 0; n < priv->nr_returned; n++) {
+		uint16_t *a = order_at(vq, priv->nr_taken + n);
+		uint16_t *b = order_at(vq, priv->nr_taken + n + 1);
 		uint16_t head = *a;
 
-		if (vq->vq_slots[head].entry < vq->vq_slots[*b].entry)
+		if (priv->slots[head].entry < priv->slots[*b].entry)
 			break;
 		*a = *b;
 		*b = head;
@@ -610,25 +640,28 @@ static void sort_returned(struct vqueue_info *vq)
 /* The last one taken is no longer. */
 static void untake(struct vqueue_info *vq, uint16_t head)
 {
-	struct vq_slot *slot = &vq->vq_slots[head];
+	struct vq_priv *priv = vq->vq_priv;
+	struct vq_slot *slot = &priv->slots[head];
 
-	if (vq->vq_inflight && is_last(vq, slot))
+	if (priv->inflight && is_last(vq, slot))
 		vq_inflight_untake(vq, slot->pos, head);
-	vq->vq_nr_taken--;
+	priv->nr_taken--;
 	sort_returned(vq);
-	vq->vq_nr_returned++;
-	vq->vq_nr_chains--;
+	priv->nr_returned++;
+	priv->nr_chains--;
 	slot_release(vq, slot);
 }
 
 void vq_retchains(struct vqueue_info *vq, uint16_t n_chains)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
-	for (; n_chains && vq->vq_nr_taken > 0; n_chains--) {
-		uint16_t head = *order_at(vq, vq->vq_nr_taken - 1);
+	for (; n_chains && priv->nr_taken > 0; n_chains--) {
+		uint16_t head = *order_at(vq, priv->nr_taken - 1);
 
-		if (!vq->vq_slots[head].busy || vq->vq_slots[head].done)
+		if (!priv->slots[head].busy || priv->slots[head].done)
 			return;
 		untake(vq, head);
 	}
@@ -649,22 +682,24 @@ bool vq_retchain(struct vqueue_info *vq, uint16_t idx)
 
 bool vq_is_stopping(const struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	const struct virtio_softc *vs = vq->vq_vs;
 
-	return vq->vq_paused || vs->vs_resting || vs->vs_dma_off ||
-	       vs->vs_gmem->nr_limbo > 0;
+	return priv->paused || priv->resting || priv->dma_off ||
+	       vs->vs_priv->gmem->nr_limbo > 0;
 }
 
 /* How many of those that were returned were taken from the last entries. */
 static unsigned nr_returned_last(struct vqueue_info *vq)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	unsigned nr = 0;
 
-	while (nr < vq->vq_nr_returned) {
-		unsigned n = vq->vq_nr_taken + vq->vq_nr_returned - 1 - nr;
+	while (nr < priv->nr_returned) {
+		unsigned n = priv->nr_taken + priv->nr_returned - 1 - nr;
 		uint16_t head = *order_at(vq, n);
 
-		if (vq->vq_slots[head].entry + 1 + nr != vq->vq_nr_entries)
+		if (priv->slots[head].entry + 1 + nr != priv->nr_entries)
 			break;
 		nr++;
 	}
@@ -678,21 +713,24 @@ uint16_t vq_next_entry(struct vqueue_info *vq)
 
 unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads)
 {
-	unsigned nr = vq->vq_nr_returned - nr_returned_last(vq);
+	struct vq_priv *priv = vq->vq_priv;
+	unsigned nr = priv->nr_returned - nr_returned_last(vq);
 
-	if (vq->vq_inflight)
+	if (priv->inflight)
 		return 0;
 	for (unsigned n = 0; n < nr; n++)
-		heads[n] = *order_at(vq, vq->vq_nr_taken + n);
+		heads[n] = *order_at(vq, priv->nr_taken + n);
 	return nr;
 }
 
 void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr)
 {
-	for (unsigned n = 0; n < nr && heads[n] < vq->vq_nr; n++) {
+	struct vq_priv *priv = vq->vq_priv;
+
+	for (unsigned n = 0; n < nr && heads[n] < priv->nr; n++) {
 		*order_at(vq, n) = heads[n];
-		vq->vq_slots[heads[n]].entry = n; /* before all others */
-		vq->vq_nr_returned++;
+		priv->slots[heads[n]].entry = n; /* before all others */
+		priv->nr_returned++;
 	}
 }
 
@@ -722,10 +760,12 @@ static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 			   uint32_t used)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	slot->done = true;
-	vq->vq_nr_done++;
+	priv->nr_done++;
 	slot->used = used;
-	vq->vq_any_done = true;
+	priv->any_done = true;
 	if (slot_unpin(vq, slot))
 		wake_transport(vq->vq_vs);
 }
@@ -733,6 +773,8 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
 		     uint16_t head, uint32_t used)
 {
+	struct vq_priv *priv = vq->vq_priv;
+
 	if (ring_live(vq)) {
 		int ret = write_back(vq, slot);
 
@@ -742,14 +784,14 @@ static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
 			ring_gone(vq, ret);
 		} else {
 			vq->vq_next_used++;
-			if (vq->vq_inflight)
+			if (priv->inflight)
 				vq_inflight_put(vq, head);
 			if (gmem_of(vq)->log)
 				split_mark(vq, head, slot->writable);
 		}
 	}
 	slot_release(vq, slot);
-	if (vq->vq_paused) /* it may be stopped before the turn ends */
+	if (priv->paused) /* it may be stopped before the turn ends */
 		vq_show(vq);
 }
 
@@ -771,7 +813,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	}
 	if (iolen > slot->writable)
 		iolen = slot->writable;
-	if (vq->vq_vs->vs_dma_off)
+	if (vq->vq_priv->dma_off)
 		slot_keep_done(vq, slot, iolen);
 	else
 		put_used(vq, slot, idx, iolen);
@@ -779,11 +821,13 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 
 void vq_give_back_done(struct vqueue_info *vq)
 {
-	if (!vq->vq_any_done || vq->vq_vs->vs_dma_off)
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (!priv->any_done || priv->dma_off)
 		return;
-	vq->vq_any_done = false;
-	for (unsigned i = 0; i < vq->vq_nr_slots; i++) {
-		struct vq_slot *slot = &vq->vq_slots[i];
+	priv->any_done = false;
+	for (unsigned i = 0; i < priv->nr_slots; i++) {
+		struct vq_slot *slot = &priv->slots[i];
 
 		if (slot->busy && slot->done)
 			put_used(vq, slot, (uint16_t)i, slot->used);
@@ -795,7 +839,9 @@ void vq_give_back_done(struct vqueue_info *vq)
 /* Whether the driver can be told something; what it cannot be, it will be. */
 static bool may_tell(struct vqueue_info *vq)
 {
-	vq->vq_any_done |= vq->vq_vs->vs_dma_off;
+	struct vq_priv *priv = vq->vq_priv;
+
+	priv->any_done |= priv->dma_off;
 	return ring_live(vq);
 }
 
@@ -808,7 +854,7 @@ void vq_relchain_publish(struct vqueue_info *vq)
 	ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
 		ring_gone(vq, ret);
-	else if (vq->vq_inflight)
+	else if (vq->vq_priv->inflight)
 		vq_inflight_publish(vq, vq->vq_next_used);
 }
 
@@ -820,6 +866,7 @@ void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 
 void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
 	uint16_t old = vq->vq_save_used;
 	bool on_empty;
@@ -827,10 +874,10 @@ void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 	if (!may_tell(vq) || old == vq->vq_next_used)
 		return;
 	vq->vq_save_used = vq->vq_next_used;
-	on_empty = used_all_avail && !vq->vq_nr_inflight &&
+	on_empty = used_all_avail && !priv->nr_inflight &&
 		   (vs->vs_negotiated_caps & VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY));
 	if (split_wants_interrupt(vq, old, vq->vq_next_used) || on_empty) {
-		vq->vq_nr_intrs++;
+		priv->nr_intrs++;
 		vq_interrupt(vs, vq);
 	}
 }
@@ -846,7 +893,7 @@ void vq_kick_enable(struct vqueue_info *vq)
 	if (!ring_live(vq))
 		return;
 	split_set_kicks(vq, true);
-	vq->vq_kicks_off = false;
+	vq->vq_priv->kicks_off = false;
 	/*
 	 * Pairs with the driver's barrier between moving avail->idx and
 	 * looking whether a kick is wanted: one of both sees the other
@@ -860,10 +907,10 @@ void vq_kick_disable(struct vqueue_info *vq)
 	if (!ring_live(vq))
 		return;
 	split_set_kicks(vq, false);
-	vq->vq_kicks_off = true;
+	vq->vq_priv->kicks_off = true;
 }
 
 bool vq_kicks_wanted(const struct vqueue_info *vq)
 {
-	return !vq->vq_kicks_off;
+	return !vq->vq_priv->kicks_off;
 }

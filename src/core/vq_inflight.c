@@ -114,7 +114,8 @@ static void find_again(struct vq_inflight *in, unsigned size)
 
 int vq_inflight_start(struct vqueue_info *vq, void *area)
 {
-	unsigned size = vq->vq_nr;
+	struct vq_priv *priv = vq->vq_priv;
+	unsigned size = priv->nr;
 	struct vq_inflight *in;
 
 	in = calloc(1, sizeof(*in) + size * (sizeof(in->again[0]) +
@@ -140,14 +141,16 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 	end_last_batch(in, size, vq->vq_next_used);
 	find_again(in, size);
 	in->again_pos = vq->vq_last_avail = vq->vq_next_used;
-	vq->vq_inflight = in;
+	priv->inflight = in;
 	return 0;
 }
 
 void vq_inflight_stop(struct vqueue_info *vq)
 {
-	free(vq->vq_inflight);
-	vq->vq_inflight = NULL;
+	struct vq_priv *priv = vq->vq_priv;
+
+	free(priv->inflight);
+	priv->inflight = NULL;
 }
 
 static bool is_again(const struct vq_inflight *in, uint16_t pos)
@@ -158,7 +161,7 @@ static bool is_again(const struct vq_inflight *in, uint16_t pos)
 bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 		      uint16_t *ret_head)
 {
-	const struct vq_inflight *in = vq->vq_inflight;
+	const struct vq_inflight *in = vq->vq_priv->inflight;
 
 	if (!is_again(in, pos))
 		return false;
@@ -168,7 +171,7 @@ bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 
 void vq_inflight_take(struct vqueue_info *vq, uint16_t head)
 {
-	struct vq_inflight *in = vq->vq_inflight;
+	struct vq_inflight *in = vq->vq_priv->inflight;
 
 	if (in->entries[head].inflight) /* again: as old as it was */
 		return;
@@ -179,7 +182,7 @@ void vq_inflight_take(struct vqueue_info *vq, uint16_t head)
 
 void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 {
-	struct vq_inflight *in = vq->vq_inflight;
+	struct vq_inflight *in = vq->vq_priv->inflight;
 
 	/* One that is taken again is in no other place. */
 	if (!is_again(in, pos))
@@ -188,9 +191,10 @@ void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 
 void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
 {
-	struct vq_inflight *in = vq->vq_inflight;
+	struct vq_priv *priv = vq->vq_priv;
+	struct vq_inflight *in = priv->inflight;
 
-	if (in->nr_batch == vq->vq_nr)
+	if (in->nr_batch == priv->nr)
 		return;
 	in->batch[in->nr_batch++] = head;
 	in->entries[head].next = in->header->last_batch_head;
@@ -200,7 +204,7 @@ void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
 
 void vq_inflight_publish(struct vqueue_info *vq, uint16_t used)
 {
-	struct vq_inflight *in = vq->vq_inflight;
+	struct vq_inflight *in = vq->vq_priv->inflight;
 
 	barrier();
 	for (unsigned i = 0; i < in->nr_batch; i++)

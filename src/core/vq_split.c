@@ -38,23 +38,27 @@ static_assert(sizeof(struct used_elem) == 8, "2.7.8");
 
 static struct gmem *gmem_of(struct vqueue_info *vq)
 {
-	return vq->vq_vs->vs_gmem;
+	return vq->vq_priv->gmem;
 }
 
 static uint64_t desc_bytes(struct vqueue_info *vq)
 {
-	return 16ull * vq->vq_nr;
+	return 16ull * vq->vq_priv->nr;
 }
 
 /* Without EVENT_IDX there is no trailer, and a ring may end with its RAM. */
 static uint64_t avail_bytes(struct vqueue_info *vq)
 {
-	return 4 + 2ull * vq->vq_nr + (vq->vq_event_idx ? 2 : 0);
+	struct vq_priv *priv = vq->vq_priv;
+
+	return 4 + 2ull * priv->nr + (priv->event_idx ? 2 : 0);
 }
 
 static uint64_t used_bytes(struct vqueue_info *vq)
 {
-	return 4 + 8ull * vq->vq_nr + (vq->vq_event_idx ? 2 : 0);
+	struct vq_priv *priv = vq->vq_priv;
+
+	return 4 + 8ull * priv->nr + (priv->event_idx ? 2 : 0);
 }
 
 /* One of the three parts that the driver named. */
@@ -87,7 +91,7 @@ int split_map(struct vqueue_info *vq, bool event_idx)
 	const char *why = NULL;
 	unsigned i;
 
-	vq->vq_event_idx = event_idx;
+	vq->vq_priv->event_idx = event_idx;
 	parts[0] = (struct part){ "descriptor table", vq->vq_desc_gpa,
 				  desc_bytes(vq), 16, GM_READ };
 	parts[1] = (struct part){ "available ring", vq->vq_avail_gpa,
@@ -119,7 +123,7 @@ void split_remap(struct vqueue_info *vq)
 			      GM_READ);
 	vq->vq_used = gm_map(gm, (gpa_t){ vq->vq_used_gpa }, used_bytes(vq),
 			     GM_READ | GM_WRITE);
-	vq->vq_gen = gm->gen;
+	vq->vq_priv->gen = gm->gen;
 }
 
 static int avail_load(struct vqueue_info *vq, uint64_t off, uint16_t *ret_val)
@@ -167,7 +171,7 @@ int split_avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 
 int split_avail_head(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head)
 {
-	unsigned slot = pos & (vq->vq_nr - 1u);
+	unsigned slot = pos & (vq->vq_priv->nr - 1u);
 
 	return avail_load(vq, AVAIL_RING + 2ull * slot, ret_head);
 }
@@ -218,7 +222,7 @@ static struct walk walk_from(struct vqueue_info *vq, uint16_t head)
 		.vq = vq,
 		.table = vq->vq_desc,
 		.gpa = vq->vq_desc_gpa,
-		.nr = vq->vq_nr,
+		.nr = vq->vq_priv->nr,
 		.i = head,
 		.indirect_left = MAX_INDIRECT,
 	};
@@ -272,7 +276,7 @@ static bool leave_indirect(struct walk *w)
 		return false;
 	w->table = w->vq->vq_desc;
 	w->gpa = w->vq->vq_desc_gpa;
-	w->nr = w->vq->vq_nr;
+	w->nr = w->vq->vq_priv->nr;
 	w->i = w->return_i;
 	w->steps = w->steps_there;
 	w->indirect = w->returns = w->end = false;
@@ -350,7 +354,7 @@ int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 		   uint32_t len)
 {
 	struct used_elem e = { cpu_to_le32(head), cpu_to_le32(len) };
-	uint64_t off = USED_RING + 8ull * (pos & (vq->vq_nr - 1u));
+	uint64_t off = USED_RING + 8ull * (pos & (vq->vq_priv->nr - 1u));
 
 	if (vq->vq_used) {
 		memcpy((char *)vq->vq_used + off, &e, sizeof(e));
@@ -401,6 +405,7 @@ void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len)
 
 bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 {
+	struct vq_priv *priv = vq->vq_priv;
 	uint16_t v = 0;
 
 	/*
@@ -409,8 +414,8 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-	if (vq->vq_event_idx) {
-		if (avail_load(vq, AVAIL_RING + 2ull * vq->vq_nr, &v) < 0)
+	if (priv->event_idx) {
+		if (avail_load(vq, AVAIL_RING + 2ull * priv->nr, &v) < 0)
 			return true;
 		return (uint16_t)(new - v - 1) < (uint16_t)(new - old);
 	}
@@ -421,10 +426,12 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 
 void split_set_kicks(struct vqueue_info *vq, bool on)
 {
-	if (vq->vq_event_idx) {
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (priv->event_idx) {
 		/* "none" is an event that is already past (2.7.10.1). */
 		if (on)
-			used_store(vq, USED_RING + 8ull * vq->vq_nr,
+			used_store(vq, USED_RING + 8ull * priv->nr,
 				   vq->vq_last_avail);
 	} else {
 		used_store(vq, USED_FLAGS, on ? 0 : VRING_USED_F_NO_NOTIFY);

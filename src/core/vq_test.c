@@ -915,7 +915,7 @@ static void stop_and_resume(struct dev *dev, uint16_t base, unsigned nr_left)
 	uint16_t left[QSIZE];
 
 	vi_pause_queue(vq);
-	assert_int_equal(vq->vq_nr_inflight, 0);
+	assert_int_equal(vq->vq_priv->nr_inflight, 0);
 	assert_int_equal(vq_left_chains(vq, left), nr_left);
 	assert_int_equal(vi_stop_queue(vq), base);
 	vq->vq_desc_gpa = was.vq_desc_gpa;
@@ -1593,14 +1593,16 @@ static void test_memory_not_now_anywhere(void **state)
 			far_error = 0;
 			if (n <= 0 && errors[e] == -EAGAIN) {
 				assert_int_equal(n, 0);
-				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+				assert_int_equal(dev.vs.vs_priv->bounce_bytes,
+						 0);
 				vdrv_kick(&dev.d, 0);
 				assert_int_equal(
 					vq_getchain(&dev.vq, iov, NIOV, &req),
 					3);
 			} else if (n <= 0) {
 				assert_int_equal(n, -1);
-				assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+				assert_int_equal(dev.vs.vs_priv->bounce_bytes,
+						 0);
 			}
 			dev_fini(&dev);
 		}
@@ -1621,7 +1623,7 @@ static void test_memory_not_shared_is_bounded(void **state)
 	far_start(&dev, INDIRECT);
 	vdrv_add_indirect(&dev.d, 0, bufs, ARRAY_LEN(bufs));
 	assert_int_equal(vq_getchain(&dev.vq, iov, 64, &req), -1);
-	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	assert_int_equal(dev.vs.vs_priv->bounce_bytes, 0);
 	dev_fini(&dev);
 }
 
@@ -1644,7 +1646,7 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	vdrv_add(&dev.d, 0, &buf, 1);
 	take(&dev, 1, heads);
 	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
-	assert_in_range(dev.vs.vs_bounce_bytes, 3 * MIB, 4 * MIB);
+	assert_in_range(dev.vs.vs_priv->bounce_bytes, 3 * MIB, 4 * MIB);
 	assert_false(dev.d.woken);
 
 	/* It is held for a request that does not end, also by a reset. */
@@ -1656,11 +1658,11 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	vdrv_desc(&dev.d, 0, 5, VDRV_MEM_BASE + 32 * MIB, 3 * MIB, W, 0);
 	vdrv_avail(&dev.d, 0, 5);
 	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
-	assert_in_range(dev.vs.vs_bounce_bytes, 3 * MIB, 4 * MIB);
-	assert_int_equal(dev.vs.vs_nr_stale, 1);
+	assert_in_range(dev.vs.vs_priv->bounce_bytes, 3 * MIB, 4 * MIB);
+	assert_int_equal(dev.vs.vs_priv->nr_stale, 1);
 	vq_relchain(&dev.vq, (uint16_t)heads[0], 0);
 	assert_true(dev.d.woken);
-	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	assert_int_equal(dev.vs.vs_priv->bounce_bytes, 0);
 	vdrv_reset(&dev.d);
 
 	assert_true(vdrv_start(&dev.d, V1, 1));
@@ -1673,7 +1675,7 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	assert_true(dev.d.woken);
 	take(&dev, 1, heads);
 	vq_relchain(&dev.vq, (uint16_t)heads[0], 0);
-	assert_int_equal(dev.vs.vs_bounce_bytes, 0);
+	assert_int_equal(dev.vs.vs_priv->bounce_bytes, 0);
 	assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
 	dev_fini(&dev);
 }

@@ -24,6 +24,7 @@
 
 #include "base/le.h"
 #include "base/util.h"
+#include "core/core.h"
 #include "disk_fault.h"
 #include "dev/devices.h"
 #include "vdrv.h"
@@ -1648,19 +1649,19 @@ static void test_wait_stop(void **state)
 	assert_int_equal(status_of("waiting"), 0);
 	turns(5);
 	assert_false(vdrv_used(&d, 0, &used));
-	assert_int_equal(vq->vq_nr_returned, 2);
+	assert_int_equal(vq->vq_priv->nr_returned, 2);
 
 	/* It runs again for as long as it takes to begin. */
-	vq->vq_paused = false;
+	vq->vq_priv->paused = false;
 	pci_kick(&d.pi);
 	assert_false(pci_is_idle(&d.pi));
 	pci_quiesce(&d.pi);
 	wait_idle();
 	assert_int_equal(status_of("waiting"), 0);
-	assert_int_equal(vq->vq_nr_returned, 2);
+	assert_int_equal(vq->vq_priv->nr_returned, 2);
 
 	FAULT_SET(write_errno, 0);
-	vq->vq_paused = false;
+	vq->vq_priv->paused = false;
 	pci_kick(&d.pi);
 	check_two_that_waited(r);
 }
@@ -1682,11 +1683,11 @@ static void test_wait_stop_logged(void **state)
 	wait_waiting(1);
 	turns(5);
 	assert_false(pci_is_idle(&d.pi));
-	assert_int_equal(vq->vq_nr_returned, 1);
+	assert_int_equal(vq->vq_priv->nr_returned, 1);
 	FAULT_SET(write_errno, 0);
 	resume();
 	wait_idle();
-	vq->vq_paused = false;
+	vq->vq_priv->paused = false;
 	pci_kick(&d.pi);
 	check_two_that_waited(r);
 	gm_set_log(&d.gm, NULL, 0);

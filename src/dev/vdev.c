@@ -327,7 +327,8 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		    type->vt_device_id, type->vt_pci_class);
 	if (!vi_intr_init(vs, opt_bool(env->opts, "msix")) ||
 	    !vi_pcibar_setup(vs))
-		return err_set(err, -ENOSPC, "%s: no room in the PCI function",
+		return err_set(err, -ENOSPC,
+			       "%s: no memory, or no room in the PCI function",
 			       type->vt_name);
 	return 0;
 }

@@ -309,11 +309,11 @@ static void give_back(const struct chain *c)
 /* A chain of before a reset is nothing to the driver of now. */
 static void answer(const struct chain *c)
 {
-	uint64_t errors = e.vs.vs_nr_errors;
+	uint64_t errors = e.vs.vs_priv->nr_errors;
 
 	give_back(c);
-	fuzz_must(c->resets == e.vs.vs_nr_resets ||
-		  e.vs.vs_nr_errors == errors);
+	fuzz_must(c->resets == e.vs.vs_priv->nr_resets ||
+		  e.vs.vs_priv->nr_errors == errors);
 }
 
 static void answer_or_hold(const struct chain *c)
@@ -349,10 +349,10 @@ static int take(struct vqueue_info *vq, struct chain *c, int niov, bool asks)
 	if (asks && !vq_has_descs(vq))
 		return 0;
 	c->vq = vq;
-	c->resets = e.vs.vs_nr_resets;
+	c->resets = e.vs.vs_priv->nr_resets;
 	n = vq_getchain(vq, c->iov, niov, &c->req);
 	fuzz_must(!asks || n != 0 || nr_unmapped_reads != reads ||
-		  e.vs.vs_bounce_wanted);
+		  e.vs.vs_priv->bounce_wanted);
 	return n;
 }
 
@@ -469,9 +469,9 @@ static void after_wake(void)
 
 static void note_beyond(unsigned off, uint64_t val)
 {
-	if (beyond.resets != e.vs.vs_nr_resets) {
+	if (beyond.resets != e.vs.vs_priv->nr_resets) {
 		memset(&beyond, 0, sizeof(beyond));
-		beyond.resets = e.vs.vs_nr_resets;
+		beyond.resets = e.vs.vs_priv->nr_resets;
 	}
 	if (off == VIRTIO_PCI_COMMON_GFSELECT)
 		beyond.window = (unsigned)val;
@@ -481,13 +481,13 @@ static void note_beyond(unsigned off, uint64_t val)
 
 static void common(unsigned off, int size, uint64_t val)
 {
-	bool was_final = e.vs.vs_features_final;
+	bool was_final = e.vs.vs_priv->features_final;
 
 	if (!was_final)
 		note_beyond(off, val);
 	pci_bar_write(&pi, VIRTIO_MODERN_BAR, off, size, val);
-	fuzz_must(was_final || !e.vs.vs_features_final || beyond.unknown ||
-		  !beyond.accepted);
+	fuzz_must(was_final || !e.vs.vs_priv->features_final ||
+		  beyond.unknown || !beyond.accepted);
 }
 
 static void legacy(unsigned off, int size, uint64_t val)
@@ -692,7 +692,7 @@ static void make_available(struct vqueue_info *vq)
 /* Chains that are in order, of one buffer each, as many as fit. */
 static void add_good(struct vqueue_info *vq)
 {
-	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_nr;
+	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_priv->nr;
 	uint16_t idx = peek16(vq->vq_avail_gpa + 2);
 
 	for (unsigned i = 0; i < size && nr > 0; i++) {
@@ -701,7 +701,7 @@ static void add_good(struct vqueue_info *vq)
 			.flags = fuzz_bool(in) ? VRING_DESC_F_WRITE : 0,
 		};
 
-		if (vq->vq_slots[i].busy)
+		if (vq->vq_priv->slots[i].busy)
 			continue;
 		d.addr = place(d.len, 1);
 		poke(vq->vq_desc_gpa + 16 * i, &d, sizeof(d));
@@ -807,7 +807,7 @@ static void stop_or_resume(struct vqueue_info *vq)
 {
 	if (vq->vq_flags && fuzz_bool(in)) {
 		vi_pause_queue(vq);
-		if (vq->vq_nr_inflight == 0)
+		if (vq->vq_priv->nr_inflight == 0)
 			vi_stop_queue(vq);
 		return;
 	}
@@ -818,7 +818,7 @@ static void stop_or_resume(struct vqueue_info *vq)
 	/* No more can be in flight than there are entries. */
 	fuzz_must((e.vs.vs_flags & VIRTIO_BROKEN) ||
 		  (uint16_t)(vq->vq_last_avail - vq->vq_next_used) <=
-			  vq->vq_nr);
+			  vq->vq_priv->nr);
 }
 
 static void step_device(struct vqueue_info *vq)

@@ -81,7 +81,7 @@ static void config_vector_write(struct virtio_softc *vs, uint32_t val)
 
 static uint32_t num_queues_read(struct virtio_softc *vs)
 {
-	return (uint32_t)vs->vs_vc->vc_nvq;
+	return (uint32_t)vi_nr_queues(vs);
 }
 
 /*
@@ -91,7 +91,7 @@ static uint32_t num_queues_read(struct virtio_softc *vs)
 static uint32_t status_read(struct virtio_softc *vs)
 {
 	return vi_is_reset(vs) || vs->vs_status ? vs->vs_status :
-						  vs->vs_old_status;
+						  vs->vs_priv->old_status;
 }
 
 static void status_write(struct virtio_softc *vs, uint32_t val)

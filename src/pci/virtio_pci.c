@@ -129,7 +129,10 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     struct vqueue_info *queues)
 {
 	vs->vs_pi = pi;
-	vi_init(vs, vc, queues, pi->pi_gmem, &pci_transport, NULL);
+	/* The function calls no device that is not there. */
+	pci_set_device(pi, NULL, dev_softc);
+	if (vi_init(vs, vc, queues, pi->pi_gmem, &pci_transport, NULL) < 0)
+		return;
 	vi_set_dma(vs, pci_bus_master(pi));
 	pci_set_device(pi, &virtio_pci_dev, dev_softc);
 }
@@ -183,6 +186,8 @@ bool vi_intr_init(struct virtio_softc *vs, bool use_msix)
 {
 	int nvq = vi_max_queues(vs);
 
+	if (!vs->vs_priv)
+		return false;
 	VS_LOCK(vs);
 	vi_reset_dev(vs); /* every vector is NO_VECTOR */
 	VS_UNLOCK(vs);
@@ -204,6 +209,8 @@ bool vi_intr_init(struct virtio_softc *vs, bool use_msix)
 bool vi_pcibar_setup(struct virtio_softc *vs)
 {
 	assert(vs->vs_mode != VIRTIO_MODE_UNSET);
+	if (!vs->vs_priv)
+		return false;
 	if (vs->vs_mode != VIRTIO_MODE_MODERN && vi_legacy_setup(vs) < 0)
 		return false;
 	return vs->vs_mode == VIRTIO_MODE_LEGACY || vi_modern_setup(vs) >= 0;

@@ -231,13 +231,16 @@ static void fini(struct vio_server *base)
 static int start(struct vio_server *base)
 {
 	struct vhuser *srv = to_vhuser(base);
+	int ret;
 
 	if (srv->vs)
 		return 0;
 	if (!base->pi.pi_arg)
 		return -ENODEV;
+	ret = vi_set_transport(base->pi.pi_arg, &transport, srv);
+	if (ret < 0)
+		return ret;
 	srv->vs = base->pi.pi_arg;
-	vi_set_transport(srv->vs, &transport, srv);
 	return vhuser_rings_init(srv);
 }
 

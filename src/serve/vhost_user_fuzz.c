@@ -26,6 +26,7 @@
 #include <viodev/virtio.h>
 
 #include "base/scm.h"
+#include "core/core.h"
 #include "fuzz.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
@@ -695,7 +696,7 @@ static void clean(void)
 	}
 	vio_loop_turn(loop, 0);
 	vio_loop_turn(loop, 0);
-	fuzz_must(hold.vs.vs_nr_stale == 0);
+	fuzz_must(hold.vs.vs_priv->nr_stale == 0);
 	fuzz_must(vio_server_pci(srv)->pi_gmem->nr_limbo == 0);
 	memset(mem, 0, BUF);
 	memset(hold.config, 0, sizeof(hold.config));

@@ -143,8 +143,8 @@ static void stop_queue(struct vhuser_ring *ring)
 	struct vqueue_info *vq = &ring->srv->vs->vs_queues[ring->index];
 
 	forget_left(ring);
-	if (vq->vq_nr_returned > 0)
-		ring->left = calloc(vq->vq_nr, sizeof(*ring->left));
+	if (vq->vq_priv->nr_returned > 0)
+		ring->left = calloc(vq->vq_priv->nr, sizeof(*ring->left));
 	if (ring->left)
 		ring->nr_left = vq_left_chains(vq, ring->left);
 	ring->base = vi_stop_queue(vq);
@@ -212,9 +212,9 @@ static int halt(struct vhuser_ring *ring, bool forget)
 	if (!ring->running)
 		return 0;
 	VS_LOCK(srv->vs);
-	if (!vq->vq_paused)
+	if (!vq->vq_priv->paused)
 		vi_pause_queue(vq);
-	stopped = forget || vq->vq_nr_inflight == 0;
+	stopped = forget || vq->vq_priv->nr_inflight == 0;
 	if (stopped)
 		stop_queue(ring);
 	VS_UNLOCK(srv->vs);
@@ -547,10 +547,7 @@ ssize_t vhuser_set_vring_enable(struct vhuser *srv,
 
 int vhuser_rings_init(struct vhuser *srv)
 {
-	const struct virtio_consts *vc = srv->vs->vs_vc;
-	int nvq = vc->vc_max_nvq > vc->vc_nvq ? vc->vc_max_nvq : vc->vc_nvq;
-
-	srv->nr_rings = (unsigned)nvq;
+	srv->nr_rings = (unsigned)vi_max_queues(srv->vs);
 	srv->rings = calloc(srv->nr_rings, sizeof(*srv->rings));
 	if (!srv->rings)
 		return -ENOMEM;

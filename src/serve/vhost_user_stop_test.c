@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "core/core.h"
 #include "vhost_user_client.h"
 
 #define NR_QUEUES 2
@@ -651,7 +652,7 @@ static void test_reset_of_next(void **state)
 	start(h);
 	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
 	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
-	assert_int_equal(h->vs.vs_nr_stale, 1);
+	assert_int_equal(h->vs.vs_priv->nr_stale, 1);
 
 	/* Nor does it forget its own; and a head that is in use is not used. */
 	fe_start_ring(f, 0);

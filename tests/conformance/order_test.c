@@ -3,6 +3,7 @@
  * Registers, rings and resets in an order that no good driver keeps. Guest RAM
  * lies between inaccessible pages: an access beyond it ends the test.
  */
+#include "core/core.h"
 #include "tdev.h"
 
 #define RAM_END (VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
@@ -133,7 +134,7 @@ static void test_legacy_features_late(void **state)
 		uint32_t features = i % 2 ? (uint32_t)EVENT_IDX : 0;
 
 		vdrv_legacy_write(d, VIRTIO_PCI_GUEST_FEATURES, 4, features);
-		assert_int_equal(t.vq[0].vq_event_idx, i % 2);
+		assert_int_equal(t.vq[0].vq_priv->event_idx, i % 2);
 		vdrv_add(d, 0, &b, 1);
 		work_all();
 		assert_true(vdrv_used(d, 0, &used));
@@ -369,7 +370,7 @@ static void test_errors_logged(void **state)
 	}
 	nr = d->nr_log;
 	assert_in_range(nr, 10, 30);
-	t.vs.vs_errors_since_ns -= 60 * UINT64_C(1000000000);
+	t.vs.vs_priv->errors_since_ns -= 60 * UINT64_C(1000000000);
 	vdrv_reset(d);
 	vi_error(&t.vs, "a minute later");
 	assert_int_equal(d->nr_log, nr + 2); /* and how many there were */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include "core/core.h"
 #include "fuzz_dev.h"
 
 #include <stdio.h>
@@ -211,7 +212,7 @@ unsigned fuzz_dev_inflight(struct fuzz_dev *v, unsigned q)
 {
 	struct virtio_softc *vs = v->d.pi.pi_arg;
 
-	return vs->vs_queues[q].vq_nr_inflight;
+	return vs->vs_queues[q].vq_priv->nr_inflight;
 }
 
 unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in)

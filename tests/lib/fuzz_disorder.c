@@ -282,11 +282,11 @@ static void stop_or_resume(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 {
 	struct vqueue_info *vq = queue(v, q);
 
-	if (vq->vq_flags && !vq->vq_paused) {
+	if (vq->vq_flags && !vq->vq_priv->paused) {
 		vi_pause_queue(vq);
 		return;
 	}
-	if (vq->vq_flags && vq->vq_nr_inflight == 0)
+	if (vq->vq_flags && vq->vq_priv->nr_inflight == 0)
 		vi_stop_queue(vq);
 	if (vq->vq_flags)
 		return;
