@@ -3,7 +3,7 @@
 #
 # Installs build folder $1 into an empty folder, as a packager does, and builds
 # the examples against what is there alone, by pkg-config; $2 is the build's
-# b_sanitize, which they need too. embed must run, hello serve.
+# b_sanitize, which they need too. embed and embed_rng must run, hello serve.
 set -euo pipefail
 
 source=$(cd "$(dirname "$0")/../.." && pwd)
@@ -55,33 +55,38 @@ compile() {
 }
 
 read -ra libs < <(pkg-config --libs viodev)
-compile embed "$source/examples/embed.c" viodev "${libs[@]}"
+compile embed_rng "$source/examples/embed_rng.c" viodev "${libs[@]}"
 compile hello "$source/examples/hello.c" viodev "${libs[@]}"
 compile shout "$source/examples/shout.c" viodev "${libs[@]}" -pthread
 read -ra libs < <(pkg-config --libs viodev-test viodev)
 compile testkit "$source/tests/install/testkit.c" viodev "${libs[@]}"
 read -ra libs < <(pkg-config --libs viodev-core)
 compile core "$source/tests/install/core.c" viodev-core "${libs[@]}"
+compile embed "$source/examples/embed.c" viodev-core "${libs[@]}"
 read -ra libs < <(pkg-config --static --libs viodev)
-compile embed-static "$source/examples/embed.c" viodev \
+compile embed_rng-static "$source/examples/embed_rng.c" viodev \
 	"${libs[@]/#-lviodev/$libdir/libviodev.a}"
 
 # libviodev-core wants libc alone.
 if [ "$sanitize" = none ]; then
-	! readelf -d "$dest/core" | grep NEEDED | grep -v 'libc\.so' ||
-		fail 'core: wants more than libc'
+	for program in core embed; do
+		! readelf -d "$dest/$program" | grep NEEDED |
+			grep -v 'libc\.so' || fail "$program: wants more than libc"
+	done
 fi
 version=$(pkg-config --modversion viodev)
 [ "$("$dest/core")" = "$version $version 10441af4" ] || fail "core: $("$dest/core")"
-"$dest/embed-static" | grep -q '^16 random bytes: ..' || fail 'embed-static'
+"$dest/embed_rng-static" | grep -q '^16 random bytes: ..' || fail 'embed_rng-static'
 
 viodev_include=$(find "$dest" -path '*/include/viodev')
 "$source/tests/install/headers.sh" "${viodev_include%/viodev}"
 
 export LD_LIBRARY_PATH=$libdir
-"$dest/embed" | tee "$dest/embed.out"
-grep -q '^16 random bytes: ..' "$dest/embed.out" || fail 'embed: no bytes'
-grep -q '^1 interrupt$' "$dest/embed.out" || fail 'embed: no interrupt'
+for program in embed embed_rng; do
+	"$dest/$program" | tee "$dest/$program.out"
+	grep -q '^16 random bytes: ..' "$dest/$program.out" || fail "$program: no bytes"
+	grep -q '^1 interrupt$' "$dest/$program.out" || fail "$program: no interrupt"
+done
 
 [ "$("$dest/testkit")" = $'64 bytes\n64 bytes' ] || fail testkit
 "$dest/hello" "$dest/hello.sock" >"$dest/hello.out" &
