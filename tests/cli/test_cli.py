@@ -1309,6 +1309,13 @@ class VhostUser(Case):
         sock.connect(str(path))
         return sock
 
+    def connect_once_listening(self, path):
+        """None: the socket is not there, or only bound."""
+        try:
+            return self.connect_to(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+
     def listen(self, name):
         sock = socket.socket(socket.AF_UNIX)
         self.addCleanup(sock.close)
@@ -1434,8 +1441,7 @@ class VhostUser(Case):
                                     "--transport=vhost-user", "rng"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            wait_for(path.exists, "the socket")
-            sock = self.connect_to(path)
+            sock = wait_for(lambda: self.connect_once_listening(path), "the socket")
             self.greet(sock)
             sock.close()
             status, out, _ = self.output(process)
