@@ -2,10 +2,10 @@
 /*
  * The console device (virtio 5.3), inside.
  *
- *	console.c   the device: configuration, options, control, life and death
- *	control.c   the control queues: what driver and device tell each other
- *	port.c      the bytes of a port
- *	state.c     another process goes on with the device
+ *	console.c        the device: configuration, options, control, life and death
+ *	console_ctrl.c   the control queues
+ *	port.c           the bytes of a port
+ *	console_save.c   another process goes on with the device
  *
  * Port 0 is the console, with console= behind it; without, it does not exist,
  * but its queues do. The others have names, and exist for drivers that take
@@ -85,7 +85,7 @@ static inline bool console_multiport(const struct console_softc *sc)
 }
 
 /*
- * --- control.c ---
+ * --- console_ctrl.c ---
  */
 
 /* Send what the driver does not know yet, as far as it has buffers. */
@@ -111,7 +111,7 @@ void console_tx_on_again(void *arg);
 extern const struct chan_client console_chan_client;
 
 /*
- * --- state.c: vc_save, vc_load ---
+ * --- console_save.c: vc_save, vc_load ---
  */
 
 ssize_t console_save(void *sc, void *buf, size_t room);

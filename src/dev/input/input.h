@@ -2,12 +2,12 @@
 /*
  * The input device (virtio 5.8), inside.
  *
- *	input.c     the device: configuration, options, life and death
- *	kinds.c     what the virtual devices are
- *	host.c      a device of the host's, passed through
- *	inject.c    events by ctl
- *	events.c    events to the driver, and from it (LEDs)
- *	state.c     another process goes on with the device
+ *	input.c        the device: configuration, options, life and death
+ *	kinds.c        what the virtual devices are
+ *	host.c         a device of the host's, passed through
+ *	inject.c       events by ctl
+ *	events.c       events to the driver, and from it (LEDs)
+ *	input_save.c   another process goes on with the device
  *
  * What a device is and has, virtual or real, a struct libevdev says. Events
  * have the type, code and value of Linux's; those that belong together end
@@ -132,7 +132,7 @@ void input_on_again(void *arg);
 void input_events_reset(struct input_softc *sc);
 
 /*
- * --- state.c: vc_save, vc_load ---
+ * --- input_save.c: vc_save, vc_load ---
  */
 
 ssize_t input_save(void *sc, void *buf, size_t room);

@@ -2,13 +2,13 @@
 /*
  * The network device (virtio 5.1), inside.
  *
- *	net.c     the device: queues, options, control, life and death
- *	conf.c    link, configuration, features
- *	tx.c      from the guest to the backend
- *	rx.c      from the backend to the guest
- *	ctrl.c    the control queue
- *	state.c   what it has set up, for another process
- *	coal.c    when to interrupt
+ *	net.c        the device: queues, options, control, life and death
+ *	conf.c       link, configuration, features
+ *	tx.c         from the guest to the backend
+ *	rx.c         from the backend to the guest
+ *	net_ctrl.c   the control queue
+ *	net_save.c   what it has set up, for another process
+ *	coal.c       when to interrupt
  *	hdr.c filter.c rss.c   rules, without a device
  *
  * Queues come in pairs: 2 * pair receives, 2 * pair + 1 transmits, pair i on
@@ -219,7 +219,7 @@ void net_apply_features(void *arg, uint64_t *features);
 int net_set_offloads(struct net_softc *sc, uint64_t offloads);
 
 /*
- * --- tx.c, rx.c, ctrl.c ---
+ * --- tx.c, rx.c, net_ctrl.c ---
  */
 
 void net_tx_run(struct net_softc *sc, unsigned pair);
@@ -235,7 +235,7 @@ void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq);
 bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len);
 
 /*
- * --- state.c: vc_save, vc_load ---
+ * --- net_save.c: vc_save, vc_load ---
  */
 
 ssize_t net_save(void *arg, void *buf, size_t room);

@@ -150,7 +150,7 @@ struct p9_fs {
 
 /*
  * A request. The owner of the ring fills iov[0 .. readable + writable) and
- * calls p9_req_init(); serve.c tells what comes then.
+ * calls p9_req_init(); p9_req.c tells what comes then.
  */
 struct p9_req {
 	struct p9_fs *fs;

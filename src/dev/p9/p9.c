@@ -34,7 +34,7 @@
 #include "base/pool.h"
 #include "base/slab.h"
 #include "dev/devices.h"
-#include "dev/p9/serve.h"
+#include "dev/p9/p9_req.h"
 
 #define NR_THREADS 8          /* of each pool */
 #define MAX_REQS   96         /* taken from the ring at once: 25 KiB each */

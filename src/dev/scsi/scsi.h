@@ -3,8 +3,8 @@
  * The SCSI host device (virtio 5.6) and its targets, in parts:
  *
  *	scsi.c       the virtio device: options, request queues, completion
- *	ctl.c        `viodev ctl`
- *	control.c    control and event queue: task management, hot-plug
+ *	hotplug.c    `viodev ctl`: status, LUNs added and removed
+ *	tmf.c        control and event queue: task management, hot-plug
  *	pool.c       memory for commands
  *	aside.c      what a thread does for a command
  *	task.c       a LUN's task set: who runs when; aborting; ends
@@ -13,7 +13,7 @@
  *	inquiry.c mode.c sbc.c provision.c mmc.c pr.c   commands
  *	lun.c        a LUN's making, size, removal
  *	passthrough.c    a LUN that is a real device, by SG_IO
- *	state.c      another process goes on with the device
+ *	scsi_save.c  another process goes on with the device
  *
  * A command's way:
  *
@@ -133,7 +133,7 @@ struct scsi_queue {
 
 enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };
 
-/* Unit attentions, most important first; as state.c hands them on. */
+/* Unit attentions, most important first; as scsi_save.c hands them on. */
 enum {
 	UA_POWER_ON = 1,
 	UA_RESET = 2,
@@ -266,14 +266,14 @@ int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside);
 bool scsi_aside_destroy(struct scsi_aside *aside);
 void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step);
 
-/* ctl.c */
+/* hotplug.c */
 extern const struct vdev_ctl scsi_ctls[];
 void scsi_status(struct vdev *dev, struct json_object *status);
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct opened_files *files, struct json_object *reply,
 	     struct err *err);
 
-/* control.c */
+/* tmf.c */
 void scsi_control_notify(void *sc, struct vqueue_info *vq);
 void scsi_event_notify(void *sc, struct vqueue_info *vq);
 /*
@@ -369,7 +369,7 @@ int pr_load(struct scsi_softc *sc);
 int pr_keep(struct scsi_softc *sc); /* what there is, whatever was kept */
 bool pr_type_ok(uint8_t scope_type);
 
-/* state.c: vc_save, vc_load. */
+/* scsi_save.c: vc_save, vc_load. */
 ssize_t scsi_save(void *sc, void *buf, size_t room);
 int scsi_load(void *sc, const void *buf, size_t len);
 

@@ -378,7 +378,7 @@ void spc_report_opcodes(struct scsi_task *t)
 		task_bad_cdb(t, 2, 2);
 }
 
-/* SPC-4 6.36: all that control.c does. */
+/* SPC-4 6.36: all that tmf.c does. */
 void spc_report_tmfs(struct scsi_task *t)
 {
 	bool repd = t->cdb.b[2] & 0x80;

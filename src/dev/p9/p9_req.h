@@ -10,8 +10,8 @@
  * Tversion is run when no other request is; Tflush is the device's own affair
  * and only given its reply here.
  */
-#ifndef P9_SERVE_H
-#define P9_SERVE_H
+#ifndef P9_P9_REQ_H
+#define P9_P9_REQ_H
 
 #include "dev/p9/fs.h"
 

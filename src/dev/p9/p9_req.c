@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "base/util.h"
-#include "dev/p9/serve.h"
+#include "dev/p9/p9_req.h"
 
 #include <errno.h>
 #include <string.h>
