@@ -150,12 +150,12 @@ static int input_cfgread(void *arg, int offset, int size, uint32_t *retval)
 static int input_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
 	struct input_softc *sc = arg;
-	uint8_t bytes[2] = { sc->sc_config.select, sc->sc_config.subsel };
+	uint8_t config[sizeof(sc->sc_config)];
 
-	for (int i = 0; i < size && offset + i < 2; i++)
-		bytes[offset + i] = (uint8_t)(value >> (8 * i));
+	memcpy(config, &sc->sc_config, sizeof(config));
+	vi_cfg_write(config, sizeof(config), offset, size, value);
 	if (offset < 2)
-		input_select(sc, bytes[0], bytes[1]);
+		input_select(sc, config[0], config[1]);
 	return 0;
 }
 

@@ -439,14 +439,12 @@ static int scsi_cfgread(void *arg, int offset, int size, uint32_t *retval)
 /* Also byte by byte, as Linux writes legacy configuration. */
 static int scsi_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
+	uint8_t config[sizeof(struct virtio_scsi_config)];
 	struct scsi_softc *sc = arg;
 
-	for (int i = 0; i < size; i++) {
-		int at = offset + i - SENSE_SIZE_AT;
-
-		if (at >= 0 && at < (int)sizeof(sc->sc_sizes))
-			sc->sc_sizes[at] = (uint8_t)(value >> (8 * i));
-	}
+	fill_config(sc, config);
+	vi_cfg_write(config, sizeof(config), offset, size, value);
+	memcpy(sc->sc_sizes, config + SENSE_SIZE_AT, sizeof(sc->sc_sizes));
 	return 0;
 }
 
@@ -636,11 +634,9 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		  .help = "as of the block device" },                          \
 		{ lun ".rerror", OPT_CHOICE, "report",                         \
 		  .choices = "report|wait", .help = "likewise of a read" },    \
-	{                                                                      \
-		lun ".discard", OPT_BOOL, "on",                                \
-			.help = "give space that the guest unmaps back to "    \
-				"the host"                                     \
-	}
+		{ lun ".discard", OPT_BOOL, "on",                              \
+		  .help = "give space that the guest unmaps back to "          \
+			  "the host" }
 
 const struct opt_def scsi_lun_opts[] = {
 	LUN_OPTS("lun*"),
