@@ -433,6 +433,38 @@ static void test_random(void **state)
 		run_random("/dev/shm", DISK_WRITEBACK);
 }
 
+/*
+ * What O_DIRECT does not take as it is reads its surroundings and writes them
+ * back: nothing else runs meanwhile, nor does it begin beside something else.
+ */
+static void test_exclusive(void **state)
+{
+	static char part[512], whole[4 * KIB] __attribute__((aligned(4 * KIB)));
+	struct iovec few = { part, sizeof(part) };
+	struct iovec all = { whole, sizeof(whole) };
+	struct test_req odd = { 0 }, even = { 0 }, last = { 0 };
+
+	FAULT_SET(dio_align, 4 * KIB);
+	start_with(tmp_dir(), (struct disk_params){ .cache = DISK_DIRECT });
+	memset(part, 'a', sizeof(part));
+	memset(whole, 'b', sizeof(whole));
+	FAULT_SET(hang, true);
+	start(&odd, DISK_WRITE, 4 * KIB + 512, sizeof(part), &few, 1);
+	start(&even, DISK_WRITE, 4 * KIB, sizeof(whole), &all, 1);
+	start(&last, DISK_WRITE, 4 * KIB + 512, sizeof(part), &few, 1);
+	assert_int_equal(disk->nr_active, 1);
+	FAULT_SET(hang, false);
+	assert_int_equal(finish(&odd), 0);
+	assert_true(disk->nr_active <= 1);
+	assert_int_equal(finish(&even), 0);
+	assert_int_equal(finish(&last), 0);
+	memcpy(model + 4 * KIB, whole, sizeof(whole));
+	memcpy(model + 4 * KIB + 512, part, sizeof(part));
+	assert_image_is_model();
+	close_disk();
+	FAULT_SET(dio_align, 0);
+}
+
 static void test_many_iovecs(void **state)
 {
 	enum { NR = 3000 }; /* one call takes 1024 */
@@ -1439,6 +1471,7 @@ static int run(const char *engine)
 		TEST(test_two_disks),
 		TEST(test_access),
 		TEST(test_random),
+		TEST(test_exclusive),
 		TEST(test_many_iovecs),
 		TEST(test_crowd),
 		TEST(test_bounds),
