@@ -33,6 +33,9 @@ struct disk;
 struct disk_io;
 struct vio_loop;
 
+/* By its name in options: report, wait, enospc. */
+enum disk_on_error disk_on_error(const char *name);
+
 /*
  * Who works for up to @nr_disks disks with @depth requests under way, of all of
  * them together. This is what a sandbox forbids; disks can be made inside.

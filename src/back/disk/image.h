@@ -23,9 +23,6 @@ enum disk_on_error {
 	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
 };
 
-/* By its name in options: report, wait, enospc. */
-enum disk_on_error disk_on_error(const char *name);
-
 /* How to open an image; what disk_open() needs and disk_create() is told. */
 struct disk_params {
 	const char *path;
