@@ -223,16 +223,18 @@ static bool parse(struct scsi_task *t, const struct vi_req *req)
 	struct scsi_softc *sc = t->q->sc;
 	struct vio_iov_cursor rd = { t->iov + 1, req->readable };
 	struct vio_iov_cursor wr = { rd.iov + rd.niov, req->writable };
-	size_t in_room = vio_iov_len(&wr), cdb_len = cdb_size(sc);
-	size_t resp_len = sizeof(struct scsi_resp) + (size_t)sense_size(sc);
+	size_t in_room = vio_iov_len(&wr);
+	/* A driver may set 0xffffffff: a sum must not wrap on 32 bits. */
+	uint64_t cdb_len = cdb_size(sc);
+	uint64_t resp_len = sizeof(struct scsi_resp) + (uint64_t)sense_size(sc);
 	struct scsi_req hdr;
 	size_t hdr_len = vio_iov_take(&rd, &hdr, sizeof(hdr));
 
 	memset(t->cdb.b, 0, sizeof(t->cdb.b));
 	hdr_len += vio_iov_take(&rd, t->cdb.b,
-				cdb_len < CDB_MAX ? cdb_len : CDB_MAX);
+				cdb_len < CDB_MAX ? (size_t)cdb_len : CDB_MAX);
 	if (cdb_len > CDB_MAX)
-		hdr_len += vio_iov_skip(&rd, cdb_len - CDB_MAX);
+		hdr_len += vio_iov_skip(&rd, (size_t)cdb_len - CDB_MAX);
 	if (in_room < sizeof(struct scsi_resp)) {
 		vi_error(&sc->sc_vs, "queue %u: no room for a response",
 			 t->q->vq->vq_num);
@@ -241,7 +243,7 @@ static bool parse(struct scsi_task *t, const struct vi_req *req)
 		return false;
 	}
 	t->out_len = vio_iov_len(&rd);
-	t->in_len = in_room > resp_len ? in_room - resp_len : 0;
+	t->in_len = in_room > resp_len ? in_room - (size_t)resp_len : 0;
 	if (hdr_len < sizeof(hdr) + cdb_len || in_room < resp_len ||
 	    (t->in_len && t->out_len)) { /* INOUT is not offered */
 		t->resp = wr;
@@ -251,7 +253,7 @@ static bool parse(struct scsi_task *t, const struct vi_req *req)
 	memcpy(t->addr, hdr.lun, sizeof(t->addr));
 	memcpy(&t->id, hdr.id, sizeof(t->id));
 	t->attr = hdr.task_attr;
-	split_writable(t, wr, resp_len);
+	split_writable(t, wr, (size_t)resp_len);
 	if (t->out_len)
 		t->data = rd;
 	return true;
