@@ -493,20 +493,21 @@ static void test_write_multi(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		size_t len = 8 + 24 * rows[i].entries;
+		const uint64_t offset = 0x11;
 		struct vfmsg_access a;
 		uint8_t w[64] = { 0 };
 		void *p;
 
 		print_message("%s\n", rows[i].name);
 		memcpy(w, &rows[i].nr, 8);
-		w[8] = 0x11; /* offset of the first */
+		memcpy(w + 8, &offset, 8); /* of the first */
 		if (rows[i].entries == 2)
 			memcpy(w + 8 + 24 + 12, &rows[i].count, 4);
 		p = exact(w, len);
 		assert_int_equal(vfmsg_get_write_multi(p, len), rows[i].ret);
 		if (rows[i].ret > 0) {
 			vfmsg_get_write_multi_entry(p, 0, &a);
-			assert_int_equal(a.offset, 0x11);
+			assert_int_equal(a.offset, offset);
 			assert_ptr_equal(a.data, (char *)p + 24);
 		}
 		assert_int_equal(vfmsg_get_write_multi(p, 7), -EINVAL);

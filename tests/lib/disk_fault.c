@@ -38,6 +38,14 @@ static void hang(void)
 		usleep(1000);
 }
 
+/* The kernel takes an offset as two longs; where one is enough, it does. */
+static ssize_t call(long nr, int fd, const struct iovec *iov, int niov,
+		    off_t off, int flags)
+{
+	return syscall(nr, fd, iov, niov, (long)off,
+		       (long)((uint64_t)off >> 32), flags);
+}
+
 /* The transfer, but of max_bytes at the most. */
 static ssize_t transfer(long nr, int fd, const struct iovec *iov, int niov,
 			off_t off, int flags)
@@ -47,14 +55,14 @@ static ssize_t transfer(long nr, int fd, const struct iovec *iov, int niov,
 	int n = 0;
 
 	if (!left)
-		return syscall(nr, fd, iov, niov, off, 0, flags);
+		return call(nr, fd, iov, niov, off, flags);
 	for (; n < 4 && n < niov && left > 0; n++) {
 		cut[n] = iov[n];
 		if (cut[n].iov_len > left)
 			cut[n].iov_len = left;
 		left -= cut[n].iov_len;
 	}
-	return syscall(nr, fd, cut, n, off, 0, flags);
+	return call(nr, fd, cut, n, off, flags);
 }
 
 ssize_t preadv(int fd, const struct iovec *iov, int niov, off_t off)
@@ -64,7 +72,7 @@ ssize_t preadv(int fd, const struct iovec *iov, int niov, off_t off)
 		return -1;
 	if (FAULT_GET(no_progress))
 		return 0;
-	return transfer(SYS_preadv2, fd, iov, niov, off, 0);
+	return transfer(SYS_preadv, fd, iov, niov, off, 0);
 }
 
 ssize_t preadv2(int fd, const struct iovec *iov, int niov, off_t off, int flags)
@@ -83,7 +91,7 @@ ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 	if (FAULT_GET(no_progress))
 		return 0;
 	FAULT_COUNT(nr_write);
-	return transfer(SYS_pwritev2, fd, iov, niov, off, 0);
+	return transfer(SYS_pwritev, fd, iov, niov, off, 0);
 }
 
 int fdatasync(int fd)
@@ -147,10 +155,10 @@ bool refuse_io_uring(void)
 	};
 	struct sock_fprog prog = { ARRAY_LEN(filter), filter };
 
-	if (!have_io_uring())
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0)
 		return true;
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;
+	return !have_io_uring();
 }
 
 int run_on_engines(int (*run)(const char *engine))

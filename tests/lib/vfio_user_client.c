@@ -30,7 +30,7 @@ static uint64_t scratch64(struct tdev *dev, unsigned off)
 	uint64_t val;
 
 	memcpy(&val, dev->scratch + off, sizeof(val));
-	return val;
+	return le64toh(val);
 }
 
 static void copy(struct tdev *dev)
@@ -111,6 +111,7 @@ static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 		return 0;
 	if (off + (unsigned)size <= sizeof(dev->scratch)) {
 		memcpy(&val, dev->scratch + off, (size_t)size);
+		val = le64toh(val);
 		dev->last_size = (uint32_t)size;
 		return val;
 	}
@@ -148,6 +149,7 @@ static void tdev_barwrite(struct pci_devinst *pi, int bar, uint64_t off,
 		return;
 	dev->nr_writes++;
 	if (off + (unsigned)size <= sizeof(dev->scratch)) {
+		val = htole64(val);
 		memcpy(dev->scratch + off, &val, (size_t)size);
 		dev->last_size = (uint32_t)size;
 	} else if (off == REG_MSIX) {
@@ -557,7 +559,7 @@ uint64_t tcl_read(struct tclient *c, uint32_t region, uint64_t off,
 	assert_int_equal(m.len, sizeof(w) + size);
 	assert_memory_equal(m.payload, &w, sizeof(w));
 	memcpy(&val, m.payload + sizeof(w), size < 8 ? size : 8);
-	return val;
+	return le64toh(val); /* as registers lie on a bus */
 }
 
 static size_t put_write(uint8_t *buf, uint32_t region, uint64_t off,
@@ -565,6 +567,7 @@ static size_t put_write(uint8_t *buf, uint32_t region, uint64_t off,
 {
 	struct twire_access w = { off, region, size };
 
+	val = htole64(val);
 	memcpy(buf, &w, sizeof(w));
 	memcpy(buf + sizeof(w), &val, size);
 	return sizeof(w) + size;
