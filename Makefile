@@ -2,7 +2,7 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help deps build format tidy demo check check-bare soak fuzz bench conformance kit install clean
+.PHONY: help deps build format tidy demo check check-bare check-arch soak fuzz bench conformance kit install clean
 
 help:
 	@echo 'make deps         install what building needs (Debian)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
 	@echo 'make check-bare   the demo and all tests on bare Debian 12 and 13 (root)'
+	@echo 'make check-arch   build for i386 and s390x, unit tests under qemu-user'
 	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
 	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
@@ -40,6 +41,9 @@ check:
 
 check-bare:
 	@scripts/check-bare.sh
+
+check-arch:
+	@scripts/check-arch.sh
 
 soak:
 	@scripts/soak.sh

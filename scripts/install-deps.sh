@@ -3,7 +3,8 @@
 #
 # Installs the Debian packages that viodev needs, those that are missing, with apt.
 #
-#   scripts/install-deps.sh [--check] [GROUP...]     build (default), kit (the guest kit), test
+#   scripts/install-deps.sh [--check] [GROUP...]     build (default), kit (the guest kit), test,
+#                                                   arch (cross compilers)
 #
 # Says first what it installs; prints nothing when all is there. Works on Debian 12 and 13. With --check it installs
 # nothing and fails when something is missing; where there is no dpkg it cannot tell, and succeeds.
@@ -24,7 +25,8 @@ packages_of() {
 	kit) echo ca-certificates debian-archive-keyring mmdebstrap python3 ;;
 	test) echo clang clang-format-19 clang-tidy "$(clang_runtime)" e2fsprogs fio iperf3 iproute2 passt python3-pytest \
 		python3-pytest-timeout ;;
-	*) die "no group $1; there are: build, kit, test" ;;
+	arch) echo gcc-i686-linux-gnu gcc-s390x-linux-gnu qemu-user ;;
+	*) die "no group $1; there are: build, kit, test, arch" ;;
 	esac
 }
 
