@@ -35,7 +35,7 @@ extern "C" {
 
 /* For #if: VIODEV_VERSION >= VIODEV_VERSION_OF(0, 2, 0). */
 #define VIODEV_VERSION_OF(major, minor, patch) \
-	((major)*1000000 + (minor)*1000 + (patch))
+	(1000000 * (major) + 1000 * (minor) + (patch))
 #define VIODEV_VERSION                                                \
 	VIODEV_VERSION_OF(VIODEV_VERSION_MAJOR, VIODEV_VERSION_MINOR, \
 			  VIODEV_VERSION_PATCH)

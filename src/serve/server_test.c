@@ -181,7 +181,7 @@ static void test_syscalls(void **state)
 #define TESTS(fn)                                                         \
 	{ #fn " (vfio-user)", fn, setup_vfio_user, teardown, NULL },      \
 	{                                                                 \
-#fn " (vhost-user)", fn, setup_vhost_user, teardown, NULL \
+		#fn " (vhost-user)", fn, setup_vhost_user, teardown, NULL \
 	}
 
 int main(void)

@@ -620,7 +620,7 @@ static void test_share_of_a_turn(void **state)
 	struct entry {
 		struct twire_access access;
 		uint64_t data;
-	} * e;
+	} *e;
 	size_t len = 8 + NR_WRITES * sizeof(*e);
 	uint64_t *w = calloc(1, len);
 	struct vfmsg_hdr *resets = calloc(NR_RESETS, sizeof(*resets));
@@ -1527,8 +1527,9 @@ static void test_fd_binding(void **state)
 		struct vfmsg_hdr hdr;
 		struct twire_access access;
 		uint32_t val;
-	} __attribute__((packed))
-	post = { { 1, 10, 36, VFMSG_NO_REPLY }, { 0, 0, 4 }, 0 };
+	} __attribute__((packed)) post = { { 1, 10, 36, VFMSG_NO_REPLY },
+					   { 0, 0, 4 },
+					   0 };
 	struct {
 		struct vfmsg_hdr hdr;
 		struct twire_irqs irqs;
