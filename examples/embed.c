@@ -24,20 +24,28 @@ struct entropy {
 	struct vqueue_info queue;
 };
 
-static void entropy_notify(void *sc, struct vqueue_info *vq)
+static enum vq_served entropy_serve(void *sc, struct vqueue_info *vq)
 {
 	struct iovec iov[8];
 	struct vi_req req;
+	ssize_t n = 0;
 
-	while (vq_getchain(vq, iov, 8, &req) > 0) {
-		ssize_t n = 0;
+	if (vq_getchain(vq, iov, 8, &req) <= 0)
+		return VQ_IDLE;
+	if (req.writable > 0)
+		n = getrandom(iov[req.readable].iov_base,
+			      iov[req.readable].iov_len, 0);
+	vq_relchain(vq, (uint16_t)req.idx, n > 0 ? (uint32_t)n : 0);
+	return VQ_MORE;
+}
 
-		if (req.writable > 0)
-			n = getrandom(iov[req.readable].iov_base,
-				      iov[req.readable].iov_len, 0);
-		vq_relchain(vq, (uint16_t)req.idx, n > 0 ? (uint32_t)n : 0);
-	}
-	vq_endchains(vq, 1);
+static void entropy_notify(void *sc, struct vqueue_info *vq)
+{
+	enum vq_served served = vq_serve(vq, vq->vq_qsize, entropy_serve, sc);
+
+	vq_endchains(vq, served == VQ_IDLE);
+	if (served == VQ_MORE)
+		vi_wake(vq->vq_vs); /* on_wake() */
 }
 
 static struct virtio_consts entropy_consts = {
@@ -68,8 +76,17 @@ static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
 	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
 }
 
+static bool woken;
+
+/* A queue wants another look: not from here, from the VMM's own loop. */
+static void on_wake(void *arg)
+{
+	woken = true;
+}
+
 static const struct pci_host host = {
 	.ph_msix = on_msix,
+	.ph_wake = on_wake,
 	.ph_owns_msix_table = true,
 };
 
@@ -91,6 +108,10 @@ int main(void)
 	}
 
 	guest_draws_entropy(&pi, ram);
+	while (woken) {
+		woken = false;
+		pci_kick(&pi);
+	}
 	printf("%u random bytes:", used->ring[0].len);
 	for (unsigned i = 0; i < used->ring[0].len; i++)
 		printf(" %02x", ram[BUFFER + i]);
