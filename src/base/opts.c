@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/nearest.h"
+#include "base/suggest.h"
 
 struct opt {
 	const struct opt_def *def;
@@ -288,10 +288,10 @@ static int take(struct opts *opts, const char *key, struct opt **ret_opt)
 
 static int unknown_key(const struct parser *p, const char *key)
 {
-	struct nearest near = { .word = key };
+	struct suggestion near = { .word = key };
 
 	for (unsigned i = 0; i < p->opts->nr; i++)
-		nearest_try(&near, p->opts->opt[i].def->key);
+		suggest_try(&near, p->opts->opt[i].def->key);
 	if (near.best)
 		return err_set(p->err, -EINVAL,
 			       "%s: no such key '%s': did you mean '%s'?",

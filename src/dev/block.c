@@ -506,8 +506,8 @@ static int describe(struct block_softc *sc, const struct opts *opts,
 
 static int create_limits(struct block_softc *sc, const struct opts *opts)
 {
-	bucket_init(&sc->sc_iops, opt_number(opts, "iops"), 1);
-	bucket_init(&sc->sc_bps, opt_number(opts, "bps"), 4096);
+	ratelimit_init(&sc->sc_iops, opt_number(opts, "iops"), 1);
+	ratelimit_init(&sc->sc_bps, opt_number(opts, "bps"), 4096);
 	return vio_timer_add(sc->sc_loop, block_on_limit, sc,
 			     &sc->sc_limit_timer);
 }

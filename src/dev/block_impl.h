@@ -10,7 +10,7 @@
 #include <linux/virtio_blk.h>
 
 #include "back/disk/disk.h"
-#include "base/bucket.h"
+#include "base/ratelimit.h"
 #include "base/le.h"
 #include "base/slab.h"
 #include "dev/devices.h"
@@ -110,7 +110,7 @@ struct block_softc {
 	uint64_t sc_host_errors;
 	struct slab sc_ios, sc_wides;
 	bool sc_no_memory;                 /* a queue waits for some of these */
-	struct bucket sc_iops, sc_bps;     /* limits */
+	struct ratelimit sc_iops, sc_bps;  /* limits */
 	struct vio_source *sc_limit_timer; /* runs when they allow more */
 	struct iovec sc_iov[BLOCK_MAX_IOV]; /* of a chain just taken */
 };

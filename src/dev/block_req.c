@@ -186,7 +186,7 @@ static int exec_rw(struct block_softc *sc, struct block_io *io, enum disk_op op,
 		.dr_niov = data->niov,
 		.dr_done = block_done,
 	};
-	bucket_charge(&sc->sc_bps, len);
+	ratelimit_charge(&sc->sc_bps, len);
 	disk_start(sc->sc_disk, &io->dr);
 	return PENDING;
 }
@@ -516,7 +516,7 @@ static int begin_io(struct block_queue *q, struct block_io *io,
 		give_io(sc, io);
 		return no_room(q);
 	}
-	bucket_charge(&sc->sc_iops, 1);
+	ratelimit_charge(&sc->sc_iops, 1);
 	if (status != PENDING)
 		block_complete(io, (uint8_t)status);
 	return 0;
@@ -533,8 +533,8 @@ static int begin(struct block_queue *q, const struct vi_req *req)
 /* Whether a request may begin; if not, the timer is set to when one may. */
 static bool limits_allow(struct block_softc *sc)
 {
-	uint64_t iops_ns = bucket_debt_ns(&sc->sc_iops);
-	uint64_t bps_ns = bucket_debt_ns(&sc->sc_bps);
+	uint64_t iops_ns = ratelimit_debt_ns(&sc->sc_iops);
+	uint64_t bps_ns = ratelimit_debt_ns(&sc->sc_bps);
 	uint64_t wait_ns = iops_ns > bps_ns ? iops_ns : bps_ns;
 
 	if (wait_ns)

@@ -17,7 +17,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "base/bucket.h"
+#include "base/ratelimit.h"
 #include "base/json.h"
 #include "base/util.h"
 #include "dev/devices.h"
@@ -37,7 +37,7 @@ struct rng_softc {
 	struct vio_source *sc_ready; /* watches a source that is dry */
 	struct vio_source *sc_timer; /* runs when the rate allows more */
 	struct vio_task sc_again;    /* goes on where a turn stopped */
-	struct bucket sc_rate;
+	struct ratelimit sc_rate;
 	uint64_t sc_bytes;
 };
 
@@ -108,7 +108,7 @@ static enum vq_served rng_wait_source(struct rng_softc *sc,
 static size_t rng_want(const struct rng_softc *sc, const struct iovec *iov,
 		       int niov)
 {
-	uint64_t want = bucket_burst(&sc->sc_rate), len = 0;
+	uint64_t want = ratelimit_burst(&sc->sc_rate), len = 0;
 
 	for (int i = 0; i < niov; i++)
 		len += iov[i].iov_len;
@@ -131,10 +131,10 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 	if (req.writable) {
 		size_t want = rng_want(sc, iov + req.readable, req.writable);
 
-		if (bucket_level(&sc->sc_rate) < want) {
+		if (ratelimit_level(&sc->sc_rate) < want) {
 			vq_retchains(vq, 1);
 			vio_timer_set(sc->sc_timer,
-				      bucket_wait_ns(&sc->sc_rate, want));
+				      ratelimit_wait_ns(&sc->sc_rate, want));
 			return VQ_WAIT;
 		}
 		if (sc->sc_file && rng_file_fill(sc->sc_file, want) < 0) {
@@ -151,7 +151,7 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 			return VQ_IDLE;
 		}
 	}
-	bucket_take(&sc->sc_rate, (uint64_t)n);
+	ratelimit_take(&sc->sc_rate, (uint64_t)n);
 	sc->sc_bytes += (uint64_t)n;
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
 	return VQ_MORE;
@@ -247,8 +247,8 @@ static int rng_init(struct vdev *dev, const struct vdev_env *env,
 	sc->sc_loop = env->loop;
 	sc->sc_again = (struct vio_task){ .fn = rng_run, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "source");
-	bucket_init(&sc->sc_rate, opt_number(env->opts, "rate"),
-		    RNG_LEAST_BURST);
+	ratelimit_init(&sc->sc_rate, opt_number(env->opts, "rate"),
+		       RNG_LEAST_BURST);
 	ret = vio_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
 	if (ret == 0 && sc->sc_fd >= 0 && rng_file_needed(sc->sc_fd))
 		ret = rng_file_create(env->loop, sc->sc_fd, rng_run, sc,

@@ -6,7 +6,7 @@
 #include <syslog.h>
 
 #include "base/json.h"
-#include "base/nearest.h"
+#include "base/suggest.h"
 #include "dev/vdev.h"
 
 #define MAX_QUEUE_SIZE 32768u /* 2.7 */
@@ -56,13 +56,13 @@ static const struct vdev_type *unless_missing(const struct vdev_type *type,
 
 const struct vdev_type *vdev_type_find(const char *name, struct err *err)
 {
-	struct nearest near = { .word = name };
+	struct suggestion near = { .word = name };
 
 	for (unsigned i = 0; vdev_types[i]; i++) {
 		if (is_name(vdev_types[i], name))
 			return unless_missing(vdev_types[i], err);
-		nearest_try(&near, vdev_types[i]->vt_name);
-		nearest_try(&near, vdev_types[i]->vt_alias);
+		suggest_try(&near, vdev_types[i]->vt_name);
+		suggest_try(&near, vdev_types[i]->vt_alias);
 	}
 	if (near.best)
 		err_set(err, -EINVAL,

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/nearest.h"
+#include "base/suggest.h"
 #include "base/opts.h"
 #include "viodev/log.h"
 #include "viodev/transport.h"
@@ -123,12 +123,12 @@ static bool takes(const struct cmd *cmd, const char *name)
 
 static int unknown_option(const struct cmd *cmd, const char *name)
 {
-	struct nearest near = { .word = name };
+	struct suggestion near = { .word = name };
 
-	nearest_try(&near, "help");
+	suggest_try(&near, "help");
 	for (const struct option *o = options; o->name; o++) {
 		if (takes(cmd, o->name))
-			nearest_try(&near, o->name);
+			suggest_try(&near, o->name);
 	}
 	if (near.best)
 		log_usage("%s: no such option --%s: did you mean --%s?",

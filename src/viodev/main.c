@@ -7,7 +7,7 @@
 
 #include <viodev/version.h>
 
-#include "base/nearest.h"
+#include "base/suggest.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
 
@@ -31,10 +31,10 @@ static const struct cmd *const cmds[] = {
 
 static int unknown_command(const char *word)
 {
-	struct nearest near = { .word = word };
+	struct suggestion near = { .word = word };
 
 	for (int i = 0; cmds[i]; i++)
-		nearest_try(&near, cmds[i]->name);
+		suggest_try(&near, cmds[i]->name);
 	return log_usage("no such command '%s': did you mean '%s'?", word,
 			 near.best ? near.best : "viodev --help");
 }

@@ -46,9 +46,9 @@ void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 		       "pcap= takes no more; nothing is recorded from here on");
 }
 
-bool net_limit_allows(struct bucket *limit, struct vio_source *timer)
+bool net_limit_allows(struct ratelimit *limit, struct vio_source *timer)
 {
-	uint64_t wait_ns = bucket_debt_ns(limit);
+	uint64_t wait_ns = ratelimit_debt_ns(limit);
 
 	if (wait_ns)
 		vio_timer_set(timer, wait_ns);
@@ -274,8 +274,8 @@ static int read_opts(struct net_softc *sc, const struct opts *opts,
 			       mac);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_mtu = sc->sc_told_mtu = (uint16_t)opt_number(opts, "mtu");
-	bucket_init(&sc->sc_tx_limit, bps, NET_MAX_FRAME);
-	bucket_init(&sc->sc_rx_limit, bps, NET_MAX_FRAME);
+	ratelimit_init(&sc->sc_tx_limit, bps, NET_MAX_FRAME);
+	ratelimit_init(&sc->sc_rx_limit, bps, NET_MAX_FRAME);
 	sc->sc_speed = DEFAULT_MBIT;
 	if (bps && bps / BITS_PER_MBIT * 8 < DEFAULT_MBIT)
 		sc->sc_speed = (uint32_t)(bps * 8 / BITS_PER_MBIT + 1);

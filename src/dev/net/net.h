@@ -27,7 +27,7 @@
 
 #include "back/net/net_be.h"
 #include "back/net/pcap.h"
-#include "base/bucket.h"
+#include "base/ratelimit.h"
 #include <viodev/iov.h>
 #include "dev/net/filter.h"
 #include "dev/net/hdr.h"
@@ -147,7 +147,7 @@ struct net_softc {
 	struct net_coal sc_coal[NET_MAX_QUEUES];
 	struct vio_source *sc_coal_timer;
 
-	struct bucket sc_tx_limit, sc_rx_limit; /* bps= of a direction */
+	struct ratelimit sc_tx_limit, sc_rx_limit; /* bps= of a direction */
 	struct vio_source *sc_tx_timer, *sc_rx_timer;
 	struct net_stats sc_tx, sc_rx;
 
@@ -193,7 +193,7 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx);
 void net_follow_rings(struct net_softc *sc);
 
 /* Whether a frame may pass; if not, @timer is set to when one may. */
-bool net_limit_allows(struct bucket *limit, struct vio_source *timer);
+bool net_limit_allows(struct ratelimit *limit, struct vio_source *timer);
 
 /*
  * --- conf.c ---

@@ -242,7 +242,7 @@ static void rx_account(struct net_softc *sc, const struct iovec *iov, int niov,
 		       size_t len)
 {
 	net_record(sc, iov, niov, len);
-	bucket_charge(&sc->sc_rx_limit, len);
+	ratelimit_charge(&sc->sc_rx_limit, len);
 	sc->sc_rx.frames++;
 	sc->sc_rx.bytes += len;
 }

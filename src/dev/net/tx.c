@@ -40,7 +40,7 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 	if (ret < 0)
 		return ret;
 	net_record(sc, sc->sc_record, nr_record, len);
-	bucket_charge(&sc->sc_tx_limit, len);
+	ratelimit_charge(&sc->sc_tx_limit, len);
 	sc->sc_tx.frames++;
 	sc->sc_tx.bytes += len;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "base/nearest.h"
+#include "base/suggest.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,7 +41,7 @@ static unsigned word_distance(const char *a, size_t a_len, const char *b,
 	return dist[a_len][b_len];
 }
 
-void nearest_try(struct nearest *near, const char *candidate)
+void suggest_try(struct suggestion *near, const char *candidate)
 {
 	size_t a_len = strlen(near->word), b_len = strlen(candidate);
 	unsigned distance;

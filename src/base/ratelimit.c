@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <viodev/loop.h>
 
-#include "base/bucket.h"
+#include "base/ratelimit.h"
 
 #define NS 1000000000ull
 
-void bucket_init(struct bucket *b, uint64_t rate, uint64_t least)
+void ratelimit_init(struct ratelimit *b, uint64_t rate, uint64_t least)
 {
 	uint64_t burst = rate / 10 > least ? rate / 10 : least;
 
-	*b = (struct bucket){
+	*b = (struct ratelimit){
 		.rate = rate,
 		.burst = burst,
 		.tokens = burst,
@@ -38,7 +38,7 @@ static uint64_t ns_of(uint64_t units, uint64_t rate)
 }
 
 /* What the time since the last call brought: debts first. */
-static void refill(struct bucket *b)
+static void refill(struct ratelimit *b)
 {
 	uint64_t now = vio_now_ns(), new, paid;
 
@@ -55,7 +55,7 @@ static void refill(struct bucket *b)
 	}
 }
 
-uint64_t bucket_level(struct bucket *b)
+uint64_t ratelimit_level(struct ratelimit *b)
 {
 	if (b->rate == 0)
 		return UINT64_MAX;
@@ -63,25 +63,25 @@ uint64_t bucket_level(struct bucket *b)
 	return b->tokens;
 }
 
-uint64_t bucket_burst(const struct bucket *b)
+uint64_t ratelimit_burst(const struct ratelimit *b)
 {
 	return b->rate ? b->burst : UINT64_MAX;
 }
 
-void bucket_take(struct bucket *b, uint64_t units)
+void ratelimit_take(struct ratelimit *b, uint64_t units)
 {
 	if (b->rate)
 		b->tokens -= units < b->tokens ? units : b->tokens;
 }
 
-uint64_t bucket_wait_ns(const struct bucket *b, uint64_t units)
+uint64_t ratelimit_wait_ns(const struct ratelimit *b, uint64_t units)
 {
 	if (b->rate == 0 || units <= b->tokens)
 		return 0;
 	return ns_of(units - b->tokens, b->rate) + 1;
 }
 
-void bucket_charge(struct bucket *b, uint64_t units)
+void ratelimit_charge(struct ratelimit *b, uint64_t units)
 {
 	uint64_t paid;
 
@@ -93,7 +93,7 @@ void bucket_charge(struct bucket *b, uint64_t units)
 	b->debt += units - paid;
 }
 
-uint64_t bucket_debt_ns(struct bucket *b)
+uint64_t ratelimit_debt_ns(struct ratelimit *b)
 {
 	if (b->debt == 0)
 		return 0;

@@ -2,16 +2,16 @@
 /*
  * "Did you mean ...?": how far apart two words are.
  */
-#ifndef BASE_NEAREST_H
-#define BASE_NEAREST_H
+#ifndef BASE_SUGGEST_H
+#define BASE_SUGGEST_H
 
 /* The best word so far; begin with { .word = what the user wrote }. */
-struct nearest {
+struct suggestion {
 	const char *word;
 	const char *best; /* NULL: nothing is near enough to be meant */
 	unsigned distance;
 };
 
-void nearest_try(struct nearest *near, const char *candidate);
+void suggest_try(struct suggestion *near, const char *candidate);
 
 #endif
