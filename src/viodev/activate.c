@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "viodev/unit.h"
+#include "viodev/instance.h"
 
 #define FIRST_FD 3
 #define MAX_FDS  256

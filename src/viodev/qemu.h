@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include "viodev/unit.h"
+#include "viodev/instance.h"
 
 #define QEMU_MEMORY_ID      "viodev-mem"
 #define QEMU_MACHINE        "memory-backend=" QEMU_MEMORY_ID

@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #include "base/opts.h"
-#include "viodev/unit.h"
+#include "viodev/instance.h"
 
 enum {                    /* descriptors of a device process */
        CHILD_NEWS_FD = 3, /* a pipe, see below */

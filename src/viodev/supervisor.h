@@ -11,15 +11,15 @@
  * A device that dies before it serves would do so again and is left ended;
  * when that happens at the first start, all are stopped.
  */
-#ifndef VIODEV_SUP_H
-#define VIODEV_SUP_H
+#ifndef VIODEV_SUPERVISOR_H
+#define VIODEV_SUPERVISOR_H
 
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
 #include "viodev/cmd.h"
-#include "viodev/unit.h"
+#include "viodev/instance.h"
 
 struct resolver;
 struct signalfd_siginfo;

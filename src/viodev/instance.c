@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "viodev/unit.h"
+#include "viodev/instance.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "viodev/sup.h"
+#include "viodev/supervisor.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -19,7 +19,7 @@
 #include "viodev/log.h"
 #include "viodev/qemu.h"
 #include "viodev/sockdir.h"
-#include "viodev/sup.h"
+#include "viodev/supervisor.h"
 #include "viodev/tempdir.h"
 #include "viodev/transport.h"
 

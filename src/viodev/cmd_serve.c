@@ -12,7 +12,7 @@
 #include "viodev/log.h"
 #include "viodev/qemu.h"
 #include "viodev/sockdir.h"
-#include "viodev/sup.h"
+#include "viodev/supervisor.h"
 #include "viodev/transport.h"
 
 static const char help[] =

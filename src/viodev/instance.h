@@ -4,8 +4,8 @@
  * opened for it. The descriptors stay open for as long as the unit lives, so
  * that a device process that died can be started again.
  */
-#ifndef VIODEV_UNIT_H
-#define VIODEV_UNIT_H
+#ifndef VIODEV_INSTANCE_H
+#define VIODEV_INSTANCE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,7 +28,7 @@ struct unit {
 	struct sock front; /* the front-end's socket */
 	struct sock ctl;   /* `viodev ctl`'s */
 
-	/* Its process; the supervisor's (sup.c). */
+	/* Its process; the supervisor's (supervisor.c). */
 	struct sup *sup;
 	pid_t pid;   /* 0: none runs */
 	int news_fd; /* what the process says, a byte each: spawn.h */
