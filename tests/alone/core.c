@@ -4,6 +4,7 @@
  * function, and nothing to link but libc. Whatever core calls of another layer
  * keeps this from linking.
  */
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,9 @@ static void on_notify(void *sc, struct vqueue_info *vq)
 
 static int on_cfgread(void *sc, int offset, int size, uint32_t *retval)
 {
-	memcpy(retval, &dev.config[offset], (size_t)size);
+	*retval = 0;
+	for (int i = 0; i < size; i++)
+		*retval |= (uint32_t)dev.config[offset + i] << 8 * i;
 	return 0;
 }
 
@@ -141,10 +144,15 @@ static void send_buffer(struct virtio_softc *vs, unsigned q)
 	struct vring_avail *avail = (void *)(ram + AVAIL);
 	struct vring_used *used = (void *)(ram + USED);
 
-	desc[0] = (struct vring_desc){ BUFFER, 16, VRING_DESC_F_WRITE, 0 };
-	avail->idx = 1;
+	desc[0] = (struct vring_desc){
+		.addr = htole64(BUFFER),
+		.len = htole32(16),
+		.flags = htole16(VRING_DESC_F_WRITE),
+	};
+	avail->idx = htole16(1);
 	vi_kick(vs, q);
-	check(used->idx == 1 && used->ring[0].len == 16, "it is used");
+	check(used->idx == htole16(1) && used->ring[0].len == htole32(16),
+	      "it is used");
 	check(ram[BUFFER + 15] == 0xa5, "it is filled");
 	check(nr_interrupts == 1, "one interrupt");
 }
