@@ -183,7 +183,9 @@ void pci_func_fini(struct pci_devinst *pi);
 
 /*
  * The guest accesses configuration space: 1, 2 or 4 bytes that do not cross a
- * dword. Any other read returns all ones, any other write is ignored.
+ * dword. Any other read returns all ones, any other write is ignored. After a
+ * write that clears Bus Master, requests in flight still use guest memory until
+ * pci_is_idle(), when ph_wake() is called: delay the guest until then.
  */
 uint32_t pci_cfg_read(struct pci_devinst *pi, unsigned off, unsigned size);
 void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,

@@ -151,6 +151,7 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 	slot->busy = slot->done = false;
 	priv->nr_inflight--;
 	wake |= priv->paused && priv->nr_inflight == 0;
+	wake |= priv->dma_off;
 	wake |= slot_free(vq, slot);
 	priv->held = false;
 	if (wake)
@@ -766,8 +767,8 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 	priv->nr_done++;
 	slot->used = used;
 	priv->any_done = true;
-	if (slot_unpin(vq, slot))
-		wake_transport(vq->vq_vs);
+	slot_unpin(vq, slot);
+	wake_transport(vq->vq_vs);
 }
 
 static void put_used(struct vqueue_info *vq, struct vq_slot *slot,

@@ -98,9 +98,15 @@ static ssize_t get_info(struct vfuser *srv, const struct vfconn_msg *msg,
 
 #define REST_NS 2000000000ull
 
+/* Whether no request that the driver believes to have ended uses its memory. */
+static bool is_quiet(struct pci_devinst *pi)
+{
+	return pci_is_reset(pi) && (pci_bus_master(pi) || pci_is_idle(pi));
+}
+
 bool vfuser_rests(struct vfuser *srv)
 {
-	if (pci_is_reset(&srv->base.pi)) {
+	if (is_quiet(&srv->base.pi)) {
 		srv->rest_until_ns = 0;
 		return false;
 	}

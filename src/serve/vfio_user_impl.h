@@ -103,7 +103,7 @@ struct vfuser {
 	struct vio_server base;
 	struct vio_source *timer;      /* for the answer of a client */
 	struct vio_source *rest_timer; /* see vfuser_rests() */
-	uint64_t rest_until_ns;        /* 0: the device is reset */
+	uint64_t rest_until_ns;        /* 0: the device is quiet */
 	struct vio_task work;
 
 	/* The client. */
@@ -176,11 +176,11 @@ vio_fd_cb vfuser_on_socket;
  */
 
 /*
- * Whether messages have to wait. After a reset the guest reuses its memory at
- * once, and few drivers check whether the device has finished with it. So the
- * server answers nothing until it has, for at most two seconds (QEMU gives up
- * after five). If a disk stalls for longer, a read that the kernel cannot
- * cancel may still write to guest memory.
+ * Whether messages have to wait. After a reset, or a write that clears Bus
+ * Master, the guest reuses its memory at once, and few drivers check whether the
+ * device has finished with it. So the server answers nothing until it has, for
+ * at most two seconds (QEMU gives up after five). If a disk stalls for longer, a
+ * read that the kernel cannot cancel may still write to guest memory.
  */
 bool vfuser_rests(struct vfuser *srv);
 

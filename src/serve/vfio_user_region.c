@@ -189,6 +189,9 @@ ssize_t vfuser_region_write(struct vfuser *srv, const struct vfconn_msg *msg,
 	if (ret < 0)
 		return ret;
 	write_region(srv, &a);
+	/* Bus Master is off when requests in flight have ended. */
+	if (a.region == VFMSG_REGION_CFG && vfuser_rests(srv))
+		return -EINPROGRESS;
 	vfmsg_put_access(reply, &a);
 	return VFMSG_ACCESS_BYTES;
 }
@@ -209,6 +212,8 @@ ssize_t vfuser_region_write_multi(struct vfuser *srv,
 		vfmsg_get_write_multi_entry(msg->payload, srv->nr_written, &a);
 		write_region(srv, &a);
 	}
+	if (vfuser_rests(srv))
+		return -EINPROGRESS;
 	srv->nr_written = 0;
 	done = (uint64_t)nr;
 	memcpy(reply, &done, sizeof(done));

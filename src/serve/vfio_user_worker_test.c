@@ -5,6 +5,7 @@
  * guest memory whenever it likes, and gives the chain back under the device's
  * lock. Clients come and go meanwhile.
  */
+#include <linux/pci_regs.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -325,6 +326,76 @@ static void test_unmapped_in_flight(void **state)
 	driver_close(&d);
 }
 
+static uint16_t send_command(struct driver *d, uint16_t command)
+{
+	struct {
+		struct twire_access w;
+		uint16_t command;
+	} m = { { PCI_COMMAND, VFMSG_REGION_CFG, 2 }, command };
+
+	return tcl_send(&d->c, VFMSG_REGION_WRITE, 0, &m,
+			sizeof(m.w) + sizeof(m.command), NULL, 0);
+}
+
+static void expect_reply(struct driver *d, uint16_t id)
+{
+	struct tmsg m;
+
+	assert_true(tcl_recv(d->c.fd, &m));
+	assert_int_equal(m.hdr.id, id);
+	assert_int_equal(m.hdr.error, 0);
+}
+
+/*
+ * The driver clears Bus Master under requests: the write is answered, and what
+ * follows it, when they have ended. From then on its memory does not change.
+ */
+static void test_bus_master_in_flight(void **state)
+{
+	struct twire_access status = { LEGACY_STATUS, 0, 1 };
+	struct fixture *f = *state;
+	struct driver d;
+	uint16_t clear, read;
+
+	set_closed(&f->dev, true);
+	driver_open(&d, &f->t);
+	driver_send(&d);
+	await(&f->dev, &f->dev.nr_begun, NR_THREADS);
+	clear = send_command(&d, PCI_COMMAND_IO);
+	read = tcl_send(&d.c, VFMSG_REGION_READ, 0, &status, sizeof(status),
+			NULL, 0);
+	assert_true(tcl_is_silent(d.c.fd, 100));
+	set_closed(&f->dev, false);
+	expect_reply(&d, clear);
+	memset(d.mem + BUFFERS, 0, NR_CHAINS * BUF_BYTES);
+	expect_reply(&d, read);
+	await(&f->dev, &f->dev.nr_done, NR_CHAINS);
+	for (unsigned i = 0; i < NR_CHAINS * BUF_BYTES; i++)
+		assert_int_equal(d.mem[BUFFERS + i], 0);
+	assert_int_equal(driver_used(&d), 0);
+	expect_reply(&d, send_command(&d, PCI_COMMAND_IO | PCI_COMMAND_MASTER));
+	await_used(&d, NR_CHAINS);
+	driver_close(&d);
+}
+
+/* But not much later than after two seconds, and once. */
+static void test_bus_master_stalled(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t start = vio_now_ns();
+	struct driver d;
+
+	set_closed(&f->dev, true);
+	driver_open(&d, &f->t);
+	driver_send(&d);
+	await(&f->dev, &f->dev.nr_begun, NR_THREADS);
+	for (int i = 0; i < 10; i++)
+		expect_reply(&d, send_command(&d, PCI_COMMAND_IO));
+	assert_true(vio_now_ns() - start > 1900000000ull);
+	assert_true(vio_now_ns() - start < 19000000000ull);
+	driver_close(&d);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -333,6 +404,8 @@ int main(void)
 		TEST(test_works),
 		TEST(test_gone_in_flight),
 		TEST(test_unmapped_in_flight),
+		TEST(test_bus_master_in_flight),
+		TEST(test_bus_master_stalled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
