@@ -292,28 +292,20 @@ static uint32_t use(const struct chain *c)
 	return written;
 }
 
-static void give_back(const struct chain *c)
-{
-	uint32_t len = must_not_use_memory() ? 0 : use(c);
-
-	if (fuzz_one_in(in, 4)) {
-		vq_relchain_prepare(c->vq, (uint16_t)c->req.idx,
-				    (uint32_t)fuzz_int(in, 4));
-		if (fuzz_bool(in))
-			vq_relchain_publish(c->vq);
-		return;
-	}
-	vq_relchain(c->vq, (uint16_t)c->req.idx, len);
-}
-
-/* A chain of before a reset is nothing to the driver of now. */
+/* As vq_relchain() does it. */
 static void answer(const struct chain *c)
 {
+	uint32_t len = must_not_use_memory() ? 0 : use(c);
 	uint64_t errors = e.vs.vs_priv->nr_errors;
+	bool odd = fuzz_one_in(in, 4);
 
-	give_back(c);
+	vq_relchain_prepare(c->vq, (uint16_t)c->req.idx,
+			    odd ? (uint32_t)fuzz_int(in, 4) : len);
+	/* A chain of before a reset is nothing to the driver of now. */
 	fuzz_must(c->resets == e.vs.vs_priv->nr_resets ||
 		  e.vs.vs_priv->nr_errors == errors);
+	if (!odd || fuzz_bool(in))
+		vq_relchain_publish(c->vq);
 }
 
 static void answer_or_hold(const struct chain *c)
@@ -335,6 +327,19 @@ static void release_held(unsigned i)
 	e.held[i] = e.held[--e.nr_held];
 	answer(&c);
 	vq_endchains(c.vq, fuzz_bool(in));
+}
+
+/* The model has no use yet for what it took last, or for more than that. */
+static void return_held(struct vqueue_info *vq)
+{
+	vq_retchains(vq, (uint16_t)(1 + fuzz_choice(in, 4)));
+	for (unsigned i = e.nr_held; i-- > 0;) {
+		const struct chain *c = &e.held[i];
+		const struct vq_slot *slot = &c->vq->vq_priv->slots[c->req.idx];
+
+		if (!slot->busy && !slot->stale)
+			e.held[i] = e.held[--e.nr_held];
+	}
 }
 
 /*
@@ -689,15 +694,16 @@ static void make_available(struct vqueue_info *vq)
 	poke16(vq->vq_avail_gpa + 2, i);
 }
 
-/* Chains that are in order, of one buffer each, as many as fit. */
+/* Chains that are in order, of one buffer each or empty, as many as fit. */
 static void add_good(struct vqueue_info *vq)
 {
 	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_priv->nr;
 	uint16_t idx = peek16(vq->vq_avail_gpa + 2);
+	bool empty = fuzz_one_in(in, 4);
 
 	for (unsigned i = 0; i < size && nr > 0; i++) {
 		struct desc d = {
-			.len = 1 + fuzz_choice(in, 64),
+			.len = empty ? 0 : 1 + fuzz_choice(in, 64),
 			.flags = fuzz_bool(in) ? VRING_DESC_F_WRITE : 0,
 		};
 
@@ -826,6 +832,8 @@ static void step_device(struct vqueue_info *vq)
 	guard(false);
 	switch (fuzz_choice(in, 10)) {
 	case 0:
+		return_held(vq);
+		break;
 	case 1:
 		release_held(fuzz_choice(in, MAX_HELD));
 		break;
