@@ -2,7 +2,7 @@
 # The front door. `make help` lists what it opens.
 
 BUILD ?= build
-.PHONY: help deps build format tidy demo check check-bare check-arch soak fuzz bench conformance kit install clean
+.PHONY: help deps build format tidy demo check check-bare check-arch soak fuzz plants bench conformance kit install clean
 
 help:
 	@echo 'make deps         install what building needs (Debian)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check-arch   build for i386 and s390x, unit tests under qemu-user'
 	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
 	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
+	@echo 'make plants       NAMES=: plant known faults; does a test or fuzzer find each?'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
 	@echo 'make conformance  which duties of the specification have a test'
 	@echo 'make install      DESTDIR= and PREFIX= are honoured'
@@ -50,6 +51,10 @@ soak:
 
 fuzz:
 	@scripts/fuzz.sh $(TARGET) $(SECONDS)
+
+plants:
+	@scripts/install-deps.sh build test
+	@python3 scripts/plants.py $(NAMES)
 
 bench:
 	@scripts/install-deps.sh build test kit
