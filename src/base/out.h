@@ -14,7 +14,7 @@ struct out {
 	bool full;        /* something did not fit; nothing comes after it */
 };
 
-static inline void out_put(struct out *out, const void *data, size_t len)
+static inline void out_write(struct out *out, const void *data, size_t len)
 {
 	if (out->full || len > out->size - out->len) {
 		out->full = true;

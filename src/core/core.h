@@ -309,8 +309,8 @@ int split_walk(struct vqueue_info *vq, uint16_t head, struct vq_chain *c);
 /* Whether that chain is sound and has no bytes at all. */
 bool split_is_empty(struct vqueue_info *vq, uint16_t head);
 
-int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
-		   uint32_t len);
+int split_push_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
+		    uint32_t len);
 int split_publish_used(struct vqueue_info *vq, uint16_t idx);
 
 /* Does the driver want to hear of used entries [old, new)? */

@@ -456,7 +456,7 @@ static void features_settled(struct virtio_softc *vs)
 }
 
 /* The driver sets FEATURES_OK: is its choice acceptable? 2.2.2, 3.1.1 */
-static bool judge_features(struct virtio_softc *vs)
+static bool check_features(struct virtio_softc *vs)
 {
 	struct vi_priv *priv = vs->vs_priv;
 	uint64_t accepted = priv->driver_features;
@@ -512,7 +512,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 
 	if (modern) {
 		if ((status & VIRTIO_CONFIG_STATUS_FEATURES_OK) &&
-		    !judge_features(vs))
+		    !check_features(vs))
 			status &= (uint8_t)~VIRTIO_CONFIG_STATUS_FEATURES_OK;
 		if (!(status & VIRTIO_CONFIG_STATUS_FEATURES_OK))
 			status &= (uint8_t)~live;

@@ -771,8 +771,8 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 	wake_transport(vq->vq_vs);
 }
 
-static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
-		     uint16_t head, uint32_t used)
+static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
+		      uint16_t head, uint32_t used)
 {
 	struct vq_priv *priv = vq->vq_priv;
 
@@ -780,7 +780,7 @@ static void put_used(struct vqueue_info *vq, struct vq_slot *slot,
 		int ret = write_back(vq, slot);
 
 		if (ret == 0)
-			ret = split_put_used(vq, vq->vq_next_used, head, used);
+			ret = split_push_used(vq, vq->vq_next_used, head, used);
 		if (ret < 0) {
 			ring_gone(vq, ret);
 		} else {
@@ -817,7 +817,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	if (vq->vq_priv->dma_off)
 		slot_keep_done(vq, slot, iolen);
 	else
-		put_used(vq, slot, idx, iolen);
+		push_used(vq, slot, idx, iolen);
 }
 
 void vq_give_back_done(struct vqueue_info *vq)
@@ -831,7 +831,7 @@ void vq_give_back_done(struct vqueue_info *vq)
 		struct vq_slot *slot = &priv->slots[i];
 
 		if (slot->busy && slot->done)
-			put_used(vq, slot, (uint16_t)i, slot->used);
+			push_used(vq, slot, (uint16_t)i, slot->used);
 	}
 	vq_relchain_publish(vq);
 	vq_endchains(vq, 0);

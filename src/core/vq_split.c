@@ -68,7 +68,7 @@ struct part {
 	unsigned align, prot;
 };
 
-static const char *judge_part(struct gmem *gm, const struct part *p)
+static const char *check_part(struct gmem *gm, const struct part *p)
 {
 	if (p->gpa % p->align)
 		return "is misaligned";
@@ -99,7 +99,7 @@ int split_map(struct vqueue_info *vq, bool event_idx)
 	parts[2] = (struct part){ "used ring", vq->vq_used_gpa, used_bytes(vq),
 				  4, GM_READ | GM_WRITE };
 	for (i = 0; i < 3 && !why; i++)
-		why = judge_part(gm, &parts[i]);
+		why = check_part(gm, &parts[i]);
 	for (unsigned j = 0; j < i && !why; j++) {
 		if (overlap(&parts[j], &parts[(j + 1) % 3]))
 			why = "overlaps another part";
@@ -350,8 +350,8 @@ bool split_is_empty(struct vqueue_info *vq, uint16_t head)
 	return ret == 0;
 }
 
-int split_put_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
-		   uint32_t len)
+int split_push_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
+		    uint32_t len)
 {
 	struct used_elem e = { cpu_to_le32(head), cpu_to_le32(len) };
 	uint64_t off = USED_RING + 8ull * (pos & (vq->vq_priv->nr - 1u));

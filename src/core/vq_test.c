@@ -406,14 +406,14 @@ static const struct chain_row legacy_rows[] = {
 	  .readable = BAD },
 };
 
-static void put_ring(struct dev *dev, const struct desc *d)
+static void write_ring(struct dev *dev, const struct desc *d)
 {
 	for (uint16_t i = 0; i < QSIZE; i++)
 		vdrv_desc(&dev->d, 0, i, d[i].addr, d[i].len, d[i].flags,
 			  d[i].next);
 }
 
-static void put_table(struct dev *dev, const struct desc *t)
+static void write_table(struct dev *dev, const struct desc *t)
 {
 	for (unsigned i = 0; i < QSIZE; i++) {
 		uint8_t *p = vdrv_ptr(&dev->d, TABLE + 16 * i, 16);
@@ -491,8 +491,8 @@ static void run_chain(const struct chain_row *row, bool look_first)
 	int n;
 
 	dev_start(&dev, (INDIRECT | EVENT_IDX) & ~row->without);
-	put_ring(&dev, row->ring);
-	put_table(&dev, row->table);
+	write_ring(&dev, row->ring);
+	write_table(&dev, row->table);
 	assert_false(vq_has_descs(&dev.vq));
 	vdrv_avail(&dev.d, 0, row->head);
 	/* Whoever looks first finds nothing in an empty chain, either. */
@@ -548,8 +548,8 @@ static void run_legacy_chain(const struct chain_row *row)
 
 	dev_init(&dev, VIRTIO_MODE_LEGACY);
 	assert_true(vdrv_start(&dev.d, INDIRECT, 1));
-	put_ring(&dev, row->ring);
-	put_table(&dev, row->table);
+	write_ring(&dev, row->ring);
+	write_table(&dev, row->table);
 	vdrv_avail(&dev.d, 0, row->head);
 	n = vq_getchain(&dev.vq, iov, NIOV, &req);
 	if (n != (row->readable == BAD ? -1 : want))

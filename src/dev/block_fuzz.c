@@ -55,7 +55,7 @@ static void setup(void)
 }
 
 /* A request's header, of which most are right. */
-static void put_header(struct fuzz_dev *v, struct fuzz_in *in)
+static void write_header(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	uint8_t *p = fuzz_dev_ptr(v, (size_t)fuzz_choice(in, 256) << 4, 16);
 
@@ -77,7 +77,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_dev_desc(v, q, in);
 		break;
 	case 2:
-		put_header(v, in);
+		write_header(v, in);
 		break;
 	case 3:
 		fuzz_dev_avail(v, q, in);

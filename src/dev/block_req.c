@@ -76,7 +76,7 @@ static bool in_capacity(const struct block_softc *sc, uint64_t sector,
 	       nr_sectors <= sc->sc_capacity - sector;
 }
 
-static int judge_seg(const struct block_softc *sc, enum disk_op op,
+static int check_seg(const struct block_softc *sc, enum disk_op op,
 		     const struct block_seg *seg)
 {
 	bool zero = op == DISK_WRITE_ZEROES;
@@ -107,7 +107,7 @@ static int parse_segs(struct block_softc *sc, struct block_io *io,
 	io->next_seg = 0;
 	io->nr_segs = (unsigned)(len / seg_len);
 	for (unsigned i = 0; i < io->nr_segs; i++) {
-		int status = judge_seg(sc, op, &io->wide->segs[i]);
+		int status = check_seg(sc, op, &io->wide->segs[i]);
 
 		if (status != VIRTIO_BLK_S_OK)
 			return status;

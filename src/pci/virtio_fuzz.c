@@ -660,7 +660,7 @@ struct desc {
 	uint16_t flags, next;
 };
 
-static void put_desc_at(uint64_t table, unsigned nr)
+static void write_desc_at(uint64_t table, unsigned nr)
 {
 	struct desc d;
 	unsigned i = fuzz_choice(in, nr);
@@ -673,14 +673,14 @@ static void put_desc_at(uint64_t table, unsigned nr)
 	poke(table + 16ull * i, &d, sizeof(d));
 }
 
-static void put_desc(struct vqueue_info *vq)
+static void write_desc(struct vqueue_info *vq)
 {
-	put_desc_at(vq->vq_desc_gpa, 16);
+	write_desc_at(vq->vq_desc_gpa, 16);
 }
 
-static void put_table(void)
+static void write_table(void)
 {
-	put_desc_at(place(64, 16), 4);
+	write_desc_at(place(64, 16), 4);
 }
 
 /* Some chains more, as the device may see them or not. */
@@ -717,14 +717,14 @@ static void add_good(struct vqueue_info *vq)
 	poke16(vq->vq_avail_gpa + 2, idx);
 }
 
-static void put_index(struct vqueue_info *vq)
+static void write_index(struct vqueue_info *vq)
 {
 	uint64_t gpa = fuzz_bool(in) ? vq->vq_avail_gpa : vq->vq_used_gpa;
 
 	poke16(gpa + 2 * fuzz_choice(in, 2), (uint16_t)fuzz_int(in, 2));
 }
 
-static void put_bytes(void)
+static void write_bytes(void)
 {
 	uint64_t gpa = place(16, 1);
 	uint8_t bytes[16];
@@ -780,16 +780,16 @@ static void step_rings(bool modern, struct vqueue_info *vq)
 	switch (fuzz_choice(in, 10)) {
 	case 0:
 	case 1:
-		put_desc(vq);
+		write_desc(vq);
 		break;
 	case 2:
-		put_table();
+		write_table();
 		break;
 	case 3:
-		put_index(vq);
+		write_index(vq);
 		break;
 	case 4:
-		put_bytes();
+		write_bytes();
 		break;
 	case 5:
 		make_available(vq);

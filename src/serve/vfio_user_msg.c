@@ -88,7 +88,7 @@ int vfmsg_get_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr)
  */
 
 /* Leave *val alone when there is no such key. */
-static int get_number(struct json_object *obj, const char *key, uint64_t *val)
+static int read_number(struct json_object *obj, const char *key, uint64_t *val)
 {
 	struct json_object *num;
 
@@ -101,7 +101,7 @@ static int get_number(struct json_object *obj, const char *key, uint64_t *val)
 	return 0;
 }
 
-static int get_bool(struct json_object *obj, const char *key, bool *val)
+static int read_bool(struct json_object *obj, const char *key, bool *val)
 {
 	struct json_object *b;
 
@@ -113,31 +113,31 @@ static int get_bool(struct json_object *obj, const char *key, bool *val)
 	return 0;
 }
 
-static int get_object(struct json_object *obj, const char *key,
-		      struct json_object **val)
+static int read_object(struct json_object *obj, const char *key,
+		       struct json_object **val)
 {
 	if (!json_object_object_get_ex(obj, key, val))
 		return 0;
 	return json_object_is_type(*val, json_type_object) ? 0 : -EINVAL;
 }
 
-static int get_caps(struct json_object *root, struct vfmsg_version *v)
+static int read_caps(struct json_object *root, struct vfmsg_version *v)
 {
 	struct json_object *caps = NULL, *twin = NULL;
 	int ret = json_object_is_type(root, json_type_object) ? 0 : -EINVAL;
 
 	if (ret == 0)
-		ret = get_object(root, "capabilities", &caps);
+		ret = read_object(root, "capabilities", &caps);
 	if (ret < 0 || !caps)
 		return ret;
-	if ((ret = get_number(caps, "max_msg_fds", &v->max_fds)) < 0 ||
-	    (ret = get_number(caps, "max_data_xfer_size", &v->max_xfer)) < 0 ||
-	    (ret = get_number(caps, "max_dma_maps", &v->max_dma_maps)) < 0 ||
-	    (ret = get_bool(caps, "write_multiple", &v->write_multi)) < 0 ||
-	    (ret = get_object(caps, "twin_socket", &twin)) < 0)
+	if ((ret = read_number(caps, "max_msg_fds", &v->max_fds)) < 0 ||
+	    (ret = read_number(caps, "max_data_xfer_size", &v->max_xfer)) < 0 ||
+	    (ret = read_number(caps, "max_dma_maps", &v->max_dma_maps)) < 0 ||
+	    (ret = read_bool(caps, "write_multiple", &v->write_multi)) < 0 ||
+	    (ret = read_object(caps, "twin_socket", &twin)) < 0)
 		return ret;
 	if (twin)
-		ret = get_bool(twin, "supported", &v->twin_socket);
+		ret = read_bool(twin, "supported", &v->twin_socket);
 	/* A peer that takes no data at all could not be served. */
 	if (v->max_xfer == 0)
 		return -EINVAL;
@@ -160,7 +160,7 @@ static int parse_json(const char *text, size_t len, struct vfmsg_version *v)
 	root = json_tokener_parse_ex(tok, text, (int)len + 1);
 	ret = json_tokener_get_error(tok) == json_tokener_success &&
 			      json_tokener_get_parse_end(tok) >= len ?
-		      get_caps(root, v) :
+		      read_caps(root, v) :
 		      -EINVAL;
 	json_object_put(root);
 	json_tokener_free(tok);
@@ -331,8 +331,8 @@ int vfmsg_get_region_info(const void *payload, size_t len,
 	return 0;
 }
 
-static int get_index_info(const void *payload, size_t len, uint32_t nr,
-			  struct vfmsg_irq_info *ret_info)
+static int read_index_info(const void *payload, size_t len, uint32_t nr,
+			   struct vfmsg_irq_info *ret_info)
 {
 	struct vfmsg_irq_info info;
 	int ret = take(&info, sizeof(info), payload, len);
@@ -351,13 +351,13 @@ static int get_index_info(const void *payload, size_t len, uint32_t nr,
 int vfmsg_get_irq_info(const void *payload, size_t len,
 		       struct vfmsg_irq_info *ret_info)
 {
-	return get_index_info(payload, len, VFMSG_NR_IRQS, ret_info);
+	return read_index_info(payload, len, VFMSG_NR_IRQS, ret_info);
 }
 
 int vfmsg_get_region_io_fds(const void *payload, size_t len,
 			    struct vfmsg_irq_info *ret_info)
 {
-	return get_index_info(payload, len, VFMSG_NR_REGIONS, ret_info);
+	return read_index_info(payload, len, VFMSG_NR_REGIONS, ret_info);
 }
 
 /*
@@ -409,8 +409,8 @@ int vfmsg_get_set_irqs(const void *payload, size_t len,
  * --- Access to regions and to guest memory ---
  */
 
-static int get_access(const void *payload, size_t len,
-		      struct vfmsg_access *ret_access)
+static int read_access(const void *payload, size_t len,
+		       struct vfmsg_access *ret_access)
 {
 	struct wire_access w;
 	int ret = take(&w, sizeof(w), payload, len);
@@ -431,7 +431,7 @@ static int get_access(const void *payload, size_t len,
 int vfmsg_get_region_read(const void *payload, size_t len,
 			  struct vfmsg_access *ret_access)
 {
-	int ret = get_access(payload, len, ret_access);
+	int ret = read_access(payload, len, ret_access);
 
 	if (ret == 0)
 		ret_access->data = NULL;
@@ -442,7 +442,7 @@ int vfmsg_get_region_write(const void *payload, size_t len,
 			   struct vfmsg_access *ret_access)
 {
 	struct vfmsg_access access;
-	int ret = get_access(payload, len, &access);
+	int ret = read_access(payload, len, &access);
 
 	if (ret < 0)
 		return ret;

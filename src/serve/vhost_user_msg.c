@@ -104,7 +104,7 @@ static bool in_file(uint64_t offset, uint64_t size)
 	return size > 0 && offset <= INT64_MAX && size <= INT64_MAX - offset;
 }
 
-static int judge_region(const struct wire_region *w,
+static int check_region(const struct wire_region *w,
 			struct vhmsg_region *ret_region)
 {
 	if (!in_file(w->offset, w->size) || wraps(w->gpa, w->size) ||
@@ -126,7 +126,7 @@ int vhmsg_get_region(const void *payload, size_t len,
 
 	if (take(&m, sizeof(m), payload, len) < 0)
 		return -EINVAL;
-	return judge_region(&m.region, ret_region);
+	return check_region(&m.region, ret_region);
 }
 
 int vhmsg_get_mem_table(const void *payload, size_t len, unsigned nr_fds,
@@ -144,7 +144,7 @@ int vhmsg_get_mem_table(const void *payload, size_t len, unsigned nr_fds,
 		struct wire_region w;
 
 		if (take(&w, sizeof(w), p, len) < 0 ||
-		    judge_region(&w, &regions[i]) < 0)
+		    check_region(&w, &regions[i]) < 0)
 			return -EINVAL;
 		p += sizeof(w);
 		len -= sizeof(w);

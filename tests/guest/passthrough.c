@@ -142,8 +142,8 @@ static void test_data(void **state)
 	const struct cmd sync = { .cdb = { 0x35 } };
 	struct sent s = ini_do_ready(&capacity);
 
-	assert_int_equal(get_be32(s.in), DISK_BYTES / 512 - 1);
-	assert_int_equal(get_be32(s.in + 4), 512);
+	assert_int_equal(read_be32(s.in), DISK_BYTES / 512 - 1);
+	assert_int_equal(read_be32(s.in + 4), 512);
 	assert_int_equal(s.residual, 64 - 8);
 	assert_int_equal(s.used, 12 + 96 + 8);
 	for (size_t i = 0; i < sizeof(data); i++)

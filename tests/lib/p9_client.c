@@ -118,27 +118,27 @@ static void put_arg(struct out *out, char kind, va_list *ap)
 
 	switch (kind) {
 	case 'b':
-		p9_put8(out, (uint8_t)va_arg(*ap, unsigned));
+		p9_encode8(out, (uint8_t)va_arg(*ap, unsigned));
 		break;
 	case 'w':
-		p9_put16(out, (uint16_t)va_arg(*ap, unsigned));
+		p9_encode16(out, (uint16_t)va_arg(*ap, unsigned));
 		break;
 	case 'd':
-		p9_put32(out, va_arg(*ap, uint32_t));
+		p9_encode32(out, va_arg(*ap, uint32_t));
 		break;
 	case 'q':
-		p9_put64(out, va_arg(*ap, uint64_t));
+		p9_encode64(out, va_arg(*ap, uint64_t));
 		break;
 	case 's':
-		p9_put_string(out, va_arg(*ap, const char *));
+		p9_encode_string(out, va_arg(*ap, const char *));
 		break;
 	case 'n':
 	case 'r':
 		len = va_arg(*ap, size_t);
 		s = va_arg(*ap, const char *);
 		if (kind == 'n')
-			p9_put16(out, (uint16_t)len);
-		out_put(out, s, len);
+			p9_encode16(out, (uint16_t)len);
+		out_write(out, s, len);
 		break;
 	default:
 		fail_msg("format %c", kind);
@@ -151,15 +151,15 @@ static uint32_t build(uint8_t *buf, uint16_t tag, uint8_t type, const char *fmt,
 	struct out out = { .buf = buf, .size = P9C_BYTES };
 	uint32_t len;
 
-	p9_put32(&out, 0);
-	p9_put8(&out, type);
-	p9_put16(&out, tag);
+	p9_encode32(&out, 0);
+	p9_encode8(&out, type);
+	p9_encode16(&out, tag);
 	for (; *fmt; fmt++)
 		put_arg(&out, *fmt, ap);
 	assert_false(out.full);
 	len = (uint32_t)out.len;
 	out.len = 0;
-	p9_put32(&out, len);
+	p9_encode32(&out, len);
 	return len;
 }
 
@@ -250,13 +250,13 @@ static int take_reply(struct p9c *c, const struct p9c_slot *s)
 		return P9C_NO_REPLY;
 	assert_true(s->used >= P9_HEADER && s->used <= P9C_BYTES);
 	memcpy(c->reply, vdrv_ptr(&c->d, s->r_gpa, s->used), s->used);
-	assert_int_equal(p9_get32(&in), s->used); /* P9-03 */
-	type = p9_get8(&in);
-	p9_get16(&in);
+	assert_int_equal(p9_decode32(&in), s->used); /* P9-03 */
+	type = p9_decode8(&in);
+	p9_decode16(&in);
 	c->in = in;
 	if (type == P9_RLERROR) {
 		assert_int_equal(s->used, P9_RLERROR_SZ);
-		return -(int)p9_get32(&c->in);
+		return -(int)p9_decode32(&c->in);
 	}
 	assert_int_equal(type, t[4] + 1);
 	assert_memory_equal(c->reply + 5, t + 5, 2); /* the tag */
@@ -309,10 +309,10 @@ int p9c_raw(struct p9c *c, const void *msg, uint32_t len)
 
 struct p9_qid p9c_qid(struct p9c *c)
 {
-	struct p9_qid qid = { .type = p9_get8(&c->in) };
+	struct p9_qid qid = { .type = p9_decode8(&c->in) };
 
-	qid.version = p9_get32(&c->in);
-	qid.path = p9_get64(&c->in);
+	qid.version = p9_decode32(&c->in);
+	qid.path = p9_decode64(&c->in);
 	return qid;
 }
 
@@ -321,7 +321,7 @@ int p9c_walk(struct p9c *c, uint32_t fid, uint32_t newfid, const char *name)
 	int ret = p9c_call(c, P9_TWALK, "ddws", fid, newfid, 1, name);
 
 	if (ret == 0)
-		p9_get16(&c->in);
+		p9_decode16(&c->in);
 	return ret;
 }
 
@@ -348,7 +348,7 @@ int p9c_read(struct p9c *c, uint32_t fid, uint64_t off, uint32_t count)
 {
 	int ret = p9c_call(c, P9_TREAD, "dqd", fid, off, count);
 
-	return ret < 0 ? ret : (int)p9_get32(&c->in);
+	return ret < 0 ? ret : (int)p9_decode32(&c->in);
 }
 
 int p9c_write(struct p9c *c, uint32_t fid, uint64_t off, const void *p,
@@ -356,7 +356,7 @@ int p9c_write(struct p9c *c, uint32_t fid, uint64_t off, const void *p,
 {
 	int ret = p9c_call(c, P9_TWRITE, "dqdr", fid, off, len, (size_t)len, p);
 
-	return ret < 0 ? ret : (int)p9_get32(&c->in);
+	return ret < 0 ? ret : (int)p9_decode32(&c->in);
 }
 
 void p9c_host_file(struct p9c *c, const char *name, const char *text)
@@ -372,8 +372,8 @@ static struct timespec get_time(struct p9c *c)
 {
 	struct timespec t;
 
-	t.tv_sec = (time_t)p9_get64(&c->in);
-	t.tv_nsec = (long)p9_get64(&c->in);
+	t.tv_sec = (time_t)p9_decode64(&c->in);
+	t.tv_nsec = (long)p9_decode64(&c->in);
 	return t;
 }
 
@@ -383,22 +383,22 @@ int p9c_getattr(struct p9c *c, uint32_t fid, struct p9c_attr *a)
 
 	if (ret < 0)
 		return ret;
-	a->valid = p9_get64(&c->in);
+	a->valid = p9_decode64(&c->in);
 	a->qid = p9c_qid(c);
-	a->mode = p9_get32(&c->in);
-	a->uid = p9_get32(&c->in);
-	a->gid = p9_get32(&c->in);
-	a->nlink = p9_get64(&c->in);
-	a->rdev = p9_get64(&c->in);
-	a->size = p9_get64(&c->in);
-	a->blksize = p9_get64(&c->in);
-	a->blocks = p9_get64(&c->in);
+	a->mode = p9_decode32(&c->in);
+	a->uid = p9_decode32(&c->in);
+	a->gid = p9_decode32(&c->in);
+	a->nlink = p9_decode64(&c->in);
+	a->rdev = p9_decode64(&c->in);
+	a->size = p9_decode64(&c->in);
+	a->blksize = p9_decode64(&c->in);
+	a->blocks = p9_decode64(&c->in);
 	a->atime = get_time(c);
 	a->mtime = get_time(c);
 	a->ctime = get_time(c);
 	a->btime = get_time(c);
-	p9_get64(&c->in);
-	p9_get64(&c->in);
+	p9_decode64(&c->in);
+	p9_decode64(&c->in);
 	assert_int_equal(c->in.err, 0);
 	assert_int_equal(c->in.left, 0);
 	return 0;

@@ -6,7 +6,7 @@
  *
  *	p9c_start(&c, VDRV_MODERN, "");
  *	assert_int_equal(p9c_call(&c, P9_TGETATTR, "dq", fid, mask), 0);
- *	mask = p9_get64(&c.in);
+ *	mask = p9_decode64(&c.in);
  *
  * Formats: b w d q numbers of 1, 2, 4, 8 bytes; s string; n string with its
  * length given first, for strings that are none; r raw bytes, likewise.

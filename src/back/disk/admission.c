@@ -97,8 +97,8 @@ void disk_submit(struct disk *d)
 
 	disk_release_queued(d);
 	vio_task_cancel(d->loop, &d->turn_task);
-	if (disk_lingers(d->exec.nr_cached + (d->queued.first != NULL),
-			 &d->nr_single))
+	if (disk_should_poll(d->exec.nr_cached + (d->queued.first != NULL),
+			     &d->nr_single))
 		vio_loop_busy_poll(d->loop);
 	more = d->queued.first && d->turn_bytes >= DISK_TURN_BYTES;
 	d->turn_bytes = 0;

@@ -32,7 +32,7 @@
  */
 #define DISK_SINGLES_ENOUGH 1000
 
-static inline bool disk_lingers(unsigned nr_cached, unsigned *nr_single)
+static inline bool disk_should_poll(unsigned nr_cached, unsigned *nr_single)
 {
 	if (nr_cached > 1)
 		*nr_single = 0;
@@ -53,7 +53,7 @@ struct disk {
 	struct disk_exec exec;
 	struct vio_task turn_task; /* the end of the loop's turn */
 	uint64_t turn_bytes;       /* of what began in this turn */
-	unsigned nr_single;        /* see disk_lingers() */
+	unsigned nr_single;        /* see disk_should_poll() */
 
 	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->closing */

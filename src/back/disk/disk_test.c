@@ -912,14 +912,14 @@ static void test_linger(void **state)
 
 	for (int round = 0; round < 2; round++) {
 		for (int i = 1; i < DISK_SINGLES_ENOUGH; i++) {
-			assert_false(disk_lingers(1, &nr_single));
-			assert_false(disk_lingers(0, &nr_single));
+			assert_false(disk_should_poll(1, &nr_single));
+			assert_false(disk_should_poll(0, &nr_single));
 		}
 		for (int i = 0; i < 10; i++) {
-			assert_true(disk_lingers(1, &nr_single));
-			assert_false(disk_lingers(0, &nr_single));
+			assert_true(disk_should_poll(1, &nr_single));
+			assert_false(disk_should_poll(0, &nr_single));
 		}
-		assert_false(disk_lingers(2, &nr_single));
+		assert_false(disk_should_poll(2, &nr_single));
 	}
 }
 

@@ -111,8 +111,8 @@ static void put(struct pcap *pcap, const void *from, size_t len)
 	*used += len;
 }
 
-static void put_frame(struct pcap *pcap, const struct iovec *iov, int niov,
-		      size_t len)
+static void write_frame(struct pcap *pcap, const struct iovec *iov, int niov,
+			size_t len)
 {
 	const struct vio_iov_cursor frame = { (struct iovec *)iov, niov };
 	size_t *used = &pcap->len[pcap->filling];
@@ -143,7 +143,7 @@ int pcap_write(struct pcap *pcap, const struct iovec *iov, int niov, size_t len)
 	hdr.sec = (uint32_t)now.tv_sec;
 	hdr.nsec = (uint32_t)now.tv_nsec;
 	put(pcap, &hdr, sizeof(hdr));
-	put_frame(pcap, iov, niov, len);
+	write_frame(pcap, iov, niov, len);
 	start_writing(pcap);
 	return 0;
 }
@@ -171,7 +171,7 @@ int pcap_open(const char *path)
 	return fd;
 }
 
-static void put_file_hdr(struct pcap *pcap)
+static void write_file_hdr(struct pcap *pcap)
 {
 	static const struct pcap_file_hdr hdr = {
 		.magic = PCAP_MAGIC_NS,
@@ -204,7 +204,7 @@ int pcap_create(struct vio_loop *loop, int take_fd, struct pcap **ret_pcap)
 		return ret;
 	}
 	pcap->fd = take_fd;
-	put_file_hdr(pcap);
+	write_file_hdr(pcap);
 	*ret_pcap = pcap;
 	return 0;
 }

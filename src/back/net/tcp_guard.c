@@ -220,8 +220,9 @@ static size_t cut_end(struct segment *s, const uint8_t *frame, size_t cut)
 	return (size_t)(s->ip - frame) + total;
 }
 
-static size_t judge(struct tcp_guard *g, struct segment *s,
-		    struct tcp_flow *flow, const uint8_t *frame, size_t len)
+static size_t check_segment(struct tcp_guard *g, struct segment *s,
+			    struct tcp_flow *flow, const uint8_t *frame,
+			    size_t len)
 {
 	bool wary = flow->nr_early >= MAX_EARLY;
 	uint32_t end;
@@ -269,7 +270,7 @@ size_t tcp_guard_from_guest(struct tcp_guard *g, uint8_t *frame, size_t len)
 		flow = add(g, &s, true);
 		begin(flow, s.seq);
 	}
-	return judge(g, &s, flow, frame, len);
+	return check_segment(g, &s, flow, frame, len);
 }
 
 bool tcp_guard_is_syn(const uint8_t *frame, size_t len)

@@ -43,7 +43,8 @@ enum { /* what the driver knows */
        ALL_KNOWN = 0x1ff,
 };
 
-static void put_name(const struct console_port *p, char name[CONSOLE_MAX_NAME])
+static void write_name(const struct console_port *p,
+		       char name[CONSOLE_MAX_NAME])
 {
 	memset(name, 0, CONSOLE_MAX_NAME);
 	if (p->name)
@@ -91,7 +92,7 @@ ssize_t console_save(void *arg, void *buf, size_t room)
 			.known = cpu_to_le32(known(p)),
 		};
 
-		put_name(p, port.name);
+		write_name(p, port.name);
 		memcpy(to, &port, sizeof(port));
 		to += sizeof(port);
 	}
@@ -118,7 +119,7 @@ static bool is_another(const struct console_port *p, const struct port *from)
 	char name[CONSOLE_MAX_NAME];
 	uint32_t k = le32_to_cpu(from->known);
 
-	put_name(p, name);
+	write_name(p, name);
 	return (k & ADDED) && !(k & UNPLUGGED) && p->plugged &&
 	       memcmp(name, from->name, sizeof(name)) != 0;
 }

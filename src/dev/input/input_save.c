@@ -18,7 +18,8 @@
 
 #define SELECTION 2u /* bytes */
 
-static void put_event(struct out *out, unsigned type, unsigned code, int value)
+static void write_event(struct out *out, unsigned type, unsigned code,
+			int value)
 {
 	const struct input_wire ev = {
 		cpu_to_le16((uint16_t)type),
@@ -26,7 +27,7 @@ static void put_event(struct out *out, unsigned type, unsigned code, int value)
 		cpu_to_le32((uint32_t)value),
 	};
 
-	out_put(out, &ev, sizeof(ev));
+	out_write(out, &ev, sizeof(ev));
 }
 
 /*
@@ -40,7 +41,7 @@ static void save_leds(const struct input_softc *sc, struct out *out)
 
 		if (libevdev_fetch_event_value(sc->sc_desc, EV_LED, code,
 					       &value))
-			put_event(out, EV_LED, code, value);
+			write_event(out, EV_LED, code, value);
 	}
 }
 
@@ -49,7 +50,7 @@ static void save_waiting(const struct input_softc *sc, struct out *out)
 	for (unsigned i = 0; i < sc->sc_nr_waiting; i++) {
 		unsigned at = (sc->sc_first + i) % INPUT_MAX_WAITING;
 
-		out_put(out, &sc->sc_waiting[at], sizeof(sc->sc_waiting[at]));
+		out_write(out, &sc->sc_waiting[at], sizeof(sc->sc_waiting[at]));
 	}
 }
 
@@ -62,11 +63,11 @@ static void save_releases(const struct input_softc *sc, struct out *out)
 		if (!input_has_room(sc) || nr == INPUT_MAX_UPDATE - 1 ||
 		    !libevdev_get_event_value(sc->sc_desc, EV_KEY, code))
 			continue;
-		put_event(out, EV_KEY, code, 0);
+		write_event(out, EV_KEY, code, 0);
 		nr++;
 	}
 	if (nr > 0)
-		put_event(out, EV_SYN, SYN_REPORT, 0);
+		write_event(out, EV_SYN, SYN_REPORT, 0);
 }
 
 ssize_t input_save(void *arg, void *buf, size_t room)
@@ -74,8 +75,8 @@ ssize_t input_save(void *arg, void *buf, size_t room)
 	const struct input_softc *sc = arg;
 	struct out out = { .buf = buf, .size = room };
 
-	out_put(&out, &sc->sc_config.select, 1);
-	out_put(&out, &sc->sc_config.subsel, 1);
+	out_write(&out, &sc->sc_config.select, 1);
+	out_write(&out, &sc->sc_config.subsel, 1);
 	save_leds(sc, &out);
 	save_waiting(sc, &out);
 	save_releases(sc, &out);

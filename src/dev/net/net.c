@@ -332,7 +332,7 @@ static struct json_object *stats_json(const struct net_stats *stats)
 	return to;
 }
 
-static void put_stat(void *arg, const char *name, uint64_t val)
+static void write_stat(void *arg, const char *name, uint64_t val)
 {
 	json_add_uint(arg, name, val);
 }
@@ -341,7 +341,7 @@ static struct json_object *backend_json(const struct net_be *be)
 {
 	struct json_object *to = json_object_new_object();
 
-	be->ops->stats(be, put_stat, to);
+	be->ops->stats(be, write_stat, to);
 	return to;
 }
 

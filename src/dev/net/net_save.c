@@ -17,15 +17,15 @@
 #define NR_RX_MODES 6u
 #define COAL_VQ_SET 2 /* not in Debian 12's headers */
 
-static void put_command(struct out *out, uint8_t class, uint8_t number,
-			const void *data, size_t len)
+static void write_command(struct out *out, uint8_t class, uint8_t number,
+			  const void *data, size_t len)
 {
 	struct virtio_net_ctrl_hdr hdr = { class, number };
 	le16 bytes = cpu_to_le16((uint16_t)(sizeof(hdr) + len));
 
-	out_put(out, &bytes, sizeof(bytes));
-	out_put(out, &hdr, sizeof(hdr));
-	out_put(out, data, len);
+	out_write(out, &bytes, sizeof(bytes));
+	out_write(out, &hdr, sizeof(hdr));
+	out_write(out, data, len);
 }
 
 /*
@@ -38,21 +38,21 @@ static void save_modes(const struct net_softc *sc, struct out *out)
 		uint8_t on = 1;
 
 		if (sc->sc_filter.modes >> i & 1)
-			put_command(out, VIRTIO_NET_CTRL_RX, (uint8_t)i, &on,
-				    sizeof(on));
+			write_command(out, VIRTIO_NET_CTRL_RX, (uint8_t)i, &on,
+				      sizeof(on));
 	}
 }
 
 /* Of a table that was too long all that matters is that it was. */
-static void put_macs(struct out *out, const struct net_macs *macs)
+static void write_macs(struct out *out, const struct net_macs *macs)
 {
 	static const uint8_t any[NET_MAX_MACS + 1][NET_MAC_LEN];
 	unsigned nr = macs->overflow ? NET_MAX_MACS + 1 : macs->nr;
 	le32 count = cpu_to_le32(nr);
 
-	out_put(out, &count, sizeof(count));
-	out_put(out, macs->overflow ? any[0] : macs->mac[0],
-		(size_t)nr * NET_MAC_LEN);
+	out_write(out, &count, sizeof(count));
+	out_write(out, macs->overflow ? any[0] : macs->mac[0],
+		  (size_t)nr * NET_MAC_LEN);
 }
 
 static void save_macs(const struct net_softc *sc, struct out *out)
@@ -60,11 +60,11 @@ static void save_macs(const struct net_softc *sc, struct out *out)
 	uint8_t data[2 * (sizeof(le32) + (NET_MAX_MACS + 1) * NET_MAC_LEN)];
 	struct out table = { .buf = data, .size = sizeof(data) };
 
-	put_macs(&table, &sc->sc_filter.uni);
-	put_macs(&table, &sc->sc_filter.multi);
+	write_macs(&table, &sc->sc_filter.uni);
+	write_macs(&table, &sc->sc_filter.multi);
 	if (net_has(sc, NET_F(CTRL_RX)))
-		put_command(out, VIRTIO_NET_CTRL_MAC,
-			    VIRTIO_NET_CTRL_MAC_TABLE_SET, data, table.len);
+		write_command(out, VIRTIO_NET_CTRL_MAC,
+			      VIRTIO_NET_CTRL_MAC_TABLE_SET, data, table.len);
 }
 
 static void save_vlans(const struct net_softc *sc, struct out *out)
@@ -73,8 +73,9 @@ static void save_vlans(const struct net_softc *sc, struct out *out)
 		le16 id = cpu_to_le16((uint16_t)i);
 
 		if (sc->sc_filter.vlans[i / 64] >> i % 64 & 1)
-			put_command(out, VIRTIO_NET_CTRL_VLAN,
-				    VIRTIO_NET_CTRL_VLAN_ADD, &id, sizeof(id));
+			write_command(out, VIRTIO_NET_CTRL_VLAN,
+				      VIRTIO_NET_CTRL_VLAN_ADD, &id,
+				      sizeof(id));
 	}
 }
 
@@ -83,9 +84,9 @@ static void save_pairs(const struct net_softc *sc, struct out *out)
 	le16 pairs = cpu_to_le16((uint16_t)sc->sc_pairs);
 
 	if (net_has(sc, NET_F(MQ)))
-		put_command(out, VIRTIO_NET_CTRL_MQ,
-			    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &pairs,
-			    sizeof(pairs));
+		write_command(out, VIRTIO_NET_CTRL_MQ,
+			      VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &pairs,
+			      sizeof(pairs));
 }
 
 /* With steering, the queues in use are told along with it. */
@@ -107,15 +108,15 @@ static void save_rss(const struct net_softc *sc, struct out *out)
 			words[nr++] = cpu_to_le16(rss->table[i]);
 		words[nr++] = cpu_to_le16(rss->max_tx);
 	}
-	out_put(&o, &types, sizeof(types));
-	out_put(&o, words, nr * sizeof(*words));
-	out_put(&o, &rss->key_len, sizeof(rss->key_len));
-	out_put(&o, rss->key, rss->key_len);
+	out_write(&o, &types, sizeof(types));
+	out_write(&o, words, nr * sizeof(*words));
+	out_write(&o, &rss->key_len, sizeof(rss->key_len));
+	out_write(&o, rss->key, rss->key_len);
 	if (rss->steering || rss->types)
-		put_command(out, VIRTIO_NET_CTRL_MQ,
-			    rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG :
-					    VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
-			    data, o.len);
+		write_command(out, VIRTIO_NET_CTRL_MQ,
+			      rss->steering ? VIRTIO_NET_CTRL_MQ_RSS_CONFIG :
+					      VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
+			      data, o.len);
 }
 
 static void save_offloads(const struct net_softc *sc, struct out *out)
@@ -123,9 +124,9 @@ static void save_offloads(const struct net_softc *sc, struct out *out)
 	le64 offloads = cpu_to_le64(sc->sc_offloads);
 
 	if (net_has(sc, NET_F(CTRL_GUEST_OFFLOADS)))
-		put_command(out, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
-			    VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, &offloads,
-			    sizeof(offloads));
+		write_command(out, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+			      VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, &offloads,
+			      sizeof(offloads));
 }
 
 static void save_coalescing(const struct net_softc *sc, struct out *out)
@@ -142,8 +143,8 @@ static void save_coalescing(const struct net_softc *sc, struct out *out)
 		};
 
 		if (p->max_packets || p->max_usecs)
-			put_command(out, VIRTIO_NET_CTRL_NOTF_COAL, COAL_VQ_SET,
-				    &data, sizeof(data));
+			write_command(out, VIRTIO_NET_CTRL_NOTF_COAL,
+				      COAL_VQ_SET, &data, sizeof(data));
 	}
 }
 
@@ -152,7 +153,7 @@ ssize_t net_save(void *arg, void *buf, size_t room)
 	const struct net_softc *sc = arg;
 	struct out out = { .buf = buf, .size = room };
 
-	out_put(&out, sc->sc_mac, sizeof(sc->sc_mac));
+	out_write(&out, sc->sc_mac, sizeof(sc->sc_mac));
 	save_modes(sc, &out);
 	save_macs(sc, &out);
 	save_vlans(sc, &out);

@@ -211,7 +211,7 @@ static bool over_mtu(const struct net_softc *sc,
 }
 
 /* Whether the driver gets a frame; if so, with which header. */
-static bool rx_judge(struct net_softc *sc, const struct virtio_net_hdr *host,
+static bool rx_check(struct net_softc *sc, const struct virtio_net_hdr *host,
 		     const uint8_t *peek, size_t len, struct net_hdr *ret_hdr)
 {
 	if (!net_link_up(sc) || over_mtu(sc, host, peek, len) ||
@@ -274,7 +274,7 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 		memset(peek + len, 0, n - len);
 		n = len;
 	}
-	if (!rx_judge(sc, &p->held_hdr, peek, len, &hdr))
+	if (!rx_check(sc, &p->held_hdr, peek, len, &hdr))
 		return;
 	if (net_has(sc, NET_F(HASH_REPORT)))
 		rx_hash(sc, peek, n, &hdr);
@@ -350,7 +350,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	int ret;
 
 	memcpy(peek, p->buf, n);
-	if (!rx_judge(sc, &p->held_hdr, peek, len, &hdr))
+	if (!rx_check(sc, &p->held_hdr, peek, len, &hdr))
 		goto gone;
 	by_hash = rx_hash(sc, peek, n, &hdr);
 	if (sc->sc_rss.steering)

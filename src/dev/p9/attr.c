@@ -101,7 +101,7 @@ static int set32(int fd, const char *name, uint32_t v)
 	return p9_fsetxattr(fd, name, &raw, sizeof(raw), 0);
 }
 
-static void get_mapped(int fd, struct statx *stx)
+static void read_mapped(int fd, struct statx *stx)
 {
 	uint32_t mode;
 	le64 raw;
@@ -125,7 +125,7 @@ int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx)
 	if (params->security == P9_MAPPED) {
 		if (r->nowait)
 			return -EAGAIN;
-		get_mapped(fd, stx);
+		read_mapped(fd, stx);
 	}
 	return 0;
 }
@@ -141,44 +141,44 @@ int p9_stat(const struct p9_req *r, int fd, struct statx *ret_stx)
  * --- Tgetattr ---
  */
 
-static void put_time(struct out *out, const struct statx_timestamp *t)
+static void write_time(struct out *out, const struct statx_timestamp *t)
 {
-	p9_put64(out, (uint64_t)t->tv_sec);
-	p9_put64(out, t->tv_nsec);
+	p9_encode64(out, (uint64_t)t->tv_sec);
+	p9_encode64(out, t->tv_nsec);
 }
 
-static void put_attr(struct out *out, const struct p9_qid *qid,
-		     const struct statx *stx)
+static void write_attr(struct out *out, const struct p9_qid *qid,
+		       const struct statx *stx)
 {
 	bool btime = stx->stx_mask & STATX_BTIME;
 
-	p9_put64(out, P9_GETATTR_BASIC | (btime ? P9_GETATTR_BTIME : 0));
-	p9_put_qid(out, qid);
-	p9_put32(out, stx->stx_mode);
-	p9_put32(out, stx->stx_uid);
-	p9_put32(out, stx->stx_gid);
-	p9_put64(out, stx->stx_nlink);
-	p9_put64(out, makedev(stx->stx_rdev_major, stx->stx_rdev_minor));
-	p9_put64(out, stx->stx_size);
-	p9_put64(out, stx->stx_blksize);
-	p9_put64(out, stx->stx_blocks);
-	put_time(out, &stx->stx_atime);
-	put_time(out, &stx->stx_mtime);
-	put_time(out, &stx->stx_ctime);
-	put_time(out, &stx->stx_btime);
-	p9_put64(out, 0); /* gen and data_version: not valid */
-	p9_put64(out, 0);
+	p9_encode64(out, P9_GETATTR_BASIC | (btime ? P9_GETATTR_BTIME : 0));
+	p9_encode_qid(out, qid);
+	p9_encode32(out, stx->stx_mode);
+	p9_encode32(out, stx->stx_uid);
+	p9_encode32(out, stx->stx_gid);
+	p9_encode64(out, stx->stx_nlink);
+	p9_encode64(out, makedev(stx->stx_rdev_major, stx->stx_rdev_minor));
+	p9_encode64(out, stx->stx_size);
+	p9_encode64(out, stx->stx_blksize);
+	p9_encode64(out, stx->stx_blocks);
+	write_time(out, &stx->stx_atime);
+	write_time(out, &stx->stx_mtime);
+	write_time(out, &stx->stx_ctime);
+	write_time(out, &stx->stx_btime);
+	p9_encode64(out, 0); /* gen and data_version: not valid */
+	p9_encode64(out, 0);
 }
 
 int p9_getattr(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	struct statx stx;
 	struct p9_qid qid;
 	int fd, ret;
 
-	p9_get64(&r->in); /* the mask: all of it costs the same */
+	p9_decode64(&r->in); /* the mask: all of it costs the same */
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_get(r->fs, num, &ref);
@@ -198,7 +198,7 @@ int p9_getattr(struct p9_req *r)
 	if (ret < 0)
 		return ret;
 	qid = p9_qid_of(r->fs, &stx);
-	put_attr(&r->out, &qid, &stx);
+	write_attr(&r->out, &qid, &stx);
 	return 0;
 }
 
@@ -233,7 +233,7 @@ static int chmod_mapped(int fd, mode_t mode)
 
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_MODE, &stx) < 0)
 		return -errno;
-	get_mapped(fd, &stx);
+	read_mapped(fd, &stx);
 	return set32(fd, mode_name, (stx.stx_mode & S_IFMT) | (mode & 07777));
 }
 
@@ -296,9 +296,9 @@ struct setattr {
 	struct timespec times[2]; /* access, modification */
 };
 
-static struct timespec get_time(struct p9_in *in)
+static struct timespec read_time(struct p9_in *in)
 {
-	uint64_t sec = p9_get64(in), nsec = p9_get64(in);
+	uint64_t sec = p9_decode64(in), nsec = p9_decode64(in);
 
 	/* utimensat() takes a few of the others for something special. */
 	return (struct timespec){
@@ -383,18 +383,18 @@ static int set_mode(const struct p9_req *r, int fd, const struct setattr *sa)
 
 int p9_setattr(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	struct setattr sa;
 	int ret;
 
-	sa.valid = p9_get32(&r->in);
-	sa.mode = p9_get32(&r->in);
-	sa.uid = p9_get32(&r->in);
-	sa.gid = p9_get32(&r->in);
-	sa.size = p9_get64(&r->in);
-	sa.times[0] = get_time(&r->in);
-	sa.times[1] = get_time(&r->in);
+	sa.valid = p9_decode32(&r->in);
+	sa.mode = p9_decode32(&r->in);
+	sa.uid = p9_decode32(&r->in);
+	sa.gid = p9_decode32(&r->in);
+	sa.size = p9_decode64(&r->in);
+	sa.times[0] = read_time(&r->in);
+	sa.times[1] = read_time(&r->in);
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_open(r, num, &ref);

@@ -130,7 +130,7 @@ struct p9_fs {
 	pthread_cond_t unlocked;
 	struct p9_owner *owners;
 	unsigned nr_owners, nr_lock_waiters;
-	unsigned hurries;     /* calls of p9_locks_hurry(); atomic */
+	unsigned wakes;       /* calls of p9_locks_wake(); atomic */
 	pthread_mutex_t lock; /* guards all that follows */
 	struct p9_fid *fids[P9_FID_SLOTS];
 	struct p9_node *nodes[P9_NODE_SLOTS];
@@ -352,7 +352,7 @@ int p9_xattr_commit(const struct p9_req *r, const struct p9_ref *ref);
 void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
 
 /* Whoever waits for a lock is told that it is blocked; from any thread. */
-void p9_locks_hurry(struct p9_fs *fs);
+void p9_locks_wake(struct p9_fs *fs);
 
 /*
  * --- The requests: 0 or the -errno of the reply ---

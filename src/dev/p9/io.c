@@ -83,18 +83,18 @@ static int make_file(struct p9_fs *fs, const struct p9_node *node, int fd,
 	return 0;
 }
 
-static void put_opened(struct p9_req *r, const struct statx *stx)
+static void write_opened(struct p9_req *r, const struct statx *stx)
 {
 	struct p9_qid qid = p9_qid_of(r->fs, stx);
 
-	p9_put_qid(&r->out, &qid);
-	p9_put32(&r->out, 0); /* iounit: what msize allows */
+	p9_encode_qid(&r->out, &qid);
+	p9_encode32(&r->out, 0); /* iounit: what msize allows */
 }
 
 int p9_lopen(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	int flags = host_flags(p9_get32(&r->in));
+	uint32_t num = p9_decode32(&r->in);
+	int flags = host_flags(p9_decode32(&r->in));
 	P9_REF ref = P9_NO_REF;
 	struct p9_file *file;
 	struct statx stx;
@@ -124,7 +124,7 @@ int p9_lopen(struct p9_req *r)
 	ret = p9_fid_change(r->fs, num, &ref, ref.node, file);
 	p9_file_put(r->fs, file);
 	if (ret == 0)
-		put_opened(r, &stx);
+		write_opened(r, &stx);
 	return ret;
 }
 
@@ -191,24 +191,24 @@ static int created(struct p9_req *r, uint32_t num, const struct p9_ref *dir,
 	ret = p9_fid_change(r->fs, num, dir, ref.node, file);
 	p9_file_put(r->fs, file);
 	if (ret == 0)
-		put_opened(r, &stx);
+		write_opened(r, &stx);
 	return ret;
 }
 
 int p9_lcreate(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in), flags;
+	uint32_t num = p9_decode32(&r->in), flags;
 	P9_REF dir = P9_NO_REF;
 	struct create c;
 	bool made;
 	int fd, ret;
 
-	p9_get_name(&r->in, c.name);
-	flags = p9_get32(&r->in);
+	p9_decode_name(&r->in, c.name);
+	flags = p9_decode32(&r->in);
 	c.flags = host_flags(flags);
 	c.excl = flags & P9_O_EXCL;
-	c.mode = S_IFREG | (p9_get32(&r->in) & 07777);
-	c.gid = p9_get32(&r->in);
+	c.mode = S_IFREG | (p9_decode32(&r->in) & 07777);
+	c.gid = p9_decode32(&r->in);
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_open(r, num, &dir);
@@ -299,7 +299,7 @@ static int read_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 				wait_read(file, &r->back, off);
 	if (n < 0)
 		return (int)n;
-	p9_put32(&r->out, (uint32_t)n);
+	p9_encode32(&r->out, (uint32_t)n);
 	r->data_len = (uint32_t)n;
 	__atomic_fetch_add(&r->fs->stats.read_bytes, (uint64_t)n,
 			   __ATOMIC_RELAXED);
@@ -308,9 +308,9 @@ static int read_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 
 int p9_read(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint64_t off = p9_get64(&r->in);
-	uint32_t count = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint64_t off = p9_decode64(&r->in);
+	uint32_t count = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
@@ -354,7 +354,7 @@ static int write_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 		n = pwritev(file->fd, r->data.iov, r->data.niov, (off_t)off);
 	if (n < 0)
 		return -errno;
-	p9_put32(&r->out, (uint32_t)n);
+	p9_encode32(&r->out, (uint32_t)n);
 	__atomic_fetch_add(&r->fs->stats.written_bytes, (uint64_t)n,
 			   __ATOMIC_RELAXED);
 	return 0;
@@ -362,9 +362,9 @@ static int write_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 
 int p9_write(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint64_t off = p9_get64(&r->in);
-	uint32_t count = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint64_t off = p9_decode64(&r->in);
+	uint32_t count = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
@@ -388,8 +388,8 @@ int p9_write(struct p9_req *r)
 
 int p9_fsync(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint32_t datasync = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint32_t datasync = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	int ret;
 

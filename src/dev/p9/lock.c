@@ -48,12 +48,12 @@ struct lock {
 	char client[CLIENT_LEN];
 };
 
-static int get_lock(struct p9_in *in, struct lock *l)
+static int read_lock(struct p9_in *in, struct lock *l)
 {
-	l->start = p9_get64(in);
-	l->length = p9_get64(in);
-	l->proc_id = p9_get32(in);
-	p9_get_string(in, l->client, sizeof(l->client));
+	l->start = p9_decode64(in);
+	l->length = p9_decode64(in);
+	l->proc_id = p9_decode32(in);
+	p9_decode_string(in, l->client, sizeof(l->client));
 	if (in->err)
 		return in->err;
 	if (l->type > P9_LOCK_UNLCK || l->start > INT64_MAX ||
@@ -209,13 +209,12 @@ static int wait_lock(struct p9_fs *fs, const struct p9_ref *ref,
 		     const struct lock *l)
 {
 	const struct timespec end = end_of_wait();
-	const unsigned hurries =
-		__atomic_load_n(&fs->hurries, __ATOMIC_RELAXED);
+	const unsigned wakes = __atomic_load_n(&fs->wakes, __ATOMIC_RELAXED);
 	int ret, err = 0;
 
 	while ((ret = set_lock(fs, ref, l)) == P9_LOCK_BLOCKED && l->waits &&
 	       err == 0 && fs->nr_lock_waiters < MAX_WAITERS &&
-	       hurries == __atomic_load_n(&fs->hurries, __ATOMIC_RELAXED)) {
+	       wakes == __atomic_load_n(&fs->wakes, __ATOMIC_RELAXED)) {
 		fs->nr_lock_waiters++;
 		err = pthread_cond_timedwait(&fs->unlocked, &fs->locks, &end);
 		fs->nr_lock_waiters--;
@@ -227,21 +226,21 @@ static int wait_lock(struct p9_fs *fs, const struct p9_ref *ref,
  * Not with the mutex, which is held over system calls: who begins to wait just
  * now may miss it and waits its little while.
  */
-void p9_locks_hurry(struct p9_fs *fs)
+void p9_locks_wake(struct p9_fs *fs)
 {
-	__atomic_add_fetch(&fs->hurries, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&fs->wakes, 1, __ATOMIC_RELAXED);
 	pthread_cond_broadcast(&fs->unlocked);
 }
 
 int p9_lock(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	struct lock l = { .type = p9_get8(&r->in) };
+	uint32_t num = p9_decode32(&r->in);
+	struct lock l = { .type = p9_decode8(&r->in) };
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
-	l.waits = p9_get32(&r->in) & P9_LOCK_FLAGS_BLOCK;
-	ret = get_lock(&r->in, &l);
+	l.waits = p9_decode32(&r->in) & P9_LOCK_FLAGS_BLOCK;
+	ret = read_lock(&r->in, &l);
 	if (ret == 0)
 		ret = get_file(r, num, &ref);
 	if (ret < 0)
@@ -251,20 +250,20 @@ int p9_lock(struct p9_req *r)
 	pthread_mutex_unlock(&r->fs->locks);
 	if (ret < 0)
 		return ret;
-	p9_put8(&r->out, (uint8_t)ret);
+	p9_encode8(&r->out, (uint8_t)ret);
 	return 0;
 }
 
 int p9_getlock(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	struct lock l = { .type = p9_get8(&r->in) };
+	uint32_t num = p9_decode32(&r->in);
+	struct lock l = { .type = p9_decode8(&r->in) };
 	P9_REF ref = P9_NO_REF;
 	struct p9_owner *o;
 	struct flock fl;
 	int ret;
 
-	ret = get_lock(&r->in, &l);
+	ret = read_lock(&r->in, &l);
 	if (ret == 0)
 		ret = get_file(r, num, &ref);
 	if (ret < 0)
@@ -287,12 +286,12 @@ int p9_getlock(struct p9_req *r)
 		l.length = (uint64_t)fl.l_len;
 		l.proc_id = fl.l_pid > 0 ? (uint32_t)fl.l_pid : 0;
 	}
-	p9_put8(&r->out, fl.l_type == F_UNLCK ? P9_LOCK_UNLCK :
-			 fl.l_type == F_WRLCK ? P9_LOCK_WRLCK :
-						P9_LOCK_RDLCK);
-	p9_put64(&r->out, l.start);
-	p9_put64(&r->out, l.length);
-	p9_put32(&r->out, l.proc_id);
-	p9_put_string(&r->out, l.client);
+	p9_encode8(&r->out, fl.l_type == F_UNLCK ? P9_LOCK_UNLCK :
+			    fl.l_type == F_WRLCK ? P9_LOCK_WRLCK :
+						   P9_LOCK_RDLCK);
+	p9_encode64(&r->out, l.start);
+	p9_encode64(&r->out, l.length);
+	p9_encode32(&r->out, l.proc_id);
+	p9_encode_string(&r->out, l.client);
 	return 0;
 }

@@ -390,7 +390,7 @@ static void p9_quiesce(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	p9_locks_hurry(sc->sc_fs);
+	p9_locks_wake(sc->sc_fs);
 }
 
 /* A reset ends the session. */
@@ -401,7 +401,7 @@ static void p9_reset(void *arg)
 	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_ending || (!sc->sc_first && !sc->sc_fs->msize))
 		return;
-	p9_locks_hurry(sc->sc_fs);
+	p9_locks_wake(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);
@@ -564,7 +564,7 @@ static bool finish(struct p9_softc *sc)
 {
 	uint64_t end = vio_now_ns() + END_NS;
 
-	p9_locks_hurry(sc->sc_fs);
+	p9_locks_wake(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);

@@ -75,7 +75,7 @@ static void opens(void **state)
 			fail_msg("%s %o: %d", rows[i].name, rows[i].flags, ret);
 		if (ret == 0) {
 			p9c_qid(&c);
-			assert_int_equal(p9_get32(&c.in), 0); /* iounit */
+			assert_int_equal(p9_decode32(&c.in), 0); /* iounit */
 			assert_int_equal(p9c_open(&c, 1, 0), -EINVAL);
 		}
 		if (rows[i].flags & 01000) {
@@ -98,7 +98,7 @@ static void creates(void **state)
 			 0);
 	/* P9-12: the fid is the file, and open */
 	assert_int_equal(p9c_qid(&c).type, P9_QTFILE);
-	assert_int_equal(p9_get32(&c.in), 0);
+	assert_int_equal(p9_decode32(&c.in), 0);
 	assert_int_equal(p9c_getattr(&c, 1, &a), 0);
 	assert_int_equal(a.mode, S_IFREG | 0640);
 	assert_int_equal(p9c_write(&c, 1, 0, "abc", 3), 3);
@@ -244,7 +244,7 @@ static int readdir_once(uint32_t fid, uint64_t *off, uint32_t count, bool *seen,
 
 	if (ret < 0)
 		return ret;
-	len = p9_get32(&c.in);
+	len = p9_decode32(&c.in);
 	assert_true(len <= count); /* P9-15 */
 	assert_int_equal(len, c.in.left);
 	for (; c.in.left > 0; entries++) {
@@ -252,9 +252,9 @@ static int readdir_once(uint32_t fid, uint64_t *off, uint32_t count, bool *seen,
 		char name[256];
 		unsigned i;
 
-		*off = p9_get64(&c.in);
-		p9_get8(&c.in);
-		p9_get_string(&c.in, name, sizeof(name));
+		*off = p9_decode64(&c.in);
+		p9_decode8(&c.in);
+		p9_decode_string(&c.in, name, sizeof(name));
 		assert_int_equal(c.in.err, 0);
 		assert_true(qid.path != 0);
 		if (sscanf(name, "entry-%u", &i) == 1) {
@@ -335,7 +335,7 @@ static void tree(void **state)
 	assert_int_equal(p9c_qid(&c).type, P9_QTSYMLINK);
 	assert_int_equal(p9c_walk(&c, 1, 2, "l"), 0);
 	assert_int_equal(p9c_call(&c, P9_TREADLINK, "d", 2), 0);
-	p9_get_string(&c.in, target, sizeof(target));
+	p9_decode_string(&c.in, target, sizeof(target));
 	assert_string_equal(target, "/etc/passwd");
 	assert_int_equal(p9c_call(&c, P9_TREADLINK, "d", 1), -EINVAL);
 	assert_int_equal(p9c_call(&c, P9_TMKNOD, "dsdddd", 1, "fifo",
@@ -463,12 +463,12 @@ static void file_system(void **state)
 	start("");
 	assert_int_equal(statfs(c.root, &st), 0);
 	assert_int_equal(p9c_call(&c, P9_TSTATFS, "d", P9C_ROOT), 0);
-	assert_int_equal(p9_get32(&c.in), (uint32_t)st.f_type); /* P9-21 */
-	assert_int_equal(p9_get32(&c.in), st.f_bsize);
-	assert_true(p9_get64(&c.in) == st.f_blocks);
+	assert_int_equal(p9_decode32(&c.in), (uint32_t)st.f_type); /* P9-21 */
+	assert_int_equal(p9_decode32(&c.in), st.f_bsize);
+	assert_true(p9_decode64(&c.in) == st.f_blocks);
 	for (int i = 0; i < 5; i++)
-		p9_get64(&c.in);
-	assert_int_equal(p9_get32(&c.in), st.f_namelen);
+		p9_decode64(&c.in);
+	assert_int_equal(p9_decode32(&c.in), st.f_namelen);
 	assert_int_equal(c.in.err, 0);
 	assert_int_equal(c.in.left, 0);
 }
@@ -540,7 +540,7 @@ static int getxattr9(uint32_t fid, const char *name, char *buf)
 
 	if (ret < 0)
 		return ret;
-	size = p9_get64(&c.in);
+	size = p9_decode64(&c.in);
 	ret = p9c_read(&c, 51, 0, 4096);
 	assert_int_equal(ret, size);
 	if (ret > 0)
@@ -600,7 +600,7 @@ static int lock9(uint32_t fid, uint8_t type, uint64_t start_off, uint64_t len,
 	int ret = p9c_call(&c, P9_TLOCK, "dbdqqds", fid, type, 0, start_off,
 			   len, proc, "guest");
 
-	return ret < 0 ? ret : p9_get8(&c.in);
+	return ret < 0 ? ret : p9_decode8(&c.in);
 }
 
 /* As Linux sends it: the type is UNLCK whatever was asked. The type found. */
@@ -609,7 +609,7 @@ static int getlock9(uint32_t fid, uint64_t start, uint64_t len, uint32_t proc)
 	int ret = p9c_call(&c, P9_TGETLOCK, "dbqqds", fid, P9_LOCK_UNLCK, start,
 			   len, proc, "guest");
 
-	return ret < 0 ? ret : p9_get8(&c.in);
+	return ret < 0 ? ret : p9_decode8(&c.in);
 }
 
 static void getlocks(void **state)
@@ -619,8 +619,8 @@ static void getlocks(void **state)
 	assert_int_equal(getlock9(1, 0, 0, 7), P9_LOCK_UNLCK);
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 100, 10, 7), 0);
 	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_WRLCK);
-	assert_int_equal(p9_get64(&c.in), 100);
-	assert_int_equal(p9_get64(&c.in), 10);
+	assert_int_equal(p9_decode64(&c.in), 100);
+	assert_int_equal(p9_decode64(&c.in), 10);
 	/* Not one's own, nor beside it. */
 	assert_int_equal(getlock9(1, 0, 0, 7), P9_LOCK_UNLCK);
 	assert_int_equal(getlock9(1, 0, 100, 8), P9_LOCK_UNLCK);
@@ -657,9 +657,9 @@ static void locks(void **state)
 	assert_int_equal(p9c_call(&c, P9_TGETLOCK, "dbqqds", 2, P9_LOCK_RDLCK,
 				  0ull, 0ull, 8, "guest"),
 			 0);
-	assert_int_equal(p9_get8(&c.in), P9_LOCK_WRLCK);
-	assert_int_equal(p9_get64(&c.in), 100);
-	assert_int_equal(p9_get64(&c.in), 10);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_WRLCK);
+	assert_int_equal(p9_decode64(&c.in), 100);
+	assert_int_equal(p9_decode64(&c.in), 10);
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 100, 10, 7), 0);
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
 	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 0, 0, 7), P9_LOCK_BLOCKED);
@@ -693,13 +693,13 @@ static void lock_waits(void **state)
 	assert_int_equal(p9c_getattr(&c, 1, &a), 0);
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 10, 7), 0);
 	assert_int_equal(p9c_wait(&c, slot), 0);
-	assert_int_equal(p9_get8(&c.in), P9_LOCK_SUCCESS);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_SUCCESS);
 	/* But not for ever. */
 	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
 			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
 	vdrv_kick(&c.d, 0);
 	assert_int_equal(p9c_wait(&c, slot), 0);
-	assert_int_equal(p9_get8(&c.in), P9_LOCK_BLOCKED);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_BLOCKED);
 }
 
 /*
@@ -752,7 +752,7 @@ static void mapped(void **state)
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 3, "l"), 0);
 	assert_int_equal(p9c_qid(&c).type, P9_QTSYMLINK);
 	assert_int_equal(p9c_call(&c, P9_TREADLINK, "d", 3), 0);
-	p9_get_string(&c.in, target, sizeof(target));
+	p9_decode_string(&c.in, target, sizeof(target));
 	assert_string_equal(target, "to");
 	assert_int_equal(p9c_call(&c, P9_TREADLINK, "d", 1), -EINVAL);
 	assert_int_equal(p9c_call(&c, P9_TMKDIR, "dsdd", 0, "d", 01777, 5), 0);

@@ -175,10 +175,10 @@ static void send_message(struct fuzz_dev *v, unsigned slot, uint8_t type,
 			   .size = SLOT_BYTES / 2 };
 	uint16_t head = (uint16_t)(2 * slot);
 
-	p9_put32(&out, (uint32_t)(P9_HEADER + len));
-	p9_put8(&out, type);
-	p9_put16(&out, (uint16_t)slot);
-	out_put(&out, body, len);
+	p9_encode32(&out, (uint32_t)(P9_HEADER + len));
+	p9_encode8(&out, type);
+	p9_encode16(&out, (uint16_t)slot);
+	out_write(&out, body, len);
 	vdrv_desc(&v->d, 0, head, v->area + off, (uint32_t)out.len,
 		  room ? VRING_DESC_F_NEXT : 0, (uint16_t)(head + 1));
 	vdrv_desc(&v->d, 0, (uint16_t)(head + 1),
@@ -252,7 +252,7 @@ static const struct {
 };
 #define NR_SHAPES ARRAY_LEN(shapes)
 
-static void put_field(struct out *out, char shape, struct fuzz_in *in)
+static void write_field(struct out *out, char shape, struct fuzz_in *in)
 {
 	static const char *const entries[] = { "f", "d",  "g", "l",
 					       "x", "..", "y", "" };
@@ -263,40 +263,40 @@ static void put_field(struct out *out, char shape, struct fuzz_in *in)
 
 	switch (shape) {
 	case 'f':
-		p9_put32(out, fuzz_choice(in, 6));
+		p9_encode32(out, fuzz_choice(in, 6));
 		break;
 	case 'n':
-		p9_put_string(out, entries[fuzz_choice(in, 8)]);
+		p9_encode_string(out, entries[fuzz_choice(in, 8)]);
 		break;
 	case 'x':
-		p9_put_string(out, attrs[fuzz_choice(in, 4)]);
+		p9_encode_string(out, attrs[fuzz_choice(in, 4)]);
 		break;
 	case 'F':
-		p9_put32(out, (uint32_t)fuzz_int(in, 2));
+		p9_encode32(out, (uint32_t)fuzz_int(in, 2));
 		break;
 	case 'l':
-		p9_put8(out, (uint8_t)fuzz_choice(in, 4));
+		p9_encode8(out, (uint8_t)fuzz_choice(in, 4));
 		break;
 	case 's':
-		p9_put32(out, (uint32_t)fuzz_int(in, 2));
+		p9_encode32(out, (uint32_t)fuzz_int(in, 2));
 		break;
 	case 'q':
-		p9_put64(out, fuzz_int(in, 2));
+		p9_encode64(out, fuzz_int(in, 2));
 		break;
 	case 'z':
-		p9_put64(out, fuzz_choice(in, 16));
+		p9_encode64(out, fuzz_choice(in, 16));
 		break;
 	case 't':
 		len = fuzz_choice(in, sizeof(text));
 		fuzz_bytes(in, text, len);
-		p9_put32(out, len);
-		out_put(out, text, len);
+		p9_encode32(out, len);
+		out_write(out, text, len);
 		break;
 	case 'N':
-		p9_put32(out, P9_NOFID);
+		p9_encode32(out, P9_NOFID);
 		break;
 	default:
-		p9_put16(out, (uint16_t)(shape - '0'));
+		p9_encode16(out, (uint16_t)(shape - '0'));
 		break;
 	}
 }
@@ -309,7 +309,7 @@ static void shaped(struct fuzz_dev *v, struct fuzz_in *in)
 	struct out out = { .buf = body, .size = sizeof(body) };
 
 	for (const char *p = shapes[i].shape; *p; p++)
-		put_field(&out, *p, in);
+		write_field(&out, *p, in);
 	send_message(v, slot, shapes[i].type, body, out.len, SLOT_BYTES / 2);
 	if (!fuzz_one_in(in, 8)) {
 		fuzz_dev_kick(v, 0);

@@ -219,7 +219,7 @@ static void swap_race(void **state)
 
 		if (p9c_call(&c, P9_TWALK, "ddwss", 0, 1, 2, "x", "secret") <
 			    0 ||
-		    p9_get16(&c.in) != 2)
+		    p9_decode16(&c.in) != 2)
 			continue;
 		if (p9c_open(&c, 1, 0) == 0) {
 			n = p9c_read(&c, 1, 0, 100);
@@ -247,10 +247,10 @@ static void moved_out(void **state)
 	/* Up leads to where it was, not to where it is. */
 	assert_int_equal(
 		p9c_call(&c, P9_TWALK, "ddwss", 1, 2, 2, "..", "secret"), 0);
-	assert_int_equal(p9_get16(&c.in), 1);
+	assert_int_equal(p9_decode16(&c.in), 1);
 	assert_int_equal(
 		p9c_call(&c, P9_TWALK, "ddwsss", 1, 2, 3, "..", "..", ".."), 0);
-	assert_int_equal(p9_get16(&c.in), 3);
+	assert_int_equal(p9_decode16(&c.in), 3);
 	assert_int_equal(p9c_walk(&c, 2, 3, "secret"), -ENOENT);
 	assert_int_equal(p9c_call(&c, P9_TREMOVE, "d", 1), -ENOENT);
 	assert_int_equal(access(outside, F_OK), 0);

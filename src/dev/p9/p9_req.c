@@ -21,7 +21,7 @@ struct op {
 /* The device waits for what is flushed; this is only the answer. */
 static int flushed(struct p9_req *r)
 {
-	p9_get16(&r->in);
+	p9_decode16(&r->in);
 	return r->in.err;
 }
 
@@ -88,9 +88,9 @@ static void take_message(struct p9_req *r)
 		bad_frame(r);
 		return;
 	}
-	size = p9_get32(&in);
-	r->type = p9_get8(&in);
-	r->tag = p9_get16(&in);
+	size = p9_decode32(&in);
+	r->type = p9_decode8(&in);
+	r->tag = p9_decode16(&in);
 	if (size < P9_HEADER || size > have) {
 		bad_frame(r);
 		return;
@@ -194,8 +194,8 @@ static bool truncates(const struct p9_req *r)
 {
 	struct p9_in in = { .p = r->msg, .left = r->msg_len };
 
-	p9_get32(&in);
-	return r->type == P9_TLOPEN && (p9_get32(&in) & P9_O_TRUNC);
+	p9_decode32(&in);
+	return r->type == P9_TLOPEN && (p9_decode32(&in) & P9_O_TRUNC);
 }
 
 bool p9_req_changes(const struct p9_req *r)
@@ -210,7 +210,7 @@ uint16_t p9_req_oldtag(const struct p9_req *r)
 	struct p9_in in = { .p = r->msg, .left = r->msg_len };
 
 	return r->type == P9_TFLUSH && !r->err && r->msg_len >= 2 ?
-		       p9_get16(&in) :
+		       p9_decode16(&in) :
 		       P9_NOTAG;
 }
 
@@ -218,7 +218,7 @@ uint16_t p9_req_oldtag(const struct p9_req *r)
  * --- Out ---
  */
 
-static void put_at(struct p9_req *r, const uint8_t *msg, size_t len)
+static void write_at(struct p9_req *r, const uint8_t *msg, size_t len)
 {
 	size_t front = len < P9_IO_HEADER ? len : P9_IO_HEADER;
 
@@ -226,12 +226,12 @@ static void put_at(struct p9_req *r, const uint8_t *msg, size_t len)
 	vio_iov_put(&r->back, msg + front, len - front);
 }
 
-static void put_header(struct out *out, uint32_t size, uint8_t type,
-		       uint16_t tag)
+static void write_header(struct out *out, uint32_t size, uint8_t type,
+			 uint16_t tag)
 {
-	p9_put32(out, size);
-	p9_put8(out, type);
-	p9_put16(out, tag);
+	p9_encode32(out, size);
+	p9_encode8(out, type);
+	p9_encode16(out, tag);
 }
 
 static int reply_error(struct p9_req *r)
@@ -242,9 +242,9 @@ static int reply_error(struct p9_req *r)
 	__atomic_fetch_add(&r->fs->stats.errors, 1, __ATOMIC_RELAXED);
 	if (r->room < sizeof(msg))
 		return r->malformed ? -EPROTO : 0;
-	put_header(&out, sizeof(msg), P9_RLERROR, r->tag);
-	p9_put32(&out, (uint32_t)-r->err);
-	put_at(r, msg, sizeof(msg));
+	write_header(&out, sizeof(msg), P9_RLERROR, r->tag);
+	p9_encode32(&out, (uint32_t)-r->err);
+	write_at(r, msg, sizeof(msg));
 	return sizeof(msg);
 }
 
@@ -260,9 +260,9 @@ int p9_req_reply(struct p9_req *r)
 		r->err = -EMSGSIZE;
 	if (r->err)
 		return reply_error(r);
-	put_header(&out, (uint32_t)(len + r->data_len), (uint8_t)(r->type + 1),
-		   r->tag);
-	out_put(&out, r->reply, r->out.len);
-	put_at(r, msg, len);
+	write_header(&out, (uint32_t)(len + r->data_len),
+		     (uint8_t)(r->type + 1), r->tag);
+	out_write(&out, r->reply, r->out.len);
+	write_at(r, msg, len);
 	return (int)(len + r->data_len);
 }

@@ -355,7 +355,7 @@ static void locks_give_in(void **state)
 	}
 	p9c_poll(&c);
 	assert_int_equal(p9c_wait(&c, slot), 0);
-	assert_int_equal(p9_get8(&c.in), P9_LOCK_BLOCKED);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_BLOCKED);
 	p9c_destroy(&c);
 
 	gate.nr_lock_waits = 0;

@@ -76,7 +76,7 @@ static void any_split(void **state)
 		assert_int_equal(p9c_read(&c, 1, i, 400), sizeof(text));
 		assert_int_equal(c.used, P9_IO_HEADER + sizeof(text));
 		for (size_t k = 0; k < sizeof(back); k++)
-			back[k] = (char)p9_get8(&c.in);
+			back[k] = (char)p9_decode8(&c.in);
 		assert_memory_equal(back, text, sizeof(text));
 	}
 }
@@ -217,8 +217,8 @@ static void versions(void **state)
 		assert_int_equal(ret, rows[i].ret);
 		if (ret < 0)
 			continue;
-		assert_int_equal(p9_get32(&c.in), rows[i].reply);
-		p9_get_string(&c.in, answer, sizeof(answer));
+		assert_int_equal(p9_decode32(&c.in), rows[i].reply);
+		p9_decode_string(&c.in, answer, sizeof(answer));
 		assert_string_equal(answer, rows[i].answer);
 		/* No session, no requests. */
 		ret = p9c_call(&c, P9_TATTACH, "ddssd", 0, P9_NOFID, "", "", 0);
@@ -284,7 +284,7 @@ static int walk3(const char *a, const char *b, const char *name)
 {
 	int ret = p9c_call(&c, P9_TWALK, "ddwsss", P9C_ROOT, 9, 3, a, b, name);
 
-	return ret < 0 ? ret : p9_get16(&c.in);
+	return ret < 0 ? ret : p9_decode16(&c.in);
 }
 
 static void walks(void **state)
@@ -312,7 +312,7 @@ static void walks(void **state)
 
 	/* Clone, and onto itself. */
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", 9, 10, 0), 0);
-	assert_int_equal(p9_get16(&c.in), 0);
+	assert_int_equal(p9_decode16(&c.in), 0);
 	assert_int_equal(p9c_getattr(&c, 9, &a), 0);
 	assert_int_equal(p9c_getattr(&c, 10, &b), 0);
 	assert_true(a.qid.path == b.qid.path);
@@ -325,7 +325,7 @@ static void walks(void **state)
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddwssss", 11, 12, 4, "..",
 				  "..", "..", ".."),
 			 0);
-	assert_int_equal(p9_get16(&c.in), 4);
+	assert_int_equal(p9_decode16(&c.in), 4);
 	assert_int_equal(p9c_getattr(&c, 12, &a), 0);
 	assert_int_equal(p9c_getattr(&c, P9C_ROOT, &b), 0);
 	assert_true(a.qid.path == b.qid.path);

@@ -39,7 +39,7 @@ static void get(struct p9_in *in, void *to, size_t len)
 		memcpy(to, p, len);
 }
 
-uint8_t p9_get8(struct p9_in *in)
+uint8_t p9_decode8(struct p9_in *in)
 {
 	uint8_t v = 0;
 
@@ -47,7 +47,7 @@ uint8_t p9_get8(struct p9_in *in)
 	return v;
 }
 
-uint16_t p9_get16(struct p9_in *in)
+uint16_t p9_decode16(struct p9_in *in)
 {
 	uint16_t v = 0;
 
@@ -55,7 +55,7 @@ uint16_t p9_get16(struct p9_in *in)
 	return le16toh(v);
 }
 
-uint32_t p9_get32(struct p9_in *in)
+uint32_t p9_decode32(struct p9_in *in)
 {
 	uint32_t v = 0;
 
@@ -63,7 +63,7 @@ uint32_t p9_get32(struct p9_in *in)
 	return le32toh(v);
 }
 
-uint64_t p9_get64(struct p9_in *in)
+uint64_t p9_decode64(struct p9_in *in)
 {
 	uint64_t v = 0;
 
@@ -73,12 +73,12 @@ uint64_t p9_get64(struct p9_in *in)
 
 void p9_skip_string(struct p9_in *in)
 {
-	take(in, p9_get16(in));
+	take(in, p9_decode16(in));
 }
 
-void p9_get_string(struct p9_in *in, char *buf, size_t size)
+void p9_decode_string(struct p9_in *in, char *buf, size_t size)
 {
-	size_t len = p9_get16(in);
+	size_t len = p9_decode16(in);
 	const uint8_t *p = take(in, len);
 
 	buf[0] = '\0';
@@ -96,9 +96,9 @@ void p9_get_string(struct p9_in *in, char *buf, size_t size)
 	buf[len] = '\0';
 }
 
-void p9_get_name(struct p9_in *in, char *buf)
+void p9_decode_name(struct p9_in *in, char *buf)
 {
-	p9_get_string(in, buf, P9_NAME_MAX + 1);
+	p9_decode_string(in, buf, P9_NAME_MAX + 1);
 	if (!buf[0] || !strcmp(buf, ".") || !strcmp(buf, "..") ||
 	    strchr(buf, '/'))
 		fail(in, -EINVAL);
@@ -108,30 +108,30 @@ void p9_get_name(struct p9_in *in, char *buf)
  * --- Replies ---
  */
 
-void p9_put8(struct out *out, uint8_t v)
+void p9_encode8(struct out *out, uint8_t v)
 {
-	out_put(out, &v, sizeof(v));
+	out_write(out, &v, sizeof(v));
 }
 
-void p9_put16(struct out *out, uint16_t v)
+void p9_encode16(struct out *out, uint16_t v)
 {
 	v = htole16(v);
-	out_put(out, &v, sizeof(v));
+	out_write(out, &v, sizeof(v));
 }
 
-void p9_put32(struct out *out, uint32_t v)
+void p9_encode32(struct out *out, uint32_t v)
 {
 	v = htole32(v);
-	out_put(out, &v, sizeof(v));
+	out_write(out, &v, sizeof(v));
 }
 
-void p9_put64(struct out *out, uint64_t v)
+void p9_encode64(struct out *out, uint64_t v)
 {
 	v = htole64(v);
-	out_put(out, &v, sizeof(v));
+	out_write(out, &v, sizeof(v));
 }
 
-void p9_put_string(struct out *out, const char *s)
+void p9_encode_string(struct out *out, const char *s)
 {
 	size_t len = strlen(s);
 
@@ -139,13 +139,13 @@ void p9_put_string(struct out *out, const char *s)
 		out->full = true;
 		return;
 	}
-	p9_put16(out, (uint16_t)len);
-	out_put(out, s, len);
+	p9_encode16(out, (uint16_t)len);
+	out_write(out, s, len);
 }
 
-void p9_put_qid(struct out *out, const struct p9_qid *qid)
+void p9_encode_qid(struct out *out, const struct p9_qid *qid)
 {
-	p9_put8(out, qid->type);
-	p9_put32(out, qid->version);
-	p9_put64(out, qid->path);
+	p9_encode8(out, qid->type);
+	p9_encode32(out, qid->version);
+	p9_encode64(out, qid->path);
 }

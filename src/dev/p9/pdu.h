@@ -122,30 +122,30 @@ struct p9_in {
 	int err; /* 0, or the -errno that answers the request */
 };
 
-uint8_t p9_get8(struct p9_in *in);
-uint16_t p9_get16(struct p9_in *in);
-uint32_t p9_get32(struct p9_in *in);
-uint64_t p9_get64(struct p9_in *in);
+uint8_t p9_decode8(struct p9_in *in);
+uint16_t p9_decode16(struct p9_in *in);
+uint32_t p9_decode32(struct p9_in *in);
+uint64_t p9_decode64(struct p9_in *in);
 
 /*
  * A string, with a NUL behind it. -EINVAL when it runs past the message or
  * has a NUL inside, -ENAMETOOLONG when @size does not hold it.
  */
-void p9_get_string(struct p9_in *in, char *buf, size_t size);
+void p9_decode_string(struct p9_in *in, char *buf, size_t size);
 void p9_skip_string(struct p9_in *in);
 
 /*
  * The name of a directory's entry: a string that is neither empty nor "." or
  * ".." and has no slash in it, else -EINVAL. @buf has P9_NAME_MAX + 1 bytes.
  */
-void p9_get_name(struct p9_in *in, char *buf);
+void p9_decode_name(struct p9_in *in, char *buf);
 
 /* A reply's body as it grows. */
-void p9_put8(struct out *out, uint8_t v);
-void p9_put16(struct out *out, uint16_t v);
-void p9_put32(struct out *out, uint32_t v);
-void p9_put64(struct out *out, uint64_t v);
-void p9_put_string(struct out *out, const char *s);
-void p9_put_qid(struct out *out, const struct p9_qid *qid);
+void p9_encode8(struct out *out, uint8_t v);
+void p9_encode16(struct out *out, uint16_t v);
+void p9_encode32(struct out *out, uint32_t v);
+void p9_encode64(struct out *out, uint64_t v);
+void p9_encode_string(struct out *out, const char *s);
+void p9_encode_qid(struct out *out, const struct p9_qid *qid);
 
 #endif

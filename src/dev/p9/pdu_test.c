@@ -50,12 +50,12 @@ static void names(void **state)
 		msg[0] = (uint8_t)rows[i].len;
 		msg[1] = (uint8_t)(rows[i].len >> 8);
 		memcpy(msg + 2, rows[i].bytes, rows[i].nr_bytes);
-		p9_get_name(&in, name);
+		p9_decode_name(&in, name);
 		if (in.err != rows[i].err)
 			fail_msg("%s: %d", rows[i].what, in.err);
 		if (in.err == 0)
 			assert_memory_equal(name, rows[i].bytes, rows[i].len);
-		assert_int_equal(p9_get32(&in), 0);
+		assert_int_equal(p9_decode32(&in), 0);
 	}
 }
 
@@ -70,7 +70,7 @@ static void long_name(void **state)
 		memset(msg, 'x', sizeof(msg));
 		msg[0] = (uint8_t)len;
 		msg[1] = (uint8_t)(len >> 8);
-		p9_get_name(&in, name);
+		p9_decode_name(&in, name);
 		assert_int_equal(in.err, len > P9_NAME_MAX ? -ENAMETOOLONG : 0);
 	}
 }
@@ -81,13 +81,13 @@ static void numbers(void **state)
 	static const uint8_t msg[] = { 1, 2, 0, 3, 0, 0, 0, 4, 0, 0 };
 	struct p9_in in = { .p = msg, .left = sizeof(msg) };
 
-	assert_int_equal(p9_get8(&in), 1);
-	assert_int_equal(p9_get16(&in), 2);
-	assert_int_equal(p9_get32(&in), 3);
+	assert_int_equal(p9_decode8(&in), 1);
+	assert_int_equal(p9_decode16(&in), 2);
+	assert_int_equal(p9_decode32(&in), 3);
 	assert_int_equal(in.err, 0);
-	assert_int_equal(p9_get64(&in), 0);
+	assert_int_equal(p9_decode64(&in), 0);
 	assert_int_equal(in.err, -EINVAL);
-	assert_int_equal(p9_get8(&in), 0);
+	assert_int_equal(p9_decode8(&in), 0);
 }
 
 static void replies(void **state)
@@ -97,13 +97,13 @@ static void replies(void **state)
 	static const uint8_t want[] = { 0x80, 4, 3, 2, 1, 8, 7,   6,  5,
 					4,    3, 2, 1, 2, 0, 'h', 'i' };
 
-	p9_put_qid(&out,
-		   &(struct p9_qid){ 0x80, 0x01020304, 0x0102030405060708 });
-	p9_put_string(&out, "hi");
+	p9_encode_qid(&out,
+		      &(struct p9_qid){ 0x80, 0x01020304, 0x0102030405060708 });
+	p9_encode_string(&out, "hi");
 	assert_false(out.full);
 	assert_int_equal(out.len, sizeof(want));
 	assert_memory_equal(buf, want, sizeof(want));
-	p9_put8(&out, 0);
+	p9_encode8(&out, 0);
 	assert_true(out.full);
 	assert_int_equal(out.len, sizeof(want));
 }

@@ -10,11 +10,11 @@
 /* A session begins; the device has seen to it that nothing else runs. */
 int p9_version(struct p9_req *r)
 {
-	uint32_t msize = p9_get32(&r->in);
+	uint32_t msize = p9_decode32(&r->in);
 	char version[16] = "";
 	bool known;
 
-	p9_get_string(&r->in, version, sizeof(version));
+	p9_decode_string(&r->in, version, sizeof(version));
 	/* A name too long for ours is another one. */
 	if (r->in.err && r->in.err != -ENAMETOOLONG)
 		return r->in.err;
@@ -25,8 +25,8 @@ int p9_version(struct p9_req *r)
 	/* 9P2000.u is not what we speak, and plain 9P2000 neither. */
 	known = !strcmp(version, "9P2000.L");
 	p9_fs_restart(r->fs, known ? msize : 0);
-	p9_put32(&r->out, msize);
-	p9_put_string(&r->out, known ? "9P2000.L" : "unknown");
+	p9_encode32(&r->out, msize);
+	p9_encode_string(&r->out, known ? "9P2000.L" : "unknown");
 	return 0;
 }
 
@@ -38,8 +38,8 @@ int p9_auth(struct p9_req *r)
 
 int p9_attach(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint32_t afid = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint32_t afid = p9_decode32(&r->in);
 	P9_REF root = { .fs = r->fs, .node = r->fs->root, .fd = -1 };
 	struct p9_qid qid;
 	struct statx stx;
@@ -47,7 +47,7 @@ int p9_attach(struct p9_req *r)
 
 	p9_skip_string(&r->in); /* uname: names mean nothing here */
 	p9_skip_string(&r->in); /* aname: there is one tree */
-	root.uid = p9_get32(&r->in);
+	root.uid = p9_decode32(&r->in);
 	pthread_mutex_lock(&r->fs->lock);
 	p9_node_ref(root.node);
 	pthread_mutex_unlock(&r->fs->lock);
@@ -64,7 +64,7 @@ int p9_attach(struct p9_req *r)
 	if (ret < 0)
 		return ret;
 	qid = p9_qid_of(r->fs, &stx);
-	p9_put_qid(&r->out, &qid);
+	p9_encode_qid(&r->out, &qid);
 	return 0;
 }
 
@@ -81,7 +81,7 @@ static int step(struct p9_req *r, struct p9_ref *at)
 	struct statx stx;
 	int ret;
 
-	p9_get_string(&r->in, name, sizeof(name));
+	p9_decode_string(&r->in, name, sizeof(name));
 	if (r->in.err)
 		return r->in.err;
 	if (!name[0] || !strcmp(name, ".") || strchr(name, '/'))
@@ -93,7 +93,7 @@ static int step(struct p9_req *r, struct p9_ref *at)
 	if (ret < 0)
 		return ret;
 	qid = p9_qid_of(r->fs, &stx);
-	p9_put_qid(&r->out, &qid);
+	p9_encode_qid(&r->out, &qid);
 	p9_ref_put(at);
 	*at = next;
 	next = (struct p9_ref)P9_NO_REF;
@@ -118,9 +118,9 @@ static int steps(struct p9_req *r, struct p9_ref *at, unsigned nr)
 
 int p9_walk(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint32_t newnum = p9_get32(&r->in);
-	unsigned nr = p9_get16(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint32_t newnum = p9_decode32(&r->in);
+	unsigned nr = p9_decode16(&r->in);
 	P9_REF at = P9_NO_REF, was = P9_NO_REF;
 	int done = 0, ret;
 
@@ -140,7 +140,7 @@ int p9_walk(struct p9_req *r)
 	p9_file_put(r->fs, at.file);
 	at.file = NULL;
 
-	p9_put16(&r->out, 0);
+	p9_encode16(&r->out, 0);
 	if (nr > 0) {
 		ret = p9_ref_open(r, &at);
 		if (ret == 0)
@@ -176,7 +176,7 @@ static bool clunk_waits(struct p9_fs *fs, uint32_t num)
 
 int p9_clunk(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	int ret;
 

@@ -95,30 +95,30 @@ static int make(struct p9_req *r, uint32_t dir_num, const struct make *m)
 		return ret;
 	}
 	qid = p9_qid_of(r->fs, &stx);
-	p9_put_qid(&r->out, &qid);
+	p9_encode_qid(&r->out, &qid);
 	return 0;
 }
 
 int p9_mkdir(struct p9_req *r)
 {
-	uint32_t dir = p9_get32(&r->in);
+	uint32_t dir = p9_decode32(&r->in);
 	struct make m = { .target = NULL };
 
-	p9_get_name(&r->in, m.name);
-	m.mode = S_IFDIR | (p9_get32(&r->in) & 07777);
-	m.gid = p9_get32(&r->in);
+	p9_decode_name(&r->in, m.name);
+	m.mode = S_IFDIR | (p9_decode32(&r->in) & 07777);
+	m.gid = p9_decode32(&r->in);
 	return make(r, dir, &m);
 }
 
 int p9_symlink(struct p9_req *r)
 {
-	uint32_t dir = p9_get32(&r->in);
+	uint32_t dir = p9_decode32(&r->in);
 	char target[MAX_TARGET];
 	struct make m = { .mode = S_IFLNK | 0777, .target = target };
 
-	p9_get_name(&r->in, m.name);
-	p9_get_string(&r->in, target, sizeof(target));
-	m.gid = p9_get32(&r->in);
+	p9_decode_name(&r->in, m.name);
+	p9_decode_string(&r->in, target, sizeof(target));
+	m.gid = p9_decode32(&r->in);
 	if (!r->in.err && !target[0])
 		return -ENOENT; /* as symlink(2) has it */
 	return make(r, dir, &m);
@@ -126,14 +126,14 @@ int p9_symlink(struct p9_req *r)
 
 int p9_mknod(struct p9_req *r)
 {
-	uint32_t dir = p9_get32(&r->in), major, minor;
+	uint32_t dir = p9_decode32(&r->in), major, minor;
 	struct make m = { .target = NULL };
 
-	p9_get_name(&r->in, m.name);
-	m.mode = p9_get32(&r->in) & (S_IFMT | 07777);
-	major = p9_get32(&r->in);
-	minor = p9_get32(&r->in);
-	m.gid = p9_get32(&r->in);
+	p9_decode_name(&r->in, m.name);
+	m.mode = p9_decode32(&r->in) & (S_IFMT | 07777);
+	major = p9_decode32(&r->in);
+	minor = p9_decode32(&r->in);
+	m.gid = p9_decode32(&r->in);
 	m.rdev = makedev(major, minor);
 	if (r->in.err)
 		return r->in.err;
@@ -154,13 +154,13 @@ int p9_mknod(struct p9_req *r)
 
 int p9_link(struct p9_req *r)
 {
-	uint32_t dir_num = p9_get32(&r->in);
-	uint32_t num = p9_get32(&r->in);
+	uint32_t dir_num = p9_decode32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	char name[P9_NAME_MAX + 1];
 	P9_REF dir = P9_NO_REF, ref = P9_NO_REF;
 	int ret;
 
-	p9_get_name(&r->in, name);
+	p9_decode_name(&r->in, name);
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_open(r, dir_num, &dir);
@@ -210,14 +210,14 @@ static int do_unlink(const struct p9_req *r, const struct p9_ref *dir,
 
 int p9_renameat(struct p9_req *r)
 {
-	uint32_t from_num = p9_get32(&r->in), to_num;
+	uint32_t from_num = p9_decode32(&r->in), to_num;
 	char name[P9_NAME_MAX + 1], newname[P9_NAME_MAX + 1];
 	P9_REF from = P9_NO_REF, to = P9_NO_REF;
 	int ret;
 
-	p9_get_name(&r->in, name);
-	to_num = p9_get32(&r->in);
-	p9_get_name(&r->in, newname);
+	p9_decode_name(&r->in, name);
+	to_num = p9_decode32(&r->in);
+	p9_decode_name(&r->in, newname);
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_open(r, from_num, &from);
@@ -233,13 +233,13 @@ int p9_renameat(struct p9_req *r)
 
 int p9_rename(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint32_t to_num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint32_t to_num = p9_decode32(&r->in);
 	char name[P9_NAME_MAX + 1], newname[P9_NAME_MAX + 1];
 	P9_REF ref = P9_NO_REF, from = P9_NO_REF, to = P9_NO_REF;
 	int ret;
 
-	p9_get_name(&r->in, newname);
+	p9_decode_name(&r->in, newname);
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_get(r->fs, num, &ref);
@@ -257,13 +257,13 @@ int p9_rename(struct p9_req *r)
 
 int p9_unlinkat(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in), flags;
+	uint32_t num = p9_decode32(&r->in), flags;
 	char name[P9_NAME_MAX + 1];
 	P9_REF dir = P9_NO_REF;
 	int ret;
 
-	p9_get_name(&r->in, name);
-	flags = p9_get32(&r->in);
+	p9_decode_name(&r->in, name);
+	flags = p9_decode32(&r->in);
 	if (r->in.err)
 		return r->in.err;
 	if (flags & ~P9_UNLINK_DIR)
@@ -280,7 +280,7 @@ int p9_unlinkat(struct p9_req *r)
 /* The fid is gone afterwards, whatever comes of it. */
 int p9_remove(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	char name[P9_NAME_MAX + 1];
 	P9_REF ref = P9_NO_REF, dir = P9_NO_REF;
 	int ret;
@@ -334,8 +334,8 @@ static uint64_t entry_ino(const struct p9_fs *fs, const struct p9_node *dir,
 }
 
 /* One entry into the guest's buffers; false when @left does not hold it. */
-static bool put_entry(struct p9_req *r, const struct p9_node *dir,
-		      const struct dents *d, uint32_t left)
+static bool write_entry(struct p9_req *r, const struct p9_node *dir,
+			const struct dents *d, uint32_t left)
 {
 	bool mapped = r->fs->params.security == P9_MAPPED;
 	uint8_t buf[P9_QID_SZ + 8 + 1 + 2 + P9_NAME_MAX];
@@ -345,11 +345,12 @@ static bool put_entry(struct p9_req *r, const struct p9_node *dir,
 		.path = p9_qid_path(r->fs, dir->dev, entry_ino(r->fs, dir, d)),
 	};
 
-	p9_put_qid(&out, &qid);
-	p9_put64(&out, (uint64_t)d->d_off);
+	p9_encode_qid(&out, &qid);
+	p9_encode64(&out, (uint64_t)d->d_off);
 	/* What it really is stands in the attributes. */
-	p9_put8(&out, mapped && d->d_type != DT_DIR ? DT_UNKNOWN : d->d_type);
-	p9_put_string(&out, d->d_name);
+	p9_encode8(&out,
+		   mapped && d->d_type != DT_DIR ? DT_UNKNOWN : d->d_type);
+	p9_encode_string(&out, d->d_name);
 	if (out.full) /* a name that no guest could walk to */
 		return true;
 	if (out.len > left)
@@ -374,7 +375,7 @@ static int read_entries(struct p9_req *r, struct p9_file *file,
 		for (at = 0; at < len;) {
 			const struct dents *d = (const void *)(buf + at);
 
-			if (!put_entry(r, dir, d, count - r->data_len)) {
+			if (!write_entry(r, dir, d, count - r->data_len)) {
 				/* The fd stands behind what was read. */
 				file->dir_off = UINT64_MAX;
 				return r->data_len ? 0 : -EINVAL;
@@ -388,9 +389,9 @@ static int read_entries(struct p9_req *r, struct p9_file *file,
 
 int p9_readdir(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint64_t off = p9_get64(&r->in);
-	uint32_t count = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint64_t off = p9_decode64(&r->in);
+	uint32_t count = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
@@ -409,7 +410,7 @@ int p9_readdir(struct p9_req *r)
 	ret = read_entries(r, ref.file, ref.node, off, count);
 	pthread_mutex_unlock(&ref.file->lock);
 	if (ret == 0)
-		p9_put32(&r->out, r->data_len);
+		p9_encode32(&r->out, r->data_len);
 	return ret;
 }
 
@@ -444,7 +445,7 @@ static ssize_t read_mapped_link(const struct p9_req *r,
 
 int p9_readlink(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	char target[MAX_TARGET];
 	P9_REF ref = P9_NO_REF;
 	ssize_t n;
@@ -468,13 +469,13 @@ int p9_readlink(struct p9_req *r)
 	if (n < 0)
 		return (int)n;
 	target[n] = '\0';
-	p9_put_string(&r->out, target);
+	p9_encode_string(&r->out, target);
 	return 0;
 }
 
 int p9_statfs(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
 	P9_REF ref = P9_NO_REF;
 	struct statfs st;
 	int ret;
@@ -486,15 +487,16 @@ int p9_statfs(struct p9_req *r)
 		return ret;
 	if (fstatfs(ref.fd, &st) < 0)
 		return -errno;
-	p9_put32(&r->out, (uint32_t)st.f_type);
-	p9_put32(&r->out, (uint32_t)st.f_bsize);
-	p9_put64(&r->out, st.f_blocks);
-	p9_put64(&r->out, st.f_bfree);
-	p9_put64(&r->out, st.f_bavail);
-	p9_put64(&r->out, st.f_files);
-	p9_put64(&r->out, st.f_ffree);
-	p9_put64(&r->out, (uint32_t)st.f_fsid.__val[0] |
-				  (uint64_t)(uint32_t)st.f_fsid.__val[1] << 32);
-	p9_put32(&r->out, (uint32_t)st.f_namelen);
+	p9_encode32(&r->out, (uint32_t)st.f_type);
+	p9_encode32(&r->out, (uint32_t)st.f_bsize);
+	p9_encode64(&r->out, st.f_blocks);
+	p9_encode64(&r->out, st.f_bfree);
+	p9_encode64(&r->out, st.f_bavail);
+	p9_encode64(&r->out, st.f_files);
+	p9_encode64(&r->out, st.f_ffree);
+	p9_encode64(&r->out,
+		    (uint32_t)st.f_fsid.__val[0] |
+			    (uint64_t)(uint32_t)st.f_fsid.__val[1] << 32);
+	p9_encode32(&r->out, (uint32_t)st.f_namelen);
 	return 0;
 }

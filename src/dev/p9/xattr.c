@@ -176,14 +176,14 @@ static int load(const struct p9_req *r, struct p9_file *file, int fd,
 
 int p9_xattrwalk(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in);
-	uint32_t newnum = p9_get32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+	uint32_t newnum = p9_decode32(&r->in);
 	char name[XATTR_NAME_MAX + 1], host[sizeof(name) + sizeof(virtfs)] = "";
 	P9_REF ref = P9_NO_REF;
 	struct p9_ref value;
 	int ret;
 
-	p9_get_string(&r->in, name, sizeof(name));
+	p9_decode_string(&r->in, name, sizeof(name));
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_get(r->fs, num, &ref);
@@ -205,23 +205,23 @@ int p9_xattrwalk(struct p9_req *r)
 	if (ret == 0)
 		ret = p9_fid_add(r->fs, newnum, &value);
 	if (ret == 0)
-		p9_put64(&r->out, value.file->value_len);
+		p9_encode64(&r->out, value.file->value_len);
 	p9_file_put(r->fs, value.file);
 	return ret;
 }
 
 int p9_xattrcreate(struct p9_req *r)
 {
-	uint32_t num = p9_get32(&r->in), flags;
+	uint32_t num = p9_decode32(&r->in), flags;
 	char name[XATTR_NAME_MAX + 1], host[sizeof(name) + sizeof(virtfs)];
 	struct p9_file *file;
 	P9_REF ref = P9_NO_REF;
 	uint64_t size;
 	int ret;
 
-	p9_get_string(&r->in, name, sizeof(name));
-	size = p9_get64(&r->in);
-	flags = p9_get32(&r->in);
+	p9_decode_string(&r->in, name, sizeof(name));
+	size = p9_decode64(&r->in);
+	flags = p9_decode32(&r->in);
 	if (r->in.err)
 		return r->in.err;
 	if (!name[0] || (flags & ~(uint32_t)(XATTR_CREATE | XATTR_REPLACE)))
@@ -254,7 +254,7 @@ int p9_xattr_read(struct p9_req *r, struct p9_file *file, uint64_t off,
 	r->data_len = count < left ? count : left;
 	if (r->data_len > 0)
 		vio_iov_put(&r->back, file->value + off, r->data_len);
-	p9_put32(&r->out, r->data_len);
+	p9_encode32(&r->out, r->data_len);
 	return 0;
 }
 
@@ -272,7 +272,7 @@ int p9_xattr_write(struct p9_req *r, struct p9_file *file, uint64_t off,
 			&r->data, file->value + off, count);
 	pthread_mutex_unlock(&file->lock);
 	if (ret == 0)
-		p9_put32(&r->out, count);
+		p9_encode32(&r->out, count);
 	return ret;
 }
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* @n bytes, at most 8. */
-static inline uint64_t get_be(const uint8_t *p, unsigned n)
+static inline uint64_t read_be(const uint8_t *p, unsigned n)
 {
 	uint64_t v = 0;
 
@@ -20,22 +20,22 @@ static inline uint64_t get_be(const uint8_t *p, unsigned n)
 	return v;
 }
 
-static inline uint16_t get_be16(const uint8_t *p)
+static inline uint16_t read_be16(const uint8_t *p)
 {
-	return (uint16_t)get_be(p, 2);
+	return (uint16_t)read_be(p, 2);
 }
 
-static inline uint32_t get_be32(const uint8_t *p)
+static inline uint32_t read_be32(const uint8_t *p)
 {
-	return (uint32_t)get_be(p, 4);
+	return (uint32_t)read_be(p, 4);
 }
 
-static inline uint64_t get_be64(const uint8_t *p)
+static inline uint64_t read_be64(const uint8_t *p)
 {
-	return get_be(p, 8);
+	return read_be(p, 8);
 }
 
-static inline void put_be(uint8_t *p, uint64_t v, unsigned n)
+static inline void write_be(uint8_t *p, uint64_t v, unsigned n)
 {
 	while (n--) {
 		p[n] = (uint8_t)v;
@@ -43,19 +43,19 @@ static inline void put_be(uint8_t *p, uint64_t v, unsigned n)
 	}
 }
 
-static inline void put_be16(uint8_t *p, uint16_t v)
+static inline void write_be16(uint8_t *p, uint16_t v)
 {
-	put_be(p, v, 2);
+	write_be(p, v, 2);
 }
 
-static inline void put_be32(uint8_t *p, uint32_t v)
+static inline void write_be32(uint8_t *p, uint32_t v)
 {
-	put_be(p, v, 4);
+	write_be(p, v, 4);
 }
 
-static inline void put_be64(uint8_t *p, uint64_t v)
+static inline void write_be64(uint8_t *p, uint64_t v)
 {
-	put_be(p, v, 8);
+	write_be(p, v, 8);
 }
 
 /*
@@ -85,12 +85,12 @@ static inline uint8_t *reply_add(struct reply *r, size_t n)
 	return p;
 }
 
-static inline void reply_put(struct reply *r, uint64_t v, unsigned n)
+static inline void reply_write(struct reply *r, uint64_t v, unsigned n)
 {
 	uint8_t *p = reply_add(r, n);
 
 	if (p)
-		put_be(p, v, n);
+		write_be(p, v, n);
 }
 
 static inline void reply_copy(struct reply *r, const void *from, size_t n)

@@ -188,8 +188,8 @@ bool cdb_parse(struct cdb *cdb, unsigned kinds, struct scsi_sense *sense)
 		}
 	}
 	cdb->def = def;
-	cdb->lba = get_be(cdb->b + def->lba_at, def->lba_bytes);
-	cdb->nr = (uint32_t)get_be(cdb->b + def->nr_at, def->nr_bytes);
+	cdb->lba = read_be(cdb->b + def->lba_at, def->lba_bytes);
+	cdb->nr = (uint32_t)read_be(cdb->b + def->nr_at, def->nr_bytes);
 	/* The six byte READ and WRITE: a short LBA, and 0 blocks mean 256. */
 	if (def->lba_bytes == 3) {
 		cdb->lba &= 0x1fffff;

@@ -205,13 +205,13 @@ static void test_reply_bounds(void **state)
 
 	reply_init(&r);
 	for (unsigned i = 0; i < REPLY_MAX; i++)
-		reply_put(&r, 0x11, 3);
+		reply_write(&r, 0x11, 3);
 	assert_int_equal(r.len, REPLY_MAX / 3 * 3);
 	reply_text(&r, "text", 16);
 	reply_copy(&r, "text", 5);
 	assert_null(reply_add(&r, SIZE_MAX));
 	assert_int_equal(r.len, REPLY_MAX / 3 * 3);
-	reply_put(&r, 0, 1);
+	reply_write(&r, 0, 1);
 	assert_int_equal(r.len, REPLY_MAX);
 }
 

@@ -44,24 +44,24 @@ static void standard(struct reply *r, const struct scsi_lun *lun)
 		0x04c0, /* SBC-3 */
 	};
 
-	reply_put(r, type_of(lun), 1);
-	reply_put(r, lun->kind == LUN_CDROM ? 0x80 : 0, 1); /* RMB */
-	reply_put(r, 6, 1);                                 /* SPC-4 */
-	reply_put(r, 0x12, 1);   /* HISUP, response format 2 */
-	reply_put(r, 96 - 5, 1); /* additional length */
-	reply_put(r, 0, 2);
-	reply_put(r, 0x02, 1); /* CMDQUE */
+	reply_write(r, type_of(lun), 1);
+	reply_write(r, lun->kind == LUN_CDROM ? 0x80 : 0, 1); /* RMB */
+	reply_write(r, 6, 1);                                 /* SPC-4 */
+	reply_write(r, 0x12, 1);   /* HISUP, response format 2 */
+	reply_write(r, 96 - 5, 1); /* additional length */
+	reply_write(r, 0, 2);
+	reply_write(r, 0x02, 1); /* CMDQUE */
 	reply_text(r, VENDOR, 8);
 	reply_text(r, product_of(lun), 16);
 	reply_text(r, REVISION, 4);
 	reply_add(r, 22); /* vendor's and reserved */
 	for (unsigned i = 0; i < 3; i++)
-		reply_put(r,
-			  lun->kind == LUN_CDROM && i == 2 ? 0x0420 :
-							     versions[i],
-			  2);
+		reply_write(r,
+			    lun->kind == LUN_CDROM && i == 2 ? 0x0420 :
+							       versions[i],
+			    2);
 	while (r->len < 96)
-		reply_put(r, 0, 1);
+		reply_write(r, 0, 1);
 }
 
 /*
@@ -78,34 +78,34 @@ static void page_identification(struct reply *r, const struct scsi_lun *lun)
 {
 	size_t serial_len = strlen(lun->serial);
 
-	reply_put(r, 0x02, 1); /* ASCII */
-	reply_put(r, 0x01, 1); /* LUN, T10 vendor id */
-	reply_put(r, 0, 1);
-	reply_put(r, 8 + 16 + serial_len, 1);
+	reply_write(r, 0x02, 1); /* ASCII */
+	reply_write(r, 0x01, 1); /* LUN, T10 vendor id */
+	reply_write(r, 0, 1);
+	reply_write(r, 8 + 16 + serial_len, 1);
 	reply_text(r, VENDOR, 8);
 	reply_text(r, product_of(lun), 16);
 	reply_copy(r, lun->serial, serial_len);
 
-	reply_put(r, 0x01, 1); /* binary */
-	reply_put(r, 0x03, 1); /* LUN, NAA */
-	reply_put(r, 0, 1);
-	reply_put(r, 8, 1);
-	reply_put(r, lun->naa, 8);
+	reply_write(r, 0x01, 1); /* binary */
+	reply_write(r, 0x03, 1); /* LUN, NAA */
+	reply_write(r, 0, 1);
+	reply_write(r, 8, 1);
+	reply_write(r, lun->naa, 8);
 
-	reply_put(r, 0x01, 1);
-	reply_put(r, 0x14, 1); /* target port, relative id */
-	reply_put(r, 0, 1);
-	reply_put(r, 4, 1);
-	reply_put(r, 1, 4);
+	reply_write(r, 0x01, 1);
+	reply_write(r, 0x14, 1); /* target port, relative id */
+	reply_write(r, 0, 1);
+	reply_write(r, 4, 1);
+	reply_write(r, 1, 4);
 }
 
 static void page_extended(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, 0, 1);
-	reply_put(r, 0x07, 1); /* HEADSUP, ORDSUP, SIMPSUP */
-	reply_put(r, lun->kind == LUN_DISK ? 0x01 : 0, 1); /* V_SUP */
+	reply_write(r, 0, 1);
+	reply_write(r, 0x07, 1); /* HEADSUP, ORDSUP, SIMPSUP */
+	reply_write(r, lun->kind == LUN_DISK ? 0x01 : 0, 1); /* V_SUP */
 	while (r->len < 64)
-		reply_put(r, 0, 1);
+		reply_write(r, 0, 1);
 }
 
 static void page_block_limits(struct reply *r, const struct scsi_lun *lun)
@@ -113,40 +113,40 @@ static void page_block_limits(struct reply *r, const struct scsi_lun *lun)
 	uint32_t phys = lun->phys_block_bytes / lun->block_bytes;
 	uint32_t page = 4096 / lun->block_bytes;
 
-	reply_put(r, 1, 1); /* WSNZ: no WRITE SAME of "all the rest" */
+	reply_write(r, 1, 1); /* WSNZ: no WRITE SAME of "all the rest" */
 	/* What COMPARE AND WRITE may span: it goes through a buffer. */
-	reply_put(r,
-		  SCSI_WORK_BYTES / lun->block_bytes > 255 ?
-			  255 :
-			  SCSI_WORK_BYTES / lun->block_bytes,
-		  1);
-	reply_put(r, phys > page ? phys : page, 2); /* granularity */
-	reply_put(r, 0, 4);                         /* no longest transfer */
-	reply_put(r, 0, 4);
-	reply_put(r, 0, 4);
-	reply_put(r, lun->thin ? UINT32_MAX : 0, 4); /* LBAs to unmap */
-	reply_put(r, lun->thin ? 256 : 0, 4);        /* descriptors */
-	reply_put(r, lun->thin ? page : 0, 4);       /* granularity */
-	reply_put(r, 0, 4);
-	reply_put(r, 0, 8); /* no longest WRITE SAME */
+	reply_write(r,
+		    SCSI_WORK_BYTES / lun->block_bytes > 255 ?
+			    255 :
+			    SCSI_WORK_BYTES / lun->block_bytes,
+		    1);
+	reply_write(r, phys > page ? phys : page, 2); /* granularity */
+	reply_write(r, 0, 4);                         /* no longest transfer */
+	reply_write(r, 0, 4);
+	reply_write(r, 0, 4);
+	reply_write(r, lun->thin ? UINT32_MAX : 0, 4); /* LBAs to unmap */
+	reply_write(r, lun->thin ? 256 : 0, 4);        /* descriptors */
+	reply_write(r, lun->thin ? page : 0, 4);       /* granularity */
+	reply_write(r, 0, 4);
+	reply_write(r, 0, 8); /* no longest WRITE SAME */
 	while (r->len < 64)
-		reply_put(r, 0, 1);
+		reply_write(r, 0, 1);
 }
 
 static void page_characteristics(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, lun->rotational ? 0 : 1, 2); /* 1: does not rotate */
+	reply_write(r, lun->rotational ? 0 : 1, 2); /* 1: does not rotate */
 	while (r->len < 64)
-		reply_put(r, 0, 1);
+		reply_write(r, 0, 1);
 }
 
 static void page_provisioning(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, 0, 1);
+	reply_write(r, 0, 1);
 	/* LBPU, LBPWS, LBPWS10, LBPRZ */
-	reply_put(r, lun->thin ? 0xe0 | (lun->zeroes ? 0x04 : 0) : 0, 1);
-	reply_put(r, lun->thin ? 2 : 0, 1); /* thin, or fully provisioned */
-	reply_put(r, 0, 1);
+	reply_write(r, lun->thin ? 0xe0 | (lun->zeroes ? 0x04 : 0) : 0, 1);
+	reply_write(r, lun->thin ? 2 : 0, 1); /* thin, or fully provisioned */
+	reply_write(r, 0, 1);
 }
 
 static void page_list(struct reply *r, const struct scsi_lun *lun);
@@ -171,7 +171,7 @@ static void page_list(struct reply *r, const struct scsi_lun *lun)
 {
 	for (unsigned i = 0; i < NR_PAGES; i++) {
 		if (pages[i].kinds & lun_kinds(lun))
-			reply_put(r, pages[i].code, 1);
+			reply_write(r, pages[i].code, 1);
 	}
 }
 
@@ -180,11 +180,11 @@ static bool vital(struct reply *r, const struct scsi_lun *lun, uint8_t code)
 	for (unsigned i = 0; i < NR_PAGES; i++) {
 		if (pages[i].code != code || !(pages[i].kinds & lun_kinds(lun)))
 			continue;
-		reply_put(r, type_of(lun), 1);
-		reply_put(r, code, 1);
-		reply_put(r, 0, 2);
+		reply_write(r, type_of(lun), 1);
+		reply_write(r, code, 1);
+		reply_write(r, 0, 2);
 		pages[i].fill(r, lun);
-		put_be16(r->b + 2, (uint16_t)(r->len - 4));
+		write_be16(r->b + 2, (uint16_t)(r->len - 4));
 		return true;
 	}
 	return false;

@@ -14,43 +14,43 @@ enum {
 };
 
 /* A block's address: by number, or minutes, seconds and frames. */
-static void put_address(struct reply *r, uint64_t lba, bool msf)
+static void write_address(struct reply *r, uint64_t lba, bool msf)
 {
 	uint64_t frame = lba + 150;
 
 	if (!msf) {
-		reply_put(r, lba > UINT32_MAX ? UINT32_MAX : lba, 4);
+		reply_write(r, lba > UINT32_MAX ? UINT32_MAX : lba, 4);
 		return;
 	}
 	if (frame > 256 * 60 * 75 - 1)
 		frame = 256 * 60 * 75 - 1;
-	reply_put(r, 0, 1);
-	reply_put(r, frame / (60 * 75), 1);
-	reply_put(r, frame / 75 % 60, 1);
-	reply_put(r, frame % 75, 1);
+	reply_write(r, 0, 1);
+	reply_write(r, frame / (60 * 75), 1);
+	reply_write(r, frame / 75 % 60, 1);
+	reply_write(r, frame % 75, 1);
 }
 
-static void put_track(struct reply *r, uint8_t number, uint64_t lba, bool msf)
+static void write_track(struct reply *r, uint8_t number, uint64_t lba, bool msf)
 {
-	reply_put(r, 0, 1);
-	reply_put(r, ADR_DATA_TRACK, 1);
-	reply_put(r, number, 1);
-	reply_put(r, 0, 1);
-	put_address(r, lba, msf);
+	reply_write(r, 0, 1);
+	reply_write(r, ADR_DATA_TRACK, 1);
+	reply_write(r, number, 1);
+	reply_write(r, 0, 1);
+	write_address(r, lba, msf);
 }
 
 /* A descriptor of the raw table: point, and where it points. */
-static void put_point(struct reply *r, uint8_t point, unsigned m, unsigned s,
-		      unsigned f)
+static void write_point(struct reply *r, uint8_t point, unsigned m, unsigned s,
+			unsigned f)
 {
-	reply_put(r, 1, 1); /* session */
-	reply_put(r, ADR_DATA_TRACK, 1);
-	reply_put(r, 0, 1);
-	reply_put(r, point, 1);
-	reply_put(r, 0, 4);
-	reply_put(r, m, 1);
-	reply_put(r, s, 1);
-	reply_put(r, f, 1);
+	reply_write(r, 1, 1); /* session */
+	reply_write(r, ADR_DATA_TRACK, 1);
+	reply_write(r, 0, 1);
+	reply_write(r, point, 1);
+	reply_write(r, 0, 4);
+	reply_write(r, m, 1);
+	reply_write(r, s, 1);
+	reply_write(r, f, 1);
 }
 
 static void raw_toc(struct reply *r, const struct scsi_lun *lun)
@@ -59,11 +59,11 @@ static void raw_toc(struct reply *r, const struct scsi_lun *lun)
 
 	if (end > 256 * 60 * 75 - 1)
 		end = 256 * 60 * 75 - 1;
-	put_point(r, 0xa0, 1, 0, 0);
-	put_point(r, 0xa1, 1, 0, 0);
-	put_point(r, 0xa2, (unsigned)(end / (60 * 75)),
-		  (unsigned)(end / 75 % 60), (unsigned)(end % 75));
-	put_point(r, 1, 0, 2, 0);
+	write_point(r, 0xa0, 1, 0, 0);
+	write_point(r, 0xa1, 1, 0, 0);
+	write_point(r, 0xa2, (unsigned)(end / (60 * 75)),
+		    (unsigned)(end / 75 % 60), (unsigned)(end % 75));
+	write_point(r, 1, 0, 2, 0);
 }
 
 void mmc_read_toc(struct scsi_task *t)
@@ -80,19 +80,19 @@ void mmc_read_toc(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 0, 2);
-	reply_put(&r, 1, 1); /* first and last track, or session */
-	reply_put(&r, 1, 1);
+	reply_write(&r, 0, 2);
+	reply_write(&r, 1, 1); /* first and last track, or session */
+	reply_write(&r, 1, 1);
 	if (format == 2) {
 		raw_toc(&r, lun);
 	} else if (format == 1) {
-		put_track(&r, 1, 0, msf);
+		write_track(&r, 1, 0, msf);
 	} else {
 		if (track <= 1)
-			put_track(&r, 1, 0, msf);
-		put_track(&r, LEAD_OUT, lun->nr_blocks, msf);
+			write_track(&r, 1, 0, msf);
+		write_track(&r, LEAD_OUT, lun->nr_blocks, msf);
 	}
-	put_be16(r.b, (uint16_t)(r.len - 2));
+	write_be16(r.b, (uint16_t)(r.len - 2));
 	task_reply(t, &r);
 }
 
@@ -107,38 +107,38 @@ static uint16_t profile_of(const struct scsi_lun *lun)
 	return lun->nr_blocks > CD_BLOCKS ? PROFILE_DVDROM : PROFILE_CDROM;
 }
 
-static void put_profile(struct reply *r, const struct scsi_lun *lun,
-			uint16_t profile)
+static void write_profile(struct reply *r, const struct scsi_lun *lun,
+			  uint16_t profile)
 {
-	reply_put(r, profile, 2);
-	reply_put(r, profile == profile_of(lun), 1);
-	reply_put(r, 0, 1);
+	reply_write(r, profile, 2);
+	reply_write(r, profile == profile_of(lun), 1);
+	reply_write(r, 0, 1);
 }
 
 static void feature_profiles(struct reply *r, const struct scsi_lun *lun)
 {
-	put_profile(r, lun, PROFILE_DVDROM);
-	put_profile(r, lun, PROFILE_CDROM);
+	write_profile(r, lun, PROFILE_DVDROM);
+	write_profile(r, lun, PROFILE_CDROM);
 }
 
 static void feature_core(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, 1, 4); /* physical interface: SCSI */
-	reply_put(r, 1, 1); /* DBE */
-	reply_put(r, 0, 3);
+	reply_write(r, 1, 4); /* physical interface: SCSI */
+	reply_write(r, 1, 1); /* DBE */
+	reply_write(r, 0, 3);
 }
 
 static void feature_removable(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, 0x29, 1); /* tray, ejects, locks */
-	reply_put(r, 0, 3);
+	reply_write(r, 0x29, 1); /* tray, ejects, locks */
+	reply_write(r, 0, 3);
 }
 
 static void feature_random_read(struct reply *r, const struct scsi_lun *lun)
 {
-	reply_put(r, 2048, 4);
-	reply_put(r, 1, 2);
-	reply_put(r, 0, 2);
+	reply_write(r, 2048, 4);
+	reply_write(r, 1, 2);
+	reply_write(r, 0, 2);
 }
 
 static const struct {
@@ -157,7 +157,7 @@ void mmc_get_configuration(struct scsi_task *t)
 {
 	const struct scsi_lun *lun = t->lun;
 	unsigned rt = t->cdb.b[1] & 3;
-	uint16_t from = get_be16(t->cdb.b + 2);
+	uint16_t from = read_be16(t->cdb.b + 2);
 	struct reply r;
 
 	if (rt == 3) {
@@ -165,21 +165,21 @@ void mmc_get_configuration(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 0, 6);
-	reply_put(&r, profile_of(lun), 2);
+	reply_write(&r, 0, 6);
+	reply_write(&r, profile_of(lun), 2);
 	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
 		size_t at = r.len;
 
 		if (rt == 2 ? features[i].code != from :
 			      features[i].code < from)
 			continue;
-		reply_put(&r, features[i].code, 2);
-		reply_put(&r, features[i].version_bits, 1);
-		reply_put(&r, 0, 1);
+		reply_write(&r, features[i].code, 2);
+		reply_write(&r, features[i].version_bits, 1);
+		reply_write(&r, 0, 1);
 		features[i].fill(&r, lun);
 		r.b[at + 3] = (uint8_t)(r.len - at - 4);
 	}
-	put_be32(r.b, (uint32_t)r.len - 4);
+	write_be32(r.b, (uint32_t)r.len - 4);
 	task_reply(t, &r);
 }
 
@@ -196,14 +196,14 @@ void mmc_get_event_status(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, media ? 6 : 2, 2);
-	reply_put(&r, media ? 0x04 : 0x80, 1); /* 80: no such event class */
-	reply_put(&r, 0x10, 1);
+	reply_write(&r, media ? 6 : 2, 2);
+	reply_write(&r, media ? 0x04 : 0x80, 1); /* 80: no such event class */
+	reply_write(&r, 0x10, 1);
 	if (media) {
-		reply_put(&r, changed ? 2 : 0, 1); /* new media */
+		reply_write(&r, changed ? 2 : 0, 1); /* new media */
 		/* tray open; media present */
-		reply_put(&r, lun->ejected ? 1 : 2, 1);
-		reply_put(&r, 0, 2);
+		reply_write(&r, lun->ejected ? 1 : 2, 1);
+		reply_write(&r, 0, 2);
 	}
 	task_reply(t, &r);
 }
@@ -213,8 +213,8 @@ void mmc_mechanism_status(struct scsi_task *t)
 	struct reply r;
 
 	reply_init(&r);
-	reply_put(&r, t->lun->ejected ? 0x1000 : 0, 2); /* door open */
-	reply_put(&r, 0, 6);
+	reply_write(&r, t->lun->ejected ? 0x1000 : 0, 2); /* door open */
+	reply_write(&r, 0, 6);
 	task_reply(t, &r);
 }
 
@@ -227,16 +227,16 @@ void mmc_read_disc_info(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 32, 2);
-	reply_put(&r, 0x0e, 1); /* last session and disc complete */
-	reply_put(&r, 1, 1);    /* first track */
-	reply_put(&r, 1, 1);    /* sessions */
-	reply_put(&r, 1, 1);    /* first and last track in the last one */
-	reply_put(&r, 1, 1);
-	reply_put(&r, 0x20, 1); /* unrestricted use */
-	reply_put(&r, 0, 8);
-	reply_put(&r, UINT64_MAX, 8); /* lead-in, lead-out: none to be had */
-	reply_put(&r, 0, 8);
-	reply_put(&r, 0, 2);
+	reply_write(&r, 32, 2);
+	reply_write(&r, 0x0e, 1); /* last session and disc complete */
+	reply_write(&r, 1, 1);    /* first track */
+	reply_write(&r, 1, 1);    /* sessions */
+	reply_write(&r, 1, 1);    /* first and last track in the last one */
+	reply_write(&r, 1, 1);
+	reply_write(&r, 0x20, 1); /* unrestricted use */
+	reply_write(&r, 0, 8);
+	reply_write(&r, UINT64_MAX, 8); /* lead-in, lead-out: none to be had */
+	reply_write(&r, 0, 8);
+	reply_write(&r, 0, 2);
 	task_reply(t, &r);
 }

@@ -67,7 +67,7 @@ static void fill_control(const struct scsi_lun *lun, unsigned pc, uint8_t *p)
 		p[0] |= lun->d_sense ? 0x04 : 0;
 		p[2] = lun->swp ? 0x08 : 0;
 	}
-	put_be16(p + 6, 0xffff); /* busy timeout: unlimited */
+	write_be16(p + 6, 0xffff); /* busy timeout: unlimited */
 }
 
 static void change_control(struct scsi_lun *lun, const uint8_t *p)
@@ -97,10 +97,10 @@ static void fill_capabilities(const struct scsi_lun *lun, unsigned pc,
 	p[0] = 0x3b; /* reads CD-R, CD-RW, DVD-ROM, DVD-R, DVD-RAM */
 	p[2] = 0x70; /* mode 2 forms, multisession */
 	p[4] = 0x29 | (lun->locked ? 0x02 : 0); /* tray, ejects, locks */
-	put_be16(p + 6, 50 * 176);              /* kB/s */
-	put_be16(p + 8, 2);
-	put_be16(p + 10, 2048);
-	put_be16(p + 12, 16 * 176);
+	write_be16(p + 6, 50 * 176);            /* kB/s */
+	write_be16(p + 8, 2);
+	write_be16(p + 10, 2048);
+	write_be16(p + 12, 16 * 176);
 }
 
 static const struct mode_page pages[] = {
@@ -126,7 +126,7 @@ static size_t page_build(const struct mode_page *page,
 	if (page->subcode) {
 		buf[0] |= SPF;
 		buf[1] = page->subcode;
-		put_be16(buf + 2, page->len);
+		write_be16(buf + 2, page->len);
 	} else {
 		buf[1] = page->len;
 	}
@@ -158,8 +158,9 @@ static void add_block_descriptor(struct reply *r, const struct scsi_lun *lun)
 {
 	uint64_t nr = lun->nr_blocks;
 
-	reply_put(r, nr > UINT32_MAX ? UINT32_MAX : nr, 4);
-	reply_put(r, lun->block_bytes, 4); /* of which the first is reserved */
+	reply_write(r, nr > UINT32_MAX ? UINT32_MAX : nr, 4);
+	reply_write(r, lun->block_bytes,
+		    4); /* of which the first is reserved */
 }
 
 void spc_mode_sense(struct scsi_task *t)
@@ -183,7 +184,7 @@ void spc_mode_sense(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 0, ten ? 8 : 4);
+	reply_write(&r, 0, ten ? 8 : 4);
 	if (descriptor)
 		add_block_descriptor(&r, lun);
 	for (unsigned i = 0; i < NR_PAGES; i++) {
@@ -198,7 +199,7 @@ void spc_mode_sense(struct scsi_task *t)
 		return;
 	}
 	if (ten) {
-		put_be16(r.b, (uint16_t)(r.len - 2));
+		write_be16(r.b, (uint16_t)(r.len - 2));
 		r.b[3] = device_specific(lun);
 		r.b[7] = descriptor ? 8 : 0;
 	} else {
@@ -281,7 +282,7 @@ static bool page_select(struct scsi_lun *lun, struct list *l, bool apply)
 static bool header_ok(const struct scsi_lun *lun, struct list *l, bool ten)
 {
 	size_t header = ten ? 8 : 4;
-	size_t desc_len = ten ? get_be16(l->b + 6) : l->b[3];
+	size_t desc_len = ten ? read_be16(l->b + 6) : l->b[3];
 	const uint8_t *desc = l->b + header;
 
 	l->pos = ten ? 6 : 3;
@@ -291,9 +292,9 @@ static bool header_ok(const struct scsi_lun *lun, struct list *l, bool ten)
 	l->cut = l->pos > l->len;
 	if (l->cut || desc_len == 0)
 		return !l->cut;
-	if ((get_be32(desc + 4) & 0xffffff) != lun->block_bytes ||
-	    (get_be32(desc) != 0 && get_be32(desc) != UINT32_MAX &&
-	     get_be32(desc) != lun->nr_blocks)) {
+	if ((read_be32(desc + 4) & 0xffffff) != lun->block_bytes ||
+	    (read_be32(desc) != 0 && read_be32(desc) != UINT32_MAX &&
+	     read_be32(desc) != lun->nr_blocks)) {
 		l->pos = header;
 		return false;
 	}

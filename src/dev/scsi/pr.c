@@ -58,22 +58,22 @@ static uint64_t holder_key(const struct pr_state *pr)
 
 static void read_reservation(struct reply *r, const struct pr_state *pr)
 {
-	reply_put(r, holder_key(pr), 8);
-	reply_put(r, 0, 5);
-	reply_put(r, pr->type, 1);
-	reply_put(r, 0, 2);
+	reply_write(r, holder_key(pr), 8);
+	reply_write(r, 0, 5);
+	reply_write(r, pr->type, 1);
+	reply_write(r, 0, 2);
 }
 
 static void read_full_status(struct reply *r, const struct pr_state *pr)
 {
-	reply_put(r, pr->key, 8);
-	reply_put(r, 0, 4);
-	reply_put(r, 0x02 | pr->reserved, 1); /* ALL_TG_PT, R_HOLDER */
-	reply_put(r, pr->reserved ? pr->type : 0, 1);
-	reply_put(r, 0, 4);
-	reply_put(r, 1, 2); /* relative target port */
-	reply_put(r, 24, 4);
-	reply_put(r, 0x0f, 1); /* TransportID: of no particular protocol */
+	reply_write(r, pr->key, 8);
+	reply_write(r, 0, 4);
+	reply_write(r, 0x02 | pr->reserved, 1); /* ALL_TG_PT, R_HOLDER */
+	reply_write(r, pr->reserved ? pr->type : 0, 1);
+	reply_write(r, 0, 4);
+	reply_write(r, 1, 2); /* relative target port */
+	reply_write(r, 24, 4);
+	reply_write(r, 0x0f, 1); /* TransportID: of no particular protocol */
 	reply_add(r, 23);
 }
 
@@ -81,11 +81,11 @@ static void report_capabilities(struct reply *r, const struct scsi_lun *lun)
 {
 	bool keeps = lun->sc->sc_pr_fd >= 0;
 
-	reply_put(r, 8, 2);
-	reply_put(r, 0x14 | keeps, 1); /* CRH, ATP_C, PTPL_C */
-	reply_put(r, 0x80 | lun->pr.aptpl, 1);
-	reply_put(r, 0xea01, 2); /* all types */
-	reply_put(r, 0, 2);
+	reply_write(r, 8, 2);
+	reply_write(r, 0x14 | keeps, 1); /* CRH, ATP_C, PTPL_C */
+	reply_write(r, 0x80 | lun->pr.aptpl, 1);
+	reply_write(r, 0xea01, 2); /* all types */
+	reply_write(r, 0, 2);
 }
 
 void pr_in(struct scsi_task *t)
@@ -105,18 +105,18 @@ void pr_in(struct scsi_task *t)
 		task_reply(t, &r);
 		return;
 	}
-	reply_put(&r, pr->generation, 4);
-	reply_put(&r, 0, 4);
+	reply_write(&r, pr->generation, 4);
+	reply_write(&r, 0, 4);
 	if (action == IN_READ_KEYS) {
 		if (pr->registered)
-			reply_put(&r, pr->key, 8);
+			reply_write(&r, pr->key, 8);
 	} else if (action == IN_READ_RESERVATION) {
 		if (pr->reserved)
 			read_reservation(&r, pr);
 	} else if (pr->registered) {
 		read_full_status(&r, pr);
 	}
-	put_be32(r.b + 4, (uint32_t)r.len - 8);
+	write_be32(r.b + 4, (uint32_t)r.len - 8);
 	task_reply(t, &r);
 }
 
@@ -147,15 +147,15 @@ static void save_build(const struct scsi_softc *sc, uint64_t seq, uint8_t *b)
 
 		if (!pr->registered || !pr->aptpl)
 			continue;
-		put_be64(p, lun->naa);
-		put_be64(p + 8, pr->key);
+		write_be64(p, lun->naa);
+		write_be64(p + 8, pr->key);
 		p[16] = pr->reserved ? pr->type : 0;
 		nr++;
 	}
 	memcpy(b, magic, sizeof(magic));
-	put_be64(b + 8, seq);
-	put_be32(b + 16, nr);
-	put_be64(b + 24, hash64(b, FILE_COPY_BYTES));
+	write_be64(b + 8, seq);
+	write_be32(b + 16, nr);
+	write_be64(b + 24, hash64(b, FILE_COPY_BYTES));
 }
 static_assert(FILE_HEADER + SCSI_MAX_LUNS * FILE_RECORD <= FILE_COPY_BYTES,
 	      "a copy has room for all");
@@ -163,14 +163,14 @@ static_assert(FILE_HEADER + SCSI_MAX_LUNS * FILE_RECORD <= FILE_COPY_BYTES,
 /* A copy's sequence number, 0 when it is not whole. */
 static uint64_t copy_seq(uint8_t *b)
 {
-	uint64_t hash = get_be64(b + 24);
+	uint64_t hash = read_be64(b + 24);
 
-	put_be64(b + 24, 0);
+	write_be64(b + 24, 0);
 	if (memcmp(b, magic, sizeof(magic)) != 0 ||
-	    get_be32(b + 16) > SCSI_MAX_LUNS ||
+	    read_be32(b + 16) > SCSI_MAX_LUNS ||
 	    hash64(b, FILE_COPY_BYTES) != hash)
 		return 0;
-	return get_be64(b + 8);
+	return read_be64(b + 8);
 }
 
 static int save_write(const struct scsi_softc *sc, uint64_t seq,
@@ -202,11 +202,11 @@ static void restore(struct scsi_softc *sc, const uint8_t *record)
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
 		struct scsi_lun *lun = sc->sc_luns[i];
 
-		if (lun->kind != LUN_DISK || lun->naa != get_be64(record))
+		if (lun->kind != LUN_DISK || lun->naa != read_be64(record))
 			continue;
 		lun->pr.registered = true;
 		lun->pr.aptpl = true;
-		lun->pr.key = get_be64(record + 8);
+		lun->pr.key = read_be64(record + 8);
 		lun->pr.reserved = pr_type_ok(record[16]);
 		lun->pr.type = lun->pr.reserved ? record[16] : 0;
 	}
@@ -240,7 +240,7 @@ int pr_load(struct scsi_softc *sc)
 	uint8_t b[FILE_COPY_BYTES] = { 0 };
 	int ret = sc->sc_pr_fd < 0 ? 0 : read_newest(sc, b);
 
-	for (uint32_t i = 0; ret == 0 && i < get_be32(b + 16); i++)
+	for (uint32_t i = 0; ret == 0 && i < read_be32(b + 16); i++)
 		restore(sc, b + FILE_HEADER + i * FILE_RECORD);
 	return ret;
 }
@@ -457,8 +457,8 @@ void pr_out(struct scsi_task *t)
 	}
 	t->transferred = vio_iov_take(&t->data, list, sizeof(list));
 	o = (struct out){
-		.key = get_be64(list),
-		.action_key = get_be64(list + 8),
+		.key = read_be64(list),
+		.action_key = read_be64(list + 8),
 		.flags = list[20],
 		.type = t->cdb.b[2],
 	};

@@ -49,8 +49,8 @@ static uint32_t out(uint8_t action, uint8_t type, uint64_t key,
 			 .out_len = 24 };
 	struct sent s;
 
-	put_be64(list, key);
-	put_be64(list + 8, action_key);
+	write_be64(list, key);
+	write_be64(list + 8, action_key);
 	list[20] = flags;
 	s = ini_do(&c);
 	return outcome(&s);
@@ -69,21 +69,21 @@ static void expect(uint32_t generation, uint64_t key, uint8_t type)
 	bool all = type == 7 || type == 8;
 	struct sent s = in(0);
 
-	assert_int_equal(get_be32(s.in), generation);
-	assert_int_equal(get_be32(s.in + 4), key ? 8 : 0);
+	assert_int_equal(read_be32(s.in), generation);
+	assert_int_equal(read_be32(s.in + 4), key ? 8 : 0);
 	if (key)
-		assert_int_equal(get_be64(s.in + 8), key);
+		assert_int_equal(read_be64(s.in + 8), key);
 	s = in(1);
-	assert_int_equal(get_be32(s.in), generation);
-	assert_int_equal(get_be32(s.in + 4), type ? 16 : 0);
+	assert_int_equal(read_be32(s.in), generation);
+	assert_int_equal(read_be32(s.in + 4), type ? 16 : 0);
 	if (type) {
-		assert_int_equal(get_be64(s.in + 8), all ? 0 : key);
+		assert_int_equal(read_be64(s.in + 8), all ? 0 : key);
 		assert_int_equal(s.in[21], type);
 	}
 	s = in(3);
-	assert_int_equal(get_be32(s.in + 4), key ? 48 : 0);
+	assert_int_equal(read_be32(s.in + 4), key ? 48 : 0);
 	if (key) {
-		assert_int_equal(get_be64(s.in + 8), key);
+		assert_int_equal(read_be64(s.in + 8), key);
 		assert_int_equal(s.in[20] & 1, type != 0);
 		assert_int_equal(s.in[21], type);
 	}

@@ -113,8 +113,8 @@ static void unmap_step(struct scsi_task *t, int result)
 	}
 	t->left--;
 	vio_iov_take(&t->data, desc, sizeof(desc));
-	lba = get_be64(desc);
-	nr = get_be32(desc + 8);
+	lba = read_be64(desc);
+	nr = read_be32(desc + 8);
 	if (!sbc_in_range(t, lba, nr))
 		return;
 	/* Where it must read as zeroes, a mere hint will not do. */
@@ -142,7 +142,7 @@ void sbc_unmap(struct scsi_task *t)
 		return;
 	}
 	vio_iov_take(&t->data, header, sizeof(header));
-	desc_len = get_be16(header + 2);
+	desc_len = read_be16(header + 2);
 	if (desc_len > t->cdb.nr - sizeof(header)) {
 		task_check(t, SC_LIST_LENGTH);
 		return;
@@ -209,20 +209,20 @@ static int find_extents(struct scsi_lun *lun, const struct scsi_task *t)
 	struct reply *r = (void *)lun->work;
 
 	reply_init(r);
-	reply_put(r, 0, 8);
+	reply_write(r, 0, 8);
 	for (unsigned i = 0;
 	     i < STATUS_MAX_DESCS && lba < end && r->len < t->cdb.nr; i++) {
 		struct extent e = extent_at(lun, lba, end);
 
 		if (e.nr > UINT32_MAX)
 			e.nr = UINT32_MAX;
-		reply_put(r, lba, 8);
-		reply_put(r, e.nr, 4);
-		reply_put(r, e.mapped ? 0 : 1, 1); /* 1: deallocated */
-		reply_put(r, 0, 3);
+		reply_write(r, lba, 8);
+		reply_write(r, e.nr, 4);
+		reply_write(r, e.mapped ? 0 : 1, 1); /* 1: deallocated */
+		reply_write(r, 0, 3);
 		lba += e.nr;
 	}
-	put_be32(r->b, (uint32_t)r->len - 4);
+	write_be32(r->b, (uint32_t)r->len - 4);
 	return 0;
 }
 

@@ -366,7 +366,7 @@ void sbc_format(struct scsi_task *t)
 		t->transferred = vio_iov_take(&t->data, list, len);
 		/* Protection, initialization pattern, defects: none. */
 		if ((list[0] & 0x07) || (list[1] & 0x08) ||
-		    get_be(list + (longlist ? 4 : 2), longlist ? 4 : 2)) {
+		    read_be(list + (longlist ? 4 : 2), longlist ? 4 : 2)) {
 			task_bad_list(t, 1);
 			return;
 		}
@@ -389,8 +389,8 @@ void sbc_read_capacity10(struct scsi_task *t)
 	if (!task_has_in(t, 8))
 		return;
 	reply_init(&r);
-	reply_put(&r, last > UINT32_MAX ? UINT32_MAX : last, 4);
-	reply_put(&r, t->lun->block_bytes, 4);
+	reply_write(&r, last > UINT32_MAX ? UINT32_MAX : last, 4);
+	reply_write(&r, t->lun->block_bytes, 4);
 	t->cdb.nr = 8;
 	task_reply(t, &r);
 }
@@ -406,15 +406,15 @@ void sbc_read_capacity16(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, lun->nr_blocks - 1, 8);
-	reply_put(&r, lun->block_bytes, 4);
-	reply_put(&r, 0, 1); /* no protection */
-	reply_put(&r, (uint64_t)__builtin_ctz(per_phys), 1);
+	reply_write(&r, lun->nr_blocks - 1, 8);
+	reply_write(&r, lun->block_bytes, 4);
+	reply_write(&r, 0, 1); /* no protection */
+	reply_write(&r, (uint64_t)__builtin_ctz(per_phys), 1);
 	/* LBPME, LBPRZ; lowest aligned LBA 0 */
-	reply_put(&r,
-		  (lun->thin ? 0x8000 : 0) |
-			  (lun->thin && lun->zeroes ? 0x4000 : 0),
-		  2);
+	reply_write(&r,
+		    (lun->thin ? 0x8000 : 0) |
+			    (lun->thin && lun->zeroes ? 0x4000 : 0),
+		    2);
 	reply_add(&r, 16);
 	task_reply(t, &r);
 }

@@ -128,7 +128,7 @@ static bool broken(const struct scsi_softc *sc)
  * All of the sense area is written, and what is counted of the data in comes
  * right behind it: used length is without holes.
  */
-static uint32_t put_response(struct scsi_task *t)
+static uint32_t write_response(struct scsi_task *t)
 {
 	uint8_t sense[VIRTIO_SCSI_SENSE_DEFAULT_SIZE] = { 0 };
 	uint32_t area = sense_size(t->q->sc);
@@ -154,7 +154,7 @@ static uint32_t put_response(struct scsi_task *t)
 static void report(struct scsi_task *t)
 {
 	struct scsi_queue *q = t->q;
-	uint32_t len = task_live(t) ? put_response(t) : 0;
+	uint32_t len = task_live(t) ? write_response(t) : 0;
 
 	vq_relchain_prepare(q->vq, (uint16_t)t->idx, len);
 	vio_task_defer(q->sc->sc_loop, &q->turn);

@@ -154,8 +154,8 @@ static void pr_out_key(uint8_t action, uint8_t type, uint64_t key,
 			 .out = list,
 			 .out_len = 24 };
 
-	put_be64(list, key);
-	put_be64(list + 8, action_key);
+	write_be64(list, key);
+	write_be64(list + 8, action_key);
 	good(0, 0, &c);
 }
 
@@ -171,13 +171,13 @@ static void expect_pr(uint32_t generation, uint64_t key, uint8_t type)
 	struct sent s = send_to(0, 0, &c);
 
 	assert_int_equal(s.status, 0);
-	assert_int_equal(get_be32(s.in), generation);
-	assert_int_equal(get_be32(s.in + 4), key ? 8 : 0);
+	assert_int_equal(read_be32(s.in), generation);
+	assert_int_equal(read_be32(s.in + 4), key ? 8 : 0);
 	if (key)
-		assert_int_equal(get_be64(s.in + 8), key);
+		assert_int_equal(read_be64(s.in + 8), key);
 	c.cdb[1] = IN_RESERVATION;
 	s = send_to(0, 0, &c);
-	assert_int_equal(get_be32(s.in + 4), type ? 16 : 0);
+	assert_int_equal(read_be32(s.in + 4), type ? 16 : 0);
 	if (type)
 		assert_int_equal(s.in[21], type);
 }

@@ -205,8 +205,8 @@ static void test_addresses(void **state)
 	inq = to((uint8_t[8]){ 1, 3, 0x40, 9 }, &luns);
 	s = ini_do(&inq);
 	assert_int_equal(s.in[3], 16);
-	assert_int_equal(get_be16(s.in + 8), 0);
-	assert_int_equal(get_be16(s.in + 16), 0x412c);
+	assert_int_equal(read_be16(s.in + 8), 0);
+	assert_int_equal(read_be16(s.in + 16), 0x412c);
 	inq = to((uint8_t[8]){ 0xc1, 1 }, &luns);
 	s = ini_do(&inq);
 	assert_int_equal(s.in[3], 32);
@@ -1108,7 +1108,7 @@ static void test_resize(void **state)
 	expect_event(mem, VIRTIO_SCSI_T_PARAM_CHANGE, here, 0x092a);
 	assert_int_equal(ini_do(&cap).code, SC_UA_CAPACITY);
 	s = ini_do(&cap);
-	assert_int_equal(get_be32(s.in), 8191);
+	assert_int_equal(read_be32(s.in), 8191);
 	assert_int_equal(ctl("resize", "x", NULL, &err), -EINVAL);
 	assert_int_equal(ctl("resize", "lun7", "4M", &err), -ENOENT);
 	assert_int_equal(ctl("resize", "lun0", "1000", &err), -EINVAL);

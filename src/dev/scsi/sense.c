@@ -15,12 +15,12 @@ enum {
 };
 
 /* Three bytes: SKSV, C/D, BPV, bit pointer; field pointer. */
-static void put_field(const struct scsi_sense *s, uint8_t *p)
+static void write_field(const struct scsi_sense *s, uint8_t *p)
 {
 	p[0] = 0x80 | (s->in_cdb ? 0x40 : 0);
 	if (s->bit < 8)
 		p[0] |= 0x08 | s->bit;
-	put_be16(p + 1, s->byte);
+	write_be16(p + 1, s->byte);
 }
 
 static size_t build_fixed(const struct scsi_sense *s, uint8_t *buf)
@@ -29,14 +29,14 @@ static size_t build_fixed(const struct scsi_sense *s, uint8_t *buf)
 	/* The field has four bytes; what does not fit is not valid. */
 	if (s->has_info && s->info <= UINT32_MAX) {
 		buf[0] |= VALID;
-		put_be32(buf + 3, (uint32_t)s->info);
+		write_be32(buf + 3, (uint32_t)s->info);
 	}
 	buf[2] = (uint8_t)(s->code >> 16);
 	buf[7] = FIXED_LEN - 8;
 	buf[12] = (uint8_t)(s->code >> 8);
 	buf[13] = (uint8_t)s->code;
 	if (s->has_field)
-		put_field(s, buf + 15);
+		write_field(s, buf + 15);
 	return FIXED_LEN;
 }
 
@@ -52,13 +52,13 @@ static size_t build_descriptors(const struct scsi_sense *s, uint8_t *buf)
 		p[0] = DESC_INFORMATION;
 		p[1] = 10;
 		p[2] = VALID;
-		put_be64(p + 4, s->info);
+		write_be64(p + 4, s->info);
 		p += 12;
 	}
 	if (s->has_field) {
 		p[0] = DESC_KEY_SPECIFIC;
 		p[1] = 6;
-		put_field(s, p + 4);
+		write_field(s, p + 4);
 		p += 8;
 	}
 	buf[7] = (uint8_t)(p - buf - 8);

@@ -27,7 +27,7 @@ static int lun_number(const uint8_t addr[8])
 	/* Peripheral device (bus 0) or flat space addressing, SAM-5 4.7. */
 	if ((addr[2] & 0xc0) != 0x40 && addr[2] != 0)
 		return -1;
-	if (get_be32(addr + 4) != 0)
+	if (read_be32(addr + 4) != 0)
 		return -1;
 	return (addr[2] & 0x3f) << 8 | addr[3];
 }
@@ -257,12 +257,12 @@ static void add_lun(struct reply *r, const struct scsi_lun *lun,
 	uint16_t number = scsi_lun_number(lun);
 
 	if (with_target) { /* as the driver would address it */
-		reply_put(r, 0x0100 | lun->target, 2);
-		reply_put(r, 0x4000 | lun->lun, 2);
-		reply_put(r, 0, 4);
+		reply_write(r, 0x0100 | lun->target, 2);
+		reply_write(r, 0x4000 | lun->lun, 2);
+		reply_write(r, 0, 4);
 	} else {
-		reply_put(r, number, 2);
-		reply_put(r, 0, 6);
+		reply_write(r, number, 2);
+		reply_write(r, 0, 6);
 	}
 }
 
@@ -278,7 +278,7 @@ void spc_report_luns(struct scsi_task *t)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 0, 8);
+	reply_write(&r, 0, 8);
 	for (unsigned i = 0; i < sc->sc_nr_luns && select != 1; i++) {
 		struct scsi_lun *lun = sc->sc_luns[i];
 
@@ -289,7 +289,7 @@ void spc_report_luns(struct scsi_task *t)
 		/* The initiator knows the change now, SPC-4 6.33. */
 		lun->ua &= ~(unsigned)UA_LUNS_CHANGED;
 	}
-	put_be32(r.b, (uint32_t)r.len - 8);
+	write_be32(r.b, (uint32_t)r.len - 8);
 	task_reply(t, &r);
 }
 
@@ -300,9 +300,9 @@ void spc_report_luns(struct scsi_task *t)
 /* Command timeouts descriptor: nothing is promised. */
 static void add_timeouts(struct reply *r)
 {
-	reply_put(r, 10, 2);
-	reply_put(r, 0, 8);
-	reply_put(r, 0, 2);
+	reply_write(r, 10, 2);
+	reply_write(r, 0, 8);
+	reply_write(r, 0, 2);
 }
 
 static void all_opcodes(struct scsi_task *t, bool rctd)
@@ -310,30 +310,30 @@ static void all_opcodes(struct scsi_task *t, bool rctd)
 	struct reply r;
 
 	reply_init(&r);
-	reply_put(&r, 0, 4);
+	reply_write(&r, 0, 4);
 	for (unsigned i = 0; i < cdb_nr_defs; i++) {
 		const struct cdb_def *def = &cdb_defs[i];
 		bool has_sa = def->flags & CDB_HAS_SA;
 
 		if (!(def->kinds & lun_kinds(t->lun)))
 			continue;
-		reply_put(&r, def->opcode, 1);
-		reply_put(&r, 0, 1);
-		reply_put(&r, def->service_action, 2);
-		reply_put(&r, 0, 1);
-		reply_put(&r, (rctd ? 2 : 0) | has_sa, 1);
-		reply_put(&r, def->len, 2);
+		reply_write(&r, def->opcode, 1);
+		reply_write(&r, 0, 1);
+		reply_write(&r, def->service_action, 2);
+		reply_write(&r, 0, 1);
+		reply_write(&r, (rctd ? 2 : 0) | has_sa, 1);
+		reply_write(&r, def->len, 2);
 		if (rctd)
 			add_timeouts(&r);
 	}
-	put_be32(r.b, (uint32_t)r.len - 4);
+	write_be32(r.b, (uint32_t)r.len - 4);
 	task_reply(t, &r);
 }
 
 static void one_opcode(struct scsi_task *t, unsigned options, bool rctd)
 {
 	uint8_t opcode = t->cdb.b[3];
-	uint16_t sa = get_be16(t->cdb.b + 4);
+	uint16_t sa = read_be16(t->cdb.b + 4);
 	const struct cdb_def *found = NULL;
 	bool has_sa = false;
 	struct reply r;
@@ -354,9 +354,9 @@ static void one_opcode(struct scsi_task *t, unsigned options, bool rctd)
 		return;
 	}
 	reply_init(&r);
-	reply_put(&r, 0, 1);
-	reply_put(&r, (found && rctd ? 0x80 : 0) | (found ? 3 : 1), 1);
-	reply_put(&r, found ? found->len : 0, 2);
+	reply_write(&r, 0, 1);
+	reply_write(&r, (found && rctd ? 0x80 : 0) | (found ? 3 : 1), 1);
+	reply_write(&r, found ? found->len : 0, 2);
 	if (found) {
 		reply_copy(&r, found->usage, found->len);
 		if (rctd)
@@ -390,10 +390,10 @@ void spc_report_tmfs(struct scsi_task *t)
 	}
 	reply_init(&r);
 	/* ABORT TASK (SET), CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK */
-	reply_put(&r, 0x80 | 0x40 | 0x10 | 0x08 | 0x01, 1);
-	reply_put(&r, 0x04 | 0x01, 1); /* QUERY TASK SET, I_T NEXUS RESET */
-	reply_put(&r, 0, 1);
-	reply_put(&r, repd ? 12 : 0, 1);
+	reply_write(&r, 0x80 | 0x40 | 0x10 | 0x08 | 0x01, 1);
+	reply_write(&r, 0x04 | 0x01, 1); /* QUERY TASK SET, I_T NEXUS RESET */
+	reply_write(&r, 0, 1);
+	reply_write(&r, repd ? 12 : 0, 1);
 	if (repd)
 		reply_add(&r, 12);
 	task_reply(t, &r);

@@ -302,7 +302,7 @@ static void test_compare_and_write(void **state)
 	s = ini_do(&c);
 	assert_int_equal(s.code, SC_MISCOMPARE);
 	assert_int_equal(s.sense[0], 0xf0);
-	assert_int_equal(get_be32(s.sense + 3), 700);
+	assert_int_equal(read_be32(s.sense + 3), 700);
 }
 
 static void test_write_same(void **state)
@@ -585,7 +585,7 @@ static void test_mode(void **state)
 	assert_int_equal(s.sense[0], 0x72);
 	assert_int_equal(s.sense_len, 8 + 12);
 	assert_int_equal(s.sense[8], 0);
-	assert_int_equal(get_be64(s.sense + 12), 0xffffffff);
+	assert_int_equal(read_be64(s.sense + 12), 0xffffffff);
 }
 
 static void test_read_only(void **state)

@@ -283,7 +283,7 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
  */
 
 /* Put an event into the next buffer; false when there is none. */
-static bool put_event(struct scsi_softc *sc, const struct event *ev)
+static bool write_event(struct scsi_softc *sc, const struct event *ev)
 {
 	struct vqueue_info *vq = &sc->sc_vqs[1];
 	struct iovec iov[SCSI_MAX_IOV];
@@ -325,7 +325,7 @@ void scsi_event(struct scsi_softc *sc, const struct scsi_lun *lun,
 	if (!(sc->sc_vs.vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return;
 	sc->sc_nr_events++;
-	if (!put_event(sc, &ev)) {
+	if (!write_event(sc, &ev)) {
 		sc->sc_missed = true;
 		sc->sc_nr_missed++;
 	}
@@ -338,5 +338,5 @@ void scsi_event_notify(void *arg, struct vqueue_info *vq)
 					    VIRTIO_SCSI_T_NO_EVENT) };
 
 	if (sc->sc_missed)
-		put_event(sc, &none);
+		write_event(sc, &none);
 }
