@@ -343,7 +343,7 @@ static bool may_log_error(struct virtio_softc *vs)
 	now = (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 	if (now - priv->errors_since_ns >= ERRORS_NS) {
 		if (priv->errors_logged > ERRORS_LOGGED)
-			vs_log(vs, LOG_WARNING, "%u more errors like these",
+			vs_log(vs, LOG_WARNING, "%u more such errors",
 			       priv->errors_logged - ERRORS_LOGGED);
 		priv->errors_since_ns = now;
 		priv->errors_logged = 0;
@@ -362,8 +362,7 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(text, sizeof(text), fmt, ap);
 		va_end(ap);
-		vs_log(vs, LOG_WARNING, "%s; device stops until it is reset",
-		       text);
+		vs_log(vs, LOG_WARNING, "%s; device stopped until reset", text);
 	}
 	vs->vs_flags |= VIRTIO_BROKEN;
 	if (again)
@@ -577,7 +576,7 @@ void vi_vq_init(struct virtio_softc *vs)
 	vq_slots_forget(vq);
 	vq->vq_priv->nr = vq->vq_qsize;
 	if (vq_slots_init(vq) < 0) {
-		vi_error(vs, "queue %u: no memory", vq->vq_num);
+		vi_error(vs, "queue %u: out of memory", vq->vq_num);
 		return;
 	}
 	if (split_map(vq, vs->vs_flags & VIRTIO_EVENT_IDX) < 0)

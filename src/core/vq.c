@@ -64,8 +64,7 @@ static int ring_gone(struct vqueue_info *vq, int ret)
 {
 	if (ret == -EAGAIN)
 		return 0;
-	vi_error(vq->vq_vs, "queue %u: ring is not in guest memory",
-		 vq->vq_num);
+	vi_error(vq->vq_vs, "queue %u: ring outside guest memory", vq->vq_num);
 	return -1;
 }
 
@@ -83,7 +82,7 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
 	}
 	if (!recorded && (uint16_t)(avail - used) > vq->vq_priv->nr) {
 		vi_error(vq->vq_vs,
-			 "queue %u: used index %u does not go with entry %u",
+			 "queue %u: used index %u does not match entry %u",
 			 vq->vq_num, used, avail);
 		return;
 	}
@@ -359,7 +358,7 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 	if (n == -E2BIG)
 		return bad_chain(c, "chain has too many buffers");
 	if (n < 0)
-		return bad_chain(c, "buffer not in guest memory");
+		return bad_chain(c, "buffer outside guest memory");
 
 	if (writable) {
 		c->writable += n;
@@ -415,7 +414,7 @@ static int nr_available(struct vqueue_info *vq)
 	nr += priv->nr_returned;
 	if (nr + priv->nr_inflight > priv->nr) {
 		vi_error(vq->vq_vs,
-			 "queue %u: more chains available than entries",
+			 "queue %u: more available chains than entries",
 			 vq->vq_num);
 		return -1;
 	}
@@ -475,14 +474,14 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		return bad_chain(&c, "head out of range");
 	slot = &priv->slots[head];
 	if (slot->busy)
-		return bad_chain(&c, "chain is already being worked on");
+		return bad_chain(&c, "chain already in flight");
 	if (slot->stale)
 		return -EAGAIN;
 
 	gm_pin_begin(gmem_of(vq));
 	ret = split_walk(vq, head, &c);
 	if (ret == 0 && c.bytes == 0 && priv->nr_returned > 0)
-		ret = bad_chain(&c, "chain was changed while available");
+		ret = bad_chain(&c, "chain changed while available");
 	if (ret < 0) {
 		chain_drop(&c);
 		return ret;
@@ -808,7 +807,8 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	if (!(vq->vq_flags & VQ_ALLOC))
 		return;
 	if (!slot || !slot->busy || slot->done) {
-		vi_error(vq->vq_vs, "queue %u: chain %u given back, not taken",
+		vi_error(vq->vq_vs,
+			 "queue %u: chain %u returned but not in flight",
 			 vq->vq_num, idx);
 		return;
 	}

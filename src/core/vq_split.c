@@ -73,7 +73,7 @@ static const char *check_part(struct gmem *gm, const struct part *p)
 	if (p->gpa % p->align)
 		return "is misaligned";
 	if (gm_check(gm, (gpa_t){ p->gpa }, p->bytes, p->prot) < 0)
-		return "is not in guest memory";
+		return "outside guest memory";
 	return NULL;
 }
 
@@ -102,7 +102,7 @@ int split_map(struct vqueue_info *vq, bool event_idx)
 		why = check_part(gm, &parts[i]);
 	for (unsigned j = 0; j < i && !why; j++) {
 		if (overlap(&parts[j], &parts[(j + 1) % 3]))
-			why = "overlaps another part";
+			why = "overlaps another ring part";
 	}
 	if (why) {
 		vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num,
@@ -245,19 +245,20 @@ static int enter_indirect(struct walk *w, const struct desc *d)
 	bool returns = le16_to_cpu(d->flags) & VRING_DESC_F_NEXT;
 
 	if (w->indirect)
-		return wrong(w, "indirect table inside of another");
+		return wrong(w, "nested indirect table");
 	if (returns && vi_is_modern(vq->vq_vs))
 		return wrong(w, "INDIRECT and NEXT together");
 	if (!(vq->vq_vs->vs_negotiated_caps &
 	      VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)))
-		return wrong(w, "INDIRECT was not negotiated");
+		return wrong(w, "INDIRECT not negotiated");
 	if (len == 0 || len % 16)
-		return wrong(w, "indirect table is not whole descriptors");
+		return wrong(w, "indirect table length not a multiple of the "
+				"descriptor size");
 	if (len / 16 > w->indirect_left)
-		return wrong(w, "indirect table is too long");
+		return wrong(w, "indirect table too long");
 	w->gpa = le64_to_cpu(d->addr);
 	if (gm_check(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ) < 0)
-		return wrong(w, "indirect table not in guest memory");
+		return wrong(w, "indirect table outside guest memory");
 	w->table = gm_map(gmem_of(vq), (gpa_t){ w->gpa }, len, GM_READ);
 	w->returns = returns;
 	w->return_i = le16_to_cpu(d->next);
@@ -297,10 +298,10 @@ static inline int walk_next(struct walk *w, struct desc *ret_desc)
 		return 0;
 	do {
 		if (w->i >= w->nr)
-			return wrong(w,
-				     w->indirect ?
-					     "index out of the indirect table" :
-					     "descriptor index out of range");
+			return wrong(
+				w, w->indirect ?
+					   "index outside the indirect table" :
+					   "descriptor index out of range");
 		if (w->steps++ == w->nr)
 			return wrong(w, w->indirect ? "indirect table loops" :
 						      "descriptor chain loops");
@@ -308,7 +309,7 @@ static inline int walk_next(struct walk *w, struct desc *ret_desc)
 		if (ret == -EAGAIN)
 			return ret;
 		if (ret < 0)
-			return wrong(w, "descriptor not in guest memory");
+			return wrong(w, "descriptor outside guest memory");
 		flags = le16_to_cpu(ret_desc->flags);
 		if (flags & VRING_DESC_F_INDIRECT)
 			ret = enter_indirect(w, ret_desc);
