@@ -297,8 +297,8 @@ static int unknown_key(const struct parser *p, const char *key)
 			       "%s: no such key '%s': did you mean '%s'?",
 			       p->type, key, near.best);
 	return err_set(p->err, -EINVAL,
-		       "%s: no such key '%s': 'viodev devices %s' lists them",
-		       p->type, key, p->type);
+		       "%s: no such key '%s': see 'viodev devices %s'", p->type,
+		       key, p->type);
 }
 
 /* @word is "key=value", with its commas single again. */
@@ -320,8 +320,8 @@ static int parse_option(const struct parser *p, char *word)
 		return unknown_key(p, word);
 	if (!equals)
 		return err_set(p->err, -EINVAL,
-			       "%s: %s: a value is missing, write %s=%s",
-			       p->type, word, word,
+			       "%s: %s: missing value, write %s=%s", p->type,
+			       word, word,
 			       opt->def->kind == OPT_BOOL ? "on" : "VALUE");
 	if (opt->given)
 		return err_set(p->err, -EINVAL, "%s: %s: given twice", p->type,
@@ -426,9 +426,8 @@ static int fill_defaults(const struct parser *p)
 		if (opt->given)
 			continue;
 		if (opt->def->required)
-			return err_set(p->err, -EINVAL,
-				       "%s: %s= is missing (%s)", p->type,
-				       opt->def->key, opt->def->help);
+			return err_set(p->err, -EINVAL, "%s: missing %s= (%s)",
+				       p->type, opt->def->key, opt->def->help);
 		if (!opt->def->def)
 			continue;
 		opt->text = strdup(opt->def->def);

@@ -64,7 +64,7 @@ static int stdio_open(const char *arg, const char *id,
 	int in, out, ret;
 
 	if (stdio.used)
-		return err_set(err, -EBUSY, "another channel has it already");
+		return err_set(err, -EBUSY, "already used by another channel");
 	in = reopen(STDIN_FILENO, O_RDONLY);
 	if (in < 0)
 		return err_set(err, in, "standard input: %s", strerror(-in));

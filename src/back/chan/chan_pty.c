@@ -118,7 +118,8 @@ static int pty_open(const char *link, const char *id,
 	if (ret == 0 && link)
 		chan_made(files, id, "pty", link);
 	if (ret == -EEXIST)
-		return err_set(err, ret, "%s: exists and is no symlink", link);
+		return err_set(err, ret,
+			       "%s: exists and is not a symbolic link", link);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 

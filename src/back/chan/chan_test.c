@@ -212,7 +212,7 @@ static void test_errors(void **state)
 		{ "file:/", "Is a directory" },
 		{ "fd:x", "not a number" },
 		{ "fd:99999", "Bad file descriptor" },
-		{ "pty:/", "exists and is no symlink" },
+		{ "pty:/", "exists and is not a symbolic link" },
 		{ "pty:/nonexistent/x", "No such file" },
 	};
 

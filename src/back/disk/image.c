@@ -46,8 +46,8 @@ static int lock(int fd, const struct disk_params *params, struct err *err)
 	if (errno == EAGAIN || errno == EACCES)
 		return path_err(err, params, -EBUSY,
 				"in use by another process");
-	return err_set(err, -errno, "path=%s: cannot be locked: %s",
-		       params->path, strerror(errno));
+	return err_set(err, -errno, "path=%s: cannot lock: %s", params->path,
+		       strerror(errno));
 }
 
 static int open_and_lock(const struct disk_params *params, int flags,
@@ -57,10 +57,11 @@ static int open_and_lock(const struct disk_params *params, int flags,
 	int ret;
 
 	if (fd < 0 && errno == EBUSY)
-		return path_err(err, params, -EBUSY, "in use by this system");
+		return path_err(err, params, -EBUSY, "in use by the host");
 	if (fd < 0 && errno == EINVAL && (flags & O_DIRECT))
-		return path_err(err, params, -EINVAL,
-				"the file system has no cache=direct");
+		return path_err(
+			err, params, -EINVAL,
+			"the file system does not support cache=direct");
 	if (fd < 0)
 		return path_err(err, params, -errno, NULL);
 	ret = params->shared ? 0 : lock(fd, params, err);
@@ -84,7 +85,7 @@ int disk_open(const struct disk_params *params, struct err *err)
 		return path_err(err, params, -errno, NULL);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return path_err(err, params, -EINVAL,
-				"is neither a file nor a block device");
+				"neither a file nor a block device");
 	/* Of a block device: fails while it is mounted or otherwise used. */
 	if (S_ISBLK(st.st_mode) && !params->ro && !params->shared)
 		flags |= O_EXCL;

@@ -189,11 +189,12 @@ static int address_of(const char *key, const char *path,
 		      struct sockaddr_un *ret_sun, struct err *err)
 {
 	if (!path)
-		return err_set(err, -EINVAL, "net: %s=: backend=dgram needs it",
+		return err_set(err, -EINVAL,
+			       "net: %s=: missing, backend=dgram needs it",
 			       key);
 	if (unix_address(path, ret_sun) < 0)
-		return err_set(err, -ENAMETOOLONG, "net: %s=%s: is too long",
-			       key, path);
+		return err_set(err, -ENAMETOOLONG, "net: %s=%s: too long", key,
+			       path);
 	return 0;
 }
 

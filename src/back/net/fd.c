@@ -59,7 +59,7 @@ static int fd_create(const struct opts *opts, struct opened_files *files,
 		return 0;
 	close(fd);
 	return err_set(err, ret,
-		       "net: fd=%s: is no tap, stream or datagram socket: %s",
+		       "net: fd=%s: not a tap, stream or datagram socket: %s",
 		       opt_string(opts, "fd"), strerror(-ret));
 }
 

@@ -34,14 +34,15 @@ static int check_keys(const struct net_be_kind *kind, const struct opts *opts,
 		for (; k && *k; k++) {
 			if (opt_given(opts, *k) && !has_key(kind, *k))
 				return err_set(err, -EINVAL,
-					       "net: %s=%s: not for backend=%s",
+					       "net: %s=%s: not supported by "
+					       "backend=%s",
 					       *k, opt_string(opts, *k),
 					       kind->name);
 		}
 	}
 	if (opt_number(opts, "queues") > 1 && !kind->multi)
 		return err_set(err, -EINVAL,
-			       "net: queues=%s: backend=%s has one",
+			       "net: queues=%s: backend=%s has one queue pair",
 			       opt_string(opts, "queues"), kind->name);
 	return 0;
 }

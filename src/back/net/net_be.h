@@ -126,23 +126,23 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	{ "backend", OPT_CHOICE,                                           \
 	  .choices = "tap|user|stream|dgram|fd|null|echo",                  \
 	  .required = true,                                                \
-	  .help = "where frames go to and come from" },                    \
+	  .help = "where frames are sent and received" },                    \
 	{ "ifname", OPT_STRING,                                            \
-	  .help = "tap: the interface; made if there is none" },           \
+	  .help = "tap: the interface, created if missing" },           \
 	{ "hostfwd", OPT_STRING,                                           \
-	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, more with +" }, \
+	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, joined by +" }, \
 	{ "connections", OPT_NUMBER, .def = "1024", .min = 16, .max = 2048, \
-	  .help = "user: the guest's at a time; each may take 256 KiB" },   \
+	  .help = "user: the guest's limit; each may take 256 KiB" },   \
 	{ "path", OPT_STRING, .help = "stream: a UNIX socket" },           \
 	{ "addr", OPT_STRING, .help = "stream: a TCP socket, HOST:PORT" }, \
 	{ "listen", OPT_BOOL, "off",                                       \
-	  .help = "stream: wait for the other end to connect" },           \
-	{ "local", OPT_STRING, .help = "dgram: our UNIX socket" },         \
-	{ "remote", OPT_STRING, .help = "dgram: the other UNIX socket" },  \
+	  .help = "stream: listen for the peer" },           \
+	{ "local", OPT_STRING, .help = "dgram: the local UNIX socket" },         \
+	{ "remote", OPT_STRING, .help = "dgram: the peer's UNIX socket" },  \
 	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
 	  .help = "fd: an open tap, stream or datagram socket" },          \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
-	  .help = "queue pairs; more than one with tap, null, echo" }
+	  .help = "queue pairs; several with tap, null, echo only" }
 /* clang-format on */
 
 /* For vt_rights: what the backend does in a sandbox. */

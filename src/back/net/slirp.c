@@ -575,10 +575,10 @@ static const char *why_no_forward(int error)
 {
 	switch (error) {
 	case EINVAL:
-		return "is not tcp|udp:[ADDR]:PORT-[GUEST]:PORT";
+		return "must be tcp|udp:[ADDR]:PORT-[GUEST]:PORT";
 	case EACCES: /* devices have no capabilities, whoever starts them */
-		return "a port this low is for none but root: take a higher "
-		       "one, or lower net.ipv4.ip_unprivileged_port_start";
+		return "privileged port: use a higher one, or lower "
+		       "net.ipv4.ip_unprivileged_port_start";
 	default:
 		return strerror(error);
 	}

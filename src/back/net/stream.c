@@ -427,7 +427,7 @@ static int open_tcp(const char *addr, bool listens, struct err *err)
 	int fd, ret;
 
 	if (len == 0 || len >= sizeof(host))
-		return err_set(err, -EINVAL, "net: addr=%s: is not HOST:PORT",
+		return err_set(err, -EINVAL, "net: addr=%s: must be HOST:PORT",
 			       addr);
 	if (addr[0] == '[' && colon[-1] == ']') {
 		name++;

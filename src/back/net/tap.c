@@ -305,8 +305,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	char file[8];
 
 	if (name && strlen(name) >= sizeof(ifr.ifr_name))
-		return err_set(err, -EINVAL, "net: ifname=%s: is too long",
-			       name);
+		return err_set(err, -EINVAL, "net: ifname=%s: too long", name);
 	if (name)
 		strcpy(ifr.ifr_name, name);
 	if (nr > 1)
