@@ -300,7 +300,8 @@ static int ctl_resize(struct block_softc *sc, int argc, char *const argv[],
 	int ret;
 
 	if (argc != 2 || opt_parse_size(argv[1], &bytes) < 0)
-		return err_set(err, -EINVAL, "block: resize SIZE, as in 20G");
+		return err_set(err, -EINVAL,
+			       "block: usage: resize SIZE, such as 20G");
 	ret = disk_resize(sc->sc_disk, bytes, &why);
 	if (ret < 0)
 		return err_set(err, ret, "block: resize %s: %s", argv[1],
@@ -379,7 +380,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	if (opt_given(opts, "queue-size") &&
 	    (size < BLOCK_MIN_QSIZE || size > BLOCK_MAX_QSIZE))
 		return err_set(err, -EINVAL,
-			       "block: queue-size=%s: must be in %u..%u",
+			       "block: queue-size=%s: must be from %u to %u",
 			       opt_string(opts, "queue-size"), BLOCK_MIN_QSIZE,
 			       BLOCK_MAX_QSIZE);
 	return 0;
@@ -495,8 +496,8 @@ static int describe(struct block_softc *sc, const struct opts *opts,
 	sc->sc_phys_bytes = size_or(opts, "physical-block-size", phys);
 	if (sc->sc_phys_bytes < sc->sc_block_bytes)
 		return err_set(err, -EINVAL,
-			       "block: physical-block-size=%u: smaller than a "
-			       "block, %u",
+			       "block: physical-block-size=%u: smaller than "
+			       "block-size=%u",
 			       sc->sc_phys_bytes, sc->sc_block_bytes);
 	sc->sc_capacity = sectors_of(sc, sc->sc_info.bytes);
 	if (serial)
@@ -581,38 +582,34 @@ static int block_init(struct vdev *dev, const struct vdev_env *env,
 
 static const struct opt_def block_opts[] = {
 	{ "path", OPT_STRING, .required = true,
-	  .help = "the image: a raw file or a block device" },
-	{ "ro", OPT_BOOL, "off", .help = "the guest may only read" },
+	  .help = "image: a raw file or a block device" },
+	{ "ro", OPT_BOOL, "off", .help = "read-only" },
 	{ "share", OPT_BOOL, "off",
-	  .help = "others may write to the image meanwhile: a guest is "
-		  "migrated, or has a file system for it" },
-	{ "serial", OPT_STRING,
-	  .help = "what the guest reads as its serial "
-		  "number, 20 characters" },
+	  .help = "do not lock the image (migration, cluster file systems)" },
+	{ "serial", OPT_STRING, .help = "serial number, up to 20 characters" },
 	{ "queues", OPT_NUMBER, "1", .min = 1, .max = BLOCK_MAX_Q,
 	  .help = "request queues" },
 	{ "block-size", OPT_SIZE, .min = 512, .max = 64 << 10,
-	  .help = "bytes of a block, as the guest sees it; the image's" },
+	  .help = "logical block size in bytes; default: the image's" },
 	{ "physical-block-size", OPT_SIZE, .min = 512, .max = 1 << 20,
-	  .help = "bytes of a block that is written at once; the image's" },
+	  .help = "physical block size in bytes; default: the image's" },
 	{ "cache", OPT_CHOICE, "writeback",
 	  .choices = "writeback|writethrough|direct",
-	  .help = "writeback: the host's page cache, stable after a flush; "
-		  "writethrough: every write is stable when done, whatever the "
-		  "guest asks for; direct: past the page cache" },
+	  .help = "writeback: host page cache, stable after a flush; "
+		  "writethrough: every write is stable when complete; direct: "
+		  "bypass the page cache" },
 	{ "discard", OPT_BOOL, "on",
-	  .help = "give space that the guest discards back to the host" },
+	  .help = "return discarded space to the host" },
 	{ "werror", OPT_CHOICE, "enospc", .choices = "report|wait|enospc",
-	  .help = "what becomes of a write that fails: report: the guest gets "
-		  "an error; wait: it waits for the command resume; enospc: it "
-		  "waits when there is no space, else the guest gets an "
-		  "error" },
+	  .help = "on a failed write: report: return an error to the guest; "
+		  "wait: hold it until resume; enospc: hold it if the host is "
+		  "out of space, otherwise report" },
 	{ "rerror", OPT_CHOICE, "report", .choices = "report|wait",
-	  .help = "what becomes of a read that fails, likewise" },
+	  .help = "on a failed read: likewise" },
 	{ "iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,
-	  .help = "at most so many requests a second" },
+	  .help = "limit, requests per second" },
 	{ "bps", OPT_SIZE, .min = 1,
-	  .help = "at most so many bytes a second, read and written" },
+	  .help = "limit, bytes per second, reads and writes together" },
 	{ NULL },
 };
 
@@ -632,9 +629,9 @@ static const virtio_capstr_t block_features[] = {
 };
 
 static const struct vdev_ctl block_ctls[] = {
-	{ "resize SIZE", "make the image, and the guest's disk, SIZE bytes; "
-			 "a block device: look at its size again" },
-	{ "resume", "try requests again that wait after an error" },
+	{ "resize SIZE", "resize the image and the disk to SIZE bytes; block "
+			 "device: re-read its size" },
+	{ "resume", "retry requests held after an error" },
 	{ NULL, NULL },
 };
 

@@ -409,8 +409,8 @@ void block_on_wait(void *arg, enum disk_op op, int error)
 	if (disk_nr_waiting(sc->sc_disk) != 1)
 		return;
 	vs_log(&sc->sc_vs, LOG_ERR,
-	       "%s failed: %s: requests wait (`viodev ctl SOCKET resume` has "
-	       "them tried again)",
+	       "%s failed: %s: requests wait (`viodev ctl SOCKET resume` "
+	       "retries them)",
 	       names[op], strerror(-error));
 	vdev_tell(&sc->sc_env, VDEV_WAITING);
 }

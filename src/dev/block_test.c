@@ -447,8 +447,8 @@ static void test_bad_options(void **state)
 		{ ",physical-block-size=3K", "must be a power of two" },
 		{ ",block-size=4K,physical-block-size=512", "smaller than" },
 		{ ",serial=123456789012345678901", "longer than 20" },
-		{ ",queue-size=2", "must be in 4..1024" },
-		{ ",queue-size=2048", "must be in 4..1024" },
+		{ ",queue-size=2", "must be from 4 to 1024" },
+		{ ",queue-size=2048", "must be from 4 to 1024" },
 		{ ",queues=17", "queues=17" },
 		{ ",path=/nonexistent", "path" },
 	};

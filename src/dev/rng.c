@@ -94,7 +94,7 @@ static enum vq_served rng_wait_source(struct rng_softc *sc,
 	vq_retchains(vq, 1);
 	if (!sc->sc_ready && vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
 					rng_on_ready, sc, &sc->sc_ready) < 0) {
-		vi_error(&sc->sc_vs, "source of entropy cannot be waited for");
+		vi_error(&sc->sc_vs, "entropy source cannot be polled");
 		return VQ_IDLE;
 	}
 	return VQ_WAIT;
@@ -145,8 +145,8 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 		if (n == -EAGAIN)
 			return rng_wait_source(sc, vq);
 		if (n <= 0) {
-			vi_error(&sc->sc_vs, "source of entropy failed: %s",
-				 n ? strerror((int)-n) : "it has ended");
+			vi_error(&sc->sc_vs, "entropy source failed: %s",
+				 n ? strerror((int)-n) : "end of file");
 			vq_retchains(vq, 1);
 			return VQ_IDLE;
 		}
@@ -260,8 +260,8 @@ static int rng_init(struct vdev *dev, const struct vdev_env *env,
 
 static const struct opt_def rng_opts[] = {
 	{ "source", OPT_STRING,
-	  .help = "read entropy from this file; the kernel's if not given" },
-	{ "rate", OPT_SIZE, .help = "at most so many bytes a second" },
+	  .help = "entropy source file; default: the kernel" },
+	{ "rate", OPT_SIZE, .help = "limit, bytes per second" },
 	{ NULL },
 };
 

@@ -14,15 +14,15 @@
 #define MUCH_MEMORY    (4 * MIB) /* what a guest may take without a word */
 
 const struct opt_def vdev_common_opts[] = {
-	{ "id", OPT_STRING, .help = "name of the device; TYPE and a number" },
+	{ "id", OPT_STRING, .help = "device name; default: TYPE and a number" },
 	{ "socket", OPT_STRING,
-	  .help = "PATH, unix-connect:PATH or fd:N; DIR/ID.sock" },
+	  .help = "PATH, unix-connect:PATH or fd:N; default: DIR/ID.sock" },
 	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
-	  .help = "which virtio interfaces the guest sees; transitional, "
-		  "where the type has it" },
+	  .help = "virtio interface; default: transitional where the type "
+		  "supports it" },
 	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
-	  .help = "entries of each queue, a power of two" },
+	  .help = "entries per queue, a power of two" },
 	{ NULL },
 };
 
@@ -70,8 +70,7 @@ const struct vdev_type *vdev_type_find(const char *name, struct err *err)
 			near.best);
 	else
 		err_set(err, -EINVAL,
-			"%s: no such device type: 'viodev devices' lists them",
-			name);
+			"%s: no such device type: see 'viodev devices'", name);
 	return NULL;
 }
 
@@ -82,8 +81,7 @@ static int check_common(const struct vdev_type *type, const struct opts *opts,
 	uint64_t size = opt_number(opts, "queue-size");
 
 	if (type->vt_modern_only && mode && strcmp(mode, "modern") != 0)
-		return err_set(err, -EINVAL,
-			       "%s: mode=%s: exists only as a modern device",
+		return err_set(err, -EINVAL, "%s: mode=%s: modern only",
 			       type->vt_name, mode);
 	if (size & (size - 1))
 		return err_set(err, -EINVAL,
@@ -196,7 +194,7 @@ static void say_much_memory(const struct vdev *dev)
 
 	if (bytes > MUCH_MEMORY)
 		vs_log(dev->vs, LOG_NOTICE,
-		       "may use up to %u MiB of memory for the guest",
+		       "guest can use up to %u MiB of host memory",
 		       (unsigned)((bytes + MIB - 1) / MIB));
 }
 
@@ -327,9 +325,10 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		    type->vt_device_id, type->vt_pci_class);
 	if (!vi_intr_init(vs, opt_bool(env->opts, "msix")) ||
 	    !vi_pcibar_setup(vs))
-		return err_set(err, -ENOSPC,
-			       "%s: no memory, or no room in the PCI function",
-			       type->vt_name);
+		return err_set(
+			err, -ENOSPC,
+			"%s: out of memory or of room in the PCI function",
+			type->vt_name);
 	return 0;
 }
 

@@ -138,7 +138,7 @@ def lights(t, guest, viodev):
 
 def refused(t, guest, viodev):
     """What a device does not have, or nobody knows."""
-    for words, message in (("rel", "x", "1"), "has none"), (("key", "KEY_NONSENSE", "1"), "no such code"), \
+    for words, message in (("rel", "x", "1"), "not supported"), (("key", "KEY_NONSENSE", "1"), "no such code"), \
             (("foo", "1", "1"), "must be key"), (("key", "a"), "TYPE CODE VALUE"):
         result, text = ctl(t, viodev, "keyboard", "inject", *words)
         assert result == 1 and message in text, text

@@ -200,4 +200,4 @@ def test_device_state(t):
         for id in "rng", "p9":
             assert not FrontEnd(here.socket(id)).ask(15) >> 19 & 1
         assert not FrontEnd(there.socket("other")).load(FrontEnd(here.socket("scsi")).save())
-        wait_for("the reason", lambda: "t0.lun0 cannot be taken over: it is not here" in there.messages)
+        wait_for("the reason", lambda: "cannot restore t0.lun0: no such unit" in there.messages)

@@ -238,7 +238,7 @@ def test_low_port(t):
             with t.serve("net,backend=user,hostfwd=tcp:127.0.0.1:80-:80"):
                 raise AssertionError("it listens there")
         except GuestError as error:
-            assert "hostfwd=tcp:127.0.0.1:80-:80: a port this low" in str(error), error
+            assert "hostfwd=tcp:127.0.0.1:80-:80: privileged port" in str(error), error
 
 
 # --- what modern cards can

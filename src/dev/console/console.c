@@ -168,8 +168,9 @@ static int ctl_resize(struct console_softc *sc, int argc, char *const argv[],
 
 	if (argc != 3 || !parse_u16(argv[1], &cols) ||
 	    !parse_u16(argv[2], &rows))
-		return err_set(err, -EINVAL,
-			       "console: resize COLS ROWS, as in 80 24");
+		return err_set(
+			err, -EINVAL,
+			"console: usage: resize COLS ROWS, such as 80 24");
 	sc->sc_cols = cols;
 	sc->sc_rows = rows;
 	if (sc->sc_vs.vs_negotiated_caps & VI_BIT(VIRTIO_CONSOLE_F_SIZE))
@@ -221,18 +222,17 @@ static int add_port(struct console_softc *sc, const char *name,
 	int ret;
 
 	if (strlen(name) == 0 || strlen(name) > CONSOLE_MAX_NAME)
-		return err_set(err, -EINVAL,
-			       "console: port add: a name has 1 to %u "
-			       "characters",
-			       CONSOLE_MAX_NAME);
+		return err_set(
+			err, -EINVAL,
+			"console: port add: name must have 1 to %u characters",
+			CONSOLE_MAX_NAME);
 	if (find_port(sc, name))
 		return err_set(err, -EEXIST,
-			       "console: port add %s: there is one already",
-			       name);
+			       "console: port add %s: already exists", name);
 	if (!p)
 		return err_set(err, -ENOSPC,
-			       "console: port add %s: there is no room for "
-			       "another; ports= on the command line makes it",
+			       "console: port add %s: no free port (raise "
+			       "ports= on the command line)",
 			       name);
 	ret = chan_create(channel, ADDED_FILES, files, sc->sc_loop, sc->sc_io,
 			  &console_chan_client, p, &p->chan, &why);
@@ -261,10 +261,10 @@ static int plug_port(struct console_softc *sc, const char *word,
 	bool add = strcmp(word, "add") == 0;
 
 	if (!p)
-		return err_set(err, -ENOENT,
-			       "console: port %s %s: there is no such port%s",
-			       word, name,
-			       add ? "; port add NAME CHANNEL makes one" : "");
+		return err_set(
+			err, -ENOENT, "console: port %s %s: no such port%s",
+			word, name,
+			add ? " (create one with port add NAME CHANNEL)" : "");
 	if (p->plugged == add)
 		return err_set(err, -EALREADY, "console: port %s %s: it is %s",
 			       word, name, add ? "there already" : "not there");
@@ -283,8 +283,9 @@ static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
 		return add_port(sc, argv[2], argv[3], files, err);
 	if (argc == 3 && (add || strcmp(argv[1], "remove") == 0))
 		return plug_port(sc, argv[1], argv[2], err);
-	return err_set(err, -EINVAL,
-		       "console: port add NAME [CHANNEL], port remove NAME");
+	return err_set(
+		err, -EINVAL,
+		"console: usage: port add NAME [CHANNEL] or port remove NAME");
 }
 
 /* The client's part of it. */
@@ -303,7 +304,7 @@ static int open_added(int argc, char *const argv[], struct opened_files *files,
 		return 0;
 	if (strcmp(argv[3], "stdio") == 0)
 		return err_set(err, -EINVAL,
-			       "port add %s stdio: is for the command line",
+			       "port add %s stdio: only on the command line",
 			       argv[2]);
 	ret = chan_open(argv[3], ADDED_FILES, files, &why);
 	if (ret < 0)
@@ -380,7 +381,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	}
 	if (nr == 0 && !opt_given(opts, "console") && !opt_given(opts, "ports"))
 		return err_set(err, -EINVAL,
-			       "console: console= is missing, or a port.NAME=");
+			       "console: missing console= or port.NAME=");
 	return 0;
 }
 
@@ -536,14 +537,14 @@ static int console_init(struct vdev *dev, const struct vdev_env *env,
 
 static const struct opt_def console_opts[] = {
 	{ "console", OPT_STRING,
-	  .help = "the console, hvc0 in Linux: stdio, pty[:LINK], unix:PATH "
+	  .help = "console, hvc0 in Linux: stdio, pty[:LINK], unix:PATH "
 		  "(listens), unix-connect:PATH, file:PATH, fd:N" },
 	{ PORT_KEYS, OPT_STRING,
-	  .help = "likewise port.NAME, /dev/virtio-ports/NAME in Linux; 30 at "
-		  "most" },
+	  .help = "named port, /dev/virtio-ports/NAME in Linux: likewise; 30 "
+		  "at most" },
 	{ "ports", OPT_NUMBER, .min = 1, .max = CONSOLE_MAX_PORTS,
-	  .help = "room for so many with those that ctl adds, the console one "
-		  "of them; as many as are given" },
+	  .help = "maximum number of ports, including the console and ports "
+		  "added by ctl; default: those given" },
 	{ NULL },
 };
 
@@ -555,10 +556,10 @@ static const virtio_capstr_t console_features[] = {
 };
 
 static const struct vdev_ctl console_ctls[] = {
-	{ "resize COLS ROWS", "the size of the console's window" },
+	{ "resize COLS ROWS", "set the console's window size" },
 	{ "port add NAME [CHANNEL]|remove NAME",
-	  "plug a port in, a new one with its channel, or unplug it",
-	  open_added, close_added },
+	  "plug or unplug a port; CHANNEL creates a new one", open_added,
+	  close_added },
 	{ NULL, NULL },
 };
 

@@ -174,7 +174,7 @@ void console_control_run(struct console_softc *sc)
 static void on_device_ready(struct console_softc *sc, uint16_t value)
 {
 	if (value != 1)
-		vs_log(&sc->sc_vs, LOG_WARNING, "driver could not start");
+		vs_log(&sc->sc_vs, LOG_WARNING, "driver failed to start");
 	sc->sc_ready = value == 1;
 }
 
@@ -188,7 +188,7 @@ static void on_port_ready(struct console_port *p, uint16_t value)
 {
 	if (value != 1)
 		vs_log(&p->sc->sc_vs, LOG_WARNING,
-		       "port %u: driver does not take it", p->id);
+		       "port %u: rejected by the driver", p->id);
 	p->ready = value == 1;
 	forget_told(p);
 }

@@ -137,8 +137,7 @@ static int check(struct console_softc *sc, const struct head *head,
 		if (!is_another(&sc->sc_ports[i], &from[i]))
 			continue;
 		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "port %u cannot be taken over: here it has another name",
-		       i);
+		       "cannot restore port %u: its name differs here", i);
 		return -EINVAL;
 	}
 	return 0;
@@ -158,9 +157,8 @@ static int parse(struct console_softc *sc, const void *buf, size_t len,
 		return -EINVAL;
 	if (nr != sc->sc_nr_ports) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "cannot be taken over: there was room for %u ports, "
-		       "here for %u",
-		       nr, sc->sc_nr_ports);
+		       "cannot restore: saved with ports=%u, here ports=%u", nr,
+		       sc->sc_nr_ports);
 		return -EINVAL;
 	}
 	memcpy(from, (const uint8_t *)buf + sizeof(*head), len - sizeof(*head));

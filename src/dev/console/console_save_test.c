@@ -413,11 +413,12 @@ static void test_other_ports(void **state)
 	rig_fini(&r);
 	make(VDRV_MODERN, 1, ",port.p2=file:/dev/null");
 	refused(saved, saved_len);
-	assert_non_null(strstr(r.d.last_log, "has another name"));
+	assert_non_null(strstr(r.d.last_log, "its name differs here"));
 	rig_fini(&r);
 	make(VDRV_MODERN, 2, ",ports=3");
 	refused(saved, saved_len);
-	assert_non_null(strstr(r.d.last_log, "room for 2 ports, here for 3"));
+	assert_non_null(
+		strstr(r.d.last_log, "saved with ports=2, here ports=3"));
 	rig_fini(&r);
 	make(VDRV_MODERN, 1, "");
 	refused(saved, saved_len);

@@ -690,7 +690,7 @@ static void test_options(void **state)
 	static const struct {
 		const char *text, *why;
 	} rows[] = {
-		{ "console", "console= is missing, or a port.NAME=" },
+		{ "console", "missing console= or port.NAME=" },
 		{ "console,console=tty", "console=tty: must be stdio" },
 		{ "console,port.=stdio", "no such key 'port.'" },
 		{ "console,port.a=fd:99999", "port.a=fd:99999: Bad file" },

@@ -35,7 +35,8 @@ int input_host_open(const char *path, struct err *err)
 	close(fd);
 	if (ret == -EBUSY)
 		return err_set(err, ret,
-			       "input: evdev=%s: another program has it", path);
+			       "input: evdev=%s: in use by another program",
+			       path);
 	return err_set(err, ret, "input: evdev=%s: not an input device: %s",
 		       path, strerror(-ret));
 }
@@ -91,8 +92,7 @@ static void on_events(void *arg, uint32_t events)
 	}
 	if (ret >= 0 || ret == -EAGAIN)
 		return;
-	vs_log(&sc->sc_vs, LOG_WARNING, "the host's device is gone: %s",
-	       strerror(-ret));
+	vs_log(&sc->sc_vs, LOG_WARNING, "host device lost: %s", strerror(-ret));
 	close(sc->sc_fd);
 	sc->sc_fd = -1;
 }
@@ -112,7 +112,7 @@ void input_host_resume(struct input_softc *sc)
 		return;
 	if (vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, on_events, sc,
 		       &sc->sc_source) < 0)
-		vs_log(&sc->sc_vs, LOG_ERR, "the host's device is lost");
+		vs_log(&sc->sc_vs, LOG_ERR, "host device lost");
 	/* libevdev reads ahead: epoll does not know of those. */
 	else if (libevdev_has_event_pending(sc->sc_desc) > 0)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);

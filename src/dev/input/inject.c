@@ -73,8 +73,8 @@ static int parse(const struct input_softc *sc, char *const words[3],
 	if (code < 0)
 		return err_set(
 			err, -EINVAL,
-			"input: inject %s %s: no such code: a number, "
-			"or a name such as %s",
+			"input: inject %s %s: no such code: use a number or a "
+			"name such as %s",
 			words[0], words[1],
 			libevdev_event_code_get_name(
 				type->type, type->type == EV_KEY ? KEY_A : 0));
@@ -83,9 +83,10 @@ static int parse(const struct input_softc *sc, char *const words[3],
 			       "input: inject %s %s %s: not a number", words[0],
 			       words[1], words[2]);
 	if (!libevdev_has_event_code(sc->sc_desc, type->type, (unsigned)code))
-		return err_set(err, -ENODEV,
-			       "input: inject %s %s: this device has none",
-			       words[0], words[1]);
+		return err_set(
+			err, -ENODEV,
+			"input: inject %s %s: not supported by this device",
+			words[0], words[1]);
 	*ev = (struct input_event){
 		.type = type->type,
 		.code = (uint16_t)code,
@@ -103,8 +104,8 @@ int input_inject(struct input_softc *sc, int argc, char *const argv[],
 
 	if (argc == 0 || argc % 3)
 		return err_set(err, -EINVAL,
-			       "input: inject TYPE CODE VALUE, once or more, "
-			       "as in inject key KEY_A 1");
+			       "input: usage: inject TYPE CODE VALUE ..., such "
+			       "as inject key KEY_A 1");
 	if (nr > (int)ARRAY_LEN(evs))
 		return err_set(err, -E2BIG, "input: inject: too many events");
 	for (int i = 0; i < nr; i++) {
@@ -115,12 +116,11 @@ int input_inject(struct input_softc *sc, int argc, char *const argv[],
 	}
 	if (!sc->sc_live)
 		return err_set(err, -ENOTCONN,
-			       "input: inject: the guest has no driver for it "
-			       "yet");
+			       "input: inject: no driver in the guest yet");
 	if (!input_has_room(sc))
 		return err_set(err, -EAGAIN,
-			       "input: inject: the guest does not take its "
-			       "events");
+			       "input: inject: event queue full, the guest is "
+			       "not reading");
 	for (int i = 0; i < nr; i++)
 		input_feed(sc, evs[i].type, evs[i].code, evs[i].value);
 	input_feed(sc, EV_SYN, SYN_REPORT, 0);

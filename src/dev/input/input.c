@@ -249,7 +249,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 		ret = check_length(opts, "serial", err);
 	if (ret == 0 && opt_given(opts, "kind") == opt_given(opts, "evdev"))
 		return err_set(err, -EINVAL,
-			       "input: either kind= or evdev= must be given");
+			       "input: needs either kind= or evdev=");
 	return ret;
 }
 
@@ -339,18 +339,17 @@ static int input_init(struct vdev *dev, const struct vdev_env *env,
 
 static const struct opt_def input_opts[] = {
 	{ "kind", OPT_CHOICE, .choices = INPUT_KINDS,
-	  .help = "a virtual device, whose events come by ctl" },
+	  .help = "virtual device, fed by ctl" },
 	{ "evdev", OPT_STRING,
-	  .help = "a device of the host's, /dev/input/eventN, for the guest "
-		  "alone" },
-	{ "name", OPT_STRING, .help = "what the guest calls it" },
-	{ "serial", OPT_STRING, .help = "its serial number" },
+	  .help = "host device, /dev/input/eventN, grabbed for the guest" },
+	{ "name", OPT_STRING, .help = "name shown to the guest" },
+	{ "serial", OPT_STRING, .help = "serial number" },
 	{ NULL },
 };
 
 static const struct vdev_ctl input_ctls[] = {
 	{ "inject TYPE CODE VALUE ...",
-	  "events that happen together; TYPE: key, btn, rel, abs, msc, sw; "
+	  "inject simultaneous events; TYPE: key, btn, rel, abs, msc, sw; "
 	  "CODE: a number or a name, KEY_A or a" },
 	{ NULL, NULL },
 };

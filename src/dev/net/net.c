@@ -43,7 +43,7 @@ void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 {
 	if (pcap_write(sc->sc_pcap, iov, niov, len) < 0)
 		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "pcap= takes no more; nothing is recorded from here on");
+		       "pcap= write failed; recording stopped");
 }
 
 bool net_limit_allows(struct ratelimit *limit, struct vio_source *timer)
@@ -171,8 +171,7 @@ static void net_on_link(void *arg, bool up)
 {
 	struct net_softc *sc = arg;
 
-	vs_log(&sc->sc_vs, LOG_INFO, "the other end has %s",
-	       up ? "come" : "gone");
+	vs_log(&sc->sc_vs, LOG_INFO, "backend link %s", up ? "come" : "gone");
 	net_set_link(sc, sc->sc_admin_up, up);
 }
 
@@ -270,8 +269,7 @@ static int read_opts(struct net_softc *sc, const struct opts *opts,
 		make_mac(opts, sc->sc_default_mac);
 	else if (!parse_mac(mac, sc->sc_default_mac))
 		return err_set(err, -EINVAL,
-			       "net: mac=%s: is not an address of one device",
-			       mac);
+			       "net: mac=%s: not a unicast address", mac);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_mtu = sc->sc_told_mtu = (uint16_t)opt_number(opts, "mtu");
 	ratelimit_init(&sc->sc_tx_limit, bps, NET_MAX_FRAME);
@@ -372,7 +370,7 @@ static int ctl_link(struct net_softc *sc, const char *state, struct err *err)
 	bool up = !strcmp(state, "up");
 
 	if (!up && strcmp(state, "down") != 0)
-		return err_set(err, -EINVAL, "link: takes up or down");
+		return err_set(err, -EINVAL, "link: must be up or down");
 	net_set_link(sc, up, sc->sc_carrier);
 	return 0;
 }
@@ -381,7 +379,7 @@ static int ctl_announce(struct net_softc *sc, struct err *err)
 {
 	if (!net_has(sc, NET_F(GUEST_ANNOUNCE)))
 		return err_set(err, -EOPNOTSUPP,
-			       "announce: no driver that knows how to");
+			       "announce: not supported by the driver");
 	if (!net_link_up(sc))
 		return err_set(err, -ENETDOWN, "announce: the link is down");
 	net_announce(sc);
@@ -400,7 +398,7 @@ static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 	else if (argc == 1)
 		ret = ctl_announce(sc, err);
 	else
-		ret = err_set(err, -EINVAL, "announce: takes nothing");
+		ret = err_set(err, -EINVAL, "announce: takes no arguments");
 	if (ret == 0)
 		json_add_string(reply, "link", net_link_up(sc) ? "up" : "down");
 	return ret;
@@ -565,14 +563,14 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 
 static const struct opt_def net_opts[] = {
 	NET_BE_OPTS,
-	{ "mac", OPT_STRING, .help = "the guest's address; made up" },
+	{ "mac", OPT_STRING, .help = "MAC address; default: generated" },
 	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,
-	  .help = "tell the guest to use this MTU" },
+	  .help = "MTU offered to the guest" },
 	{ "pcap", OPT_STRING,
-	  .help = "record what passes in this file, or FIFO" },
-	{ "bps", OPT_SIZE, .help = "at most so many bytes a second, each way" },
+	  .help = "record all frames to this file or FIFO" },
+	{ "bps", OPT_SIZE, .help = "limit, bytes per second, each way" },
 	{ "rss", OPT_BOOL, "off",
-	  .help = "offer RSS and hash reports; they cost time" },
+	  .help = "offer RSS and hash reports (slower)" },
 	{ NULL },
 };
 
@@ -616,8 +614,8 @@ static const int net_syscalls[] = {
 };
 
 static const struct vdev_ctl net_ctls[] = {
-	{ "link up|down", "plug the cable in or out" },
-	{ "announce", "have the guest make its addresses known anew" },
+	{ "link up|down", "set the link state" },
+	{ "announce", "ask the guest to announce its addresses" },
 	{ NULL },
 };
 

@@ -67,11 +67,11 @@ int p9_idmap_parse(const char *key, const char *text, struct p9_idmap *ret_map,
 
 	while (rest && (*rest || map.nr == 0)) {
 		if (add_range(&map, &rest) < 0)
-			return err_set(err, -EINVAL,
-				       "9p: %s=%s: must be GUEST:HOST:COUNT, "
-				       "up to %d of them joined by +, "
-				       "none overlapping",
-				       key, text, P9_MAX_RANGES);
+			return err_set(
+				err, -EINVAL,
+				"9p: %s=%s: must be up to %d GUEST:HOST:COUNT "
+				"joined by +, none overlapping",
+				key, text, P9_MAX_RANGES);
 	}
 	*ret_map = map;
 	return 0;

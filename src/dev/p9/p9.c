@@ -583,7 +583,7 @@ static bool p9_fini(struct vdev *dev)
 	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "the file system does not answer: left as it is");
+		       "file system not responding: threads left behind");
 		pool_abandon(sc->sc_looks);
 		pool_abandon(sc->sc_changes);
 		return false;
@@ -641,20 +641,18 @@ static void p9_rights(const struct opts *opts, struct sandbox_rights *rights)
 }
 
 static const struct opt_def p9_opts[] = {
-	{ "path", OPT_STRING, .required = true,
-	  .help = "the directory that the guest may mount" },
-	{ "tag", OPT_STRING, "viodev",
-	  .help = "the name that the guest mounts it by" },
-	{ "ro", OPT_BOOL, "off", .help = "the guest may change nothing" },
+	{ "path", OPT_STRING, .required = true, .help = "directory to share" },
+	{ "tag", OPT_STRING, "viodev", .help = "mount tag" },
+	{ "ro", OPT_BOOL, "off", .help = "read-only" },
 	{ "security", OPT_CHOICE, "none",
 	  .choices = "passthrough|mapped-xattr|none",
-	  .help = "owners and modes: the host's (needs root); kept in "
-		  "extended attributes; the host's where they can be set" },
+	  .help = "owners and modes: on the host files (needs root); in "
+		  "extended attributes; on the host files where permitted" },
 	{ "uidmap", OPT_STRING,
-	  .help = "user ids as GUEST:HOST:COUNT+..., the same if not given" },
-	{ "gidmap", OPT_STRING, .help = "group ids, likewise" },
+	  .help = "user ID map, GUEST:HOST:COUNT+...; default: identity" },
+	{ "gidmap", OPT_STRING, .help = "group ID map, likewise" },
 	{ "msize", OPT_SIZE, "1M", .min = P9_MIN_MSIZE, .max = P9_MAX_MSIZE,
-	  .help = "longest message that the guest may ask for" },
+	  .help = "maximum message size that the guest may negotiate" },
 	{ NULL },
 };
 
@@ -698,7 +696,7 @@ static const int p9_syscalls[] = {
 const struct vdev_type vdev_9p = {
 	.vt_name = "9p",
 	.vt_alias = "virtio-9p",
-	.vt_summary = "directory of the host, shared by 9P2000.L",
+	.vt_summary = "host directory shared over 9P2000.L",
 	.vt_legacy_id = VIRTIO_DEV_9P,
 	.vt_device_id = VIRTIO_ID_9P,
 	.vt_pci_class = PCIC_OTHER,

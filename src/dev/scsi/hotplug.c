@@ -69,8 +69,9 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 
 	if (argc < 2 || argc > 3 || (argc == 2 && !lun) ||
 	    opt_parse_size(argv[argc - 1], &bytes) < 0)
-		return err_set(err, -EINVAL,
-			       "scsi: resize [LUN] SIZE, as in lun1 20G");
+		return err_set(
+			err, -EINVAL,
+			"scsi: usage: resize [LUN] SIZE, such as lun1 20G");
 	if (argc == 3)
 		lun = lun_by_name(sc, argv[1]);
 	if (!lun || !lun->disk)
@@ -92,7 +93,7 @@ static int ctl_resume(struct scsi_softc *sc, int argc, char *const argv[],
 	struct scsi_lun *only = argc == 2 ? lun_by_name(sc, argv[1]) : NULL;
 
 	if (argc > 2)
-		return err_set(err, -EINVAL, "scsi: resume [LUN]");
+		return err_set(err, -EINVAL, "scsi: usage: resume [LUN]");
 	if (argc == 2 && !only)
 		return no_lun(argv[1], err);
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
@@ -126,8 +127,9 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 	int ret = 0;
 
 	if (argc != 3 || (!add && strcmp(argv[1], "remove") != 0))
-		return err_set(err, -EINVAL,
-			       "scsi: lun add LUN[=PATH] or lun remove LUN");
+		return err_set(
+			err, -EINVAL,
+			"scsi: usage: lun add LUN[=PATH] or lun remove LUN");
 	if (brings_image(argc, argv))
 		ret = lun_create_new(sc, argv[2], files, &lun, err);
 	else
@@ -138,8 +140,7 @@ static int ctl_lun(struct scsi_softc *sc, int argc, char *const argv[],
 		return no_lun(argv[2], err);
 	if (lun->leaving)
 		return err_set(err, -EBUSY,
-			       "scsi: %s: commands of it have not ended",
-			       lun->name);
+			       "scsi: %s: commands still in flight", lun->name);
 	if (lun->present == add)
 		return err_set(err, -EALREADY, "scsi: %s is %s", lun->name,
 			       add ? "there" : "not there");
@@ -167,15 +168,14 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 }
 
 const struct vdev_ctl scsi_ctls[] = {
-	{ "resize [LUN] SIZE", "make the image of a LUN SIZE bytes; of a block "
-			       "device: look at its size again" },
-	{ "resume [LUN]", "try again what waits after an error (werror=, "
-			  "rerror=)" },
+	{ "resize [LUN] SIZE", "resize a LUN's image to SIZE bytes; block "
+			       "device: re-read its size" },
+	{ "resume [LUN]",
+	  "retry commands held after an error (werror=, rerror=)" },
 	{ "lun add LUN[=PATH]",
-	  "give the guest a new LUN, with more options "
-	  "as LUN.KEY=VALUE behind a comma, or one that "
-	  "was taken away",
+	  "plug a new LUN, with options as ,LUN.KEY=VALUE, or replug a removed "
+	  "one",
 	  open_image },
-	{ "lun remove LUN", "take a LUN away from the guest" },
+	{ "lun remove LUN", "unplug a LUN" },
 	{ NULL, NULL },
 };

@@ -134,8 +134,8 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 					continue;
 			}
 			return err_set(err, -EINVAL,
-				       "scsi: %s: there is no %.*s=PATH", key,
-				       len, key);
+				       "scsi: %s: missing %.*s=PATH", key, len,
+				       key);
 		}
 	}
 	return 0;
@@ -159,7 +159,7 @@ static int collect(const struct opts *opts, struct lun_keys *keys,
 	}
 	if (ret == 0 && keys->nr == 0)
 		ret = err_set(err, -EINVAL,
-			      "scsi: lun0= is missing (a disk image)");
+			      "scsi: missing lun0= (a disk image)");
 	return ret;
 }
 
@@ -678,7 +678,7 @@ static int parse_new(const char *text, struct opts **ret_opts,
 		ret = err_set(err, -EINVAL, "scsi: lun add: one at a time");
 	if (ret == 0 && luns_pass_through(*ret_opts))
 		ret = err_set(err, -EPERM,
-			      "scsi: lun add: type=passthrough is for the "
+			      "scsi: lun add: type=passthrough only on the "
 			      "command line");
 	if (ret < 0)
 		opts_free(*ret_opts);
@@ -725,8 +725,8 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 	env.opts = opts;
 	ret = check_new(sc, key.key, err);
 	if (ret == 0 && opened_files_find(files, key.key) < 0)
-		ret = err_set(err, -EINVAL,
-			      "scsi: %s: no descriptor came with it", key.key);
+		ret = err_set(err, -EINVAL, "scsi: %s: missing file descriptor",
+			      key.key);
 	if (ret == 0)
 		ret = create_lun(sc, &key, &env, true, ret_lun, err);
 	if (ret == 0)

@@ -235,7 +235,7 @@ int pt_open(const char *path, struct err *err)
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (ioctl(fd, SG_GET_VERSION_NUM, &version) < 0 || version < 30000) {
 		close(fd);
-		return err_set(err, -EINVAL, "%s: is not a SCSI generic device",
+		return err_set(err, -EINVAL, "%s: not a SCSI generic device",
 			       path);
 	}
 	return fd;

@@ -296,7 +296,7 @@ static void test_foreign_file(void **state)
 	vdrv_init(&ini.d, VDRV_MODERN);
 	assert_true(vdev_new(text, &ini.d.pi, ini.loop, &dev, why,
 			     sizeof(why)) < 0);
-	assert_non_null(strstr(why, "is not a file of ours"));
+	assert_non_null(strstr(why, "not a viodev reservations file"));
 	vdrv_fini(&ini.d);
 	vio_loop_destroy(ini.loop);
 }

@@ -478,7 +478,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 	if (opt_given(opts, "queue-size") &&
 	    (size < SCSI_MIN_QSIZE || size > SCSI_MAX_QSIZE))
 		return err_set(err, -EINVAL,
-			       "scsi: queue-size=%s: must be in %u..%u",
+			       "scsi: queue-size=%s: must be from %u to %u",
 			       opt_string(opts, "queue-size"), SCSI_MIN_QSIZE,
 			       SCSI_MAX_QSIZE);
 	return 0;
@@ -585,8 +585,9 @@ static int build(struct scsi_softc *sc, const struct vdev_env *env,
 	if (ret < 0)
 		return err_set(err, ret, "scsi: reservations=%s: %s",
 			       opt_string(opts, "reservations"),
-			       ret == -EINVAL ? "is not a file of ours" :
-						strerror(-ret));
+			       ret == -EINVAL ?
+				       "not a viodev reservations file" :
+				       strerror(-ret));
 	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_consts,
 			   sc->sc_vqs, err);
 }
@@ -608,37 +609,38 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
  */
 
 /* Of target 0, and of the others. */
-#define LUN_OPTS(lun)                                                          \
-	{ lun, OPT_STRING,                                                     \
-	  .help = "image of logical unit " lun ": a raw file or a block "      \
-		  "device; with type=passthrough a /dev/sgN" },                \
-		{ lun ".type", OPT_CHOICE, "disk",                             \
-		  .choices = "disk|cdrom|passthrough", .help = "what it is" }, \
-		{ lun ".ro", OPT_BOOL, "off",                                  \
-		  .help = "the guest may only read" },                         \
-		{ lun ".share", OPT_BOOL, "off",                               \
-		  .help = "as of the block device" },                          \
-		{ lun ".serial", OPT_STRING,                                   \
-		  .help = "serial number, and source of its world wide name; " \
-			  "made "                                              \
-			  "from the path if not given" },                      \
-		{ lun ".block-size", OPT_SIZE, .min = 512,                     \
-		  .max = SCSI_BLOCK_MAX,                                       \
-		  .help = "bytes of a block; the image's" },                   \
-		{ lun ".physical-block-size", OPT_SIZE, .min = 512,            \
-		  .max = 1 << 20,                                              \
-		  .help = "bytes of a block that is written at once" },        \
-		{ lun ".cache", OPT_CHOICE, "writeback",                       \
-		  .choices = "writeback|writethrough|direct",                  \
-		  .help = "as of the block device" },                          \
-		{ lun ".werror", OPT_CHOICE, "enospc",                         \
-		  .choices = "report|wait|enospc",                             \
-		  .help = "as of the block device" },                          \
-		{ lun ".rerror", OPT_CHOICE, "report",                         \
-		  .choices = "report|wait", .help = "likewise of a read" },    \
-		{ lun ".discard", OPT_BOOL, "on",                              \
-		  .help = "give space that the guest unmaps back to "          \
-			  "the host" }
+#define LUN_OPTS(lun)                                                       \
+	{ lun, OPT_STRING,                                                  \
+	  .help = "image of logical unit " lun ": a raw file or a block "   \
+		  "device; with type=passthrough a /dev/sgN" },             \
+		{ lun ".type", OPT_CHOICE, "disk",                          \
+		  .choices = "disk|cdrom|passthrough",                      \
+		  .help = "type of the unit" },                             \
+		{ lun ".ro", OPT_BOOL, "off", .help = "read-only" },        \
+		{ lun ".share", OPT_BOOL, "off",                            \
+		  .help = "as for the block device" },                      \
+		{ lun ".serial", OPT_STRING,                                \
+		  .help = "serial number, from which the world wide name "  \
+			  "is derived; default: derived from the path" },   \
+		{ lun ".block-size", OPT_SIZE, .min = 512,                  \
+		  .max = SCSI_BLOCK_MAX,                                    \
+		  .help = "logical block size in bytes; default: the "      \
+			  "image's" },                                      \
+		{ lun ".physical-block-size", OPT_SIZE, .min = 512,         \
+		  .max = 1 << 20, .help = "physical block size in bytes" }, \
+		{ lun ".cache", OPT_CHOICE, "writeback",                    \
+		  .choices = "writeback|writethrough|direct",               \
+		  .help = "as for the block device" },                      \
+		{ lun ".werror", OPT_CHOICE, "enospc",                      \
+		  .choices = "report|wait|enospc",                          \
+		  .help = "as for the block device" },                      \
+		{ lun ".rerror", OPT_CHOICE, "report",                      \
+		  .choices = "report|wait",                                 \
+		  .help = "on a failed read: likewise" },                   \
+	{                                                                   \
+		lun ".discard", OPT_BOOL, "on",                             \
+			.help = "return unmapped space to the host"         \
+	}
 
 const struct opt_def scsi_lun_opts[] = {
 	LUN_OPTS("lun*"),
@@ -652,7 +654,8 @@ static const struct opt_def scsi_opts[] = {
 	{ "queues", OPT_NUMBER, "1", .min = 1, .max = SCSI_MAX_QUEUES,
 	  .help = "request queues" },
 	{ "reservations", OPT_STRING,
-	  .help = "file that keeps persistent reservations over a restart" },
+	  .help = "file that preserves persistent reservations across "
+		  "restarts" },
 	{ NULL },
 };
 

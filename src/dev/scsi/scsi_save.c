@@ -163,7 +163,7 @@ static bool parse(struct state *st, const void *buf, size_t len)
 
 static int refuse(struct scsi_softc *sc, uint32_t place, const char *why)
 {
-	vs_log(&sc->sc_vs, LOG_WARNING, "t%u.lun%u cannot be taken over: %s",
+	vs_log(&sc->sc_vs, LOG_WARNING, "cannot restore t%u.lun%u: %s",
 	       place >> 16, place & 0xffff, why);
 	return -EINVAL;
 }
@@ -206,17 +206,14 @@ static int check_unit(struct scsi_softc *sc, const struct scsi_lun *lun,
 	uint32_t place = le32_to_cpu(u->place);
 
 	if (!lun)
-		return refuse(sc, place, "it is not here");
+		return refuse(sc, place, "no such unit");
 	if (!is_same(lun, u))
 		return refuse(sc, place,
-			      "here it has another type, serial, block-size or "
-			      "ro");
+			      "type, serial, block-size or ro differs here");
 	if (lun->kind == LUN_DISK && le64_to_cpu(u->nr_blocks) > lun->nr_blocks)
-		return refuse(sc, place, "here it is smaller");
+		return refuse(sc, place, "smaller here");
 	if ((le16_to_cpu(u->flags) & APTPL) && sc->sc_pr_fd < 0)
-		return refuse(sc, place,
-			      "its reservations are to be kept, in "
-			      "reservations=");
+		return refuse(sc, place, "its reservations need reservations=");
 	return is_possible(lun, u) ? 0 : -EINVAL;
 }
 
@@ -264,7 +261,7 @@ static int take_reservations(struct scsi_softc *sc, const struct state *st)
 		st->lun[i]->pr = before[i];
 	if (ret < 0)
 		vs_log(&sc->sc_vs, LOG_WARNING,
-		       "reservations cannot be taken over: %s", strerror(-ret));
+		       "cannot restore reservations: %s", strerror(-ret));
 	return ret;
 }
 

@@ -363,7 +363,7 @@ static void test_removed(void **state)
 	save();
 	lun_remove(lun_by_name(softc(), "t1.lun0"));
 	refused(saved, saved_len);
-	assert_non_null(strstr(ini.d.last_log, "t1.lun0 cannot be taken over"));
+	assert_non_null(strstr(ini.d.last_log, "cannot restore t1.lun0"));
 	ini_close();
 
 	start(DISK CD);
@@ -401,15 +401,15 @@ static void test_another_unit(void **state)
 	static const struct {
 		const char *options, *why;
 	} rows[] = {
-		{ DISK, "t1.lun0 cannot be taken over: it is not here" },
+		{ DISK, "cannot restore t1.lun0: no such unit" },
 		{ DISK ",t1.lun1=%d/cd,t1.lun1.type=cdrom,t1.lun1.serial=S1",
-		  "t1.lun0 cannot be taken over: it is not here" },
-		{ "scsi,lun0=%d/disk,lun0.serial=S9" CD, "has another" },
-		{ "scsi,lun0=%d/disk" CD, "has another" },
-		{ DISK ",lun0.type=cdrom" CD, "has another" },
-		{ DISK ",lun0.block-size=4096" CD, "has another" },
-		{ DISK ",lun0.ro=on" CD, "has another" },
-		{ "scsi,lun0=%d/small,lun0.serial=S0" CD, "it is smaller" },
+		  "cannot restore t1.lun0: no such unit" },
+		{ "scsi,lun0=%d/disk,lun0.serial=S9" CD, "differs here" },
+		{ "scsi,lun0=%d/disk" CD, "differs here" },
+		{ DISK ",lun0.type=cdrom" CD, "differs here" },
+		{ DISK ",lun0.block-size=4096" CD, "differs here" },
+		{ DISK ",lun0.ro=on" CD, "differs here" },
+		{ "scsi,lun0=%d/small,lun0.serial=S0" CD, "smaller here" },
 	};
 
 	ini_image("small", IMAGE_BYTES - 512);

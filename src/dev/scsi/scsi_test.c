@@ -1141,8 +1141,8 @@ static void test_options(void **state)
 	static const struct {
 		const char *text, *why;
 	} rows[] = {
-		{ "scsi", "scsi: lun0= is missing (a disk image)" },
-		{ "scsi,lun0.ro=on", "scsi: lun0.ro: there is no lun0=PATH" },
+		{ "scsi", "scsi: missing lun0= (a disk image)" },
+		{ "scsi,lun0.ro=on", "scsi: lun0.ro: missing lun0=PATH" },
 		{ "scsi,lunx=a", "scsi: lunx: must be lunN or tM.lunN, with N "
 				 "up to 16383 and M up to 255" },
 		{ "scsi,lun01=a", "scsi: lun01: must be lunN or tM.lunN, with "
@@ -1155,9 +1155,9 @@ static void test_options(void **state)
 		{ "scsi,lun0=/nonexistent", "scsi: lun0: path=/nonexistent: No "
 					    "such file or directory" },
 		{ "scsi,lun0=/dev/null,lun0.type=passthrough",
-		  "scsi: lun0: /dev/null: is not a SCSI generic device" },
+		  "scsi: lun0: /dev/null: not a SCSI generic device" },
 		{ "scsi,lun0=x,queue-size=2",
-		  "scsi: queue-size=2: must be in 4..1024" },
+		  "scsi: queue-size=2: must be from 4 to 1024" },
 	};
 
 	assert_int_equal(vio_loop_create(&ini.loop), 0);
