@@ -103,7 +103,7 @@ int main(void)
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
 	pci_func_init(&pi, &host, NULL, &gm);
 	if (!entropy_init(&e, &pi)) {
-		fprintf(stderr, "the device cannot be made\n");
+		fprintf(stderr, "cannot create the device\n");
 		return 1;
 	}
 

@@ -205,7 +205,7 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret)
 	if (cmd->flags & VFMSG_NO_REPLY)
 		return;
 	if (!vfconn_put(&srv->conn, &hdr, srv->reply, NULL, 0))
-		vfuser_fail(srv, LOG_WARNING, "does not read its socket");
+		vfuser_fail(srv, LOG_WARNING, "peer is not reading its socket");
 }
 
 /* Whether that is done; otherwise it is to be handled again. */
@@ -224,8 +224,7 @@ static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 	srv->base.stats.messages++;
 	if (ret < 0) {
 		srv->base.stats.bad_messages++;
-		server_log(&srv->base, LOG_WARNING,
-			   "rejected command %u of the client: %s",
+		server_log(&srv->base, LOG_WARNING, "rejected command %u: %s",
 			   msg->hdr.cmd, strerror((int)-ret));
 	}
 	if (!vfuser_mem_hold(srv, msg, ret))

@@ -74,7 +74,7 @@ static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 
 	vfmsg_put_dma(payload, a, count);
 	if (!vfconn_put(dma_conn(srv), &hdr, payload, data, data_len))
-		vfuser_fail(srv, LOG_WARNING, "does not read its socket");
+		vfuser_fail(srv, LOG_WARNING, "peer is not reading its socket");
 	vfuser_wake(srv);
 }
 
@@ -108,7 +108,7 @@ static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 	struct vfuser_dma *dma = &srv->dma;
 
 	if (dma->asked + 1 - dma->oldest >= VFUSER_MAX_UNANSWERED) {
-		vfuser_fail(srv, LOG_WARNING, "does not answer");
+		vfuser_fail(srv, LOG_WARNING, "no answer from the peer");
 		return dma->asked;
 	}
 	dma->asked++;
@@ -191,7 +191,7 @@ void vfuser_dma_timeout(struct vfuser *srv)
 
 	dma->watched = 0;
 	if (dma->oldest <= due)
-		vfuser_fail(srv, LOG_WARNING, "does not answer");
+		vfuser_fail(srv, LOG_WARNING, "no answer from the peer");
 	else
 		watch(srv);
 }
@@ -229,7 +229,7 @@ static void wait_for_client(struct vfuser *srv, uint64_t deadline)
 	if (now < deadline)
 		nr = poll(pfd, 2, (int)((deadline - now) / 1000000) + 1);
 	if (nr == 0)
-		vfuser_fail(srv, LOG_WARNING, "does not answer");
+		vfuser_fail(srv, LOG_WARNING, "no answer from the peer");
 	if (nr <= 0)
 		return;
 	if (pfd[0].revents)

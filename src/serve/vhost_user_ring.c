@@ -235,9 +235,9 @@ static const char *why(int ret)
 {
 	switch (ret) {
 	case -ENOSPC:
-		return "more than the device takes";
+		return "larger than the device allows";
 	case -EFAULT:
-		return "not in memory that the front-end shares";
+		return "outside the front-end's shared memory";
 	default:
 		return strerror(-ret);
 	}

@@ -38,13 +38,13 @@ static int give(struct unit *unit, int fd, const char *name, struct err *err)
 {
 	if (!unit)
 		return err_set(err, -ENODEV,
-			       "socket '%s', descriptor %d, was passed: no "
-			       "device has id=%s",
+			       "passed socket '%s' (descriptor %d): no device "
+			       "has id=%s",
 			       name, fd, name);
 	if (unit->front.fd >= 0 || opt_given(unit->opts, "socket"))
 		return err_set(err, -EEXIST,
-			       "%s: id=%s: descriptor %d was passed: it has "
-			       "another socket",
+			       "%s: id=%s: descriptor %d passed, but the "
+			       "device has another socket",
 			       unit->type->vt_name, unit->id, fd);
 	return sock_inherit(&unit->front, unit->type->vt_name, fd, err);
 }

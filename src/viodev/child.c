@@ -343,7 +343,7 @@ static int serve(struct child *child)
 	}
 	if (child->hangs)
 		log_line(LOG_WARNING,
-			 "ends with requests in flight that take over %d s",
+			 "requests still in flight after %d s: terminating",
 			 (int)(END_NS / NS_PER_SEC));
 	return EXIT_OK;
 }
@@ -371,7 +371,7 @@ int child_main(int argc, char **argv)
 	int ret;
 
 	if (argc != 2)
-		return log_usage(CHILD_WORD ": is for viodev's own use");
+		return log_usage(CHILD_WORD ": reserved for internal use");
 	for (int fd = CHILD_NEWS_FD; fd < CHILD_FILES_FD; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	child.start_ns = vio_now_ns();

@@ -24,18 +24,17 @@ static const char help[] =
 	"viodev ctl [--json] SOCKET -\n"
 	"viodev ctl [--json] SOCKET replay FILE\n"
 	"\n"
-	"Sends a command to a device that is being served; SOCKET is its\n"
-	"DIR/ID.ctl.\n"
+	"Sends a command to a running device. SOCKET is its DIR/ID.ctl.\n"
 	"\n"
-	"  status             everything about the device\n"
-	"  resize SIZE        block: change the size\n"
+	"  status             show the state of the device\n"
+	"  resize SIZE        block: resize the disk\n"
 	"\n"
-	"With '-' commands come from standard input, a line each, as JSON:\n"
+	"'-' reads commands from standard input, one JSON array per line:\n"
 	"[\"inject\", \"key\", \"KEY_A\", \"1\"]. 'replay' takes such a file, "
-	"or a\n"
-	"recording of evemu-record, whose events happen again as they did.\n"
+	"or an\n"
+	"evemu-record recording, which it replays with the original timing.\n"
 	"\n"
-	"'viodev devices TYPE' lists a type's commands.\n";
+	"'viodev devices TYPE' lists the commands of a type.\n";
 
 /*
  * --- The socket ---
@@ -351,9 +350,8 @@ static int ctl(const struct cmdline *line)
 	int fd, ret;
 
 	if (line->nr_words < 2)
-		return log_usage(
-			"ctl: write viodev ctl SOCKET COMMAND..., such "
-			"as DIR/ID.ctl status");
+		return log_usage("ctl: usage: viodev ctl SOCKET COMMAND..., "
+				 "such as DIR/ID.ctl status");
 	fd = connect_to(line->words[0]);
 	if (fd < 0)
 		return log_usage("ctl: socket=%s: %s", line->words[0],

@@ -12,8 +12,8 @@
 static const char help[] =
 	"viodev devices [--json] [TYPE]\n"
 	"\n"
-	"Lists the types of devices; with TYPE its options, their defaults,\n"
-	"its features and what 'viodev ctl' can do with it.\n";
+	"Lists the device types, or the options, defaults, features and\n"
+	"control commands of one TYPE.\n";
 
 static const char *kind_name(const struct vdev_type *type,
 			     const struct opt_def *def)
@@ -72,13 +72,13 @@ static void print_type(const struct vdev_type *type)
 {
 	printf("%s (also %s): %s\n", type->vt_name, type->vt_alias,
 	       type->vt_summary);
-	printf("\noptions, and what they are when not given:\n");
+	printf("\noptions and defaults:\n");
 	print_opts(type, type->vt_opts);
 	print_opts(type, vdev_common_opts);
-	printf("\nfeatures that a driver may use:\n ");
+	printf("\nfeatures offered:\n ");
 	print_features(type->vt_features, UINT64_MAX);
 	print_features(vdev_common_features, common_features(type));
-	printf("\n\nviodev ctl SOCKET:\n  %-32s everything about the device\n",
+	printf("\n\nviodev ctl SOCKET:\n  %-32s show the state of the device\n",
 	       "status");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
 		printf("  %-32s %s\n", c->usage, c->help);
@@ -176,8 +176,7 @@ static int devices(const struct cmdline *line)
 	struct err err;
 
 	if (line->nr_words > 1)
-		return log_usage("devices: one type at a time, or none for a "
-				 "list");
+		return log_usage("devices: at most one type");
 	if (line->nr_words == 0) {
 		if (line->json)
 			print_types_json();

@@ -26,14 +26,14 @@
 static const char help[] =
 	"viodev run [OPTIONS] DEVICE... -- VMM [ARG...]\n"
 	"\n"
-	"Starts the devices, then the VMM, a QEMU of 10.1 or newer, with\n"
-	"arguments added that attach them; ends with it and its exit status.\n"
+	"Starts the devices, then the VMM (QEMU 10.1 or newer) with added\n"
+	"arguments that attach them. Exits with the status of the VMM.\n"
 	"\n"
-	"  --memory=SIZE      guest memory (what -m says, or 1G)\n"
-	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
-	"                     (a directory that is removed afterwards)\n"
+	"  --memory=SIZE      guest memory (default: -m, or 1G)\n"
+	"  --dir=DIR          directory of the sockets ID.sock and ID.ctl\n"
+	"                     (default: a temporary directory)\n"
 	"  --transport=vfio-user|vhost-user   (vfio-user)\n"
-	"  --once             a device ends when the VMM lets go of it\n"
+	"  --once             exit each device when the VMM disconnects\n"
 	"  --sandbox=on|off   (on)\n"
 	"  --verbose          log more\n";
 
@@ -76,7 +76,7 @@ static bool has_front_end(char *vmm, enum vio_protocol transport)
 	}
 	if (waitpid(pid, &wait_status, 0) == pid && wait_status == 0)
 		return true;
-	log_usage("run: %s: has no %s: a QEMU of 10.1 or newer is needed", vmm,
+	log_usage("run: %s: no %s: needs QEMU 10.1 or newer", vmm,
 		  vhost ? "vhost-user-blk-pci" : "vfio-user-pci");
 	return false;
 }
@@ -102,7 +102,7 @@ static void start_vmm(void *arg)
 	if (run->vmm == 0)
 		exec_vmm(run, argv);
 	if (run->vmm < 0) {
-		log_line(LOG_ERR, "run: %s: cannot be started: %s",
+		log_line(LOG_ERR, "run: %s: cannot start: %s",
 			 run->line->vmm[0], strerror(errno));
 		run->vmm = 0;
 		run->sup.status = EXIT_FAILED;
@@ -151,7 +151,7 @@ static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
 
 static void on_unit_ready(void *arg, const struct unit *unit)
 {
-	log_line(LOG_INFO, "%s: serves at %s, control at %s", unit->id,
+	log_line(LOG_INFO, "%s: serving at %s, control at %s", unit->id,
 		 unit->front.path, unit->ctl.path);
 }
 
@@ -191,11 +191,11 @@ static int run_main(const struct cmdline *line)
 	struct err err;
 
 	if (line->nr_words == 0)
-		return log_usage("run: a device is missing before --, such as "
+		return log_usage("run: missing device before --, such as "
 				 "block,path=FILE or rng");
 	if (!line->vmm || !line->vmm[0])
-		return log_usage("run: a VMM is missing: write viodev run "
-				 "DEVICE... -- qemu-system-x86_64 ...");
+		return log_usage("run: missing VMM: write viodev run DEVICE... "
+				 "-- qemu-system-x86_64 ...");
 	if (qemu_find_memory(line->vmm + 1, line->memory_bytes,
 			     &run.memory_bytes, &err) < 0)
 		return log_usage("run: %s", err.text);

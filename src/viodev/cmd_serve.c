@@ -18,26 +18,25 @@
 static const char help[] =
 	"viodev serve [OPTIONS] DEVICE...\n"
 	"\n"
-	"Serves virtual devices, each in a process of its own, until SIGTERM.\n"
+	"Serves virtual devices, each in its own process, until SIGTERM.\n"
 	"Prints 'ready ID TYPE SOCKET' for each, then 'ready'.\n"
 	"\n"
-	"DEVICE is TYPE[,key=value]...; 'viodev devices' lists them. A comma\n"
-	"in a value is written twice.\n"
+	"DEVICE is TYPE[,key=value]...; 'viodev devices' lists them. Write a\n"
+	"comma inside a value twice.\n"
 	"\n"
-	"  --dir=DIR          where the sockets ID.sock and ID.ctl go\n"
+	"  --dir=DIR          directory of the sockets ID.sock and ID.ctl\n"
 	"                     ($XDG_RUNTIME_DIR/viodev)\n"
 	"  --transport=vfio-user|vhost-user   (vfio-user)\n"
-	"  --fd=N             the device's socket is descriptor N, listening "
-	"or\n"
-	"                     connected; as socket=fd:N\n"
-	"  --once             end when the front-end goes\n"
+	"  --fd=N             use descriptor N, a listening or connected "
+	"socket;\n"
+	"                     same as socket=fd:N\n"
+	"  --once             exit when the front-end disconnects\n"
 	"  --sandbox=on|off   (on)\n"
 	"  --print-qemu       print the QEMU arguments that attach the "
 	"devices,\n"
-	"  --memory=SIZE      for a guest of this size (1G)\n"
-	"  --print-capabilities  print what the device is as a vhost-user "
-	"back-end\n"
-	"  --json             print JSON, an object per line\n"
+	"  --memory=SIZE      for a guest with SIZE of memory (1G)\n"
+	"  --print-capabilities  print the vhost-user back-end capabilities\n"
+	"  --json             print JSON, one object per line\n"
 	"  --verbose          log more\n";
 
 /*
@@ -236,8 +235,8 @@ static int serve_fd(const struct cmdline *line)
 	int status;
 
 	if (line->nr_words > 1)
-		return log_usage("serve: --fd: is for one device: give each "
-				 "its socket=fd:N");
+		return log_usage("serve: --fd: needs exactly one device: give "
+				 "each device socket=fd:N");
 	if (asprintf(&words[0], "%s,socket=fd:%s", line->words[0], line->fd) <
 	    0)
 		return EXIT_FAILED;
@@ -250,9 +249,9 @@ static int serve_fd(const struct cmdline *line)
 static int serve_main(const struct cmdline *line)
 {
 	if (line->nr_words == 0)
-		return log_usage("serve: a device is missing, such as "
-				 "block,path=FILE or rng; 'viodev devices' "
-				 "lists them");
+		return log_usage(
+			"serve: missing device, such as block,path=FILE or "
+			"rng; see 'viodev devices'");
 	if (line->print_capabilities)
 		return print_capabilities(line);
 	return line->fd ? serve_fd(line) : serve(line);

@@ -105,7 +105,7 @@ static const struct option options[] = {
 	{ "verbose", NULL, set_verbose },
 	{ "print-qemu", NULL, set_print_qemu },
 	{ "print-capabilities", NULL, set_print_capabilities },
-	{ "fd", "the number of a descriptor", set_fd },
+	{ "fd", "a file descriptor number", set_fd },
 	{ "socket-path", "PATH", set_socket_path },
 	{ "blk-file", "PATH", set_blk_file },
 	{ "evdev-path", "PATH", set_evdev_path },
@@ -134,8 +134,7 @@ static int unknown_option(const struct cmd *cmd, const char *name)
 		log_usage("%s: no such option --%s: did you mean --%s?",
 			  cmd->name, name, near.best);
 	else
-		log_usage("%s: no such option --%s: 'viodev %s --help' lists "
-			  "them",
+		log_usage("%s: no such option --%s: see 'viodev %s --help'",
 			  cmd->name, name, cmd->name);
 	return -1;
 }
@@ -174,7 +173,7 @@ static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
 	else if (o->value && **argv)
 		value = *(*argv)++;
 	if (!value && o->value) {
-		log_usage("%s: --%s: a value is missing, write --%s=VALUE",
+		log_usage("%s: --%s: missing value, write --%s=VALUE",
 			  cmd->name, name, name);
 		return -1;
 	}

@@ -155,12 +155,12 @@ static void execute(struct client *c, const char *line, size_t len,
 
 	if (ret < 0)
 		err_set(&err, ret,
-			"not a request: [\"word\", ...] with %d words at most",
+			"malformed request: must be [\"word\", ...], at most "
+			"%d words",
 			MAX_WORDS);
 	else if (get_files(c, request, &files) < 0)
 		ret = err_set(&err, -EINVAL,
-			      "files: a descriptor must come along for each "
-			      "name");
+			      "files: one descriptor needed per name");
 	else
 		ret = server->fn(server->arg, ret, words, &files, reply, &err);
 

@@ -44,8 +44,8 @@ int unit_init(struct unit *unit, const char *text, struct err *err)
 		return 0;
 	if (!good_id(id) || strlen(id) >= sizeof(unit->id))
 		return err_set(err, -EINVAL,
-			       "%s: id=%s: must be a letter, then letters, "
-			       "digits, '-', '_' and '.', %zu at most",
+			       "%s: id=%s: must be a letter followed by "
+			       "letters, digits, '-', '_' or '.', at most %zu",
 			       unit->type->vt_name, id, sizeof(unit->id) - 1);
 	strcpy(unit->id, id);
 	return 0;
@@ -77,10 +77,10 @@ int units_name(struct unit *units, int nr, struct err *err)
 {
 	for (int i = 0; i < nr; i++) {
 		if (units[i].id[0] && units_find(units, i, units[i].id))
-			return err_set(err, -EEXIST,
-				       "%s: id=%s: another device has this "
-				       "name: choose one for each",
-				       units[i].type->vt_name, units[i].id);
+			return err_set(
+				err, -EEXIST,
+				"%s: id=%s: used twice: choose one per device",
+				units[i].type->vt_name, units[i].id);
 	}
 	for (int i = 0; i < nr; i++) {
 		if (!units[i].id[0])
@@ -136,8 +136,7 @@ int unit_open(struct unit *unit, const char *dir, enum vio_protocol transport,
 	if (ret == 0 && unit->front.kind != SOCK_LISTENS &&
 	    transport == VIO_VFIO_USER)
 		return err_set(err, -EINVAL,
-			       "%s: socket=%s: %s listens: give it a socket "
-			       "that does",
+			       "%s: socket=%s: %s needs a listening socket",
 			       unit->type->vt_name,
 			       opt_string(unit->opts, "socket"),
 			       transport_name(transport));

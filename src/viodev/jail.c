@@ -215,7 +215,7 @@ static void become_nobody(struct jail *jail,
 		return;
 	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
 	    setresuid(NOBODY, NOBODY, NOBODY) < 0)
-		skipped("another user than root");
+		skipped("a user other than root");
 	else
 		jail->nobody = true;
 }
@@ -333,17 +333,16 @@ static int check_tree(const struct jail *jail, const struct jail_tree *tree)
 	if (tree->tree_fd < 0 || jail->own_tree)
 		return 0;
 	if (jail->landlock) {
-		log_line(
-			LOG_WARNING,
-			"sandbox: no mount namespace: Landlock alone confines "
-			"the device to its directory, not from changing modes, "
-			"owners and attributes of its user's other files");
+		log_line(LOG_WARNING,
+			 "sandbox: no mount namespace: Landlock confines file "
+			 "access, but not changes to modes, owners and "
+			 "attributes of its user's other files");
 		return 0;
 	}
 	log_line(LOG_ERR,
-		 "sandbox: no mount namespace and no Landlock to confine the "
-		 "device to its directory: allow either (user namespaces, "
-		 "CAP_SYS_ADMIN), or trust it with --sandbox=off");
+		 "sandbox: neither mount namespace nor Landlock to confine the "
+		 "device to its directory: allow one (user namespaces, "
+		 "CAP_SYS_ADMIN), or run it with --sandbox=off");
 	return -EPERM;
 }
 

@@ -81,9 +81,15 @@ struct rule {
 };
 
 /* Argument @idx is @value, or the bits @mask of it are. */
-#define IS(idx, value)         { idx, SCMP_CMP_EQ, value }
-#define BITS(idx, mask, value) { idx, SCMP_CMP_MASKED_EQ, mask, value }
-#define ALL_BUT(flags)         (UINT64_MAX & ~(scmp_datum_t)(flags))
+#define IS(idx, value)                  \
+	{                               \
+		idx, SCMP_CMP_EQ, value \
+	}
+#define BITS(idx, mask, value)                       \
+	{                                            \
+		idx, SCMP_CMP_MASKED_EQ, mask, value \
+	}
+#define ALL_BUT(flags) (UINT64_MAX & ~(scmp_datum_t)(flags))
 
 #define BAD_PROT    (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
 #define BAD_MAP     (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
@@ -358,7 +364,7 @@ int jail_seal(struct jail *jail, const int *const lists[],
 	seccomp_release(ctx);
 	if (ret < 0)
 		log_line(LOG_ERR,
-			 "sandbox: seccomp: %s; --sandbox=off does without",
+			 "sandbox: seccomp: %s (--sandbox=off runs without)",
 			 strerror(-ret));
 	return ret;
 }

@@ -19,10 +19,11 @@ static const char help[] =
 	"SIGTERM\n"
 	"  viodev run [OPTIONS] DEVICE... -- VMM [ARG...]    run a VMM with "
 	"devices\n"
-	"  viodev devices [TYPE]                             what there is\n"
-	"  viodev ctl SOCKET COMMAND...                      talk to a device\n"
+	"  viodev devices [TYPE]                             list device "
+	"types\n"
+	"  viodev ctl SOCKET COMMAND...                      control a device\n"
 	"\n"
-	"Each takes --help. 'viodev --version' prints the version. "
+	"Each command takes --help. 'viodev --version' prints the version.\n"
 	"See viodev(1).\n";
 
 static const struct cmd *const cmds[] = {
@@ -68,8 +69,8 @@ int main(int argc, char **argv)
 				strlen(BACKEND_PREFIX)) == 0)
 		return backend_main(argv);
 	if (argc < 2)
-		return log_usage("a command is missing: serve, run, devices or "
-				 "ctl; see 'viodev --help'");
+		return log_usage("missing command: serve, run, devices or ctl; "
+				 "see 'viodev --help'");
 	if (strcmp(argv[1], "--help") == 0) {
 		fputs(help, stdout);
 		return EXIT_OK;

@@ -384,25 +384,23 @@ int qemu_find_memory(char *const args[], uint64_t wanted, uint64_t *ret_bytes,
 	if (found.own) {
 		if (wanted)
 			return err_set(err, -EINVAL,
-				       "--memory: the VMM's command line has "
-				       "its own memory: leave one out");
+				       "--memory: the VMM's command line "
+				       "configures memory: omit one");
 		*ret_bytes = 0;
 		return 0;
 	}
 	if (found.refused)
 		return err_set(err, -EINVAL,
-			       "%s: guest memory must be shared: leave it out, "
-			       "or name a memory-backend with share=on",
+			       "%s: guest memory must be shared: omit it, or "
+			       "name a memory-backend with share=on",
 			       found.refused);
 	if (found.m && parse_m(found.m, &bytes) < 0)
 		return err_set(err, -EINVAL,
-			       "-m %s: cannot be read: write a whole number, "
-			       "such as 512M",
+			       "-m %s: must be a whole number, such as 512M",
 			       found.m);
 	if (found.m && wanted && wanted != bytes)
 		return err_set(err, -EINVAL,
-			       "--memory: is not what -m %s says: leave one "
-			       "out",
+			       "--memory: conflicts with -m %s: omit one",
 			       found.m);
 	*ret_bytes = bytes;
 	return 0;

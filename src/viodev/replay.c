@@ -119,7 +119,7 @@ int replay_next(struct replay *r, struct json_object **ret_request,
 		r->line++;
 		request = take_line(r, line);
 		if (!request && (line[0] == '[' || line[0] == '{'))
-			ret = err_set(err, -EINVAL, "line %u: no JSON",
+			ret = err_set(err, -EINVAL, "line %u: not JSON",
 				      r->line);
 	}
 	free(line);

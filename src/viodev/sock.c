@@ -19,11 +19,10 @@ static int set_path(struct sock *sock, const char *who, const char *path,
 		return err_set(err, -EINVAL, "%s: socket=: must name a file",
 			       who);
 	if (unix_address(path, &addr) < 0)
-		return err_set(
-			err, -ENAMETOOLONG,
-			"%s: socket=%s: longer than the %zu bytes that a "
-			"socket's path may have: use a shorter --dir",
-			who, path, sizeof(addr.sun_path) - 1);
+		return err_set(err, -ENAMETOOLONG,
+			       "%s: socket=%s: longer than %zu bytes, the "
+			       "limit for a socket path: use a shorter --dir",
+			       who, path, sizeof(addr.sun_path) - 1);
 	sock->path = strdup(path);
 	return sock->path ? 0 : err_set(err, -ENOMEM, "%s: out of memory", who);
 }
@@ -114,8 +113,8 @@ int sock_inherit(struct sock *sock, const char *who, int fd, struct err *err)
 	/* What we opened ourselves, or have taken already, has the flag. */
 	if (flags < 0 || (flags & FD_CLOEXEC))
 		return err_set(err, -EBADF,
-			       "%s: socket=fd:%d: no descriptor that viodev "
-			       "was started with, or another device's",
+			       "%s: socket=fd:%d: not inherited, or used by "
+			       "another device",
 			       who, fd);
 	if (!is_unix_stream(fd))
 		return err_set(err, -ENOTSOCK,
@@ -154,8 +153,8 @@ int sock_open(struct sock *sock, const char *who, const char *text,
 
 		if (end == rest || *end || fd > INT16_MAX)
 			return err_set(err, -EINVAL,
-				       "%s: socket=%s: must be fd: and the "
-				       "number of a descriptor",
+				       "%s: socket=%s: must be fd:N with a "
+				       "descriptor number",
 				       who, text);
 		return sock_inherit(sock, who, (int)fd, err);
 	}

@@ -20,8 +20,8 @@ static int check_link(const char *path, struct err *err)
 		return err_set(err, -errno, "%s", strerror(errno));
 	if (S_ISLNK(st.st_mode) && !is_trusted(st.st_uid))
 		return err_set(err, -EPERM,
-			       "is a link of another user (uid %u): use a "
-			       "directory of your own",
+			       "symbolic link owned by another user (uid %u): "
+			       "use a directory of your own",
 			       st.st_uid);
 	return 0;
 }
@@ -36,13 +36,13 @@ static int check_directory(const char *path, struct err *err)
 		return err_set(err, -ENOTDIR, "%s", strerror(ENOTDIR));
 	if (!is_trusted(st.st_uid))
 		return err_set(err, -EPERM,
-			       "belongs to another user (uid %u): use a "
+			       "owned by another user (uid %u): use a "
 			       "directory of your own",
 			       st.st_uid);
 	/* The bits of the group are those of access control lists as well. */
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return err_set(err, -EPERM,
-			       "other users may write to it (mode %04o): use "
+			       "writable by other users (mode %04o): use "
 			       "another, or chmod go-w",
 			       st.st_mode & 07777u);
 	return 0;

@@ -18,11 +18,11 @@
 
 const struct opt_def child_opts[] = {
 	{ "id", OPT_STRING, .required = true, .help = "the device's name" },
-	{ "once", OPT_BOOL, .help = "end when the front-end goes" },
+	{ "once", OPT_BOOL, .help = "exit when the front-end disconnects" },
 	{ "transport", OPT_STRING, .required = true, .help = "its protocol" },
 	{ "verbose", OPT_BOOL, .help = "log more" },
-	{ "sandbox", OPT_BOOL, .help = "give rights up" },
-	{ "namespaces", OPT_NUMBER, .help = "those that it is in" },
+	{ "sandbox", OPT_BOOL, .help = "drop privileges" },
+	{ "namespaces", OPT_NUMBER, .help = "the active ones" },
 	{ "root", OPT_STRING, .help = "its root directory" },
 	{ "files", OPT_STRING, .help = "names of its descriptors, a:b:c" },
 	{ NULL },

@@ -71,11 +71,10 @@ static void give_up(struct sup *sup)
 		const struct unit *unit = &sup->units[i];
 
 		if (unit->pid)
-			log_line(
-				LOG_ERR,
-				"%s: process %d does not end when killed (does "
-				"its disk hang?): left behind",
-				unit->id, (int)unit->pid);
+			log_line(LOG_ERR,
+				 "%s: process %d survives SIGKILL (hung "
+				 "disk?): left behind",
+				 unit->id, (int)unit->pid);
 	}
 	sup->status = sup->status ? sup->status : EXIT_FAILED;
 	vio_loop_stop(sup->loop);
@@ -218,7 +217,8 @@ static int start(struct unit *unit)
 	if (!is_absent(ret))
 		return ret;
 	log_line(unit->backoff_ns ? LOG_INFO : LOG_WARNING,
-		 "%s: waits for a front-end at %s", unit->id, unit->front.path);
+		 "%s: waiting for a front-end at %s", unit->id,
+		 unit->front.path);
 	restart_later(unit);
 	return 0;
 }
@@ -232,7 +232,7 @@ static void on_restart_timer(void *arg)
 	unit->restarted = true;
 	ret = start(unit);
 	if (ret < 0) {
-		log_line(LOG_ERR, "%s: cannot be restarted: %s", unit->id,
+		log_line(LOG_ERR, "%s: cannot restart: %s", unit->id,
 			 strerror(-ret));
 		unit->sup->status = EXIT_FAILED;
 		stop_when_all_ended(unit->sup);
@@ -248,8 +248,8 @@ static void say_how(const struct unit *unit, int wait_status, const char *then)
 			 WEXITSTATUS(wait_status), then);
 	else if (signo == SIGSYS)
 		log_line(LOG_ERR,
-			 "%s: killed by SIGSYS (a system call that its sandbox "
-			 "forbids)%s",
+			 "%s: killed by SIGSYS (a system call outside its "
+			 "sandbox)%s",
 			 unit->id, then);
 	else
 		log_line(LOG_ERR, "%s: killed by SIG%s%s", unit->id,
@@ -263,11 +263,11 @@ static void died_at_start(struct unit *unit, int wait_status)
 	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == EXIT_USAGE) {
 		sup->status = EXIT_USAGE; /* and has said why */
 	} else {
-		say_how(unit, wait_status, " at its start");
+		say_how(unit, wait_status, " during startup");
 		sup->status = EXIT_FAILED;
 	}
 	if (unit->restarted)
-		log_line(LOG_ERR, "%s: is given up", unit->id);
+		log_line(LOG_ERR, "%s: giving up", unit->id);
 	else
 		sup_stop(sup);
 }
@@ -282,7 +282,7 @@ static void on_death(struct unit *unit, int wait_status)
 	unit->pid = 0;
 	if (sup->stopping) {
 		if (!clean) {
-			say_how(unit, wait_status, " while ending");
+			say_how(unit, wait_status, " during shutdown");
 			sup->status = sup->status ? sup->status : EXIT_FAILED;
 		}
 	} else if (!unit->ready) {
@@ -463,7 +463,7 @@ int sup_run(struct sup *sup)
 		int ret = start(&sup->units[i]);
 
 		if (ret < 0) {
-			log_line(LOG_ERR, "%s: cannot be started: %s",
+			log_line(LOG_ERR, "%s: cannot start: %s",
 				 sup->units[i].id, strerror(-ret));
 			sup->status = EXIT_FAILED;
 			sup_stop(sup);

@@ -196,16 +196,16 @@ class Usage(Case):
         regular = self.tmp / "regular"
         regular.write_text("x")
         rows = [
-            ([], "a command is missing: serve, run, devices or ctl; see 'viodev --help'"),
+            ([], "missing command: serve, run, devices or ctl; see 'viodev --help'"),
             (["srve"], "no such command 'srve': did you mean 'serve'?"),
             (["frobnicate"], "no such command 'frobnicate': did you mean 'viodev --help'?"),
-            (["device-process"], "device-process: is for viodev's own use"),
-            (["serve"], "serve: a device is missing, such as block,path=FILE or rng; 'viodev devices' lists them"),
+            (["device-process"], "device-process: reserved for internal use"),
+            (["serve"], "serve: missing device, such as block,path=FILE or rng; see 'viodev devices'"),
             (["serve", "--dri=x", "rng"], "serve: no such option --dri: did you mean --dir?"),
-            (["serve", "--colour", "rng"], "serve: no such option --colour: 'viodev serve --help' lists them"),
-            (["devices", "--once"], "devices: no such option --once: 'viodev devices --help' lists them"),
+            (["serve", "--colour", "rng"], "serve: no such option --colour: see 'viodev serve --help'"),
+            (["devices", "--once"], "devices: no such option --once: see 'viodev devices --help'"),
             (["serve", "--once=yes", "rng"], "serve: --once takes no value"),
-            (["serve", "rng", "--dir"], "serve: --dir: a value is missing, write --dir=VALUE"),
+            (["serve", "rng", "--dir"], "serve: --dir: missing value, write --dir=VALUE"),
             (["serve", "--sandbox=maybe", "rng"], "serve: --sandbox=maybe: must be on or off"),
             (["serve", "--memory=much", "rng"], "serve: --memory=much: must be a size such as 512M or 2G"),
             (["serve", "--memory=0", "rng"], "serve: --memory=0: must be a size such as 512M or 2G"),
@@ -213,9 +213,9 @@ class Usage(Case):
             (["serve", f"--dir={self.tmp}/no/dir", "rng"],
              f"serve: --dir={self.tmp}/no/dir: No such file or directory"),
             (["serve", f"--dir={self.dir}", "rng,id=a", "rng,id=a"],
-             "rng: id=a: another device has this name: choose one for each"),
+             "rng: id=a: used twice: choose one per device"),
             (["serve", f"--dir={self.dir}", "rng,id=../a"],
-             "rng: id=../a: must be a letter, then letters, digits, '-', '_' and '.', 31 at most"),
+             "rng: id=../a: must be a letter followed by letters, digits, '-', '_' or '.', at most 31"),
             (["serve", f"--dir={self.dir}", "rng,rat=1"], "rng: no such key 'rat': did you mean 'rate'?"),
             (["serve", f"--dir={self.dir}", "rng,rate=fast"], None),
             (["serve", f"--dir={self.dir}", "block,path=/nonexistent"],
@@ -228,24 +228,24 @@ class Usage(Case):
             (["serve", f"--dir={self.dir}", "--transport=vhost-user", "rng,socket=unix-connect:"],
              "rng: socket=: must name a file"),
             (["serve", f"--dir={self.dir}", "rng,socket=unix-connect:/x"],
-             "rng: socket=unix-connect:/x: vfio-user listens: give it a socket that does"),
+             "rng: socket=unix-connect:/x: vfio-user needs a listening socket"),
             (["serve", f"--dir={self.dir}", "rng,socket=fd:x"],
-             "rng: socket=fd:x: must be fd: and the number of a descriptor"),
+             "rng: socket=fd:x: must be fd:N with a descriptor number"),
             (["serve", f"--dir={self.dir}", "--fd=99", "rng"],
-             "rng: socket=fd:99: no descriptor that viodev was started with, or another device's"),
+             "rng: socket=fd:99: not inherited, or used by another device"),
             (["serve", f"--dir={self.dir}", "--fd=0", "rng"], "rng: socket=fd:0: must be a UNIX stream socket"),
             (["serve", f"--dir={self.dir}", "--fd=3", "rng", "rng"],
-             "serve: --fd: is for one device: give each its socket=fd:N"),
+             "serve: --fd: needs exactly one device: give each device socket=fd:N"),
             (["serve", "--print-capabilities", "blok"], "serve: blok: no such device type: did you mean 'block'?"),
-            (["run", "rng"], "run: a VMM is missing: write viodev run DEVICE... -- qemu-system-x86_64 ..."),
-            (["run", "--", "true"], "run: a device is missing before --, such as block,path=FILE or rng"),
+            (["run", "rng"], "run: missing VMM: write viodev run DEVICE... -- qemu-system-x86_64 ..."),
+            (["run", "--", "true"], "run: missing device before --, such as block,path=FILE or rng"),
             (["run", "rng", "--", "/nonexistent"], "run: /nonexistent: No such file or directory"),
-            (["run", "rng", "--", "false"], "run: false: has no vfio-user-pci: a QEMU of 10.1 or newer is needed"),
+            (["run", "rng", "--", "false"], "run: false: no vfio-user-pci: needs QEMU 10.1 or newer"),
             (["run", "--transport=vhost-user", "rng", "--", "false"],
-             "run: false: has no vhost-user-blk-pci: a QEMU of 10.1 or newer is needed"),
+             "run: false: no vhost-user-blk-pci: needs QEMU 10.1 or newer"),
             (["devices", "blok"], "devices: blok: no such device type: did you mean 'block'?"),
-            (["devices", "block", "rng"], "devices: one type at a time, or none for a list"),
-            (["ctl", "x"], "ctl: write viodev ctl SOCKET COMMAND..., such as DIR/ID.ctl status"),
+            (["devices", "block", "rng"], "devices: at most one type"),
+            (["ctl", "x"], "ctl: usage: viodev ctl SOCKET COMMAND..., such as DIR/ID.ctl status"),
             (["ctl", "/nonexistent", "status"], "ctl: socket=/nonexistent: No such file or directory"),
         ]
         for args, error in rows:
@@ -265,11 +265,11 @@ class Usage(Case):
         link = self.tmp / "link"
         link.symlink_to(self.dir)
         self.dir.mkdir()
-        rows = [(self.dir, mode, None, f"other users may write to it (mode {mode:04o}): use another, or chmod go-w")
+        rows = [(self.dir, mode, None, f"writable by other users (mode {mode:04o}): use another, or chmod go-w")
                 for mode in (0o777, 0o1777, 0o720, 0o702)]
         if os.geteuid() == 0:
-            rows += [(self.dir, 0o700, self.dir, "belongs to another user (uid 12345): use a directory of your own"),
-                     (link, 0o700, link, "is a link of another user (uid 12345): use a directory of your own")]
+            rows += [(self.dir, 0o700, self.dir, "owned by another user (uid 12345): use a directory of your own"),
+                     (link, 0o700, link, "symbolic link owned by another user (uid 12345): use a directory of your own")]
         for path, mode, theirs, why in rows:
             with self.subTest(path=path, mode=mode):
                 os.chmod(self.dir, mode)
@@ -441,7 +441,7 @@ class Serving(Case):
                 self.assertEqual(limit > 4 << 20, bool(said))
                 self.assertEqual(-(-limit >> 20) if said else None, mib)
                 for line in said:
-                    self.assertRegex(line, rf"^viodev: d: \w+: may use up to {mib} MiB of memory for the guest$")
+                    self.assertRegex(line, rf"^viodev: d: \w+: guest can use up to {mib} MiB of host memory$")
                 self.assertLessEqual(len(said), 1)
 
     def test_image_in_use(self):
@@ -547,7 +547,7 @@ class Supervision(Case):
             wait_for(asked, "the device to be asked")
             self.assertIsNone(serve.process.poll())
             self.assertEqual(serve.end(), 1)
-            self.assertIn("rng0: killed by SIGKILL while ending", serve.errors)
+            self.assertIn("rng0: killed by SIGKILL during shutdown", serve.errors)
 
     def test_log_that_nobody_reads(self):
         """Lines are lost, and counted, when standard error is full; the device goes on."""
@@ -591,8 +591,8 @@ class Supervision(Case):
                 self.assertEqual(serve.end(), 1)
             finally:
                 os.waitpid(pid, 0)
-            self.assertEqual(serve.errors, f"viodev: block0: process {pid} does not end when killed "
-                                           "(does its disk hang?): left behind\n")
+            self.assertEqual(serve.errors, f"viodev: block0: process {pid} survives SIGKILL "
+                                           "(hung disk?): left behind\n")
             self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_dies_at_start(self):
@@ -744,7 +744,7 @@ class Sandbox(Case):
                                 capture_output=True, text=True, timeout=WAIT)
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertNotIn("ready", result.stdout)
-        self.assertRegex(result.stderr, r"\Aviodev: 9p0: sandbox: no mount namespace and no Landlock .*"
+        self.assertRegex(result.stderr, r"\Aviodev: 9p0: sandbox: neither mount namespace nor Landlock .*"
                                         r"--sandbox=off\n\Z")
         with self.serve("--sandbox=off", f"9p,path={self.tmp}", prefix=prefix):
             self.assertFalse(self.status("9p0")["sandbox"]["own-tree"])
@@ -895,7 +895,7 @@ class Control(Case):
                         self.assertEqual(answer, {"ok": False, "error": expected})
                     else:
                         self.assertFalse(answer["ok"])
-                        self.assertIn("not a request", answer["error"])
+                        self.assertIn("malformed request", answer["error"])
             for junk in b"\n", b"{\n", b'["status"\n', b'["status"] x\n', b"\0\n", b"\xff\xfe\n", b'"\\u0000"\n':
                 with self.subTest(junk=junk):
                     self.assertFalse(self.ask(sock, junk)["ok"])
@@ -1192,7 +1192,7 @@ class Run(Case):
         for text, driver, properties in rows:
             with self.subTest(text=text):
                 result = self.run_fake("--transport=vhost-user", f"--dir={share}", text)
-                unexpected = [line for line in result.stderr.splitlines() if " may use up to " not in line]
+                unexpected = [line for line in result.stderr.splitlines() if " of host memory" not in line]
                 self.assertEqual((result.returncode, unexpected), (0, []))
                 name = text.split(",")[0] + "0"
                 id = "viodev-9p0" if name == "9p0" else name  # QEMU wants a letter first
@@ -1213,11 +1213,11 @@ class Run(Case):
 
     def test_contradictions(self):
         rows = [
-            (["--memory=1G"], ["-m", "2G"], "--memory: is not what -m 2G says: leave one out"),
+            (["--memory=1G"], ["-m", "2G"], "--memory: conflicts with -m 2G: omit one"),
             (["--memory=1G"], ["-M", "memory-backend=x"],
-             "--memory: the VMM's command line has its own memory: leave one out"),
-            ([], ["-m", "1.5G"], "-m 1.5G: cannot be read: write a whole number, such as 512M"),
-            ([], ["-mem-path", "/dev/shm"], "-mem-path: guest memory must be shared: leave it out, or name a "
+             "--memory: the VMM's command line configures memory: omit one"),
+            ([], ["-m", "1.5G"], "-m 1.5G: must be a whole number, such as 512M"),
+            ([], ["-mem-path", "/dev/shm"], "-mem-path: guest memory must be shared: omit it, or name a "
                                             "memory-backend with share=on"),
         ]
         for options, vmm, error in rows:
@@ -1229,8 +1229,7 @@ class Run(Case):
     def test_old_qemu(self):
         result = self.run_fake("rng", FAKE_PROBE="1")
         self.assertEqual(result.returncode, 2)
-        self.assertEqual(result.stderr, f"viodev: run: {self.qemu}: has no vfio-user-pci: a QEMU of 10.1 or newer is "
-                                        "needed\n")
+        self.assertEqual(result.stderr, f"viodev: run: {self.qemu}: no vfio-user-pci: needs QEMU 10.1 or newer\n")
 
     def test_bad_device(self):
         result = self.run_fake("block,path=/nonexistent")
@@ -1358,7 +1357,7 @@ class VhostUser(Case):
         process = subprocess.Popen([VIODEV, "serve", "--dir", self.dir, "--once", "--transport=vhost-user",
                                     f"rng,socket=unix-connect:{self.tmp}/front"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.assertEqual(process.stderr.readline(), f"viodev: rng0: waits for a front-end at {self.tmp}/front\n")
+        self.assertEqual(process.stderr.readline(), f"viodev: rng0: waiting for a front-end at {self.tmp}/front\n")
         peer = self.listen("front").accept()[0]
         self.greet(peer)
         peer.close()
@@ -1390,8 +1389,7 @@ class VhostUser(Case):
         self.assertTrue((self.tmp / "one").exists())
         result = viodev("serve", "--dir", self.dir, *[f"rng,socket=fd:{fds[0]}"] * 2, pass_fds=fds)
         self.assertEqual((result.returncode, result.stderr),
-                         (2, f"viodev: rng: socket=fd:{fds[0]}: no descriptor that viodev was started with, "
-                             "or another device's\n"))
+                         (2, f"viodev: rng: socket=fd:{fds[0]}: not inherited, or used by another device\n"))
 
     def activate(self, names, *devices, pid="$$"):
         """`viodev serve` as systemd starts it: its sockets from descriptor 3 on."""
@@ -1424,8 +1422,8 @@ class VhostUser(Case):
 
     def test_activated_for_nobody(self):
         """A socket that no device takes is an error, as is one for a device that has another."""
-        for device, why in (("rng,id=a", "socket 'x', descriptor 4, was passed: no device has id=x"),
-                            ("rng,id=a,socket=/x", "rng: id=a: descriptor 3 was passed: it has another socket")):
+        for device, why in (("rng,id=a", "passed socket 'x' (descriptor 4): no device has id=x"),
+                            ("rng,id=a,socket=/x", "rng: id=a: descriptor 3 passed, but the device has another socket")):
             prefix, more = self.activate(["a", "x"])
             result = subprocess.run([*prefix, VIODEV, "serve", "--dir", self.dir, device], capture_output=True,
                                     text=True, timeout=WAIT, **more)
@@ -1502,7 +1500,7 @@ class VhostUser(Case):
             ("block", ["--blk-file=/x"], "vhost-user-block: give one of --socket-path=PATH and --fd=N"),
             ("block", ["--fd=3", "--socket-path=/x"], "vhost-user-block: give one of --socket-path=PATH and --fd=N"),
             ("blok", [], "blok: no such device type: did you mean 'block'?"),
-            ("block", ["--fd=x"], "vhost-user-block: --fd=x: must be the number of a descriptor"),
+            ("block", ["--fd=x"], "vhost-user-block: --fd=x: must be a file descriptor number"),
             ("block", ["--socket-path=/x", "--blk-file=/nonexistent"],
              "block: path=/nonexistent: No such file or directory"),
         ]
