@@ -20,7 +20,7 @@ struct test_job {
 	bool done;
 };
 
-struct rig {
+struct fixture {
 	struct vio_loop *loop;
 	struct pool *pool;
 	unsigned nr_init, nr_done, nr_idle;
@@ -30,37 +30,37 @@ struct rig {
 
 static void job_init(void *arg)
 {
-	struct rig *rig = arg;
+	struct fixture *f = arg;
 
-	__atomic_fetch_add(&rig->nr_init, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&f->nr_init, 1, __ATOMIC_RELAXED);
 }
 
 static void job_run(void *arg, struct pool_job *job)
 {
-	struct rig *rig = arg;
+	struct fixture *f = arg;
 
-	sem_wait(&rig->go);
+	sem_wait(&f->go);
 	((struct test_job *)job)->ran_on = pthread_self();
 }
 
 static void job_done(void *arg, struct pool_job *job)
 {
 	struct test_job *other, *tj = (struct test_job *)job;
-	struct rig *rig = arg;
+	struct fixture *f = arg;
 
 	tj->done = true;
-	rig->nr_done++;
-	other = rig->waits_for;
-	rig->waits_for = NULL;
+	f->nr_done++;
+	other = f->waits_for;
+	f->waits_for = NULL;
 	while (other && !other->done)
-		assert_true(pool_wait(rig->pool, 10000));
+		assert_true(pool_wait(f->pool, 10000));
 }
 
 static void job_idle(void *arg)
 {
-	struct rig *rig = arg;
+	struct fixture *f = arg;
 
-	rig->nr_idle++;
+	f->nr_idle++;
 }
 
 static const struct pool_ops ops = {
@@ -70,160 +70,160 @@ static const struct pool_ops ops = {
 	.idle = job_idle,
 };
 
-static void rig_init(struct rig *rig, unsigned nr_threads)
+static void fixture_init(struct fixture *f, unsigned nr_threads)
 {
-	*rig = (struct rig){ .loop = NULL };
-	sem_init(&rig->go, 0, 0);
-	assert_int_equal(vio_loop_create(&rig->loop), 0);
-	assert_int_equal(
-		pool_create(rig->loop, nr_threads, &ops, rig, &rig->pool), 0);
+	*f = (struct fixture){ .loop = NULL };
+	sem_init(&f->go, 0, 0);
+	assert_int_equal(vio_loop_create(&f->loop), 0);
+	assert_int_equal(pool_create(f->loop, nr_threads, &ops, f, &f->pool),
+			 0);
 }
 
-static void rig_fini(struct rig *rig)
+static void fixture_fini(struct fixture *f)
 {
-	pool_destroy(rig->pool);
-	vio_loop_destroy(rig->loop);
-	sem_destroy(&rig->go);
+	pool_destroy(f->pool);
+	vio_loop_destroy(f->loop);
+	sem_destroy(&f->go);
 }
 
-static void let_run(struct rig *rig, unsigned nr)
+static void let_run(struct fixture *f, unsigned nr)
 {
 	while (nr--)
-		sem_post(&rig->go);
+		sem_post(&f->go);
 }
 
 static void test_jobs(void **state)
 {
 	struct test_job jobs[NR_JOBS] = { 0 };
-	struct rig rig;
+	struct fixture f;
 
-	rig_init(&rig, 3);
-	assert_int_equal(rig.nr_init, 3);
+	fixture_init(&f, 3);
+	assert_int_equal(f.nr_init, 3);
 	for (unsigned i = 0; i < NR_JOBS; i++)
-		pool_start(rig.pool, &jobs[i].job);
-	let_run(&rig, NR_JOBS);
-	while (rig.nr_done < NR_JOBS)
-		assert_true(vio_loop_turn(rig.loop, 10000) >= 0);
+		pool_start(f.pool, &jobs[i].job);
+	let_run(&f, NR_JOBS);
+	while (f.nr_done < NR_JOBS)
+		assert_true(vio_loop_turn(f.loop, 10000) >= 0);
 	for (unsigned i = 0; i < NR_JOBS; i++) {
 		assert_true(jobs[i].done);
 		assert_false(pthread_equal(jobs[i].ran_on, pthread_self()));
 	}
-	assert_in_range(rig.nr_idle, 1, NR_JOBS);
-	assert_false(pool_wait(rig.pool, 0));
-	rig_fini(&rig);
+	assert_in_range(f.nr_idle, 1, NR_JOBS);
+	assert_false(pool_wait(f.pool, 0));
+	fixture_fini(&f);
 }
 
 /* One that has begun cannot be taken back; any that has not can, once. */
 static void test_cancel(void **state)
 {
 	struct test_job jobs[4] = { 0 };
-	struct rig rig;
+	struct fixture f;
 
-	rig_init(&rig, 1);
-	pool_start(rig.pool, &jobs[0].job);
+	fixture_init(&f, 1);
+	pool_start(f.pool, &jobs[0].job);
 	while (__atomic_load_n(&jobs[0].job.queued, __ATOMIC_RELAXED))
 		;
 	for (unsigned i = 1; i < 4; i++)
-		pool_start(rig.pool, &jobs[i].job);
-	assert_false(pool_cancel(rig.pool, &jobs[0].job));
-	assert_true(pool_cancel(rig.pool, &jobs[3].job));
-	assert_false(pool_cancel(rig.pool, &jobs[3].job));
-	assert_true(pool_cancel(rig.pool, &jobs[1].job));
-	pool_start(rig.pool, &jobs[1].job); /* behind the others */
-	let_run(&rig, 3);
-	while (rig.nr_done < 3)
-		assert_true(pool_wait(rig.pool, 10000));
+		pool_start(f.pool, &jobs[i].job);
+	assert_false(pool_cancel(f.pool, &jobs[0].job));
+	assert_true(pool_cancel(f.pool, &jobs[3].job));
+	assert_false(pool_cancel(f.pool, &jobs[3].job));
+	assert_true(pool_cancel(f.pool, &jobs[1].job));
+	pool_start(f.pool, &jobs[1].job); /* behind the others */
+	let_run(&f, 3);
+	while (f.nr_done < 3)
+		assert_true(pool_wait(f.pool, 10000));
 	assert_true(jobs[0].done && jobs[1].done && jobs[2].done);
 	assert_false(jobs[3].done);
-	rig_fini(&rig);
+	fixture_fini(&f);
 }
 
 /* A done() may wait for a job that was done together with its own. */
 static void test_nested(void **state)
 {
 	struct test_job jobs[2] = { 0 };
-	struct rig rig;
+	struct fixture f;
 
-	rig_init(&rig, 1);
-	rig.waits_for = &jobs[1];
-	pool_start(rig.pool, &jobs[0].job);
-	pool_start(rig.pool, &jobs[1].job);
-	let_run(&rig, 2);
-	while (rig.nr_done < 2)
-		assert_true(pool_wait(rig.pool, 10000));
-	rig_fini(&rig);
+	fixture_init(&f, 1);
+	f.waits_for = &jobs[1];
+	pool_start(f.pool, &jobs[0].job);
+	pool_start(f.pool, &jobs[1].job);
+	let_run(&f, 2);
+	while (f.nr_done < 2)
+		assert_true(pool_wait(f.pool, 10000));
+	fixture_fini(&f);
 }
 
 /* What is under way is run to its end, of which nobody hears. */
 static void test_destroy(void **state)
 {
 	struct test_job job = { 0 };
-	struct rig rig;
+	struct fixture f;
 
-	rig_init(&rig, 2);
-	pool_start(rig.pool, &job.job);
-	let_run(&rig, 1);
-	pool_destroy(rig.pool);
+	fixture_init(&f, 2);
+	pool_start(f.pool, &job.job);
+	let_run(&f, 1);
+	pool_destroy(f.pool);
 	assert_true(job.ran_on);
 	assert_false(job.done);
 	pool_destroy(NULL);
-	vio_loop_destroy(rig.loop);
-	sem_destroy(&rig.go);
+	vio_loop_destroy(f.loop);
+	sem_destroy(&f.go);
 }
 
 /* One that may never end is not waited for; what is queued never begins. */
 static void test_abandon(void **state)
 {
 	static struct test_job jobs[2];
-	static struct rig rig; /* the thread goes on in it */
+	static struct fixture f; /* the thread goes on in it */
 
-	rig_init(&rig, 1);
-	pool_start(rig.pool, &jobs[0].job);
+	fixture_init(&f, 1);
+	pool_start(f.pool, &jobs[0].job);
 	while (__atomic_load_n(&jobs[0].job.queued, __ATOMIC_RELAXED))
 		;
-	pool_start(rig.pool, &jobs[1].job);
-	pool_abandon(rig.pool);
+	pool_start(f.pool, &jobs[1].job);
+	pool_abandon(f.pool);
 	assert_false(jobs[0].done);
-	vio_loop_destroy(rig.loop);
-	let_run(&rig, 2);
+	vio_loop_destroy(f.loop);
+	let_run(&f, 2);
 	while (!__atomic_load_n(&jobs[0].ran_on, __ATOMIC_RELAXED))
 		;
 	assert_false(jobs[1].ran_on);
-	assert_int_equal(rig.nr_done, 0);
+	assert_int_equal(f.nr_done, 0);
 }
 
 /* At the end jobs are waited for, and heard of. */
 static void test_finish(void **state)
 {
 	struct test_job jobs[2] = { 0 };
-	struct rig rig;
+	struct fixture f;
 
-	rig_init(&rig, 1);
-	pool_start(rig.pool, &jobs[0].job);
-	pool_start(rig.pool, &jobs[1].job);
-	let_run(&rig, 2);
-	assert_true(pool_finish(rig.pool, 100000));
+	fixture_init(&f, 1);
+	pool_start(f.pool, &jobs[0].job);
+	pool_start(f.pool, &jobs[1].job);
+	let_run(&f, 2);
+	assert_true(pool_finish(f.pool, 100000));
 	assert_true(jobs[0].done && jobs[1].done);
-	vio_loop_destroy(rig.loop);
-	sem_destroy(&rig.go);
+	vio_loop_destroy(f.loop);
+	sem_destroy(&f.go);
 }
 
 /* But not for ever; one that was taken back does not count. */
 static void test_finish_stuck(void **state)
 {
 	static struct test_job jobs[2];
-	static struct rig rig; /* the thread uses it on */
+	static struct fixture f; /* the thread uses it on */
 
-	rig_init(&rig, 1);
-	pool_start(rig.pool, &jobs[0].job);
+	fixture_init(&f, 1);
+	pool_start(f.pool, &jobs[0].job);
 	while (__atomic_load_n(&jobs[0].job.queued, __ATOMIC_RELAXED))
 		;
-	pool_start(rig.pool, &jobs[1].job);
-	assert_true(pool_cancel(rig.pool, &jobs[1].job));
-	assert_false(pool_finish(rig.pool, 1));
+	pool_start(f.pool, &jobs[1].job);
+	assert_true(pool_cancel(f.pool, &jobs[1].job));
+	assert_false(pool_finish(f.pool, 1));
 	assert_false(jobs[0].done);
-	vio_loop_destroy(rig.loop);
-	let_run(&rig, 1);
+	vio_loop_destroy(f.loop);
+	let_run(&f, 1);
 	while (!__atomic_load_n(&jobs[0].ran_on, __ATOMIC_RELAXED))
 		;
 }

@@ -14,7 +14,7 @@
 
 #include "base/le.h"
 #include "base/util.h"
-#include "console_rig.h"
+#include "console_fixture.h"
 #include "moved.h"
 
 #define MULTIPORT VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)
@@ -29,14 +29,14 @@ enum { /* short names */
        NAME = VIRTIO_CONSOLE_PORT_NAME,
 };
 
-static struct rig r;
+static struct fixture r;
 static uint8_t saved[MOVED_MAX];
 static size_t saved_len;
 
 static int teardown(void **state)
 {
 	if (r.dev)
-		rig_fini(&r);
+		fixture_fini(&r);
 	return 0;
 }
 
@@ -79,7 +79,7 @@ static unsigned nr_queues(unsigned nr_ports)
 /* Make a device, and negotiate with it: up to where a state is loaded. */
 static void make(enum vdrv_mode mode, unsigned nr_ports, const char *more)
 {
-	rig_make(&r, mode, nr_ports, more);
+	fixture_make(&r, mode, nr_ports, more);
 	vdrv_probe(&r.d);
 	vdrv_reset(&r.d);
 	vdrv_greet(&r.d);
@@ -93,7 +93,7 @@ static void run(unsigned nr_ports)
 		assert_true(vdrv_queue_setup(&r.d, q, 0));
 	vdrv_driver_ok(&r.d);
 	if (nr_ports > 1)
-		rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
+		fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
 }
 
 /* The state that was saved goes on in another device of the same options. */
@@ -102,7 +102,7 @@ static void move(void)
 	unsigned nr_ports = r.nr_ports;
 	enum vdrv_mode mode = r.d.mode;
 
-	rig_fini(&r);
+	fixture_fini(&r);
 	make(mode, nr_ports, "");
 	assert_int_equal(load(saved, saved_len), 0);
 	assert_is_saved();
@@ -111,9 +111,9 @@ static void move(void)
 
 static void expect_silence(void)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	if (rig_hear(&r, &msg))
+	if (fixture_hear(&r, &msg))
 		fail_msg("port %u: event %u value %u", msg.id, msg.event,
 			 msg.value);
 }
@@ -125,15 +125,15 @@ static void expect_bytes(unsigned port)
 	struct vdrv_used used;
 	char text[16];
 
-	rig_write(&r, port, "out", 3);
-	rig_turns(&r, 1);
+	fixture_write(&r, port, "out", 3);
+	fixture_turns(&r, 1);
 	assert_int_equal(read(r.host[port], text, sizeof(text)), 3);
 	assert_memory_equal(text, "out", 3);
-	vdrv_add(&r.d, rig_rxq(port), &buf, 1);
-	vdrv_kick(&r.d, rig_rxq(port));
+	vdrv_add(&r.d, fixture_rxq(port), &buf, 1);
+	vdrv_kick(&r.d, fixture_rxq(port));
 	assert_int_equal(write(r.host[port], "in", 2), 2);
-	rig_turns(&r, 1);
-	assert_true(vdrv_used(&r.d, rig_rxq(port), &used));
+	fixture_turns(&r, 1);
+	assert_true(vdrv_used(&r.d, fixture_rxq(port), &used));
 	assert_int_equal(used.len, 2);
 }
 
@@ -141,38 +141,38 @@ static void expect_bytes(unsigned port)
 static void test_goes_on(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
-		struct rig_msg msg;
+		struct fixture_msg msg;
 
-		rig_open(&r, (enum vdrv_mode)mode, 3);
-		assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
-		while (rig_hear(&r, &msg))
+		fixture_open(&r, (enum vdrv_mode)mode, 3);
+		assert_int_equal(fixture_ctl(&r, "resize 132 43"), 0);
+		while (fixture_hear(&r, &msg))
 			;
-		rig_say(&r, 2, OPEN, 0);
+		fixture_say(&r, 2, OPEN, 0);
 		save();
 		move();
 		expect_silence();
 		assert_int_equal(vdrv_cfg_read(&r.d, 0, 4), 43 << 16 | 132);
 		expect_bytes(0);
 		expect_bytes(1);
-		assert_true(rig_status(&r, 1, "guest-open"));
-		assert_false(rig_status(&r, 2, "guest-open"));
-		rig_fini(&r);
+		assert_true(fixture_status(&r, 1, "guest-open"));
+		assert_false(fixture_status(&r, 2, "guest-open"));
+		fixture_fini(&r);
 	}
 }
 
 /* Hear at most @max messages, one buffer each, as a driver would. */
-static unsigned converse(struct rig_msg *heard, unsigned max)
+static unsigned converse(struct fixture_msg *heard, unsigned max)
 {
 	unsigned n = 0;
 
 	for (; n < max; n++) {
-		if (!rig_hear(&r, &heard[n])) {
-			rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
-			if (!rig_hear(&r, &heard[n]))
+		if (!fixture_hear(&r, &heard[n])) {
+			fixture_ctl_offer(&r, 1, FIXTURE_CTL_ROOM);
+			if (!fixture_hear(&r, &heard[n]))
 				break;
 		}
 		if (heard[n].event == ADD)
-			rig_say(&r, heard[n].id, READY, 1);
+			fixture_say(&r, heard[n].id, READY, 1);
 	}
 	return n;
 }
@@ -183,24 +183,24 @@ static unsigned converse(struct rig_msg *heard, unsigned max)
  */
 static void test_each_message(void **state)
 {
-	struct rig_msg want[16], got[16];
+	struct fixture_msg want[16], got[16];
 	unsigned nr = 0, n;
 
 	for (unsigned at = 0; at <= 10; at++) {
-		rig_make(&r, VDRV_MODERN, 3, "");
-		rig_start(&r, UINT64_MAX);
-		assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
-		rig_say(&r, UINT32_MAX, DEVICE_READY, 1);
+		fixture_make(&r, VDRV_MODERN, 3, "");
+		fixture_start(&r, UINT64_MAX);
+		assert_int_equal(fixture_ctl(&r, "resize 132 43"), 0);
+		fixture_say(&r, UINT32_MAX, DEVICE_READY, 1);
 		if (at == 0) {
 			nr = converse(want, 16);
 			assert_int_equal(nr, 10);
 			assert_int_equal(want[9].event, OPEN);
-			rig_fini(&r);
+			fixture_fini(&r);
 			continue;
 		}
 		n = converse(got, at);
 		save();
-		rig_fini(&r);
+		fixture_fini(&r);
 		make(VDRV_MODERN, 3, "");
 		assert_int_equal(load(saved, saved_len), 0);
 		for (unsigned q = 0; q < 8; q++)
@@ -210,7 +210,7 @@ static void test_each_message(void **state)
 		assert_int_equal(n, nr);
 		for (unsigned i = 0; i < nr; i++)
 			assert_memory_equal(&got[i], &want[i], 12);
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -264,23 +264,23 @@ static void test_differences(void **state)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct rig_msg msg[8];
+		struct fixture_msg msg[8];
 
 		print_message("%s\n", rows[i].name);
-		rig_open(&r, VDRV_MODERN, 2);
+		fixture_open(&r, VDRV_MODERN, 2);
 		if (rows[i].there)
-			assert_int_equal(rig_ctl(&r, rows[i].there), 0);
+			assert_int_equal(fixture_ctl(&r, rows[i].there), 0);
 		converse(msg, 8);
 		save();
-		rig_fini(&r);
+		fixture_fini(&r);
 
 		make(VDRV_MODERN, 2, "");
 		if (rows[i].here)
-			assert_int_equal(rig_ctl(&r, rows[i].here), 0);
+			assert_int_equal(fixture_ctl(&r, rows[i].here), 0);
 		if (rows[i].gone) {
 			close(r.host[1]);
 			r.host[1] = -1;
-			rig_turns(&r, 2);
+			fixture_turns(&r, 2);
 		}
 		assert_int_equal(load(saved, saved_len), 0);
 		run(2);
@@ -289,7 +289,7 @@ static void test_differences(void **state)
 			assert_int_equal(msg[k].id, rows[i].id);
 			assert_int_equal(msg[k].event, rows[i].events[k]);
 		}
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -298,43 +298,43 @@ static void test_missing_port(void **state)
 {
 	struct vdrv_used used;
 
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	save();
-	rig_fini(&r);
+	fixture_fini(&r);
 	make(VDRV_MODERN, 1, ",ports=2");
 	assert_int_equal(load(saved, saved_len), 0);
 	run(2);
-	rig_expect(&r, 1, REMOVE, 0);
+	fixture_expect(&r, 1, REMOVE, 0);
 	expect_silence();
-	rig_write(&r, 1, "lost", 4);
-	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	fixture_write(&r, 1, "lost", 4);
+	assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 	expect_bytes(0);
 }
 
 /* What the driver was still to be told when there was no buffer. */
 static void test_pending(void **state)
 {
-	struct rig_msg msg[8];
+	struct fixture_msg msg[8];
 
 	for (int removed = 0; removed < 2; removed++) {
-		rig_make(&r, VDRV_MODERN, 2, "");
-		rig_start(&r, UINT64_MAX);
-		rig_say(&r, UINT32_MAX, DEVICE_READY, 1);
+		fixture_make(&r, VDRV_MODERN, 2, "");
+		fixture_start(&r, UINT64_MAX);
+		fixture_say(&r, UINT32_MAX, DEVICE_READY, 1);
 		assert_int_equal(converse(msg, 6), 6);
 		if (removed) {
-			assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
-			assert_int_equal(rig_ctl(&r, "port add p1"), 0);
+			assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+			assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
 		} else {
 			close(r.host[1]);
 			r.host[1] = -1;
-			rig_turns(&r, 2);
+			fixture_turns(&r, 2);
 		}
 		save();
 		move();
-		rig_expect(&r, 1, removed ? REMOVE : OPEN, 0);
-		rig_expect(&r, 1, removed ? ADD : OPEN, !removed);
+		fixture_expect(&r, 1, removed ? REMOVE : OPEN, 0);
+		fixture_expect(&r, 1, removed ? ADD : OPEN, !removed);
 		expect_silence();
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -342,20 +342,20 @@ static void test_pending(void **state)
 static void test_no_multiport(void **state)
 {
 	for (int differs = 0; differs < 2; differs++) {
-		rig_make(&r, VDRV_MODERN, 1, "");
-		rig_start(&r, UINT64_MAX);
-		assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
+		fixture_make(&r, VDRV_MODERN, 1, "");
+		fixture_start(&r, UINT64_MAX);
+		assert_int_equal(fixture_ctl(&r, "resize 132 43"), 0);
 		save();
-		rig_fini(&r);
+		fixture_fini(&r);
 		make(VDRV_MODERN, 1, "");
 		if (differs)
-			assert_int_equal(rig_ctl(&r, "resize 80 24"), 0);
+			assert_int_equal(fixture_ctl(&r, "resize 80 24"), 0);
 		run(1); /* there is no interrupt before */
 		assert_int_equal(load(saved, saved_len), 0);
 		assert_int_equal(r.d.nr_msix[0], differs);
 		assert_int_equal(vdrv_cfg_read(&r.d, 0, 2), differs ? 80 : 132);
 		expect_bytes(0);
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -369,24 +369,25 @@ static void test_partly_written(void **state)
 
 	for (size_t i = 0; i < sizeof(chain); i++)
 		chain[i] = (uint8_t)(i >> 12 ^ i);
-	rig_open(&r, VDRV_MODERN, 2);
-	rig_write(&r, 1, chain, sizeof(chain));
-	assert_false(vdrv_used(&r.d, rig_txq(1), &used));
+	fixture_open(&r, VDRV_MODERN, 2);
+	fixture_write(&r, 1, chain, sizeof(chain));
+	assert_false(vdrv_used(&r.d, fixture_txq(1), &used));
 	while ((ret = read(r.host[1], got + n, sizeof(got) - n)) > 0)
 		n += (size_t)ret;
 	assert_true(n > 0 && n < sizeof(chain));
 	save();
 	move();
-	rig_write(&r, 1, chain, sizeof(chain)); /* it is still the next one */
+	fixture_write(&r, 1, chain,
+		      sizeof(chain)); /* it is still the next one */
 	while (n < sizeof(got)) {
 		ret = read(r.host[1], got + n, sizeof(got) - n);
 		n += ret > 0 ? (size_t)ret : 0;
-		rig_turns(&r, 1);
+		fixture_turns(&r, 1);
 	}
-	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 	assert_true(read(r.host[1], got, 1) < 0);
-	rig_turns(&r, 1);
-	rig_write(&r, 1, chain, 1);
+	fixture_turns(&r, 1);
+	fixture_write(&r, 1, chain, 1);
 	assert_int_equal(read(r.host[1], got, 2), 1);
 }
 
@@ -408,18 +409,18 @@ static void refused(const uint8_t *state, size_t len)
 /* What the driver wrote to one port does not come out of another. */
 static void test_other_ports(void **state)
 {
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	save();
-	rig_fini(&r);
+	fixture_fini(&r);
 	make(VDRV_MODERN, 1, ",port.p2=file:/dev/null");
 	refused(saved, saved_len);
 	assert_non_null(strstr(r.d.last_log, "its name differs here"));
-	rig_fini(&r);
+	fixture_fini(&r);
 	make(VDRV_MODERN, 2, ",ports=3");
 	refused(saved, saved_len);
 	assert_non_null(
 		strstr(r.d.last_log, "saved with ports=2, here ports=3"));
-	rig_fini(&r);
+	fixture_fini(&r);
 	make(VDRV_MODERN, 1, "");
 	refused(saved, saved_len);
 }
@@ -447,8 +448,8 @@ static void test_hostile(void **state)
 		};
 	uint8_t bad[MOVED_MAX];
 
-	rig_open(&r, VDRV_MODERN, 2);
-	rig_turns(&r, 1);
+	fixture_open(&r, VDRV_MODERN, 2);
+	fixture_turns(&r, 1);
 	save();
 	assert_int_equal(saved_len, 8 + 2 * 72);
 	for (size_t len = 0; len < saved_len; len++) {
@@ -472,20 +473,20 @@ static void test_hostile(void **state)
 			if (load(bad, saved_len) < 0)
 				refused(bad, saved_len);
 			for (unsigned port = 0; port < 2; port++) {
-				rig_write(&r, port, "some bytes", 10);
-				assert_true(
-					vdrv_used(&r.d, rig_txq(port), NULL));
+				fixture_write(&r, port, "some bytes", 10);
+				assert_true(vdrv_used(&r.d, fixture_txq(port),
+						      NULL));
 				while (read(r.host[port], bad, 10) > 0)
 					;
 			}
 		}
 	}
 	assert_false(vdrv_status(&r.d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
-	rig_fini(&r);
+	fixture_fini(&r);
 
 	/* Nothing that was not negotiated. */
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX & ~MULTIPORT);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX & ~MULTIPORT);
 	refused(saved, saved_len);
 	saved[4] = 0;
 	refused(saved, saved_len);

@@ -20,7 +20,7 @@
 
 #include "base/le.h"
 #include "base/util.h"
-#include "console_rig.h"
+#include "console_fixture.h"
 
 #define MAX_NAME 64 /* characters of a port's name */
 
@@ -40,29 +40,29 @@ enum { /* short names */
        NAME = VIRTIO_CONSOLE_PORT_NAME,
 };
 
-static struct rig r;
+static struct fixture r;
 
 static int teardown(void **state)
 {
 	if (r.dev)
-		rig_fini(&r);
+		fixture_fini(&r);
 	return 0;
 }
 
 static void expect_silence(void)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	if (rig_hear(&r, &msg))
+	if (fixture_hear(&r, &msg))
 		fail_msg("port %u: event %u value %u", msg.id, msg.event,
 			 msg.value);
 }
 
 static void expect_name(uint32_t id, const char *name)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	assert_true(rig_hear(&r, &msg));
+	assert_true(fixture_hear(&r, &msg));
 	assert_int_equal(msg.id, id);
 	assert_int_equal(msg.event, NAME);
 	assert_int_equal(msg.used, 8 + strlen(name)); /* CON-10 */
@@ -75,20 +75,20 @@ static void handshake(unsigned nr_ports)
 {
 	char name[16];
 
-	rig_ctl_offer(&r, 100, RIG_CTL_ROOM);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
 	expect_silence();
-	rig_say(&r, UINT32_MAX, READY, 1);
+	fixture_say(&r, UINT32_MAX, READY, 1);
 	for (unsigned i = 0; i < nr_ports; i++)
-		rig_expect(&r, i, ADD, 0);
+		fixture_expect(&r, i, ADD, 0);
 	expect_silence();
 	for (unsigned i = 0; i < nr_ports; i++) {
-		rig_say(&r, i, PORT_READY, 1);
+		fixture_say(&r, i, PORT_READY, 1);
 		snprintf(name, sizeof(name), "p%u", i);
 		if (i == 0)
-			rig_expect(&r, 0, CONSOLE, 1);
+			fixture_expect(&r, 0, CONSOLE, 1);
 		else
 			expect_name(i, name);
-		rig_expect(&r, i, OPEN, 1);
+		fixture_expect(&r, i, OPEN, 1);
 	}
 	expect_silence();
 }
@@ -102,18 +102,18 @@ static void handshake(unsigned nr_ports)
 static void test_handshake(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
-		rig_make(&r, (enum vdrv_mode)mode, 3, "");
+		fixture_make(&r, (enum vdrv_mode)mode, 3, "");
 		for (int i = 0; i < 3; i++) {
-			rig_start(&r, UINT64_MAX);
+			fixture_start(&r, UINT64_MAX);
 			handshake(3);
-			rig_say(&r, UINT32_MAX, READY, 1);
-			rig_say(&r, 1, OPEN, 1);
-			assert_true(rig_status(&r, 1, "guest-open"));
+			fixture_say(&r, UINT32_MAX, READY, 1);
+			fixture_say(&r, 1, OPEN, 1);
+			assert_true(fixture_status(&r, 1, "guest-open"));
 			expect_silence();
 			vdrv_reset(&r.d);
-			assert_false(rig_status(&r, 1, "guest-open"));
+			assert_false(fixture_status(&r, 1, "guest-open"));
 		}
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -130,7 +130,7 @@ static void test_driver_ok(void **state)
 	uint64_t gpa;
 	char buf[8];
 
-	rig_make(&r, VDRV_MODERN, 2, "");
+	fixture_make(&r, VDRV_MODERN, 2, "");
 	vdrv_probe(&r.d);
 	vdrv_reset(&r.d);
 	vdrv_greet(&r.d);
@@ -140,27 +140,27 @@ static void test_driver_ok(void **state)
 					   VI_BIT(VIRTIO_CONSOLE_F_MULTIPORT)));
 	for (unsigned q = 0; q < 6; q++)
 		assert_true(vdrv_queue_setup(&r.d, q, 0));
-	rig_ctl_offer(&r, 8, RIG_CTL_ROOM);
+	fixture_ctl_offer(&r, 8, FIXTURE_CTL_ROOM);
 	gpa = vdrv_alloc(&r.d, 8, 8);
 	memcpy(vdrv_ptr(&r.d, gpa, 8), ready, 8);
 	vdrv_add(&r.d, 3, &(struct vdrv_buf){ gpa, 8, VDRV_R }, 1);
 	vdrv_kick(&r.d, 3);
-	rig_write(&r, 0, "early", 5);
-	rig_write(&r, 1, "early", 5);
+	fixture_write(&r, 0, "early", 5);
+	fixture_write(&r, 1, "early", 5);
 	assert_int_equal(write(r.host[0], "hello", 5), 5);
-	assert_int_equal(rig_ctl(&r, "resize 80 24"), 0);
-	assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
-	assert_int_equal(rig_ctl(&r, "port add p1"), 0);
-	rig_turns(&r, 5);
+	assert_int_equal(fixture_ctl(&r, "resize 80 24"), 0);
+	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+	assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
+	fixture_turns(&r, 5);
 	for (unsigned q = 0; q < 6; q++)
 		assert_int_equal(vdrv_used_ring_idx(&r.d, q), 0);
 	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), -1);
 	vdrv_driver_ok(&r.d);
 	for (unsigned q = 0; q < 6; q++)
 		vdrv_kick(&r.d, q);
-	rig_turns(&r, 5);
-	rig_expect(&r, 0, VIRTIO_CONSOLE_PORT_ADD, 0);
-	rig_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0);
+	fixture_turns(&r, 5);
+	fixture_expect(&r, 0, VIRTIO_CONSOLE_PORT_ADD, 0);
+	fixture_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0);
 	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), 5);
 	assert_memory_equal(buf, "early", 5);
 }
@@ -168,20 +168,20 @@ static void test_driver_ok(void **state)
 /* CON-05, CON-06: a driver that failed, or does not take a port. */
 static void test_refused(void **state)
 {
-	rig_make(&r, VDRV_MODERN, 3, "");
-	rig_start(&r, UINT64_MAX);
-	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
-	rig_say(&r, UINT32_MAX, READY, 0);
+	fixture_make(&r, VDRV_MODERN, 3, "");
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 0);
 	expect_silence();
-	rig_say(&r, UINT32_MAX, READY, 1);
-	rig_expect(&r, 0, ADD, 0);
-	rig_expect(&r, 1, ADD, 0);
-	rig_expect(&r, 2, ADD, 0);
-	rig_say(&r, 1, PORT_READY, 0);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 1, ADD, 0);
+	fixture_expect(&r, 2, ADD, 0);
+	fixture_say(&r, 1, PORT_READY, 0);
 	expect_silence();
-	rig_say(&r, 2, PORT_READY, 1);
+	fixture_say(&r, 2, PORT_READY, 1);
 	expect_name(2, "p2");
-	rig_expect(&r, 2, OPEN, 1);
+	fixture_expect(&r, 2, OPEN, 1);
 	expect_silence();
 }
 
@@ -191,7 +191,7 @@ static void test_refused(void **state)
  */
 static void test_few_buffers(void **state)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 	unsigned n = 0;
 
 	static const struct {
@@ -202,83 +202,84 @@ static void test_few_buffers(void **state)
 		{ 1, OPEN, 0 }, { 1, REMOVE, 0 }, { 1, ADD, 0 },
 	};
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
-	rig_say(&r, UINT32_MAX, READY, 1);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
+	fixture_say(&r, UINT32_MAX, READY, 1);
 	for (n = 0; n < ARRAY_LEN(want); n++) {
-		rig_turns(&r, 1);
+		fixture_turns(&r, 1);
 		expect_silence();
 		if (n == 2) {
-			rig_say(&r, 1, PORT_READY, 1);
-			rig_say(&r, 0, PORT_READY, 1);
+			fixture_say(&r, 1, PORT_READY, 1);
+			fixture_say(&r, 0, PORT_READY, 1);
 		} else if (n == 6) {
 			close(r.host[1]);
 			r.host[1] = -1;
-			rig_turns(&r, 2);
+			fixture_turns(&r, 2);
 		} else if (n == 7) {
-			assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
-			assert_int_equal(rig_ctl(&r, "port add p1"), 0);
+			assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+			assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
 		}
-		rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
-		assert_true(rig_hear(&r, &msg));
+		fixture_ctl_offer(&r, 1, FIXTURE_CTL_ROOM);
+		assert_true(fixture_hear(&r, &msg));
 		print_message("port %u: event %u value %u\n", msg.id, msg.event,
 			      msg.value);
 		assert_int_equal(msg.id, want[n].id);
 		assert_int_equal(msg.event, want[n].event);
 		assert_int_equal(msg.value, want[n].value);
 	}
-	rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
+	fixture_ctl_offer(&r, 1, FIXTURE_CTL_ROOM);
 	expect_silence();
 }
 
 /* CON-07: the host's side comes and goes; twice unnoticed is told as well. */
 static void test_host_open(void **state)
 {
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(2);
 	close(r.host[1]);
 	r.host[1] = -1;
-	rig_turns(&r, 2);
-	rig_expect(&r, 1, OPEN, 0);
-	assert_false(rig_status(&r, 1, "host-open"));
+	fixture_turns(&r, 2);
+	fixture_expect(&r, 1, OPEN, 0);
+	assert_false(fixture_status(&r, 1, "host-open"));
 	expect_silence();
 }
 
 /* CON-04, CON-03: ports that ctl removes and adds. */
 static void test_hotplug(void **state)
 {
-	rig_make(&r, VDRV_MODERN, 3, "");
-	assert_int_equal(rig_ctl(&r, "port remove p2"), 0); /* no driver yet */
-	assert_int_equal(rig_ctl(&r, "port remove p2"), -EALREADY);
-	rig_start(&r, UINT64_MAX);
-	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
-	rig_say(&r, UINT32_MAX, READY, 1);
-	rig_expect(&r, 0, ADD, 0);
-	rig_expect(&r, 1, ADD, 0);
+	fixture_make(&r, VDRV_MODERN, 3, "");
+	assert_int_equal(fixture_ctl(&r, "port remove p2"),
+			 0); /* no driver yet */
+	assert_int_equal(fixture_ctl(&r, "port remove p2"), -EALREADY);
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 1, ADD, 0);
 	expect_silence();
-	rig_say(&r, 2, PORT_READY, 1); /* CON-14: there is none */
+	fixture_say(&r, 2, PORT_READY, 1); /* CON-14: there is none */
 	expect_silence();
-	assert_int_equal(rig_ctl(&r, "port add p2"), 0);
-	rig_expect(&r, 2, ADD, 0);
-	rig_say(&r, 2, PORT_READY, 1);
+	assert_int_equal(fixture_ctl(&r, "port add p2"), 0);
+	fixture_expect(&r, 2, ADD, 0);
+	fixture_say(&r, 2, PORT_READY, 1);
 	expect_name(2, "p2");
-	rig_expect(&r, 2, OPEN, 1);
+	fixture_expect(&r, 2, OPEN, 1);
 
-	rig_say(&r, 2, OPEN, 1);
-	assert_int_equal(rig_ctl(&r, "port remove p2"), 0);
-	rig_expect(&r, 2, REMOVE, 0);
-	assert_false(rig_status(&r, 2, "guest-open"));
-	assert_int_equal(rig_ctl(&r, "port add p2"), 0);
-	rig_expect(&r, 2, ADD, 0);
-	rig_say(&r, 2, PORT_READY, 1);
+	fixture_say(&r, 2, OPEN, 1);
+	assert_int_equal(fixture_ctl(&r, "port remove p2"), 0);
+	fixture_expect(&r, 2, REMOVE, 0);
+	assert_false(fixture_status(&r, 2, "guest-open"));
+	assert_int_equal(fixture_ctl(&r, "port add p2"), 0);
+	fixture_expect(&r, 2, ADD, 0);
+	fixture_say(&r, 2, PORT_READY, 1);
 	expect_name(2, "p2");
-	rig_expect(&r, 2, OPEN, 1);
+	fixture_expect(&r, 2, OPEN, 1);
 
-	assert_int_equal(rig_ctl(&r, "port add p3"), -ENOENT);
-	assert_int_equal(rig_ctl(&r, "port add"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "port plug p2"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "port"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "port add p3"), -ENOENT);
+	assert_int_equal(fixture_ctl(&r, "port add"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "port plug p2"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "port"), -EINVAL);
 	expect_silence();
 }
 
@@ -289,7 +290,7 @@ static int ctl_with(const char *words, int take_fd)
 	int ret;
 
 	assert_int_equal(opened_files_add(&files, "new.fd", take_fd), 0);
-	ret = rig_ctl_with(&r, words, &files);
+	ret = fixture_ctl_with(&r, words, &files);
 	opened_files_close(&files);
 	return ret;
 }
@@ -301,11 +302,11 @@ static void test_new_ports(void **state)
 	char text[MAX_NAME + 64];
 	int ends[2];
 
-	rig_make(&r, VDRV_MODERN, 1, ",ports=3");
+	fixture_make(&r, VDRV_MODERN, 1, ",ports=3");
 	assert_true(vdrv_start(&r.d, UINT64_MAX, 8));
-	rig_ctl_offer(&r, 100, RIG_CTL_ROOM);
-	rig_say(&r, UINT32_MAX, READY, 1);
-	rig_expect(&r, 0, ADD, 0);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
 	expect_silence();
 
 	for (int round = 0; round < 3; round++) {
@@ -313,41 +314,44 @@ static void test_new_ports(void **state)
 		assert_int_equal(ctl_with("port add late fd:9", ends[1]), 0);
 		assert_int_equal(ctl_with("port add late fd:9", dup(ends[0])),
 				 -EEXIST);
-		rig_expect(&r, 1, ADD, 0);
-		rig_say(&r, 1, PORT_READY, 1);
+		fixture_expect(&r, 1, ADD, 0);
+		fixture_say(&r, 1, PORT_READY, 1);
 		expect_name(1, "late");
-		rig_expect(&r, 1, OPEN, 1);
-		rig_say(&r, 1, OPEN, 1);
-		rig_write(&r, 1, bytes, sizeof(bytes));
-		rig_turns(&r, 2);
+		fixture_expect(&r, 1, OPEN, 1);
+		fixture_say(&r, 1, OPEN, 1);
+		fixture_write(&r, 1, bytes, sizeof(bytes));
+		fixture_turns(&r, 2);
 		assert_int_equal(read(ends[0], text, sizeof(text)),
 				 sizeof(bytes));
 		assert_string_equal(text, bytes);
-		assert_int_equal(rig_status(&r, 1, "from-guest"),
+		assert_int_equal(fixture_status(&r, 1, "from-guest"),
 				 sizeof(bytes));
 		if (round == 1) { /* the driver hears of both at once */
-			assert_int_equal(rig_ctl(&r, "port remove late"), 0);
+			assert_int_equal(fixture_ctl(&r, "port remove late"),
+					 0);
 			assert_int_equal(
 				ctl_with("port add other fd:9", dup(ends[0])),
 				0);
-			rig_expect(&r, 1, REMOVE, 0);
-			rig_expect(&r, 1, ADD, 0);
-			rig_say(&r, 1, PORT_READY, 1);
+			fixture_expect(&r, 1, REMOVE, 0);
+			fixture_expect(&r, 1, ADD, 0);
+			fixture_say(&r, 1, PORT_READY, 1);
 			expect_name(1, "other");
-			rig_expect(&r, 1, OPEN, 1);
-			assert_int_equal(rig_ctl(&r, "port remove other"), 0);
+			fixture_expect(&r, 1, OPEN, 1);
+			assert_int_equal(fixture_ctl(&r, "port remove other"),
+					 0);
 		} else {
-			assert_int_equal(rig_ctl(&r, "port remove late"), 0);
+			assert_int_equal(fixture_ctl(&r, "port remove late"),
+					 0);
 		}
-		rig_expect(&r, 1, REMOVE, 0);
-		assert_int_equal(rig_ctl(&r, "port remove late"), -ENOENT);
-		assert_int_equal(rig_ctl(&r, "port add late"), -ENOENT);
+		fixture_expect(&r, 1, REMOVE, 0);
+		assert_int_equal(fixture_ctl(&r, "port remove late"), -ENOENT);
+		assert_int_equal(fixture_ctl(&r, "port add late"), -ENOENT);
 		/* Nothing of it is left: the other end is gone. */
 		assert_int_equal(read(ends[0], text, 1), 0);
 		close(ends[0]);
 	}
 
-	assert_int_equal(rig_ctl(&r, "port add late fd:9"), -EBADF);
+	assert_int_equal(fixture_ctl(&r, "port add late fd:9"), -EBADF);
 	snprintf(text, sizeof(text), "port add %0*d fd:9", MAX_NAME + 1, 0);
 	assert_int_equal(ctl_with(text, dup(1)), -EINVAL);
 	assert_int_equal(ctl_with("port add a fd:9", dup(1)), 0);
@@ -365,38 +369,38 @@ static void test_size(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
 		for (int with = 0; with < 2; with++) {
-			rig_make(&r, (enum vdrv_mode)mode, 1, "");
-			rig_start(&r, with ? UINT64_MAX : V1);
+			fixture_make(&r, (enum vdrv_mode)mode, 1, "");
+			fixture_start(&r, with ? UINT64_MAX : V1);
 			assert_int_equal(vdrv_cfg_read(&r.d, 0, 4), 0);
-			assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
+			assert_int_equal(fixture_ctl(&r, "resize 132 43"), 0);
 			assert_int_equal(vdrv_cfg_read(&r.d, 0, 2), 132);
 			assert_int_equal(vdrv_cfg_read(&r.d, 2, 2), 43);
 			assert_int_equal(nr_config_interrupts(), with);
 			vdrv_cfg_write(&r.d, 0, 4, 0x00010001);
 			assert_int_equal(vdrv_cfg_read(&r.d, 0, 4),
 					 43 << 16 | 132);
-			rig_fini(&r);
+			fixture_fini(&r);
 		}
 	}
-	rig_make(&r, VDRV_MODERN, 1, "");
-	assert_int_equal(rig_ctl(&r, "resize 80"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "resize 80 -1"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "resize 65536 24"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "resize 80x24 1"), -EINVAL);
-	assert_int_equal(rig_ctl(&r, "resize 80 24 1"), -EINVAL);
+	fixture_make(&r, VDRV_MODERN, 1, "");
+	assert_int_equal(fixture_ctl(&r, "resize 80"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "resize 80 -1"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "resize 65536 24"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "resize 80x24 1"), -EINVAL);
+	assert_int_equal(fixture_ctl(&r, "resize 80 24 1"), -EINVAL);
 }
 
 /* TRAP-14: with MULTIPORT a message, columns before rows. */
 static void test_resize(void **state)
 {
 	const le16 *rest;
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(2);
-	assert_int_equal(rig_ctl(&r, "resize 132 43"), 0);
-	assert_true(rig_hear(&r, &msg));
+	assert_int_equal(fixture_ctl(&r, "resize 132 43"), 0);
+	assert_true(fixture_hear(&r, &msg));
 	assert_int_equal(msg.id, 0);
 	assert_int_equal(msg.event, RESIZE);
 	assert_int_equal(msg.used, 12);
@@ -407,15 +411,15 @@ static void test_resize(void **state)
 	vdrv_reset(&r.d);
 
 	/* A driver that comes later gets it with the rest. */
-	rig_start(&r, UINT64_MAX);
-	rig_ctl_offer(&r, 60, RIG_CTL_ROOM);
-	rig_say(&r, UINT32_MAX, READY, 1);
-	rig_say(&r, 0, PORT_READY, 1);
-	rig_expect(&r, 0, ADD, 0);
-	rig_expect(&r, 1, ADD, 0);
-	rig_expect(&r, 0, CONSOLE, 1);
-	rig_expect(&r, 0, OPEN, 1);
-	rig_expect(&r, 0, RESIZE, 0);
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_say(&r, 0, PORT_READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 1, ADD, 0);
+	fixture_expect(&r, 0, CONSOLE, 1);
+	fixture_expect(&r, 0, OPEN, 1);
+	fixture_expect(&r, 0, RESIZE, 0);
 	expect_silence();
 }
 
@@ -432,14 +436,14 @@ static void test_offer(void **state)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		rig_make(&r, VDRV_MODERN, rows[i].nr_ports, "");
+		fixture_make(&r, VDRV_MODERN, rows[i].nr_ports, "");
 		vdrv_probe(&r.d);
 		assert_int_equal(vdrv_offer(&r.d) & 0xffffff, rows[i].features);
 		assert_int_equal(vdrv_cfg_read(&r.d, 4, 4), rows[i].nr_ports);
-		rig_start(&r, UINT64_MAX);
+		fixture_start(&r, UINT64_MAX);
 		if (rows[i].nr_ports > 1)
 			handshake(rows[i].nr_ports);
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -452,12 +456,12 @@ static void test_emerg(void **state)
 	char buf[8];
 
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
-		rig_make(&r, (enum vdrv_mode)mode, 1, "");
+		fixture_make(&r, (enum vdrv_mode)mode, 1, "");
 		vdrv_probe(&r.d);
 		vdrv_cfg_write(&r.d, 8, 4, 0xffffff00 | 'P');
 		assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
 		assert_int_equal(buf[0], 'P');
-		rig_start(&r, V1); /* not negotiated */
+		fixture_start(&r, V1); /* not negotiated */
 		vdrv_cfg_write(&r.d, 8, 4, 'Q');
 		assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
 		assert_int_equal(buf[0], 'Q');
@@ -472,7 +476,7 @@ static void test_emerg(void **state)
 		}
 		assert_int_equal(vdrv_cfg_read(&r.d, 8, 4), 0);
 		assert_true(read(r.host[0], buf, sizeof(buf)) < 0);
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -482,7 +486,7 @@ static void test_emerg_full(void **state)
 	static char buf[1 << 20];
 	ssize_t n, all = 0;
 
-	rig_make(&r, VDRV_MODERN, 1, "");
+	fixture_make(&r, VDRV_MODERN, 1, "");
 	vdrv_probe(&r.d);
 	for (unsigned i = 0; i < 100000; i++)
 		vdrv_cfg_write(&r.d, 8, 4, 'x');
@@ -492,7 +496,7 @@ static void test_emerg_full(void **state)
 	vdrv_cfg_write(&r.d, 8, 4, 'y');
 	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 1);
 	assert_int_equal(buf[0], 'y');
-	rig_fini(&r);
+	fixture_fini(&r);
 }
 
 /*
@@ -521,17 +525,18 @@ static void test_bad_messages(void **state)
 	};
 	uint8_t bytes[4096] = { 1, 0, 0, 0, OPEN, 0, 0, 0 };
 
-	rig_make(&r, VDRV_MODERN, 3, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 3, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(3);
-	rig_say(&r, 1, OPEN, 1);
+	fixture_say(&r, 1, OPEN, 1);
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		rig_say(&r, rows[i].id, rows[i].event, rows[i].value);
+		fixture_say(&r, rows[i].id, rows[i].event, rows[i].value);
 	for (uint32_t len = 1; len < 8; len++)
-		rig_say_bytes(&r, bytes, len);
-	assert_true(rig_status(&r, 1, "guest-open"));
-	rig_say_bytes(&r, bytes, sizeof(bytes)); /* longer: its head counts */
-	assert_false(rig_status(&r, 1, "guest-open"));
+		fixture_say_bytes(&r, bytes, len);
+	assert_true(fixture_status(&r, 1, "guest-open"));
+	fixture_say_bytes(&r, bytes,
+			  sizeof(bytes)); /* longer: its head counts */
+	assert_false(fixture_status(&r, 1, "guest-open"));
 	expect_silence();
 	assert_false(vdrv_status(&r.d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 }
@@ -543,8 +548,8 @@ static void test_split_message(void **state)
 	struct vdrv_buf bufs[8];
 	struct vdrv_used used;
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(2);
 	memcpy(vdrv_ptr(&r.d, r.ctl_gpa, 8), bytes, 8);
 	for (unsigned i = 0; i < 8; i++)
@@ -552,7 +557,7 @@ static void test_split_message(void **state)
 	vdrv_add(&r.d, 3, bufs, 8);
 	vdrv_kick(&r.d, 3);
 	assert_true(vdrv_used(&r.d, 3, &used));
-	assert_true(rig_status(&r, 1, "guest-open"));
+	assert_true(fixture_status(&r, 1, "guest-open"));
 }
 
 /*
@@ -561,23 +566,23 @@ static void test_split_message(void **state)
  */
 static void test_small_buffers(void **state)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
-	rig_say(&r, UINT32_MAX, READY, 1);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
+	fixture_say(&r, UINT32_MAX, READY, 1);
 	for (uint32_t len = 1; len < 8; len++) {
-		rig_ctl_offer(&r, 1, len);
-		assert_true(rig_hear(&r, &msg));
+		fixture_ctl_offer(&r, 1, len);
+		assert_true(fixture_hear(&r, &msg));
 		assert_int_equal(msg.used, 0);
 		assert_int_equal(msg.value, 0xaaaa);
 	}
-	rig_ctl_offer(&r, 2, 8);
-	rig_expect(&r, 0, ADD, 0);
-	rig_expect(&r, 1, ADD, 0);
-	rig_say(&r, 1, PORT_READY, 1);
-	rig_ctl_offer(&r, 1, 9);
-	assert_true(rig_hear(&r, &msg));
+	fixture_ctl_offer(&r, 2, 8);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 1, ADD, 0);
+	fixture_say(&r, 1, PORT_READY, 1);
+	fixture_ctl_offer(&r, 1, 9);
+	assert_true(fixture_hear(&r, &msg));
 	assert_int_equal(msg.event, NAME);
 	assert_int_equal(msg.used, 9);
 	assert_int_equal(msg.rest[0], 'p');
@@ -590,17 +595,17 @@ static void test_wrong_way(void **state)
 	struct vdrv_buf buf;
 	struct vdrv_used used;
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	buf = (struct vdrv_buf){ vdrv_alloc(&r.d, 64, 1), 64, VDRV_R };
 	memset(vdrv_ptr(&r.d, buf.gpa, 64), 0xaa, 64);
 	vdrv_add(&r.d, 2, &buf, 1);
-	rig_say(&r, UINT32_MAX, READY, 1);
+	fixture_say(&r, UINT32_MAX, READY, 1);
 	assert_true(vdrv_used(&r.d, 2, &used));
 	assert_int_equal(used.len, 0);
 	assert_int_equal(*(uint8_t *)vdrv_ptr(&r.d, buf.gpa, 1), 0xaa);
-	rig_ctl_offer(&r, 1, RIG_CTL_ROOM);
-	rig_expect(&r, 0, ADD, 0);
+	fixture_ctl_offer(&r, 1, FIXTURE_CTL_ROOM);
+	fixture_expect(&r, 0, ADD, 0);
 }
 
 /* CON-09, hostile F20: without MULTIPORT there are two queues and no talk. */
@@ -608,20 +613,20 @@ static void test_no_multiport(void **state)
 {
 	struct vdrv_used used;
 
-	rig_make(&r, VDRV_MODERN, 3, "");
-	rig_start(&r, UINT64_MAX & ~MULTIPORT);
-	rig_ctl_offer(&r, 4, RIG_CTL_ROOM);
+	fixture_make(&r, VDRV_MODERN, 3, "");
+	fixture_start(&r, UINT64_MAX & ~MULTIPORT);
+	fixture_ctl_offer(&r, 4, FIXTURE_CTL_ROOM);
 	for (unsigned q = 2; q < 8; q++) {
 		struct vdrv_buf buf = { r.ctl_gpa, 8, q % 2 ? VDRV_R : VDRV_W };
 
 		vdrv_add(&r.d, q, &buf, 1);
 		vdrv_kick(&r.d, q);
-		rig_turns(&r, 1);
+		fixture_turns(&r, 1);
 		assert_false(vdrv_used(&r.d, q, &used));
 	}
 	assert_int_equal(write(r.host[1], "x", 1), 1);
-	rig_turns(&r, 2);
-	rig_write(&r, 0, "live", 4); /* no handshake */
+	fixture_turns(&r, 2);
+	fixture_write(&r, 0, "live", 4); /* no handshake */
 	assert_true(vdrv_used(&r.d, 1, &used));
 }
 
@@ -644,8 +649,8 @@ static void test_flipping_id(void **state)
 	struct vdrv_buf buf;
 	pthread_t thread;
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(2);
 	buf = (struct vdrv_buf){ vdrv_alloc(&r.d, 8, 8), 8, VDRV_R };
 	flipped = vdrv_ptr(&r.d, buf.gpa, 8);
@@ -669,8 +674,8 @@ static void test_many_messages(void **state)
 	const uint8_t bytes[8] = { 1, 0, 0, 0, OPEN, 0, 1, 0 };
 	struct vdrv_buf buf = { 0, 8, VDRV_R };
 
-	rig_make(&r, VDRV_MODERN, 2, "");
-	rig_start(&r, UINT64_MAX);
+	fixture_make(&r, VDRV_MODERN, 2, "");
+	fixture_start(&r, UINT64_MAX);
 	handshake(2);
 	buf.gpa = r.ctl_gpa;
 	memcpy(vdrv_ptr(&r.d, buf.gpa, 8), bytes, 8);
@@ -678,7 +683,7 @@ static void test_many_messages(void **state)
 		while (r.d.q[3].nr_free)
 			vdrv_add(&r.d, 3, &buf, 1);
 		vdrv_kick_if_wanted(&r.d, 3);
-		rig_turns(&r, 2);
+		fixture_turns(&r, 2);
 		while (vdrv_used(&r.d, 3, &used))
 			nr++;
 	}

@@ -12,22 +12,22 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "console_rig.h"
+#include "console_fixture.h"
 
 #define PAGE 4096u
 
-static struct rig r;
+static struct fixture r;
 
 static int teardown(void **state)
 {
 	if (r.dev)
-		rig_fini(&r);
+		fixture_fini(&r);
 	return 0;
 }
 
 static void assert_idle(void)
 {
-	rig_turns(&r, 3);
+	fixture_turns(&r, 3);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(vio_loop_turn(r.loop, 2), 0);
 }
@@ -86,7 +86,7 @@ static void test_tx_pieces(void **state)
 		size_t total = rows[k].nr * rows[k].len;
 
 		print_message("%u of %u\n", rows[k].nr, rows[k].len);
-		rig_open(&r, VDRV_MODERN, 2);
+		fixture_open(&r, VDRV_MODERN, 2);
 		gpa = vdrv_alloc(&r.d, total + 1, 1);
 		for (size_t i = 0; i < total; i++)
 			*(char *)vdrv_ptr(&r.d, gpa + i, 1) = pattern(i);
@@ -94,20 +94,21 @@ static void test_tx_pieces(void **state)
 			bufs[i] = (struct vdrv_buf){ gpa + i * rows[k].len,
 						     rows[k].len, VDRV_R };
 		if (rows[k].indirect)
-			vdrv_add_indirect(&r.d, rig_txq(1), bufs, rows[k].nr);
+			vdrv_add_indirect(&r.d, fixture_txq(1), bufs,
+					  rows[k].nr);
 		else
-			vdrv_add(&r.d, rig_txq(1), bufs, rows[k].nr);
-		vdrv_kick(&r.d, rig_txq(1));
-		rig_turns(&r, 1);
+			vdrv_add(&r.d, fixture_txq(1), bufs, rows[k].nr);
+		vdrv_kick(&r.d, fixture_txq(1));
+		fixture_turns(&r, 1);
 		if (rows[k].broken) {
 			assert_true(vdrv_status(&r.d) &
 				    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 		} else {
-			assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+			assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 			assert_int_equal(used.len, 0);
 			assert_int_equal(host_read(1, 0, 65536), total);
 		}
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -132,7 +133,7 @@ static void test_rx_pieces(void **state)
 			uint64_t gpa;
 			char *p;
 
-			rig_open(&r, (enum vdrv_mode)mode, 1);
+			fixture_open(&r, (enum vdrv_mode)mode, 1);
 			gpa = vdrv_alloc(&r.d, 128, 1);
 			p = vdrv_ptr(&r.d, gpa, 128);
 			memset(p, 0x55, 128);
@@ -145,13 +146,13 @@ static void test_rx_pieces(void **state)
 			vdrv_add(&r.d, 0, bufs, rows[k].nr);
 			vdrv_kick(&r.d, 0);
 			host_write(0, 0, rows[k].bytes);
-			rig_turns(&r, 2);
+			fixture_turns(&r, 2);
 			assert_true(vdrv_used(&r.d, 0, &used));
 			assert_int_equal(used.len, rows[k].used);
 			for (unsigned i = 0; i < used.len; i++)
 				assert_int_equal(p[i], pattern(i));
 			assert_int_equal(p[used.len], 0x55);
-			rig_fini(&r);
+			fixture_fini(&r);
 		}
 	}
 }
@@ -159,7 +160,7 @@ static void test_rx_pieces(void **state)
 /* Offer receive buffers of a page until the queue is full. */
 static void offer_pages(unsigned port, unsigned nr)
 {
-	unsigned q = rig_rxq(port);
+	unsigned q = fixture_rxq(port);
 
 	while (nr-- && r.d.q[q].nr_free) {
 		uint16_t head = r.d.q[q].free_head;
@@ -178,7 +179,7 @@ static size_t guest_read(unsigned port, size_t at)
 	struct vdrv_used used;
 	size_t got = 0;
 
-	while (vdrv_used(&r.d, rig_rxq(port), &used)) {
+	while (vdrv_used(&r.d, fixture_rxq(port), &used)) {
 		const char *p = vdrv_ptr(
 			&r.d, VDRV_MEM_BASE + (40u << 20) + used.id * PAGE,
 			PAGE);
@@ -201,15 +202,15 @@ static void test_rx_back_pressure(void **state)
 	size_t sent = 0, got = 0;
 	unsigned seed = 1;
 
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	host_write(1, 0, 100);
 	assert_idle();
-	rig_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
+	fixture_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
 	offer_pages(1, 4);
 	assert_idle();
 	assert_int_equal(guest_read(1, 0), 0);
-	rig_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
-	rig_turns(&r, 2);
+	fixture_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	fixture_turns(&r, 2);
 	assert_int_equal(guest_read(1, 0), 100);
 	sent = got = 100;
 
@@ -218,11 +219,11 @@ static void test_rx_back_pressure(void **state)
 			sent += host_write(1, sent, rand_r(&seed) % 60000);
 		if (rand_r(&seed) % 2)
 			offer_pages(1, (unsigned)rand_r(&seed) % 100);
-		rig_turns(&r, 1);
+		fixture_turns(&r, 1);
 		got += guest_read(1, got);
 	}
 	assert_int_equal(got, sent);
-	assert_int_equal(rig_status(&r, 1, "to-guest"), got);
+	assert_int_equal(fixture_status(&r, 1, "to-guest"), got);
 	assert_idle();
 }
 
@@ -237,16 +238,16 @@ static void test_tx_back_pressure(void **state)
 	unsigned seed = 2;
 	uint64_t area;
 
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	area = vdrv_alloc(&r.d, 8 << 20, 1);
 	for (size_t i = 0; i < total + 40000; i++)
 		*(char *)vdrv_ptr(&r.d, area + i, 1) = pattern(i);
 	while (sent < total || got < sent) {
 		struct vdrv_used used;
 
-		while (vdrv_used(&r.d, rig_txq(1), &used))
+		while (vdrv_used(&r.d, fixture_txq(1), &used))
 			assert_int_equal(used.len, 0);
-		while (sent < total && r.d.q[rig_txq(1)].nr_free >= 2) {
+		while (sent < total && r.d.q[fixture_txq(1)].nr_free >= 2) {
 			uint32_t len = (uint32_t)rand_r(&seed) % 40000;
 			struct vdrv_buf bufs[2] = {
 				{ area + sent, len / 3, VDRV_R },
@@ -254,17 +255,17 @@ static void test_tx_back_pressure(void **state)
 				  VDRV_R },
 			};
 
-			vdrv_add(&r.d, rig_txq(1), bufs, 2);
+			vdrv_add(&r.d, fixture_txq(1), bufs, 2);
 			sent += len;
 		}
-		vdrv_kick_if_wanted(&r.d, rig_txq(1));
-		rig_turns(&r, 1);
+		vdrv_kick_if_wanted(&r.d, fixture_txq(1));
+		fixture_turns(&r, 1);
 		if (rand_r(&seed) % 16 == 0 && got + 200000 < sent)
 			assert_idle();
 		got += host_read(1, got, (size_t)rand_r(&seed) % 65536);
 	}
-	assert_int_equal(rig_status(&r, 1, "from-guest"), sent);
-	assert_int_equal(rig_status(&r, 1, "lost"), 0);
+	assert_int_equal(fixture_status(&r, 1, "from-guest"), sent);
+	assert_int_equal(fixture_status(&r, 1, "lost"), 0);
 	assert_idle();
 }
 
@@ -276,8 +277,8 @@ static void fill(unsigned port)
 	for (size_t i = 0; i < sizeof(page); i++)
 		page[i] = pattern(i);
 	for (int i = 0; i < 20; i++)
-		rig_write(&r, port, page, sizeof(page));
-	rig_turns(&r, 3);
+		fixture_write(&r, port, page, sizeof(page));
+	fixture_turns(&r, 3);
 }
 
 /*
@@ -290,24 +291,24 @@ static void test_reset_while_blocked(void **state)
 	char buf[65536];
 	ssize_t n, last = 0;
 
-	rig_open(&r, VDRV_MODERN, 1);
+	fixture_open(&r, VDRV_MODERN, 1);
 	fill(0);
 	offer_pages(0, 10);
 	vdrv_reset(&r.d);
 	host_write(0, 0, 1000);
-	rig_turns(&r, 3);
+	fixture_turns(&r, 3);
 	while ((n = read(r.host[0], buf, sizeof(buf))) > 0) {
 		last = n;
-		rig_turns(&r, 1);
+		fixture_turns(&r, 1);
 	}
 	assert_true(last > 0);
-	rig_start(&r, UINT64_MAX);
-	rig_write(&r, 0, "new", 3);
-	rig_turns(&r, 2);
+	fixture_start(&r, UINT64_MAX);
+	fixture_write(&r, 0, "new", 3);
+	fixture_turns(&r, 2);
 	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 3);
 	assert_memory_equal(buf, "new", 3);
 	offer_pages(0, 1);
-	rig_turns(&r, 2);
+	fixture_turns(&r, 2);
 	assert_int_equal(guest_read(0, 0), 1000);
 }
 
@@ -317,17 +318,17 @@ static void test_reader_gone(void **state)
 	struct vdrv_used used;
 	unsigned nr = 0;
 
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	fill(1);
 	close(r.host[1]);
 	r.host[1] = -1;
-	rig_turns(&r, 4);
-	while (vdrv_used(&r.d, rig_txq(1), &used))
+	fixture_turns(&r, 4);
+	while (vdrv_used(&r.d, fixture_txq(1), &used))
 		nr++;
 	assert_int_equal(nr, 20);
-	assert_true(rig_status(&r, 1, "lost") > 0);
-	rig_write(&r, 1, "more", 4);
-	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	assert_true(fixture_status(&r, 1, "lost") > 0);
+	fixture_write(&r, 1, "more", 4);
+	assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 	assert_idle();
 }
 
@@ -337,18 +338,18 @@ static void test_removed_while_blocked(void **state)
 	struct vdrv_used used;
 	unsigned nr = 0;
 
-	rig_open(&r, VDRV_MODERN, 2);
+	fixture_open(&r, VDRV_MODERN, 2);
 	fill(1);
-	assert_int_equal(rig_ctl(&r, "port remove p1"), 0);
-	while (vdrv_used(&r.d, rig_txq(1), &used))
+	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+	while (vdrv_used(&r.d, fixture_txq(1), &used))
 		nr++;
 	assert_int_equal(nr, 20);
 
 	/* hostile S17c: the queues of a port that is not there */
 	offer_pages(1, 4);
 	host_write(1, 0, 10);
-	rig_write(&r, 1, "x", 1);
-	assert_true(vdrv_used(&r.d, rig_txq(1), &used));
+	fixture_write(&r, 1, "x", 1);
+	assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 	assert_idle();
 	assert_int_equal(guest_read(1, 0), 0);
 }
@@ -368,13 +369,13 @@ static void test_no_console(void **state)
 	r.nr_ports = 2;
 	r.host[0] = r.host[1] = -1;
 	r.ctl_gpa = vdrv_alloc(&r.d, 4096, 16);
-	rig_start(&r, UINT64_MAX);
+	fixture_start(&r, UINT64_MAX);
 	offer_pages(0, 1);
-	rig_write(&r, 0, "x", 1);
+	fixture_write(&r, 0, "x", 1);
 	assert_true(vdrv_used(&r.d, 1, &used));
-	rig_ctl_offer(&r, 4, RIG_CTL_ROOM);
-	rig_say(&r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
-	rig_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0); /* and no port 0 */
+	fixture_ctl_offer(&r, 4, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	fixture_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0); /* and no port 0 */
 	pci_bar_write(&r.d.pi, r.d.notify_bar, r.d.notify_off + 4 * 33, 2, 33);
 	assert_idle();
 }
@@ -400,7 +401,7 @@ static void test_wrong_way(void **state)
 		uint64_t gpa;
 		char buf[8];
 
-		rig_open(&r, VDRV_MODERN, 1);
+		fixture_open(&r, VDRV_MODERN, 1);
 		gpa = vdrv_alloc(&r.d, 32, 1);
 		memset(vdrv_ptr(&r.d, gpa, 32), 0x55, 32);
 		for (unsigned i = 0; i < rows[k].nr; i++)
@@ -409,7 +410,7 @@ static void test_wrong_way(void **state)
 		vdrv_add(&r.d, q, bufs, rows[k].nr);
 		vdrv_kick(&r.d, q);
 		host_write(0, 0, 4);
-		rig_turns(&r, 2);
+		fixture_turns(&r, 2);
 		assert_true(vdrv_used(&r.d, q, &used));
 		assert_int_equal(used.len, 0);
 		for (unsigned i = 0; i < 32; i++)
@@ -420,13 +421,13 @@ static void test_wrong_way(void **state)
 		/* What comes after it is served. */
 		if (rows[k].rx) {
 			offer_pages(0, 1);
-			rig_turns(&r, 2);
+			fixture_turns(&r, 2);
 			assert_int_equal(guest_read(0, 0), 4);
 		} else {
-			rig_write(&r, 0, "good", 4);
+			fixture_write(&r, 0, "good", 4);
 			assert_int_equal(read(r.host[0], buf, sizeof(buf)), 4);
 		}
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 
@@ -437,7 +438,7 @@ static void test_wrong_way_between(void **state)
 	char buf[16] = "";
 	uint64_t gpa;
 
-	rig_open(&r, VDRV_MODERN, 1);
+	fixture_open(&r, VDRV_MODERN, 1);
 	gpa = vdrv_alloc(&r.d, 16, 1);
 	memcpy(vdrv_ptr(&r.d, gpa, 16), "one two wrong", 14);
 	vdrv_add(&r.d, 1, &(struct vdrv_buf){ gpa, 4, VDRV_R }, 1);
@@ -461,24 +462,24 @@ static void test_broken_chains(void **state)
 	for (unsigned q = 0; q < 6; q++) {
 		struct vdrv_used used;
 
-		rig_open(&r, VDRV_MODERN, 2);
+		fixture_open(&r, VDRV_MODERN, 2);
 		host_write(0, 0, 10);
 		host_write(1, 0, 10);
 		vdrv_desc(&r.d, q, 5, 0xfffffffffffff000, 4096, 0, 0);
 		vdrv_avail(&r.d, q, 5);
 		vdrv_kick(&r.d, q);
-		rig_turns(&r, 2);
+		fixture_turns(&r, 2);
 		/* Its buffers are taken when there is something to say. */
 		for (int i = 0; q == 2 && i < 100; i++)
-			rig_ctl(&r, "resize 1 1");
+			fixture_ctl(&r, "resize 1 1");
 		assert_true(vdrv_status(&r.d) &
 			    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 		assert_idle();
 		vdrv_reset(&r.d);
-		rig_start(&r, UINT64_MAX);
-		rig_write(&r, 0, "again", 5);
+		fixture_start(&r, UINT64_MAX);
+		fixture_write(&r, 0, "again", 5);
 		assert_true(vdrv_used(&r.d, 1, &used));
-		rig_fini(&r);
+		fixture_fini(&r);
 	}
 }
 

@@ -13,7 +13,7 @@
 
 #include "base/le.h"
 #include "core/core.h"
-#include "net_rig.h"
+#include "net_fixture.h"
 #include "moved.h"
 
 #include <cmocka.h>

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/le.h"
-#include "net_rig.h"
+#include "net_fixture.h"
 
 #include <cmocka.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the tests of the network device share. */
-#ifndef TESTS_LIB_NET_RIG_H
-#define TESTS_LIB_NET_RIG_H
+#ifndef TESTS_LIB_NET_FIXTURE_H
+#define TESTS_LIB_NET_FIXTURE_H
 
 #include "base/util.h"
 #include "dev/net/net.h"

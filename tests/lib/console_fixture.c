@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "console_rig.h"
+#include "console_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,11 +23,11 @@ struct wire_msg {
 	le16 event, value;
 };
 
-void rig_make(struct rig *r, enum vdrv_mode mode, unsigned nr_ports,
-	      const char *more)
+void fixture_make(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports,
+		  const char *more)
 {
 	char text[4096] = "console", why[256] = "";
-	int theirs[RIG_MAX_PORTS];
+	int theirs[FIXTURE_MAX_PORTS];
 
 	memset(r, 0, sizeof(*r));
 	r->nr_ports = nr_ports;
@@ -58,7 +58,7 @@ void rig_make(struct rig *r, enum vdrv_mode mode, unsigned nr_ports,
 	r->ctl_gpa = vdrv_alloc(&r->d, 4096, 16);
 }
 
-void rig_fini(struct rig *r)
+void fixture_fini(struct fixture *r)
 {
 	vdev_destroy(r->dev);
 	vdrv_fini(&r->d);
@@ -70,48 +70,48 @@ void rig_fini(struct rig *r)
 	memset(r, 0, sizeof(*r));
 }
 
-void rig_start(struct rig *r, uint64_t features)
+void fixture_start(struct fixture *r, uint64_t features)
 {
 	unsigned nr_queues = r->nr_ports > 1 ? 2 * r->nr_ports + 2 : 2;
 
 	assert_true(vdrv_start(&r->d, features, nr_queues));
 }
 
-void rig_open(struct rig *r, enum vdrv_mode mode, unsigned nr_ports)
+void fixture_open(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	rig_make(r, mode, nr_ports, "");
-	rig_start(r, UINT64_MAX);
+	fixture_make(r, mode, nr_ports, "");
+	fixture_start(r, UINT64_MAX);
 	if (nr_ports < 2)
 		return;
-	rig_ctl_offer(r, 64, RIG_CTL_ROOM);
-	rig_say(r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	fixture_ctl_offer(r, 64, FIXTURE_CTL_ROOM);
+	fixture_say(r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
 	for (unsigned i = 0; i < nr_ports; i++) {
-		rig_say(r, i, VIRTIO_CONSOLE_PORT_READY, 1);
-		rig_say(r, i, VIRTIO_CONSOLE_PORT_OPEN, 1);
-		while (rig_hear(r, &msg))
-			rig_ctl_offer(r, 1, RIG_CTL_ROOM);
+		fixture_say(r, i, VIRTIO_CONSOLE_PORT_READY, 1);
+		fixture_say(r, i, VIRTIO_CONSOLE_PORT_OPEN, 1);
+		while (fixture_hear(r, &msg))
+			fixture_ctl_offer(r, 1, FIXTURE_CTL_ROOM);
 	}
 }
 
-void rig_turns(struct rig *r, int n)
+void fixture_turns(struct fixture *r, int n)
 {
 	while (n--)
 		vio_loop_turn(r->loop, 2);
 }
 
-unsigned rig_rxq(unsigned port)
+unsigned fixture_rxq(unsigned port)
 {
 	return port ? 2 * port + 2 : 0;
 }
 
-unsigned rig_txq(unsigned port)
+unsigned fixture_txq(unsigned port)
 {
 	return port ? 2 * port + 3 : 1;
 }
 
-void rig_say_bytes(struct rig *r, const void *msg, uint32_t len)
+void fixture_say_bytes(struct fixture *r, const void *msg, uint32_t len)
 {
 	const struct vdrv_buf buf = { r->ctl_gpa, len, VDRV_R };
 	struct vdrv_used used;
@@ -123,31 +123,31 @@ void rig_say_bytes(struct rig *r, const void *msg, uint32_t len)
 	assert_int_equal(used.len, 0); /* CON-10 */
 }
 
-void rig_say(struct rig *r, uint32_t id, uint16_t event, uint16_t value)
+void fixture_say(struct fixture *r, uint32_t id, uint16_t event, uint16_t value)
 {
 	const struct wire_msg msg = { cpu_to_le32(id), cpu_to_le16(event),
 				      cpu_to_le16(value) };
 
-	rig_say_bytes(r, &msg, sizeof(msg));
+	fixture_say_bytes(r, &msg, sizeof(msg));
 }
 
-void rig_ctl_offer(struct rig *r, unsigned nr, uint32_t len)
+void fixture_ctl_offer(struct fixture *r, unsigned nr, uint32_t len)
 {
 	while (nr--) {
 		/* Each descriptor has its place: found again by its number. */
 		uint16_t head = r->d.q[2].free_head;
 		struct vdrv_buf buf = { VDRV_MEM_BASE + (32u << 20) +
-						head * RIG_CTL_ROOM,
+						head * FIXTURE_CTL_ROOM,
 					len, VDRV_W };
 
-		memset(vdrv_ptr(&r->d, buf.gpa, RIG_CTL_ROOM), 0xaa,
-		       RIG_CTL_ROOM);
+		memset(vdrv_ptr(&r->d, buf.gpa, FIXTURE_CTL_ROOM), 0xaa,
+		       FIXTURE_CTL_ROOM);
 		vdrv_add(&r->d, 2, &buf, 1);
 	}
 	vdrv_kick(&r->d, 2);
 }
 
-bool rig_hear(struct rig *r, struct rig_msg *ret_msg)
+bool fixture_hear(struct fixture *r, struct fixture_msg *ret_msg)
 {
 	struct vdrv_used used;
 	struct wire_msg wire;
@@ -156,10 +156,10 @@ bool rig_hear(struct rig *r, struct rig_msg *ret_msg)
 	if (!vdrv_used(&r->d, 2, &used))
 		return false;
 	p = vdrv_ptr(&r->d,
-		     VDRV_MEM_BASE + (32u << 20) + used.id * RIG_CTL_ROOM,
-		     RIG_CTL_ROOM);
+		     VDRV_MEM_BASE + (32u << 20) + used.id * FIXTURE_CTL_ROOM,
+		     FIXTURE_CTL_ROOM);
 	memcpy(&wire, p, sizeof(wire));
-	*ret_msg = (struct rig_msg){
+	*ret_msg = (struct fixture_msg){
 		.id = le32_to_cpu(wire.id),
 		.used = used.len,
 		.event = le16_to_cpu(wire.event),
@@ -169,34 +169,37 @@ bool rig_hear(struct rig *r, struct rig_msg *ret_msg)
 	return true;
 }
 
-void rig_expect(struct rig *r, uint32_t id, uint16_t event, uint16_t value)
+void fixture_expect(struct fixture *r, uint32_t id, uint16_t event,
+		    uint16_t value)
 {
-	struct rig_msg msg;
+	struct fixture_msg msg;
 
-	if (!rig_hear(r, &msg))
+	if (!fixture_hear(r, &msg))
 		fail_msg("no message, wanted %u of port %u", event, id);
 	if (msg.id != id || msg.event != event || msg.value != value)
 		fail_msg("port %u: event %u value %u, wanted %u: %u %u", msg.id,
 			 msg.event, msg.value, id, event, value);
 }
 
-void rig_write(struct rig *r, unsigned port, const void *buf, uint32_t len)
+void fixture_write(struct fixture *r, unsigned port, const void *buf,
+		   uint32_t len)
 {
 	struct vdrv_buf b = { vdrv_alloc(&r->d, len, 1), len, VDRV_R };
 
 	memcpy(vdrv_ptr(&r->d, b.gpa, len), buf, len);
-	vdrv_add(&r->d, rig_txq(port), &b, 1);
-	vdrv_kick(&r->d, rig_txq(port));
+	vdrv_add(&r->d, fixture_txq(port), &b, 1);
+	vdrv_kick(&r->d, fixture_txq(port));
 }
 
-int rig_ctl(struct rig *r, const char *words)
+int fixture_ctl(struct fixture *r, const char *words)
 {
 	struct opened_files none = { .nr = 0 };
 
-	return rig_ctl_with(r, words, &none);
+	return fixture_ctl_with(r, words, &none);
 }
 
-int rig_ctl_with(struct rig *r, const char *words, struct opened_files *files)
+int fixture_ctl_with(struct fixture *r, const char *words,
+		     struct opened_files *files)
 {
 	struct json_object *reply = json_object_new_object();
 	char copy[256], *argv[8], *rest = copy;
@@ -213,7 +216,7 @@ int rig_ctl_with(struct rig *r, const char *words, struct opened_files *files)
 	return ret;
 }
 
-int64_t rig_status(struct rig *r, unsigned port, const char *key)
+int64_t fixture_status(struct fixture *r, unsigned port, const char *key)
 {
 	struct json_object *status = json_object_new_object(), *ports, *val;
 	int64_t ret;

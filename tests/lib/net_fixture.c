@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net_rig.h"
+#include "net_fixture.h"
 
 #include <cmocka.h>
 
