@@ -348,6 +348,17 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 	return ret;
 }
 
+/*
+ * The rules compare arguments where 64-bit kernels have them. 32-bit ones use
+ * other system calls (mmap2(), the time64 family). On s390x the arguments of
+ * mmap() are in memory, and those of clone() in another order.
+ */
+#if __SIZEOF_LONG__ < 8 || defined(__s390x__)
+#define CAN_FILTER false
+#else
+#define CAN_FILTER true
+#endif
+
 int jail_seal(struct jail *jail, const int *const lists[],
 	      const unsigned long *const ioctls[])
 {
@@ -355,6 +366,8 @@ int jail_seal(struct jail *jail, const int *const lists[],
 	const struct rlimit none = { 0, 0 };
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
+	if (!CAN_FILTER)
+		ret = -EOPNOTSUPP;
 	/* Rings are there, and more are not made. */
 	setrlimit(RLIMIT_MEMLOCK, &none);
 	/* Known before it is loaded: status is all that it is for. */
