@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Sockets that systemd passes. See units_activate() and sd_listen_fds(3). */
+/* Sockets that systemd passes. See instances_activate() and sd_listen_fds(3). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,34 +22,35 @@ static int nr_passed(void)
 }
 
 /* Without FileDescriptorName= it is the socket unit's, disk0.socket. */
-static struct unit *find(struct unit *units, int nr, char *name)
+static struct instance *find(struct instance *instances, int nr, char *name)
 {
-	struct unit *unit = units_find(units, nr, name);
+	struct instance *inst = instances_find(instances, nr, name);
 	char *suffix = strstr(name, ".socket");
 
-	if (!unit && suffix && !suffix[strlen(".socket")]) {
+	if (!inst && suffix && !suffix[strlen(".socket")]) {
 		*suffix = '\0';
-		unit = units_find(units, nr, name);
+		inst = instances_find(instances, nr, name);
 	}
-	return unit;
+	return inst;
 }
 
-static int give(struct unit *unit, int fd, const char *name, struct err *err)
+static int give(struct instance *inst, int fd, const char *name,
+		struct err *err)
 {
-	if (!unit)
+	if (!inst)
 		return err_set(err, -ENODEV,
 			       "passed socket '%s' (descriptor %d): no device "
 			       "has id=%s",
 			       name, fd, name);
-	if (unit->front.fd >= 0 || opt_given(unit->opts, "socket"))
+	if (inst->front.fd >= 0 || opt_given(inst->opts, "socket"))
 		return err_set(err, -EEXIST,
 			       "%s: id=%s: descriptor %d passed, but the "
 			       "device has another socket",
-			       unit->type->vt_name, unit->id, fd);
-	return sock_inherit(&unit->front, unit->type->vt_name, fd, err);
+			       inst->type->vt_name, inst->id, fd);
+	return sock_inherit(&inst->front, inst->type->vt_name, fd, err);
 }
 
-int units_activate(struct unit *units, int nr, struct err *err)
+int instances_activate(struct instance *instances, int nr, struct err *err)
 {
 	const char *names = getenv("LISTEN_FDNAMES");
 	int nr_fds = nr_passed(), ret = 0;
@@ -62,11 +63,11 @@ int units_activate(struct unit *units, int nr, struct err *err)
 		return err_set(err, -ENOMEM, "out of memory");
 	for (int i = 0; i < nr_fds && ret == 0; i++) {
 		char none[] = "", *name = rest ? strsep(&rest, ":") : none;
-		struct unit *unit = find(units, nr, name);
+		struct instance *inst = find(instances, nr, name);
 
-		if (!unit && nr_fds == 1 && nr == 1)
-			unit = units;
-		ret = give(unit, FIRST_FD + i, name, err);
+		if (!inst && nr_fds == 1 && nr == 1)
+			inst = instances;
+		ret = give(inst, FIRST_FD + i, name, err);
 	}
 	free(copy);
 	unsetenv("LISTEN_PID");

@@ -43,7 +43,7 @@ static const int signals[] = {
 
 struct run {
 	const struct cmdline *line;
-	struct sup sup;
+	struct supervisor sup;
 	uint64_t memory_bytes;
 	pid_t vmm; /* 0: does not run */
 	int vmm_status;
@@ -94,9 +94,9 @@ static _Noreturn void exec_vmm(const struct run *run, char **argv)
 static void start_vmm(void *arg)
 {
 	struct run *run = arg;
-	char **argv =
-		qemu_add_args(run->line->vmm, run->memory_bytes, run->sup.units,
-			      run->sup.nr_units, run->line->transport);
+	char **argv = qemu_add_args(run->line->vmm, run->memory_bytes,
+				    run->sup.instances, run->sup.nr_instances,
+				    run->line->transport);
 
 	run->vmm = argv ? fork() : -1;
 	if (run->vmm == 0)
@@ -106,7 +106,7 @@ static void start_vmm(void *arg)
 			 run->line->vmm[0], strerror(errno));
 		run->vmm = 0;
 		run->sup.status = EXIT_FAILED;
-		sup_stop(&run->sup);
+		supervisor_stop(&run->sup);
 	}
 	/* Devices may end before it does. */
 	run->sup.hold = run->vmm != 0;
@@ -129,7 +129,7 @@ static void on_vmm_end(void *arg, pid_t pid, int wait_status)
 	run->vmm = 0;
 	run->vmm_status = exit_status(wait_status);
 	run->sup.hold = false;
-	sup_stop(&run->sup);
+	supervisor_stop(&run->sup);
 }
 
 /* The VMM decides what a signal does. */
@@ -149,14 +149,14 @@ static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
  * --- The command ---
  */
 
-static void on_unit_ready(void *arg, const struct unit *unit)
+static void on_instance_ready(void *arg, const struct instance *inst)
 {
-	log_line(LOG_INFO, "%s: serving at %s, control at %s", unit->id,
-		 unit->front.path, unit->ctl.path);
+	log_line(LOG_INFO, "%s: serving at %s, control at %s", inst->id,
+		 inst->front.path, inst->ctl.path);
 }
 
-static const struct sup_hooks hooks = {
-	.unit_ready = on_unit_ready,
+static const struct supervisor_hooks hooks = {
+	.instance_ready = on_instance_ready,
 	.all_ready = start_vmm,
 	.other_died = on_vmm_end,
 	.signalled = pass_signal,
@@ -166,9 +166,10 @@ static int run_in(struct run *run, const char *dir)
 {
 	int status = EXIT_USAGE;
 
-	if (sup_init(&run->sup, run->line, dir, signals, &hooks, run) == 0)
-		status = sup_run(&run->sup);
-	sup_fini(&run->sup);
+	if (supervisor_init(&run->sup, run->line, dir, signals, &hooks, run) ==
+	    0)
+		status = supervisor_run(&run->sup);
+	supervisor_fini(&run->sup);
 	return run->vmm_status ? run->vmm_status : status;
 }
 

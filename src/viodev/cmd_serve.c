@@ -71,17 +71,17 @@ static void print_json(struct json_object *line)
 }
 
 /* {"event": "ready", ..., "qemu": [args]} */
-static void print_ready_json(const struct unit *unit, char *const qemu[])
+static void print_ready_json(const struct instance *inst, char *const qemu[])
 {
 	struct json_object *line = json_object_new_object();
 	struct json_object *args = json_object_new_array();
 
 	json_add_string(line, "event", "ready");
-	if (unit) {
-		json_add_string(line, "id", unit->id);
-		json_add_string(line, "type", unit->type->vt_name);
-		json_add_string(line, "socket", unit->front.path);
-		json_add_string(line, "ctl", unit->ctl.path);
+	if (inst) {
+		json_add_string(line, "id", inst->id);
+		json_add_string(line, "type", inst->type->vt_name);
+		json_add_string(line, "socket", inst->front.path);
+		json_add_string(line, "ctl", inst->ctl.path);
 	}
 	for (; qemu && *qemu; qemu++)
 		json_push_string(args, *qemu);
@@ -92,11 +92,11 @@ static void print_ready_json(const struct unit *unit, char *const qemu[])
 	print_json(line);
 }
 
-static void print_ready_text(const struct unit *unit, char *const qemu[])
+static void print_ready_text(const struct instance *inst, char *const qemu[])
 {
-	if (unit)
-		printf("ready %s %s %s\n", unit->id, unit->type->vt_name,
-		       unit->front.path);
+	if (inst)
+		printf("ready %s %s %s\n", inst->id, inst->type->vt_name,
+		       inst->front.path);
 	if (qemu) {
 		fputs("qemu", stdout);
 		for (; *qemu; qemu++) {
@@ -105,33 +105,33 @@ static void print_ready_text(const struct unit *unit, char *const qemu[])
 		}
 		putchar('\n');
 	}
-	if (!unit)
+	if (!inst)
 		puts("ready");
 }
 
-static void print_ready(const struct cmdline *line, const struct unit *unit,
+static void print_ready(const struct cmdline *line, const struct instance *inst,
 			char *const qemu[])
 {
 	if (!line->print_qemu)
 		qemu = NULL;
 	if (line->json)
-		print_ready_json(unit, qemu);
+		print_ready_json(inst, qemu);
 	else
-		print_ready_text(unit, qemu);
+		print_ready_text(inst, qemu);
 	fflush(stdout);
 }
 
-static void on_unit_ready(void *arg, const struct unit *unit)
+static void on_instance_ready(void *arg, const struct instance *inst)
 {
 	const struct cmdline *line = arg;
-	char **args = qemu_unit_args(unit, line->transport);
+	char **args = qemu_instance_args(inst, line->transport);
 
-	print_ready(line, unit, args);
+	print_ready(line, inst, args);
 	qemu_free_args(args);
 }
 
 /* Others read it in the log. */
-static void on_unit_waiting(void *arg, const struct unit *unit)
+static void on_instance_waiting(void *arg, const struct instance *inst)
 {
 	const struct cmdline *line = arg;
 	struct json_object *event;
@@ -140,8 +140,8 @@ static void on_unit_waiting(void *arg, const struct unit *unit)
 		return;
 	event = json_object_new_object();
 	json_add_string(event, "event", "waiting");
-	json_add_string(event, "id", unit->id);
-	json_add_string(event, "ctl", unit->ctl.path);
+	json_add_string(event, "id", inst->id);
+	json_add_string(event, "ctl", inst->ctl.path);
 	print_json(event);
 	fflush(stdout);
 }
@@ -159,10 +159,10 @@ static void on_all_ready(void *arg)
 	free(memory);
 }
 
-static const struct sup_hooks hooks = {
-	.unit_ready = on_unit_ready,
+static const struct supervisor_hooks hooks = {
+	.instance_ready = on_instance_ready,
 	.all_ready = on_all_ready,
-	.unit_waiting = on_unit_waiting,
+	.instance_waiting = on_instance_waiting,
 };
 
 /*
@@ -213,16 +213,17 @@ static int print_capabilities(const struct cmdline *line)
 static int serve(const struct cmdline *line)
 {
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
-	struct sup sup;
+	struct supervisor sup;
 	char *dir = socket_dir(line);
 	int status = EXIT_USAGE;
 
 	if (!dir)
 		return EXIT_USAGE;
 	signal(SIGPIPE, SIG_IGN); /* who read our lines may be gone */
-	if (sup_init(&sup, line, dir, signals, &hooks, (void *)line) == 0)
-		status = sup_run(&sup);
-	sup_fini(&sup);
+	if (supervisor_init(&sup, line, dir, signals, &hooks, (void *)line) ==
+	    0)
+		status = supervisor_run(&sup);
+	supervisor_fini(&sup);
 	free(dir);
 	return status;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A device as the parent process sees it: its name, its options, and what it
- * opened for it. The descriptors stay open for as long as the unit lives, so
+ * opened for it. The descriptors stay open for as long as the instance lives, so
  * that a device process that died can be started again.
  */
 #ifndef VIODEV_INSTANCE_H
@@ -16,9 +16,9 @@
 #include "dev/vdev.h"
 #include "viodev/sock.h"
 
-struct sup;
+struct supervisor;
 
-struct unit {
+struct instance {
 	const char *text; /* as the user wrote it; borrowed */
 	const struct vdev_type *type;
 	struct opts *opts;
@@ -29,7 +29,7 @@ struct unit {
 	struct sock ctl;   /* `viodev ctl`'s */
 
 	/* Its process; the supervisor's (supervisor.c). */
-	struct sup *sup;
+	struct supervisor *sup;
 	pid_t pid;   /* 0: none runs */
 	int news_fd; /* what the process says, a byte each: spawn.h */
 	struct vio_source *news_source;
@@ -46,25 +46,26 @@ struct unit {
 /* All of these return 0, or -errno with the reason. */
 
 /* Parse a device's text; the name may still be empty after it. */
-int unit_init(struct unit *unit, const char *text, struct err *err);
+int instance_init(struct instance *inst, const char *text, struct err *err);
 
 /* Name those that have no id=, check that no two are the same. */
-int units_name(struct unit *units, int nr, struct err *err);
+int instances_name(struct instance *instances, int nr, struct err *err);
 
 /* By its name, or NULL. */
-struct unit *units_find(struct unit *units, int nr, const char *id);
+struct instance *instances_find(struct instance *instances, int nr,
+				const char *id);
 
 /*
  * Give them the sockets that systemd passes, by sd_listen_fds(3): each to the
  * device whose id= is its name, or the only one to the only device.
  */
-int units_activate(struct unit *units, int nr, struct err *err);
+int instances_activate(struct instance *instances, int nr, struct err *err);
 
 /* Open what the device needs, and its sockets in @dir. */
-int unit_open(struct unit *unit, const char *dir, enum vio_protocol transport,
-	      struct err *err);
+int instance_open(struct instance *inst, const char *dir,
+		  enum vio_protocol transport, struct err *err);
 
 /* Close everything and remove the sockets. */
-void unit_fini(struct unit *unit);
+void instance_fini(struct instance *inst);
 
 #endif

@@ -95,95 +95,95 @@ void qemu_free_args(char **args)
 #define MAX_NAME 64
 
 /* QEMU's names begin with a letter; ours may begin with "9p". */
-static void qemu_name(const struct unit *unit, char name[MAX_NAME])
+static void qemu_name(const struct instance *inst, char name[MAX_NAME])
 {
-	snprintf(name, MAX_NAME, "%s%s", isalpha(unit->id[0]) ? "" : "viodev-",
-		 unit->id);
+	snprintf(name, MAX_NAME, "%s%s", isalpha(inst->id[0]) ? "" : "viodev-",
+		 inst->id);
 }
 
-static void append_vfio_user(struct arg_list *list, const struct unit *unit)
+static void append_vfio_user(struct arg_list *list, const struct instance *inst)
 {
 	struct json_object *device = json_object_new_object();
 	struct json_object *sock = json_object_new_object();
 	char name[MAX_NAME];
 
-	qemu_name(unit, name);
+	qemu_name(inst, name);
 	json_add_string(sock, "type", "unix");
-	json_add_string(sock, "path", unit->front.path);
+	json_add_string(sock, "path", inst->front.path);
 	json_add_string(device, "driver", "vfio-user-pci");
 	json_object_object_add(device, "socket", sock);
 	json_add_string(device, "id", name);
 	append_device(list, device);
 }
 
-static void set_block(const struct unit *unit, struct json_object *device)
+static void set_block(const struct instance *inst, struct json_object *device)
 {
 	/* It wants one for each of the guest's processors otherwise. */
-	json_add_uint(device, "num-queues", opt_number(unit->opts, "queues"));
-	if (opt_given(unit->opts, "queue-size"))
+	json_add_uint(device, "num-queues", opt_number(inst->opts, "queues"));
+	if (opt_given(inst->opts, "queue-size"))
 		json_add_uint(device, "queue-size",
-			      opt_number(unit->opts, "queue-size"));
+			      opt_number(inst->opts, "queue-size"));
 }
 
-static void set_net(const struct unit *unit, struct json_object *device)
+static void set_net(const struct instance *inst, struct json_object *device)
 {
-	if (opt_given(unit->opts, "mac"))
-		json_add_string(device, "mac", opt_string(unit->opts, "mac"));
-	if (opt_given(unit->opts, "mtu"))
+	if (opt_given(inst->opts, "mac"))
+		json_add_string(device, "mac", opt_string(inst->opts, "mac"));
+	if (opt_given(inst->opts, "mtu"))
 		json_add_uint(device, "host_mtu",
-			      opt_number(unit->opts, "mtu"));
-	if (opt_given(unit->opts, "queue-size")) {
+			      opt_number(inst->opts, "mtu"));
+	if (opt_given(inst->opts, "queue-size")) {
 		json_add_uint(device, "rx_queue_size",
-			      opt_number(unit->opts, "queue-size"));
+			      opt_number(inst->opts, "queue-size"));
 		json_add_uint(device, "tx_queue_size",
-			      opt_number(unit->opts, "queue-size"));
+			      opt_number(inst->opts, "queue-size"));
 	}
-	if (opt_number(unit->opts, "queues") > 1)
+	if (opt_number(inst->opts, "queues") > 1)
 		json_add_bool(device, "mq", true);
 }
 
-static void set_scsi(const struct unit *unit, struct json_object *device)
+static void set_scsi(const struct instance *inst, struct json_object *device)
 {
-	json_add_uint(device, "num_queues", opt_number(unit->opts, "queues"));
-	if (opt_given(unit->opts, "queue-size"))
+	json_add_uint(device, "num_queues", opt_number(inst->opts, "queues"));
+	if (opt_given(inst->opts, "queue-size"))
 		json_add_uint(device, "virtqueue_size",
-			      opt_number(unit->opts, "queue-size"));
+			      opt_number(inst->opts, "queue-size"));
 }
 
 /* QEMU has no front-end of its own for these: it is told what to expect. */
-static void set_generic(const struct unit *unit, struct json_object *device,
+static void set_generic(const struct instance *inst, struct json_object *device,
 			uint64_t nr_queues, uint64_t config_bytes)
 {
-	json_add_uint(device, "virtio-id", unit->type->vt_device_id);
+	json_add_uint(device, "virtio-id", inst->type->vt_device_id);
 	json_add_uint(device, "num_vqs", nr_queues);
 	json_add_uint(device, "config_size", config_bytes);
 }
 
-static void set_console(const struct unit *unit, struct json_object *device)
+static void set_console(const struct instance *inst, struct json_object *device)
 {
-	uint64_t nr_ports = 1, room = opt_number(unit->opts, "ports");
+	uint64_t nr_ports = 1, room = opt_number(inst->opts, "ports");
 	unsigned pos = 0;
 
-	while (opt_next(unit->opts, "port.**", &pos))
+	while (opt_next(inst->opts, "port.**", &pos))
 		nr_ports++;
 	if (room > nr_ports)
 		nr_ports = room;
 	/* With more than one there are two for control. */
-	set_generic(unit, device, nr_ports > 1 ? 2 * nr_ports + 2 : 2,
+	set_generic(inst, device, nr_ports > 1 ? 2 * nr_ports + 2 : 2,
 		    sizeof(struct virtio_console_config));
 }
 
-static void set_9p(const struct unit *unit, struct json_object *device)
+static void set_9p(const struct instance *inst, struct json_object *device)
 {
-	set_generic(unit, device, 1,
-		    sizeof(uint16_t) + strlen(opt_string(unit->opts, "tag")));
+	set_generic(inst, device, 1,
+		    sizeof(uint16_t) + strlen(opt_string(inst->opts, "tag")));
 }
 
 /* QEMU's front-ends for vhost-user. */
 static const struct front_end {
 	const char *type, *driver;
 	bool reconnects; /* goes on with a process that was started again */
-	void (*set)(const struct unit *unit, struct json_object *device);
+	void (*set)(const struct instance *inst, struct json_object *device);
 } front_ends[] = {
 	{ "block", "vhost-user-blk-pci", true, set_block },
 	{ "net", "virtio-net-pci", true, set_net },
@@ -194,11 +194,11 @@ static const struct front_end {
 	{ "9p", "vhost-user-test-device-pci", .set = set_9p },
 };
 
-static const struct front_end *find_front_end(const struct unit *unit)
+static const struct front_end *find_front_end(const struct instance *inst)
 {
 	const struct front_end *f = front_ends;
 
-	while (strcmp(f->type, unit->type->vt_name) != 0)
+	while (strcmp(f->type, inst->type->vt_name) != 0)
 		f++;
 	return f;
 }
@@ -223,15 +223,16 @@ static void append_chardev(struct arg_list *list, const char *name,
 	free(quoted);
 }
 
-static void append_vhost_user(struct arg_list *list, const struct unit *unit)
+static void append_vhost_user(struct arg_list *list,
+			      const struct instance *inst)
 {
-	const struct front_end *f = find_front_end(unit);
+	const struct front_end *f = find_front_end(inst);
 	struct json_object *device = json_object_new_object();
 	bool is_net = f->set == set_net;
 	char name[MAX_NAME], backend[MAX_NAME + 8];
 
-	qemu_name(unit, name);
-	append_chardev(list, name, unit->front.path, f->reconnects);
+	qemu_name(inst, name);
+	append_chardev(list, name, inst->front.path, f->reconnects);
 	snprintf(backend, sizeof(backend), "%s-%s", name,
 		 is_net ? "net" : "socket");
 	if (is_net) {
@@ -239,30 +240,31 @@ static void append_vhost_user(struct arg_list *list, const struct unit *unit)
 		append_text(
 			list,
 			"vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
-			backend, name, opt_number(unit->opts, "queues"));
+			backend, name, opt_number(inst->opts, "queues"));
 	}
 	json_add_string(device, "driver", f->driver);
 	json_add_string(device, is_net ? "netdev" : "chardev", backend);
 	json_add_string(device, "id", name);
 	if (f->set)
-		f->set(unit, device);
+		f->set(inst, device);
 	append_device(list, device);
 }
 
-static void append_unit(struct arg_list *list, const struct unit *unit,
-			enum vio_protocol transport)
+static void append_instance(struct arg_list *list, const struct instance *inst,
+			    enum vio_protocol transport)
 {
 	if (transport == VIO_VHOST_USER)
-		append_vhost_user(list, unit);
+		append_vhost_user(list, inst);
 	else
-		append_vfio_user(list, unit);
+		append_vfio_user(list, inst);
 }
 
-char **qemu_unit_args(const struct unit *unit, enum vio_protocol transport)
+char **qemu_instance_args(const struct instance *inst,
+			  enum vio_protocol transport)
 {
 	struct arg_list list = { 0 };
 
-	append_unit(&list, unit, transport);
+	append_instance(&list, inst, transport);
 	return finish(&list);
 }
 
@@ -428,7 +430,7 @@ static void append_memory(struct arg_list *list, char *const args[],
 }
 
 char **qemu_add_args(char *const args[], uint64_t memory_bytes,
-		     const struct unit *units, int nr_units,
+		     const struct instance *instances, int nr_instances,
 		     enum vio_protocol transport)
 {
 	struct arg_list list = { 0 };
@@ -437,7 +439,7 @@ char **qemu_add_args(char *const args[], uint64_t memory_bytes,
 		append_copy(&list, args[i]);
 	if (memory_bytes)
 		append_memory(&list, args, memory_bytes);
-	for (int i = 0; i < nr_units; i++)
-		append_unit(&list, &units[i], transport);
+	for (int i = 0; i < nr_instances; i++)
+		append_instance(&list, &instances[i], transport);
 	return finish(&list);
 }

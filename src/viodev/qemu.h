@@ -19,7 +19,8 @@
  * The arguments that attach a device: a NULL-terminated array for
  * qemu_free_args(). NULL: out of memory.
  */
-char **qemu_unit_args(const struct unit *unit, enum vio_protocol transport);
+char **qemu_instance_args(const struct instance *inst,
+			  enum vio_protocol transport);
 
 /* The value of -object. The caller frees; NULL: out of memory. */
 char *qemu_memory(uint64_t bytes);
@@ -37,7 +38,7 @@ int qemu_find_memory(char *const args[], uint64_t wanted, uint64_t *ret_bytes,
  * A NULL-terminated array; the caller frees it by qemu_free_args().
  */
 char **qemu_add_args(char *const args[], uint64_t memory_bytes,
-		     const struct unit *units, int nr_units,
+		     const struct instance *instances, int nr_instances,
 		     enum vio_protocol transport);
 void qemu_free_args(char **args);
 

@@ -43,25 +43,25 @@ static const char *on_off(bool value)
 	return value ? "on" : "off";
 }
 
-static char *child_text(const struct unit *unit,
+static char *child_text(const struct instance *inst,
 			const struct spawn_params *params,
 			unsigned long namespaces)
 {
-	char files[OPENED_FILES_MAX * sizeof(unit->files.file[0].name) + 1] =
+	char files[OPENED_FILES_MAX * sizeof(inst->files.file[0].name) + 1] =
 		"";
 	bool names = params->root && !strchr(params->root, ',') &&
-		     vdev_rights(unit->type, unit->opts).network;
+		     vdev_rights(inst->type, inst->opts).network;
 	char *text;
 
-	for (unsigned i = 0; i < unit->files.nr; i++) {
+	for (unsigned i = 0; i < inst->files.nr; i++) {
 		if (i > 0)
 			strcat(files, ":");
-		strcat(files, unit->files.file[i].name);
+		strcat(files, inst->files.file[i].name);
 	}
 	if (asprintf(&text,
 		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
 		     "sandbox=%s,namespaces=0x%lx,%s%s%sfiles=%s",
-		     unit->id, transport_name(params->transport),
+		     inst->id, transport_name(params->transport),
 		     on_off(params->once), on_off(params->verbose),
 		     on_off(params->sandbox), namespaces, names ? "root=" : "",
 		     names ? params->root : "", names ? "," : "", files) < 0)
@@ -144,10 +144,10 @@ static pid_t fork_into(unsigned long namespaces)
  * --- The parent's side ---
  */
 
-static pid_t try_spawn(const struct unit *unit,
+static pid_t try_spawn(const struct instance *inst,
 		       const struct spawn_params *params, struct plan *plan)
 {
-	char *text = child_text(unit, params, plan->namespaces);
+	char *text = child_text(inst, params, plan->namespaces);
 	char word[] = CHILD_WORD, name[] = "viodev";
 	pid_t pid;
 
@@ -156,7 +156,7 @@ static pid_t try_spawn(const struct unit *unit,
 	plan->argv[0] = name;
 	plan->argv[1] = word;
 	plan->argv[2] = text;
-	plan->argv[3] = (char *)unit->text;
+	plan->argv[3] = (char *)inst->text;
 	pid = fork_into(plan->namespaces);
 	if (pid == 0)
 		child_exec(plan);
@@ -166,14 +166,14 @@ static pid_t try_spawn(const struct unit *unit,
 	return pid;
 }
 
-static pid_t spawn_planned(const struct unit *unit,
+static pid_t spawn_planned(const struct instance *inst,
 			   const struct spawn_params *params, struct plan *plan)
 {
 	pid_t pid = -EPERM;
 
 	if (params->sandbox) {
 		struct sandbox_rights rights =
-			vdev_rights(unit->type, unit->opts);
+			vdev_rights(inst->type, inst->opts);
 
 		plan->namespaces = JAIL_NAMESPACES;
 		if (rights.network)
@@ -183,18 +183,18 @@ static pid_t spawn_planned(const struct unit *unit,
 			plan->namespaces &= ~(unsigned long)CLONE_NEWNS;
 		if (plan->uid != 0)
 			plan->namespaces |= CLONE_NEWUSER;
-		pid = try_spawn(unit, params, plan);
+		pid = try_spawn(inst, params, plan);
 	}
 	/* Containers may refuse them, kernels be built without. */
 	if (pid < 0) {
 		plan->namespaces = 0;
-		pid = try_spawn(unit, params, plan);
+		pid = try_spawn(inst, params, plan);
 	}
 	return pid;
 }
 
-pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
-		 int *ret_news_fd)
+pid_t spawn_instance(const struct instance *inst,
+		     const struct spawn_params *params, int *ret_news_fd)
 {
 	int news[2], null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	pid_t pid;
@@ -211,12 +211,12 @@ pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
 		.uid = geteuid(),
 		.gid = getegid(),
 		.fds = { null_fd, null_fd, STDERR_FILENO, news[1],
-			 unit->front.fd, unit->ctl.fd },
+			 inst->front.fd, inst->ctl.fd },
 		.nr_fds = CHILD_FILES_FD,
 	};
-	for (unsigned i = 0; i < unit->files.nr; i++)
-		plan.fds[plan.nr_fds++] = unit->files.file[i].fd;
-	pid = spawn_planned(unit, params, &plan);
+	for (unsigned i = 0; i < inst->files.nr; i++)
+		plan.fds[plan.nr_fds++] = inst->files.file[i].fd;
+	pid = spawn_planned(inst, params, &plan);
 	close(null_fd);
 	close(news[1]);
 	if (pid < 0)

@@ -38,10 +38,10 @@ struct spawn_params {
 };
 
 /*
- * Start @unit's process; *ret_news_fd is the pipe's end to read from, which
+ * Start @inst's process; *ret_news_fd is the pipe's end to read from, which
  * is the caller's. Returns its id or -errno.
  */
-pid_t spawn_unit(const struct unit *unit, const struct spawn_params *params,
-		 int *ret_news_fd);
+pid_t spawn_instance(const struct instance *inst,
+		     const struct spawn_params *params, int *ret_news_fd);
 
 #endif

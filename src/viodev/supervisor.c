@@ -26,55 +26,55 @@
  * --- Stop ---
  */
 
-static void stop_when_all_ended(struct sup *sup)
+static void stop_when_all_ended(struct supervisor *sup)
 {
 	if (sup->hold)
 		return;
-	for (int i = 0; i < sup->nr_units; i++) {
-		if (sup->units[i].pid || sup->units[i].restart_pending)
+	for (int i = 0; i < sup->nr_instances; i++) {
+		if (sup->instances[i].pid || sup->instances[i].restart_pending)
 			return;
 	}
 	vio_loop_stop(sup->loop);
 }
 
-void sup_stop(struct sup *sup)
+void supervisor_stop(struct supervisor *sup)
 {
 	if (sup->stopping)
 		return;
 	sup->stopping = true;
-	for (int i = 0; i < sup->nr_units; i++) {
-		struct unit *unit = &sup->units[i];
+	for (int i = 0; i < sup->nr_instances; i++) {
+		struct instance *inst = &sup->instances[i];
 
-		vio_timer_set(unit->restart_timer, 0);
-		unit->restart_pending = false;
-		if (unit->pid)
-			kill(unit->pid, SIGTERM);
+		vio_timer_set(inst->restart_timer, 0);
+		inst->restart_pending = false;
+		if (inst->pid)
+			kill(inst->pid, SIGTERM);
 	}
 	vio_timer_set(sup->kill_timer, PATIENCE_NS);
 	stop_when_all_ended(sup);
 }
 
-static void kill_all(struct sup *sup)
+static void kill_all(struct supervisor *sup)
 {
-	for (int i = 0; i < sup->nr_units; i++) {
-		if (sup->units[i].pid)
-			kill(sup->units[i].pid, SIGKILL);
+	for (int i = 0; i < sup->nr_instances; i++) {
+		if (sup->instances[i].pid)
+			kill(sup->instances[i].pid, SIGKILL);
 	}
 	sup->killed = true;
 	vio_timer_set(sup->kill_timer, GIVE_UP_NS);
 }
 
 /* A process in the kernel's hands, where a disk does not answer, stays. */
-static void give_up(struct sup *sup)
+static void give_up(struct supervisor *sup)
 {
-	for (int i = 0; i < sup->nr_units; i++) {
-		const struct unit *unit = &sup->units[i];
+	for (int i = 0; i < sup->nr_instances; i++) {
+		const struct instance *inst = &sup->instances[i];
 
-		if (unit->pid)
+		if (inst->pid)
 			log_line(LOG_ERR,
 				 "%s: process %d survives SIGKILL (hung "
 				 "disk?): left behind",
-				 unit->id, (int)unit->pid);
+				 inst->id, (int)inst->pid);
 	}
 	sup->status = sup->status ? sup->status : EXIT_FAILED;
 	vio_loop_stop(sup->loop);
@@ -83,7 +83,7 @@ static void give_up(struct sup *sup)
 /* They were asked to end and have not. */
 static void on_kill_timer(void *arg)
 {
-	struct sup *sup = arg;
+	struct supervisor *sup = arg;
 
 	if (sup->killed)
 		give_up(sup);
@@ -92,89 +92,89 @@ static void on_kill_timer(void *arg)
 }
 
 /*
- * --- A unit's process ---
+ * --- An instance's process ---
  */
 
-static void announce(struct sup *sup)
+static void announce(struct supervisor *sup)
 {
-	while (sup->nr_announced < sup->nr_units &&
-	       sup->units[sup->nr_announced].ready) {
-		sup->hooks->unit_ready(sup->arg,
-				       &sup->units[sup->nr_announced]);
-		if (++sup->nr_announced == sup->nr_units)
+	while (sup->nr_announced < sup->nr_instances &&
+	       sup->instances[sup->nr_announced].ready) {
+		sup->hooks->instance_ready(sup->arg,
+					   &sup->instances[sup->nr_announced]);
+		if (++sup->nr_announced == sup->nr_instances)
 			sup->hooks->all_ready(sup->arg);
 	}
 }
 
-static void close_news(struct unit *unit)
+static void close_news(struct instance *inst)
 {
-	if (unit->news_fd < 0)
+	if (inst->news_fd < 0)
 		return;
-	vio_source_remove(unit->news_source);
-	unit->news_source = NULL;
-	close(unit->news_fd);
-	unit->news_fd = -1;
+	vio_source_remove(inst->news_source);
+	inst->news_source = NULL;
+	close(inst->news_fd);
+	inst->news_fd = -1;
 }
 
 /* A device that was taken over, or its guest, must not flood who reads it. */
-static bool may_say_waiting(struct unit *unit)
+static bool may_say_waiting(struct instance *inst)
 {
 	uint64_t now = vio_now_ns();
 
-	if (now - unit->waiting_ns >= WAITING_NS) {
-		unit->waiting_ns = now;
-		unit->nr_waiting = 0;
+	if (now - inst->waiting_ns >= WAITING_NS) {
+		inst->waiting_ns = now;
+		inst->nr_waiting = 0;
 	}
-	return unit->nr_waiting++ < WAITING_MAX;
+	return inst->nr_waiting++ < WAITING_MAX;
 }
 
-static void take_news(struct unit *unit, char news)
+static void take_news(struct instance *inst, char news)
 {
-	struct sup *sup = unit->sup;
+	struct supervisor *sup = inst->sup;
 
-	if (news == NEWS_READY && !unit->ready) {
-		unit->ready = true;
+	if (news == NEWS_READY && !inst->ready) {
+		inst->ready = true;
 		if (!sup->stopping)
 			announce(sup);
-	} else if (news == NEWS_WAITING && sup->hooks->unit_waiting &&
-		   may_say_waiting(unit)) {
-		sup->hooks->unit_waiting(sup->arg, unit);
+	} else if (news == NEWS_WAITING && sup->hooks->instance_waiting &&
+		   may_say_waiting(inst)) {
+		sup->hooks->instance_waiting(sup->arg, inst);
 	}
 }
 
 /* At its end the process is dead: SIGCHLD follows. */
 static void on_news(void *arg, uint32_t events)
 {
-	struct unit *unit = arg;
+	struct instance *inst = arg;
 	char news[16];
 	ssize_t n;
 
-	if (unit->news_fd < 0)
+	if (inst->news_fd < 0)
 		return;
-	n = read(unit->news_fd, news, sizeof(news));
+	n = read(inst->news_fd, news, sizeof(news));
 	for (ssize_t i = 0; i < n; i++)
-		take_news(unit, news[i]);
+		take_news(inst, news[i]);
 	if (n == 0 || (n < 0 && errno != EAGAIN))
-		close_news(unit);
+		close_news(inst);
 }
 
 /* Soon, but later each time while it keeps dying young. */
-static void restart_later(struct unit *unit)
+static void restart_later(struct instance *inst)
 {
-	if (vio_now_ns() - unit->start_ns > 2 * BACKOFF_MAX_NS)
-		unit->backoff_ns = 0;
-	if (unit->backoff_ns == 0)
-		unit->backoff_ns = BACKOFF_MIN_NS;
-	else if (unit->backoff_ns < BACKOFF_MAX_NS)
-		unit->backoff_ns *= 2;
-	unit->restart_pending = true;
-	vio_timer_set(unit->restart_timer, unit->backoff_ns);
+	if (vio_now_ns() - inst->start_ns > 2 * BACKOFF_MAX_NS)
+		inst->backoff_ns = 0;
+	if (inst->backoff_ns == 0)
+		inst->backoff_ns = BACKOFF_MIN_NS;
+	else if (inst->backoff_ns < BACKOFF_MAX_NS)
+		inst->backoff_ns *= 2;
+	inst->restart_pending = true;
+	vio_timer_set(inst->restart_timer, inst->backoff_ns);
 }
 
-static int spawn(struct unit *unit)
+static int spawn(struct instance *inst)
 {
-	const struct cmdline *line = unit->sup->line;
-	const struct resolver *resolver = unit->sup->resolver;
+	const struct cmdline *line = inst->sup->line;
+	const struct resolver *resolver = inst->sup->resolver;
 	struct spawn_params params = {
 		.transport = line->transport,
 		.sandbox = line->sandbox,
@@ -182,18 +182,18 @@ static int spawn(struct unit *unit)
 		.verbose = line->verbose,
 		.root = resolver ? resolver_root(resolver) : NULL,
 	};
-	pid_t pid = spawn_unit(unit, &params, &unit->news_fd);
+	pid_t pid = spawn_instance(inst, &params, &inst->news_fd);
 	int ret;
 
 	/* Its peer is to see when the process ends. */
-	if (unit->front.kind != SOCK_LISTENS)
-		sock_disconnect(&unit->front);
+	if (inst->front.kind != SOCK_LISTENS)
+		sock_disconnect(&inst->front);
 	if (pid < 0)
 		return pid;
-	unit->pid = pid;
-	unit->ready = false;
-	ret = vio_fd_add(unit->sup->loop, unit->news_fd, EPOLLIN, on_news, unit,
-			 &unit->news_source);
+	inst->pid = pid;
+	inst->ready = false;
+	ret = vio_fd_add(inst->sup->loop, inst->news_fd, EPOLLIN, on_news, inst,
+			 &inst->news_source);
 	if (ret < 0)
 		kill(pid, SIGKILL);
 	return ret;
@@ -205,100 +205,101 @@ static bool is_absent(int error)
 }
 
 /* Where it connects and nobody listens yet it starts later. */
-static int start(struct unit *unit)
+static int start(struct instance *inst)
 {
 	int ret = 0;
 
-	unit->start_ns = vio_now_ns();
-	if (unit->front.kind == SOCK_CONNECTS)
-		ret = sock_connect(&unit->front);
+	inst->start_ns = vio_now_ns();
+	if (inst->front.kind == SOCK_CONNECTS)
+		ret = sock_connect(&inst->front);
 	if (ret == 0)
-		return spawn(unit);
+		return spawn(inst);
 	if (!is_absent(ret))
 		return ret;
-	log_line(unit->backoff_ns ? LOG_INFO : LOG_WARNING,
-		 "%s: waiting for a front-end at %s", unit->id,
-		 unit->front.path);
-	restart_later(unit);
+	log_line(inst->backoff_ns ? LOG_INFO : LOG_WARNING,
+		 "%s: waiting for a front-end at %s", inst->id,
+		 inst->front.path);
+	restart_later(inst);
 	return 0;
 }
 
 static void on_restart_timer(void *arg)
 {
-	struct unit *unit = arg;
+	struct instance *inst = arg;
 	int ret;
 
-	unit->restart_pending = false;
-	unit->restarted = true;
-	ret = start(unit);
+	inst->restart_pending = false;
+	inst->restarted = true;
+	ret = start(inst);
 	if (ret < 0) {
-		log_line(LOG_ERR, "%s: cannot restart: %s", unit->id,
+		log_line(LOG_ERR, "%s: cannot restart: %s", inst->id,
 			 strerror(-ret));
-		unit->sup->status = EXIT_FAILED;
-		stop_when_all_ended(unit->sup);
+		inst->sup->status = EXIT_FAILED;
+		stop_when_all_ended(inst->sup);
 	}
 }
 
-static void say_how(const struct unit *unit, int wait_status, const char *then)
+static void say_how(const struct instance *inst, int wait_status,
+		    const char *then)
 {
 	int signo = WTERMSIG(wait_status);
 
 	if (WIFEXITED(wait_status))
-		log_line(LOG_ERR, "%s: exited with status %d%s", unit->id,
+		log_line(LOG_ERR, "%s: exited with status %d%s", inst->id,
 			 WEXITSTATUS(wait_status), then);
 	else if (signo == SIGSYS)
 		log_line(LOG_ERR,
 			 "%s: killed by SIGSYS (a system call outside its "
 			 "sandbox)%s",
-			 unit->id, then);
+			 inst->id, then);
 	else
-		log_line(LOG_ERR, "%s: killed by SIG%s%s", unit->id,
+		log_line(LOG_ERR, "%s: killed by SIG%s%s", inst->id,
 			 sigabbrev_np(signo), then);
 }
 
-static void died_at_start(struct unit *unit, int wait_status)
+static void died_at_start(struct instance *inst, int wait_status)
 {
-	struct sup *sup = unit->sup;
+	struct supervisor *sup = inst->sup;
 
 	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == EXIT_USAGE) {
 		sup->status = EXIT_USAGE; /* and has said why */
 	} else {
-		say_how(unit, wait_status, " during startup");
+		say_how(inst, wait_status, " during startup");
 		sup->status = EXIT_FAILED;
 	}
-	if (unit->restarted)
-		log_line(LOG_ERR, "%s: giving up", unit->id);
+	if (inst->restarted)
+		log_line(LOG_ERR, "%s: giving up", inst->id);
 	else
-		sup_stop(sup);
+		supervisor_stop(sup);
 }
 
-static void on_death(struct unit *unit, int wait_status)
+static void on_death(struct instance *inst, int wait_status)
 {
-	struct sup *sup = unit->sup;
+	struct supervisor *sup = inst->sup;
 	bool clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 
-	on_news(unit, 0); /* what it wrote may not have been read yet */
-	close_news(unit);
-	unit->pid = 0;
+	on_news(inst, 0); /* what it wrote may not have been read yet */
+	close_news(inst);
+	inst->pid = 0;
 	if (sup->stopping) {
 		if (!clean) {
-			say_how(unit, wait_status, " during shutdown");
+			say_how(inst, wait_status, " during shutdown");
 			sup->status = sup->status ? sup->status : EXIT_FAILED;
 		}
-	} else if (!unit->ready) {
-		died_at_start(unit, wait_status);
-	} else if (sup->line->once || unit->front.kind == SOCK_CONNECTED) {
+	} else if (!inst->ready) {
+		died_at_start(inst, wait_status);
+	} else if (sup->line->once || inst->front.kind == SOCK_CONNECTED) {
 		if (!clean) {
-			say_how(unit, wait_status, "");
+			say_how(inst, wait_status, "");
 			sup->status = EXIT_FAILED;
 		}
-	} else if (clean && unit->front.kind == SOCK_CONNECTS) {
-		restart_later(unit); /* the front-end has gone */
+	} else if (clean && inst->front.kind == SOCK_CONNECTS) {
+		restart_later(inst); /* the front-end has gone */
 	} else {
-		say_how(unit, wait_status, ", restarting");
-		restart_later(unit);
+		say_how(inst, wait_status, ", restarting");
+		restart_later(inst);
 	}
-	unit->ready = false;
+	inst->ready = false;
 	stop_when_all_ended(sup);
 }
 
@@ -306,7 +307,7 @@ static void on_death(struct unit *unit, int wait_status)
  * --- Signals ---
  */
 
-static void reap(struct sup *sup)
+static void reap(struct supervisor *sup)
 {
 	int wait_status;
 	pid_t pid;
@@ -314,10 +315,10 @@ static void reap(struct sup *sup)
 	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
 		int i = 0;
 
-		while (i < sup->nr_units && sup->units[i].pid != pid)
+		while (i < sup->nr_instances && sup->instances[i].pid != pid)
 			i++;
-		if (i < sup->nr_units)
-			on_death(&sup->units[i], wait_status);
+		if (i < sup->nr_instances)
+			on_death(&sup->instances[i], wait_status);
 		else if (sup->hooks->other_died)
 			sup->hooks->other_died(sup->arg, pid, wait_status);
 	}
@@ -325,7 +326,7 @@ static void reap(struct sup *sup)
 
 static void on_signal(void *arg, uint32_t events)
 {
-	struct sup *sup = arg;
+	struct supervisor *sup = arg;
 	struct signalfd_siginfo info;
 
 	while (read(sup->signal_fd, &info, sizeof(info)) == sizeof(info)) {
@@ -337,11 +338,11 @@ static void on_signal(void *arg, uint32_t events)
 		else if (sup->stopping)
 			kill_all(sup); /* asked twice */
 		else
-			sup_stop(sup);
+			supervisor_stop(sup);
 	}
 }
 
-static int watch_signals(struct sup *sup, const int signals[])
+static int watch_signals(struct supervisor *sup, const int signals[])
 {
 	sigset_t set;
 
@@ -362,7 +363,7 @@ static int watch_signals(struct sup *sup, const int signals[])
  * --- Set up ---
  */
 
-static int init_loop(struct sup *sup, const int signals[])
+static int init_loop(struct supervisor *sup, const int signals[])
 {
 	int ret = vio_loop_create(&sup->loop);
 
@@ -371,42 +372,48 @@ static int init_loop(struct sup *sup, const int signals[])
 	if (ret == 0)
 		ret = vio_timer_add(sup->loop, on_kill_timer, sup,
 				    &sup->kill_timer);
-	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
-		ret = vio_timer_add(sup->loop, on_restart_timer, &sup->units[i],
-				    &sup->units[i].restart_timer);
+	for (int i = 0; ret == 0 && i < sup->nr_instances; i++)
+		ret = vio_timer_add(sup->loop, on_restart_timer,
+				    &sup->instances[i],
+				    &sup->instances[i].restart_timer);
 	return ret;
 }
 
-static int init_units(struct sup *sup, const char *dir, struct err *err)
+static int init_instances(struct supervisor *sup, const char *dir,
+			  struct err *err)
 {
 	const struct cmdline *line = sup->line;
 	int ret = 0;
 
-	sup->units = calloc((size_t)line->nr_words, sizeof(*sup->units));
-	if (!sup->units)
+	sup->instances =
+		calloc((size_t)line->nr_words, sizeof(*sup->instances));
+	if (!sup->instances)
 		return err_set(err, -ENOMEM, "out of memory");
 	for (int i = 0; ret == 0 && i < line->nr_words; i++) {
-		ret = unit_init(&sup->units[i], line->words[i], err);
-		sup->units[i].sup = sup;
-		sup->nr_units = i + 1;
+		ret = instance_init(&sup->instances[i], line->words[i], err);
+		sup->instances[i].sup = sup;
+		sup->nr_instances = i + 1;
 	}
 	if (ret == 0)
-		ret = units_name(sup->units, sup->nr_units, err);
+		ret = instances_name(sup->instances, sup->nr_instances, err);
 	if (ret == 0)
-		ret = units_activate(sup->units, sup->nr_units, err);
-	for (int i = 0; ret == 0 && i < sup->nr_units; i++)
-		ret = unit_open(&sup->units[i], dir, line->transport, err);
+		ret = instances_activate(sup->instances, sup->nr_instances,
+					 err);
+	for (int i = 0; ret == 0 && i < sup->nr_instances; i++)
+		ret = instance_open(&sup->instances[i], dir, line->transport,
+				    err);
 	return ret;
 }
 
 /* For those that look up names and see no files of the host. */
-static void init_resolver(struct sup *sup)
+static void init_resolver(struct supervisor *sup)
 {
 	bool wanted = false;
 	int ret;
 
-	for (int i = 0; i < sup->nr_units; i++)
-		wanted |= vdev_rights(sup->units[i].type, sup->units[i].opts)
+	for (int i = 0; i < sup->nr_instances; i++)
+		wanted |= vdev_rights(sup->instances[i].type,
+				      sup->instances[i].opts)
 				  .network;
 	if (!wanted || !sup->line->sandbox)
 		return;
@@ -416,19 +423,20 @@ static void init_resolver(struct sup *sup)
 			 strerror(-ret));
 }
 
-int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
-	     const int signals[], const struct sup_hooks *hooks, void *arg)
+int supervisor_init(struct supervisor *sup, const struct cmdline *line,
+		    const char *dir, const int signals[],
+		    const struct supervisor_hooks *hooks, void *arg)
 {
 	struct err err;
 	int ret;
 
-	*sup = (struct sup){
+	*sup = (struct supervisor){
 		.line = line,
 		.hooks = hooks,
 		.arg = arg,
 		.signal_fd = -1,
 	};
-	ret = init_units(sup, dir, &err);
+	ret = init_instances(sup, dir, &err);
 	if (ret < 0) {
 		log_line(LOG_ERR, "%s", err.text);
 		return ret;
@@ -441,14 +449,14 @@ int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
 	return ret;
 }
 
-void sup_fini(struct sup *sup)
+void supervisor_fini(struct supervisor *sup)
 {
-	for (int i = 0; i < sup->nr_units; i++) {
-		close_news(&sup->units[i]);
-		vio_source_remove(sup->units[i].restart_timer);
-		unit_fini(&sup->units[i]);
+	for (int i = 0; i < sup->nr_instances; i++) {
+		close_news(&sup->instances[i]);
+		vio_source_remove(sup->instances[i].restart_timer);
+		instance_fini(&sup->instances[i]);
 	}
-	free(sup->units);
+	free(sup->instances);
 	resolver_destroy(sup->resolver);
 	vio_source_remove(sup->kill_timer);
 	vio_source_remove(sup->signal_source);
@@ -457,16 +465,16 @@ void sup_fini(struct sup *sup)
 	vio_loop_destroy(sup->loop);
 }
 
-int sup_run(struct sup *sup)
+int supervisor_run(struct supervisor *sup)
 {
-	for (int i = 0; i < sup->nr_units && !sup->stopping; i++) {
-		int ret = start(&sup->units[i]);
+	for (int i = 0; i < sup->nr_instances && !sup->stopping; i++) {
+		int ret = start(&sup->instances[i]);
 
 		if (ret < 0) {
 			log_line(LOG_ERR, "%s: cannot start: %s",
-				 sup->units[i].id, strerror(-ret));
+				 sup->instances[i].id, strerror(-ret));
 			sup->status = EXIT_FAILED;
-			sup_stop(sup);
+			supervisor_stop(sup);
 		}
 	}
 	if (vio_loop_run(sup->loop) < 0)

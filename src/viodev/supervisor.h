@@ -25,25 +25,25 @@ struct resolver;
 struct signalfd_siginfo;
 
 /* What happens, for who runs the supervisor. */
-struct sup_hooks {
+struct supervisor_hooks {
 	/* In the order of the command line, each once; then all of them. */
-	void (*unit_ready)(void *arg, const struct unit *unit);
+	void (*instance_ready)(void *arg, const struct instance *inst);
 	void (*all_ready)(void *arg);
 	/* Requests wait for `viodev ctl SOCKET resume`. May be NULL. */
-	void (*unit_waiting)(void *arg, const struct unit *unit);
+	void (*instance_waiting)(void *arg, const struct instance *inst);
 	/* A child that is no device's has ended. May be NULL. */
 	void (*other_died)(void *arg, pid_t pid, int wait_status);
 	/* One of the signals arrived; return false to stop. May be NULL. */
 	bool (*signalled)(void *arg, const struct signalfd_siginfo *info);
 };
 
-struct sup {
+struct supervisor {
 	const struct cmdline *line;
-	const struct sup_hooks *hooks;
+	const struct supervisor_hooks *hooks;
 	void *arg;
 	struct vio_loop *loop;
-	struct unit *units;
-	int nr_units;
+	struct instance *instances;
+	int nr_instances;
 	int nr_announced;
 	int signal_fd;
 	struct vio_source *signal_source;
@@ -59,16 +59,17 @@ struct sup {
 /*
  * Parse and open all devices of the command line, sockets in @dir, and block
  * @signals (SIGCHLD comes in addition). 0, or -errno after a line in the log.
- * sup_fini() is due in either case.
+ * supervisor_fini() is due in either case.
  */
-int sup_init(struct sup *sup, const struct cmdline *line, const char *dir,
-	     const int signals[], const struct sup_hooks *hooks, void *arg);
-void sup_fini(struct sup *sup);
+int supervisor_init(struct supervisor *sup, const struct cmdline *line,
+		    const char *dir, const int signals[],
+		    const struct supervisor_hooks *hooks, void *arg);
+void supervisor_fini(struct supervisor *sup);
 
 /* Serve until all devices have ended; returns the exit status. */
-int sup_run(struct sup *sup);
+int supervisor_run(struct supervisor *sup);
 
 /* End all devices. */
-void sup_stop(struct sup *sup);
+void supervisor_stop(struct supervisor *sup);
 
 #endif
