@@ -162,7 +162,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern);
 /* Doorbell of queue @q, whatever number the driver gave. */
 void vi_kick(struct virtio_softc *vs, unsigned q);
 
-/* The selected queue, or NULL when there is none of that number. */
+/* The selected queue, or NULL if it does not exist. */
 struct vqueue_info *vi_selected_queue(struct virtio_softc *vs);
 
 /* The driver sets the size of, or enables, the selected queue (4.1.4.3). */
@@ -190,7 +190,7 @@ uint16_t vi_stop_queue(struct vqueue_info *vq);
  */
 unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads);
 
-/* A queue that was just resumed goes on with these. */
+/* A queue just resumed continues with these. */
 void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr);
 
 /* The driver sets the legacy page frame register of the selected queue. */

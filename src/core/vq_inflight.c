@@ -33,7 +33,7 @@ struct header {
 	uint16_t last_batch_head;
 	uint16_t used_idx;
 };
-static_assert(sizeof(struct header) == 16, "as the protocol has it");
+static_assert(sizeof(struct header) == 16, "vhost-user protocol");
 
 struct entry {
 	uint8_t inflight;
@@ -41,7 +41,7 @@ struct entry {
 	uint16_t next;
 	uint64_t counter;
 };
-static_assert(sizeof(struct entry) == 16, "as the protocol has it");
+static_assert(sizeof(struct entry) == 16, "vhost-user protocol");
 
 struct again {
 	uint64_t counter;

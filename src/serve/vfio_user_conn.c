@@ -123,7 +123,7 @@ static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
 }
 
-/* Bytes, 0 for none there, or -errno as vfconn_fill() has it. */
+/* Bytes, 0 for none, or -errno as from vfconn_fill(). */
 static ssize_t receive_some(struct vfconn *conn)
 {
 	size_t room = VFCONN_IN_BYTES - conn->in_tail, wanted;

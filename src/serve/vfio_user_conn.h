@@ -64,7 +64,7 @@ int vfconn_fill(struct vfconn *conn);
 /* Make room behind the messages. Those that were borrowed move. */
 void vfconn_compact(struct vfconn *conn);
 
-/* 1 and the next whole message, 0 when there is none, or -EBADMSG. */
+/* 1 and the next whole message, 0: none, or -EBADMSG. */
 int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg);
 
 /* Done with the message at the head; descriptors left in it are closed. */

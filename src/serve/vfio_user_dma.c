@@ -120,7 +120,7 @@ static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 	return dma->asked;
 }
 
-/* The command that @id names, or 0 when there is none that has no answer. */
+/* The unanswered command with @id, or 0. */
 static uint64_t command_of(struct vfuser_dma *dma, uint16_t id)
 {
 	uint64_t command = dma->oldest + (uint16_t)(id - dma->oldest);

@@ -69,7 +69,7 @@ static void drop_client(struct vhuser *srv)
 	server_notify(&srv->base, false);
 }
 
-/* Handle the message that there is, or the next. 0: there is none yet. */
+/* Handle the current or next message. 0: none yet. */
 static int step(struct vhuser *srv)
 {
 	int ret = srv->waiting ? 1 : vhconn_read(&srv->conn, &srv->msg);

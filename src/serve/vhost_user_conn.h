@@ -36,7 +36,7 @@ struct vhconn_msg {
 void vhconn_init(struct vhconn *conn, int take_fd);
 void vhconn_fini(struct vhconn *conn); /* also of one that has fd -1 */
 
-/* 1 and a message, 0 when there is none yet, -EPIPE: the peer has gone; other
+/* 1 and a message, 0: none yet, -EPIPE: the peer disconnected; other
  * -errno: give it up. */
 int vhconn_read(struct vhconn *conn, struct vhconn_msg *ret_msg);
 

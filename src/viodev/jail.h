@@ -79,7 +79,7 @@ int jail_enter(struct jail *jail, const struct sandbox_rights *rights,
 
 /*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls
- * with many uses (mmap, fcntl, socket) are narrowed, whoever lists them.
+ * with many uses (mmap, fcntl, socket) are narrowed, in every list.
  * @ioctls: likewise of requests, each ended by 0; there is no other ioctl.
  */
 int jail_seal(struct jail *jail, const int *const lists[],

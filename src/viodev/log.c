@@ -60,7 +60,7 @@ log_write(const char *who, const char *fmt, va_list ap)
 	len = strlen(line);
 	line[len++] = '\n';
 	if (write(STDERR_FILENO, line, len) < 0)
-		return; /* nobody is left to be told */
+		return; /* no one left to report to */
 }
 
 __attribute__((format(printf, 2, 3))) static void log_as(const char *who,

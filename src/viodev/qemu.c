@@ -150,7 +150,7 @@ static void set_scsi(const struct instance *inst, struct json_object *device)
 			      opt_number(inst->opts, "queue-size"));
 }
 
-/* QEMU has no front-end of its own for these: it is told what to expect. */
+/* QEMU has no front-end of its own for these: pass what to expect. */
 static void set_generic(const struct instance *inst, struct json_object *device,
 			uint64_t nr_queues, uint64_t config_bytes)
 {
@@ -182,7 +182,7 @@ static void set_9p(const struct instance *inst, struct json_object *device)
 /* QEMU's front-ends for vhost-user. */
 static const struct front_end {
 	const char *type, *driver;
-	bool reconnects; /* goes on with a process that was started again */
+	bool reconnects; /* continues with a restarted process */
 	void (*set)(const struct instance *inst, struct json_object *device);
 } front_ends[] = {
 	{ "block", "vhost-user-blk-pci", true, set_block },

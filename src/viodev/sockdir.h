@@ -6,7 +6,7 @@
 #include "base/err.h"
 
 /*
- * Make the directory when there is none. Another user who owns it or may write
+ * Create the directory if missing. Another user who owns it or may write
  * to it could put a socket of their own where a front-end expects ours: such a
  * directory is refused. 0, or -errno with the reason.
  */

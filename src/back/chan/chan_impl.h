@@ -47,7 +47,7 @@ struct chan_kind {
 extern const struct chan_kind chan_kind_stdio, chan_kind_pty, chan_kind_unix,
 	chan_kind_unix_connect, chan_kind_file, chan_kind_fd;
 
-/* The kind of KIND[:ARG], and its ARG or NULL; NULL when there is none. */
+/* The kind of KIND[:ARG], and its ARG or NULL; NULL if unknown. */
 const struct chan_kind *chan_parse(const char *text, const char **ret_arg);
 
 struct chan {

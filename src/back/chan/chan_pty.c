@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A pseudo terminal. It is up while somebody has its slave side open.
+ * A pseudo terminal. It is up while its slave side is open.
  *
  * The master tells that the slave was closed (a hang-up, for as long as it
  * lasts), but not that it was opened; inotify does.

@@ -33,7 +33,7 @@ struct disk_engine_ops {
 		      void **ret_impl);
 	void (*destroy)(void *impl); /* nothing is in flight, or */
 	void (*abandon)(void *impl); /* something is: leave it alone */
-	/* Take an image, whose number is returned, or -errno; let go of one. */
+	/* Take an image, whose number is returned, or -errno; release one. */
 	int (*add)(void *impl, int fd);
 	void (*remove)(void *impl, int file);
 	void (*start)(void *impl, struct disk_call *call);

@@ -67,7 +67,7 @@ bool disk_exec_is_exclusive(const struct disk_exec *x,
 /* Carry out the rest of a request; dr_exclusive says that it runs alone. */
 void disk_exec_start(struct disk_req *req);
 
-/* The turn ends: flush if somebody waits for that, and send all calls. */
+/* The turn ends: flush if a request waits for that, and submit all calls. */
 void disk_exec_submit(struct disk_exec *x);
 
 /*

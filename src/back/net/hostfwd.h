@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A port of the host that leads to one of the guest, as hostfwd= has it. */
+/* A port of the host that leads to one of the guest, as in hostfwd=. */
 #ifndef BACK_NET_HOSTFWD_H
 #define BACK_NET_HOSTFWD_H
 

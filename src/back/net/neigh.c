@@ -36,7 +36,7 @@ static bool is_resolution(const uint8_t *frame, size_t len)
 	       icmp[0] <= NDP_LAST;
 }
 
-/* Remember that libslirp is told. False: it knows. */
+/* Mark as announced to libslirp. False: already announced. */
 static bool is_new(struct neigh *n, const uint8_t addr[16],
 		   const uint8_t eth[6])
 {

@@ -47,7 +47,7 @@
 
 struct net_be;
 
-/* What the device is told. All but link not from inside of its own calls. */
+/* Callbacks to the device. Only link may run inside its own calls. */
 struct net_be_client {
 	void (*readable)(void *arg, unsigned channel);
 	/* After a send that said -EAGAIN: try again. */
@@ -98,7 +98,7 @@ struct net_be_ops {
 struct net_be {
 	const struct net_be_ops *ops;
 	unsigned nr_channels;
-	bool down;         /* nobody is at the other end yet */
+	bool down;         /* no peer yet */
 	uint64_t features; /* that it makes possible: masks of VIRTIO_NET_F_ */
 	uint64_t most_bytes; /* that the guest makes it use; 0: few */
 	const struct net_be_client *client; /* set by net_be_attach() */
@@ -116,7 +116,7 @@ int net_be_create(const struct opts *opts, struct opened_files *files,
 		  struct err *err);
 void net_be_destroy(struct net_be *be); /* NULL is fine */
 
-/* Say who is told. Before the first other call. */
+/* Set the callbacks. Before any other call. */
 void net_be_attach(struct net_be *be, const struct net_be_client *client,
 		   void *arg);
 

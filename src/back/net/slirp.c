@@ -576,7 +576,7 @@ static const char *why_no_forward(int error)
 	switch (error) {
 	case EINVAL:
 		return "must be tcp|udp:[ADDR]:PORT-[GUEST]:PORT";
-	case EACCES: /* devices have no capabilities, whoever starts them */
+	case EACCES: /* devices have no capabilities, even under root */
 		return "privileged port: use a higher one, or lower "
 		       "net.ipv4.ip_unprivileged_port_start";
 	default:

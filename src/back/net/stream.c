@@ -35,7 +35,7 @@
 
 struct stream {
 	struct net_be be;
-	struct net_port port;     /* the peer's; fd < 0: there is none */
+	struct net_port port;     /* the peer's; fd < 0: no peer */
 	struct net_port listener; /* fd < 0: the peer is the only one */
 	struct vio_source *again; /* looks at it, after accept() failed */
 	struct vio_task more;     /* frames are in the buffer, watched or not */

@@ -114,7 +114,7 @@ static void tap_on_event(void *arg, uint32_t events)
 	}
 	if (events & EPOLLIN)
 		be->client->readable(be->client_arg, channel);
-	else if (events & EPOLLERR) { /* somebody deleted the interface */
+	else if (events & EPOLLERR) { /* the interface was deleted */
 		net_port_watch(&ch->port, EPOLLIN | EPOLLOUT, false);
 		be->client->link(be->client_arg, false);
 	}
