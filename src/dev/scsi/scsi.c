@@ -637,10 +637,8 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		{ lun ".rerror", OPT_CHOICE, "report",                      \
 		  .choices = "report|wait",                                 \
 		  .help = "on a failed read: likewise" },                   \
-	{                                                                   \
-		lun ".discard", OPT_BOOL, "on",                             \
-			.help = "return unmapped space to the host"         \
-	}
+		{ lun ".discard", OPT_BOOL, "on",                           \
+		  .help = "return unmapped space to the host" }
 
 const struct opt_def scsi_lun_opts[] = {
 	LUN_OPTS("lun*"),
