@@ -702,14 +702,18 @@ static void add_good(struct vqueue_info *vq)
 	bool empty = fuzz_one_in(in, 4);
 
 	for (unsigned i = 0; i < size && nr > 0; i++) {
+		unsigned b = empty ? 0 : fuzz_choice(in, 256);
 		struct desc d = {
-			.len = empty ? 0 : 1 + fuzz_choice(in, 64),
+			.len = empty ? 0 : 1 + b % 64,
 			.flags = fuzz_bool(in) ? VRING_DESC_F_WRITE : 0,
 		};
 
 		if (vq->vq_priv->slots[i].busy)
 			continue;
 		d.addr = place(d.len, 1);
+		if (b >= 0xf8) /* the table itself as a table */
+			d = (struct desc){ vq->vq_desc_gpa, 16 * size,
+					   VRING_DESC_F_INDIRECT };
 		poke(vq->vq_desc_gpa + 16 * i, &d, sizeof(d));
 		poke16(vq->vq_avail_gpa + 4 + 2 * (idx++ % size), (uint16_t)i);
 		nr--;
