@@ -81,15 +81,9 @@ struct rule {
 };
 
 /* Argument @idx is @value, or the bits @mask of it are. */
-#define IS(idx, value)                  \
-	{                               \
-		idx, SCMP_CMP_EQ, value \
-	}
-#define BITS(idx, mask, value)                       \
-	{                                            \
-		idx, SCMP_CMP_MASKED_EQ, mask, value \
-	}
-#define ALL_BUT(flags) (UINT64_MAX & ~(scmp_datum_t)(flags))
+#define IS(idx, value)         { idx, SCMP_CMP_EQ, value }
+#define BITS(idx, mask, value) { idx, SCMP_CMP_MASKED_EQ, mask, value }
+#define ALL_BUT(flags)         (UINT64_MAX & ~(scmp_datum_t)(flags))
 
 #define BAD_PROT    (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
 #define BAD_MAP     (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
