@@ -22,8 +22,17 @@ static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
 	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
 }
 
+static bool woken;
+
+/* The device wants to be kicked: not from here, from the VMM's own loop. */
+static void on_wake(void *arg)
+{
+	__atomic_store_n(&woken, true, __ATOMIC_RELEASE); /* from any thread */
+}
+
 static const struct pci_host host = {
 	.ph_msix = on_msix,
+	.ph_wake = on_wake,
 	.ph_owns_msix_table = true,
 };
 
@@ -48,8 +57,11 @@ int main(void)
 		return 1;
 	}
 	guest_draws_entropy(&pi, ram);
-	while (used->idx == 0)
+	while (used->idx == 0) {
 		vio_loop_turn(loop, -1);
+		if (__atomic_exchange_n(&woken, false, __ATOMIC_ACQ_REL))
+			pci_kick(&pi);
+	}
 
 	printf("%u random bytes:", used->ring[0].len);
 	for (unsigned i = 0; i < used->ring[0].len; i++)

@@ -454,7 +454,9 @@ int vi_cfg_write(void *cfg, size_t len, int offset, int size, uint32_t val);
 /*
  * Make the thread that serves the device check all queues soon, as if the
  * driver had kicked each. From any thread: for a worker that has freed
- * resources, and for a notify loop that used up its budget.
+ * resources or completed requests, and for a notify loop that used up its
+ * budget. While chains of before a reset are in flight, the model is called for
+ * queues that are not set up as well, and gives those chains back.
  */
 void vi_wake(struct virtio_softc *vs);
 

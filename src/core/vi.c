@@ -189,6 +189,9 @@ static void reset(struct virtio_softc *vs)
 		vs->vs_vc->vc_reset(vs);
 	vi_reset_dev(vs);
 	priv->nr_resets++;
+	/* A wake-up may have been lost while the device was broken. */
+	if (priv->nr_stale > 0)
+		vi_wake(vs);
 }
 
 void vi_reset(struct virtio_softc *vs)
@@ -659,7 +662,8 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 	if (q >= (unsigned)vi_nr_queues(vs) || (vs->vs_flags & VIRTIO_BROKEN))
 		return;
 	vq = &vs->vs_queues[q];
-	if (!vq->vq_flags)
+	/* A model that gives stale chains back from here must be called. */
+	if (!vq->vq_flags && vs->vs_priv->nr_stale == 0)
 		return;
 	if ((vq->vq_flags & VQ_ENABLED) &&
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))

@@ -1119,10 +1119,12 @@ static void test_stale_head(void **state)
 				 &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
 		take(&dev, 3, old);
 		vdrv_reset_now(&dev.d);
+		vdrv_wake(&dev.d);
 		vdrv_greet(&dev.d);
 		assert_true(vdrv_negotiate(&dev.d, V1 | EVENT_IDX));
 		assert_true(vdrv_queue_setup(&dev.d, 0, sizes[i]));
 		vdrv_driver_ok(&dev.d);
+		assert_false(dev.d.woken);
 
 		head = vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W },
 				1);
@@ -1140,6 +1142,41 @@ static void test_stale_head(void **state)
 		assert_true(vdrv_used(&dev.d, 0, &used));
 		assert_int_equal(used.len, 7);
 		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+		dev_fini(&dev);
+	}
+}
+
+static unsigned finished; /* by a worker, of dev_finish() */
+
+static void dev_finish(void *sc, struct vqueue_info *vq)
+{
+	vq_relchain(vq, (uint16_t)finished, 8);
+}
+
+/*
+ * A model that completes from its notify function has vi_wake() lead there
+ * after a reset, too, and when the device was broken at the time.
+ */
+static void test_wake_after_reset(void **state)
+{
+	struct dev dev;
+
+	for (int broken = 0; broken < 2; broken++) {
+		dev_start(&dev, 0);
+		dev.vc.vc_qnotify = dev_finish;
+		vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
+		take(&dev, 1, &finished);
+		if (broken) {
+			vi_error(&dev.vs, "broken on purpose");
+			vi_wake(&dev.vs);
+			vdrv_wake(&dev.d);
+		}
+		vdrv_reset_now(&dev.d);
+		if (!broken)
+			vi_wake(&dev.vs);
+		assert_int_not_equal(vdrv_status(&dev.d), 0);
+		vdrv_wake(&dev.d);
+		assert_int_equal(vdrv_status(&dev.d), 0);
 		dev_fini(&dev);
 	}
 }
@@ -1699,6 +1736,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_relchain),
 		cmocka_unit_test(test_relchain_after_reset),
 		cmocka_unit_test(test_stale_head),
+		cmocka_unit_test(test_wake_after_reset),
 		cmocka_unit_test(test_stale_of_others),
 		cmocka_unit_test(test_relchain_not_taken),
 		cmocka_unit_test(test_mark_of_changed_chain),
