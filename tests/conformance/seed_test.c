@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device model written against the seed interface alone, in the way of its
- * authors' models, and each of its declarations at work: in all three modes,
- * with and without MSI-X. What lies below "The driver" is ours.
+ * A device model written against bhyve's virtio.h alone, in the style of its
+ * authors' models. It exercises each declaration in all three modes, with and
+ * without MSI-X. The code below "The driver" is ours.
  */
 #include <setjmp.h>
 #include <stdarg.h>
