@@ -50,19 +50,24 @@ static int check_keys(const struct net_be_kind *kind, const struct opts *opts,
 static const struct net_be_kind *kind_of(const struct opts *opts)
 {
 	const char *name = opt_string(opts, "backend");
-	unsigned i = 0;
 
-	while (strcmp(kinds[i]->name, name) != 0) /* it is one of them */
-		i++;
-	return kinds[i];
+	for (unsigned i = 0; i < NR_KINDS; i++) {
+		if (!strcmp(kinds[i]->name, name))
+			return kinds[i];
+	}
+	return NULL;
 }
 
 int net_be_open(const struct opts *opts, struct opened_files *files,
 		struct err *err)
 {
 	const struct net_be_kind *kind = kind_of(opts);
-	int ret = check_keys(kind, opts, err);
+	int ret;
 
+	if (!kind)
+		return err_set(err, -ENOTSUP, "net: backend=%s: not in kinds[]",
+			       opt_string(opts, "backend"));
+	ret = check_keys(kind, opts, err);
 	if (ret < 0 || !kind->open)
 		return ret;
 	return kind->open(opts, files, err);

@@ -260,6 +260,25 @@ static void test_options(void **state)
 	}
 }
 
+/* No backend has both keys, so that none gets as far as opening anything. */
+static void test_choices(void **state)
+{
+	char *choices = strdup(be_opts[0].choices), *rest = choices;
+	const char *name;
+
+	while ((name = strsep(&rest, "|"))) {
+		char text[64], why[64];
+		struct err err = { "" };
+
+		snprintf(text, sizeof(text),
+			 "net,backend=%s,ifname=x,hostfwd=y", name);
+		snprintf(why, sizeof(why), "not supported by backend=%s", name);
+		if (open_be(text, &err) == 0 || !strstr(err.text, why))
+			fail_msg("%s: %s", text, err.text);
+	}
+	free(choices);
+}
+
 static void test_null(void **state)
 {
 	must_open("net,backend=null,queues=4");
@@ -1564,6 +1583,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_options),
+		TEST(test_choices),
 		TEST(test_null),
 		TEST(test_echo),
 		TEST(test_stream),
