@@ -30,6 +30,7 @@ static enum vq_served entropy_serve(void *sc, struct vqueue_info *vq)
 	struct vi_req req;
 	ssize_t n = 0;
 
+	(void)sc;
 	if (vq_getchain(vq, iov, 8, &req) <= 0)
 		return VQ_IDLE;
 	if (req.writable > 0)
@@ -73,6 +74,7 @@ static unsigned nr_interrupts;
 
 static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
 {
+	(void)arg, (void)vector, (void)addr, (void)data;
 	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
 }
 
@@ -81,6 +83,7 @@ static bool woken;
 /* A queue wants another look: not from here, from the VMM's own loop. */
 static void on_wake(void *arg)
 {
+	(void)arg;
 	woken = true;
 }
 

@@ -19,6 +19,7 @@ static unsigned nr_interrupts;
 
 static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
 {
+	(void)arg, (void)vector, (void)addr, (void)data;
 	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
 }
 
@@ -27,6 +28,7 @@ static bool woken;
 /* The device wants to be kicked: not from here, from the VMM's own loop. */
 static void on_wake(void *arg)
 {
+	(void)arg;
 	__atomic_store_n(&woken, true, __ATOMIC_RELEASE); /* from any thread */
 }
 

@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include <linux/virtio_console.h>
 
@@ -65,8 +65,10 @@ static struct request *next_begun(struct shout *s)
 	return req;
 }
 
+/* It never ends, because the program ends by a signal. See viodev-device(3). */
 static void *worker(void *arg)
 {
+	static const struct timespec work_time = { .tv_nsec = 10000000 };
 	struct shout *s = arg;
 
 	for (;;) {
@@ -75,8 +77,9 @@ static void *worker(void *arg)
 
 		req->len = vio_iov_take(&from, req->text, TEXT);
 		for (size_t i = 0; i < req->len; i++)
-			req->text[i] = (char)toupper(req->text[i]);
-		usleep(10000); /* this takes its time */
+			req->text[i] =
+				(char)toupper((unsigned char)req->text[i]);
+		nanosleep(&work_time, NULL);
 
 		pthread_mutex_lock(&s->lock);
 		s->nr_done++;
