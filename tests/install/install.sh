@@ -50,7 +50,7 @@ compile() {
 	local flags
 	read -ra flags < <(pkg-config --cflags "$3")
 	[ "$sanitize" = none ] || flags+=("-fsanitize=$sanitize")
-	"${CC:-cc}" -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror \
+	"${CC:-cc}" -std=gnu17 -Wall -Wextra -Werror \
 		-D_GNU_SOURCE "${flags[@]}" -o "$dest/$1" "$2" "${@:4}"
 }
 
