@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Inside of byte channels: chan.c moves bytes, the other files know how an end
- * is opened and how it comes and goes.
+ * Internals of byte channels: chan.c moves bytes, the other files know how an
+ * end is opened and how its peer connects and disconnects.
  *
- *	down  --(peer came)-->  up  --(read to the end, peer gone)-->  down
+ *	down  --(connect)-->  up  --(read to the end, disconnected)-->  down
  *
- * A peer that has gone leaves bytes behind, and they are read first. Until
- * somebody wants them nothing is watched: a descriptor whose peer has gone is
+ * A disconnected peer leaves bytes behind, and they are read first. Until they
+ * are wanted nothing is watched: a descriptor whose peer has disconnected is
  * always ready.
  */
 #ifndef BACK_CHAN_CHAN_IMPL_H
@@ -18,7 +18,7 @@
 struct chan_end {
 	int fd;                 /* -1: none */
 	bool socket;            /* else a file, a pipe or a terminal */
-	bool ended;             /* nothing comes any more */
+	bool ended;             /* end of input */
 	bool always;            /* cannot be waited for, and need not */
 	struct chan_slow *slow; /* reads or writes it, and owns fd; or NULL */
 	uint32_t events;        /* watched for; 0: not watched */
@@ -40,7 +40,7 @@ struct chan_kind {
 	int (*create)(struct chan *c, const char *id,
 		      struct opened_files *files);
 
-	/* The peer has gone: be ready for the next. NULL: there is none. */
+	/* The peer disconnected: prepare for the next. NULL: no next one. */
 	void (*next)(struct chan *c);
 };
 
@@ -82,12 +82,12 @@ int chan_set_duplex(struct chan *c, int take_fd);
 /*
  * chan_slow.c: an end that may block, and is read or written by a thread. As
  * read() and write(), but -EAGAIN until chan_slow_done() is called. A write
- * that has begun goes on when its channel is gone.
+ * that has begun continues when its channel is destroyed.
  */
 struct chan_slow;
 bool chan_may_block(int fd, bool write);
 struct chan_slow *chan_slow_create(struct chan *c, int take_fd, bool write);
-void chan_slow_destroy(struct chan_slow *s); /* NULL is fine */
+void chan_slow_destroy(struct chan_slow *s); /* may be NULL */
 bool chan_slow_busy(const struct chan_slow *s);
 ssize_t chan_slow_read(struct chan_slow *s, const struct iovec *iov, int niov);
 ssize_t chan_slow_write(struct chan_slow *s, const struct iovec *iov, int niov);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Ends that may keep their reader or writer waiting, whatever O_NONBLOCK says:
- * files, whose disk may be slow or whose server gone. A few threads read and
- * write them, through a buffer for each end.
+ * Ends that may block their reader or writer despite O_NONBLOCK: files, whose
+ * disk may be slow or whose server may be down. A few threads read and write
+ * them, through a buffer for each end.
  *
- * What is to be written has been taken over when it is in the buffer. The next
- * bytes then wait until it is written.
+ * Bytes to write are accepted once they are in the buffer. The next ones then
+ * wait until these are written.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@ struct chan_slow {
 	struct chan_io *io;
 	int fd;
 	bool write;
-	struct chan *chan; /* NULL: it is gone */
+	struct chan *chan; /* NULL: destroyed */
 	bool busy;         /* with a job; the rest is the thread's then */
 	int error;
 	size_t off, len; /* of what is left in the buffer */

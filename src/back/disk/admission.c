@@ -2,8 +2,8 @@
 /*
  * Disk requests: when they begin, and how they end. See disk.h.
  *
- * A request is checked, waits in the queue while it may not begin, is carried
- * out by the layer below, and ends in disk_done().
+ * A request is checked, waits in the queue until it may begin, is executed by
+ * the layer below, and ends in disk_done().
  */
 #include "back/disk/admission.h"
 
@@ -12,8 +12,8 @@
 /*
  * --- Beginning ---
  *
- * When much has begun in a turn of the loop, more waits for the next one: what
- * has ended is shown to the driver meanwhile, which continues while we do.
+ * Beyond a limit, a request waits for the next turn of the loop: the driver then
+ * sees the completed ones earlier, and continues while we do.
  */
 
 static bool may_begin(const struct disk *d, const struct disk_req *req)
@@ -56,7 +56,7 @@ static void end_at_once(struct disk *d, struct disk_req *req, int result)
 	disk_done(req, result, true);
 }
 
-/* It was checked as it came; the image may have become smaller since. */
+/* It was checked on arrival; the image may have shrunk since. */
 static void begin_queued(struct disk *d, struct disk_req *req)
 {
 	int ret = check(d, req);
@@ -131,7 +131,7 @@ static void all_inactive(struct disk *d)
 static void complete(struct disk *d, struct disk_req *req, int result)
 {
 	if (!d->io->ending)
-		req->dr_done(req, result); /* @req may be gone, or run again */
+		req->dr_done(req, result); /* @req may be freed or run again */
 }
 
 void disk_done(struct disk_req *req, int result, bool final)

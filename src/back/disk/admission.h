@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The upper layer of the storage engine: the disk, whose requests are admitted
- * here. It decides when a request may begin and what becomes of one that
- * failed; the layer below carries it out.
+ * here. It decides when a request may begin and how a failed one is handled;
+ * the layer below executes it.
  *
  *	admission.c (turns, exclusive ones, forgetting)   wait.c   size.c
  *	     |  start, submit                          ^  done
@@ -10,7 +10,7 @@
  *	exec.h    execution: rw.c, zero.c, flush.c; requests as sequences of calls
  *	     |  start, submit                          ^  done of each call
  *	     v                                         |
- *	engine.h  engine.c, uring.c, threads.c: who makes calls
+ *	engine.h  engine.c, uring.c, threads.c: make the calls
  *
  * Each layer includes the ones below it, never the ones above.
  */
@@ -23,12 +23,12 @@
 #include "back/disk/exec.h"
 
 /*
- * Whether to look for more before a sleep, after a turn of the loop in which
- * @nr_cached requests were served from the cache; *nr_single is ours.
+ * Whether to poll for more requests before a sleep, after a turn of the loop in
+ * which @nr_cached requests were served from the cache; *nr_single is ours.
  *
- * A guest that waits for each read before it asks for the next one waits for
- * us to be woken, too. Where more are under way, not to be awake is better:
- * they come together then. So it takes many turns of one request.
+ * A guest that waits for each read before it sends the next one also waits for
+ * our wake-up. With more in flight, sleeping is better: they then arrive
+ * together. So polling starts only after many turns of one request.
  */
 #define DISK_SINGLES_ENOUGH 1000
 
@@ -44,7 +44,7 @@ static inline bool disk_should_poll(unsigned nr_cached, unsigned *nr_single)
 struct disk_io {
 	struct disk_engine engine;
 	struct disk *closing; /* destroyed, but used by the kernel */
-	bool ending;          /* nobody hears of requests any more */
+	bool ending;          /* no request is reported any more */
 };
 
 struct disk {
@@ -78,7 +78,7 @@ struct disk {
 
 	/* The size, see size.c. */
 	struct disk_call size_call;
-	bool sizing;      /* that is under way, */
+	bool sizing;      /* that is in progress, */
 	bool size_wanted; /* and is to be made again */
 	bool shrinking;   /* new requests wait for it */
 	uint64_t size_to; /* or CALL_LOOK */
@@ -98,10 +98,10 @@ static inline struct disk *disk_of_req(const struct disk_req *req)
  * --- admission.c ---
  */
 
-/* What a disk's execution says when a request has ended. */
+/* Called by a disk's execution when a request has ended. */
 void disk_done(struct disk_req *req, int result, bool final);
 
-/* Begin what was queued, as far as it may; complete what was dropped. */
+/* Begin queued requests that may begin; complete dropped ones. */
 void disk_release_queued(struct disk *d);
 void disk_complete_dropped(struct disk *d);
 
@@ -109,13 +109,13 @@ void disk_complete_dropped(struct disk *d);
  * --- wait.c ---
  */
 
-/* Whether a request that failed is to wait; have it wait; drop all such. */
+/* Whether a failed request is to wait; let it wait; drop all such. */
 bool disk_is_to_wait(const struct disk_req *req, int error);
 void disk_wait(struct disk_req *req, int error);
 void disk_waiting_drop(struct disk *d, struct disk_reqs *to);
 
 /*
- * --- size.c: have the size looked at, or set, when that may be ---
+ * --- size.c: read or set the size when that is allowed ---
  */
 void disk_size_begin(struct disk *d);
 

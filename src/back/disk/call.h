@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A call: one step of a request, made by an engine beside the loop. It says
- * what is to happen to the image, not by which system call, so an engine may
- * as well be the client of a network block device.
+ * A call: one step of a request, made by an engine beside the loop. It names
+ * the operation on the image, not the system call, so an engine may also be the
+ * client of a network block device.
  */
 #ifndef BACK_DISK_CALL_H
 #define BACK_DISK_CALL_H

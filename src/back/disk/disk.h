@@ -6,14 +6,13 @@
  * An image is a raw file or a block device. Requests are submitted one by one
  * and go to the kernel in batches, at the end of the loop's turn or with
  * disk_submit(). Each completes by its callback, on the loop's thread, in any
- * order, possibly before the call that starts it returns. Those who do the work
- * (struct disk_io) are io_uring where it may be used, else a small pool of
+ * order, possibly before the call that starts it returns. The work is done
+ * (struct disk_io) by io_uring where permitted, otherwise by a small pool of
  * threads; several disks may share them.
  *
- * What is stable stays stable: a flush (or a write with dr_fua) that succeeded
- * is on the medium. After one that failed nobody knows which of the earlier
- * writes the kernel has dropped, so every later one fails too, until the image
- * is opened anew.
+ * Stable data stays stable: a flush (or a write with dr_fua) that succeeded is
+ * on the medium. After a failed flush it is unknown which of the earlier writes
+ * the kernel has dropped, so every later one fails until the image is reopened.
  *
  * Threads: the loop's. Results are 0 or -errno.
  */
@@ -37,28 +36,28 @@ struct vio_loop;
 enum disk_on_error disk_on_error(const char *name);
 
 /*
- * Who works for up to @nr_disks disks with @depth requests under way, of all of
- * them together. This is what a sandbox forbids; disks can be made inside.
+ * An executor for up to @nr_disks disks with @depth requests in flight in total.
+ * A sandbox forbids creating it; disks can be created inside the sandbox.
  */
 int disk_io_create(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
 		   struct disk_io **ret_io);
 
 /*
- * After its disks; NULL is fine. No callback is called from here on. Requests
+ * After its disks; may be NULL. No callback is called from here on. Requests
  * that have begun get half a second to end. False: the kernel still works on
- * some, so that the caller must not free requests or buffers any more. What
- * they use here stays, too.
+ * some, so the caller must not free requests or buffers any more. The memory
+ * that they use here stays as well.
  */
 bool disk_io_destroy(struct disk_io *io);
 
-/* Make a disk of a descriptor of disk_open(). */
+/* Create a disk from a descriptor of disk_open(). */
 int disk_create(struct disk_io *io, int take_fd,
 		const struct disk_params *params, struct disk **ret_disk,
 		struct err *err);
 
 /*
  * Forget the requests (see disk_forget()) and, when the last one that has begun
- * has ended, free the disk. Returns at once. NULL is fine.
+ * has ended, free the disk. Returns at once. May be NULL.
  */
 void disk_destroy(struct disk *disk);
 
@@ -80,9 +79,9 @@ void disk_forget(struct disk *disk);
 /*
  * Requests that failed, and are to wait, are not done until disk_resume() lets
  * all of them try again, or disk_forget() drops them. @fn is called for each
- * when it begins to wait; disk_nr_waiting() is 1 for the first. What a failed
- * fdatasync() has ended never waits: the kernel may have dropped what it could
- * not write, so that trying again would only seem to help.
+ * when it begins to wait; disk_nr_waiting() is 1 for the first. A request that
+ * a failed fdatasync() has ended never waits: the kernel may have dropped data
+ * that it could not write, so a retry would only appear to help.
  */
 void disk_set_on_wait(struct disk *disk,
 		      void (*fn)(void *arg, enum disk_op op, int error),
@@ -91,19 +90,19 @@ unsigned disk_nr_waiting(const struct disk *disk);
 void disk_resume(struct disk *disk);
 
 /*
- * Those that wait are taken back where @fn returns true: they are the caller's
- * again, without being done. May be called when one begins to wait.
+ * Take back the waiting requests for which @fn returns true: they are the
+ * caller's again, without being done. May be called when one begins to wait.
  */
 void disk_take_back(struct disk *disk,
 		    bool (*fn)(void *arg, struct disk_req *req), void *arg);
 
 /*
- * Set the size of a file; of a block device @bytes is ignored, it is only
- * looked at again. 0 when that is done; 1 when the image does not answer yet:
- * the size is set when it does. Otherwise -errno with the reason.
+ * Set the size of a file; for a block device @bytes is ignored and the size is
+ * only read again. 0 when that is done; 1 while the image does not answer: the
+ * size is set when it does. Otherwise -errno with the reason.
  *
- * A file becomes smaller when the requests that have begun have ended, since
- * they could make it long again. New ones wait for that.
+ * A file shrinks when the requests that have begun have ended, since they could
+ * extend it again. New ones wait for that.
  */
 int disk_resize(struct disk *disk, uint64_t bytes, struct err *err);
 
@@ -113,7 +112,7 @@ void disk_set_notify(struct disk *disk, void (*fn)(void *arg, uint64_t bytes),
 
 /*
  * Notice changes of the size by others, through a descriptor of
- * disk_open_watch(). -errno when it cannot be had.
+ * disk_open_watch(). -errno on failure.
  */
 int disk_watch(struct disk *disk, int take_fd);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The middle layer of the storage engine: carries requests out, as sequences of
- * calls (engine.h). It takes every request that it is given; whether one may
- * begin, and what becomes of one that failed, is for the layer above
- * (admission.h), which it knows by one callback.
+ * calls (engine.h). It accepts every request; the layer above (admission.h),
+ * which it reaches by one callback, decides whether one may begin and how a
+ * failed one is handled.
  *
  *	exec.c   which way a request takes
  *	rw.c     reads and writes; through an aligned buffer where they must
@@ -25,7 +25,7 @@
 
 #define DISK_PAGE_BYTES   4096u
 #define DISK_BOUNCE_BYTES (256u << 10)
-#define DISK_TURN_BYTES   (2u << 20) /* more would keep others waiting */
+#define DISK_TURN_BYTES   (2u << 20) /* more would delay others */
 
 struct disk_exec {
 	struct vio_loop *loop;
@@ -33,14 +33,14 @@ struct disk_exec {
 	/* Deferred when there is something for disk_exec_submit() to send. */
 	struct vio_task *turn_end;
 	/*
-	 * A request has ended; it may be gone, or run again, after this. A
-	 * failure that is final is not to be tried again.
+	 * A request has ended; it may be freed, or run again, after this. A
+	 * final failure must not be retried.
 	 */
 	void (*done)(struct disk_req *req, int result, bool final);
 
 	bool writethrough;
 	unsigned nr_cached; /* reads of cached data tried in this turn */
-	char *bounce;       /* DISK_BOUNCE_BYTES, as O_DIRECT wants them */
+	char *bounce;       /* DISK_BOUNCE_BYTES, aligned for O_DIRECT */
 
 	/* See flush.c. */
 	struct disk_call flush_call;
@@ -50,16 +50,16 @@ struct disk_exec {
 	struct disk_reqs flush_served;  /* by this one */
 };
 
-/* For an image that has been looked at, by an engine. 0 or -errno. */
+/* For an image that has been probed, by an engine. 0 or -errno. */
 int disk_exec_init(struct disk_exec *x, struct vio_loop *loop,
 		   struct disk_engine *engine,
 		   const struct disk_params *params);
 void disk_exec_fini(struct disk_exec *x);
 
 /*
- * Whether a request must run alone. One that O_DIRECT does not take as it is
- * goes through a buffer and may have to read and write back what surrounds it:
- * there is one such buffer, and nobody may write to the surroundings meanwhile.
+ * Whether a request must run alone. One that O_DIRECT does not accept as it is
+ * goes through a buffer and may have to read and write back the surrounding
+ * bytes: there is one such buffer, and no other request may write these bytes.
  */
 bool disk_exec_is_exclusive(const struct disk_exec *x,
 			    const struct disk_req *req);
@@ -71,8 +71,8 @@ void disk_exec_start(struct disk_req *req);
 void disk_exec_submit(struct disk_exec *x);
 
 /*
- * Calls that have not begun fail from now on, or no more; take requests back
- * that merely wait for a flush.
+ * Make calls that have not begun fail from now on, or no longer; take back
+ * requests that only wait for a flush.
  */
 void disk_exec_set_forgetting(struct disk_exec *x, bool on);
 void disk_exec_take_waiting(struct disk_exec *x, struct disk_reqs *to);
@@ -97,7 +97,7 @@ static inline void exec_end_final(struct disk_req *req, int result)
 	req->dr_exec->done(req, result, true);
 }
 
-/* Have the request's call made. */
+/* Start the request's call. */
 void exec_call(struct disk_req *req,
 	       void (*done)(struct disk_call *call, int result));
 

@@ -16,18 +16,18 @@ enum disk_cache {
 	DISK_DIRECT,       /* O_DIRECT; stable after a flush */
 };
 
-/* What becomes of a request that the host cannot serve. */
+/* How to handle a request that the host cannot serve. */
 enum disk_on_error {
 	DISK_REPORT,     /* it fails */
 	DISK_WAIT,       /* it waits, see disk_set_on_wait() */
 	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
 };
 
-/* How to open an image; what disk_open() needs and disk_create() is told. */
+/* How to open an image: parameters of disk_open() and disk_create(). */
 struct disk_params {
 	const char *path;
 	bool ro;
-	bool shared; /* no lock: others may write to it meanwhile */
+	bool shared; /* no lock: others may write to it */
 	enum disk_cache cache;
 	bool discard;  /* pass discards on */
 	bool no_probe; /* make no call that a frozen file system blocks */
@@ -50,15 +50,15 @@ struct disk_info {
 };
 
 /*
- * Open and lock an image: a writer excludes everybody, readers exclude
+ * Open and lock an image: a writer excludes all others, readers exclude
  * writers. Returns the descriptor or -errno with the reason ("path=x: in use
- * by another process"). This is what needs rights. A shared one is not locked.
+ * by another process"). Needs privileges. A shared image is not locked.
  */
 int disk_open(const struct disk_params *params, struct err *err);
 
 /*
- * A descriptor beside the image through which changes by others are noticed;
- * it needs the path. -errno when there can be none; there is one of files only.
+ * An additional descriptor that reports changes by others; it needs the path.
+ * Only files have one. -errno if the image has none.
  */
 int disk_open_watch(const struct disk_params *params);
 
@@ -77,11 +77,11 @@ struct disk_image {
 	bool can_zero;
 	bool nowait;     /* a read may be tried without waiting */
 	bool forgetting; /* calls that have not begun fail; threads read it */
-	uint32_t mem_align, off_align; /* what O_DIRECT asks for, or 1 */
+	uint32_t mem_align, off_align; /* that O_DIRECT requires, or 1 */
 	struct disk_info info;
 };
 
-/* Look at a descriptor of disk_open(). 0 or -errno; @fd stays the caller's. */
+/* Probe a descriptor of disk_open(). 0 or -errno; the caller keeps @fd. */
 int disk_image_init(struct disk_image *img, int fd,
 		    const struct disk_params *params);
 

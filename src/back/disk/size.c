@@ -26,8 +26,8 @@ static void set_bytes(struct disk *d, uint64_t bytes)
 }
 
 /*
- * The image is asked beside the loop: one that does not answer, because its
- * file system is frozen or its server gone, keeps nobody waiting.
+ * The image is queried beside the loop: one that does not answer, because its
+ * file system is frozen or its server is down, does not block the loop.
  */
 static void size_done(struct disk_call *call, int result)
 {

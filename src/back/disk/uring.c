@@ -4,7 +4,7 @@
  *
  * A seccomp filter does not see what a ring does, so the ring itself is
  * restricted before it is enabled: four operations, on images alone. It has a
- * table of them, with places for those that come later.
+ * table of images, with room for later ones.
  */
 #include <liburing.h>
 
@@ -20,9 +20,9 @@
 #include "base/util.h"
 
 /*
- * Calls sent at once, and under way. A ring of the small size takes two pages:
- * Linux counts them as memory that the user has locked, 8 MiB at the most by
- * default, and so a thousand devices have a ring each.
+ * Calls sent at once, and in flight. A ring of the small size takes two pages:
+ * Linux counts them as memory locked by the user, at most 8 MiB by default, so
+ * a thousand devices can each have a ring.
  */
 #define SMALL_SQ 64u
 #define SMALL_CQ 128u

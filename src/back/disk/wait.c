@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Requests that the host could not serve, and that wait until somebody has put
- * that right: made space, or a cable back. Each goes on where it stopped.
+ * Requests that the host could not serve, and that wait until the fault is
+ * corrected: space freed, a cable reconnected. Each resumes where it stopped.
  */
 #include <errno.h>
 #include <string.h>
@@ -71,7 +71,7 @@ void disk_take_back(struct disk *d, bool (*fn)(void *arg, struct disk_req *req),
 	disk_reqs_init(&all);
 	disk_waiting_drop(d, &all);
 	while ((req = disk_reqs_take(&all))) {
-		if (fn(arg, req)) /* it may be gone */
+		if (fn(arg, req)) /* it may be freed */
 			continue;
 		disk_reqs_add(&d->failed, req);
 		d->nr_failed++;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Network backends: where a network device's frames go to and come from.
+ * Network backends: the source and sink of a network device's frames.
  *
  *	tap	an interface of the host; checksums and segmentation for free
  *	user	libslirp: a private network behind a translating gateway
@@ -11,16 +11,16 @@
  *	echo	back to the driver that sent them
  *
  * A backend has one or more channels, one for each queue pair. Frames are
- * pulled: the device watches a channel while it has room for frames, is told
- * that some are there and calls recv until there are none. So what nobody has
- * room for waits where it is, and the sender notices.
+ * pulled: the device watches a channel while it has room for frames, is notified
+ * of frames and calls recv until none is left. So frames without room wait where
+ * they are, and the sender notices.
  *
  * In every iovec list that passes here, entry 0 is a struct virtio_net_hdr in
  * the host's byte order, and the frame follows. Backends whose features have
  * no CSUM neither look at it nor fill it.
  *
- * Making one has two steps: open needs rights, create does not and may run in a
- * sandbox. Threads: the loop's.
+ * Creation has two steps: open needs privileges, create does not and may run in
+ * a sandbox. Threads: the loop's.
  */
 #ifndef BACK_NET_BE_H
 #define BACK_NET_BE_H
@@ -50,9 +50,9 @@ struct net_be;
 /* Callbacks to the device. Only link may run inside its own calls. */
 struct net_be_client {
 	void (*readable)(void *arg, unsigned channel);
-	/* After a send that said -EAGAIN: try again. */
+	/* After a send returned -EAGAIN: try again. */
 	void (*writable)(void *arg, unsigned channel);
-	void (*link)(void *arg, bool up); /* the other end came or went */
+	void (*link)(void *arg, bool up); /* a peer connected or disconnected */
 };
 
 typedef void net_be_stat_fn(void *arg, const char *name, uint64_t val);
@@ -61,9 +61,9 @@ struct net_be_ops {
 	const char *name;
 
 	/*
-	 * Receive one frame. Returns its length; 0 when one was thrown away,
-	 * for being longer than the room; -EAGAIN when there is none, other
-	 * -errno when there will be none.
+	 * Receive one frame. Returns its length; 0 when one was dropped for
+	 * being longer than the room; -EAGAIN when none is available, other
+	 * -errno when no more will arrive.
 	 */
 	ssize_t (*recv)(struct net_be *be, unsigned channel,
 			const struct iovec *iov, int niov);
@@ -76,7 +76,7 @@ struct net_be_ops {
 	int (*send)(struct net_be *be, unsigned channel, struct iovec *iov,
 		    int niov);
 
-	/* Call client->readable while frames are there, or stop to. */
+	/* Start or stop calling client->readable while frames wait. */
 	void (*watch)(struct net_be *be, unsigned channel, bool on);
 
 	/* Spread what arrives over this many channels. NULL: there is one. */
@@ -84,7 +84,7 @@ struct net_be_ops {
 
 	/*
 	 * The driver takes frames with these VIRTIO_NET_F_GUEST_ offloads, a
-	 * subset of features. NULL when there are none.
+	 * subset of features. NULL without such features.
 	 */
 	int (*set_offloads)(struct net_be *be, uint64_t offloads);
 
@@ -114,7 +114,7 @@ int net_be_open(const struct opts *opts, struct opened_files *files,
 int net_be_create(const struct opts *opts, struct opened_files *files,
 		  struct vio_loop *loop, struct net_be **ret_be,
 		  struct err *err);
-void net_be_destroy(struct net_be *be); /* NULL is fine */
+void net_be_destroy(struct net_be *be); /* may be NULL */
 
 /* Set the callbacks. Before any other call. */
 void net_be_attach(struct net_be *be, const struct net_be_client *client,

@@ -4,8 +4,8 @@
  * gateway (.2) that turns its connections into sockets of this process, a name
  * server (.3) and DHCP (the guest is .15).
  *
- * libslirp wants to be asked before each wait which sockets it waits for, and
- * told afterwards which are ready. They are all in an epoll of our own, which
+ * Before each wait libslirp must be queried for the sockets that it waits for,
+ * and afterwards given those that are ready. All are in our own epoll, which
  * the loop sees as one source:
  *
  *	refresh:  slirp_pollfds_fill() -> what changed goes to the epoll
@@ -13,14 +13,14 @@
  *
  * A fill precedes each poll.
  *
- * Frames for the guest come out of these calls whether it has room or not.
- * They wait in a ring; when it is half full, sockets are left alone until the
- * guest has taken some, so that the sender behind them slows down.
+ * These calls deliver frames for the guest whether it has room or not. They
+ * wait in a ring; when it is half full, sockets are left alone until the guest
+ * has taken some, so that the sender behind them slows down.
  *
- * libslirp is part of what a guest attacks, and versions in use have faults
- * that a frame can reach. It never gets a fragment, see reass.h, nor TCP that
- * it cannot bear, see tcp_guard.h; it need not ask for addresses, see neigh.h;
- * and it has so many sockets and no more.
+ * libslirp is part of the guest's attack surface, and versions in use have
+ * faults that a frame can reach. It never gets a fragment, see reass.h, nor TCP
+ * that it cannot handle, see tcp_guard.h; it need not resolve addresses, see
+ * neigh.h; and its number of sockets is limited.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -467,7 +467,7 @@ static void input(struct user *u, uint8_t *frame, size_t len)
 		u->nr_refused++;
 }
 
-/* It speaks NC-SI as well, to management controllers: none is here. */
+/* libslirp also speaks NC-SI, to management controllers: excluded. */
 static bool is_spoken(const uint8_t *frame, size_t len)
 {
 	uint16_t type = len >= ETH_BYTES ? inet_get16(frame + 12) : 0;
