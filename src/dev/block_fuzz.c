@@ -5,6 +5,7 @@
  * memory: their requests go through io_uring, and are in flight for a while.
  */
 #include <linux/magic.h>
+#include <linux/virtio_blk.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -67,6 +68,38 @@ static void write_header(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_bytes(in, p, 16);
 }
 
+/* A well-formed read or write of a sector, or a flush. */
+static void add_request(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
+{
+	static const uint8_t types[] = { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+					 VIRTIO_BLK_T_FLUSH };
+	uint8_t type = types[fuzz_choice(in, 3)];
+	bool flush = type == VIRTIO_BLK_T_FLUSH;
+	unsigned data = type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE : 0;
+	uint8_t *hdr = fuzz_dev_ptr(v, 0, 16);
+
+	if (!v->d.q[q].ready || v->d.q[q].size < 3)
+		return;
+	memset(hdr, 0, 16);
+	hdr[0] = type;
+	hdr[8] = flush ? 0 : (uint8_t)fuzz_int(in, 1);
+	vdrv_desc(&v->d, q, 0, v->area, 16, VRING_DESC_F_NEXT, flush ? 2 : 1);
+	vdrv_desc(&v->d, q, 1, v->area + 512, 512,
+		  (uint16_t)(VRING_DESC_F_NEXT | data), 2);
+	vdrv_desc(&v->d, q, 2, v->area + 16, 1, VRING_DESC_F_WRITE, 0);
+	vdrv_avail(&v->d, q, 0);
+}
+
+/* Before the kernel has the request, or before its result is reaped. */
+static void reset_in_flight(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
+{
+	add_request(v, q, in);
+	fuzz_dev_kick(v, q);
+	if (fuzz_bool(in))
+		fuzz_dev_turn();
+	fuzz_dev_restart(v, fuzz_int(in, 8));
+}
+
 static void step(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, v->nr_queues);
@@ -92,8 +125,14 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_dev_turn();
 		break;
 	case 7:
-		if (fuzz_one_in(in, 32))
+		switch (fuzz_choice(in, 32)) {
+		case 30:
+			reset_in_flight(v, q, in);
+			break;
+		case 31:
 			fuzz_dev_restart(v, fuzz_int(in, 8));
+			break;
+		}
 		break;
 	}
 }
