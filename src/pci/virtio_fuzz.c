@@ -728,6 +728,19 @@ static void write_index(struct vqueue_info *vq)
 	poke16(gpa + 2 * fuzz_choice(in, 2), (uint16_t)fuzz_int(in, 2));
 }
 
+/*
+ * All entries of the table, whose chains the device may hold, name the table
+ * itself as an indirect one.
+ */
+static void turn_inward(struct vqueue_info *vq)
+{
+	uint32_t size = vq->vq_priv->nr;
+	struct desc d = { vq->vq_desc_gpa, 16 * size, VRING_DESC_F_INDIRECT };
+
+	for (unsigned i = 0; i < size; i++)
+		poke(vq->vq_desc_gpa + 16ull * i, &d, sizeof(d));
+}
+
 static void write_bytes(void)
 {
 	uint64_t gpa = place(16, 1);
@@ -780,8 +793,14 @@ static void step_registers(bool modern, unsigned q)
 
 static void step_rings(bool modern, struct vqueue_info *vq)
 {
+	unsigned b = fuzz_choice(in, 256);
+
 	guard(must_not_use_memory());
-	switch (fuzz_choice(in, 10)) {
+	if (b >= 250) {
+		turn_inward(vq);
+		return;
+	}
+	switch (b % 10) {
 	case 0:
 	case 1:
 		write_desc(vq);
