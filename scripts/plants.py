@@ -33,7 +33,7 @@ SETUPS = {
     "tsan": ["-Db_sanitize=thread", "-Db_lundef=false"],
 }
 SETUPS["cli"] = SETUPS["test"]
-FINDS = re.compile(r"SUMMARY: .*|.*: not so: .*|.*timeout after.*|\[  FAILED  \] .*|(?:FAILED|ERROR):? .*")
+FINDS = re.compile(r"SUMMARY: .*|.*: not so: .*|.*timeout after.*|\[  FAILED  \] .*|(?:FAILED|ERROR):? .*|^E +.*", re.M)
 
 
 def plants():
