@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A call: one step of a request, made by an engine beside the loop. It names
- * the operation on the image, not the system call, so an engine may also be the
- * client of a network block device.
+ * A call: one step of a request, made by an engine beside the loop. It states
+ * the operation on the image, not the system call. Both engines make the call
+ * on the image's descriptor, and so does disk_call_read_cached().
  */
 #ifndef BACK_DISK_CALL_H
 #define BACK_DISK_CALL_H
