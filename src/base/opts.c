@@ -13,7 +13,7 @@
 struct opt {
 	const struct opt_def *def;
 	char *key;       /* as given, where def->key is a pattern; or NULL */
-	char *text;      /* as given, or the default; NULL: neither */
+	char *text;      /* as given, or the default; NULL: none */
 	uint64_t number; /* of bools, numbers and sizes */
 	bool given;
 };

@@ -11,7 +11,7 @@
 struct out {
 	uint8_t *buf;
 	size_t len, size; /* what it holds, and may hold */
-	bool full;        /* something did not fit; nothing comes after it */
+	bool full;        /* something did not fit; nothing follows it */
 };
 
 static inline void out_write(struct out *out, const void *data, size_t len)

@@ -3,8 +3,8 @@
  * A few threads that may wait, for a loop's thread that may not.
  *
  * A job is queued, then running, then done; its done() is called on the
- * loop's thread. The threads are there from the start, so that a sandbox need
- * not allow clone(), and sleep until there is a job.
+ * loop's thread. The threads are created at the start, so that a sandbox need
+ * not allow clone(), and sleep until a job arrives.
  */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
@@ -27,14 +27,14 @@ struct pool_ops {
 	void (*init)(void *arg);
 	void (*run)(void *arg, struct pool_job *job);
 	void (*done)(void *arg, struct pool_job *job);
-	/* After the last done() of several that came together. May be NULL. */
+	/* After the last done() of a batch. May be NULL. */
 	void (*idle)(void *arg);
 };
 
 int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
 /*
- * Jobs are run to their ends, of which nobody hears. NULL is fine.
+ * Jobs run to completion, which is not reported. May be NULL.
  * pool_abandon() does not wait for those ends: for a pool with a job that may
  * never end. What that job uses, and the pool, must stay.
  */

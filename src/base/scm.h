@@ -17,7 +17,7 @@ union scm {
 void scm_attach(struct msghdr *msg, union scm *scm, const int *fds,
 		unsigned nr);
 
-/* Room for all that can come with one: the kernel's limit, and credentials. */
+/* Room for all of a message: the kernel's limit, and credentials. */
 union scm_room {
 	struct cmsghdr hdr;
 	char buf[CMSG_SPACE(253 * sizeof(int)) + CMSG_SPACE(12)];

@@ -18,11 +18,11 @@ struct slab {
 	unsigned nr_items, nr_touched, nr_freed;
 };
 
-/* 0 or -ENOMEM. A slab that is all zeroes may be finished as well. */
+/* 0 or -ENOMEM. An all-zero slab may be finished. */
 int slab_init(struct slab *slab, unsigned nr_items, size_t item_bytes);
 void slab_fini(struct slab *slab);
 
-/* How much memory that may come to. */
+/* The maximum memory that it uses. */
 static inline size_t slab_bytes(const struct slab *slab)
 {
 	return slab->nr_items * (slab->item_bytes + sizeof(*slab->freed));

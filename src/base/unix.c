@@ -23,7 +23,7 @@ int unix_address(const char *path, struct sockaddr_un *ret_addr)
 }
 
 /*
- * Asked with a datagram socket: where a stream socket lives that fails with
+ * Probed with a datagram socket: with a live stream socket that fails with
  * EPROTOTYPE, and does not disturb it with a connection.
  */
 static bool has_owner(const struct sockaddr_un *addr)
@@ -99,7 +99,7 @@ int unix_bind(int fd, const struct sockaddr_un *addr)
 	if (lock_fd < 0)
 		return lock_fd;
 	ret = clear(addr);
-	/* Who finds nothing there needs no lock, and may come first. */
+	/* A process that finds no socket needs no lock, and may bind first. */
 	if (ret == 0)
 		ret = try_bind(fd, addr);
 	close(lock_fd);

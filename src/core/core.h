@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the files of core/ and the transports share. Not installed. */
+/* Shared by the files of core/ and the transports. Not installed. */
 #ifndef CORE_CORE_H
 #define CORE_CORE_H
 
@@ -12,10 +12,10 @@
 #include "base/le.h"
 
 /*
- * --- What the core keeps for itself ---
+ * --- Private state of the core ---
  *
- * Allocated when the device is linked up. What the data path touches comes
- * first, on one cache line.
+ * Allocated when the device is linked up. Fields of the data path are first, on
+ * one cache line.
  */
 
 #define CACHE_LINE 64
@@ -23,18 +23,18 @@
 /* Of a device: vs_priv. */
 struct vi_priv {
 	struct gmem *gmem;   /* what it may access, */
-	bool dma_off;        /* unless that is forbidden just now */
+	bool dma_off;        /* unless that is currently forbidden */
 	bool bounce_wanted;  /* a chain waits for less of these: */
 	size_t bounce_bytes; /* copies of unmapped buffers held */
-	unsigned nr_stale;   /* chains in flight of before resets, */
+	unsigned nr_stale;   /* chains in flight since before resets, */
 	unsigned nr_foreign; /* and of these, another owner's */
-	const struct vi_transport *transport; /* what carries the device */
+	const struct vi_transport *transport; /* that carries the device */
 	void *transport_arg;
 
 	struct vq_priv *queues;   /* linked up, */
 	int nr_queues;            /* so many */
 	uint64_t driver_features; /* as written, before judgement */
-	uint32_t refused_windows; /* that want features from 64 on */
+	uint32_t refused_windows; /* with features from 64 on */
 	bool features_final;      /* negotiation is over */
 	uint8_t old_status;       /* before the last reset */
 	unsigned errors_logged;   /* since */
@@ -47,17 +47,17 @@ struct vi_priv {
 struct vq_priv {
 	_Alignas(CACHE_LINE) struct gmem *gmem; /* the device's, and this: */
 	bool dma_off;
-	bool resting;          /* no chain is taken just now */
-	bool paused;           /* coming to a stop */
+	bool resting;          /* no chain is currently taken */
+	bool paused;           /* stopping */
 	bool held;             /* the next chain cannot be taken now */
-	bool any_done;         /* something did, while the bus was not ours */
+	bool any_done;         /* one did, while the bus was not ours */
 	bool kicks_off;        /* vq_kick_disable() */
 	bool event_idx;        /* it was checked with EVENT_IDX's trailers */
 	uint16_t nr;           /* entries of the ring as it was checked */
 	uint32_t gen;          /* gmem generation that the pointers are of */
 	struct vq_slot *slots; /* one for each ring entry */
 	uint32_t nr_slots;
-	uint32_t nr_inflight; /* chains taken and not given back */
+	uint32_t nr_inflight; /* chains taken and not returned */
 	uint32_t nr_taken;    /* chains taken, free-running, but for */
 	uint32_t nr_returned; /* those that were returned */
 	uint64_t nr_entries;  /* entries taken since the queue was set up */
@@ -76,8 +76,8 @@ static_assert(offsetof(struct vq_priv, nr_done) <= CACHE_LINE, "one line");
  */
 
 /*
- * What carries a device to its driver: a PCI function, or a server that has
- * none. The core reaches it by these hooks alone, and every hook is set.
+ * The carrier of a device: a PCI function, or a server without one. The core
+ * reaches it only by these hooks, and every hook is set.
  */
 struct vi_transport {
 	/* Interrupt the driver: @isr says why, @vector is the queue's or the
@@ -86,20 +86,20 @@ struct vi_transport {
 			  uint16_t vector);
 	/* The device was reset, its interrupts with it. */
 	void (*reset)(struct virtio_softc *vs);
-	/* The last chain of before the reset has come back. */
+	/* The last chain from before the reset has returned. */
 	void (*reset_done)(struct virtio_softc *vs);
-	/* Chains can be taken again, or the last one in flight has come back,
-	 * or memory is unused. On any thread that gives chains back. */
+	/* Chains can be taken again, or the last one in flight has returned,
+	 * or memory is unused. On any thread that returns chains. */
 	void (*wake)(struct virtio_softc *vs);
 	/* A line for the log, without newline; @level as in <syslog.h>. */
 	void (*log)(struct virtio_softc *vs, int level, const char *msg);
 };
 
 /*
- * Tie a device together: 0 or -ENOMEM. All is borrowed for the life of the
- * device, which vi_fini() ends. A server that a device reaches by way of a PCI
- * function takes the function's place with vi_set_transport(), which fails for
- * a device that could not be tied together.
+ * Link a device up: 0 or -ENOMEM. All is borrowed for the life of the device,
+ * which vi_fini() ends. A server that a device reaches through a PCI function
+ * takes the function's place with vi_set_transport(), which fails for a device
+ * that could not be linked up.
  */
 int vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
 	    struct vqueue_info *queues, struct gmem *gm,
@@ -114,9 +114,9 @@ static inline void *vi_transport_arg(const struct virtio_softc *vs)
 }
 
 /*
- * These take vs_mtx. Reset the device; bring all queues to a stop; have the
- * model give back what merely waits; look at all queues, as if each had been
- * kicked; whether no chain is in flight, nor was before the last reset.
+ * These take vs_mtx. Reset the device; pause all queues; make the model return
+ * chains that only wait; serve all queues, as if each had been kicked; whether
+ * no chain is in flight, nor was before the last reset.
  */
 void vi_reset(struct virtio_softc *vs);
 void vi_quiesce(struct virtio_softc *vs);
@@ -124,7 +124,7 @@ void vi_give_back(struct virtio_softc *vs);
 void vi_kick_all(struct virtio_softc *vs);
 bool vi_is_idle(struct virtio_softc *vs);
 
-/* Likewise: after a reset another driver, with other memory, has the device. */
+/* Takes vs_mtx: after a reset, a driver with other memory owns the device. */
 void vi_new_owner(struct virtio_softc *vs);
 
 /* Whether the reset is complete: no chain of this owner's is stale. */
@@ -134,8 +134,8 @@ static inline bool vi_is_reset(const struct virtio_softc *vs)
 }
 
 /*
- * Whether the device may access guest memory: it may at first. While it may
- * not, chains that end are kept back; vi_kick_all() shows them to the driver.
+ * Whether the device may access guest memory: initially it may. While it may
+ * not, chains that end are held back; vi_kick_all() publishes them.
  */
 void vi_set_dma(struct virtio_softc *vs, bool on);
 
@@ -145,7 +145,7 @@ int vi_max_queues(const struct virtio_softc *vs);
 /* The queues in use: vc_nvq of them, as far as they are linked up. */
 int vi_nr_queues(const struct virtio_softc *vs);
 
-/* What is offered to a modern or a legacy driver. */
+/* The features offered to a modern or a legacy driver. */
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
 
 /*
@@ -171,26 +171,26 @@ void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector);
 void vi_enable_queue(struct virtio_softc *vs);
 
 /*
- * Bring a queue to a stop: no chain is taken from it any more, and the model
- * gives back those that only wait for something. When nr_inflight is 0,
- * which the transport's wake() tells of, vi_stop_queue() ends it.
+ * Pause a queue: no chain is taken from it any more, and the model returns
+ * those that only wait for something. When nr_inflight is 0, which the
+ * transport's wake() reports, vi_stop_queue() ends it.
  */
 void vi_pause_queue(struct vqueue_info *vq);
 
 /*
- * Stop a queue: as after reset, but for its vector. What is in flight then is
- * forgotten. Returns the next entry that would have been taken.
+ * Stop a queue: as after reset, except for its vector. Chains still in flight
+ * are forgotten. Returns the next entry that would have been taken.
  */
 uint16_t vi_stop_queue(struct vqueue_info *vq);
 
 /*
- * Chains that the model gave back untaken, and that lie before the entry which
- * vi_stop_queue() is going to return: their heads, oldest first. None where an
- * in-flight area has noted them. @heads has room for nr.
+ * Chains that the model returned unprocessed, and that lie before the entry
+ * which vi_stop_queue() will return: their heads, oldest first. None if an
+ * in-flight area has recorded them. @heads has room for nr.
  */
 unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads);
 
-/* A queue just resumed continues with these. */
+/* A queue that was just resumed continues with these. */
 void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr);
 
 /* The driver sets the legacy page frame register of the selected queue. */
@@ -207,10 +207,10 @@ void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
 		     uint64_t val);
 
 /*
- * --- vq.c: what all ring layouts share ---
+ * --- vq.c: common to all ring layouts ---
  */
 
-/* A buffer that lies in memory which is not shared, and its copy here. */
+/* A buffer in memory that is not shared, and its copy here. */
 struct vq_bounce {
 	struct vq_bounce *next;
 	gpa_t gpa;
@@ -219,15 +219,15 @@ struct vq_bounce {
 	char buf[];
 };
 
-/* What is remembered about a ring entry. */
+/* State of a ring entry. */
 struct vq_slot {
 	/* by head: a chain that was taken */
-	bool busy;      /* and is being worked on, */
-	bool stale;     /* or was when the queue was reset, */
-	bool foreign;   /* that for another owner of the device, */
-	bool done;      /* or is not, but there is no telling the driver now */
-	uint16_t pos;   /* where it was in the available ring */
-	uint64_t entry; /* likewise, by nr_entries */
+	bool busy;         /* and is being worked on, */
+	bool stale;        /* or was when the queue was reset, */
+	bool foreign;      /* that for another owner of the device, */
+	bool done;         /* or is not, but the driver cannot be told now */
+	uint16_t pos;      /* where it was in the available ring */
+	uint64_t entry;    /* likewise, by nr_entries */
 	uint32_t writable; /* bytes */
 	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;
@@ -255,12 +255,12 @@ struct vq_chain {
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 		 uint16_t flags);
 
-/* Show the driver all that was put into the used ring. */
+/* Publish all that was put into the used ring. */
 void vq_show(struct vqueue_info *vq);
 
 /*
- * A queue that was just enabled goes on where another device left it: with
- * entry @avail, and behind what is used. vi_error() where it cannot. @recorded:
+ * A queue that was just enabled continues where another device left it: with
+ * entry @avail, and after the used ones. vi_error() if it cannot. @recorded:
  * vq_inflight_start() follows, which finds the entry itself.
  */
 void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
@@ -271,23 +271,23 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
  */
 int vq_slots_init(struct vqueue_info *vq);
 
-/* The next entry to take, by someone who knows of vq_left_chains(). */
+/* The next entry to take, for callers that know of vq_left_chains(). */
 uint16_t vq_next_entry(struct vqueue_info *vq);
 
-/* The bus is ours again: tell the driver what it could not be told. */
+/* The bus is ours again: publish what was held back. */
 void vq_give_back_done(struct vqueue_info *vq);
 
 void vq_slots_forget(struct vqueue_info *vq);
 
-/* Another owner has the device: stale chains are those of the one before. */
+/* Another owner has the device: stale chains belong to the previous one. */
 void vq_slots_disown(struct vqueue_info *vq);
 void vq_slots_fini(struct vqueue_info *vq);
 
 /*
  * --- vq_split.c: the split ring, 2.7 ---
  *
- * Each works on the ring's mapping or, where memory is not shared, through
- * gm_read() and gm_write(), and returns 0 or -errno of those.
+ * Each works on the ring's mapping or, if memory is not shared, through
+ * gm_read() and gm_write(), and returns 0 or their -errno.
  */
 
 /*
@@ -313,10 +313,10 @@ int split_push_used(struct vqueue_info *vq, uint16_t pos, uint16_t head,
 		    uint32_t len);
 int split_publish_used(struct vqueue_info *vq, uint16_t idx);
 
-/* Does the driver want to hear of used entries [old, new)? */
+/* Whether the driver requests an interrupt for used entries [old, new). */
 bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new);
 
-/* Ask for doorbells from entry vq_last_avail on, or for none. */
+/* Request doorbells from entry vq_last_avail on, or none. */
 void split_set_kicks(struct vqueue_info *vq, bool on);
 
 int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx);
@@ -325,7 +325,7 @@ int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx);
 void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
 
 /*
- * --- vq_inflight.c: chains in flight, noted where they survive us ---
+ * --- vq_inflight.c: chains in flight, recorded where they survive us ---
  */
 
 #define VQ_INFLIGHT_BYTES 18 /* of ours for each entry, besides the area */
@@ -334,10 +334,10 @@ void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
 size_t vq_inflight_bytes(unsigned size);
 
 /*
- * Note the chains of @vq, which was just resumed, in @area from now on: shared
+ * Record the chains of @vq, which was just resumed, in @area from now on: shared
  * memory for at least vq_qsize entries, borrowed until the queue stops. Chains
- * that it says are in flight are to be taken again, before others. 0, -EINVAL
- * when the area is of another kind, or -ENOMEM.
+ * that it lists as in flight are taken again, before others. 0, -EINVAL when
+ * the area is of another kind, or -ENOMEM.
  */
 int vq_inflight_start(struct vqueue_info *vq, void *area);
 void vq_inflight_stop(struct vqueue_info *vq);

@@ -55,7 +55,7 @@ static bool search(struct gmem *gm, gpa_t a)
 	return true;
 }
 
-/* Inlined: every descriptor comes here, and most hit the same region. */
+/* Inlined: every descriptor is looked up, and most hit the same region. */
 static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
 {
 	unsigned i = gm->hit;

@@ -378,13 +378,13 @@ static void test_limbo(void **state)
 	assert_int_equal(
 		gm_remove(&gm, gpa(0x2000), 0x1000, count_gone, &nr_gone), 0);
 	assert_int_equal(nr_gone, 1);
-	/* This one is used: it is not found any more, but not gone, either. */
+	/* This one is used: it is no longer found, but still mapped. */
 	assert_int_equal(
 		gm_remove(&gm, gpa(0x1000), 0x1000, count_gone, &nr_gone), 1);
 	assert_null(gm_map(&gm, gpa(0x1000), 1, GM_READ));
 	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
 	assert_int_equal(nr_gone, 1);
-	/* Its address can be used for another one meanwhile. */
+	/* Its address can already be used for another one. */
 	assert_int_equal(gm_add(&gm, gpa(0x1000), 0x1000, mem_b, RW), 0);
 	assert_ptr_equal(gm_map(&gm, gpa(0x1000), 1, RW), mem_b);
 

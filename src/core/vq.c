@@ -157,7 +157,7 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 		wake_transport(vq->vq_vs);
 }
 
-/* A chain of before the last reset has come back. */
+/* A chain from before the last reset has returned. */
 static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -520,7 +520,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 {
 	struct vq_priv *priv = vq->vq_priv;
 
-	/* Empty chains of a driver that adds them for ever are left to a kick. */
+	/* If a driver adds empty chains endlessly, the rest wait for a kick. */
 	for (unsigned n = 0; may_take(vq) && !priv->held; n++) {
 		uint16_t head;
 		int ret = nr_available(vq);

@@ -125,7 +125,7 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 	in->batch = (uint16_t *)&in->again[size];
 	in->header = area;
 	in->entries = (void *)((char *)area + sizeof(struct header));
-	if (in->header->version == 0) { /* nobody has used it yet */
+	if (in->header->version == 0) { /* not used yet */
 		in->header->features = 0;
 		in->header->desc_num = (uint16_t)size;
 		in->header->last_batch_head = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device that dies with chains in flight, and the one that goes on: what the
+ * A device that dies with chains in flight, and its successor: what the
  * in-flight area makes it take again. B7 is a section of
  * docs/spec/protocols.md, "hostile X" a row of docs/spec/hostile.md.
  */
@@ -21,7 +21,7 @@
 #define QSIZE 8
 #define V1    VI_BIT(VIRTIO_F_VERSION_1)
 
-/* The area as the protocol has it. */
+/* The area in the protocol's layout. */
 struct area {
 	uint64_t features;
 	uint16_t version, desc_num, last_batch_head, used_idx;
@@ -72,7 +72,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* The device dies, and another goes on with its ring and area. */
+/* The device dies, and another continues with its ring and area. */
 static int revive(struct dev *dev)
 {
 	struct vqueue_info *vq = &dev->vq;
@@ -103,7 +103,7 @@ static unsigned take(struct dev *dev)
 	return req.idx;
 }
 
-/* B7: what was done out of order stays done; the rest comes again, by age. */
+/* B7: out-of-order completions stay completed; the rest recur, by age. */
 static void test_out_of_order(void **state)
 {
 	struct dev *dev = *state;
@@ -165,7 +165,7 @@ static void test_batch(void **state)
 
 /*
  * What of the record is still to be taken is only seen when more is available
- * than is used. So another chain is offered: it must come next.
+ * than is used. So another chain is offered: it must be next.
  */
 static void assert_nothing_again(struct dev *dev)
 {
@@ -245,7 +245,7 @@ static void test_batch_unseen(void **state)
 	assert_int_equal(dev->area.entries[b].inflight, 0);
 	assert_int_equal(take(dev), a);
 	assert_int_equal(take(dev), VDRV_NONE);
-	/* And it stays so for who comes after that. */
+	/* The same holds for the next successor. */
 	assert_int_equal(revive(dev), 0);
 	assert_int_equal(take(dev), a);
 	vq_relchain(&dev->vq, a, 0);
@@ -255,7 +255,7 @@ static void test_batch_unseen(void **state)
 	assert_nothing_again(dev);
 }
 
-/* An area that nobody has used yet: whatever is in it, nothing is in flight. */
+/* An area not used yet: whatever its contents, nothing is in flight. */
 static void test_unused(void **state)
 {
 	struct dev *dev = *state;
@@ -324,7 +324,7 @@ static void test_age(void **state)
 	assert_int_equal(take(dev), old);
 	assert_int_equal(take(dev), young);
 
-	/* Also when death comes before all of them were taken again. */
+	/* Even when it dies before all of them were taken again. */
 	assert_int_equal(revive(dev), 0);
 	assert_int_equal(take(dev), old);
 	assert_int_equal(revive(dev), 0);

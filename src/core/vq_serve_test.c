@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The notify loop: budget, doorbells, and the chain that comes in between. */
+/* The notify loop: budget, doorbells, and a chain that arrives in between. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +20,7 @@ struct dev {
 	struct vdrv d;
 	uint64_t buf;
 	unsigned nr_calls;
-	unsigned add_when_idle; /* chains that come while none was found */
+	unsigned add_when_idle; /* chains added while none was found */
 	bool wait;              /* leave what is available */
 	bool lie;               /* say that nothing is available */
 };
@@ -150,7 +150,7 @@ static void test_budget(void **state)
 	}
 }
 
-/* The budget ends with the chain that came in between: that is not lost. */
+/* The budget ends with the chain added in between: it is not lost. */
 static void test_budget_in_between(void **state)
 {
 	struct dev dev;

@@ -786,7 +786,7 @@ static void test_retchains_behind_many_empty(void **state)
 		assert_int_equal(used.len, 0);
 	}
 	vq_retchains(&dev.vq, 1);
-	vq_retchains(&dev.vq, 1); /* there is none any more */
+	vq_retchains(&dev.vq, 1); /* none is left */
 	take(&dev, 1, &again);
 	assert_int_equal(again, first);
 	vq_relchain(&dev.vq, (uint16_t)again, 8);
@@ -875,7 +875,7 @@ static void tell_return(struct story *s, unsigned i)
 	s->taken[i] = false;
 }
 
-/* Others come and go, three times as many as there are entries. */
+/* Others are taken and completed, three times the number of entries. */
 static void tell_pass(struct story *s)
 {
 	unsigned head;
@@ -936,7 +936,7 @@ static void stop_and_resume(struct dev *dev, uint16_t base, unsigned nr_left)
 	vq_take_left(vq, left, nr_left);
 }
 
-/* None is lost, none done twice, and the oldest come first. */
+/* None is lost, none completed twice, and the oldest are first. */
 static void test_stop_returned(void **state)
 {
 	static const struct {
@@ -1237,7 +1237,7 @@ static void test_relchain_not_taken(void **state)
 	dev_fini(&dev);
 }
 
-/* The dirty log follows a chain that was changed into a loop meanwhile. */
+/* The dirty log follows a chain that has been changed into a loop. */
 static void test_mark_of_changed_chain(void **state)
 {
 	static uint8_t log[VDRV_MEM_BYTES / GM_LOG_PAGE];
@@ -1514,7 +1514,7 @@ static void far_start(struct dev *dev, uint64_t features)
 
 /*
  * A second processor adds empty chains as fast as they are given back: neither
- * call goes on for ever, and the embedder is asked to come back.
+ * call runs for ever, and the embedder is asked to call again.
  */
 static void test_empty_for_ever(void **state)
 {

@@ -26,7 +26,7 @@
 
 struct json_object;
 
-/* What a device tells whoever runs it. */
+/* What a device reports to its embedder. */
 enum vdev_event {
 	VDEV_WAITING, /* requests failed and wait for the command resume */
 };
@@ -52,8 +52,8 @@ struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
 	uint64_t most_bytes; /* that the guest makes it use, beside its rings */
-	struct opts *own_opts;          /* of vdev_new() */
-	struct opened_files *own_files; /* likewise */
+	struct opts *own_opts;          /* from vdev_new() */
+	struct opened_files *own_files; /* as well */
 	struct vdev *next_abandoned;    /* see vt_fini */
 };
 
@@ -61,7 +61,7 @@ struct vdev {
 struct vdev_ctl {
 	const char *usage; /* "resize SIZE"; NULL ends a table */
 	const char *help;
-	/* Open what it names, with the rights of who asks. May be NULL. */
+	/* Open what it names, with the caller's rights. May be NULL. */
 	int (*open)(int argc, char *const argv[], struct opened_files *files,
 		    struct err *err);
 	/* Undo what open did outside of descriptors: the device refused the
@@ -90,13 +90,13 @@ struct vdev_type {
 	const virtio_capstr_t
 		*vt_features;           /* its own; NULL name ends; or NULL */
 	const struct vdev_ctl *vt_ctls; /* beyond status; may be NULL */
-	const int *vt_syscalls; /* that it and its backend make; -1 ends */
-	const unsigned long *vt_ioctls; /* requests likewise; 0 ends */
+	const int *vt_syscalls;         /* of it and its backend; -1 ends */
+	const unsigned long *vt_ioctls; /* requests of these; 0 ends */
 
-	/* Say what these options make it need. May be NULL. */
+	/* Report what these options require. May be NULL. */
 	void (*vt_rights)(const struct opts *opts,
 			  struct sandbox_rights *rights);
-	/* Open what needs rights. May be NULL. */
+	/* Open what needs privileges. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
 	/* Undo what vt_open did outside of descriptors. May be NULL. */
@@ -113,8 +113,8 @@ struct vdev_type {
 	bool (*vt_fini)(struct vdev *dev);
 	/* Add the type's own figures. May be NULL. */
 	void (*vt_status)(struct vdev *dev, struct json_object *status);
-	/* Do a command of vt_ctls, with the @files that its open made, to be
-	 * taken; what it answers goes into @reply. */
+	/* Execute a command of vt_ctls, with the @files that its open made,
+	 * which it may take; the answer goes into @reply. */
 	int (*vt_ctl)(struct vdev *dev, int argc, char *const argv[],
 		      struct opened_files *files, struct json_object *reply,
 		      struct err *err);
@@ -150,8 +150,8 @@ int vdev_create(const struct vdev_type *type, const struct vdev_env *env,
 		struct vdev **ret_dev, struct err *err);
 
 /*
- * The halves of it, for a type's own ways to be created: memory for one, NULL
- * when there is none; and the end of one, however far it was built.
+ * Its two halves, for types that are created in their own way: allocate one,
+ * NULL without memory; and destroy one, even if only partly built.
  */
 struct vdev *vdev_alloc(const struct vdev_type *type, struct err *err);
 void vdev_free(struct vdev *dev);
@@ -160,8 +160,8 @@ void vdev_free(struct vdev *dev);
 void vdev_status(struct vdev *dev, struct json_object *status);
 
 /*
- * What a `ctl` command, of whichever type, needs open: for who asks. 0 with
- * files, or none; or -errno.
+ * Open what a `ctl` command of any type needs, for its caller. 0 with files, or
+ * none; or -errno.
  */
 int vdev_ctl_open(int argc, char *const argv[], struct opened_files *files,
 		  struct err *err);
@@ -170,23 +170,23 @@ void vdev_ctl_close(int argc, char *const argv[],
 		    const struct opened_files *files);
 
 /*
- * Do a `ctl` command: argv[0] is its name. -EINVAL for one that is unknown.
- * @files may have come from anybody; what is not taken stays there.
+ * Execute a `ctl` command: argv[0] is its name. -EINVAL for an unknown one.
+ * @files may be from an untrusted client; files not taken stay there.
  */
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct opened_files *files, struct json_object *reply,
 	     struct err *err);
 
 /*
- * For vt_init: how many entries the queues have. By default it is what the
- * type likes, or what the embedder wants (ph_queue_size), as far as it can.
+ * For vt_init: the number of entries of the queues. The default is the type's,
+ * or the embedder's (ph_queue_size) within the type's limits.
  */
 unsigned vdev_queue_size(const struct vdev_type *type,
 			 const struct vdev_env *env);
 
 /*
  * For vt_init: put the device on its PCI function in the mode that the
- * options ask for. The queues get vdev_queue_size() where vq_qsize is 0.
+ * options request. The queues get vdev_queue_size() where vq_qsize is 0.
  */
 int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		struct virtio_softc *vs, struct virtio_consts *vc,
