@@ -79,7 +79,9 @@ extern "C" {
 #define VIRTIO_DEV_SCSI    0x1004
 #define VIRTIO_DEV_RANDOM  0x1005
 #define VIRTIO_DEV_9P      0x1009
-#define VIRTIO_DEV_INPUT   0x1052 /* modern only */
+
+/* An input device is never transitional: 0x1040 plus its virtio id (4.1.2.1). */
+#define VIRTIO_DEV_INPUT 0x1052
 
 #define VIRTIO_REV_INPUT    1
 #define VIRTIO_SUBVEN_INPUT 0x108E
@@ -104,8 +106,10 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     struct vqueue_info *queues);
 
 /*
- * PCI identity (4.1.2): @legacy_id is the transitional device id, @device_id
- * the virtio one, @pci_class the base class.
+ * PCI identity (4.1.2): @legacy_id is the transitional PCI device id, @device_id
+ * the virtio one, @pci_class the base class. VIRTIO_MODE_MODERN ignores
+ * @legacy_id: the PCI device id is 0x1040 + @device_id. A device type without a
+ * transitional id must use that mode.
  */
 void vi_pci_init(struct pci_devinst *pi, virtio_mode_t mode, uint16_t legacy_id,
 		 uint16_t device_id, uint8_t pci_class);
