@@ -215,7 +215,8 @@ struct virtio_consts {
 
 struct vqueue_info {
 	/* The device sets these two. */
-	uint16_t vq_qsize; /* entries, a power of two */
+	/* Entries, a power of two. A driver may lower it; a reset restores it. */
+	uint16_t vq_qsize;
 	void (*vq_notify)(void *sc, struct vqueue_info *vq);
 
 	/* The framework sets these. */
@@ -256,7 +257,8 @@ struct vqueue_info {
 struct vi_req {
 	int readable;
 	int writable;
-	unsigned int idx; /* identifies the chain, for vq_relchain() */
+	/* For vq_relchain(). Less than the vq_qsize that the device set. */
+	unsigned int idx;
 };
 
 /* Whether the driver has set this queue up. */
