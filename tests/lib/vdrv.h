@@ -12,12 +12,18 @@
  *	struct vdrv d;
  *
  *	vdrv_init(&d, VDRV_MODERN);
- *	dev_create(..., &d.pi, ...);
- *	vdrv_start(&d, VI_BIT(VIRTIO_F_VERSION_1) | ..., 1);
+ *	dev_create(..., &d.pi, loop, ...);
+ *	d.idle = turn;		// vio_loop_turn(loop, 0)
+ *	d.idle_arg = loop;
+ *	started = vdrv_start(&d, VI_BIT(VIRTIO_F_VERSION_1) | ..., 1);
  *	gpa = vdrv_alloc(&d, 512, 1);
  *	head = vdrv_add(&d, 0, (struct vdrv_buf[]){ { gpa, 512, VDRV_W } }, 1);
  *	vdrv_kick(&d, 0);
- *	assert(vdrv_used(&d, 0, &used) && used.len == 512);
+ *	while (!vdrv_used(&d, 0, &used)) {
+ *		vio_loop_turn(loop, 10);
+ *		vdrv_wake(&d);
+ *	}
+ *	dev_destroy(...);
  *	vdrv_fini(&d);
  */
 #ifndef TESTS_LIB_VDRV_H
@@ -92,15 +98,18 @@ struct vdrv {
 	struct pci_devinst pi; /* build the device on this */
 	struct gmem gm;
 	enum vdrv_mode mode;
-	uint8_t *mem;            /* guest RAM, between guard pages */
-	uint8_t *view;           /* the same for the driver, if apart */
-	bool apart;              /* vdrv_apart() */
-	uint64_t next_free;      /* bump allocator, guest address */
-	uint64_t features;       /* negotiated */
-	bool msix;               /* enabled by vdrv_start(), if there */
-	bool no_msix;            /* set it, and vdrv_start() leaves it off */
-	void (*idle)(void *arg); /* turns the device's loop; may be set */
+	uint8_t *mem;       /* guest RAM, between guard pages */
+	uint8_t *view;      /* the same for the driver, if apart */
+	bool apart;         /* vdrv_apart() */
+	uint64_t next_free; /* bump allocator, guest address */
+	uint64_t features;  /* negotiated */
+	bool msix;          /* enabled by vdrv_start(), if there */
+	bool no_msix;       /* set it, and vdrv_start() leaves it off */
+
+	/* Turns the device's loop; NULL if it completes without one. */
+	void (*idle)(void *arg);
 	void *idle_arg;
+
 	bool woken; /* ph_wake(); see vdrv_wake() */
 	struct vdrv_queue q[VDRV_MAX_Q];
 
