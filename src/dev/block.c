@@ -237,9 +237,10 @@ static void block_reset(void *arg)
 }
 
 /*
- * What is under way ends in its own time. What waits after an error is given
- * back, to be taken again when the queue runs again. Where that cannot be it is
- * tried once more; if that fails, the stop waits for `viodev ctl SOCKET resume`.
+ * Requests in flight end in their own time. Requests that wait after an error
+ * are returned, to be taken again when the queue resumes. If that is impossible,
+ * each is retried once; if the retry fails, the stop waits for
+ * `viodev ctl SOCKET resume`.
  * There is no status that has the driver send a request again, as SCSI's BUSY
  * has: an error instead would lose data that werror= promises to keep.
  */

@@ -136,7 +136,7 @@ extern const char *const block_kind_names[BLOCK_NR_KINDS];
 void block_qnotify(void *arg, struct vqueue_info *vq);
 void block_turn(void *arg);
 
-/* Have what is in the write cache written out, for nobody in particular. */
+/* Flush the write cache, for no particular request. */
 void block_flush_cache(struct block_softc *sc);
 
 /*

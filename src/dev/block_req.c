@@ -357,7 +357,7 @@ static void block_complete(struct block_io *io, uint8_t status)
 	io_free(sc, io);
 }
 
-/* Host trouble comes in floods: log the 1st, 2nd, 4th, ... */
+/* Host errors arrive in floods: log the 1st, 2nd, 4th, ... */
 static void log_error(struct block_softc *sc, const struct block_io *io,
 		      int result)
 {
@@ -417,8 +417,8 @@ void block_on_wait(void *arg, enum disk_op op, int error)
 
 /*
  * The write cache was turned off (CONFIG_WCE). A configuration write cannot
- * wait, so that what was cached is flushed behind it; a write that was under
- * way then is flushed before it completes, as are all later ones (5.2.6.2).
+ * wait, so cached data is flushed after it; a write in flight at that moment is
+ * flushed before it completes, as are all later ones (5.2.6.2).
  */
 static void flush_done(struct disk_req *req, int result)
 {

@@ -24,7 +24,7 @@ struct rng_file {
 	struct pool_job job;
 	bool busy;   /* reading: the rest is the thread's then */
 	bool ending; /* threads look at it, too */
-	bool ended;  /* nothing comes any more, */
+	bool ended;  /* end of input, */
 	int error;   /* because of this */
 	size_t off, len;
 	struct rng_file *next_abandoned;
@@ -86,13 +86,13 @@ ssize_t rng_file_take(struct rng_file *f, void *p, size_t len)
 	size_t n = f->len - f->off;
 
 	if (n == 0) {
-		f->ended = false; /* who asks again may find more */
+		f->ended = false; /* a later read may find more */
 		return f->error;
 	}
 	if (n > len)
 		n = len;
 	memcpy(p, f->buf + f->off, n);
-	explicit_bzero(f->buf + f->off, n); /* nobody else is to have them */
+	explicit_bzero(f->buf + f->off, n); /* no other reader gets them */
 	f->off += n;
 	return (ssize_t)n;
 }

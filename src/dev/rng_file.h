@@ -24,8 +24,8 @@ int rng_file_create(struct vio_loop *loop, int fd, void (*ready)(void *arg),
 void rng_file_destroy(struct rng_file *f); /* NULL is fine */
 
 /*
- * Have @want bytes in the buffer, at most RNG_FILE_BYTES: 0 when they are, or
- * when no more will come; -EAGAIN: @ready follows.
+ * Provide @want bytes in the buffer, at most RNG_FILE_BYTES: 0 when they are
+ * there, or when no more will arrive; -EAGAIN: @ready follows.
  */
 int rng_file_fill(struct rng_file *f, size_t want);
 

@@ -198,7 +198,7 @@ static void plug(struct console_port *p, bool plugged)
 	if (!plugged)
 		p->unplugged = p->added;
 	console_control_run(p->sc);
-	/* Whoever writes to a port that is gone must not wait. */
+	/* A writer to a removed port must not wait. */
 	console_tx_run(p);
 	console_rx_run(p);
 }
@@ -212,7 +212,7 @@ static struct console_port *free_port(struct console_softc *sc)
 	return NULL;
 }
 
-/* port add NAME CHANNEL: what is behind it was opened by who asks. */
+/* port add NAME CHANNEL: the client opened the channel. */
 static int add_port(struct console_softc *sc, const char *name,
 		    const char *channel, struct opened_files *files,
 		    struct err *err)

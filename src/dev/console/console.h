@@ -5,7 +5,7 @@
  *	console.c        the device: configuration, options, control, life and death
  *	console_ctrl.c   the control queues
  *	port.c           the bytes of a port
- *	console_save.c   another process goes on with the device
+ *	console_save.c   another process continues with the device
  *
  * Port 0 is the console, with console= behind it; without, it does not exist,
  * but its queues do. The others have names, and exist for drivers that take

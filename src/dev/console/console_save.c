@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device that moves to another process: what its driver knows of it, so that
- * there, too, the next control message follows from how that differs from what
- * is. A port that the other process does not have is removed, one that only it
- * has is added, and who is at the other end of a channel is told when it is not
- * as the driver knows it.
+ * A device that moves to another process: its state as the driver knows it. As
+ * before, the next control messages follow from the difference to the actual
+ * state. A port that the other process lacks is removed, one that only it has is
+ * added, and the driver is told if a channel's peer has connected or
+ * disconnected.
  *
  *	struct head
  *	struct port ...		all there is room for, by id
@@ -17,7 +17,7 @@
 
 struct head {
 	le16 cols, rows;
-	le16 ready; /* DEVICE_READY came */
+	le16 ready; /* DEVICE_READY received */
 	le16 nr_ports;
 };
 static_assert(sizeof(struct head) == 8, "no padding");
@@ -113,7 +113,7 @@ static bool is_possible(const struct console_softc *sc, const struct port *from)
 	return (k & ADDED || !k) && (k & READY || !(k & ALL_TOLD));
 }
 
-/* What the driver has written to a port must not come out of another. */
+/* The driver's output to one port must not appear at another. */
 static bool is_another(const struct console_port *p, const struct port *from)
 {
 	char name[CONSOLE_MAX_NAME];

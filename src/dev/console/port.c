@@ -2,10 +2,10 @@
 /*
  * The bytes of a port (virtio 5.3.6), between its queues and its channel.
  *
- * Several chains go into one system call, and what could not be moved is made
- * available again at once. So a reset finds nothing to take back, and both
- * directions stop by themselves: a channel that is full leaves chains with the
- * driver, a queue that is empty leaves bytes with the host.
+ * Several chains go into one system call, and chains that could not be moved are
+ * made available again at once. So a reset has nothing to take back, and both
+ * directions stop by themselves: a full channel leaves chains with the driver,
+ * an empty queue leaves bytes with the host.
  */
 #include <errno.h>
 
@@ -53,8 +53,8 @@ static void batch_add(struct batch *b, const struct iovec *iov, int niov,
 
 /*
  * Take at most @max chains whose buffers are all to be written, or all to be
- * read. One that is otherwise goes back as it came (alone: what comes after it
- * could not be made available again). True: serve the batch.
+ * read. Another kind is returned as it is (alone: later chains could not be
+ * made available again). True: serve the batch.
  */
 static bool batch_take(struct batch *b, struct vqueue_info *vq,
 		       struct iovec *iov, unsigned max, bool writable,
@@ -252,7 +252,7 @@ static void on_up(void *arg, bool up)
 	if (!up)
 		p->closed = true;
 	console_control_run(p->sc);
-	/* What waited for who has gone is not for the next one. */
+	/* Output that waited for the old peer is not for the next one. */
 	console_tx_run(p);
 }
 

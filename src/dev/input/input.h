@@ -7,7 +7,7 @@
  *	host.c         a device of the host's, passed through
  *	inject.c       events by ctl
  *	events.c       events to the driver, and from it (LEDs)
- *	input_save.c   another process goes on with the device
+ *	input_save.c   another process continues with the device
  *
  * What a device is and has, virtual or real, a struct libevdev says. Events
  * have the type, code and value of Linux's; those that belong together end
@@ -50,7 +50,7 @@ struct input_softc {
 	bool sc_syncing; /* libevdev tells what we missed */
 	struct vio_task sc_more;
 
-	bool sc_live; /* a driver is there and wants events */
+	bool sc_live; /* a driver accepts events */
 	struct input_wire sc_update[INPUT_MAX_UPDATE];
 	unsigned sc_nr_update;
 	bool sc_too_long;
@@ -114,7 +114,7 @@ bool input_has_room(const struct input_softc *sc);
 
 /*
  * The next event. With a SYN_REPORT the update is sent, or waits; all of it is
- * dropped when nobody listens, or it is too long.
+ * dropped when no driver listens, or it is too long.
  */
 void input_feed(struct input_softc *sc, uint16_t type, uint16_t code,
 		int32_t value);

@@ -18,7 +18,7 @@
 
 #include "dev/net/net.h"
 
-#define RX_BUDGET 256 /* frames in a turn: others want theirs */
+#define RX_BUDGET 256 /* frames in a turn, to be fair */
 
 static_assert(NET_RSS_PEEK >= NET_FILTER_PEEK, "one look serves both");
 
@@ -121,9 +121,9 @@ static bool window_cut(struct net_window *w, size_t hdr_len)
 }
 
 /*
- * Have @want bytes for a frame, or what there is of it. Returns 0; -ENOBUFS
- * when the queue has nothing at all; -EBADMSG when its next chain was too short
- * for a header and went back unused, which is the caller's turn to count.
+ * Provide @want bytes for a frame, or as many as possible. Returns 0; -ENOBUFS
+ * when the queue is empty; -EBADMSG when its next chain was too short for a
+ * header and was returned unused, which the caller counts.
  */
 static int window_fill(struct net_softc *sc, struct vqueue_info *vq,
 		       size_t want)
@@ -198,7 +198,7 @@ static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
  * --- One frame ---
  */
 
-/* Longer than the driver was told that frames are (5.1.4.1). */
+/* Longer than the frames announced to the driver (5.1.4.1). */
 static bool over_mtu(const struct net_softc *sc,
 		     const struct virtio_net_hdr *host, const uint8_t *peek,
 		     size_t len)
@@ -337,7 +337,7 @@ static int rx_hold(struct net_softc *sc, struct net_pair *p)
 	return ret < 0 ? ret : 0;
 }
 
-/* Deliver the frame that is held. 0: it is gone; -errno of window_fill(). */
+/* Deliver the held frame. 0: delivered or dropped; -errno of window_fill(). */
 static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 {
 	const struct iovec frame = { p->buf, p->held_len };
@@ -413,9 +413,9 @@ void net_rx_run(struct net_softc *sc, unsigned channel)
 	do {
 		ret = rx_one(sc, p);
 		/*
-		 * Buffers that come from now on are announced; what came just
-		 * before was not. The window stays open meanwhile: the kick
-		 * that is asked for is for what comes after its chains.
+		 * Buffers added from now on are announced; those added just
+		 * before were not. The window stays open in between: the
+		 * requested kick is for buffers after its chains.
 		 */
 		if (ret == -ENOBUFS && !asked) {
 			vq_kick_enable(sc->sc_win.vq);

@@ -9,8 +9,8 @@
  *
  * No path is ever walked by its text. Each step opens one name beneath a
  * descriptor, without following symbolic links; what is opened for reading
- * and writing is reopened through the descriptor that pins it. So nobody, in
- * the guest or beside it, can swap something under a request, and ".." is a
+ * and writing is reopened through the descriptor that pins it. So neither the
+ * guest nor a host process can swap a file under a request, and ".." is a
  * pointer here, not a name.
  *
  * Threads: requests run on several. p9_fs.lock guards fids, nodes and
@@ -80,7 +80,7 @@ struct p9_node {
 	uint32_t refs;  /* of fids, children and requests */
 	uint32_t users; /* of the fd */
 	bool idle;      /* is in the list of those that may give it up */
-	bool detached;  /* its name is gone, its fd is all there is */
+	bool detached;  /* it has lost its name; only its fd is left */
 };
 
 enum p9_kind {
@@ -150,7 +150,7 @@ struct p9_fs {
 
 /*
  * A request. The owner of the ring fills iov[0 .. readable + writable) and
- * calls p9_req_init(); p9_req.c tells what comes then.
+ * calls p9_req_init(); p9_req.c describes the rest.
  */
 struct p9_req {
 	struct p9_fs *fs;
@@ -287,7 +287,7 @@ int p9_name_of(const struct p9_req *r, const struct p9_ref *ref,
  * --- fid.c ---
  */
 
-/* What a fid stands for at this moment. -EBADF when there is none. */
+/* What a fid stands for at this moment. -EBADF for an unknown one. */
 int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 /* The same with the node's descriptor. */
 int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
@@ -351,7 +351,7 @@ int p9_xattr_commit(const struct p9_req *r, const struct p9_ref *ref);
 
 void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
 
-/* Whoever waits for a lock is told that it is blocked; from any thread. */
+/* Requests that wait for a lock return "blocked"; from any thread. */
 void p9_locks_wake(struct p9_fs *fs);
 
 /*

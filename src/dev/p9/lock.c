@@ -6,8 +6,8 @@
  * A lock belongs to a process of a guest (proc_id and client_id), not to a
  * fid: one process may lock a file that it has open twice. The host's locks
  * that fit belong to an open file (F_OFD_SETLK), so each pair of file and
- * owner gets a descriptor. It goes away with the fid through which it came:
- * closing a file ends the process's locks on it, as POSIX has it.
+ * owner gets a descriptor. It is closed with the fid that created it: closing a
+ * file ends the process's locks on it, as in POSIX.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,17 +22,17 @@
 #define CLIENT_LEN 256
 
 /*
- * A guest that is told "blocked" asks again after half a minute; and when one
- * of its processes waits for another it asks while the unlock is on its way.
- * So a request that may wait does so, for a little while, and not on all of
- * the threads: the unlock needs one, too.
+ * After the reply "blocked" a guest asks again half a minute later; and when one
+ * of its processes waits for another, it asks while the unlock is in transit.
+ * So a request that may wait does so briefly, and not on all of the threads: the
+ * unlock needs one.
  */
 #define WAIT_MS     500
 #define MAX_WAITERS 4
 
 struct p9_owner {
 	struct p9_owner *next;
-	const struct p9_file *file; /* through which it came */
+	const struct p9_file *file; /* that created it */
 	dev_t dev;
 	ino_t ino;
 	uint32_t proc_id;

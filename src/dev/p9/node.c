@@ -38,8 +38,8 @@ static int open_path(int dir_fd, const char *path, uint64_t resolve)
 	long fd = -1;
 
 	/*
-	 * EAGAIN: something was renamed meanwhile. A file system that is a
-	 * process may say so for ever.
+	 * EAGAIN: a concurrent rename. A file system in user space may
+	 * return it for ever.
 	 */
 	for (int i = 0; i < MAX_TRIES; i++) {
 		fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
@@ -147,8 +147,8 @@ struct given_up {
 };
 
 /*
- * Count another descriptor. When they run short that of the node idle for
- * longest is given up.
+ * Count another descriptor. When they run short, the node idle for the longest
+ * gives up its own.
  */
 static int admit(struct p9_fs *fs, struct given_up *ret_up)
 {
@@ -215,8 +215,8 @@ static void release_node(struct p9_fs *fs, const struct p9_node *node)
 }
 
 /*
- * Drop a reference; the last ones of its ancestors may go with it. Nodes that
- * nobody holds any more are added to @dead, for bury().
+ * Drop a reference; the last ones of its ancestors may go with it. Nodes without
+ * references are added to @dead, for bury().
  */
 static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
 {

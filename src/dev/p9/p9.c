@@ -15,9 +15,9 @@
  *	                +-- Tflush: when the old request is done -----+
  *
  * Nothing here waits for the host's file system. A reset forgets the requests
- * that no thread has begun. Those under way end when the file system lets
- * them; then one of the threads ends the session, and only then does the next
- * one begin, so that no request of the old one overtakes the new one's.
+ * that no thread has begun. Those in flight end when the file system permits;
+ * then one of the threads ends the session, and only then does the next one
+ * begin, so that no request of the old one overtakes the new one's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +58,7 @@ struct p9_softc {
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
-	struct vio_task sc_again; /* goes on where a turn stopped */
+	struct vio_task sc_again; /* continues where a turn stopped */
 	uint64_t sc_turn_read;    /* bytes read before this turn */
 	struct p9_fs *sc_fs;
 	/*
@@ -196,7 +196,7 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 	complete(sc, slot, false);
 }
 
-/* Once the others are done. No other is taken before it is done as well. */
+/* Once the others are done. No other is taken until it is done. */
 static void version(struct p9_softc *sc)
 {
 	struct p9_slot *slot = sc->sc_version;

@@ -120,7 +120,7 @@ int p9_symlink(struct p9_req *r)
 	p9_decode_string(&r->in, target, sizeof(target));
 	m.gid = p9_decode32(&r->in);
 	if (!r->in.err && !target[0])
-		return -ENOENT; /* as symlink(2) has it */
+		return -ENOENT; /* as for symlink(2) */
 	return make(r, dir, &m);
 }
 
@@ -277,7 +277,7 @@ int p9_unlinkat(struct p9_req *r)
 	return ret;
 }
 
-/* The fid is gone afterwards, whatever comes of it. */
+/* The fid is removed in any case. */
 int p9_remove(struct p9_req *r)
 {
 	uint32_t num = p9_decode32(&r->in);
@@ -325,7 +325,7 @@ static uint8_t qid_type(uint8_t d_type)
 	}
 }
 
-/* What is above the export is nobody's business. */
+/* The guest must not learn what is above the export. */
 static uint64_t entry_ino(const struct p9_fs *fs, const struct p9_node *dir,
 			  const struct dents *d)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a command asks of the host that is no request of a disk: a thread does
- * it beside the loop. Such a command runs alone, and the thread has the LUN's
- * work buffer meanwhile.
+ * Host operations of a command that are not disk requests: a thread executes
+ * them beside the loop. Such a command runs alone, and the thread owns the LUN's
+ * work buffer until it ends.
  */
 #include <errno.h>
 #include <stdlib.h>

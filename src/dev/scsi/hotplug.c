@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* `viodev ctl` of a SCSI device: its status, and LUNs that come and go. */
+/* `viodev ctl` of a SCSI device: its status, LUNs added and removed. */
 #include <errno.h>
 
 #include "base/json.h"

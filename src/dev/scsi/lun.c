@@ -318,8 +318,8 @@ static bool is_stopping(struct scsi_softc *sc)
 }
 
 /*
- * A stop that began before this waits for the command, and nobody may ever
- * resume it: it ends with BUSY, as those of scsi_quiesce() did.
+ * A stop that began earlier waits for the command, which may never be resumed:
+ * it ends with BUSY, as those of scsi_quiesce() did.
  */
 static void on_wait(void *arg, enum disk_op op, int error)
 {
@@ -627,7 +627,7 @@ static void forget_lun(struct scsi_lun *lun)
 	free_lun(lun);
 }
 
-/* 5.6.6.1: its commands end before the driver is told. */
+/* 5.6.6.1: its commands end before the driver is notified. */
 static void on_left(void *arg)
 {
 	struct scsi_lun *lun = arg;

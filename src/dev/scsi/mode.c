@@ -3,7 +3,7 @@
  * MODE SENSE and MODE SELECT (SPC-4 6.9 .. 6.12): the parameters of a logical
  * unit, as pages. A page is built from the LUN's state; which of its bits the
  * initiator may change is built the same way, so that MODE SELECT can compare
- * what it gets with what there is, bit by bit.
+ * the parameters with the current ones, bit by bit.
  */
 #include "base/util.h"
 #include "dev/scsi/scsi.h"

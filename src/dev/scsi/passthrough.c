@@ -35,8 +35,8 @@ struct passthrough {
 	struct pool *pool;
 	unsigned nr_inflight; /* given to the pool */
 	/*
-	 * Of these, so many are nobody's any more. Until they have ended
-	 * others are held back: no old write may come after a new one.
+	 * The number of these without an owner. Until they have ended,
+	 * others are held back: no old write may follow a new one.
 	 */
 	unsigned nr_stale;
 	struct scsi_task *held, **held_end; /* by next_held */
@@ -91,7 +91,7 @@ static uint8_t response_of(unsigned host_status)
 	}
 }
 
-/* On a thread of the pool: nobody else looks at the task meanwhile. */
+/* On a thread of the pool, which alone uses the task now. */
 static void job_run(void *arg, struct pool_job *job)
 {
 	const struct passthrough *pt = arg;

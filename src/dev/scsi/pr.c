@@ -3,9 +3,9 @@
  * Reservations: persistent ones (SPC-4 5.12, 6.15, 6.16) and those of SPC-2.
  *
  * Each logical unit is reached through one I_T nexus, the guest's. So there is
- * at most one registration, nobody to conflict with, and what remains is to
- * keep the books as the standard says. They are kept in a file, for restarts,
- * where the user names one and the initiator asks for it (APTPL):
+ * at most one registration and no conflict; only the standard's state remains to
+ * be kept. It is saved in a file, for restarts, if the user names one and the
+ * initiator requests it (APTPL):
  *
  *	0     header  records...     written by turns, so that one
  *	4096  header  records...     is whole whenever we die
@@ -309,7 +309,7 @@ static int out_clear(struct pr_state *pr)
 	return 0;
 }
 
-/* There is nobody to preempt but oneself (5.12.11.3). */
+/* The initiator can only preempt itself (5.12.11.3). */
 static int out_preempt(struct pr_state *pr, const struct out *o)
 {
 	bool all =

@@ -29,7 +29,7 @@ enum {
 	CDB_SIZE_AT = offsetof(struct virtio_scsi_config, cdb_size),
 };
 
-/* What comes before the CDB, 5.6.6.1. */
+/* The fields before the CDB, 5.6.6.1. */
 struct scsi_req {
 	uint8_t lun[8];
 	uint8_t id[8]; /* opaque */
@@ -39,7 +39,7 @@ struct scsi_req {
 };
 static_assert(sizeof(struct scsi_req) == 19, "5.6.6.1");
 
-/* What comes before the sense. */
+/* The fields before the sense. */
 struct scsi_resp {
 	le32 sense_len;
 	le32 residual;
@@ -125,8 +125,8 @@ static bool broken(const struct scsi_softc *sc)
 }
 
 /*
- * All of the sense area is written, and what is counted of the data in comes
- * right behind it: used length is without holes.
+ * All of the sense area is written, and the data in follows it directly: the
+ * used length has no holes.
  */
 static uint32_t write_response(struct scsi_task *t)
 {
@@ -150,7 +150,7 @@ static uint32_t write_response(struct scsi_task *t)
 	return (uint32_t)(used + (t->in_len ? moved : 0));
 }
 
-/* Nothing is written where nobody waits for it any more. */
+/* Write nothing if the driver no longer waits for it. */
 static void report(struct scsi_task *t)
 {
 	struct scsi_queue *q = t->q;

@@ -8,19 +8,19 @@
  *	pool.c       memory for commands
  *	aside.c      what a thread does for a command
  *	task.c       a LUN's task set: who runs when; aborting; ends
- *	target.c     a command begins: unit attentions, dispatch; SPC commands
- *	cdb.c, sense.c   pure: commands taken apart, sense data put together
+ *	target.c     start of a command: unit attentions, dispatch; SPC commands
+ *	cdb.c, sense.c   pure: parse commands, build sense data
  *	inquiry.c mode.c sbc.c provision.c mmc.c pr.c   commands
- *	lun.c        a LUN's making, size, removal
+ *	lun.c        creation, size and removal of a LUN
  *	passthrough.c    a LUN that is a real device, by SG_IO
- *	scsi_save.c  another process goes on with the device
+ *	scsi_save.c  another process continues with the device
  *
- * A command's way:
+ * Path of a command:
  *
  *	scsi_fetch()    a chain becomes a task
  *	task_submit()   it waits for its turn
- *	task_begin()    it is judged
- *	a handler       which may task_disk(), and goes on when that is done
+ *	task_begin()    it is checked
+ *	a handler       which may task_disk(), and continues when that is done
  *	task_finish()   into the used ring, shown to the driver once a turn
  *
  * There is one initiator, the guest's driver, and so one I_T nexus to each
@@ -163,7 +163,7 @@ struct scsi_lun {
 	bool present;         /* not removed */
 	bool leaving;         /* removed, but commands of it have not ended */
 	struct vio_task left; /* now they have */
-	bool added;           /* by `viodev ctl`: gone when it is removed */
+	bool added;           /* by `viodev ctl`: destroyed on removal */
 
 	/* Medium. */
 	struct disk *disk;
@@ -206,7 +206,7 @@ struct scsi_tmf {
 	uint8_t subtype;
 	uint8_t addr[8];
 	uint64_t id;
-	uint64_t seq; /* tasks that came before it are concerned */
+	uint64_t seq; /* it concerns tasks that arrived earlier */
 	uint8_t *resp;
 };
 
@@ -218,7 +218,7 @@ struct scsi_softc {
 	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
 	/*
 	 * Memory for commands, of all queues together: a guest that fills its
-	 * queues has so many under way, and the others wait in the queues.
+	 * queues has that many in flight, and the others wait in the queues.
 	 */
 	struct slab sc_tasks, sc_wides;
 	bool sc_no_memory; /* a command had to wait for another to end */
@@ -258,8 +258,8 @@ void scsi_fetch(struct scsi_queue *q);
 void scsi_check_broken(struct scsi_softc *sc);
 
 /*
- * aside.c: have a thread call @fn, then go on with @step, also when the command
- * has been aborted meanwhile (task_gone()). Last of a step.
+ * aside.c: a thread calls @fn, then @step continues, even if the command has
+ * been aborted in between (task_gone()). Last of a step.
  */
 int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside);
 /* False: it has not ended, and what it uses must stay. NULL is fine. */
@@ -277,7 +277,7 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 void scsi_control_notify(void *sc, struct vqueue_info *vq);
 void scsi_event_notify(void *sc, struct vqueue_info *vq);
 /*
- * The LUN's number as REPORT LUNS and events have it: peripheral addressing
+ * The LUN's number in REPORT LUNS and events: peripheral addressing
  * below 256, which is all that Linux makes of an event, flat above (SAM-5 4.7).
  */
 uint16_t scsi_lun_number(const struct scsi_lun *lun);
@@ -292,8 +292,8 @@ void task_submit(struct scsi_task *t);
 void task_leave(struct scsi_task *t); /* the task set; others may begin */
 void task_abort(struct scsi_task *t, uint8_t response);
 /*
- * Abort all: those that wait end at once, those that the host works on when it
- * has done with them. What comes later begins after that.
+ * Abort all: waiting ones end at once, those that the host works on when it has
+ * finished. Later ones begin after that.
  */
 void tasks_forget(struct scsi_lun *lun, uint8_t response);
 /* Whether nothing of it is wanted any more; then it has ended. */
@@ -302,7 +302,7 @@ bool task_gone(struct scsi_task *t);
 bool task_live(const struct scsi_task *t);
 /* Run @step now, and again after each task_disk() of its. */
 void task_run(struct scsi_task *t, task_step *step);
-/* Start t->req, then go on with @step. Last of a step. */
+/* Start t->req, then continue with @step. Last of a step. */
 void task_disk(struct scsi_task *t, enum disk_op op, uint64_t lba,
 	       uint64_t nr_blocks, task_step *step);
 /* Answers; each ends the command. */
@@ -386,9 +386,9 @@ struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
 bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
 void lun_add(struct scsi_lun *lun);
 /*
- * Units of which the command line said nothing: @text is what it would have
- * said, "lun5=PATH,lun5.ro=on". luns_open_new() is what needs rights, and
- * lun_create_new() makes a unit that is to be added of those files.
+ * Units that are not on the command line: @text is in its syntax,
+ * "lun5=PATH,lun5.ro=on". luns_open_new() needs privileges, and
+ * lun_create_new() creates the unit to add from those files.
  */
 int luns_open_new(const char *text, struct opened_files *files,
 		  struct err *err);
@@ -397,8 +397,8 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		   struct err *err);
 
 /*
- * passthrough.c: commands of a LUN that is a real device. pt_open() is what
- * needs rights.
+ * passthrough.c: commands of a LUN that is a real device. pt_open() needs
+ * privileges.
  */
 int pt_open(const char *path, struct err *err);
 int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt);

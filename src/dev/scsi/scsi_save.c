@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device that moves to another process: what its driver has set up, and what
- * it knows or is still to be told.
+ * A device that moves to another process: what its driver has set up, and its
+ * known and pending state.
  *
  *	struct head
  *	struct unit ...		those that the driver can see, in order
  *
- * The driver goes on with its units, so each must be there, and be the one that
- * it was: else the state is refused. Of what is merely new, a size or a unit
- * more, the driver is told.
+ * The driver continues with its units, so each must exist, unchanged: otherwise
+ * the state is refused. The driver is notified of additions: a larger size, a
+ * new unit.
  *
- * Reservations as they come are newer than a file that keeps them said when
- * this process read it; where both processes have the same file the other one
- * may have written to it since. So they win, and are written down first.
+ * Reservations in the state are newer than those this process read from its
+ * file; if both processes share the file, the other one may have written to it
+ * since. So the state's win, and are written to the file first.
  */
 #include <assert.h>
 #include <errno.h>
@@ -284,7 +284,7 @@ static bool take_unit(struct scsi_lun *lun, const struct unit *u)
 	return resized;
 }
 
-/* Whether there are units of which the driver does not know. */
+/* Whether units exist that the driver does not know. */
 static bool has_more(const struct scsi_softc *sc, const struct state *st)
 {
 	unsigned nr = 0;

@@ -178,8 +178,8 @@ static bool lengths_fit(struct scsi_task *t)
 }
 
 /*
- * Its turn has come. What stands in the way is asked now and not when the
- * command arrived, because those in front of it may have changed it.
+ * The command may run now. Obstacles are checked now and not on arrival,
+ * because the commands in front of it may have changed them.
  */
 void task_begin(struct scsi_task *t)
 {
@@ -200,7 +200,7 @@ void task_begin(struct scsi_task *t)
 		task_check(t, t->sense.code);
 		return;
 	}
-	/* Where there is no unit, only what asks about it is answered. */
+	/* Without a unit, only commands that query it are answered. */
 	if (lun->kind == LUN_ABSENT && !(def->flags & CDB_AT_ONCE)) {
 		task_check(t, SC_NO_LUN);
 		return;

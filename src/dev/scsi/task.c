@@ -7,7 +7,7 @@
  *
  * A fence is a command with the ORDERED attribute, or one that must be alone
  * because what it does takes several steps (COMPARE AND WRITE). It begins when
- * everything in front of it is done, and what came after it waits. A command
+ * everything in front of it is done, and later commands wait. A command
  * with the HEAD OF QUEUE attribute goes to the front and waits for nothing but
  * one that is alone; INQUIRY and its like (CDB_AT_ONCE) not even for that.
  */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The control queue (5.6.6.2), by which the driver aborts and resets, and the
- * event queue (5.6.6.3), by which it hears of changes.
+ * event queue (5.6.6.3), which reports changes to it.
  *
- * A task management function is answered when what it ended is gone: commands
- * that wait for their turn at once, those that use the driver's buffers when
- * the disk is done with them.
+ * A task management function completes when the commands that it aborts have
+ * ended: waiting ones at once, those that use the driver's buffers when the
+ * disk has finished with them.
  */
 #include <assert.h>
 
@@ -64,7 +64,7 @@ static bool concerns_lun(const struct scsi_tmf *tmf, struct scsi_lun *lun)
 	return scsi_find(lun->sc, tmf->addr, &ignored) == lun;
 }
 
-/* Those of before a reset are nobody's; but a reset waits for them, too. */
+/* Tasks from before a reset have no owner, but a reset waits for them. */
 static bool concerns_task(const struct scsi_tmf *tmf, const struct scsi_task *t)
 {
 	if (t->seq >= tmf->seq || (!task_live(t) && !is_reset(tmf)))
@@ -282,7 +282,7 @@ void scsi_control_notify(void *arg, struct vqueue_info *vq)
  * --- Events ---
  */
 
-/* Put an event into the next buffer; false when there is none. */
+/* Put an event into the next buffer; false without one. */
 static bool write_event(struct scsi_softc *sc, const struct event *ev)
 {
 	struct vqueue_info *vq = &sc->sc_vqs[1];
