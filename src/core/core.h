@@ -334,10 +334,10 @@ void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
 size_t vq_inflight_bytes(unsigned size);
 
 /*
- * Record the chains of @vq, which was just resumed, in @area from now on: shared
- * memory for at least vq_qsize entries, borrowed until the queue stops. Chains
- * that it lists as in flight are taken again, before others. 0, -EINVAL when
- * the area is of another kind, or -ENOMEM.
+ * Record the chains of @vq, which was just resumed, in @area from now on:
+ * shared memory for at least vq_qsize entries, borrowed until the queue stops.
+ * Chains that it lists as in flight are taken again, before others. 0, -EINVAL
+ * when the area is of another kind, or -ENOMEM.
  */
 int vq_inflight_start(struct vqueue_info *vq, void *area);
 void vq_inflight_stop(struct vqueue_info *vq);

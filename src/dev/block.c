@@ -238,11 +238,11 @@ static void block_reset(void *arg)
 
 /*
  * Requests in flight end in their own time. Requests that wait after an error
- * are returned, to be taken again when the queue resumes. If that is impossible,
- * each is retried once; if the retry fails, the stop waits for
- * `viodev ctl SOCKET resume`.
- * There is no status that has the driver send a request again, as SCSI's BUSY
- * has: an error instead would lose data that werror= promises to keep.
+ * are returned, to be taken again when the queue resumes. If that is
+ * impossible, each is retried once; if the retry fails, the stop waits for
+ * `viodev ctl SOCKET resume`. There is no status that has the driver send a
+ * request again, as SCSI's BUSY has: an error instead would lose data that
+ * werror= promises to keep.
  */
 static void block_quiesce(void *arg)
 {

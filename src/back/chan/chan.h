@@ -48,8 +48,8 @@ struct chan_client {
 
 /*
  * Open what @text names. The descriptors go to @files, under names that begin
- * with @id, which is short. chan_close() undoes what open did to the file system
- * or the terminal; both in the same process, before @files are closed.
+ * with @id, which is short. chan_close() undoes what open did to the file
+ * system or the terminal; both in the same process, before @files are closed.
  */
 int chan_open(const char *text, const char *id, struct opened_files *files,
 	      struct err *err);
@@ -76,15 +76,15 @@ void chan_destroy(struct chan *c); /* may be NULL */
 bool chan_up(const struct chan *c);
 
 /*
- * Read some bytes. Returns their number; -EAGAIN when none are available, now or
- * ever again; client->readable then follows, while it is wanted.
+ * Read some bytes. Returns their number; -EAGAIN when none are available, now
+ * or ever again; client->readable then follows, while it is wanted.
  */
 ssize_t chan_read(struct chan *c, const struct iovec *iov, int niov);
 
 /*
- * Write some bytes. Returns their number; -EAGAIN when the peer must read first,
- * and client->writable follows; -EPIPE without a peer: the bytes are lost. Other
- * errors are counted in nr_errors and reported as -EPIPE.
+ * Write some bytes. Returns their number; -EAGAIN when the peer must read
+ * first, and client->writable follows; -EPIPE without a peer: the bytes are
+ * lost. Other errors are counted in nr_errors and reported as -EPIPE.
  */
 ssize_t chan_write(struct chan *c, const struct iovec *iov, int niov);
 

@@ -12,8 +12,8 @@
 /*
  * --- Beginning ---
  *
- * Beyond a limit, a request waits for the next turn of the loop: the driver then
- * sees the completed ones earlier, and continues while we do.
+ * Beyond a limit, a request waits for the next turn of the loop: the driver
+ * then sees the completed ones earlier, and continues while we do.
  */
 
 static bool may_begin(const struct disk *d, const struct disk_req *req)

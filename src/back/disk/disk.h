@@ -36,8 +36,9 @@ struct vio_loop;
 enum disk_on_error disk_on_error(const char *name);
 
 /*
- * An executor for up to @nr_disks disks with @depth requests in flight in total.
- * A sandbox forbids creating it; disks can be created inside the sandbox.
+ * An executor for up to @nr_disks disks with @depth requests in flight in
+ * total. A sandbox forbids creating it; disks can be created inside the
+ * sandbox.
  */
 int disk_io_create(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
 		   struct disk_io **ret_io);

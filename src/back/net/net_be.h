@@ -11,9 +11,9 @@
  *	echo	back to the driver that sent them
  *
  * A backend has one or more channels, one for each queue pair. Frames are
- * pulled: the device watches a channel while it has room for frames, is notified
- * of frames and calls recv until none is left. So frames without room wait where
- * they are, and the sender notices.
+ * pulled: the device watches a channel while it has room for frames, is
+ * notified of frames and calls recv until none is left. So frames without room
+ * wait where they are, and the sender notices.
  *
  * In every iovec list that passes here, entry 0 is a struct virtio_net_hdr in
  * the host's byte order, and the frame follows. Backends whose features have

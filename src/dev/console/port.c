@@ -2,10 +2,10 @@
 /*
  * The bytes of a port (virtio 5.3.6), between its queues and its channel.
  *
- * Several chains go into one system call, and chains that could not be moved are
- * made available again at once. So a reset has nothing to take back, and both
- * directions stop by themselves: a full channel leaves chains with the driver,
- * an empty queue leaves bytes with the host.
+ * Several chains go into one system call, and chains that could not be moved
+ * are made available again at once. So a reset has nothing to take back, and
+ * both directions stop by themselves: a full channel leaves chains with the
+ * driver, an empty queue leaves bytes with the host.
  */
 #include <errno.h>
 

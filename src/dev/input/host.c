@@ -3,8 +3,8 @@
  * An input device of the host's, for the guest alone: it is grabbed.
  *
  * While the guest has no buffers we do not read. The kernel then drops events
- * when it must and reports it, and libevdev then lists the changes: no key stays
- * down for ever.
+ * when it must and reports it, and libevdev then lists the changes: no key
+ * stays down for ever.
  */
 #include <errno.h>
 #include <fcntl.h>

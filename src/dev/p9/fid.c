@@ -3,9 +3,9 @@
  * Fids, the guest's numbers for what it uses, and open files.
  *
  * A request never holds a fid: it takes references to the node and the file
- * that the fid stands for at that moment and works on those. Concurrent requests
- * for one fid cannot free anything in use by each other, and those that change
- * it (p9_fid_change()) find out which was first.
+ * that the fid stands for at that moment and works on those. Concurrent
+ * requests for one fid cannot free anything in use by each other, and those
+ * that change it (p9_fid_change()) find out which was first.
  */
 #include <errno.h>
 #include <linux/limits.h>

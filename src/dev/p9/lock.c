@@ -22,10 +22,10 @@
 #define CLIENT_LEN 256
 
 /*
- * After the reply "blocked" a guest asks again half a minute later; and when one
- * of its processes waits for another, it asks while the unlock is in transit.
- * So a request that may wait does so briefly, and not on all of the threads: the
- * unlock needs one.
+ * After the reply "blocked" a guest asks again half a minute later; and when
+ * one of its processes waits for another, it asks while the unlock is in
+ * transit. So a request that may wait does so briefly, and not on all of the
+ * threads: the unlock needs one.
  */
 #define WAIT_MS     500
 #define MAX_WAITERS 4

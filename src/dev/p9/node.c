@@ -215,8 +215,8 @@ static void release_node(struct p9_fs *fs, const struct p9_node *node)
 }
 
 /*
- * Drop a reference; the last ones of its ancestors may go with it. Nodes without
- * references are added to @dead, for bury().
+ * Drop a reference; the last ones of its ancestors may go with it. Nodes
+ * without references are added to @dead, for bury().
  */
 static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
 {

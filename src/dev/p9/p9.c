@@ -123,7 +123,8 @@ static void give_back(struct p9_softc *sc, const struct p9_slot *slot,
 
 /*
  * Give the chain back with its reply. After a reset, or an error of the
- * queue's, the guest may use the buffers for something else: nothing is written.
+ * queue's, the guest may use the buffers for something else: nothing is
+ * written.
  */
 static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Host operations of a command that are not disk requests: a thread executes
- * them beside the loop. Such a command runs alone, and the thread owns the LUN's
- * work buffer until it ends.
+ * them beside the loop. Such a command runs alone, and the thread owns the
+ * LUN's work buffer until it ends.
  */
 #include <errno.h>
 #include <stdlib.h>

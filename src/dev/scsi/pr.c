@@ -3,9 +3,9 @@
  * Reservations: persistent ones (SPC-4 5.12, 6.15, 6.16) and those of SPC-2.
  *
  * Each logical unit is reached through one I_T nexus, the guest's. So there is
- * at most one registration and no conflict; only the standard's state remains to
- * be kept. It is saved in a file, for restarts, if the user names one and the
- * initiator requests it (APTPL):
+ * at most one registration and no conflict; only the standard's state remains
+ * to be kept. It is saved in a file, for restarts, if the user names one and
+ * the initiator requests it (APTPL):
  *
  *	0     header  records...     written by turns, so that one
  *	4096  header  records...     is whole whenever we die
