@@ -18,7 +18,7 @@ help:
 	@echo 'make plants       NAMES=: plant known faults; does a test or fuzzer find each?'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
 	@echo 'make conformance  which duties of the specification have a test'
-	@echo 'make install      DESTDIR= and PREFIX= are honoured'
+	@echo 'make install      into /usr/local, or staged below DESTDIR='
 
 deps:
 	@scripts/install-deps.sh build
