@@ -154,7 +154,7 @@ static void test_nested(void **state)
 	fixture_fini(&f);
 }
 
-/* What is under way is run to its end, of which nobody hears. */
+/* Running jobs run to completion, which is not reported. */
 static void test_destroy(void **state)
 {
 	struct test_job job = { 0 };

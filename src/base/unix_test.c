@@ -119,7 +119,7 @@ static void test_bind(void **state)
 	}
 }
 
-/* What somebody else has put there meanwhile stays. */
+/* A file that another process has put there stays. */
 static void test_remove(void **state)
 {
 	int ours = unix_listen(path, 0), theirs;

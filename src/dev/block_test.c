@@ -1147,7 +1147,7 @@ static void test_flush(void **state)
 	assert_int_equal(do_simple(VIRTIO_BLK_T_FLUSH, 0, 0, false), IOERR);
 }
 
-/* BLK-19: a slow flush does not hold up a read that comes after it. */
+/* BLK-19: a slow flush does not delay a later read. */
 static void test_out_of_order(void **state)
 {
 	struct request f, r;

@@ -221,7 +221,7 @@ static void test_dry_source(void **state)
 	turns(5);
 	assert_int_equal(nr_changed(vdrv_ptr(&d, gpa, 64), 64), 0);
 
-	/* And what came meanwhile serves the next driver. */
+	/* And bytes that have arrived serve the next driver. */
 	assert_true(vdrv_start(&d, V1, 1));
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
@@ -251,7 +251,7 @@ static void set_stalled(bool on)
 }
 
 /*
- * A file whose disk does not answer keeps nobody waiting, not even a reset.
+ * A file whose disk does not answer blocks nothing, not even a reset.
  * Its bytes come once each, in order.
  */
 static void test_slow_source(void **state)
@@ -287,7 +287,7 @@ static void test_slow_source(void **state)
 	unlink(path);
 }
 
-/* The process can end meanwhile. */
+/* The process can end during the read. */
 static void test_end_in_stall(void **state)
 {
 	char path[] = "/tmp/rng_test.XXXXXX", text[64];

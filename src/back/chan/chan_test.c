@@ -338,7 +338,7 @@ static void test_file(void **state)
 	unlink("out");
 }
 
-/* Peers come one after the other; what is said to nobody goes nowhere. */
+/* Peers connect one after the other; bytes without a peer are lost. */
 static void test_unix(void **state)
 {
 	char buf[16];
@@ -398,7 +398,7 @@ static void test_no_descriptors(void **state)
 	stop();
 }
 
-/* What a peer left behind is read before it counts as gone. */
+/* A peer's last bytes are read before it counts as disconnected. */
 static void test_left_behind(void **state)
 {
 	int fd;
@@ -407,7 +407,7 @@ static void test_left_behind(void **state)
 	fd = dial("s");
 	assert_int_equal(write(fd, "bye", 3), 3);
 	close(fd);
-	assert_idle(); /* nobody wants it yet */
+	assert_idle(); /* not wanted yet */
 	assert_true(chan_up(c));
 	assert_int_equal(put("x"), -EPIPE);
 	chan_want(c, true);
@@ -415,7 +415,7 @@ static void test_left_behind(void **state)
 	assert_got("bye");
 	assert_false(chan_up(c));
 
-	/* One that leaves nothing is gone, wanted or not. */
+	/* One that leaves nothing is disconnected, wanted or not. */
 	chan_want(c, false);
 	fd = dial("s");
 	turns(2);
@@ -507,7 +507,7 @@ static void test_unix_connect(void **state)
 	unlink("s");
 }
 
-/* Full: the writer waits and is told; not a byte is lost or doubled. */
+/* Full: the writer waits and is notified; no byte is lost or doubled. */
 static void test_back_pressure(void **state)
 {
 	static char out[1 << 20], in[1 << 20];
@@ -540,7 +540,7 @@ static void test_back_pressure(void **state)
 	}
 	assert_memory_equal(in, out, sizeof(out));
 
-	/* The other way: what is not wanted stays, and wakes nobody up. */
+	/* The other way: unwanted bytes stay, without a wake-up. */
 	assert_int_equal(write(fd, "held", 4), 4);
 	assert_idle();
 	assert_int_equal(me.nr_readable, 0);
@@ -587,7 +587,7 @@ static void test_pty(void **state)
 	assert_int_equal(me.nr_up, 3);
 	assert_int_equal(me.nr_down, 3);
 
-	/* echo text >/dev/pts/N, while nobody wants to read */
+	/* echo text >/dev/pts/N, while reading is not wanted */
 	chan_want(c, false);
 	fd = open("link", O_WRONLY | O_NOCTTY);
 	assert_int_equal(write(fd, "text", 4), 4);
@@ -602,7 +602,7 @@ static void test_pty(void **state)
 	assert_int_equal(access("link", F_OK), -1);
 }
 
-/* Opened anew before we looked: it was never gone. */
+/* Reopened before we looked: it never disconnected. */
 static void test_pty_reopened(void **state)
 {
 	int fd, again;
@@ -659,7 +659,7 @@ static void test_fd(void **state)
 	assert_idle();
 }
 
-/* Standard input is a pipe or a file, ends, and output goes on. */
+/* Standard input is a pipe or a file, ends, and output continues. */
 static void test_stdio(void **state)
 {
 	int in = dup(0), out = dup(1), from[2], to[2], fd;

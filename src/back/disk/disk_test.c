@@ -610,7 +610,7 @@ static void test_errors(void **state)
 	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), failure(EIO));
 	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512),
 			 failure(ENOSPC));
-	/* A write that failed has told so: flushes go on. */
+	/* A failed write was reported: flushes continue. */
 	FAULT_SET(write_errno, 0);
 	assert_int_equal(simple(DISK_FLUSH), 0);
 }
@@ -665,7 +665,7 @@ static void test_flush(void **state)
 		assert_int_equal(finish(&t[i]), 0);
 	assert_int_equal(FAULT_GET(nr_sync), 1);
 
-	/* One that comes while a call runs is not served by it. */
+	/* One that arrives while a call runs is not served by it. */
 	FAULT_SET(hang, true);
 	start(&t[0], DISK_FLUSH, 0, 0, NULL, 0);
 	disk_submit(disk);
@@ -1332,7 +1332,7 @@ static void start_three(struct test_req *t, struct iovec *iov, enum disk_op op)
 	}
 }
 
-/* They are told of once, and go on as if nothing had happened. */
+/* They are reported once, and continue as if nothing had happened. */
 static void test_wait(void **state)
 {
 	for (int op = DISK_READ; op <= DISK_WRITE; op++) {

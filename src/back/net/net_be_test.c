@@ -42,7 +42,7 @@ static struct opts *opts;
 static struct net_be *be;
 static uint8_t frame[NET_MAX_FRAME];
 
-/* What the client was told, and took. */
+/* The client's callbacks, and the frames it took. */
 static struct {
 	uint8_t data[NET_MAX_FRAME];
 	ssize_t len; /* of the last frame */
@@ -745,7 +745,7 @@ static void test_pcap_full_disk(void **state)
 	pcap_destroy(pcap);
 }
 
-/* A FIFO that nobody reads stops nobody, neither now nor at the end. */
+/* A FIFO without a reader blocks nothing, neither now nor at the end. */
 static void test_pcap_fifo(void **state)
 {
 	char path[64];

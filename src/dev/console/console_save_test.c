@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Another process goes on with a console: vc_save, vc_load. */
+/* Another process continues with a console: vc_save, vc_load. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -96,7 +96,7 @@ static void run(unsigned nr_ports)
 		fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
 }
 
-/* The state that was saved goes on in another device of the same options. */
+/* Another device with the same options continues with the saved state. */
 static void move(void)
 {
 	unsigned nr_ports = r.nr_ports;
@@ -137,7 +137,7 @@ static void expect_bytes(unsigned port)
 	assert_int_equal(used.len, 2);
 }
 
-/* A driver that has set up all goes on, and hears nothing. */
+/* A driver that has set up all continues without notification. */
 static void test_goes_on(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
@@ -214,7 +214,7 @@ static void test_each_message(void **state)
 	}
 }
 
-/* CON-03, CON-04, CON-07: what is otherwise here the driver is told. */
+/* CON-03, CON-04, CON-07: the driver is notified of differences. */
 static void test_differences(void **state)
 {
 	static const struct {

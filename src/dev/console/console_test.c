@@ -410,7 +410,7 @@ static void test_resize(void **state)
 	expect_silence();
 	vdrv_reset(&r.d);
 
-	/* A driver that comes later gets it with the rest. */
+	/* A later driver gets it with the rest. */
 	fixture_start(&r, UINT64_MAX);
 	fixture_ctl_offer(&r, 60, FIXTURE_CTL_ROOM);
 	fixture_say(&r, UINT32_MAX, READY, 1);

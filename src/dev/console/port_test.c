@@ -312,7 +312,7 @@ static void test_reset_while_blocked(void **state)
 	assert_int_equal(guest_read(0, 0), 1000);
 }
 
-/* The reader goes away: what waited for it is lost, and the guest goes on. */
+/* The reader disconnects: pending output is lost, and the guest continues. */
 static void test_reader_gone(void **state)
 {
 	struct vdrv_used used;

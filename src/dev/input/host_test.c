@@ -274,7 +274,7 @@ static void test_events(void **state)
 	expect_none();
 }
 
-/* The kernel dropped events: what has changed comes, and no half update. */
+/* The kernel dropped events: the changes arrive, and no half update. */
 static void test_dropped(void **state)
 {
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
@@ -344,7 +344,7 @@ static void test_back_pressure(void **state)
 			sent++;
 			continue;
 		}
-		/* Full here and there: nobody wakes up for it. */
+		/* Full at both ends: no wake-up. */
 		turns(1);
 		if (write(host, ev, sizeof(ev)) == sizeof(ev)) {
 			sent++;

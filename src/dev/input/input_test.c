@@ -624,7 +624,7 @@ static void test_chains(void **state)
 }
 
 /*
- * --- Another process goes on with the device ---
+ * --- Another process continues with the device ---
  */
 
 static ssize_t save(uint8_t *state, size_t room)

@@ -537,7 +537,7 @@ static void test_rate(void **state)
 }
 
 /*
- * --- Another process goes on with the device ---
+ * --- Another process continues with the device ---
  */
 
 static ssize_t save(uint8_t state[MOVED_MAX])

@@ -102,7 +102,7 @@ static void test_rx_merge(void **state)
 	}
 }
 
-/* Too few buffers: the frame waits for more, then comes in whole. */
+/* Too few buffers: the frame waits for more, then arrives whole. */
 static void test_rx_wait(void **state)
 {
 	uint64_t gpa[40];

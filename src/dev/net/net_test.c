@@ -368,7 +368,7 @@ static void *flip(void *arg)
 	return NULL;
 }
 
-/* hostile D11: a header that changes meanwhile is judged as it is used. */
+/* hostile D11: a header that changes is checked as it is used. */
 static void test_tx_flipped(void **state)
 {
 	const struct net_hdr hdr = {
@@ -402,7 +402,7 @@ static void test_tx_flipped(void **state)
 	pthread_join(thread, NULL);
 }
 
-/* What the backend is told is what was asked for, within what is allowed. */
+/* The backend gets the requested value, within the allowed limits. */
 static void test_tx_offload(void **state)
 {
 	struct net_hdr hdr = {

@@ -125,7 +125,7 @@ static int teardown(void **state)
 }
 
 /*
- * --- What a guest does meanwhile ---
+ * --- The guest's requests during the freeze ---
  */
 
 static void turns(unsigned nr)

@@ -300,7 +300,7 @@ static void new_session_waits(void **state)
 	assert_int_equal(p9c_clunk(&c, 1), -EBADF);
 }
 
-/* A stop waits for what is under way, and blocks nothing meanwhile. */
+/* A stop waits for requests in flight, and blocks nothing else. */
 static void stop_in_stall(void **state)
 {
 	start("");
@@ -595,7 +595,7 @@ static void fsyncs(void **state)
 	gate_set(false);
 	assert_int_equal(p9c_wait(&c, s), 0);
 
-	/* Nor if it is not: each call that fails is told. */
+	/* Nor if it is not: each failed call is reported. */
 	gate.err = EIO;
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 0), -EIO);
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 1), -EIO);

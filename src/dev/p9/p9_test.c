@@ -428,7 +428,7 @@ static void stuck(void **state)
 	assert_int_equal(p9c_call(&c, P9_TFLUSH, "w", 200), 0);
 	assert_false(c.slots[queued].busy);
 	assert_int_equal(c.slots[queued].used, 0);
-	/* P9-08: begun: its reply comes first */
+	/* P9-08: begun: its reply is first */
 	f = p9c_send(&c, 300, P9_TFLUSH, "w", 100);
 	vdrv_kick(&c.d, 0);
 	for (int i = 0; i < 10; i++)
@@ -445,7 +445,7 @@ static void stuck(void **state)
 	assert_int_equal(p9c_wait(&c, other), 0);
 }
 
-/* The device comes to a stop: what was taken ends, nothing more is taken. */
+/* The device stops: taken requests end, no more are taken. */
 static void quiesce(void **state)
 {
 	unsigned s[24], nr_done = 0;

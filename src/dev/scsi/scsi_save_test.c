@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Another process goes on with a SCSI host: vc_save, vc_load. */
+/* Another process continues with a SCSI host: vc_save, vc_load. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -101,7 +101,7 @@ static void run(void)
 	vdrv_driver_ok(&ini.d);
 }
 
-/* The state that was saved goes on in another device. */
+/* Another device continues with the saved state. */
 static void move(const char *options)
 {
 	ini_close();
@@ -209,7 +209,7 @@ static const struct cmd eject = { .cdb = { 0x1b, [4] = 2 } };
 static const struct cmd prevent = { .cdb = { 0x1e, [4] = 1 } };
 static const struct cmd reserve = { .cdb = { 0x16 } };
 
-/* Every field of it: a driver goes on with all that it has set up. */
+/* Every field of it: a driver continues with all that it has set up. */
 static void test_goes_on(void **state)
 {
 	static const uint8_t tray[8] = LUN_ADDR(1, 3);
@@ -278,7 +278,7 @@ static void test_stopped_reserved(void **state)
 	assert_int_equal(tur(0, 0), 0);
 }
 
-/* A driver that comes later finds nothing of it. */
+/* A later driver finds nothing of it. */
 static void test_reset(void **state)
 {
 	start(DISK);
@@ -321,7 +321,7 @@ static bool told_to_look(void)
 	return true;
 }
 
-/* What is larger, or more than it was, the driver is told. */
+/* The driver is notified of larger and additional units. */
 static void test_news(void **state)
 {
 	start(DISK);

@@ -1063,7 +1063,7 @@ static void test_events_negotiated(void **state)
 	assert_int_equal(ini_do(&tur).code, 0);
 }
 
-/* STAT-05: nobody listens before DRIVER_OK, and nobody is told. */
+/* STAT-05: before DRIVER_OK no driver listens, and none is notified. */
 static void test_events_before_driver_ok(void **state)
 {
 	static const uint8_t here[8] = { 1 };
@@ -1112,7 +1112,7 @@ static void test_resize(void **state)
 	assert_int_equal(ctl("resize", "x", NULL, &err), -EINVAL);
 	assert_int_equal(ctl("resize", "lun7", "4M", &err), -ENOENT);
 	assert_int_equal(ctl("resize", "lun0", "1000", &err), -EINVAL);
-	/* Smaller: what is beyond is gone. */
+	/* Smaller: the rest is lost. */
 	assert_int_equal(ctl("resize", "lun0", "512", &err), 0);
 	ini_do_ready(&tur);
 	assert_int_equal(ini_do(&read_8).code, SC_LBA_RANGE);

@@ -283,8 +283,8 @@ static void test_broken_reads(void **state)
 }
 
 /*
- * SCSI-CTL-01: a function is answered when what it ended is gone. Other units
- * go on meanwhile, and the unit begins nothing before that.
+ * SCSI-CTL-01: a function completes when the commands it aborts have ended.
+ * Other units continue; until then, the unit begins nothing.
  */
 static void test_tmf(void **state)
 {
@@ -322,7 +322,7 @@ static void test_tmf(void **state)
 	assert_int_equal(read_byte(3), 'N');
 }
 
-/* Commands of before the reset are nobody's: no function finds them. */
+/* Commands from before the reset have no owner: no function finds them. */
 static void test_tmf_after_reset(void **state)
 {
 	struct sent s[NR_STUCK];
@@ -360,7 +360,7 @@ static int ctl_lun(const char *word, const char *lun)
 	return ctl("lun", word, lun);
 }
 
-/* SCSI-REQ-08: a unit goes: its commands end, and then the driver is told. */
+/* SCSI-REQ-08: a unit is removed: its commands end, then the driver knows. */
 static void test_remove(void **state)
 {
 	uint64_t mem = vdrv_alloc(&ini.d, 16, 8);
@@ -700,7 +700,7 @@ static void test_waiting_bus(void **state)
 	}
 }
 
-/* The process ends, whatever the kernel does meanwhile. */
+/* The process ends, whatever the kernel still does. */
 static void test_end(void **state)
 {
 	struct sent s[NR_STUCK];
