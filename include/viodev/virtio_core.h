@@ -320,8 +320,8 @@ bool vq_is_stopping(const struct vqueue_info *vq);
  * the device is broken. The buffers stay mapped, and a worker may finish writing
  * to them: only when the chain is back does a modern driver read status 0, and
  * does a vfio-user server answer a legacy driver (after two seconds at the
- * latest). Where that does not do, let the worker fill a buffer of its own, and
- * copy it on the loop's thread if the chain is live.
+ * latest). Where that is not enough, let the worker fill its own buffer, and copy
+ * it on the loop's thread if the chain is live.
  */
 bool vq_chain_live(struct vqueue_info *vq, uint16_t idx);
 
