@@ -6,8 +6,8 @@
  *	NAME_fuzz [-seconds=N] [-seed=N] [FILE | FOLDER]...
  *
  * runs the target over the files, then for N seconds over changed copies of
- * them. Exits with 77 when the host lacks something that the target needs. An input that ends the process is left in the file that the last line
- * names.
+ * them. Exits with 77 when the host lacks something that the target needs. An
+ * input that ends the process is left in the file that the last line names.
  */
 #include <dirent.h>
 #include <fcntl.h>
