@@ -46,7 +46,7 @@ layer_of() {
 }
 
 sources() {
-	grep -r --include='*.[ch]' --exclude='*_test.c' --exclude='*_fuzz.c' "$@"
+	grep -rH --include='*.[ch]' --exclude='*_test.c' --exclude='*_fuzz.c' "$@"
 }
 
 bad() {
@@ -115,6 +115,11 @@ if [ -d "$src/back/disk" ]; then
 		never "back/disk/$file" '#include.*"back/disk/(admission|disk)\.h'
 	done
 fi
+
+# The vhost-user server drives the core alone: it has no PCI function.
+for file in "$src"/serve/vhost_user*.c; do
+	[ ! -e "$file" ] || never "serve/${file##*/}" '\<(pci_[a-z_]+|vi_pci_[a-z_]+) *\('
+done
 
 # No line of a device model tells which transport serves it.
 never dev 'vfio|vhost|vhuser|vfuser'

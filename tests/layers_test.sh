@@ -91,6 +91,8 @@ for l in base core pci back dev serve; do
 done
 
 echo 'int x; /* vhost-user */' >"$tmp/src/dev/y.c"
+echo 'void x(void) { pci_kick(0); }' >"$tmp/src/serve/vhost_user_x.c"
 sh "$check" "$tmp/src" "$tmp" "$nm" >"$tmp/out"
 expect '/dev/y.c:1:int x; /* vhost-user */'
+expect '/serve/vhost_user_x.c:1:void x(void) { pci_kick(0); }'
 exit $status

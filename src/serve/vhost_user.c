@@ -59,7 +59,7 @@ static void drop_client(struct vhuser *srv)
 	vhuser_rings_reset(srv);
 	close_client(srv);
 	vhuser_forget_mtu(srv);
-	pci_reset(&srv->base.pi);
+	vi_reset(srv->vs);
 	vi_new_owner(srv->vs);
 	srv->used = false;
 	vhuser_mem_reset(srv);
@@ -132,6 +132,8 @@ static void on_wake(void *arg)
 {
 	struct vhuser *srv = arg;
 
+	if (!srv->vs)
+		return;
 	if (srv->working) {
 		srv->woken = true;
 		return;
@@ -142,7 +144,7 @@ static void on_wake(void *arg)
 			   "front-end dropped: guest memory file truncated");
 		drop_client(srv);
 	}
-	pci_kick(&srv->base.pi);
+	vi_kick_all(srv->vs);
 	if (srv->waiting)
 		serve(srv);
 }
@@ -185,7 +187,10 @@ static const struct pci_host host = {
 	.ph_queue_size = VHUSER_MAX_RING_SIZE,
 };
 
-/* The device is on the function; its rings and interrupts are ours. */
+/*
+ * A model is built on a PCI function, because <viodev/virtio.h> knows nothing
+ * else. Once it is complete, the core reaches us instead of the function.
+ */
 static void device_wake(struct virtio_softc *vs)
 {
 	host_wake(vi_transport_arg(vs));

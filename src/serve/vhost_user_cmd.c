@@ -82,7 +82,7 @@ static int negotiate(struct vhuser *srv)
 
 int vhuser_renew(struct vhuser *srv)
 {
-	pci_reset(&srv->base.pi);
+	vi_reset(srv->vs);
 	if (srv->used) {
 		vhuser_forget_requests(srv);
 		vhuser_inflight_clear(srv);

@@ -41,7 +41,6 @@
 #include <viodev/gmem.h>
 #include <viodev/loop.h>
 #include <viodev/net.h>
-#include <viodev/pci.h>
 #include <viodev/virtio.h>
 
 #include "serve/server_impl.h"

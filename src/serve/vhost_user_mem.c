@@ -112,7 +112,7 @@ static void drop_regions(struct vhuser *srv)
 static void hurry(struct vhuser *srv)
 {
 	if (srv->nr_leaving > 0)
-		pci_give_back(&srv->base.pi);
+		vi_give_back(srv->vs);
 }
 
 void vhuser_mem_reap(struct vhuser *srv)
