@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/util.h"
 #include "viodev/transport.h"
 
 /*
@@ -194,13 +195,14 @@ static const struct front_end {
 	{ "9p", "vhost-user-test-device-pci", .set = set_9p },
 };
 
+/* NULL: QEMU has none, and a device of this type attaches elsewhere. */
 static const struct front_end *find_front_end(const struct instance *inst)
 {
-	const struct front_end *f = front_ends;
-
-	while (strcmp(f->type, inst->type->vt_name) != 0)
-		f++;
-	return f;
+	for (size_t i = 0; i < ARRAY_LEN(front_ends); i++) {
+		if (strcmp(front_ends[i].type, inst->type->vt_name) == 0)
+			return &front_ends[i];
+	}
+	return NULL;
 }
 
 /* In QEMU's lists of key=value a comma is written twice. */
@@ -227,10 +229,14 @@ static void append_vhost_user(struct arg_list *list,
 			      const struct instance *inst)
 {
 	const struct front_end *f = find_front_end(inst);
-	struct json_object *device = json_object_new_object();
-	bool is_net = f->set == set_net;
+	struct json_object *device;
 	char name[MAX_NAME], backend[MAX_NAME + 8];
+	bool is_net;
 
+	if (!f)
+		return;
+	device = json_object_new_object();
+	is_net = f->set == set_net;
 	qemu_name(inst, name);
 	append_chardev(list, name, inst->front.path, f->reconnects);
 	snprintf(backend, sizeof(backend), "%s-%s", name,
