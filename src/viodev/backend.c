@@ -143,6 +143,10 @@ int backend_main(char **argv)
 	}
 	if (cmdline_parse(&cmd, argv + 1, &line) < 0)
 		return EXIT_USAGE;
+	if (line.help) {
+		fputs(help, stdout);
+		return EXIT_OK;
+	}
 	log_init(NULL, line.verbose);
 	if (!line.fd == !line.socket_path)
 		return log_usage("%s: give one of --socket-path=PATH and "

@@ -23,6 +23,7 @@ struct vdev_type;
 struct cmdline {
 	enum vio_protocol transport;
 	const char *dir; /* NULL: not given */
+	bool help;       /* print it, and nothing else */
 	bool sandbox;
 	bool once;
 	bool json;
@@ -51,8 +52,7 @@ extern const struct cmd cmd_serve, cmd_run, cmd_devices, cmd_ctl;
 
 /*
  * Parse what follows the command's name. Returns 0, or -1 after a line to the
- * user that says what to do. --help prints and exits. @argv is reordered;
- * words point into it.
+ * user that says what to do. @argv is reordered; words point into it.
  */
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line);
 

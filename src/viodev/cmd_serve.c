@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "viodev/cmd.h"
 #include "viodev/log.h"
+#include "viodev/output.h"
 #include "viodev/qemu.h"
 #include "viodev/sockdir.h"
 #include "viodev/supervisor.h"
@@ -118,7 +119,7 @@ static void print_ready(const struct cmdline *line, const struct instance *inst,
 		print_ready_json(inst, qemu);
 	else
 		print_ready_text(inst, qemu);
-	fflush(stdout);
+	output_flush();
 }
 
 static void on_instance_ready(void *arg, const struct instance *inst)
@@ -138,12 +139,18 @@ static void on_instance_waiting(void *arg, const struct instance *inst)
 
 	if (!line->json)
 		return;
+	/* Whoever does not read must not stop us. */
+	if (!output_has_room()) {
+		log_line(LOG_WARNING, "%s: standard output is full: event lost",
+			 inst->id);
+		return;
+	}
 	event = json_object_new_object();
 	json_add_string(event, "event", "waiting");
 	json_add_string(event, "id", inst->id);
 	json_add_string(event, "ctl", inst->ctl.path);
 	print_json(event);
-	fflush(stdout);
+	output_flush();
 }
 
 static void on_all_ready(void *arg)
@@ -201,6 +208,9 @@ static int print_capabilities(const struct cmdline *line)
 	const struct vdev_type *found;
 	struct err err;
 
+	if (line->nr_words > 1)
+		return log_usage("serve: --print-capabilities: needs exactly "
+				 "one device");
 	snprintf(type, sizeof(type), "%.*s", (int)strcspn(line->words[0], ","),
 		 line->words[0]);
 	found = vdev_type_find(type, &err);
@@ -255,6 +265,9 @@ static int serve_main(const struct cmdline *line)
 			"rng; see 'viodev devices'");
 	if (line->print_capabilities)
 		return print_capabilities(line);
+	if (line->memory_bytes && !line->print_qemu)
+		return log_usage("serve: --memory: only with --print-qemu, as "
+				 "the guest's VMM sets the size");
 	return line->fd ? serve_fd(line) : serve(line);
 }
 

@@ -2,6 +2,7 @@
 /* Options of the commands: --name, --name=value or --name value. */
 #include "viodev/cmd.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +96,13 @@ static bool set_fd(struct cmdline *line, const char *value)
 	return *value && strspn(value, "0123456789") == strlen(value);
 }
 
+static bool set_help(struct cmdline *line, const char *value)
+{
+	return line->help = true;
+}
+
 static const struct option options[] = {
+	{ "help", NULL, set_help },
 	{ "transport", "vfio-user or vhost-user", set_transport },
 	{ "dir", "DIR", set_dir },
 	{ "sandbox", "on or off", set_sandbox },
@@ -117,25 +124,29 @@ static bool takes(const struct cmd *cmd, const char *name)
 {
 	char word[40];
 
+	if (strcmp(name, "help") == 0)
+		return true;
 	snprintf(word, sizeof(word), " %s ", name);
 	return strstr(cmd->options, word);
 }
 
-static int unknown_option(const struct cmd *cmd, const char *name)
+/* @dash is what it began with. */
+static int unknown_option(const struct cmd *cmd, const char *dash,
+			  const char *name)
 {
 	struct suggestion near = { .word = name };
 
-	suggest_try(&near, "help");
 	for (const struct option *o = options; o->name; o++) {
 		if (takes(cmd, o->name))
 			suggest_try(&near, o->name);
 	}
 	if (near.best)
-		log_usage("%s: no such option --%s: did you mean --%s?",
-			  cmd->name, name, near.best);
+		log_usage("%s: no such option %s%s: did you mean --%s?",
+			  cmd->name, dash, name, near.best);
 	else
-		log_usage("%s: no such option --%s: see 'viodev %s --help'",
-			  cmd->name, name, cmd->name);
+		log_usage("%s: no such option %s%s: see '%s%s --help'",
+			  cmd->name, dash, name, cmd->run ? "viodev " : "",
+			  cmd->name);
 	return -1;
 }
 
@@ -156,14 +167,10 @@ static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
 	char name[32];
 
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, "="), text);
-	if (strcmp(name, "help") == 0) {
-		fputs(cmd->help, stdout);
-		exit(EXIT_OK);
-	}
 	for (o = options; o->name && strcmp(o->name, name) != 0; o++)
 		;
 	if (!o->name || !takes(cmd, name))
-		return unknown_option(cmd, name);
+		return unknown_option(cmd, "--", name);
 	if (value && !o->value) {
 		log_usage("%s: --%s takes no value", cmd->name, name);
 		return -1;
@@ -180,6 +187,21 @@ static int parse_option(const struct cmd *cmd, const char *text, char ***argv,
 	return o->set(line, value) ? 0 : bad_value(cmd, o, value);
 }
 
+/* "-h"; the other options have long names alone, and "-5" is a word. */
+static int parse_short_option(const struct cmd *cmd, const char *text,
+			      struct cmdline *line)
+{
+	if (strcmp(text, "h") != 0)
+		return unknown_option(cmd, "-", text);
+	line->help = true;
+	return 0;
+}
+
+static bool is_short_option(const char *arg)
+{
+	return arg[0] == '-' && isalpha((unsigned char)arg[1]);
+}
+
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 {
 	*line = (struct cmdline){
@@ -190,17 +212,19 @@ int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 
 	while (*argv) {
 		char *arg = *argv++;
+		int ret = 0;
 
 		if (cmd->vmm && strcmp(arg, "--") == 0) {
 			line->vmm = argv;
 			break;
 		}
-		if (strncmp(arg, "--", 2) != 0) {
-			/* Never ahead of where we read. */
+		if (strncmp(arg, "--", 2) == 0)
+			ret = parse_option(cmd, arg + 2, &argv, line);
+		else if (is_short_option(arg))
+			ret = parse_short_option(cmd, arg + 1, line);
+		else /* never ahead of where we read */
 			line->words[line->nr_words++] = arg;
-			continue;
-		}
-		if (parse_option(cmd, arg + 2, &argv, line) < 0)
+		if (ret < 0)
 			return -1;
 	}
 	line->words[line->nr_words] = NULL;
