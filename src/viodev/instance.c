@@ -91,6 +91,29 @@ int instances_name(struct instance *instances, int nr, struct err *err)
 	return 0;
 }
 
+/* An option that a blank separates from its device: "block path=FILE". */
+static bool is_option(const char *text)
+{
+	return text[strcspn(text, ",=")] == '=';
+}
+
+int instances_check_texts(char *const texts[], int nr, struct err *err)
+{
+	for (int i = 1; i < nr; i++) {
+		size_t len = strlen(texts[i - 1]);
+
+		if (!is_option(texts[i]))
+			continue;
+		while (len > 0 && texts[i - 1][len - 1] == ',')
+			len--;
+		return err_set(err, -EINVAL,
+			       "%s: no device: separate options by commas, "
+			       "without blanks: %.*s,%s",
+			       texts[i], (int)len, texts[i - 1], texts[i]);
+	}
+	return 0;
+}
+
 /*
  * --- What it needs ---
  */

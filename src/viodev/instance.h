@@ -45,6 +45,9 @@ struct instance {
 
 /* All of these return 0, or -errno with the reason. */
 
+/* Find options among the texts of devices. */
+int instances_check_texts(char *const texts[], int nr, struct err *err);
+
 /* Parse a device's text; the name may still be empty after it. */
 int instance_init(struct instance *inst, const char *text, struct err *err);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -97,6 +98,17 @@ static void map_user(const struct plan *plan)
 	write_file("/proc/self/uid_map", map);
 }
 
+/* A soft limit may be too low for that; what raises it here ends with us. */
+static void raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 /* Put every descriptor at its number. */
 static bool place_fds(struct plan *plan)
 {
@@ -127,6 +139,7 @@ static _Noreturn void child_exec(struct plan *plan)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (plan->namespaces & CLONE_NEWUSER)
 		map_user(plan);
+	raise_fd_limit();
 	if (place_fds(plan))
 		execv("/proc/self/exe", plan->argv);
 	if (write(STDERR_FILENO, failed, sizeof(failed) - 1) < 0)
@@ -137,7 +150,13 @@ static _Noreturn void child_exec(struct plan *plan)
 /* fork() with namespaces; nothing but system calls until the exec. */
 static pid_t fork_into(unsigned long namespaces)
 {
-	return (pid_t)syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0);
+	unsigned long flags = namespaces | SIGCHLD;
+
+#ifdef __s390x__ /* the stack comes first */
+	return (pid_t)syscall(SYS_clone, 0, flags, 0, 0, 0);
+#else
+	return (pid_t)syscall(SYS_clone, flags, 0, 0, 0, 0);
+#endif
 }
 
 /*
@@ -191,6 +210,20 @@ static pid_t spawn_planned(const struct instance *inst,
 		pid = try_spawn(inst, params, plan);
 	}
 	return pid;
+}
+
+int spawn_check_limits(const struct instance *inst, struct err *err)
+{
+	/* As place_fds() numbers them, and for what it opens meanwhile. */
+	unsigned needed = CHILD_END_FD + CHILD_FILES_FD + inst->files.nr + 2;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max >= needed)
+		return 0;
+	return err_set(err, -EMFILE,
+		       "%s: needs %u open files, the hard limit is %u: raise "
+		       "it (ulimit -Hn, LimitNOFILE=)",
+		       inst->id, needed, (unsigned)limit.rlim_max);
 }
 
 pid_t spawn_instance(const struct instance *inst,

@@ -37,6 +37,9 @@ struct spawn_params {
 	const char *root; /* for those that ask name servers, or NULL */
 };
 
+/* Whether @inst's process can be started: 0, or -EMFILE with the reason. */
+int spawn_check_limits(const struct instance *inst, struct err *err);
+
 /*
  * Start @inst's process; *ret_news_fd is the pipe's end to read from, which
  * is the caller's. Returns its id or -errno.

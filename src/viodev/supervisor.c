@@ -19,6 +19,7 @@
 #define BACKOFF_MAX_NS (5000 * NS_PER_MS)
 #define PATIENCE_NS    (5000 * NS_PER_MS)
 #define GIVE_UP_NS     (2000 * NS_PER_MS)
+#define SAME_STOP_NS   (1000 * NS_PER_MS)
 #define WAITING_MAX    16 /* events in so long: */
 #define WAITING_NS     (60000 * NS_PER_MS)
 
@@ -42,6 +43,7 @@ void supervisor_stop(struct supervisor *sup)
 	if (sup->stopping)
 		return;
 	sup->stopping = true;
+	sup->stop_ns = vio_now_ns();
 	for (int i = 0; i < sup->nr_instances; i++) {
 		struct instance *inst = &sup->instances[i];
 
@@ -324,6 +326,18 @@ static void reap(struct supervisor *sup)
 	}
 }
 
+/*
+ * A second signal is impatience, unless it comes with the first: timeout(1)
+ * signals its command and then the process group, to which both belong.
+ */
+static void stop_or_kill(struct supervisor *sup)
+{
+	if (!sup->stopping)
+		supervisor_stop(sup);
+	else if (vio_now_ns() - sup->stop_ns >= SAME_STOP_NS)
+		kill_all(sup);
+}
+
 static void on_signal(void *arg, uint32_t events)
 {
 	struct supervisor *sup = arg;
@@ -335,10 +349,8 @@ static void on_signal(void *arg, uint32_t events)
 		else if (sup->hooks->signalled &&
 			 sup->hooks->signalled(sup->arg, &info))
 			continue;
-		else if (sup->stopping)
-			kill_all(sup); /* asked twice */
 		else
-			supervisor_stop(sup);
+			stop_or_kill(sup);
 	}
 }
 
@@ -383,8 +395,10 @@ static int init_instances(struct supervisor *sup, const char *dir,
 			  struct err *err)
 {
 	const struct cmdline *line = sup->line;
-	int ret = 0;
+	int ret = instances_check_texts(line->words, line->nr_words, err);
 
+	if (ret < 0)
+		return ret;
 	sup->instances =
 		calloc((size_t)line->nr_words, sizeof(*sup->instances));
 	if (!sup->instances)
@@ -402,6 +416,8 @@ static int init_instances(struct supervisor *sup, const char *dir,
 	for (int i = 0; ret == 0 && i < sup->nr_instances; i++)
 		ret = instance_open(&sup->instances[i], dir, line->transport,
 				    err);
+	for (int i = 0; ret == 0 && i < sup->nr_instances; i++)
+		ret = spawn_check_limits(&sup->instances[i], err);
 	return ret;
 }
 

@@ -51,9 +51,10 @@ struct supervisor {
 	struct vio_source *kill_timer; /* patience with those who should end */
 	sigset_t old_mask;
 	bool stopping;
-	bool killed; /* who should end: what is left then is left behind */
-	bool hold;   /* go on even when all devices have ended */
-	int status;  /* the exit status */
+	uint64_t stop_ns; /* since when */
+	bool killed;      /* who should end: what is left then is left behind */
+	bool hold;        /* go on even when all devices have ended */
+	int status;       /* the exit status */
 };
 
 /*
