@@ -286,7 +286,7 @@ static int take(struct opts *opts, const char *key, struct opt **ret_opt)
 	return 0;
 }
 
-static int unknown_key(const struct parser *p, const char *key)
+static int unknown_key(const struct parser *p, const char *key, bool has_value)
 {
 	struct suggestion near = { .word = key };
 
@@ -296,6 +296,11 @@ static int unknown_key(const struct parser *p, const char *key)
 		return err_set(p->err, -EINVAL,
 			       "%s: no such key '%s': did you mean '%s'?",
 			       p->type, key, near.best);
+	if (!has_value)
+		return err_set(p->err, -EINVAL,
+			       "%s: no such key '%s': write a comma inside a "
+			       "value twice",
+			       p->type, key);
 	return err_set(p->err, -EINVAL,
 		       "%s: no such key '%s': see 'viodev devices %s'", p->type,
 		       key, p->type);
@@ -317,7 +322,7 @@ static int parse_option(const struct parser *p, char *word)
 	if (ret == -ENOMEM)
 		return err_set(p->err, ret, "%s: out of memory", p->type);
 	if (ret < 0)
-		return unknown_key(p, word);
+		return unknown_key(p, word, equals);
 	if (!equals)
 		return err_set(p->err, -EINVAL,
 			       "%s: %s: missing value, write %s=%s", p->type,

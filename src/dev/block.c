@@ -608,9 +608,11 @@ static const struct opt_def block_opts[] = {
 	{ "rerror", OPT_CHOICE, "report", .choices = "report|wait",
 	  .help = "on a failed read: likewise" },
 	{ "iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,
-	  .help = "limit, requests per second" },
+	  .help = "limit, requests per second; default: none" },
 	{ "bps", OPT_SIZE, .min = 1,
-	  .help = "limit, bytes per second, reads and writes together" },
+	  .help = "limit, bytes per second, reads and writes together; "
+		  "default: "
+		  "none" },
 	{ NULL },
 };
 

@@ -261,7 +261,8 @@ static int rng_init(struct vdev *dev, const struct vdev_env *env,
 static const struct opt_def rng_opts[] = {
 	{ "source", OPT_STRING,
 	  .help = "entropy source file; default: the kernel" },
-	{ "rate", OPT_SIZE, .help = "limit, bytes per second" },
+	{ "rate", OPT_SIZE, .min = 1,
+	  .help = "limit, bytes per second; default: none" },
 	{ NULL },
 };
 

@@ -18,8 +18,7 @@ const struct opt_def vdev_common_opts[] = {
 	{ "socket", OPT_STRING,
 	  .help = "PATH, unix-connect:PATH or fd:N; default: DIR/ID.sock" },
 	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
-	  .help = "virtio interface; default: transitional where the type "
-		  "supports it" },
+	  .help = "virtio interface" },
 	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries per queue, a power of two" },
@@ -461,14 +460,54 @@ void vdev_ctl_close(int argc, char *const argv[],
 		c->close(argc, argv, files);
 }
 
+static void list_ctls(const struct vdev_type *type, struct json_object *reply)
+{
+	json_add_string(reply, "help", "list the commands of the device");
+	json_add_string(reply, "status", "show the state of the device");
+	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
+		json_add_string(reply, c->usage, c->help);
+}
+
+static void suggest_ctl(struct suggestion *near, const char *usage)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(usage, " "), usage);
+	suggest_try(near, name);
+	if (near->best == name)
+		near->best = usage;
+}
+
+static int unknown_ctl(const struct vdev_type *type, const char *name,
+		       struct err *err)
+{
+	struct suggestion near = { .word = name };
+
+	suggest_ctl(&near, "help");
+	suggest_ctl(&near, "status");
+	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
+		suggest_ctl(&near, c->usage);
+	if (near.best)
+		return err_set(err, -EINVAL,
+			       "%s: no such command '%s': did you mean '%.*s'?",
+			       type->vt_name, name,
+			       (int)strcspn(near.best, " "), near.best);
+	return err_set(err, -EINVAL, "%s: no such command '%s': see 'help'",
+		       type->vt_name, name);
+}
+
 int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct opened_files *files, struct json_object *reply,
 	     struct err *err)
 {
-	if (argc > 0 && find_ctl(dev->type, argv[0]))
+	const char *name = argc > 0 ? argv[0] : "";
+
+	if (find_ctl(dev->type, name))
 		return dev->type->vt_ctl(dev, argc, argv, files, reply, err);
-	return err_set(err, -EINVAL, "%s: no such command: %s",
-		       dev->type->vt_name, argc > 0 ? argv[0] : "");
+	if (strcmp(name, "help") != 0)
+		return unknown_ctl(dev->type, name, err);
+	list_ctls(dev->type, reply);
+	return 0;
 }
 
 /* With the rights of this process, which is the one that asks. */

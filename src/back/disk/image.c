@@ -50,6 +50,24 @@ static int lock(int fd, const struct disk_params *params, struct err *err)
 		       strerror(errno));
 }
 
+/* Whether opening it read-only would do. */
+static bool is_only_readable(const struct disk_params *params, int error)
+{
+	return !params->ro &&
+	       (error == EACCES || error == EPERM || error == EROFS) &&
+	       euidaccess(params->path, R_OK) == 0;
+}
+
+static int cannot_open(const struct disk_params *params, int error,
+		       struct err *err)
+{
+	if (is_only_readable(params, error))
+		return err_set(err, -error,
+			       "path=%s: %s: ro=on serves it read-only",
+			       params->path, strerror(error));
+	return path_err(err, params, -error, NULL);
+}
+
 static int open_and_lock(const struct disk_params *params, int flags,
 			 struct err *err)
 {
@@ -63,7 +81,7 @@ static int open_and_lock(const struct disk_params *params, int flags,
 			err, params, -EINVAL,
 			"the file system does not support cache=direct");
 	if (fd < 0)
-		return path_err(err, params, -errno, NULL);
+		return cannot_open(params, errno, err);
 	ret = params->shared ? 0 : lock(fd, params, err);
 	if (ret < 0) {
 		close(fd);

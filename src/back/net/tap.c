@@ -294,6 +294,18 @@ static int open_queue(struct ifreq *ifr)
 	return ret;
 }
 
+static int cannot_open(const char *name, int ret, struct err *err)
+{
+	if (ret == -EPERM || ret == -EACCES)
+		return err_set(err, ret,
+			       "net: ifname=%s: %s: create it as root: ip "
+			       "tuntap add %s mode tap user $USER",
+			       name ? name : "", strerror(-ret),
+			       name ? name : "tap0");
+	return err_set(err, ret, "net: ifname=%s: %s", name ? name : "",
+		       strerror(-ret));
+}
+
 static int tap_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
@@ -320,8 +332,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 		if (fd >= 0 && ret < 0)
 			close(fd);
 		if (ret < 0)
-			return err_set(err, ret, "net: ifname=%s: %s",
-				       name ? name : "", strerror(-ret));
+			return cannot_open(name, ret, err);
 	}
 	return 0;
 }

@@ -27,8 +27,11 @@ int input_host_open(const char *path, struct err *err)
 	if (fd < 0 && errno == EACCES) /* without LEDs, then */
 		fd = open(path, O_RDONLY | flags);
 	if (fd < 0)
-		return err_set(err, -errno, "input: evdev=%s: %s", path,
-			       strerror(errno));
+		return err_set(err, -errno, "input: evdev=%s: %s%s", path,
+			       strerror(errno),
+			       errno == EACCES ?
+				       ": needs root or the group input" :
+				       "");
 	if (ioctl(fd, EVIOCGRAB, 1) == 0)
 		return fd;
 	ret = -errno;

@@ -342,8 +342,10 @@ static const struct opt_def input_opts[] = {
 	  .help = "virtual device, fed by ctl" },
 	{ "evdev", OPT_STRING,
 	  .help = "host device, /dev/input/eventN, grabbed for the guest" },
-	{ "name", OPT_STRING, .help = "name shown to the guest" },
-	{ "serial", OPT_STRING, .help = "serial number" },
+	{ "name", OPT_STRING,
+	  .help = "name shown to the guest; default: the device's" },
+	{ "serial", OPT_STRING,
+	  .help = "serial number; default: the device's, if any" },
 	{ NULL },
 };
 

@@ -653,7 +653,7 @@ static const struct opt_def scsi_opts[] = {
 	  .help = "request queues" },
 	{ "reservations", OPT_STRING,
 	  .help = "file that preserves persistent reservations across "
-		  "restarts" },
+		  "restarts; default: none" },
 	{ NULL },
 };
 
