@@ -18,7 +18,7 @@ help:
 	@echo 'make plants       NAMES=: plant known faults; does a test or fuzzer find each?'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
 	@echo 'make conformance  which duties of the specification have a test'
-	@echo 'make install      into /usr/local, or staged below DESTDIR='
+	@echo 'make install      below PREFIX= (/usr/local); DESTDIR= stages it'
 
 deps:
 	@scripts/install-deps.sh build
@@ -68,6 +68,7 @@ kit:
 	@scripts/kit.sh
 
 install: build
+	@$(if $(PREFIX),meson configure $(BUILD) --prefix='$(PREFIX)')
 	@meson install -C $(BUILD) $(if $(DESTDIR),--destdir $(DESTDIR))
 
 clean:

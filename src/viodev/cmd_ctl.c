@@ -26,6 +26,7 @@ static const char help[] =
 	"\n"
 	"Sends a command to a running device. SOCKET is its DIR/ID.ctl.\n"
 	"\n"
+	"  help               list the commands of the device\n"
 	"  status             show the state of the device\n"
 	"  resize SIZE        block: resize the disk\n"
 	"\n"
@@ -349,6 +350,10 @@ static int ctl(const struct cmdline *line)
 	FILE *peer;
 	int fd, ret;
 
+	if (line->nr_words == 1 && strcmp(line->words[0], "help") == 0) {
+		fputs(help, stdout);
+		return EXIT_OK;
+	}
 	if (line->nr_words < 2)
 		return log_usage("ctl: usage: viodev ctl SOCKET COMMAND..., "
 				 "such as DIR/ID.ctl status");

@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "dev/vdev.h"
@@ -34,6 +36,20 @@ static const char *kind_name(const struct vdev_type *type,
 	}
 }
 
+#define MAX_DEFAULT 16
+
+/* What holds when the user does not choose, or NULL; some depend on the type. */
+static const char *default_of(const struct vdev_type *type,
+			      const struct opt_def *def, char buf[MAX_DEFAULT])
+{
+	if (strcmp(def->key, "mode") == 0)
+		return type->vt_modern_only ? "modern" : "transitional";
+	if (strcmp(def->key, "queue-size") != 0 || type->vt_queue_size == 0)
+		return def->def;
+	snprintf(buf, MAX_DEFAULT, "%u", type->vt_queue_size);
+	return buf;
+}
+
 /* Of those that types have in common, what this one has. */
 static uint64_t common_features(const struct vdev_type *type)
 {
@@ -44,44 +60,108 @@ static uint64_t common_features(const struct vdev_type *type)
  * --- Text ---
  */
 
+#define MIN_COLUMNS 40
+#define NAMES       2  /* column of what is explained, */
+#define TEXTS       35 /* and of the explanation */
+
+static unsigned nr_columns(void)
+{
+	struct winsize size;
+
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
+		return 80;
+	return size.ws_col > MIN_COLUMNS ? size.ws_col : MIN_COLUMNS;
+}
+
+static void new_line(unsigned indent, unsigned *col)
+{
+	printf("\n%*s", (int)indent, "");
+	*col = indent;
+}
+
+/* Words of a paragraph that begins at @indent; @col is where the line ends. */
+static void print_words(const char *text, unsigned indent, unsigned *col)
+{
+	unsigned width = nr_columns();
+
+	while (*text) {
+		unsigned len = (unsigned)strcspn(text, " ");
+		bool first = *col <= indent;
+
+		if (!first && *col + 1 + len > width) {
+			new_line(indent, col);
+			first = true;
+		}
+		*col += (unsigned)printf("%*s%.*s",
+					 first ? (int)(indent - *col) : 1, "",
+					 (int)len, text);
+		text += len;
+		text += strspn(text, " ");
+	}
+}
+
+/* Begin the explanation of @name. */
+static void print_name(const char *name, unsigned *col)
+{
+	*col = (unsigned)printf("%*s%s", NAMES, "", name);
+	if (*col >= TEXTS)
+		new_line(TEXTS, col);
+}
+
+static void print_entry(const char *name, const char *text)
+{
+	unsigned col;
+
+	print_name(name, &col);
+	print_words(text, TEXTS, &col);
+	putchar('\n');
+}
+
 static void print_opts(const struct vdev_type *type, const struct opt_def *def)
 {
 	for (; def->key; def++) {
-		char text[80];
+		char buf[MAX_DEFAULT], name[80], value[40] = "";
+		const char *text = default_of(type, def, buf);
+		unsigned col;
 
-		snprintf(text, sizeof(text), "%s=%s", def->key,
+		snprintf(name, sizeof(name), "%s=%s", def->key,
 			 kind_name(type, def));
-		printf("  %-32s %s", text, def->help ? def->help : "");
-		if (def->required)
-			fputs(" (required)", stdout);
-		else if (def->def)
-			printf(" (%s)", def->def);
+		if (def->required || text)
+			snprintf(value, sizeof(value), "(%s)",
+				 def->required ? "required" : text);
+		print_name(name, &col);
+		print_words(def->help ? def->help : "", TEXTS, &col);
+		print_words(value, TEXTS, &col);
 		putchar('\n');
 	}
 }
 
-static void print_features(const virtio_capstr_t *f, uint64_t among)
+static void print_features(const virtio_capstr_t *f, uint64_t among,
+			   unsigned *col)
 {
 	for (; f && f->vp_name; f++) {
 		if (f->vp_flag & among)
-			printf(" %s", f->vp_name);
+			print_words(f->vp_name, NAMES, col);
 	}
 }
 
 static void print_type(const struct vdev_type *type)
 {
+	unsigned col = 0;
+
 	printf("%s (also %s): %s\n", type->vt_name, type->vt_alias,
 	       type->vt_summary);
 	printf("\noptions and defaults:\n");
 	print_opts(type, type->vt_opts);
 	print_opts(type, vdev_common_opts);
-	printf("\nfeatures offered:\n ");
-	print_features(type->vt_features, UINT64_MAX);
-	print_features(vdev_common_features, common_features(type));
-	printf("\n\nviodev ctl SOCKET:\n  %-32s show the state of the device\n",
-	       "status");
+	printf("\nfeatures offered:\n");
+	print_features(type->vt_features, UINT64_MAX, &col);
+	print_features(vdev_common_features, common_features(type), &col);
+	printf("\n\nviodev ctl SOCKET:\n");
+	print_entry("help", "list the commands of the device");
+	print_entry("status", "show the state of the device");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
-		printf("  %-32s %s\n", c->usage, c->help);
+		print_entry(c->usage, c->help);
 }
 
 static void print_types(void)
@@ -106,10 +186,11 @@ static void add_opts(struct json_object *list, const struct vdev_type *type,
 {
 	for (; def->key; def++) {
 		struct json_object *opt = json_object_new_object();
+		char buf[MAX_DEFAULT];
 
 		json_add_string(opt, "key", def->key);
 		json_add_string(opt, "value", kind_name(type, def));
-		json_add_string(opt, "default", def->def);
+		json_add_string(opt, "default", default_of(type, def, buf));
 		json_add_string(opt, "help", def->help);
 		json_add_bool(opt, "required", def->required);
 		json_object_array_add(list, opt);
@@ -142,6 +223,7 @@ static struct json_object *type_json(const struct vdev_type *type)
 	add_features(features, type->vt_features, UINT64_MAX);
 	add_features(features, vdev_common_features, common_features(type));
 	json_object_object_add(to, "features", features);
+	json_push_string(ctls, "help");
 	json_push_string(ctls, "status");
 	for (const struct vdev_ctl *c = type->vt_ctls; c && c->usage; c++)
 		json_push_string(ctls, c->usage);

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -236,6 +237,22 @@ class Usage(Case):
             (["serve", f"--dir={self.dir}", "--fd=0", "rng"], "rng: socket=fd:0: must be a UNIX stream socket"),
             (["serve", f"--dir={self.dir}", "--fd=3", "rng", "rng"],
              "serve: --fd: needs exactly one device: give each device socket=fd:N"),
+            (["serve", "-v", "rng"], "serve: no such option -v: see 'viodev serve --help'"),
+            (["help", "srve"], "no such command 'srve': did you mean 'serve'?"),
+            (["serve", "--memory=1G", "rng"],
+             "serve: --memory: only with --print-qemu, as the guest's VMM sets the size"),
+            (["serve", "--print-capabilities", "rng", "block"],
+             "serve: --print-capabilities: needs exactly one device"),
+            (["serve", f"--dir={self.dir}", "rng,rate=0"],
+             "rng: rate=0: must be a size such as 512, 64K or 2G, at least 1"),
+            (["serve", f"--dir={self.dir}", "net,backend=null,bps=0"],
+             "net: bps=0: must be a size such as 512, 64K or 2G, at least 1"),
+            (["serve", f"--dir={self.dir}", "block", "path=/x", "ro=on"],
+             "path=/x: no device: separate options by commas, without blanks: block,path=/x"),
+            (["serve", f"--dir={self.dir}", "rng", "block,", "path=/x,ro=on"],
+             "path=/x,ro=on: no device: separate options by commas, without blanks: block,path=/x,ro=on"),
+            (["serve", f"--dir={self.dir}", "block,path=/a,b.img"],
+             "block: no such key 'b.img': write a comma inside a value twice"),
             (["serve", "--print-capabilities", "blok"], "serve: blok: no such device type: did you mean 'block'?"),
             (["run", "rng"], "run: missing VMM: write viodev run DEVICE... -- qemu-system-x86_64 ..."),
             (["run", "--", "true"], "run: missing device before --, such as block,path=FILE or rng"),
@@ -297,9 +314,72 @@ class Usage(Case):
         for args in [["--help"], ["serve", "--help"], ["run", "--help"], ["devices", "--help"], ["ctl", "--help"]]:
             result = viodev(*args)
             self.assertEqual((result.returncode, result.stderr), (0, ""))
+            for same in [*args[:-1], "-h"], ["help", *args[:-1]]:
+                self.assertEqual(viodev(*same).stdout, result.stdout)
             self.assertIn("viodev", result.stdout.splitlines()[0])
             self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+        self.assertEqual(viodev("ctl", "help").stdout, viodev("ctl", "--help").stdout)
         self.assertRegex(viodev("--version").stdout, r"^viodev \d+\.\d+\.\d+\n$")
+        self.assertEqual(viodev("-V").stdout, viodev("--version").stdout)
+        for arg in "-h", "--help":
+            result = subprocess.run(["vhost-user-rng", arg], executable=VIODEV, capture_output=True, text=True)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertIn("vhost-user-TYPE", result.stdout.splitlines()[0])
+
+    def on_terminal(self, columns, *args):
+        """What the command prints on a terminal of that width."""
+        master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+        with open(master, "rb", buffering=0) as reader:
+            process = subprocess.Popen([VIODEV, *args], stdout=slave)
+            os.close(slave)
+            text = b""
+            with contextlib.suppress(OSError):  # its end
+                while data := reader.read(4096):
+                    text += data
+            self.assertEqual(process.wait(WAIT), 0)
+        return text.decode().replace("\r\n", "\n")
+
+    def test_devices_layout(self):
+        """As wide as the terminal, or 80 columns; wrapped at blanks, and each option has a default or says what holds."""
+        for type in [line.split()[0] for line in viodev("devices").stdout.splitlines()]:
+            text = viodev("devices", type).stdout
+            self.assertLessEqual(max(map(len, text.splitlines())), 80)
+            for columns in 72, 132:
+                wrapped = self.on_terminal(columns, "devices", type)
+                self.assertLessEqual(max(map(len, wrapped.splitlines())), columns)
+                self.assertEqual(wrapped.split(), text.split())
+            self.assertEqual(text, self.on_terminal(80, "devices", type))
+        text = " ".join(viodev("devices", "block").stdout.split())
+        for words in "a power of two (256)", "iops=NUMBER limit, requests per second; default: none", \
+                "virtio interface (transitional)":
+            self.assertIn(words, text)
+        self.assertIn("MTU offered to the guest; default: none", " ".join(viodev("devices", "net").stdout.split()))
+        self.assertIn("virtio interface (modern)", viodev("devices", "input").stdout)
+        sizes = [option["default"] for type in json.loads(viodev("devices", "--json").stdout)
+                 for option in type["options"] if option["key"] == "queue-size"]
+        self.assertEqual(sizes, ["256", "128", "64", "256", "64", "256", "128"])
+
+    def test_make_install(self):
+        """PREFIX= of `make install` reaches meson."""
+        if not shutil.which("make"):
+            self.skipTest("no make")
+        root = pathlib.Path(__file__).parents[2]
+        lines = subprocess.run(["make", "-n", "-C", root, "install", "PREFIX=/opt/x", "BUILD=b", "DESTDIR=/d"],
+                               capture_output=True, text=True).stdout.splitlines()
+        self.assertIn("meson configure b --prefix='/opt/x'", lines)
+        self.assertIn("meson install -C b --destdir /d", lines)
+
+    def test_full_output(self):
+        """Standard output that takes nothing: the status and a line tell."""
+        with open("/dev/full", "w", encoding="ascii") as full:
+            for args in ["--help"], ["--version"], ["devices"], ["devices", "--json", "rng"], ["serve", "--help"]:
+                with self.subTest(args=args):
+                    result = subprocess.run([VIODEV, *args], stdout=full, stderr=subprocess.PIPE, text=True,
+                                            timeout=WAIT)
+                    self.assertEqual(result.returncode, 1)
+                    self.assertEqual(result.stderr,
+                                     "viodev: standard output: No space left on device: lines lost\n")
 
     def test_devices(self):
         text = viodev("devices").stdout
@@ -479,6 +559,19 @@ class Serving(Case):
             wait_for(lambda: not self.status("rng0")["server"]["attached"])
 
 
+    def test_full_output(self):
+        """Nobody reads that a device is ready: the log tells, and the device serves."""
+        with open("/dev/full", "w", encoding="ascii") as full:
+            process = subprocess.Popen([VIODEV, "serve", f"--dir={self.dir}", "rng"], stdout=full,
+                                       stderr=subprocess.PIPE, text=True)
+        with process.stderr:
+            self.assertEqual(process.stderr.readline(),
+                             "viodev: standard output: No space left on device: lines lost\n")
+            self.assertEqual(self.status("rng0")["id"], "rng0")
+            process.terminate()
+            process.stderr.read()
+            self.assertEqual(process.wait(WAIT), 0)
+
     def test_closed_stdio(self):
         """Started without descriptors 0 to 2: nothing of ours gets their numbers."""
         process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", VIODEV, "serve", f"--dir={self.dir}", "rng"])
@@ -546,8 +639,21 @@ class Supervision(Case):
             asked = lambda: int(proc_status(pid)["ShdPnd"], 16) & 1 << signal.SIGTERM - 1
             wait_for(asked, "the device to be asked")
             self.assertIsNone(serve.process.poll())
+            wait_for(lambda: serve.process.send_signal(signal.SIGTERM) or not alive(serve.process.pid), "its end")
             self.assertEqual(serve.end(), 1)
             self.assertIn("rng0: killed by SIGKILL during shutdown", serve.errors)
+
+    def test_asked_twice_at_once(self):
+        """timeout(1) signals its command and then their process group: that is one shutdown, and a clean one."""
+        with self.serve("rng") as serve:
+            pid = self.status("rng0")["pid"]
+            os.kill(pid, signal.SIGSTOP)
+            for signo in signal.SIGTERM, signal.SIGINT:  # two of the same would count as one for the kernel
+                serve.process.send_signal(signo)
+            wait_for(lambda: int(proc_status(serve.process.pid)["ShdPnd"], 16) == 0, "both to be taken")
+            os.kill(pid, signal.SIGCONT)
+            self.assertEqual(serve.end(), 0)
+            self.assertEqual(serve.errors, "")
 
     def test_log_that_nobody_reads(self):
         """Lines are lost, and counted, when standard error is full; the device goes on."""
@@ -597,6 +703,14 @@ class Supervision(Case):
 
     def test_dies_at_start(self):
         """Without descriptors to be had a device cannot be made: no restart."""
+        for limits in "100:100", "140:140":
+            result = subprocess.run(["prlimit", f"--nofile={limits}", VIODEV, "serve", f"--dir={self.dir}", "rng"],
+                                    capture_output=True, text=True, timeout=WAIT)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertRegex(result.stderr, fr"\Aviodev: rng0: needs \d+ open files, the hard limit is {limits[:3]}: "
+                                            r"raise it \(ulimit -Hn, LimitNOFILE=\)\n\Z")
+        with self.serve("rng", prefix=["prlimit", "--nofile=64:4096"]):
+            self.assertEqual(self.status("rng0")["id"], "rng0")
         result = subprocess.run(["prlimit", "--nofile=12:12", VIODEV, "serve", f"--dir={self.dir}", "rng"],
                                 capture_output=True, text=True, timeout=WAIT)
         self.assertIn(result.returncode, (1, 2), result.stderr)
@@ -702,8 +816,36 @@ class Sandbox(Case):
             _, sandbox, _ = self.check()
             self.assertEqual(sandbox["namespaces"], [])
             self.assertFalse(sandbox["empty-root"])
+            self.assertEqual(serve.end(), 0)  # and all that it wrote was read
             self.assertIn("viodev: rng0: sandbox: without an empty root directory: Operation not permitted",
                           serve.errors)
+
+    def test_hints(self):
+        """An ordinary user is told what would do."""
+        prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        self.dir.mkdir()
+        os.chown(self.dir, 12345, 12345)
+        scsi = self.block.replace("block,path", "scsi,lun0")
+        why = f"path={self.image}: Permission denied: ro=on serves it read-only"
+        for device, error in (self.block, f"block: {why}"), (scsi, f"scsi: lun0: {why}"), \
+                ("net,backend=tap,ifname=tap7", None):
+            with self.subTest(device=device):
+                result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", device],
+                                        capture_output=True, text=True, timeout=WAIT)
+                self.assertEqual(result.returncode, 2)
+                if error:
+                    self.assertEqual(result.stderr, f"viodev: {error}\n")
+                else:
+                    self.assertRegex(result.stderr,
+                                     r"\Aviodev: net: ifname=tap7: .*: create it as root: ip tuntap add tap7 "
+                                     r"mode tap user \$USER\n\Z")
+        os.chmod(self.image, 0o600)
+        result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", self.block], capture_output=True,
+                                text=True, timeout=WAIT)
+        self.assertEqual(result.stderr, f"viodev: block: path={self.image}: Permission denied\n")
+        os.chmod(self.image, 0o644)
+        with self.serve(self.block + ",ro=on", prefix=prefix):
+            self.check("block0")
 
     def refuse(self, *calls):
         """A prefix; landlock_create_ruleset and unshare are what a container or a kernel may lack."""
@@ -879,8 +1021,8 @@ class Control(Case):
                 (["status"], True),
                 ({"command": ["status"]}, True),
                 (["status", "now"], "status: takes no arguments"),
-                (["frobnicate"], "rng: no such command: frobnicate"),
-                (words, "rng: no such command: x"),
+                (["frobnicate"], "rng: no such command 'frobnicate': see 'help'"),
+                (words, "rng: no such command 'x': see 'help'"),
                 ([*words, "x"], None), ([], None), ({}, None), ({"command": "status"}, None), ("status", None),
                 (1, None), (None, None), ([1], None), ([["status"]], None), ({"command": [["status"]]}, None),
                 ([[[[[]]]]], None),
@@ -1071,7 +1213,13 @@ class Control(Case):
             self.assertEqual(self.image.stat().st_size, 2 << 20)
             result = viodev("ctl", ctl, "frobnicate")
             self.assertEqual((result.returncode, result.stdout), (1, ""))
-            self.assertEqual(result.stderr, "viodev: ctl: block: no such command: frobnicate\n")
+            self.assertEqual(result.stderr, "viodev: ctl: block: no such command 'frobnicate': see 'help'\n")
+            result = viodev("ctl", ctl, "resise", "2M")
+            self.assertEqual(result.stderr, "viodev: ctl: block: no such command 'resise': did you mean 'resize'?\n")
+            text = viodev("ctl", ctl, "help").stdout
+            for line in "status: show the state of the device", "resume: retry requests held after an error":
+                self.assertIn(line + "\n", text)
+            self.assertIn("\nresize SIZE: ", text)
             result = viodev("ctl", "--json", ctl, "frobnicate")
             self.assertEqual((result.returncode, result.stderr), (1, ""))
             self.assertFalse(json.loads(result.stdout)["ok"])
