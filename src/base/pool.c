@@ -9,15 +9,24 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <viodev/loop.h>
 
-#define MAX_THREADS 16
+#define MAX_THREADS 64
 #define STACK_BYTES (256u << 10) /* what a job may need */
+#define IDLE_S      10           /* after which an added thread ends */
 
 struct jobs {
 	struct pool_job *first, **end;
+};
+
+struct worker {
+	struct pool *pool;
+	pthread_t thread;
+	bool used;  /* there is a thread, to be joined */
+	bool ended; /* it has let go of the pool */
 };
 
 struct pool {
@@ -25,14 +34,14 @@ struct pool {
 	void *arg;
 	int event_fd; /* readable: done is not empty */
 	struct vio_source *source;
-	pthread_t threads[MAX_THREADS];
-	unsigned nr_threads;
 	struct jobs reaped; /* done, but done() is yet to be called */
 	unsigned nr_jobs;   /* started, and done() is yet to be called */
 
 	pthread_mutex_t lock;
 	pthread_cond_t work, ready;
 	struct jobs todo, done;
+	struct worker workers[MAX_THREADS];
+	unsigned nr_threads, min_threads, max_threads;
 	unsigned nr_ready, nr_sleeping;
 	bool stop;
 };
@@ -72,29 +81,98 @@ static void jobs_move(struct jobs *q, struct jobs *from)
 	jobs_init(from);
 }
 
+/*
+ * --- Threads; the lock is held ---
+ */
+
+static void *work(void *arg);
+
+static struct worker *unused_worker(struct pool *pool)
+{
+	struct worker *w = pool->workers;
+
+	while (w->used && !w->ended)
+		w++;
+	if (w->ended)
+		pthread_join(w->thread, NULL);
+	w->used = w->ended = false;
+	return w;
+}
+
+/*
+ * Signals are for the thread that runs the loop. A fault is the thread's own:
+ * a client's memory may be gone, see serve/client.h.
+ */
+static int add_thread(struct pool *pool)
+{
+	struct worker *w = unused_worker(pool);
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int ret;
+
+	w->pool = pool;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = -pthread_create(&w->thread, &attr, work, w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (ret == 0) {
+		w->used = true;
+		pool->nr_threads++;
+	}
+	return ret;
+}
+
+/* Wait for work: false when an added thread has waited long enough. */
+static bool sleep_long(struct pool *pool)
+{
+	struct timespec end;
+	int err = 0;
+
+	pool->nr_sleeping++;
+	if (pool->nr_threads > pool->min_threads) {
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		end.tv_sec += IDLE_S;
+		err = pthread_cond_timedwait(&pool->work, &pool->lock, &end);
+	} else {
+		pthread_cond_wait(&pool->work, &pool->lock);
+	}
+	pool->nr_sleeping--;
+	return err != ETIMEDOUT || pool->todo.first ||
+	       pool->nr_threads <= pool->min_threads;
+}
+
 static struct pool_job *next_job(struct pool *pool)
 {
 	struct pool_job *job;
 
 	while (!(job = jobs_take(&pool->todo)) && !pool->stop) {
-		pool->nr_sleeping++;
-		pthread_cond_wait(&pool->work, &pool->lock);
-		pool->nr_sleeping--;
+		if (!sleep_long(pool))
+			return NULL;
 	}
-	if (job)
-		job->queued = false;
+	if (!job)
+		return NULL;
+	job->queued = false;
+	/* This was the last one that was free. */
+	if (pool->nr_sleeping == 0 && pool->nr_threads < pool->max_threads &&
+	    !pool->stop)
+		add_thread(pool);
 	return job;
 }
 
-static void *worker(void *arg)
+static void *work(void *arg)
 {
 	const uint64_t one = 1;
-	struct pool *pool = arg;
+	struct worker *w = arg;
+	struct pool *pool = w->pool;
 	struct pool_job *job;
 
-	if (pool->ops->init)
-		pool->ops->init(pool->arg);
 	pthread_mutex_lock(&pool->lock);
+	if (pool->ops->init)
+		pool->ops->init(pool->arg, pool->max_threads > 0);
 	pool->nr_ready++;
 	pthread_cond_signal(&pool->ready);
 	while ((job = next_job(pool))) {
@@ -107,9 +185,15 @@ static void *worker(void *arg)
 			abort();
 		jobs_add(&pool->done, job);
 	}
+	pool->nr_threads--;
+	w->ended = true;
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
+
+/*
+ * --- The loop's side ---
+ */
 
 /* Call done() of what is done; a done() may wait for others in its turn. */
 static bool reap(struct pool *pool)
@@ -192,8 +276,12 @@ void pool_abandon(struct pool *pool)
 {
 	stop(pool, true);
 	vio_source_remove(pool->source);
-	for (unsigned i = 0; i < pool->nr_threads; i++)
-		pthread_detach(pool->threads[i]);
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; i < MAX_THREADS; i++) {
+		if (pool->workers[i].used)
+			pthread_detach(pool->workers[i].thread);
+	}
+	pthread_mutex_unlock(&pool->lock);
 }
 
 void pool_destroy(struct pool *pool)
@@ -201,8 +289,10 @@ void pool_destroy(struct pool *pool)
 	if (!pool)
 		return;
 	stop(pool, false);
-	for (unsigned i = 0; i < pool->nr_threads; i++)
-		pthread_join(pool->threads[i], NULL);
+	for (unsigned i = 0; i < MAX_THREADS; i++) {
+		if (pool->workers[i].used)
+			pthread_join(pool->workers[i].thread, NULL);
+	}
 
 	vio_source_remove(pool->source);
 	if (pool->event_fd >= 0)
@@ -227,41 +317,34 @@ bool pool_finish(struct pool *pool, unsigned timeout_ms)
 	return true;
 }
 
-/*
- * Signals are for the thread that runs the loop. A fault is the thread's own:
- * a client's memory may be gone, see serve/client.h.
- */
 static int start_threads(struct pool *pool, unsigned nr)
 {
-	pthread_attr_t attr;
-	sigset_t all, old;
 	int ret = 0;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (ret == 0 && pool->nr_threads < nr) {
-		ret = -pthread_create(&pool->threads[pool->nr_threads], &attr,
-				      worker, pool);
-		if (ret == 0)
-			pool->nr_threads++;
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-
 	pthread_mutex_lock(&pool->lock);
+	while (ret == 0 && pool->nr_threads < nr)
+		ret = add_thread(pool);
+	pool->min_threads = pool->nr_threads;
 	while (pool->nr_ready < pool->nr_threads)
 		pthread_cond_wait(&pool->ready, &pool->lock);
+	pool->max_threads = pool->nr_threads;
 	pthread_mutex_unlock(&pool->lock);
 	return pool->nr_threads > 0 ? 0 : ret;
+}
+
+void pool_may_grow(struct pool *pool, unsigned max_threads)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->max_threads =
+		max_threads < MAX_THREADS ? max_threads : MAX_THREADS;
+	pthread_mutex_unlock(&pool->lock);
 }
 
 int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
+	pthread_condattr_t attr;
 	int ret;
 
 	if (!pool)
@@ -272,7 +355,10 @@ int pool_create(struct vio_loop *loop, unsigned nr_threads,
 	jobs_init(&pool->done);
 	jobs_init(&pool->reaped);
 	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->work, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&pool->work, &attr);
+	pthread_condattr_destroy(&attr);
 	pthread_cond_init(&pool->ready, NULL);
 
 	pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

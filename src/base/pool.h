@@ -4,7 +4,8 @@
  *
  * A job is queued, then running, then done; its done() is called on the
  * loop's thread. The threads are created at the start, so that a sandbox need
- * not allow clone(), and sleep until a job arrives.
+ * not allow clone(), and sleep until a job arrives. A pool that may grow adds
+ * threads while all others are busy, and needs clone() for it.
  */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
@@ -21,10 +22,11 @@ struct pool_job {
 
 struct pool_ops {
 	/*
-	 * Each thread's first call; pool_create() waits for all of them. May
-	 * be NULL.
+	 * Each thread's first call; pool_create() waits for all of them. An
+	 * @added thread was created by another one of the pool, whose working
+	 * directory and umask it shares. May be NULL.
 	 */
-	void (*init)(void *arg);
+	void (*init)(void *arg, bool added);
 	void (*run)(void *arg, struct pool_job *job);
 	void (*done)(void *arg, struct pool_job *job);
 	/* After the last done() of a batch. May be NULL. */
@@ -33,6 +35,14 @@ struct pool_ops {
 
 int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
+
+/*
+ * Let the pool have up to @max_threads, at most 64: it keeps one idle for the
+ * next job. A thread that was added ends after ten idle seconds. Without the
+ * memory for another thread, jobs wait for those that are there.
+ */
+void pool_may_grow(struct pool *pool, unsigned max_threads);
+
 /*
  * Jobs run to completion, which is not reported. May be NULL.
  * pool_abandon() does not wait for those ends: for a pool with a job that may

@@ -23,16 +23,17 @@ struct test_job {
 struct fixture {
 	struct vio_loop *loop;
 	struct pool *pool;
-	unsigned nr_init, nr_done, nr_idle;
+	unsigned nr_init, nr_added, nr_done, nr_idle;
 	sem_t go;                   /* one post lets one job run */
 	struct test_job *waits_for; /* in its done() a job waits for this one */
 };
 
-static void job_init(void *arg)
+static void job_init(void *arg, bool added)
 {
 	struct fixture *f = arg;
 
-	__atomic_fetch_add(&f->nr_init, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(added ? &f->nr_added : &f->nr_init, 1,
+			   __ATOMIC_RELAXED);
 }
 
 static void job_run(void *arg, struct pool_job *job)
@@ -110,6 +111,39 @@ static void test_jobs(void **state)
 	}
 	assert_in_range(f.nr_idle, 1, NR_JOBS);
 	assert_false(pool_wait(f.pool, 0));
+	fixture_fini(&f);
+}
+
+static unsigned nr_running(const struct test_job *jobs, unsigned nr)
+{
+	unsigned running = 0;
+
+	for (unsigned i = 0; i < nr; i++)
+		running +=
+			!__atomic_load_n(&jobs[i].job.queued, __ATOMIC_RELAXED);
+	return running;
+}
+
+/* All of them run at once, as far as the pool may grow; then it is kept. */
+static void test_growth(void **state)
+{
+	struct test_job jobs[12] = { 0 };
+	struct fixture f;
+
+	fixture_init(&f, 2);
+	pool_may_grow(f.pool, 10);
+	for (int round = 0; round < 2; round++) {
+		f.nr_done = 0;
+		for (unsigned i = 0; i < 12; i++)
+			pool_start(f.pool, &jobs[i].job);
+		while (nr_running(jobs, 12) < 10)
+			;
+		let_run(&f, 12);
+		while (f.nr_done < 12)
+			assert_true(pool_wait(f.pool, 10000));
+	}
+	assert_int_equal(f.nr_init, 2);
+	assert_int_equal(f.nr_added, 8);
 	fixture_fini(&f);
 }
 
@@ -232,6 +266,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_growth),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_destroy),

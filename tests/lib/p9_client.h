@@ -20,7 +20,7 @@
 #include "dev/vdev.h"
 #include "vdrv.h"
 
-#define P9C_SLOTS  64
+#define P9C_SLOTS  72
 #define P9C_BYTES  (64u << 10)
 #define P9C_ROOT   0u        /* the fid that p9c_mount() attaches */
 #define P9C_ALL    0x3fffull /* of Tgetattr */

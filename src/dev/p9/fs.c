@@ -274,17 +274,18 @@ void p9_fs_destroy(struct p9_fs *fs)
 
 static __thread bool thread_ready;
 
-int p9_thread_init(struct p9_fs *fs)
+int p9_thread_init(struct p9_fs *fs, bool added)
 {
 	may_wait = true;
 	/*
 	 * Modes come from the guest, and system calls for extended attributes
 	 * know paths only: the thread sits where its descriptors are. Neither
-	 * is the business of the process's other threads.
+	 * is the business of the loop's thread.
 	 */
-	if (unshare(CLONE_FS) < 0 || fchdir(fs->proc_fd) < 0)
+	if (!added && (unshare(CLONE_FS) < 0 || fchdir(fs->proc_fd) < 0))
 		return -errno;
-	umask(0);
+	if (!added)
+		umask(0);
 	thread_ready = true;
 	return 0;
 }

@@ -191,8 +191,11 @@ void p9_fs_destroy(struct p9_fs *fs); /* no request runs; NULL is fine */
  */
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize);
 
-/* Each thread that runs requests calls this first: umask and cwd. -errno */
-int p9_thread_init(struct p9_fs *fs);
+/*
+ * Each thread that runs requests calls this first: umask and cwd, which an
+ * @added one shares with the thread that added it. -errno
+ */
+int p9_thread_init(struct p9_fs *fs, bool added);
 bool p9_thread_ready(void); /* whether this one did, and it worked */
 
 /*

@@ -36,11 +36,12 @@
 #include "dev/devices.h"
 #include "dev/p9/p9_req.h"
 
-#define NR_THREADS 8          /* of each pool */
-#define MAX_REQS   96         /* taken from the ring at once: 25 KiB each */
-#define TURN_BYTES (2u << 20) /* read on the loop's thread in a turn */
-#define MAX_TAG    32
-#define END_NS     UINT64_C(1000000000)
+#define NR_THREADS  8 /* of each pool, and while they are busy */
+#define MAX_THREADS 64
+#define MAX_REQS    96         /* taken from the ring at once: 25 KiB each */
+#define TURN_BYTES  (2u << 20) /* read on the loop's thread in a turn */
+#define MAX_TAG     32
+#define END_NS      UINT64_C(1000000000)
 
 struct p9_slot {
 	struct pool_job job;         /* first: the pool gives it back */
@@ -325,10 +326,10 @@ static void p9_again(void *arg)
  * --- The pool's side ---
  */
 
-static void job_init(void *arg)
+static void job_init(void *arg, bool added)
 {
 	struct p9_softc *sc = arg;
-	int ret = p9_thread_init(sc->sc_fs);
+	int ret = p9_thread_init(sc->sc_fs, added);
 
 	if (ret < 0)
 		__atomic_store_n(&sc->sc_thread_err, ret, __ATOMIC_RELAXED);
@@ -539,6 +540,11 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 		return err_set(err, sc->sc_thread_err,
 			       "9p: security=mapped-xattr: unshare: %s",
 			       strerror(-sc->sc_thread_err));
+	/* An added thread is as able as the one that adds it. */
+	if (!sc->sc_thread_err) {
+		pool_may_grow(sc->sc_looks, MAX_THREADS);
+		pool_may_grow(sc->sc_changes, MAX_THREADS);
+	}
 	return 0;
 }
 
@@ -690,6 +696,10 @@ static const int p9_syscalls[] = {
 	SYS_symlinkat,
 	SYS_unlinkat,
 	SYS_utimensat,
+	/* threads come and go */
+	SYS_clone,
+	SYS_exit,
+	SYS_madvise,
 	SYS_rt_sigprocmask,
 	-1,
 };

@@ -6,6 +6,7 @@
  * stop at a gate until the test opens it, as they do on a file system that is
  * frozen, and those that must not be made by the loop's thread are noticed.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -50,6 +51,7 @@ static struct gate {
 	int err;             /* that they fail with */
 	unsigned nr_on_loop; /* slow calls of the loop's thread */
 	unsigned nr_lock_waits;
+	unsigned nr_threads, max_threads; /* created */
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .opened = PTHREAD_COND_INITIALIZER };
 
@@ -125,6 +127,21 @@ int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
 	return pthread_cond_wait(cond, mutex);
 }
 
+/* The pools keep the threads that they start with, but in more_threads(). */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+		   void *(*fn)(void *), void *arg)
+{
+	static int (*real)(pthread_t *, const pthread_attr_t *,
+			   void *(*)(void *), void *);
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "pthread_create");
+	if (gate.nr_threads >= gate.max_threads)
+		return EAGAIN;
+	__atomic_add_fetch(&gate.nr_threads, 1, __ATOMIC_RELAXED);
+	return real(thread, attr, fn, arg);
+}
+
 ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 {
 	gate.nr_on_loop += on_loop();
@@ -150,6 +167,8 @@ static int setup(void **state)
 {
 	gate.nr_fsync = gate.nr_fdatasync = gate.nr_on_loop = 0;
 	gate.nr_lock_waits = 0;
+	gate.nr_threads = 0;
+	gate.max_threads = 2 * NR_THREADS;
 	gate.err = 0;
 	return 0;
 }
@@ -163,6 +182,7 @@ static int teardown(void **state)
 
 static void start(const char *options)
 {
+	gate.nr_threads = 0;
 	p9c_start(&c, VDRV_MODERN, options);
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
 }
@@ -369,6 +389,23 @@ static void locks_give_in(void **state)
 	assert_true(is_untouched(slot));
 }
 
+/* More calls than there are threads hang, and yet others are served. */
+static void more_threads(void **state)
+{
+	gate.max_threads = 200;
+	start("");
+	gate_set(true);
+	for (unsigned i = 0; i < 60; i++)
+		p9c_send(&c, (uint16_t)(100 + i), P9_TFSYNC, "dd", 1, 0);
+	vdrv_kick(&c.d, 0);
+	while (gate_waiting() < 60)
+		turns(1);
+	assert_int_equal(p9c_write(&c, 1, 0, "text", 4), 4);
+	gate_set(false);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(p9c_wait(&c, i), 0);
+}
+
 /* The process can end, and the threads are left to what holds them. */
 static void end_in_stall(void **state)
 {
@@ -447,7 +484,7 @@ static void loop_never_waits(void **state)
 /* Reads from memory take time as well: others have their turn in between. */
 static void turn_ends(void **state)
 {
-	enum { NR_READS = P9C_SLOTS - 1, LEN = P9C_BYTES - 64 };
+	enum { NR_READS = 63, LEN = P9C_BYTES - 64 };
 	static uint8_t data[LEN];
 	unsigned s[NR_READS], nr_busy = 0;
 
@@ -663,7 +700,7 @@ int main(void)
 		T(reset_in_stall), T(new_session_waits), T(stop_in_stall),
 		T(others_go_on),   T(loop_never_waits),  T(nothing_after_error),
 		T(locks_give_in),  T(turn_ends),         T(fsyncs),
-		T(synchronous),    T(end_in_stall),
+		T(synchronous),    T(more_threads),      T(end_in_stall),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -404,12 +404,12 @@ static int lease(const char *name)
  */
 static void stuck(void **state)
 {
-	enum { NR_THREADS = 8 };
+	enum { NR_THREADS = 64 };
 	unsigned s[NR_THREADS], queued, other, f;
 	struct p9c_attr a;
 	int fd;
 
-	start("");
+	start(",queue-size=256");
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
 	fd = lease("leased");
 	for (unsigned i = 0; i < NR_THREADS; i++) {
