@@ -432,9 +432,11 @@ def send(tap, frame, count=1):
 
 
 def filtered(t, guest, viodev):
-    """Others' frames and groups that nobody joined are not the driver's, unless it is promiscuous."""
+    """Others' frames, groups and VLANs that nobody joined are not the driver's, unless it is promiscuous."""
     device = nic(guest, viodev, "many")
     source = b"\x52\x54\x00\0\0\1\x88\xb5" + bytes(60)
+    own = bytes.fromhex(status(viodev, "many")["mac"].replace(":", ""))
+    foreign = b"\x52\x54\x00\0\0\1\x81\0\0\7\x88\xb5" + bytes(60)
     stranger, group = b"\x52\x54\0\0\0\x77", b"\x01\0\x5e\1\2\3"
     rx = lambda: status(viodev, "many")["rx"]
     commands = lambda: status(viodev, "many")["queues"][-1]["chains"]
@@ -445,21 +447,23 @@ def filtered(t, guest, viodev):
         guest.check(command)
         wait_for("the device to be told", lambda: commands() >= before + 3)
 
-    def refused(to):
+    def refused(to, source=source):
         before = rx()["filtered"]
         send("tap0", to + source, 10)
         wait_for("10 frames", lambda: rx()["filtered"] >= before + 10)
 
-    def taken(to):
+    def taken(to, source=source):
         before = rx()["frames"]
         send("tap0", to + source, 10)
         wait_for("10 frames", lambda: rx()["frames"] >= before + 10, 20)  # in longer, others come
 
     refused(stranger)
     refused(group)
+    refused(own, foreign)
     mode(f"ip link set {device} promisc on")
     taken(stranger)
     taken(group)
+    taken(own, foreign)
     mode(f"ip link set {device} promisc off")
     mode(f"ifconfig {device} allmulti")
     refused(stranger)

@@ -12,7 +12,9 @@ void net_filter_reset(struct net_filter *f, uint64_t features)
 {
 	*f = (struct net_filter){
 		.by_mac = features & NET_F(CTRL_RX),
-		.by_vlan = features & NET_F(CTRL_VLAN),
+		.by_vlan = (features & NET_F(CTRL_RX)) &&
+			   (features & NET_F(CTRL_VLAN)),
+		.modes = features & NET_F(CTRL_RX) ? NET_RX_PROMISC : 0,
 	};
 }
 
@@ -26,6 +28,7 @@ bool net_filter_set_vlan(struct net_filter *f, unsigned vlan, bool on)
 		f->vlans[vlan / 64] |= bit;
 	else
 		f->vlans[vlan / 64] &= ~bit;
+	f->by_vlan = true;
 	return true;
 }
 
@@ -44,7 +47,7 @@ static bool mac_passes(const struct net_filter *f, const uint8_t *mac,
 	static const uint8_t broadcast[NET_MAC_LEN] = { 0xff, 0xff, 0xff,
 							0xff, 0xff, 0xff };
 
-	if (!f->by_mac || (f->modes & NET_RX_PROMISC))
+	if (!f->by_mac)
 		return true;
 	if (!memcmp(dst, broadcast, NET_MAC_LEN))
 		return !(f->modes & NET_RX_NOBCAST);
@@ -72,5 +75,7 @@ static bool vlan_passes(const struct net_filter *f, const uint8_t *frame)
 bool net_filter_passes(const struct net_filter *f,
 		       const uint8_t mac[NET_MAC_LEN], const uint8_t *frame)
 {
+	if (f->modes & NET_RX_PROMISC)
+		return true;
 	return vlan_passes(f, frame) && mac_passes(f, mac, frame);
 }

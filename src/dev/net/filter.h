@@ -15,8 +15,8 @@
 
 #define NET_MAC_LEN 6
 
-/* As much of a frame as is looked at: addresses, and a VLAN tag. */
-#define NET_FILTER_PEEK 16
+/* The bytes of a frame to look at: addresses, some tags and labels. */
+#define NET_FILTER_PEEK 32
 
 #define NET_MAX_MACS 64 /* of a kind */
 #define NET_NR_VLANS 4096u
@@ -39,13 +39,17 @@ struct net_macs {
 
 struct net_filter {
 	bool by_mac;  /* CTRL_RX was negotiated */
-	bool by_vlan; /* CTRL_VLAN was negotiated */
+	bool by_vlan; /* only VLANs of the table pass */
 	unsigned modes;
 	struct net_macs uni, multi;
 	uint64_t vlans[NET_NR_VLANS / 64];
 };
 
-/* Everything passes or, with CTRL_RX and CTRL_VLAN, what is for nobody else. */
+/*
+ * Everything passes. A driver with CTRL_RX ends that by switching PROMISC off,
+ * as with QEMU: illumos relies on it for multicast. Without CTRL_RX its first
+ * VLAN does, for tagged frames.
+ */
 void net_filter_reset(struct net_filter *f, uint64_t features);
 
 /* False when there is no such VLAN. */

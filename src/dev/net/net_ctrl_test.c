@@ -94,6 +94,8 @@ static void test_macs(void **state)
 	for (unsigned k = 0; k < 32; k++)
 		give_rx(RXQ, 100);
 	vdrv_kick(&d, RXQ);
+	assert_true(gets(0x52, 7, 1)); /* before the first command */
+	assert_int_equal(command(0, 0, "\0", 1), 0);
 	assert_false(gets(0x52, 7, 1)); /* NET-CTL-06 NET-CTL-09 */
 	assert_int_equal(set_macs(2, 2, 0, 0, 1), 0);
 	assert_true(gets(0x52, 7, 1)); /* NET-CTL-07 */
@@ -147,6 +149,12 @@ static void vlan_commands(enum vdrv_mode mode, uint64_t features)
 	frame[12] = 0x81;
 	frame[14] = 0;
 	frame[15] = 5;
+	arrive(NULL, 60);
+	assert_int_equal(drain(RXQ), 1); /* before the first command */
+	if (features & NET_F(CTRL_RX))
+		assert_int_equal(command(0, 0, "\0", 1), 0);
+	else
+		assert_int_equal(command(2, 1, "\0\0", 2), 0);
 	arrive(NULL, 60);
 	assert_int_equal(drain(RXQ), 0); /* NET-CTL-11 */
 	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
@@ -593,6 +601,7 @@ static void test_state(void **state)
 		assert_int_equal(again, len);
 		assert_memory_equal(first, second, (size_t)len);
 		get_coal(TXQ, 1000, 2000);
+		assert_false(gets(0x32, 1, 2)); /* PROMISC stays off */
 		/* It asks its driver to tell the network. */
 		assert_int_equal(vdrv_cfg_read(&d, 6, 2) & 2, 2);
 		destroy();

@@ -32,12 +32,13 @@ static void write_command(struct out *out, uint8_t class, uint8_t number,
  * --- What there is ---
  */
 
+/* All are off after a reset, except PROMISC. */
 static void save_modes(const struct net_softc *sc, struct out *out)
 {
 	for (unsigned i = 0; i < NR_RX_MODES; i++) {
-		uint8_t on = 1;
+		uint8_t on = sc->sc_filter.modes >> i & 1;
 
-		if (sc->sc_filter.modes >> i & 1)
+		if (on || (i == 0 && net_has(sc, NET_F(CTRL_RX))))
 			write_command(out, VIRTIO_NET_CTRL_RX, (uint8_t)i, &on,
 				      sizeof(on));
 	}

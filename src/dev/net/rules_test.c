@@ -321,9 +321,14 @@ static void test_vlans(void **state)
 	net_filter_reset(&f, 0);
 	assert_true(vlan_passes(&f, 5)); /* NET-CTL-10 */
 
-	net_filter_reset(&f, NET_F(CTRL_VLAN));
+	net_filter_reset(&f, NET_F(CTRL_RX) | NET_F(CTRL_VLAN));
+	assert_true(vlan_passes(&f, 5)); /* before the first command */
+	f.modes = 0;
 	for (unsigned id = 0; id < 4096; id++) /* NET-CTL-11: empty */
 		assert_false(vlan_passes(&f, id));
+	f.modes = NET_RX_PROMISC; /* NET-CTL-05: beats all */
+	assert_true(vlan_passes(&f, 5));
+	f.modes = 0;
 	make_frame(frame, OWN);
 	assert_true(net_filter_passes(&f, own_mac, frame));
 	for (unsigned id = 0; id < 4096; id += 1365) {
@@ -339,6 +344,13 @@ static void test_vlans(void **state)
 	assert_false(net_filter_set_vlan(&f, 4096, true));
 	assert_false(net_filter_set_vlan(&f, 65535, true));
 	assert_false(net_filter_set_vlan(&f, 65535, false));
+
+	/* Without CTRL_RX it is the first VLAN that begins to filter. */
+	net_filter_reset(&f, NET_F(CTRL_VLAN));
+	assert_true(vlan_passes(&f, 5));
+	assert_true(net_filter_set_vlan(&f, 6, true));
+	assert_true(vlan_passes(&f, 6));
+	assert_false(vlan_passes(&f, 5));
 }
 
 /*
