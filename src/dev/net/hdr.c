@@ -44,6 +44,34 @@ uint64_t net_features_sound(uint64_t features)
 	return features;
 }
 
+static bool is_vlan(unsigned type)
+{
+	return type == 0x8100 || type == 0x88a8 || type == 0x9100;
+}
+
+static bool is_mpls(unsigned type)
+{
+	return type == 0x8847 || type == 0x8848;
+}
+
+/* A tag is two bytes and the next type, a label four and has none behind it. */
+size_t net_link_len(const uint8_t *frame, size_t len)
+{
+	size_t end = ETH_HLEN_MIN;
+	unsigned type = (unsigned)(frame[end - 2] << 8 | frame[end - 1]);
+	bool more = true;
+
+	while (is_vlan(type) && end + 4 <= len) {
+		end += 4;
+		type = (unsigned)(frame[end - 2] << 8 | frame[end - 1]);
+	}
+	while (is_mpls(type) && more && end + 4 <= len) {
+		more = !(frame[end + 2] & 1); /* bottom of stack */
+		end += 4;
+	}
+	return end;
+}
+
 /* The feature that a kind of segmentation needs; 0: it does not exist here. */
 static uint64_t segmentation_feature(uint8_t gso_type, bool guest_takes)
 {

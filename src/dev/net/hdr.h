@@ -58,6 +58,12 @@ size_t net_hdr_len(uint64_t features);
 uint64_t net_features_sound(uint64_t features);
 
 /*
+ * The bytes of a frame that are not the MTU's: the Ethernet header, VLAN tags
+ * and MPLS labels, as far as its first @len bytes show them, 14 at least.
+ */
+size_t net_link_len(const uint8_t *frame, size_t len);
+
+/*
  * The guest sends @frame_len bytes behind @hdr. Returns false when the packet
  * must not leave; else *ret_host is what the backend needs to know, with
  * nothing in it that was not asked for rightly.

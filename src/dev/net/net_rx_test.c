@@ -285,6 +285,12 @@ static void test_rx_mtu(void **state)
 	frame[12] = 0x81; /* a VLAN's tag is no part of the MTU */
 	arrive(NULL, 1018);
 	assert_int_equal(drain(RXQ), 1);
+	arrive(NULL, 1019);
+	assert_int_equal(drain(RXQ), 0);
+	memcpy(frame + 16, "\x81\0", 2); /* nor are two */
+	arrive(NULL, 1022);
+	assert_int_equal(drain(RXQ), 1);
+	memcpy(frame + 16, "\x08\0", 2);
 	destroy();
 	start_as(VDRV_MODERN, ",mtu=1000",
 		 NET_F(MTU) | VI_BIT(VIRTIO_F_VERSION_1), 2);

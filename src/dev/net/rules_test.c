@@ -214,6 +214,38 @@ static void test_features(void **state)
 		net_features_sound(NET_F(GUEST_TSO4) | NET_F(GUEST_ECN)), 0);
 }
 
+static void test_link_len(void **state)
+{
+	static const struct {
+		const char *name;
+		uint8_t types[16]; /* from the type field on */
+		size_t len, want;
+	} rows[] = {
+		{ "IPv4", { 8 }, 64, 14 },
+		{ "802.1Q", { 0x81, 0, 0, 5, 8 }, 64, 18 },
+		{ "802.1ad", { 0x88, 0xa8, 0, 5, 8 }, 64, 18 },
+		{ "QinQ", { 0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8 }, 64, 22 },
+		{ "two of 802.1Q", { 0x91, 0, 0, 5, 0x81, 0, 0, 6 }, 64, 22 },
+		{ "MPLS", { 0x88, 0x47, 0, 0, 1, 64 }, 64, 18 },
+		{ "two labels", { 0x88, 0x47, 0, 0, 0, 64, 0, 1, 1 }, 64, 22 },
+		{ "tag, label",
+		  { 0x81, 0, 0, 5, 0x88, 0x48, 0, 0, 1 },
+		  64,
+		  22 },
+		{ "cut off", { 0x81, 0, 0, 5, 8 }, 16, 14 },
+		{ "labels without end", { 0x88, 0x47 }, 64, 62 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		uint8_t frame[64] = { 0 };
+
+		memcpy(frame + 12, rows[i].types, sizeof(rows[i].types));
+		if (net_link_len(frame, rows[i].len) != rows[i].want)
+			fail_msg("%s: %zu", rows[i].name,
+				 net_link_len(frame, rows[i].len));
+	}
+}
+
 /*
  * --- Filter ---
  */
@@ -655,6 +687,7 @@ int main(void)
 		cmocka_unit_test(test_hdr_len),
 		cmocka_unit_test(test_features),
 		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_link_len),
 		cmocka_unit_test(test_vlans),
 		cmocka_unit_test(test_vectors),
 		cmocka_unit_test(test_hash),

@@ -203,11 +203,9 @@ static bool over_mtu(const struct net_softc *sc,
 		     const struct virtio_net_hdr *host, const uint8_t *peek,
 		     size_t len)
 {
-	bool tagged = peek[12] == 0x81 && peek[13] == 0x00;
-
 	return net_has(sc, NET_F(MTU)) &&
 	       host->gso_type == VIRTIO_NET_HDR_GSO_NONE &&
-	       len > sc->sc_told_mtu + 14u + (tagged ? 4u : 0u);
+	       len > sc->sc_told_mtu + net_link_len(peek, NET_FILTER_PEEK);
 }
 
 /* Whether the driver gets a frame; if so, with which header. */
