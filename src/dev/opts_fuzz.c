@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 #include "back/net/hostfwd.h"
 #include "dev/devices.h"
 #include "fuzz.h"
@@ -206,18 +206,18 @@ static void run_channel(const char *text)
 {
 	struct opened_files files = { 0 };
 	const char *arg = NULL;
-	const struct chan_kind *kind = chan_parse(text, &arg);
+	const struct chardev_kind *kind = chardev_parse(text, &arg);
 	struct err err = { "" };
 
 	if (!kind) {
-		fuzz_must(chan_open(text, "0", &files, &err) < 0);
+		fuzz_must(chardev_open(text, "0", &files, &err) < 0);
 		fuzz_must(err.text[0]);
 		return;
 	}
 	fuzz_must(!arg || (kind->arg && *arg));
 	fuzz_must(arg || !kind->arg || kind->arg_optional);
 	/* The others make files. */
-	if (kind == &chan_kind_fd && kind->open(arg, "0", &files, &err) < 0)
+	if (kind == &chardev_kind_fd && kind->open(arg, "0", &files, &err) < 0)
 		fuzz_must(err.text[0]);
 	opened_files_close(&files);
 }

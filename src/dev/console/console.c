@@ -15,7 +15,7 @@
 #include "dev/console/console.h"
 
 static_assert(sizeof(struct virtio_console_config) == 12, "5.3.4");
-static_assert(CONSOLE_MAX_PORTS * CHAN_MAX_FILES <= OPENED_FILES_MAX,
+static_assert(CONSOLE_MAX_PORTS * CHARDEV_MAX_FILES <= OPENED_FILES_MAX,
 	      "every port can be opened");
 
 static struct console_softc *console_of(struct vdev *dev)
@@ -50,15 +50,15 @@ static int console_cfgread(void *arg, int offset, int size, uint32_t *retval)
 static int console_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
 	struct console_softc *sc = arg;
-	struct chan *chan = sc->sc_ports[0].chan;
+	struct chardev *chardev = sc->sc_ports[0].chardev;
 	uint8_t byte = (uint8_t)value;
 	const struct iovec iov = { &byte, 1 };
 
 	if (offset != offsetof(struct virtio_console_config, emerg_wr) ||
 	    size != 4)
 		return -EINVAL;
-	if (chan)
-		chan_write(chan, &iov, 1);
+	if (chardev)
+		chardev_write(chardev, &iov, 1);
 	return 0;
 }
 
@@ -122,16 +122,16 @@ static struct json_object *port_json(const struct console_port *p)
 
 	json_add_uint(to, "id", p->id);
 	json_add_string(to, "name", name_of(p));
-	json_add_string(to, "channel", chan_text(p->chan));
-	json_add_string(to, "path", chan_path(p->chan));
+	json_add_string(to, "channel", chardev_text(p->chardev));
+	json_add_string(to, "path", chardev_path(p->chardev));
 	json_add_bool(to, "plugged", p->plugged);
-	json_add_bool(to, "host-open", chan_up(p->chan));
+	json_add_bool(to, "host-open", chardev_up(p->chardev));
 	if (!alone)
 		json_add_bool(to, "guest-open", p->guest_open);
 	json_add_uint(to, "to-guest", p->rx_bytes);
 	json_add_uint(to, "from-guest", p->tx_bytes);
 	json_add_uint(to, "lost", p->tx_lost);
-	json_add_uint(to, "errors", chan_nr_errors(p->chan));
+	json_add_uint(to, "errors", chardev_nr_errors(p->chardev));
 	return to;
 }
 
@@ -143,7 +143,7 @@ static void console_status(struct vdev *dev, struct json_object *status)
 	json_add_uint(status, "cols", sc->sc_cols);
 	json_add_uint(status, "rows", sc->sc_rows);
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
-		if (sc->sc_ports[i].chan)
+		if (sc->sc_ports[i].chardev)
 			json_object_array_add(ports,
 					      port_json(&sc->sc_ports[i]));
 	}
@@ -234,8 +234,9 @@ static int add_port(struct console_softc *sc, const char *name,
 			       "console: port add %s: no free port (raise "
 			       "ports= on the command line)",
 			       name);
-	ret = chan_create(channel, ADDED_FILES, files, sc->sc_loop, sc->sc_io,
-			  &console_chan_client, p, &p->chan, &why);
+	ret = chardev_create(channel, ADDED_FILES, files, sc->sc_loop,
+			     sc->sc_io, &console_chardev_client, p, &p->chardev,
+			     &why);
 	if (ret < 0)
 		return err_set(err, ret, "console: port add %s %s: %s", name,
 			       channel, why.text);
@@ -248,8 +249,8 @@ static int add_port(struct console_softc *sc, const char *name,
 /* What a command has added goes by a command as a whole. */
 static void forget_port(struct console_port *p)
 {
-	chan_destroy(p->chan);
-	p->chan = NULL;
+	chardev_destroy(p->chardev);
+	p->chardev = NULL;
 	p->name = NULL;
 }
 
@@ -306,7 +307,7 @@ static int open_added(int argc, char *const argv[], struct opened_files *files,
 		return err_set(err, -EINVAL,
 			       "port add %s stdio: only on the command line",
 			       argv[2]);
-	ret = chan_open(argv[3], ADDED_FILES, files, &why);
+	ret = chardev_open(argv[3], ADDED_FILES, files, &why);
 	if (ret < 0)
 		return err_set(err, ret, "port add %s %s: %s", argv[2], argv[3],
 			       why.text);
@@ -317,7 +318,7 @@ static void close_added(int argc, char *const argv[],
 			const struct opened_files *files)
 {
 	if (brings_channel(argc, argv))
-		chan_close(argv[3], ADDED_FILES, files);
+		chardev_close(argv[3], ADDED_FILES, files);
 }
 
 static int console_ctl(struct vdev *dev, int argc, char *const argv[],
@@ -397,13 +398,13 @@ static int console_open(const struct opts *opts, struct opened_files *files,
 		return ret;
 	nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
 	for (i = 0; i < nr && ret == 0; i++)
-		ret = chan_open(list[i].text, list[i].files, files, &why);
+		ret = chardev_open(list[i].text, list[i].files, files, &why);
 	if (ret == 0)
 		return 0;
 	err_set(err, ret, "console: %s=%s: %s", list[i - 1].key,
 		list[i - 1].text, why.text);
 	for (i--; i-- > 0;)
-		chan_close(list[i].text, list[i].files, files);
+		chardev_close(list[i].text, list[i].files, files);
 	return ret;
 }
 
@@ -414,7 +415,7 @@ static void console_close(const struct opts *opts,
 	unsigned nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
 
 	while (nr-- > 0)
-		chan_close(list[nr].text, list[nr].files, files);
+		chardev_close(list[nr].text, list[nr].files, files);
 }
 
 /*
@@ -428,8 +429,8 @@ static bool console_fini(struct vdev *dev)
 	if (dev->vs)
 		console_reset(sc);
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
-		chan_destroy(sc->sc_ports[i].chan);
-	chan_io_destroy(sc->sc_io);
+		chardev_destroy(sc->sc_ports[i].chardev);
+	chardev_io_destroy(sc->sc_io);
 	return true;
 }
 
@@ -445,16 +446,17 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (room > sc->sc_nr_ports)
 			sc->sc_nr_ports = room;
 	}
-	if (chan_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0)
+	if (chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0)
 		return err_set(err, -ENOMEM, "console: out of memory");
 	for (unsigned i = 0; i < nr; i++) {
 		struct console_port *p = &sc->sc_ports[list[i].id];
 		struct err why;
 		int ret;
 
-		ret = chan_create(list[i].text, list[i].files, env->files,
-				  env->loop, sc->sc_io, &console_chan_client, p,
-				  &p->chan, &why);
+		ret = chardev_create(list[i].text, list[i].files, env->files,
+				     env->loop, sc->sc_io,
+				     &console_chardev_client, p, &p->chardev,
+				     &why);
 		if (ret < 0)
 			return err_set(err, ret, "console: %s=%s: %s",
 				       list[i].key, list[i].text, why.text);
@@ -489,8 +491,9 @@ static int build(struct console_softc *sc, const struct vdev_env *env,
 	sc->sc_vc = console_consts;
 	sc->sc_vc.vc_nvq =
 		sc->sc_nr_ports > 1 ? 2 * (int)sc->sc_nr_ports + 2 : 2;
-	if (sc->sc_ports[0].chan)
-		chan_size(sc->sc_ports[0].chan, &sc->sc_cols, &sc->sc_rows);
+	if (sc->sc_ports[0].chardev)
+		chardev_size(sc->sc_ports[0].chardev, &sc->sc_cols,
+			     &sc->sc_rows);
 	return vdev_attach(&sc->sc_dev, env, &sc->sc_vs, &sc->sc_vc, sc->sc_vqs,
 			   err);
 }
@@ -501,9 +504,9 @@ static void tell_paths(struct console_softc *sc)
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		const struct console_port *p = &sc->sc_ports[i];
 
-		if (p->chan && chan_path(p->chan))
+		if (p->chardev && chardev_path(p->chardev))
 			vs_log(&sc->sc_vs, LOG_NOTICE, "%s is at %s",
-			       name_of(p), chan_path(p->chan));
+			       name_of(p), chardev_path(p->chardev));
 	}
 }
 
@@ -574,7 +577,7 @@ const struct vdev_type vdev_console = {
 	.vt_opts = console_opts,
 	.vt_features = console_features,
 	.vt_ctls = console_ctls,
-	.vt_syscalls = chan_syscalls,
+	.vt_syscalls = chardev_syscalls,
 	.vt_open = console_open,
 	.vt_close = console_close,
 	VDEV_IN(struct console_softc, sc_dev),

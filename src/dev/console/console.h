@@ -20,7 +20,7 @@
 #include <assert.h>
 #include <linux/virtio_console.h>
 
-#include "back/chan/chan.h"
+#include "back/chardev/chardev.h"
 #include <viodev/iov.h>
 #include "base/le.h"
 #include "dev/vdev.h"
@@ -40,8 +40,8 @@ struct console_port {
 	unsigned id;
 	const char *name; /* NULL: the console, or that it does not exist */
 	char added_name[CONSOLE_MAX_NAME + 1]; /* by ctl: name is this */
-	struct chan *chan; /* NULL: port 0 without console= */
-	bool plugged;      /* it exists, as ctl has it */
+	struct chardev *chardev; /* NULL: port 0 without console= */
+	bool plugged;            /* it exists, as ctl has it */
 
 	/*
 	 * What the driver knows of it. What is not as it should be is a
@@ -68,7 +68,7 @@ struct console_softc {
 	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
-	struct chan_io *sc_io;
+	struct chardev_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
 	bool sc_ready;             /* DEVICE_READY came */
 	struct vio_task sc_control_again;
@@ -108,7 +108,7 @@ void console_tx_run(struct console_port *p);
 void console_port_reset(struct console_port *p);
 void console_tx_on_again(void *arg);
 
-extern const struct chan_client console_chan_client;
+extern const struct chardev_client console_chardev_client;
 
 /*
  * --- console_save.c: vc_save, vc_load ---

@@ -44,7 +44,7 @@ struct msg_size {
 /* The next that the driver must be told about a port; order matters. */
 static int due(const struct console_port *p)
 {
-	bool open = p->chan && chan_up(p->chan);
+	bool open = p->chardev && chardev_up(p->chardev);
 
 	if (p->added && (p->unplugged || !p->plugged))
 		return VIRTIO_CONSOLE_PORT_REMOVE;

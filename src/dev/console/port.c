@@ -120,7 +120,7 @@ static size_t batch_end(struct batch *b, struct vqueue_info *vq, size_t bytes,
 /* Whether the guest listens: what others get, Linux throws away. */
 static bool rx_allowed(const struct console_port *p)
 {
-	if (!p->chan || !p->plugged)
+	if (!p->chardev || !p->plugged)
 		return false;
 	return console_multiport(p->sc) ? p->guest_open : p->id == 0;
 }
@@ -136,7 +136,7 @@ static enum vq_served rx_some(void *arg, struct vqueue_info *vq)
 
 	if (!batch_take(&b, vq, iov, p->rx_batch, true, &served))
 		return served;
-	n = chan_read(p->chan, iov, b.niov);
+	n = chardev_read(p->chardev, iov, b.niov);
 	if (n <= 0) {
 		vq_retchains(vq, (uint16_t)b.nr);
 		return VQ_WAIT;
@@ -157,13 +157,13 @@ void console_rx_run(struct console_port *p)
 	enum vq_served served;
 
 	if (!rx_allowed(p)) {
-		if (p->chan)
-			chan_want(p->chan, false);
+		if (p->chardev)
+			chardev_want(p->chardev, false);
 		return;
 	}
 	served = vq_serve(vq, MAX_ROUNDS, rx_some, p);
 	vq_endchains(vq, served == VQ_IDLE);
-	chan_want(p->chan, served != VQ_IDLE);
+	chardev_want(p->chardev, served != VQ_IDLE);
 }
 
 /*
@@ -182,8 +182,8 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	vio_iov_skip(&c, sent);
 	if (c.niov == 0)
 		return (ssize_t)sent;
-	if (p->chan && p->plugged)
-		n = chan_write(p->chan, c.iov, c.niov);
+	if (p->chardev && p->plugged)
+		n = chardev_write(p->chardev, c.iov, c.niov);
 	if (n == -EAGAIN)
 		return n;
 	if (n < 0) {
@@ -256,7 +256,7 @@ static void on_up(void *arg, bool up)
 	console_tx_run(p);
 }
 
-const struct chan_client console_chan_client = {
+const struct chardev_client console_chardev_client = {
 	.readable = on_readable,
 	.writable = on_writable,
 	.up = on_up,
@@ -267,6 +267,6 @@ void console_port_reset(struct console_port *p)
 	p->tx_sent = 0;
 	p->rx_batch = 1;
 	vio_task_cancel(p->sc->sc_loop, &p->tx_again);
-	if (p->chan)
-		chan_want(p->chan, false);
+	if (p->chardev)
+		chardev_want(p->chardev, false);
 }

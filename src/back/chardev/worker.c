@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 #include <viodev/iov.h>
 #include "base/pool.h"
 #include "base/util.h"
@@ -23,17 +23,17 @@
 #define MAX_THREADS  4u
 #define END_MS       500 /* for writes to end, at the end */
 
-struct chan_io {
+struct chardev_io {
 	struct pool *pool;
-	struct chan_io *next_abandoned;
+	struct chardev_io *next_abandoned;
 };
 
-struct chan_slow {
-	struct chan_io *io;
+struct chardev_worker {
+	struct chardev_io *io;
 	int fd;
 	bool write;
-	struct chan *chan; /* NULL: destroyed */
-	bool busy;         /* with a job; the rest is the thread's then */
+	struct chardev *chardev; /* NULL: destroyed */
+	bool busy;               /* with a job; the rest is the thread's then */
 	int error;
 	size_t off, len; /* of what is left in the buffer */
 	struct pool_job job;
@@ -44,14 +44,14 @@ struct chan_slow {
  * --- On a thread ---
  */
 
-static ssize_t move_some(struct chan_slow *s)
+static ssize_t move_some(struct chardev_worker *s)
 {
 	struct iovec iov = { s->buf + s->off, s->len - s->off };
 
 	return s->write ? writev(s->fd, &iov, 1) : readv(s->fd, &iov, 1);
 }
 
-static void write_all(struct chan_slow *s)
+static void write_all(struct chardev_worker *s)
 {
 	while (s->off < s->len && s->error == 0) {
 		ssize_t n = move_some(s);
@@ -63,7 +63,7 @@ static void write_all(struct chan_slow *s)
 	}
 }
 
-static void read_some(struct chan_slow *s)
+static void read_some(struct chardev_worker *s)
 {
 	ssize_t n;
 
@@ -78,7 +78,8 @@ static void read_some(struct chan_slow *s)
 
 static void job_run(void *arg, struct pool_job *job)
 {
-	struct chan_slow *s = container_of(job, struct chan_slow, job);
+	struct chardev_worker *s =
+		container_of(job, struct chardev_worker, job);
 
 	if (s->write)
 		write_all(s);
@@ -90,7 +91,7 @@ static void job_run(void *arg, struct pool_job *job)
  * --- On the loop's ---
  */
 
-static void slow_free(struct chan_slow *s)
+static void worker_free(struct chardev_worker *s)
 {
 	close(s->fd);
 	free(s);
@@ -98,25 +99,27 @@ static void slow_free(struct chan_slow *s)
 
 static void job_done(void *arg, struct pool_job *job)
 {
-	struct chan_slow *s = container_of(job, struct chan_slow, job);
+	struct chardev_worker *s =
+		container_of(job, struct chardev_worker, job);
 
 	s->busy = false;
 	if (s->write)
 		s->off = s->len = 0;
-	if (s->chan)
-		chan_slow_done(s->chan, s->write, s->write ? s->error : 0);
+	if (s->chardev)
+		chardev_worker_done(s->chardev, s->write,
+				    s->write ? s->error : 0);
 	else
-		slow_free(s);
+		worker_free(s);
 }
 
-static void begin(struct chan_slow *s)
+static void begin(struct chardev_worker *s)
 {
 	s->busy = true;
 	s->error = 0;
 	pool_start(s->io->pool, &s->job);
 }
 
-bool chan_may_block(int fd, bool write)
+bool chardev_may_block(int fd, bool write)
 {
 	struct stat st;
 
@@ -128,34 +131,36 @@ bool chan_may_block(int fd, bool write)
 	return write && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
-struct chan_slow *chan_slow_create(struct chan *c, int take_fd, bool write)
+struct chardev_worker *chardev_worker_create(struct chardev *c, int take_fd,
+					     bool write)
 {
-	struct chan_slow *s = calloc(1, sizeof(*s));
+	struct chardev_worker *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
 	s->io = c->io;
 	s->fd = take_fd;
 	s->write = write;
-	s->chan = c;
+	s->chardev = c;
 	return s;
 }
 
-void chan_slow_destroy(struct chan_slow *s)
+void chardev_worker_destroy(struct chardev_worker *s)
 {
 	if (!s)
 		return;
-	s->chan = NULL;
+	s->chardev = NULL;
 	if (!s->busy)
-		slow_free(s);
+		worker_free(s);
 }
 
-bool chan_slow_busy(const struct chan_slow *s)
+bool chardev_worker_busy(const struct chardev_worker *s)
 {
 	return s->busy;
 }
 
-ssize_t chan_slow_read(struct chan_slow *s, const struct iovec *iov, int niov)
+ssize_t chardev_worker_read(struct chardev_worker *s, const struct iovec *iov,
+			    int niov)
 {
 	size_t done = 0;
 
@@ -179,7 +184,8 @@ ssize_t chan_slow_read(struct chan_slow *s, const struct iovec *iov, int niov)
 	return (ssize_t)done;
 }
 
-ssize_t chan_slow_write(struct chan_slow *s, const struct iovec *iov, int niov)
+ssize_t chardev_worker_write(struct chardev_worker *s, const struct iovec *iov,
+			     int niov)
 {
 	if (s->busy)
 		return -EAGAIN;
@@ -206,15 +212,16 @@ static const struct pool_ops jobs = {
 	.done = job_done,
 };
 
-int chan_io_create(struct vio_loop *loop, unsigned nr_chans,
-		   struct chan_io **ret_io)
+int chardev_io_create(struct vio_loop *loop, unsigned nr_chardevs,
+		      struct chardev_io **ret_io)
 {
-	struct chan_io *io = calloc(1, sizeof(*io));
+	struct chardev_io *io = calloc(1, sizeof(*io));
 	int ret;
 
 	if (!io)
 		return -ENOMEM;
-	ret = pool_create(loop, nr_chans < MAX_THREADS ? nr_chans : MAX_THREADS,
+	ret = pool_create(loop,
+			  nr_chardevs < MAX_THREADS ? nr_chardevs : MAX_THREADS,
 			  &jobs, io, &io->pool);
 	if (ret < 0) {
 		free(io);
@@ -224,9 +231,9 @@ int chan_io_create(struct vio_loop *loop, unsigned nr_chans,
 	return 0;
 }
 
-void chan_io_destroy(struct chan_io *io)
+void chardev_io_destroy(struct chardev_io *io)
 {
-	static struct chan_io *abandoned; /* it is no leak */
+	static struct chardev_io *abandoned; /* it is no leak */
 
 	if (!io)
 		return;

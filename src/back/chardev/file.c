@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Channels that are there from the start: stdio, file, fd.
+ * Chardevs that are there from the start: stdio, file, fd.
  *
  * Descriptors that others use too must not be made non-blocking under them:
  * stdio opens the terminal or pipe anew, which makes it ours.
@@ -13,7 +13,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 #include "base/opts.h"
 
 /*
@@ -73,11 +73,11 @@ static int stdio_open(const char *arg, const char *id,
 		close(in);
 		return err_set(err, out, "standard output: %s", strerror(-out));
 	}
-	ret = chan_add_file(files, id, "in", in);
+	ret = chardev_add_file(files, id, "in", in);
 	if (ret < 0)
 		close(out);
 	else
-		ret = chan_add_file(files, id, "out", out);
+		ret = chardev_add_file(files, id, "out", out);
 	if (ret < 0)
 		return err_set(err, ret, "%s", strerror(-ret));
 	make_raw();
@@ -93,15 +93,15 @@ static void stdio_close(const char *arg, const char *id,
 	stdio.raw = stdio.used = false;
 }
 
-static int stdio_create(struct chan *c, const char *id,
+static int stdio_create(struct chardev *c, const char *id,
 			struct opened_files *files)
 {
 	c->up = true;
-	return chan_set_ends(c, chan_take_file(files, id, "in"),
-			     chan_take_file(files, id, "out"));
+	return chardev_set_ends(c, chardev_take_file(files, id, "in"),
+				chardev_take_file(files, id, "out"));
 }
 
-const struct chan_kind chan_kind_stdio = {
+const struct chardev_kind chardev_kind_stdio = {
 	.name = "stdio",
 	.open = stdio_open,
 	.close = stdio_close,
@@ -119,19 +119,19 @@ static int file_open(const char *path, const char *id,
 		      O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY |
 			      O_CLOEXEC,
 		      0666);
-	int ret = fd < 0 ? -errno : chan_add_file(files, id, "out", fd);
+	int ret = fd < 0 ? -errno : chardev_add_file(files, id, "out", fd);
 
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int file_create(struct chan *c, const char *id,
+static int file_create(struct chardev *c, const char *id,
 		       struct opened_files *files)
 {
 	c->up = true;
-	return chan_set_ends(c, -1, chan_take_file(files, id, "out"));
+	return chardev_set_ends(c, -1, chardev_take_file(files, id, "out"));
 }
 
-const struct chan_kind chan_kind_file = {
+const struct chardev_kind chardev_kind_file = {
 	.name = "file",
 	.arg = "PATH",
 	.open = file_open,
@@ -158,24 +158,25 @@ static int fd_open(const char *arg, const char *id, struct opened_files *files,
 		ret = -errno;
 		close(fd);
 	} else {
-		ret = chan_add_file(files, id, "fd", fd);
+		ret = chardev_add_file(files, id, "fd", fd);
 	}
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int fd_create(struct chan *c, const char *id, struct opened_files *files)
+static int fd_create(struct chardev *c, const char *id,
+		     struct opened_files *files)
 {
-	int fd = chan_take_file(files, id, "fd");
+	int fd = chardev_take_file(files, id, "fd");
 	int ret = -EBADF;
 
 	c->up = true;
 	switch (fcntl(fd, F_GETFL) & O_ACCMODE) {
 	case O_RDONLY:
-		return chan_set_ends(c, fd, -1);
+		return chardev_set_ends(c, fd, -1);
 	case O_WRONLY:
-		return chan_set_ends(c, -1, fd);
+		return chardev_set_ends(c, -1, fd);
 	case O_RDWR:
-		ret = chan_set_duplex(c, fd);
+		ret = chardev_set_duplex(c, fd);
 		break;
 	}
 	if (ret < 0 && c->in.fd != fd)
@@ -183,7 +184,7 @@ static int fd_create(struct chan *c, const char *id, struct opened_files *files)
 	return ret;
 }
 
-const struct chan_kind chan_kind_fd = {
+const struct chardev_kind chardev_kind_fd = {
 	.name = "fd",
 	.arg = "N",
 	.open = fd_open,

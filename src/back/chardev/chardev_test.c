@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Byte channels, each at its other end: a file, a socket, a terminal. */
+/* Character devices, each at its other end: a file, a socket, a terminal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,17 +19,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "back/chan/chan.h"
+#include "back/chardev/chardev.h"
 #include "base/util.h"
 
 static struct vio_loop *loop;
 static struct opened_files files;
-static struct chan_io *io;
-static struct chan *c;
-static char dir[] = "/tmp/chan_test.XXXXXX";
-static char *text; /* of the channel that is open */
+static struct chardev_io *io;
+static struct chardev *c;
+static char dir[] = "/tmp/chardev_test.XXXXXX";
+static char *text; /* of the chardev that is open */
 
-/* What the channel's owner sees. */
+/* What the owner sees. */
 static struct {
 	char got[1 << 16];
 	size_t len;
@@ -48,7 +48,7 @@ static void on_readable(void *arg)
 	me.nr_readable++;
 	if (me.stop)
 		return;
-	n = chan_read(c, iov, 2);
+	n = chardev_read(c, iov, 2);
 	if (n > 0)
 		me.len += (size_t)n;
 }
@@ -66,7 +66,7 @@ static void on_up(void *arg, bool up)
 		me.nr_down++;
 }
 
-static const struct chan_client client = { on_readable, on_writable, on_up };
+static const struct chardev_client client = { on_readable, on_writable, on_up };
 
 #define PATIENCE_NS 30000000000ull /* on a machine that is slow */
 
@@ -81,7 +81,7 @@ static int open_text(const char *kind, const char *arg, struct err *err)
 	free(text);
 	if (asprintf(&text, "%s%s", kind, arg) < 0)
 		abort();
-	return chan_open(text, "30", &files, err);
+	return chardev_open(text, "30", &files, err);
 }
 
 static void start(const char *kind, const char *arg)
@@ -91,16 +91,16 @@ static void start(const char *kind, const char *arg)
 	memset(&me, 0, sizeof(me));
 	if (open_text(kind, arg, &err) < 0)
 		fail_msg("%s: %s", text, err.text);
-	if (chan_create(text, "30", &files, loop, io, &client, NULL, &c, &err) <
-	    0)
+	if (chardev_create(text, "30", &files, loop, io, &client, NULL, &c,
+			   &err) < 0)
 		fail_msg("%s: %s", text, err.text);
 }
 
 static void stop(void)
 {
-	chan_destroy(c);
+	chardev_destroy(c);
 	c = NULL;
-	chan_close(text, "30", &files);
+	chardev_close(text, "30", &files);
 	opened_files_close(&files);
 	turns(1);
 }
@@ -108,7 +108,7 @@ static void stop(void)
 static int setup(void **state)
 {
 	strcpy(strrchr(dir, '.'), ".XXXXXX");
-	return vio_loop_create(&loop) || chan_io_create(loop, 4, &io) ||
+	return vio_loop_create(&loop) || chardev_io_create(loop, 4, &io) ||
 	       !mkdtemp(dir) || chdir(dir);
 }
 
@@ -119,7 +119,7 @@ static int teardown(void **state)
 	opened_files_close(&files);
 	free(text);
 	text = NULL;
-	chan_io_destroy(io);
+	chardev_io_destroy(io);
 	vio_loop_destroy(loop);
 	return chdir("/") || rmdir(dir);
 }
@@ -129,7 +129,7 @@ static ssize_t put(const char *s)
 	struct iovec iov[2] = { { (char *)s, 1 },
 				{ (char *)s + 1, strlen(s) - 1 } };
 
-	return chan_write(c, iov, 2);
+	return chardev_write(c, iov, 2);
 }
 
 static void assert_got(const char *want)
@@ -148,9 +148,9 @@ static void wait_up(bool up)
 {
 	uint64_t end = vio_now_ns() + PATIENCE_NS;
 
-	while (chan_up(c) != up && vio_now_ns() < end)
+	while (chardev_up(c) != up && vio_now_ns() < end)
 		vio_loop_turn(loop, 5);
-	assert_int_equal(chan_up(c), up);
+	assert_int_equal(chardev_up(c), up);
 }
 
 /*
@@ -270,7 +270,7 @@ static void set_stalled(bool on)
 
 /*
  * A file whose disk does not answer keeps nobody waiting, and takes a buffer
- * full at the most; what it took is written in the end, even after the channel
+ * full at the most; what it took is written in the end, even after the chardev
  * is gone.
  */
 static void test_slow_file(void **state)
@@ -304,7 +304,7 @@ static void test_slow_input(void **state)
 	snprintf(nr, sizeof(nr), "%d", fd);
 	set_stalled(true);
 	start("fd:", nr);
-	chan_want(c, true);
+	chardev_want(c, true);
 	turns(3);
 	assert_got("");
 	set_stalled(false);
@@ -324,8 +324,8 @@ static void test_file(void **state)
 
 	for (int i = 0; i < 2; i++) { /* appended */
 		start("file:", "out");
-		assert_true(chan_up(c));
-		chan_want(c, true);
+		assert_true(chardev_up(c));
+		chardev_want(c, true);
 		assert_int_equal(put("hello"), 5);
 		wait_size("out", (i + 1) * 5);
 		assert_idle();
@@ -345,10 +345,10 @@ static void test_unix(void **state)
 	int a, b;
 
 	start("unix:", "s");
-	assert_string_equal(chan_path(c), "s");
-	assert_false(chan_up(c));
+	assert_string_equal(chardev_path(c), "s");
+	assert_false(chardev_up(c));
 	assert_int_equal(put("lost"), -EPIPE);
-	chan_want(c, true);
+	chardev_want(c, true);
 	assert_idle();
 
 	a = dial("s");
@@ -369,7 +369,7 @@ static void test_unix(void **state)
 	assert_got("next");
 	close(b);
 	turns(2);
-	assert_false(chan_up(c));
+	assert_false(chardev_up(c));
 	stop();
 	assert_int_equal(access("s", F_OK), -1);
 }
@@ -381,7 +381,7 @@ static void test_no_descriptors(void **state)
 	int peer, first_free;
 
 	start("unix:", "s");
-	chan_want(c, true);
+	chardev_want(c, true);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	peer = dial("s");
 	first_free = dup(0);
@@ -408,21 +408,21 @@ static void test_left_behind(void **state)
 	assert_int_equal(write(fd, "bye", 3), 3);
 	close(fd);
 	assert_idle(); /* not wanted yet */
-	assert_true(chan_up(c));
+	assert_true(chardev_up(c));
 	assert_int_equal(put("x"), -EPIPE);
-	chan_want(c, true);
+	chardev_want(c, true);
 	turns(4);
 	assert_got("bye");
-	assert_false(chan_up(c));
+	assert_false(chardev_up(c));
 
 	/* One that leaves nothing is disconnected, wanted or not. */
-	chan_want(c, false);
+	chardev_want(c, false);
 	fd = dial("s");
 	turns(2);
-	assert_true(chan_up(c));
+	assert_true(chardev_up(c));
 	close(fd);
 	turns(2);
-	assert_false(chan_up(c));
+	assert_false(chardev_up(c));
 	assert_idle();
 }
 
@@ -433,19 +433,19 @@ static void test_half_closed(void **state)
 	int fd;
 
 	start("unix:", "s");
-	chan_want(c, true);
+	chardev_want(c, true);
 	fd = dial("s");
 	assert_int_equal(write(fd, "ask", 3), 3);
 	shutdown(fd, SHUT_WR);
 	turns(3);
 	assert_got("ask");
 	assert_idle();
-	assert_true(chan_up(c));
+	assert_true(chardev_up(c));
 	assert_int_equal(put("answer"), 6);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 6);
 	close(fd);
 	turns(2);
-	assert_false(chan_up(c));
+	assert_false(chardev_up(c));
 }
 
 static void test_stale_socket(void **state)
@@ -492,8 +492,8 @@ static void test_unix_connect(void **state)
 	int listener = answer("s"), fd;
 
 	start("unix-connect:", "s");
-	assert_true(chan_up(c));
-	chan_want(c, true);
+	assert_true(chardev_up(c));
+	chardev_want(c, true);
 	fd = accept(listener, NULL, NULL);
 	assert_int_equal(write(fd, "hi", 2), 2);
 	turns(2);
@@ -521,8 +521,8 @@ static void test_back_pressure(void **state)
 	turns(2);
 	while (got < sizeof(out)) {
 		struct iovec iov = { out + sent, sizeof(out) - sent };
-		ssize_t n =
-			sent < sizeof(out) ? chan_write(c, &iov, 1) : -EAGAIN;
+		ssize_t n = sent < sizeof(out) ? chardev_write(c, &iov, 1) :
+						 -EAGAIN;
 
 		if (n > 0)
 			sent += (size_t)n;
@@ -544,7 +544,7 @@ static void test_back_pressure(void **state)
 	assert_int_equal(write(fd, "held", 4), 4);
 	assert_idle();
 	assert_int_equal(me.nr_readable, 0);
-	chan_want(c, true);
+	chardev_want(c, true);
 	turns(1);
 	assert_got("held");
 	close(fd);
@@ -560,8 +560,8 @@ static void test_pty(void **state)
 	int fd;
 
 	start("pty:", "link");
-	chan_want(c, true);
-	assert_memory_equal(chan_path(c), "/dev/pts/", 9);
+	chardev_want(c, true);
+	assert_memory_equal(chardev_path(c), "/dev/pts/", 9);
 	wait_up(false);
 	assert_int_equal(put("lost"), -EPIPE);
 	assert_idle();
@@ -588,12 +588,12 @@ static void test_pty(void **state)
 	assert_int_equal(me.nr_down, 3);
 
 	/* echo text >/dev/pts/N, while reading is not wanted */
-	chan_want(c, false);
+	chardev_want(c, false);
 	fd = open("link", O_WRONLY | O_NOCTTY);
 	assert_int_equal(write(fd, "text", 4), 4);
 	close(fd);
 	assert_idle();
-	chan_want(c, true);
+	chardev_want(c, true);
 	turns(3);
 	assert_got("text");
 	wait_up(false);
@@ -608,11 +608,11 @@ static void test_pty_reopened(void **state)
 	int fd, again;
 
 	start("pty", "");
-	chan_want(c, true);
-	fd = open(chan_path(c), O_RDWR | O_NOCTTY);
+	chardev_want(c, true);
+	fd = open(chardev_path(c), O_RDWR | O_NOCTTY);
 	turns(2);
 	close(fd);
-	again = open(chan_path(c), O_RDWR | O_NOCTTY);
+	again = open(chardev_path(c), O_RDWR | O_NOCTTY);
 	turns(3);
 	wait_up(true);
 	assert_int_equal(put("x"), 1);
@@ -637,13 +637,13 @@ static void test_fd(void **state)
 	snprintf(nr, sizeof(nr), "%d", pair[0]);
 	start("fd:", nr);
 	close(pair[0]);
-	chan_want(c, true);
+	chardev_want(c, true);
 	assert_int_equal(write(pair[1], "in", 2), 2);
 	turns(2);
 	assert_got("in");
 	close(pair[1]);
 	turns(3);
-	assert_false(chan_up(c));
+	assert_false(chardev_up(c));
 	assert_idle();
 	stop();
 
@@ -651,7 +651,7 @@ static void test_fd(void **state)
 	snprintf(nr, sizeof(nr), "%d", pipes[1]);
 	start("fd:", nr);
 	close(pipes[1]);
-	chan_want(c, true);
+	chardev_want(c, true);
 	assert_int_equal(put("out"), 3);
 	assert_idle();
 	close(pipes[0]);
@@ -672,7 +672,7 @@ static void test_stdio(void **state)
 	dup2(to[1], 1);
 	start("stdio", "");
 	assert_int_equal(open_text("stdio", "", &err), -EBUSY);
-	chan_want(c, true);
+	chardev_want(c, true);
 	assert_int_equal(write(from[1], "typed", 5), 5);
 	turns(2);
 	assert_got("typed");
@@ -690,11 +690,11 @@ static void test_stdio(void **state)
 	dup2(fd, 0);
 	start("stdio", "");
 	assert_idle();
-	chan_want(c, true);
+	chardev_want(c, true);
 	turns(3);
 	assert_got("script");
 	assert_idle();
-	assert_true(chan_up(c));
+	assert_true(chardev_up(c));
 	assert_int_equal(put("shown"), 5);
 	stop();
 	dup2(in, 0);
@@ -724,5 +724,5 @@ int main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* as in every device process */
-	return cmocka_run_group_tests_name("chan", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("chardev", tests, NULL, NULL);
 }

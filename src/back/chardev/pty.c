@@ -18,7 +18,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 
 #define MAX_PATH 32
 
@@ -108,15 +108,15 @@ static int pty_open(const char *link, const char *id,
 		close(master);
 		return err_set(err, watch, "%s", strerror(-watch));
 	}
-	ret = chan_add_file(files, id, "pty", master);
+	ret = chardev_add_file(files, id, "pty", master);
 	if (ret < 0)
 		close(watch);
 	else
-		ret = chan_add_file(files, id, "watch", watch);
+		ret = chardev_add_file(files, id, "watch", watch);
 	if (ret == 0 && link)
 		ret = make_link(path, link);
 	if (ret == 0 && link)
-		chan_made(files, id, "pty", link);
+		chardev_made(files, id, "pty", link);
 	if (ret == -EEXIST)
 		return err_set(err, ret,
 			       "%s: exists and is not a symbolic link", link);
@@ -127,11 +127,11 @@ static void pty_close(const char *link, const char *id,
 		      const struct opened_files *files)
 {
 	if (link)
-		chan_remove(files, id, "pty", link);
+		chardev_remove(files, id, "pty", link);
 }
 
 /* Somebody has it open, or had and left something to read. */
-static bool is_up(const struct chan *c)
+static bool is_up(const struct chardev *c)
 {
 	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
 
@@ -141,7 +141,7 @@ static bool is_up(const struct chan *c)
 
 static void on_open(void *arg, uint32_t events)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 	char buf[4096]
 		__attribute__((aligned(__alignof__(struct inotify_event))));
 
@@ -149,17 +149,17 @@ static void on_open(void *arg, uint32_t events)
 	while (read(c->wait_fd, buf, sizeof(buf)) > 0)
 		;
 	if (is_up(c))
-		chan_come(c);
+		chardev_connected(c);
 }
 
-static int pty_create(struct chan *c, const char *id,
+static int pty_create(struct chardev *c, const char *id,
 		      struct opened_files *files)
 {
-	int master = chan_take_file(files, id, "pty");
+	int master = chardev_take_file(files, id, "pty");
 	int ret;
 
-	c->wait_fd = chan_take_file(files, id, "watch");
-	ret = chan_set_duplex(c, master);
+	c->wait_fd = chardev_take_file(files, id, "watch");
+	ret = chardev_set_duplex(c, master);
 	if (ret < 0) {
 		close(master);
 		return ret;
@@ -173,7 +173,7 @@ static int pty_create(struct chan *c, const char *id,
 			  &c->wait_source);
 }
 
-const struct chan_kind chan_kind_pty = {
+const struct chardev_kind chardev_kind_pty = {
 	.name = "pty",
 	.arg = "LINK",
 	.arg_optional = true,

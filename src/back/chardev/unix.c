@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 #include "base/unix.h"
 
 #define AGAIN_NS 100000000ull /* after accept() failed */
@@ -28,31 +28,31 @@ static int unix_open(const char *path, const char *id,
 
 	if (fd < 0)
 		return err_set(err, fd, "%s", strerror(-fd));
-	ret = chan_add_file(files, id, "listen", fd);
+	ret = chardev_add_file(files, id, "listen", fd);
 	if (ret < 0) {
 		unix_remove(path, made);
 		return err_set(err, ret, "%s", strerror(-ret));
 	}
-	chan_made(files, id, "listen", path);
+	chardev_made(files, id, "listen", path);
 	return 0;
 }
 
 static void unix_close(const char *path, const char *id,
 		       const struct opened_files *files)
 {
-	chan_remove(files, id, "listen", path);
+	chardev_remove(files, id, "listen", path);
 }
 
 static void on_listen(void *arg, uint32_t events)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 	int fd = accept4(c->wait_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return; /* it is gone already */
 	vio_fd_set(c->wait_source, 0);
-	if (fd >= 0 && chan_set_duplex(c, fd) == 0) {
-		chan_come(c);
+	if (fd >= 0 && chardev_set_duplex(c, fd) == 0) {
+		chardev_connected(c);
 		return;
 	}
 	/* There is no descriptor left, and the socket stays ready. */
@@ -63,17 +63,17 @@ static void on_listen(void *arg, uint32_t events)
 
 static void on_timer(void *arg)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 
 	vio_fd_set(c->wait_source, EPOLLIN);
 }
 
-static int unix_create(struct chan *c, const char *id,
+static int unix_create(struct chardev *c, const char *id,
 		       struct opened_files *files)
 {
 	int ret;
 
-	c->wait_fd = chan_take_file(files, id, "listen");
+	c->wait_fd = chardev_take_file(files, id, "listen");
 	strncpy(c->path, c->text + strlen("unix:"), sizeof(c->path) - 1);
 	ret = vio_timer_add(c->loop, on_timer, c, &c->wait_timer);
 	return ret < 0 ? ret :
@@ -81,13 +81,13 @@ static int unix_create(struct chan *c, const char *id,
 				    &c->wait_source);
 }
 
-static void unix_next(struct chan *c)
+static void unix_next(struct chardev *c)
 {
-	chan_set_ends(c, -1, -1);
+	chardev_set_ends(c, -1, -1);
 	vio_fd_set(c->wait_source, EPOLLIN);
 }
 
-const struct chan_kind chan_kind_unix = {
+const struct chardev_kind chardev_kind_unix = {
 	.name = "unix",
 	.arg = "PATH",
 	.open = unix_open,
@@ -106,15 +106,15 @@ static int connect_open(const char *path, const char *id,
 	int ret = unix_connect(path, 0);
 
 	if (ret >= 0)
-		ret = chan_add_file(files, id, "peer", ret);
+		ret = chardev_add_file(files, id, "peer", ret);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
-static int connect_create(struct chan *c, const char *id,
+static int connect_create(struct chardev *c, const char *id,
 			  struct opened_files *files)
 {
-	int fd = chan_take_file(files, id, "peer");
-	int ret = chan_set_duplex(c, fd);
+	int fd = chardev_take_file(files, id, "peer");
+	int ret = chardev_set_duplex(c, fd);
 
 	if (ret < 0 && c->in.fd != fd)
 		close(fd);
@@ -122,12 +122,12 @@ static int connect_create(struct chan *c, const char *id,
 	return ret;
 }
 
-static void connect_next(struct chan *c)
+static void connect_next(struct chardev *c)
 {
-	chan_set_ends(c, -1, -1);
+	chardev_set_ends(c, -1, -1);
 }
 
-const struct chan_kind chan_kind_unix_connect = {
+const struct chardev_kind chardev_kind_unix_connect = {
 	.name = "unix-connect",
 	.arg = "PATH",
 	.open = connect_open,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Byte channels: finding the kind, and moving bytes. See chan_impl.h. */
+/* Character devices: finding the kind, and moving bytes. See chardev_impl.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,12 +13,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "back/chan/chan_impl.h"
+#include "back/chardev/chardev_impl.h"
 #include "base/util.h"
 
-static const struct chan_kind *const kinds[] = {
-	&chan_kind_stdio,        &chan_kind_pty,  &chan_kind_unix,
-	&chan_kind_unix_connect, &chan_kind_file, &chan_kind_fd,
+static const struct chardev_kind *const kinds[] = {
+	&chardev_kind_stdio,        &chardev_kind_pty,  &chardev_kind_unix,
+	&chardev_kind_unix_connect, &chardev_kind_file, &chardev_kind_fd,
 };
 
 #define NR_KINDS ARRAY_LEN(kinds)
@@ -27,13 +27,13 @@ static const struct chan_kind *const kinds[] = {
  * --- Text ---
  */
 
-const struct chan_kind *chan_parse(const char *text, const char **ret_arg)
+const struct chardev_kind *chardev_parse(const char *text, const char **ret_arg)
 {
 	size_t len = strcspn(text, ":");
 	const char *arg = text[len] ? text + len + 1 : NULL;
 
 	for (size_t i = 0; i < NR_KINDS; i++) {
-		const struct chan_kind *k = kinds[i];
+		const struct chardev_kind *k = kinds[i];
 
 		if (strlen(k->name) != len || memcmp(k->name, text, len) != 0)
 			continue;
@@ -45,11 +45,11 @@ const struct chan_kind *chan_parse(const char *text, const char **ret_arg)
 	return NULL;
 }
 
-int chan_open(const char *text, const char *id, struct opened_files *files,
-	      struct err *err)
+int chardev_open(const char *text, const char *id, struct opened_files *files,
+		 struct err *err)
 {
 	const char *arg = NULL;
-	const struct chan_kind *kind = chan_parse(text, &arg);
+	const struct chardev_kind *kind = chardev_parse(text, &arg);
 
 	if (!kind)
 		return err_set(err, -EINVAL,
@@ -58,11 +58,11 @@ int chan_open(const char *text, const char *id, struct opened_files *files,
 	return kind->open(arg, id, files, err);
 }
 
-void chan_close(const char *text, const char *id,
-		const struct opened_files *files)
+void chardev_close(const char *text, const char *id,
+		   const struct opened_files *files)
 {
 	const char *arg = NULL;
-	const struct chan_kind *kind = chan_parse(text, &arg);
+	const struct chardev_kind *kind = chardev_parse(text, &arg);
 
 	if (kind && kind->close)
 		kind->close(arg, id, files);
@@ -84,8 +84,8 @@ static struct file_name file_name(const char *id, const char *name)
 	return full;
 }
 
-int chan_add_file(struct opened_files *files, const char *id, const char *name,
-		  int take_fd)
+int chardev_add_file(struct opened_files *files, const char *id,
+		     const char *name, int take_fd)
 {
 	int ret = opened_files_add(files, file_name(id, name).text, take_fd);
 
@@ -94,56 +94,58 @@ int chan_add_file(struct opened_files *files, const char *id, const char *name,
 	return ret;
 }
 
-int chan_take_file(struct opened_files *files, const char *id, const char *name)
+int chardev_take_file(struct opened_files *files, const char *id,
+		      const char *name)
 {
 	return opened_files_take(files, file_name(id, name).text);
 }
 
-void chan_made(struct opened_files *files, const char *id, const char *name,
-	       const char *path)
+void chardev_made(struct opened_files *files, const char *id, const char *name,
+		  const char *path)
 {
 	opened_files_made(files, file_name(id, name).text, path);
 }
 
-void chan_remove(const struct opened_files *files, const char *id,
-		 const char *name, const char *path)
+void chardev_remove(const struct opened_files *files, const char *id,
+		    const char *name, const char *path)
 {
 	opened_files_remove(files, file_name(id, name).text, path);
 }
 
-static int end_init(struct chan *c, struct chan_end *end, int fd, bool write)
+static int end_init(struct chardev *c, struct chardev_end *end, int fd,
+		    bool write)
 {
 	struct stat st;
 
-	*end = (struct chan_end){ .fd = fd };
+	*end = (struct chardev_end){ .fd = fd };
 	if (fd < 0)
 		return 0;
 	end->socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
-	if (!chan_may_block(fd, write))
+	if (!chardev_may_block(fd, write))
 		return 0;
-	end->slow = chan_slow_create(c, fd, write);
-	return end->slow ? 0 : -ENOMEM;
+	end->worker = chardev_worker_create(c, fd, write);
+	return end->worker ? 0 : -ENOMEM;
 }
 
-static void end_unwatch(struct chan_end *end)
+static void end_unwatch(struct chardev_end *end)
 {
 	vio_source_remove(end->source);
 	end->source = NULL;
 	end->events = 0;
 }
 
-static void end_close(struct chan_end *end)
+static void end_close(struct chardev_end *end)
 {
 	end_unwatch(end);
-	if (end->slow)
-		chan_slow_destroy(end->slow);
+	if (end->worker)
+		chardev_worker_destroy(end->worker);
 	else if (end->fd >= 0)
 		close(end->fd);
-	end->slow = NULL;
+	end->worker = NULL;
 	end->fd = -1;
 }
 
-int chan_set_ends(struct chan *c, int take_in, int take_out)
+int chardev_set_ends(struct chardev *c, int take_in, int take_out)
 {
 	int ret, ret_out;
 
@@ -155,20 +157,20 @@ int chan_set_ends(struct chan *c, int take_in, int take_out)
 	return ret < 0 ? ret : ret_out;
 }
 
-int chan_set_duplex(struct chan *c, int take_fd)
+int chardev_set_duplex(struct chardev *c, int take_fd)
 {
 	/* epoll tells descriptors apart, not what is behind them. */
 	int out = fcntl(take_fd, F_DUPFD_CLOEXEC, 0), ret;
 
 	if (out < 0)
 		return -errno;
-	ret = chan_set_ends(c, take_fd, out);
+	ret = chardev_set_ends(c, take_fd, out);
 	c->duplex = true;
 	return ret;
 }
 
 /* What poll() says of the input right now. */
-static short look(const struct chan *c)
+static short look(const struct chardev *c)
 {
 	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
 
@@ -176,7 +178,7 @@ static short look(const struct chan *c)
 }
 
 /* Whether there are bytes to read; a socket is readable at its end as well. */
-static bool bytes_left(const struct chan *c)
+static bool bytes_left(const struct chardev *c)
 {
 	char byte;
 
@@ -194,8 +196,8 @@ static bool bytes_left(const struct chan *c)
 static void on_in(void *arg, uint32_t events);
 static void on_out(void *arg, uint32_t events);
 
-static void end_watch(struct chan *c, struct chan_end *end, uint32_t events,
-		      vio_fd_cb *cb)
+static void end_watch(struct chardev *c, struct chardev_end *end,
+		      uint32_t events, vio_fd_cb *cb)
 {
 	int ret = 0;
 
@@ -217,7 +219,7 @@ static void end_watch(struct chan *c, struct chan_end *end, uint32_t events,
 		end->events = events;
 }
 
-static uint32_t in_events(const struct chan *c)
+static uint32_t in_events(const struct chardev *c)
 {
 	if (!c->up || c->in.fd < 0)
 		return 0;
@@ -226,16 +228,17 @@ static uint32_t in_events(const struct chan *c)
 	return c->duplex && !c->hung_up ? EPOLLHUP : 0;
 }
 
-void chan_watch(struct chan *c)
+void chardev_watch(struct chardev *c)
 {
 	uint32_t in = in_events(c);
-	bool always = c->in.slow ? !chan_slow_busy(c->in.slow) : c->in.always;
+	bool always = c->in.worker ? !chardev_worker_busy(c->in.worker) :
+				     c->in.always;
 
-	if (!always && !c->in.slow)
+	if (!always && !c->in.worker)
 		end_watch(c, &c->in, in, on_in);
 	if (always && in)
 		vio_task_defer(c->loop, &c->ready);
-	if (!c->out.slow)
+	if (!c->out.worker)
 		end_watch(c, &c->out, c->up && c->blocked ? EPOLLOUT : 0,
 			  on_out);
 }
@@ -244,28 +247,28 @@ void chan_watch(struct chan *c)
  * --- Coming and going ---
  */
 
-void chan_come(struct chan *c)
+void chardev_connected(struct chardev *c)
 {
 	bool was_up = c->up;
 
 	c->hung_up = false;
 	c->up = true;
-	chan_watch(c);
+	chardev_watch(c);
 	if (!was_up)
 		c->client->up(c->arg, true);
 }
 
-static void go(struct chan *c)
+static void go(struct chardev *c)
 {
 	c->up = c->hung_up = c->blocked = c->in.ended = false;
-	chan_watch(c);
+	chardev_watch(c);
 	if (c->kind->next)
 		c->kind->next(c);
 	c->client->up(c->arg, false);
 }
 
 /* The input may have ended, the peer may be gone. True: it is. */
-static bool settle(struct chan *c)
+static bool settle(struct chardev *c)
 {
 	if (!c->duplex)
 		return false;
@@ -278,42 +281,42 @@ static bool settle(struct chan *c)
 
 static void on_in(void *arg, uint32_t events)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 
 	if (!c->up || ((events & (EPOLLHUP | EPOLLERR)) && settle(c)))
 		return;
 	if (c->wanted && !c->in.ended)
 		c->client->readable(c->arg);
-	chan_watch(c);
+	chardev_watch(c);
 }
 
 static void on_out(void *arg, uint32_t events)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 
 	c->blocked = false;
-	chan_watch(c);
+	chardev_watch(c);
 	c->client->writable(c->arg);
 }
 
 static void on_ready(void *arg)
 {
-	struct chan *c = arg;
+	struct chardev *c = arg;
 
 	if (!c->up || settle(c))
 		return;
-	if ((c->in.always || c->in.slow) && c->wanted && !c->in.ended)
+	if ((c->in.always || c->in.worker) && c->wanted && !c->in.ended)
 		c->client->readable(c->arg);
-	chan_watch(c);
+	chardev_watch(c);
 }
 
 /* A thread has read or written what it was given. */
-void chan_slow_done(struct chan *c, bool write, int error)
+void chardev_worker_done(struct chardev *c, bool write, int error)
 {
 	if (error < 0)
 		c->nr_errors++;
 	if (!write)
-		chan_watch(c);
+		chardev_watch(c);
 	else if (c->blocked)
 		on_out(c, 0);
 }
@@ -322,28 +325,28 @@ void chan_slow_done(struct chan *c, bool write, int error)
  * --- Moving bytes ---
  */
 
-bool chan_up(const struct chan *c)
+bool chardev_up(const struct chardev *c)
 {
 	return c->up;
 }
 
-void chan_want(struct chan *c, bool on)
+void chardev_want(struct chardev *c, bool on)
 {
 	if (c->wanted == on)
 		return;
 	c->wanted = on;
-	chan_watch(c);
+	chardev_watch(c);
 }
 
-static ssize_t end_read(const struct chan_end *end, const struct iovec *iov,
+static ssize_t end_read(const struct chardev_end *end, const struct iovec *iov,
 			int niov)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov,
 			      .msg_iovlen = (size_t)niov };
 	ssize_t n;
 
-	if (end->slow)
-		return chan_slow_read(end->slow, iov, niov);
+	if (end->worker)
+		return chardev_worker_read(end->worker, iov, niov);
 	do {
 		n = end->socket ? recvmsg(end->fd, &msg, MSG_DONTWAIT) :
 				  readv(end->fd, iov, niov);
@@ -351,15 +354,15 @@ static ssize_t end_read(const struct chan_end *end, const struct iovec *iov,
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t end_write(const struct chan_end *end, const struct iovec *iov,
+static ssize_t end_write(const struct chardev_end *end, const struct iovec *iov,
 			 int niov)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov,
 			      .msg_iovlen = (size_t)niov };
 	ssize_t n;
 
-	if (end->slow)
-		return chan_slow_write(end->slow, iov, niov);
+	if (end->worker)
+		return chardev_worker_write(end->worker, iov, niov);
 	do {
 		n = end->socket ? sendmsg(end->fd, &msg,
 					  MSG_DONTWAIT | MSG_NOSIGNAL) :
@@ -368,7 +371,7 @@ static ssize_t end_write(const struct chan_end *end, const struct iovec *iov,
 	return n < 0 ? -errno : n;
 }
 
-ssize_t chan_read(struct chan *c, const struct iovec *iov, int niov)
+ssize_t chardev_read(struct chardev *c, const struct iovec *iov, int niov)
 {
 	ssize_t n;
 
@@ -385,7 +388,7 @@ ssize_t chan_read(struct chan *c, const struct iovec *iov, int niov)
 	return -EAGAIN;
 }
 
-ssize_t chan_write(struct chan *c, const struct iovec *iov, int niov)
+ssize_t chardev_write(struct chardev *c, const struct iovec *iov, int niov)
 {
 	ssize_t n;
 
@@ -396,7 +399,7 @@ ssize_t chan_write(struct chan *c, const struct iovec *iov, int niov)
 		return n;
 	if (n == -EAGAIN) {
 		c->blocked = true;
-		chan_watch(c);
+		chardev_watch(c);
 		return n;
 	}
 	if (n != -EPIPE && n != -ECONNRESET && n != -EIO)
@@ -408,17 +411,18 @@ ssize_t chan_write(struct chan *c, const struct iovec *iov, int niov)
  * --- For people ---
  */
 
-const char *chan_text(const struct chan *c)
+const char *chardev_text(const struct chardev *c)
 {
 	return c->text;
 }
 
-const char *chan_path(const struct chan *c)
+const char *chardev_path(const struct chardev *c)
 {
 	return c->path[0] ? c->path : NULL;
 }
 
-bool chan_size(const struct chan *c, uint16_t *ret_cols, uint16_t *ret_rows)
+bool chardev_size(const struct chardev *c, uint16_t *ret_cols,
+		  uint16_t *ret_rows)
 {
 	struct winsize size;
 
@@ -430,7 +434,7 @@ bool chan_size(const struct chan *c, uint16_t *ret_cols, uint16_t *ret_rows)
 	return true;
 }
 
-uint64_t chan_nr_errors(const struct chan *c)
+uint64_t chardev_nr_errors(const struct chardev *c)
 {
 	return c->nr_errors;
 }
@@ -439,7 +443,7 @@ uint64_t chan_nr_errors(const struct chan *c)
  * --- Create and destroy ---
  */
 
-void chan_destroy(struct chan *c)
+void chardev_destroy(struct chardev *c)
 {
 	if (!c)
 		return;
@@ -454,12 +458,12 @@ void chan_destroy(struct chan *c)
 	free(c);
 }
 
-int chan_create(const char *text, const char *id, struct opened_files *files,
-		struct vio_loop *loop, struct chan_io *io,
-		const struct chan_client *client, void *arg,
-		struct chan **ret_chan, struct err *err)
+int chardev_create(const char *text, const char *id, struct opened_files *files,
+		   struct vio_loop *loop, struct chardev_io *io,
+		   const struct chardev_client *client, void *arg,
+		   struct chardev **ret_chardev, struct err *err)
 {
-	struct chan *c = calloc(1, sizeof(*c));
+	struct chardev *c = calloc(1, sizeof(*c));
 	const char *kind_arg;
 	int ret = -ENOMEM;
 
@@ -471,20 +475,20 @@ int chan_create(const char *text, const char *id, struct opened_files *files,
 	c->io = io;
 	c->wait_fd = c->in.fd = c->out.fd = -1;
 	c->ready = (struct vio_task){ .fn = on_ready, .arg = c };
-	c->kind = chan_parse(text, &kind_arg);
+	c->kind = chardev_parse(text, &kind_arg);
 	c->text = strdup(text);
 	if (c->kind && c->text)
 		ret = c->kind->create(c, id, files);
 	if (ret < 0) {
-		chan_destroy(c);
+		chardev_destroy(c);
 		return err_set(err, ret, "%s", strerror(-ret));
 	}
-	chan_watch(c);
-	*ret_chan = c;
+	chardev_watch(c);
+	*ret_chardev = c;
 	return 0;
 }
 
-const int chan_syscalls[] = {
+const int chardev_syscalls[] = {
 	SYS_accept4,
 	SYS_close,
 	SYS_epoll_ctl,
