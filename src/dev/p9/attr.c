@@ -176,7 +176,8 @@ int p9_getattr(struct p9_req *r)
 	P9_REF ref = P9_NO_REF;
 	struct statx stx;
 	struct p9_qid qid;
-	int fd, ret;
+	bool is_open;
+	int ret;
 
 	p9_decode64(&r->in); /* the mask: all of it costs the same */
 	if (r->in.err)
@@ -187,14 +188,10 @@ int p9_getattr(struct p9_req *r)
 	ret = p9_may_try(r, &ref);
 	if (ret < 0)
 		return ret;
-	fd = ref.file ? ref.file->fd : -1;
-	if (fd < 0) {
-		ret = p9_ref_open(r, &ref);
-		if (ret < 0)
-			return ret;
-		fd = ref.fd;
-	}
-	ret = p9_stat(r, fd, &stx);
+	is_open = ref.file && ref.file->kind <= P9_DIR;
+	ret = is_open ? p9_ref_file(r, &ref) : p9_ref_open(r, &ref);
+	if (ret == 0)
+		ret = p9_stat(r, is_open ? ref.file->fd : ref.fd, &stx);
 	if (ret < 0)
 		return ret;
 	qid = p9_qid_of(r->fs, &stx);
@@ -307,24 +304,36 @@ static struct timespec read_time(struct p9_in *in)
 	};
 }
 
-static int set_size(const struct p9_req *r, const struct p9_ref *ref,
-		    uint64_t size)
+/* A descriptor to cut the file by: the fid's own, or one for this alone. */
+static int open_for_size(const struct p9_req *r, struct p9_ref *ref,
+			 bool is_open)
 {
-	bool opened = ref->file && ref->file->kind == P9_FILE &&
-		      (ref->file->flags & O_ACCMODE) != O_RDONLY;
+	int fd, ret;
+
+	if (is_open) {
+		ret = p9_ref_file(r, ref);
+		return ret < 0 ? ret : ref->file->fd;
+	}
+	fd = openat(r->fs->proc_fd, p9_fd_name(ref->fd).s,
+		    O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int set_size(const struct p9_req *r, struct p9_ref *ref, uint64_t size)
+{
+	bool is_open = ref->file && ref->file->kind == P9_FILE &&
+		       (ref->file->flags & O_ACCMODE) != O_RDONLY;
 	int fd, ret;
 
 	if (ref->node->type != S_IFREG)
 		return ref->node->type == S_IFDIR ? -EISDIR : -EINVAL;
 	if (size > INT64_MAX)
 		return -EFBIG;
-	fd = opened ? ref->file->fd :
-		      openat(r->fs->proc_fd, p9_fd_name(ref->fd).s,
-			     O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	fd = open_for_size(r, ref, is_open);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	ret = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
-	if (!opened)
+	if (!is_open)
 		close(fd);
 	return ret;
 }

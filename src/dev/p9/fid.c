@@ -8,6 +8,7 @@
  * that change it (p9_fid_change()) find out which was first.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/limits.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,14 +16,13 @@
 #include "dev/p9/fs.h"
 
 /* p9_fs.lock is held. */
-static struct p9_fid **find(struct p9_fs *fs, uint32_t num)
+static struct p9_fid *find(struct p9_fs *fs, uint32_t num)
 {
-	uint32_t slot = num * fs->hash_mul >> P9_FID_SHIFT;
-	struct p9_fid **link = &fs->fids[slot];
+	struct p9_entry *e = *p9_table_slot(&fs->fids, num * fs->hash_mul);
 
-	while (*link && (*link)->num != num)
-		link = &(*link)->next;
-	return link;
+	while (e && ((struct p9_fid *)e)->num != num)
+		e = e->next;
+	return (struct p9_fid *)e;
 }
 
 int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
@@ -30,7 +30,7 @@ int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
 	struct p9_fid *fid;
 
 	pthread_mutex_lock(&fs->lock);
-	fid = *find(fs, num);
+	fid = find(fs, num);
 	if (fid) {
 		*ret_ref = (struct p9_ref){
 			.fs = fs,
@@ -54,23 +54,69 @@ int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
 	return ret < 0 ? ret : p9_ref_open(r, ret_ref);
 }
 
-int p9_fid_file(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
+/* The descriptor is in use, if the file has one, or is given @take_fd. */
+static bool use_file(struct p9_ref *ref, int take_fd)
 {
-	int ret = p9_fid_get(fs, num, ret_ref);
+	struct p9_file *file = ref->file;
 
-	return ret == 0 && !ret_ref->file ? -EBADF : ret;
+	pthread_mutex_lock(&ref->fs->lock);
+	if (file->fd < 0 && take_fd >= 0) {
+		file->fd = take_fd;
+		take_fd = -1;
+	}
+	ref->uses_file = file->fd >= 0;
+	if (ref->uses_file)
+		p9_file_use(ref->fs, file);
+	pthread_mutex_unlock(&ref->fs->lock);
+	if (take_fd >= 0) { /* another request was faster */
+		close(take_fd);
+		p9_fd_gone(ref->fs);
+	}
+	return ref->uses_file;
 }
+
+static int reopen(const struct p9_req *r, struct p9_ref *ref)
+{
+	int fd, ret = p9_ref_open(r, ref);
+
+	if (ret == 0)
+		ret = p9_fd_admit(r->fs);
+	if (ret < 0)
+		return ret;
+	fd = p9_open_node(r, ref, ref->file->flags & ~O_TRUNC);
+	if (fd < 0) {
+		p9_fd_gone(r->fs);
+		return fd;
+	}
+	use_file(ref, fd);
+	return 0;
+}
+
+int p9_ref_file(const struct p9_req *r, struct p9_ref *ref)
+{
+	if (ref->file->kind > P9_DIR || use_file(ref, -1))
+		return 0;
+	return r->nowait ? -EAGAIN : reopen(r, ref);
+}
+
+int p9_fid_file(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
+{
+	int ret = p9_fid_get(r->fs, num, ret_ref);
+
+	if (ret < 0)
+		return ret;
+	return ret_ref->file ? p9_ref_file(r, ret_ref) : -EBADF;
+}
+
+#define FID_BYTES (sizeof(struct p9_fid) + P9_SLOT_BYTES)
 
 static int add(struct p9_fs *fs, struct p9_fid *fid)
 {
-	struct p9_fid **link = find(fs, fid->num);
-
-	if (*link)
+	if (find(fs, fid->num))
 		return -EBADF;
-	if (fs->nr_fids == P9_MAX_FIDS || !p9_hold(fs, sizeof(*fid)))
+	if (!p9_hold(fs, FID_BYTES))
 		return -ENFILE;
-	*link = fid;
-	fs->nr_fids++;
+	p9_table_add(&fs->fids, &fid->entry, fid->num * fs->hash_mul);
 	p9_node_ref(fid->node);
 	if (fid->file)
 		fid->file->refs++;
@@ -106,7 +152,7 @@ int p9_fid_change(struct p9_fs *fs, uint32_t num, const struct p9_ref *was,
 	struct p9_fid *fid;
 
 	pthread_mutex_lock(&fs->lock);
-	fid = *find(fs, num);
+	fid = find(fs, num);
 	if (fid && fid->node == was->node && !fid->file) {
 		old = fid->node;
 		fid->node = node;
@@ -124,15 +170,13 @@ int p9_fid_change(struct p9_fs *fs, uint32_t num, const struct p9_ref *was,
 
 int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
 {
-	struct p9_fid **link, *fid;
+	struct p9_fid *fid;
 
 	pthread_mutex_lock(&fs->lock);
-	link = find(fs, num);
-	fid = *link;
+	fid = find(fs, num);
 	if (fid) {
-		*link = fid->next;
-		fs->nr_fids--;
-		p9_release(fs, sizeof(*fid));
+		p9_table_remove(&fs->fids, &fid->entry);
+		p9_release(fs, FID_BYTES);
 		*ret_ref = (struct p9_ref){
 			.fs = fs,
 			.node = fid->node,
@@ -150,6 +194,56 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref)
  * --- Files ---
  */
 
+/*
+ * Those whose descriptor may be given up: of regular files. A directory's has
+ * a place in it. p9_fs.lock is held.
+ */
+static void idle_add(struct p9_fs *fs, struct p9_file *file)
+{
+	if (file->users || file->fd < 0 || file->kind != P9_FILE)
+		return;
+	file->older = fs->newest_file;
+	file->newer = NULL;
+	*(fs->newest_file ? &fs->newest_file->newer : &fs->oldest_file) = file;
+	fs->newest_file = file;
+	file->idle = true;
+}
+
+static void idle_remove(struct p9_fs *fs, struct p9_file *file)
+{
+	if (!file->idle)
+		return;
+	*(file->older ? &file->older->newer : &fs->oldest_file) = file->newer;
+	*(file->newer ? &file->newer->older : &fs->newest_file) = file->older;
+	file->idle = false;
+}
+
+void p9_file_use(struct p9_fs *fs, struct p9_file *file)
+{
+	idle_remove(fs, file);
+	file->users++;
+}
+
+void p9_file_unuse(struct p9_fs *fs, struct p9_file *file)
+{
+	if (--file->users == 0)
+		idle_add(fs, file);
+}
+
+int p9_file_give_up(struct p9_fs *fs, bool *ret_local)
+{
+	struct p9_file *file = fs->oldest_file;
+	int fd;
+
+	if (!file)
+		return -EMFILE;
+	idle_remove(fs, file);
+	fd = file->fd;
+	file->fd = -1;
+	*ret_local = !file->slow;
+	return fd;
+}
+
 /* With the name of an attribute, which only P9_XATTR_WRITE has. */
 #define FILE_BYTES (sizeof(struct p9_file) + XATTR_NAME_MAX)
 
@@ -166,6 +260,8 @@ struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd)
 	pthread_mutex_lock(&fs->lock);
 	fits = p9_hold(fs, FILE_BYTES);
 	fs->nr_files += fits;
+	if (fits)
+		idle_add(fs, file);
 	pthread_mutex_unlock(&fs->lock);
 	if (!fits) {
 		free(file);
@@ -191,6 +287,7 @@ void p9_file_put(struct p9_fs *fs, struct p9_file *file)
 	pthread_mutex_lock(&fs->lock);
 	last = --file->refs == 0;
 	if (last) {
+		idle_remove(fs, file);
 		fs->nr_files--;
 		p9_release(fs, FILE_BYTES);
 		fs->xattr_bytes -= file->value_len;

@@ -13,15 +13,19 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "dev/p9/fs.h"
 
-/* Of the descriptors that the process may have, so many are for others. */
+/*
+ * Of the descriptors that the process may have, so many are for others. Each
+ * pins an inode in the host's memory.
+ */
 #define OTHERS_FDS(limit) ((limit) / 4)
-#define MOST_FDS          (4 * P9_MAX_FIDS)
+#define MOST_FDS          16384
 
 struct p9_fd_name p9_fd_name(int fd)
 {
@@ -40,6 +44,19 @@ static unsigned fd_limit(void)
 	if (lim.rlim_cur > MOST_FDS)
 		return MOST_FDS;
 	return (unsigned)(lim.rlim_cur - OTHERS_FDS(lim.rlim_cur));
+}
+
+/* What fids, nodes and files may take, of the host's memory. */
+static size_t most_held(void)
+{
+	struct sysinfo info = { .totalram = 0 };
+	uint64_t bytes;
+
+	sysinfo(&info);
+	bytes = (uint64_t)info.totalram * info.mem_unit / 16;
+	if (bytes < P9_MIN_HELD)
+		bytes = P9_MIN_HELD;
+	return bytes < P9_MAX_HELD ? bytes : P9_MAX_HELD;
 }
 
 /*
@@ -118,6 +135,7 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		fs->hash_mul = (uint32_t)time(NULL);
 	fs->hash_mul |= 1;
 	fs->max_fds = fd_limit();
+	fs->max_held = most_held();
 	pthread_mutex_init(&fs->names, NULL);
 	pthread_mutex_init(&fs->locks, NULL);
 	pthread_condattr_init(&attr);
@@ -135,6 +153,9 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		err_set(err, ret, "9p: /proc/self/fd: %s", strerror(-ret));
 	} else {
 		ret = root_create(fs, root_fd);
+		if (ret == 0 && (p9_table_init(&fs->fids) < 0 ||
+				 p9_table_init(&fs->nodes) < 0))
+			ret = -ENOMEM;
 		if (ret < 0)
 			err_set(err, ret, "9p: path=: %s", strerror(-ret));
 	}
@@ -149,13 +170,16 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 {
-	for (unsigned i = 0; i < P9_FID_SLOTS && fs->nr_fids > 0; i++) {
-		while (fs->fids[i]) {
+	for (size_t i = 0; fs->fids.nr > 0; i++) {
+		while (fs->fids.slots[i]) {
 			P9_REF ref = P9_NO_REF;
+			struct p9_entry *e = fs->fids.slots[i];
 
-			p9_fid_remove(fs, fs->fids[i]->num, &ref);
+			p9_fid_remove(fs, ((struct p9_fid *)e)->num, &ref);
 		}
 	}
+	p9_table_trim(&fs->fids);
+	p9_table_trim(&fs->nodes);
 	__atomic_store_n(&fs->msize, msize, __ATOMIC_RELAXED);
 }
 
@@ -172,7 +196,7 @@ static size_t heap_bytes(size_t len)
 
 bool p9_hold(struct p9_fs *fs, size_t len)
 {
-	if (heap_bytes(len) > P9_MAX_HELD - fs->held_bytes)
+	if (heap_bytes(len) > fs->max_held - fs->held_bytes)
 		return false;
 	fs->held_bytes += heap_bytes(len);
 	return true;
@@ -265,6 +289,8 @@ void p9_fs_destroy(struct p9_fs *fs)
 	p9_fs_close_rest(fs);
 	if (fs->proc_fd >= 0)
 		close(fs->proc_fd);
+	p9_table_fini(&fs->fids);
+	p9_table_fini(&fs->nodes);
 	pthread_mutex_destroy(&fs->names);
 	pthread_mutex_destroy(&fs->locks);
 	pthread_cond_destroy(&fs->unlocked);

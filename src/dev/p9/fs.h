@@ -7,6 +7,11 @@
  *	   |               inode; the names up to the export's root are known
  *	   +----->  file   what Tlopen made of it: a real descriptor
  *
+ * A Linux client that caches has a fid for each file that it remembers. So
+ * fids and nodes are bounded by memory alone, and descriptors are a cache: when
+ * they run short, those unused for the longest are closed, of nodes first, and
+ * opened again by their names when they are needed.
+ *
  * No path is ever walked by its text. Each step opens one name beneath a
  * descriptor, without following symbolic links; what is opened for reading
  * and writing is reopened through the descriptor that pins it. So neither the
@@ -31,19 +36,14 @@
 #include <viodev/iov.h>
 #include "dev/p9/pdu.h"
 
-#define P9_MAX_FIDS    65536u
-#define P9_MAX_NODES   (2 * P9_MAX_FIDS)
-#define P9_MAX_HELD    (16u << 20)  /* bytes of fids, nodes, names and files */
+#define P9_MIN_HELD    (16u << 20)  /* bytes of fids, nodes, names and files, */
+#define P9_MAX_HELD    (512u << 20) /* a 16th of the host's within these */
 #define P9_MAX_XATTRS  (512u << 10) /* bytes of values, held for all fids */
 #define P9_MAX_IOV     1024
 #define P9_MIN_MSIZE   4096u
 #define P9_MAX_MSIZE   (1u << 20)
 #define P9_MSG_BYTES   4608u /* of a request without its data: Tsymlink */
 #define P9_REPLY_BYTES 4352u /* likewise: a link's target is the longest */
-#define P9_FID_SHIFT   20    /* of a 32-bit hash, to have the slot */
-#define P9_NODE_SHIFT  19
-#define P9_FID_SLOTS   (1u << (32 - P9_FID_SHIFT))
-#define P9_NODE_SLOTS  (1u << (32 - P9_NODE_SHIFT))
 #define P9_MAX_DEVS    254u
 
 enum p9_security {
@@ -67,9 +67,21 @@ struct p9_params {
 	struct p9_idmap uids, gids;
 };
 
+/* What is in a hash table, which grows with it; see table.c. */
+struct p9_entry {
+	struct p9_entry *next; /* of the same slot */
+	uint32_t hash;
+};
+
+struct p9_table {
+	struct p9_entry **slots;
+	unsigned shift; /* of a hash, to have the slot */
+	unsigned nr;
+};
+
 struct p9_node {
+	struct p9_entry entry;         /* first */
 	struct p9_node *parent;        /* NULL: the root, or detached */
-	struct p9_node *next;          /* of the same hash slot */
 	struct p9_node *newer, *older; /* while it may give up its fd */
 	char *name;
 	dev_t dev;
@@ -92,7 +104,10 @@ enum p9_kind {
 
 struct p9_file {
 	enum p9_kind kind;
-	int fd;           /* of files and directories, else -1 */
+	struct p9_file *newer, *older; /* while it may give up its fd */
+	bool idle;                     /* is in the list of those that may */
+	uint32_t users;                /* of the fd */
+	int fd;           /* -1: of attributes; or given up, as a node's */
 	int flags;        /* that it was opened with */
 	bool no_try_read; /* RWF_NOWAIT is not to be had */
 	bool slow;        /* closing it may wait */
@@ -107,7 +122,7 @@ struct p9_file {
 };
 
 struct p9_fid {
-	struct p9_fid *next;
+	struct p9_entry entry; /* first */
 	uint32_t num;
 	uint32_t uid; /* of the user who attached */
 	struct p9_node *node;
@@ -132,11 +147,11 @@ struct p9_fs {
 	unsigned nr_owners, nr_lock_waiters;
 	unsigned wakes;       /* calls of p9_locks_wake(); atomic */
 	pthread_mutex_t lock; /* guards all that follows */
-	struct p9_fid *fids[P9_FID_SLOTS];
-	struct p9_node *nodes[P9_NODE_SLOTS];
-	struct p9_node *oldest, *newest; /* idle nodes */
-	unsigned nr_fids, nr_nodes, nr_files;
-	size_t held_bytes;          /* by these, see p9_hold() */
+	struct p9_table fids, nodes;
+	struct p9_node *oldest, *newest;           /* idle nodes */
+	struct p9_file *oldest_file, *newest_file; /* idle files */
+	unsigned nr_nodes, nr_files;               /* with the detached */
+	size_t held_bytes, max_held;               /* by these, see p9_hold() */
 	unsigned nr_fds, max_fds;   /* descriptors for nodes, files, locks */
 	struct p9_closing *closing; /* to be closed by a thread that may wait */
 	uint32_t hash_mul; /* random: who chooses fids and names does not */
@@ -229,6 +244,30 @@ int p9_fd_admit(struct p9_fs *fs);
 void p9_fd_gone(struct p9_fs *fs);
 
 /*
+ * --- table.c; p9_fs.lock is held ---
+ */
+
+#define P9_SLOT_BYTES (2 * sizeof(void *)) /* at most, for each entry */
+
+int p9_table_init(struct p9_table *table); /* 0 or -1 */
+void p9_table_fini(struct p9_table *table);
+void p9_table_add(struct p9_table *table, struct p9_entry *e, uint32_t hash);
+void p9_table_remove(struct p9_table *table, struct p9_entry *e);
+void p9_table_trim(struct p9_table *table); /* give back what it has grown */
+
+static inline size_t p9_table_slots(const struct p9_table *table)
+{
+	return (size_t)1 << (32 - table->shift);
+}
+
+/* The first of those with this hash, and of others. */
+static inline struct p9_entry **p9_table_slot(const struct p9_table *table,
+					      uint32_t hash)
+{
+	return &table->slots[hash >> table->shift];
+}
+
+/*
  * --- node.c ---
  */
 
@@ -238,7 +277,8 @@ struct p9_ref {
 	struct p9_node *node;
 	struct p9_file *file;
 	uint32_t uid;
-	int fd; /* the node's, kept open by us; -1: not asked for */
+	int fd;         /* the node's, kept open by us; -1: not asked for */
+	bool uses_file; /* so is the file's */
 };
 #define P9_REF    __attribute__((cleanup(p9_ref_put))) struct p9_ref
 #define P9_NO_REF { .fd = -1 }
@@ -295,8 +335,10 @@ int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 /* The same with the node's descriptor. */
 int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
 
-/* What p9_fid_get() says of one that is open, else -EBADF. */
-int p9_fid_file(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
+/* Have the descriptor of ref->file, if it is a file's or a directory's. */
+int p9_ref_file(const struct p9_req *r, struct p9_ref *ref);
+/* The same of one that is open, with the file's descriptor; else -EBADF. */
+int p9_fid_file(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
 
 /* A new fid. -EBADF when the number is taken or P9_NOFID. */
 int p9_fid_add(struct p9_fs *fs, uint32_t num, const struct p9_ref *ref);
@@ -313,7 +355,11 @@ int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 
 /* A file for an open descriptor, which is taken on success; or NULL. */
 struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd);
-void p9_file_put(struct p9_fs *fs, struct p9_file *file);  /* NULL is fine */
+void p9_file_put(struct p9_fs *fs, struct p9_file *file); /* NULL is fine */
+/* p9_fs.lock is held. The descriptor is in use; not any more; given up. */
+void p9_file_use(struct p9_fs *fs, struct p9_file *file);
+void p9_file_unuse(struct p9_fs *fs, struct p9_file *file);
+int p9_file_give_up(struct p9_fs *fs, bool *ret_local); /* -EMFILE: no file's */
 void p9_file_free(struct p9_fs *fs, struct p9_file *file); /* the last of it */
 
 /*
@@ -356,6 +402,13 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
 
 /* Requests that wait for a lock return "blocked"; from any thread. */
 void p9_locks_wake(struct p9_fs *fs);
+
+/*
+ * --- io.c ---
+ */
+
+/* Open the inode that a reference pins. Returns the descriptor. */
+int p9_open_node(const struct p9_req *r, const struct p9_ref *ref, int flags);
 
 /*
  * --- The requests: 0 or the -errno of the reply ---

@@ -41,9 +41,7 @@ static bool writes(int flags)
 	return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 }
 
-/* Open the inode that a reference pins. Returns the descriptor. */
-static int open_node(const struct p9_req *r, const struct p9_ref *ref,
-		     int flags)
+int p9_open_node(const struct p9_req *r, const struct p9_ref *ref, int flags)
 {
 	int fd;
 
@@ -115,7 +113,7 @@ int p9_lopen(struct p9_req *r)
 	if (ret < 0)
 		return ret;
 	/* A lease of somebody's would have to be waited for. */
-	fd = open_node(r, &ref, flags | (r->nowait ? O_NONBLOCK : 0));
+	fd = p9_open_node(r, &ref, flags | (r->nowait ? O_NONBLOCK : 0));
 	if (fd < 0)
 		return fd;
 	ret = make_file(r->fs, ref.node, fd, flags, &file);
@@ -164,7 +162,7 @@ static int create_or_open(const struct p9_req *r, const struct p9_ref *dir,
 			return -errno;
 		ret = p9_lookup(r, dir, c->name, &ref, &stx);
 		if (ret == 0)
-			return open_node(r, &ref, c->flags);
+			return p9_open_node(r, &ref, c->flags);
 		if (ret != -ENOENT)
 			return ret;
 	}
@@ -321,7 +319,7 @@ int p9_read(struct p9_req *r)
 		return -EINVAL;
 	if (count > r->room - P9_IO_HEADER)
 		count = (uint32_t)(r->room - P9_IO_HEADER);
-	ret = p9_fid_file(r->fs, num, &ref);
+	ret = p9_fid_file(r, num, &ref);
 	if (ret == 0)
 		ret = p9_may_try(r, &ref);
 	if (ret < 0)
@@ -371,7 +369,7 @@ int p9_write(struct p9_req *r)
 	/* What the message says it has, and has. */
 	if (r->in.err || count > r->msg_beyond || off > INT64_MAX)
 		return -EINVAL;
-	ret = p9_fid_file(r->fs, num, &ref);
+	ret = p9_fid_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
 	switch (ref.file->kind) {
@@ -395,7 +393,7 @@ int p9_fsync(struct p9_req *r)
 
 	if (r->in.err)
 		return r->in.err;
-	ret = p9_fid_file(r->fs, num, &ref);
+	ret = p9_fid_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
 	if (ref.file->fd < 0)

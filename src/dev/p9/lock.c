@@ -165,7 +165,7 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file)
 
 static int get_file(struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
 {
-	int ret = p9_fid_file(r->fs, num, ret_ref);
+	int ret = p9_fid_file(r, num, ret_ref);
 
 	if (ret == 0 && ret_ref->file->kind != P9_FILE)
 		ret = -EBADF;

@@ -83,41 +83,41 @@ static bool is_local(const struct p9_fs *fs, const struct p9_node *node)
  * --- The table; p9_fs.lock is held ---
  */
 
-static struct p9_node **slot_of(struct p9_fs *fs, const struct p9_node *dir,
-				const char *name)
+static uint32_t hash_of(const struct p9_fs *fs, const struct p9_node *dir,
+			const char *name)
 {
 	uint32_t h = (uint32_t)((uintptr_t)dir >> 4) * fs->hash_mul;
 
 	while (*name)
 		h = (h ^ (uint8_t)*name++) * 16777619u;
-	return &fs->nodes[(h ^ h >> 16) * fs->hash_mul >> P9_NODE_SHIFT];
+	return (h ^ h >> 16) * fs->hash_mul;
 }
 
 static struct p9_node *find(struct p9_fs *fs, const struct p9_node *dir,
 			    const char *name)
 {
-	struct p9_node *node = *slot_of(fs, dir, name);
+	uint32_t hash = hash_of(fs, dir, name);
+	struct p9_entry *e = *p9_table_slot(&fs->nodes, hash);
 
-	while (node && (node->parent != dir || strcmp(node->name, name) != 0))
-		node = node->next;
-	return node;
+	for (; e; e = e->next) {
+		struct p9_node *node = (struct p9_node *)e;
+
+		if (e->hash == hash && node->parent == dir &&
+		    strcmp(node->name, name) == 0)
+			return node;
+	}
+	return NULL;
 }
 
 static void hash(struct p9_fs *fs, struct p9_node *node)
 {
-	struct p9_node **slot = slot_of(fs, node->parent, node->name);
-
-	node->next = *slot;
-	*slot = node;
+	p9_table_add(&fs->nodes, &node->entry,
+		     hash_of(fs, node->parent, node->name));
 }
 
 static void unhash(struct p9_fs *fs, struct p9_node *node)
 {
-	struct p9_node **link = slot_of(fs, node->parent, node->name);
-
-	while (*link != node)
-		link = &(*link)->next;
-	*link = node->next;
+	p9_table_remove(&fs->nodes, &node->entry);
 }
 
 static void idle_remove(struct p9_fs *fs, struct p9_node *node)
@@ -148,7 +148,7 @@ struct given_up {
 
 /*
  * Count another descriptor. When they run short, the node idle for the longest
- * gives up its own.
+ * gives up its own, or else an open file: some clients keep those as well.
  */
 static int admit(struct p9_fs *fs, struct given_up *ret_up)
 {
@@ -158,8 +158,10 @@ static int admit(struct p9_fs *fs, struct given_up *ret_up)
 		fs->nr_fds++;
 		return 0;
 	}
-	if (!node)
-		return -EMFILE;
+	if (!node) {
+		ret_up->fd = p9_file_give_up(fs, &ret_up->local);
+		return ret_up->fd < 0 ? ret_up->fd : 0;
+	}
 	idle_remove(fs, node);
 	*ret_up = (struct given_up){ node->fd, is_local(fs, node) };
 	node->fd = -1;
@@ -208,9 +210,11 @@ static void unuse(struct p9_fs *fs, struct p9_node *node)
 		idle_add(fs, node);
 }
 
+#define NODE_BYTES (sizeof(struct p9_node) + P9_SLOT_BYTES)
+
 static void release_node(struct p9_fs *fs, const struct p9_node *node)
 {
-	p9_release(fs, sizeof(*node));
+	p9_release(fs, NODE_BYTES);
 	p9_release(fs, strlen(node->name) + 1);
 }
 
@@ -230,7 +234,7 @@ static void put(struct p9_fs *fs, struct p9_node *node, struct p9_node **dead)
 		if (node->name) /* not the root */
 			release_node(fs, node);
 		fs->nr_fds -= node->fd >= 0;
-		node->next = *dead;
+		node->entry.next = *dead ? &(*dead)->entry : NULL;
 		*dead = node;
 		node = parent;
 	}
@@ -242,7 +246,7 @@ static void bury(struct p9_fs *fs, struct p9_node *dead)
 	while (dead) {
 		struct p9_node *node = dead;
 
-		dead = node->next;
+		dead = (struct p9_node *)node->entry.next;
 		if (node->fd >= 0)
 			p9_close(fs, node->fd, is_local(fs, node));
 		free(node->name);
@@ -286,6 +290,8 @@ void p9_ref_put(struct p9_ref *ref)
 		pthread_mutex_lock(&ref->fs->lock);
 		if (ref->fd >= 0)
 			unuse(ref->fs, ref->node);
+		if (ref->uses_file)
+			p9_file_unuse(ref->fs, ref->file);
 		put(ref->fs, ref->node, &dead);
 		pthread_mutex_unlock(&ref->fs->lock);
 	}
@@ -428,11 +434,11 @@ int p9_ref_open(const struct p9_req *r, struct p9_ref *ref)
 
 static bool hold_node(struct p9_fs *fs, const char *name)
 {
-	if (!p9_hold(fs, sizeof(struct p9_node)))
+	if (!p9_hold(fs, NODE_BYTES))
 		return false;
 	if (p9_hold(fs, strlen(name) + 1))
 		return true;
-	p9_release(fs, sizeof(struct p9_node));
+	p9_release(fs, NODE_BYTES);
 	return false;
 }
 
@@ -443,8 +449,7 @@ static struct p9_node *node_create(struct p9_fs *fs, struct p9_node *dir,
 
 	if (node)
 		node->name = strdup(name);
-	if (!node || !node->name || fs->nr_nodes == P9_MAX_NODES ||
-	    !hold_node(fs, name)) {
+	if (!node || !node->name || !hold_node(fs, name)) {
 		if (node)
 			free(node->name);
 		free(node);

@@ -435,7 +435,7 @@ static void p9_status(struct vdev *dev, struct json_object *status)
 	json_add_bool(status, "mounted", msize != 0);
 	json_add_uint(status, "msize", msize);
 	pthread_mutex_lock(&fs->lock);
-	json_add_uint(status, "fids", fs->nr_fids);
+	json_add_uint(status, "fids", fs->fids.nr);
 	json_add_uint(status, "open-files", fs->nr_files);
 	json_add_uint(status, "nodes", fs->nr_nodes);
 	json_add_uint(status, "descriptors", fs->nr_fds);
@@ -512,7 +512,7 @@ static int create_slots(struct p9_softc *sc)
 	if (slab_init(&sc->sc_slots, nr, sizeof(struct p9_slot)) < 0)
 		return -ENOMEM;
 	sc->sc_dev.most_bytes =
-		slab_bytes(&sc->sc_slots) + P9_MAX_HELD + P9_MAX_XATTRS;
+		slab_bytes(&sc->sc_slots) + sc->sc_fs->max_held + P9_MAX_XATTRS;
 	return 0;
 }
 

@@ -401,7 +401,7 @@ int p9_readdir(struct p9_req *r)
 		return -EINVAL;
 	if (count > r->room - P9_IO_HEADER)
 		count = (uint32_t)(r->room - P9_IO_HEADER);
-	ret = p9_fid_file(r->fs, num, &ref);
+	ret = p9_fid_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
 	if (ref.file->kind != P9_DIR)
