@@ -3,6 +3,7 @@
 that comes and goes."""
 
 import contextlib
+import fcntl
 import hashlib
 import random
 import re
@@ -43,6 +44,13 @@ def guest_address(guest, device, net):
 def nic(guest, viodev, id):
     """The guest's name for a device."""
     return interface(guest, status(viodev, id)["mac"])
+
+
+def host_mtu(device):
+    """Of the network namespace, whose interfaces /sys does not show."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = fcntl.ioctl(sock, 0x8921, struct.pack("16s16x", device.encode()))  # SIOCGIFMTU
+    return struct.unpack_from("i", request, 16)[0]
 
 
 def reaches(guest, address, more=""):
@@ -134,15 +142,19 @@ def frames_of(path):
 # --- a network behind a gateway, and a tap, in each mode
 
 
-def net(t, mode, machine):
+def net(t, mode, machine, mtu=1500):
     """What every card must do, in one boot."""
+    more = f",mode={mode}" + (f",mtu={mtu}" if mtu != 1500 else "")
     taps()
     pcap = t.tmp / "user.pcap"
     with private_network(), t.serve(
-            f"net,id=user,mode={mode},backend=user,hostfwd=tcp:127.0.0.1:5555-:5201+udp:127.0.0.1:5555-:5201,pcap={pcap}",
-            f"net,id=tap,mode={mode},backend=tap,ifname=tap0") as viodev:
+            f"net,id=user{more},backend=user,hostfwd=tcp:127.0.0.1:5555-:5201+udp:127.0.0.1:5555-:5201,pcap={pcap}",
+            f"net,id=tap{more},backend=tap,ifname=tap0") as viodev:
         tap_address("tap0", 1)
         with t.guest(attach(viodev), machine=machine, tools=True) as guest:
+            for id in "user", "tap":
+                assert guest.check(f"cat /sys/class/net/{nic(guest, viodev, id)}/mtu").strip() == str(mtu)
+            assert host_mtu("tap0") == mtu
             assert status(viodev, "user")["driver"] == ("legacy" if mode == "legacy" else "modern")
             for check in (addressed, named, forwarded, translated):
                 check(t, guest, viodev)
@@ -222,13 +234,13 @@ def test_legacy(t):
 
 
 def test_transitional(t):
-    """The same of transitional ones, on q35."""
-    net(t, "transitional", "q35")
+    """The same of transitional ones with a small MTU, on q35."""
+    net(t, "transitional", "q35", 1400)
 
 
 def test_modern(t):
-    """The same of modern ones, on q35."""
-    net(t, "modern", "q35")
+    """The same of modern ones with a large MTU, on q35."""
+    net(t, "modern", "q35", 9000)
 
 
 def test_low_port(t):
@@ -486,8 +498,7 @@ def announced(t, guest, viodev):
 def limited(t, guest, viodev):
     """mtu= is what the guest uses; bps= is kept, each way."""
     device = nic(guest, viodev, "slow")
-    assert guest.check(f"cat /sys/class/net/{device}/mtu").strip() == "9000"
-    ip("link set tap2 mtu 9000")
+    assert guest.check(f"cat /sys/class/net/{device}/mtu").strip() == "9000" and host_mtu("tap2") == 9000
     reaches(guest, "10.3.0.1", "-s 8900")
     for more in "", "--reverse":
         with iperf3_server():
@@ -545,7 +556,8 @@ def test_peers(t):
               for i, netdev in enumerate(netdevs)]
     # QEMU comes first: one of ours connects to it.
     with private_network(), t.guest(theirs, machine="pc", boot="paused", tools=True) as guest, \
-            t.serve(*(f"{device},mac={MAC % i}" for i, device in enumerate(devices))) as viodev:
+            t.serve(*(f"{device},mac={MAC % i}{',mtu=1400' if i in (0, 3, 4, 6) else ''}"
+                      for i, device in enumerate(devices))) as viodev:
         for id in viodev.sockets:
             guest.qmp("device_add", driver="vfio-user-pci", id=id, socket={"type": "unix", "path": viodev.socket(id)})
         guest.qmp("cont")

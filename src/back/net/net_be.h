@@ -45,6 +45,10 @@
 
 #define NET_MAX_CHANNELS 16
 
+/* mtu= of who does not say. The least is the specification's, 5.1.4.1. */
+#define NET_DEFAULT_MTU 1500u
+#define NET_MIN_MTU     68u
+
 struct net_be;
 
 /* Callbacks to the device. Only link may run inside its own calls. */
@@ -141,6 +145,8 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	{ "remote", OPT_STRING, .help = "dgram: the peer's UNIX socket" },  \
 	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
 	  .help = "fd: an open tap, stream or datagram socket" },          \
+	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,             \
+	  .help = "MTU offered to the guest; default: none, so 1500" },    \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
 	  .help = "queue pairs; several with tap, null, echo only" }
 /* clang-format on */

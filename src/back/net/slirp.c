@@ -46,9 +46,8 @@
 #include "base/util.h"
 #include <viodev/iov.h>
 
-#define MAX_FDS          4096 /* more than the sandbox lets it open */
-#define MTU              1500
-#define SLOT_BYTES       (MTU + 14 + 64)
+#define MAX_FDS          4096   /* more than the sandbox lets it open */
+#define MAX_MTU          65521u /* libslirp's own limit */
 #define NR_SLOTS         512u
 #define NS_PER_MS        UINT64_C(1000000)
 #define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
@@ -56,8 +55,8 @@
 #define IDLE_MS          1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
-	uint16_t len;
-	uint8_t frame[SLOT_BYTES];
+	uint32_t len;
+	uint8_t frame[];
 };
 
 /* What the epoll has of a descriptor, found by its number. */
@@ -85,7 +84,8 @@ struct user {
 	uint32_t round;
 
 	unsigned head, tail; /* of the ring, free-running */
-	struct slot slots[NR_SLOTS];
+	size_t slot_bytes;   /* for a frame, in each of the slots */
+	uint8_t *slots;
 	uint8_t in_buf[NET_MAX_FRAME]; /* a frame of the guest, in one piece */
 	struct reass reass;
 	struct tcp_guard tcp;
@@ -97,6 +97,13 @@ struct user {
 static struct user *user_of(struct net_be *be)
 {
 	return (struct user *)be;
+}
+
+static struct slot *slot_of(const struct user *u, unsigned i)
+{
+	size_t size = sizeof(struct slot) + u->slot_bytes;
+
+	return (struct slot *)(u->slots + i % NR_SLOTS * size);
 }
 
 static void refresh_later(struct user *u)
@@ -111,14 +118,14 @@ static void refresh_later(struct user *u)
 static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 {
 	struct user *u = opaque;
-	struct slot *slot = &u->slots[u->tail % NR_SLOTS];
+	struct slot *slot = slot_of(u, u->tail);
 
 	tcp_guard_to_guest(&u->tcp, buf, len);
 	/* Either is as on a wire: lost. */
-	if (u->tail - u->head == NR_SLOTS || len > SLOT_BYTES)
+	if (u->tail - u->head == NR_SLOTS || len > u->slot_bytes)
 		return (ssize_t)len;
 	memcpy(slot->frame, buf, len);
-	slot->len = (uint16_t)len;
+	slot->len = (uint32_t)len;
 	u->tail++;
 	if (u->watched)
 		vio_task_defer(u->loop, &u->more);
@@ -406,7 +413,7 @@ static ssize_t user_recv(struct net_be *be, unsigned channel,
 			 const struct iovec *iov, int niov)
 {
 	struct user *u = user_of(be);
-	struct slot *slot = &u->slots[u->head % NR_SLOTS];
+	struct slot *slot = slot_of(u, u->head);
 	size_t put = 0;
 
 	if (u->head == u->tail)
@@ -542,6 +549,7 @@ static void user_destroy(struct net_be *be)
 	vio_source_remove(u->timer);
 	if (u->epoll_fd >= 0)
 		close(u->epoll_fd);
+	free(u->slots);
 	free(u);
 }
 
@@ -606,7 +614,26 @@ static bool is_older_than_4_8(void)
 	return major < 4 || (major == 4 && minor < 8);
 }
 
-static int start_slirp(struct user *u)
+/* A frame and what libslirp may put around it; aligned for the next one. */
+static int make_slots(struct user *u, unsigned mtu)
+{
+	u->slot_bytes = (mtu + 14 + 64 + 3u) & ~3u;
+	u->slots = calloc(NR_SLOTS, sizeof(struct slot) + u->slot_bytes);
+	u->be.most_bytes += NR_SLOTS * u->slot_bytes;
+	return u->slots ? 0 : -ENOMEM;
+}
+
+/* The MTU is that of both sides: longer segments would not fit the guest. */
+static unsigned mtu_of(const struct opts *opts)
+{
+	unsigned mtu = (unsigned)opt_number(opts, "mtu");
+
+	if (!mtu)
+		mtu = NET_DEFAULT_MTU;
+	return mtu < MAX_MTU ? mtu : MAX_MTU;
+}
+
+static int start_slirp(struct user *u, unsigned mtu)
 {
 	SlirpConfig cfg = {
 		.version = 3,
@@ -614,8 +641,8 @@ static int start_slirp(struct user *u)
 		.in6_enabled = true,
 		.vprefix_len = 64,
 		.vhostname = "guest",
-		.if_mtu = MTU,
-		.if_mru = MTU,
+		.if_mtu = mtu,
+		.if_mru = mtu,
 	};
 
 	inet_pton(AF_INET, "10.0.2.0", &cfg.vnetwork);
@@ -668,7 +695,9 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	if (ret == 0)
 		ret = vio_timer_add(u->loop, on_timer, u, &u->timer);
 	if (ret == 0)
-		ret = start_slirp(u);
+		ret = make_slots(u, mtu_of(opts));
+	if (ret == 0)
+		ret = start_slirp(u, mtu_of(opts));
 	if (ret < 0)
 		err_set(err, ret, "net: backend=user: %s", strerror(-ret));
 	else if (forwards)

@@ -564,8 +564,6 @@ int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 static const struct opt_def net_opts[] = {
 	NET_BE_OPTS,
 	{ "mac", OPT_STRING, .help = "MAC address; default: generated" },
-	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,
-	  .help = "MTU offered to the guest; default: none, so 1500" },
 	{ "pcap", OPT_STRING,
 	  .help = "record all frames to this file or FIFO; default: none" },
 	{ "bps", OPT_SIZE, .min = 1,

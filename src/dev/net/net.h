@@ -36,7 +36,6 @@
 
 #define NET_MAX_PAIRS  NET_MAX_CHANNELS
 #define NET_MAX_QUEUES (2 * NET_MAX_PAIRS + 1)
-#define NET_MIN_MTU    68 /* 5.1.4.1 */
 
 /* 5.1.4, without the fields of features that we do not have. */
 struct net_config {
