@@ -14,4 +14,11 @@ struct err {
 int err_set(struct err *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/*
+ * For vt_open, which succeeds, but not quite as the user may expect: a line
+ * for the log. The text is empty until then.
+ */
+void err_warn(struct err *err, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
 #endif

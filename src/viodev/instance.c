@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "viodev/log.h"
 #include "viodev/transport.h"
 
 /*
@@ -150,9 +151,13 @@ static int open_ctl(struct instance *inst, const char *dir, struct err *err)
 int instance_open(struct instance *inst, const char *dir,
 		  enum vio_protocol transport, struct err *err)
 {
-	int ret = vdev_open(inst->type, inst->opts, &inst->files, err);
+	int ret;
 
+	err->text[0] = '\0';
+	ret = vdev_open(inst->type, inst->opts, &inst->files, err);
 	inst->opened = ret == 0;
+	if (ret == 0 && err->text[0])
+		log_line(LOG_WARNING, "%s: %s", inst->id, err->text);
 	/* The control socket first: where it is in use, both are. */
 	if (ret == 0)
 		ret = open_ctl(inst, dir, err);

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "back/net/net_be.h"
@@ -306,6 +307,32 @@ static int cannot_open(const char *name, int ret, struct err *err)
 		       strerror(-ret));
 }
 
+/*
+ * With mtu= the interface has as much: less would lose what the guest sends,
+ * more what it gets. Without rights it stays as its owner made it.
+ */
+static void set_mtu(const char *name, unsigned mtu, struct err *err)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = { 0 };
+	int old;
+
+	strcpy(ifr.ifr_name, name);
+	if (fd < 0 || ioctl(fd, SIOCGIFMTU, &ifr) < 0)
+		goto out;
+	old = ifr.ifr_mtu;
+	ifr.ifr_mtu = (int)mtu;
+	if (old != (int)mtu && ioctl(fd, SIOCSIFMTU, &ifr) < 0)
+		err_warn(
+			err,
+			"net: mtu=%u: %s has an MTU of %d: %s: set it as root: "
+			"ip link set %s mtu %u",
+			mtu, name, old, strerror(errno), name, mtu);
+out:
+	if (fd >= 0)
+		close(fd);
+}
+
 static int tap_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
@@ -334,6 +361,8 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 		if (ret < 0)
 			return cannot_open(name, ret, err);
 	}
+	if (opt_given(opts, "mtu"))
+		set_mtu(ifr.ifr_name, (unsigned)opt_number(opts, "mtu"), err);
 	return 0;
 }
 
