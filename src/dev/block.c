@@ -344,6 +344,7 @@ static struct disk_params params_of(const struct opts *opts)
 		.path = opt_string(opts, "path"),
 		.ro = opt_bool(opts, "ro"),
 		.shared = opt_bool(opts, "share"),
+		.raw = opt_given(opts, "format"),
 		.cache = cache_of(opts),
 		.discard = opt_bool(opts, "discard"),
 		.on_write_error = disk_on_error(opt_string(opts, "werror")),
@@ -587,6 +588,9 @@ static const struct opt_def block_opts[] = {
 	{ "ro", OPT_BOOL, "off", .help = "read-only" },
 	{ "share", OPT_BOOL, "off",
 	  .help = "do not lock the image (migration, cluster file systems)" },
+	{ "format", OPT_CHOICE, .choices = "raw",
+	  .help = "serve the image as it is, even if it looks like qcow2, luks "
+		  "or another format; default: refuse such an image" },
 	{ "serial", OPT_STRING, .help = "serial number, up to 20 characters" },
 	{ "queues", OPT_NUMBER, "1", .min = 1, .max = BLOCK_MAX_Q,
 	  .help = "request queues" },

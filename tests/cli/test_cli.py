@@ -531,6 +531,27 @@ class Serving(Case):
             self.assertIn(f"block: path={self.image}: in use", result.stderr)
             self.assertFalse((self.dir / "other.sock").exists())
 
+    def test_other_format(self):
+        """An image that looks like qcow2 is refused unless format=raw is given, also by `viodev ctl`."""
+        qcow2 = self.tmp / "disk.qcow2"
+        qcow2.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(1 << 20))
+        said = "looks like a qcow2 image"
+        for device, raw in (f"block,path={qcow2}", "format=raw"), (f"scsi,lun0={qcow2}", "lun0.format=raw"), \
+                (f"scsi,t3.lun2={qcow2},t3.lun2.type=cdrom", "t3.lun2.format=raw"):
+            with self.subTest(device=device):
+                result = viodev("serve", "--dir", self.dir, device)
+                self.assertEqual(result.returncode, 2)
+                self.assertIn(said, result.stderr)
+                self.assertIn(f"add {raw} to", result.stderr)
+                with self.serve(f"{device},{raw}"):
+                    pass
+        with self.serve("scsi,lun0=" + str(self.image).replace(",", ",,")):
+            ctl = self.dir / "scsi0.ctl"
+            result = viodev("ctl", ctl, "lun", "add", f"lun1={qcow2}")
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(said, result.stderr)
+            self.assertEqual(viodev("ctl", ctl, "lun", "add", f"lun1={qcow2},lun1.format=raw").returncode, 0)
+
     def attach(self, name):
         """A front-end's beginning, vfio-user's version message; returns its socket."""
         sock = self.connect(name, "sock")

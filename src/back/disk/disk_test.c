@@ -194,6 +194,80 @@ static void test_open(void **state)
 	assert_int_equal(disk_open(&p, &err), -EINVAL);
 }
 
+static void poke(uint64_t off, const char *bytes, size_t len)
+{
+	int fd = open(path, O_WRONLY);
+
+	assert_int_equal(pwrite(fd, bytes, len, (off_t)off), (ssize_t)len);
+	close(fd);
+}
+
+/* Another format, and an empty image: the line says what to do. */
+static void test_formats(void **state)
+{
+#define AT(format, off, bytes) { format, off, bytes, sizeof(bytes) - 1 }
+	static const struct {
+		const char *format; /* NULL: raw */
+		uint64_t off;
+		const char *bytes;
+		size_t len;
+	} rows[] = {
+		AT("qcow", 0, "QFI\xfb\0\0\0\1"),
+		AT("qcow2", 0, "QFI\xfb\0\0\0\3"),
+		AT("vmdk", 0, "KDMV\1"),
+		AT("vmdk", 0, "COWD"),
+		AT("vmdk", 0, "# Disk DescriptorFile\nversion=1\n"),
+		AT("vdi", 64, "\x7f\x10\xda\xbe"),
+		AT("vhdx", 0, "vhdxfile"),
+		AT("vhd", 0, "conectix"),
+		AT("vhd", IMAGE_BYTES - 512, "conectix"),
+		AT("vhd", IMAGE_BYTES - 511, "conectix"),
+		AT("dmg", IMAGE_BYTES - 512, "koly"),
+		AT("qed", 0, "QED\0"),
+		AT("luks", 0, "LUKS\xba\xbe\0\2"),
+		AT("parallels", 0, "WithoutFreeSpace"),
+		AT("bochs", 0, "Bochs Virtual HD Image"),
+		AT(NULL, 1, "QFI\xfb"),
+		AT(NULL, 0, "QED\1"),
+		AT(NULL, IMAGE_BYTES - 513, "conectix"),
+		AT(NULL, IMAGE_BYTES - 4, "cone"),
+	};
+	struct disk_params params = { .path = path, .option_prefix = "lun7." };
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const char *format = rows[i].format;
+		struct err err = { "" };
+		int fd;
+
+		make_image(tmp_dir(), IMAGE_BYTES);
+		poke(rows[i].off, rows[i].bytes, rows[i].len);
+		params.cache = i % 2 ? DISK_WRITEBACK : DISK_DIRECT;
+		params.raw = false;
+		fd = disk_open(&params, &err);
+		assert_true(format ? fd == -EINVAL : fd >= 0);
+		if (format) {
+			assert_non_null(strstr(err.text, format));
+			assert_non_null(strstr(err.text, "qemu-img convert"));
+			assert_non_null(strstr(err.text, "lun7.format=raw"));
+			params.raw = true;
+			fd = disk_open(&params, &err);
+			assert_true(fd >= 0);
+		}
+		close(fd);
+		unlink(path);
+	}
+}
+
+static void test_empty(void **state)
+{
+	struct disk_params params = { .path = path };
+	struct err err = { "" };
+
+	make_image(tmp_dir(), 0);
+	assert_int_equal(disk_open(&params, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "empty file"));
+}
+
 static void test_lock(void **state)
 {
 	static const struct {
@@ -235,7 +309,7 @@ static void test_info(void **state)
 	static const struct {
 		uint64_t file, capacity;
 	} rows[] = {
-		{ 0, 0 },     { 1, 0 },       { 511, 0 },
+		{ 1, 0 },     { 100, 0 },     { 511, 0 },
 		{ 512, 512 }, { 1000, 512 },  { 1 << 20, 1 << 20 },
 		{ 513, 512 }, { 1025, 1024 },
 	};
@@ -1466,6 +1540,8 @@ static int run(const char *engine)
 	const struct CMUnitTest tests[] = {
 #define TEST(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
 		TEST(test_open),
+		TEST(test_formats),
+		TEST(test_empty),
 		TEST(test_lock),
 		TEST(test_info),
 		TEST(test_two_disks),

@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "back/disk/format.h"
 #include "back/disk/image.h"
 
 #define SECTOR_BYTES 512u
@@ -90,11 +91,53 @@ static int open_and_lock(const struct disk_params *params, int flags,
 	return fd;
 }
 
+static int bytes_of(int fd, bool is_bdev, uint64_t *ret_bytes)
+{
+	struct stat st;
+
+	if (is_bdev)
+		return ioctl(fd, BLKGETSIZE64, ret_bytes) < 0 ? -errno : 0;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*ret_bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
+/*
+ * The bytes of a raw disk are the guest's: a driver that writes a header of
+ * another format must never have the host interpret it. So a match refuses the
+ * image, and the user decides.
+ */
+static int check_contents(int fd, bool is_bdev,
+			  const struct disk_params *params, struct err *err)
+{
+	const char *prefix = params->option_prefix;
+	const char *format;
+	uint64_t bytes;
+	int ret = bytes_of(fd, is_bdev, &bytes);
+
+	if (ret < 0)
+		return path_err(err, params, ret, NULL);
+	if (bytes == 0)
+		return path_err(err, params, -EINVAL,
+				is_bdev ? "no medium, or an empty device" :
+					  "empty file: give it a size, such as "
+					  "with `truncate -s 1G`");
+	format = params->raw ? NULL : disk_format(fd, bytes);
+	if (!format)
+		return 0;
+	return err_set(err, -EINVAL,
+		       "path=%s: looks like a %s image, not a raw one: convert "
+		       "it with `qemu-img convert -O raw`, or add %sformat=raw "
+		       "to serve its bytes as they are",
+		       params->path, format, prefix ? prefix : "");
+}
+
 int disk_open(const struct disk_params *params, struct err *err)
 {
 	int flags = O_CLOEXEC | (params->ro ? O_RDONLY : O_RDWR);
 	struct stat st;
-	int fd;
+	int fd, ret;
 
 	if (params->cache == DISK_DIRECT)
 		flags |= O_DIRECT;
@@ -114,22 +157,20 @@ int disk_open(const struct disk_params *params, struct err *err)
 			break;
 		usleep(BUSY_WAIT_US);
 	}
-	return fd;
+	ret = fd < 0 ? fd :
+		       check_contents(fd, S_ISBLK(st.st_mode), params, err);
+	if (ret < 0 && fd >= 0)
+		close(fd);
+	return ret < 0 ? ret : fd;
 }
 
 int disk_image_bytes(const struct disk_image *img, uint64_t *ret_bytes)
 {
 	uint64_t bytes;
-	struct stat st;
+	int ret = bytes_of(img->fd, img->is_bdev, &bytes);
 
-	if (img->is_bdev) {
-		if (ioctl(img->fd, BLKGETSIZE64, &bytes) < 0)
-			return -errno;
-	} else {
-		if (fstat(img->fd, &st) < 0)
-			return -errno;
-		bytes = (uint64_t)st.st_size;
-	}
+	if (ret < 0)
+		return ret;
 	*ret_bytes = bytes - bytes % img->info.block_bytes;
 	return 0;
 }

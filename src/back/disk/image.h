@@ -28,6 +28,8 @@ struct disk_params {
 	const char *path;
 	bool ro;
 	bool shared; /* no lock: others may write to it */
+	bool raw;    /* serve its bytes, whatever format they look like */
+	const char *option_prefix; /* "lun0." in a SCSI device; or NULL */
 	enum disk_cache cache;
 	bool discard;  /* pass discards on */
 	bool no_probe; /* make no call that a frozen file system blocks */
@@ -52,7 +54,8 @@ struct disk_info {
 /*
  * Open and lock an image: a writer excludes all others, readers exclude
  * writers. Returns the descriptor or -errno with the reason ("path=x: in use
- * by another process"). Needs privileges. A shared image is not locked.
+ * by another process"). Needs privileges. A shared image is not locked. An
+ * empty image is refused, and one in another format unless @raw is set.
  */
 int disk_open(const struct disk_params *params, struct err *err);
 

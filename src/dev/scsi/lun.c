@@ -111,7 +111,7 @@ static const char *const suffixes[] = {
 	"type",   "ro",         "share",
 	"serial", "block-size", "physical-block-size",
 	"cache",  "discard",    "werror",
-	"rerror",
+	"rerror", "format",
 };
 
 /* "lun1.ro" means nothing without "lun1". */
@@ -216,6 +216,7 @@ static struct disk_params params_of(struct lun_opts *o)
 		.path = opt_string(o->opts, o->key),
 		.ro = kind_of(o) == LUN_CDROM,
 		.shared = opt_bool(o->opts, key_of(o, "share")),
+		.raw = opt_given(o->opts, key_of(o, "format")),
 		.cache = DISK_WRITEBACK,
 		.on_read_error = disk_on_error(lun_string(o, "rerror")),
 		.on_write_error = disk_on_error(lun_string(o, "werror")),
@@ -240,10 +241,12 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 {
 	struct lun_opts o = { .opts = opts, .key = k->key };
 	struct disk_params params = params_of(&o);
-	char watch[16];
+	char watch[16], prefix[24];
 	struct err why;
 	int fd, ret;
 
+	snprintf(prefix, sizeof(prefix), "%s.", k->key);
+	params.option_prefix = prefix;
 	if (kind_of(&o) == LUN_PASSTHROUGH)
 		fd = pt_open(params.path, &why);
 	else

@@ -619,6 +619,8 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		{ lun ".ro", OPT_BOOL, "off", .help = "read-only" },        \
 		{ lun ".share", OPT_BOOL, "off",                            \
 		  .help = "as for the block device" },                      \
+		{ lun ".format", OPT_CHOICE, .choices = "raw",              \
+		  .help = "as for the block device" },                      \
 		{ lun ".serial", OPT_STRING,                                \
 		  .help = "serial number, from which the world wide name "  \
 			  "is derived; default: derived from the path" },   \
