@@ -174,16 +174,11 @@ static int block_load(void *arg, const void *buf, size_t len)
 	return 0;
 }
 
-static uint64_t sectors_of(const struct block_softc *sc, uint64_t bytes)
-{
-	return (bytes - bytes % sc->sc_block_bytes) / SECTOR_BYTES;
-}
-
 static void block_on_size(void *arg, uint64_t bytes)
 {
 	struct block_softc *sc = arg;
 
-	sc->sc_capacity = sectors_of(sc, bytes);
+	sc->sc_capacity = bytes / SECTOR_BYTES;
 	vs_log(&sc->sc_vs, LOG_NOTICE, "capacity is now %llu bytes",
 	       (unsigned long long)sc->sc_capacity * SECTOR_BYTES);
 	vq_devcfg_changed(&sc->sc_vs);
@@ -346,6 +341,7 @@ static struct disk_params params_of(const struct opts *opts)
 		.shared = opt_bool(opts, "share"),
 		.raw = opt_given(opts, "format"),
 		.cache = cache_of(opts),
+		.block_bytes = (uint32_t)opt_number(opts, "block-size"),
 		.discard = opt_bool(opts, "discard"),
 		.on_write_error = disk_on_error(opt_string(opts, "werror")),
 		.on_read_error = disk_on_error(opt_string(opts, "rerror")),
@@ -501,7 +497,7 @@ static int describe(struct block_softc *sc, const struct opts *opts,
 			       "block: physical-block-size=%u: smaller than "
 			       "block-size=%u",
 			       sc->sc_phys_bytes, sc->sc_block_bytes);
-	sc->sc_capacity = sectors_of(sc, sc->sc_info.bytes);
+	sc->sc_capacity = sc->sc_info.bytes / SECTOR_BYTES;
 	if (serial)
 		memcpy(sc->sc_serial, serial, strlen(serial));
 	return 0;
@@ -564,6 +560,7 @@ static int block_init(struct vdev *dev, const struct vdev_env *env,
 		      struct err *err)
 {
 	struct block_softc *sc = block_of(dev);
+	char text[128];
 	int ret;
 
 	sc->sc_loop = env->loop;
@@ -571,6 +568,8 @@ static int block_init(struct vdev *dev, const struct vdev_env *env,
 	ret = build(sc, env, err);
 	if (ret < 0)
 		return ret;
+	if (disk_odd_size(sc->sc_disk, text, sizeof(text)))
+		vs_log(&sc->sc_vs, LOG_WARNING, "%s", text);
 	if (sc->sc_info.uring_error)
 		vs_log(&sc->sc_vs, LOG_NOTICE,
 		       "io_uring: %s; using threads instead",

@@ -40,6 +40,7 @@ void ini_image(const char *name, uint64_t bytes)
 		memset(block, 'a' + (int)(at / 512 % 26), sizeof(block));
 		assert_int_equal(write(fd, block, sizeof(block)), 512);
 	}
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
 	close(fd);
 }
 

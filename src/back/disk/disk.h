@@ -64,6 +64,12 @@ void disk_destroy(struct disk *disk);
 
 void disk_get_info(const struct disk *disk, struct disk_info *ret_info);
 
+/*
+ * Whether the image does not consist of whole blocks; then what that means, as
+ * a line for the log.
+ */
+bool disk_odd_size(const struct disk *disk, char *text, size_t size);
+
 /* Start a request; send what is queued without waiting for the turn's end. */
 void disk_start(struct disk *disk, struct disk_req *req);
 void disk_submit(struct disk *disk);

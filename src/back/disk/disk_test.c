@@ -309,9 +309,9 @@ static void test_info(void **state)
 	static const struct {
 		uint64_t file, capacity;
 	} rows[] = {
-		{ 1, 0 },     { 100, 0 },     { 511, 0 },
-		{ 512, 512 }, { 1000, 512 },  { 1 << 20, 1 << 20 },
-		{ 513, 512 }, { 1025, 1024 },
+		{ 1, 512 },           { 511, 512 },   { 512, 512 },
+		{ 513, 1024 },        { 1000, 1024 }, { 1025, 1536 },
+		{ 1 << 20, 1 << 20 },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -619,6 +619,126 @@ static void test_read_only(void **state)
 	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), 0);
 	assert_int_equal(simple(DISK_FLUSH), 0);
 	assert_image_is_model();
+}
+
+/*
+ * --- An image that is no multiple of a block ---
+ */
+
+static uint64_t image_size(void)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+static void fill_odd_image(uint64_t bytes)
+{
+	make_image(tmp_dir(), bytes);
+	memset(model, 'm', bytes);
+	poke(0, model, bytes);
+}
+
+static void assert_reads_as_model(uint64_t off, uint64_t len)
+{
+	static char buf[64 * KIB] __attribute__((aligned(4096)));
+
+	memset(buf, 'x', sizeof(buf));
+	assert_int_equal(transfer_one(DISK_READ, off, buf, len), 0);
+	assert_memory_equal(buf, model + off, len);
+	assert_int_equal(buf[len], 'x');
+}
+
+/* All of the bytes can be read, and behind them zeroes; the file grows. */
+static void test_odd_size(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t bytes;
+		struct disk_params params;
+		uint64_t capacity;
+		unsigned dio_align;
+		size_t max_bytes; /* of a transfer */
+	} rows[] = {
+		{ "cached", 20 * KIB + 307, { 0 }, 20 * KIB + 512 },
+		{ "read-only", 20 * KIB + 1, { .ro = true }, 20 * KIB + 512 },
+		{ "less than a block", 100, { 0 }, 512 },
+		{ "4096", 20 * KIB + 512, { .block_bytes = 4096 }, 24 * KIB },
+		{ "2048", 5, { .block_bytes = 2048, .ro = true }, 2048 },
+		{ "direct",
+		  20 * KIB + 307,
+		  { .cache = DISK_DIRECT },
+		  24 * KIB,
+		  4096 },
+		{ "short", 20 * KIB + 307, { 0 }, 20 * KIB + 512, 0, 4096 },
+	};
+	char block[512];
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct disk_params params = rows[i].params;
+		uint64_t end = rows[i].capacity;
+		struct disk_info info;
+		char text[128];
+
+		print_message("%s\n", rows[i].name);
+		disk_fault.dio_align = rows[i].dio_align;
+		disk_fault.max_bytes = rows[i].max_bytes;
+		fill_odd_image(rows[i].bytes);
+		assert_int_equal(open_disk(params), 0);
+		disk_get_info(disk, &info);
+		assert_int_equal(info.bytes, end);
+		assert_true(disk_odd_size(disk, text, sizeof(text)));
+		assert_non_null(strstr(text, "complete the last block"));
+		assert_reads_as_model(0, end);
+		assert_reads_as_model(end - 512, 512);
+		assert_reads_as_model(rows[i].bytes / 512 * 512, 512);
+		assert_int_equal(transfer_one(DISK_READ, end, block, 512),
+				 -ERANGE);
+		assert_int_equal(image_size(), rows[i].bytes);
+		if (!params.ro) {
+			memset(block, 'w', sizeof(block));
+			memcpy(model + end - 512, block, 512);
+			assert_int_equal(
+				transfer_one(DISK_WRITE, end - 512, block, 512),
+				0);
+			assert_int_equal(image_size(), end);
+			assert_reads_as_model(0, end);
+		}
+		close_disk();
+	}
+}
+
+/* Zeroes to the last block, by each way that there is. */
+static void test_odd_size_zeroes(void **state)
+{
+	const uint64_t bytes = 20 * KIB + 307, last = 20 * KIB;
+
+	for (int way = 0; way < 3; way++) {
+		struct test_req t = { .req.dr_unmap = way == 1 };
+
+		disk_fault.fallocate_errno = way == 2 ? EOPNOTSUPP : 0;
+		fill_odd_image(bytes);
+		assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
+		start(&t, DISK_WRITE_ZEROES, last, 512, NULL, 0);
+		assert_int_equal(finish(&t), 0);
+		memset(model + last, 0, 512);
+		assert_reads_as_model(0, last + 512);
+		close_disk();
+	}
+}
+
+/* No arithmetic on a size wraps. */
+static void test_largest_size(void **state)
+{
+	struct disk_info info;
+
+	make_image("/dev/shm", 1);
+	if (truncate(path, INT64_MAX) < 0)
+		skip();
+	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
+	disk_get_info(disk, &info);
+	assert_int_equal(info.bytes, INT64_MAX - 511);
 }
 
 /* hostile F13: an empty file behind a larger capacity. */
@@ -1288,14 +1408,6 @@ static void test_resize_slow(void **state)
 	disk_destroy(a);
 }
 
-static uint64_t image_size(void)
-{
-	struct stat st;
-
-	assert_int_equal(stat(path, &st), 0);
-	return (uint64_t)st.st_size;
-}
-
 /* Requests of before that wait meanwhile do not make it long again. */
 static void test_shrink_held(void **state)
 {
@@ -1551,6 +1663,9 @@ static int run(const char *engine)
 		TEST(test_many_iovecs),
 		TEST(test_crowd),
 		TEST(test_bounds),
+		TEST(test_odd_size),
+		TEST(test_odd_size_zeroes),
+		TEST(test_largest_size),
 		TEST(test_read_only),
 		TEST(test_shrunk_behind_our_back),
 		TEST(test_short_transfers),

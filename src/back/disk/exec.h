@@ -97,6 +97,13 @@ static inline void exec_end_final(struct disk_req *req, int result)
 	req->dr_exec->done(req, result, true);
 }
 
+/* A write has ended there: a file may have grown to complete its last block. */
+static inline void exec_wrote(struct disk_exec *x, uint64_t end)
+{
+	if (end > x->img.info.data_bytes)
+		x->img.info.data_bytes = end;
+}
+
 /* Start the request's call. */
 void exec_call(struct disk_req *req,
 	       void (*done)(struct disk_call *call, int result));

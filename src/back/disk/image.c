@@ -166,13 +166,28 @@ int disk_open(const struct disk_params *params, struct err *err)
 
 int disk_image_bytes(const struct disk_image *img, uint64_t *ret_bytes)
 {
-	uint64_t bytes;
-	int ret = bytes_of(img->fd, img->is_bdev, &bytes);
+	return bytes_of(img->fd, img->is_bdev, ret_bytes);
+}
 
-	if (ret < 0)
-		return ret;
-	*ret_bytes = bytes - bytes % img->info.block_bytes;
-	return 0;
+/*
+ * A last block that is not whole is completed with zeroes. A file grows when it
+ * is written. A block device cannot, so where it can be written the block is
+ * left out.
+ */
+static uint64_t capacity(const struct disk_image *img, uint64_t bytes)
+{
+	uint64_t rest = bytes % img->unit_bytes, whole = bytes - rest;
+
+	if (rest == 0 || (img->is_bdev && !img->info.ro) ||
+	    whole > (uint64_t)INT64_MAX - img->unit_bytes)
+		return whole;
+	return whole + img->unit_bytes;
+}
+
+void disk_image_set_bytes(struct disk_image *img, uint64_t bytes)
+{
+	img->info.bytes = capacity(img, bytes);
+	img->info.data_bytes = bytes;
 }
 
 static uint32_t power_of_two_or(uint64_t v, uint32_t other)
@@ -203,8 +218,11 @@ static void look_at_bdev(struct disk_image *img)
 /* Try where there is nothing to lose. */
 static bool try_punch(int fd, off_t size)
 {
-	const off_t end = (size + PAGE_BYTES) & ~(off_t)(PAGE_BYTES - 1);
+	off_t end;
 
+	if (size > INT64_MAX - 2 * (off_t)PAGE_BYTES)
+		return false;
+	end = (size + PAGE_BYTES) & ~(off_t)(PAGE_BYTES - 1);
 	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end,
 			 PAGE_BYTES) == 0;
 }
@@ -268,6 +286,7 @@ int disk_image_init(struct disk_image *img, int fd,
 		    const struct disk_params *params)
 {
 	struct stat st;
+	uint64_t bytes;
 	int ret = check_access(fd, params);
 
 	if (ret < 0)
@@ -296,7 +315,13 @@ int disk_image_init(struct disk_image *img, int fd,
 	}
 	img->info.can_zero = img->can_unmap;
 	img->info.can_discard = img->can_unmap && params->discard;
-	return disk_image_bytes(img, &img->info.bytes);
+	img->unit_bytes = img->info.block_bytes;
+	if (img->unit_bytes < params->block_bytes)
+		img->unit_bytes = params->block_bytes;
+	ret = disk_image_bytes(img, &bytes);
+	if (ret == 0)
+		disk_image_set_bytes(img, bytes);
+	return ret;
 }
 
 int disk_open_watch(const struct disk_params *params)

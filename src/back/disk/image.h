@@ -31,14 +31,16 @@ struct disk_params {
 	bool raw;    /* serve its bytes, whatever format they look like */
 	const char *option_prefix; /* "lun0." in a SCSI device; or NULL */
 	enum disk_cache cache;
-	bool discard;  /* pass discards on */
+	uint32_t block_bytes; /* that the guest sees; 0: the image's */
+	bool discard;         /* pass discards on */
 	bool no_probe; /* make no call that a frozen file system blocks */
 	enum disk_on_error on_read_error, on_write_error;
 };
 
 /* What an image is, for the device's configuration. */
 struct disk_info {
-	uint64_t bytes;       /* capacity */
+	uint64_t bytes;       /* capacity, in whole blocks */
+	uint64_t data_bytes;  /* size; up to the capacity are zeroes */
 	uint32_t block_bytes; /* smallest transfer and alignment it takes */
 	uint32_t phys_block_bytes; /* what it does well */
 	uint32_t opt_io_bytes;     /* what it does best; 0: unknown */
@@ -81,6 +83,7 @@ struct disk_image {
 	bool nowait;     /* a read may be tried without waiting */
 	bool forgetting; /* calls that have not begun fail; threads read it */
 	uint32_t mem_align, off_align; /* that O_DIRECT requires, or 1 */
+	uint32_t unit_bytes;           /* a multiple of these is the capacity */
 	struct disk_info info;
 };
 
@@ -88,9 +91,8 @@ struct disk_image {
 int disk_image_init(struct disk_image *img, int fd,
 		    const struct disk_params *params);
 
-/*
- * Its size now, in whole blocks: the rest of a last one cannot be transferred.
- */
+/* Its size now, and the capacity that this means. */
 int disk_image_bytes(const struct disk_image *img, uint64_t *ret_bytes);
+void disk_image_set_bytes(struct disk_image *img, uint64_t bytes);
 
 #endif

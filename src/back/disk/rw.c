@@ -17,18 +17,41 @@
  * --- Reads and writes ---
  */
 
+/* Where the rest of the request begins. */
+static uint64_t rest_off(const struct disk_req *req)
+{
+	return req->dr_off + (req->dr_len - req->dr_left);
+}
+
+/*
+ * A read has arrived behind the data, where up to the capacity are zeroes. Both
+ * may have become smaller since it began.
+ */
+static bool is_behind_data(const struct disk_req *req)
+{
+	const struct disk_info *info = &req->dr_exec->img.info;
+	uint64_t off = rest_off(req);
+
+	return req->dr_op == DISK_READ && off >= info->data_bytes &&
+	       off + req->dr_left <= info->bytes;
+}
+
 /* A call transferred @result bytes. Whether the request has ended with it. */
 static bool rw_advance(struct disk_req *req, int result)
 {
 	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t n = (uint64_t)result;
 
+	if (req->dr_op == DISK_WRITE)
+		exec_wrote(req->dr_exec, rest_off(req) + n);
 	if (n < req->dr_left) {
 		vio_iov_skip(&c, n);
 		req->dr_iov = c.iov;
 		req->dr_niov = c.niov;
 		req->dr_left -= n;
-		return false;
+		if (!is_behind_data(req))
+			return false;
+		vio_iov_zero(&c, req->dr_left);
 	}
 	req->dr_left = 0;
 	if (req->dr_op == DISK_READ)
@@ -42,7 +65,9 @@ static void rw_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
 
-	if (result <= 0) /* no progress: past the end of the file */
+	if (result == 0 && is_behind_data(req))
+		rw_advance(req, 0);
+	else if (result <= 0) /* no progress: the file has shrunk */
 		exec_end(req, result ? result : -EIO);
 	else if (!rw_advance(req, result))
 		exec_rw(req);
@@ -74,7 +99,7 @@ static void rw_set_call(struct disk_req *req)
 	call->op = req->dr_op == DISK_READ ? CALL_READ : CALL_WRITE;
 	call->iov = req->dr_iov;
 	call->niov = req->dr_niov < MAX_CALL_IOV ? req->dr_niov : MAX_CALL_IOV;
-	call->off = req->dr_off + (req->dr_len - req->dr_left);
+	call->off = rest_off(req);
 }
 
 void exec_rw(struct disk_req *req)
@@ -105,7 +130,7 @@ static uint64_t bounce_part(struct disk_req *req, uint64_t *ret_head)
 {
 	const struct disk_exec *x = req->dr_exec;
 	uint64_t mask = x->img.off_align - 1;
-	uint64_t off = req->dr_off + (req->dr_len - req->dr_left);
+	uint64_t off = rest_off(req);
 	uint64_t head = off & mask;
 	uint64_t len = req->dr_left;
 
@@ -141,6 +166,7 @@ static void bounce_write_done(struct disk_call *call, int result)
 		exec_end(req, result < 0 ? result : -EIO);
 		return;
 	}
+	exec_wrote(req->dr_exec, call->off + (uint64_t)result);
 	if (len > (uint64_t)result - head)
 		len = (uint64_t)result - head;
 	vio_iov_skip(&c, len);
@@ -164,13 +190,28 @@ static void bounce_write(struct disk_req *req)
 	exec_call(req, bounce_write_done);
 }
 
+/* The bytes of a read, with the zeroes behind the data. */
+static int bounce_complete(const struct disk_req *req, int result)
+{
+	const struct disk_exec *x = req->dr_exec;
+	const struct disk_info *info = &x->img.info;
+	uint64_t off = req->dr_call.off;
+	size_t len = req->dr_rest.iov_len;
+
+	if (result < 0 || off + (uint64_t)result < info->data_bytes ||
+	    off + len > info->bytes)
+		return result;
+	memset(x->bounce + result, 0, len - (size_t)result);
+	return (int)len;
+}
+
 static void bounce_read_done(struct disk_call *call, int result)
 {
 	struct disk_req *req = disk_req_of(call);
 	struct vio_iov_cursor c = { req->dr_iov, req->dr_niov };
 	uint64_t head, len = bounce_part(req, &head);
 
-	/* The capacity is whole blocks, so a block is there or it is not. */
+	result = bounce_complete(req, result);
 	if (result < 0 || (uint64_t)result < head + len) {
 		exec_end(req, result < 0 ? result : -EIO);
 		return;

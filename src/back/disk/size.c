@@ -2,6 +2,7 @@
 /* A disk's size: looked at, set, and watched. */
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -11,6 +12,25 @@
 #define WATCH_PAUSE_NS 1000000000ull
 #define RESIZE_WAIT_MS 10 /* for an image that answers */
 
+bool disk_odd_size(const struct disk *d, char *text, size_t size)
+{
+	const struct disk_info *info = &d->exec.img.info;
+	unsigned long long data = info->data_bytes, all = info->bytes;
+	unsigned unit = d->exec.img.unit_bytes;
+
+	if (all > data)
+		snprintf(text, size,
+			 "size %llu is not a multiple of %u: %llu zero bytes "
+			 "complete the last block",
+			 data, unit, all - data);
+	else
+		snprintf(text, size,
+			 "size %llu is not a multiple of %u: the last %llu "
+			 "bytes are not used",
+			 data, unit, data - all);
+	return all != data;
+}
+
 void disk_get_info(const struct disk *d, struct disk_info *ret_info)
 {
 	*ret_info = d->exec.img.info;
@@ -18,11 +38,12 @@ void disk_get_info(const struct disk *d, struct disk_info *ret_info)
 
 static void set_bytes(struct disk *d, uint64_t bytes)
 {
-	if (bytes == d->exec.img.info.bytes)
-		return;
-	d->exec.img.info.bytes = bytes;
-	if (d->notify)
-		d->notify(d->notify_arg, bytes);
+	struct disk_info *info = &d->exec.img.info;
+	uint64_t before = info->bytes;
+
+	disk_image_set_bytes(&d->exec.img, bytes);
+	if (info->bytes != before && d->notify)
+		d->notify(d->notify_arg, info->bytes);
 }
 
 /*
@@ -72,10 +93,10 @@ static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
 		return 0;
 	if (d->exec.img.info.ro)
 		return err_set(err, -EROFS, "the image is read-only");
-	if (bytes == 0 || bytes % d->exec.img.info.block_bytes)
+	if (bytes == 0 || bytes % d->exec.img.unit_bytes)
 		return err_set(err, -EINVAL,
 			       "size is not a multiple of %u bytes",
-			       d->exec.img.info.block_bytes);
+			       d->exec.img.unit_bytes);
 	if (bytes > INT64_MAX)
 		return err_set(err, -EFBIG, "%s", strerror(EFBIG));
 	return 0;

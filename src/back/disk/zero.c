@@ -50,6 +50,7 @@ static void write_zeroes_done(struct disk_call *call, int result)
 		exec_end(req, result ? result : -EIO);
 		return;
 	}
+	exec_wrote(req->dr_exec, call->off + (uint64_t)result);
 	req->dr_left -= (uint64_t)result;
 	if (req->dr_left == 0)
 		exec_written(req);

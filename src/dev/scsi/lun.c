@@ -11,6 +11,8 @@
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
+#define CDROM_BLOCK 2048u
+
 /* FNV-1a, for names and for noticing damage; not against an adversary. */
 uint64_t hash64(const void *p, size_t len)
 {
@@ -228,6 +230,10 @@ static struct disk_params params_of(struct lun_opts *o)
 		p.cache = DISK_DIRECT;
 	if (opt_bool(o->opts, key_of(o, "ro")))
 		p.ro = true;
+	if (opt_given(o->opts, key_of(o, "block-size")))
+		p.block_bytes = (uint32_t)opt_number(o->opts, o->buf);
+	else if (kind_of(o) == LUN_CDROM)
+		p.block_bytes = CDROM_BLOCK;
 	p.discard = !p.ro && opt_bool(o->opts, key_of(o, "discard"));
 	return p;
 }
@@ -373,13 +379,11 @@ static int describe_blocks(struct scsi_lun *lun, struct lun_opts *o,
 			   const struct disk_info *info, bool is_bdev,
 			   struct err *err)
 {
-	uint32_t block = info->block_bytes;
+	uint32_t block = params_of(o).block_bytes;
 	uint64_t phys;
 
-	if (lun->kind == LUN_CDROM)
-		block = 2048;
-	if (opt_given(o->opts, key_of(o, "block-size")))
-		block = (uint32_t)opt_number(o->opts, o->buf);
+	if (block == 0)
+		block = info->block_bytes;
 	/*
 	 * What a file calls its block size is the file system's affair, and no
 	 * property of a sector.
@@ -387,13 +391,11 @@ static int describe_blocks(struct scsi_lun *lun, struct lun_opts *o,
 	phys = is_bdev ? info->phys_block_bytes : block;
 	if (opt_given(o->opts, key_of(o, "physical-block-size")))
 		phys = opt_number(o->opts, o->buf);
-	if (block < info->block_bytes || block > SCSI_BLOCK_MAX ||
-	    (block & (block - 1)))
+	if (block > SCSI_BLOCK_MAX || (block & (block - 1)))
 		return err_set(err, -EINVAL,
 			       "scsi: %s: block-size=%u: must be a power of "
-			       "two from %u to %u",
-			       o->key, block, info->block_bytes,
-			       SCSI_BLOCK_MAX);
+			       "two up to %u",
+			       o->key, block, SCSI_BLOCK_MAX);
 	if (phys < block)
 		phys = block;
 	if (phys & (phys - 1))
@@ -453,6 +455,15 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 	disk_set_notify(lun->disk, on_size, lun);
 	disk_set_on_wait(lun->disk, on_wait, lun);
 	return ret;
+}
+
+/* Once the device has a name in the log. */
+void lun_warn(struct scsi_lun *lun)
+{
+	char text[128];
+
+	if (lun->disk && disk_odd_size(lun->disk, text, sizeof(text)))
+		vs_log(&lun->sc->sc_vs, LOG_WARNING, "%s: %s", lun->name, text);
 }
 
 static int create_work(struct scsi_lun *lun)
@@ -732,8 +743,10 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 			      key.key);
 	if (ret == 0)
 		ret = create_lun(sc, &key, &env, true, ret_lun, err);
-	if (ret == 0)
+	if (ret == 0) {
 		(*ret_lun)->present = false;
+		lun_warn(*ret_lun);
+	}
 	opts_free(opts);
 	return ret;
 }

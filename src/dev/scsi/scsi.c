@@ -596,12 +596,16 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		     struct err *err)
 {
 	struct scsi_softc *sc = scsi_of(dev);
+	int ret;
 
 	sc->sc_loop = env->loop;
 	sc->sc_env = *env;
 	sc->sc_more = (struct vio_task){ .fn = more, .arg = sc };
 	sc->sc_pr_fd = opened_files_take(env->files, "reservations");
-	return build(sc, env, err);
+	ret = build(sc, env, err);
+	for (unsigned i = 0; ret == 0 && i < sc->sc_nr_luns; i++)
+		lun_warn(sc->sc_luns[i]);
+	return ret;
 }
 
 /*

@@ -385,6 +385,7 @@ bool luns_destroy(struct scsi_softc *sc, bool ended);
 struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
 bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
 void lun_add(struct scsi_lun *lun);
+void lun_warn(struct scsi_lun *lun); /* of an odd size */
 /*
  * Units that are not on the command line: @text is in its syntax,
  * "lun5=PATH,lun5.ro=on". luns_open_new() needs privileges, and

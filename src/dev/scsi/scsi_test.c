@@ -1118,6 +1118,28 @@ static void test_resize(void **state)
 	assert_int_equal(ini_do(&read_8).code, SC_LBA_RANGE);
 }
 
+/* block-size=512 where the host's blocks have 4096 bytes, as of block. */
+static void test_small_blocks(void **state)
+{
+	struct cmd wr = { .cdb = { 0x2a, 0, 0, 0, 0, 3, 0, 0, 1 },
+			  .out_len = 512,
+			  .out = memset((uint8_t[512]){ 0 }, 'W', 512) };
+	struct cmd cap = { .cdb = { 0x25 }, .in_len = 8 };
+	struct sent s;
+
+	disk_fault.dio_align = 4096;
+	ready("scsi,lun0=%d/disk,lun0.cache=direct,lun0.block-size=512");
+	s = ini_do(&cap);
+	assert_int_equal(read_be32(s.in), IMAGE_BLOCKS - 1);
+	assert_int_equal(read_be32(s.in + 4), 512);
+	assert_int_equal(ini_do(&wr).status, 0);
+	s = ini_do(&read_8);
+	assert_int_equal(s.in[2 * 512], 'c');
+	assert_int_equal(s.in[3 * 512], 'W');
+	assert_int_equal(s.in[4 * 512 - 1], 'W');
+	assert_int_equal(s.in[4 * 512], 'e');
+}
+
 /* A reset device has no memory of events; UA_RESET tells the driver. */
 static void test_status(void **state)
 {
@@ -1195,6 +1217,7 @@ int main(void)
 		TEST(test_events_negotiated),
 		TEST(test_events_before_driver_ok),
 		TEST(test_resize),
+		TEST(test_small_blocks),
 		TEST(test_status),
 		TEST(test_options),
 		/* From here on without io_uring, whose calls cannot hang. */

@@ -719,6 +719,37 @@ static void test_cdrom(void **state)
 	run("scsi,lun0=%d/cd,lun0.type=cdrom", rows, ARRAY_LEN(rows));
 }
 
+/* The last 100 bytes of a CD, and of a disk with large blocks. */
+static void test_odd_sizes(void **state)
+{
+	static const struct row cd[] = {
+		{ "READ CAPACITY", { 0x25 }, 8, 0, NULL, 0,
+		  "00000003 00000800" },
+		{ "READ(10)", { 0x28, 0, B4(3), 0, 0, 1 }, 2048, 0, NULL, 0,
+		  "6d6d" },
+	};
+	static const struct row disk[] = {
+		{ "READ CAPACITY", { 0x25 }, 8, 0, NULL, 0,
+		  "00000001 00001000" },
+		{ "READ(10)", { 0x28, 0, B4(1), 0, 0, 1 }, 4096, 0, NULL, 0,
+		  "6969" },
+		{ "WRITE(10)", { 0x2a, 0, B4(1), 0, 0, 1 }, 0, 4096, "=w" },
+		{ "VERIFY(10)", { 0x2f, 2, B4(1), 0, 0, 1 }, 0, 4096, "=w" },
+	};
+	struct cmd read = { .cdb = { 0x28, 0, 0, 0, 0, 3, 0, 0, 1 },
+			    .in_len = 2048 };
+	struct sent s;
+
+	ini_image("odd", 3 * 2048 + 100);
+	run("scsi,lun0=%d/odd,lun0.type=cdrom", cd, ARRAY_LEN(cd));
+	s = ini_do(&read);
+	assert_int_equal(s.in[99], 'm');
+	for (unsigned i = 100; i < 2048; i++)
+		assert_int_equal(s.in[i], 0);
+	ini_close();
+	run("scsi,lun0=%d/odd,lun0.block-size=4096", disk, ARRAY_LEN(disk));
+}
+
 /* 4096 byte blocks, a cache that writes through, O_DIRECT-aligned work. */
 static void test_big_blocks(void **state)
 {
@@ -763,6 +794,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_report_opcodes, teardown),
 		cmocka_unit_test_teardown(test_cdrom, teardown),
 		cmocka_unit_test_teardown(test_big_blocks, teardown),
+		cmocka_unit_test_teardown(test_odd_sizes, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
