@@ -291,14 +291,16 @@ static int ctl_resume(struct block_softc *sc, int argc,
 static int ctl_resize(struct block_softc *sc, int argc, char *const argv[],
 		      struct json_object *reply, struct err *err)
 {
+	bool shrink = vdev_ctl_flag(&argc, &argv, "--shrink");
 	struct err why;
 	uint64_t bytes;
 	int ret;
 
 	if (argc != 2 || opt_parse_size(argv[1], &bytes) < 0)
-		return err_set(err, -EINVAL,
-			       "block: usage: resize SIZE, such as 20G");
-	ret = disk_resize(sc->sc_disk, bytes, &why);
+		return err_set(
+			err, -EINVAL,
+			"block: usage: resize [--shrink] SIZE, such as 20G");
+	ret = disk_resize(sc->sc_disk, bytes, shrink, &why);
 	if (ret < 0)
 		return err_set(err, ret, "block: resize %s: %s", argv[1],
 			       why.text);
@@ -635,8 +637,9 @@ static const virtio_capstr_t block_features[] = {
 };
 
 static const struct vdev_ctl block_ctls[] = {
-	{ "resize SIZE", "resize the image and the disk to SIZE bytes; block "
-			 "device: re-read its size" },
+	{ "resize [--shrink] SIZE",
+	  "resize the image and the disk to SIZE bytes, to fewer only with "
+	  "--shrink; block device: re-read its size" },
 	{ "resume", "retry requests held after an error" },
 	{ NULL, NULL },
 };

@@ -1983,25 +1983,37 @@ static void test_batch(void **state)
  * --- Size, status ---
  */
 
-static int ctl(const char *size)
+static int resize(int argc, char *const argv[])
 {
 	struct json_object *reply = json_object_new_object();
-	char cmd[] = "resize", arg[32];
-	char *argv[] = { cmd, arg };
 	struct opened_files none = { .nr = 0 };
 	struct err err = { "" };
-	int ret;
+	int ret = vdev_ctl(dev, argc, argv, &none, reply, &err);
 
-	snprintf(arg, sizeof(arg), "%s", size);
-	ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
 	while (json_object_object_get(reply, "pending")) {
 		vio_loop_turn(loop, 100);
 		json_object_object_del(reply, "pending");
-		ret = vdev_ctl(dev, 2, argv, &none, reply, &err);
+		ret = vdev_ctl(dev, argc, argv, &none, reply, &err);
 	}
 	assert_int_equal(ret < 0, err.text[0] != '\0');
 	json_object_put(reply);
 	return ret;
+}
+
+static int ctl(const char *size)
+{
+	char cmd[] = "resize", arg[32];
+
+	snprintf(arg, sizeof(arg), "%s", size);
+	return resize(2, (char *[]){ cmd, arg });
+}
+
+static int ctl_shrink(const char *size)
+{
+	char cmd[] = "resize", flag[] = "--shrink", arg[32];
+
+	snprintf(arg, sizeof(arg), "%s", size);
+	return resize(3, (char *[]){ cmd, flag, arg });
 }
 
 static void wait_for_sectors(uint32_t sectors)
@@ -2026,7 +2038,9 @@ static void test_resize(void **state)
 	assert_true(vdrv_isr(&d) & 2);
 	assert_int_equal(do_write(4095, 512), OK);
 
-	assert_int_equal(ctl("64K"), 0);
+	assert_int_equal(ctl("64K"), -EEXIST);
+	assert_int_equal(vdrv_cfg_read(&d, 0, 4), 4096);
+	assert_int_equal(ctl_shrink("64K"), 0);
 	assert_int_equal(vdrv_cfg_read(&d, 0, 4), 128);
 	assert_int_equal(d.nr_msix[0], before + 2);
 	assert_int_equal(do_write(128, 512), IOERR);

@@ -460,6 +460,16 @@ void vdev_ctl_close(int argc, char *const argv[],
 		c->close(argc, argv, files);
 }
 
+bool vdev_ctl_flag(int *argc, char *const *argv[], const char *flag)
+{
+	bool last = *argc > 1 && strcmp((*argv)[*argc - 1], flag) == 0;
+	bool first = !last && *argc > 1 && strcmp((*argv)[1], flag) == 0;
+
+	*argv += first;
+	*argc -= first || last;
+	return first || last;
+}
+
 static void list_ctls(const struct vdev_type *type, struct json_object *reply)
 {
 	json_add_string(reply, "help", "list the commands of the device");

@@ -178,6 +178,12 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct err *err);
 
 /*
+ * For vt_ctl: whether @flag, "--shrink", is the first or the last word behind
+ * the command's name. Then it is skipped: argv[1] is the word beside it.
+ */
+bool vdev_ctl_flag(int *argc, char *const *argv[], const char *flag);
+
+/*
  * For vt_init: the number of entries of the queues. The default is the type's,
  * or the embedder's (ph_queue_size) within the type's limits.
  */

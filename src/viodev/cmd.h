@@ -44,6 +44,7 @@ struct cmd {
 	const char *name;
 	const char *options; /* names of those it takes, " dir json " */
 	bool vmm;            /* takes `-- VMM [ARG...]` */
+	int flags_at; /* --WORDs behind so many words are words; 0: none are */
 	const char *help;
 	int (*run)(const struct cmdline *line); /* returns the exit status */
 };

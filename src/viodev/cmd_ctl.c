@@ -28,7 +28,7 @@ static const char help[] =
 	"\n"
 	"  help               list the commands of the device\n"
 	"  status             show the state of the device\n"
-	"  resize SIZE        block: resize the disk\n"
+	"  resize SIZE        block: resize the disk; --shrink: even to less\n"
 	"\n"
 	"'-' reads commands from standard input, one JSON array per line:\n"
 	"[\"inject\", \"key\", \"KEY_A\", \"1\"]. 'replay' takes such a file, "
@@ -374,6 +374,7 @@ static int ctl(const struct cmdline *line)
 const struct cmd cmd_ctl = {
 	.name = "ctl",
 	.options = " json ",
+	.flags_at = 2, /* SOCKET COMMAND: the device has flags of its own */
 	.help = help,
 	.run = ctl,
 };

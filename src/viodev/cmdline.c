@@ -202,6 +202,20 @@ static bool is_short_option(const char *arg)
 	return arg[0] == '-' && isalpha((unsigned char)arg[1]);
 }
 
+/* A --WORD that is the device's, not an option of the command. */
+static bool is_flag(const struct cmd *cmd, const struct cmdline *line,
+		    const char *arg)
+{
+	return cmd->flags_at && line->nr_words >= cmd->flags_at &&
+	       !takes(cmd, arg + 2) && strcmp(arg, "--help") != 0;
+}
+
+static bool is_option(const struct cmd *cmd, const struct cmdline *line,
+		      const char *arg)
+{
+	return strncmp(arg, "--", 2) == 0 && !is_flag(cmd, line, arg);
+}
+
 int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 {
 	*line = (struct cmdline){
@@ -218,7 +232,7 @@ int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 			line->vmm = argv;
 			break;
 		}
-		if (strncmp(arg, "--", 2) == 0)
+		if (is_option(cmd, line, arg))
 			ret = parse_option(cmd, arg + 2, &argv, line);
 		else if (is_short_option(arg))
 			ret = parse_short_option(cmd, arg + 1, line);

@@ -552,6 +552,23 @@ class Serving(Case):
             self.assertIn(said, result.stderr)
             self.assertEqual(viodev("ctl", ctl, "lun", "add", f"lun1={qcow2},lun1.format=raw").returncode, 0)
 
+    def test_shrink(self):
+        """`viodev ctl resize` discards data only with --shrink, wherever that stands."""
+        size = self.image.stat().st_size
+        with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
+            for device, words in ("block0", ()), ("scsi0", ("lun0",)):
+                ctl = self.dir / f"{device}.ctl"
+                result = viodev("ctl", ctl, "resize", *words, "64K")
+                self.assertEqual((result.returncode, self.image.stat().st_size), (1, size), result.stderr)
+                self.assertIn("smaller than now: add --shrink", result.stderr)
+                for order in ("resize", "--shrink", *words, "64K"), ("resize", *words, "64K", "--shrink"), \
+                        ("resize", "--shrink", *words, "64K", "--json"):
+                    self.assertEqual(viodev("ctl", ctl, *order).returncode, 0)
+                    self.assertEqual(self.image.stat().st_size, 64 << 10)
+                    self.assertEqual(viodev("ctl", ctl, "resize", *words, str(size)).returncode, 0)
+            self.assertEqual(viodev("ctl", ctl, "resize", "--shrunk", "64K").returncode, 1)
+            self.assertEqual(viodev("ctl", "--shrink", ctl, "resize", "64K").returncode, 2)
+
     def attach(self, name):
         """A front-end's beginning, vfio-user's version message; returns its socket."""
         sock = self.connect(name, "sock")

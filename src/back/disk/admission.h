@@ -82,6 +82,7 @@ struct disk {
 	bool size_wanted; /* and is to be made again */
 	bool shrinking;   /* new requests wait for it */
 	uint64_t size_to; /* or CALL_LOOK */
+	bool size_shrink; /* even to less */
 	int size_error;
 	int watch_fd;
 	struct vio_source *watch, *watch_timer;

@@ -7,6 +7,7 @@
 #ifndef BACK_DISK_CALL_H
 #define BACK_DISK_CALL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -33,6 +34,7 @@ struct disk_call {
 	const struct iovec *iov; /* of reads and writes, */
 	int niov;
 	uint64_t off, len; /* bytes; len of all others */
+	bool shrink;       /* CALL_SIZE: even to less */
 	/* Bytes of a read or write, which may be short; else 0; or -errno. */
 	void (*done)(struct disk_call *call, int result);
 

@@ -1023,7 +1023,7 @@ static int resize(uint64_t bytes)
 	struct err err;
 	int ret;
 
-	while ((ret = disk_resize(disk, bytes, &err)) == 1)
+	while ((ret = disk_resize(disk, bytes, true, &err)) == 1)
 		assert_true(vio_loop_turn(loop, 100) >= 0);
 	return ret;
 }
@@ -1037,9 +1037,10 @@ static void test_resize(void **state)
 
 	start_with(tmp_dir(), (struct disk_params){ 0 });
 	disk_set_notify(disk, on_size, NULL);
-	assert_int_equal(disk_resize(disk, 0, &err), -EINVAL);
-	assert_int_equal(disk_resize(disk, 1000, &err), -EINVAL);
-	assert_int_equal(disk_resize(disk, 1ull << 63, &err), -EFBIG);
+	assert_int_equal(disk_resize(disk, 512, false, &err), -EEXIST);
+	assert_int_equal(disk_resize(disk, 0, true, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, 1000, true, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, 1ull << 63, true, &err), -EFBIG);
 	notified = 0;
 	assert_int_equal(resize(IMAGE_BYTES), 0);
 	assert_int_equal(notified, 0); /* no change */
@@ -1371,7 +1372,7 @@ static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
 	for (int i = 0; i < 10; i++) {
 		uint64_t start_ns = vio_now_ns(), ns;
 
-		assert_int_equal(disk_resize(d, bytes, &err), 1);
+		assert_int_equal(disk_resize(d, bytes, true, &err), 1);
 		ns = vio_now_ns() - start_ns;
 		shortest = ns < shortest ? ns : shortest;
 	}
@@ -1399,7 +1400,7 @@ static void test_resize_slow(void **state)
 	make_hang();
 	start(&t, DISK_FLUSH, 0, 0, NULL, 0);
 	disk_submit(b);
-	assert_int_equal(disk_resize(b, IMAGE_BYTES, &err), 1);
+	assert_int_equal(disk_resize(b, IMAGE_BYTES, true, &err), 1);
 	turn_a_while();
 	assert_int_equal(notified, 2 * IMAGE_BYTES);
 	FAULT_SET(hang, false);
@@ -1421,7 +1422,7 @@ static void test_shrink_held(void **state)
 	make_hang();
 	start(&active, DISK_FLUSH, 0, 0, NULL, 0);
 	disk_submit(disk);
-	assert_int_equal(disk_resize(disk, KIB, &err), 1);
+	assert_int_equal(disk_resize(disk, KIB, true, &err), 1);
 	start(&held, DISK_WRITE, IMAGE_BYTES - 512, 512, &iov, 1);
 	start(&inside, DISK_WRITE, 0, 512, &iov, 1);
 	FAULT_SET(hang, false);
@@ -1447,7 +1448,7 @@ static void test_shrink_waiting(void **state)
 	while (disk_nr_waiting(disk) == 0)
 		assert_true(vio_loop_turn(loop, 5000) >= 0);
 	FAULT_SET(write_errno, 0);
-	if (disk_resize(disk, KIB, &err) != 0)
+	if (disk_resize(disk, KIB, true, &err) != 0)
 		wait_for_size(KIB);
 	disk_resume(disk);
 	assert_int_equal(finish(&t), -ERANGE);

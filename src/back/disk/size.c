@@ -75,6 +75,7 @@ void disk_size_begin(struct disk *d)
 		.img = &d->exec.img,
 		.op = CALL_SIZE,
 		.len = d->size_to,
+		.shrink = d->size_shrink,
 		.done = size_done,
 	};
 	d->size_to = CALL_LOOK;
@@ -110,7 +111,7 @@ static bool resized_soon(struct disk *d)
 	return !d->sizing && !d->size_wanted;
 }
 
-int disk_resize(struct disk *d, uint64_t bytes, struct err *err)
+int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 {
 	int ret = check_resize(d, bytes, err);
 
@@ -118,12 +119,17 @@ int disk_resize(struct disk *d, uint64_t bytes, struct err *err)
 		return ret;
 	if (!d->exec.img.is_bdev) {
 		d->size_to = bytes;
-		d->shrinking = bytes < d->exec.img.info.bytes;
+		d->size_shrink = shrink;
+		d->shrinking = shrink && bytes < d->exec.img.info.bytes;
 	}
 	look_at_size(d);
 	if (!resized_soon(d))
 		return 1;
 	ret = d->size_error;
+	if (ret == -EEXIST)
+		return err_set(err, ret,
+			       "smaller than now: add --shrink to discard the "
+			       "data beyond");
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 

@@ -29,8 +29,14 @@ static int discard(const struct disk_call *call)
 
 static int set_size(struct disk_call *call)
 {
-	if (call->len != CALL_LOOK &&
-	    ftruncate(call->img->fd, (off_t)call->len) < 0)
+	int ret = disk_image_bytes(call->img, &call->off);
+
+	if (ret < 0 || call->len == CALL_LOOK)
+		return ret;
+	/* The size now, which may not have been noticed yet. */
+	if (call->off > call->len && !call->shrink)
+		return -EEXIST;
+	if (ftruncate(call->img->fd, (off_t)call->len) < 0)
 		return -errno;
 	return disk_image_bytes(call->img, &call->off);
 }

@@ -63,20 +63,21 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 		      struct json_object *reply, struct err *err)
 {
 	struct scsi_lun *lun = sc->sc_nr_luns == 1 ? sc->sc_luns[0] : NULL;
+	bool shrink = vdev_ctl_flag(&argc, &argv, "--shrink");
 	struct err why;
 	uint64_t bytes;
 	int ret;
 
 	if (argc < 2 || argc > 3 || (argc == 2 && !lun) ||
 	    opt_parse_size(argv[argc - 1], &bytes) < 0)
-		return err_set(
-			err, -EINVAL,
-			"scsi: usage: resize [LUN] SIZE, such as lun1 20G");
+		return err_set(err, -EINVAL,
+			       "scsi: usage: resize [--shrink] [LUN] SIZE, "
+			       "such as lun1 20G");
 	if (argc == 3)
 		lun = lun_by_name(sc, argv[1]);
 	if (!lun || !lun->disk)
 		return no_lun(argc == 3 ? argv[1] : lun->name, err);
-	ret = disk_resize(lun->disk, bytes, &why);
+	ret = disk_resize(lun->disk, bytes, shrink, &why);
 	if (ret < 0)
 		return err_set(err, ret, "scsi: resize %s: %s", lun->name,
 			       why.text);
@@ -168,8 +169,9 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 }
 
 const struct vdev_ctl scsi_ctls[] = {
-	{ "resize [LUN] SIZE", "resize a LUN's image to SIZE bytes; block "
-			       "device: re-read its size" },
+	{ "resize [--shrink] [LUN] SIZE",
+	  "resize a LUN's image to SIZE bytes, to fewer only with --shrink; "
+	  "block device: re-read its size" },
 	{ "resume [LUN]",
 	  "retry commands held after an error (werror=, rerror=)" },
 	{ "lun add LUN[=PATH]",

@@ -1113,7 +1113,11 @@ static void test_resize(void **state)
 	assert_int_equal(ctl("resize", "lun7", "4M", &err), -ENOENT);
 	assert_int_equal(ctl("resize", "lun0", "1000", &err), -EINVAL);
 	/* Smaller: the rest is lost. */
-	assert_int_equal(ctl("resize", "lun0", "512", &err), 0);
+	assert_int_equal(ctl("resize", "lun0", "512", &err), -EEXIST);
+	assert_non_null(strstr(err.text, "add --shrink"));
+	ini_do_ready(&tur);
+	assert_int_equal(ini_do(&read_8).status, 0);
+	assert_int_equal(ctl("resize", "--shrink", "512", &err), 0);
 	ini_do_ready(&tur);
 	assert_int_equal(ini_do(&read_8).code, SC_LBA_RANGE);
 }
