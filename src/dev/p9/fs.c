@@ -122,7 +122,6 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		 struct p9_fs **ret_fs, struct err *err)
 {
 	struct p9_fs *fs = calloc(1, sizeof(*fs));
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!fs) {
@@ -138,10 +137,6 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 	fs->max_held = most_held();
 	pthread_mutex_init(&fs->names, NULL);
 	pthread_mutex_init(&fs->locks, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&fs->unlocked, &attr);
-	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&fs->lock, NULL);
 	/* It must be this process's, and of /proc this is all we keep. */
 	fs->proc_fd =
@@ -293,7 +288,6 @@ void p9_fs_destroy(struct p9_fs *fs)
 	p9_table_fini(&fs->nodes);
 	pthread_mutex_destroy(&fs->names);
 	pthread_mutex_destroy(&fs->locks);
-	pthread_cond_destroy(&fs->unlocked);
 	pthread_mutex_destroy(&fs->lock);
 	free(fs);
 }

@@ -141,11 +141,10 @@ struct p9_fs {
 	uint32_t msize; /* agreed on, 0: no session */
 
 	pthread_mutex_t names;
-	pthread_mutex_t locks; /* guards the next four */
-	pthread_cond_t unlocked;
+	pthread_mutex_t locks; /* guards the next two */
 	struct p9_owner *owners;
-	unsigned nr_owners, nr_lock_waiters;
-	unsigned wakes;       /* calls of p9_locks_wake(); atomic */
+	unsigned nr_owners;
+	unsigned nr_unlocks;  /* locks may have become free; atomic */
 	pthread_mutex_t lock; /* guards all that follows */
 	struct p9_table fids, nodes;
 	struct p9_node *oldest, *newest;           /* idle nodes */
@@ -174,6 +173,7 @@ struct p9_req {
 	int err;        /* found wrong before it began */
 	bool malformed; /* the framing is */
 	bool nowait;    /* must not block: -EAGAIN, to be begun again */
+	bool blocked;   /* a Tlock that may wait: reply, or run it again */
 	size_t room;    /* bytes that the reply may have */
 	size_t msg_len, msg_beyond;
 	struct p9_in in;            /* the body, but for a Twrite's data */
@@ -399,9 +399,6 @@ int p9_fsetxattr(int fd, const char *name, const void *buf, size_t len,
 int p9_xattr_commit(const struct p9_req *r, const struct p9_ref *ref);
 
 void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
-
-/* Requests that wait for a lock return "blocked"; from any thread. */
-void p9_locks_wake(struct p9_fs *fs);
 
 /*
  * --- io.c ---

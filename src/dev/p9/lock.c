@@ -1,41 +1,57 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Byte range locks, of the host's kind, so that other guests and the host's
- * own programs see them.
+ * Locks, of the host's kinds, so that other guests and the host's own programs
+ * see them.
  *
- * A lock belongs to a process of a guest (proc_id and client_id), not to a
- * fid: one process may lock a file that it has open twice. The host's locks
- * that fit belong to an open file (F_OFD_SETLK), so each pair of file and
- * owner gets a descriptor. It is closed with the fid that created it: closing a
- * file ends the process's locks on it, as in POSIX.
+ * A lock has an owner here, with a descriptor of its own, as the host's locks
+ * that fit belong to an open file (F_OFD_SETLK, flock(2)). The descriptor is
+ * closed with the fid that the owner was made by.
+ *
+ * Linux sends fcntl() and flock() as the same Tlock, with the process that
+ * calls. But a lock of fcntl() belongs to the process, whatever fid it uses,
+ * and one of flock() to the fid, whatever process uses it. What is known:
+ *
+ *	a part of the file	fcntl(): the owner is the process.
+ *	the whole file		Perhaps flock(): the owner is the fid, and the
+ *				host's flock(2) is taken beside the range.
+ *
+ * To unlock the whole file with P9_LOCK_FLAGS_BLOCK is flock(LOCK_UN), by any
+ * process with that fid, or F_SETLKW. Without the flag it is F_SETLK, or merely
+ * a process that closes the file or exits, when others may still have it open:
+ * the lock of `exec 9>lock; flock 9` outlives flock(1). Such a lock is kept but
+ * in doubt. The guest's kernel has compared each request with its own locks, so
+ * a request that conflicts with a lock in doubt shows that it is gone.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/file.h>
 #include <unistd.h>
+
+#include <viodev/loop.h>
 
 #include "dev/p9/fs.h"
 
 #define MAX_OWNERS 1024
 #define CLIENT_LEN 256
 
-/*
- * After the reply "blocked" a guest asks again half a minute later; and when
- * one of its processes waits for another, it asks while the unlock is in
- * transit. So a request that may wait does so briefly, and not on all of the
- * threads: the unlock needs one.
- */
-#define WAIT_MS     500
-#define MAX_WAITERS 4
+/* How long an unlock is in transit whose lock another process has by now. */
+#define TRANSIT_NS UINT64_C(1000000000)
 
 struct p9_owner {
 	struct p9_owner *next;
-	const struct p9_file *file; /* that created it */
+	const struct p9_file *file; /* closed with this one */
 	dev_t dev;
 	ino_t ino;
 	uint32_t proc_id;
+	uint32_t was;       /* the process before this one... */
+	uint64_t taken_ns;  /* ...until then */
+	bool whole;         /* it locks all of the file, or nothing */
+	uint8_t type;       /* how; P9_LOCK_UNLCK: not */
+	uint8_t flock_type; /* of the host's flock(2), likewise */
+	bool flock;         /* the guest's fcntl() would have refused */
+	bool doubtful;      /* perhaps the guest has unlocked it */
 	int fd;
 	char client[CLIENT_LEN];
 };
@@ -74,20 +90,67 @@ static struct flock host_lock(const struct lock *l)
 	};
 }
 
+static bool is_whole(const struct lock *l)
+{
+	return l->start == 0 && l->length == 0;
+}
+
+static bool conflict(uint8_t a, uint8_t b)
+{
+	return a != P9_LOCK_UNLCK && b != P9_LOCK_UNLCK &&
+	       (a == P9_LOCK_WRLCK || b == P9_LOCK_WRLCK);
+}
+
 /*
  * --- Owners; p9_fs.locks is held ---
  */
 
-static struct p9_owner *owner_find(struct p9_fs *fs, const struct p9_node *node,
-				   const struct lock *l)
+/* The next after @o of the same file and guest; the first after NULL. */
+static struct p9_owner *owner_next(struct p9_fs *fs, const struct p9_node *node,
+				   const struct lock *l, struct p9_owner *o)
 {
-	struct p9_owner *o = fs->owners;
-
-	while (o &&
-	       (o->dev != node->dev || o->ino != node->ino ||
-		o->proc_id != l->proc_id || strcmp(o->client, l->client) != 0))
+	o = o ? o->next : fs->owners;
+	while (o && (o->dev != node->dev || o->ino != node->ino ||
+		     strcmp(o->client, l->client) != 0))
 		o = o->next;
 	return o;
+}
+
+/* Of that lock for certain. */
+static bool owns(const struct p9_owner *o, const struct p9_ref *ref,
+		 const struct lock *l)
+{
+	return is_whole(l) ? o->whole && o->file == ref->file :
+			     !o->whole && o->proc_id == l->proc_id;
+}
+
+/* It is another lock of that process: of fcntl(), as flock() would conflict. */
+static bool owns_another(const struct p9_owner *o, const struct lock *l)
+{
+	return o->proc_id == l->proc_id &&
+	       (!o->whole || (!o->doubtful && conflict(o->type, l->type)));
+}
+
+static bool is_free(const struct p9_owner *o, const struct p9_ref *ref)
+{
+	return o->whole && o->type == P9_LOCK_UNLCK && o->file == ref->file;
+}
+
+static struct p9_owner *owner_find(struct p9_fs *fs, const struct p9_ref *ref,
+				   const struct lock *l)
+{
+	struct p9_owner *o, *other = NULL, *unused = NULL;
+
+	for (o = owner_next(fs, ref->node, l, NULL); o;
+	     o = owner_next(fs, ref->node, l, o)) {
+		if (owns(o, ref, l))
+			return o;
+		if (owns_another(o, l))
+			other = o;
+		if (is_free(o, ref))
+			unused = o;
+	}
+	return other ? other : unused;
 }
 
 /* Another open file; for writing if that can be, for the sake of flock(). */
@@ -128,6 +191,8 @@ static int owner_create(struct p9_fs *fs, const struct p9_ref *ref,
 	o->dev = ref->node->dev;
 	o->ino = ref->node->ino;
 	o->proc_id = l->proc_id;
+	o->whole = true;
+	o->type = o->flock_type = P9_LOCK_UNLCK;
 	memcpy(o->client, l->client, sizeof(o->client));
 	o->next = fs->owners;
 	fs->owners = o;
@@ -135,6 +200,12 @@ static int owner_create(struct p9_fs *fs, const struct p9_ref *ref,
 	__atomic_store_n(&ref->file->locked, true, __ATOMIC_RELAXED);
 	*ret_owner = o;
 	return 0;
+}
+
+/* Whoever waits may try again. */
+static void unlocked(struct p9_fs *fs)
+{
+	__atomic_add_fetch(&fs->nr_unlocks, 1, __ATOMIC_RELAXED);
 }
 
 void p9_locks_drop(struct p9_fs *fs, struct p9_file *file)
@@ -155,7 +226,7 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file)
 		p9_fd_gone(fs);
 		free(o);
 	}
-	pthread_cond_broadcast(&fs->unlocked);
+	unlocked(fs);
 	pthread_mutex_unlock(&fs->locks);
 }
 
@@ -172,64 +243,174 @@ static int get_file(struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
 	return ret;
 }
 
-static int set_lock(struct p9_fs *fs, const struct p9_ref *ref,
-		    const struct lock *l)
+/* What does not know flock(2), or not on such a descriptor, goes without. */
+static int set_flock(struct p9_owner *o, uint8_t type)
 {
-	struct p9_owner *o = owner_find(fs, ref->node, l);
+	static const int ops[] = { LOCK_SH, LOCK_EX, LOCK_UN };
+
+	if (o->flock_type == type)
+		return 0;
+	if (flock(o->fd, ops[type] | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		/* Changing its type has dropped it. */
+		if (flock(o->fd, ops[o->flock_type] | LOCK_NB) < 0)
+			o->flock_type = P9_LOCK_UNLCK;
+		return -EAGAIN;
+	}
+	o->flock_type = type;
+	return 0;
+}
+
+/* A descriptor that only reads cannot lock a range for writing. */
+static int set_range(struct p9_owner *o, const struct lock *l)
+{
 	struct flock fl = host_lock(l);
+	int ret = fcntl(o->fd, F_OFD_SETLK, &fl);
+
+	if (ret < 0 && errno == EBADF && is_whole(l)) {
+		fl.l_type = F_RDLCK;
+		ret = fcntl(o->fd, F_OFD_SETLK, &fl);
+	}
+	if (ret < 0)
+		return errno == EACCES ? -EAGAIN : -errno;
+	return 0;
+}
+
+static int owner_lock(struct p9_owner *o, const struct lock *l)
+{
+	uint8_t was = o->flock_type;
+	int ret = set_flock(o, is_whole(l) ? l->type : P9_LOCK_UNLCK);
+
+	if (ret < 0)
+		return ret;
+	ret = set_range(o, l);
+	if (ret < 0)
+		set_flock(o, was);
+	return ret;
+}
+
+static void owner_unlock(struct p9_fs *fs, struct p9_owner *o)
+{
+	static const struct lock none = { .type = P9_LOCK_UNLCK };
+
+	owner_lock(o, &none);
+	o->whole = true;
+	o->type = P9_LOCK_UNLCK;
+	o->doubtful = o->flock = false;
+	unlocked(fs);
+}
+
+/* It has the lock, of the process that has just asked for it. */
+static void owner_took(struct p9_owner *o, const struct p9_ref *ref,
+		       const struct lock *l)
+{
+	int access = ref->file->flags & O_ACCMODE;
+
+	if (o->proc_id != l->proc_id) {
+		o->was = o->proc_id;
+		o->taken_ns = vio_now_ns();
+	}
+	o->proc_id = l->proc_id;
+	o->file = ref->file;
+	__atomic_store_n(&ref->file->locked, true, __ATOMIC_RELAXED);
+	o->whole = is_whole(l);
+	o->type = l->type;
+	o->doubtful = false;
+	o->flock = o->whole &&
+		   access == (l->type == P9_LOCK_WRLCK ? O_RDONLY : O_WRONLY);
+}
+
+/* Drop those in doubt that conflict with a request: there are none. */
+static bool resolve_doubts(struct p9_fs *fs, const struct p9_ref *ref,
+			   const struct lock *l)
+{
+	struct p9_owner *o = NULL;
+	bool any = false;
+
+	while ((o = owner_next(fs, ref->node, l, o))) {
+		if (!o->doubtful || !conflict(o->type, l->type))
+			continue;
+		owner_unlock(fs, o);
+		any = true;
+	}
+	return any;
+}
+
+static int lock(struct p9_fs *fs, const struct p9_ref *ref,
+		const struct lock *l)
+{
+	struct p9_owner *o = owner_find(fs, ref, l);
 	int ret = 0;
 
-	if (!o && l->type == P9_LOCK_UNLCK)
-		return P9_LOCK_SUCCESS;
 	if (!o)
 		ret = owner_create(fs, ref, l, &o);
 	if (ret < 0)
 		return ret;
-	if (fcntl(o->fd, F_OFD_SETLK, &fl) < 0)
-		return errno == EAGAIN || errno == EACCES ? P9_LOCK_BLOCKED :
-							    -errno;
+	ret = owner_lock(o, l);
+	if (ret == -EAGAIN && resolve_doubts(fs, ref, l))
+		ret = owner_lock(o, l);
+	if (ret == -EAGAIN)
+		return P9_LOCK_BLOCKED;
+	if (ret < 0)
+		return ret;
+	owner_took(o, ref, l);
 	/* A lock for reading may have been one for writing. */
-	pthread_cond_broadcast(&fs->unlocked);
+	unlocked(fs);
 	return P9_LOCK_SUCCESS;
 }
 
-static struct timespec end_of_wait(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_nsec += WAIT_MS * 1000000L;
-	t.tv_sec += t.tv_nsec / 1000000000L;
-	t.tv_nsec %= 1000000000L;
-	return t;
-}
-
-/* p9_fs.locks is held, but for the waiting. */
-static int wait_lock(struct p9_fs *fs, const struct p9_ref *ref,
-		     const struct lock *l)
-{
-	const struct timespec end = end_of_wait();
-	const unsigned wakes = __atomic_load_n(&fs->wakes, __ATOMIC_RELAXED);
-	int ret, err = 0;
-
-	while ((ret = set_lock(fs, ref, l)) == P9_LOCK_BLOCKED && l->waits &&
-	       err == 0 && fs->nr_lock_waiters < MAX_WAITERS &&
-	       wakes == __atomic_load_n(&fs->wakes, __ATOMIC_RELAXED)) {
-		fs->nr_lock_waiters++;
-		err = pthread_cond_timedwait(&fs->unlocked, &fs->locks, &end);
-		fs->nr_lock_waiters--;
-	}
-	return ret;
-}
-
 /*
- * Not with the mutex, which is held over system calls: who begins to wait just
- * now may miss it and waits its little while.
+ * fcntl() of a process whose lock another one, with the same fid, has taken
+ * since, as the guest's kernel let it, before the unlock arrived here.
  */
-void p9_locks_wake(struct p9_fs *fs)
+static bool in_transit(struct p9_owner *o, const struct lock *l)
 {
-	__atomic_add_fetch(&fs->wakes, 1, __ATOMIC_RELAXED);
-	pthread_cond_broadcast(&fs->unlocked);
+	bool is = o->was == l->proc_id && o->proc_id != l->proc_id &&
+		  vio_now_ns() - o->taken_ns < TRANSIT_NS;
+
+	if (is)
+		o->was = o->proc_id;
+	return is;
+}
+
+static void unlock_whole(struct p9_fs *fs, struct p9_owner *o,
+			 const struct p9_ref *ref, const struct lock *l)
+{
+	bool same_proc = o->proc_id == l->proc_id;
+
+	if (!o->whole) {
+		if (same_proc)
+			owner_unlock(fs, o);
+	} else if (o->file == ref->file && l->waits) {
+		if (!in_transit(o, l))
+			owner_unlock(fs, o);
+	} else if (same_proc && !o->flock && o->type != P9_LOCK_UNLCK) {
+		o->doubtful = true;
+	}
+}
+
+/* Of a lock of the whole file, which fcntl() must have made, the rest stays. */
+static void unlock_part(struct p9_fs *fs, struct p9_owner *o,
+			const struct lock *l)
+{
+	if (o->proc_id != l->proc_id || o->type == P9_LOCK_UNLCK)
+		return;
+	owner_lock(o, l);
+	o->whole = false;
+	unlocked(fs);
+}
+
+static int unlock(struct p9_fs *fs, const struct p9_ref *ref,
+		  const struct lock *l)
+{
+	struct p9_owner *o = NULL;
+
+	while ((o = owner_next(fs, ref->node, l, o))) {
+		if (is_whole(l))
+			unlock_whole(fs, o, ref, l);
+		else
+			unlock_part(fs, o, l);
+	}
+	return P9_LOCK_SUCCESS;
 }
 
 int p9_lock(struct p9_req *r)
@@ -246,12 +427,27 @@ int p9_lock(struct p9_req *r)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&r->fs->locks);
-	ret = wait_lock(r->fs, &ref, &l);
+	ret = l.type == P9_LOCK_UNLCK ? unlock(r->fs, &ref, &l) :
+					lock(r->fs, &ref, &l);
 	pthread_mutex_unlock(&r->fs->locks);
 	if (ret < 0)
 		return ret;
+	r->blocked = ret == P9_LOCK_BLOCKED && l.waits;
 	p9_encode8(&r->out, (uint8_t)ret);
 	return 0;
+}
+
+/* One's own locks are not asked for: the owner that has most of them. */
+static struct p9_owner *own_locks(struct p9_fs *fs, const struct p9_ref *ref,
+				  const struct lock *l)
+{
+	struct p9_owner *o = NULL, *own = NULL;
+
+	while ((o = owner_next(fs, ref->node, l, o))) {
+		if (o->proc_id == l->proc_id && (!own || !o->whole))
+			own = o;
+	}
+	return own;
 }
 
 int p9_getlock(struct p9_req *r)
@@ -276,7 +472,7 @@ int p9_getlock(struct p9_req *r)
 		l.type = P9_LOCK_WRLCK;
 	fl = host_lock(&l);
 	pthread_mutex_lock(&r->fs->locks);
-	o = owner_find(r->fs, ref.node, &l);
+	o = own_locks(r->fs, &ref, &l);
 	ret = fcntl(o ? o->fd : ref.file->fd, F_OFD_GETLK, &fl);
 	pthread_mutex_unlock(&r->fs->locks);
 	if (ret < 0)

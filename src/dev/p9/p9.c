@@ -12,6 +12,7 @@
  *	                |        ^                                    |
  *	                |        +-- Tversion: when it is alone       |
  *	                |                                             |
+ *	                +-- Tlock: begun again while it is blocked    |
  *	                +-- Tflush: when the old request is done -----+
  *
  * Nothing here waits for the host's file system. A reset forgets the requests
@@ -43,12 +44,24 @@
 #define MAX_TAG     32
 #define END_NS      UINT64_C(1000000000)
 
+/*
+ * Requests that may wait for locks at the same time: others must have room in
+ * the ring, above all those that unlock. What a program of the host unlocks is
+ * found by trying.
+ */
+#define MAX_PARKED(qsize) ((qsize) / 4 < 32 ? (qsize) / 4 : 32)
+#define MIN_RETRY_NS      UINT64_C(5000000)
+#define MAX_RETRY_NS      UINT64_C(100000000)
+
 struct p9_slot {
 	struct pool_job job;         /* first: the pool gives it back */
 	struct p9_slot *prev, *next; /* in flight, the oldest first */
 	struct p9_slot *flushes;     /* Tflushes that wait for this one */
 	struct p9_slot *next_flush;
-	bool waits; /* for another to be done: the pool does not have it */
+	bool waits;  /* for another to be done: the pool does not have it */
+	bool parked; /* likewise, for a lock */
+	bool tried;  /* for the lock, and blocked */
+	unsigned nr_stops; /* p9_softc.sc_nr_stops when it was begun */
 	uint16_t head;
 	struct p9_req req;
 };
@@ -76,6 +89,11 @@ struct p9_softc {
 	struct pool_job sc_end;     /* ends the session */
 	bool sc_ending; /* since a reset: nothing new is begun before it has */
 	bool sc_end_begun;
+	struct vio_source *sc_retry; /* the timer of requests for locks */
+	uint64_t sc_retry_ns;
+	unsigned sc_nr_parked;  /* requests for locks that wait */
+	unsigned sc_nr_unlocks; /* p9_fs.nr_unlocks when they were begun */
+	unsigned sc_nr_stops;
 	struct pool_job sc_close; /* closes what may take long */
 	bool sc_closing;
 	bool sc_gone; /* being destroyed: the queue is nobody's */
@@ -101,7 +119,8 @@ static struct p9_softc *p9_of(struct vdev *dev)
 static void slot_add(struct p9_softc *sc, struct p9_slot *slot)
 {
 	slot->flushes = slot->next_flush = NULL;
-	slot->waits = false;
+	slot->waits = slot->parked = slot->tried = false;
+	slot->nr_stops = sc->sc_nr_stops;
 	slot->next = NULL;
 	slot->prev = sc->sc_last;
 	*(sc->sc_last ? &sc->sc_last->next : &sc->sc_first) = slot;
@@ -164,6 +183,72 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 	}
 }
 
+/*
+ * --- Requests that wait for locks ---
+ */
+
+/* Keep one that is blocked, if that may be. Linux asks again in half a minute. */
+static bool park(struct p9_softc *sc, struct p9_slot *slot)
+{
+	if (!slot->req.blocked || slot->flushes || sc->sc_version ||
+	    sc->sc_ending || sc->sc_gone || slot->nr_stops != sc->sc_nr_stops ||
+	    sc->sc_nr_parked >= MAX_PARKED(sc->sc_vq.vq_qsize) ||
+	    !vq_chain_live(&sc->sc_vq, slot->head))
+		return false;
+	if (!slot->tried)
+		sc->sc_retry_ns = MIN_RETRY_NS;
+	if (!slot->tried || sc->sc_nr_parked == 0)
+		vio_timer_set(sc->sc_retry, sc->sc_retry_ns);
+	slot->tried = slot->parked = true;
+	sc->sc_nr_parked++;
+	return true;
+}
+
+static void unpark(struct p9_softc *sc, struct p9_slot *slot)
+{
+	slot->parked = false;
+	sc->sc_nr_parked--;
+}
+
+/* Begin them again, the oldest first. */
+static void retry_parked(struct p9_softc *sc)
+{
+	struct p9_slot *slot;
+
+	sc->sc_nr_unlocks =
+		__atomic_load_n(&sc->sc_fs->nr_unlocks, __ATOMIC_RELAXED);
+	for (slot = sc->sc_first; slot; slot = slot->next) {
+		if (slot->parked) {
+			unpark(sc, slot);
+			pool_start(pool_of(sc, slot), &slot->job);
+		}
+	}
+}
+
+static void p9_retry(void *arg)
+{
+	struct p9_softc *sc = arg;
+
+	sc->sc_retry_ns *= 2;
+	if (sc->sc_retry_ns > MAX_RETRY_NS)
+		sc->sc_retry_ns = MAX_RETRY_NS;
+	retry_parked(sc);
+}
+
+/* They are answered "blocked". */
+static void end_parked(struct p9_softc *sc)
+{
+	struct p9_slot *slot = sc->sc_first, *next;
+
+	for (; slot; slot = next) {
+		next = slot->next;
+		if (slot->parked) {
+			unpark(sc, slot);
+			complete(sc, slot, false);
+		}
+	}
+}
+
 /* The latest of that tag, which a driver uses once at a time. */
 static struct p9_slot *find_tag(struct p9_softc *sc, uint16_t tag,
 				const struct p9_slot *but)
@@ -184,7 +269,9 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 	if (oldtag != P9_NOTAG)
 		old = find_tag(sc, oldtag, slot);
 	sc->sc_nr_flushed += old != NULL;
-	if (old && !pool_cancel(pool_of(sc, old), &old->job)) {
+	if (old && old->parked) {
+		unpark(sc, old);
+	} else if (old && !pool_cancel(pool_of(sc, old), &old->job)) {
 		struct p9_slot **end = &old->flushes;
 
 		while (*end)
@@ -216,6 +303,7 @@ static void begin(struct p9_softc *sc, struct p9_slot *slot)
 	if (!req->err && req->type == P9_TVERSION) {
 		sc->sc_version = slot;
 		slot->waits = true;
+		end_parked(sc);
 		version(sc);
 	} else if (!p9_req_try(req)) {
 		pool_start(pool_of(sc, slot), &slot->job);
@@ -235,8 +323,10 @@ static void forget(struct p9_softc *sc)
 	struct p9_slot *slot = sc->sc_first, *next;
 
 	for (; slot; slot = next) {
-		bool waits = slot->waits;
+		bool waits = slot->waits || slot->parked;
 
+		if (slot->parked)
+			unpark(sc, slot);
 		next = slot->next;
 		if (!waits && !pool_cancel(pool_of(sc, slot), &slot->job)) {
 			slot->flushes = NULL;
@@ -363,7 +453,7 @@ static void job_done(void *arg, struct pool_job *job)
 		sc->sc_ending = sc->sc_end_begun = false;
 	} else if (job == &sc->sc_close) {
 		sc->sc_closing = false;
-	} else {
+	} else if (!park(sc, slot)) {
 		if (slot == sc->sc_version)
 			sc->sc_version = NULL;
 		complete(sc, slot, false);
@@ -374,6 +464,9 @@ static void jobs_idle(void *arg)
 {
 	struct p9_softc *sc = arg;
 
+	if (sc->sc_nr_unlocks !=
+	    __atomic_load_n(&sc->sc_fs->nr_unlocks, __ATOMIC_RELAXED))
+		retry_parked(sc);
 	version(sc);
 	end_session(sc);
 	if (!sc->sc_gone)
@@ -392,7 +485,8 @@ static void p9_quiesce(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	p9_locks_wake(sc->sc_fs);
+	sc->sc_nr_stops++;
+	end_parked(sc);
 }
 
 /* A reset ends the session. */
@@ -403,7 +497,6 @@ static void p9_reset(void *arg)
 	vio_task_cancel(sc->sc_loop, &sc->sc_again);
 	if (sc->sc_ending || (!sc->sc_first && !sc->sc_fs->msize))
 		return;
-	p9_locks_wake(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);
@@ -443,6 +536,7 @@ static void p9_status(struct vdev *dev, struct json_object *status)
 	json_add_uint(status, "requests", fs->stats.requests);
 	json_add_uint(status, "errors",
 		      __atomic_load_n(&fs->stats.errors, __ATOMIC_RELAXED));
+	json_add_uint(status, "waiting-for-locks", sc->sc_nr_parked);
 	json_add_uint(status, "flushed", sc->sc_nr_flushed);
 	json_add_uint(status, "bytes-read",
 		      __atomic_load_n(&fs->stats.read_bytes, __ATOMIC_RELAXED));
@@ -571,7 +665,6 @@ static bool finish(struct p9_softc *sc)
 {
 	uint64_t end = vio_now_ns() + END_NS;
 
-	p9_locks_wake(sc->sc_fs);
 	forget(sc);
 	sc->sc_ending = true;
 	end_session(sc);
@@ -588,6 +681,7 @@ static bool p9_fini(struct vdev *dev)
 
 	sc->sc_gone = true;
 	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_source_remove(sc->sc_retry);
 	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
 		       "file system not responding: threads left behind");
@@ -623,6 +717,9 @@ static int p9_init(struct vdev *dev, const struct vdev_env *env,
 	sc->sc_again = (struct vio_task){ .fn = p9_again, .arg = sc };
 	sc->sc_vc = p9_consts;
 	ret = set_tag(sc, env->opts, err);
+	if (ret == 0 &&
+	    (ret = vio_timer_add(env->loop, p9_retry, sc, &sc->sc_retry)) < 0)
+		err_set(err, ret, "9p: timer: %s", strerror(-ret));
 	if (ret == 0)
 		ret = create_fs(sc, env, err);
 	if (ret == 0)
@@ -672,6 +769,7 @@ static const int p9_syscalls[] = {
 	SYS_fchmodat,
 	SYS_fchownat,
 	SYS_fdatasync,
+	SYS_flock,
 	SYS_fstatfs,
 	SYS_fsync,
 	SYS_ftruncate,

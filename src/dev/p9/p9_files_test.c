@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -678,11 +679,25 @@ static void locks(void **state)
 	close(fd);
 }
 
+/* Begun, and not answered while other requests are. */
+static bool is_waiting(unsigned slot)
+{
+	struct p9c_attr a;
+
+	vdrv_kick(&c.d, 0);
+	for (int i = 0; i < 10; i++) {
+		vio_loop_turn(c.loop, 1);
+		assert_int_equal(p9c_getattr(&c, P9C_ROOT, &a), 0);
+	}
+	return c.slots[slot].busy;
+}
+
 /* A lock that may wait is not refused while the unlock is on its way. */
 static void lock_waits(void **state)
 {
 	struct p9c_attr a;
 	unsigned slot;
+	int fd;
 
 	start("");
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
@@ -694,12 +709,172 @@ static void lock_waits(void **state)
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 10, 7), 0);
 	assert_int_equal(p9c_wait(&c, slot), 0);
 	assert_int_equal(p9_decode8(&c.in), P9_LOCK_SUCCESS);
-	/* But not for ever. */
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 8), 0);
+	/* It waits for as long as it takes: for a program of the host... */
+	fd = open(p9c_path(&c, "f"), O_RDWR);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
 	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
 			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
-	vdrv_kick(&c.d, 0);
+	assert_true(is_waiting(slot));
+	assert_int_equal(flock(fd, LOCK_UN), 0);
 	assert_int_equal(p9c_wait(&c, slot), 0);
-	assert_int_equal(p9_decode8(&c.in), P9_LOCK_BLOCKED);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_SUCCESS);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
+	/* ...or of the guest, until it closes the file... */
+	assert_int_equal(p9c_walk(&c, P9C_ROOT, 2, "f"), 0);
+	assert_int_equal(p9c_open(&c, 2, RDWR), 0);
+	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 2, P9_LOCK_WRLCK,
+			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 9, "guest");
+	assert_true(is_waiting(slot));
+	assert_int_equal(p9c_clunk(&c, 1), 0);
+	assert_int_equal(p9c_wait(&c, slot), 0);
+	assert_int_equal(p9_decode8(&c.in), P9_LOCK_SUCCESS);
+	/* ...or until it is flushed: it is back, and has no lock. */
+	assert_int_equal(p9c_clunk(&c, 2), 0);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(p9c_walk(&c, P9C_ROOT, 1, "f"), 0);
+	assert_int_equal(p9c_open(&c, 1, RDWR), 0);
+	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
+			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
+	assert_true(is_waiting(slot));
+	assert_int_equal(p9c_call(&c, P9_TFLUSH, "w", 1), 0);
+	p9c_poll(&c);
+	assert_false(c.slots[slot].busy);
+	assert_int_equal(flock(fd, LOCK_UN), 0);
+	for (int i = 0; i < 30; i++)
+		vio_loop_turn(c.loop, 10);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	close(fd);
+}
+
+static int wait_unlock9(uint32_t fid, uint32_t proc)
+{
+	int ret = p9c_call(&c, P9_TLOCK, "dbdqqds", fid, P9_LOCK_UNLCK,
+			   P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, proc, "guest");
+
+	return ret < 0 ? ret : p9_decode8(&c.in);
+}
+
+/* Whether the host can have a lock of either kind. */
+static bool can_flock(int fd, int op)
+{
+	bool can = flock(fd, op | LOCK_NB) == 0;
+
+	flock(fd, LOCK_UN);
+	return can;
+}
+
+static bool can_fcntl(int fd, short type)
+{
+	struct flock fl = { .l_type = type };
+	bool can = fcntl(fd, F_OFD_SETLK, &fl) == 0;
+
+	fl.l_type = F_UNLCK;
+	fcntl(fd, F_OFD_SETLK, &fl);
+	return can;
+}
+
+/*
+ * What Linux sends for flock(): as fcntl() of the whole file, but the lock is
+ * the fid's, and of whoever has it.
+ */
+static void flocks(void **state)
+{
+	int fd;
+
+	start("");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	assert_int_equal(p9c_walk(&c, P9C_ROOT, 2, "f"), 0);
+	assert_int_equal(p9c_open(&c, 2, 0), 0);
+	fd = open(p9c_path(&c, "f"), O_RDWR);
+
+	/* The host's flock() and fcntl() see it; a child unlocks it. */
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_false(can_flock(fd, LOCK_SH));
+	assert_false(can_fcntl(fd, F_RDLCK));
+	assert_int_equal(wait_unlock9(1, 8), 0);
+	assert_true(can_flock(fd, LOCK_EX));
+	assert_true(can_fcntl(fd, F_WRLCK));
+	/* `exec 9>lock; flock 9`: it outlives the process... */
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 7), 0);
+	assert_false(can_flock(fd, LOCK_SH));
+	/* ...until another makes it a shared one, and a third drops it. */
+	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 0, 0, 8), 0);
+	assert_true(can_flock(fd, LOCK_SH));
+	assert_false(can_flock(fd, LOCK_EX));
+	assert_int_equal(wait_unlock9(1, 9), 0);
+	assert_true(can_flock(fd, LOCK_EX));
+	/* A child that closes the file does not unlock it... */
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 8), 0);
+	/* ...nor the same process that has it open twice. */
+	assert_int_equal(lock9(2, P9_LOCK_UNLCK, 0, 0, 7), 0);
+	assert_false(can_flock(fd, LOCK_SH));
+	/* The guest's kernel lets another in: it was fcntl() that unlocked. */
+	assert_int_equal(lock9(2, P9_LOCK_RDLCK, 0, 0, 9), 0);
+	assert_true(can_flock(fd, LOCK_SH));
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), P9_LOCK_BLOCKED);
+	assert_int_equal(wait_unlock9(2, 9), 0);
+	/* On a fid that only reads it is flock() for certain, and exclusive. */
+	assert_int_equal(lock9(2, P9_LOCK_WRLCK, 0, 0, 9), 0);
+	assert_false(can_flock(fd, LOCK_SH));
+	assert_int_equal(lock9(2, P9_LOCK_UNLCK, 0, 0, 9), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), P9_LOCK_BLOCKED);
+	assert_int_equal(p9c_clunk(&c, 2), 0);
+	/* The host's. */
+	assert_int_equal(flock(fd, LOCK_SH), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), P9_LOCK_BLOCKED);
+	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 0, 0, 7), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), P9_LOCK_BLOCKED);
+	assert_int_equal(flock(fd, LOCK_UN), 0);
+	assert_false(can_flock(fd, LOCK_EX)); /* still the shared one */
+	/* A part of a file is not flock()'s. */
+	assert_int_equal(wait_unlock9(1, 7), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 10, 7), 0);
+	assert_true(can_flock(fd, LOCK_EX));
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 8), 0);
+	assert_false(can_fcntl(fd, F_RDLCK));
+	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 7), 0);
+	assert_true(can_fcntl(fd, F_WRLCK));
+	close(fd);
+}
+
+/* fcntl() by processes that have inherited the fid: the unlock arrives late. */
+static void inherited(void **state)
+{
+	int fd;
+
+	start("");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	fd = open(p9c_path(&c, "f"), O_RDWR);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 8), 0);
+	assert_int_equal(wait_unlock9(1, 7), 0);
+	assert_false(can_fcntl(fd, F_RDLCK));
+	assert_int_equal(wait_unlock9(1, 8), 0);
+	assert_true(can_fcntl(fd, F_WRLCK));
+	close(fd);
+}
+
+/* flock() where nothing may be written: exclusive all the same. */
+static void read_only_flock(void **state)
+{
+	int fd;
+
+	p9c_create(&c, VDRV_MODERN, ",ro=on");
+	p9c_host_file(&c, "f", "text");
+	assert_true(vdrv_start(&c.d, ~0ull, 1));
+	p9c_mount(&c, 8192);
+	assert_int_equal(p9c_walk(&c, P9C_ROOT, 1, "f"), 0);
+	assert_int_equal(p9c_open(&c, 1, 0), 0);
+	fd = open(p9c_path(&c, "f"), O_RDWR);
+	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
+	assert_false(can_flock(fd, LOCK_SH));
+	assert_false(can_fcntl(fd, F_WRLCK));
+	assert_int_equal(wait_unlock9(1, 7), 0);
+	assert_true(can_flock(fd, LOCK_EX));
+	close(fd);
 }
 
 /*
@@ -815,11 +990,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(opens),       T(creates),    T(reads_and_writes),
-		T(attributes),  T(listing),    T(tree),
-		T(renames),     T(removal),    T(file_system),
-		T(read_only),   T(xattrs),     T(locks),
-		T(getlocks),    T(lock_waits), T(mapped),
+		T(opens),       T(creates),         T(reads_and_writes),
+		T(attributes),  T(listing),         T(tree),
+		T(renames),     T(removal),         T(file_system),
+		T(read_only),   T(xattrs),          T(locks),
+		T(getlocks),    T(lock_waits),      T(flocks),
+		T(inherited),   T(read_only_flock), T(mapped),
 		T(passthrough),
 	};
 

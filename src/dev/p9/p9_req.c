@@ -127,7 +127,7 @@ void p9_req_init(struct p9_req *r, struct p9_fs *fs, int readable, int writable)
 	r->type = 0;
 	r->tag = P9_NOTAG;
 	r->err = 0;
-	r->malformed = false;
+	r->malformed = r->blocked = false;
 	r->msg_len = r->msg_beyond = 0;
 	r->data_len = 0;
 	r->out.len = 0;
@@ -153,6 +153,7 @@ void p9_req_init(struct p9_req *r, struct p9_fs *fs, int readable, int writable)
 static void run(struct p9_req *r, bool nowait)
 {
 	r->nowait = nowait;
+	r->blocked = false;
 	r->data_len = 0;
 	r->in = (struct p9_in){
 		.p = r->msg,
