@@ -78,6 +78,17 @@ int jail_enter(struct jail *jail, const struct sandbox_rights *rights,
 	       const struct jail_tree *tree);
 
 /*
+ * Whether the filter sees the arguments of socket() and socketpair(). On some
+ * machines the C library makes them by socketcall(2), with arguments in memory:
+ * a device that is allowed sockets can then make any.
+ */
+#if defined(__i386__) || defined(__s390x__)
+#define JAIL_SEES_SOCKETS 0
+#else
+#define JAIL_SEES_SOCKETS 1
+#endif
+
+/*
  * @lists: arrays of system call numbers, each ended by -1; NULL ends. Calls
  * with many uses (mmap, fcntl, socket) are narrowed, in every list.
  * @ioctls: likewise of requests, each ended by 0; there is no other ioctl.

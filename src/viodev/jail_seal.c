@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "viodev/log.h"
 
 /* What libc and every device process need. */
@@ -85,6 +86,46 @@ struct rule {
 #define BITS(idx, mask, value) { idx, SCMP_CMP_MASKED_EQ, mask, value }
 #define ALL_BUT(flags)         (UINT64_MAX & ~(scmp_datum_t)(flags))
 
+/*
+ * What the C library calls instead on some machines: on 32-bit ones, variants
+ * with wider times and offsets; with socketcall(2), functions that are others
+ * elsewhere. Arguments that rules compare are the same.
+ */
+static const struct {
+	int nr, variant;
+} variants[] = {
+	{ SCMP_SYS(clock_gettime), SCMP_SYS(clock_gettime64) },
+	{ SCMP_SYS(clock_nanosleep), SCMP_SYS(clock_nanosleep_time64) },
+	{ SCMP_SYS(fadvise64), SCMP_SYS(fadvise64_64) },
+	{ SCMP_SYS(fchown), SCMP_SYS(fchown32) },
+	{ SCMP_SYS(fcntl), SCMP_SYS(fcntl64) },
+	{ SCMP_SYS(fstat), SCMP_SYS(fstat64) },
+	{ SCMP_SYS(fstatfs), SCMP_SYS(fstatfs64) },
+	{ SCMP_SYS(ftruncate), SCMP_SYS(ftruncate64) },
+	{ SCMP_SYS(futex), SCMP_SYS(futex_time64) },
+	{ SCMP_SYS(getuid), SCMP_SYS(getuid32) },
+	{ SCMP_SYS(lseek), SCMP_SYS(_llseek) },
+	{ SCMP_SYS(mmap), SCMP_SYS(mmap2) },
+	{ SCMP_SYS(newfstatat), SCMP_SYS(fstatat64) },
+	{ SCMP_SYS(ppoll), SCMP_SYS(ppoll_time64) },
+	{ SCMP_SYS(recvfrom), SCMP_SYS(recv) },
+	{ SCMP_SYS(rt_sigreturn), SCMP_SYS(sigreturn) },
+	{ SCMP_SYS(sendfile), SCMP_SYS(sendfile64) },
+	{ SCMP_SYS(sendto), SCMP_SYS(send) },
+	{ SCMP_SYS(timerfd_settime), SCMP_SYS(timerfd_settime64) },
+	{ SCMP_SYS(utimensat), SCMP_SYS(utimensat_time64) },
+};
+
+/* The number of the argument of clone() that has the flags. */
+#ifdef __s390x__
+#define CLONE_FLAGS 1
+#else
+#define CLONE_FLAGS 0
+#endif
+
+#define IS_32_BIT    (sizeof(long) < 8)
+#define HAS_VARIANTS (IS_32_BIT || !JAIL_SEES_SOCKETS)
+
 #define BAD_PROT    (PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP)
 #define BAD_MAP     (MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | MAP_SYNC)
 #define FUTEX_FLAGS (FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)
@@ -137,8 +178,10 @@ struct rule {
 static const struct rule narrow[] = {
 	{ SCMP_SYS(clone),
 	  1,
-	  { BITS(0, CLONE_THREAD | NEW_NAMESPACE, CLONE_THREAD) } },
+	  { BITS(CLONE_FLAGS, CLONE_THREAD | NEW_NAMESPACE, CLONE_THREAD) } },
+#ifndef __s390x__ /* whose mmap() has its arguments in memory */
 	{ SCMP_SYS(mmap), 2, { BITS(2, BAD_PROT, 0), BITS(3, BAD_MAP, 0) } },
+#endif
 	{ SCMP_SYS(mprotect), 1, { BITS(2, BAD_PROT, 0) } },
 	{ SCMP_SYS(mremap),
 	  1,
@@ -164,6 +207,7 @@ static const struct rule narrow[] = {
 	RULE_FUTEX(FUTEX_WAKE_BITSET),
 	RULE_RING(IORING_UNREGISTER_FILES),
 	RULE_RING(IORING_REGISTER_FILES_UPDATE),
+#if JAIL_SEES_SOCKETS
 	RULE_SOCKET(AF_INET, SOCK_STREAM, 0),
 	RULE_SOCKET(AF_INET, SOCK_DGRAM, 0),
 	RULE_SOCKET(AF_INET, SOCK_DGRAM, IPPROTO_ICMP),
@@ -175,6 +219,7 @@ static const struct rule narrow[] = {
 	  2,
 	  { IS(0, AF_UNIX),
 	    BITS(1, ALL_BUT(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM) } },
+#endif
 	{ -1 },
 };
 
@@ -185,13 +230,15 @@ static const struct rule narrow[] = {
  */
 static const struct rule hostile[] = {
 #ifndef JAIL_WITH_ASAN /* its runtime tries, for a report */
-	{ SCMP_SYS(clone), 1, { BITS(0, CLONE_THREAD, 0) } },
+	{ SCMP_SYS(clone), 1, { BITS(CLONE_FLAGS, CLONE_THREAD, 0) } },
 	{ SCMP_SYS(fork) },
 	{ SCMP_SYS(vfork) },
 #endif
 	{ SCMP_SYS(execve) },
 	{ SCMP_SYS(execveat) },
+#ifndef __s390x__
 	{ SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
+#endif
 	{ SCMP_SYS(mprotect), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
 	{ SCMP_SYS(pkey_mprotect), 1, { BITS(2, PROT_EXEC, PROT_EXEC) } },
 	{ SCMP_SYS(kill) },
@@ -228,10 +275,25 @@ static const struct rule hostile[] = {
 	{ -1 },
 };
 
+static int add_call(scmp_filter_ctx ctx, uint32_t action, int nr,
+		    const struct rule *rule)
+{
+	return seccomp_rule_add_array(ctx, action, nr, rule->nr_args,
+				      rule->args);
+}
+
 static int add(scmp_filter_ctx ctx, uint32_t action, const struct rule *rule)
 {
-	return seccomp_rule_add_array(ctx, action, rule->nr, rule->nr_args,
-				      rule->args);
+	int ret = 0;
+
+	/* A 32-bit mmap() has its arguments in memory; nobody calls it. */
+	if (!IS_32_BIT || rule->nr != SCMP_SYS(mmap))
+		ret = add_call(ctx, action, rule->nr, rule);
+	for (size_t i = 0; HAS_VARIANTS && i < ARRAY_LEN(variants); i++) {
+		if (ret == 0 && variants[i].nr == rule->nr)
+			ret = add_call(ctx, action, variants[i].variant, rule);
+	}
+	return ret;
 }
 
 /* abort() signals us, and nobody else may be. */
@@ -279,9 +341,12 @@ static int allow_list(scmp_filter_ctx ctx, const int *list)
 /* What libc makes of fstat(): of a descriptor, not a path. */
 static int allow_fstat(scmp_filter_ctx ctx)
 {
-	return seccomp_rule_add(
-		ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
-		SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
+	static const struct rule rule = { SCMP_SYS(newfstatat),
+					  1,
+					  { BITS(3, AT_EMPTY_PATH,
+						 AT_EMPTY_PATH) } };
+
+	return add(ctx, SCMP_ACT_ALLOW, &rule);
 }
 
 static int kill_hostile(scmp_filter_ctx ctx)
@@ -342,17 +407,6 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 	return ret;
 }
 
-/*
- * The rules compare arguments where 64-bit kernels have them. 32-bit ones use
- * other system calls (mmap2(), the time64 family). On s390x the arguments of
- * mmap() are in memory, and those of clone() in another order.
- */
-#if __SIZEOF_LONG__ < 8 || defined(__s390x__)
-#define CAN_FILTER false
-#else
-#define CAN_FILTER true
-#endif
-
 int jail_seal(struct jail *jail, const int *const lists[],
 	      const unsigned long *const ioctls[])
 {
@@ -360,8 +414,6 @@ int jail_seal(struct jail *jail, const int *const lists[],
 	const struct rlimit none = { 0, 0 };
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
-	if (!CAN_FILTER)
-		ret = -EOPNOTSUPP;
 	/* Rings are there, and more are not made. */
 	setrlimit(RLIMIT_MEMLOCK, &none);
 	/* Known before it is loaded: status is all that it is for. */

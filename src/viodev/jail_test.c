@@ -447,30 +447,34 @@ static void test_refused(void **state)
 	static const struct {
 		const char *name;
 		int (*what)(void);
+		bool here;
 	} rows[] = {
-		{ "open", open_file },
-		{ "create", create_file },
-		{ "openat2", open_by_openat2 },
-		{ "unlink", remove_file },
-		{ "stat", stat_path },
-		{ "isatty", is_terminal },
-		{ "io_uring_register", register_with_ring },
-		{ "UNIX socket", unix_socket },
-		{ "raw socket", raw_socket },
-		{ "MPTCP socket", mptcp_socket },
-		{ "netlink socket", netlink_socket },
-		{ "INET socket pair", inet_pair },
-		{ "datagram socket pair", datagram_pair },
-		{ "map locked", map_locked },
-		{ "MADV_MERGEABLE", merge_pages },
-		{ "FUTEX_LOCK_PI", lock_pi },
-		{ "FIOSETOWN", own_by_ioctl },
-		{ "F_SETLEASE", lease },
+		{ "open", open_file, true },
+		{ "create", create_file, true },
+		{ "openat2", open_by_openat2, true },
+		{ "unlink", remove_file, true },
+		{ "stat", stat_path, true },
+		{ "isatty", is_terminal, true },
+		{ "io_uring_register", register_with_ring, true },
+		{ "UNIX socket", unix_socket, JAIL_SEES_SOCKETS },
+		{ "raw socket", raw_socket, JAIL_SEES_SOCKETS },
+		{ "MPTCP socket", mptcp_socket, JAIL_SEES_SOCKETS },
+		{ "netlink socket", netlink_socket, JAIL_SEES_SOCKETS },
+		{ "INET socket pair", inet_pair, JAIL_SEES_SOCKETS },
+		{ "datagram socket pair", datagram_pair, JAIL_SEES_SOCKETS },
+		{ "map locked", map_locked, true },
+		{ "MADV_MERGEABLE", merge_pages, true },
+		{ "FUTEX_LOCK_PI", lock_pi, true },
+		{ "FIOSETOWN", own_by_ioctl, true },
+		{ "F_SETLEASE", lease, true },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		int ret = jailed(rows[i].what, true);
+		int ret;
 
+		if (!rows[i].here)
+			continue;
+		ret = jailed(rows[i].what, true);
 		print_message("%s: %d\n", rows[i].name, ret);
 		assert_int_equal(ret, ENOSYS);
 	}
