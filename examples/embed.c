@@ -96,7 +96,6 @@ static const struct pci_host host = {
 int main(void)
 {
 	uint8_t *ram = aligned_alloc(4096, RAM_BYTES);
-	struct vring_used *used = (void *)(ram + USED);
 	struct entropy e = { 0 };
 	struct pci_devinst pi;
 	struct gmem gm;
@@ -115,9 +114,7 @@ int main(void)
 		woken = false;
 		pci_kick(&pi);
 	}
-	printf("%u random bytes:", used->ring[0].len);
-	for (unsigned i = 0; i < used->ring[0].len; i++)
-		printf(" %02x", ram[BUFFER + i]);
+	guest_prints_entropy(ram);
 	printf("\n%u interrupt\n", nr_interrupts);
 
 	vi_softc_fini(&e.vs);

@@ -65,9 +65,7 @@ int main(void)
 			pci_kick(&pi);
 	}
 
-	printf("%u random bytes:", used->ring[0].len);
-	for (unsigned i = 0; i < used->ring[0].len; i++)
-		printf(" %02x", ram[BUFFER + i]);
+	guest_prints_entropy(ram);
 	printf("\n%u interrupt\n", nr_interrupts);
 
 	vdev_destroy(dev);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A guest driver of thirty lines for the examples that embed a device: it works
+ * A guest driver of forty lines for the examples that embed a device: it works
  * the registers of the modern interface, virtio 4.1.4.3.
  */
 #ifndef EXAMPLES_TOY_GUEST_H
 #define EXAMPLES_TOY_GUEST_H
 
+#include <endian.h>
 #include <linux/pci_regs.h>
+#include <stdio.h>
 
 #include <viodev/pci.h>
 #include <viodev/virtio.h>
@@ -53,10 +55,25 @@ static inline void guest_draws_entropy(struct pci_devinst *pi, uint8_t *ram)
 	common_write(pi, VIRTIO_PCI_COMMON_STATUS, 1, 1 | 2 | 8 | 4);
 
 	/* One buffer of 16 bytes for the device to fill, then the doorbell. */
-	desc[0] = (struct vring_desc){ BUFFER, 16, VRING_DESC_F_WRITE, 0 };
-	avail->ring[0] = 0;
-	avail->idx = 1;
+	desc[0] = (struct vring_desc){
+		.addr = htole64(BUFFER),
+		.len = htole32(16),
+		.flags = htole16(VRING_DESC_F_WRITE),
+	};
+	avail->ring[0] = htole16(0);
+	avail->idx = htole16(1);
 	pci_bar_write(pi, VIRTIO_MODERN_BAR, notify->c_baroff, 2, 0);
+}
+
+/* What came back in the buffer. */
+static inline void guest_prints_entropy(const uint8_t *ram)
+{
+	const struct vring_used *used = (const void *)(ram + USED);
+	uint32_t len = le32toh(used->ring[0].len);
+
+	printf("%u random bytes:", len);
+	for (unsigned i = 0; i < len; i++)
+		printf(" %02x", ram[BUFFER + i]);
 }
 
 #endif
