@@ -41,8 +41,8 @@ enum {
 #define ROM      0x50000000ull  /* the device may not write it */
 #define PAIR     0x60000000ull  /* two regions, touching at + 0x1000 */
 #define FAR      0x70000000ull  /* announced, not mapped, no way to it */
-#define HUGE     0x100000000ull /* 3 GiB */
-#define HUGE_LEN (3ull << 30)
+#define HUGE     0x100000000ull /* 2 GiB */
+#define HUGE_LEN 0x80000000u
 #define BUF      (VDRV_MEM_BASE + 0x100000ull) /* the driver's, 64 KiB */
 #define TABLE    (VDRV_MEM_BASE + 0x200000ull)
 

@@ -216,7 +216,6 @@ static int use_second_ring(struct hold *h)
 {
 	struct vhmsg_vring_addr addr = { 1, 0, UADDR + 0x5000, UADDR + 0x7000,
 					 UADDR + 0x6000 };
-	struct vring_desc desc = { GPA + BUF + 0x1000, 16, VRING_DESC_F_WRITE };
 	struct fe *f = &h->f;
 	int kick = eventfd(0, EFD_CLOEXEC);
 
@@ -224,8 +223,8 @@ static int use_second_ring(struct hold *h)
 	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
 	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 1, kick));
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
-	memcpy(f->mem + 0x5000, &desc, sizeof(desc));
-	*fe_word(f, 0x6000 + 2) = 1;
+	fe_write_desc(f, 0x5000, GPA + BUF + 0x1000, 16, VRING_DESC_F_WRITE);
+	fe_write16(f, 0x6000 + 2, 1);
 	return kick;
 }
 
@@ -266,8 +265,8 @@ static void test_stop_waits(void **state)
 		{ "disable", VHMSG_SET_VRING_ENABLE, { 0 }, 8, false },
 		{ "status 0", VHMSG_SET_STATUS, { 0 }, 8, false },
 		{ "owner", VHMSG_RESET_OWNER, { 0 }, 0, false },
-		{ "size", VHMSG_SET_VRING_NUM, { 8ull << 32 }, 8, true },
-		{ "base", VHMSG_SET_VRING_BASE, { 2ull << 32 }, 8, true },
+		{ "size", VHMSG_SET_VRING_NUM, { FE_PAIR(0, 8) }, 8, true },
+		{ "base", VHMSG_SET_VRING_BASE, { FE_PAIR(0, 2) }, 8, true },
 		{ "address",
 		  VHMSG_SET_VRING_ADDR,
 		  { 0, UADDR + DESC, UADDR + USED, UADDR + AVAIL + 0x100 },
@@ -287,7 +286,7 @@ static void test_stop_waits(void **state)
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(h->nr_held[0], 2);
-		*fe_word(f, AVAIL + 0x100 + 2) = 2;
+		fe_write16(f, AVAIL + 0x100 + 2, 2);
 
 		fe_send_msg(f, rows[i].request, VHMSG_NEED_REPLY,
 			    rows[i].payload, rows[i].len, -1);
@@ -329,7 +328,7 @@ static void test_base_waits(void **state)
 	fe_turn(f);
 	assert_int_equal(h->nr_held[1], 1);
 	finish(h, 1);
-	assert_int_equal(*fe_word(f, 0x7000 + 2), 1);
+	assert_int_equal(fe_read16(f, 0x7000 + 2), 1);
 	assert_true(is_silent(f));
 	finish(h, 0);
 	assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
@@ -521,7 +520,7 @@ static void test_loop_turns_inside(void **state)
 
 static void remove_memory(struct fe *f, bool table)
 {
-	const uint64_t rest[] = { 1, GPA, BUF, UADDR, 0 };
+	const uint64_t rest[] = { FE_PAIR(1, 0), GPA, BUF, UADDR, 0 };
 
 	if (table)
 		fe_send_msg(f, VHMSG_SET_MEM_TABLE, VHMSG_NEED_REPLY, rest,
@@ -570,7 +569,7 @@ static void test_memory_waits(void **state)
 /* A request that merely waits does not delay it either, and is taken again. */
 static void test_memory_given_back(void **state)
 {
-	const uint64_t table[] = { 1, GPA, MEM_BYTES, UADDR, 0 };
+	const uint64_t table[] = { FE_PAIR(1, 0), GPA, MEM_BYTES, UADDR, 0 };
 	struct hold *h = *state;
 	struct fe *f = &h->f;
 
@@ -839,7 +838,9 @@ static void test_huge_record(void **state)
 {
 	struct hold *h = *state;
 	struct fe *f = &h->f;
-	struct vhmsg_inflight area = { .size = 1ull << 40,
+	/* A 32-bit process has no room for more, and says so. */
+	const uint64_t most = SIZE_MAX > UINT32_MAX ? 1ull << 40 : 1ull << 30;
+	struct vhmsg_inflight area = { .size = most,
 				       .nr_queues = 2,
 				       .queue_size = 32768 };
 	int fd = memfd_create("area", MFD_CLOEXEC);
@@ -850,6 +851,9 @@ static void test_huge_record(void **state)
 	area.nr_queues = 3; /* of two */
 	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
 	area.nr_queues = 2;
+	area.size = SIZE_MAX > UINT32_MAX ? 1ull << 62 : 1ull << 40;
+	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	area.size = most;
 	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
 	start(h);
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));

@@ -34,6 +34,7 @@
 #include "base/util.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
+#include "emulated.h"
 #include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"
 
@@ -116,7 +117,8 @@ static void test_new_driver(void **state)
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	fe_start_ring(f, 0);
 	fe_offer(f);
-	*fe_word(f, AVAIL + 2) += 1000; /* hostile D36 */
+	/* hostile D36 */
+	fe_write16(f, AVAIL + 2, (uint16_t)(fe_read16(f, AVAIL + 2) + 1000));
 	fe_kick(f);
 	assert_int_equal(fe_used_idx(f), 0);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_STATUS) &
@@ -347,7 +349,7 @@ static void test_uml(void **state)
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
 	fe_negotiate(f);
 	for (int driver = 0; driver < 2; driver++) {
-		uint64_t table[] = { 1, GPA, MEM_BYTES, UADDR, 0 };
+		uint64_t table[] = { FE_PAIR(1, 0), GPA, MEM_BYTES, UADDR, 0 };
 
 		assert_true(fe_ask(f, VHMSG_SET_MEM_TABLE, table, sizeof(table),
 				   f->memfd));
@@ -586,7 +588,7 @@ static void test_log_used(void **state)
 	memset(log.bits, 0, LOG_BYTES);
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(*fe_word(f, USED_CROSSING + 2), 1);
+	assert_int_equal(fe_read16(f, USED_CROSSING + 2), 1);
 	assert_true(is_marked(&log, 0, 0x3000));
 	assert_true(is_marked(&log, 0, 0x4000));
 	free_log(&log);
@@ -655,7 +657,7 @@ static void test_inflight_of_another(void **state)
 	fe_offer(f);
 	fe_start_ring(f, 0);
 	assert_int_equal(fe_used_idx(f), 1);
-	assert_int_equal(*fe_word(f, USED + 4), 0); /* not 3 */
+	assert_int_equal(fe_read16(f, USED + 4), 0); /* not 3 */
 	assert_int_equal(pread(fd, &entry, 1, 16 + 16 * 3), 1);
 	assert_int_equal(entry, 0);
 	close(fd);
@@ -690,7 +692,7 @@ static void test_ring_parts(void **state)
 	assert_false(parts_run(f, AVAIL, AVAIL + 16, USED));
 	assert_false(parts_run(f, DESC, AVAIL, DESC + 4));
 
-	*fe_word(f, USED + 2) = 1; /* ahead of what is taken */
+	fe_write16(f, USED + 2, 1); /* ahead of what is taken */
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
 	assert_false(parts_run(f, DESC, AVAIL, USED) &&
 		     fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
@@ -715,13 +717,13 @@ static void test_features_change(void **state)
 				V1 | PROTOCOL | event_idx, -1));
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(*fe_word(f, used + 2), 1);
+	assert_int_equal(fe_read16(f, used + 2), 1);
 	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE));
 	fe_offer(f);
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
-	assert_int_equal(*fe_word(f, used + 2), 2);
+	assert_int_equal(fe_read16(f, used + 2), 2);
 
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
@@ -764,6 +766,7 @@ static void test_error_fd(void **state)
 	int second = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	eventfd_t count;
 
+	SKIP_UNDER_QEMU("numbers of eventfds from a socket are not swapped");
 	fe_negotiate(f);
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	assert_true(fe_set_u64(f, VHMSG_SET_VRING_ERR, 0, first));
@@ -772,7 +775,7 @@ static void test_error_fd(void **state)
 	fe_offer(f);
 	fe_kick(f);
 	assert_int_equal(eventfd_read(second, &count), -1);
-	*fe_word(f, AVAIL + 2) += 1000;
+	fe_write16(f, AVAIL + 2, (uint16_t)(fe_read16(f, AVAIL + 2) + 1000));
 	fe_kick(f);
 	assert_int_equal(eventfd_read(second, &count), 0);
 	assert_int_equal(count, 1);
@@ -894,6 +897,7 @@ static void test_truncated(void **state)
 				       .queue_size = QSIZE };
 	struct fe *f = *state;
 
+	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
 	mapping_catch_faults(); /* cmocka does, too, and came later */
 	for (int what = 0; what < 3; what++) {
 		struct log log = make_log();
@@ -936,6 +940,7 @@ static void test_truncated_last(void **state)
 {
 	struct fe *f = *state;
 
+	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
 	fe_negotiate(f);
 	f->srv->wake.faulted = true;
 	fe_connect_again(f);
@@ -1083,7 +1088,7 @@ static void test_reconnect(void **state)
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(fe_used_idx(f), i + 1); /* nobody's */
-		*fe_word(f, AVAIL + 2) = --f->avail_idx;
+		fe_write16(f, AVAIL + 2, --f->avail_idx);
 	}
 	assert_int_equal(fe_nr_fds(), before);
 }
@@ -1278,22 +1283,29 @@ static void forget_disk(struct fe *f)
 	unlink(path);
 }
 
+/* GET_CONFIG and SET_CONFIG of the write cache. */
+struct cache_msg {
+	uint32_t offset, size, flags;
+	uint8_t on;
+};
+#define CACHE_MSG 13 /* bytes */
+
 static uint8_t write_cache(struct fe *f)
 {
-	uint8_t msg[13] = { 32, 0, 0, 0, 1 }; /* offset, size */
+	struct cache_msg msg = { .offset = 32, .size = 1 };
 
-	fe_send_msg(f, VHMSG_GET_CONFIG, 0, msg, sizeof(msg), -1);
+	fe_send_msg(f, VHMSG_GET_CONFIG, 0, &msg, CACHE_MSG, -1);
 	assert_int_equal(
-		fe_receive(f, VHMSG_GET_CONFIG, msg, sizeof(msg), NULL),
-		sizeof(msg));
-	return msg[12];
+		fe_receive(f, VHMSG_GET_CONFIG, (void *)&msg, CACHE_MSG, NULL),
+		CACHE_MSG);
+	return msg.on;
 }
 
 static void set_write_cache(struct fe *f, uint8_t on)
 {
-	uint8_t msg[13] = { 32, 0, 0, 0, 1, [12] = on };
+	struct cache_msg msg = { .offset = 32, .size = 1, .on = on };
 
-	assert_true(fe_ask(f, VHMSG_SET_CONFIG, msg, sizeof(msg), -1));
+	assert_true(fe_ask(f, VHMSG_SET_CONFIG, &msg, CACHE_MSG, -1));
 	assert_int_equal(write_cache(f), on);
 }
 

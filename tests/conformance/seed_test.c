@@ -4,6 +4,7 @@
  * authors' models. It exercises each declaration in all three modes, with and
  * without MSI-X. The code below "The driver" is ours.
  */
+#include <endian.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -108,6 +109,7 @@ static int echo_cfgread(void *vsc, int offset, int size, uint32_t *retval)
 
 	*retval = 0;
 	memcpy(retval, &sc->es_cfg[offset], (size_t)size);
+	*retval = le32toh(*retval);
 	return 0;
 }
 
@@ -115,6 +117,7 @@ static int echo_cfgwrite(void *vsc, int offset, int size, uint32_t value)
 {
 	struct echo_softc *sc = vsc;
 
+	value = htole32(value);
 	memcpy(&sc->es_cfg[offset], &value, (size_t)size);
 	return 0;
 }

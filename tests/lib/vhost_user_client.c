@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The vhost-user front-end of tests. See vhost_user_client.h. */
 #include <dirent.h>
+#include <endian.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "base/le.h"
 #include "vhost_user_client.h"
 
 void fe_turn(struct fe *f)
@@ -171,19 +173,40 @@ void fe_start_ring(struct fe *f, uint16_t base)
 	fe_start_ring_at(f, 0, base);
 }
 
-uint16_t *fe_word(struct fe *f, size_t off)
+uint16_t fe_read16(const struct fe *f, size_t off)
 {
-	return (void *)(f->mem + off);
+	const le16 *word = (const void *)(f->mem + off);
+
+	return le16_to_cpu(*word);
+}
+
+void fe_write16(struct fe *f, size_t off, uint16_t val)
+{
+	le16 *word = (void *)(f->mem + off);
+
+	*word = cpu_to_le16(val);
+}
+
+void fe_write_desc(struct fe *f, size_t off, uint64_t gpa, uint32_t len,
+		   uint16_t flags)
+{
+	const struct vring_desc desc = {
+		.addr = htole64(gpa),
+		.len = htole32(len),
+		.flags = htole16(flags),
+	};
+
+	memcpy(f->mem + off, &desc, sizeof(desc));
 }
 
 void fe_offer_buffer(struct fe *f, uint32_t len, uint16_t flags)
 {
-	struct vring_desc desc = { GPA + BUF, len, flags, 0 };
-	uint16_t *avail = fe_word(f, AVAIL), i = f->avail_idx % QSIZE;
+	uint16_t i = f->avail_idx % QSIZE;
 
-	memcpy(f->mem + DESC + i * sizeof(desc), &desc, sizeof(desc));
-	avail[2 + i] = i;
-	avail[1] = ++f->avail_idx;
+	fe_write_desc(f, DESC + i * sizeof(struct vring_desc), GPA + BUF, len,
+		      flags);
+	fe_write16(f, AVAIL + 4 + 2 * i, i);
+	fe_write16(f, AVAIL + 2, ++f->avail_idx);
 }
 
 void fe_offer(struct fe *f)
@@ -194,7 +217,7 @@ void fe_offer(struct fe *f)
 uint16_t fe_used_idx(struct fe *f)
 {
 	fe_turn(f);
-	return *fe_word(f, USED + 2);
+	return fe_read16(f, USED + 2);
 }
 
 void fe_kick(struct fe *f)

@@ -91,8 +91,18 @@ bool fe_add_memory(struct fe *f, uint32_t request);
 void fe_start_ring_at(struct fe *f, uint32_t index, uint16_t base);
 void fe_start_ring(struct fe *f, uint16_t base);
 
-/* 16 bits of guest memory. */
-uint16_t *fe_word(struct fe *f, size_t off);
+/* Two 32-bit numbers that follow each other in a message, as one of 64 bits. */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define FE_PAIR(first, second) ((uint64_t)(first) << 32 | (second))
+#else
+#define FE_PAIR(first, second) ((uint64_t)(second) << 32 | (first))
+#endif
+
+/* 16 bits of guest memory, and a descriptor there; both are little-endian. */
+uint16_t fe_read16(const struct fe *f, size_t off);
+void fe_write16(struct fe *f, size_t off, uint16_t val);
+void fe_write_desc(struct fe *f, size_t off, uint64_t gpa, uint32_t len,
+		   uint16_t flags);
 
 /* Make a chain of one buffer available, and no doorbell. */
 void fe_offer_buffer(struct fe *f, uint32_t len, uint16_t flags);

@@ -32,18 +32,19 @@ static struct vdev *dev;
 static struct opts *opts;
 static int host; /* the other end */
 static uint64_t area;
-static unsigned char keys_down[KEY_CNT / 8]; /* on the host's device */
+#define WORD_BITS (8 * sizeof(long)) /* evdev's bits come in these */
+static unsigned long keys_down[KEY_CNT / WORD_BITS]; /* on the host's device */
 
 /*
  * --- The pretended evdev: a keyboard with a wheel ---
  */
 
-static void set_bit(unsigned char *bits, unsigned i)
+static void set_bit(unsigned long *bits, unsigned i)
 {
-	bits[i / 8] |= (unsigned char)(1u << i % 8);
+	bits[i / WORD_BITS] |= 1ul << i % WORD_BITS;
 }
 
-static void put_bits(unsigned type, unsigned char *bits)
+static void put_bits(unsigned type, unsigned long *bits)
 {
 	switch (type) {
 	case 0:
@@ -163,7 +164,7 @@ static void happens(unsigned type, unsigned code, int value)
 	if (type == EV_KEY && value)
 		set_bit(keys_down, code);
 	else if (type == EV_KEY)
-		keys_down[code / 8] &= (unsigned char)~(1u << code % 8);
+		keys_down[code / WORD_BITS] &= ~(1ul << code % WORD_BITS);
 	assert_int_equal(write(host, &ev, sizeof(ev)), sizeof(ev));
 }
 
@@ -285,7 +286,7 @@ static void test_dropped(void **state)
 	expect(EV_SYN, SYN_REPORT, 0);
 
 	happens(EV_REL, REL_WHEEL, 7); /* its update is torn */
-	keys_down[KEY_A / 8] = 0;
+	keys_down[KEY_A / WORD_BITS] = 0;
 	set_bit(keys_down, KEY_B);
 	happens(EV_SYN, SYN_DROPPED, 0);
 	happens(EV_SYN, SYN_REPORT, 0);
