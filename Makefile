@@ -12,7 +12,7 @@ help:
 	@echo 'make demo         boot a Linux guest on devices that viodev serves'
 	@echo 'make check        all tests: unit, command line, real guests'
 	@echo 'make check-bare   the demo and all tests on bare Debian 12 and 13 (root)'
-	@echo 'make check-arch   build for i386 and s390x, unit tests under qemu-user'
+	@echo 'make check-arch   build for i386 and s390x, and run the unit tests'
 	@echo 'make soak         suites that take long: peers'"'"' on our devices and on QEMU'"'"'s'
 	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
 	@echo 'make plants       NAMES=: plant known faults; does a test or fuzzer find each?'
