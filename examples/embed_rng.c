@@ -60,7 +60,7 @@ int main(void)
 	}
 	guest_draws_entropy(&pi, ram);
 	while (used->idx == 0) {
-		vio_loop_turn(loop, -1);
+		vio_loop_iterate(loop, -1);
 		if (__atomic_exchange_n(&woken, false, __ATOMIC_ACQ_REL))
 			pci_kick(&pi);
 	}

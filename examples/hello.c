@@ -54,7 +54,7 @@ static enum vq_served hello_serve(void *arg, struct vqueue_info *vq)
 	return VQ_MORE;
 }
 
-/* The driver rang. Serve a ring full, then let the loop turn. */
+/* The driver rang. Serve a ring full, then let the loop run. */
 static void hello_notify(void *arg, struct vqueue_info *vq)
 {
 	enum vq_served served = vq_serve(vq, vq->vq_qsize, hello_serve, arg);

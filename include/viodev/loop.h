@@ -3,13 +3,13 @@
  * The event loop that servers and devices run on.
  *
  * A loop waits for file descriptors, timers and wake-ups, and calls back. Tasks
- * that were deferred with vio_task_defer() run once at the end of the turn,
- * where a device submits a batch. An embedder with an event loop of its own
- * watches vio_loop_fd() for input and calls vio_loop_turn(loop, 0) when it is
- * readable.
+ * that were deferred with vio_task_defer() run once at the end of the
+ * iteration, where a device submits a batch. An embedder with an event loop of
+ * its own watches vio_loop_fd() for input and calls vio_loop_iterate(loop, 0)
+ * when it is readable.
  *
  * Threads: all functions belong to the thread that runs the loop, except
- * vio_wake() and vio_now_ns(). Turns may be nested: a callback may turn the
+ * vio_wake() and vio_now_ns(). Iterations may be nested: a callback may run the
  * loop to wait for something.
  *
  * Errors: -errno.
@@ -33,7 +33,7 @@ int vio_loop_create(struct vio_loop **ret_loop);
 /* Free it, after all its sources were removed. NULL is allowed. */
 void vio_loop_destroy(struct vio_loop *loop);
 
-/* Readable while vio_loop_turn() has something to do. The loop closes it. */
+/* Readable while vio_loop_iterate() has something to do. The loop closes it. */
 int vio_loop_fd(const struct vio_loop *loop);
 
 /*
@@ -41,11 +41,11 @@ int vio_loop_fd(const struct vio_loop *loop);
  * callbacks of sources that are ready, and the tasks. Returns the number of
  * sources served, or the error of epoll_wait(2).
  */
-int vio_loop_turn(struct vio_loop *loop, int timeout_ms);
+int vio_loop_iterate(struct vio_loop *loop, int timeout_ms);
 
 /*
- * Turn until vio_loop_stop(), which may be called before as well. Returns 0 or
- * the error of a turn.
+ * Iterate until vio_loop_stop(), which may be called before as well. Returns 0
+ * or the error of an iteration.
  */
 int vio_loop_run(struct vio_loop *loop);
 void vio_loop_stop(struct vio_loop *loop);
@@ -77,8 +77,8 @@ void vio_timer_set(struct vio_source *source, uint64_t ns);
 
 /*
  * Create a wake-up: vio_wake() makes the loop call @cb on its own thread, in
- * the next turn. vio_wake() may be called on any thread and in signal handlers
- * until the source is removed. Calls before @cb runs count as one.
+ * the next iteration. vio_wake() may be called on any thread and in signal
+ * handlers until the source is removed. Calls before @cb runs count as one.
  */
 typedef void vio_wake_cb(void *arg);
 int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
@@ -86,10 +86,11 @@ int vio_wake_add(struct vio_loop *loop, vio_wake_cb *cb, void *arg,
 void vio_wake(struct vio_source *source);
 
 /*
- * Run @task at the end of this turn. The caller owns the task, sets fn and arg,
- * and must not free it while it is queued. A task that is queued twice runs
- * once. A task that defers itself runs again in the next turn, which then does
- * not wait. vio_task_cancel() removes a task from the queue, if it is there.
+ * Run @task at the end of this iteration. The caller owns the task, sets fn and
+ * arg, and must not free it while it is queued. A task that is queued twice
+ * runs once. A task that defers itself runs again in the next iteration, which
+ * then does not wait. vio_task_cancel() removes a task from the queue, if it is
+ * there.
  */
 struct vio_task {
 	void (*fn)(void *arg);

@@ -4,14 +4,14 @@
  *
  * Timers are timerfds, so that one call waits for everything. Sources are
  * level-triggered: the kernel moves each that it reports to the end of its
- * list, so with more ready sources than one turn takes, the next turn begins
- * with those that were left out.
+ * list, so with more ready sources than one iteration takes, the next iteration
+ * begins with those that were left out.
  *
- * A turn: wait, call the sources that are ready, run the tasks deferred up to
- * then in their order, free the sources that were removed. Nothing in it
- * allocates. Turns may be nested: a callback may turn the loop to wait for
- * something. Sources are then freed by the outermost turn, and one that the
- * inner turn served may be called once more for nothing.
+ * An iteration: wait, call the sources that are ready, run the tasks deferred
+ * up to then in their order, free the sources that were removed. Nothing in it
+ * allocates. Iterations may be nested: a callback may run the loop to wait for
+ * something. Sources are then freed by the outermost iteration, and one that
+ * the inner iteration served may be called once more for nothing.
  */
 #include <viodev/loop.h>
 
@@ -25,9 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EV_BATCH   32 /* sources served in a turn, at most */
-#define NS_PER_SEC UINT64_C(1000000000)
-#define LINGER_NS  UINT64_C(250000)
+#define EV_BATCH     32 /* sources served in an iteration, at most */
+#define NS_PER_SEC   UINT64_C(1000000000)
+#define BUSY_POLL_NS UINT64_C(250000)
 
 struct vio_source {
 	struct vio_loop *loop;
@@ -41,16 +41,16 @@ struct vio_source {
 
 struct vio_loop {
 	int epoll_fd;
-	int wake_fd; /* readable: tasks are waiting and no turn runs */
+	int wake_fd; /* readable: tasks are waiting and no iteration runs */
 	bool awake;  /* wake_fd is readable */
 	bool running;
 	bool stop;
-	bool linger;     /* before the next sleep, see wait_for() */
-	bool short_wait; /* of the last one that could linger */
-	unsigned depth;  /* of nested turns */
+	bool busy_poll;  /* before the next sleep, see wait_for() */
+	bool short_wait; /* of the last one that could busy-poll */
+	unsigned depth;  /* of nested iterations */
 	struct vio_task *tasks, **tasks_end;
 	unsigned nr_tasks;
-	unsigned nr_due; /* of these, from the front: to run in this turn */
+	unsigned nr_due; /* of these, from the front: for this iteration */
 	struct vio_source *removed;
 };
 
@@ -133,7 +133,7 @@ static void serve_count(struct vio_source *source)
 {
 	uint64_t count;
 
-	/* EAGAIN: a callback of this turn has set the timer anew. */
+	/* EAGAIN: a callback of this iteration has set the timer anew. */
 	if (read(source->fd, &count, sizeof(count)) > 0)
 		source->count_cb(source->arg);
 }
@@ -175,31 +175,31 @@ static int look_around(struct vio_loop *loop, struct epoll_event *evs,
 	int nr_evs;
 
 	while ((nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, 0)) == 0 &&
-	       vio_now_ns() - begin_ns < LINGER_NS)
+	       vio_now_ns() - begin_ns < BUSY_POLL_NS)
 		sched_yield();
 	return nr_evs;
 }
 
-/* epoll_wait(), which lingers if asked to and as long as waits are short. */
+/* epoll_wait(), busy-polling on request and as long as waits are short. */
 static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
 		    int timeout_ms)
 {
 	uint64_t begin_ns;
 	int nr_evs = 0;
 
-	if (timeout_ms == 0 || !loop->linger)
+	if (timeout_ms == 0 || !loop->busy_poll)
 		return epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
-	loop->linger = false;
+	loop->busy_poll = false;
 	begin_ns = vio_now_ns();
 	if (loop->short_wait)
 		nr_evs = look_around(loop, evs, begin_ns);
 	if (nr_evs == 0)
 		nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
-	loop->short_wait = vio_now_ns() - begin_ns < LINGER_NS;
+	loop->short_wait = vio_now_ns() - begin_ns < BUSY_POLL_NS;
 	return nr_evs;
 }
 
-int vio_loop_turn(struct vio_loop *loop, int timeout_ms)
+int vio_loop_iterate(struct vio_loop *loop, int timeout_ms)
 {
 	struct epoll_event evs[EV_BATCH];
 	int nr_evs, nr_served = 0;
@@ -233,7 +233,7 @@ int vio_loop_run(struct vio_loop *loop)
 
 	loop->running = true;
 	while (!loop->stop && ret >= 0)
-		ret = vio_loop_turn(loop, -1);
+		ret = vio_loop_iterate(loop, -1);
 	loop->running = false;
 	loop->stop = false;
 	if (loop->nr_tasks > 0)
@@ -348,7 +348,9 @@ void vio_source_remove(struct vio_source *source)
 	source->count_cb = NULL;
 	source->next_removed = loop->removed;
 	loop->removed = source;
-	/* In a turn, events that are still to be served may point to it. */
+	/*
+	 * In an iteration, events that are still to be served may point to it.
+	 */
 	if (loop->depth == 0)
 		free_removed(loop);
 }
@@ -387,7 +389,7 @@ void vio_task_cancel(struct vio_loop *loop, struct vio_task *task)
 
 void vio_loop_busy_poll(struct vio_loop *loop)
 {
-	loop->linger = true;
+	loop->busy_poll = true;
 }
 
 uint64_t vio_now_ns(void)

@@ -83,17 +83,17 @@ static void test_fd(void **state)
 	assert_false(loop_is_readable());
 	watch_start(&w);
 	assert_true(loop_is_readable());
-	assert_int_equal(vio_loop_turn(loop, -1), 1);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
 	assert_int_equal(w.calls, 1);
 	assert_int_equal(w.events, EPOLLIN);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	assert_false(loop_is_readable());
 
 	assert_int_equal(vio_fd_set(w.source, EPOLLIN | EPOLLOUT), 0);
-	assert_int_equal(vio_loop_turn(loop, 0), 1);
+	assert_int_equal(vio_loop_iterate(loop, 0), 1);
 	assert_int_equal(w.events, EPOLLOUT);
 	watch_end(&w);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	assert_int_equal(w.calls, 2);
 }
 
@@ -108,7 +108,7 @@ static void test_errors(void **state)
 }
 
 /* Both are ready; the first to be called removes the other, or itself. */
-static void test_remove_in_turn(void **state)
+static void test_remove_in_iteration(void **state)
 {
 	for (int self = 0; self < 2; self++) {
 		struct watch a = { 0 }, b = { 0 };
@@ -117,7 +117,7 @@ static void test_remove_in_turn(void **state)
 		b.remove = self ? &b.source : &a.source;
 		watch_start(&a);
 		watch_start(&b);
-		assert_int_equal(vio_loop_turn(loop, 0), self ? 2 : 1);
+		assert_int_equal(vio_loop_iterate(loop, 0), self ? 2 : 1);
 		assert_int_equal(a.calls + b.calls, self ? 2 : 1);
 		if (self)
 			assert_false(loop_is_readable());
@@ -126,7 +126,9 @@ static void test_remove_in_turn(void **state)
 	}
 }
 
-/* More sources are ready than a turn serves: none is served twice first. */
+/*
+ * More sources are ready than an iteration serves: none is served twice first.
+ */
 static void test_fairness(void **state)
 {
 	struct watch w[100] = { 0 };
@@ -134,8 +136,8 @@ static void test_fairness(void **state)
 
 	for (int i = 0; i < 100; i++)
 		watch_start(&w[i]);
-	for (int turn = 0; turn < 100 && least == 0; turn++) {
-		assert_true(vio_loop_turn(loop, 0) > 0);
+	for (int i = 0; i < 100 && least == 0; i++) {
+		assert_true(vio_loop_iterate(loop, 0) > 0);
 		least = 1;
 		for (int i = 0; i < 100; i++) {
 			if (w[i].calls < least)
@@ -172,36 +174,36 @@ static void test_timer(void **state)
 	uint64_t start = vio_now_ns();
 
 	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
-	assert_int_equal(vio_loop_turn(loop, 5), 0); /* disarmed at first */
+	assert_int_equal(vio_loop_iterate(loop, 5), 0); /* disarmed at first */
 	vio_timer_set(t.source, 20 * NS_PER_MS);
-	assert_int_equal(vio_loop_turn(loop, -1), 1);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
 	assert_true(vio_now_ns() - start >= 20 * NS_PER_MS);
 	assert_int_equal(t.calls, 1);
-	assert_int_equal(vio_loop_turn(loop, 5), 0); /* one shot */
+	assert_int_equal(vio_loop_iterate(loop, 5), 0); /* one shot */
 
 	vio_timer_set(t.source, NS_PER_MS);
 	vio_timer_set(t.source, 0);
-	assert_int_equal(vio_loop_turn(loop, 5), 0);
+	assert_int_equal(vio_loop_iterate(loop, 5), 0);
 	vio_timer_set(t.source, UINT64_MAX);
-	assert_int_equal(vio_loop_turn(loop, 5), 0);
+	assert_int_equal(vio_loop_iterate(loop, 5), 0);
 	assert_int_equal(t.calls, 1);
 
 	t.again_ns = NS_PER_MS;
 	vio_timer_set(t.source, 1);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(vio_loop_turn(loop, -1), 1);
+		assert_int_equal(vio_loop_iterate(loop, -1), 1);
 	assert_int_equal(t.calls, 4);
 	vio_source_remove(t.source);
-	assert_int_equal(vio_loop_turn(loop, 5), 0);
+	assert_int_equal(vio_loop_iterate(loop, 5), 0);
 }
 
-/* Disarmed by a callback of the turn in which it has expired. */
+/* Disarmed by a callback of the iteration in which it has expired. */
 static void disarm_cb(void *arg, uint32_t events)
 {
 	vio_timer_set(arg, 0);
 }
 
-static void test_timer_disarmed_in_turn(void **state)
+static void test_timer_disarmed_in_iteration(void **state)
 {
 	struct tick t = { 0 };
 	struct vio_source *source;
@@ -212,9 +214,9 @@ static void test_timer_disarmed_in_turn(void **state)
 		vio_fd_add(loop, fd, EPOLLIN, disarm_cb, t.source, &source), 0);
 	vio_timer_set(t.source, 1);
 	usleep(1000);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_in_range(t.calls, 0, 1); /* the kernel's order decides */
-	vio_loop_turn(loop, 5);
+	vio_loop_iterate(loop, 5);
 	assert_in_range(t.calls, 0, 1);
 	vio_source_remove(source);
 	vio_source_remove(t.source);
@@ -271,23 +273,23 @@ static void test_wake(void **state)
 	pthread_t thread;
 
 	assert_int_equal(vio_wake_add(loop, woken, &calls, &source), 0);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	vio_wake(source);
 	vio_wake(source);
 	assert_int_equal(calls, 0);
 	assert_true(loop_is_readable());
-	assert_int_equal(vio_loop_turn(loop, 0), 1);
+	assert_int_equal(vio_loop_iterate(loop, 0), 1);
 	assert_int_equal(calls, 1);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 
 	pthread_create(&thread, NULL, wake_thread, source);
-	assert_int_equal(vio_loop_turn(loop, -1), 1); /* ends the wait */
+	assert_int_equal(vio_loop_iterate(loop, -1), 1); /* ends the wait */
 	pthread_join(thread, NULL);
 	assert_int_equal(calls, 2);
 
 	vio_wake(source);
 	vio_source_remove(source);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	assert_int_equal(calls, 2);
 }
 
@@ -301,10 +303,10 @@ static void test_defer(void **state)
 	vio_task_defer(loop, &j[0].task); /* queued twice runs once */
 	vio_task_defer(loop, &j[2].task);
 	assert_true(loop_is_readable());
-	assert_int_equal(vio_loop_turn(loop, -1), 0);
+	assert_int_equal(vio_loop_iterate(loop, -1), 0);
 	assert_string_equal(order, "abc");
 	assert_false(loop_is_readable());
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_string_equal(order, "abc");
 }
 
@@ -316,11 +318,11 @@ static void test_defer_again(void **state)
 	j[0].defer = &j[0];
 	vio_task_defer(loop, &j[0].task);
 	vio_task_defer(loop, &j[1].task);
-	vio_loop_turn(loop, -1);
+	vio_loop_iterate(loop, -1);
 	assert_string_equal(order, "ab");
 	assert_true(loop_is_readable());
 	j[0].defer = NULL;
-	vio_loop_turn(loop, -1); /* does not wait */
+	vio_loop_iterate(loop, -1); /* does not wait */
 	assert_string_equal(order, "aba");
 	assert_false(loop_is_readable());
 }
@@ -336,22 +338,24 @@ static void test_cancel(void **state)
 			&j[2].task); /* the last: the next goes behind b */
 	vio_task_cancel(loop, &j[2].task);
 	vio_task_defer(loop, &j[3].task);
-	j[0].cancel = &j[1]; /* of this turn */
+	j[0].cancel = &j[1]; /* of this iteration */
 	j[0].defer = &j[2];  /* for the next one */
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_string_equal(order, "ad");
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_string_equal(order, "adc");
 	assert_false(loop_is_readable());
 
 	vio_task_defer(loop, &j[0].task);
 	vio_task_cancel(loop, &j[0].task);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_string_equal(order, "adc");
 	assert_false(loop_is_readable());
 }
 
-/* Tasks deferred by a callback run in the same turn, after all callbacks. */
+/*
+ * Tasks deferred by a callback run in the same iteration, after all callbacks.
+ */
 static void defer_cb(void *arg, uint32_t events)
 {
 	struct job *j = arg;
@@ -360,7 +364,7 @@ static void defer_cb(void *arg, uint32_t events)
 	vio_task_defer(loop, &j->task);
 }
 
-static void test_defer_in_turn(void **state)
+static void test_defer_in_iteration(void **state)
 {
 	struct job j[2];
 	struct vio_source *source[2];
@@ -373,7 +377,7 @@ static void test_defer_in_turn(void **state)
 					    &j[i], &source[i]),
 				 0);
 	}
-	vio_loop_turn(loop, -1);
+	vio_loop_iterate(loop, -1);
 	assert_true(order[0] == '-' && order[1] == '-');
 	assert_int_equal(order_len, 4);
 	for (int i = 0; i < 2; i++) {
@@ -382,7 +386,7 @@ static void test_defer_in_turn(void **state)
 	}
 }
 
-/* A callback that waits for something in a turn of its own. */
+/* A callback that waits for something in an iteration of its own. */
 struct nest {
 	struct watch *outer, *inner;
 };
@@ -394,10 +398,10 @@ static void nest_cb(void *arg, uint32_t events)
 	vio_source_remove(n->outer->source);
 	n->outer->source = NULL;
 	while (n->inner->calls == 0)
-		vio_loop_turn(loop, -1);
+		vio_loop_iterate(loop, -1);
 }
 
-static void test_nested_turn(void **state)
+static void test_nested_iteration(void **state)
 {
 	struct watch outer = { .fd = eventfd(1, EFD_CLOEXEC) };
 	struct watch inner = { .drain = true };
@@ -407,7 +411,7 @@ static void test_nested_turn(void **state)
 		vio_fd_add(loop, outer.fd, EPOLLIN, nest_cb, &n, &outer.source),
 		0);
 	watch_start(&inner);
-	vio_loop_turn(loop, -1);
+	vio_loop_iterate(loop, -1);
 	assert_in_range(inner.calls, 1, 2);
 	watch_end(&outer);
 	watch_end(&inner);
@@ -441,30 +445,33 @@ static void test_left_over_after_run(void **state)
 	assert_int_equal(vio_loop_run(loop), 0);
 	assert_true(loop_is_readable());
 	vio_task_cancel(loop, &task);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_false(loop_is_readable());
 }
 
-#define LINGER_TURNS 50
+#define NR_ITERATIONS 50
 
-static void turn_with_timer(struct tick *t, uint64_t ns, bool linger)
+static void iterate_with_timer(struct tick *t, uint64_t ns, bool busy_poll)
 {
 	vio_timer_set(t->source, ns);
-	if (linger)
+	if (busy_poll)
 		vio_loop_busy_poll(loop);
-	assert_int_equal(vio_loop_turn(loop, -1), 1);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
 }
 
-/* How many of LINGER_TURNS turns slept, each after another one of @first. */
-static long sleeps(struct tick *t, uint64_t first_ns, uint64_t ns, bool linger)
+/*
+ * How many of NR_ITERATIONS iterations slept, each after another one of @first.
+ */
+static long sleeps(struct tick *t, uint64_t first_ns, uint64_t ns,
+		   bool busy_poll)
 {
 	struct rusage before, after;
 	long nr = 0;
 
-	for (int i = 0; i < LINGER_TURNS; i++) {
-		turn_with_timer(t, first_ns, linger);
+	for (int i = 0; i < NR_ITERATIONS; i++) {
+		iterate_with_timer(t, first_ns, busy_poll);
 		getrusage(RUSAGE_THREAD, &before);
-		turn_with_timer(t, ns, linger);
+		iterate_with_timer(t, ns, busy_poll);
 		getrusage(RUSAGE_THREAD, &after);
 		nr += after.ru_nvcsw > before.ru_nvcsw;
 	}
@@ -472,21 +479,21 @@ static long sleeps(struct tick *t, uint64_t first_ns, uint64_t ns, bool linger)
 }
 
 /*
- * Who is asked to linger does not sleep when what comes next comes soon. How
- * soon it comes is not ours alone: most turns must be as they should.
+ * A loop that is asked to busy-poll does not sleep when the next event is near.
+ * How soon it comes is not ours alone: most iterations must be as they should.
  */
-static void test_linger(void **state)
+static void test_busy_poll(void **state)
 {
 	const uint64_t soon = NS_PER_MS / 10, late = NS_PER_MS;
 	struct tick t = { 0 };
 	int tries = 0;
 
 	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
-	while (sleeps(&t, soon, soon, true) > LINGER_TURNS / 2)
+	while (sleeps(&t, soon, soon, true) > NR_ITERATIONS / 2)
 		assert_true(++tries < 100);
-	while (sleeps(&t, soon, soon, false) <= LINGER_TURNS / 2)
+	while (sleeps(&t, soon, soon, false) <= NR_ITERATIONS / 2)
 		assert_true(++tries < 200);
-	while (sleeps(&t, late, soon, true) <= LINGER_TURNS / 2)
+	while (sleeps(&t, late, soon, true) <= NR_ITERATIONS / 2)
 		assert_true(++tries < 300);
 	vio_source_remove(t.source);
 }
@@ -498,19 +505,19 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LOOP_TEST(test_fd),
 		LOOP_TEST(test_errors),
-		LOOP_TEST(test_remove_in_turn),
+		LOOP_TEST(test_remove_in_iteration),
 		LOOP_TEST(test_fairness),
 		LOOP_TEST(test_timer),
 		LOOP_TEST(test_wake),
-		LOOP_TEST(test_timer_disarmed_in_turn),
+		LOOP_TEST(test_timer_disarmed_in_iteration),
 		LOOP_TEST(test_defer),
 		LOOP_TEST(test_defer_again),
 		LOOP_TEST(test_cancel),
-		LOOP_TEST(test_defer_in_turn),
-		LOOP_TEST(test_nested_turn),
+		LOOP_TEST(test_defer_in_iteration),
+		LOOP_TEST(test_nested_iteration),
 		LOOP_TEST(test_run_and_stop),
 		LOOP_TEST(test_left_over_after_run),
-		LOOP_TEST(test_linger),
+		LOOP_TEST(test_busy_poll),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

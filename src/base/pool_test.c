@@ -104,7 +104,7 @@ static void test_jobs(void **state)
 		pool_start(f.pool, &jobs[i].job);
 	let_run(&f, NR_JOBS);
 	while (f.nr_done < NR_JOBS)
-		assert_true(vio_loop_turn(f.loop, 10000) >= 0);
+		assert_true(vio_loop_iterate(f.loop, 10000) >= 0);
 	for (unsigned i = 0; i < NR_JOBS; i++) {
 		assert_true(jobs[i].done);
 		assert_false(pthread_equal(jobs[i].ran_on, pthread_self()));

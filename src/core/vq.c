@@ -791,7 +791,7 @@ static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 		}
 	}
 	slot_release(vq, slot);
-	if (priv->paused) /* it may be stopped before the turn ends */
+	if (priv->paused) /* it may be stopped before the iteration ends */
 		vq_show(vq);
 }
 

@@ -225,7 +225,7 @@ static void block_reset(void *arg)
 
 	disk_forget(sc->sc_disk);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
-		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].iteration_end);
 	vio_timer_set(sc->sc_limit_timer, 0);
 	sc->sc_no_memory = false;
 	sc->sc_writeback = sc->sc_cache != DISK_WRITETHROUGH;
@@ -414,7 +414,7 @@ static bool block_fini(struct vdev *dev)
 	disk_destroy(sc->sc_disk);
 	ended = disk_io_destroy(sc->sc_io);
 	for (unsigned i = 0; i < BLOCK_MAX_Q; i++)
-		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].iteration_end);
 	vio_source_remove(sc->sc_limit_timer);
 	if (!ended) /* the kernel still uses requests and their buffers */
 		return false;
@@ -444,7 +444,8 @@ static int create_queues(struct block_softc *sc, unsigned size)
 		q->sc = sc;
 		q->vq = &sc->sc_vqs[i];
 		q->vq->vq_qsize = (uint16_t)size;
-		q->turn = (struct vio_task){ .fn = block_turn, .arg = q };
+		q->iteration_end = (struct vio_task){ .fn = block_iteration_end,
+						      .arg = q };
 	}
 	return create_memory(sc, (unsigned)sc->sc_consts.vc_nvq * size);
 }

@@ -96,7 +96,7 @@ static void reset_in_flight(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 	add_request(v, q, in);
 	fuzz_dev_kick(v, q);
 	if (fuzz_bool(in))
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 	fuzz_dev_restart(v, fuzz_int(in, 8));
 }
 
@@ -122,7 +122,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_dev_config(v, in);
 		break;
 	case 6:
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 		break;
 	case 7:
 		switch (fuzz_choice(in, 32)) {

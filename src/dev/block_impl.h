@@ -84,7 +84,7 @@ static_assert(offsetof(struct block_io, dr) == 0, "disk_req is cast to it");
 struct block_queue {
 	struct block_softc *sc;
 	struct vqueue_info *vq;
-	struct vio_task turn; /* shows what completed in this turn */
+	struct vio_task iteration_end; /* shows what completed */
 };
 
 struct block_softc {
@@ -132,9 +132,9 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
 /* What the kinds are called. */
 extern const char *const block_kind_names[BLOCK_NR_KINDS];
 
-/* A doorbell; and the end of a turn in which requests completed. */
+/* A doorbell; and the end of an iteration in which requests completed. */
 void block_qnotify(void *arg, struct vqueue_info *vq);
-void block_turn(void *arg);
+void block_iteration_end(void *arg);
 
 /* Flush the write cache, for no particular request. */
 void block_flush_cache(struct block_softc *sc);

@@ -5,8 +5,8 @@
  * It is a chain: readable header and data, writable data and, as its last
  * byte, the status. How it is cut into buffers means nothing. Payload goes
  * between the image and guest memory without a copy; requests complete in
- * whichever order the image serves them, and those that complete in one turn
- * of the loop are shown to the driver together.
+ * whichever order the image serves them, and those that complete in one
+ * iteration of the loop are shown to the driver together.
  */
 #include <errno.h>
 #include <string.h>
@@ -338,7 +338,7 @@ static void io_free(struct block_softc *sc, struct block_io *io)
 		return;
 	sc->sc_no_memory = false;
 	for (int i = 0; i < sc->sc_consts.vc_nvq; i++)
-		vio_task_defer(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_defer(sc->sc_loop, &sc->sc_queues[i].iteration_end);
 }
 
 static void block_complete(struct block_io *io, uint8_t status)
@@ -352,7 +352,7 @@ static void block_complete(struct block_io *io, uint8_t status)
 		count(sc, io, status);
 		*io->status = status;
 		vq_relchain_prepare(q->vq, io->head, used_bytes(io, status));
-		vio_task_defer(sc->sc_loop, &q->turn);
+		vio_task_defer(sc->sc_loop, &q->iteration_end);
 	}
 	io_free(sc, io);
 }
@@ -571,18 +571,18 @@ void block_qnotify(void *arg, struct vqueue_info *vq)
 	if (vq->vq_num > 0 && !block_negotiated(sc, VIRTIO_BLK_F_MQ))
 		return;
 	if (vq_serve(vq, vq->vq_qsize, begin_next, q) == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &q->turn);
+		vio_task_defer(sc->sc_loop, &q->iteration_end);
 	check_broken(sc);
 }
 
-/* The end of a turn: show the driver what completed in it. */
-void block_turn(void *arg)
+/* The end of an iteration: show the driver what completed in it. */
+void block_iteration_end(void *arg)
 {
 	struct block_queue *q = arg;
 
 	vq_relchain_publish(q->vq);
 	vq_endchains(q->vq, 1);
-	/* A turn that left requests waiting has left kicks off. */
+	/* An iteration that left requests waiting has left kicks off. */
 	if (!vq_kicks_wanted(q->vq) || vq_has_descs(q->vq))
 		block_qnotify(q->sc, q->vq);
 	check_broken(q->sc);

@@ -71,7 +71,7 @@ static void make_image(void)
 /* While the driver waits for a reset to end. */
 static void on_idle(void *arg)
 {
-	vio_loop_turn(loop, 2);
+	vio_loop_iterate(loop, 2);
 }
 
 /* The device alone: a driver has not begun. */
@@ -141,15 +141,15 @@ static struct vdrv_used wait_used(unsigned q)
 
 	while (!vdrv_used(&d, q, &used)) {
 		assert_true(vio_now_ns() < end);
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 	return used;
 }
 
-static void turns(int n)
+static void iterate(int n)
 {
 	while (n-- > 0)
-		vio_loop_turn(loop, 2);
+		vio_loop_iterate(loop, 2);
 }
 
 /* A request in guest memory. */
@@ -636,7 +636,7 @@ static void test_empty_buffers(void **state)
 				      { VDRV_MEM_BASE, 0, VDRV_W } },
 		 2);
 	vdrv_kick(&d, 0);
-	turns(3);
+	iterate(3);
 }
 
 /* hostile S14: long chains, direct and indirect, end well or in an error. */
@@ -661,7 +661,7 @@ static void test_long_chains(void **state)
 			else
 				vdrv_add(&d, 0, bufs, n);
 			vdrv_kick(&d, 0);
-			turns(2);
+			iterate(2);
 			if (served) {
 				used = wait_used(0);
 				assert_int_equal(req_status(&r),
@@ -693,7 +693,7 @@ static void test_no_status_byte(void **state)
 					      { r.data, 512, VDRV_R } },
 			 2);
 		vdrv_kick(&d, 0);
-		turns(3);
+		iterate(3);
 		assert_false(vdrv_used(&d, 0, &used));
 		if (mode == VDRV_MODERN)
 			assert_true(vdrv_status(&d) & NEEDS_RESET);
@@ -1134,7 +1134,7 @@ static void test_flush(void **state)
 	f = make_req(VIRTIO_BLK_T_FLUSH, 0, 0, false);
 	add_req(0, &f);
 	vdrv_kick(&d, 0);
-	turns(10);
+	iterate(10);
 	assert_false(vdrv_used(&d, 0, &used));
 	FAULT_SET(hang, false);
 	wait_used(0);
@@ -1221,7 +1221,7 @@ static void test_limits_and_reset(void **state)
 			add_req(0, &r);
 		}
 		vdrv_kick(&d, 0);
-		turns(1);
+		iterate(1);
 		vdrv_reset(&d);
 		assert_int_equal(req_status(&r), NO_STATUS);
 		assert_true(vdrv_start(&d, ALL_FEATURES, 1));
@@ -1328,25 +1328,25 @@ static void test_duplicate_head(void **state)
 		for (int i = 0; i < 40; i++)
 			vdrv_avail(&d, 0, head);
 		vdrv_kick(&d, 0);
-		turns(5);
+		iterate(5);
 		if (slow)
 			assert_true(vdrv_status(&d) & NEEDS_RESET);
 		FAULT_SET(hang, false);
-		turns(5);
+		iterate(5);
 		assert_true(vdrv_start(&d, ALL_FEATURES, 1));
 		assert_int_equal(do_write(0, 512), OK);
 		destroy();
 	}
 }
 
-/* Turn the loop until nothing is in flight. */
+/* Run the loop until nothing is in flight. */
 static void wait_idle(void)
 {
 	uint64_t end = vio_now_ns() + 10000000000ull;
 
 	while (!pci_is_idle(&d.pi)) {
 		assert_true(vio_now_ns() < end);
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 }
 
@@ -1361,7 +1361,7 @@ static struct request start_slow_read(enum vdrv_mode mode, uint32_t len)
 	r = make_req(VIRTIO_BLK_T_IN, 0, len, true);
 	add_req(0, &r);
 	vdrv_kick(&d, 0);
-	turns(5);
+	iterate(5);
 	return r;
 }
 
@@ -1377,7 +1377,7 @@ static void test_reset_in_flight(void **state)
 
 	assert_int_equal(req_data(&r)[0], 0xdd);
 	vdrv_set_status(&d, 0);
-	turns(5);
+	iterate(5);
 	assert_true(FAULT_GET(hang));
 	assert_int_not_equal(vdrv_status(&d), 0);
 	FAULT_SET(hang, false);
@@ -1401,12 +1401,12 @@ static void test_reset_impatient(void **state)
 		new = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 		add_req(0, &new);
 		vdrv_kick(&d, 0);
-		turns(5);
+		iterate(5);
 		assert_int_equal(req_status(&new), NO_STATUS);
 	}
 	FAULT_SET(hang, false);
 	while (req_status(&new) == NO_STATUS) {
-		turns(1);
+		iterate(1);
 		vdrv_wake(&d);
 	}
 	assert_int_equal(req_status(&new), OK);
@@ -1430,12 +1430,12 @@ static void test_error_in_flight(void **state)
 }
 
 /*
- * The driver breaks its ring, which is noticed at the end of a turn, while
- * requests wait for the next one: they never begin.
+ * The driver breaks its ring, which is noticed at the end of an iteration,
+ * while requests wait for the next one: they never begin.
  */
-static void test_error_in_turn(void **state)
+static void test_error_in_iteration(void **state)
 {
-	enum { NR_LONG = 6 }; /* of which a turn takes two */
+	enum { NR_LONG = 6 }; /* of which an iteration takes two */
 	struct request r[NR_LONG];
 	uint16_t head = 0;
 
@@ -1447,7 +1447,7 @@ static void test_error_in_turn(void **state)
 	vdrv_kick(&d, 0);
 	for (int i = 0; i < 100; i++)
 		vdrv_avail(&d, 0, head);
-	turns(10);
+	iterate(10);
 	assert_true(vdrv_status(&d) & NEEDS_RESET);
 	wait_idle();
 	assert_int_equal(req_data(&r[0])[0], model[0]);
@@ -1466,13 +1466,13 @@ static void test_quiesce(void **state)
 
 	add_req(0, &f);
 	vdrv_kick(&d, 0);
-	turns(5);
+	iterate(5);
 	pci_quiesce(&d.pi);
-	turns(5);
+	iterate(5);
 	assert_false(pci_is_idle(&d.pi));
 	FAULT_SET(hang, false);
 	wait_idle();
-	turns(2);
+	iterate(2);
 	assert_true(vdrv_used(&d, 0, &used) && vdrv_used(&d, 0, &used));
 	assert_int_equal(req_status(&f), OK);
 	assert_int_equal(req_status(&r), OK);
@@ -1489,10 +1489,10 @@ static void test_cache_off(void **state)
 	assert_int_equal(FAULT_GET(nr_sync), 0);
 	vdrv_cfg_write(&d, 32, 1, 0);
 	while (FAULT_GET(nr_sync) == 0)
-		turns(1);
+		iterate(1);
 	vdrv_cfg_write(&d, 32, 1, 0); /* no change */
 	vdrv_cfg_write(&d, 32, 1, 1);
-	turns(5);
+	iterate(5);
 	assert_int_equal(FAULT_GET(nr_sync), 1);
 
 	/* One that is under way then has a flush of its own. */
@@ -1503,10 +1503,10 @@ static void test_cache_off(void **state)
 	w = make_req(VIRTIO_BLK_T_OUT, 0, 512, false);
 	add_req(0, &w);
 	vdrv_kick(&d, 0);
-	turns(5);
+	iterate(5);
 	vdrv_cfg_write(&d, 32, 1, 0);
 	while (FAULT_GET(nr_sync) == 0)
-		turns(1);
+		iterate(1);
 	FAULT_SET(write_errno, 0);
 	wait_used(0);
 	assert_int_equal(req_status(&w), OK);
@@ -1520,12 +1520,12 @@ static void test_cache_off_reset(void **state)
 
 	vdrv_cfg_write(&d, 32, 1, 0);
 	vdrv_set_status(&d, 0);
-	turns(5);
+	iterate(5);
 	vdrv_set_status(&d, 0); /* forgets the one that waits, once more */
 	assert_int_equal(FAULT_GET(nr_sync), 0);
 	FAULT_SET(hang, false);
 	while (FAULT_GET(nr_sync) == 0)
-		turns(1);
+		iterate(1);
 	assert_int_equal(req_status(&r), NO_STATUS);
 }
 
@@ -1562,7 +1562,7 @@ static void wait_waiting(unsigned nr)
 
 	while (status_of("waiting") != nr) {
 		assert_true(vio_now_ns() < end);
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 }
 
@@ -1587,14 +1587,14 @@ static void test_wait(void **state)
 	assert_non_null(strstr(d.last_log, "requests wait"));
 	resume();
 	wait_waiting(3); /* in vain */
-	turns(5);
+	iterate(5);
 	assert_false(vdrv_used(&d, 0, &used));
 	assert_false(pci_is_idle(&d.pi));
 	FAULT_SET(write_errno, 0);
 	FAULT_SET(read_errno, 0);
 	resume();
 	wait_idle();
-	turns(2);
+	iterate(2);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_true(vdrv_used(&d, 0, &used));
 		assert_int_equal(req_status(&r[i]), OK);
@@ -1647,7 +1647,7 @@ static void test_wait_stop(void **state)
 	pci_quiesce(&d.pi);
 	assert_true(pci_is_idle(&d.pi));
 	assert_int_equal(status_of("waiting"), 0);
-	turns(5);
+	iterate(5);
 	assert_false(vdrv_used(&d, 0, &used));
 	assert_int_equal(vq->vq_priv->nr_returned, 2);
 
@@ -1681,7 +1681,7 @@ static void test_wait_stop_logged(void **state)
 	gm_set_log(&d.gm, log, sizeof(log));
 	pci_quiesce(&d.pi);
 	wait_waiting(1);
-	turns(5);
+	iterate(5);
 	assert_false(pci_is_idle(&d.pi));
 	assert_int_equal(vq->vq_priv->nr_returned, 1);
 	FAULT_SET(write_errno, 0);
@@ -1727,7 +1727,7 @@ static void test_wait_bus(void **state)
 	assert_true(pci_is_idle(&d.pi));
 	FAULT_SET(write_errno, 0);
 	resume();
-	turns(5);
+	iterate(5);
 	assert_int_equal(req_status(&r[0]), NO_STATUS);
 	pci_cfg_write(&d.pi, PCI_COMMAND, 2,
 		      PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
@@ -1868,14 +1868,14 @@ static void test_growth(void **state)
 			add_pieces(q, &r);
 	for (unsigned q = 0; q < FULL_QUEUES; q++)
 		vdrv_kick(&d, q);
-	turns(20);
+	iterate(20);
 	print_message("grew by %zu KiB\n", (resident() - before) >> 10);
 	assert_true(resident() <= before + FULL_BYTES);
 	FAULT_SET(hang, false);
 	FAULT_SET(no_cache, false);
 	while ((total += collect_all()) < FULL_QUEUES * FULL_SIZE) {
 		assert_true(vio_now_ns() < end);
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 	assert_memory_equal(req_data(&r), model, 512);
 }
@@ -1885,8 +1885,8 @@ static void test_growth(void **state)
  */
 
 /*
- * A ring that is taken whole in one turn, and not filled again at once: the
- * driver has to ring for the next request.
+ * A ring that is taken whole in one iteration, and not filled again at once:
+ * the driver has to ring for the next request.
  */
 static void test_kick_after_full_ring(void **state)
 {
@@ -1911,13 +1911,13 @@ static void test_kick_after_full_ring(void **state)
 		}
 		vdrv_kick_wanted(&d, 0);
 		vdrv_kick(&d, 0);
-		turns(5);
+		iterate(5);
 		for (unsigned k = 0; k < SIZE; k++)
 			assert_true(vdrv_used(&d, 0, NULL));
 		next = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
 		add_req(0, &next);
 		assert_true(vdrv_kick_if_wanted(&d, 0));
-		turns(5);
+		iterate(5);
 		assert_true(vdrv_used(&d, 0, NULL));
 		destroy();
 	}
@@ -1947,7 +1947,7 @@ static void test_queues(void **state)
 	r[1] = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 	add_req(1, &r[1]);
 	vdrv_kick(&d, 1);
-	turns(5);
+	iterate(5);
 	assert_false(vdrv_used(&d, 1, &used));
 	assert_int_equal(do_write(0, 512), OK);
 }
@@ -1991,7 +1991,7 @@ static int resize(int argc, char *const argv[])
 	int ret = vdev_ctl(dev, argc, argv, &none, reply, &err);
 
 	while (json_object_object_get(reply, "pending")) {
-		vio_loop_turn(loop, 100);
+		vio_loop_iterate(loop, 100);
 		json_object_object_del(reply, "pending");
 		ret = vdev_ctl(dev, argc, argv, &none, reply, &err);
 	}
@@ -2021,7 +2021,7 @@ static void wait_for_sectors(uint32_t sectors)
 	uint64_t end = vio_now_ns() + 5000000000ull;
 
 	while (vdrv_cfg_read(&d, 0, 4) != sectors && vio_now_ns() < end)
-		vio_loop_turn(loop, 100);
+		vio_loop_iterate(loop, 100);
 	assert_int_equal(vdrv_cfg_read(&d, 0, 4), sectors);
 }
 
@@ -2137,7 +2137,7 @@ static int run(const char *engine)
 		TEST(test_reset_in_flight),
 		TEST(test_error_in_flight),
 		TEST(test_reset_impatient),
-		TEST(test_error_in_turn),
+		TEST(test_error_in_iteration),
 		TEST(test_growth),
 		TEST(test_kick_after_full_ring),
 		TEST(test_cache_off),

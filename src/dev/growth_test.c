@@ -85,7 +85,7 @@ static int grow(const char *text, unsigned nr_queues, enum shape shape)
 	for (unsigned q = 0; q < nr_queues; q++)
 		vdrv_kick(&d, q);
 	for (unsigned i = 0; i < 20; i++)
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 	printf("%s: %ld KiB\n", text, (resident() - before) >> 10);
 	fflush(stdout);
 	if (vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET)

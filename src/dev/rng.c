@@ -36,7 +36,7 @@ struct rng_softc {
 	struct vio_loop *sc_loop;
 	struct vio_source *sc_ready; /* watches a source that is dry */
 	struct vio_source *sc_timer; /* runs when the rate allows more */
-	struct vio_task sc_again;    /* goes on where a turn stopped */
+	struct vio_task sc_again;    /* goes on where an iteration stopped */
 	struct ratelimit sc_rate;
 	uint64_t sc_bytes;
 };

@@ -73,7 +73,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_dev_kick(v, 0);
 		break;
 	case 5:
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 		vdrv_wake(&v->d);
 		break;
 	case 6:

@@ -55,10 +55,10 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void turns(int n)
+static void iterate(int n)
 {
 	while (n--)
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 }
 
 /* Wait at most @ms for the next used entry. */
@@ -69,7 +69,7 @@ static bool wait_used(struct vdrv_used *used, int ms)
 	while (!vdrv_used(&d, 0, used)) {
 		if (vio_now_ns() >= end)
 			return false;
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 	}
 	return true;
 }
@@ -215,10 +215,10 @@ static void test_dry_source(void **state)
 	memset(vdrv_ptr(&d, gpa, 64), 0xaa, 64);
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
-	turns(3);
+	iterate(3);
 	vdrv_reset(&d);
 	assert_int_equal(write(fd, "later", 5), 5);
-	turns(5);
+	iterate(5);
 	assert_int_equal(nr_changed(vdrv_ptr(&d, gpa, 64), 64), 0);
 
 	/* And bytes that have arrived serve the next driver. */
@@ -300,7 +300,7 @@ static void test_end_in_stall(void **state)
 	gpa = vdrv_alloc(&d, 64, 1);
 	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
 	vdrv_kick(&d, 0);
-	turns(2);
+	iterate(2);
 	stop();
 	set_stalled(false);
 	close(fd);
@@ -320,7 +320,7 @@ static void test_ended_source(void **state)
 	for (int i = 0;
 	     i < 2000 && !(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 	     i++)
-		turns(1);
+		iterate(1);
 	assert_false(vdrv_used(&d, 0, &used));
 	assert_true(vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 	vdrv_reset(&d);

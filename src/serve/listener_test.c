@@ -70,13 +70,13 @@ static int teardown(void **state)
 	return rmdir(dir);
 }
 
-/* Turns the loop until @*count is @nr; for ten seconds at most. */
+/* Runs the loop until @*count is @nr; for ten seconds at most. */
 static void wait_for(const unsigned *count, unsigned nr)
 {
 	uint64_t start = vio_now_ns();
 
 	while (*count < nr && vio_now_ns() - start < 10000000000ull)
-		vio_loop_turn(loop, 100);
+		vio_loop_iterate(loop, 100);
 	assert_int_equal(*count, nr);
 }
 
@@ -86,7 +86,7 @@ static void test_turns(void **state)
 
 	wait_for(&seen.nr, 1);
 	for (int i = 0; i < 5; i++)
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 	assert_int_equal(seen.nr, 1);
 	close(seen.client);
 	listener_next(&l);
@@ -130,7 +130,7 @@ static void test_no_descriptors(void **state)
 	wait_for(&seen.nr_failed, 1);
 	assert_int_equal(seen.error, EMFILE);
 	for (int i = 0; i < 5; i++)
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 	assert_int_equal(seen.nr_failed, 1);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	wait_for(&seen.nr, 1);

@@ -250,20 +250,20 @@ static void test_truncated(void **state)
 	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	assert_int_equal(write(pipes[1], p + PAGE, 1), -1);
 	assert_int_equal(errno, EFAULT);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 0);
 
 	p[3 * PAGE + 5] = 'y';
 	assert_int_equal(p[3 * PAGE + 5], 'y');
 	assert_int_equal(p[0], 0); /* all of it has been replaced */
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 1);
 	expect_guards(&map, 4 * PAGE);
 
 	/* The other mapping is what it is: zeros, and not to be written. */
 	assert_int_equal(*(char *)other.host, 0);
 	assert_true(faults(other.host, true));
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 2);
 	mapping_destroy(&map);
 	mapping_destroy(&other);
@@ -285,7 +285,7 @@ static void test_truncated_thread(void **state)
 		0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	touch_in_thread(map.host);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 1);
 	mapping_destroy(&map);
 	close(fd);
@@ -303,7 +303,7 @@ static void test_truncated_later(void **state)
 	client_gone(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	mapping_destroy(&map);
 	close(fd);
@@ -364,7 +364,7 @@ static void test_truncated_last(void **state)
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
 	client_gone(&wake);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	mapping_destroy(&map);
 	close(fd);

@@ -100,11 +100,11 @@ static void work(void *arg)
 	struct vfuser *srv = arg;
 	struct vfconn_msg msg;
 
-	/* The device turns the loop to let its requests finish: not now. */
+	/* The device runs the loop to let its requests finish: not now. */
 	if (srv->working || srv->conn.fd < 0)
 		return;
 	srv->working = true;
-	srv->share = VFUSER_TURN_SHARE;
+	srv->share = VFUSER_ITERATION_BUDGET;
 	flush(srv);
 	vfuser_serve(srv);
 	flush(srv);

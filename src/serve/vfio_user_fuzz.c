@@ -226,9 +226,9 @@ static void receive(int fd)
 	look_at(buf, (size_t)n);
 }
 
-static void turn(void)
+static void iterate(void)
 {
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	receive(sock);
 	receive(twin);
 }
@@ -580,7 +580,7 @@ static void step(struct fuzz_in *in)
 			say(VFMSG_RESET, 0, NULL, 0, NULL, 0);
 		break;
 	default:
-		turn();
+		iterate();
 		break;
 	}
 }
@@ -597,7 +597,9 @@ int poll(struct pollfd *fds, nfds_t nr, int timeout)
 	return (int)syscall(SYS_ppoll, fds, nr, &none, NULL, 0);
 }
 
-/* What it has said before it went is handled, a turn's share at a time. */
+/*
+ * What it has said before it went is handled, an iteration's share at a time.
+ */
 static void await_detached(void)
 {
 	struct vio_server_stats stats;
@@ -605,11 +607,11 @@ static void await_detached(void)
 
 	do {
 		fuzz_must(nr++ < 10000);
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 		vio_server_get_stats(srv, &stats);
 	} while (stats.attached);
 	for (int i = 0; i < 3; i++)
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 }
 
 static void run(struct fuzz_in *in)
@@ -626,11 +628,11 @@ static void run(struct fuzz_in *in)
 	nr_asked = 0;
 	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	fuzz_must(connect(sock, (void *)&addr, sizeof(addr)) == 0);
-	turn();
+	iterate();
 	version(in);
 	for (unsigned i = 0; i < MAX_STEPS && fuzz_more(in); i++)
 		step(in);
-	turn();
+	iterate();
 	close(sock);
 	if (twin >= 0)
 		close(twin);
@@ -640,8 +642,8 @@ static void run(struct fuzz_in *in)
 	/* Requests end after their client has gone. */
 	while (nr_kept > 0)
 		dev_give(nr_kept - 1);
-	vio_loop_turn(loop, 0);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
+	vio_loop_iterate(loop, 0);
 	eventfd_read(event, &count);
 	fuzz_must(pci_is_idle(vio_server_pci(srv)));
 }

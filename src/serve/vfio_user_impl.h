@@ -15,8 +15,8 @@
  * message (in_handler), pci_kick(), and its own events. Only in the latter two
  * may it wait for guest memory that is not mapped (vfio_user_dma.c). While it
  * waits, messages that do not change its state are handled. A connection that
- * fails is only marked as dead. work() closes it at the end of the loop's turn,
- * where no call of the device is on the stack.
+ * fails is only marked as dead. work() closes it at the end of the loop's
+ * iteration, where no call of the device is on the stack.
  */
 #ifndef SERVE_VFIO_USER_IMPL_H
 #define SERVE_VFIO_USER_IMPL_H
@@ -120,16 +120,16 @@ struct vfuser {
 	struct vfuser_mem mem;
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
-	unsigned share;      /* what is left to be done of this turn's */
+	unsigned share;      /* what is left to be done of this iteration's */
 	unsigned nr_written; /* entries of the WRITE_MULTI at the head */
 	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
 };
 
 /*
- * Commands and register writes that are handled in a turn of the loop, which
- * is not the client's alone.
+ * Commands and register writes that are handled in an iteration of the loop,
+ * which is not the client's alone.
  */
-#define VFUSER_TURN_SHARE 256u
+#define VFUSER_ITERATION_BUDGET 256u
 
 static inline bool vfuser_take_share(struct vfuser *srv)
 {
@@ -153,7 +153,7 @@ static inline bool vfuser_connected(const struct vfuser *srv)
 
 /*
  * A command's handler: bytes of payload put into @reply, or -errno. With
- * -EINPROGRESS it has only begun, and is called again in the next turn.
+ * -EINPROGRESS it has only begun, and is called again in the next iteration.
  */
 typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
 			       uint8_t *reply);
@@ -165,7 +165,7 @@ typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
 /* Mark the connection as dead and log the reason, once. */
 void vfuser_fail(struct vfuser *srv, int level, const char *why);
 
-/* Run work() at the end of this turn. */
+/* Run work() at the end of this iteration. */
 void vfuser_wake(struct vfuser *srv);
 
 /* The socket is readable or writable. */
@@ -185,8 +185,9 @@ vio_fd_cb vfuser_on_socket;
 bool vfuser_rests(struct vfuser *srv);
 
 /*
- * Handle the messages that have arrived: a turn's share or, when waiting, all
- * that do not change the device's state. Returns whether one that does is next.
+ * Handle the messages that have arrived: an iteration's share or, when waiting,
+ * all that do not change the device's state. Returns whether one that does is
+ * next.
  */
 bool vfuser_serve(struct vfuser *srv);
 

@@ -591,16 +591,16 @@ static void test_write_multi(void **state)
  * --- The loop is not the client's alone ---
  */
 
-struct turns {
+struct iterations {
 	struct tdev *dev;
 	struct vio_source *source;
-	uint32_t before, most; /* resets and register writes, in a turn */
+	uint32_t before, most; /* resets and register writes, in an iteration */
 	bool end, ended;
 };
 
-static void on_turn(void *arg, uint32_t events)
+static void on_iteration(void *arg, uint32_t events)
 {
-	struct turns *t = arg;
+	struct iterations *t = arg;
 	uint32_t now = t->dev->nr_resets + t->dev->nr_writes;
 
 	if (now - t->before > t->most)
@@ -613,7 +613,7 @@ static void on_turn(void *arg, uint32_t events)
 }
 
 /* As much as a buffer holds does not keep others from their turn. */
-static void test_share_of_a_turn(void **state)
+static void test_iteration_budget(void **state)
 {
 	struct fixture *f = *state;
 	enum { NR_WRITES = 43000, NR_RESETS = 20000 };
@@ -624,8 +624,8 @@ static void test_share_of_a_turn(void **state)
 	size_t len = 8 + NR_WRITES * sizeof(*e);
 	uint64_t *w = calloc(1, len);
 	struct vfmsg_hdr *resets = calloc(NR_RESETS, sizeof(*resets));
-	struct turns turns = { &f->t.dev };
-	int fd = eventfd(1, EFD_CLOEXEC); /* ready in every turn */
+	struct iterations iterations = { &f->t.dev };
+	int fd = eventfd(1, EFD_CLOEXEC); /* ready in every iteration */
 	struct tmsg m;
 
 	w[0] = NR_WRITES;
@@ -635,8 +635,8 @@ static void test_share_of_a_turn(void **state)
 	for (int i = 0; i < NR_RESETS; i++)
 		resets[i] = (struct vfmsg_hdr){ 0, VFMSG_RESET, 16,
 						VFMSG_NO_REPLY };
-	assert_int_equal(vio_fd_add(f->t.loop, fd, EPOLLIN, on_turn, &turns,
-				    &turns.source),
+	assert_int_equal(vio_fd_add(f->t.loop, fd, EPOLLIN, on_iteration,
+				    &iterations, &iterations.source),
 			 0);
 	assert_int_equal(
 		tcl_call(&f->c, VFMSG_REGION_WRITE_MULTI, w, len, NULL, 0, &m),
@@ -646,9 +646,9 @@ static void test_share_of_a_turn(void **state)
 	len = NR_RESETS * sizeof(*resets);
 	assert_int_equal(send(f->c.fd, resets, len, 0), len);
 	assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4), NR_RESETS);
-	assert_in_range(turns.most, 1, 1024);
-	__atomic_store_n(&turns.end, true, __ATOMIC_RELEASE);
-	while (!__atomic_load_n(&turns.ended, __ATOMIC_ACQUIRE))
+	assert_in_range(iterations.most, 1, 1024);
+	__atomic_store_n(&iterations.end, true, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&iterations.ended, __ATOMIC_ACQUIRE))
 		usleep(100);
 	close(fd);
 	free(w);
@@ -1687,7 +1687,7 @@ int main(void)
 		TEST(test_bulk_read),
 		TEST(test_region_bounds),
 		TEST(test_write_multi),
-		TEST(test_share_of_a_turn),
+		TEST(test_iteration_budget),
 		TEST(test_reset),
 		TEST(test_msix),
 		TEST(test_loopback_and_masks),

@@ -17,8 +17,8 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-#define MAX_BURST   32         /* messages before others have their turn, */
-#define MAX_TURN_NS 1000000ull /* or so much time */
+#define MAX_BURST        32 /* messages before others have their turn, */
+#define MAX_ITERATION_NS 1000000ull /* or so much time */
 
 /*
  * --- Front-ends come and go ---
@@ -36,8 +36,9 @@ static void close_client(struct vhuser *srv)
 }
 
 /*
- * A device may turn the loop while it handles a message: that message is not
- * for the turns inside, and the connection stays for as long as it is handled.
+ * A device may run the loop while it handles a message: that message is not
+ * for the iterations inside, and the connection stays for as long as it is
+ * handled.
  */
 static void begin_work(struct vhuser *srv)
 {
@@ -87,7 +88,7 @@ static int step(struct vhuser *srv)
 /* One at least: nobody comes again for a message that has waited. */
 static int handle_some(struct vhuser *srv)
 {
-	uint64_t end_ns = vio_now_ns() + MAX_TURN_NS;
+	uint64_t end_ns = vio_now_ns() + MAX_ITERATION_NS;
 	int ret = step(srv);
 
 	for (int i = 1; i < MAX_BURST && ret > 0 && vio_now_ns() < end_ns; i++)

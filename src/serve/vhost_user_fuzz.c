@@ -6,7 +6,7 @@
  * addresses and lengths are often right.
  *
  * The device keeps some of its chains, for as long as the input says, and
- * touches their memory meanwhile; it may turn the loop when it is to come to a
+ * touches their memory meanwhile; it may run the loop when it is to come to a
  * stop. Files shrink under their mappings. Front-ends go and come.
  *
  * The server is one for all inputs: a front-end that goes leaves it as it was.
@@ -65,10 +65,10 @@ static struct hold {
 	struct vqueue_info vqs[NR_QUEUES];
 	struct chain held[NR_QUEUES][MAX_QSIZE];
 	unsigned nr_held[NR_QUEUES];
-	bool keeps;   /* chains, instead of ending them at once */
-	bool returns; /* them when it is to come to a stop */
-	bool turns;   /* the loop then */
-	bool batches; /* what it ends: shown some time later, or never */
+	bool keeps;    /* chains, instead of ending them at once */
+	bool returns;  /* them when it is to come to a stop */
+	bool iterates; /* the loop then */
+	bool batches;  /* what it ends: shown some time later, or never */
 	uint8_t config[16];
 } hold;
 
@@ -123,8 +123,8 @@ static void hold_quiesce(void *arg)
 		while (h->nr_held[q] > 0)
 			end_chain(h, q, 0);
 	}
-	if (h->turns)
-		vio_loop_turn(loop, 0);
+	if (h->iterates)
+		vio_loop_iterate(loop, 0);
 }
 
 static int hold_cfgread(void *arg, int off, int size, uint32_t *ret_val)
@@ -269,11 +269,11 @@ static void setup(void)
 	fuzz_must(vio_server_listen(srv, fd) == 0);
 }
 
-static void turn(void)
+static void iterate(void)
 {
 	char answer[4096];
 
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	while (recv(sock, answer, sizeof(answer), MSG_DONTWAIT) > 0)
 		;
 }
@@ -282,7 +282,7 @@ static void come(void)
 {
 	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	fuzz_must(connect(sock, (void *)&addr, sizeof(addr)) == 0);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 }
 
 /* It is found gone, and the next may come. */
@@ -291,9 +291,9 @@ static void leave(void)
 	struct vio_server_stats stats = { .attached = true };
 
 	close(sock);
-	/* What it sent before is looked at, some messages in a turn. */
+	/* What it sent before is looked at, some messages in an iteration. */
 	for (unsigned i = 0; i < 1000 && stats.attached; i++) {
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 		vio_server_get_stats(srv, &stats);
 	}
 	fuzz_must(!stats.attached && stats.mem_regions == 0);
@@ -361,7 +361,7 @@ static void run_rings(uint64_t features)
 		say(VHMSG_SET_VRING_ENABLE, (uint64_t[]){ pair_of(q, 1) }, 8,
 		    -1);
 	}
-	turn();
+	iterate();
 }
 
 /*
@@ -541,7 +541,7 @@ static void message(struct fuzz_in *in)
 		w[fuzz_choice(in, 5)] = word(in);
 	send_msg(request, odd & 1 ? VHMSG_NEED_REPLY : 0, w, len, with, nr_fds);
 	if (odd < 48)
-		turn();
+		iterate();
 }
 
 /* A chain of one or two buffers, or of a table of them, made available. */
@@ -600,11 +600,11 @@ static void resize(struct fuzz_in *in)
 		abort();
 }
 
-static void ring_bell(unsigned turns)
+static void ring_bell(unsigned iterations)
 {
 	fuzz_must(eventfd_write(fds[FD_KICK], 1) == 0);
-	while (turns-- > 0)
-		turn();
+	while (iterations-- > 0)
+		iterate();
 }
 
 /* The state of a device, or some bytes, through the pipe. */
@@ -618,7 +618,7 @@ static void pour(struct fuzz_in *in)
 	if (n > 0 && fuzz_bool(in) &&
 	    write(fds[FD_PIPE_IN], bytes, (size_t)n) < 0)
 		return;
-	turn();
+	iterate();
 }
 
 static void end_some(struct fuzz_in *in)
@@ -628,7 +628,7 @@ static void end_some(struct fuzz_in *in)
 	if (hold.nr_held[q] > 0)
 		end_chain(&hold, q, fuzz_choice(in, hold.nr_held[q]));
 	if (fuzz_bool(in))
-		turn();
+		iterate();
 }
 
 static void step(struct fuzz_in *in)
@@ -655,7 +655,7 @@ static void step(struct fuzz_in *in)
 		way = fuzz_choice(in, 16);
 		hold.keeps = !(way & 1);
 		hold.returns = way & 2;
-		hold.turns = way & 4;
+		hold.iterates = way & 4;
 		hold.batches = way & 8;
 		break;
 	case 8:
@@ -694,8 +694,8 @@ static void clean(void)
 		while (hold.nr_held[q] > 0)
 			end_chain(&hold, q, 0);
 	}
-	vio_loop_turn(loop, 0);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
+	vio_loop_iterate(loop, 0);
 	fuzz_must(hold.vs.vs_priv->nr_stale == 0);
 	fuzz_must(vio_server_pci(srv)->pi_gmem->nr_limbo == 0);
 	memset(mem, 0, BUF);
@@ -714,7 +714,7 @@ static void run(struct fuzz_in *in)
 {
 	mapping_catch_faults(); /* in place of whoever came after setup() */
 	hold.keeps = fuzz_bool(in);
-	hold.returns = hold.turns = hold.batches = false;
+	hold.returns = hold.iterates = hold.batches = false;
 	come();
 	if (fuzz_bool(in))
 		record();

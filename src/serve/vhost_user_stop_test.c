@@ -37,8 +37,8 @@ struct hold {
 	struct fe f;
 	struct chain held[NR_QUEUES][QSIZE];
 	unsigned nr_held[NR_QUEUES];
-	unsigned turns;  /* of the loop, in each quiesce */
-	bool gives_back; /* what it holds, when it is to */
+	unsigned iterations; /* of the loop, in each quiesce */
+	bool gives_back;     /* what it holds, when it is to */
 	bool stop_thread;
 };
 
@@ -65,8 +65,8 @@ static void hold_quiesce(void *arg)
 {
 	struct hold *h = arg;
 
-	for (unsigned i = 0; i < h->turns; i++)
-		vio_loop_turn(h->f.loop, 0);
+	for (unsigned i = 0; i < h->iterations; i++)
+		vio_loop_iterate(h->f.loop, 0);
 	for (unsigned q = 0; h->gives_back && q < NR_QUEUES; q++) {
 		if (!vq_is_stopping(&h->vqs[q]))
 			continue;
@@ -96,7 +96,7 @@ static void finish(struct hold *h, unsigned q)
 	memset(c.iov.iov_base, 0x5a, c.iov.iov_len);
 	vq_relchain(&h->vqs[q], c.head, (uint32_t)c.iov.iov_len);
 	vq_endchains(&h->vqs[q], 0);
-	fe_turn(&h->f);
+	fe_iterate(&h->f);
 }
 
 /* Two queues with a feature, one without. */
@@ -186,7 +186,7 @@ static bool is_silent(struct fe *f)
 	struct pollfd pfd = { f->fd, POLLIN, 0 };
 
 	for (int i = 0; i < 4; i++)
-		fe_turn(f);
+		fe_iterate(f);
 	return poll(&pfd, 1, 0) == 0;
 }
 
@@ -251,7 +251,7 @@ static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
 
 /*
  * Every message that stops a ring is answered when its requests have ended, and
- * what comes after it later still. Meanwhile the loop turns.
+ * what comes after it later still. Meanwhile the loop runs.
  */
 static void test_stop_waits(void **state)
 {
@@ -295,7 +295,8 @@ static void test_stop_waits(void **state)
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(h->nr_held[0], 2); /* nothing is taken */
-		assert_int_equal(vio_loop_turn(f->loop, 0), 0); /* it sleeps */
+		assert_int_equal(vio_loop_iterate(f->loop, 0),
+				 0); /* it sleeps */
 		finish(h, 0);
 		assert_true(is_silent(f));
 		finish(h, 0);
@@ -303,7 +304,7 @@ static void test_stop_waits(void **state)
 		assert_true(is_accepted(f, rows[i].request));
 		assert_int_equal(
 			fe_receive(f, VHMSG_GET_QUEUE_NUM, &nr, 8, NULL), 8);
-		fe_turn(f);
+		fe_iterate(f);
 		assert_int_equal(h->vqs[0].vq_flags != 0, rows[i].runs);
 		while (h->nr_held[0] > 0)
 			finish(h, 0);
@@ -325,7 +326,7 @@ static void test_base_waits(void **state)
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	assert_true(is_silent(f));
 	assert_int_equal(eventfd_write(kick, 1), 0);
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(h->nr_held[1], 1);
 	finish(h, 1);
 	assert_int_equal(fe_read16(f, 0x7000 + 2), 1);
@@ -447,7 +448,7 @@ static void test_stop_publishes(void **state)
 		vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
 		if (!later)
 			fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
-		fe_turn(f);
+		fe_iterate(f);
 		assert_int_equal(
 			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
 			8);
@@ -465,7 +466,7 @@ static void test_stop_publishes(void **state)
 }
 
 /*
- * A device turns the loop while it handles a message: the message is handled
+ * A device runs the loop while it handles a message: the message is handled
  * once, and the front-end that disconnects meanwhile is dropped once.
  */
 static void on_notify(void *arg, bool attached)
@@ -473,7 +474,7 @@ static void on_notify(void *arg, bool attached)
 	*(unsigned *)arg += !attached;
 }
 
-static void test_loop_turns_inside(void **state)
+static void test_loop_runs_inside(void **state)
 {
 	struct hold *h = *state;
 	struct fe *f = &h->f;
@@ -483,14 +484,14 @@ static void test_loop_turns_inside(void **state)
 				      0 };
 	unsigned nr_gone = 0;
 
-	h->turns = 3;
+	h->iterations = 3;
 	vio_server_set_notify(f->srv, on_notify, &nr_gone);
 	start_with_request(h);
 	vio_server_get_stats(f->srv, &before);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(send(f->fd, get_base, sizeof(get_base), 0),
 				 sizeof(get_base));
-	fe_turn(f);
+	fe_iterate(f);
 	finish(h, 0);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
@@ -587,7 +588,7 @@ static void test_memory_given_back(void **state)
 	fe_send_msg(f, VHMSG_SET_MEM_TABLE, VHMSG_NEED_REPLY, table,
 		    sizeof(table), f->memfd);
 	assert_true(is_accepted(f, VHMSG_SET_MEM_TABLE));
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(h->nr_held[0], 1);
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 1);
@@ -759,7 +760,7 @@ static void test_worker_thread(void **state)
 		__atomic_store_n(&h->stop_thread, true, __ATOMIC_RELEASE);
 		pthread_join(thread, NULL);
 		h->nr_held[0] = 0;
-		fe_turn(f);
+		fe_iterate(f);
 		assert_int_equal(nr_mappings(), 2);
 		assert_int_equal(fe_used_idx(f), 0);
 		fe_connect_again(f);
@@ -881,7 +882,7 @@ static void test_more_queues(void **state)
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
 	kick = use_second_ring(h);
 	assert_int_equal(eventfd_write(kick, 1), 0);
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(h->nr_held[1], 1);
 	finish(h, 1);
 	close(kick);
@@ -895,7 +896,7 @@ int main(void)
 		TEST(test_base_waits),
 		TEST(test_base_given_back),
 		TEST(test_stop_publishes),
-		TEST(test_loop_turns_inside),
+		TEST(test_loop_runs_inside),
 		TEST(test_memory_waits),
 		TEST(test_memory_given_back),
 		TEST(test_other_memory),

@@ -406,7 +406,7 @@ static void test_polled(void **state)
 	for (int i = 1; i < 4; i++) {
 		fe_offer(f);
 		for (int ms = 0; ms < 1000 && fe_used_idx(f) != i; ms++)
-			vio_loop_turn(f->loop, 1);
+			vio_loop_iterate(f->loop, 1);
 		assert_int_equal(fe_used_idx(f), i);
 	}
 }
@@ -853,7 +853,7 @@ static void test_own_socket(void **state)
 	close(pair[1]);
 	close(f->fd);
 	f->fd = -1;
-	fe_turn(f);
+	fe_iterate(f);
 	assert_false(is_attached(f));
 }
 
@@ -1066,7 +1066,7 @@ static void test_pieces(void **state)
 		const char *byte = i < 12 ? p + i : (char *)&msg.val + (i - 12);
 
 		assert_int_equal(write(f->fd, byte, 1), 1);
-		fe_turn(f);
+		fe_iterate(f);
 	}
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
 }
@@ -1126,7 +1126,7 @@ static void test_attach(void **state)
 	f->srv = srv;
 	fe_negotiate(f);
 	close(f->fd);
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(attached, 0);
 
 	f->fd = -1;
@@ -1196,7 +1196,7 @@ static void test_network(void **state)
 
 	close(f->fd);
 	f->fd = -1;
-	fe_turn(f);
+	fe_iterate(f);
 	vdev_destroy(dev);
 	vio_server_destroy(srv);
 	unlink(addr.sun_path);
@@ -1336,7 +1336,7 @@ static void save_state(struct fe *f, uint8_t state[STATE_LEN])
 	assert_int_equal(pipe(p), 0);
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
 	close(p[1]);
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(read(p[0], more, sizeof(more)), STATE_LEN);
 	assert_int_equal(read(p[0], more + STATE_LEN, 1), 0);
 	memcpy(state, more, STATE_LEN);
@@ -1465,7 +1465,7 @@ static void test_state_too_late(void **state)
 	fe_start_ring(f, 0);
 	assert_int_equal(write(p[1], good, STATE_LEN), STATE_LEN);
 	close(p[1]);
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_not_equal(vs->vs_queues[0].vq_flags, 0);
 	assert_false(state_good(f));
 	close(p[0]);
@@ -1492,9 +1492,9 @@ static void test_state_pipes(void **state)
 
 	assert_int_equal(write(p[1], fill, sizeof(fill)), sizeof(fill));
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(read(p[0], fill, sizeof(fill)), sizeof(fill));
-	fe_turn(f);
+	fe_iterate(f);
 	assert_int_equal(read(p[0], fill, sizeof(fill)), STATE_LEN);
 	assert_memory_equal(fill, good, STATE_LEN);
 	assert_true(state_good(f));
@@ -1504,7 +1504,7 @@ static void test_state_pipes(void **state)
 	assert_false(state_good(f)); /* no end of it */
 	close(p[0]);
 	assert_true(state_fd(f, VHMSG_STATE_SAVE, 0, p[1]));
-	fe_turn(f);
+	fe_iterate(f);
 	assert_false(state_good(f));
 	close(p[1]);
 	forget_disk(f);

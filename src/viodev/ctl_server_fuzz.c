@@ -133,7 +133,7 @@ static void dial(int *fd)
 	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (connect(*fd, (void *)&addr, addr_len) < 0)
 		hang_up(fd); /* the queue is full */
-	fuzz_dev_turn();
+	fuzz_dev_iterate();
 }
 
 static void send_bytes(int fd, const void *bytes, size_t len, unsigned nr_fds)
@@ -232,12 +232,12 @@ static void run(struct fuzz_in *in)
 						 0 :
 						 fuzz_choice(in, NR_CLIENTS)],
 				in);
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 	}
 	for (unsigned i = 0; i < NR_CLIENTS; i++)
 		hang_up(&clients[i]);
 	for (unsigned i = 0; i < 2 * NR_CLIENTS; i++)
-		fuzz_dev_turn(); /* each is accepted, and found to be gone */
+		fuzz_dev_iterate(); /* each is accepted, and found to be gone */
 	change_back();
 	fuzz_dev_end(dev);
 }

@@ -95,10 +95,10 @@ static bool receive(void)
 	return true;
 }
 
-static void turns(unsigned nr)
+static void iterate(unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++)
-		vio_loop_turn(loop, 1);
+		vio_loop_iterate(loop, 1);
 }
 
 static bool any(void)
@@ -116,7 +116,7 @@ static void wait_for(bool (*wanted)(void))
 			if (wanted())
 				return;
 		}
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	} while (vio_now_ns() < end_ns);
 	MUST(!"a frame");
 }
@@ -132,7 +132,7 @@ static void send_frame(const uint8_t *frame, size_t len)
 		 (struct vdrv_buf[]){ { gpa, (uint32_t)(HDR + len), VDRV_R } },
 		 1);
 	vdrv_kick(&d, TXQ);
-	turns(2);
+	iterate(2);
 	while (vdrv_used(&d, TXQ, &used))
 		;
 }
@@ -382,7 +382,7 @@ static void live_user(void)
 	ip4(f, "10.0.2.2", IPPROTO_UDP, cut, 16, 0);
 	f[20] = 0x20; /* a fragment, and a bad checksum */
 	send_frame(f, 50);
-	turns(1200); /* timers */
+	iterate(1200); /* timers */
 	send_udp("10.0.2.2", 4000, udp_port, "ping", 4);
 	wait_for(is_udp_echo);
 }
@@ -394,7 +394,7 @@ static void live_echo(void)
 
 	for (int reset = 0; reset < 2; reset++) {
 		start_driver();
-		turns(50); /* whoever connects does */
+		iterate(50); /* whoever connects does */
 		ip4(f, "10.0.2.2", 254, data, sizeof(data), 0);
 		for (int i = 0; i < 20; i++) {
 			send_frame(f, 934);
@@ -410,7 +410,7 @@ static void live_null(void)
 
 	start_driver();
 	send_frame(f, sizeof(f));
-	turns(10);
+	iterate(10);
 	MUST(!receive());
 }
 
@@ -769,7 +769,7 @@ static void ask_until(bool (*answered)(void))
 {
 	for (int i = 0; i < WAIT_MS / 100; i++) {
 		send_udp("10.0.2.3", 4000, 53, "question", 8);
-		turns(100);
+		iterate(100);
 		while (receive()) {
 			if (answered())
 				return;
@@ -802,7 +802,7 @@ static void serve_names(void)
 		if (i == 0)
 			write_file(RESOLV_CONF, "nameserver 127.0.0.2\n");
 	}
-	vio_loop_turn(resolver_loop, 0);
+	vio_loop_iterate(resolver_loop, 0);
 }
 
 static int name_server(const char *addr)

@@ -8,9 +8,9 @@
 
 static struct vdrv d;
 
-static void turn(void *loop)
+static void iterate(void *loop)
 {
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 }
 
 static int draw(enum vdrv_mode mode)
@@ -25,7 +25,7 @@ static int draw(enum vdrv_mode mode)
 	if (vio_loop_create(&loop) < 0 ||
 	    vdev_new("rng", &d.pi, loop, &dev, why, sizeof(why)) < 0)
 		return 1;
-	d.idle = turn;
+	d.idle = iterate;
 	d.idle_arg = loop;
 	if (!vdrv_start(&d, VI_BIT(VIRTIO_F_VERSION_1), 1))
 		return 1;

@@ -95,10 +95,10 @@ void fixture_open(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports)
 	}
 }
 
-void fixture_turns(struct fixture *r, int n)
+void fixture_iterate(struct fixture *r, int n)
 {
 	while (n--)
-		vio_loop_turn(r->loop, 2);
+		vio_loop_iterate(r->loop, 2);
 }
 
 unsigned fixture_rxq(unsigned port)

@@ -46,7 +46,7 @@ void fixture_start(struct fixture *r, uint64_t features);
 /* All of it: also the handshake, up to where bytes flow on every port. */
 void fixture_open(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports);
 
-void fixture_turns(struct fixture *r, int n);
+void fixture_iterate(struct fixture *r, int n);
 
 unsigned fixture_rxq(unsigned port);
 unsigned fixture_txq(unsigned port);

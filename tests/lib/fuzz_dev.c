@@ -11,7 +11,7 @@
 #include "base/util.h"
 #include "dev/vdev.h"
 
-#define MAX_TURNS 20000 /* for requests to end, of a millisecond or less */
+#define MAX_ITERATIONS 20000 /* for requests to end, of a millisecond or less */
 
 struct vio_loop *fuzz_loop(void)
 {
@@ -22,15 +22,15 @@ struct vio_loop *fuzz_loop(void)
 	return loop;
 }
 
-void fuzz_dev_turn(void)
+void fuzz_dev_iterate(void)
 {
-	vio_loop_turn(fuzz_loop(), 0);
+	vio_loop_iterate(fuzz_loop(), 0);
 }
 
 /* Requests may end in a worker: a little patience. */
 static void idle(void *arg)
 {
-	vio_loop_turn(fuzz_loop(), 1);
+	vio_loop_iterate(fuzz_loop(), 1);
 }
 
 void fuzz_dev_init(struct fuzz_dev *v, enum vdrv_mode mode)
@@ -195,11 +195,11 @@ void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues)
 void fuzz_dev_end(struct fuzz_dev *v)
 {
 	for (int i = 0; i < 3; i++)
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 	forbid(v, false);
 	vdrv_reset(&v->d);
 	for (int i = 0; !pci_is_idle(&v->d.pi); i++) {
-		fuzz_must(i < MAX_TURNS);
+		fuzz_must(i < MAX_ITERATIONS);
 		idle(NULL);
 		vdrv_wake(&v->d);
 	}

@@ -107,7 +107,7 @@ void fuzz_dev_order(struct fuzz_dev *v);
 /* How many chains of a queue the device works on; a driver cannot know. */
 unsigned fuzz_dev_inflight(struct fuzz_dev *v, unsigned q);
 
-/* A turn of the loop that does not wait. */
-void fuzz_dev_turn(void);
+/* An iteration of the loop that does not wait. */
+void fuzz_dev_iterate(void);
 
 #endif

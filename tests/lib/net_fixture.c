@@ -73,10 +73,10 @@ int teardown(void **state)
 	return 0;
 }
 
-void turns(void)
+void iterate(void)
 {
 	for (int i = 0; i < 4; i++)
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 }
 
 bool broken(void)
@@ -105,7 +105,7 @@ uint8_t command_on(unsigned q, uint8_t class, uint8_t cmd, const void *data,
 			 { out, (uint32_t)(1 + result_len), VDRV_W } },
 		 2);
 	vdrv_kick(&d, q);
-	turns();
+	iterate();
 	if (!vdrv_used(&d, q, &used))
 		return NO_ACK;
 	if (p[0] == 0 && result)
@@ -141,7 +141,7 @@ unsigned drain(unsigned q)
 	struct vdrv_used used;
 	unsigned n = 0;
 
-	turns();
+	iterate();
 	drained_bytes = 0;
 	while (vdrv_used(&d, q, &used)) {
 		drained_bytes += used.len;
@@ -163,5 +163,5 @@ void send_frame(unsigned q, const struct net_hdr *hdr, size_t hdr_len,
 			 { gpa, (uint32_t)(hdr_len + len), VDRV_R } },
 		 1);
 	vdrv_kick(&d, q);
-	turns();
+	iterate();
 }

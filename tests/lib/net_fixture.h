@@ -37,7 +37,7 @@ void start_as(enum vdrv_mode mode, const char *options, uint64_t features,
 	      unsigned nr_queues);
 void destroy(void);
 
-void turns(void);
+void iterate(void);
 bool broken(void);
 
 /* A command; returns the ack, NO_ACK when there was none. */

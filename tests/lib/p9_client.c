@@ -41,11 +41,11 @@ static void make_dirs(struct p9c *c)
 	close(fd);
 }
 
-static void turn(void *arg)
+static void iterate(void *arg)
 {
 	struct p9c *c = arg;
 
-	vio_loop_turn(c->loop, 1);
+	vio_loop_iterate(c->loop, 1);
 }
 
 void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
@@ -56,7 +56,7 @@ void p9c_create(struct p9c *c, enum vdrv_mode mode, const char *options)
 	make_dirs(c);
 	assert_int_equal(vio_loop_create(&c->loop), 0);
 	vdrv_init(&c->d, mode);
-	c->d.idle = turn;
+	c->d.idle = iterate;
 	c->d.idle_arg = c;
 	snprintf(text, sizeof(text), "9p,path=%s,tag=t%s", c->root, options);
 	if (vdev_new(text, &c->d.pi, c->loop, &c->dev, why, sizeof(why)) < 0)
@@ -271,7 +271,7 @@ int p9c_wait(struct p9c *c, unsigned slot)
 	p9c_poll(c);
 	while (s->busy) {
 		assert_true(vio_now_ns() < end);
-		vio_loop_turn(c->loop, 10);
+		vio_loop_iterate(c->loop, 10);
 		vdrv_wake(&c->d);
 		p9c_poll(c);
 	}

@@ -60,16 +60,16 @@ void ini_text(const char *options, char *text, size_t size)
 	text[n] = '\0';
 }
 
-/* What an embedder does: turn the loop, and look when it is woken. */
-void ini_turn(int timeout_ms)
+/* What an embedder does: run the loop, and look when it is woken. */
+void ini_iterate_once(int timeout_ms)
 {
-	vio_loop_turn(ini.loop, timeout_ms);
+	vio_loop_iterate(ini.loop, timeout_ms);
 	vdrv_wake(&ini.d);
 }
 
 static void on_idle(void *arg)
 {
-	ini_turn(1);
+	ini_iterate_once(1);
 }
 
 void ini_init(enum vdrv_mode mode)
@@ -135,10 +135,10 @@ void ini_stop(void)
 	}
 }
 
-void ini_turns(int n)
+void ini_iterate(int n)
 {
 	while (n-- > 0)
-		ini_turn(2);
+		ini_iterate_once(2);
 }
 
 /*
@@ -254,7 +254,7 @@ void ini_wait(struct sent *all, unsigned nr)
 
 	while (!all_done(all, nr)) {
 		assert_true(vio_now_ns() < end);
-		ini_turn(10);
+		ini_iterate_once(10);
 	}
 }
 
@@ -297,7 +297,7 @@ uint8_t ini_tmf(uint32_t subtype, const uint8_t addr[8], uint64_t id)
 	vdrv_kick(&ini.d, 0);
 	while (!vdrv_used(&ini.d, 0, &used)) {
 		assert_true(vio_now_ns() < end);
-		ini_turn(10);
+		ini_iterate_once(10);
 	}
 	assert_int_equal(used.len, 1);
 	assert_memory_equal(p, before, 24); /* hostile S18a */

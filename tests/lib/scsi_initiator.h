@@ -61,8 +61,8 @@ void ini_close(void); /* the device, as a restart does */
 void ini_stop(void);  /* and its images */
 void ini_image(const char *name, uint64_t bytes); /* of 'a'..'z' by block */
 void ini_restart_now(void); /* the driver; it does not wait for the reset */
-void ini_turn(int timeout_ms);
-void ini_turns(int n);
+void ini_iterate_once(int timeout_ms);
+void ini_iterate(int n);
 
 struct sent ini_add(const struct cmd *c);      /* make available */
 struct sent ini_send(const struct cmd *c);     /* and kick */

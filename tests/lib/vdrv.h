@@ -13,14 +13,14 @@
  *
  *	vdrv_init(&d, VDRV_MODERN);
  *	dev_create(..., &d.pi, loop, ...);
- *	d.idle = turn;		// vio_loop_turn(loop, 0)
+ *	d.idle = iteration;		// vio_loop_iterate(loop, 0)
  *	d.idle_arg = loop;
  *	started = vdrv_start(&d, VI_BIT(VIRTIO_F_VERSION_1) | ..., 1);
  *	gpa = vdrv_alloc(&d, 512, 1);
  *	head = vdrv_add(&d, 0, (struct vdrv_buf[]){ { gpa, 512, VDRV_W } }, 1);
  *	vdrv_kick(&d, 0);
  *	while (!vdrv_used(&d, 0, &used)) {
- *		vio_loop_turn(loop, 10);
+ *		vio_loop_iterate(loop, 10);
  *		vdrv_wake(&d);
  *	}
  *	dev_destroy(...);
@@ -106,7 +106,7 @@ struct vdrv {
 	bool msix;          /* enabled by vdrv_start(), if there */
 	bool no_msix;       /* set it, and vdrv_start() leaves it off */
 
-	/* Turns the device's loop; NULL if it completes without one. */
+	/* Runs the device's loop; NULL if it completes without one. */
 	void (*idle)(void *arg);
 	void *idle_arg;
 

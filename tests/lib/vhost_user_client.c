@@ -19,10 +19,10 @@
 #include "base/le.h"
 #include "vhost_user_client.h"
 
-void fe_turn(struct fe *f)
+void fe_iterate(struct fe *f)
 {
 	for (int i = 0; i < 4; i++)
-		vio_loop_turn(f->loop, 0);
+		vio_loop_iterate(f->loop, 0);
 }
 
 void fe_connect_again(struct fe *f)
@@ -31,11 +31,11 @@ void fe_connect_again(struct fe *f)
 
 	if (f->fd >= 0)
 		close(f->fd);
-	fe_turn(f);
+	fe_iterate(f);
 	memcpy(addr.sun_path, f->path, sizeof(f->path));
 	f->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(f->fd, (void *)&addr, sizeof(addr)), 0);
-	fe_turn(f);
+	fe_iterate(f);
 }
 
 void fe_send_raw(struct fe *f, const struct vhmsg_hdr *hdr, const void *payload,
@@ -61,7 +61,7 @@ void fe_send_raw(struct fe *f, const struct vhmsg_hdr *hdr, const void *payload,
 	}
 	assert_int_equal(sendmsg(f->fd, &msg, MSG_NOSIGNAL),
 			 sizeof(*hdr) + len);
-	fe_turn(f);
+	fe_iterate(f);
 }
 
 void fe_send_msg(struct fe *f, uint32_t request, uint32_t flags,
@@ -104,7 +104,7 @@ bool fe_is_closed(struct fe *f)
 	struct pollfd pfd = { f->fd, POLLIN, 0 };
 	char c;
 
-	fe_turn(f);
+	fe_iterate(f);
 	return poll(&pfd, 1, 0) == 1 && recv(f->fd, &c, 1, MSG_DONTWAIT) <= 0;
 }
 
@@ -216,21 +216,21 @@ void fe_offer(struct fe *f)
 
 uint16_t fe_used_idx(struct fe *f)
 {
-	fe_turn(f);
+	fe_iterate(f);
 	return fe_read16(f, USED + 2);
 }
 
 void fe_kick(struct fe *f)
 {
 	assert_int_equal(eventfd_write(f->kick, 1), 0);
-	fe_turn(f);
+	fe_iterate(f);
 }
 
 bool fe_was_called(struct fe *f)
 {
 	eventfd_t count;
 
-	fe_turn(f);
+	fe_iterate(f);
 	return eventfd_read(f->call, &count) == 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * For the tests of the vhost-user server: a front-end that says on the wire
  * whatever a test wants said, and a guest's memory with one ring in it. Server
- * and front-end are on one thread: the front-end turns the server's loop.
+ * and front-end are on one thread: the front-end runs the server's loop.
  */
 #ifndef TESTS_LIB_VHOST_USER_CLIENT_H
 #define TESTS_LIB_VHOST_USER_CLIENT_H
@@ -53,8 +53,8 @@ void fe_listen(struct fe *f);
 /* After the device. */
 void fe_fini(struct fe *f);
 
-/* Some turns of the loop, for what one message or doorbell leads to. */
-void fe_turn(struct fe *f);
+/* Some iterations of the loop, for what one message or doorbell leads to. */
+void fe_iterate(struct fe *f);
 
 /* The front-end goes, and another comes. */
 void fe_connect_again(struct fe *f);

@@ -70,10 +70,10 @@ static const struct chardev_client client = { on_readable, on_writable, on_up };
 
 #define PATIENCE_NS 30000000000ull /* on a machine that is slow */
 
-static void turns(int n)
+static void iterate(int n)
 {
 	while (n--)
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 }
 
 static int open_text(const char *kind, const char *arg, struct err *err)
@@ -102,7 +102,7 @@ static void stop(void)
 	c = NULL;
 	chardev_close(text, "30", &files);
 	opened_files_close(&files);
-	turns(1);
+	iterate(1);
 }
 
 static int setup(void **state)
@@ -138,7 +138,7 @@ static void assert_got(const char *want)
 
 	/* What comes through a pty waits for a thread of the kernel's. */
 	while (me.len < strlen(want) && vio_now_ns() < end)
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 	assert_int_equal(me.len, strlen(want));
 	assert_memory_equal(me.got, want, me.len);
 	me.len = 0;
@@ -149,7 +149,7 @@ static void wait_up(bool up)
 	uint64_t end = vio_now_ns() + PATIENCE_NS;
 
 	while (chardev_up(c) != up && vio_now_ns() < end)
-		vio_loop_turn(loop, 5);
+		vio_loop_iterate(loop, 5);
 	assert_int_equal(chardev_up(c), up);
 }
 
@@ -162,7 +162,7 @@ static void assert_idle(void)
 	uint64_t end = vio_now_ns() + PATIENCE_NS / 10;
 
 	for (int quiet = 0; quiet < 3;) {
-		quiet = vio_loop_turn(loop, 2) == 0 ? quiet + 1 : 0;
+		quiet = vio_loop_iterate(loop, 2) == 0 ? quiet + 1 : 0;
 		assert_true(vio_now_ns() < end);
 	}
 }
@@ -233,7 +233,7 @@ static void wait_size(const char *path, off_t size)
 	struct stat st = { 0 };
 
 	for (int i = 0; i < 2000 && st.st_size != size; i++) {
-		turns(1);
+		iterate(1);
 		stat(path, &st);
 	}
 	assert_int_equal(st.st_size, size);
@@ -278,12 +278,12 @@ static void test_slow_file(void **state)
 	set_stalled(true);
 	start("file:", "out");
 	assert_int_equal(put("one"), 3);
-	turns(2);
+	iterate(2);
 	assert_int_equal(put("two"), -EAGAIN);
 	assert_int_equal(me.nr_writable, 0);
 	set_stalled(false);
 	wait_size("out", 3);
-	turns(2);
+	iterate(2);
 	assert_int_equal(me.nr_writable, 1);
 	set_stalled(true);
 	assert_int_equal(put("two"), 3);
@@ -305,11 +305,11 @@ static void test_slow_input(void **state)
 	set_stalled(true);
 	start("fd:", nr);
 	chardev_want(c, true);
-	turns(3);
+	iterate(3);
 	assert_got("");
 	set_stalled(false);
 	for (int i = 0; i < 2000 && me.len < 5; i++)
-		turns(1);
+		iterate(1);
 	assert_got("hello");
 	assert_idle(); /* at its end */
 	stop();
@@ -353,22 +353,22 @@ static void test_unix(void **state)
 
 	a = dial("s");
 	b = dial("s");
-	turns(2);
+	iterate(2);
 	assert_int_equal(me.nr_up, 1);
 	assert_int_equal(put("one"), 3);
 	assert_int_equal(read(a, buf, sizeof(buf)), 3);
 	assert_int_equal(write(a, "hello", 5), 5);
-	turns(2);
+	iterate(2);
 	assert_got("hello");
 	assert_int_equal(write(b, "next", 4), 4);
 	assert_idle();
 	close(a);
-	turns(3);
+	iterate(3);
 	assert_int_equal(me.nr_down, 1);
 	assert_int_equal(me.nr_up, 2);
 	assert_got("next");
 	close(b);
-	turns(2);
+	iterate(2);
 	assert_false(chardev_up(c));
 	stop();
 	assert_int_equal(access("s", F_OK), -1);
@@ -388,13 +388,13 @@ static void test_no_descriptors(void **state)
 	close(first_free);
 	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	assert_int_equal(vio_loop_turn(loop, 1000), 1);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 1000), 1);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	while (!me.nr_up)
-		assert_true(vio_loop_turn(loop, 10000) > 0);
+		assert_true(vio_loop_iterate(loop, 10000) > 0);
 	close(peer);
-	turns(2);
+	iterate(2);
 	stop();
 }
 
@@ -411,17 +411,17 @@ static void test_left_behind(void **state)
 	assert_true(chardev_up(c));
 	assert_int_equal(put("x"), -EPIPE);
 	chardev_want(c, true);
-	turns(4);
+	iterate(4);
 	assert_got("bye");
 	assert_false(chardev_up(c));
 
 	/* One that leaves nothing is disconnected, wanted or not. */
 	chardev_want(c, false);
 	fd = dial("s");
-	turns(2);
+	iterate(2);
 	assert_true(chardev_up(c));
 	close(fd);
-	turns(2);
+	iterate(2);
 	assert_false(chardev_up(c));
 	assert_idle();
 }
@@ -437,14 +437,14 @@ static void test_half_closed(void **state)
 	fd = dial("s");
 	assert_int_equal(write(fd, "ask", 3), 3);
 	shutdown(fd, SHUT_WR);
-	turns(3);
+	iterate(3);
 	assert_got("ask");
 	assert_idle();
 	assert_true(chardev_up(c));
 	assert_int_equal(put("answer"), 6);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 6);
 	close(fd);
-	turns(2);
+	iterate(2);
 	assert_false(chardev_up(c));
 }
 
@@ -496,10 +496,10 @@ static void test_unix_connect(void **state)
 	chardev_want(c, true);
 	fd = accept(listener, NULL, NULL);
 	assert_int_equal(write(fd, "hi", 2), 2);
-	turns(2);
+	iterate(2);
 	assert_got("hi");
 	close(fd);
-	turns(3);
+	iterate(3);
 	assert_int_equal(me.nr_down, 1);
 	assert_int_equal(put("x"), -EPIPE);
 	assert_idle();
@@ -518,7 +518,7 @@ static void test_back_pressure(void **state)
 		out[i] = (char)(i * 7 + i / 251);
 	start("unix:", "s");
 	fd = dial("s");
-	turns(2);
+	iterate(2);
 	while (got < sizeof(out)) {
 		struct iovec iov = { out + sent, sizeof(out) - sent };
 		ssize_t n = sent < sizeof(out) ? chardev_write(c, &iov, 1) :
@@ -534,7 +534,7 @@ static void test_back_pressure(void **state)
 		n = read(fd, in + got, sizeof(in) - got);
 		assert_true(n > 0);
 		got += (size_t)n;
-		turns(1);
+		iterate(1);
 		if (sent < sizeof(out) && got == sent)
 			assert_true(me.nr_writable > 0);
 	}
@@ -545,7 +545,7 @@ static void test_back_pressure(void **state)
 	assert_idle();
 	assert_int_equal(me.nr_readable, 0);
 	chardev_want(c, true);
-	turns(1);
+	iterate(1);
 	assert_got("held");
 	close(fd);
 }
@@ -569,17 +569,17 @@ static void test_pty(void **state)
 	for (int i = 0; i < 3; i++) {
 		fd = open("link", O_RDWR | O_NOCTTY);
 		assert_true(fd >= 0);
-		turns(2);
+		iterate(2);
 		wait_up(true);
 		assert_idle();
 		assert_int_equal(put("a\nb"), 3);
 		assert_int_equal(read(fd, buf, sizeof(buf)), 3);
 		assert_memory_equal(buf, "a\nb", 3); /* as it was sent */
 		assert_int_equal(write(fd, "\003x\r", 3), 3);
-		turns(2);
+		iterate(2);
 		assert_got("\003x\r");
 		close(fd);
-		turns(3);
+		iterate(3);
 		wait_up(false);
 		assert_int_equal(put("lost"), -EPIPE);
 		assert_idle();
@@ -594,7 +594,7 @@ static void test_pty(void **state)
 	close(fd);
 	assert_idle();
 	chardev_want(c, true);
-	turns(3);
+	iterate(3);
 	assert_got("text");
 	wait_up(false);
 	assert_idle();
@@ -610,14 +610,14 @@ static void test_pty_reopened(void **state)
 	start("pty", "");
 	chardev_want(c, true);
 	fd = open(chardev_path(c), O_RDWR | O_NOCTTY);
-	turns(2);
+	iterate(2);
 	close(fd);
 	again = open(chardev_path(c), O_RDWR | O_NOCTTY);
-	turns(3);
+	iterate(3);
 	wait_up(true);
 	assert_int_equal(put("x"), 1);
 	close(again);
-	turns(3);
+	iterate(3);
 	wait_up(false);
 }
 
@@ -639,10 +639,10 @@ static void test_fd(void **state)
 	close(pair[0]);
 	chardev_want(c, true);
 	assert_int_equal(write(pair[1], "in", 2), 2);
-	turns(2);
+	iterate(2);
 	assert_got("in");
 	close(pair[1]);
-	turns(3);
+	iterate(3);
 	assert_false(chardev_up(c));
 	assert_idle();
 	stop();
@@ -674,7 +674,7 @@ static void test_stdio(void **state)
 	assert_int_equal(open_text("stdio", "", &err), -EBUSY);
 	chardev_want(c, true);
 	assert_int_equal(write(from[1], "typed", 5), 5);
-	turns(2);
+	iterate(2);
 	assert_got("typed");
 	assert_int_equal(put("shown"), 5);
 	assert_int_equal(read(to[0], buf, sizeof(buf)), 5);
@@ -691,7 +691,7 @@ static void test_stdio(void **state)
 	start("stdio", "");
 	assert_idle();
 	chardev_want(c, true);
-	turns(3);
+	iterate(3);
 	assert_got("script");
 	assert_idle();
 	assert_true(chardev_up(c));

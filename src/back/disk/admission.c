@@ -12,15 +12,15 @@
 /*
  * --- Beginning ---
  *
- * Beyond a limit, a request waits for the next turn of the loop: the driver
- * then sees the completed ones earlier, and continues while we do.
+ * Beyond a limit, a request waits for the next iteration of the loop: the
+ * driver then sees the completed ones earlier, and continues while we do.
  */
 
 static bool may_begin(const struct disk *d, const struct disk_req *req)
 {
 	return !d->exclusive && !d->exec.img.forgetting && !d->shrinking &&
 	       (d->nr_active == 0 || !disk_exec_is_exclusive(&d->exec, req)) &&
-	       d->turn_bytes < DISK_TURN_BYTES;
+	       d->iteration_bytes < DISK_ITERATION_BYTES;
 }
 
 static void begin(struct disk *d, struct disk_req *req)
@@ -30,8 +30,8 @@ static void begin(struct disk *d, struct disk_req *req)
 	if (req->dr_exclusive)
 		d->exclusive = req;
 	if (req->dr_op == DISK_READ || req->dr_op == DISK_WRITE)
-		d->turn_bytes += req->dr_len;
-	vio_task_defer(d->loop, &d->turn_task); /* where the turn ends */
+		d->iteration_bytes += req->dr_len;
+	vio_task_defer(d->loop, &d->iteration_end);
 	disk_exec_start(req);
 }
 
@@ -96,15 +96,15 @@ void disk_submit(struct disk *d)
 	bool more;
 
 	disk_release_queued(d);
-	vio_task_cancel(d->loop, &d->turn_task);
+	vio_task_cancel(d->loop, &d->iteration_end);
 	if (disk_should_poll(d->exec.nr_cached + (d->queued.first != NULL),
 			     &d->nr_single))
 		vio_loop_busy_poll(d->loop);
-	more = d->queued.first && d->turn_bytes >= DISK_TURN_BYTES;
-	d->turn_bytes = 0;
+	more = d->queued.first && d->iteration_bytes >= DISK_ITERATION_BYTES;
+	d->iteration_bytes = 0;
 	disk_exec_submit(&d->exec);
 	if (more)
-		vio_task_defer(d->loop, &d->turn_task);
+		vio_task_defer(d->loop, &d->iteration_end);
 }
 
 /*
@@ -125,7 +125,7 @@ static void all_inactive(struct disk *d)
 	disk_exec_set_forgetting(&d->exec, false);
 	disk_size_begin(d);
 	if (d->closing)
-		vio_task_defer(d->loop, &d->turn_task);
+		vio_task_defer(d->loop, &d->iteration_end);
 }
 
 static void complete(struct disk *d, struct disk_req *req, int result)
@@ -188,5 +188,5 @@ void disk_complete_dropped(struct disk *d)
 	while ((req = disk_reqs_take(&d->dropped)))
 		complete(d, req, -ECANCELED);
 	if (d->closing)
-		vio_task_defer(d->loop, &d->turn_task);
+		vio_task_defer(d->loop, &d->iteration_end);
 }

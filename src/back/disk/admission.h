@@ -4,7 +4,7 @@
  * here. It decides when a request may begin and how a failed one is handled;
  * the layer below executes it.
  *
- *	admission.c (turns, exclusive ones, forgetting)   wait.c   size.c
+ *	admission.c (iterations, exclusive ones, forgetting)   wait.c   size.c
  *	     |  start, submit                          ^  done
  *	     v                                         |
  *	exec.h    execution: rw.c, zero.c, flush.c; requests as sequences of calls
@@ -23,12 +23,13 @@
 #include "back/disk/exec.h"
 
 /*
- * Whether to poll for more requests before a sleep, after a turn of the loop in
- * which @nr_cached requests were served from the cache; *nr_single is ours.
+ * Whether to poll for more requests before a sleep, after an iteration of the
+ * loop in which @nr_cached requests were served from the cache; *nr_single is
+ * ours.
  *
  * A guest that waits for each read before it sends the next one also waits for
  * our wake-up. With more in flight, sleeping is better: they then arrive
- * together. So polling starts only after many turns of one request.
+ * together. So polling starts only after many iterations of one request.
  */
 #define DISK_SINGLES_ENOUGH 1000
 
@@ -51,9 +52,9 @@ struct disk {
 	struct vio_loop *loop;
 	struct disk_io *io;
 	struct disk_exec exec;
-	struct vio_task turn_task; /* the end of the loop's turn */
-	uint64_t turn_bytes;       /* of what began in this turn */
-	unsigned nr_single;        /* see disk_should_poll() */
+	struct vio_task iteration_end; /* of the loop */
+	uint64_t iteration_bytes;      /* of what began in this iteration */
+	unsigned nr_single;            /* see disk_should_poll() */
 
 	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->closing */

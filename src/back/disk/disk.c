@@ -57,7 +57,7 @@ static void maybe_free(struct disk *d)
 	while (*link != d)
 		link = &(*link)->next;
 	*link = d->next;
-	vio_task_cancel(d->loop, &d->turn_task);
+	vio_task_cancel(d->loop, &d->iteration_end);
 	vio_task_cancel(d->loop, &d->drop_task);
 	disk_exec_fini(&d->exec);
 	close(d->exec.img.fd);
@@ -89,7 +89,7 @@ static void wait_for_closing(struct disk_io *io)
 static void abandon(struct disk_io *io)
 {
 	for (struct disk *d = io->closing; d; d = d->next) {
-		vio_task_cancel(d->loop, &d->turn_task);
+		vio_task_cancel(d->loop, &d->iteration_end);
 		vio_task_cancel(d->loop, &d->drop_task);
 	}
 	disk_engine_abandon(&io->engine);
@@ -116,7 +116,7 @@ bool disk_io_destroy(struct disk_io *io)
  * --- A disk ---
  */
 
-static void turn_task(void *arg)
+static void iteration_end(void *arg)
 {
 	disk_submit(arg);
 	maybe_free(arg);
@@ -133,7 +133,7 @@ static void init(struct disk *d, struct disk_io *io,
 	d->io = io;
 	d->loop = io->engine.loop;
 	d->exec.done = disk_done;
-	d->exec.turn_end = &d->turn_task;
+	d->exec.iteration_end = &d->iteration_end;
 	d->on_read_error = params->on_read_error;
 	d->on_write_error = params->on_write_error;
 	d->watch_fd = -1;
@@ -141,7 +141,7 @@ static void init(struct disk *d, struct disk_io *io,
 	disk_reqs_init(&d->queued);
 	disk_reqs_init(&d->failed);
 	disk_reqs_init(&d->dropped);
-	d->turn_task = (struct vio_task){ .fn = turn_task, .arg = d };
+	d->iteration_end = (struct vio_task){ .fn = iteration_end, .arg = d };
 	d->drop_task = (struct vio_task){ .fn = drop_task, .arg = d };
 }
 

@@ -4,7 +4,7 @@
  * from and to the buffers of the request.
  *
  * An image is a raw file or a block device. Requests are submitted one by one
- * and go to the kernel in batches, at the end of the loop's turn or with
+ * and go to the kernel in batches, at the end of the loop's iteration or with
  * disk_submit(). Each completes by its callback, on the loop's thread, in any
  * order, possibly before the call that starts it returns. The work is done
  * (struct disk_io) by io_uring where permitted, otherwise by a small pool of
@@ -70,16 +70,18 @@ void disk_get_info(const struct disk *disk, struct disk_info *ret_info);
  */
 bool disk_odd_size(const struct disk *disk, char *text, size_t size);
 
-/* Start a request; send what is queued without waiting for the turn's end. */
+/*
+ * Start a request; send what is queued without waiting for the iteration's end.
+ */
 void disk_start(struct disk *disk, struct disk_req *req);
 void disk_submit(struct disk *disk);
 
 /*
  * Forget requests: one that has not begun is done with -ECANCELED in a later
- * turn of the loop; one that the kernel works on is done when it ends, however
- * long that takes, with whatever result. Until the last of them has ended new
- * requests wait, so that no stale write overtakes theirs. Returns at once, and
- * no callback is called from inside.
+ * iteration of the loop; one that the kernel works on is done when it ends,
+ * however long that takes, with whatever result. Until the last of them has
+ * ended new requests wait, so that no stale write overtakes theirs. Returns at
+ * once, and no callback is called from inside.
  */
 void disk_forget(struct disk *disk);
 

@@ -140,7 +140,7 @@ static void start(struct test_req *t, enum disk_op op, uint64_t off,
 static int finish(struct test_req *t)
 {
 	while (!t->done)
-		assert_true(vio_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_iterate(loop, 5000) >= 0);
 	return t->result;
 }
 
@@ -1013,7 +1013,7 @@ static void wait_for_size(uint64_t bytes)
 	uint64_t end = vio_now_ns() + 5000000000ull;
 
 	while (notified != bytes && vio_now_ns() < end)
-		vio_loop_turn(loop, 100);
+		vio_loop_iterate(loop, 100);
 	assert_int_equal(notified, bytes);
 }
 
@@ -1024,7 +1024,7 @@ static int resize(uint64_t bytes)
 	int ret;
 
 	while ((ret = disk_resize(disk, bytes, true, &err)) == 1)
-		assert_true(vio_loop_turn(loop, 100) >= 0);
+		assert_true(vio_loop_iterate(loop, 100) >= 0);
 	return ret;
 }
 
@@ -1085,7 +1085,7 @@ static void test_watch_quiet(void **state)
 	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
 	disk_set_notify(disk, on_size, NULL);
 	assert_int_equal(disk_watch(disk, fd), 0);
-	assert_int_equal(vio_loop_turn(loop, 10), 0);
+	assert_int_equal(vio_loop_iterate(loop, 10), 0);
 	/* Nor are changes missed, that came before the watch was watched. */
 	disk_destroy(disk);
 	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
@@ -1097,11 +1097,11 @@ static void test_watch_quiet(void **state)
 }
 
 /*
- * --- Lingering ---
+ * --- Busy polling ---
  */
 
 /* Reads that come one by one for long; two at once, and it begins again. */
-static void test_linger(void **state)
+static void test_should_poll(void **state)
 {
 	unsigned nr_single = 0;
 
@@ -1119,10 +1119,10 @@ static void test_linger(void **state)
 }
 
 /*
- * --- Turns ---
+ * --- Iterations ---
  */
 
-#define NR_LONG 3 /* requests that are a turn's share each */
+#define NR_LONG 3 /* requests that are an iteration's share each */
 
 /* On an image in memory: each has ended when it has begun. */
 static void start_long(struct test_req *t, struct iovec *iov, enum disk_op op)
@@ -1146,7 +1146,7 @@ static unsigned count_done(const struct test_req *t)
 }
 
 /* The driver gets to see each before the next one keeps the loop busy. */
-static void test_turn_share(void **state)
+static void test_iteration_share(void **state)
 {
 	struct test_req t[NR_LONG] = { 0 };
 	struct iovec iov[NR_LONG];
@@ -1162,7 +1162,7 @@ static void test_turn_share(void **state)
 			before = now;
 			now = count_done(t);
 			assert_in_range(now, before, before + 1);
-			assert_true(vio_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_iterate(loop, 5000) >= 0);
 		} while (now < NR_LONG);
 		for (unsigned i = 0; i < NR_LONG; i++)
 			assert_int_equal(t[i].result, 0);
@@ -1179,11 +1179,11 @@ static void make_hang(void)
 	FAULT_SET(hang, true);
 }
 
-/* Some turns of the loop, in which nothing that hangs can end. */
-static void turn_a_while(void)
+/* Some iterations of the loop, in which nothing that hangs can end. */
+static void iterate_a_while(void)
 {
 	for (int i = 0; i < 5; i++)
-		assert_true(vio_loop_turn(loop, 10) >= 0);
+		assert_true(vio_loop_iterate(loop, 10) >= 0);
 }
 
 /*
@@ -1203,7 +1203,7 @@ static void test_slow(void **state)
 	start(&t[0], DISK_FLUSH, 0, 0, NULL, 0);
 	start(&t[1], DISK_READ, 0, 512, &iov[1], 1);
 	start(&t[2], DISK_WRITE, 4096, 512, &iov[2], 1);
-	turn_a_while();
+	iterate_a_while();
 	assert_false(t[0].done || t[1].done || t[2].done);
 	FAULT_SET(hang, false);
 	for (unsigned i = 0; i < 3; i++)
@@ -1223,11 +1223,11 @@ static void test_forget(void **state)
 		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
 		start(&old[i], DISK_READ, i * 4096, 512, &iov[i], 1);
 	}
-	turn_a_while();
+	iterate_a_while();
 	disk_forget(disk);
 	start(&late, DISK_READ, 0, 512, &iov[0], 1);
 	start(&flush, DISK_FLUSH, 0, 0, NULL, 0);
-	turn_a_while();
+	iterate_a_while();
 	assert_false(late.done || flush.done || old[0].done);
 
 	disk_forget(disk);
@@ -1253,7 +1253,7 @@ static void test_forget_flush(void **state)
 	start(&t[1], DISK_FLUSH, 0, 0, NULL, 0);
 	disk_forget(disk);
 	assert_int_equal(finish(&t[1]), -ECANCELED);
-	turn_a_while();
+	iterate_a_while();
 	assert_false(t[0].done);
 	FAULT_SET(hang, false);
 	assert_int_equal(finish(&t[0]), 0);
@@ -1291,7 +1291,7 @@ static void test_forget_order(void **state)
 	disk_submit(disk);
 	disk_forget(disk);
 	start(&new, DISK_WRITE, 0, 512, &new_iov, 1);
-	turn_a_while();
+	iterate_a_while();
 	FAULT_SET(hang, false);
 	assert_int_equal(finish(&new), 0);
 	for (unsigned i = 0; i < BATCH; i++)
@@ -1310,7 +1310,7 @@ static void test_forget_long(void **state)
 	FAULT_SET(fallocate_errno, EOPNOTSUPP);
 	make_hang();
 	start(&t, DISK_WRITE_ZEROES, 0, IMAGE_BYTES, NULL, 0);
-	turn_a_while();
+	iterate_a_while();
 	disk_forget(disk);
 	FAULT_SET(hang, false);
 	assert_int_equal(finish(&t), -ECANCELED);
@@ -1328,10 +1328,10 @@ static void test_destroy_slow(void **state)
 	goes = add_disk('b');
 	make_hang();
 	start(&t, DISK_READ, 4096, 512, &iov, 1);
-	turn_a_while();
+	iterate_a_while();
 	disk_destroy(goes);
 	disk = stays;
-	turn_a_while();
+	iterate_a_while();
 	assert_false(t.done);
 	FAULT_SET(hang, false);
 	finish(&t);
@@ -1354,7 +1354,7 @@ static void test_end(void **state)
 	make_hang();
 	memset(&t, 0, sizeof(t));
 	start(&t, DISK_READ, 0, 512, &iov, 1);
-	turn_a_while();
+	iterate_a_while();
 	disk_destroy(disk);
 	disk = NULL;
 	assert_false(disk_io_destroy(io));
@@ -1401,7 +1401,7 @@ static void test_resize_slow(void **state)
 	start(&t, DISK_FLUSH, 0, 0, NULL, 0);
 	disk_submit(b);
 	assert_int_equal(disk_resize(b, IMAGE_BYTES, true, &err), 1);
-	turn_a_while();
+	iterate_a_while();
 	assert_int_equal(notified, 2 * IMAGE_BYTES);
 	FAULT_SET(hang, false);
 	wait_for_size(IMAGE_BYTES);
@@ -1446,7 +1446,7 @@ static void test_shrink_waiting(void **state)
 	FAULT_SET(write_errno, EIO);
 	start(&t, DISK_WRITE, IMAGE_BYTES - 512, 512, &iov, 1);
 	while (disk_nr_waiting(disk) == 0)
-		assert_true(vio_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_iterate(loop, 5000) >= 0);
 	FAULT_SET(write_errno, 0);
 	if (disk_resize(disk, KIB, true, &err) != 0)
 		wait_for_size(KIB);
@@ -1472,7 +1472,7 @@ static void test_again(void **state)
 	start(&t, DISK_WRITE, 0, 512, &iov, 1);
 	end = vio_now_ns() + 300000000;
 	while (vio_now_ns() < end)
-		assert_true(vio_loop_turn(loop, 10) >= 0);
+		assert_true(vio_loop_iterate(loop, 10) >= 0);
 	assert_false(t.done);
 	assert_in_range(FAULT_GET(nr_tried), 3, 12); /* 1, 2, 4, ... ms */
 	FAULT_SET(write_errno, 0);
@@ -1531,7 +1531,7 @@ static void test_wait(void **state)
 		FAULT_SET(write_errno, EIO);
 		start_three(t, iov, (enum disk_op)op);
 		while (disk_nr_waiting(disk) < 3)
-			assert_true(vio_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_iterate(loop, 5000) >= 0);
 		assert_false(t[0].done || t[1].done || t[2].done);
 		assert_int_equal(nr_waits, 1);
 		assert_int_equal(wait_op, op);
@@ -1542,7 +1542,7 @@ static void test_wait(void **state)
 		/* In vain at first. */
 		disk_resume(disk);
 		while (disk_nr_waiting(disk) < 3)
-			assert_true(vio_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_iterate(loop, 5000) >= 0);
 		assert_int_equal(nr_waits, 2);
 		FAULT_SET(read_errno, 0);
 		FAULT_SET(write_errno, 0);
@@ -1566,7 +1566,7 @@ static void test_wait_forget(void **state)
 	FAULT_SET(write_errno, EIO);
 	start_three(t, iov, DISK_WRITE);
 	while (disk_nr_waiting(disk) < 3)
-		assert_true(vio_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_iterate(loop, 5000) >= 0);
 	disk_forget(disk);
 	assert_int_equal(disk_nr_waiting(disk), 0);
 	for (unsigned i = 0; i < 3; i++)
@@ -1579,7 +1579,7 @@ static void test_wait_forget(void **state)
 	FAULT_SET(write_errno, EIO);
 	start_three(t, iov, DISK_WRITE);
 	while (disk_nr_waiting(disk) < 3)
-		assert_true(vio_loop_turn(loop, 5000) >= 0);
+		assert_true(vio_loop_iterate(loop, 5000) >= 0);
 }
 
 /* One that is forgotten before it fails does not begin to wait. */
@@ -1593,7 +1593,7 @@ static void test_wait_forgotten(void **state)
 	FAULT_SET(write_errno, EIO);
 	make_hang();
 	start(&t, DISK_WRITE, 0, 512, &iov, 1);
-	turn_a_while();
+	iterate_a_while();
 	disk_forget(disk);
 	FAULT_SET(hang, false);
 	assert_int_equal(finish(&t), -ECANCELED);
@@ -1635,7 +1635,7 @@ static void test_wait_which(void **state)
 		FAULT_SET(sync_errno, rows[i].error);
 		start(&t, rows[i].op, 0, 512, &iov, 1);
 		while (!t.done && !disk_nr_waiting(disk))
-			assert_true(vio_loop_turn(loop, 5000) >= 0);
+			assert_true(vio_loop_iterate(loop, 5000) >= 0);
 		assert_int_equal(disk_nr_waiting(disk), rows[i].waits);
 		if (!rows[i].waits)
 			assert_int_equal(t.result, -rows[i].error);
@@ -1680,8 +1680,8 @@ static int run(const char *engine)
 		TEST(test_resize),
 		TEST(test_watch),
 		TEST(test_watch_quiet),
-		TEST(test_linger),
-		TEST(test_turn_share),
+		TEST(test_should_poll),
+		TEST(test_iteration_share),
 		TEST(test_slow),
 		TEST(test_forget),
 		TEST(test_forget_flush),

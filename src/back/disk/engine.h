@@ -25,8 +25,8 @@
 struct disk_engine_ops {
 	const char *name;
 	/*
-	 * How many reads in a turn are tried without waiting before a batch
-	 * is better off here.
+	 * How many reads in an iteration are tried without waiting before a
+	 * batch is better off here.
 	 */
 	unsigned max_inline;
 	int (*create)(struct vio_loop *loop, unsigned depth, unsigned nr_disks,
@@ -95,7 +95,7 @@ bool disk_call_forgotten(const struct disk_call *call);
 /* A call has been made. */
 void disk_call_done(struct disk_call *call, int result);
 
-/* There is room for calls that did not fit: submit() again, this turn. */
+/* There is room for calls that did not fit: submit() again, this iteration. */
 void disk_engine_has_room(struct disk_engine *engine);
 
 /*

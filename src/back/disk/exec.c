@@ -61,7 +61,7 @@ void exec_call(struct disk_req *req,
 		return;
 	}
 	disk_engine_start(&req->dr_call);
-	vio_task_defer(x->loop, x->turn_end);
+	vio_task_defer(x->loop, x->iteration_end);
 }
 
 void disk_exec_submit(struct disk_exec *x)

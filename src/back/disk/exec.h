@@ -23,15 +23,15 @@
 #include "back/disk/request.h"
 #include "base/util.h"
 
-#define DISK_PAGE_BYTES   4096u
-#define DISK_BOUNCE_BYTES (256u << 10)
-#define DISK_TURN_BYTES   (2u << 20) /* more would delay others */
+#define DISK_PAGE_BYTES      4096u
+#define DISK_BOUNCE_BYTES    (256u << 10)
+#define DISK_ITERATION_BYTES (2u << 20) /* more would delay others */
 
 struct disk_exec {
 	struct vio_loop *loop;
 	struct disk_image img;
 	/* Deferred when there is something for disk_exec_submit() to send. */
-	struct vio_task *turn_end;
+	struct vio_task *iteration_end;
 	/*
 	 * A request has ended; it may be freed, or run again, after this. A
 	 * final failure must not be retried.
@@ -39,7 +39,7 @@ struct disk_exec {
 	void (*done)(struct disk_req *req, int result, bool final);
 
 	bool writethrough;
-	unsigned nr_cached; /* reads of cached data tried in this turn */
+	unsigned nr_cached; /* reads of cached data tried in this iteration */
 	char *bounce;       /* DISK_BOUNCE_BYTES, aligned for O_DIRECT */
 
 	/* See flush.c. */
@@ -67,7 +67,9 @@ bool disk_exec_is_exclusive(const struct disk_exec *x,
 /* Carry out the rest of a request; dr_exclusive says that it runs alone. */
 void disk_exec_start(struct disk_req *req);
 
-/* The turn ends: flush if a request waits for that, and submit all calls. */
+/*
+ * The iteration ends: flush if a request waits for that, and submit all calls.
+ */
 void disk_exec_submit(struct disk_exec *x);
 
 /*

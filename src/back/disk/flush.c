@@ -19,7 +19,7 @@ void exec_flush(struct disk_req *req)
 		exec_end(req, -ECANCELED);
 	} else {
 		disk_reqs_add(&x->flush_waiting, req);
-		vio_task_defer(x->loop, x->turn_end);
+		vio_task_defer(x->loop, x->iteration_end);
 	}
 }
 
@@ -46,7 +46,7 @@ static void flush_done(struct disk_call *call, int result)
 	if (x->flush_error)
 		end_all(&x->flush_waiting, x->flush_error);
 	if (x->flush_waiting.first)
-		vio_task_defer(x->loop, x->turn_end);
+		vio_task_defer(x->loop, x->iteration_end);
 }
 
 void exec_begin_flush(struct disk_exec *x)

@@ -81,7 +81,7 @@ static int rw_now(struct disk_exec *x, struct disk_req *req)
 {
 	struct disk_call *call = &req->dr_call;
 
-	if (req->dr_left > DISK_TURN_BYTES)
+	if (req->dr_left > DISK_ITERATION_BYTES)
 		return -EAGAIN;
 	if (x->img.in_memory)
 		return disk_call_run(call);

@@ -62,7 +62,7 @@ static void size_done(struct disk_call *call, int result)
 	disk_size_begin(d);
 	disk_release_queued(d);
 	if (d->closing)
-		vio_task_defer(d->loop, &d->turn_task);
+		vio_task_defer(d->loop, &d->iteration_end);
 }
 
 void disk_size_begin(struct disk *d)

@@ -155,10 +155,10 @@ static void close_be(void)
 	opts = NULL;
 }
 
-static void turns(void)
+static void iterate(void)
 {
 	for (int i = 0; i < 8; i++)
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 }
 
 static int setup(void **state)
@@ -300,7 +300,7 @@ static void test_echo(void **state)
 	for (size_t len = 1; len <= NET_MAX_FRAME; len += 1 + len / 7) {
 		assert_int_equal(send_to(len % nr_channels, frame, len), 0);
 		assert_int_equal(got.nr, sent++); /* not from inside of it */
-		turns();
+		iterate();
 		assert_int_equal(got.nr, sent);
 		assert_int_equal(got.len, len);
 		assert_int_equal(got.channel, len % nr_channels);
@@ -352,7 +352,7 @@ static void test_stream(void **state)
 	for (int i = 0; i < 64; i++) {
 		assert_int_equal(got.nr, 0);
 		assert_int_equal(write(fd, buf + i, 1), 1);
-		turns();
+		iterate();
 	}
 	assert_int_equal(got.nr, 1);
 	assert_int_equal(got.len, 60);
@@ -361,11 +361,11 @@ static void test_stream(void **state)
 	got.full = true;
 	for (int i = 0; i < 100; i++)
 		assert_int_equal(write(fd, buf, 64), 64);
-	turns();
+	iterate();
 	assert_int_equal(got.nr, 1);
 	got.full = false;
 	be->ops->watch(be, 0, true);
-	turns();
+	iterate();
 	assert_int_equal(got.nr, 101);
 	/* Longer than the room: thrown away whole. */
 	be->ops->watch(be, 0, false);
@@ -394,7 +394,7 @@ static void test_stream_full(void **state)
 
 		assert_true(n > 0);
 		have += (size_t)n;
-		turns();
+		iterate();
 		if (have < 60004)
 			continue;
 		assert_memory_equal(buf, "\0\0\352\140", 4);
@@ -419,7 +419,7 @@ static void test_stream_hostile(void **state)
 
 		put_len(prefix, lengths[i]);
 		assert_int_equal(write(fd, prefix, 4), 4);
-		turns();
+		iterate();
 		assert_false(got.link);
 		assert_int_equal(got.nr, 0);
 		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
@@ -432,10 +432,10 @@ static void test_stream_hostile(void **state)
 		if (unread)
 			send_to(0, frame, 60);
 		close(fd);
-		turns();
+		iterate();
 		assert_false(got.link);
 		be->ops->watch(be, 0, true);
-		assert_int_equal(vio_loop_turn(loop, 0), 0);
+		assert_int_equal(vio_loop_iterate(loop, 0), 0);
 		close_be();
 	}
 }
@@ -453,10 +453,10 @@ static void test_stream_gone(void **state)
 		if (unread)
 			assert_int_equal(write(fd, buf, 64), 64);
 		close(fd);
-		turns();
+		iterate();
 		assert_int_equal(got.link, unread);
 		be->ops->watch(be, 0, true);
-		turns();
+		iterate();
 		assert_int_equal(got.nr, unread);
 		assert_false(got.link);
 		close_be();
@@ -509,7 +509,7 @@ static int connect_to(const struct sockaddr_un *sun)
 
 	assert_int_equal(
 		connect(fd, (const struct sockaddr *)sun, sizeof(*sun)), 0);
-	turns();
+	iterate();
 	return fd;
 }
 
@@ -537,7 +537,7 @@ static void test_stream_listen(void **state)
 		assert_int_equal(send_to(0, frame, 60), 0);
 		assert_int_equal(read(fd, buf, sizeof(buf)), 64);
 		assert_int_equal(write(fd, buf, 64), 64);
-		turns();
+		iterate();
 		assert_int_equal(got.nr, 1);
 
 		/* It goes in the middle of a frame, and with one unread. */
@@ -547,13 +547,13 @@ static void test_stream_listen(void **state)
 		next = connect_to(&sun);
 		assert_int_equal(got.nr_writable, 0);
 		close(fd);
-		turns();
-		turns();
+		iterate();
+		iterate();
 		assert_true(got.link);
 		assert_int_equal(got.nr_links, 3);
 		assert_true(got.nr_writable > 0);
 		assert_int_equal(write(next, buf, 64), 64);
-		turns();
+		iterate();
 		assert_int_equal(got.nr, 2);
 		assert_int_equal(send_to(0, frame, 60), 0);
 		assert_int_equal(read(next, buf, sizeof(buf)), 64);
@@ -561,7 +561,7 @@ static void test_stream_listen(void **state)
 		/* One that talks nonsense is no end of it either. */
 		put_len(buf, 0);
 		assert_int_equal(write(next, buf, 4), 4);
-		turns();
+		iterate();
 		assert_false(got.link);
 		assert_int_equal(read(next, buf, sizeof(buf)), 0);
 		close(next);
@@ -597,11 +597,11 @@ static void test_stream_no_descriptors(void **state)
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	none = (struct rlimit){ (rlim_t)first_free, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	assert_int_equal(vio_loop_turn(loop, 1000), 1);
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	assert_int_equal(vio_loop_iterate(loop, 1000), 1);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	while (!got.link)
-		assert_true(vio_loop_turn(loop, 10000) > 0);
+		assert_true(vio_loop_iterate(loop, 10000) > 0);
 	close(peer);
 	unlink(sun.sun_path);
 	rmdir(dir);
@@ -621,7 +621,7 @@ static void test_dgram(void **state)
 	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
 	assert_memory_equal(buf, frame, 1000);
 	assert_int_equal(write(fd, frame, 1500), 1500);
-	turns();
+	iterate();
 	assert_int_equal(got.len, 1500);
 	assert_memory_equal(got.data, frame, 1500);
 	be->ops->watch(be, 0, false);
@@ -632,12 +632,12 @@ static void test_dgram(void **state)
 		sent++;
 	while (sent--)
 		assert_int_equal(read(fd, buf, sizeof(buf)), 1500);
-	turns();
+	iterate();
 	assert_int_equal(got.nr_writable, 1);
 	close(fd);
 	be->ops->watch(be, 0, true);
-	turns();
-	assert_int_equal(vio_loop_turn(loop, 0), 0);
+	iterate();
+	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 }
 
 /* Two that are each other's remote: whichever starts first. */
@@ -668,7 +668,7 @@ static void test_dgram_pair(void **state)
 		assert_int_equal(ret, 0);
 		assert_int_equal(read(fd, got.data, 100), 60);
 		assert_int_equal(write(fd, frame, 77), 77);
-		turns();
+		iterate();
 		assert_int_equal(got.len, 77);
 		close(fd);
 		unlink(b.sun_path);
@@ -738,7 +738,7 @@ static void test_pcap_full_disk(void **state)
 	pcap = record(fd);
 	for (int i = 0; i < 3000 && ret == 0; i++) {
 		ret = pcap_write(pcap, &iov, 1, 60);
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 	assert_int_equal(ret, -ENOSPC);
 	assert_int_equal(pcap_write(pcap, &iov, 1, 60), 0); /* said once */
@@ -764,7 +764,7 @@ static void test_pcap_fifo(void **state)
 	pcap = record(fd);
 	for (int i = 0; i < 3000; i++) {
 		assert_int_equal(pcap_write(pcap, &iov, 1, 1000), 0);
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 	}
 	assert_true(pcap_dropped(pcap) > 0);
 
@@ -772,7 +772,7 @@ static void test_pcap_fifo(void **state)
 	reader = open(path, O_RDONLY | O_NONBLOCK);
 	whole = 24 + (3000 - pcap_dropped(pcap)) * 1016;
 	for (int i = 0; i < 3000 && total < whole; i++) {
-		vio_loop_turn(loop, 1);
+		vio_loop_iterate(loop, 1);
 		while ((n = read(reader, buf + total, whole + 1 - total)) > 0)
 			total += (size_t)n;
 	}
@@ -796,7 +796,7 @@ static void test_pcap_fifo(void **state)
 static void wait_frames(unsigned nr)
 {
 	for (int i = 0; i < 3000 && got.nr < nr; i++)
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	assert_true(got.nr >= nr);
 }
 
@@ -859,7 +859,7 @@ static void send_arp(void)
 static const uint8_t *wait_udp(uint16_t dport)
 {
 	for (int i = 0; i < 300; i++) {
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 		if (got.len > 42 && got.data[12] == 8 && got.data[13] == 0 &&
 		    got.data[23] == 17 &&
 		    (got.data[36] << 8 | got.data[37]) == dport)
@@ -917,7 +917,7 @@ static void test_user_udp(void **state)
 	send_arp();
 	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, port, "ping", 4);
 	assert_int_equal(send_to(0, f, len), 0);
-	turns();
+	iterate();
 	assert_int_equal(recvfrom(fd, buf, sizeof(buf), 0,
 				  (struct sockaddr *)&from, &from_len),
 			 4);
@@ -934,14 +934,14 @@ static void test_user_udp(void **state)
 	got.full = true;
 	for (int i = 0; i < 2000; i++) {
 		sendto(fd, "flood", 5, 0, (struct sockaddr *)&from, from_len);
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 	}
 	got.full = false;
 	got.nr = 0;
 	be->ops->watch(be, 0, true);
 	wait_frames(200);
 	assert_int_equal(send_to(0, f, len), 0);
-	turns();
+	iterate();
 	assert_int_equal(recv(fd, buf, sizeof(buf), 0), 4);
 	close(fd);
 }
@@ -1000,10 +1000,10 @@ static void test_user_fragments(void **state)
 	second_len = cut_udp(f, len, 80, second);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(send_to(0, second, second_len), 0);
-	turns();
+	iterate();
 	assert_int_equal(recv(fd, buf, sizeof(buf), MSG_DONTWAIT), -1);
 	assert_int_equal(send_to(0, f, 34 + 80), 0);
-	turns();
+	iterate();
 	assert_int_equal(recv(fd, buf, sizeof(buf), MSG_DONTWAIT),
 			 sizeof(data));
 	assert_memory_equal(buf, data, sizeof(data));
@@ -1076,7 +1076,7 @@ static const uint8_t *wait_tcp(uint16_t dport, uint8_t flags)
 			    (f[47] & flags) == flags)
 				return f + 34;
 		}
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	}
 	fail_msg("nothing for port %u", dport);
 	return NULL;
@@ -1115,7 +1115,7 @@ static void send_tcp(uint32_t seq, uint8_t flags, const void *data, size_t len)
 
 	len = make_tcp(f, 4000, tcp.port, seq, tcp.ack, flags, data, len);
 	assert_int_equal(send_to(0, f, len), 0);
-	turns();
+	iterate();
 }
 
 static void connect_tcp(uint32_t seq)
@@ -1141,7 +1141,7 @@ static size_t read_tcp(uint8_t *buf, size_t room, size_t len)
 	ssize_t n;
 
 	for (int i = 0; i < 300 && total < len; i++) {
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 		n = recv(tcp.fd, buf + total, room - total, MSG_DONTWAIT);
 		if (n > 0)
 			total += (size_t)n;
@@ -1165,7 +1165,7 @@ static void test_user_urgent(void **state)
 	assert_int_equal(send_to(0, f, len), 0);
 	send_tcp(tcp.seq + 4, TCP_ACK, "more", 4);
 	for (int i = 0; i < 20; i++)
-		vio_loop_turn(loop, 1);
+		vio_loop_iterate(loop, 1);
 	assert_int_equal(read_tcp(buf, sizeof(buf), 8), 8);
 	assert_memory_equal(buf, "datamore", 8);
 	assert_int_equal(stat_of("tcp-urgent"), 1);
@@ -1241,7 +1241,7 @@ static void test_user_timers(void **state)
 	len = make_tcp(f, 4000, port, 1, 0, TCP_SYN, NULL, 0);
 	assert_int_equal(send_to(0, f, len), 0);
 	wait_tcp(4000, TCP_SYN | TCP_ACK);
-	turns();
+	iterate();
 
 	/* Nothing answers, so that nothing but its timers can wake it. */
 	for (int full = 0; full < 2; full++) {
@@ -1249,7 +1249,7 @@ static void test_user_timers(void **state)
 		nr_polls = 0;
 		while (nr_polls < 2 && vio_now_ns() < give_up_ns) {
 			send_arp();
-			vio_loop_turn(loop, 1);
+			vio_loop_iterate(loop, 1);
 		}
 		assert_true(nr_polls >= 2);
 	}
@@ -1257,8 +1257,8 @@ static void test_user_timers(void **state)
 }
 
 /*
- * libslirp's timer and a socket are due in the same turn: the socket that has
- * just connected stays open.
+ * libslirp's timer and a socket are due in the same iteration: the socket that
+ * has just connected stays open.
  */
 static void test_user_timer_and_socket(void **state)
 {
@@ -1272,13 +1272,13 @@ static void test_user_timer_and_socket(void **state)
 	send_arp();
 	len = make_tcp(f, 4000, port, 1, 0, TCP_SYN, NULL, 0);
 	assert_int_equal(send_to(0, f, len), 0);
-	vio_loop_turn(loop, 0); /* sets the timer, at most 500 ms from now */
+	vio_loop_iterate(loop, 0); /* sets the timer, at most 500 ms from now */
 	usleep(600000);
-	vio_loop_turn(loop, 0);
+	vio_loop_iterate(loop, 0);
 	ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
 	len = make_tcp(f, 4000, port, 2, ack, TCP_ACK, "x", 1);
 	assert_int_equal(send_to(0, f, len), 0);
-	turns();
+	iterate();
 	fd = accept(listener, NULL, NULL);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 1);
 	assert_true(recv(fd, buf, sizeof(buf), MSG_DONTWAIT) < 0);
@@ -1312,7 +1312,7 @@ static void test_user_neighbours(void **state)
 		f[24] = (uint8_t)(sum >> 8);
 		f[25] = (uint8_t)sum;
 		assert_int_equal(send_to(0, f, len), 0);
-		turns();
+		iterate();
 		assert_int_equal(got.nr, i + 1); /* no request in between */
 		assert_int_equal(got.data[23], 1);
 		assert_memory_equal(got.data + 30, f + 26, 4);
@@ -1341,7 +1341,7 @@ static void test_user_connections(void **state)
 		ack = get32(wait_tcp(5000 + i, TCP_SYN | TCP_ACK) + 4) + 1;
 		len = make_tcp(f, 5000 + i, port, 2, ack, TCP_ACK, "x", 1);
 		assert_int_equal(send_to(0, f, len), 0);
-		turns();
+		iterate();
 		assert_true(stat_of("sockets") <= 16);
 		fds[i] = accept(listener, NULL, NULL);
 		assert_int_equal(read(fds[i], buf, sizeof(buf)), 1);
@@ -1365,7 +1365,7 @@ static void test_user_connections(void **state)
 			       "ping", 4);
 		assert_int_equal(send_to(0, f, len), 0);
 	}
-	turns();
+	iterate();
 	assert_int_equal(stat_of("sockets"), 24);
 	assert_int_equal(stat_of("refused"), 76);
 	close(udp);
@@ -1409,7 +1409,7 @@ static void test_user_hostfwd(void **state)
 		 "net,backend=user,hostfwd=udp:127.0.0.1:%u-:7", port);
 	must_open(text);
 	send_arp();
-	turns();
+	iterate();
 	sin.sin_port = htons(port);
 	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -1437,12 +1437,12 @@ static void test_user_hostfwd_many(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(fds); i++) {
 		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 		connect(fds[i], (struct sockaddr *)&sin, sizeof(sin));
-		turns();
+		iterate();
 		assert_true(stat_of("sockets") <= 16);
 	}
 	while (stat_of("sockets") < 16)
-		assert_true(vio_loop_turn(loop, 10000) >= 0);
-	assert_int_equal(vio_loop_turn(loop, 0), 0); /* nothing spins */
+		assert_true(vio_loop_iterate(loop, 10000) >= 0);
+	assert_int_equal(vio_loop_iterate(loop, 0), 0); /* nothing spins */
 	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
 		close(fds[i]);
 }
@@ -1457,7 +1457,7 @@ static void test_user_hostile(void **state)
 
 	must_open("net,backend=user");
 	assert_int_equal(send_to(0, ncsi, sizeof(ncsi)), 0);
-	turns();
+	iterate();
 	assert_int_equal(got.nr, 0);
 	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, 9, "ping", 4);
 	for (size_t n = 14; n < len; n++)
@@ -1467,7 +1467,7 @@ static void test_user_hostile(void **state)
 			f[n] ^= (uint8_t)(1 << bit);
 		}
 	assert_int_equal(send_to(0, frame, NET_MAX_FRAME), 0);
-	turns();
+	iterate();
 }
 
 #endif /* HAVE_LIBSLIRP */
@@ -1520,7 +1520,7 @@ static void tap_round_trip(const char *text, const char *name)
 	got.len = 0;
 	assert_int_equal(write(fd, frame, 500), 500);
 	for (int i = 0; i < 300 && got.len != 500; i++)
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	got.only_ours = false;
 	assert_int_equal(got.len, 500);
 	assert_memory_equal(got.data, frame, 500);
@@ -1546,7 +1546,7 @@ static void tap_tests(void)
 	for (unsigned nr = 3; nr >= 1; nr--) {
 		assert_int_equal(be->ops->set_channels(be, nr), 0);
 		assert_int_equal(send_to(nr - 1, frame, 60), 0);
-		turns();
+		iterate();
 	}
 	assert_int_equal(be->ops->set_channels(be, 3), 0);
 	be->ops->watch(be, 2, true);

@@ -8,8 +8,8 @@
  * and afterwards given those that are ready. All are in our own epoll, which
  * the loop sees as one source:
  *
- *	refresh:  slirp_pollfds_fill() -> what changed goes to the epoll
- *	turn:     the epoll or the timer -> poll() -> slirp_pollfds_poll()
+ *	refresh:   slirp_pollfds_fill() -> what changed goes to the epoll
+ *	iteration: the epoll or the timer -> poll() -> slirp_pollfds_poll()
  *
  * A fill precedes each poll.
  *
@@ -74,7 +74,7 @@ struct user {
 	struct vio_source *source; /* the epoll */
 	struct vio_source *timer;
 	uint64_t due_ns;         /* when the timer fires; 0: it does not */
-	struct vio_task refresh; /* at the end of a turn that changed things */
+	struct vio_task refresh; /* after an iteration with changes */
 	struct vio_task more;    /* frames are in the ring */
 	bool watched;
 
@@ -373,10 +373,10 @@ static void refresh(void *arg)
 
 /*
  * libslirp assumes that what it asked for is what it needs now, so each fill is
- * good for one poll. When its timer and a socket are due in the same turn, a
- * second poll would take a socket that has just connected for one with data to
- * write, find none and shut it down. Frames of the guest change what libslirp
- * needs as well.
+ * good for one poll. When its timer and a socket are due in the same iteration,
+ * a second poll would take a socket that has just connected for one with data
+ * to write, find none and shut it down. Frames of the guest change what
+ * libslirp needs as well.
  */
 static void run_slirp(struct user *u)
 {

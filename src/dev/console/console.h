@@ -55,7 +55,7 @@ struct console_port {
 	struct vio_task tx_again;
 	/*
 	 * Of the chain that is the next on the tx queue, so many bytes have
-	 * been written. It is not taken: no chain is, from turn to turn.
+	 * been written. It is not taken: no chain is, between iterations.
 	 */
 	size_t tx_sent;
 	unsigned rx_batch; /* chains to take at once */

@@ -112,7 +112,7 @@ static void host(struct victim *c, struct fuzz_in *in)
 	else
 		n = read(fd, buf, len);
 	if (n >= 0)
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 }
 
 static void step(struct victim *c, struct fuzz_in *in)
@@ -146,7 +146,7 @@ static void step(struct victim *c, struct fuzz_in *in)
 		host(c, in);
 		break;
 	case 10:
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 		break;
 	case 11:
 		if (fuzz_one_in(in, 16))

@@ -126,13 +126,13 @@ static void expect_bytes(unsigned port)
 	char text[16];
 
 	fixture_write(&r, port, "out", 3);
-	fixture_turns(&r, 1);
+	fixture_iterate(&r, 1);
 	assert_int_equal(read(r.host[port], text, sizeof(text)), 3);
 	assert_memory_equal(text, "out", 3);
 	vdrv_add(&r.d, fixture_rxq(port), &buf, 1);
 	vdrv_kick(&r.d, fixture_rxq(port));
 	assert_int_equal(write(r.host[port], "in", 2), 2);
-	fixture_turns(&r, 1);
+	fixture_iterate(&r, 1);
 	assert_true(vdrv_used(&r.d, fixture_rxq(port), &used));
 	assert_int_equal(used.len, 2);
 }
@@ -280,7 +280,7 @@ static void test_differences(void **state)
 		if (rows[i].gone) {
 			close(r.host[1]);
 			r.host[1] = -1;
-			fixture_turns(&r, 2);
+			fixture_iterate(&r, 2);
 		}
 		assert_int_equal(load(saved, saved_len), 0);
 		run(2);
@@ -327,7 +327,7 @@ static void test_pending(void **state)
 		} else {
 			close(r.host[1]);
 			r.host[1] = -1;
-			fixture_turns(&r, 2);
+			fixture_iterate(&r, 2);
 		}
 		save();
 		move();
@@ -382,11 +382,11 @@ static void test_partly_written(void **state)
 	while (n < sizeof(got)) {
 		ret = read(r.host[1], got + n, sizeof(got) - n);
 		n += ret > 0 ? (size_t)ret : 0;
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 	}
 	assert_true(vdrv_used(&r.d, fixture_txq(1), &used));
 	assert_true(read(r.host[1], got, 1) < 0);
-	fixture_turns(&r, 1);
+	fixture_iterate(&r, 1);
 	fixture_write(&r, 1, chain, 1);
 	assert_int_equal(read(r.host[1], got, 2), 1);
 }
@@ -449,7 +449,7 @@ static void test_hostile(void **state)
 	uint8_t bad[MOVED_MAX];
 
 	fixture_open(&r, VDRV_MODERN, 2);
-	fixture_turns(&r, 1);
+	fixture_iterate(&r, 1);
 	save();
 	assert_int_equal(saved_len, 8 + 2 * 72);
 	for (size_t len = 0; len < saved_len; len++) {

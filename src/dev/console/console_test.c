@@ -151,14 +151,14 @@ static void test_driver_ok(void **state)
 	assert_int_equal(fixture_ctl(&r, "resize 80 24"), 0);
 	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
 	assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
-	fixture_turns(&r, 5);
+	fixture_iterate(&r, 5);
 	for (unsigned q = 0; q < 6; q++)
 		assert_int_equal(vdrv_used_ring_idx(&r.d, q), 0);
 	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), -1);
 	vdrv_driver_ok(&r.d);
 	for (unsigned q = 0; q < 6; q++)
 		vdrv_kick(&r.d, q);
-	fixture_turns(&r, 5);
+	fixture_iterate(&r, 5);
 	fixture_expect(&r, 0, VIRTIO_CONSOLE_PORT_ADD, 0);
 	fixture_expect(&r, 1, VIRTIO_CONSOLE_PORT_ADD, 0);
 	assert_int_equal(recv(r.host[0], buf, sizeof(buf), MSG_DONTWAIT), 5);
@@ -206,7 +206,7 @@ static void test_few_buffers(void **state)
 	fixture_start(&r, UINT64_MAX);
 	fixture_say(&r, UINT32_MAX, READY, 1);
 	for (n = 0; n < ARRAY_LEN(want); n++) {
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 		expect_silence();
 		if (n == 2) {
 			fixture_say(&r, 1, PORT_READY, 1);
@@ -214,7 +214,7 @@ static void test_few_buffers(void **state)
 		} else if (n == 6) {
 			close(r.host[1]);
 			r.host[1] = -1;
-			fixture_turns(&r, 2);
+			fixture_iterate(&r, 2);
 		} else if (n == 7) {
 			assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
 			assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
@@ -239,7 +239,7 @@ static void test_host_open(void **state)
 	handshake(2);
 	close(r.host[1]);
 	r.host[1] = -1;
-	fixture_turns(&r, 2);
+	fixture_iterate(&r, 2);
 	fixture_expect(&r, 1, OPEN, 0);
 	assert_false(fixture_status(&r, 1, "host-open"));
 	expect_silence();
@@ -320,7 +320,7 @@ static void test_new_ports(void **state)
 		fixture_expect(&r, 1, OPEN, 1);
 		fixture_say(&r, 1, OPEN, 1);
 		fixture_write(&r, 1, bytes, sizeof(bytes));
-		fixture_turns(&r, 2);
+		fixture_iterate(&r, 2);
 		assert_int_equal(read(ends[0], text, sizeof(text)),
 				 sizeof(bytes));
 		assert_string_equal(text, bytes);
@@ -621,11 +621,11 @@ static void test_no_multiport(void **state)
 
 		vdrv_add(&r.d, q, &buf, 1);
 		vdrv_kick(&r.d, q);
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 		assert_false(vdrv_used(&r.d, q, &used));
 	}
 	assert_int_equal(write(r.host[1], "x", 1), 1);
-	fixture_turns(&r, 2);
+	fixture_iterate(&r, 2);
 	fixture_write(&r, 0, "live", 4); /* no handshake */
 	assert_true(vdrv_used(&r.d, 1, &used));
 }
@@ -666,7 +666,7 @@ static void test_flipping_id(void **state)
 	pthread_join(thread, NULL);
 }
 
-/* More messages than one turn takes are all taken, also without a kick. */
+/* More messages than one iteration takes are all taken, also without a kick. */
 static void test_many_messages(void **state)
 {
 	struct vdrv_used used;
@@ -683,7 +683,7 @@ static void test_many_messages(void **state)
 		while (r.d.q[3].nr_free)
 			vdrv_add(&r.d, 3, &buf, 1);
 		vdrv_kick_if_wanted(&r.d, 3);
-		fixture_turns(&r, 2);
+		fixture_iterate(&r, 2);
 		while (vdrv_used(&r.d, 3, &used))
 			nr++;
 	}

@@ -27,9 +27,9 @@ static int teardown(void **state)
 
 static void assert_idle(void)
 {
-	fixture_turns(&r, 3);
+	fixture_iterate(&r, 3);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(vio_loop_turn(r.loop, 2), 0);
+		assert_int_equal(vio_loop_iterate(r.loop, 2), 0);
 }
 
 static char pattern(size_t i)
@@ -99,7 +99,7 @@ static void test_tx_pieces(void **state)
 		else
 			vdrv_add(&r.d, fixture_txq(1), bufs, rows[k].nr);
 		vdrv_kick(&r.d, fixture_txq(1));
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 		if (rows[k].broken) {
 			assert_true(vdrv_status(&r.d) &
 				    VIRTIO_CONFIG_STATUS_NEEDS_RESET);
@@ -146,7 +146,7 @@ static void test_rx_pieces(void **state)
 			vdrv_add(&r.d, 0, bufs, rows[k].nr);
 			vdrv_kick(&r.d, 0);
 			host_write(0, 0, rows[k].bytes);
-			fixture_turns(&r, 2);
+			fixture_iterate(&r, 2);
 			assert_true(vdrv_used(&r.d, 0, &used));
 			assert_int_equal(used.len, rows[k].used);
 			for (unsigned i = 0; i < used.len; i++)
@@ -210,7 +210,7 @@ static void test_rx_back_pressure(void **state)
 	assert_idle();
 	assert_int_equal(guest_read(1, 0), 0);
 	fixture_say(&r, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
-	fixture_turns(&r, 2);
+	fixture_iterate(&r, 2);
 	assert_int_equal(guest_read(1, 0), 100);
 	sent = got = 100;
 
@@ -219,7 +219,7 @@ static void test_rx_back_pressure(void **state)
 			sent += host_write(1, sent, rand_r(&seed) % 60000);
 		if (rand_r(&seed) % 2)
 			offer_pages(1, (unsigned)rand_r(&seed) % 100);
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 		got += guest_read(1, got);
 	}
 	assert_int_equal(got, sent);
@@ -259,7 +259,7 @@ static void test_tx_back_pressure(void **state)
 			sent += len;
 		}
 		vdrv_kick_if_wanted(&r.d, fixture_txq(1));
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 		if (rand_r(&seed) % 16 == 0 && got + 200000 < sent)
 			assert_idle();
 		got += host_read(1, got, (size_t)rand_r(&seed) % 65536);
@@ -278,7 +278,7 @@ static void fill(unsigned port)
 		page[i] = pattern(i);
 	for (int i = 0; i < 20; i++)
 		fixture_write(&r, port, page, sizeof(page));
-	fixture_turns(&r, 3);
+	fixture_iterate(&r, 3);
 }
 
 /*
@@ -296,19 +296,19 @@ static void test_reset_while_blocked(void **state)
 	offer_pages(0, 10);
 	vdrv_reset(&r.d);
 	host_write(0, 0, 1000);
-	fixture_turns(&r, 3);
+	fixture_iterate(&r, 3);
 	while ((n = read(r.host[0], buf, sizeof(buf))) > 0) {
 		last = n;
-		fixture_turns(&r, 1);
+		fixture_iterate(&r, 1);
 	}
 	assert_true(last > 0);
 	fixture_start(&r, UINT64_MAX);
 	fixture_write(&r, 0, "new", 3);
-	fixture_turns(&r, 2);
+	fixture_iterate(&r, 2);
 	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 3);
 	assert_memory_equal(buf, "new", 3);
 	offer_pages(0, 1);
-	fixture_turns(&r, 2);
+	fixture_iterate(&r, 2);
 	assert_int_equal(guest_read(0, 0), 1000);
 }
 
@@ -322,7 +322,7 @@ static void test_reader_gone(void **state)
 	fill(1);
 	close(r.host[1]);
 	r.host[1] = -1;
-	fixture_turns(&r, 4);
+	fixture_iterate(&r, 4);
 	while (vdrv_used(&r.d, fixture_txq(1), &used))
 		nr++;
 	assert_int_equal(nr, 20);
@@ -410,7 +410,7 @@ static void test_wrong_way(void **state)
 		vdrv_add(&r.d, q, bufs, rows[k].nr);
 		vdrv_kick(&r.d, q);
 		host_write(0, 0, 4);
-		fixture_turns(&r, 2);
+		fixture_iterate(&r, 2);
 		assert_true(vdrv_used(&r.d, q, &used));
 		assert_int_equal(used.len, 0);
 		for (unsigned i = 0; i < 32; i++)
@@ -421,7 +421,7 @@ static void test_wrong_way(void **state)
 		/* What comes after it is served. */
 		if (rows[k].rx) {
 			offer_pages(0, 1);
-			fixture_turns(&r, 2);
+			fixture_iterate(&r, 2);
 			assert_int_equal(guest_read(0, 0), 4);
 		} else {
 			fixture_write(&r, 0, "good", 4);
@@ -468,7 +468,7 @@ static void test_broken_chains(void **state)
 		vdrv_desc(&r.d, q, 5, 0xfffffffffffff000, 4096, 0, 0);
 		vdrv_avail(&r.d, q, 5);
 		vdrv_kick(&r.d, q);
-		fixture_turns(&r, 2);
+		fixture_iterate(&r, 2);
 		/* Its buffers are taken when there is something to say. */
 		for (int i = 0; q == 2 && i < 100; i++)
 			fixture_ctl(&r, "resize 1 1");

@@ -16,7 +16,7 @@
 
 #include "dev/input/input.h"
 
-#define TURN_EVENTS 256 /* before others have their turn */
+#define EVENT_BUDGET 256 /* before others have their turn */
 
 int input_host_open(const char *path, struct err *err)
 {
@@ -78,7 +78,7 @@ static void pass(struct input_softc *sc, const struct input_event *ev)
 static void on_events(void *arg, uint32_t events)
 {
 	struct input_softc *sc = arg;
-	unsigned budget = TURN_EVENTS;
+	unsigned budget = EVENT_BUDGET;
 	struct input_event ev;
 	int ret = 0;
 

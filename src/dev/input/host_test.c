@@ -149,10 +149,10 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void turns(int n)
+static void iterate(int n)
 {
 	while (n--)
-		vio_loop_turn(loop, 2);
+		vio_loop_iterate(loop, 2);
 }
 
 static void happens(unsigned type, unsigned code, int value)
@@ -219,7 +219,7 @@ static void expect_none(void)
 	unsigned type, code;
 	int value;
 
-	turns(2);
+	iterate(2);
 	if (hear(&type, &code, &value))
 		fail_msg("event %u %u %d", type, code, value);
 }
@@ -247,7 +247,7 @@ static void test_events(void **state)
 {
 	key(KEY_B, 1);
 	key(KEY_B, 0);
-	turns(2);
+	iterate(2);
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(20);
 	expect_none();
@@ -258,7 +258,7 @@ static void test_events(void **state)
 	happens(EV_SYN, SYN_REPORT, 0);
 	happens(EV_REL, REL_WHEEL, -1);
 	happens(EV_SYN, SYN_REPORT, 0);
-	turns(2);
+	iterate(2);
 	expect(EV_KEY, KEY_A, 1);
 	expect(EV_SYN, SYN_REPORT, 0);
 	expect(EV_KEY, KEY_A, 0);
@@ -269,7 +269,7 @@ static void test_events(void **state)
 
 	vdrv_reset(&d);
 	key(KEY_A, 1);
-	turns(2);
+	iterate(2);
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(20);
 	expect_none();
@@ -281,7 +281,7 @@ static void test_dropped(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(20);
 	key(KEY_A, 1);
-	turns(2);
+	iterate(2);
 	expect(EV_KEY, KEY_A, 1);
 	expect(EV_SYN, SYN_REPORT, 0);
 
@@ -290,7 +290,7 @@ static void test_dropped(void **state)
 	set_bit(keys_down, KEY_B);
 	happens(EV_SYN, SYN_DROPPED, 0);
 	happens(EV_SYN, SYN_REPORT, 0);
-	turns(3);
+	iterate(3);
 	expect(EV_KEY, KEY_A, 0);
 	expect(EV_KEY, KEY_B, 1);
 	expect(EV_SYN, SYN_REPORT, 0);
@@ -309,20 +309,20 @@ static void test_long_updates(void **state)
 
 		for (unsigned i = 0; i < counts[k]; i++) {
 			happens(EV_REL, REL_WHEEL, 1);
-			turns(1);
+			iterate(1);
 		}
 		happens(EV_SYN, SYN_REPORT, 0);
-		turns(2);
+		iterate(2);
 		for (int i = 0; i < 30; i++) {
 			offer(64);
-			turns(1);
+			iterate(1);
 			while (hear(&type, &code, &value))
 				got++;
 		}
 		assert_int_equal(got, counts[k] > 255 ? 0 : counts[k] + 1);
 	}
 	key(KEY_A, 1);
-	turns(2);
+	iterate(2);
 	expect(EV_KEY, KEY_A, 1);
 }
 
@@ -346,19 +346,19 @@ static void test_back_pressure(void **state)
 			continue;
 		}
 		/* Full at both ends: no wake-up. */
-		turns(1);
+		iterate(1);
 		if (write(host, ev, sizeof(ev)) == sizeof(ev)) {
 			sent++;
 			continue;
 		}
 		for (int i = 0; i < 3; i++)
-			assert_int_equal(vio_loop_turn(loop, 2), 0);
+			assert_int_equal(vio_loop_iterate(loop, 2), 0);
 		break;
 	}
 	assert_true(sent > 500);
 	for (int i = 0; i < 5000 && got < sent; i++) {
 		offer(64);
-		turns(1);
+		iterate(1);
 		while (hear(&type, &code, &value)) {
 			if (type == EV_SYN)
 				got++;
@@ -394,7 +394,7 @@ static void test_gone(void **state)
 	shutdown(host, SHUT_RDWR);
 	close(host);
 	host = -1;
-	turns(3);
+	iterate(3);
 	expect_none();
 	vdrv_reset(&d);
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
@@ -420,15 +420,15 @@ static void test_flood(void **state)
 						   .value = 2 };
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(4);
-	turns(2);
+	iterate(2);
 	assert_int_equal(write(host, repeats, sizeof(repeats)),
 			 sizeof(repeats));
-	vio_loop_turn(loop, 2);
+	vio_loop_iterate(loop, 2);
 	assert_true(unread() > 0);
-	turns(100);
+	iterate(100);
 	assert_int_equal(unread(), 0);
 	key(KEY_B, 1);
-	turns(20);
+	iterate(20);
 	expect(EV_KEY, KEY_B, 1);
 }
 
@@ -444,7 +444,7 @@ static void test_held_keys(void **state)
 	key(KEY_A, 1);
 	key(KEY_B, 1);
 	key(KEY_B, 0);
-	turns(2);
+	iterate(2);
 	expect(EV_KEY, KEY_A, 1);
 	expect(EV_SYN, SYN_REPORT, 0);
 	expect(EV_KEY, KEY_B, 1);

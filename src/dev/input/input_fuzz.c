@@ -85,7 +85,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		inject(v, in);
 		break;
 	case 6:
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 		break;
 	case 7:
 		if (fuzz_one_in(in, 16))

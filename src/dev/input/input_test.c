@@ -400,7 +400,7 @@ static void test_no_buffers(void **state)
 	assert_int_equal(ret, -EAGAIN);
 	assert_in_range(nr, 100, 1000);
 	assert_int_equal(status("events-waiting"), 3 * nr);
-	assert_int_equal(vio_loop_turn(loop, 0), 0); /* idle */
+	assert_int_equal(vio_loop_iterate(loop, 0), 0); /* idle */
 	for (unsigned i = 0; i < nr; i++) {
 		offer(1, 8);
 		expect(EV_REL, REL_X, 1);
@@ -414,7 +414,7 @@ static void test_no_buffers(void **state)
 	assert_int_equal(status("updates-dropped"), 0);
 }
 
-/* More events wait than one turn sends: no kick is needed for the rest. */
+/* More events wait than one iteration sends: no kick is needed for the rest. */
 static void test_many_waiting(void **state)
 {
 	unsigned got = 0, type, code;
@@ -425,7 +425,7 @@ static void test_many_waiting(void **state)
 		assert_int_equal(ctl("inject rel x 1 rel y 2", NULL), 0);
 	while (got < 600) {
 		offer(d.q[0].nr_free, 8);
-		vio_loop_turn(loop, 0);
+		vio_loop_iterate(loop, 0);
 		while (next_event(&type, &code, &value))
 			got++;
 	}

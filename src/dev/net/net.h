@@ -72,7 +72,7 @@ struct net_coal {
 
 /*
  * Chains of a receive queue that were taken for frames to come. The frame is
- * received right into them; what is left goes back at the end of the turn.
+ * received right into them; what is left goes back at the end of the iteration.
  *
  *	iov:     [host hdr][ .... first chain .... ][ second .... ][ spill ]
  *	hdr:               guest's header, cut off
@@ -104,7 +104,7 @@ struct net_pair {
 	unsigned idx;
 	struct vio_task tx_again;
 	bool rx_stalled; /* the channel waits: for buffers, or for bps= */
-	size_t longest;  /* frame of this turn */
+	size_t longest;  /* frame of this iteration */
 	size_t want;     /* bytes to have room for, at best */
 	/* A frame that has been received and has no place in the queue yet. */
 	struct virtio_net_hdr held_hdr;
@@ -150,7 +150,7 @@ struct net_softc {
 	struct vio_source *sc_tx_timer, *sc_rx_timer;
 	struct net_stats sc_tx, sc_rx;
 
-	/* One turn's: what is taken is given back before it ends. */
+	/* One iteration's: what is taken is given back before it ends. */
 	struct iovec sc_iov[NET_MAX_IOV];
 	struct iovec sc_record[NET_MAX_IOV];
 	struct net_window sc_win;
@@ -244,7 +244,7 @@ int net_load(void *arg, const void *buf, size_t len);
  * --- coal.c ---
  */
 
-/* A packet of this queue is done; the turn's last one was. */
+/* A packet of this queue is done; the iteration's last one was. */
 void net_coal_done(struct net_softc *sc, struct vqueue_info *vq);
 void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied);
 
@@ -252,7 +252,7 @@ void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied);
 void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 		  struct net_coal_params params);
 void net_coal_reset(struct net_softc *sc);
-/* vc_quiesce: no chain outlives a turn, but interrupts may be waiting. */
+/* vc_quiesce: no chain outlives an iteration, but interrupts may be waiting. */
 void net_coal_flush(void *arg);
 void net_coal_on_timer(void *arg);
 

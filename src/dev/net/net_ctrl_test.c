@@ -260,7 +260,7 @@ static void test_pairs_by_rings(void **state)
 	create_as(VDRV_MODERN, "", PAIRS, true);
 	assert_true(vdrv_start(&d, NET_F(MAC) | VI_BIT(VIRTIO_F_VERSION_1), 4));
 	vqs = ((struct net_softc *)mock->be.client_arg)->sc_vqs;
-	turns();
+	iterate();
 	assert_int_equal(mock->channels, 2);
 	give_rx(2, 200);
 	vdrv_kick(&d, 2);
@@ -459,7 +459,7 @@ static void test_coalescing(void **state)
 	start = vio_now_ns();
 	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
 	while (*intr == 2 && vio_now_ns() - start < SOON_NS)
-		vio_loop_turn(loop, 100);
+		vio_loop_iterate(loop, 100);
 	assert_int_equal(*intr, 3);
 	assert_true(vio_now_ns() - start >= 2 * NS_PER_MS);
 	/* NET-CTL-29: satisfied by new parameters: at once; and off */
@@ -524,7 +524,7 @@ static void test_rate(void **state)
 		send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 5000);
 	assert_true(mock->nr_sent >= 13);
 	while (mock->nr_sent < 20 && vio_now_ns() - start < SOON_NS)
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 	assert_int_equal(mock->nr_sent, 20);
 	assert_true(vio_now_ns() - start > 40 * NS_PER_MS);
 
@@ -537,7 +537,7 @@ static void test_rate(void **state)
 	n = drain(RXQ);
 	assert_true(n >= 13);
 	while (n < 20 && vio_now_ns() - start < SOON_NS) {
-		vio_loop_turn(loop, 10);
+		vio_loop_iterate(loop, 10);
 		n += drain(RXQ);
 	}
 	assert_int_equal(n, 20);

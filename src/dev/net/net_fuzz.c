@@ -353,13 +353,13 @@ static void send_frame(struct fuzz_dev *v, struct fuzz_in *in)
 	send_made(v, in, net_gen_frame);
 }
 
-static void turn(struct fuzz_dev *v)
+static void iterate(struct fuzz_dev *v)
 {
 	size_t hdr = hdr_len(v);
 
 	/* To watch a socket, to hear of it, to hand on what that led to. */
 	for (int i = 0; i < 3; i++)
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 	for (unsigned i = 0; i < NR_RX; i++) {
 		uint8_t *p = fuzz_dev_ptr(v, RX_OFF + i * RX_BYTES, RX_BYTES);
 
@@ -423,7 +423,7 @@ static void step(struct fuzz_dev *v, struct net_mock *mock, struct fuzz_in *in)
 		send_frame(v, in);
 		break;
 	case 7:
-		turn(v);
+		iterate(v);
 		break;
 	case 8:
 	case 9:
@@ -449,11 +449,11 @@ static void open_connection(struct fuzz_dev *v, struct fuzz_in *in)
 	hang_up(fd);
 	give_buffers(v);
 	send_made(v, in, net_gen_syn);
-	turn(v);
+	iterate(v);
 	*fd = accept4(tcp_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
-/* With a real network: nothing but frames, answers and turns. */
+/* With a real network: nothing but frames, answers and iterations. */
 static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	switch (fuzz_choice(in, 8)) {
@@ -461,7 +461,7 @@ static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 		work_peer(in);
 		break;
 	case 1:
-		turn(v);
+		iterate(v);
 		break;
 	case 2:
 		give_buffers(v);
@@ -471,7 +471,7 @@ static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 		break;
 	default:
 		send_frame(v, in);
-		turn(v);
+		iterate(v);
 		break;
 	}
 }
@@ -501,7 +501,7 @@ static void run(struct fuzz_in *in)
 		else
 			step(v, mocks[kind], in);
 	}
-	fuzz_dev_turn();
+	fuzz_dev_iterate();
 	fuzz_dev_end(v);
 	hang_up_all();
 }

@@ -152,7 +152,7 @@ static void test_rx_too_small(void **state)
 			memset(vdrv_ptr(&d, gpa + size, 64), 0xee, 64);
 			vdrv_kick(&d, RXQ);
 			arrive(NULL, 60);
-			turns();
+			iterate();
 			if (vdrv_used(&d, RXQ, &used) && size < HDR + 60)
 				assert_int_equal(used.len, 0);
 			if (size >= HDR + 60)
@@ -327,7 +327,7 @@ static void test_rx_error(void **state)
 		 1);
 	arrive(NULL, 60);
 	vdrv_kick(&d, RXQ);
-	turns();
+	iterate();
 	assert_true(broken());
 	p = vdrv_ptr(&d, gpa, 100);
 	for (unsigned i = 0; i < 100; i++)
@@ -335,7 +335,7 @@ static void test_rx_error(void **state)
 }
 
 /*
- * Chains that cannot hold a header are work of this turn as frames are: a
+ * Chains that cannot hold a header are work of this iteration as frames are: a
  * driver that keeps posting them must not keep the loop.
  */
 static void test_rx_short_chains(void **state)
@@ -354,7 +354,7 @@ static void test_rx_short_chains(void **state)
 		first = vdrv_used_ring_idx(&d, RXQ);
 		assert_in_range(first, 1, 300);
 		for (unsigned k = 0; k < 8; k++) {
-			vio_loop_turn(loop, 0);
+			vio_loop_iterate(loop, 0);
 			arrive(NULL, 100);
 		}
 		all = drain(RXQ);

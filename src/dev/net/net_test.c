@@ -478,7 +478,7 @@ static void test_long_chains(void **state)
 				vdrv_add(&d, q, bufs, n);
 			vdrv_kick(&d, q);
 			arrive(NULL, 60);
-			turns();
+			iterate();
 			if (q == TXQ && n == 1023 && indirect)
 				assert_int_equal(mock->nr_sent, 1);
 			/* Served, dropped or NEEDS_RESET: alive in any case. */
@@ -521,7 +521,7 @@ static void test_bad_chains(void **state)
 			vdrv_kick(&d, q);
 			arrive(NULL, 60);
 			arrive(NULL, 60);
-			turns();
+			iterate();
 			assert_int_equal(mock->nr_sent, 0);
 			if (kind < 4 && q != RXQ)
 				assert_true(broken());
@@ -554,7 +554,7 @@ static void test_reset_under_load(void **state)
 		/* Nothing of the old driver's is written to any more. */
 		memset(d.mem, 0x11, 65536);
 		arrive(NULL, 400);
-		turns();
+		iterate();
 		for (int i = 0; i < 65536; i++)
 			assert_int_equal(d.mem[i], 0x11);
 	}

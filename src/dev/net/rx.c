@@ -18,7 +18,7 @@
 
 #include "dev/net/net.h"
 
-#define RX_BUDGET 256 /* frames in a turn, to be fair */
+#define RX_BUDGET 256 /* frames in an iteration, to be fair */
 
 static_assert(NET_RSS_PEEK >= NET_FILTER_PEEK, "one look serves both");
 
@@ -36,7 +36,7 @@ static void window_open(struct net_window *w, struct vqueue_info *vq)
 	w->cut = false;
 }
 
-/* The turn is over, or another queue's begins. */
+/* The iteration is over, or another queue's begins. */
 static void window_close(struct net_softc *sc, bool emptied)
 {
 	struct net_window *w = &sc->sc_win;

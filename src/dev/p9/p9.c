@@ -40,7 +40,7 @@
 #define NR_THREADS  8 /* of each pool, and while they are busy */
 #define MAX_THREADS 64
 #define MAX_REQS    96         /* taken from the ring at once: 25 KiB each */
-#define TURN_BYTES  (2u << 20) /* read on the loop's thread in a turn */
+#define READ_BUDGET (2u << 20) /* read on the loop's thread in an iteration */
 #define MAX_TAG     32
 #define END_NS      UINT64_C(1000000000)
 
@@ -72,8 +72,8 @@ struct p9_softc {
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
-	struct vio_task sc_again; /* continues where a turn stopped */
-	uint64_t sc_turn_read;    /* bytes read before this turn */
+	struct vio_task sc_again;   /* continues where an iteration stopped */
+	uint64_t sc_iteration_read; /* bytes read before this iteration */
 	struct p9_fs *sc_fs;
 	/*
 	 * What looks, and what changes or waits for the disk: where the latter
@@ -374,7 +374,7 @@ static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 	/* A request must end first; jobs_idle() looks here again. */
 	if (sc->sc_version || sc->sc_ending)
 		return VQ_WAIT;
-	if (bytes_read(sc) - sc->sc_turn_read >= TURN_BYTES) {
+	if (bytes_read(sc) - sc->sc_iteration_read >= READ_BUDGET) {
 		vio_task_defer(sc->sc_loop, &sc->sc_again);
 		return VQ_WAIT;
 	}
@@ -397,7 +397,7 @@ static void p9_qnotify(void *arg, struct vqueue_info *vq)
 	struct p9_softc *sc = arg;
 	enum vq_served served;
 
-	sc->sc_turn_read = bytes_read(sc);
+	sc->sc_iteration_read = bytes_read(sc);
 	served = vq_serve(vq, vq->vq_qsize, p9_serve, sc);
 	vq_endchains(vq, served == VQ_IDLE);
 	close_rest(sc);

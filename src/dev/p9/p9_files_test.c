@@ -686,7 +686,7 @@ static bool is_waiting(unsigned slot)
 
 	vdrv_kick(&c.d, 0);
 	for (int i = 0; i < 10; i++) {
-		vio_loop_turn(c.loop, 1);
+		vio_loop_iterate(c.loop, 1);
 		assert_int_equal(p9c_getattr(&c, P9C_ROOT, &a), 0);
 	}
 	return c.slots[slot].busy;
@@ -742,7 +742,7 @@ static void lock_waits(void **state)
 	assert_false(c.slots[slot].busy);
 	assert_int_equal(flock(fd, LOCK_UN), 0);
 	for (int i = 0; i < 30; i++)
-		vio_loop_turn(c.loop, 10);
+		vio_loop_iterate(c.loop, 10);
 	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
 	close(fd);
 }

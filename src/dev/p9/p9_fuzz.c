@@ -22,14 +22,14 @@
 #include "dev/vdev.h"
 #include "fuzz_dev.h"
 
-#define NR_KINDS     6u
-#define NR_SLOTS     8u /* requests at once: two descriptors of the ring each */
-#define SLOT_BYTES   4096u
-#define MAX_BODY     512u
-#define MAX_REQUESTS 32u
-#define MAX_TURNS    10000u
-#define PATIENCE     3u /* turns of at most a millisecond */
-#define QUEUE_SIZE   32u
+#define NR_KINDS       6u
+#define NR_SLOTS       8u /* requests at once: two descriptors each */
+#define SLOT_BYTES     4096u
+#define MAX_BODY       512u
+#define MAX_REQUESTS   32u
+#define MAX_ITERATIONS 10000u
+#define PATIENCE       3u /* iterations of at most a millisecond */
+#define QUEUE_SIZE     32u
 
 static struct fuzz_dev kinds[NR_KINDS];
 static char base[32], root[48], secret[48];
@@ -161,7 +161,7 @@ static void wait_for_all(struct fuzz_dev *v)
 	for (unsigned i = 0; i < PATIENCE; i++) {
 		if (fuzz_dev_inflight(v, 0) == 0)
 			return;
-		vio_loop_turn(fuzz_loop(), 1);
+		vio_loop_iterate(fuzz_loop(), 1);
 		vdrv_wake(&v->d);
 	}
 }
@@ -330,7 +330,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		fuzz_dev_bytes(v, in);
 		break;
 	case 3:
-		fuzz_dev_turn();
+		fuzz_dev_iterate();
 		break;
 	case 4:
 		fuzz_dev_kick(v, 0);
@@ -394,8 +394,8 @@ static void run(struct fuzz_in *in)
 	}
 	fuzz_dev_end(v);
 	for (unsigned i = 0; !is_clean(v); i++) {
-		fuzz_must(i < MAX_TURNS);
-		vio_loop_turn(fuzz_loop(), 1);
+		fuzz_must(i < MAX_ITERATIONS);
+		vio_loop_iterate(fuzz_loop(), 1);
 	}
 	check_secret();
 }

@@ -746,7 +746,7 @@ static void scribbled(void **state)
 		vdrv_add(&c.d, 0, bufs, 2);
 		vdrv_kick(&c.d, 0);
 		while (!vdrv_used(&c.d, 0, &used))
-			vio_loop_turn(c.loop, 1);
+			vio_loop_iterate(c.loop, 1);
 		assert_true(used.len <= 200);
 	}
 	__atomic_store_n(&swap_stop, true, __ATOMIC_RELAXED);

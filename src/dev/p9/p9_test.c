@@ -269,7 +269,7 @@ static void reset_ends(void **state)
 		c.slots[i].busy = false;
 	assert_true(vdrv_start(&c.d, ~0ull, 1));
 	for (int i = 0; i < 20; i++)
-		vio_loop_turn(c.loop, 1);
+		vio_loop_iterate(c.loop, 1);
 	assert_int_equal(vdrv_used_ring_idx(&c.d, 0), 0);
 	assert_int_equal(p9c_clunk(&c, 1), -EPROTO);
 	p9c_mount(&c, 8192);
@@ -421,7 +421,7 @@ static void stuck(void **state)
 	other = p9c_send(&c, 201, P9_TSTATFS, "d", 1);
 	vdrv_kick(&c.d, 0);
 	for (int i = 0; i < 10; i++)
-		vio_loop_turn(c.loop, 1);
+		vio_loop_iterate(c.loop, 1);
 	assert_int_equal(p9c_getattr(&c, 1, &a), 0);
 
 	/* P9-08: not begun, so it never is: back without a reply */
@@ -432,7 +432,7 @@ static void stuck(void **state)
 	f = p9c_send(&c, 300, P9_TFLUSH, "w", 100);
 	vdrv_kick(&c.d, 0);
 	for (int i = 0; i < 10; i++)
-		vio_loop_turn(c.loop, 1);
+		vio_loop_iterate(c.loop, 1);
 	p9c_poll(&c);
 	assert_true(c.slots[f].busy);
 	assert_true(c.slots[other].busy);
@@ -458,14 +458,14 @@ static void quiesce(void **state)
 	vdrv_kick(&c.d, 0);
 	pci_quiesce(&c.d.pi);
 	while (!pci_is_idle(&c.d.pi))
-		vio_loop_turn(c.loop, 10);
+		vio_loop_iterate(c.loop, 10);
 	p9c_poll(&c);
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		nr_done += !c.slots[s[i]].busy;
 	assert_true(nr_done > 0);
 	used = vdrv_used_ring_idx(&c.d, 0);
 	vdrv_kick(&c.d, 0);
-	vio_loop_turn(c.loop, 10);
+	vio_loop_iterate(c.loop, 10);
 	assert_int_equal(vdrv_used_ring_idx(&c.d, 0), used);
 }
 

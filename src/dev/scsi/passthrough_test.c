@@ -219,7 +219,7 @@ static void test_reset(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		memset(vdrv_ptr(&ini.d, s[i].resp, 108), 0x5a, 108);
 	new = ini_send(&rd);
-	ini_turns(10);
+	ini_iterate(10);
 	assert_int_equal(sg.nr_begun, 4);
 	unhang(NULL);
 	ini_wait(&new, 1);
@@ -245,7 +245,7 @@ static void test_reset_order(void **state)
 	wait_begun(2);
 	ini_restart_now();
 	new = ini_send(&other);
-	ini_turns(10);
+	ini_iterate(10);
 	assert_int_equal(sg.nr_begun, 2);
 	unhang(NULL);
 	ini_wait(&new, 1);

@@ -157,7 +157,7 @@ static void report(struct scsi_task *t)
 	uint32_t len = task_live(t) ? write_response(t) : 0;
 
 	vq_relchain_prepare(q->vq, (uint16_t)t->idx, len);
-	vio_task_defer(q->sc->sc_loop, &q->turn);
+	vio_task_defer(q->sc->sc_loop, &q->iteration_end);
 }
 
 void task_finish(struct scsi_task *t)
@@ -321,7 +321,7 @@ static enum vq_served fetch_one(void *arg, struct vqueue_info *vq)
 void scsi_fetch(struct scsi_queue *q)
 {
 	if (vq_serve(q->vq, q->vq->vq_qsize, fetch_one, q) == VQ_MORE)
-		vio_task_defer(q->sc->sc_loop, &q->turn);
+		vio_task_defer(q->sc->sc_loop, &q->iteration_end);
 }
 
 static void scsi_qnotify(void *arg, struct vqueue_info *vq)
@@ -332,13 +332,13 @@ static void scsi_qnotify(void *arg, struct vqueue_info *vq)
 	scsi_check_broken(sc);
 }
 
-/* The end of a turn: show the driver what completed in it. */
-static void queue_turn(void *arg)
+/* The end of an iteration: show the driver what completed in it. */
+static void queue_iteration_end(void *arg)
 {
 	struct scsi_queue *q = arg;
 
 	scsi_publish(q);
-	/* A turn that left commands waiting has left kicks off. */
+	/* An iteration that left commands waiting has left kicks off. */
 	if (!vq_kicks_wanted(q->vq) || vq_has_descs(q->vq))
 		scsi_qnotify(q->sc, q->vq);
 	scsi_check_broken(q->sc);
@@ -399,7 +399,7 @@ static void scsi_reset(void *arg)
 
 	forget_commands(sc);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].iteration_end);
 	vio_task_cancel(sc->sc_loop, &sc->sc_more);
 	sc->sc_missed = sc->sc_taken_over = sc->sc_no_memory = false;
 	reset_sizes(sc);
@@ -513,7 +513,7 @@ static bool scsi_fini(struct vdev *dev)
 	ended = scsi_aside_destroy(sc->sc_aside);
 	ended &= luns_destroy(sc, ended);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
-		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].turn);
+		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].iteration_end);
 	vio_task_cancel(sc->sc_loop, &sc->sc_more);
 	free(sc->sc_tmfs);
 	if (sc->sc_pr_fd >= 0)
@@ -553,7 +553,8 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 
 		q->sc = sc;
 		q->vq = &sc->sc_vqs[2 + i];
-		q->turn = (struct vio_task){ .fn = queue_turn, .arg = q };
+		q->iteration_end = (struct vio_task){ .fn = queue_iteration_end,
+						      .arg = q };
 	}
 	return create_memory(sc, sc->sc_nr_queues * size);
 }

@@ -21,7 +21,7 @@
  *	task_submit()   it waits for its turn
  *	task_begin()    it is checked
  *	a handler       which may task_disk(), and continues when that is done
- *	task_finish()   into the used ring, shown to the driver once a turn
+ *	task_finish()   into the used ring, shown once an iteration
  *
  * There is one initiator, the guest's driver, and so one I_T nexus to each
  * target. Threads: the loop's.
@@ -128,7 +128,7 @@ static_assert(SCSI_MAX_TASKS * sizeof(struct scsi_task) +
 struct scsi_queue {
 	struct scsi_softc *sc;
 	struct vqueue_info *vq;
-	struct vio_task turn; /* shows the driver what completed in a turn */
+	struct vio_task iteration_end; /* shows what completed */
 };
 
 enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };

@@ -166,7 +166,7 @@ static void plug(struct fuzz_dev *v, struct fuzz_in *in)
 
 static void drop_used(struct fuzz_dev *v)
 {
-	fuzz_dev_turn();
+	fuzz_dev_iterate();
 	vdrv_wake(&v->d);
 	for (unsigned q = 0; q < NR_QUEUES; q++) {
 		if (v->in && fuzz_dev_inflight(v, q) == 0)

@@ -555,12 +555,12 @@ static void test_file_busy(void **state)
 	save();
 	FAULT_SET(hang, true);
 	ini_send(&c);
-	ini_turns(5);
+	ini_iterate(5);
 	vdrv_reset_now(&ini.d);
 	assert_int_equal(load(saved, saved_len), -EBUSY);
 	FAULT_SET(hang, false);
 	while (!pci_is_idle(&ini.d.pi))
-		ini_turns(1);
+		ini_iterate(1);
 	assert_int_equal(load(saved, saved_len), 0);
 	ini_close();
 	start(DISK KEEP);

@@ -237,7 +237,7 @@ static uint8_t do_bufs(const struct vdrv_buf *bufs, unsigned nr, uint64_t resp,
 	vdrv_add_indirect(&ini.d, 2, bufs, nr);
 	vdrv_kick(&ini.d, 2);
 	for (int i = 0; i < 100 && !vdrv_used(&ini.d, 2, &used); i++)
-		ini_turn(5);
+		ini_iterate_once(5);
 	*ret_used = used.len;
 	return p[11];
 }
@@ -378,7 +378,7 @@ static void test_long_chains(void **state)
 				};
 			vdrv_add_indirect(&ini.d, q, bufs, lengths[i]);
 			vdrv_kick(&ini.d, q);
-			ini_turns(3);
+			ini_iterate(3);
 			assert_true(vdrv_start(&ini.d, ~0ull, 3));
 			assert_int_equal(ini_do_ready(&tur).status, 0);
 			ini_stop();
@@ -396,7 +396,7 @@ static void test_too_many_heads(void **state)
 	for (int i = 0; i < 64; i++)
 		vdrv_avail(&ini.d, 2, s.head);
 	vdrv_kick(&ini.d, 2);
-	ini_turns(3);
+	ini_iterate(3);
 	assert_true(vdrv_status(&ini.d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET);
 	assert_true(vdrv_start(&ini.d, ~0ull, 3));
 	assert_int_equal(ini_do_ready(&tur).status, 0);
@@ -502,7 +502,7 @@ static void test_abort(void **state)
 			c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
 			s[k] = ini_send(&c);
 		}
-		ini_turns(3);
+		ini_iterate(3);
 		ini_collect(s, ARRAY_LEN(s));
 		for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 			assert_false(s[k].done);
@@ -628,7 +628,7 @@ static void test_task_attributes(void **state)
 		c.attr = attrs[i];
 		s[i] = ini_send(&c);
 	}
-	ini_turns(3);
+	ini_iterate(3);
 	ini_collect(s, 4);
 	assert_false(s[0].done || s[1].done || s[2].done);
 	assert_true(s[3].done);
@@ -677,8 +677,8 @@ static void test_io_errors(void **state)
 }
 
 /*
- * A ring that is taken whole in one turn, and not filled again at once: the
- * driver has to ring for the next command.
+ * A ring that is taken whole in one iteration, and not filled again at once:
+ * the driver has to ring for the next command.
  */
 static void test_kick_after_full_ring(void **state)
 {
@@ -700,12 +700,12 @@ static void test_kick_after_full_ring(void **state)
 		vdrv_add_indirect(&ini.d, QUEUE, bufs, 2);
 	vdrv_kick_wanted(&ini.d, QUEUE);
 	vdrv_kick(&ini.d, QUEUE);
-	ini_turns(5);
+	ini_iterate(5);
 	for (unsigned i = 0; i < SIZE; i++)
 		assert_true(vdrv_used(&ini.d, QUEUE, NULL));
 	vdrv_add_indirect(&ini.d, QUEUE, bufs, 2);
 	assert_true(vdrv_kick_if_wanted(&ini.d, QUEUE));
-	ini_turns(5);
+	ini_iterate(5);
 	assert_true(vdrv_used(&ini.d, QUEUE, NULL));
 }
 
@@ -801,7 +801,7 @@ static void test_growth(void **state)
 	for (unsigned q = 2; q < 2 + FULL_QUEUES; q++)
 		vdrv_kick(&ini.d, q);
 	vdrv_kick(&ini.d, 0);
-	ini_turns(20);
+	ini_iterate(20);
 	print_message("grown by %zu KiB\n", (resident() - before) >> 10);
 	assert_true(resident() - before < (4u << 20) + (256u << 10));
 	assert_false(vdrv_used(&ini.d, 0, &used));
@@ -809,7 +809,7 @@ static void test_growth(void **state)
 	FAULT_SET(hang, false);
 	end = vio_now_ns() + 60000000000ull;
 	do {
-		ini_turns(1);
+		ini_iterate(1);
 		total = collect_all(nr);
 		if (vdrv_used(&ini.d, 0, &used)) {
 			total = collect_all(nr);
@@ -865,7 +865,7 @@ static int ctl(const char *a, const char *b, const char *c, struct err *err)
 	ret = vdev_ctl(ini.dev, c ? 3 : b ? 2 : 1, argv, &none, reply, err);
 	while (!strcmp(a, "resize") &&
 	       json_object_object_get(reply, "pending")) {
-		ini_turn(100);
+		ini_iterate_once(100);
 		json_object_object_del(reply, "pending");
 		ret = vdev_ctl(ini.dev, c ? 3 : 2, argv, &none, reply, err);
 	}
@@ -1083,11 +1083,11 @@ static void test_events_before_driver_ok(void **state)
 	assert_int_equal(ctl("resize", "3M", NULL, &err), 0);
 	assert_int_equal(ctl("lun", "remove", "lun0", &err), 0);
 	assert_int_equal(ctl("lun", "add", "lun0", &err), 0);
-	ini_turns(3);
+	ini_iterate(3);
 	assert_false(vdrv_used(&ini.d, 1, &used));
 	assert_int_equal(*(uint8_t *)vdrv_ptr(&ini.d, mem, 1), 0xee);
 	vdrv_driver_ok(&ini.d);
-	ini_turns(3);
+	ini_iterate(3);
 	assert_false(vdrv_used(&ini.d, 1, &used));
 	assert_int_equal(ctl("resize", "4M", NULL, &err), 0);
 	expect_event(mem, VIRTIO_SCSI_T_PARAM_CHANGE, here, 0x092a);

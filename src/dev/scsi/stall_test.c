@@ -87,7 +87,7 @@ static void send_stuck(struct sent s[NR_STUCK])
 		c.id = k;
 		s[k] = ini_send(&c);
 	}
-	ini_turns(5);
+	ini_iterate(5);
 	ini_collect(s, NR_STUCK);
 	for (unsigned k = 0; k < NR_STUCK; k++)
 		assert_false(s[k].done);
@@ -115,7 +115,7 @@ static void test_reset(void **state)
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
 	new[0] = send_write(3, 'N');
 	new[1] = ini_send(&flush);
-	ini_turns(20);
+	ini_iterate(20);
 	ini_collect(new, 2);
 	assert_false(new[0].done || new[1].done);
 
@@ -138,12 +138,12 @@ static void test_reset_order(void **state)
 
 	FAULT_SET(hang, true);
 	send_write(3, 'O');
-	ini_turns(5);
+	ini_iterate(5);
 	ini_restart_now();
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
 	nr_tried = FAULT_GET(nr_tried);
 	new = send_write(3, 'N');
-	ini_turns(20);
+	ini_iterate(20);
 	if (threads) /* what io_uring is given is not seen before it ends */
 		assert_int_equal(FAULT_GET(nr_tried), nr_tried);
 	FAULT_SET(hang, false);
@@ -158,13 +158,13 @@ static void test_reset_waits(void **state)
 
 	send_stuck(s);
 	vdrv_reset_now(&ini.d);
-	ini_turns(5);
+	ini_iterate(5);
 	assert_int_not_equal(vdrv_status(&ini.d), 0);
 	FAULT_SET(hang, false);
 	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	for (unsigned k = 0; k < NR_STUCK; k++)
 		memset(s[k].in, 0x5a, 4096);
-	ini_turns(5);
+	ini_iterate(5);
 	for (unsigned k = 1; k < NR_STUCK; k++)
 		assert_int_equal(s[k].in[4095], 0x5a);
 	assert_int_equal(ini_do(&tur).code, SC_UA_RESET);
@@ -199,7 +199,7 @@ static void test_no_more_steps(void **state)
 	memset(blocks + 512, 'O', 512);
 	FAULT_SET(hang, true);
 	ini_send(&cas);
-	ini_turns(5);
+	ini_iterate(5);
 	ini_restart_now();
 	FAULT_SET(hang, false);
 	ini_do_ready(&tur);
@@ -214,14 +214,14 @@ static void test_stop(void **state)
 
 	send_stuck(s);
 	pci_quiesce(&ini.d.pi);
-	ini_turns(5);
+	ini_iterate(5);
 	assert_false(pci_is_idle(&ini.d.pi));
 	ini_send(&tur); /* is not taken any more */
 	FAULT_SET(hang, false);
 	end = vio_now_ns() + UINT64_C(10000000000);
 	while (!pci_is_idle(&ini.d.pi)) {
 		assert_true(vio_now_ns() < end);
-		ini_turn(10);
+		ini_iterate_once(10);
 	}
 	ini_collect(s, NR_STUCK);
 	for (unsigned k = 0; k < NR_STUCK; k++) {
@@ -243,7 +243,7 @@ static void test_broken(void **state)
 	for (unsigned k = 0; k < NR_STUCK; k++)
 		memset(resp_of(&s[k]), 0x5a, 108);
 	FAULT_SET(hang, false);
-	ini_turns(20);
+	ini_iterate(20);
 	ini_collect(s, NR_STUCK);
 	for (unsigned k = 0; k < NR_STUCK; k++) {
 		assert_false(s[k].done);
@@ -269,13 +269,13 @@ static void test_broken_reads(void **state)
 	FAULT_SET(hang, true);
 	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		s[k] = ini_send(&read_8);
-	ini_turns(5);
+	ini_iterate(5);
 	vdrv_avail(&ini.d, 2, 60000);
 	vdrv_kick(&ini.d, 2);
 	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		memset(s[k].in, 0x5a, 4096);
 	FAULT_SET(hang, false);
-	ini_turns(20);
+	ini_iterate(20);
 	for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 		nr_read += s[k].in[0] != 0x5a;
 	print_message("%u of %zu were read\n", nr_read, ARRAY_LEN(s));
@@ -303,13 +303,13 @@ static void test_tmf(void **state)
 	memcpy(p + 8, lun0, 8);
 	vdrv_add(&ini.d, 0, bufs, 2);
 	vdrv_kick(&ini.d, 0);
-	ini_turns(5);
+	ini_iterate(5);
 	ini_collect(s, NR_STUCK);
 	assert_false(s[0].done);
 	memcpy(other.addr, lun1, 8);
 	assert_int_equal(ini_do(&other).status, 0);
 	new = send_write(3, 'N');
-	ini_turns(5);
+	ini_iterate(5);
 	assert_false(vdrv_used(&ini.d, 0, &used));
 	FAULT_SET(hang, false);
 	ini_wait(s, NR_STUCK);
@@ -371,7 +371,7 @@ static void test_remove(void **state)
 	send_stuck(s);
 	assert_int_equal(ctl_lun("remove", "lun0"), 0);
 	assert_int_equal(ctl_lun("add", "lun0"), -EBUSY);
-	ini_turns(5);
+	ini_iterate(5);
 	ini_collect(s, NR_STUCK);
 	assert_false(s[0].done);
 	assert_int_equal(ini_do(&tur).code, SC_NO_LUN);
@@ -380,7 +380,7 @@ static void test_remove(void **state)
 	ini_wait(s, NR_STUCK);
 	for (unsigned k = 0; k < NR_STUCK; k++)
 		assert_int_equal(s[k].response, VIRTIO_SCSI_S_ABORTED);
-	ini_turns(2);
+	ini_iterate(2);
 	assert_true(vdrv_used(&ini.d, 1, &used));
 	assert_int_equal(ctl_lun("add", "lun0"), 0);
 	assert_int_equal(ini_do_ready(&read_8).in[0], 'a');
@@ -438,7 +438,7 @@ static void test_reservations(void **state)
 	FAULT_SET(hang, true);
 	s[0] = send_register(0xa0, 0);
 	s[1] = send_register(0xa1, 1);
-	ini_turns(5);
+	ini_iterate(5);
 	ini_collect(s, 2);
 	assert_false(s[0].done || s[1].done);
 	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK_SET, lun0, 0),
@@ -462,7 +462,7 @@ static void test_reservations_fail(void **state)
 	FAULT_SET(sync_errno, EIO);
 	s[0] = send_register(0xa0, 0);
 	s[1] = send_register(0xa1, 1);
-	ini_turns(5);
+	ini_iterate(5);
 	FAULT_SET(hang, false);
 	ini_wait(s, 2);
 	assert_int_equal(s[0].code, SC_PR_RESOURCES);
@@ -483,7 +483,7 @@ static void test_lba_status(void **state)
 
 	FAULT_SET(hang, true);
 	s = ini_send(&c);
-	ini_turns(5);
+	ini_iterate(5);
 	ini_collect(&s, 1);
 	assert_false(s.done);
 	FAULT_SET(hang, false);
@@ -518,7 +518,7 @@ static void send_failing(struct sent *s)
 	FAULT_SET(write_errno, ENOSPC);
 	*s = send_write(3, 'W');
 	for (int i = 0; i < 500 && nr_waiting() == 0; i++)
-		ini_turn(10);
+		ini_iterate_once(10);
 	assert_int_equal(nr_waiting(), 1);
 	ini_collect(s, 1);
 	assert_false(s->done);
@@ -549,7 +549,7 @@ static void test_read_error_waits(void **state)
 	FAULT_SET(read_errno, EIO);
 	s = ini_send(&read_8);
 	for (int i = 0; i < 500 && nr_waiting() == 0; i++)
-		ini_turn(10);
+		ini_iterate_once(10);
 	assert_int_equal(nr_waiting(), 1);
 	FAULT_SET(read_errno, 0);
 	assert_int_equal(ctl("resume", "lun0", ""), 0);
@@ -587,7 +587,7 @@ static void test_waiting_at_stop(void **state)
 	send_failing(&s);
 	pci_quiesce(&ini.d.pi);
 	for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
-		ini_turn(10);
+		ini_iterate_once(10);
 	assert_true(pci_is_idle(&ini.d.pi));
 	ini_wait(&s, 1);
 	assert_int_equal(s.response, 0);
@@ -604,11 +604,11 @@ static void test_failing_at_stop(void **state)
 	FAULT_SET(hang, true);
 	s[0] = send_write(3, 'W');
 	s[1] = send_write(4, 'W');
-	ini_turns(5);
+	ini_iterate(5);
 	pci_quiesce(&ini.d.pi);
 	FAULT_SET(hang, false);
 	for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
-		ini_turn(10);
+		ini_iterate_once(10);
 	assert_true(pci_is_idle(&ini.d.pi));
 	ini_wait(s, 2);
 	assert_int_equal(s[0].status, STATUS_BUSY);
@@ -653,8 +653,8 @@ static void test_waiting_memory(void **state)
 		FAULT_SET(hang, fails_later);
 		s = send_write(3, 'W');
 		for (int i = 0; i < 500 && !fails_later && !nr_waiting(); i++)
-			ini_turn(10);
-		ini_turns(5);
+			ini_iterate_once(10);
+		ini_iterate(5);
 		assert_int_equal(nr_waiting(), !fails_later);
 		assert_int_equal(
 			gm_remove(&ini.d.gm, BUFFERS, RAM_HALF, no_owner, NULL),
@@ -684,13 +684,13 @@ static void test_waiting_bus(void **state)
 		FAULT_SET(hang, fails_later);
 		s = send_write(3, 'W');
 		for (int i = 0; i < 500 && !fails_later && !nr_waiting(); i++)
-			ini_turn(10);
-		ini_turns(5);
+			ini_iterate_once(10);
+		ini_iterate(5);
 		assert_int_equal(nr_waiting(), !fails_later);
 		set_command(PCI_COMMAND_MEMORY);
 		FAULT_SET(hang, false);
 		for (int i = 0; i < 500 && !pci_is_idle(&ini.d.pi); i++)
-			ini_turn(10);
+			ini_iterate_once(10);
 		assert_true(pci_is_idle(&ini.d.pi));
 		ini_collect(&s, 1);
 		assert_false(s.done);
