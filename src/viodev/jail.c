@@ -309,21 +309,31 @@ static void landlock(struct jail *jail, const struct sandbox_rights *rights,
  * --- Stage 2: what must work ---
  */
 
+/*
+ * Keep those of @keep that there are: root in a container may lack some. In a
+ * user namespace of our own they are worth nothing on the host.
+ */
 static int drop_capabilities(struct jail *jail, uint64_t keep)
 {
 	struct __user_cap_header_struct header = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
-	struct __user_cap_data_struct left[2] = {
-		{ .effective = (uint32_t)keep, .permitted = (uint32_t)keep },
-		{ .effective = (uint32_t)(keep >> 32),
-		  .permitted = (uint32_t)(keep >> 32) },
-	};
+	struct __user_cap_data_struct left[2];
 
+	if (syscall(SYS_capget, &header, left) < 0)
+		return -errno;
+	if (jail->namespaces & CLONE_NEWUSER)
+		keep = 0;
+	left[0].permitted &= (uint32_t)keep;
+	left[1].permitted &= (uint32_t)(keep >> 32);
+	for (int i = 0; i < 2; i++) {
+		left[i].effective = left[i].permitted;
+		left[i].inheritable = 0;
+	}
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (syscall(SYS_capset, &header, left) < 0)
 		return -errno;
-	jail->no_capabilities = keep == 0;
+	jail->no_capabilities = (left[0].permitted | left[1].permitted) == 0;
 	return 0;
 }
 

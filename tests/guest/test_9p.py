@@ -139,7 +139,8 @@ def test_sqlite(t):
                 guest.check("umount /tree")
 
 
-CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 27  # CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID MKNOD
+# CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID SYS_ADMIN MKNOD SETFCAP
+CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27 | 1 << 31
 
 
 def test_passthrough(t):

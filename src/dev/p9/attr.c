@@ -210,13 +210,29 @@ static int chmod_host(const struct p9_fs *fs, int fd, mode_t mode)
 	return 0;
 }
 
+/*
+ * Where owners are not insisted on, one that the host does not have, or whom we
+ * may not give files to, leaves the file with the one that it has.
+ */
+static int host_id(const struct p9_fs *fs, const struct p9_idmap *map,
+		   uint32_t *id)
+{
+	if (*id == P9_NOUID || p9_id_to_host(map, *id, id))
+		return 0;
+	*id = P9_NOUID;
+	return fs->params.security == P9_NONE ? 0 : -EINVAL;
+}
+
 /* P9_NOUID leaves an id as it is. */
 static int chown_host(const struct p9_fs *fs, int fd, uint32_t uid,
 		      uint32_t gid)
 {
-	if ((uid != P9_NOUID && !p9_id_to_host(&fs->params.uids, uid, &uid)) ||
-	    (gid != P9_NOUID && !p9_id_to_host(&fs->params.gids, gid, &gid)))
-		return -EINVAL;
+	int ret = host_id(fs, &fs->params.uids, &uid);
+
+	if (ret == 0)
+		ret = host_id(fs, &fs->params.gids, &gid);
+	if (ret < 0)
+		return ret;
 	if (fchownat(fd, "", uid, gid, AT_EMPTY_PATH) == 0)
 		return 0;
 	if (errno == EPERM && fs->params.security == P9_NONE)

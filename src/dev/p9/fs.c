@@ -2,6 +2,7 @@
 /* The export as a whole, and sessions. See fs.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -44,6 +45,18 @@ static unsigned fd_limit(void)
 	if (lim.rlim_cur > MOST_FDS)
 		return MOST_FDS;
 	return (unsigned)(lim.rlim_cur - OTHERS_FDS(lim.rlim_cur));
+}
+
+uint64_t p9_capabilities(void)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[2] = { 0 };
+
+	if (syscall(SYS_capget, &header, caps) < 0)
+		return 0;
+	return caps[0].effective | (uint64_t)caps[1].effective << 32;
 }
 
 /* What fids, nodes and files may take, of the host's memory. */
@@ -135,6 +148,7 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 	fs->hash_mul |= 1;
 	fs->max_fds = fd_limit();
 	fs->max_held = most_held();
+	fs->caps = p9_capabilities();
 	pthread_mutex_init(&fs->names, NULL);
 	pthread_mutex_init(&fs->locks, NULL);
 	pthread_mutex_init(&fs->lock, NULL);

@@ -139,6 +139,7 @@ struct p9_fs {
 	int proc_fd;    /* our own /proc/self/fd */
 	bool can_try;   /* RESOLVE_CACHED is there, the disk is a local one */
 	uint32_t msize; /* agreed on, 0: no session */
+	uint64_t caps;  /* capabilities of this process, a bit each */
 
 	pthread_mutex_t names;
 	pthread_mutex_t locks; /* guards the next two */
@@ -199,6 +200,9 @@ struct p9_req {
 int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		 struct p9_fs **ret_fs, struct err *err);
 void p9_fs_destroy(struct p9_fs *fs); /* no request runs; NULL is fine */
+
+/* The capabilities in effect, a bit each. */
+uint64_t p9_capabilities(void);
 
 /*
  * Begin a session with @msize, or end it with 0: no fid is left. No request

@@ -564,14 +564,6 @@ static int open_file(const char *name, const char *path,
 	return ret;
 }
 
-static int p9_open(const struct opts *opts, struct opened_files *files,
-		   struct err *err)
-{
-	int ret = open_file("root", opt_string(opts, "path"), files, err);
-
-	return ret < 0 ? ret : open_file("proc", "/proc", files, err);
-}
-
 static enum p9_security security_of(const struct opts *opts)
 {
 	const char *s = opt_string(opts, "security");
@@ -579,6 +571,31 @@ static enum p9_security security_of(const struct opts *opts)
 	return !strcmp(s, "passthrough")  ? P9_PASSTHROUGH :
 	       !strcmp(s, "mapped-xattr") ? P9_MAPPED :
 					    P9_NONE;
+}
+
+/* So that it fails now, and not with each file that a guest makes. */
+static int check_rights(const struct opts *opts, struct err *err)
+{
+	uint64_t needed = VI_BIT(CAP_CHOWN) | VI_BIT(CAP_DAC_OVERRIDE) |
+			  VI_BIT(CAP_FOWNER);
+
+	if (security_of(opts) != P9_PASSTHROUGH ||
+	    (p9_capabilities() & needed) == needed)
+		return 0;
+	return err_set(err, -EPERM,
+		       "9p: security=passthrough: needs root (CAP_CHOWN, "
+		       "CAP_DAC_OVERRIDE, CAP_FOWNER): use none or "
+		       "mapped-xattr");
+}
+
+static int p9_open(const struct opts *opts, struct opened_files *files,
+		   struct err *err)
+{
+	int ret = check_rights(opts, err);
+
+	if (ret == 0)
+		ret = open_file("root", opt_string(opts, "path"), files, err);
+	return ret < 0 ? ret : open_file("proc", "/proc", files, err);
 }
 
 static int parse_params(const struct opts *opts, struct p9_params *params,
@@ -730,18 +747,32 @@ static int p9_init(struct vdev *dev, const struct vdev_env *env,
 	return ret;
 }
 
-/* Files belong to whom they belong; passthrough gives them away, too. */
+/*
+ * What root keeps of its capabilities, to do in the tree what root may. Those of
+ * an ordinary user's namespace are none.
+ */
+static uint64_t capabilities(enum p9_security security, bool ro)
+{
+	uint64_t others = VI_BIT(CAP_DAC_READ_SEARCH), owners, all;
+
+	if (ro)
+		return others;
+	others |= VI_BIT(CAP_DAC_OVERRIDE) | VI_BIT(CAP_FOWNER);
+	owners = others | VI_BIT(CAP_CHOWN) | VI_BIT(CAP_FSETID) |
+		 VI_BIT(CAP_MKNOD) | VI_BIT(CAP_SETFCAP);
+	all = owners | VI_BIT(CAP_SYS_ADMIN); /* trusted attributes */
+	return security == P9_MAPPED ? others :
+	       security == P9_NONE   ? owners :
+				       all;
+}
+
 static void p9_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	rights->tree = "root";
 	rights->proc = "proc";
 	rights->tree_ro = opt_bool(opts, "ro");
 	rights->same_user = true;
-	if (strcmp(opt_string(opts, "security"), "passthrough") == 0)
-		rights->caps = VI_BIT(CAP_CHOWN) | VI_BIT(CAP_DAC_OVERRIDE) |
-			       VI_BIT(CAP_DAC_READ_SEARCH) |
-			       VI_BIT(CAP_FOWNER) | VI_BIT(CAP_FSETID) |
-			       VI_BIT(CAP_MKNOD);
+	rights->caps = capabilities(security_of(opts), rights->tree_ro);
 }
 
 static const struct opt_def p9_opts[] = {

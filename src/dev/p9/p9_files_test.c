@@ -2,6 +2,7 @@
 /* What a guest does with files: docs/spec/conformance.md section 12. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -551,11 +553,91 @@ static int getxattr9(uint32_t fid, const char *name, char *buf)
 	return ret;
 }
 
+/* Lay down the capabilities of root, or take them up again. */
+static void set_effective(bool all)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[2] = { 0 };
+
+	assert_int_equal(syscall(SYS_capget, &header, caps), 0);
+	for (int i = 0; i < 2; i++)
+		caps[i].effective = all ? caps[i].permitted : 0;
+	assert_int_equal(syscall(SYS_capset, &header, caps), 0);
+}
+
+/* The device is an ordinary user's. */
+static void start_without_rights(const char *options)
+{
+	set_effective(false);
+	start(options);
+	set_effective(true);
+}
+
+/* Those of security and trusted, for a device that may set them. */
+static void privileged_xattrs(void **state)
+{
+	static const uint8_t caps[20] = { 1, 0, 0, 2, 0, 4 };
+	char buf[4096];
+
+	if (geteuid() != 0)
+		skip();
+	start(",security=passthrough");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	if (setxattr(p9c_path(&c, "f"), "trusted.x", "1", 1, 0) < 0)
+		skip();
+	assert_int_equal(getxattr9(1, "trusted.x", buf), 1);
+	assert_int_equal(setxattr9(1, "trusted.overlay.opaque", 1, "y", 1), 0);
+	assert_int_equal(
+		getxattr(p9c_path(&c, "f"), "trusted.overlay.opaque", buf, 9),
+		1);
+	assert_int_equal(setxattr9(1, "security.capability", sizeof(caps),
+				   (const char *)caps, sizeof(caps)),
+			 0);
+	assert_int_equal(getxattr(p9c_path(&c, "f"), "security.capability", buf,
+				  sizeof(buf)),
+			 sizeof(caps));
+	assert_int_equal(getxattr9(1, "security.capability", buf),
+			 sizeof(caps));
+	assert_true(getxattr9(1, "", buf) >
+		    (int)sizeof("trusted.overlay.opaque"));
+	assert_int_equal(setxattr9(1, "security.capability", 0, "", 0), 0);
+	assert_int_equal(getxattr9(1, "security.capability", buf), -ENODATA);
+}
+
+/* Mapped they need no rights. */
+static void mapped_xattrs(void **state)
+{
+	char buf[4096];
+
+	start_without_rights(",security=mapped-xattr");
+	assert_int_equal(p9c_make(&c, 1, "f"), 0);
+	if (setxattr(p9c_path(&c, "f"), "user.x", "1", 1, 0) < 0)
+		skip();
+	removexattr(p9c_path(&c, "f"), "user.x");
+	assert_int_equal(setxattr9(1, "security.capability", 4, "caps", 4), 0);
+	assert_int_equal(setxattr9(1, "trusted.overlay.opaque", 1, "y", 1), 0);
+	assert_int_equal(getxattr9(1, "security.capability", buf), 4);
+	assert_memory_equal(buf, "caps", 4);
+	assert_int_equal(getxattr(p9c_path(&c, "f"),
+				  "user.virtfs.trusted.overlay.opaque", buf, 9),
+			 1);
+	assert_int_equal(
+		getxattr(p9c_path(&c, "f"), "security.capability", buf, 9), -1);
+	assert_int_equal(getxattr9(1, "", buf),
+			 sizeof("security.capability") +
+				 sizeof("trusted.overlay.opaque"));
+	assert_int_equal(setxattr9(1, "trusted.overlay.opaque", 0, "", 0), 0);
+	assert_int_equal(getxattr9(1, "trusted.overlay.opaque", buf), -ENODATA);
+	assert_int_equal(setxattr9(1, "other.x", 1, "y", 1), -EOPNOTSUPP);
+}
+
 static void xattrs(void **state)
 {
 	char buf[4096];
 
-	start("");
+	start_without_rights("");
 	p9c_host_file(&c, "f", "");
 	if (setxattr(p9c_path(&c, "f"), "user.x", "1", 1, 0) < 0)
 		skip();
@@ -949,6 +1031,45 @@ static void mapped(void **state)
 	assert_int_equal(a.uid, getuid());
 }
 
+static void refused(const char *text)
+{
+	struct vio_loop *loop;
+	char why[256] = "";
+	struct vdrv d;
+	struct vdev *dev;
+
+	vdrv_init(&d, VDRV_MODERN);
+	assert_int_equal(vio_loop_create(&loop), 0);
+	assert_int_equal(vdev_new(text, &d.pi, loop, &dev, why, sizeof(why)),
+			 -EPERM);
+	assert_non_null(strstr(why, "needs root"));
+	vio_loop_destroy(loop);
+	vdrv_fini(&d);
+}
+
+/* Owners are not insisted on: who is in no map makes files all the same. */
+static void none_with_map(void **state)
+{
+	struct stat st;
+
+	if (geteuid() != 0)
+		skip();
+	start(",uidmap=0:2000:10,gidmap=0:3000:10");
+	assert_int_equal(
+		p9c_call(&c, P9_TATTACH, "ddssd", 1, P9_NOFID, "u", "", 500),
+		0);
+	assert_int_equal(p9c_call(&c, P9_TMKDIR, "dsdd", 1, "d", 0755, 4), 0);
+	assert_int_equal(stat(p9c_path(&c, "d"), &st), 0);
+	assert_int_equal(st.st_uid, geteuid());
+	assert_int_equal(st.st_gid, 3004);
+	assert_int_equal(
+		p9c_call(&c, P9_TLCREATE, "dsddd", 1, "f", RDWR, 0644, 500), 0);
+	assert_int_equal(p9c_setattr(&c, 1, 2, 0, 7, 0, 0, 0), 0);
+	assert_int_equal(p9c_setattr(&c, 1, 2, 0, 600, 0, 0, 0), 0);
+	assert_int_equal(stat(p9c_path(&c, "f"), &st), 0);
+	assert_int_equal(st.st_uid, 2007);
+}
+
 static void passthrough(void **state)
 {
 	struct stat st;
@@ -979,6 +1100,12 @@ static void passthrough(void **state)
 	assert_int_equal(p9c_call(&c, P9_TMKDIR, "dsdd", 2, "d", 0755, 0),
 			 -EINVAL);
 	assert_int_equal(access(p9c_path(&c, "d"), F_OK), -1);
+	/* An ordinary user is told so at once. */
+	p9c_destroy(&c);
+	set_effective(false);
+	refused("9p,path=/tmp,security=passthrough");
+	set_effective(true);
+	start(",security=passthrough,uidmap=0:2000:10");
 	/* The host's root is not the guest's. */
 	p9c_host_file(&c, "root", "");
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 3, "root"), 0);
@@ -990,13 +1117,14 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(opens),       T(creates),         T(reads_and_writes),
-		T(attributes),  T(listing),         T(tree),
-		T(renames),     T(removal),         T(file_system),
-		T(read_only),   T(xattrs),          T(locks),
-		T(getlocks),    T(lock_waits),      T(flocks),
-		T(inherited),   T(read_only_flock), T(mapped),
-		T(passthrough),
+		T(opens),         T(creates),         T(reads_and_writes),
+		T(attributes),    T(listing),         T(tree),
+		T(renames),       T(removal),         T(file_system),
+		T(read_only),     T(xattrs),          T(locks),
+		T(getlocks),      T(lock_waits),      T(flocks),
+		T(inherited),     T(read_only_flock), T(mapped),
+		T(passthrough),   T(none_with_map),   T(privileged_xattrs),
+		T(mapped_xattrs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,16 +3,20 @@
  * Extended attributes. A value is read, and written, through a fid of its own
  * as if it were a file; what was written is set when that fid is clunked.
  *
- * The guest gets at user attributes and POSIX ACLs. security=mapped-xattr
- * keeps its own in user.virtfs.*, which the guest does not see, and ACLs
- * beneath them, as QEMU does.
+ * The guest gets at user attributes and POSIX ACLs, and at those of security
+ * and trusted where this process may set them. security=mapped-xattr keeps its
+ * own in user.virtfs.*, which the guest does not see, and all but the guest's
+ * user attributes beneath them, as QEMU does with ACLs.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
+
+#include <viodev/virtio_bits.h>
 
 #include "dev/p9/fs.h"
 
@@ -27,6 +31,31 @@ static bool is_acl(const char *name)
 {
 	return !strcmp(name, "system.posix_acl_access") ||
 	       !strcmp(name, "system.posix_acl_default");
+}
+
+static bool is_security(const char *name)
+{
+	return begins(name, "security.");
+}
+
+static bool is_trusted(const char *name)
+{
+	return begins(name, "trusted.");
+}
+
+/* What only privileged processes set; mapped, it needs no privilege. */
+static bool is_privileged(const char *name)
+{
+	return is_acl(name) || is_security(name) || is_trusted(name);
+}
+
+static bool is_allowed(const struct p9_fs *fs, const char *name)
+{
+	if (is_security(name))
+		return fs->caps & VI_BIT(CAP_SETFCAP);
+	if (is_trusted(name))
+		return fs->caps & VI_BIT(CAP_SYS_ADMIN);
+	return is_acl(name) || begins(name, "user.");
 }
 
 /*
@@ -80,10 +109,11 @@ static int host_name(const struct p9_fs *fs, const char *name, char *host)
 
 	if (mapped && begins(name, virtfs))
 		return -EACCES;
-	if (!is_acl(name) && !begins(name, "user."))
+	if (mapped ? !is_privileged(name) && !begins(name, "user.") :
+		     !is_allowed(fs, name))
 		return -EOPNOTSUPP;
 	host[0] = '\0';
-	if (mapped && is_acl(name))
+	if (mapped && is_privileged(name))
 		strcpy(host, virtfs);
 	strcat(host, name);
 	return 0;
@@ -95,9 +125,9 @@ static const char *guest_name(const struct p9_fs *fs, const char *name)
 	size_t len = strlen(virtfs);
 
 	if (fs->params.security != P9_MAPPED)
-		return is_acl(name) || begins(name, "user.") ? name : NULL;
+		return is_allowed(fs, name) ? name : NULL;
 	if (begins(name, virtfs))
-		return is_acl(name + len) ? name + len : NULL;
+		return is_privileged(name + len) ? name + len : NULL;
 	return begins(name, "user.") ? name : NULL;
 }
 
