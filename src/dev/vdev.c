@@ -146,6 +146,17 @@ struct sandbox_rights vdev_rights(const struct vdev_type *type,
 	return rights;
 }
 
+struct json_object *vdev_paths(const struct vdev_type *type,
+			       const struct opts *opts,
+			       const struct opened_files *files)
+{
+	struct json_object *paths = json_object_new_object();
+
+	if (type->vt_paths)
+		type->vt_paths(opts, files, paths);
+	return paths;
+}
+
 void vdev_close(const struct vdev_type *type, const struct opts *opts,
 		const struct opened_files *files)
 {

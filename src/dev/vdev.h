@@ -99,6 +99,10 @@ struct vdev_type {
 	/* Open what needs privileges. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
+	/* Add the paths that only opening tells, by option. May be NULL. */
+	void (*vt_paths)(const struct opts *opts,
+			 const struct opened_files *files,
+			 struct json_object *paths);
 	/* Undo what vt_open did outside of descriptors. May be NULL. */
 	void (*vt_close)(const struct opts *opts,
 			 const struct opened_files *files);
@@ -144,6 +148,13 @@ struct sandbox_rights vdev_rights(const struct vdev_type *type,
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	      struct opened_files *files, struct err *err);
+/*
+ * The paths that only opening tells: {"console": "/dev/pts/3"} for a pseudo
+ * terminal. The caller puts the object.
+ */
+struct json_object *vdev_paths(const struct vdev_type *type,
+			       const struct opts *opts,
+			       const struct opened_files *files);
 void vdev_close(const struct vdev_type *type, const struct opts *opts,
 		const struct opened_files *files);
 int vdev_create(const struct vdev_type *type, const struct vdev_env *env,

@@ -71,6 +71,16 @@ static void print_json(struct json_object *line)
 	json_object_put(line);
 }
 
+/* Unless it is empty; takes the reference. */
+static void add_nonempty(struct json_object *to, const char *key,
+			 struct json_object *object)
+{
+	if (json_object_object_length(object) > 0)
+		json_object_object_add(to, key, object);
+	else
+		json_object_put(object);
+}
+
 /* {"event": "ready", ..., "qemu": [args]} */
 static void print_ready_json(const struct instance *inst, char *const qemu[])
 {
@@ -83,6 +93,8 @@ static void print_ready_json(const struct instance *inst, char *const qemu[])
 		json_add_string(line, "type", inst->type->vt_name);
 		json_add_string(line, "socket", inst->front.path);
 		json_add_string(line, "ctl", inst->ctl.path);
+		add_nonempty(line, "paths",
+			     vdev_paths(inst->type, inst->opts, &inst->files));
 	}
 	for (; qemu && *qemu; qemu++)
 		json_push_string(args, *qemu);
@@ -93,11 +105,29 @@ static void print_ready_json(const struct instance *inst, char *const qemu[])
 	print_json(line);
 }
 
+/* Of pseudo terminals: " console=/dev/pts/3". */
+static void print_paths(const struct instance *inst)
+{
+	struct json_object *paths =
+		vdev_paths(inst->type, inst->opts, &inst->files);
+
+	json_object_object_foreach(paths, key, path)
+	{
+		putchar(' ');
+		print_word(key);
+		printf("=%s", json_object_get_string(path));
+	}
+	json_object_put(paths);
+}
+
 static void print_ready_text(const struct instance *inst, char *const qemu[])
 {
-	if (inst)
-		printf("ready %s %s %s\n", inst->id, inst->type->vt_name,
+	if (inst) {
+		printf("ready %s %s %s", inst->id, inst->type->vt_name,
 		       inst->front.path);
+		print_paths(inst);
+		putchar('\n');
+	}
 	if (qemu) {
 		fputs("qemu", stdout);
 		for (; *qemu; qemu++) {

@@ -415,6 +415,23 @@ class Serving(Case):
         self.assertEqual(list(self.dir.iterdir()), [])
         self.assertFalse((self.tmp / "x.s").exists())
 
+    def test_pty_paths(self):
+        """Where a pseudo terminal is stands in the ready line, and bytes come out there."""
+        devices = f"console,console=pty,port.one=unix:{self.tmp}/one,port.a b=pty:{self.tmp}/link", "rng"
+        with self.serve(*devices) as serve:
+            ready = f"ready console0 console {self.dir}/console0.sock"
+            self.assertRegex(serve.lines[0], fr"\A{ready} console=/dev/pts/\d+ 'port.a b'=/dev/pts/\d+\Z")
+            self.assertEqual(serve.lines[1], f"ready rng0 rng {self.dir}/rng0.sock")
+            self.assertEqual(os.readlink(self.tmp / "link"), serve.lines[0].rpartition("=")[2])
+        with self.serve("--json", *devices) as serve:
+            console, rng = map(json.loads, serve.lines[:2])
+            self.assertEqual(list(console["paths"]), ["console", "port.a b"])
+            self.assertNotIn("paths", rng)
+            status = self.status("console0")
+            for path in console["paths"].values():
+                self.assertTrue(stat.S_ISCHR(os.stat(path).st_mode))
+                self.assertIn(path, json.dumps(status))
+
     def test_json_and_qemu(self):
         with self.serve("--json", "--print-qemu", "--memory=512M", "rng") as serve:
             device, ready = map(json.loads, serve.lines)

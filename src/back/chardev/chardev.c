@@ -94,6 +94,12 @@ int chardev_add_file(struct opened_files *files, const char *id,
 	return ret;
 }
 
+int chardev_find_file(const struct opened_files *files, const char *id,
+		      const char *name)
+{
+	return opened_files_find(files, file_name(id, name).text);
+}
+
 int chardev_take_file(struct opened_files *files, const char *id,
 		      const char *name)
 {

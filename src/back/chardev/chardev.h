@@ -56,6 +56,14 @@ int chardev_open(const char *text, const char *id, struct opened_files *files,
 void chardev_close(const char *text, const char *id,
 		   const struct opened_files *files);
 
+/*
+ * The path of what was opened as @id, where only opening tells it: that of a
+ * pseudo terminal. 0 or -ENOENT.
+ */
+#define CHARDEV_MAX_PATH 32
+int chardev_opened_path(const char *id, const struct opened_files *files,
+			char path[CHARDEV_MAX_PATH]);
+
 /* The maximum number of those descriptors. */
 #define CHARDEV_MAX_FILES 2
 

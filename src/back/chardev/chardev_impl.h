@@ -108,6 +108,8 @@ void chardev_watch(struct chardev *c);
 /* Add a descriptor to @files as "ID.NAME"; it is closed when that fails. */
 int chardev_add_file(struct opened_files *files, const char *id,
 		     const char *name, int take_fd);
+int chardev_find_file(const struct opened_files *files, const char *id,
+		      const char *name);
 int chardev_take_file(struct opened_files *files, const char *id,
 		      const char *name);
 

@@ -20,16 +20,22 @@
 
 #include "back/chardev/chardev_impl.h"
 
-#define MAX_PATH 32
-
-static int slave_path(int master, char path[MAX_PATH])
+static int slave_path(int master, char path[CHARDEV_MAX_PATH])
 {
 	unsigned nr;
 
 	if (ioctl(master, TIOCGPTN, &nr) < 0)
 		return -errno;
-	snprintf(path, MAX_PATH, "/dev/pts/%u", nr);
+	snprintf(path, CHARDEV_MAX_PATH, "/dev/pts/%u", nr);
 	return 0;
+}
+
+int chardev_opened_path(const char *id, const struct opened_files *files,
+			char path[CHARDEV_MAX_PATH])
+{
+	int master = chardev_find_file(files, id, "pty");
+
+	return master < 0 ? -ENOENT : slave_path(master, path);
 }
 
 /* No echo and no line editing: a guest does that. */
@@ -82,7 +88,7 @@ static int watch_opens(const char *path)
 }
 
 /* Set up the terminal at @master. Returns what tells that it is opened. */
-static int set_up(int master, char path[MAX_PATH])
+static int set_up(int master, char path[CHARDEV_MAX_PATH])
 {
 	int ret;
 
@@ -98,7 +104,7 @@ static int pty_open(const char *link, const char *id,
 		    struct opened_files *files, struct err *err)
 {
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	char path[MAX_PATH];
+	char path[CHARDEV_MAX_PATH];
 	int watch, ret;
 
 	if (master < 0)

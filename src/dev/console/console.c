@@ -408,6 +408,20 @@ static int console_open(const struct opts *opts, struct opened_files *files,
 	return ret;
 }
 
+static void console_paths(const struct opts *opts,
+			  const struct opened_files *files,
+			  struct json_object *paths)
+{
+	struct wanted list[CONSOLE_MAX_PORTS];
+	unsigned nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
+	char path[CHARDEV_MAX_PATH];
+
+	for (unsigned i = 0; i < nr; i++) {
+		if (chardev_opened_path(list[i].files, files, path) == 0)
+			json_add_string(paths, list[i].key, path);
+	}
+}
+
 static void console_close(const struct opts *opts,
 			  const struct opened_files *files)
 {
@@ -579,6 +593,7 @@ const struct vdev_type vdev_console = {
 	.vt_ctls = console_ctls,
 	.vt_syscalls = chardev_syscalls,
 	.vt_open = console_open,
+	.vt_paths = console_paths,
 	.vt_close = console_close,
 	VDEV_IN(struct console_softc, sc_dev),
 	.vt_init = console_init,
