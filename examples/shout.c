@@ -122,7 +122,7 @@ static enum vq_served serve_rx(void *arg, struct vqueue_info *vq)
 		return VQ_IDLE;
 	to.iov += chain.readable;
 	to.niov = chain.writable;
-	n = vio_iov_put(&to, s->out, s->out_len);
+	n = vio_iov_write(&to, s->out, s->out_len);
 	s->out_len -= n;
 	memmove(s->out, s->out + n, s->out_len);
 	vq_relchain(vq, (uint16_t)chain.idx, (uint32_t)n);

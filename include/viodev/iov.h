@@ -104,8 +104,8 @@ static inline size_t vio_iov_fill(struct vio_iov_cursor *c, const void *buf,
 }
 
 /* Copy to the front, or fill it with zeroes, and move past it. */
-static inline size_t vio_iov_put(struct vio_iov_cursor *c, const void *buf,
-				 size_t len)
+static inline size_t vio_iov_write(struct vio_iov_cursor *c, const void *buf,
+				   size_t len)
 {
 	return vio_iov_fill(c, buf, len);
 }

@@ -63,7 +63,7 @@ static void test_take(void **state)
 	}
 }
 
-static void test_put(void **state)
+static void test_write(void **state)
 {
 	struct iovec iov[BYTES + 2];
 	char bytes[BYTES], want[BYTES];
@@ -75,12 +75,13 @@ static void test_put(void **state)
 			memcpy(want, TEXT, BYTES);
 			memset(want, 'x', n);
 			assert_int_equal(
-				vio_iov_put(&c, "xxxxxxxxxxxxxxxxxxxx", n), n);
+				vio_iov_write(&c, "xxxxxxxxxxxxxxxxxxxx", n),
+				n);
 			assert_memory_equal(bytes, want, BYTES);
 			memset(want + n, 0, BYTES - n);
 			assert_int_equal(vio_iov_zero(&c, BYTES), BYTES - n);
 			assert_memory_equal(bytes, want, BYTES);
-			assert_int_equal(vio_iov_put(&c, "y", 1), 0);
+			assert_int_equal(vio_iov_write(&c, "y", 1), 0);
 		}
 	}
 }
@@ -105,7 +106,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_take),
-		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_write),
 		cmocka_unit_test(test_take_last),
 	};
 

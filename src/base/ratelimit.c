@@ -68,7 +68,7 @@ uint64_t ratelimit_burst(const struct ratelimit *b)
 	return b->rate ? b->burst : UINT64_MAX;
 }
 
-void ratelimit_take(struct ratelimit *b, uint64_t units)
+void ratelimit_consume(struct ratelimit *b, uint64_t units)
 {
 	if (b->rate)
 		b->tokens -= units < b->tokens ? units : b->tokens;

@@ -4,9 +4,9 @@
  * tenth of a second's worth passes at once, or, for low rates, @least units.
  *
  * There are two ways to use it. Where the size may be chosen, take what there
- * is: ratelimit_level(), ratelimit_take(). Where it is given, charge for what has
- * passed, and let the next wait until that is paid for: ratelimit_debt_ns(),
- * ratelimit_charge().
+ * is: ratelimit_level(), ratelimit_consume(). Where it is given, charge for what
+ * has passed, and let the next wait until that is paid for:
+ * ratelimit_debt_ns(), ratelimit_charge().
  */
 #ifndef BASE_RATELIMIT_H
 #define BASE_RATELIMIT_H
@@ -30,7 +30,7 @@ uint64_t ratelimit_level(struct ratelimit *b);
 uint64_t ratelimit_burst(const struct ratelimit *b);
 
 /* Units have passed; at most what ratelimit_level() said. */
-void ratelimit_take(struct ratelimit *b, uint64_t units);
+void ratelimit_consume(struct ratelimit *b, uint64_t units);
 
 /* Nanoseconds until @units, at most ratelimit_burst(), may pass. */
 uint64_t ratelimit_wait_ns(const struct ratelimit *b, uint64_t units);

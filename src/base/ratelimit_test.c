@@ -27,7 +27,7 @@ static void test_take(void **state)
 	ratelimit_init(&b, 1000, 10);
 	assert_int_equal(ratelimit_burst(&b), 100);
 	assert_int_equal(ratelimit_level(&b), 100);
-	ratelimit_take(&b, 70);
+	ratelimit_consume(&b, 70);
 	assert_int_equal(ratelimit_level(&b), 30);
 	assert_int_equal(ratelimit_wait_ns(&b, 30), 0);
 	assert_int_equal(ratelimit_wait_ns(&b, 40) / MS, 10);
@@ -43,7 +43,7 @@ static void test_fractions(void **state)
 	struct ratelimit b;
 
 	ratelimit_init(&b, 1000, 10);
-	ratelimit_take(&b, 100);
+	ratelimit_consume(&b, 100);
 	for (int i = 0; i < 1000; i++) {
 		now += MS / 20;
 		ratelimit_level(&b);
@@ -83,7 +83,7 @@ static void test_large(void **state)
 		struct ratelimit b;
 
 		ratelimit_init(&b, rate, 1);
-		ratelimit_take(&b, rate);
+		ratelimit_consume(&b, rate);
 		assert_int_equal(ratelimit_wait_ns(&b, rate) / MS, 1000);
 		now += 50 * MS;
 		assert_in_range(ratelimit_level(&b), rate / 20 - 1, rate / 20);
@@ -101,7 +101,7 @@ static void test_no_limit(void **state)
 	ratelimit_init(&b, 0, 10);
 	assert_true(ratelimit_level(&b) == UINT64_MAX);
 	ratelimit_charge(&b, UINT64_MAX);
-	ratelimit_take(&b, UINT64_MAX);
+	ratelimit_consume(&b, UINT64_MAX);
 	assert_int_equal(ratelimit_debt_ns(&b), 0);
 	assert_int_equal(ratelimit_wait_ns(&b, UINT64_MAX), 0);
 }

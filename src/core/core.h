@@ -354,7 +354,7 @@ bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
  * used ring; all that were put there are visible, up to @used. */
 void vq_inflight_take(struct vqueue_info *vq, uint16_t head);
 void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head);
-void vq_inflight_put(struct vqueue_info *vq, uint16_t head);
+void vq_inflight_use(struct vqueue_info *vq, uint16_t head);
 void vq_inflight_publish(struct vqueue_info *vq, uint16_t used);
 
 #endif

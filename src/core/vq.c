@@ -785,7 +785,7 @@ static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 		} else {
 			vq->vq_next_used++;
 			if (priv->inflight)
-				vq_inflight_put(vq, head);
+				vq_inflight_use(vq, head);
 			if (gmem_of(vq)->log)
 				split_mark(vq, head, slot->writable);
 		}

@@ -189,7 +189,7 @@ void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 		in->entries[head].inflight = 0;
 }
 
-void vq_inflight_put(struct vqueue_info *vq, uint16_t head)
+void vq_inflight_use(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	struct vq_inflight *in = priv->inflight;

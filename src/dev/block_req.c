@@ -248,7 +248,7 @@ static int exec_get_id(struct block_softc *sc, const struct vio_iov_cursor *rd,
 {
 	if (vio_iov_len(rd) > 0 || vio_iov_len(wr) != sizeof(sc->sc_serial))
 		return VIRTIO_BLK_S_IOERR;
-	vio_iov_put(wr, sc->sc_serial, sizeof(sc->sc_serial));
+	vio_iov_write(wr, sc->sc_serial, sizeof(sc->sc_serial));
 	return VIRTIO_BLK_S_OK;
 }
 

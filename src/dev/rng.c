@@ -151,7 +151,7 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 			return VQ_IDLE;
 		}
 	}
-	ratelimit_take(&sc->sc_rate, (uint64_t)n);
+	ratelimit_consume(&sc->sc_rate, (uint64_t)n);
 	sc->sc_bytes += (uint64_t)n;
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)n);
 	return VQ_MORE;

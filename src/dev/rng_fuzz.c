@@ -50,7 +50,7 @@ static void setup(void)
 	}
 }
 
-static void put_entropy(struct fuzz_in *in)
+static void add_entropy(struct fuzz_in *in)
 {
 	char bytes[64] = "";
 
@@ -77,7 +77,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		vdrv_wake(&v->d);
 		break;
 	case 6:
-		put_entropy(in);
+		add_entropy(in);
 		break;
 	case 7:
 		if (fuzz_one_in(in, 16))

@@ -51,7 +51,7 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 {
 	struct vfmsg_version theirs, ours = { 0 };
 	size_t len;
-	int ret = vfmsg_get_version(msg->payload, msg->len, &theirs);
+	int ret = vfmsg_decode_version(msg->payload, msg->len, &theirs);
 
 	if (ret < 0)
 		return ret;
@@ -60,10 +60,10 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 	ours.write_multi = theirs.write_multi;
 	ours.twin_socket =
 		theirs.twin_socket && !(msg->hdr.flags & VFMSG_NO_REPLY);
-	len = vfmsg_put_version(reply, msg->len, &ours);
+	len = vfmsg_encode_version(reply, msg->len, &ours);
 	if (ours.twin_socket && !start_twin(srv)) {
 		ours.twin_socket = false;
-		len = vfmsg_put_version(reply, msg->len, &ours);
+		len = vfmsg_encode_version(reply, msg->len, &ours);
 	}
 
 	vfuser_irq_clear(srv); /* what the device raised for nobody */
@@ -88,7 +88,7 @@ static ssize_t get_info(struct vfuser *srv, const struct vfconn_msg *msg,
 		.nr_regions = VFMSG_NR_REGIONS,
 		.nr_irqs = VFMSG_NR_IRQS,
 	};
-	int ret = vfmsg_get_info(msg->payload, msg->len);
+	int ret = vfmsg_decode_info(msg->payload, msg->len);
 
 	if (ret < 0)
 		return ret;
@@ -204,7 +204,7 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret)
 
 	if (cmd->flags & VFMSG_NO_REPLY)
 		return;
-	if (!vfconn_put(&srv->conn, &hdr, srv->reply, NULL, 0))
+	if (!vfconn_queue(&srv->conn, &hdr, srv->reply, NULL, 0))
 		vfuser_fail(srv, LOG_WARNING, "peer is not reading its socket");
 }
 

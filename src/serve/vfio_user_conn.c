@@ -83,7 +83,7 @@ static size_t bytes_wanted(const struct vfconn *conn)
 	size_t have = conn->in_tail - conn->in_head;
 	struct vfmsg_hdr hdr;
 
-	if (vfmsg_get_hdr(conn->in + conn->in_head, have, &hdr) < 0)
+	if (vfmsg_decode_hdr(conn->in + conn->in_head, have, &hdr) < 0)
 		return VFMSG_HDR_BYTES - have;
 	return hdr.size - have;
 }
@@ -178,7 +178,7 @@ int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg)
 	const uint8_t *head = conn->in + conn->in_head;
 	size_t len = conn->in_tail - conn->in_head;
 	struct vfmsg_hdr hdr;
-	int ret = vfmsg_get_hdr(head, len, &hdr);
+	int ret = vfmsg_decode_hdr(head, len, &hdr);
 
 	if (ret == -EAGAIN || (ret == 0 && len < hdr.size))
 		return 0;
@@ -214,8 +214,8 @@ static void append(struct vfconn *conn, const void *data, size_t len)
 	conn->out_tail += len;
 }
 
-bool vfconn_put(struct vfconn *conn, const struct vfmsg_hdr *hdr,
-		const void *payload, const void *data, size_t data_len)
+bool vfconn_queue(struct vfconn *conn, const struct vfmsg_hdr *hdr,
+		  const void *payload, const void *data, size_t data_len)
 {
 	size_t unsent = vfconn_unsent(conn);
 

@@ -71,8 +71,8 @@ int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg);
 void vfconn_consume(struct vfconn *conn, const struct vfconn_msg *msg);
 
 /* Append to what is to be sent. False, and nothing, when there is no room. */
-bool vfconn_put(struct vfconn *conn, const struct vfmsg_hdr *hdr,
-		const void *payload, const void *data, size_t data_len);
+bool vfconn_queue(struct vfconn *conn, const struct vfmsg_hdr *hdr,
+		  const void *payload, const void *data, size_t data_len);
 
 /* Send what the socket takes. 0 or -errno when it is broken. */
 int vfconn_flush(struct vfconn *conn);

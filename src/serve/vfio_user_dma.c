@@ -72,8 +72,8 @@ static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 	};
 	uint8_t payload[VFMSG_ACCESS_BYTES];
 
-	vfmsg_put_dma(payload, a, count);
-	if (!vfconn_put(dma_conn(srv), &hdr, payload, data, data_len))
+	vfmsg_encode_dma(payload, a, count);
+	if (!vfconn_queue(dma_conn(srv), &hdr, payload, data, data_len))
 		vfuser_fail(srv, LOG_WARNING, "peer is not reading its socket");
 	vfuser_wake(srv);
 }
@@ -134,7 +134,7 @@ static int take_data(struct vfuser_dma *dma, const struct vfconn_msg *msg)
 	struct vfmsg_dma_data data;
 
 	if ((msg->hdr.flags & VFMSG_ERROR) || msg->hdr.cmd != VFMSG_DMA_READ ||
-	    vfmsg_get_dma_data(msg->payload, msg->len, &data) < 0 ||
+	    vfmsg_decode_dma_data(msg->payload, msg->len, &data) < 0 ||
 	    data.count != dma->read_len)
 		return -EFAULT;
 	memcpy(dma->read_buf, data.data, data.count);

@@ -237,8 +237,8 @@ static void iterate(void)
  * --- What the client says ---
  */
 
-static void put(int fd, const void *data, size_t len, const int *fds,
-		unsigned nr_fds)
+static void send_bytes(int fd, const void *data, size_t len, const int *fds,
+		       unsigned nr_fds)
 {
 	struct iovec iov = { (void *)data, len };
 	union scm_room room = { .hdr = {
@@ -268,7 +268,7 @@ static void say(uint16_t cmd, uint32_t flags, const void *payload, size_t len,
 	memcpy(buf, &hdr, sizeof(hdr));
 	if (len > 0)
 		memcpy(buf + sizeof(hdr), payload, len);
-	put(sock, buf, sizeof(hdr) + len, fds, nr_fds);
+	send_bytes(sock, buf, sizeof(hdr) + len, fds, nr_fds);
 }
 
 static int some_fd(struct fuzz_in *in)
@@ -467,7 +467,7 @@ static void answer(struct fuzz_in *in)
 		break;
 	}
 	memcpy(buf, &hdr, sizeof(hdr));
-	put(twin >= 0 ? twin : sock, buf, hdr.size, NULL, 0);
+	send_bytes(twin >= 0 ? twin : sock, buf, hdr.size, NULL, 0);
 }
 
 static void raw(struct fuzz_in *in)
@@ -481,7 +481,8 @@ static void raw(struct fuzz_in *in)
 		fds[i] = some_fd(in);
 	fuzz_bytes(in, buf, len);
 	if (fuzz_bool(in)) /* not even a header, or a part of one */
-		put(fuzz_one_in(in, 4) ? twin : sock, buf, len + 1, fds, nr);
+		send_bytes(fuzz_one_in(in, 4) ? twin : sock, buf, len + 1, fds,
+			   nr);
 	else
 		say((uint16_t)fuzz_choice(in, VFMSG_NR_CMDS + 1),
 		    fuzz_one_in(in, 4) ? (uint32_t)fuzz_choice(in, 64) : 0, buf,

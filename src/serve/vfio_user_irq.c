@@ -323,7 +323,7 @@ ssize_t vfuser_get_irq_info(struct vfuser *srv, const struct vfconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vfmsg_irq_info info;
-	int ret = vfmsg_get_irq_info(msg->payload, msg->len, &info);
+	int ret = vfmsg_decode_irq_info(msg->payload, msg->len, &info);
 
 	if (ret < 0)
 		return ret;
@@ -372,7 +372,7 @@ ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
 			uint8_t *reply)
 {
 	struct vfmsg_set_irqs set;
-	int ret = vfmsg_get_set_irqs(msg->payload, msg->len, &set);
+	int ret = vfmsg_decode_set_irqs(msg->payload, msg->len, &set);
 
 	if (ret < 0)
 		return ret;

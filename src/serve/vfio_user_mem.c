@@ -65,7 +65,7 @@ ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
 {
 	struct vfmsg_dma_map want;
 	struct region *region;
-	int ret = vfmsg_get_dma_map(msg->payload, msg->len, &want);
+	int ret = vfmsg_decode_dma_map(msg->payload, msg->len, &want);
 
 	if (ret < 0)
 		return ret;
@@ -96,7 +96,7 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 			 uint8_t *reply)
 {
 	struct vfmsg_dma_unmap range;
-	int ret = vfmsg_get_dma_unmap(msg->payload, msg->len, &range);
+	int ret = vfmsg_decode_dma_unmap(msg->payload, msg->len, &range);
 
 	if (ret < 0)
 		return ret;
@@ -155,7 +155,7 @@ bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
 		.ret = ret,
 	};
 	if (nr_used > 0)
-		vfmsg_get_dma_unmap(msg->payload, msg->len, &held->range);
+		vfmsg_decode_dma_unmap(msg->payload, msg->len, &held->range);
 	if (ret > 0)
 		memcpy(held->reply, srv->reply, sizeof(held->reply));
 	return true;

@@ -69,7 +69,7 @@ static int take(void *obj, size_t size, const void *payload, size_t len)
 	return 0;
 }
 
-int vfmsg_get_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr)
+int vfmsg_decode_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr)
 {
 	struct vfmsg_hdr hdr;
 
@@ -167,8 +167,8 @@ static int parse_json(const char *text, size_t len, struct vfmsg_version *v)
 	return ret;
 }
 
-int vfmsg_get_version(const void *payload, size_t len,
-		      struct vfmsg_version *ret_version)
+int vfmsg_decode_version(const void *payload, size_t len,
+			 struct vfmsg_version *ret_version)
 {
 	struct vfmsg_version v = {
 		.max_fds = 1,
@@ -220,8 +220,8 @@ static size_t print_caps(char *text, size_t room,
 	return (size_t)len + 1;
 }
 
-size_t vfmsg_put_version(void *payload, size_t room,
-			 struct vfmsg_version *answer)
+size_t vfmsg_encode_version(void *payload, size_t room,
+			    struct vfmsg_version *answer)
 {
 	static const char nothing[] = "{\"capabilities\":{}}";
 	struct wire_version wire = { answer->major, answer->minor };
@@ -253,8 +253,8 @@ size_t vfmsg_put_version(void *payload, size_t room,
  * --- DMA regions ---
  */
 
-int vfmsg_get_dma_map(const void *payload, size_t len,
-		      struct vfmsg_dma_map *ret_map)
+int vfmsg_decode_dma_map(const void *payload, size_t len,
+			 struct vfmsg_dma_map *ret_map)
 {
 	struct wire_dma_map w;
 	int ret = take(&w, sizeof(w), payload, len);
@@ -281,8 +281,8 @@ int vfmsg_get_dma_map(const void *payload, size_t len,
 	return 0;
 }
 
-int vfmsg_get_dma_unmap(const void *payload, size_t len,
-			struct vfmsg_dma_unmap *ret_unmap)
+int vfmsg_decode_dma_unmap(const void *payload, size_t len,
+			   struct vfmsg_dma_unmap *ret_unmap)
 {
 	struct wire_dma_unmap w;
 	int ret = take(&w, sizeof(w), payload, len);
@@ -306,7 +306,7 @@ int vfmsg_get_dma_unmap(const void *payload, size_t len,
  * --- Information ---
  */
 
-int vfmsg_get_info(const void *payload, size_t len)
+int vfmsg_decode_info(const void *payload, size_t len)
 {
 	struct vfmsg_info info;
 	int ret = take(&info, sizeof(info), payload, len);
@@ -314,8 +314,8 @@ int vfmsg_get_info(const void *payload, size_t len)
 	return ret == 0 && info.argsz < sizeof(info) ? -EINVAL : ret;
 }
 
-int vfmsg_get_region_info(const void *payload, size_t len,
-			  struct vfmsg_region_info *ret_info)
+int vfmsg_decode_region_info(const void *payload, size_t len,
+			     struct vfmsg_region_info *ret_info)
 {
 	struct vfmsg_region_info info;
 	int ret = take(&info, sizeof(info), payload, len);
@@ -348,14 +348,14 @@ static int read_index_info(const void *payload, size_t len, uint32_t nr,
 	return 0;
 }
 
-int vfmsg_get_irq_info(const void *payload, size_t len,
-		       struct vfmsg_irq_info *ret_info)
+int vfmsg_decode_irq_info(const void *payload, size_t len,
+			  struct vfmsg_irq_info *ret_info)
 {
 	return read_index_info(payload, len, VFMSG_NR_IRQS, ret_info);
 }
 
-int vfmsg_get_region_io_fds(const void *payload, size_t len,
-			    struct vfmsg_irq_info *ret_info)
+int vfmsg_decode_region_io_fds(const void *payload, size_t len,
+			       struct vfmsg_irq_info *ret_info)
 {
 	return read_index_info(payload, len, VFMSG_NR_REGIONS, ret_info);
 }
@@ -369,8 +369,8 @@ static bool is_one_bit(uint32_t flags)
 	return flags != 0 && (flags & (flags - 1)) == 0;
 }
 
-int vfmsg_get_set_irqs(const void *payload, size_t len,
-		       struct vfmsg_set_irqs *ret_irqs)
+int vfmsg_decode_set_irqs(const void *payload, size_t len,
+			  struct vfmsg_set_irqs *ret_irqs)
 {
 	struct wire_set_irqs w;
 	int ret = take(&w, sizeof(w), payload, len);
@@ -428,8 +428,8 @@ static int read_access(const void *payload, size_t len,
 	return 0;
 }
 
-int vfmsg_get_region_read(const void *payload, size_t len,
-			  struct vfmsg_access *ret_access)
+int vfmsg_decode_region_read(const void *payload, size_t len,
+			     struct vfmsg_access *ret_access)
 {
 	int ret = read_access(payload, len, ret_access);
 
@@ -438,8 +438,8 @@ int vfmsg_get_region_read(const void *payload, size_t len,
 	return ret;
 }
 
-int vfmsg_get_region_write(const void *payload, size_t len,
-			   struct vfmsg_access *ret_access)
+int vfmsg_decode_region_write(const void *payload, size_t len,
+			      struct vfmsg_access *ret_access)
 {
 	struct vfmsg_access access;
 	int ret = read_access(payload, len, &access);
@@ -452,7 +452,7 @@ int vfmsg_get_region_write(const void *payload, size_t len,
 	return 0;
 }
 
-void vfmsg_put_access(void *payload, const struct vfmsg_access *access)
+void vfmsg_encode_access(void *payload, const struct vfmsg_access *access)
 {
 	struct wire_access w = { access->offset, access->region,
 				 access->count };
@@ -460,7 +460,7 @@ void vfmsg_put_access(void *payload, const struct vfmsg_access *access)
 	memcpy(payload, &w, sizeof(w));
 }
 
-int vfmsg_get_write_multi(const void *payload, size_t len)
+int vfmsg_decode_write_multi(const void *payload, size_t len)
 {
 	uint64_t nr;
 	int ret = take(&nr, sizeof(nr), payload, len);
@@ -473,15 +473,15 @@ int vfmsg_get_write_multi(const void *payload, size_t len)
 	for (unsigned i = 0; i < nr; i++) {
 		struct vfmsg_access access;
 
-		vfmsg_get_write_multi_entry(payload, i, &access);
+		vfmsg_decode_write_multi_entry(payload, i, &access);
 		if (access.count > sizeof(uint64_t))
 			return -EINVAL;
 	}
 	return (int)nr;
 }
 
-void vfmsg_get_write_multi_entry(const void *payload, unsigned i,
-				 struct vfmsg_access *ret_access)
+void vfmsg_decode_write_multi_entry(const void *payload, unsigned i,
+				    struct vfmsg_access *ret_access)
 {
 	const uint8_t *entry = (const uint8_t *)payload + sizeof(uint64_t) +
 			       i * sizeof(struct wire_multi_entry);
@@ -496,8 +496,8 @@ void vfmsg_get_write_multi_entry(const void *payload, unsigned i,
 	};
 }
 
-int vfmsg_get_dma_data(const void *payload, size_t len,
-		       struct vfmsg_dma_data *ret_data)
+int vfmsg_decode_dma_data(const void *payload, size_t len,
+			  struct vfmsg_dma_data *ret_data)
 {
 	struct wire_dma w;
 	int ret = take(&w, sizeof(w), payload, len);
@@ -514,7 +514,7 @@ int vfmsg_get_dma_data(const void *payload, size_t len,
 	return 0;
 }
 
-void vfmsg_put_dma(void *payload, gpa_t iova, uint64_t count)
+void vfmsg_encode_dma(void *payload, gpa_t iova, uint64_t count)
 {
 	struct wire_dma w = { iova.v, count };
 

@@ -86,7 +86,7 @@ struct vfmsg_hdr {
  * Parse the header in front of @len bytes: -EAGAIN when they are too few for
  * one, -EBADMSG when nothing after it could be understood.
  */
-int vfmsg_get_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr);
+int vfmsg_decode_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr);
 
 /* VERSION: what the peer can do; defaults where it does not say. */
 struct vfmsg_version {
@@ -97,16 +97,16 @@ struct vfmsg_version {
 	bool write_multi;
 	bool twin_socket;
 };
-int vfmsg_get_version(const void *payload, size_t len,
-		      struct vfmsg_version *ret_version);
+int vfmsg_decode_version(const void *payload, size_t len,
+			 struct vfmsg_version *ret_version);
 
 /*
  * Write the answer's payload, at most @room bytes: clients read it into a
  * buffer as long as their own was. What does not fit is left out and cleared
  * in *answer. Returns its length; @room is at least 4.
  */
-size_t vfmsg_put_version(void *payload, size_t room,
-			 struct vfmsg_version *answer);
+size_t vfmsg_encode_version(void *payload, size_t room,
+			    struct vfmsg_version *answer);
 
 struct vfmsg_dma_map {
 	unsigned prot;   /* GM_READ | GM_WRITE */
@@ -114,16 +114,16 @@ struct vfmsg_dma_map {
 	gpa_t iova;
 	uint64_t size; /* not 0; neither iova nor offset + size wraps */
 };
-int vfmsg_get_dma_map(const void *payload, size_t len,
-		      struct vfmsg_dma_map *ret_map);
+int vfmsg_decode_dma_map(const void *payload, size_t len,
+			 struct vfmsg_dma_map *ret_map);
 
 #define VFMSG_DMA_UNMAP_BYTES 24
 struct vfmsg_dma_unmap {
 	gpa_t iova;
 	uint64_t size; /* not 0; past the end of all addresses is allowed */
 };
-int vfmsg_get_dma_unmap(const void *payload, size_t len,
-			struct vfmsg_dma_unmap *ret_unmap);
+int vfmsg_decode_dma_unmap(const void *payload, size_t len,
+			   struct vfmsg_dma_unmap *ret_unmap);
 
 /* GET_INFO, GET_REGION_INFO, GET_IRQ_INFO; what is not an answer is 0. */
 struct vfmsg_info {
@@ -147,13 +147,13 @@ struct vfmsg_irq_info {
 	uint32_t index;
 	uint32_t count;
 };
-int vfmsg_get_info(const void *payload, size_t len);
-int vfmsg_get_region_info(const void *payload, size_t len,
-			  struct vfmsg_region_info *ret_info);
-int vfmsg_get_irq_info(const void *payload, size_t len,
-		       struct vfmsg_irq_info *ret_info);
-int vfmsg_get_region_io_fds(const void *payload, size_t len,
-			    struct vfmsg_irq_info *ret_info);
+int vfmsg_decode_info(const void *payload, size_t len);
+int vfmsg_decode_region_info(const void *payload, size_t len,
+			     struct vfmsg_region_info *ret_info);
+int vfmsg_decode_irq_info(const void *payload, size_t len,
+			  struct vfmsg_irq_info *ret_info);
+int vfmsg_decode_region_io_fds(const void *payload, size_t len,
+			       struct vfmsg_irq_info *ret_info);
 
 #define VFMSG_INFO_RESET 1u
 #define VFMSG_INFO_PCI   2u
@@ -183,8 +183,8 @@ struct vfmsg_set_irqs {
 	uint32_t count;       /* start + count does not wrap */
 	const uint8_t *bools; /* with DATA_BOOL: count of them */
 };
-int vfmsg_get_set_irqs(const void *payload, size_t len,
-		       struct vfmsg_set_irqs *ret_irqs);
+int vfmsg_decode_set_irqs(const void *payload, size_t len,
+			  struct vfmsg_set_irqs *ret_irqs);
 
 /* REGION_READ and REGION_WRITE, and one entry of REGION_WRITE_MULTI. */
 struct vfmsg_access {
@@ -193,16 +193,16 @@ struct vfmsg_access {
 	uint32_t count;      /* at most VFMSG_MAX_XFER */
 	const uint8_t *data; /* of a write: count bytes */
 };
-int vfmsg_get_region_read(const void *payload, size_t len,
-			  struct vfmsg_access *ret_access);
-int vfmsg_get_region_write(const void *payload, size_t len,
-			   struct vfmsg_access *ret_access);
-void vfmsg_put_access(void *payload, const struct vfmsg_access *access);
+int vfmsg_decode_region_read(const void *payload, size_t len,
+			     struct vfmsg_access *ret_access);
+int vfmsg_decode_region_write(const void *payload, size_t len,
+			      struct vfmsg_access *ret_access);
+void vfmsg_encode_access(void *payload, const struct vfmsg_access *access);
 
 /* How many entries there are; -errno unless all of them can be read. */
-int vfmsg_get_write_multi(const void *payload, size_t len);
-void vfmsg_get_write_multi_entry(const void *payload, unsigned i,
-				 struct vfmsg_access *ret_access);
+int vfmsg_decode_write_multi(const void *payload, size_t len);
+void vfmsg_decode_write_multi_entry(const void *payload, unsigned i,
+				    struct vfmsg_access *ret_access);
 
 /* The answer to DMA_READ; that to DMA_WRITE has no data. */
 struct vfmsg_dma_data {
@@ -210,10 +210,10 @@ struct vfmsg_dma_data {
 	uint64_t count;
 	const uint8_t *data; /* count bytes */
 };
-int vfmsg_get_dma_data(const void *payload, size_t len,
-		       struct vfmsg_dma_data *ret_data);
+int vfmsg_decode_dma_data(const void *payload, size_t len,
+			  struct vfmsg_dma_data *ret_data);
 
 /* The part of DMA_READ and DMA_WRITE in front of the data. */
-void vfmsg_put_dma(void *payload, gpa_t iova, uint64_t count);
+void vfmsg_encode_dma(void *payload, gpa_t iova, uint64_t count);
 
 #endif

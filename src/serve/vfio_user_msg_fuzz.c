@@ -24,14 +24,14 @@ static void version(const uint8_t *p, size_t len)
 	uint8_t *reply;
 	size_t reply_len;
 
-	if (vfmsg_get_version(p, len, &v) < 0)
+	if (vfmsg_decode_version(p, len, &v) < 0)
 		return;
 	assert(v.major == 0 && v.max_xfer > 0);
 	reply = malloc(len);
-	reply_len = vfmsg_put_version(reply, len, &v);
+	reply_len = vfmsg_encode_version(reply, len, &v);
 	assert(reply_len <= len);
 	/* We understand ourselves. */
-	assert(vfmsg_get_version(reply, reply_len, &v) == 0);
+	assert(vfmsg_decode_version(reply, reply_len, &v) == 0);
 	free(reply);
 }
 
@@ -41,14 +41,14 @@ static void dma(const uint8_t *p, size_t len)
 	struct vfmsg_dma_map map;
 	struct vfmsg_dma_data data;
 
-	if (vfmsg_get_dma_map(p, len, &map) == 0) {
+	if (vfmsg_decode_dma_map(p, len, &map) == 0) {
 		assert(map.prot && map.size > 0);
 		assert(map.iova.v + map.size > map.iova.v);
 		assert(map.offset + map.size <= INT64_MAX);
 	}
-	if (vfmsg_get_dma_unmap(p, len, &unmap) == 0)
+	if (vfmsg_decode_dma_unmap(p, len, &unmap) == 0)
 		assert(unmap.size > 0);
-	if (vfmsg_get_dma_data(p, len, &data) == 0)
+	if (vfmsg_decode_dma_data(p, len, &data) == 0)
 		touch(data.data, data.count);
 }
 
@@ -57,12 +57,12 @@ static void info(const uint8_t *p, size_t len)
 	struct vfmsg_region_info region;
 	struct vfmsg_irq_info irq;
 
-	vfmsg_get_info(p, len);
-	if (vfmsg_get_region_info(p, len, &region) == 0)
+	vfmsg_decode_info(p, len);
+	if (vfmsg_decode_region_info(p, len, &region) == 0)
 		assert(region.index < VFMSG_NR_REGIONS);
-	if (vfmsg_get_region_io_fds(p, len, &irq) == 0)
+	if (vfmsg_decode_region_io_fds(p, len, &irq) == 0)
 		assert(irq.index < VFMSG_NR_REGIONS);
-	if (vfmsg_get_irq_info(p, len, &irq) == 0)
+	if (vfmsg_decode_irq_info(p, len, &irq) == 0)
 		assert(irq.index < VFMSG_NR_IRQS);
 }
 
@@ -70,7 +70,7 @@ static void irqs(const uint8_t *p, size_t len)
 {
 	struct vfmsg_set_irqs set;
 
-	if (vfmsg_get_set_irqs(p, len, &set) < 0)
+	if (vfmsg_decode_set_irqs(p, len, &set) < 0)
 		return;
 	assert(set.index < VFMSG_NR_IRQS);
 	assert(set.start + set.count >= set.start);
@@ -83,13 +83,13 @@ static void accesses(const uint8_t *p, size_t len)
 	struct vfmsg_access a;
 	int nr;
 
-	if (vfmsg_get_region_read(p, len, &a) == 0)
+	if (vfmsg_decode_region_read(p, len, &a) == 0)
 		assert(a.count <= VFMSG_MAX_XFER);
-	if (vfmsg_get_region_write(p, len, &a) == 0)
+	if (vfmsg_decode_region_write(p, len, &a) == 0)
 		touch(a.data, a.count);
-	nr = vfmsg_get_write_multi(p, len);
+	nr = vfmsg_decode_write_multi(p, len);
 	for (int i = 0; i < nr; i++) {
-		vfmsg_get_write_multi_entry(p, (unsigned)i, &a);
+		vfmsg_decode_write_multi_entry(p, (unsigned)i, &a);
 		assert(a.count <= 8);
 		touch(a.data, a.count);
 	}
@@ -109,7 +109,7 @@ static void run(struct fuzz_in *in)
 {
 	struct vfmsg_hdr hdr;
 
-	while (vfmsg_get_hdr(in->data, in->left, &hdr) == 0 &&
+	while (vfmsg_decode_hdr(in->data, in->left, &hdr) == 0 &&
 	       hdr.size <= in->left) {
 		size_t len = hdr.size - VFMSG_HDR_BYTES;
 		/* Apart, so that reading past its end shows. */

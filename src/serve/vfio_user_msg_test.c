@@ -63,7 +63,7 @@ static void test_hdr(void **state)
 		void *p = exact(&rows[i].hdr, rows[i].len);
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vfmsg_get_hdr(p, rows[i].len, &hdr),
+		assert_int_equal(vfmsg_decode_hdr(p, rows[i].len, &hdr),
 				 rows[i].ret);
 		assert_int_equal(hdr.id, rows[i].ret ? 1 : 7);
 		free(p);
@@ -141,7 +141,7 @@ static void test_version(void **state)
 		memcpy(p + 2, &rows[i].minor, 2);
 		if (json_len)
 			memcpy(p + 4, rows[i].json, json_len);
-		assert_int_equal(vfmsg_get_version(p, 4 + json_len, &v),
+		assert_int_equal(vfmsg_decode_version(p, 4 + json_len, &v),
 				 rows[i].ret);
 		assert_int_equal(v.max_xfer, rows[i].max_xfer);
 		assert_int_equal(v.write_multi, rows[i].write_multi);
@@ -157,14 +157,14 @@ static void test_version_bounds(void **state)
 
 	/* A3: shorter than its fixed part; not ended; too long. */
 	for (size_t len = 0; len < 4; len++)
-		assert_int_equal(vfmsg_get_version(p, len, &v), -EINVAL);
+		assert_int_equal(vfmsg_decode_version(p, len, &v), -EINVAL);
 	memcpy(p + 4, "{}", 2);
-	assert_int_equal(vfmsg_get_version(p, 6, &v), -EINVAL);
-	assert_int_equal(vfmsg_get_version(p, 7, &v), 0);
+	assert_int_equal(vfmsg_decode_version(p, 6, &v), -EINVAL);
+	assert_int_equal(vfmsg_decode_version(p, 7, &v), 0);
 	/* What follows the NUL is nobody's. */
-	assert_int_equal(vfmsg_get_version(p, 100, &v), 0);
+	assert_int_equal(vfmsg_decode_version(p, 100, &v), 0);
 	memset(p + 4, ' ', (1 << 20) - 5);
-	assert_int_equal(vfmsg_get_version(p, 1 << 20, &v), -EINVAL);
+	assert_int_equal(vfmsg_decode_version(p, 1 << 20, &v), -EINVAL);
 	free(p);
 }
 
@@ -180,7 +180,7 @@ static void test_version_reply(void **state)
 			.twin_socket = true,
 		};
 		char *p = malloc(room);
-		size_t len = vfmsg_put_version(p, room, &answer);
+		size_t len = vfmsg_encode_version(p, room, &answer);
 		bool caps = len > 4 && strstr(p + 4, "max_msg_fds");
 
 		assert_true(len <= room && len <= last);
@@ -257,9 +257,10 @@ static void test_dma_map(void **state)
 		void *p = exact(&rows[i].w, 32);
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vfmsg_get_dma_map(p, 32, &map), rows[i].ret);
+		assert_int_equal(vfmsg_decode_dma_map(p, 32, &map),
+				 rows[i].ret);
 		assert_int_equal(map.prot, rows[i].prot);
-		assert_int_equal(vfmsg_get_dma_map(p, 31, &map), -EINVAL);
+		assert_int_equal(vfmsg_decode_dma_map(p, 31, &map), -EINVAL);
 		free(p);
 	}
 }
@@ -295,10 +296,11 @@ static void test_dma_unmap(void **state)
 		void *p = exact(&rows[i].w, 24);
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vfmsg_get_dma_unmap(p, 24, &unmap),
+		assert_int_equal(vfmsg_decode_dma_unmap(p, 24, &unmap),
 				 rows[i].ret);
 		assert_true(unmap.size == rows[i].size);
-		assert_int_equal(vfmsg_get_dma_unmap(p, 23, &unmap), -EINVAL);
+		assert_int_equal(vfmsg_decode_dma_unmap(p, 23, &unmap),
+				 -EINVAL);
 		free(p);
 	}
 }
@@ -333,15 +335,16 @@ static void test_info(void **state)
 		void *p = exact(w, 32);
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vfmsg_get_info(p, 16), rows[i].info);
-		assert_int_equal(vfmsg_get_region_info(p, 32, &region),
+		assert_int_equal(vfmsg_decode_info(p, 16), rows[i].info);
+		assert_int_equal(vfmsg_decode_region_info(p, 32, &region),
 				 rows[i].region);
 		assert_int_equal(region.argsz, rows[i].region ? 0 : 32);
-		assert_int_equal(vfmsg_get_irq_info(p, 16, &irq), rows[i].irq);
+		assert_int_equal(vfmsg_decode_irq_info(p, 16, &irq),
+				 rows[i].irq);
 		assert_int_equal(irq.argsz, rows[i].irq ? 0 : 16);
-		assert_int_equal(vfmsg_get_info(p, 15), -EINVAL);
-		assert_int_equal(vfmsg_get_irq_info(p, 15, &irq), -EINVAL);
-		assert_int_equal(vfmsg_get_region_info(p, 31, &region),
+		assert_int_equal(vfmsg_decode_info(p, 15), -EINVAL);
+		assert_int_equal(vfmsg_decode_irq_info(p, 15, &irq), -EINVAL);
+		assert_int_equal(vfmsg_decode_region_info(p, 31, &region),
 				 -EINVAL);
 		free(p);
 	}
@@ -414,10 +417,11 @@ static void test_set_irqs(void **state)
 		print_message("%s\n", rows[i].name);
 		memcpy(w, &rows[i].w, 20);
 		p = exact(w, len);
-		assert_int_equal(vfmsg_get_set_irqs(p, len, &set), rows[i].ret);
+		assert_int_equal(vfmsg_decode_set_irqs(p, len, &set),
+				 rows[i].ret);
 		if (rows[i].ret == 0)
 			assert_int_equal(set.count, rows[i].w.count);
-		assert_int_equal(vfmsg_get_set_irqs(p, 19, &set), -EINVAL);
+		assert_int_equal(vfmsg_decode_set_irqs(p, 19, &set), -EINVAL);
 		free(p);
 	}
 }
@@ -461,12 +465,12 @@ static void test_access(void **state)
 		print_message("%s\n", rows[i].name);
 		memcpy(w, &rows[i].w, 16);
 		p = exact(w, len);
-		assert_int_equal(vfmsg_get_region_read(p, len, &a),
+		assert_int_equal(vfmsg_decode_region_read(p, len, &a),
 				 rows[i].read);
-		assert_int_equal(vfmsg_get_region_write(p, len, &a),
+		assert_int_equal(vfmsg_decode_region_write(p, len, &a),
 				 rows[i].write);
-		assert_int_equal(vfmsg_get_region_read(p, 15, &a), -EINVAL);
-		assert_int_equal(vfmsg_get_region_write(p, 15, &a), -EINVAL);
+		assert_int_equal(vfmsg_decode_region_read(p, 15, &a), -EINVAL);
+		assert_int_equal(vfmsg_decode_region_write(p, 15, &a), -EINVAL);
 		free(p);
 	}
 }
@@ -504,13 +508,13 @@ static void test_write_multi(void **state)
 		if (rows[i].entries == 2)
 			memcpy(w + 8 + 24 + 12, &rows[i].count, 4);
 		p = exact(w, len);
-		assert_int_equal(vfmsg_get_write_multi(p, len), rows[i].ret);
+		assert_int_equal(vfmsg_decode_write_multi(p, len), rows[i].ret);
 		if (rows[i].ret > 0) {
-			vfmsg_get_write_multi_entry(p, 0, &a);
+			vfmsg_decode_write_multi_entry(p, 0, &a);
 			assert_int_equal(a.offset, offset);
 			assert_ptr_equal(a.data, (char *)p + 24);
 		}
-		assert_int_equal(vfmsg_get_write_multi(p, 7), -EINVAL);
+		assert_int_equal(vfmsg_decode_write_multi(p, 7), -EINVAL);
 		free(p);
 	}
 }
@@ -536,13 +540,14 @@ static void test_dma_data(void **state)
 		void *p;
 
 		print_message("%s\n", rows[i].name);
-		vfmsg_put_dma(w, (gpa_t){ 0x1000 }, rows[i].count);
+		vfmsg_encode_dma(w, (gpa_t){ 0x1000 }, rows[i].count);
 		p = exact(w, 16 + rows[i].data);
-		assert_int_equal(vfmsg_get_dma_data(p, 16 + rows[i].data, &d),
-				 rows[i].ret);
+		assert_int_equal(
+			vfmsg_decode_dma_data(p, 16 + rows[i].data, &d),
+			rows[i].ret);
 		if (rows[i].ret == 0)
 			assert_int_equal(d.iova.v, 0x1000);
-		assert_int_equal(vfmsg_get_dma_data(p, 15, &d), -EINVAL);
+		assert_int_equal(vfmsg_decode_dma_data(p, 15, &d), -EINVAL);
 		free(p);
 	}
 }

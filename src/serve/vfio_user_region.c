@@ -116,14 +116,14 @@ bool vfuser_is_doorbell(struct vfuser *srv, const struct vfconn_msg *msg)
 	if (srv->mem.nr_unshared == 0)
 		return false;
 	if (msg->hdr.cmd == VFMSG_REGION_WRITE)
-		return vfmsg_get_region_write(msg->payload, msg->len, &a) ==
+		return vfmsg_decode_region_write(msg->payload, msg->len, &a) ==
 			       0 &&
 		       is_doorbell(srv, &a);
 	if (msg->hdr.cmd != VFMSG_REGION_WRITE_MULTI)
 		return false;
-	nr = vfmsg_get_write_multi(msg->payload, msg->len);
+	nr = vfmsg_decode_write_multi(msg->payload, msg->len);
 	for (int i = 0; i < nr; i++) {
-		vfmsg_get_write_multi_entry(msg->payload, (unsigned)i, &a);
+		vfmsg_decode_write_multi_entry(msg->payload, (unsigned)i, &a);
 		if (!is_doorbell(srv, &a))
 			return false;
 	}
@@ -138,7 +138,7 @@ ssize_t vfuser_get_region_info(struct vfuser *srv, const struct vfconn_msg *msg,
 			       uint8_t *reply)
 {
 	struct vfmsg_region_info info;
-	int ret = vfmsg_get_region_info(msg->payload, msg->len, &info);
+	int ret = vfmsg_decode_region_info(msg->payload, msg->len, &info);
 
 	if (ret < 0)
 		return ret;
@@ -154,7 +154,7 @@ ssize_t vfuser_get_region_io_fds(struct vfuser *srv,
 				 const struct vfconn_msg *msg, uint8_t *reply)
 {
 	struct vfmsg_irq_info info; /* the same four numbers */
-	int ret = vfmsg_get_region_io_fds(msg->payload, msg->len, &info);
+	int ret = vfmsg_decode_region_io_fds(msg->payload, msg->len, &info);
 
 	if (ret < 0)
 		return ret;
@@ -171,11 +171,11 @@ ssize_t vfuser_region_read(struct vfuser *srv, const struct vfconn_msg *msg,
 			   uint8_t *reply)
 {
 	struct vfmsg_access a;
-	int ret = vfmsg_get_region_read(msg->payload, msg->len, &a);
+	int ret = vfmsg_decode_region_read(msg->payload, msg->len, &a);
 
 	if (ret < 0)
 		return ret;
-	vfmsg_put_access(reply, &a);
+	vfmsg_encode_access(reply, &a);
 	read_region(srv, &a, reply + VFMSG_ACCESS_BYTES);
 	return VFMSG_ACCESS_BYTES + (ssize_t)a.count;
 }
@@ -184,7 +184,7 @@ ssize_t vfuser_region_write(struct vfuser *srv, const struct vfconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vfmsg_access a;
-	int ret = vfmsg_get_region_write(msg->payload, msg->len, &a);
+	int ret = vfmsg_decode_region_write(msg->payload, msg->len, &a);
 
 	if (ret < 0)
 		return ret;
@@ -192,14 +192,14 @@ ssize_t vfuser_region_write(struct vfuser *srv, const struct vfconn_msg *msg,
 	/* Bus Master is off when requests in flight have ended. */
 	if (a.region == VFMSG_REGION_CFG && vfuser_rests(srv))
 		return -EINPROGRESS;
-	vfmsg_put_access(reply, &a);
+	vfmsg_encode_access(reply, &a);
 	return VFMSG_ACCESS_BYTES;
 }
 
 ssize_t vfuser_region_write_multi(struct vfuser *srv,
 				  const struct vfconn_msg *msg, uint8_t *reply)
 {
-	int nr = vfmsg_get_write_multi(msg->payload, msg->len);
+	int nr = vfmsg_decode_write_multi(msg->payload, msg->len);
 	uint64_t done;
 
 	if (nr < 0)
@@ -209,7 +209,8 @@ ssize_t vfuser_region_write_multi(struct vfuser *srv,
 
 		if (!vfuser_take_share(srv))
 			return -EINPROGRESS;
-		vfmsg_get_write_multi_entry(msg->payload, srv->nr_written, &a);
+		vfmsg_decode_write_multi_entry(msg->payload, srv->nr_written,
+					       &a);
 		write_region(srv, &a);
 	}
 	if (vfuser_rests(srv))

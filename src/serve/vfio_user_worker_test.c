@@ -180,7 +180,7 @@ static void driver_open(struct driver *d, const struct tsrv *t)
 	tcl_write(&d->c, 0, LEGACY_STATUS, 1, 7);
 }
 
-static void put(uint8_t *p, uint64_t val, unsigned bytes)
+static void write_le(uint8_t *p, uint64_t val, unsigned bytes)
 {
 	memcpy(p, &val, bytes); /* like all tests of this protocol */
 }
@@ -188,10 +188,11 @@ static void put(uint8_t *p, uint64_t val, unsigned bytes)
 static void driver_send(struct driver *d)
 {
 	for (unsigned i = 0; i < NR_CHAINS; i++) {
-		put(d->mem + 16 * i, BASE + BUFFERS + i * BUF_BYTES, 8);
-		put(d->mem + 16 * i + 8, BUF_BYTES, 4);
-		put(d->mem + 16 * i + 12, 2, 2); /* for the device to write */
-		put(d->mem + AVAIL + 4 + 2 * i, i, 2);
+		write_le(d->mem + 16 * i, BASE + BUFFERS + i * BUF_BYTES, 8);
+		write_le(d->mem + 16 * i + 8, BUF_BYTES, 4);
+		write_le(d->mem + 16 * i + 12, 2,
+			 2); /* for the device to write */
+		write_le(d->mem + AVAIL + 4 + 2 * i, i, 2);
 	}
 	__atomic_store_n((uint16_t *)(void *)(d->mem + AVAIL + 2), NR_CHAINS,
 			 __ATOMIC_RELEASE);

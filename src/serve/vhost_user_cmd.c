@@ -123,7 +123,7 @@ static ssize_t set_features(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
 	uint64_t features, changed;
-	int ret = vhmsg_get_u64(msg->payload, msg->hdr.size, &features);
+	int ret = vhmsg_decode_u64(msg->payload, msg->hdr.size, &features);
 
 	if (ret < 0 || (features & ~offer(srv)))
 		return -EINVAL;
@@ -156,7 +156,7 @@ static ssize_t set_protocol_features(struct vhuser *srv,
 {
 	uint64_t features;
 
-	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &features) < 0 ||
+	if (vhmsg_decode_u64(msg->payload, msg->hdr.size, &features) < 0 ||
 	    (features & ~protocol_offer(srv)))
 		return -EINVAL;
 	srv->protocol = features;
@@ -215,7 +215,7 @@ static ssize_t set_status(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	uint64_t status;
 
-	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &status) < 0 ||
+	if (vhmsg_decode_u64(msg->payload, msg->hdr.size, &status) < 0 ||
 	    status > UINT8_MAX)
 		return -EINVAL;
 	srv->status = (uint8_t)status;
@@ -240,7 +240,7 @@ static ssize_t get_config(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct vhmsg_config c;
 	unsigned done = 0, size;
 
-	if (vhmsg_get_config(msg->payload, msg->hdr.size, &c) < 0)
+	if (vhmsg_decode_config(msg->payload, msg->hdr.size, &c) < 0)
 		return -EINVAL;
 	memcpy(reply, msg->payload, VHMSG_CONFIG_BYTES);
 	reply += VHMSG_CONFIG_BYTES;
@@ -265,7 +265,7 @@ static ssize_t set_config(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct vhmsg_config c;
 	unsigned done = 0, size;
 
-	if (vhmsg_get_config(msg->payload, msg->hdr.size, &c) < 0)
+	if (vhmsg_decode_config(msg->payload, msg->hdr.size, &c) < 0)
 		return -EINVAL;
 	VS_LOCK(srv->vs);
 	for (; done < c.size; done += size) {
@@ -332,7 +332,7 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (!net || !net->no_announce)
 		return -EOPNOTSUPP;
-	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &mac) < 0)
+	if (vhmsg_decode_u64(msg->payload, msg->hdr.size, &mac) < 0)
 		return -EINVAL;
 	VS_LOCK(vs);
 	ret = net->no_announce(vs, (const uint8_t *)&mac);
@@ -364,8 +364,8 @@ static ssize_t net_set_mtu(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	uint64_t mtu;
 
-	if (vhmsg_get_u64(msg->payload, msg->hdr.size, &mtu) < 0 || mtu == 0 ||
-	    mtu > UINT16_MAX)
+	if (vhmsg_decode_u64(msg->payload, msg->hdr.size, &mtu) < 0 ||
+	    mtu == 0 || mtu > UINT16_MAX)
 		return -EINVAL;
 	return set_mtu(srv, (uint16_t)mtu);
 }
@@ -446,7 +446,7 @@ static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 	int fd = -1, ret;
 
 	if (request == VHMSG_GET_INFLIGHT_FD &&
-	    vhmsg_get_inflight(reply, len, &area) == 0) {
+	    vhmsg_decode_inflight(reply, len, &area) == 0) {
 		fd = vhuser_inflight_file(&area);
 		if (fd < 0)
 			return fd;

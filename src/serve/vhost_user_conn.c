@@ -71,7 +71,7 @@ int vhconn_read(struct vhconn *conn, struct vhconn_msg *ret_msg)
 		size_t want = VHMSG_HDR_BYTES;
 		struct vhmsg_hdr hdr;
 		ssize_t n;
-		int ret = vhmsg_get_hdr(conn->in, conn->in_len, &hdr);
+		int ret = vhmsg_decode_hdr(conn->in, conn->in_len, &hdr);
 
 		if (ret == -EBADMSG)
 			return ret;

@@ -128,8 +128,8 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	struct vhmsg_region wanted[VHMSG_MAX_REGIONS];
 	struct vhuser_region regions[VHMSG_MAX_REGIONS] = { 0 };
-	int nr = vhmsg_get_mem_table(msg->payload, msg->hdr.size, msg->nr_fds,
-				     wanted);
+	int nr = vhmsg_decode_mem_table(msg->payload, msg->hdr.size,
+					msg->nr_fds, wanted);
 	int ret = nr < 0 ? nr : 0, added = 0;
 
 	for (int i = 0; i < nr && ret == 0; i++)
@@ -152,7 +152,7 @@ ssize_t vhuser_add_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	struct vhuser_region region;
 	struct vhmsg_region wanted;
-	int ret = vhmsg_get_region(msg->payload, msg->hdr.size, &wanted);
+	int ret = vhmsg_decode_region(msg->payload, msg->hdr.size, &wanted);
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
@@ -170,7 +170,7 @@ ssize_t vhuser_rem_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	struct vhmsg_region wanted;
 
-	if (vhmsg_get_region(msg->payload, msg->hdr.size, &wanted) < 0)
+	if (vhmsg_decode_region(msg->payload, msg->hdr.size, &wanted) < 0)
 		return -EINVAL;
 	for (unsigned i = 0; i < srv->nr_regions; i++) {
 		const struct vhmsg_region *r = &srv->regions[i].r;
@@ -218,7 +218,7 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct vhmsg_log log;
 	struct mapping map, old = srv->log_map;
 	uint64_t ok = 0;
-	int ret = vhmsg_get_log(msg->payload, msg->hdr.size, &log);
+	int ret = vhmsg_decode_log(msg->payload, msg->hdr.size, &log);
 
 	if (ret < 0 || msg->nr_fds != 1)
 		return -EINVAL;
@@ -249,7 +249,7 @@ ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
 	struct vhmsg_inflight area;
-	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
+	int ret = vhmsg_decode_inflight(msg->payload, msg->hdr.size, &area);
 
 	if (ret < 0)
 		return ret;
@@ -283,7 +283,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	struct vhmsg_inflight area;
 	struct mapping map;
-	int ret = vhmsg_get_inflight(msg->payload, msg->hdr.size, &area);
+	int ret = vhmsg_decode_inflight(msg->payload, msg->hdr.size, &area);
 
 	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
 	    area.queue_size > VHUSER_MAX_RING_SIZE ||

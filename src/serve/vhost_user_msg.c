@@ -42,7 +42,7 @@ static int take(void *obj, size_t size, const void *payload, size_t len)
 	return 0;
 }
 
-int vhmsg_get_hdr(const void *buf, size_t len, struct vhmsg_hdr *ret_hdr)
+int vhmsg_decode_hdr(const void *buf, size_t len, struct vhmsg_hdr *ret_hdr)
 {
 	struct vhmsg_hdr hdr;
 
@@ -55,25 +55,25 @@ int vhmsg_get_hdr(const void *buf, size_t len, struct vhmsg_hdr *ret_hdr)
 	return 0;
 }
 
-int vhmsg_get_u64(const void *payload, size_t len, uint64_t *ret_val)
+int vhmsg_decode_u64(const void *payload, size_t len, uint64_t *ret_val)
 {
 	return take(ret_val, sizeof(*ret_val), payload, len);
 }
 
-int vhmsg_get_vring(const void *payload, size_t len,
-		    struct vhmsg_vring *ret_vring)
+int vhmsg_decode_vring(const void *payload, size_t len,
+		       struct vhmsg_vring *ret_vring)
 {
 	return take(ret_vring, sizeof(*ret_vring), payload, len);
 }
 
-int vhmsg_get_vring_addr(const void *payload, size_t len,
-			 struct vhmsg_vring_addr *ret_addr)
+int vhmsg_decode_vring_addr(const void *payload, size_t len,
+			    struct vhmsg_vring_addr *ret_addr)
 {
 	return take(ret_addr, sizeof(*ret_addr), payload, len);
 }
 
-int vhmsg_get_vring_fd(const void *payload, size_t len, unsigned nr_fds,
-		       struct vhmsg_vring_fd *ret_fd)
+int vhmsg_decode_vring_fd(const void *payload, size_t len, unsigned nr_fds,
+			  struct vhmsg_vring_fd *ret_fd)
 {
 	struct vhmsg_vring_fd vring;
 	uint64_t val;
@@ -119,8 +119,8 @@ static int check_region(const struct wire_region *w,
 	return 0;
 }
 
-int vhmsg_get_region(const void *payload, size_t len,
-		     struct vhmsg_region *ret_region)
+int vhmsg_decode_region(const void *payload, size_t len,
+			struct vhmsg_region *ret_region)
 {
 	struct wire_region_message m;
 
@@ -129,8 +129,8 @@ int vhmsg_get_region(const void *payload, size_t len,
 	return check_region(&m.region, ret_region);
 }
 
-int vhmsg_get_mem_table(const void *payload, size_t len, unsigned nr_fds,
-			struct vhmsg_region regions[VHMSG_MAX_REGIONS])
+int vhmsg_decode_mem_table(const void *payload, size_t len, unsigned nr_fds,
+			   struct vhmsg_region regions[VHMSG_MAX_REGIONS])
 {
 	const uint8_t *p = payload;
 	struct wire_mem_table table;
@@ -152,7 +152,7 @@ int vhmsg_get_mem_table(const void *payload, size_t len, unsigned nr_fds,
 	return (int)table.nr;
 }
 
-int vhmsg_get_log(const void *payload, size_t len, struct vhmsg_log *ret_log)
+int vhmsg_decode_log(const void *payload, size_t len, struct vhmsg_log *ret_log)
 {
 	struct vhmsg_log log;
 
@@ -167,8 +167,8 @@ int vhmsg_get_log(const void *payload, size_t len, struct vhmsg_log *ret_log)
  * --- The rest ---
  */
 
-int vhmsg_get_config(const void *payload, size_t len,
-		     struct vhmsg_config *ret_config)
+int vhmsg_decode_config(const void *payload, size_t len,
+			struct vhmsg_config *ret_config)
 {
 	struct wire_config w;
 
@@ -185,8 +185,8 @@ int vhmsg_get_config(const void *payload, size_t len,
 	return 0;
 }
 
-int vhmsg_get_inflight(const void *payload, size_t len,
-		       struct vhmsg_inflight *ret_inflight)
+int vhmsg_decode_inflight(const void *payload, size_t len,
+			  struct vhmsg_inflight *ret_inflight)
 {
 	struct vhmsg_inflight m = { 0 };
 	size_t size = offsetof(struct vhmsg_inflight, padding);
@@ -199,8 +199,8 @@ int vhmsg_get_inflight(const void *payload, size_t len,
 	return 0;
 }
 
-int vhmsg_get_state(const void *payload, size_t len,
-		    struct vhmsg_state *ret_state)
+int vhmsg_decode_state(const void *payload, size_t len,
+		       struct vhmsg_state *ret_state)
 {
 	struct vhmsg_state state;
 

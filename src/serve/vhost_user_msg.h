@@ -103,17 +103,17 @@ struct vhmsg_hdr {
  * Parse the header in front of @len bytes: -EAGAIN when they are too few for
  * one, -EBADMSG when nothing after it could be understood.
  */
-int vhmsg_get_hdr(const void *buf, size_t len, struct vhmsg_hdr *ret_hdr);
+int vhmsg_decode_hdr(const void *buf, size_t len, struct vhmsg_hdr *ret_hdr);
 
-int vhmsg_get_u64(const void *payload, size_t len, uint64_t *ret_val);
+int vhmsg_decode_u64(const void *payload, size_t len, uint64_t *ret_val);
 
 /* A ring and a number: of entries, the next entry, on or off. */
 struct vhmsg_vring {
 	uint32_t index;
 	uint32_t num;
 };
-int vhmsg_get_vring(const void *payload, size_t len,
-		    struct vhmsg_vring *ret_vring);
+int vhmsg_decode_vring(const void *payload, size_t len,
+		       struct vhmsg_vring *ret_vring);
 
 /* Where the parts of a ring are, as the front-end sees its memory. */
 struct vhmsg_vring_addr {
@@ -122,16 +122,16 @@ struct vhmsg_vring_addr {
 	uint64_t desc, used, avail;
 	uint64_t log; /* of the used ring, guest-physical */
 };
-int vhmsg_get_vring_addr(const void *payload, size_t len,
-			 struct vhmsg_vring_addr *ret_addr);
+int vhmsg_decode_vring_addr(const void *payload, size_t len,
+			    struct vhmsg_vring_addr *ret_addr);
 
 /* A ring's event descriptor; @nr_fds came along: 1, or 0 with no_fd. */
 struct vhmsg_vring_fd {
 	uint32_t index;
 	bool no_fd;
 };
-int vhmsg_get_vring_fd(const void *payload, size_t len, unsigned nr_fds,
-		       struct vhmsg_vring_fd *ret_fd);
+int vhmsg_decode_vring_fd(const void *payload, size_t len, unsigned nr_fds,
+			  struct vhmsg_vring_fd *ret_fd);
 
 struct vhmsg_region {
 	gpa_t gpa;
@@ -139,19 +139,20 @@ struct vhmsg_region {
 	uint64_t uaddr;  /* its address in the front-end */
 	uint64_t offset; /* in the file that came along */
 };
-int vhmsg_get_region(const void *payload, size_t len,
-		     struct vhmsg_region *ret_region);
+int vhmsg_decode_region(const void *payload, size_t len,
+			struct vhmsg_region *ret_region);
 
 /* SET_MEM_TABLE: how many of @regions were filled, a file for each; or < 0. */
-int vhmsg_get_mem_table(const void *payload, size_t len, unsigned nr_fds,
-			struct vhmsg_region regions[VHMSG_MAX_REGIONS]);
+int vhmsg_decode_mem_table(const void *payload, size_t len, unsigned nr_fds,
+			   struct vhmsg_region regions[VHMSG_MAX_REGIONS]);
 
 /* A piece of the file that came along; size not 0, no wrap. */
 struct vhmsg_log {
 	uint64_t size;
 	uint64_t offset;
 };
-int vhmsg_get_log(const void *payload, size_t len, struct vhmsg_log *ret_log);
+int vhmsg_decode_log(const void *payload, size_t len,
+		     struct vhmsg_log *ret_log);
 
 /* Device configuration, and @data of it: size bytes. */
 struct vhmsg_config {
@@ -160,8 +161,8 @@ struct vhmsg_config {
 	uint32_t flags;
 	const uint8_t *data;
 };
-int vhmsg_get_config(const void *payload, size_t len,
-		     struct vhmsg_config *ret_config);
+int vhmsg_decode_config(const void *payload, size_t len,
+			struct vhmsg_config *ret_config);
 
 /* The in-flight area. As the answer to GET_INFLIGHT_FD it is sent like this. */
 struct vhmsg_inflight {
@@ -171,8 +172,8 @@ struct vhmsg_inflight {
 	uint16_t queue_size; /* neither is 0; nor does offset + size wrap */
 	uint32_t padding;
 };
-int vhmsg_get_inflight(const void *payload, size_t len,
-		       struct vhmsg_inflight *ret_inflight);
+int vhmsg_decode_inflight(const void *payload, size_t len,
+			  struct vhmsg_inflight *ret_inflight);
 
 /* Which way the device's state goes; always while it is stopped. */
 enum vhmsg_direction {
@@ -183,7 +184,7 @@ struct vhmsg_state {
 	uint32_t direction;
 	uint32_t phase;
 };
-int vhmsg_get_state(const void *payload, size_t len,
-		    struct vhmsg_state *ret_state);
+int vhmsg_decode_state(const void *payload, size_t len,
+		       struct vhmsg_state *ret_state);
 
 #endif

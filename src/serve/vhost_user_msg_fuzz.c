@@ -33,17 +33,17 @@ static void memory(const uint8_t *p, size_t len)
 	struct vhmsg_log log;
 
 	for (unsigned fds = 0; fds <= VHMSG_MAX_FDS; fds++) {
-		int nr = vhmsg_get_mem_table(p, len, fds, regions);
+		int nr = vhmsg_decode_mem_table(p, len, fds, regions);
 
 		assert(nr < 0 || (unsigned)nr == fds);
 		for (int i = 0; i < nr; i++)
 			check_region(&regions[i]);
 	}
-	if (vhmsg_get_region(p, len, &region) == 0)
+	if (vhmsg_decode_region(p, len, &region) == 0)
 		check_region(&region);
-	if (vhmsg_get_log(p, len, &log) == 0)
+	if (vhmsg_decode_log(p, len, &log) == 0)
 		assert(log.size > 0 && log.offset + log.size <= INT64_MAX);
-	if (vhmsg_get_inflight(p, len, &inflight) == 0)
+	if (vhmsg_decode_inflight(p, len, &inflight) == 0)
 		assert(inflight.nr_queues > 0 && inflight.queue_size > 0 &&
 		       inflight.offset + inflight.size <= INT64_MAX);
 }
@@ -55,11 +55,11 @@ static void rings(const uint8_t *p, size_t len)
 	struct vhmsg_vring_fd fd;
 	uint64_t val;
 
-	vhmsg_get_u64(p, len, &val);
-	vhmsg_get_vring(p, len, &vring);
-	vhmsg_get_vring_addr(p, len, &addr);
+	vhmsg_decode_u64(p, len, &val);
+	vhmsg_decode_vring(p, len, &vring);
+	vhmsg_decode_vring_addr(p, len, &addr);
 	for (unsigned fds = 0; fds < 3; fds++) {
-		if (vhmsg_get_vring_fd(p, len, fds, &fd) == 0)
+		if (vhmsg_decode_vring_fd(p, len, fds, &fd) == 0)
 			assert(fd.index < 256 && fds == !fd.no_fd);
 	}
 }
@@ -68,7 +68,7 @@ static void config(const uint8_t *p, size_t len)
 {
 	struct vhmsg_config c;
 
-	if (vhmsg_get_config(p, len, &c) < 0)
+	if (vhmsg_decode_config(p, len, &c) < 0)
 		return;
 	assert(c.size > 0 && c.size <= VHMSG_MAX_CONFIG);
 	assert(c.offset + c.size > c.offset);
@@ -79,7 +79,7 @@ static void run(struct fuzz_in *in)
 {
 	struct vhmsg_hdr hdr;
 
-	while (vhmsg_get_hdr(in->data, in->left, &hdr) == 0 &&
+	while (vhmsg_decode_hdr(in->data, in->left, &hdr) == 0 &&
 	       hdr.size <= in->left - VHMSG_HDR_BYTES) {
 		/* Apart, so that reading past its end shows. */
 		uint8_t *payload = malloc(hdr.size ? hdr.size : 1);

@@ -39,11 +39,12 @@ static void test_header(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vhmsg_get_hdr(&rows[i].hdr, 12, &hdr),
+		assert_int_equal(vhmsg_decode_hdr(&rows[i].hdr, 12, &hdr),
 				 rows[i].ret);
 		for (size_t len = 0; len < 12; len++)
-			assert_int_equal(vhmsg_get_hdr(&rows[i].hdr, len, &hdr),
-					 -EAGAIN);
+			assert_int_equal(
+				vhmsg_decode_hdr(&rows[i].hdr, len, &hdr),
+				-EAGAIN);
 	}
 }
 
@@ -71,19 +72,20 @@ static void test_short_payloads(void **state)
 
 #define IS_OK(parse, enough) assert_int_equal((parse) >= 0, len >= (enough))
 		memcpy(p, number, len);
-		IS_OK(vhmsg_get_u64(p, len, &val), 8u);
-		IS_OK(vhmsg_get_vring_fd(p, len, 1, &fd), 8u);
+		IS_OK(vhmsg_decode_u64(p, len, &val), 8u);
+		IS_OK(vhmsg_decode_vring_fd(p, len, 1, &fd), 8u);
 		memcpy(p, &good, len);
-		IS_OK(vhmsg_get_vring(p, len, &vring), 8u);
-		IS_OK(vhmsg_get_vring_addr(p, len, &addr), 40u);
-		IS_OK(vhmsg_get_region(p, len, &region), 40u);
-		IS_OK(vhmsg_get_mem_table(p, len, 1, regions), 40u);
-		IS_OK(vhmsg_get_log(p, len, &log), 16u);
+		IS_OK(vhmsg_decode_vring(p, len, &vring), 8u);
+		IS_OK(vhmsg_decode_vring_addr(p, len, &addr), 40u);
+		IS_OK(vhmsg_decode_region(p, len, &region), 40u);
+		IS_OK(vhmsg_decode_mem_table(p, len, 1, regions), 40u);
+		IS_OK(vhmsg_decode_log(p, len, &log), 16u);
 		if (len < 20) /* its queue_size is 0 here */
-			assert_int_equal(vhmsg_get_inflight(p, len, &inflight),
-					 -EINVAL);
+			assert_int_equal(
+				vhmsg_decode_inflight(p, len, &inflight),
+				-EINVAL);
 		if (len < 13)
-			assert_int_equal(vhmsg_get_config(p, len, &config),
+			assert_int_equal(vhmsg_decode_config(p, len, &config),
 					 -EINVAL);
 #undef IS_OK
 		free(p);
@@ -121,8 +123,8 @@ static void test_regions(void **state)
 		struct vhmsg_region r, regions[VHMSG_MAX_REGIONS];
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vhmsg_get_region(one, 40, &r), rows[i].ret);
-		assert_int_equal(vhmsg_get_mem_table(&table, 40, 1, regions),
+		assert_int_equal(vhmsg_decode_region(one, 40, &r), rows[i].ret);
+		assert_int_equal(vhmsg_decode_mem_table(&table, 40, 1, regions),
 				 rows[i].ret < 0 ? rows[i].ret : 1);
 	}
 }
@@ -142,16 +144,17 @@ static void test_mem_table(void **state)
 		bool ok = nr <= VHMSG_MAX_REGIONS;
 
 		table.nr = nr;
-		assert_int_equal(
-			vhmsg_get_mem_table(&table, sizeof(table), nr, regions),
-			ok ? (int)nr : -EINVAL);
-		assert_int_equal(vhmsg_get_mem_table(&table, sizeof(table),
-						     nr + 1, regions),
+		assert_int_equal(vhmsg_decode_mem_table(&table, sizeof(table),
+							nr, regions),
+				 ok ? (int)nr : -EINVAL);
+		assert_int_equal(vhmsg_decode_mem_table(&table, sizeof(table),
+							nr + 1, regions),
 				 -EINVAL);
 	}
 	table.nr = UINT32_MAX;
-	assert_int_equal(vhmsg_get_mem_table(&table, sizeof(table), 8, regions),
-			 -EINVAL);
+	assert_int_equal(
+		vhmsg_decode_mem_table(&table, sizeof(table), 8, regions),
+		-EINVAL);
 }
 
 static void test_config(void **state)
@@ -180,7 +183,7 @@ static void test_config(void **state)
 		p[0] = rows[i].offset;
 		p[1] = rows[i].size;
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vhmsg_get_config(p, rows[i].len, &c),
+		assert_int_equal(vhmsg_decode_config(p, rows[i].len, &c),
 				 rows[i].ret);
 		free(p);
 	}
@@ -207,8 +210,8 @@ static void test_vring_fd(void **state)
 		struct vhmsg_vring_fd fd;
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vhmsg_get_vring_fd(&rows[i].val, 8,
-						    rows[i].nr_fds, &fd),
+		assert_int_equal(vhmsg_decode_vring_fd(&rows[i].val, 8,
+						       rows[i].nr_fds, &fd),
 				 rows[i].ret);
 	}
 }
@@ -237,8 +240,9 @@ static void test_log_and_inflight(void **state)
 		struct vhmsg_log log;
 
 		print_message("%s\n", rows[i].name);
-		assert_int_equal(vhmsg_get_log(&m, 16, &log), rows[i].log_ret);
-		assert_int_equal(vhmsg_get_inflight(&m, 20, &inflight),
+		assert_int_equal(vhmsg_decode_log(&m, 16, &log),
+				 rows[i].log_ret);
+		assert_int_equal(vhmsg_decode_inflight(&m, 20, &inflight),
 				 rows[i].inflight_ret);
 	}
 }

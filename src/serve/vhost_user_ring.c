@@ -377,7 +377,7 @@ find_state(struct vhuser *srv, const struct vhconn_msg *msg, uint32_t *ret_num)
 {
 	struct vhmsg_vring state;
 
-	if (vhmsg_get_vring(msg->payload, msg->hdr.size, &state) < 0)
+	if (vhmsg_decode_vring(msg->payload, msg->hdr.size, &state) < 0)
 		return NULL;
 	*ret_num = state.num;
 	return find(srv, state.index);
@@ -441,7 +441,7 @@ ssize_t vhuser_set_vring_addr(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct vhmsg_vring_addr addr;
 	struct vhuser_ring *ring;
 
-	if (vhmsg_get_vring_addr(msg->payload, msg->hdr.size, &addr) < 0)
+	if (vhmsg_decode_vring_addr(msg->payload, msg->hdr.size, &addr) < 0)
 		return -EINVAL;
 	ring = find(srv, addr.index);
 	if (!ring)
@@ -462,8 +462,8 @@ static int find_fd(struct vhuser *srv, const struct vhconn_msg *msg,
 		   struct vhuser_ring **ret_ring, bool *ret_no_fd)
 {
 	struct vhmsg_vring_fd vring;
-	int ret = vhmsg_get_vring_fd(msg->payload, msg->hdr.size, msg->nr_fds,
-				     &vring);
+	int ret = vhmsg_decode_vring_fd(msg->payload, msg->hdr.size,
+					msg->nr_fds, &vring);
 
 	if (ret < 0)
 		return ret;

@@ -141,7 +141,7 @@ static int begin(struct vhuser *srv, const struct vhconn_msg *msg)
 
 	if (!srv->vs->vs_vc->vc_save)
 		return -EOPNOTSUPP;
-	if (vhmsg_get_state(msg->payload, msg->hdr.size, &wanted) < 0 ||
+	if (vhmsg_decode_state(msg->payload, msg->hdr.size, &wanted) < 0 ||
 	    msg->nr_fds != 1)
 		return -EINVAL;
 	if (srv->nr_running > 0)

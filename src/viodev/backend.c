@@ -61,7 +61,7 @@ void backend_print_capabilities(const struct vdev_type *type)
 }
 
 /* ",key=value", its commas twice. */
-static void put_option(FILE *to, const char *key, const char *value)
+static void print_option(FILE *to, const char *key, const char *value)
 {
 	if (!value)
 		return;
@@ -84,10 +84,10 @@ static char *device_text(const struct vdev_type *type,
 	if (!to)
 		return NULL;
 	fputs(type->vt_name, to);
-	put_option(to, "socket", line->socket_path);
-	put_option(to, "path", line->blk_file);
-	put_option(to, "ro", line->read_only ? "on" : NULL);
-	put_option(to, "evdev", line->evdev_path);
+	print_option(to, "socket", line->socket_path);
+	print_option(to, "path", line->blk_file);
+	print_option(to, "ro", line->read_only ? "on" : NULL);
+	print_option(to, "evdev", line->evdev_path);
 	for (int i = 0; i < line->nr_words; i++)
 		fprintf(to, ",%s", line->words[i]);
 	return fclose(to) == 0 ? text : NULL;

@@ -164,19 +164,19 @@ static size_t ip4(uint8_t *f, const char *dst, uint8_t proto,
 	memset(f, 0, 34);
 	memcpy(f, eth, 14);
 	ip[0] = 0x45;
-	inet_put16(ip + 2, (uint16_t)(20 + len));
+	inet_write16(ip + 2, (uint16_t)(20 + len));
 	ip[8] = 64;
 	ip[9] = proto;
 	inet_pton(AF_INET, "10.0.2.15", ip + 12);
 	inet_pton(AF_INET, dst, ip + 16);
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, 20, 0));
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, 20, 0));
 	memcpy(ip + 20, payload, len);
 	if (sum_off)
-		inet_put16(ip + 20 + sum_off,
-			   proto == IPPROTO_ICMP ?
-				   (uint16_t)~inet_sum(ip + 20, len, 0) :
-				   (uint16_t)~pseudo_sum(ip + 12, 8, proto,
-							 ip + 20, len));
+		inet_write16(ip + 20 + sum_off,
+			     proto == IPPROTO_ICMP ?
+				     (uint16_t)~inet_sum(ip + 20, len, 0) :
+				     (uint16_t)~pseudo_sum(ip + 12, 8, proto,
+							   ip + 20, len));
 	return 34 + len;
 }
 
@@ -187,16 +187,16 @@ static size_t ip6(uint8_t *f, const char *dst, uint8_t proto,
 
 	memset(f, 0, 54);
 	memcpy(f, eth, 14);
-	inet_put16(f + 12, ETH_IP6);
+	inet_write16(f + 12, ETH_IP6);
 	ip[0] = 0x60;
-	inet_put16(ip + 4, (uint16_t)len);
+	inet_write16(ip + 4, (uint16_t)len);
 	ip[6] = proto;
 	ip[7] = 255;
 	memcpy(ip + 8, guest6, 16);
 	inet_pton(AF_INET6, dst, ip + 24);
 	memcpy(ip + 40, payload, len);
-	inet_put16(ip + 40 + sum_off,
-		   (uint16_t)~pseudo_sum(ip + 8, 32, proto, ip + 40, len));
+	inet_write16(ip + 40 + sum_off,
+		     (uint16_t)~pseudo_sum(ip + 8, 32, proto, ip + 40, len));
 	return 54 + len;
 }
 
@@ -205,9 +205,9 @@ static void send_udp(const char *dst, uint16_t sport, uint16_t dport,
 {
 	uint8_t udp[8 + 1400] = { 0 }, f[1600];
 
-	inet_put16(udp, sport);
-	inet_put16(udp + 2, dport);
-	inet_put16(udp + 4, (uint16_t)(8 + len));
+	inet_write16(udp, sport);
+	inet_write16(udp + 2, dport);
+	inet_write16(udp + 4, (uint16_t)(8 + len));
 	memcpy(udp + 8, data, len);
 	if (strchr(dst, ':'))
 		send_frame(f, ip6(f, dst, IPPROTO_UDP, udp, 8 + len, 6));
@@ -222,15 +222,15 @@ static void send_tcp(const char *dst, uint16_t sport, uint16_t dport,
 	uint8_t tcp[20 + 100] = { 0 }, f[200];
 	size_t len = strlen(data);
 
-	inet_put16(tcp, sport);
-	inet_put16(tcp + 2, dport);
-	inet_put16(tcp + 4, (uint16_t)(seq >> 16));
-	inet_put16(tcp + 6, (uint16_t)seq);
-	inet_put16(tcp + 8, (uint16_t)(ack >> 16));
-	inet_put16(tcp + 10, (uint16_t)ack);
+	inet_write16(tcp, sport);
+	inet_write16(tcp + 2, dport);
+	inet_write16(tcp + 4, (uint16_t)(seq >> 16));
+	inet_write16(tcp + 6, (uint16_t)seq);
+	inet_write16(tcp + 8, (uint16_t)(ack >> 16));
+	inet_write16(tcp + 10, (uint16_t)ack);
 	tcp[12] = 5 << 4;
 	tcp[13] = flags;
-	inet_put16(tcp + 14, 0xffff);
+	inet_write16(tcp + 14, 0xffff);
 	memcpy(tcp + 20, data, len);
 	send_frame(f, ip4(f, dst, IPPROTO_TCP, tcp, 20 + len, 16));
 }
@@ -247,7 +247,7 @@ static void send_echo_request(const char *dst)
 
 static bool is_ip4(uint8_t proto)
 {
-	return got_len >= 42 && inet_get16(got + 12) == ETH_IP4 &&
+	return got_len >= 42 && inet_read16(got + 12) == ETH_IP4 &&
 	       got[23] == proto;
 }
 
@@ -258,18 +258,18 @@ static bool is_echo_reply(void)
 
 static bool is_dhcp(void)
 {
-	return is_ip4(IPPROTO_UDP) && inet_get16(got + 36) == 68;
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 36) == 68;
 }
 
 static bool is_udp_echo(void)
 {
-	return is_ip4(IPPROTO_UDP) && inet_get16(got + 34) == udp_port &&
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 34) == udp_port &&
 	       !memcmp(got + 42, "ping", 4);
 }
 
 static bool is_forwarded(void)
 {
-	return is_ip4(IPPROTO_UDP) && inet_get16(got + 36) == 7 &&
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 36) == 7 &&
 	       !memcmp(got + 42, "hello", 5);
 }
 
@@ -280,13 +280,13 @@ static bool is_unreachable(void)
 
 static bool is_syn_ack(void)
 {
-	return is_ip4(IPPROTO_TCP) && inet_get16(got + 34) == tcp_port &&
+	return is_ip4(IPPROTO_TCP) && inet_read16(got + 34) == tcp_port &&
 	       (got[47] & 0x12) == 0x12;
 }
 
 static bool is_fin(void)
 {
-	return is_ip4(IPPROTO_TCP) && inet_get16(got + 34) == tcp_port &&
+	return is_ip4(IPPROTO_TCP) && inet_read16(got + 34) == tcp_port &&
 	       (got[47] & 1);
 }
 
@@ -297,7 +297,7 @@ static bool is_reset(void)
 
 static bool is_advertisement(void)
 {
-	return got_len > 54 && inet_get16(got + 12) == ETH_IP6 &&
+	return got_len > 54 && inet_read16(got + 12) == ETH_IP6 &&
 	       got[20] == IPPROTO_ICMPV6 && got[54] == 134;
 }
 
@@ -325,10 +325,10 @@ static void discover(void)
 
 	memcpy(dhcp + 28, eth + 6, 6);
 	memcpy(dhcp + 236, tail, sizeof(tail));
-	inet_put16(udp, 68);
-	inet_put16(udp + 2, 67);
-	inet_put16(udp + 4, 308);
-	inet_put16(udp + 6, 0);
+	inet_write16(udp, 68);
+	inet_write16(udp + 2, 67);
+	inet_write16(udp + 4, 308);
+	inet_write16(udp + 6, 0);
 	memcpy(udp + 8, dhcp, 300);
 	send_frame(f, ip4(f, "255.255.255.255", IPPROTO_UDP, udp, 308, 0));
 	wait_for(is_dhcp);
@@ -340,7 +340,7 @@ static void work_tcp(void)
 
 	send_tcp("10.0.2.2", 4000, tcp_port, 100, 0, 2, "");
 	wait_for(is_syn_ack);
-	ack = (inet_get32(got + 38)) + 1;
+	ack = (inet_read32(got + 38)) + 1;
 	send_tcp("10.0.2.2", 4000, tcp_port, 101, ack, 0x18, "bye");
 	wait_for(is_fin); /* the test answers and closes */
 	send_tcp("10.0.2.2", 4000, tcp_port, 104, ack + 1, 0x11, "");
@@ -755,13 +755,13 @@ static struct vio_loop *resolver_loop;
 
 static bool is_answer_1(void)
 {
-	return is_ip4(IPPROTO_UDP) && inet_get16(got + 34) == 53 &&
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 34) == 53 &&
 	       got[42] == '1';
 }
 
 static bool is_answer_2(void)
 {
-	return is_ip4(IPPROTO_UDP) && inet_get16(got + 34) == 53 &&
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 34) == 53 &&
 	       got[42] == '2';
 }
 

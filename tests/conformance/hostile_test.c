@@ -65,7 +65,7 @@ struct flipper {
 	bool stop;
 };
 
-static void put_field(const struct flipper *f, uint64_t v)
+static void write_field(const struct flipper *f, uint64_t v)
 {
 	if (f->flip->size == 2)
 		__atomic_store_n((uint16_t *)f->field, (uint16_t)v,
@@ -82,8 +82,8 @@ static void *flip_thread(void *arg)
 	struct flipper *f = arg;
 
 	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
-		put_field(f, f->flip->bad);
-		put_field(f, f->good);
+		write_field(f, f->flip->bad);
+		write_field(f, f->good);
 	}
 	return NULL;
 }
@@ -96,8 +96,8 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static void put_desc(uint64_t at, uint64_t addr, uint32_t len, uint16_t flags,
-		     uint16_t next)
+static void write_desc(uint64_t at, uint64_t addr, uint32_t len, uint16_t flags,
+		       uint16_t next)
 {
 	uint8_t *p = vdrv_ptr(d, at, 16);
 
@@ -111,16 +111,16 @@ static void put_desc(uint64_t at, uint64_t addr, uint32_t len, uint16_t flags,
 static const uint64_t buf_at = ram_end - 16;
 static const uint64_t table_at = ram_end - 16 - 64;
 
-static void put_chain(void)
+static void write_chain(void)
 {
 	const uint16_t n = VRING_DESC_F_NEXT, w = VRING_DESC_F_WRITE;
 
 	vdrv_desc(d, 0, 0, table_at, 64, VRING_DESC_F_INDIRECT, 1);
 	vdrv_desc(d, 0, 1, buf_at, 16, 0, 0);
-	put_desc(table_at, buf_at, 16, n, 1);
-	put_desc(table_at + 16, buf_at, 16, n | w, 2);
-	put_desc(table_at + 32, buf_at, 16, n | w, 3);
-	put_desc(table_at + 48, buf_at, 16, w, 0);
+	write_desc(table_at, buf_at, 16, n, 1);
+	write_desc(table_at + 16, buf_at, 16, n | w, 2);
+	write_desc(table_at + 32, buf_at, 16, n | w, 3);
+	write_desc(table_at + 48, buf_at, 16, w, 0);
 }
 
 static void check_iov(const struct flip *flip)
@@ -143,7 +143,7 @@ static void run_flip(const struct flip *flip)
 	unsigned nr_good = 0;
 
 	tdev_start(&t, VDRV_MODERN, modern, V1 | INDIRECT, 1);
-	put_chain();
+	write_chain();
 	f.field = vdrv_ptr(d,
 			   (flip->in_table ? table_at : d->q[0].desc) +
 				   16 * flip->at + flip->off,
@@ -162,11 +162,11 @@ static void run_flip(const struct flip *flip)
 		/* The ring may not move: the flipper knows where it is. */
 		d->next_free = VDRV_MEM_BASE;
 		assert_true(vdrv_start(d, V1 | INDIRECT, 1));
-		put_chain();
+		write_chain();
 	}
 	__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
 	pthread_join(f.thread, NULL);
-	put_field(&f, f.good);
+	write_field(&f, f.good);
 	if (FLIP_MS && !nr_good)
 		fail_msg("%s: not one good chain", flip->what);
 	tdev_fini(&t);
@@ -493,10 +493,10 @@ static void test_random_rings(void **state)
 			vdrv_desc(d, 0, i, any_address(), any_length(),
 				  (uint16_t)(rand() % 8),
 				  (uint16_t)(rand() % (TDEV_QSIZE + 1)));
-			put_desc(VDRV_MEM_BASE + 0x200000 + 16u * i,
-				 any_address(), any_length(),
-				 (uint16_t)(rand() % 8),
-				 (uint16_t)(rand() % 8));
+			write_desc(VDRV_MEM_BASE + 0x200000 + 16u * i,
+				   any_address(), any_length(),
+				   (uint16_t)(rand() % 8),
+				   (uint16_t)(rand() % 8));
 		}
 		for (int i = rand() % 5; i >= 0; i--)
 			vdrv_avail(d, 0, (uint16_t)(rand() % (TDEV_QSIZE + 1)));

@@ -205,18 +205,18 @@ static void put_back(struct fuzz_dev *v, const struct fuzz_piece *p,
 
 	switch (p->len < 8192 ? fuzz_choice(in, 2) : fuzz_choice(in, 4)) {
 	case 0:
-		vdrv_put_back(&v->d, p->gpa, p->len, true);
+		vdrv_restore(&v->d, p->gpa, p->len, true);
 		break;
 	case 1:
-		vdrv_put_back(&v->d, p->gpa, p->len, false);
+		vdrv_restore(&v->d, p->gpa, p->len, false);
 		break;
 	case 2:
-		vdrv_put_back(&v->d, p->gpa, half, true);
+		vdrv_restore(&v->d, p->gpa, half, true);
 		break;
 	case 3:
-		vdrv_put_back(&v->d, p->gpa, half, true);
-		vdrv_put_back(&v->d, p->gpa + half, p->len - half,
-			      fuzz_bool(in));
+		vdrv_restore(&v->d, p->gpa, half, true);
+		vdrv_restore(&v->d, p->gpa + half, p->len - half,
+			     fuzz_bool(in));
 		break;
 	}
 }
@@ -238,7 +238,7 @@ static void change_memory(struct fuzz_dev *v, struct fuzz_in *in)
 	}
 	p = &v->pieces[fuzz_choice(in, v->nr_pieces)];
 	if (!p->removed)
-		vdrv_take_away(&v->d, p->gpa, p->len);
+		vdrv_remove(&v->d, p->gpa, p->len);
 	else if (v->d.gm.nr_limbo == 0)
 		put_back(v, p, in);
 	else
@@ -363,10 +363,10 @@ void fuzz_dev_order(struct fuzz_dev *v)
 
 		if (!p->changed)
 			continue;
-		vdrv_take_away(&v->d, p->gpa, p->len);
+		vdrv_remove(&v->d, p->gpa, p->len);
 		vdrv_wake(&v->d);
 		fuzz_must(v->d.gm.nr_limbo == 0);
-		vdrv_put_back(&v->d, p->gpa, p->len, true);
+		vdrv_restore(&v->d, p->gpa, p->len, true);
 	}
 	v->nr_pieces = 0;
 }

@@ -175,8 +175,8 @@ static uint8_t noise(void)
 }
 
 /* Put @n bytes of @from at @at, over what is there or before it. */
-static size_t put(uint8_t *data, size_t size, size_t at, const uint8_t *from,
-		  size_t n, bool insert)
+static size_t splice_bytes(uint8_t *data, size_t size, size_t at,
+			   const uint8_t *from, size_t n, bool insert)
 {
 	if (insert) {
 		if (n > MAX_BYTES - size)
@@ -210,13 +210,13 @@ static size_t change(uint8_t *data, size_t size)
 		n = below(sizeof(bytes));
 		for (size_t i = 0; i < n; i++)
 			bytes[i] = noise();
-		return put(data, size, at, bytes, n, true);
+		return splice_bytes(data, size, at, bytes, n, true);
 	default: /* a piece of another */
 		if (!other->size)
 			return size;
 		from = below(other->size);
-		return put(data, size, at, other->data + from,
-			   below(other->size - from) + 1, below(2));
+		return splice_bytes(data, size, at, other->data + from,
+				    below(other->size - from) + 1, below(2));
 	}
 }
 

@@ -25,10 +25,10 @@ static const uint8_t hosts6[8][16] = {
 	{ 0xff, 2, [13] = 1, 0, 2 }, { [15] = 1 },
 };
 
-static void put32(uint8_t *p, uint32_t val)
+static void write32(uint8_t *p, uint32_t val)
 {
-	inet_put16(p, (uint16_t)(val >> 16));
-	inet_put16(p + 2, (uint16_t)val);
+	inet_write16(p, (uint16_t)(val >> 16));
+	inet_write16(p + 2, (uint16_t)val);
 }
 
 /* Mostly what is usual, sometimes anything. */
@@ -68,13 +68,13 @@ static size_t udp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 {
 	size_t len;
 
-	inet_put16(p,
-		   fuzz_bool(in) ? 68 : (uint16_t)(4000 + fuzz_choice(in, 4)));
-	inet_put16(p + 2, port(g, in));
+	inet_write16(p, fuzz_bool(in) ? 68 :
+					(uint16_t)(4000 + fuzz_choice(in, 4)));
+	inet_write16(p + 2, port(g, in));
 	len = 8 + payload(in, p + 8);
-	inet_put16(p + 4, fuzz_one_in(in, 16) ? (uint16_t)fuzz_int(in, 2) :
-						(uint16_t)len);
-	inet_put16(p + 6, 0);
+	inet_write16(p + 4, fuzz_one_in(in, 16) ? (uint16_t)fuzz_int(in, 2) :
+						  (uint16_t)len);
+	inet_write16(p + 6, 0);
 	return len;
 }
 
@@ -95,18 +95,20 @@ static size_t tcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 	size_t options = 0, len;
 
 	memset(p, 0, 20);
-	inet_put16(p, known ? g->sport : (uint16_t)(4000 + fuzz_choice(in, 4)));
-	inet_put16(p + 2, known ? g->dport : port(g, in));
-	put32(p + 4,
-	      g->seq + (fuzz_one_in(in, 2) ? (uint32_t)fuzz_choice(in, 64) - 8 :
-					     0));
-	put32(p + 8, g->ack - (fuzz_one_in(in, 8) ? fuzz_choice(in, 64) : 0));
+	inet_write16(p,
+		     known ? g->sport : (uint16_t)(4000 + fuzz_choice(in, 4)));
+	inet_write16(p + 2, known ? g->dport : port(g, in));
+	write32(p + 4, g->seq + (fuzz_one_in(in, 2) ?
+					 (uint32_t)fuzz_choice(in, 64) - 8 :
+					 0));
+	write32(p + 8, g->ack - (fuzz_one_in(in, 8) ? fuzz_choice(in, 64) : 0));
 	p[13] = known ? usual[fuzz_choice(in, 8)] : 0x02;
 	if (fuzz_one_in(in, 16))
 		p[13] = (uint8_t)fuzz_int(in, 1);
-	inet_put16(p + 14,
-		   fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0xffff);
-	inet_put16(p + 18, fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0);
+	inet_write16(p + 14,
+		     fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0xffff);
+	inet_write16(p + 18,
+		     fuzz_one_in(in, 8) ? (uint16_t)fuzz_int(in, 2) : 0);
 	if (fuzz_one_in(in, 4))
 		options = tcp_options(in, p + 20);
 	p[12] = (uint8_t)((20 + options) << 2);
@@ -148,8 +150,8 @@ static size_t dhcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 	size_t len = 8 + 240;
 
 	memset(p, 0, len);
-	inet_put16(p, 68);
-	inet_put16(p + 2, 67);
+	inet_write16(p, 68);
+	inet_write16(p + 2, 67);
 	memcpy(p + 8, "\1\1\6", 3);
 	memcpy(p + 8 + 28, eth + 6, 6);
 	memcpy(p + 8 + 236, magic, 4);
@@ -157,7 +159,7 @@ static size_t dhcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 	p[len++] = 1;
 	p[len++] = (uint8_t)fuzz_choice(in, 9);
 	len += payload(in, p + len);
-	inet_put16(p + 4, (uint16_t)len);
+	inet_write16(p + 4, (uint16_t)len);
 	return len;
 }
 
@@ -179,9 +181,9 @@ static void fix_sum(uint8_t *f, size_t addrs, size_t addrs_len, uint8_t proto,
 
 	if (len < sum_off + 2)
 		return;
-	inet_put16(data + sum_off, 0);
+	inet_write16(data + sum_off, 0);
 	sum = addrs_len ? inet_sum(f + addrs, addrs_len, sum) : 0;
-	inet_put16(data + sum_off, (uint16_t)~inet_sum(data, len, sum));
+	inet_write16(data + sum_off, (uint16_t)~inet_sum(data, len, sum));
 }
 
 static size_t ip4(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
@@ -195,28 +197,28 @@ static size_t ip4(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 	uint8_t *ip = f + 14, *data;
 	size_t hdr = 20, len;
 
-	inet_put16(f + 12, ETH_IP4);
+	inet_write16(f + 12, ETH_IP4);
 	memset(ip, 0, 60);
 	if (fuzz_one_in(in, 8))
 		hdr += 4 * (size_t)fuzz_choice(in, 11);
 	ip[0] = (uint8_t)(0x40 | hdr / 4);
 	fuzz_bytes(in, ip + 20, hdr - 20);
-	inet_put16(ip + 4, (uint16_t)fuzz_choice(in, 4));
+	inet_write16(ip + 4, (uint16_t)fuzz_choice(in, 4));
 	if (fuzz_one_in(in, 4))
-		inet_put16(ip + 6, (uint16_t)(fuzz_choice(in, 8) << 13 |
-					      fuzz_choice(in, 8)));
+		inet_write16(ip + 6, (uint16_t)(fuzz_choice(in, 8) << 13 |
+						fuzz_choice(in, 8)));
 	ip[8] = fuzz_one_in(in, 16) ? (uint8_t)fuzz_choice(in, 2) : 64;
 	ip[9] = fuzz_one_in(in, 32) ? (uint8_t)fuzz_int(in, 1) : k->proto;
 	memcpy(ip + 12, hosts4[fuzz_one_in(in, 8) ? fuzz_choice(in, 8) : 0], 4);
 	memcpy(ip + 16, hosts4[fuzz_one_in(in, 4) ? fuzz_choice(in, 8) : 1], 4);
 	data = ip + hdr;
 	len = k->make(g, in, data);
-	inet_put16(ip + 2, fuzz_one_in(in, 32) ? (uint16_t)fuzz_int(in, 2) :
-						 (uint16_t)(hdr + len));
+	inet_write16(ip + 2, fuzz_one_in(in, 32) ? (uint16_t)fuzz_int(in, 2) :
+						   (uint16_t)(hdr + len));
 	if (k->sum_off)
 		fix_sum(f, 26, k->proto == IPPROTO_ICMP ? 0 : 8, k->proto, data,
 			len, k->sum_off);
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, hdr, 0));
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, hdr, 0));
 	return 14 + hdr + len;
 }
 
@@ -231,7 +233,7 @@ static size_t ip6(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 	uint8_t *ip = f + 14;
 	size_t len;
 
-	inet_put16(f + 12, ETH_IP6);
+	inet_write16(f + 12, ETH_IP6);
 	memset(ip, 0, 40);
 	ip[0] = 0x60;
 	ip[6] = fuzz_one_in(in, 16) ? (uint8_t)fuzz_int(in, 1) : k->proto;
@@ -239,8 +241,8 @@ static size_t ip6(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 	memcpy(ip + 8, hosts6[fuzz_one_in(in, 8) ? fuzz_choice(in, 8) : 0], 16);
 	memcpy(ip + 24, hosts6[fuzz_choice(in, 8)], 16);
 	len = k->make(g, in, ip + 40);
-	inet_put16(ip + 4, fuzz_one_in(in, 32) ? (uint16_t)fuzz_int(in, 2) :
-						 (uint16_t)len);
+	inet_write16(ip + 4, fuzz_one_in(in, 32) ? (uint16_t)fuzz_int(in, 2) :
+						   (uint16_t)len);
 	fix_sum(f, 22, 32, k->proto, ip + 40, len, k->sum_off);
 	return 54 + len;
 }
@@ -249,7 +251,7 @@ static size_t arp(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 {
 	static const uint8_t usual[] = { 0, 1, 8, 0, 6, 4, 0, 1 };
 
-	inet_put16(f + 12, ETH_ARP);
+	inet_write16(f + 12, ETH_ARP);
 	memcpy(f + 14, usual, sizeof(usual));
 	f[21] = (uint8_t)(1 + fuzz_choice(in, 2));
 	memcpy(f + 22, eth + 6, 6);
@@ -263,7 +265,7 @@ static size_t other(struct net_gen *g, struct fuzz_in *in, uint8_t *f)
 {
 	static const uint16_t types[] = { 0x88f8, 0x8100, 0, ETH_IP4 };
 
-	inet_put16(f + 12, types[fuzz_choice(in, 4)]);
+	inet_write16(f + 12, types[fuzz_choice(in, 4)]);
 	return 14 + payload(in, f + 14);
 }
 
@@ -291,20 +293,20 @@ size_t net_gen_syn(struct net_gen *g, struct fuzz_in *in, uint8_t *frame)
 
 	memset(frame, 0, 54);
 	memcpy(frame, eth, sizeof(eth));
-	inet_put16(frame + 12, ETH_IP4);
+	inet_write16(frame + 12, ETH_IP4);
 	ip[0] = 0x45;
-	inet_put16(ip + 2, 40);
+	inet_write16(ip + 2, 40);
 	ip[8] = 64;
 	ip[9] = IPPROTO_TCP;
 	memcpy(ip + 12, hosts4[0], 4);
 	memcpy(ip + 16, hosts4[1], 4);
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, 20, 0));
-	inet_put16(tcp, (uint16_t)(4100 + fuzz_choice(in, 4)));
-	inet_put16(tcp + 2, g->tcp_port);
-	put32(tcp + 4, 0u - 1 - fuzz_choice(in, 16));
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, 20, 0));
+	inet_write16(tcp, (uint16_t)(4100 + fuzz_choice(in, 4)));
+	inet_write16(tcp + 2, g->tcp_port);
+	write32(tcp + 4, 0u - 1 - fuzz_choice(in, 16));
 	tcp[12] = 5 << 4;
 	tcp[13] = 2;
-	inet_put16(tcp + 14, 0xffff);
+	inet_write16(tcp + 14, 0xffff);
 	fix_sum(frame, 26, 8, IPPROTO_TCP, tcp, 20, 16);
 	return 54;
 }
@@ -314,13 +316,13 @@ void net_gen_learn(struct net_gen *g, const uint8_t *f, size_t len)
 	const uint8_t *t = f + 34;
 	size_t total;
 
-	if (len < 54 || inet_get16(f + 12) != ETH_IP4 || f[23] != IPPROTO_TCP)
+	if (len < 54 || inet_read16(f + 12) != ETH_IP4 || f[23] != IPPROTO_TCP)
 		return;
-	total = inet_get16(f + 16);
-	g->sport = inet_get16(t + 2);
-	g->dport = inet_get16(t);
-	g->seq = inet_get32(t + 8);
-	g->ack = inet_get32(t + 4) +
+	total = inet_read16(f + 16);
+	g->sport = inet_read16(t + 2);
+	g->dport = inet_read16(t);
+	g->seq = inet_read32(t + 8);
+	g->ack = inet_read32(t + 4) +
 		 (uint32_t)(total - 20 - (t[12] >> 4) * 4u) + (t[13] & 1) +
 		 (t[13] >> 1 & 1);
 }

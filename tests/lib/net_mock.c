@@ -28,8 +28,8 @@ static ssize_t mock_recv(struct net_be *be, unsigned channel,
 	memmove(&m->in[channel][0], &m->in[channel][1],
 		m->nr_in[channel] * sizeof(f));
 	memcpy(copy, iov, (size_t)niov * sizeof(*iov));
-	vio_iov_put(&room, &f->hdr, sizeof(f->hdr));
-	n = vio_iov_put(&room, f->data, f->len);
+	vio_iov_write(&room, &f->hdr, sizeof(f->hdr));
+	n = vio_iov_write(&room, f->data, f->len);
 	free(f);
 	return (ssize_t)n;
 }

@@ -111,7 +111,7 @@ const char *p9c_path(struct p9c *c, const char *name)
  * --- Messages ---
  */
 
-static void put_arg(struct out *out, char kind, va_list *ap)
+static void encode_arg(struct out *out, char kind, va_list *ap)
 {
 	const char *s;
 	size_t len;
@@ -155,7 +155,7 @@ static uint32_t build(uint8_t *buf, uint16_t tag, uint8_t type, const char *fmt,
 	p9_encode8(&out, type);
 	p9_encode16(&out, tag);
 	for (; *fmt; fmt++)
-		put_arg(&out, *fmt, ap);
+		encode_arg(&out, *fmt, ap);
 	assert_false(out.full);
 	len = (uint32_t)out.len;
 	out.len = 0;

@@ -196,12 +196,12 @@ void vdrv_apart(struct vdrv *d)
 	gm_remove(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, NULL, NULL);
 }
 
-void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len)
+void vdrv_remove(struct vdrv *d, uint64_t gpa, uint64_t len)
 {
 	gm_remove(&d->gm, (gpa_t){ gpa }, len, vdrv_gone, d);
 }
 
-void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)
+void vdrv_restore(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)
 {
 	void *host = mapped ? d->mem + (gpa - VDRV_MEM_BASE) : NULL;
 	const struct gm_region r = { .base = { gpa }, .len = len };

@@ -156,8 +156,8 @@ void vdrv_apart(struct vdrv *d);
  * back, mapped or only by gmem_ops, once no region is in limbo. What the device
  * may not use any more is inaccessible to it; the driver still sees it.
  */
-void vdrv_take_away(struct vdrv *d, uint64_t gpa, uint64_t len);
-void vdrv_put_back(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped);
+void vdrv_remove(struct vdrv *d, uint64_t gpa, uint64_t len);
+void vdrv_restore(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped);
 
 /* Make all memory inaccessible to the device, and accessible again. */
 void vdrv_forbid(struct vdrv *d);

@@ -562,8 +562,8 @@ uint64_t tcl_read(struct tclient *c, uint32_t region, uint64_t off,
 	return le64toh(val); /* as registers lie on a bus */
 }
 
-static size_t put_write(uint8_t *buf, uint32_t region, uint64_t off,
-			uint32_t size, uint64_t val)
+static size_t encode_write(uint8_t *buf, uint32_t region, uint64_t off,
+			   uint32_t size, uint64_t val)
 {
 	struct twire_access w = { off, region, size };
 
@@ -577,7 +577,7 @@ void tcl_write(struct tclient *c, uint32_t region, uint64_t off, uint32_t size,
 	       uint64_t val)
 {
 	uint8_t buf[24];
-	size_t len = put_write(buf, region, off, size, val);
+	size_t len = encode_write(buf, region, off, size, val);
 	struct tmsg m;
 
 	assert_int_equal(tcl_call(c, VFMSG_REGION_WRITE, buf, len, NULL, 0, &m),
@@ -590,7 +590,7 @@ void tcl_post(struct tclient *c, uint32_t region, uint64_t off, uint32_t size,
 	      uint64_t val)
 {
 	uint8_t buf[24];
-	size_t len = put_write(buf, region, off, size, val);
+	size_t len = encode_write(buf, region, off, size, val);
 
 	tcl_send(c, VFMSG_REGION_WRITE, VFMSG_NO_REPLY, buf, len, NULL, 0);
 }

@@ -124,7 +124,7 @@ static int teardown(void **state)
 	return chdir("/") || rmdir(dir);
 }
 
-static ssize_t put(const char *s)
+static ssize_t send_text(const char *s)
 {
 	struct iovec iov[2] = { { (char *)s, 1 },
 				{ (char *)s + 1, strlen(s) - 1 } };
@@ -277,16 +277,16 @@ static void test_slow_file(void **state)
 {
 	set_stalled(true);
 	start("file:", "out");
-	assert_int_equal(put("one"), 3);
+	assert_int_equal(send_text("one"), 3);
 	iterate(2);
-	assert_int_equal(put("two"), -EAGAIN);
+	assert_int_equal(send_text("two"), -EAGAIN);
 	assert_int_equal(me.nr_writable, 0);
 	set_stalled(false);
 	wait_size("out", 3);
 	iterate(2);
 	assert_int_equal(me.nr_writable, 1);
 	set_stalled(true);
-	assert_int_equal(put("two"), 3);
+	assert_int_equal(send_text("two"), 3);
 	stop();
 	set_stalled(false);
 	wait_size("out", 6);
@@ -326,7 +326,7 @@ static void test_file(void **state)
 		start("file:", "out");
 		assert_true(chardev_up(c));
 		chardev_want(c, true);
-		assert_int_equal(put("hello"), 5);
+		assert_int_equal(send_text("hello"), 5);
 		wait_size("out", (i + 1) * 5);
 		assert_idle();
 		stop();
@@ -347,7 +347,7 @@ static void test_unix(void **state)
 	start("unix:", "s");
 	assert_string_equal(chardev_path(c), "s");
 	assert_false(chardev_up(c));
-	assert_int_equal(put("lost"), -EPIPE);
+	assert_int_equal(send_text("lost"), -EPIPE);
 	chardev_want(c, true);
 	assert_idle();
 
@@ -355,7 +355,7 @@ static void test_unix(void **state)
 	b = dial("s");
 	iterate(2);
 	assert_int_equal(me.nr_up, 1);
-	assert_int_equal(put("one"), 3);
+	assert_int_equal(send_text("one"), 3);
 	assert_int_equal(read(a, buf, sizeof(buf)), 3);
 	assert_int_equal(write(a, "hello", 5), 5);
 	iterate(2);
@@ -409,7 +409,7 @@ static void test_left_behind(void **state)
 	close(fd);
 	assert_idle(); /* not wanted yet */
 	assert_true(chardev_up(c));
-	assert_int_equal(put("x"), -EPIPE);
+	assert_int_equal(send_text("x"), -EPIPE);
 	chardev_want(c, true);
 	iterate(4);
 	assert_got("bye");
@@ -441,7 +441,7 @@ static void test_half_closed(void **state)
 	assert_got("ask");
 	assert_idle();
 	assert_true(chardev_up(c));
-	assert_int_equal(put("answer"), 6);
+	assert_int_equal(send_text("answer"), 6);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 6);
 	close(fd);
 	iterate(2);
@@ -501,7 +501,7 @@ static void test_unix_connect(void **state)
 	close(fd);
 	iterate(3);
 	assert_int_equal(me.nr_down, 1);
-	assert_int_equal(put("x"), -EPIPE);
+	assert_int_equal(send_text("x"), -EPIPE);
 	assert_idle();
 	close(listener);
 	unlink("s");
@@ -563,7 +563,7 @@ static void test_pty(void **state)
 	chardev_want(c, true);
 	assert_memory_equal(chardev_path(c), "/dev/pts/", 9);
 	wait_up(false);
-	assert_int_equal(put("lost"), -EPIPE);
+	assert_int_equal(send_text("lost"), -EPIPE);
 	assert_idle();
 
 	for (int i = 0; i < 3; i++) {
@@ -572,7 +572,7 @@ static void test_pty(void **state)
 		iterate(2);
 		wait_up(true);
 		assert_idle();
-		assert_int_equal(put("a\nb"), 3);
+		assert_int_equal(send_text("a\nb"), 3);
 		assert_int_equal(read(fd, buf, sizeof(buf)), 3);
 		assert_memory_equal(buf, "a\nb", 3); /* as it was sent */
 		assert_int_equal(write(fd, "\003x\r", 3), 3);
@@ -581,7 +581,7 @@ static void test_pty(void **state)
 		close(fd);
 		iterate(3);
 		wait_up(false);
-		assert_int_equal(put("lost"), -EPIPE);
+		assert_int_equal(send_text("lost"), -EPIPE);
 		assert_idle();
 	}
 	assert_int_equal(me.nr_up, 3);
@@ -615,7 +615,7 @@ static void test_pty_reopened(void **state)
 	again = open(chardev_path(c), O_RDWR | O_NOCTTY);
 	iterate(3);
 	wait_up(true);
-	assert_int_equal(put("x"), 1);
+	assert_int_equal(send_text("x"), 1);
 	close(again);
 	iterate(3);
 	wait_up(false);
@@ -652,10 +652,10 @@ static void test_fd(void **state)
 	start("fd:", nr);
 	close(pipes[1]);
 	chardev_want(c, true);
-	assert_int_equal(put("out"), 3);
+	assert_int_equal(send_text("out"), 3);
 	assert_idle();
 	close(pipes[0]);
-	assert_int_equal(put("out"), -EPIPE);
+	assert_int_equal(send_text("out"), -EPIPE);
 	assert_idle();
 }
 
@@ -676,7 +676,7 @@ static void test_stdio(void **state)
 	assert_int_equal(write(from[1], "typed", 5), 5);
 	iterate(2);
 	assert_got("typed");
-	assert_int_equal(put("shown"), 5);
+	assert_int_equal(send_text("shown"), 5);
 	assert_int_equal(read(to[0], buf, sizeof(buf)), 5);
 	/* Others have it as it was. */
 	assert_false(fcntl(0, F_GETFL) & O_NONBLOCK);
@@ -695,7 +695,7 @@ static void test_stdio(void **state)
 	assert_got("script");
 	assert_idle();
 	assert_true(chardev_up(c));
-	assert_int_equal(put("shown"), 5);
+	assert_int_equal(send_text("shown"), 5);
 	stop();
 	dup2(in, 0);
 	dup2(out, 1);

@@ -223,7 +223,7 @@ static void bounce_read_done(struct disk_call *call, int result)
 			exec_end(req, -EIO);
 		return;
 	}
-	vio_iov_put(&c, req->dr_exec->bounce + head, len);
+	vio_iov_write(&c, req->dr_exec->bounce + head, len);
 	req->dr_iov = c.iov;
 	req->dr_niov = c.niov;
 	bounce_advance(req, len);

@@ -13,17 +13,17 @@
 #define IP4_MIN_BYTES 20u
 #define IP6_BYTES     40u
 
-static inline uint16_t inet_get16(const uint8_t *p)
+static inline uint16_t inet_read16(const uint8_t *p)
 {
 	return (uint16_t)(p[0] << 8 | p[1]);
 }
 
-static inline uint32_t inet_get32(const uint8_t *p)
+static inline uint32_t inet_read32(const uint8_t *p)
 {
-	return (uint32_t)inet_get16(p) << 16 | inet_get16(p + 2);
+	return (uint32_t)inet_read16(p) << 16 | inet_read16(p + 2);
 }
 
-static inline void inet_put16(uint8_t *p, uint16_t val)
+static inline void inet_write16(uint8_t *p, uint16_t val)
 {
 	p[0] = (uint8_t)(val >> 8);
 	p[1] = (uint8_t)val;

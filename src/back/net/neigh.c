@@ -15,13 +15,13 @@
 static bool is_ip4(const uint8_t *frame, size_t len)
 {
 	return len >= ETH_BYTES + IP4_MIN_BYTES &&
-	       inet_get16(frame + 12) == ETH_IP4;
+	       inet_read16(frame + 12) == ETH_IP4;
 }
 
 static bool is_ip6(const uint8_t *frame, size_t len)
 {
 	return len >= ETH_BYTES + IP6_BYTES &&
-	       inet_get16(frame + 12) == ETH_IP6;
+	       inet_read16(frame + 12) == ETH_IP6;
 }
 
 /* What changes libslirp's tables, so that we do not know them any more. */
@@ -29,7 +29,7 @@ static bool is_resolution(const uint8_t *frame, size_t len)
 {
 	const uint8_t *icmp = frame + ETH_BYTES + IP6_BYTES;
 
-	if (len >= ETH_BYTES && inet_get16(frame + 12) == ETH_ARP)
+	if (len >= ETH_BYTES && inet_read16(frame + 12) == ETH_ARP)
 		return true;
 	return is_ip6(frame, len) && len > ETH_BYTES + IP6_BYTES &&
 	       frame[ETH_BYTES + 6] == PROTO_ICMP6 && icmp[0] >= NDP_FIRST &&
@@ -57,7 +57,7 @@ static size_t make_arp(const uint8_t *frame, uint8_t *a)
 
 	memset(a, 0, 42);
 	memcpy(a, frame, 12);
-	inet_put16(a + 12, ETH_ARP);
+	inet_write16(a + 12, ETH_ARP);
 	memcpy(a + 14, reply, sizeof(reply));
 	memcpy(a + 22, frame + 6, 6);
 	memcpy(a + 28, frame + ETH_BYTES + 12, 4);
@@ -75,7 +75,7 @@ static size_t make_advert(const uint8_t *frame, uint8_t *a)
 	memset(a, 0, NEIGH_BYTES);
 	memcpy(a, frame, 14);
 	ip[0] = 0x60;
-	inet_put16(ip + 4, ADVERT_BYTES);
+	inet_write16(ip + 4, ADVERT_BYTES);
 	ip[6] = PROTO_ICMP6;
 	ip[7] = 255;
 	memcpy(ip + 8, src, 16);
@@ -83,10 +83,10 @@ static size_t make_advert(const uint8_t *frame, uint8_t *a)
 	icmp[0] = NDP_ADVERT;
 	icmp[4] = 0x20; /* override */
 	memcpy(icmp + 8, src, 16);
-	inet_put16(icmp + 2,
-		   (uint16_t)~inet_sum(
-			   icmp, ADVERT_BYTES,
-			   inet_sum(ip + 8, 32, inet_sum(pseudo, 4, 0))));
+	inet_write16(icmp + 2,
+		     (uint16_t)~inet_sum(
+			     icmp, ADVERT_BYTES,
+			     inet_sum(ip + 8, 32, inet_sum(pseudo, 4, 0))));
 	return NEIGH_BYTES;
 }
 

@@ -92,8 +92,8 @@ struct net_be_ops {
 	 */
 	int (*set_offloads)(struct net_be *be, uint64_t offloads);
 
-	/* Call @put with each of its counters. NULL: it has none. */
-	void (*stats)(const struct net_be *be, net_be_stat_fn *put, void *arg);
+	/* Call @add with each of its counters. NULL: it has none. */
+	void (*stats)(const struct net_be *be, net_be_stat_fn *add, void *arg);
 
 	void (*destroy)(struct net_be *be);
 };

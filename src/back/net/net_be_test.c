@@ -330,7 +330,7 @@ static void test_echo(void **state)
  * --- Stream ---
  */
 
-static void put_len(uint8_t *p, uint32_t len)
+static void write_len(uint8_t *p, uint32_t len)
 {
 	len = htonl(len);
 	memcpy(p, &len, 4);
@@ -348,7 +348,7 @@ static void test_stream(void **state)
 	assert_memory_equal(buf + 4, frame, 1000);
 
 	/* In: byte by byte, */
-	put_len(buf, 60);
+	write_len(buf, 60);
 	for (int i = 0; i < 64; i++) {
 		assert_int_equal(got.nr, 0);
 		assert_int_equal(write(fd, buf + i, 1), 1);
@@ -417,7 +417,7 @@ static void test_stream_hostile(void **state)
 		int fd = pair_up(SOCK_STREAM);
 		uint8_t prefix[4];
 
-		put_len(prefix, lengths[i]);
+		write_len(prefix, lengths[i]);
 		assert_int_equal(write(fd, prefix, 4), 4);
 		iterate();
 		assert_false(got.link);
@@ -559,7 +559,7 @@ static void test_stream_listen(void **state)
 		assert_int_equal(read(next, buf, sizeof(buf)), 64);
 
 		/* One that talks nonsense is no end of it either. */
-		put_len(buf, 0);
+		write_len(buf, 0);
 		assert_int_equal(write(next, buf, 4), 4);
 		iterate();
 		assert_false(got.link);
@@ -569,7 +569,7 @@ static void test_stream_listen(void **state)
 		assert_true(got.link);
 		close(next);
 		close_be();
-		put_len(buf, 60);
+		write_len(buf, 60);
 	}
 	unlink(sun.sun_path);
 	rmdir(dir);
@@ -1082,7 +1082,7 @@ static const uint8_t *wait_tcp(uint16_t dport, uint8_t flags)
 	return NULL;
 }
 
-static uint32_t get32(const uint8_t *p)
+static uint32_t read32(const uint8_t *p)
 {
 	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
 	       (uint32_t)p[2] << 8 | p[3];
@@ -1127,7 +1127,7 @@ static void connect_tcp(uint32_t seq)
 	tcp.seq = seq + 1;
 	tcp.ack = 0;
 	send_tcp(seq, TCP_SYN, NULL, 0);
-	tcp.ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
+	tcp.ack = read32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
 	send_tcp(tcp.seq, TCP_ACK, NULL, 0);
 	tcp.fd = accept(listener, NULL, NULL);
 	assert_true(tcp.fd >= 0);
@@ -1275,7 +1275,7 @@ static void test_user_timer_and_socket(void **state)
 	vio_loop_iterate(loop, 0); /* sets the timer, at most 500 ms from now */
 	usleep(600000);
 	vio_loop_iterate(loop, 0);
-	ack = get32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
+	ack = read32(wait_tcp(4000, TCP_SYN | TCP_ACK) + 4) + 1;
 	len = make_tcp(f, 4000, port, 2, ack, TCP_ACK, "x", 1);
 	assert_int_equal(send_to(0, f, len), 0);
 	iterate();
@@ -1338,7 +1338,7 @@ static void test_user_connections(void **state)
 
 		len = make_tcp(f, 5000 + i, port, 1, 0, TCP_SYN, NULL, 0);
 		assert_int_equal(send_to(0, f, len), 0);
-		ack = get32(wait_tcp(5000 + i, TCP_SYN | TCP_ACK) + 4) + 1;
+		ack = read32(wait_tcp(5000 + i, TCP_SYN | TCP_ACK) + 4) + 1;
 		len = make_tcp(f, 5000 + i, port, 2, ack, TCP_ACK, "x", 1);
 		assert_int_equal(send_to(0, f, len), 0);
 		iterate();

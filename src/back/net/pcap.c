@@ -103,7 +103,7 @@ static bool has_room(const struct pcap *pcap, size_t len)
 	return BUF_BYTES - pcap->len[pcap->filling] >= len;
 }
 
-static void put(struct pcap *pcap, const void *from, size_t len)
+static void append(struct pcap *pcap, const void *from, size_t len)
 {
 	size_t *used = &pcap->len[pcap->filling];
 
@@ -142,7 +142,7 @@ int pcap_write(struct pcap *pcap, const struct iovec *iov, int niov, size_t len)
 	clock_gettime(CLOCK_REALTIME, &now);
 	hdr.sec = (uint32_t)now.tv_sec;
 	hdr.nsec = (uint32_t)now.tv_nsec;
-	put(pcap, &hdr, sizeof(hdr));
+	append(pcap, &hdr, sizeof(hdr));
 	write_frame(pcap, iov, niov, len);
 	start_writing(pcap);
 	return 0;
@@ -184,7 +184,7 @@ static void write_file_hdr(struct pcap *pcap)
 	/* A pipe has no end to seek to: it is new. */
 	if (lseek(pcap->fd, 0, SEEK_END) > 0)
 		return;
-	put(pcap, &hdr, sizeof(hdr));
+	append(pcap, &hdr, sizeof(hdr));
 	start_writing(pcap);
 }
 

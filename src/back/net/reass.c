@@ -22,15 +22,15 @@ struct fragment {
 bool reass_is_fragment(const uint8_t *frame, size_t len)
 {
 	return len >= ETH_BYTES + IP4_MIN_BYTES &&
-	       inet_get16(frame + 12) == ETH_IP4 &&
-	       (inet_get16(frame + ETH_BYTES + 6) & (MORE | OFFSET));
+	       inet_read16(frame + 12) == ETH_IP4 &&
+	       (inet_read16(frame + ETH_BYTES + 6) & (MORE | OFFSET));
 }
 
 static bool parse(const uint8_t *frame, size_t len, struct fragment *ret)
 {
 	const uint8_t *ip = frame + ETH_BYTES;
-	size_t ip_hdr = (ip[0] & 15) * 4u, total = inet_get16(ip + 2);
-	uint16_t word = inet_get16(ip + 6);
+	size_t ip_hdr = (ip[0] & 15) * 4u, total = inet_read16(ip + 2);
+	uint16_t word = inet_read16(ip + 6);
 
 	if (ip[0] >> 4 != 4 || ip_hdr < IP4_MIN_BYTES || ip_hdr >= total ||
 	    total > len - ETH_BYTES || inet_sum(ip, ip_hdr, 0) != 0xffff)
@@ -96,7 +96,7 @@ static struct reass_slot *find_slot(struct reass *r, const uint8_t *frame,
 	return oldest;
 }
 
-static void put_unit(struct reass_slot *s, const struct fragment *f, size_t i)
+static void store_unit(struct reass_slot *s, const struct fragment *f, size_t i)
 {
 	uint64_t bit = UINT64_C(1) << (f->unit + i) % 64;
 	uint64_t *word = &s->has[(f->unit + i) / 64];
@@ -135,7 +135,7 @@ static bool set_end(struct reass_slot *s, const struct fragment *f)
 	return true;
 }
 
-static bool put(struct reass_slot *s, const struct fragment *f)
+static bool store(struct reass_slot *s, const struct fragment *f)
 {
 	if (!fits(s, f) || (f->last && !s->nr_wanted && !set_end(s, f)))
 		return false;
@@ -144,7 +144,7 @@ static bool put(struct reass_slot *s, const struct fragment *f)
 		s->hdr_len = f->hdr_len;
 	}
 	for (size_t i = 0; i < f->nr_units; i++)
-		put_unit(s, f, i);
+		store_unit(s, f, i);
 	return true;
 }
 
@@ -158,10 +158,10 @@ static size_t finish(struct reass_slot *s, uint8_t **ret_frame)
 	if (ip_hdr + s->data_len > MAX_TOTAL)
 		return 0;
 	memcpy(frame, s->hdr, s->hdr_len);
-	inet_put16(ip + 2, (uint16_t)(ip_hdr + s->data_len));
-	inet_put16(ip + 6, 0);
-	inet_put16(ip + 10, 0);
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, ip_hdr, 0));
+	inet_write16(ip + 2, (uint16_t)(ip_hdr + s->data_len));
+	inet_write16(ip + 6, 0);
+	inet_write16(ip + 10, 0);
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, ip_hdr, 0));
 	*ret_frame = frame;
 	return s->hdr_len + s->data_len;
 }
@@ -179,7 +179,7 @@ size_t reass_add(struct reass *r, const uint8_t *frame, size_t len,
 		return 0;
 	}
 	s = find_slot(r, frame, now_ns);
-	if (!put(s, &f)) {
+	if (!store(s, &f)) {
 		give_up(r, s);
 		return 0;
 	}

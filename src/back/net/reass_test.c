@@ -34,14 +34,14 @@ static size_t make(uint16_t id, size_t off, size_t len, bool more,
 	size_t hdr = IP4_MIN_BYTES + options;
 
 	memset(frame, 0, ETH_BYTES + hdr);
-	inet_put16(frame + 12, ETH_IP4);
+	inet_write16(frame + 12, ETH_IP4);
 	ip[0] = (uint8_t)(0x40 | hdr / 4);
-	inet_put16(ip + 2, (uint16_t)(hdr + len));
-	inet_put16(ip + 4, id);
-	inet_put16(ip + 6, (uint16_t)((more ? 0x2000 : 0) | off / 8));
+	inet_write16(ip + 2, (uint16_t)(hdr + len));
+	inet_write16(ip + 4, id);
+	inet_write16(ip + 6, (uint16_t)((more ? 0x2000 : 0) | off / 8));
 	ip[8] = 64;
 	ip[9] = 17;
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, hdr, 0));
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, hdr, 0));
 	for (size_t i = 0; i < len; i++)
 		ip[hdr + i] = byte_at(off + i);
 	return ETH_BYTES + hdr + len;
@@ -60,8 +60,8 @@ static void check_whole(size_t got, size_t len)
 	const uint8_t *ip = whole + ETH_BYTES;
 
 	assert_int_equal(got, ETH_BYTES + IP4_MIN_BYTES + len);
-	assert_int_equal(inet_get16(ip + 2), IP4_MIN_BYTES + len);
-	assert_int_equal(inet_get16(ip + 6), 0);
+	assert_int_equal(inet_read16(ip + 2), IP4_MIN_BYTES + len);
+	assert_int_equal(inet_read16(ip + 6), 0);
 	assert_int_equal(inet_sum(ip, IP4_MIN_BYTES, 0), 0xffff);
 	assert_false(reass_is_fragment(whole, got));
 	for (size_t i = 0; i < len; i++)

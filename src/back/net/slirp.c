@@ -477,7 +477,7 @@ static void input(struct user *u, uint8_t *frame, size_t len)
 /* libslirp also speaks NC-SI, to management controllers: excluded. */
 static bool is_spoken(const uint8_t *frame, size_t len)
 {
-	uint16_t type = len >= ETH_BYTES ? inet_get16(frame + 12) : 0;
+	uint16_t type = len >= ETH_BYTES ? inet_read16(frame + 12) : 0;
 
 	return type == ETH_ARP || type == ETH_IP4 || type == ETH_IP6;
 }
@@ -521,20 +521,20 @@ static void user_run(void *arg)
 		vio_task_defer(u->loop, &u->more);
 }
 
-static void user_stats(const struct net_be *be, net_be_stat_fn *put, void *arg)
+static void user_stats(const struct net_be *be, net_be_stat_fn *add, void *arg)
 {
 	const struct user *u = (const struct user *)be;
 	const struct reass *reass = &u->reass;
 
-	put(arg, "fragments", reass->nr_fragments);
-	put(arg, "reassembled", reass->nr_datagrams);
-	put(arg, "not-reassembled", reass->nr_dropped);
-	put(arg, "tcp-early", u->tcp.nr_early);
-	put(arg, "tcp-urgent", u->tcp.nr_urgent);
-	put(arg, "tcp-bad", u->tcp.nr_bad);
-	put(arg, "sockets", u->nr_sockets);
-	put(arg, "refused", u->nr_refused);
-	put(arg, "messages", nr_messages);
+	add(arg, "fragments", reass->nr_fragments);
+	add(arg, "reassembled", reass->nr_datagrams);
+	add(arg, "not-reassembled", reass->nr_dropped);
+	add(arg, "tcp-early", u->tcp.nr_early);
+	add(arg, "tcp-urgent", u->tcp.nr_urgent);
+	add(arg, "tcp-bad", u->tcp.nr_bad);
+	add(arg, "sockets", u->nr_sockets);
+	add(arg, "refused", u->nr_refused);
+	add(arg, "messages", nr_messages);
 }
 
 static void user_destroy(struct net_be *be)

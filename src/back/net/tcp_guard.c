@@ -37,9 +37,9 @@ static bool find_tcp(const uint8_t *frame, size_t len, struct segment *ret)
 
 	if (len < ETH_BYTES + IP4_MIN_BYTES)
 		return false;
-	if (inet_get16(frame + 12) == ETH_IP4) {
+	if (inet_read16(frame + 12) == ETH_IP4) {
 		hdr = (ip[0] & 15) * 4u;
-		total = inet_get16(ip + 2);
+		total = inet_read16(ip + 2);
 		ret->v6 = false;
 		if (ip[0] >> 4 != 4 || hdr < IP4_MIN_BYTES ||
 		    ip[9] != PROTO_TCP)
@@ -47,10 +47,10 @@ static bool find_tcp(const uint8_t *frame, size_t len, struct segment *ret)
 	} else {
 		hdr = IP6_BYTES;
 		ret->v6 = true;
-		if (inet_get16(frame + 12) != ETH_IP6 ||
+		if (inet_read16(frame + 12) != ETH_IP6 ||
 		    len < ETH_BYTES + IP6_BYTES || ip[6] != PROTO_TCP)
 			return false;
-		total = IP6_BYTES + (size_t)inet_get16(ip + 4);
+		total = IP6_BYTES + (size_t)inet_read16(ip + 4);
 	}
 	if (total > len - ETH_BYTES || total < hdr + TCP_MIN_BYTES)
 		return false;
@@ -71,8 +71,8 @@ static bool parse(const uint8_t *frame, size_t len, struct segment *ret)
 	if (hdr < TCP_MIN_BYTES || hdr > ret->len)
 		return false;
 	ret->data_len = ret->len - hdr;
-	ret->seq = inet_get32(ret->tcp + 4);
-	ret->ack = inet_get32(ret->tcp + 8);
+	ret->seq = inet_read32(ret->tcp + 4);
+	ret->ack = inet_read32(ret->tcp + 8);
 	ret->flags = ret->tcp[13];
 	return true;
 }
@@ -90,8 +90,8 @@ static uint16_t sum_of(const struct segment *s)
 
 static void set_sum(const struct segment *s)
 {
-	inet_put16(s->tcp + 16, 0);
-	inet_put16(s->tcp + 16, (uint16_t)~sum_of(s));
+	inet_write16(s->tcp + 16, 0);
+	inet_write16(s->tcp + 16, (uint16_t)~sum_of(s));
 }
 
 /*
@@ -165,12 +165,12 @@ static void begin(struct tcp_flow *flow, uint32_t seq)
 
 static void make_ordinary(struct tcp_guard *g, struct segment *s)
 {
-	if (!(s->flags & URG) && !inet_get16(s->tcp + 18))
+	if (!(s->flags & URG) && !inet_read16(s->tcp + 18))
 		return;
 	g->nr_urgent += (s->flags & URG) != 0;
 	s->flags &= (uint8_t)~URG;
 	s->tcp[13] = s->flags;
-	inet_put16(s->tcp + 18, 0);
+	inet_write16(s->tcp + 18, 0);
 	set_sum(s);
 }
 
@@ -209,13 +209,13 @@ static size_t cut_end(struct segment *s, const uint8_t *frame, size_t cut)
 	set_sum(s);
 	total = (size_t)(s->tcp - s->ip) + s->len;
 	if (s->v6) {
-		inet_put16(s->ip + 4, (uint16_t)s->len);
+		inet_write16(s->ip + 4, (uint16_t)s->len);
 	} else {
 		size_t hdr = (size_t)(s->tcp - s->ip);
 
-		inet_put16(s->ip + 2, (uint16_t)total);
-		inet_put16(s->ip + 10, 0);
-		inet_put16(s->ip + 10, (uint16_t)~inet_sum(s->ip, hdr, 0));
+		inet_write16(s->ip + 2, (uint16_t)total);
+		inet_write16(s->ip + 10, 0);
+		inet_write16(s->ip + 10, (uint16_t)~inet_sum(s->ip, hdr, 0));
 	}
 	return (size_t)(s->ip - frame) + total;
 }
@@ -285,19 +285,19 @@ static size_t make_ip(const struct tcp_flow *flow, uint8_t *ip, size_t len)
 {
 	if (flow->v6) {
 		ip[0] = 0x60;
-		inet_put16(ip + 4, (uint16_t)len);
+		inet_write16(ip + 4, (uint16_t)len);
 		ip[6] = PROTO_TCP;
 		ip[7] = 64;
 		memcpy(ip + 8, flow->key, 32);
 		return IP6_BYTES;
 	}
 	ip[0] = 0x45;
-	inet_put16(ip + 2, (uint16_t)(IP4_MIN_BYTES + len));
+	inet_write16(ip + 2, (uint16_t)(IP4_MIN_BYTES + len));
 	ip[8] = 64;
 	ip[9] = PROTO_TCP;
 	memcpy(ip + 12, flow->key, 4);
 	memcpy(ip + 16, flow->key + 16, 4);
-	inet_put16(ip + 10, (uint16_t)~inet_sum(ip, IP4_MIN_BYTES, 0));
+	inet_write16(ip + 10, (uint16_t)~inet_sum(ip, IP4_MIN_BYTES, 0));
 	return IP4_MIN_BYTES;
 }
 
@@ -308,11 +308,11 @@ static size_t make_reset(const struct tcp_flow *flow, uint8_t *frame)
 			     .len = TCP_MIN_BYTES };
 
 	memset(frame, 0, TCP_GUARD_RESET_BYTES);
-	inet_put16(frame + 12, flow->v6 ? ETH_IP6 : ETH_IP4);
+	inet_write16(frame + 12, flow->v6 ? ETH_IP6 : ETH_IP4);
 	s.tcp = s.ip + make_ip(flow, s.ip, s.len);
 	memcpy(s.tcp, flow->key + 32, 4);
-	inet_put16(s.tcp + 4, (uint16_t)(flow->acked >> 16));
-	inet_put16(s.tcp + 6, (uint16_t)flow->acked);
+	inet_write16(s.tcp + 4, (uint16_t)(flow->acked >> 16));
+	inet_write16(s.tcp + 6, (uint16_t)flow->acked);
 	s.tcp[12] = TCP_MIN_BYTES / 4 << 4;
 	s.tcp[13] = RST;
 	set_sum(&s);
@@ -362,5 +362,5 @@ void tcp_guard_to_guest(struct tcp_guard *g, const uint8_t *frame, size_t len)
 		flow->nr_early++;
 	flow->last = s.ack;
 	flow->acked = flow->next = s.ack;
-	flow->edge = s.ack + inet_get16(s.tcp + 14);
+	flow->edge = s.ack + inet_read16(s.tcp + 14);
 }

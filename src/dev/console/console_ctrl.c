@@ -101,8 +101,8 @@ static uint16_t value_of(const struct console_port *p, int event)
 }
 
 /* Write the message: its bytes, as far as there is room. */
-static size_t put(const struct console_port *p, int event,
-		  struct vio_iov_cursor *to)
+static size_t encode(const struct console_port *p, int event,
+		     struct vio_iov_cursor *to)
 {
 	const struct msg msg = {
 		cpu_to_le32(p->id),
@@ -113,12 +113,12 @@ static size_t put(const struct console_port *p, int event,
 		cpu_to_le16(p->sc->sc_cols),
 		cpu_to_le16(p->sc->sc_rows),
 	};
-	size_t len = vio_iov_put(to, &msg, sizeof(msg));
+	size_t len = vio_iov_write(to, &msg, sizeof(msg));
 
 	if (event == VIRTIO_CONSOLE_RESIZE)
-		len += vio_iov_put(to, &size, sizeof(size));
+		len += vio_iov_write(to, &size, sizeof(size));
 	if (event == VIRTIO_CONSOLE_PORT_NAME)
-		len += vio_iov_put(to, p->name, strlen(p->name));
+		len += vio_iov_write(to, p->name, strlen(p->name));
 	return len;
 }
 
@@ -149,7 +149,7 @@ static enum vq_served send_next(void *arg, struct vqueue_info *vq)
 	if (!req.readable && vio_iov_len(&to) >= sizeof(struct msg)) {
 		int event = due(p);
 
-		len = put(p, event, &to);
+		len = encode(p, event, &to);
 		done(p, event);
 	}
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)len);

@@ -70,7 +70,7 @@ static void setup(void)
 }
 
 /* A control message, or most of one. */
-static void put_message(struct fuzz_dev *v, struct fuzz_in *in)
+static void add_message(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	uint8_t *p = fuzz_dev_ptr(v, (size_t)fuzz_choice(in, 256) << 4, 8);
 
@@ -127,7 +127,7 @@ static void step(struct victim *c, struct fuzz_in *in)
 		break;
 	case 2:
 	case 3:
-		put_message(v, in);
+		add_message(v, in);
 		break;
 	case 4:
 	case 5:

@@ -92,7 +92,7 @@ static enum vq_served send_one(void *arg, struct vqueue_info *vq)
 	to.niov = req.writable;
 	fits = !req.readable && vio_iov_len(&to) >= sizeof(*ev);
 	if (fits) {
-		vio_iov_put(&to, ev, sizeof(*ev));
+		vio_iov_write(&to, ev, sizeof(*ev));
 		sc->sc_first = (sc->sc_first + 1) % INPUT_MAX_WAITING;
 		sc->sc_nr_waiting--;
 		sc->sc_nr_events++;

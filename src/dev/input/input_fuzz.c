@@ -27,7 +27,7 @@ static void setup(void)
 		fuzz_dev_make(&kinds[i], VDRV_MODERN, texts[i]);
 }
 
-static void put_word(struct fuzz_in *in, char *word, size_t size)
+static void make_word(struct fuzz_in *in, char *word, size_t size)
 {
 	unsigned kind = fuzz_choice(in, 4);
 
@@ -51,8 +51,8 @@ static void inject(struct fuzz_dev *v, struct fuzz_in *in)
 	int argc = 1 + (int)fuzz_choice(in, 10);
 
 	strcpy(words[0], types[fuzz_choice(in, 8)]);
-	put_word(in, words[1], sizeof(words[1]));
-	put_word(in, words[2], sizeof(words[2]));
+	make_word(in, words[1], sizeof(words[1]));
+	make_word(in, words[2], sizeof(words[2]));
 	argv[0] = (char[]){ "inject" };
 	for (int i = 1; i <= 10; i++)
 		argv[i] = words[(i - 1) % 3];

@@ -279,8 +279,8 @@ static void run_chain(struct net_softc *sc, struct vqueue_info *vq,
 
 	if (run_command(sc, &cmd))
 		ack = VIRTIO_NET_OK;
-	len = vio_iov_put(&answer, &ack, sizeof(ack));
-	len += vio_iov_put(&answer, cmd.result, cmd.result_len);
+	len = vio_iov_write(&answer, &ack, sizeof(ack));
+	len += vio_iov_write(&answer, cmd.result, cmd.result_len);
 	vq_relchain(vq, (uint16_t)req->idx, (uint32_t)len);
 }
 

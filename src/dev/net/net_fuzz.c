@@ -280,9 +280,9 @@ static void talk(int *fd, struct fuzz_in *in)
 		break;
 	case 2:
 	case 3:
-		inet_put16(buf, 0);
-		inet_put16(buf + 2, (uint16_t)fuzz_choice(in, 4096));
-		send(*fd, buf, 4u + inet_get16(buf + 2),
+		inet_write16(buf, 0);
+		inet_write16(buf + 2, (uint16_t)fuzz_choice(in, 4096));
+		send(*fd, buf, 4u + inet_read16(buf + 2),
 		     MSG_DONTWAIT | MSG_NOSIGNAL);
 		break;
 	case 4:
@@ -364,7 +364,7 @@ static void iterate(struct fuzz_dev *v)
 		uint8_t *p = fuzz_dev_ptr(v, RX_OFF + i * RX_BYTES, RX_BYTES);
 
 		net_gen_learn(&gen, p + hdr, RX_BYTES - hdr);
-		inet_put16(p + hdr + 12, 0); /* once */
+		inet_write16(p + hdr + 12, 0); /* once */
 	}
 }
 

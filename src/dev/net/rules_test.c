@@ -430,14 +430,14 @@ enum shape {
 	MOBILE, /* IPv6: source and destination are in extension headers */
 };
 
-static void put_addr(uint8_t *to, const char *text)
+static void write_addr(uint8_t *to, const char *text)
 {
 	bool v6 = strchr(text, ':');
 
 	assert_int_equal(inet_pton(v6 ? AF_INET6 : AF_INET, text, to), 1);
 }
 
-static size_t put_ports(uint8_t *f, size_t off, const struct vector *v)
+static size_t write_ports(uint8_t *f, size_t off, const struct vector *v)
 {
 	const uint8_t ports[] = { (uint8_t)(v->sport >> 8), (uint8_t)v->sport,
 				  (uint8_t)(v->dport >> 8), (uint8_t)v->dport };
@@ -453,9 +453,9 @@ static size_t make_ipv4(uint8_t *f, const struct vector *v, uint8_t proto,
 	f[14] = 0x45;
 	f[20] = shape == FRAGMENT ? 0x20 : 0x40;
 	f[23] = proto;
-	put_addr(f + 26, v->src);
-	put_addr(f + 30, v->dst);
-	return put_ports(f, 34, v);
+	write_addr(f + 26, v->src);
+	write_addr(f + 30, v->dst);
+	return write_ports(f, 34, v);
 }
 
 static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
@@ -472,8 +472,8 @@ static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
 	f[13] = 0xdd;
 	f[14] = 0x60;
 	if (shape == MOBILE) {
-		put_addr(src, "fe80::1"); /* where it is just now */
-		put_addr(dst, "fe80::2");
+		write_addr(src, "fe80::1"); /* where it is just now */
+		write_addr(dst, "fe80::2");
 		*next = 60;
 		memcpy(f + off, options, sizeof(options));
 		src = f + off + sizeof(options);
@@ -488,9 +488,9 @@ static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
 		off += 8;
 	}
 	*next = proto;
-	put_addr(src, v->src);
-	put_addr(dst, v->dst);
-	return put_ports(f, off, v);
+	write_addr(src, v->src);
+	write_addr(dst, v->dst);
+	return write_ports(f, off, v);
 }
 
 static size_t make_packet(uint8_t *f, const struct vector *v, uint8_t proto,

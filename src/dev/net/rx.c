@@ -180,7 +180,7 @@ static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
 	size_t hdr_len = sc->sc_hdr_len;
 
 	hdr->num_buffers = cpu_to_le16((uint16_t)nr);
-	vio_iov_put(&room, hdr, hdr_len);
+	vio_iov_write(&room, hdr, hdr_len);
 	for (unsigned i = 0; i < nr; i++) {
 		size_t n = w->chain[i].bytes < len ? w->chain[i].bytes : len;
 
@@ -366,8 +366,8 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 		goto dropped;
 	}
 	room = (struct vio_iov_cursor){ &w->iov[w->first], w->niov };
-	/* vio_iov_put() shortens entries, which are committed right after. */
-	vio_iov_put(&room, p->buf, len);
+	/* vio_iov_write() shortens entries, which are committed right after. */
+	vio_iov_write(&room, p->buf, len);
 	rx_account(sc, &frame, 1, len);
 	window_commit(sc, &hdr, len);
 	goto gone;

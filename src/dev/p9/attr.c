@@ -84,7 +84,7 @@ static const char gid_name[] = "user.virtfs.gid";
 static const char mode_name[] = "user.virtfs.mode";
 static const char rdev_name[] = "user.virtfs.rdev";
 
-static bool get32(int fd, const char *name, uint32_t *v)
+static bool read32(int fd, const char *name, uint32_t *v)
 {
 	le32 raw;
 
@@ -106,9 +106,9 @@ static void read_mapped(int fd, struct statx *stx)
 	uint32_t mode;
 	le64 raw;
 
-	get32(fd, uid_name, &stx->stx_uid);
-	get32(fd, gid_name, &stx->stx_gid);
-	if (get32(fd, mode_name, &mode))
+	read32(fd, uid_name, &stx->stx_uid);
+	read32(fd, gid_name, &stx->stx_gid);
+	if (read32(fd, mode_name, &mode))
 		stx->stx_mode = (uint16_t)mode;
 	if (p9_fgetxattr(fd, rdev_name, &raw, sizeof(raw)) == sizeof(raw)) {
 		stx->stx_rdev_major = major(le64_to_cpu(raw));

@@ -50,7 +50,7 @@ static const char *path_of(const char *name)
 	return path;
 }
 
-static void put_file(const char *path, const char *text)
+static void make_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 
@@ -93,9 +93,9 @@ static void make_tree(void)
 		return;
 	nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	fuzz_must(chmod(root, 0755) == 0);
-	put_file(path_of("f"), "some text");
+	make_file(path_of("f"), "some text");
 	fuzz_must(mkdir(path_of("d"), 0755) == 0);
-	put_file(path_of("d/g"), "more");
+	make_file(path_of("d/g"), "more");
 	fuzz_must(symlink("../secret", path_of("l")) == 0);
 	for (unsigned i = 0; i < NR_NAMES; i++)
 		look(names[i], &made[i]);
@@ -133,7 +133,7 @@ static void setup(void)
 	atexit(clean_up);
 	snprintf(root, sizeof(root), "%s/export", base);
 	snprintf(secret, sizeof(secret), "%s/secret", base);
-	put_file(secret, "abc");
+	make_file(secret, "abc");
 	fuzz_must(chmod(secret, 0644) == 0 && mkdir(root, 0755) == 0);
 	for (unsigned i = 0; i < NR_KINDS; i++) {
 		snprintf(text, sizeof(text), "9p,path=%s,queue-size=%u%s", root,

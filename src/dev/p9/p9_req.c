@@ -223,8 +223,8 @@ static void write_at(struct p9_req *r, const uint8_t *msg, size_t len)
 {
 	size_t front = len < P9_IO_HEADER ? len : P9_IO_HEADER;
 
-	vio_iov_put(&r->head, msg, front);
-	vio_iov_put(&r->back, msg + front, len - front);
+	vio_iov_write(&r->head, msg, front);
+	vio_iov_write(&r->back, msg + front, len - front);
 }
 
 static void write_header(struct out *out, uint32_t size, uint8_t type,

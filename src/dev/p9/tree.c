@@ -355,7 +355,7 @@ static bool write_entry(struct p9_req *r, const struct p9_node *dir,
 		return true;
 	if (out.len > left)
 		return false;
-	vio_iov_put(&r->back, buf, out.len);
+	vio_iov_write(&r->back, buf, out.len);
 	r->data_len += (uint32_t)out.len;
 	return true;
 }

@@ -283,7 +283,7 @@ int p9_xattr_read(struct p9_req *r, struct p9_file *file, uint64_t off,
 
 	r->data_len = count < left ? count : left;
 	if (r->data_len > 0)
-		vio_iov_put(&r->back, file->value + off, r->data_len);
+		vio_iov_write(&r->back, file->value + off, r->data_len);
 	p9_encode32(&r->out, r->data_len);
 	return 0;
 }

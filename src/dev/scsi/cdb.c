@@ -2,7 +2,7 @@
 #include "dev/scsi/cdb.h"
 
 #include "base/util.h"
-#include "dev/scsi/be.h"
+#include "dev/scsi/codec.h"
 
 /* clang-format off */
 #define B4 0xff, 0xff, 0xff, 0xff

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "dev/scsi/be.h"
+#include "dev/scsi/codec.h"
 
 #include <cmocka.h>
 

@@ -142,10 +142,10 @@ static uint32_t write_response(struct scsi_task *t)
 		.status = ran ? t->status : 0,
 		.response = t->response,
 	};
-	size_t used = vio_iov_put(&t->resp, &resp, sizeof(resp));
+	size_t used = vio_iov_write(&t->resp, &resp, sizeof(resp));
 	size_t n = area < sizeof(sense) ? area : sizeof(sense);
 
-	used += vio_iov_put(&t->resp, sense, n);
+	used += vio_iov_write(&t->resp, sense, n);
 	used += vio_iov_zero(&t->resp, area - n);
 	return (uint32_t)(used + (t->in_len ? moved : 0));
 }

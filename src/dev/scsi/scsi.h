@@ -36,7 +36,7 @@
 #include <viodev/iov.h>
 #include "base/pool.h"
 #include "base/slab.h"
-#include "dev/scsi/be.h"
+#include "dev/scsi/codec.h"
 #include "dev/scsi/cdb.h"
 #include "dev/scsi/sense.h"
 #include "dev/vdev.h"

@@ -67,7 +67,7 @@ static uint32_t length(struct fuzz_in *in, uint32_t usual)
 	return fuzz_one_in(in, 16) ? (uint32_t)fuzz_int(in, 1) : usual;
 }
 
-static void put_request(struct fuzz_dev *v, struct fuzz_in *in)
+static void add_request(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	uint8_t *p = fuzz_dev_ptr(v, REQ_AT, 51);
 
@@ -92,7 +92,7 @@ static void command(struct fuzz_dev *v, struct fuzz_in *in)
 
 	if (!v->d.q[q].ready || v->d.q[q].nr_free < 4)
 		return;
-	put_request(v, in);
+	add_request(v, in);
 	bufs[n++] =
 		(struct vdrv_buf){ v->area + REQ_AT, length(in, 51), VDRV_R };
 	if (shape & 1)
@@ -111,7 +111,7 @@ static void command(struct fuzz_dev *v, struct fuzz_in *in)
 }
 
 /* Data out: parameter lists begin with it. */
-static void put_data(struct fuzz_dev *v, struct fuzz_in *in)
+static void add_data(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	fuzz_bytes(in, fuzz_dev_ptr(v, OUT_AT + fuzz_choice(in, 4) * 24, 24),
 		   24);
@@ -213,7 +213,7 @@ static void step(struct fuzz_dev *v, struct fuzz_in *in)
 		break;
 	case 2:
 	case 3:
-		put_data(v, in);
+		add_data(v, in);
 		break;
 	case 4:
 		drop_used(v);

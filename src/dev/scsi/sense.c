@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "dev/scsi/be.h"
+#include "dev/scsi/codec.h"
 
 enum {
 	FIXED_CURRENT = 0x70,

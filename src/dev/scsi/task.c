@@ -324,6 +324,6 @@ void task_reply(struct scsi_task *t, const struct reply *r)
 {
 	size_t len = r->len < t->cdb.nr ? r->len : t->cdb.nr;
 
-	t->transferred = vio_iov_put(&t->data, r->b, len);
+	t->transferred = vio_iov_write(&t->data, r->b, len);
 	task_good(t);
 }

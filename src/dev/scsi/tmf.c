@@ -219,8 +219,8 @@ static uint32_t do_an(struct scsi_softc *sc, const struct an_request *req,
 
 	if (lun == &sc->sc_absent)
 		response = VIRTIO_SCSI_S_INCORRECT_LUN;
-	return (uint32_t)(vio_iov_put(wr, &actual, sizeof(actual)) +
-			  vio_iov_put(wr, &response, 1));
+	return (uint32_t)(vio_iov_write(wr, &actual, sizeof(actual)) +
+			  vio_iov_write(wr, &response, 1));
 }
 
 static void control_one(struct scsi_softc *sc, struct vqueue_info *vq,
@@ -244,7 +244,7 @@ static void control_one(struct scsi_softc *sc, struct vqueue_info *vq,
 				  type == VIRTIO_SCSI_T_AN_SUBSCRIBE))
 		used = do_an(sc, &an, &wr);
 	else
-		used = (uint32_t)vio_iov_put(&wr, &failure, 1);
+		used = (uint32_t)vio_iov_write(&wr, &failure, 1);
 	vq_relchain(vq, (uint16_t)req->idx, used);
 }
 
@@ -304,7 +304,7 @@ static bool write_event(struct scsi_softc *sc, const struct event *ev)
 	else if (sc->sc_missed)
 		e.event = cpu_to_le32(le32_to_cpu(e.event) |
 				      VIRTIO_SCSI_T_EVENTS_MISSED);
-	len = vio_iov_put(&wr, &e, sizeof(e));
+	len = vio_iov_write(&wr, &e, sizeof(e));
 	vq_relchain(vq, (uint16_t)req.idx, (uint32_t)len);
 	vq_endchains(vq, 0);
 	sc->sc_missed = false;

@@ -3,8 +3,8 @@
  * SCSI's numbers: big-endian, at any address; and the data a command answers
  * with, put together in a buffer that bounds it.
  */
-#ifndef SCSI_BE_H
-#define SCSI_BE_H
+#ifndef SCSI_CODEC_H
+#define SCSI_CODEC_H
 
 #include <stddef.h>
 #include <stdint.h>
