@@ -82,6 +82,11 @@ struct pci_host {
 	 * whose user did not choose; 0: the device's default.
 	 */
 	unsigned ph_queue_size;
+	/*
+	 * Addresses that a driver hands out may be those of an IOMMU, which the
+	 * embedder translates: devices offer ACCESS_PLATFORM to modern drivers.
+	 */
+	bool ph_iommu;
 };
 
 /* The device's side, given to pci_set_device(). */

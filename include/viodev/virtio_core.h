@@ -207,6 +207,14 @@ struct virtio_consts {
 	 VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY))
 
 /*
+ * Not in bhyve's. Offer @features to modern drivers beside those of vs_vc, for
+ * the life of the device; call it before a driver can see the device. It is for
+ * what the place decides where the device runs: ACCESS_PLATFORM, where a guest
+ * may have an IOMMU between the driver's addresses and guest memory. 6
+ */
+void vi_offer_also(struct virtio_softc *vs, uint64_t features);
+
+/*
  * --- Virtqueues ---
  */
 

@@ -33,6 +33,8 @@ struct vi_priv {
 
 	struct vq_priv *queues;   /* linked up, */
 	int nr_queues;            /* so many */
+	uint64_t extra_features;  /* vi_offer_also() */
+	bool iommu_suspected;     /* vi_suspect_iommu() has said so */
 	uint64_t driver_features; /* as written, before judgement */
 	uint32_t refused_windows; /* with features from 64 on */
 	bool features_final;      /* negotiation is over */
@@ -147,6 +149,12 @@ int vi_nr_queues(const struct virtio_softc *vs);
 
 /* The features offered to a modern or a legacy driver. */
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
+
+/*
+ * The driver's addresses make no sense: tell once that it may not know of an
+ * IOMMU, if it has not accepted ACCESS_PLATFORM. 6.1
+ */
+void vi_suspect_iommu(struct virtio_softc *vs);
 
 /*
  * The driver wrote 32 of its feature bits, those from 32 * @window on. Without

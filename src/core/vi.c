@@ -405,7 +405,25 @@ uint64_t vi_offer(struct virtio_softc *vs, bool modern)
 	offer &= ~(VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY) |
 		   VI_BIT(VIRTIO_F_ANY_LAYOUT));
 	offer &= ~NOT_IMPLEMENTED;
-	return offer | VI_BIT(VIRTIO_F_VERSION_1);
+	return offer | VI_BIT(VIRTIO_F_VERSION_1) | vs->vs_priv->extra_features;
+}
+
+void vi_offer_also(struct virtio_softc *vs, uint64_t features)
+{
+	vs->vs_priv->extra_features |= features;
+}
+
+void vi_suspect_iommu(struct virtio_softc *vs)
+{
+	uint64_t bit = VI_BIT(VIRTIO_F_ACCESS_PLATFORM);
+
+	if (vs->vs_priv->iommu_suspected || !(vi_offer(vs, true) & bit) ||
+	    (vs->vs_negotiated_caps & bit))
+		return;
+	vs->vs_priv->iommu_suspected = true;
+	vs_log(vs, LOG_NOTICE,
+	       "the driver did not accept ACCESS_PLATFORM: a guest with an "
+	       "IOMMU needs a modern driver that does");
 }
 
 void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,

@@ -68,12 +68,14 @@ struct part {
 	unsigned align, prot;
 };
 
+static const char outside[] = "outside guest memory";
+
 static const char *check_part(struct gmem *gm, const struct part *p)
 {
 	if (p->gpa % p->align)
 		return "is misaligned";
 	if (gm_check(gm, (gpa_t){ p->gpa }, p->bytes, p->prot) < 0)
-		return "outside guest memory";
+		return outside;
 	return NULL;
 }
 
@@ -107,6 +109,8 @@ int split_map(struct vqueue_info *vq, bool event_idx)
 	if (why) {
 		vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num,
 			 parts[i - 1].name, why);
+		if (why == outside)
+			vi_suspect_iommu(vq->vq_vs);
 		return -EINVAL;
 	}
 	split_remap(vq);

@@ -20,6 +20,8 @@ const struct opt_def vdev_common_opts[] = {
 	{ "mode", OPT_CHOICE, .choices = "transitional|modern|legacy",
 	  .help = "virtio interface" },
 	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
+	{ "iommu", OPT_BOOL, "on",
+	  .help = "work behind a guest's IOMMU: offer ACCESS_PLATFORM" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries per queue, a power of two" },
 	{ NULL },
@@ -29,6 +31,7 @@ const virtio_capstr_t vdev_common_features[] = {
 	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
 	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
 	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ACCESS_PLATFORM), "ACCESS_PLATFORM" },
 	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
 	{ VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY), "NOTIFY_ON_EMPTY" },
 	{ 0, NULL },
@@ -79,6 +82,11 @@ static int check_common(const struct vdev_type *type, const struct opts *opts,
 	const char *mode = opt_string(opts, "mode");
 	uint64_t size = opt_number(opts, "queue-size");
 
+	if (mode && strcmp(mode, "legacy") == 0 && opt_given(opts, "iommu") &&
+	    opt_bool(opts, "iommu"))
+		return err_set(err, -EINVAL,
+			       "%s: iommu=on: a legacy device cannot offer it",
+			       type->vt_name);
 	if (type->vt_modern_only && mode && strcmp(mode, "modern") != 0)
 		return err_set(err, -EINVAL, "%s: mode=%s: modern only",
 			       type->vt_name, mode);
@@ -339,6 +347,9 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 			err, -ENOSPC,
 			"%s: out of memory or of room in the PCI function",
 			type->vt_name);
+	if (env->pi->pi_host && env->pi->pi_host->ph_iommu &&
+	    opt_bool(env->opts, "iommu"))
+		vi_offer_also(vs, VI_BIT(VIRTIO_F_ACCESS_PLATFORM));
 	return 0;
 }
 

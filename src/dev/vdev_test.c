@@ -15,8 +15,12 @@
 #include <viodev/loop.h>
 #include <viodev/pci.h>
 
+#include "core/core.h"
+#include "dev/vdev.h"
+
 struct fixture {
 	struct gmem gm;
+	struct pci_host host;
 	struct pci_devinst pi;
 	struct vio_loop *loop;
 	struct vdev *dev;
@@ -27,7 +31,6 @@ struct fixture {
 
 static int setup(void **state)
 {
-	static const struct pci_host host = { .ph_owns_msix_table = true };
 	struct fixture *f = calloc(1, sizeof(*f));
 	int fd;
 
@@ -36,7 +39,8 @@ static int setup(void **state)
 	assert_int_equal(ftruncate(fd, 1 << 20), 0);
 	close(fd);
 	gm_init(&f->gm, NULL, NULL);
-	pci_func_init(&f->pi, &host, NULL, &f->gm);
+	f->host.ph_owns_msix_table = true;
+	pci_func_init(&f->pi, &f->host, NULL, &f->gm);
 	assert_int_equal(vio_loop_create(&f->loop), 0);
 	*state = f;
 	return 0;
@@ -56,14 +60,17 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void make_disk(struct fixture *f)
+static int make(struct fixture *f, const char *more)
 {
 	char text[80];
 
-	snprintf(text, sizeof(text), "block,path=%s", f->image);
-	assert_int_equal(vdev_new(text, &f->pi, f->loop, &f->dev, f->why,
-				  sizeof(f->why)),
-			 0);
+	snprintf(text, sizeof(text), "block,path=%s%s", f->image, more);
+	return vdev_new(text, &f->pi, f->loop, &f->dev, f->why, sizeof(f->why));
+}
+
+static void make_disk(struct fixture *f)
+{
+	assert_int_equal(make(f, ""), 0);
 }
 
 static int run(struct fixture *f, int argc, const char *const argv[])
@@ -125,14 +132,49 @@ static void test_errors(void **state)
 	assert_int_equal(RUN(f, "status", "now"), -EINVAL);
 }
 
+static bool offers_iommu(struct fixture *f, bool modern)
+{
+	return vi_offer(f->dev->vs, modern) & VI_BIT(VIRTIO_F_ACCESS_PLATFORM);
+}
+
+/* Where there is no IOMMU, iommu=on means nothing. */
+static void test_no_iommu(void **state)
+{
+	struct fixture *f = *state;
+
+	make_disk(f);
+	assert_false(offers_iommu(f, true));
+}
+
+/* FEAT-11, AP-01, AP-04 */
+static void test_iommu(void **state)
+{
+	struct fixture *f = *state;
+
+	f->host.ph_iommu = true;
+	make_disk(f);
+	assert_true(offers_iommu(f, true));
+	assert_false(offers_iommu(f, false));
+}
+
+static void test_iommu_off(void **state)
+{
+	struct fixture *f = *state;
+
+	f->host.ph_iommu = true;
+	assert_int_equal(make(f, ",mode=legacy,iommu=on"), -EINVAL);
+	assert_non_null(strstr(f->why, "iommu=on"));
+	assert_int_equal(make(f, ",iommu=off"), 0);
+	assert_false(offers_iommu(f, true));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_status),
-		TEST(test_command),
-		TEST(test_errors),
+		TEST(test_status),   TEST(test_command), TEST(test_errors),
+		TEST(test_no_iommu), TEST(test_iommu),   TEST(test_iommu_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,7 @@ const struct pci_host vfuser_pci_host = {
 	.ph_intx = host_intx,
 	.ph_log = host_log,
 	.ph_owns_msix_table = true,
+	.ph_iommu = true,
 };
 
 /*

@@ -25,9 +25,12 @@ static ssize_t reply_u64(uint8_t *reply, uint64_t val)
  * --- Features ---
  */
 
+/* ACCESS_PLATFORM means another thing here: an IOTLB, which we do not have. */
 static uint64_t offer(const struct vhuser *srv)
 {
-	return vi_offer(srv->vs, true) | WIRE_FEATURES;
+	uint64_t features = vi_offer(srv->vs, true);
+
+	return (features & ~VI_BIT(VIRTIO_F_ACCESS_PLATFORM)) | WIRE_FEATURES;
 }
 
 static uint64_t protocol_offer(const struct vhuser *srv)

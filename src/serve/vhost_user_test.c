@@ -72,8 +72,10 @@ static void test_life(void **state)
 	struct fe *f = *state;
 	struct vhmsg_vring vring = { 0, 0xdead }; /* trap: DPDK's garbage */
 
-	assert_int_equal(fe_get_u64(f, VHMSG_GET_FEATURES) & (V1 | PROTOCOL),
-			 V1 | PROTOCOL);
+	assert_int_equal(
+		fe_get_u64(f, VHMSG_GET_FEATURES) &
+			(V1 | PROTOCOL | VI_BIT(VIRTIO_F_ACCESS_PLATFORM)),
+		V1 | PROTOCOL);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_MAX_MEM_SLOTS), 509);
 	fe_negotiate(f);

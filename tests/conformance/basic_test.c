@@ -369,6 +369,37 @@ static void test_platform_bits(void **state)
 }
 
 /*
+ * AP-03, AP-04: a driver that hands out addresses that mean nothing here is
+ * said to miss the IOMMU, once, unless it has accepted ACCESS_PLATFORM.
+ */
+static void test_iommu_missed(void **state)
+{
+	static const uint64_t bit = VI_BIT(VIRTIO_F_ACCESS_PLATFORM);
+	static const struct {
+		uint64_t offer, accept;
+		bool said;
+	} rows[] = { { bit, 0, true }, { bit, bit, false }, { 0, 0, false } };
+	const uint64_t nowhere = UINT64_C(1) << 52;
+
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		struct tdev_opts o = { .more_modern = rows[i].offer };
+
+		tdev_init(&t, VDRV_MODERN, o);
+		vdrv_probe(d);
+		for (int again = 0; again < 2; again++) {
+			vdrv_reset(d);
+			vdrv_greet(d);
+			assert_true(vdrv_negotiate(d, V1 | rows[i].accept));
+			vdrv_queue_setup_at(d, 0, TDEV_QSIZE, nowhere,
+					    nowhere + 4096, nowhere + 8192);
+			assert_int_equal(!!strstr(d->last_log, "IOMMU"),
+					 rows[i].said && !again);
+		}
+		tdev_fini(&t);
+	}
+}
+
+/*
  * FEAT-04, FEAT-14: ring and transport features are the framework's affair; a
  * model that offers what the framework cannot do is not believed.
  */
@@ -901,6 +932,7 @@ int main(void)
 		cmocka_unit_test(test_model_refuses),
 		cmocka_unit_test(test_features_are_final),
 		cmocka_unit_test(test_platform_bits),
+		cmocka_unit_test(test_iommu_missed),
 		cmocka_unit_test(test_greedy_model),
 		cmocka_unit_test(test_legacy_features),
 		cmocka_unit_test(test_legacy_offer),

@@ -74,9 +74,20 @@ def keys_in(guest, path):
     return [(code, value) for _, _, type_, code, value in events if type_ == 1 and value != REPEAT]
 
 
-def all_seven(t, mode):
+def behind_iommu(guest, viodev):
+    """Each device is in a group of the IOMMU's, and its driver hands out the IOMMU's addresses."""
+    guest.check("dmesg | grep 'DMAR: IOMMU enabled'")
+    for id in viodev.sockets:
+        assert "ACCESS_PLATFORM" in status(viodev, id)["features"], status(viodev, id)
+    types = guest.check("for d in /sys/bus/virtio/devices/*; do cat $(readlink -f $d)/../iommu_group/type; done").split()
+    assert types == ["DMA"] * len(viodev.sockets), types
+
+
+def all_seven(t, mode, *more, iommu=False):
+    append = "intel_iommu=on iommu=strict" if iommu else ""
     with t.serve(*devices(t, mode)) as viodev:
-        with t.guest(attach(viodev), machine="pc" if mode == "legacy" else "q35", tools=True, cpus=2, memory="768M") as guest:
+        with t.guest(more, attach(viodev), machine="pc" if mode == "legacy" else "q35", tools=True, cpus=2,
+                     memory="768M", append=append) as guest:
             health = [Health(viodev, id) for id in viodev.sockets]
             guest.check("ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2 && "
                         f"mkdir /tree && modprobe 9pnet_virtio && {MOUNT}")
@@ -84,6 +95,8 @@ def all_seven(t, mode):
             drivers = guest.check("for d in /sys/bus/virtio/devices/*; do basename $(readlink $d/driver); done").split()
             assert sorted(drivers) == ["9pnet_virtio", "virtio_blk", "virtio_console", "virtio_input", "virtio_net",
                                        "virtio_rng", "virtio_scsi"], drivers
+            if iommu:
+                behind_iommu(guest, viodev)
             together(guest, viodev, t)
             typed(guest, viodev)
             for one in health:
@@ -106,3 +119,8 @@ def test_transitional(t):
 def test_modern(t):
     """All seven devices at once, modern."""
     all_seven(t, "modern")
+
+
+def test_iommu(t):
+    """All seven devices at once behind an IOMMU that translates each buffer and forgets it at once."""
+    all_seven(t, "modern", "-device", "intel-iommu,caching-mode=on", iommu=True)
