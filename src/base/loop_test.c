@@ -136,7 +136,7 @@ static void test_fairness(void **state)
 
 	for (int i = 0; i < 100; i++)
 		watch_start(&w[i]);
-	for (int i = 0; i < 100 && least == 0; i++) {
+	for (int n = 0; n < 100 && least == 0; n++) {
 		assert_true(vio_loop_iterate(loop, 0) > 0);
 		least = 1;
 		for (int i = 0; i < 100; i++) {

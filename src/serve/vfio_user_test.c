@@ -566,8 +566,8 @@ static void test_write_multi(void **state)
 			uint64_t data;
 		} e[3];
 	} w = { 3,
-		{ { { 0x20, 0, 8 }, 0x1122334455667788 },
-		  { { 0x20, 0, 2 }, 0xaaaa },
+		{ { { 0x20, 0, 8 }, htole64(0x1122334455667788) },
+		  { { 0x20, 0, 2 }, htole64(0xaaaa) },
 		  { { MAX64, 9, 8 }, 0 } } };
 	struct tmsg m;
 

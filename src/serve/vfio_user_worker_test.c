@@ -5,6 +5,7 @@
  * guest memory whenever it likes, and gives the chain back under the device's
  * lock. Clients come and go meanwhile.
  */
+#include <endian.h>
 #include <linux/pci_regs.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -182,7 +183,8 @@ static void driver_open(struct driver *d, const struct tsrv *t)
 
 static void write_le(uint8_t *p, uint64_t val, unsigned bytes)
 {
-	memcpy(p, &val, bytes); /* like all tests of this protocol */
+	val = htole64(val);
+	memcpy(p, &val, bytes);
 }
 
 static void driver_send(struct driver *d)
@@ -194,15 +196,15 @@ static void driver_send(struct driver *d)
 			 2); /* for the device to write */
 		write_le(d->mem + AVAIL + 4 + 2 * i, i, 2);
 	}
-	__atomic_store_n((uint16_t *)(void *)(d->mem + AVAIL + 2), NR_CHAINS,
-			 __ATOMIC_RELEASE);
+	__atomic_store_n((uint16_t *)(void *)(d->mem + AVAIL + 2),
+			 htole16(NR_CHAINS), __ATOMIC_RELEASE);
 	tcl_write(&d->c, 0, LEGACY_NOTIFY, 2, 0);
 }
 
 static unsigned driver_used(struct driver *d)
 {
-	return __atomic_load_n((uint16_t *)(void *)(d->mem + USED + 2),
-			       __ATOMIC_ACQUIRE);
+	return le16toh(__atomic_load_n((uint16_t *)(void *)(d->mem + USED + 2),
+				       __ATOMIC_ACQUIRE));
 }
 
 static void driver_close(struct driver *d)
@@ -332,7 +334,7 @@ static uint16_t send_command(struct driver *d, uint16_t command)
 	struct {
 		struct twire_access w;
 		uint16_t command;
-	} m = { { PCI_COMMAND, VFMSG_REGION_CFG, 2 }, command };
+	} m = { { PCI_COMMAND, VFMSG_REGION_CFG, 2 }, htole16(command) };
 
 	return tcl_send(&d->c, VFMSG_REGION_WRITE, 0, &m,
 			sizeof(m.w) + sizeof(m.command), NULL, 0);

@@ -6,7 +6,24 @@
 #ifndef TESTS_EMULATED_H
 #define TESTS_EMULATED_H
 
+#include <byteswap.h>
+#include <stdint.h>
+#include <byteswap.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+
+/*
+ * It swaps what is read from an eventfd that was made here, and not what is
+ * written to one that came over a socket.
+ */
+static inline uint64_t emulated_count(uint64_t count)
+{
+	bool swapped = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ &&
+		       getenv("VIODEV_QEMU_USER");
+
+	return swapped ? bswap_64(count) : count;
+}
 
 /* First in a cmocka test. */
 #define SKIP_UNDER_QEMU(why)                                                 \

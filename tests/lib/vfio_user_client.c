@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "emulated.h"
 #include "vfio_user_client.h"
 
 /*
@@ -607,7 +608,7 @@ uint64_t tcl_events(int eventfd, int ms)
 	if (!is_ready(eventfd, ms))
 		return 0;
 	assert_int_equal(read(eventfd, &count, sizeof(count)), sizeof(count));
-	return count;
+	return emulated_count(count);
 }
 
 unsigned tcl_nr_fds(void)

@@ -7,6 +7,7 @@
 #ifndef TESTS_LIB_VFIO_USER_CLIENT_H
 #define TESTS_LIB_VFIO_USER_CLIENT_H
 
+#include <endian.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,7 +51,7 @@ enum {
 #define TDEV_BAR_BYTES 4096
 #define TDEV_NR_MSIX   20
 #define TDEV_MSIX_CAP  0x40 /* the first capability */
-#define TDEV_DONE_WORD 0x600df00d
+#define TDEV_DONE_WORD htole32(0x600df00d)
 
 struct tdev {
 	struct pci_devinst *pi;
