@@ -7,15 +7,17 @@
  *	driver --tx--> serve_tx() --begun--> worker() --done--> on_done()
  *	driver <--rx-- serve_rx() <---------- out ----------------+
  *
- * All calls of the library but one come from the loop's thread. The worker has
- * the buffers of the chains it was given, and vio_wake().
+ * The worker's thread calls no function of the library: the heads of chains
+ * that it works on go through a pipe to it, and through another one back.
  */
 #include <ctype.h>
 #include <endian.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include <linux/virtio_console.h>
 
@@ -27,9 +29,6 @@
 enum { RX, TX, NR_QUEUES, QSIZE = 64, NIOV = 16, TEXT = 256 };
 
 struct request {
-	uint16_t head; /* names its chain */
-	struct iovec iov[NIOV];
-	int niov;
 	size_t len;
 	char text[TEXT];
 };
@@ -40,72 +39,48 @@ struct shout {
 	struct {
 		uint16_t cols, rows; /* little-endian */
 	} cfg;
+	struct request reqs[QSIZE]; /* in flight, by the head of the chain */
+	int begun[2], done[2];      /* pipes */
 	char out[4096]; /* for the driver, as soon as it has buffers */
 	size_t out_len;
-
-	/* No more chains are in flight than there are ring entries. */
-	struct request reqs[QSIZE];
-	unsigned nr_begun, nr_done, nr_back; /* free-running */
-	pthread_mutex_t lock;                /* of nr_begun and nr_done */
-	pthread_cond_t begun;
-	struct vio_source *wake; /* runs on_done() */
 };
-
-/* --- the worker's thread --- */
-
-static struct request *next_begun(struct shout *s)
-{
-	struct request *req;
-
-	pthread_mutex_lock(&s->lock);
-	while (s->nr_done == s->nr_begun)
-		pthread_cond_wait(&s->begun, &s->lock);
-	req = &s->reqs[s->nr_done % QSIZE];
-	pthread_mutex_unlock(&s->lock);
-	return req;
-}
 
 /* It never ends, because the program ends by a signal. See viodev-device(3). */
 static void *worker(void *arg)
 {
-	static const struct timespec work_time = { .tv_nsec = 10000000 };
 	struct shout *s = arg;
+	uint16_t head;
 
-	for (;;) {
-		struct request *req = next_begun(s);
-		struct vio_iov_cursor from = { req->iov, req->niov };
+	while (read(s->begun[0], &head, sizeof(head)) > 0) {
+		struct request *req = &s->reqs[head];
 
-		req->len = vio_iov_take(&from, req->text, TEXT);
 		for (size_t i = 0; i < req->len; i++)
 			req->text[i] =
 				(char)toupper((unsigned char)req->text[i]);
-		nanosleep(&work_time, NULL);
-
-		pthread_mutex_lock(&s->lock);
-		s->nr_done++;
-		pthread_mutex_unlock(&s->lock);
-		vio_wake(s->wake);
+		usleep(10000); /* it is hard work */
+		if (write(s->done[1], &head, sizeof(head)) < 0)
+			break;
 	}
 	return NULL;
 }
 
-/* --- the loop's thread --- */
-
 static enum vq_served serve_tx(void *arg, struct vqueue_info *vq)
 {
 	struct shout *s = arg;
-	struct request *req = &s->reqs[s->nr_begun % QSIZE];
+	struct iovec iov[NIOV];
+	struct vio_iov_cursor from = { iov, 0 };
 	struct vi_req chain;
+	struct request *req;
+	uint16_t head;
 
-	if (vq_getchain(vq, req->iov, NIOV, &chain) <= 0)
+	if (vq_getchain(vq, iov, NIOV, &chain) <= 0)
 		return VQ_IDLE;
-	req->head = (uint16_t)chain.idx;
-	req->niov = chain.readable;
-	pthread_mutex_lock(&s->lock);
-	s->nr_begun++;
-	pthread_mutex_unlock(&s->lock);
-	pthread_cond_signal(&s->begun);
-	return VQ_MORE;
+	head = (uint16_t)chain.idx;
+	from.niov = chain.readable;
+	req = &s->reqs[head];
+	req->len = vio_iov_take(&from, req->text, TEXT);
+	/* The pipe has room for a ring full. */
+	return write(s->begun[1], &head, sizeof(head)) > 0 ? VQ_MORE : VQ_IDLE;
 }
 
 static enum vq_served serve_rx(void *arg, struct vqueue_info *vq)
@@ -140,26 +115,26 @@ static void shout_notify(void *arg, struct vqueue_info *vq)
 }
 
 /* A chain of before a reset goes back as well, but its text goes nowhere. */
-static void give_back(struct shout *s, const struct request *req)
+static void give_back(struct shout *s, uint16_t head)
 {
-	if (vq_chain_live(&s->vq[TX], req->head) &&
+	const struct request *req = &s->reqs[head];
+
+	if (vq_chain_live(&s->vq[TX], head) &&
 	    req->len <= sizeof(s->out) - s->out_len) {
 		memcpy(s->out + s->out_len, req->text, req->len);
 		s->out_len += req->len;
 	}
-	vq_relchain(&s->vq[TX], req->head, 0);
+	vq_relchain(&s->vq[TX], head, 0);
 }
 
-static void on_done(void *arg)
+static void on_done(void *arg, uint32_t events)
 {
 	struct shout *s = arg;
-	unsigned nr_done;
+	uint16_t head;
 
-	pthread_mutex_lock(&s->lock);
-	nr_done = s->nr_done;
-	pthread_mutex_unlock(&s->lock);
-	while (s->nr_back != nr_done)
-		give_back(s, &s->reqs[s->nr_back++ % QSIZE]);
+	(void)events;
+	while (read(s->done[0], &head, sizeof(head)) > 0)
+		give_back(s, head);
 	vq_endchains(&s->vq[TX], 0);
 	shout_notify(s, &s->vq[RX]);
 }
@@ -193,6 +168,7 @@ static struct virtio_consts shout_consts = {
 static int shout_init(struct shout *s, struct pci_devinst *pi,
 		      struct vio_loop *loop)
 {
+	struct vio_source *source;
 	pthread_t thread;
 
 	s->cfg.cols = htole16(132);
@@ -203,9 +179,9 @@ static int shout_init(struct shout *s, struct pci_devinst *pi,
 		    VIRTIO_ID_CONSOLE, PCIC_SIMPLECOMM);
 	if (!vi_intr_init(&s->vs, true) || !vi_pcibar_setup(&s->vs))
 		return -1;
-	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->begun, NULL);
-	if (vio_wake_add(loop, on_done, s, &s->wake) < 0)
+	if (pipe2(s->begun, O_CLOEXEC) < 0 ||
+	    pipe2(s->done, O_CLOEXEC | O_NONBLOCK) < 0 ||
+	    vio_fd_add(loop, s->done[0], EPOLLIN, on_done, s, &source) < 0)
 		return -1;
 	return pthread_create(&thread, NULL, worker, s);
 }
