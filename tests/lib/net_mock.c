@@ -21,6 +21,8 @@ static ssize_t mock_recv(struct net_be *be, unsigned channel,
 	struct net_mock_frame *f;
 	size_t n;
 
+	if (m->recv_ret < 0)
+		return m->recv_ret;
 	if (!m->nr_in[channel])
 		return -EAGAIN;
 	f = m->in[channel][0];

@@ -27,6 +27,7 @@ struct net_mock {
 	unsigned sent_channel;
 	unsigned nr_sent;
 	int send_ret; /* what the next sends say */
+	int recv_ret; /* what receiving says, if it fails */
 	uint64_t offloads;
 	unsigned channels;
 };

@@ -66,8 +66,9 @@ struct net_be_ops {
 
 	/*
 	 * Receive one frame. Returns its length; 0 when one was dropped for
-	 * being longer than the room; -EAGAIN when none is available, other
-	 * -errno when no more will arrive.
+	 * being longer than the room; -EAGAIN when none is available;
+	 * -ENOTCONN when no more will arrive; other -errno when the host
+	 * failed, and may be asked again.
 	 */
 	ssize_t (*recv)(struct net_be *be, unsigned channel,
 			const struct iovec *iov, int niov);

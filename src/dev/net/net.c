@@ -197,6 +197,7 @@ static void net_reset(void *arg)
 	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_again);
 	vio_timer_set(sc->sc_tx_timer, 0);
 	vio_timer_set(sc->sc_rx_timer, 0);
+	vio_timer_set(sc->sc_rx_retry, 0);
 	net_coal_reset(sc);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_announce = false;
@@ -420,6 +421,7 @@ static bool net_fini(struct vdev *dev)
 	vio_source_remove(sc->sc_coal_timer);
 	vio_source_remove(sc->sc_tx_timer);
 	vio_source_remove(sc->sc_rx_timer);
+	vio_source_remove(sc->sc_rx_retry);
 	net_be_destroy(sc->sc_be);
 	pcap_destroy(sc->sc_pcap);
 	return true;
@@ -451,6 +453,9 @@ static int build(struct net_softc *sc, int take_pcap_fd)
 	if (ret == 0)
 		ret = vio_timer_add(sc->sc_loop, net_on_rx_timer, sc,
 				    &sc->sc_rx_timer);
+	if (ret == 0)
+		ret = vio_timer_add(sc->sc_loop, net_on_rx_timer, sc,
+				    &sc->sc_rx_retry);
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
 		struct net_pair *p = &sc->sc_pair[i];
 

@@ -148,6 +148,8 @@ struct net_softc {
 
 	struct ratelimit sc_tx_limit, sc_rx_limit; /* bps= of a direction */
 	struct vio_source *sc_tx_timer, *sc_rx_timer;
+	struct vio_source *sc_rx_retry; /* after a failure of the backend */
+	uint64_t sc_rx_retry_ns;        /* its last wait; 0: it works */
 	struct net_stats sc_tx, sc_rx;
 
 	/* One iteration's: what is taken is given back before it ends. */

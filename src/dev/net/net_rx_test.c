@@ -4,6 +4,7 @@
  * and what docs/spec/hostile.md says of it, on a backend that is a test's:
  * reception.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -363,6 +364,40 @@ static void test_rx_short_chains(void **state)
 	}
 }
 
+/* A failure of the host is no end: reception resumes without a kick. */
+static void test_rx_failure(void **state)
+{
+	static const int failures[] = { -ENETDOWN, -EIO,   -ECONNREFUSED,
+					-ENOBUFS,  -EBUSY, -EBADMSG };
+
+	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
+	for (unsigned i = 0; i < ARRAY_LEN(failures); i++) {
+		unsigned got = 0;
+
+		give_rx(RXQ, 200);
+		give_rx(RXQ, 200);
+		vdrv_kick(&d, RXQ);
+		mock->recv_ret = failures[i];
+		arrive(NULL, 60);
+		assert_false(mock->watched[0]);
+		for (int k = 0; k < 5; k++)
+			vio_loop_turn(loop, 10);
+		assert_int_equal(drain(RXQ), 0);
+		mock->recv_ret = 0;
+		for (int k = 0; k < 1000 && !got; k++) {
+			vio_loop_turn(loop, 10);
+			got = drain(RXQ);
+		}
+		assert_int_equal(got, 1);
+		assert_true(mock->watched[0]);
+	}
+	/* Nor does one that the driver's reset finds. */
+	mock->recv_ret = -EIO;
+	arrive(NULL, 60);
+	vdrv_reset(&d);
+	mock->recv_ret = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -371,6 +406,7 @@ int main(void)
 		TEST(test_rx_never_fits),   TEST(test_rx_chains),
 		TEST(test_rx_short_chains), TEST(test_rx_error),
 		TEST(test_rx_offload),      TEST(test_rx_mtu),
+		TEST(test_rx_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,10 +15,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <syslog.h>
 
 #include "dev/net/net.h"
 
 #define RX_BUDGET 256 /* frames in an iteration, to be fair */
+
+/* Until a backend that failed is tried again; twice as long each time. */
+#define RETRY_MIN_NS UINT64_C(10000000)
+#define RETRY_MAX_NS UINT64_C(1000000000)
 
 static_assert(NET_RSS_PEEK >= NET_FILTER_PEEK, "one look serves both");
 
@@ -281,16 +286,37 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 }
 
 /*
+ * The host could not receive: an interface that is down, or no memory. That
+ * may end without any notice, so the channel stalls and a timer tries again.
+ */
+static int rx_failed(struct net_softc *sc, int error)
+{
+	uint64_t *ns = &sc->sc_rx_retry_ns;
+
+	if (*ns == 0)
+		vs_log(&sc->sc_vs, LOG_WARNING, "receive failed: %s: retrying",
+		       strerror(-error));
+	*ns = *ns ? *ns * 2 : RETRY_MIN_NS;
+	if (*ns > RETRY_MAX_NS)
+		*ns = RETRY_MAX_NS;
+	vio_timer_set(sc->sc_rx_retry, *ns);
+	return -EIO;
+}
+
+/*
  * Receive into the iovecs given. 1 when there is a frame, of *ret_len bytes;
- * 0 when it was thrown away; or -errno.
+ * 0 when it was thrown away; or -EAGAIN, -ENOTCONN, -EIO.
  */
 static int rx_recv(struct net_softc *sc, struct net_pair *p,
 		   const struct iovec *iov, int niov, size_t *ret_len)
 {
 	ssize_t len = sc->sc_be->ops->recv(sc->sc_be, p->idx, iov, niov);
 
-	if (len < 0)
+	if (len == -EAGAIN || len == -ENOTCONN)
 		return (int)len;
+	if (len < 0)
+		return rx_failed(sc, (int)len);
+	sc->sc_rx_retry_ns = 0; /* the next failure is a new one */
 	if (len == 0 || (size_t)len > NET_MAX_FRAME) {
 		sc->sc_rx.dropped++;
 		return 0;
