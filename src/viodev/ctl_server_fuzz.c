@@ -138,7 +138,7 @@ static void dial(int *fd)
 
 static void send_bytes(int fd, const void *bytes, size_t len, unsigned nr_fds)
 {
-	int fds[SCM_MAX_FDS] = { some_fd, some_fd, some_fd, some_fd };
+	int fds[] = { some_fd, some_fd, some_fd, some_fd };
 	struct iovec iov = { (void *)bytes, len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 	union scm scm;

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Opening again what was lost: a tap that was deleted, a peer that went away.
+ * A sandboxed device cannot, so a thread outside of its sandbox does:
+ *
+ *	device, in its sandbox		opener, a thread of who opened it
+ *	  reopener_request()  --a byte-->  open(), until it succeeds
+ *	  cb(fds)            <--fds------
+ *
+ * Both have an end of a socket. The device's is one of its opened files, and
+ * the thread ends when that is closed everywhere, after a call of open that may
+ * still be running.
+ */
+#ifndef BASE_OPENER_H
+#define BASE_OPENER_H
+
+#include <viodev/loop.h>
+
+#include "base/files.h"
+
+#define OPENER_MAX_FDS 16
+
+/*
+ * --- Outside of the sandbox ---
+ */
+
+/*
+ * Try once; it may block. Returns the number of descriptors that it puts into
+ * @fds, 1 to OPENER_MAX_FDS, or -errno.
+ */
+typedef int opener_fn(void *arg, int *fds);
+
+/*
+ * Start the thread and add the device's end to @files as @name. Attempts are
+ * further and further apart, at most @max_wait_ms. @take_arg is free()d at the
+ * end; on failure (-errno) it stays the caller's.
+ */
+int opener_start(struct opened_files *files, const char *name, opener_fn *open,
+		 unsigned max_wait_ms, void *take_arg);
+
+/*
+ * --- In the sandbox; threads: the loop's ---
+ */
+
+struct reopener;
+
+/* The caller takes ownership of the descriptors. */
+typedef void reopener_cb(void *arg, const int *take_fds, unsigned nr);
+
+int reopener_create(struct vio_loop *loop, int take_fd, reopener_cb *cb,
+		    void *arg, struct reopener **ret_reopener);
+void reopener_destroy(struct reopener *reopener); /* may be NULL */
+
+/* Ask for the descriptors, once until they arrive. */
+void reopener_request(struct reopener *reopener);
+
+/* The system calls of a device that has one; -1 ends. */
+#define REOPENER_SYSCALLS SYS_recvmsg, SYS_sendto
+
+#endif
