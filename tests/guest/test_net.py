@@ -162,6 +162,7 @@ def net(t, mode, machine, mtu=1500):
             guest_address(guest, device, 1)
             intact(guest, device)
             unplugged(guest, viodev, device)
+            remade(guest, viodev, device, mtu)
         for id in "user", "tap":
             assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
     assert any(frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x44\0\x43"
@@ -226,6 +227,20 @@ def unplugged(guest, viodev, device):
         if state == "down":
             assert guest.run("ping -c 1 -W 1 10.1.0.1")[0] != 0
     reaches(guest, "10.1.0.1")
+
+
+def remade(guest, viodev, device, mtu):
+    """A tap that is deleted takes the link down; one of the same name is taken up, with its MTU."""
+    ip("link del tap0")
+    guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 0 ]"))
+    assert "tap: net: backend link down: tap deleted" in viodev.messages, viodev.messages
+    assert subprocess.run(["ip", "link", "show", "tap0"], capture_output=True, check=False).returncode != 0
+    ip("tuntap add dev tap0 mode tap")
+    tap_address("tap0", 1)
+    guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 1 ]"))
+    assert "tap: net: backend link up" in viodev.messages and host_mtu("tap0") == mtu, viodev.messages
+    reaches(guest, "10.1.0.1")
+    both_ways(guest, "10.1.0.1", 1)  # with the offloads that the driver had
 
 
 def test_legacy(t):
@@ -604,7 +619,7 @@ def next_peers(t, guest, viodev):
 
 
 def test_passt(t):
-    """stream with passt at the other end: an address by DHCP, TCP to the host and from it."""
+    """stream with passt at the other end: an address by DHCP, TCP to the host and from it, passt restarted under load."""
     need("passt")
     path = t.tmp / "passt"
     with private_network():
@@ -612,27 +627,71 @@ def test_passt(t):
         for words in ("tuntap add dev up0 mode tap", "addr add 10.77.0.1/24 dev up0", "link set up0 up"):
             ip(words)
         ip("route add default via 10.77.0.254")
-        with subprocess.Popen(["passt", "--foreground", "--quiet", "--runas", "0", "--socket", path, "--tcp-ports", "5555:5201"],
-                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent) as passt:
-            try:
-                wait_for("passt", path.exists)
-                behind_passt(t, path)
-            finally:
-                passt.kill()
+        with passt_at(path) as passt, t.serve(f"net,id=nic,backend=stream,path={path}") as viodev, \
+                t.guest(attach(viodev), tools=True) as guest:
+            device = nic(guest, viodev, "nic")
+            behind_passt(guest, device)
+            for _ in range(2):
+                restarted(guest, viodev, device, passt)
+            assert status(viodev, "nic")["driver-errors"] == 0
 
 
-def behind_passt(t, path):
-    with t.serve(f"net,id=nic,backend=stream,path={path}") as viodev, t.guest(attach(viodev), tools=True) as guest:
-        device = nic(guest, viodev, "nic")
-        guest.check(DHCP + f"ip link set {device} up; udhcpc -i {device} -n -q -f -t 20 -s /tmp/dhcp")
-        assert "inet 10.77.0.1/24" in guest.check(f"ip addr show {device}")
-        # Not nc, whose first word is that it has nothing to say: Debian 12's passt forgets such connections.
-        for more in "", "--reverse":
-            with iperf3_server():
-                guest.check(f"iperf3 --client 10.77.0.254 --bytes=4M {more} >/tmp/iperf3 2>&1 || "
-                            "{ cat /tmp/iperf3; false; }")
-        guest.check("iperf3 --server --daemon --one-off >/dev/null; " + until("netstat -ltn | grep -q :5201"))
-        done = subprocess.run(["iperf3", "--client", "127.0.0.1", "--port=5555", "--bytes=4M"], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=PATIENCE, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert status(viodev, "nic")["driver-errors"] == 0
+@contextlib.contextmanager
+def passt_at(path):
+    """A function that starts it, again if it ran; it runs at first."""
+    words = ["passt", "--foreground", "--quiet", "--runas", "0", "--socket", path, "--tcp-ports", "5555:5201"]
+    running = []
+
+    def end():
+        while running:
+            running[0].kill()
+            running.pop().wait()
+
+    def start():
+        end()
+        path.unlink(missing_ok=True)
+        running.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        preexec_fn=die_with_parent))
+        wait_for("passt", path.exists)
+
+    start.end = end
+    try:
+        start()
+        yield start
+    finally:
+        end()
+
+
+def restarted(guest, viodev, device, passt):
+    """passt is killed while iperf3 runs: the link is down until another takes its place."""
+    with iperf3_server():
+        guest.check("(iperf3 --client 10.77.0.254 --time=1000 >/dev/null 2>&1 &); sleep 1")
+        before = status(viodev, "nic")["tx"]["frames"]
+        wait_for("load", lambda: status(viodev, "nic")["tx"]["frames"] > before + 100)
+        passt.end()
+        guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 0 ]"))
+        passt()
+        guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 1 ]"))
+        guest.check("killall -9 iperf3")
+    for text in "backend link down: peer disconnected: reconnecting", "backend link up":
+        assert text in viodev.messages, viodev.messages
+    guest.check(f"ip addr flush dev {device}; udhcpc -i {device} -n -q -f -t 20 -s /tmp/dhcp")
+    there_and_back(guest)
+
+
+def there_and_back(guest):
+    # Not nc, whose first word is that it has nothing to say: Debian 12's passt forgets such connections.
+    for more in "", "--reverse":
+        with iperf3_server():
+            guest.check(f"iperf3 --client 10.77.0.254 --bytes=4M {more} >/tmp/iperf3 2>&1 || "
+                        "{ cat /tmp/iperf3; false; }")
+
+
+def behind_passt(guest, device):
+    guest.check(DHCP + f"ip link set {device} up; udhcpc -i {device} -n -q -f -t 20 -s /tmp/dhcp")
+    assert "inet 10.77.0.1/24" in guest.check(f"ip addr show {device}")
+    there_and_back(guest)
+    guest.check("iperf3 --server --daemon --one-off >/dev/null; " + until("netstat -ltn | grep -q :5201"))
+    done = subprocess.run(["iperf3", "--client", "127.0.0.1", "--port=5555", "--bytes=4M"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -3,14 +3,15 @@
  * A datagram socket, a frame each.
  *
  * Two devices may be each other's remote end, so that one of them starts when
- * the other's socket is not there yet. Where we open the socket we still may
- * look up paths, which a sandboxed device cannot: a thread of the opener
- * connects the socket that both share as soon as there is something at the
- * other end. Until then frames that the guest sends are lost, as on a cable
- * that leads nowhere.
+ * the other's socket is not there yet, and either may be restarted. Where we
+ * open the socket we still may look up paths, which a sandboxed device cannot:
+ * a thread of the opener connects the socket that both share to whatever is at
+ * the other end now, for as long as the device has it. Without a peer, frames
+ * that the guest sends are lost, as on a cable that leads nowhere.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -18,17 +19,17 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "back/net/net_be.h"
 #include "base/unix.h"
 
-#define CONNECT_RETRY_NS 100000000
+#define CONNECT_RETRY_MS 100
 
 struct dgram {
 	struct net_be be;
 	struct net_port port;
+	int alive_fd; /* keeps the thread that connects it; -1: there is none */
 };
 
 static struct dgram *dgram_of(struct net_be *be)
@@ -89,13 +90,15 @@ static void dgram_on_event(void *arg, uint32_t events)
 		client->readable(dg->be.client_arg, 0);
 	} else if (events & EPOLLHUP) { /* the other of a socketpair() */
 		net_port_watch(&dg->port, EPOLLIN | EPOLLOUT, false);
-		client->link(dg->be.client_arg, false);
+		client->link(dg->be.client_arg, false, "peer disconnected");
 	}
 }
 
 static void dgram_destroy(struct net_be *be)
 {
 	net_port_close(&dgram_of(be)->port);
+	if (dgram_of(be)->alive_fd >= 0)
+		close(dgram_of(be)->alive_fd);
 	free(be);
 }
 
@@ -119,6 +122,7 @@ int net_dgram_create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 		return -ENOMEM;
 	dg->be.ops = &dgram_ops;
 	dg->be.nr_channels = 1;
+	dg->alive_fd = -1;
 	dg->port = (struct net_port){
 		.loop = loop,
 		.fd = take_fd,
@@ -135,6 +139,8 @@ int net_dgram_create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 
 struct later {
 	int fd;
+	int alive_fd; /* hangs up when no process has the device any more */
+	unsigned again_ms; /* after it was connected; 0: never */
 	struct sockaddr_un remote;
 };
 
@@ -143,46 +149,81 @@ static bool worth_waiting(int err)
 	return err == ENOENT || err == ECONNREFUSED;
 }
 
+static void later_free(struct later *later)
+{
+	if (later->fd >= 0)
+		close(later->fd);
+	if (later->alive_fd >= 0)
+		close(later->alive_fd);
+	free(later);
+}
+
+/* False when the device has gone. */
+static bool pause_ms(const struct later *later, unsigned ms)
+{
+	struct pollfd p = { .fd = later->alive_fd };
+
+	return poll(&p, 1, (int)ms) == 0 || !(p.revents & POLLHUP);
+}
+
+/* To the same socket that changes nothing, to a new one it forgets the old. */
 static void *connect_later(void *arg)
 {
-	const struct timespec pause = { .tv_nsec = CONNECT_RETRY_NS };
 	struct later *later = arg;
+	unsigned ms = CONNECT_RETRY_MS;
 
-	while (connect(later->fd, (struct sockaddr *)&later->remote,
-		       sizeof(later->remote)) < 0 &&
-	       worth_waiting(errno))
-		nanosleep(&pause, NULL);
-	close(later->fd);
-	free(later);
+	while (ms && pause_ms(later, ms)) {
+		int ret = connect(later->fd, (struct sockaddr *)&later->remote,
+				  sizeof(later->remote));
+
+		ms = ret == 0 ? later->again_ms : CONNECT_RETRY_MS;
+	}
+	later_free(later);
 	return NULL;
 }
 
-/* The thread ends with the connection, at the latest with the process. */
-static int start_connecting(int fd, const struct sockaddr_un *remote)
+static int start_thread(struct later *later)
 {
-	struct later *later = malloc(sizeof(*later));
 	sigset_t all, old;
 	pthread_t thread;
-	int ret = ENOMEM;
+	int ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&thread, NULL, connect_later, later);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret == 0)
+		pthread_detach(thread);
+	return -ret;
+}
+
+/* The device has an end of a pipe: the thread ends with it. */
+static int start_connecting(struct opened_files *files, int fd,
+			    const struct sockaddr_un *remote, unsigned again_ms)
+{
+	struct later *later = malloc(sizeof(*later));
+	int alive[2], ret;
 
 	if (!later)
 		return -ENOMEM;
-	later->remote = *remote;
-	later->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (later->fd >= 0) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		ret = pthread_create(&thread, NULL, connect_later, later);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-	}
+	*later = (struct later){
+		.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+		.alive_fd = -1,
+		.again_ms = again_ms,
+		.remote = *remote,
+	};
+	ret = later->fd < 0 || pipe2(alive, O_CLOEXEC) < 0 ? -errno : 0;
 	if (ret == 0) {
-		pthread_detach(thread);
-		return 0;
+		later->alive_fd = alive[0];
+		ret = opened_files_add(files, "dgram-alive", alive[1]);
+		if (ret < 0)
+			close(alive[1]);
 	}
-	if (later->fd >= 0)
-		close(later->fd);
-	free(later);
-	return -ret;
+	if (ret == 0)
+		ret = start_thread(later);
+	if (ret < 0)
+		later_free(later);
+	return ret;
 }
 
 static int address_of(const char *key, const char *path,
@@ -202,7 +243,9 @@ static int dgram_open(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
 	struct sockaddr_un local, remote;
+	unsigned again_ms = (unsigned)opt_number(opts, "reconnect") * 1000;
 	const char *key = "local";
+	bool later = false;
 	int fd, ret;
 
 	ret = address_of(key, opt_string(opts, key), &local, err);
@@ -219,10 +262,11 @@ static int dgram_open(const struct opts *opts, struct opened_files *files,
 	if (ret == 0) {
 		key = "remote";
 		if (connect(fd, (struct sockaddr *)&remote, sizeof(remote)) < 0)
-			ret = worth_waiting(errno) ?
-				      start_connecting(fd, &remote) :
-				      -errno;
+			ret = -errno;
+		later = ret < 0 && worth_waiting(-ret);
 	}
+	if (later || (ret == 0 && again_ms))
+		ret = start_connecting(files, fd, &remote, again_ms);
 	if (ret == 0)
 		ret = opened_files_add(files, "dgram", fd);
 	if (ret < 0) {
@@ -240,15 +284,19 @@ static int dgram_create(const struct opts *opts, struct opened_files *files,
 	int fd = opened_files_take(files, "dgram");
 	int ret = net_dgram_create(loop, fd, ret_be);
 
-	if (ret == 0)
+	if (ret == 0) {
+		dgram_of(*ret_be)->alive_fd =
+			opened_files_take(files, "dgram-alive");
 		return 0;
+	}
 	close(fd);
 	return err_set(err, ret, "net: backend=dgram: %s", strerror(-ret));
 }
 
 static const int dgram_syscalls[] = { SYS_recvmsg, SYS_sendmsg, -1 };
 
-static const char *const dgram_keys[] = { "local", "remote", NULL };
+static const char *const dgram_keys[] = { "local", "remote", "reconnect",
+					  NULL };
 
 const struct net_be_kind net_kind_dgram = {
 	.name = "dgram",

@@ -39,10 +39,10 @@ static int create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 
 	if (getsockopt(take_fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return errno == ENOTSOCK ?
-			       net_tap_create(loop, &take_fd, 1, ret_be) :
+			       net_tap_create(loop, &take_fd, 1, -1, ret_be) :
 			       -errno;
 	if (type == SOCK_STREAM)
-		return net_stream_create(loop, take_fd, ret_be);
+		return net_stream_create(loop, take_fd, -1, ret_be);
 	if (type == SOCK_DGRAM || type == SOCK_SEQPACKET)
 		return net_dgram_create(loop, take_fd, ret_be);
 	return -EPROTOTYPE;

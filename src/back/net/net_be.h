@@ -56,7 +56,8 @@ struct net_be_client {
 	void (*readable)(void *arg, unsigned channel);
 	/* After a send returned -EAGAIN: try again. */
 	void (*writable)(void *arg, unsigned channel);
-	void (*link)(void *arg, bool up); /* a peer connected or disconnected */
+	/* A peer connected or disconnected, and what follows; a text. */
+	void (*link)(void *arg, bool up, const char *why);
 };
 
 typedef void net_be_stat_fn(void *arg, const char *name, uint64_t val);
@@ -142,6 +143,9 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	{ "addr", OPT_STRING, .help = "stream: a TCP socket, HOST:PORT" }, \
 	{ "listen", OPT_BOOL, "off",                                       \
 	  .help = "stream: listen for the peer" },           \
+	{ "reconnect", OPT_NUMBER, .def = "1", .max = 3600,                \
+	  .help = "stream, dgram: seconds between attempts to connect "    \
+		  "again; 0: never" },                                     \
 	{ "local", OPT_STRING, .help = "dgram: the local UNIX socket" },         \
 	{ "remote", OPT_STRING, .help = "dgram: the peer's UNIX socket" },  \
 	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
@@ -177,11 +181,12 @@ extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
 
 /*
  * Made from descriptors, whose ownership moves on success only. A stream socket
- * may be one that listens.
+ * may be one that listens. With @take_again_fd, of an opener (opener.h), the
+ * backend asks for a new one when it loses what it has; -1: it does not.
  */
 int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
-		   struct net_be **ret_be);
-int net_stream_create(struct vio_loop *loop, int take_fd,
+		   int take_again_fd, struct net_be **ret_be);
+int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 		      struct net_be **ret_be);
 int net_dgram_create(struct vio_loop *loop, int take_fd,
 		     struct net_be **ret_be);

@@ -91,7 +91,7 @@ static void on_writable(void *arg, unsigned channel)
 	got.nr_writable++;
 }
 
-static void on_link(void *arg, bool up)
+static void on_link(void *arg, bool up, const char *why)
 {
 	got.link = up;
 	got.nr_links++;
@@ -440,6 +440,23 @@ static void test_stream_hostile(void **state)
 	}
 }
 
+static void name_socket(struct sockaddr_un *sun, const char *name)
+{
+	snprintf(sun->sun_path, sizeof(sun->sun_path), "/tmp/viodev-%s-%d",
+		 name, getpid());
+	unlink(sun->sun_path);
+}
+
+static int listen_unix(const struct sockaddr_un *sun)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	assert_int_equal(bind(fd, (const struct sockaddr *)sun, sizeof(*sun)),
+			 0);
+	assert_int_equal(listen(fd, 1), 0);
+	return fd;
+}
+
 /* A peer that goes is missed, driver or not; what it sent is not lost. */
 static void test_stream_gone(void **state)
 {
@@ -460,6 +477,50 @@ static void test_stream_gone(void **state)
 		assert_int_equal(got.nr, unread);
 		assert_false(got.link);
 		close_be();
+	}
+}
+
+/* Whoever listens where it was connected is its next peer. */
+static void test_stream_reconnect(void **state)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int listener, fd;
+	char text[160];
+
+	name_socket(&sun, "reconnect");
+	for (int reconnect = 0; reconnect < 2; reconnect++) {
+		listener = listen_unix(&sun);
+		snprintf(text, sizeof(text),
+			 "net,backend=stream,path=%s,reconnect=%d",
+			 sun.sun_path, reconnect);
+		must_open(text);
+		fd = accept(listener, NULL, NULL);
+		assert_true(fd >= 0);
+		close(fd);
+		close(listener);
+		unlink(sun.sun_path);
+		iterate();
+		assert_false(got.link);
+		assert_int_equal(receive(0, 100),
+				 reconnect ? -EAGAIN : -ENOTCONN);
+		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
+		if (!reconnect) {
+			close_be();
+			continue;
+		}
+
+		listener = listen_unix(&sun);
+		for (int i = 0; i < 3000 && !got.link; i++)
+			vio_loop_iterate(loop, 10);
+		assert_true(got.link);
+		fd = accept(listener, NULL, NULL);
+		assert_int_equal(write(fd, "\0\0\0\1x", 5), 5);
+		iterate();
+		assert_int_equal(got.len, 1);
+		assert_int_equal(send_to(0, frame, 60), 0);
+		close(fd);
+		close(listener);
+		unlink(sun.sun_path);
 	}
 }
 
@@ -646,6 +707,7 @@ static void test_dgram_pair(void **state)
 	char dir[] = "/tmp/viodev-net-XXXXXX", text[256];
 	struct sockaddr_un a = { .sun_family = AF_UNIX }, b = a;
 	int fd, ret = -ENOTCONN;
+	struct err err;
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/a", dir);
@@ -654,7 +716,11 @@ static void test_dgram_pair(void **state)
 		snprintf(text, sizeof(text),
 			 "net,backend=dgram,local=%s,remote=%s", a.sun_path,
 			 b.sun_path);
-		must_open(text);
+		/* The thread of the one before has its socket for a moment. */
+		for (int i = 0; i < 3000 && open_be(text, &err) < 0; i++)
+			usleep(10000);
+		assert_non_null(be);
+		be->ops->watch(be, 0, true);
 		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
 
 		fd = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -670,6 +736,23 @@ static void test_dgram_pair(void **state)
 		assert_int_equal(write(fd, frame, 77), 77);
 		iterate();
 		assert_int_equal(got.len, 77);
+
+		/* The peer is restarted, and may be the first to speak. */
+		close(fd);
+		unlink(b.sun_path);
+		fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+		assert_int_equal(bind(fd, (struct sockaddr *)&b, sizeof(b)), 0);
+		ret = -1;
+		for (int i = 0; i < 3000 && ret < 0; i++) {
+			usleep(10000);
+			ret = (int)sendto(fd, frame, 78, 0,
+					  (struct sockaddr *)&a, sizeof(a));
+		}
+		assert_int_equal(ret, 78);
+		iterate();
+		assert_int_equal(got.len, 78);
+		assert_int_equal(send_to(0, frame, 60), 0);
+		assert_int_equal(read(fd, got.data, 100), 60);
 		close(fd);
 		unlink(b.sun_path);
 		close_be();
@@ -1591,6 +1674,7 @@ int main(void)
 		TEST(test_stream_hostile),
 		TEST(test_stream_gone),
 		TEST(test_stream_connect),
+		TEST(test_stream_reconnect),
 		TEST(test_stream_listen),
 		TEST(test_stream_no_descriptors),
 		TEST(test_dgram),

@@ -7,7 +7,8 @@
  * buffer and take frames from there. A frame that the peer cannot take in
  * whole is copied; the rest of it goes before anything else.
  *
- * A socket that listens has one peer at a time; others wait in the kernel.
+ * A socket that listens has one peer at a time; others wait in the kernel. One
+ * that was connected is connected again by an opener, see opener.h.
  *
  *	in_buf   | done | len | frame | len | frame | len | fra   |  free  |
  *	                ^ in_off                              in_end ^
@@ -26,6 +27,7 @@
 #include "back/net/net_be.h"
 #include <viodev/iov.h>
 #include "base/le.h"
+#include "base/opener.h"
 #include "base/unix.h"
 
 #define IN_BYTES  (256u << 10)
@@ -35,10 +37,11 @@
 
 struct stream {
 	struct net_be be;
-	struct net_port port;     /* the peer's; fd < 0: no peer */
-	struct net_port listener; /* fd < 0: the peer is the only one */
-	struct vio_source *again; /* looks at it, after accept() failed */
-	struct vio_task more;     /* frames are in the buffer, watched or not */
+	struct net_port port;      /* the peer's; fd < 0: no peer */
+	struct net_port listener;  /* fd < 0: the peer is the only one */
+	struct vio_source *again;  /* looks at it, after accept() failed */
+	struct reopener *reopener; /* connects again; or NULL */
+	struct vio_task more; /* frames are in the buffer, watched or not */
 	bool watched;
 	size_t in_off, in_end;
 	size_t out_off, out_end; /* what is left of a frame */
@@ -54,7 +57,20 @@ static struct stream *stream_of(struct net_be *be)
 /* What a stream without a peer says: whether there may be another one. */
 static int no_peer(const struct stream *st)
 {
-	return st->listener.fd >= 0 ? -EAGAIN : -ENOTCONN;
+	return st->listener.fd >= 0 || st->reopener ? -EAGAIN : -ENOTCONN;
+}
+
+/* Wait for another peer. Returns what to tell. */
+static const char *await_peer(struct stream *st)
+{
+	if (st->listener.fd >= 0) {
+		net_port_watch(&st->listener, EPOLLIN, true);
+		return "peer disconnected: listening";
+	}
+	if (!st->reopener)
+		return "peer disconnected";
+	reopener_request(st->reopener);
+	return "peer disconnected: reconnecting";
 }
 
 /* The peer went away, or says what makes no sense: nothing can follow. */
@@ -68,10 +84,26 @@ static void hang_up(struct stream *st)
 	net_port_close(&st->port);
 	st->in_off = st->in_end = 0;
 	st->out_off = st->out_end = 0;
-	if (st->listener.fd >= 0)
-		net_port_watch(&st->listener, EPOLLIN, true);
-	st->be.client->link(st->be.client_arg, false);
+	st->be.client->link(st->be.client_arg, false, await_peer(st));
 	vio_task_defer(st->port.loop, &st->more);
+}
+
+static void got_peer(struct stream *st, int take_fd)
+{
+	st->port.fd = take_fd;
+	net_port_watch(&st->port, EPOLLRDHUP, true);
+	net_port_watch(&st->port, EPOLLIN, st->watched);
+	st->be.client->link(st->be.client_arg, true, "peer connected");
+}
+
+/* Blocking when it comes from the opener; every call says MSG_DONTWAIT. */
+static void stream_on_reopened(void *arg, const int *take_fds, unsigned nr)
+{
+	struct stream *st = arg;
+
+	for (unsigned i = 1; i < nr; i++)
+		close(take_fds[i]);
+	got_peer(st, take_fds[0]);
 }
 
 static void stream_on_peer(void *arg, uint32_t events)
@@ -87,10 +119,7 @@ static void stream_on_peer(void *arg, uint32_t events)
 		vio_timer_set(st->again, AGAIN_NS);
 		return;
 	}
-	st->port.fd = fd;
-	net_port_watch(&st->port, EPOLLRDHUP, true);
-	net_port_watch(&st->port, EPOLLIN, st->watched);
-	st->be.client->link(st->be.client_arg, true);
+	got_peer(st, fd);
 }
 
 static void stream_listen_again(void *arg)
@@ -298,6 +327,7 @@ static void stream_destroy(struct net_be *be)
 	net_port_close(&st->port);
 	net_port_close(&st->listener);
 	vio_source_remove(st->again);
+	reopener_destroy(st->reopener);
 	free(st);
 }
 
@@ -327,7 +357,7 @@ static bool is_listening(int fd)
 	       listening;
 }
 
-int net_stream_create(struct vio_loop *loop, int take_fd,
+int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 		      struct net_be **ret_be)
 {
 	int ret = net_fd_prepare(take_fd);
@@ -339,7 +369,11 @@ int net_stream_create(struct vio_loop *loop, int take_fd,
 	if (!st)
 		return -ENOMEM;
 	ret = vio_timer_add(loop, stream_listen_again, st, &st->again);
+	if (ret == 0 && take_again_fd >= 0)
+		ret = reopener_create(loop, take_again_fd, stream_on_reopened,
+				      st, &st->reopener);
 	if (ret < 0) {
+		vio_source_remove(st->again);
 		free(st);
 		return ret;
 	}
@@ -446,27 +480,67 @@ static int open_tcp(const char *addr, bool listens, struct err *err)
 				 strerror(-fd));
 }
 
+/* Where a peer is, for who connects again. */
+struct peer {
+	bool tcp;
+	char where[];
+};
+
+static int open_peer(const char *where, bool tcp, bool listens, struct err *err)
+{
+	return tcp ? open_tcp(where, listens, err) :
+		     open_unix(where, listens, err);
+}
+
+static int connect_again(void *arg, int *fds)
+{
+	const struct peer *peer = arg;
+	struct err err;
+
+	fds[0] = open_peer(peer->where, peer->tcp, false, &err);
+	if (fds[0] < 0)
+		return fds[0];
+	send_at_once(fds[0]);
+	return 1;
+}
+
+static int start_opener(const char *where, bool tcp, unsigned wait_ms,
+			struct opened_files *files)
+{
+	struct peer *peer = malloc(sizeof(*peer) + strlen(where) + 1);
+	int ret;
+
+	if (!peer)
+		return -ENOMEM;
+	peer->tcp = tcp;
+	strcpy(peer->where, where);
+	ret = opener_start(files, "stream-again", connect_again, wait_ms, peer);
+	if (ret < 0)
+		free(peer);
+	return ret;
+}
+
 static int stream_open(const struct opts *opts, struct opened_files *files,
 		       struct err *err)
 {
 	const char *path = opt_string(opts, "path");
 	const char *addr = opt_string(opts, "addr");
+	unsigned wait_ms = (unsigned)opt_number(opts, "reconnect") * 1000;
 	bool listens = opt_bool(opts, "listen");
 	int fd, ret;
 
 	if (!path == !addr)
 		return err_set(err, -EINVAL,
 			       "net: backend=stream needs path= or addr=");
-	fd = path ? open_unix(path, listens, err) :
-		    open_tcp(addr, listens, err);
+	fd = open_peer(path ? path : addr, !path, listens, err);
 	if (fd < 0)
 		return fd;
 	ret = opened_files_add(files, "stream", fd);
-	if (ret < 0) {
+	if (ret < 0)
 		close(fd);
-		return err_set(err, ret, "net: %s", strerror(-ret));
-	}
-	return 0;
+	if (ret == 0 && !listens && wait_ms)
+		ret = start_opener(path ? path : addr, !path, wait_ms, files);
+	return ret < 0 ? err_set(err, ret, "net: %s", strerror(-ret)) : 0;
 }
 
 static int stream_create(const struct opts *opts, struct opened_files *files,
@@ -474,19 +548,24 @@ static int stream_create(const struct opts *opts, struct opened_files *files,
 			 struct err *err)
 {
 	int fd = opened_files_take(files, "stream");
-	int ret = net_stream_create(loop, fd, ret_be);
+	int again_fd = opened_files_take(files, "stream-again");
+	int ret = net_stream_create(loop, fd, again_fd, ret_be);
 
 	if (ret == 0)
 		return 0;
 	close(fd);
+	if (again_fd >= 0)
+		close(again_fd);
 	return err_set(err, ret, "net: backend=stream: %s", strerror(-ret));
 }
 
 static const int stream_syscalls[] = {
-	SYS_accept4, SYS_recvfrom, SYS_sendto, SYS_sendmsg, SYS_shutdown, -1,
+	SYS_accept4,  SYS_recvfrom,      SYS_sendto, SYS_sendmsg,
+	SYS_shutdown, REOPENER_SYSCALLS, -1,
 };
 
-static const char *const stream_keys[] = { "path", "addr", "listen", NULL };
+static const char *const stream_keys[] = { "path", "addr", "listen",
+					   "reconnect", NULL };
 
 const struct net_be_kind net_kind_stream = {
 	.name = "stream",

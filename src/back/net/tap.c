@@ -9,20 +9,24 @@
  * The kernel puts a struct virtio_net_hdr in front of each frame: what a
  * driver asks of the device (checksums, segmentation) the kernel does, and
  * what the driver takes the kernel leaves undone.
+ *
+ * An interface that was deleted is found again by its name, see opener.h.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "base/opener.h"
 #include "base/util.h"
 
 /* Linux 6.2; Debian 12's headers are older. */
@@ -30,6 +34,7 @@
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
 #endif
+#define LOOK_MS     1000 /* for an interface that was deleted */
 #define BIT(nr)     (UINT64_C(1) << (nr))
 #define NET_F(name) BIT(VIRTIO_NET_F_##name)
 #define F_GUEST_USO (BIT(54) | BIT(55))
@@ -40,12 +45,17 @@ struct tap;
 struct tap_channel {
 	struct tap *tap;
 	struct net_port port;
+	bool watched;
 	bool detached; /* the kernel sends nothing to it */
 };
 
 struct tap {
 	struct net_be be;
 	bool vnet_hdr;
+	bool gone;                 /* deleted; no channel has a descriptor */
+	uint64_t offloads;         /* to be set again */
+	struct reopener *reopener; /* finds it when it is back; or NULL */
+	struct vio_task lost;      /* frames that waited for it are */
 	struct tap_channel channels[]; /* be.nr_channels */
 };
 
@@ -59,6 +69,37 @@ static struct net_port *port_of(struct net_be *be, unsigned channel)
 	return &tap_of(be)->channels[channel].port;
 }
 
+/*
+ * Its descriptors are of no use any more, whatever gets the same name. May run
+ * within the device's calls: what waits for room is told later.
+ */
+static void tap_gone(struct tap *tap)
+{
+	struct net_be *be = &tap->be;
+
+	if (tap->gone)
+		return;
+	tap->gone = true;
+	for (unsigned i = 0; i < be->nr_channels; i++) {
+		net_port_watch(port_of(be, i), EPOLLIN | EPOLLOUT, false);
+		net_port_close(port_of(be, i));
+	}
+	vio_task_defer(port_of(be, 0)->loop, &tap->lost);
+	be->client->link(be->client_arg, false,
+			 tap->reopener ? "tap deleted: waiting for its return" :
+					 "tap deleted");
+	if (tap->reopener)
+		reopener_request(tap->reopener);
+}
+
+static void tap_lost(void *arg)
+{
+	struct net_be *be = arg;
+
+	for (unsigned i = 0; i < be->nr_channels; i++)
+		be->client->writable(be->client_arg, i);
+}
+
 static ssize_t tap_recv(struct net_be *be, unsigned channel,
 			const struct iovec *iov, int niov)
 {
@@ -66,6 +107,8 @@ static ssize_t tap_recv(struct net_be *be, unsigned channel,
 	size_t hdr_len = vnet_hdr ? iov[0].iov_len : 0;
 	ssize_t n;
 
+	if (tap_of(be)->gone)
+		return tap_of(be)->reopener ? -EAGAIN : -ENOTCONN;
 	if (!vnet_hdr) {
 		iov++;
 		niov--;
@@ -73,6 +116,10 @@ static ssize_t tap_recv(struct net_be *be, unsigned channel,
 	do {
 		n = readv(port_of(be, channel)->fd, iov, niov);
 	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EBADFD) {
+		tap_gone(tap_of(be));
+		return -EAGAIN;
+	}
 	if (n < 0)
 		return -errno;
 	return (size_t)n > hdr_len ? n - (ssize_t)hdr_len : 0;
@@ -84,6 +131,8 @@ static int tap_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	struct net_port *port = port_of(be, channel);
 	ssize_t n;
 
+	if (tap_of(be)->gone)
+		return -ENETDOWN;
 	if (!tap_of(be)->vnet_hdr) {
 		iov++;
 		niov--;
@@ -91,16 +140,24 @@ static int tap_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	do {
 		n = writev(port->fd, iov, niov);
 	} while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
+	if (n >= 0)
+		return 0;
+	if (errno == EBADFD) {
+		tap_gone(tap_of(be));
+		return -ENETDOWN;
+	}
+	if (errno == EAGAIN)
 		net_port_watch(port, EPOLLOUT, true);
-	return n < 0 ? -errno : 0;
+	return -errno;
 }
 
 static void tap_watch(struct net_be *be, unsigned channel, bool on)
 {
 	struct tap_channel *ch = &tap_of(be)->channels[channel];
 
-	net_port_watch(&ch->port, EPOLLIN, on && !ch->detached);
+	ch->watched = on;
+	if (!ch->tap->gone)
+		net_port_watch(&ch->port, EPOLLIN, on && !ch->detached);
 }
 
 static void tap_on_event(void *arg, uint32_t events)
@@ -113,12 +170,10 @@ static void tap_on_event(void *arg, uint32_t events)
 		net_port_watch(&ch->port, EPOLLOUT, false);
 		be->client->writable(be->client_arg, channel);
 	}
-	if (events & EPOLLIN)
+	if (events & EPOLLERR) /* the interface was deleted */
+		tap_gone(ch->tap);
+	else if (events & EPOLLIN)
 		be->client->readable(be->client_arg, channel);
-	else if (events & EPOLLERR) { /* the interface was deleted */
-		net_port_watch(&ch->port, EPOLLIN | EPOLLOUT, false);
-		be->client->link(be->client_arg, false);
-	}
 }
 
 static int tap_attach_queue(struct tap_channel *ch, bool on)
@@ -129,6 +184,10 @@ static int tap_attach_queue(struct tap_channel *ch, bool on)
 
 	if (ch->detached == !on)
 		return 0;
+	if (ch->tap->gone) { /* it will be told */
+		ch->detached = !on;
+		return 0;
+	}
 	/* What polls a detached queue sees an error. */
 	if (!on)
 		net_port_watch(&ch->port, EPOLLIN | EPOLLOUT, false);
@@ -164,7 +223,8 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 	};
 	unsigned flags = 0;
 
-	if (!tap_of(be)->vnet_hdr)
+	tap_of(be)->offloads = offloads;
+	if (!tap_of(be)->vnet_hdr || tap_of(be)->gone)
 		return 0;
 	for (unsigned i = 0; i < ARRAY_LEN(map); i++) {
 		if ((offloads & map[i].feature) == map[i].feature)
@@ -176,8 +236,39 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 	return 0;
 }
 
+/* A queue that was not in use is none again. */
+static void restore_channel(struct tap_channel *ch, int take_fd)
+{
+	bool detached = ch->detached;
+
+	ch->port.fd = take_fd;
+	ch->detached = false;
+	tap_attach_queue(ch, !detached);
+	tap_watch(&ch->tap->be, (unsigned)(ch - ch->tap->channels),
+		  ch->watched);
+}
+
+static void tap_on_reopened(void *arg, const int *take_fds, unsigned nr)
+{
+	struct tap *tap = arg;
+	struct net_be *be = &tap->be;
+
+	if (nr != be->nr_channels) { /* not from our own opener */
+		while (nr > 0)
+			close(take_fds[--nr]);
+		return;
+	}
+	tap->gone = false;
+	for (unsigned i = 0; i < nr; i++)
+		restore_channel(&tap->channels[i], take_fds[i]);
+	tap_set_offloads(be, tap->offloads);
+	be->client->link(be->client_arg, true, "tap is back");
+}
+
 static void tap_destroy(struct net_be *be)
 {
+	vio_task_cancel(port_of(be, 0)->loop, &tap_of(be)->lost);
+	reopener_destroy(tap_of(be)->reopener);
 	for (unsigned i = 0; i < be->nr_channels; i++)
 		net_port_close(port_of(be, i));
 	free(be);
@@ -234,7 +325,7 @@ static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 }
 
 int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
-		   struct net_be **ret_be)
+		   int take_again_fd, struct net_be **ret_be)
 {
 	bool vnet_hdr = false;
 	int ret = prepare(take_fds, nr, &vnet_hdr);
@@ -245,6 +336,14 @@ int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 	tap = calloc(1, sizeof(*tap) + nr * sizeof(tap->channels[0]));
 	if (!tap)
 		return -ENOMEM;
+	if (take_again_fd >= 0)
+		ret = reopener_create(loop, take_again_fd, tap_on_reopened, tap,
+				      &tap->reopener);
+	if (ret < 0) {
+		free(tap);
+		return ret;
+	}
+	tap->lost = (struct vio_task){ .fn = tap_lost, .arg = tap };
 	tap->be.ops = &tap_ops;
 	tap->be.nr_channels = nr;
 	tap->vnet_hdr = vnet_hdr;
@@ -333,36 +432,108 @@ out:
 		close(fd);
 }
 
+/* What a tap is opened with: all that the opener needs to know. */
+struct tap_request {
+	struct ifreq ifr;
+	unsigned nr;  /* queues */
+	unsigned mtu; /* 0: as it is */
+};
+
+static int open_queues(struct tap_request *req, int *fds)
+{
+	for (unsigned i = 0; i < req->nr; i++) {
+		fds[i] = open_queue(&req->ifr);
+		if (fds[i] >= 0)
+			continue;
+		for (unsigned k = 0; k < i; k++)
+			close(fds[k]);
+		return fds[i];
+	}
+	return (int)req->nr;
+}
+
+/* Opening would make one of this name: whoever deleted it would not like it. */
+static int open_again(void *arg, int *fds)
+{
+	struct tap_request *req = arg;
+	bool vnet_hdr;
+	struct err err;
+	int ret;
+
+	if (!if_nametoindex(req->ifr.ifr_name))
+		return -ENODEV;
+	ret = open_queues(req, fds);
+	if (ret < 0)
+		return ret;
+	ret = prepare(fds, req->nr, &vnet_hdr);
+	if (ret < 0) {
+		for (unsigned i = 0; i < req->nr; i++)
+			close(fds[i]);
+		return ret;
+	}
+	if (req->mtu)
+		set_mtu(req->ifr.ifr_name, req->mtu, &err);
+	return (int)req->nr;
+}
+
+static int start_opener(const struct tap_request *req,
+			struct opened_files *files)
+{
+	struct tap_request *copy = malloc(sizeof(*copy));
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *req;
+	ret = opener_start(files, "tap-again", open_again, LOOK_MS, copy);
+	if (ret < 0)
+		free(copy);
+	return ret;
+}
+
+static int add_queues(const int *fds, unsigned nr, struct opened_files *files)
+{
+	char file[8];
+	int ret = 0;
+
+	for (unsigned i = 0; i < nr; i++) {
+		if (ret == 0)
+			ret = opened_files_add(files, file_name(file, i),
+					       fds[i]);
+		if (ret < 0)
+			close(fds[i]);
+	}
+	return ret;
+}
+
 static int tap_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
-	unsigned nr = (unsigned)opt_number(opts, "queues");
-	const char *name = opt_string(opts, "ifname");
-	struct ifreq ifr = {
-		.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
+	struct tap_request req = {
+		.ifr.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
+		.nr = (unsigned)opt_number(opts, "queues"),
+		.mtu = (unsigned)opt_number(opts, "mtu"),
 	};
-	char file[8];
+	const char *name = opt_string(opts, "ifname");
+	int fds[NET_MAX_CHANNELS], ret;
 
-	if (name && strlen(name) >= sizeof(ifr.ifr_name))
+	if (name && strlen(name) >= sizeof(req.ifr.ifr_name))
 		return err_set(err, -EINVAL, "net: ifname=%s: too long", name);
 	if (name)
-		strcpy(ifr.ifr_name, name);
-	if (nr > 1)
-		ifr.ifr_flags |= IFF_MULTI_QUEUE;
+		strcpy(req.ifr.ifr_name, name);
+	if (req.nr > 1)
+		req.ifr.ifr_flags |= IFF_MULTI_QUEUE;
 
 	/* The first one tells the others the name that the kernel chose. */
-	for (unsigned i = 0; i < nr; i++) {
-		int fd = open_queue(&ifr), ret = fd;
-
-		if (fd >= 0)
-			ret = opened_files_add(files, file_name(file, i), fd);
-		if (fd >= 0 && ret < 0)
-			close(fd);
-		if (ret < 0)
-			return cannot_open(name, ret, err);
-	}
-	if (opt_given(opts, "mtu"))
-		set_mtu(ifr.ifr_name, (unsigned)opt_number(opts, "mtu"), err);
+	ret = open_queues(&req, fds);
+	if (ret >= 0)
+		ret = add_queues(fds, req.nr, files);
+	if (ret == 0)
+		ret = start_opener(&req, files);
+	if (ret < 0)
+		return cannot_open(name, ret, err);
+	if (req.mtu)
+		set_mtu(req.ifr.ifr_name, req.mtu, err);
 	return 0;
 }
 
@@ -373,18 +544,22 @@ static int tap_create(const struct opts *opts, struct opened_files *files,
 	unsigned nr = (unsigned)opt_number(opts, "queues");
 	int fds[NET_MAX_CHANNELS] = { 0 };
 	char file[8];
-	int ret;
+	int again_fd, ret;
 
 	for (unsigned i = 0; i < nr; i++)
 		fds[i] = opened_files_take(files, file_name(file, i));
-	ret = net_tap_create(loop, fds, nr, ret_be);
+	again_fd = opened_files_take(files, "tap-again");
+	ret = net_tap_create(loop, fds, nr, again_fd, ret_be);
 	if (ret == 0)
 		return 0;
+	if (again_fd >= 0)
+		close(again_fd);
 	for (unsigned i = 0; i < nr; i++)
 		close(fds[i]);
 	return err_set(err, ret, "net: backend=tap: %s", strerror(-ret));
 }
 
+static const int tap_syscalls[] = { REOPENER_SYSCALLS, -1 };
 static const unsigned long tap_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE, 0 };
 
 static const char *const tap_keys[] = { "ifname", NULL };
@@ -392,6 +567,7 @@ static const char *const tap_keys[] = { "ifname", NULL };
 const struct net_be_kind net_kind_tap = {
 	.name = "tap",
 	.keys = tap_keys,
+	.syscalls = tap_syscalls,
 	.ioctls = tap_ioctls,
 	.multi = true,
 	.open = tap_open,

@@ -381,11 +381,11 @@ static void test_rx_failure(void **state)
 		arrive(NULL, 60);
 		assert_false(mock->watched[0]);
 		for (int k = 0; k < 5; k++)
-			vio_loop_turn(loop, 10);
+			vio_loop_iterate(loop, 10);
 		assert_int_equal(drain(RXQ), 0);
 		mock->recv_ret = 0;
 		for (int k = 0; k < 1000 && !got; k++) {
-			vio_loop_turn(loop, 10);
+			vio_loop_iterate(loop, 10);
 			got = drain(RXQ);
 		}
 		assert_int_equal(got, 1);

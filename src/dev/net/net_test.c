@@ -198,7 +198,7 @@ static void test_link(void **state)
 	arrive(NULL, 60);
 	assert_int_equal(drain(RXQ), 1);
 
-	mock->be.client->link(mock->be.client_arg, false);
+	mock->be.client->link(mock->be.client_arg, false, "test");
 	assert_int_equal(vdrv_cfg_read(&d, 6, 2) & 1, 0);
 	assert_int_equal(ctl("link", "sideways"), -EINVAL);
 	assert_int_equal(ctl("link", NULL), -EINVAL);
