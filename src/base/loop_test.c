@@ -139,10 +139,10 @@ static void test_fairness(void **state)
 	for (int n = 0; n < 100 && least == 0; n++) {
 		assert_true(vio_loop_iterate(loop, 0) > 0);
 		least = 1;
-		for (int i = 0; i < 100; i++) {
-			if (w[i].calls < least)
-				least = w[i].calls;
-			assert_in_range(w[i].calls, 0, 2);
+		for (int k = 0; k < 100; k++) {
+			if (w[k].calls < least)
+				least = w[k].calls;
+			assert_in_range(w[k].calls, 0, 2);
 		}
 	}
 	assert_int_equal(least, 1);
