@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Shared directories, as Linux mounts them."""
 
+import fcntl
 import os
 import pathlib
 import shutil
+import time
 
+import p9_packages
 import p9_work
 from checks import attach, status
-from vm import Skip
+from vm import PATIENCE, Skip
 
 
 def shared(t, mode, machine):
@@ -163,3 +166,117 @@ def test_passthrough(t):
     assert set(owner.values()) == {(100000, 200000)}, owner
     assert (t.tmp / "f").stat().st_mode & 0o7777 == 0o6751 and (t.tmp / "d").stat().st_mode & 0o7777 == 0o1777
     assert (t.tmp / "c").is_char_device() and (t.tmp / "c").stat().st_rdev == os.makedev(1, 3) and (t.tmp / "p").is_fifo()
+
+
+NR_FILES = 4000  # more than the device process may have descriptors
+
+
+def test_everyday(t):
+    """Locks that the host shares, more files than descriptors, package managers, file capabilities, in one boot."""
+    tree, mapped = t.tmp / "tree", t.tmp / "mapped"
+    for directory in tree, mapped, tree / "files":
+        directory.mkdir()
+    for i in range(NR_FILES):
+        (tree / f"files/{i}").write_text(f"{i}\n")
+    works = packages(tree / "root")
+    (tree / "root/lock").touch()
+    with t.serve(f"9p,id=tree,path={tree},tag=tree", f"9p,id=ro,path={tree},tag=ro,ro=on",
+                 f"9p,id=attrs,path={mapped},tag=attrs,security=mapped-xattr") as viodev, \
+            t.guest(attach(viodev), cpus=2, memory="1G", modules=p9_work.MODULES) as guest:
+        p9_work.mount(guest, "tree", "/tree", "loose")
+        p9_work.mount(guest, "ro", "/ro")
+        p9_work.mount(guest, "attrs", "/attrs")
+        guest.check("cp /usr/bin/busybox /tree/root/usr/bin/ && mount -t devtmpfs dev /tree/root/dev")
+        locks(guest, viodev, tree / "root/lock")
+        for work in works:
+            guest.check(work.replace("DIRECTORY", "/tree"), 2 * PATIENCE)
+        capabilities(guest, ["/attrs"] + (["/tree"] if os.geteuid() == 0 else []))
+        remembered(guest, viodev, tree)
+        guest.check("umount /tree/root/dev /tree /ro /attrs")
+        assert status(viodev, "tree")["fids"] == 0
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+
+
+def packages(root):
+    """Those package managers that this machine has, in a root of their own; their work."""
+    p9_packages.make_root(root, "busybox")
+    for name in "flock", "setpriv":
+        p9_packages.copy_program(name, root)
+    if shutil.which("setcap", path="/usr/sbin:/sbin"):
+        p9_packages.copy_program("setcap", root)
+    return list(filter(None, (p9_packages.dpkg(root), p9_packages.rpm(root))))
+
+
+def is_free(path, operation=fcntl.LOCK_EX):
+    """Whether a program of the host can have the lock, of flock() and of fcntl()."""
+    results = []
+    for lock in fcntl.flock, fcntl.lockf:
+        with open(path, "r+b") as file:
+            try:
+                lock(file, operation | fcntl.LOCK_NB)
+                results.append(True)
+            except OSError:
+                results.append(False)
+    assert len(set(results)) == 1, results
+    return results[0]
+
+
+def locks(guest, viodev, path):
+    """flock(1) in a script, by a file that only reads, and waiting for the host."""
+    guest.check("printf '#!/bin/sh\\nexec chroot /tree/root /usr/bin/flock \"$@\"\\n' >/usr/bin/flock && chmod 755 /usr/bin/flock")
+    guest.check("(exec 9>>/tree/root/lock; flock 9; touch /tmp/locked; while [ ! -e /tmp/go ]; do sleep 0.1; done; flock -u 9; "
+                "touch /tmp/unlocked; while [ ! -e /tmp/end ]; do sleep 0.1; done) </dev/null >/dev/null 2>&1 &")
+    guest.check("while [ ! -e /tmp/locked ]; do sleep 0.1; done")
+    assert not is_free(path)
+    guest.check("touch /tmp/go; while [ ! -e /tmp/unlocked ]; do sleep 0.1; done")
+    assert is_free(path)
+    for file in "/tree/root/lock", "/ro/root/lock":
+        guest.check(f"exec 8<{file}; flock -x -n 8")
+        guest.check(f"(exec 8<{file}; flock -x 8; touch /tmp/reads; while [ -e /tmp/reads ]; do sleep 0.1; done) "
+                    "</dev/null >/dev/null 2>&1 & while [ ! -e /tmp/reads ]; do sleep 0.1; done")
+        with open(path, "rb") as host:
+            try:
+                fcntl.flock(host, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                raise AssertionError(f"{file} is not locked")
+            except BlockingIOError:
+                pass
+        guest.check("rm /tmp/reads; touch /tmp/end; wait; flock -x /lock sh -c :")
+    with open(path, "r+b") as host:
+        fcntl.flock(host, fcntl.LOCK_EX)
+        guest.check("(flock /lock sh -c :; touch /tmp/had) </dev/null >/dev/null 2>&1 &")
+        end = time.monotonic() + PATIENCE
+        while status(viodev, "tree")["waiting-for-locks"] == 0:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert guest.run("[ -e /tmp/had ]")[0] != 0
+    before = time.monotonic()
+    guest.check("while [ ! -e /tmp/had ]; do sleep 0.1; done")
+    assert time.monotonic() - before < 20, "Linux asks again after 30 s"
+
+
+def capabilities(guest, directories):
+    """A program may what its file says, for an ordinary user; a shared setcap sets it, where this machine has one."""
+    if guest.run("[ -e /tree/root/usr/bin/setcap ]")[0] != 0:
+        return
+    as_user = "chroot /tree/root /usr/bin/setpriv --reuid=1000 --regid=1000 --clear-groups /c/busybox chown 1000 /dev/owned"
+    for directory in directories:
+        guest.check(f"mkdir -p {directory}/c /tree/root/c && chmod 755 {directory} {directory}/c && "
+                    f"cp /usr/bin/busybox {directory}/c/ && chmod 755 {directory}/c/busybox && "
+                    f"mount --bind {directory}/c /tree/root/c && touch /tree/root/dev/owned")
+        assert guest.run(as_user)[0] != 0
+        guest.check(f"chroot /tree/root /usr/bin/setcap cap_chown+ep /c/busybox && {as_user} && "
+                    "[ $(stat -c %u /tree/root/dev/owned) = 1000 ] && chown 0 /tree/root/dev/owned && "
+                    "chroot /tree/root /usr/bin/setcap -r /c/busybox")
+        assert guest.run(as_user)[0] != 0
+        guest.check("umount /tree/root/c")
+
+
+def remembered(guest, viodev, tree):
+    """A guest that remembers more files than the device has descriptors reads, renames, removes and writes them."""
+    guest.check(f"cd /tree/files && [ $(ls | xargs cat | sort -n | tail -n 1) = {NR_FILES - 1} ]", 2 * PATIENCE)
+    now = status(viodev, "tree")
+    assert now["nodes"] > NR_FILES > now["descriptors"], now
+    guest.check("cd /tree && exec 3<files/5 && rm files/5 && mv files moved && [ $(cat <&3) = 5 ] && "
+                "mv moved/6 moved/7 && [ $(cat moved/7) = 6 ] && echo x >>moved/8 && [ $(cat moved/8 | wc -l) = 2 ]")
+    assert len(os.listdir(tree / "moved")) == NR_FILES - 2 and (tree / "moved/7").read_text() == "6\n"
