@@ -43,8 +43,8 @@ const struct cdb_def cdb_defs[] = {
 	  LIST, 0, 3, 2, { 0x12, 0x01, 0xff, 0xff, 0xff } },
 	{ 0x15, 0, CMD_MODE_SELECT, FOR_BOTH, CDB_ALONE | CDB_DATA_OUT, 6,
 	  LIST, 0, 4, 1, { 0x15, 0x11, 0, 0, 0xff } },
-	{ 0x16, 0, CMD_RESERVE, FOR_BOTH, 0, 6, LIST, 0, 0, 0, { 0x16 } },
-	{ 0x17, 0, CMD_RELEASE, FOR_BOTH, 0, 6, LIST, 0, 0, 0, { 0x17 } },
+	{ 0x16, 0, CMD_RESERVE, FOR_CDROM | FOR_SOLE, 0, 6, LIST, 0, 0, 0, { 0x16 } },
+	{ 0x17, 0, CMD_RELEASE, FOR_CDROM | FOR_SOLE, 0, 6, LIST, 0, 0, 0, { 0x17 } },
 	{ 0x1a, 0, CMD_MODE_SENSE, FOR_BOTH, CDB_DATA_IN, 6, LIST, 0, 4, 1,
 	  { 0x1a, 0x08, 0xff, 0xff, 0xff } },
 	{ 0x1b, 0, CMD_START_STOP, FOR_BOTH, 0, 6, LIST, 0, 0, 0,
@@ -76,16 +76,16 @@ const struct cdb_def cdb_defs[] = {
 	  LIST, 0, 7, 2, { 0x51, 0x07, 0, 0, 0, 0, 0, 0xff, 0xff } },
 	{ 0x55, 0, CMD_MODE_SELECT, FOR_BOTH, CDB_ALONE | CDB_DATA_OUT, 10,
 	  LIST, 0, 7, 2, { 0x55, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff } },
-	{ 0x56, 0, CMD_RESERVE, FOR_BOTH, 0, 10, LIST, 0, 0, 0, { 0x56 } },
-	{ 0x57, 0, CMD_RELEASE, FOR_BOTH, 0, 10, LIST, 0, 0, 0, { 0x57 } },
+	{ 0x56, 0, CMD_RESERVE, FOR_CDROM | FOR_SOLE, 0, 10, LIST, 0, 0, 0, { 0x56 } },
+	{ 0x57, 0, CMD_RELEASE, FOR_CDROM | FOR_SOLE, 0, 10, LIST, 0, 0, 0, { 0x57 } },
 	{ 0x5a, 0, CMD_MODE_SENSE, FOR_BOTH, CDB_DATA_IN, 10, LIST, 0, 7, 2,
 	  { 0x5a, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff } },
 #define PR_IN(sa) \
-	{ 0x5e, sa, CMD_PR_IN, FOR_DISK, CDB_HAS_SA | CDB_DATA_IN, 10, \
+	{ 0x5e, sa, CMD_PR_IN, FOR_SOLE, CDB_HAS_SA | CDB_DATA_IN, 10, \
 	  LIST, 0, 7, 2, { 0x5e, sa, 0, 0, 0, 0, 0, 0xff, 0xff } }
 	PR_IN(0), PR_IN(1), PR_IN(2), PR_IN(3),
 #define PR_OUT(sa, type) \
-	{ 0x5f, sa, CMD_PR_OUT, FOR_DISK, \
+	{ 0x5f, sa, CMD_PR_OUT, FOR_SOLE, \
 	  CDB_HAS_SA | CDB_DATA_OUT | CDB_ALONE, 10, LIST, 0, 5, 4, \
 	  { 0x5f, sa, type, 0, 0, B4 } }
 	PR_OUT(0, 0xff), PR_OUT(1, 0xff), PR_OUT(2, 0xff), PR_OUT(3, 0xff),

@@ -55,8 +55,9 @@ enum cdb_cmd {
 enum {
 	FOR_DISK = 1,
 	FOR_CDROM = 2,
-	FOR_WLUN = 4, /* REPORT LUNS well-known logical unit, SPC-4 9 */
-	FOR_THIN = 8, /* a disk that unmaps */
+	FOR_WLUN = 4,  /* REPORT LUNS well-known logical unit, SPC-4 9 */
+	FOR_THIN = 8,  /* a disk that unmaps */
+	FOR_SOLE = 16, /* a disk that no other process uses: reservations */
 	FOR_BOTH = FOR_DISK | FOR_CDROM,
 	FOR_ALL = FOR_BOTH | FOR_WLUN,
 };

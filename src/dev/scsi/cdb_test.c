@@ -128,7 +128,7 @@ static void test_parse(void **state)
 		struct scsi_sense sense;
 
 		memcpy(cdb.b, rows[i].b, 16);
-		assert_true(cdb_parse(&cdb, FOR_DISK, &sense));
+		assert_true(cdb_parse(&cdb, FOR_DISK | FOR_SOLE, &sense));
 		assert_int_equal(cdb.def->cmd, rows[i].cmd);
 		assert_int_equal(cdb.lba, rows[i].lba);
 		assert_int_equal(cdb.nr, rows[i].nr);

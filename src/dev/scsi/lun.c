@@ -419,6 +419,7 @@ static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 	lun->ro = info.ro;
 	lun->writethrough = params_of(o).cache == DISK_WRITETHROUGH;
 	lun->wce = !lun->writethrough;
+	lun->sole = !info.ro && !params_of(o).shared;
 	lun->thin = info.can_discard;
 	lun->zeroes = info.can_zero;
 	lun->rotational = info.rotational;

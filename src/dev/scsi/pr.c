@@ -2,9 +2,11 @@
 /*
  * Reservations: persistent ones (SPC-4 5.12, 6.15, 6.16) and those of SPC-2.
  *
- * Each logical unit is reached through one I_T nexus, the guest's. So there is
- * at most one registration and no conflict; only the standard's state remains
- * to be kept. It is saved in a file, for restarts, if the user names one and
+ * Each logical unit is reached through one I_T nexus, the guest's, and its image
+ * is locked against all other processes. So there is at most one registration
+ * and no conflict; only the standard's state remains to be kept. A unit whose
+ * image others may use (share=on, or readers of an image with ro=on) lacks these
+ * commands: a reservation would not keep the others out. It is saved in a file, for restarts, if the user names one and
  * the initiator requests it (APTPL):
  *
  *	0     header  records...     written by turns, so that one
@@ -202,7 +204,7 @@ static void restore(struct scsi_softc *sc, const uint8_t *record)
 	for (unsigned i = 0; i < sc->sc_nr_luns; i++) {
 		struct scsi_lun *lun = sc->sc_luns[i];
 
-		if (lun->kind != LUN_DISK || lun->naa != read_be64(record))
+		if (!lun->sole || lun->naa != read_be64(record))
 			continue;
 		lun->pr.registered = true;
 		lun->pr.aptpl = true;

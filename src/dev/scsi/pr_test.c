@@ -223,6 +223,33 @@ static void spoil(const char *name, off_t at)
 	close(fd);
 }
 
+/* Others may use the image: what would not keep them out does not exist. */
+static void test_shared(void **state)
+{
+	static const char *const options[] = {
+		OPTIONS ",lun0.share=on",
+		OPTIONS ",lun0.ro=on",
+		OPTIONS ",lun0.share=on,reservations=%d/pr",
+	};
+	const struct cmd reserve = { .cdb = { 0x16 } };
+	struct cmd opcode = { .cdb = { 0xa3, 0x0c, 2, 0x5f, [8] = 1 },
+			      .in_len = 256 };
+	struct sent s;
+
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		ini_image("disk", IMAGE_BYTES);
+		ready(options[i]);
+		assert_int_equal(out(IGNORE, 0, 0, 0xa1, 0), SC_INVALID_OPCODE);
+		s = in(0);
+		assert_int_equal(outcome(&s), SC_INVALID_OPCODE);
+		s = ini_do(&reserve);
+		assert_int_equal(outcome(&s), SC_INVALID_OPCODE);
+		s = ini_do(&opcode);
+		assert_int_equal(s.in[1] & 7, 1); /* not supported */
+		ini_close();
+	}
+}
+
 static void test_restart(void **state)
 {
 	ini_image("disk", IMAGE_BYTES);
@@ -307,6 +334,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_steps, teardown),
 		cmocka_unit_test_teardown(test_service_actions, teardown),
 		cmocka_unit_test_teardown(test_reserve6, teardown),
+		cmocka_unit_test_teardown(test_shared, teardown),
 		cmocka_unit_test_teardown(test_restart, teardown),
 		cmocka_unit_test_teardown(test_save_fails, teardown),
 		cmocka_unit_test_teardown(test_foreign_file, teardown),

@@ -173,6 +173,7 @@ struct scsi_lun {
 	bool thin;   /* unmaps */
 	bool zeroes; /* what is unmapped reads as zeroes */
 	bool rotational;
+	bool sole; /* no other process uses it: locked for writing */
 	uint32_t block_bytes, phys_block_bytes;
 	uint64_t nr_blocks;
 	char serial[SCSI_SERIAL_MAX + 1];

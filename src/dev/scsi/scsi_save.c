@@ -200,6 +200,11 @@ static bool is_possible(const struct scsi_lun *lun, const struct unit *u)
 	       (u->type == 0 || pr_type_ok(u->type));
 }
 
+static bool holds_reservations(const struct unit *u)
+{
+	return le64_to_cpu(u->key) != 0 || (le16_to_cpu(u->flags) & RESERVED);
+}
+
 static int check_unit(struct scsi_softc *sc, const struct scsi_lun *lun,
 		      const struct unit *u)
 {
@@ -212,6 +217,9 @@ static int check_unit(struct scsi_softc *sc, const struct scsi_lun *lun,
 			      "type, serial, block-size or ro differs here");
 	if (lun->kind == LUN_DISK && le64_to_cpu(u->nr_blocks) > lun->nr_blocks)
 		return refuse(sc, place, "smaller here");
+	if (lun->kind == LUN_DISK && !lun->sole && holds_reservations(u))
+		return refuse(sc, place,
+			      "its reservations need share=off and ro=off");
 	if ((le16_to_cpu(u->flags) & APTPL) && sc->sc_pr_fd < 0)
 		return refuse(sc, place, "its reservations need reservations=");
 	return is_possible(lun, u) ? 0 : -EINVAL;

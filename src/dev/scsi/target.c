@@ -105,7 +105,8 @@ unsigned lun_kinds(const struct scsi_lun *lun)
 {
 	switch (lun->kind) {
 	case LUN_DISK:
-		return lun->thin ? FOR_DISK | FOR_THIN : FOR_DISK;
+		return FOR_DISK | (lun->thin ? FOR_THIN : 0) |
+		       (lun->sole ? FOR_SOLE : 0);
 	case LUN_CDROM:
 		return FOR_CDROM;
 	default:
