@@ -4,6 +4,7 @@
  * them there, LUN 0 a disk of 4 MiB, LUN 1 a CD-ROM drive without a disc.
  *
  *	passthrough SOCKET
+ *	passthrough SOCKET ro	LUN 0 has ro=on
  *
  * The pretend driver's PCI function is a stand-in: its registers are the
  * server's, by vfio-user, and its memory is shared with the server.
@@ -191,6 +192,27 @@ static void test_many(void **state)
 		assert_int_equal(s[i].status, STATUS_GOOD);
 }
 
+/* ro=on, after the others: what they wrote can be read and nothing else. */
+static void test_read_only(void **state)
+{
+	uint8_t data[512];
+	const struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
+	const struct cmd wr = { .cdb = { 0x2a, [8] = 1 },
+				.out_len = 512,
+				.out = memset(data, 'w', sizeof(data)) };
+	const struct cmd mode = { .cdb = { 0x1a, 0, 0x3f, 0, 64 },
+				  .in_len = 64 };
+	struct sent s = ini_do_ready(&rd);
+
+	assert_int_equal(s.status, STATUS_GOOD);
+	assert_int_equal(s.in[0], 1);
+	assert_int_equal(ini_do(&wr).code, SC_WRITE_PROTECTED);
+	s = ini_do(&mode);
+	assert_int_equal(s.status, STATUS_GOOD);
+	assert_int_equal(s.in[2] & 0x80, 0x80);
+	assert_int_equal(ini_do(&rd).in[0], 1);
+}
+
 int main(int argc, char **argv)
 {
 	static struct tsrv server;
@@ -201,8 +223,12 @@ int main(int argc, char **argv)
 		TEST(test_privileged), TEST(test_many),
 	};
 
-	if (argc != 2)
+	const struct CMUnitTest read_only[] = { TEST(test_read_only) };
+
+	if (argc != 2 && argc != 3)
 		return 2;
 	snprintf(server.path, sizeof(server.path), "%s", argv[1]);
+	if (argc == 3)
+		return cmocka_run_group_tests(read_only, NULL, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -169,11 +169,12 @@ def test_passthrough(t):
                 export LD_LIBRARY_PATH=/tmp/lib
                 sg() { grep -lx $1 /sys/class/scsi_generic/*/device/type | sed 's|.*generic/|/dev/|; s|/device.*||'; }
                 /tmp/viodev serve --dir=/run/v scsi,id=s,lun0=$(sg 0),lun0.type=passthrough,lun1=$(sg 5),lun1.type=passthrough \
-                    >/tmp/ready 2>/tmp/messages &
+                    scsi,id=r,lun0=$(sg 0),lun0.type=passthrough,lun0.ro=on >/tmp/ready 2>/tmp/messages &
             """)
             guest.check(until("grep -qx ready /tmp/ready") + " || (cat /tmp/messages; false)")
             status, output = guest.run("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/s.sock 2>&1; s=$?; cat /tmp/messages; exit $s")
             assert status == 0, output
+            guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/r.sock ro 2>&1")
             told = json.loads(guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/viodev ctl /run/v/s.ctl status --json"))["reply"]
             assert told["sandbox"]["seccomp"] and told["sandbox"]["nobody"] and told["sandbox"]["no-capabilities"], told
             guest.check("kill $(pidof viodev); " + until("! pidof viodev"))

@@ -109,11 +109,27 @@ static int add_key(struct lun_keys *keys, const char *name, struct err *err)
 	return 0;
 }
 
-static const char *const suffixes[] = {
-	"type",   "ro",         "share",
-	"serial", "block-size", "physical-block-size",
-	"cache",  "discard",    "werror",
-	"rerror", "format",
+#define DISK         BIT_OF(LUN_DISK)
+#define CD           BIT_OF(LUN_CDROM)
+#define REAL         BIT_OF(LUN_PASSTHROUGH)
+#define BIT_OF(kind) (1u << (kind))
+
+/* The further keys of a unit, and the types that can honour them. */
+static const struct {
+	const char *name;
+	unsigned kinds;
+} suffixes[] = {
+	{ "type", DISK | CD | REAL },
+	{ "ro", DISK | CD | REAL },
+	{ "share", DISK | CD },
+	{ "format", DISK | CD },
+	{ "serial", DISK | CD },
+	{ "block-size", DISK | CD },
+	{ "physical-block-size", DISK },
+	{ "cache", DISK | CD },
+	{ "discard", DISK },
+	{ "werror", DISK },
+	{ "rerror", DISK | CD },
 };
 
 /* "lun1.ro" means nothing without "lun1". */
@@ -126,7 +142,7 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 		unsigned pos = 0;
 
 		snprintf(pattern, sizeof(pattern), "%s.%s", prefix,
-			 suffixes[i]);
+			 suffixes[i].name);
 		while ((key = opt_next(opts, pattern, &pos))) {
 			int len = (int)(strrchr(key, '.') - key);
 
@@ -144,8 +160,8 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 }
 
 /* All LUNs of the options, by target and number. */
-static int collect(const struct opts *opts, struct lun_keys *keys,
-		   struct err *err)
+static int find_keys(const struct opts *opts, struct lun_keys *keys,
+		     struct err *err)
 {
 	static const char *const patterns[] = { "lun*", "t*.lun*" };
 	int ret = 0;
@@ -211,6 +227,40 @@ bool luns_pass_through(const struct opts *opts)
 	return false;
 }
 
+static int check_keys_of(struct lun_opts *o, struct err *err)
+{
+	enum lun_kind kind = kind_of(o);
+
+	for (unsigned i = 0; i < ARRAY_LEN(suffixes); i++) {
+		if (!opt_given(o->opts, key_of(o, suffixes[i].name)) ||
+		    (suffixes[i].kinds & BIT_OF(kind)))
+			continue;
+		return err_set(err, -EINVAL,
+			       "scsi: %s.%s: has no effect with type=%s",
+			       o->key, suffixes[i].name,
+			       opt_string(o->opts, key_of(o, "type")));
+	}
+	if (kind == LUN_CDROM && opt_given(o->opts, key_of(o, "ro")) &&
+	    !opt_bool(o->opts, o->buf))
+		return err_set(err, -EINVAL,
+			       "scsi: %s.ro=off: a CD-ROM cannot be written",
+			       o->key);
+	return 0;
+}
+
+static int collect(const struct opts *opts, struct lun_keys *keys,
+		   struct err *err)
+{
+	int ret = find_keys(opts, keys, err);
+
+	for (unsigned i = 0; ret == 0 && i < keys->nr; i++) {
+		struct lun_opts o = { .opts = opts, .key = keys->key[i].key };
+
+		ret = check_keys_of(&o, err);
+	}
+	return ret;
+}
+
 static struct disk_params params_of(struct lun_opts *o)
 {
 	const char *cache = lun_string(o, "cache");
@@ -254,7 +304,7 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 	snprintf(prefix, sizeof(prefix), "%s.", k->key);
 	params.option_prefix = prefix;
 	if (kind_of(&o) == LUN_PASSTHROUGH)
-		fd = pt_open(params.path, &why);
+		fd = pt_open(params.path, params.ro, &why);
 	else
 		fd = disk_open(&params, &why);
 	if (fd < 0)
@@ -512,8 +562,9 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 	lun->ua = UA_POWER_ON;
 	snprintf(lun->name, sizeof(lun->name), "%s", k->key);
 	if (lun->kind == LUN_PASSTHROUGH) {
+		lun->ro = params_of(&o).ro;
 		ret = pt_create(env->loop,
-				opened_files_take(env->files, k->key),
+				opened_files_take(env->files, k->key), lun->ro,
 				&lun->pt);
 		return ret < 0 ? err_set(err, ret, "scsi: %s: %s", k->key,
 					 strerror(-ret)) :

@@ -32,6 +32,7 @@ static_assert(sizeof(struct sg_iovec) == sizeof(struct iovec) &&
 
 struct passthrough {
 	int fd;
+	bool ro;
 	struct pool *pool;
 	unsigned nr_inflight; /* given to the pool */
 	/*
@@ -91,6 +92,67 @@ static uint8_t response_of(unsigned host_status)
 	}
 }
 
+/*
+ * What changes neither the medium nor how the device works, of disks, CDs and
+ * tapes alike. The kernel has a list as well, but spares root, and lets through
+ * more. Opcodes that write on one type of device and read on another are left
+ * out: 42h is READ SUB-CHANNEL and UNMAP.
+ */
+static bool only_reads(const struct scsi_task *t)
+{
+	static const uint8_t
+		opcodes[] = {
+			0x00, 0x03, /* TEST UNIT READY, REQUEST SENSE */
+			0x01, 0x05,
+			0x11, /* REWIND, READ BLOCK LIMITS, SPACE */
+			0x08, 0x28,
+			0x88, 0xa8, /* READ */
+			0x12, 0x1a,
+			0x5a, 0x4d, /* INQUIRY, MODE SENSE, LOG SENSE */
+			0x1b, 0x1e, /* START STOP UNIT, PREVENT ALLOW REMOVAL */
+			0x23, 0x25, /* READ FORMAT CAPACITIES, READ CAPACITY */
+			0x2b, 0x34,
+			0x90, /* SEEK, PRE-FETCH */
+			0x2f, 0x8f,
+			0xaf,       /* VERIFY */
+			0x35, 0x91, /* SYNCHRONIZE CACHE */
+			0x37, 0xb7,
+			0x3c, /* READ DEFECT DATA, READ BUFFER */
+			0x43, 0x44,
+			0x46, /* READ TOC, READ HEADER, GET CONFIGURATION */
+			0x4a, 0xbd, /* GET EVENT STATUS, MECHANISM STATUS */
+			0x51, 0x52,
+			0xad, /* READ DISC, TRACK INFORMATION, STRUCTURE */
+			0x5c, 0xb9,
+			0xbe,       /* READ BUFFER CAPACITY, READ CD (MSF) */
+			0x5e, 0xa0, /* PERSISTENT RESERVE IN, REPORT LUNS */
+			0x95, 0x9e,
+			0xa3, /* ZBC IN, SERVICE ACTION IN, MAINTENANCE IN */
+		};
+	uint8_t opcode = t->cdb.b[0];
+	bool verifies = opcode == 0x2f || opcode == 0x8f || opcode == 0xaf;
+
+	return memchr(opcodes, opcode, sizeof(opcodes)) &&
+	       (t->out_len == 0 || verifies);
+}
+
+/* MODE SENSE of a device that could be written: set WP, SPC-4 7.5.5. */
+static void protect(struct scsi_task *t)
+{
+	bool ten = t->cdb.b[0] == 0x5a;
+	struct vio_iov_cursor c = t->data;
+	size_t at = ten ? 3 : 2;
+	uint8_t byte = 0;
+
+	if ((t->cdb.b[0] != 0x1a && !ten) || t->transferred <= at)
+		return;
+	vio_iov_skip(&c, at);
+	if (vio_iov_peek(&c, &byte, 1) < 1)
+		return;
+	byte |= 0x80;
+	vio_iov_write(&c, &byte, 1);
+}
+
 /* On a thread of the pool, which alone uses the task now. */
 static void job_run(void *arg, struct pool_job *job)
 {
@@ -136,6 +198,8 @@ static void job_run(void *arg, struct pool_job *job)
 	if (hdr.resid > 0)
 		t->transferred -=
 			(uint64_t)hdr.resid < len ? (uint64_t)hdr.resid : len;
+	if (pt->ro)
+		protect(t);
 }
 
 static void start(struct passthrough *pt, struct scsi_task *t)
@@ -202,6 +266,10 @@ void pt_start(struct passthrough *pt, struct scsi_task *t)
 		task_check(t, SC_INVALID_OPCODE);
 		return;
 	}
+	if (pt->ro && !only_reads(t)) {
+		task_check(t, SC_WRITE_PROTECTED);
+		return;
+	}
 	if (pt->nr_stale > 0)
 		hold(pt, t);
 	else
@@ -227,9 +295,10 @@ void pt_hold(struct passthrough *pt)
  * --- Create and destroy ---
  */
 
-int pt_open(const char *path, struct err *err)
+int pt_open(const char *path, bool ro, struct err *err)
 {
-	int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC), version;
+	int flags = (ro ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC;
+	int fd = open(path, flags), version;
 
 	if (fd < 0)
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
@@ -254,7 +323,8 @@ bool pt_destroy(struct passthrough *pt)
 	return true;
 }
 
-int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt)
+int pt_create(struct vio_loop *loop, int take_fd, bool ro,
+	      struct passthrough **ret_pt)
 {
 	struct passthrough *pt = calloc(1, sizeof(*pt));
 	int ret;
@@ -262,6 +332,7 @@ int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt)
 	if (!pt)
 		return -ENOMEM;
 	pt->fd = take_fd;
+	pt->ro = ro;
 	pt->held_end = &pt->held;
 	ret = pool_create(loop, NR_THREADS, &jobs, pt, &pt->pool);
 	if (ret < 0) {

@@ -53,7 +53,7 @@ static int fake_sg_io(int fd, struct sg_io_hdr *hdr)
 	return sg.ret;
 }
 
-static int setup(void **state)
+static int setup_with(const char *options)
 {
 	const struct vdev_type *type;
 	struct opened_files files = { 0 };
@@ -64,16 +64,25 @@ static int setup(void **state)
 	memset(&sg, 0, sizeof(sg));
 	pt_sg_io = fake_sg_io;
 	ini_init(VDRV_MODERN);
-	assert_int_equal(vdev_parse("scsi,lun0=/dev/sg0,lun0.type=passthrough,"
-				    "queues=2",
-				    &type, &opts, &err),
-			 0);
+	assert_int_equal(vdev_parse(options, &type, &opts, &err), 0);
 	opened_files_add(&files, "lun0", open("/dev/null", O_RDWR));
 	env = (struct vdev_env){ &ini.d.pi, ini.loop, opts, &files };
 	assert_int_equal(vdev_create(type, &env, &ini.dev, &err), 0);
 	ini.dev->own_opts = opts;
 	assert_true(vdrv_start(&ini.d, ~0ull, 4));
 	return 0;
+}
+
+#define OPTIONS "scsi,lun0=/dev/sg0,lun0.type=passthrough,queues=2"
+
+static int setup(void **state)
+{
+	return setup_with(OPTIONS);
+}
+
+static int setup_read_only(void **state)
+{
+	return setup_with(OPTIONS ",lun0.ro=on");
 }
 
 static int teardown(void **state)
@@ -253,6 +262,55 @@ static void test_reset_order(void **state)
 }
 
 /* The process can end while a command does not. */
+/* ro=on: the device never sees a command that may write. */
+static void test_read_only(void **state)
+{
+	static const struct {
+		uint8_t opcode;
+		uint32_t in_len, out_len;
+		bool passes;
+	} rows[] = {
+		{ 0x00, 0, 0, true },    { 0x12, 36, 0, true },
+		{ 0x28, 512, 0, true },  { 0x88, 512, 0, true },
+		{ 0x9e, 32, 0, true },   { 0xa3, 64, 0, true },
+		{ 0x2f, 0, 512, true },  { 0x35, 0, 0, true },
+		{ 0x2a, 0, 512, false }, { 0x0a, 0, 512, false },
+		{ 0x8a, 0, 512, false }, { 0xaa, 0, 512, false },
+		{ 0x2e, 0, 512, false }, { 0x41, 0, 512, false },
+		{ 0x93, 0, 512, false }, { 0x93, 0, 0, false },
+		{ 0x42, 0, 24, false },  { 0x42, 24, 0, false },
+		{ 0x89, 0, 512, false }, { 0x04, 0, 0, false },
+		{ 0x15, 0, 4, false },   { 0x55, 0, 8, false },
+		{ 0x3b, 0, 512, false }, { 0x5f, 0, 24, false },
+		{ 0x1d, 0, 8, false },   { 0x9f, 0, 512, false },
+		{ 0xa3, 0, 16, false },  { 0xa4, 0, 16, false },
+		{ 0x48, 0, 512, false }, { 0x94, 0, 0, false },
+		{ 0x28, 0, 512, false },
+	};
+	struct cmd sense6 = { .cdb = { 0x1a, 0, 0x3f, 0, 64 }, .in_len = 64 };
+	struct cmd sense10 = { .cdb = { 0x5a, 0, 0x3f }, .in_len = 64 };
+	struct sent s;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct cmd c = { .cdb = { rows[i].opcode },
+				 .in_len = rows[i].in_len,
+				 .out_len = rows[i].out_len };
+		int before = sg.nr_begun;
+
+		s = ini_do(&c);
+		assert_int_equal(sg.nr_begun, before + rows[i].passes);
+		assert_int_equal(s.code,
+				 rows[i].passes ? 0 : SC_WRITE_PROTECTED);
+	}
+	/* And the driver is told: WP. */
+	s = ini_do(&sense6);
+	assert_int_equal(s.in[1], 'P');
+	assert_int_equal(s.in[2], 'P' | 0x80);
+	s = ini_do(&sense10);
+	assert_int_equal(s.in[2], 'P');
+	assert_int_equal(s.in[3], 'P' | 0x80);
+}
+
 static void test_end(void **state)
 {
 	sg.hang = true;
@@ -267,8 +325,14 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_commands), TEST(test_failures),    TEST(test_abort),
-		TEST(test_reset),    TEST(test_reset_order), TEST(test_end),
+		TEST(test_commands),
+		TEST(test_failures),
+		TEST(test_abort),
+		TEST(test_reset),
+		TEST(test_reset_order),
+		TEST(test_end),
+		cmocka_unit_test_setup_teardown(test_read_only, setup_read_only,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -400,10 +400,12 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 
 /*
  * passthrough.c: commands of a LUN that is a real device. pt_open() needs
- * privileges.
+ * privileges. Of one with @ro, commands that may change the medium or the
+ * device are refused.
  */
-int pt_open(const char *path, struct err *err);
-int pt_create(struct vio_loop *loop, int take_fd, struct passthrough **ret_pt);
+int pt_open(const char *path, bool ro, struct err *err);
+int pt_create(struct vio_loop *loop, int take_fd, bool ro,
+	      struct passthrough **ret_pt);
 /* False: a command does not end, and its memory must stay. NULL is fine. */
 bool pt_destroy(struct passthrough *pt);
 void pt_start(struct passthrough *pt, struct scsi_task *t);
