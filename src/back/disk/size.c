@@ -111,6 +111,13 @@ static bool resized_soon(struct disk *d)
 	return !d->sizing && !d->size_wanted;
 }
 
+static int would_cut(struct err *err)
+{
+	return err_set(err, -EEXIST,
+		       "smaller than now: add --shrink to discard the data "
+		       "beyond");
+}
+
 int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 {
 	int ret = check_resize(d, bytes, err);
@@ -118,6 +125,8 @@ int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 	if (ret < 0)
 		return ret;
 	if (!d->exec.img.is_bdev) {
+		if (!shrink && bytes < d->exec.img.info.bytes)
+			return would_cut(err);
 		d->size_to = bytes;
 		d->size_shrink = shrink;
 		d->shrinking = shrink && bytes < d->exec.img.info.bytes;
@@ -127,9 +136,7 @@ int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 		return 1;
 	ret = d->size_error;
 	if (ret == -EEXIST)
-		return err_set(err, ret,
-			       "smaller than now: add --shrink to discard the "
-			       "data beyond");
+		return would_cut(err);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
