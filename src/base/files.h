@@ -8,7 +8,7 @@
 
 #include "base/unix_name.h"
 
-#define OPENED_FILES_MAX 136 /* scsi has the most: two for each of 64 LUNs */
+#define OPENED_FILES_MAX 200 /* scsi has the most: three for each of 64 LUNs */
 
 struct opened_file {
 	char name[16];

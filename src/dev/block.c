@@ -4,11 +4,13 @@
  * disk. What happens to its requests is in block_req.c.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "back/disk/identity.h"
 #include "base/json.h"
 #include "dev/block_impl.h"
 
@@ -260,7 +262,10 @@ static const char *const cache_names[] = {
 static void block_status(struct vdev *dev, struct json_object *status)
 {
 	struct block_softc *sc = block_of(dev);
+	char serial[VIRTIO_BLK_ID_BYTES + 1] = "";
 
+	memcpy(serial, sc->sc_serial, sizeof(sc->sc_serial));
+	json_add_string(status, "serial", serial);
 	json_add_uint(status, "capacity", sc->sc_capacity * SECTOR_BYTES);
 	json_add_uint(status, "block-size", sc->sc_block_bytes);
 	json_add_bool(status, "read-only", sc->sc_info.ro);
@@ -403,6 +408,9 @@ static int block_open(const struct opts *opts, struct opened_files *files,
 	fd = disk_open_watch(&params);
 	if (fd >= 0)
 		opened_files_add(files, "watch", fd);
+	fd = disk_open_name(&params);
+	if (fd >= 0)
+		opened_files_add(files, "name", fd);
 	return 0;
 }
 
@@ -450,6 +458,23 @@ static int create_queues(struct block_softc *sc, unsigned size)
 	return create_memory(sc, (unsigned)sc->sc_consts.vc_nvq * size);
 }
 
+/* By default the serial number is what the image is. */
+static void set_serial(struct block_softc *sc, const struct vdev_env *env,
+		       int fd)
+{
+	const char *serial = opt_string(env->opts, "serial");
+	int name_fd = opened_files_take(env->files, "name");
+	char text[VIRTIO_BLK_ID_BYTES + 1];
+
+	snprintf(text, sizeof(text), "%016llx",
+		 (unsigned long long)disk_identity(fd, name_fd));
+	if (!serial)
+		serial = text;
+	memcpy(sc->sc_serial, serial, strlen(serial));
+	if (name_fd >= 0)
+		close(name_fd);
+}
+
 static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 		       unsigned depth, struct err *err)
 {
@@ -458,6 +483,7 @@ static int create_disk(struct block_softc *sc, const struct vdev_env *env,
 	struct err why;
 	int ret = disk_io_create(env->loop, depth, 1, &sc->sc_io);
 
+	set_serial(sc, env, fd);
 	if (ret < 0)
 		err_set(&why, ret, "%s", strerror(-ret));
 	else
@@ -484,7 +510,6 @@ static uint32_t size_or(const struct opts *opts, const char *key,
 static int describe(struct block_softc *sc, const struct opts *opts,
 		    struct err *err)
 {
-	const char *serial = opt_string(opts, "serial");
 	uint32_t phys = sc->sc_info.phys_block_bytes;
 
 	sc->sc_cache = cache_of(opts);
@@ -501,8 +526,6 @@ static int describe(struct block_softc *sc, const struct opts *opts,
 			       "block-size=%u",
 			       sc->sc_phys_bytes, sc->sc_block_bytes);
 	sc->sc_capacity = sc->sc_info.bytes / SECTOR_BYTES;
-	if (serial)
-		memcpy(sc->sc_serial, serial, strlen(serial));
 	return 0;
 }
 
@@ -593,7 +616,9 @@ static const struct opt_def block_opts[] = {
 	{ "format", OPT_CHOICE, .choices = "raw",
 	  .help = "serve the image as it is, even if it looks like qcow2, luks "
 		  "or another format; default: refuse such an image" },
-	{ "serial", OPT_STRING, .help = "serial number, up to 20 characters" },
+	{ "serial", OPT_STRING,
+	  .help = "serial number, up to 20 characters; default: derived from "
+		  "the image's file" },
 	{ "queues", OPT_NUMBER, "1", .min = 1, .max = BLOCK_MAX_Q,
 	  .help = "request queues" },
 	{ "block-size", OPT_SIZE, .min = 512, .max = 64 << 10,

@@ -869,7 +869,7 @@ static void test_get_id(void **state)
 		const char *options;
 		char id[21];
 	} rows[] = {
-		{ "", "" },
+		{ ",serial=", "" },
 		{ ",serial=disk-7", "disk-7" },
 		{ ",serial=12345678901234567890", "12345678901234567890" },
 	};
@@ -885,6 +885,9 @@ static void test_get_id(void **state)
 	}
 	/* 3.5 GiB to put it into. */
 	start(VDRV_MODERN, "", ALL_FEATURES);
+	r = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
+	assert_int_equal(do_req(&r, NULL), OK);
+	assert_int_equal(strspn((char *)req_data(&r), "0123456789abcdef"), 16);
 	r = make_req(VIRTIO_BLK_T_GET_ID, 0, 0, true);
 	bufs[0] = (struct vdrv_buf){ r.hdr, 16, VDRV_R };
 	for (unsigned i = 1; i < 59; i++)

@@ -569,20 +569,38 @@ class Serving(Case):
             self.assertIn(said, result.stderr)
             self.assertEqual(viodev("ctl", ctl, "lun", "add", f"lun1={qcow2},lun1.format=raw").returncode, 0)
 
+    def test_identity(self):
+        """Default serial numbers tell images apart, not the ways to write their paths."""
+        def serials(device, cwd):
+            with self.serve(device, cwd=cwd):
+                told = self.status(device.split(",")[0] + "0")
+            return [told["serial"]] if "serial" in told else [lun["serial"] for lun in told["luns"]]
+
+        for name in "one", "two":
+            (self.tmp / name).mkdir()
+            shutil.copy(self.image, self.tmp / name / "disk.img")
+        one, two = (serials("block,path=disk.img", self.tmp / name) for name in ("one", "two"))
+        self.assertNotEqual(one, two)
+        self.assertEqual(serials("block,path=one/disk.img", self.tmp), one)
+        self.assertEqual(serials(f"scsi,lun0={self.tmp}/one/disk.img,lun4=two/disk.img", self.tmp), one + two)
+        self.assertEqual(serials("block,path=one/disk.img,serial=", self.tmp), [""])
+
     def test_shrink(self):
         """`viodev ctl resize` discards data only with --shrink, wherever that stands."""
         size = self.image.stat().st_size
         with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
             for device, words in ("block0", ()), ("scsi0", ("lun0",)):
                 ctl = self.dir / f"{device}.ctl"
+                capacity = lambda: [unit["capacity"] for unit in self.status(device).get("luns", [self.status(device)])]
+                wait_for(lambda: capacity() == [size], "the size is noticed")
                 result = viodev("ctl", ctl, "resize", *words, "64K")
                 self.assertEqual((result.returncode, self.image.stat().st_size), (1, size), result.stderr)
                 self.assertIn("smaller than now: add --shrink", result.stderr)
                 for order in ("resize", "--shrink", *words, "64K"), ("resize", *words, "64K", "--shrink"), \
                         ("resize", "--shrink", *words, "64K", "--json"):
-                    self.assertEqual(viodev("ctl", ctl, *order).returncode, 0)
-                    self.assertEqual(self.image.stat().st_size, 64 << 10)
-                    self.assertEqual(viodev("ctl", ctl, "resize", *words, str(size)).returncode, 0)
+                    for want, command in (64 << 10, order), (size, ("resize", *words, str(size))):
+                        self.assertEqual(viodev("ctl", ctl, *command).returncode, 0)
+                        wait_for(lambda: self.image.stat().st_size == want, "the file has its size")
             self.assertEqual(viodev("ctl", ctl, "resize", "--shrunk", "64K").returncode, 1)
             self.assertEqual(viodev("ctl", "--shrink", ctl, "resize", "64K").returncode, 2)
 

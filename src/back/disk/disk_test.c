@@ -3,6 +3,7 @@
  * The storage engine, with io_uring and again with io_uring refused.
  */
 #include "back/disk/disk.h"
+#include "back/disk/identity.h"
 #include "base/util.h"
 #include "disk_fault.h"
 #include "back/disk/admission.h"
@@ -266,6 +267,39 @@ static void test_empty(void **state)
 	make_image(tmp_dir(), 0);
 	assert_int_equal(disk_open(&params, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "empty file"));
+}
+
+static uint64_t identity_of(const char *name)
+{
+	int fd = open(name, O_RDONLY);
+	uint64_t identity;
+
+	assert_true(fd >= 0);
+	identity = disk_identity(fd, -1);
+	close(fd);
+	return identity;
+}
+
+/* What the image is, whatever it is called; a copy is another. */
+static void test_identity(void **state)
+{
+	char other[160], again[160];
+	uint64_t before;
+
+	make_image(tmp_dir(), IMAGE_BYTES);
+	before = identity_of(path);
+	snprintf(other, sizeof(other), "%s.other", path);
+	assert_int_equal(link(path, other), 0);
+	assert_true(identity_of(other) == before);
+	unlink(other);
+	snprintf(again, sizeof(again), "%s/./%s", tmp_dir(),
+		 strrchr(path, '/') + 1);
+	assert_true(identity_of(again) == before);
+	close(open(other, O_CREAT | O_WRONLY, 0600));
+	assert_true(identity_of(other) != before);
+	unlink(other);
+	assert_int_equal(disk_open_name(&(struct disk_params){ .path = path }),
+			 -ENODATA);
 }
 
 static void test_lock(void **state)
@@ -1654,6 +1688,7 @@ static int run(const char *engine)
 #define TEST(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
 		TEST(test_open),
 		TEST(test_formats),
+		TEST(test_identity),
 		TEST(test_empty),
 		TEST(test_lock),
 		TEST(test_info),

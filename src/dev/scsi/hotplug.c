@@ -28,6 +28,8 @@ static struct json_object *lun_json(const struct scsi_lun *lun)
 	json_add_string(o, "name", lun->name);
 	json_add_string(o, "type", kind_name(lun));
 	json_add_bool(o, "present", lun->present);
+	if (lun->disk)
+		json_add_string(o, "serial", lun->serial);
 	json_add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
 	json_add_uint(o, "block-size", lun->block_bytes);
 	json_add_string(o, "engine", info.engine);

@@ -8,21 +8,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "back/disk/identity.h"
+#include "base/hash.h"
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
 #define CDROM_BLOCK 2048u
-
-/* FNV-1a, for names and for noticing damage; not against an adversary. */
-uint64_t hash64(const void *p, size_t len)
-{
-	const uint8_t *b = p;
-	uint64_t h = 0xcbf29ce484222325;
-
-	while (len--)
-		h = (h ^ *b++) * 0x100000001b3;
-	return h;
-}
 
 /*
  * --- Names: lunN, tM.lunN ---
@@ -297,7 +288,7 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 {
 	struct lun_opts o = { .opts = opts, .key = k->key };
 	struct disk_params params = params_of(&o);
-	char watch[16], prefix[24];
+	char name[16], prefix[24];
 	struct err why;
 	int fd, ret;
 
@@ -318,8 +309,12 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 		return 0;
 	/* Without one, changes by others go unnoticed; no harm. */
 	fd = disk_open_watch(&params);
-	snprintf(watch, sizeof(watch), "w.%s", k->key);
-	if (fd >= 0 && opened_files_add(files, watch, fd) < 0)
+	snprintf(name, sizeof(name), "w.%s", k->key);
+	if (fd >= 0 && opened_files_add(files, name, fd) < 0)
+		close(fd);
+	fd = disk_open_name(&params);
+	snprintf(name, sizeof(name), "i.%s", k->key);
+	if (fd >= 0 && opened_files_add(files, name, fd) < 0)
 		close(fd);
 	return 0;
 }
@@ -404,9 +399,8 @@ static int describe_serial(struct scsi_lun *lun, struct lun_opts *o,
 			   struct err *err)
 {
 	const char *serial = lun_string(o, "serial");
-	const char *path = opt_string(o->opts, o->key);
-	const char *name = serial ? serial : path;
-	uint64_t hash = hash64(name, strlen(name));
+	uint64_t hash = serial && *serial ? hash64(serial, strlen(serial)) :
+					    lun->identity;
 
 	for (const char *c = serial; c && *c; c++) {
 		if (*c <= ' ' || *c > '~' || c - serial >= SCSI_SERIAL_MAX)
@@ -415,7 +409,6 @@ static int describe_serial(struct scsi_lun *lun, struct lun_opts *o,
 				       "%d printable characters",
 				       o->key, serial, SCSI_SERIAL_MAX);
 	}
-	/* Without one, what is unique on this host: the image's name. */
 	if (serial && *serial)
 		snprintf(lun->serial, sizeof(lun->serial), "%s", serial);
 	else
@@ -479,6 +472,21 @@ static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 	return ret;
 }
 
+static uint64_t take_identity(const struct lun_opts *o, int fd,
+			      struct opened_files *files)
+{
+	char name[16];
+	uint64_t identity;
+	int name_fd;
+
+	snprintf(name, sizeof(name), "i.%.13s", o->key);
+	name_fd = opened_files_take(files, name);
+	identity = disk_identity(fd, name_fd);
+	if (name_fd >= 0)
+		close(name_fd);
+	return identity;
+}
+
 static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 		       const struct vdev_env *env, struct err *err)
 {
@@ -490,6 +498,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 	int ret;
 
 	fstat(fd, &st);
+	lun->identity = take_identity(o, fd, env->files);
 	lun->map_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	params.no_probe = lun->added; /* others are being served */
 	ret = disk_create(lun->sc->sc_io, fd, &params, &lun->disk, &why);

@@ -17,6 +17,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "dev/scsi/scsi.h"
 
 enum {

@@ -628,7 +628,8 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		  .help = "as for the block device" },                      \
 		{ lun ".serial", OPT_STRING,                                \
 		  .help = "serial number, from which the world wide name "  \
-			  "is derived; default: derived from the path" },   \
+			  "is derived; default: derived from the image's "  \
+			  "file" },                                         \
 		{ lun ".block-size", OPT_SIZE, .min = 512,                  \
 		  .max = SCSI_BLOCK_MAX,                                    \
 		  .help = "logical block size in bytes; default: the "      \

@@ -177,6 +177,7 @@ struct scsi_lun {
 	uint32_t block_bytes, phys_block_bytes;
 	uint64_t nr_blocks;
 	char serial[SCSI_SERIAL_MAX + 1];
+	uint64_t identity; /* what the image is, see disk_identity() */
 	uint64_t naa;
 	struct passthrough *pt;
 
@@ -375,7 +376,6 @@ ssize_t scsi_save(void *sc, void *buf, size_t room);
 int scsi_load(void *sc, const void *buf, size_t len);
 
 /* lun.c */
-uint64_t hash64(const void *p, size_t len);
 bool luns_pass_through(const struct opts *opts); /* one that is a device? */
 int luns_open(const struct opts *opts, struct opened_files *files,
 	      struct err *err);
