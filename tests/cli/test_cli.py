@@ -528,7 +528,7 @@ class Serving(Case):
             ("console,console=pty", None),
             ("console,console=pty,queue-size=32768", 5),
             ("input,kind=keyboard", None),
-            (f"9p,tag=t,msize=1048576,path={self.tmp}", 19),
+            (f"9p,tag=t,msize=1048576,path={self.tmp}", 515),
         )
         for device, mib in rows:
             with self.subTest(device), self.serve(device + ",id=d") as serve:
@@ -1292,7 +1292,7 @@ class Control(Case):
             text = viodev("ctl", ctl, "help").stdout
             for line in "status: show the state of the device", "resume: retry requests held after an error":
                 self.assertIn(line + "\n", text)
-            self.assertIn("\nresize SIZE: ", text)
+            self.assertRegex(text, r"(?m)^resize .*SIZE: ")
             result = viodev("ctl", "--json", ctl, "frobnicate")
             self.assertEqual((result.returncode, result.stderr), (1, ""))
             self.assertFalse(json.loads(result.stdout)["ok"])
