@@ -241,11 +241,24 @@ static void on_restart_timer(void *arg)
 	}
 }
 
+/* SIGKILL; a real-time signal has no name, but a number. */
+static void signal_name(int signo, char name[20])
+{
+	const char *abbrev = sigabbrev_np(signo);
+
+	if (abbrev)
+		snprintf(name, 20, "SIG%s", abbrev);
+	else
+		snprintf(name, 20, "signal %d", signo);
+}
+
 static void say_how(const struct instance *inst, int wait_status,
 		    const char *then)
 {
 	int signo = WTERMSIG(wait_status);
+	char name[20];
 
+	signal_name(signo, name);
 	if (WIFEXITED(wait_status))
 		log_line(LOG_ERR, "%s: exited with status %d%s", inst->id,
 			 WEXITSTATUS(wait_status), then);
@@ -255,8 +268,7 @@ static void say_how(const struct instance *inst, int wait_status,
 			 "sandbox)%s",
 			 inst->id, then);
 	else
-		log_line(LOG_ERR, "%s: killed by SIG%s%s", inst->id,
-			 sigabbrev_np(signo), then);
+		log_line(LOG_ERR, "%s: killed by %s%s", inst->id, name, then);
 }
 
 static void died_at_start(struct instance *inst, int wait_status)

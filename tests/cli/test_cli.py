@@ -661,7 +661,8 @@ class Serving(Case):
 class Supervision(Case):
     def test_death(self):
         """A dead device is reported by name and signal and started again, with what it had open."""
-        rows = [("KILL", "killed by SIGKILL"), ("ABRT", "killed by SIGABRT"), ("TERM", "exited with status 0")]
+        rows = [("KILL", "killed by SIGKILL"), ("ABRT", "killed by SIGABRT"), ("TERM", "exited with status 0"),
+                ("RTMIN", f"killed by signal {int(signal.SIGRTMIN)}")]
         if not SANITIZED:  # which handles it itself
             rows.append(("SEGV", "killed by SIGSEGV"))
         for name, text in rows:
