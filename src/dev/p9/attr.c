@@ -6,6 +6,7 @@
  * extended attributes, under the names and in the form that QEMU has given
  * them: user.virtfs.uid, .gid, .mode (four bytes each) and .rdev (eight).
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/sysmacros.h>
@@ -114,6 +115,22 @@ static void read_mapped(int fd, struct statx *stx)
 		stx->stx_rdev_major = major(le64_to_cpu(raw));
 		stx->stx_rdev_minor = minor(le64_to_cpu(raw));
 	}
+}
+
+unsigned char p9_mapped_type(int dir_fd, const char *name, unsigned char type)
+{
+	uint32_t mode;
+	int fd;
+
+	if (type == DT_DIR)
+		return type;
+	fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return DT_UNKNOWN;
+	if (read32(fd, mode_name, &mode))
+		type = IFTODT(mode & S_IFMT);
+	close(fd);
+	return type;
 }
 
 int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx)

@@ -383,6 +383,8 @@ uint32_t p9_id_to_guest(const struct p9_idmap *map, uint32_t id);
  */
 int p9_stat(const struct p9_req *r, int fd, struct statx *ret_stx);
 int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx);
+/* DT_* of an entry that is of @type on the host; overlayfs relies on it. */
+unsigned char p9_mapped_type(int dir_fd, const char *name, unsigned char type);
 struct p9_qid p9_qid_of(struct p9_fs *fs, const struct statx *stx);
 uint64_t p9_qid_path(struct p9_fs *fs, dev_t dev, ino_t ino);
 

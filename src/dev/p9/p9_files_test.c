@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a guest does with files: docs/spec/conformance.md section 12. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -267,6 +268,29 @@ static int readdir_once(uint32_t fid, uint64_t *off, uint32_t count, bool *seen,
 		}
 	}
 	return entries;
+}
+
+/* The type in the listing of the root, DT_*; -1: no such entry. */
+static int listed_type(const char *wanted)
+{
+	int type, found = -1;
+	char name[256];
+
+	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", P9C_ROOT, 60, 0), 0);
+	assert_int_equal(p9c_open(&c, 60, 0), 0);
+	assert_int_equal(p9c_call(&c, P9_TREADDIR, "dqd", 60, 0ull, 8000), 0);
+	p9_decode32(&c.in);
+	while (c.in.left > 0) {
+		p9c_qid(&c);
+		p9_decode64(&c.in);
+		type = p9_decode8(&c.in);
+		p9_decode_string(&c.in, name, sizeof(name));
+		assert_int_equal(c.in.err, 0);
+		if (strcmp(name, wanted) == 0)
+			found = type;
+	}
+	assert_int_equal(p9c_clunk(&c, 60), 0);
+	return found;
 }
 
 static void listing(void **state)
@@ -1017,6 +1041,12 @@ static void mapped(void **state)
 	assert_int_equal(p9c_getattr(&c, 4, &a), 0);
 	assert_int_equal(a.mode, S_IFDIR | 01777);
 	assert_int_equal(a.gid, 5);
+
+	/* A listing says what they are to the guest, as overlayfs wants it. */
+	assert_int_equal(listed_type("sda"), DT_BLK);
+	assert_int_equal(listed_type("l"), DT_LNK);
+	assert_int_equal(listed_type("f"), DT_REG);
+	assert_int_equal(listed_type("d"), DT_DIR);
 
 	/* Q8: the attributes that hold this are nothing for the guest */
 	assert_int_equal(getxattr9(1, "user.virtfs.uid", buf), -EACCES);

@@ -334,22 +334,22 @@ static uint64_t entry_ino(const struct p9_fs *fs, const struct p9_node *dir,
 }
 
 /* One entry into the guest's buffers; false when @left does not hold it. */
-static bool write_entry(struct p9_req *r, const struct p9_node *dir,
+static bool write_entry(struct p9_req *r, const struct p9_node *dir, int dir_fd,
 			const struct dents *d, uint32_t left)
 {
 	bool mapped = r->fs->params.security == P9_MAPPED;
+	uint8_t type = mapped ? p9_mapped_type(dir_fd, d->d_name, d->d_type) :
+				d->d_type;
 	uint8_t buf[P9_QID_SZ + 8 + 1 + 2 + P9_NAME_MAX];
 	struct out out = { .buf = buf, .size = sizeof(buf) };
 	struct p9_qid qid = {
-		.type = qid_type(d->d_type),
+		.type = qid_type(type),
 		.path = p9_qid_path(r->fs, dir->dev, entry_ino(r->fs, dir, d)),
 	};
 
 	p9_encode_qid(&out, &qid);
 	p9_encode64(&out, (uint64_t)d->d_off);
-	/* What it really is stands in the attributes. */
-	p9_encode8(&out,
-		   mapped && d->d_type != DT_DIR ? DT_UNKNOWN : d->d_type);
+	p9_encode8(&out, type);
 	p9_encode_string(&out, d->d_name);
 	if (out.full) /* a name that no guest could walk to */
 		return true;
@@ -375,7 +375,8 @@ static int read_entries(struct p9_req *r, struct p9_file *file,
 		for (at = 0; at < len;) {
 			const struct dents *d = (const void *)(buf + at);
 
-			if (!write_entry(r, dir, d, count - r->data_len)) {
+			if (!write_entry(r, dir, file->fd, d,
+					 count - r->data_len)) {
 				/* The fd stands behind what was read. */
 				file->dir_off = UINT64_MAX;
 				return r->data_len ? 0 : -EINVAL;
