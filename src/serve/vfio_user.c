@@ -214,6 +214,8 @@ static int init(struct vio_server *base)
 	if (ret == 0)
 		ret = vio_timer_add(base->loop, on_rest_timer, srv,
 				    &srv->rest_timer);
+	if (ret == 0)
+		ret = ramfiles_init(&srv->mem.files, base->loop, &base->wake);
 	return ret;
 }
 
@@ -224,6 +226,7 @@ static void fini(struct vio_server *base)
 	close_client(srv);
 	vfuser_mem_reset(srv);
 	vfuser_mem_reap(srv);
+	ramfiles_fini(&srv->mem.files);
 	vfuser_irq_reset(srv);
 	vio_task_cancel(base->loop, &srv->work);
 	vio_source_remove(srv->timer);

@@ -32,6 +32,7 @@
 #include <viodev/loop.h>
 #include <viodev/pci.h>
 
+#include "serve/ramfile.h"
 #include "serve/server_impl.h"
 #include "serve/vfio_user_conn.h"
 #include "serve/vfio_user_msg.h"
@@ -68,6 +69,7 @@ struct vfuser_irqs {
 };
 
 struct vfuser_mem {
+	struct ramfiles files;
 	uint64_t bytes;       /* of all regions, also of those in limbo */
 	unsigned nr_unshared; /* writable regions that are not mapped */
 	uint64_t seq;         /* of the last command that changed it */

@@ -2,7 +2,7 @@
 /*
  * Guest memory of the vfio-user server: regions come and go.
  *
- * Most come with a file and are mapped, see client.h; the others are reached by
+ * Most come with a file and are mapped, see ramfile.h; the others are reached by
  * messages, see vfio_user_dma.c.
  *
  * A region that is removed while requests use it stays mapped until they have
@@ -22,14 +22,14 @@
 
 /* What a region belongs to: an answer that waits for it is found by that. */
 struct region {
-	struct mapping map; /* all 0 without a file */
+	struct ram ram; /* all 0 without a file */
 	unsigned client;
 	uint64_t seq;
 };
 
-static void region_free(struct region *region)
+static void region_free(struct vfuser *srv, struct region *region)
 {
-	mapping_destroy(&region->map);
+	ram_release(&srv->mem.files, &region->ram);
 	free(region);
 }
 
@@ -39,8 +39,8 @@ static int map_file(struct vfuser *srv, int fd,
 	int ret = mapping_check_ram(want->iova.v, want->offset, want->size);
 
 	return ret < 0 ? ret :
-			 mapping_create(&srv->base.wake, fd, want->offset,
-					want->size, want->prot, &region->map);
+			 ram_map(&srv->mem.files, fd, want->offset, want->size,
+				 want->prot, &region->ram);
 }
 
 static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,
@@ -50,7 +50,7 @@ static int add_region(struct vfuser *srv, const struct vfmsg_dma_map *want,
 
 	pci_lock(&srv->base.pi);
 	ret = gm_add_owned(&srv->base.gm, want->iova, want->size,
-			   region->map.host, want->prot, region);
+			   region->ram.host, want->prot, region);
 	pci_unlock(&srv->base.pi);
 	return ret;
 }
@@ -82,7 +82,7 @@ ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
 	if (ret == 0)
 		ret = add_region(srv, &want, region);
 	if (ret < 0) {
-		region_free(region);
+		region_free(srv, region);
 		return ret;
 	}
 	srv->mem.bytes += want.size;
@@ -190,7 +190,7 @@ static void region_gone(void *arg, const struct gm_region *r)
 		held->nr_used--;
 	srv->mem.bytes -= r->len;
 	srv->mem.nr_unshared -= is_unshared(r);
-	region_free(region);
+	region_free(srv, region);
 }
 
 static void answer(struct vfuser *srv)
@@ -235,4 +235,5 @@ void vfuser_mem_reset(struct vfuser *srv)
 	free(srv->mem.held);
 	srv->mem.held = NULL;
 	srv->mem.nr_held = 0;
+	ramfiles_client_gone(&srv->mem.files);
 }
