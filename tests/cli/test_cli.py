@@ -920,6 +920,13 @@ class Sandbox(Case):
                     self.assertRegex(result.stderr,
                                      r"\Aviodev: net: ifname=tap7: .*: create it as root: ip tuntap add tap7 "
                                      r"mode tap user \$USER\n\Z")
+        if any(line.startswith("input ") and "built without" not in line for line in viodev("devices").stdout.splitlines()):
+            event = self.tmp / "event0"
+            event.touch(0o600)
+            result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", f"input,evdev={event}"],
+                                    capture_output=True, text=True, timeout=WAIT)
+            self.assertEqual(result.stderr, f"viodev: input: evdev={event}: Permission denied: "
+                                            "needs root or the group input\n")
         os.chmod(self.image, 0o600)
         result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", self.block], capture_output=True,
                                 text=True, timeout=WAIT)
@@ -1092,6 +1099,25 @@ class Full(Case):
                     wait_for(lambda: front.used() == 1, "the write")
                 self.assertEqual(self.full_image.read_bytes()[4096:4102], b"viodev")
                 self.assertEqual(serve.end(), 0)
+
+
+    def test_waiting_unread(self):
+        """An event that nobody reads is lost, with a line in the log, and stops nothing."""
+        self.fill()
+        write = struct.pack("<IIQ", 1, 0, 8) + b"viodev" * 682 + bytes(4)
+        with self.serve("--json", f"block,path={self.full_image}") as serve:
+            fd = os.open(f"/proc/{serve.process.pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+            self.addCleanup(os.close, fd)
+            with contextlib.suppress(BlockingIOError):
+                while os.write(fd, bytes(4096)):
+                    pass
+            with VfioUser(self.dir / "block0.sock", WAIT) as front:
+                front.start()
+                front.add([write, 1])
+                front.kick()
+                wait_for(lambda: "viodev: block0: standard output is full: event lost\n" in serve.errors, "the line")
+                self.assertEqual(self.status("block0")["waiting"], 1)
+            self.assertEqual(serve.end(), 0)
 
 
 class Control(Case):
