@@ -275,7 +275,8 @@ static bool free_waits(const struct p9_file *file)
 {
 	bool local = !file->slow && !file->locked;
 
-	return file->fd >= 0 && p9_close_waits(file->fd, local);
+	return (file->fd >= 0 || file->locked) &&
+	       p9_close_waits(file->fd, local);
 }
 
 void p9_file_put(struct p9_fs *fs, struct p9_file *file)

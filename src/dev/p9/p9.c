@@ -487,6 +487,7 @@ static void p9_quiesce(void *arg)
 
 	sc->sc_nr_stops++;
 	end_parked(sc);
+	vq_endchains(&sc->sc_vq, false);
 }
 
 /* A reset ends the session. */
@@ -829,7 +830,9 @@ static const int p9_syscalls[] = {
 	SYS_clone,
 	SYS_exit,
 	SYS_madvise,
+	SYS_rseq, /* without it glibc ends the process */
 	SYS_rt_sigprocmask,
+	SYS_set_robust_list,
 	-1,
 };
 
