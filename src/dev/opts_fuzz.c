@@ -168,10 +168,8 @@ static void run_cmdline(char *text)
 
 static bool same(const struct hostfwd *a, const struct hostfwd *b)
 {
-	return a->udp == b->udp && a->host_port == b->host_port &&
-	       a->guest_port == b->guest_port &&
-	       a->host_addr.s_addr == b->host_addr.s_addr &&
-	       a->guest_addr.s_addr == b->guest_addr.s_addr;
+	return hostfwd_same_host(a, b) &&
+	       !memcmp(&a->guest, &b->guest, sizeof(a->guest));
 }
 
 /* No signs and no blanks, which strtoul() would take. */
@@ -179,26 +177,41 @@ static bool is_plain(const char *rule)
 {
 	const char *ends = strchr(rule, ':');
 
-	return ends && ends[strspn(ends, "0123456789.:-")] == '\0' &&
+	return ends &&
+	       ends[strspn(ends, "0123456789abcdefABCDEF.:-[]")] == '\0' &&
 	       strchr(ends, '-') == strrchr(ends, '-');
+}
+
+static void print_end(const union inet_addr *end, char text[64])
+{
+	char addr[INET6_ADDRSTRLEN];
+
+	fuzz_must(end->in.sin_port);
+	if (end->sa.sa_family == AF_INET) {
+		inet_ntop(AF_INET, &end->in.sin_addr, addr, sizeof(addr));
+		snprintf(text, 64, "%s:%u", addr, ntohs(end->in.sin_port));
+		return;
+	}
+	fuzz_must(end->sa.sa_family == AF_INET6);
+	inet_ntop(AF_INET6, &end->in6.sin6_addr, addr, sizeof(addr));
+	snprintf(text, 64, "[%s]:%u", addr, ntohs(end->in6.sin6_port));
 }
 
 /* What was understood means the same when it is written out. */
 static void run_hostfwd(char *text)
 {
-	char rule[64], host[INET_ADDRSTRLEN], guest[INET_ADDRSTRLEN];
+	char rule[160], host[64], guest[64];
 	bool plain = is_plain(text);
 	struct hostfwd f, again;
 
 	if (hostfwd_parse(text, &f) < 0)
 		return;
 	fuzz_must(plain);
-	fuzz_must(f.host_port > 0 && f.host_port <= 65535);
-	fuzz_must(f.guest_port > 0 && f.guest_port <= 65535);
-	inet_ntop(AF_INET, &f.host_addr, host, sizeof(host));
-	inet_ntop(AF_INET, &f.guest_addr, guest, sizeof(guest));
-	snprintf(rule, sizeof(rule), "%s:%s:%d-%s:%d", f.udp ? "udp" : "tcp",
-		 host, f.host_port, guest, f.guest_port);
+	fuzz_must(f.host.sa.sa_family == f.guest.sa.sa_family);
+	print_end(&f.host, host);
+	print_end(&f.guest, guest);
+	snprintf(rule, sizeof(rule), "%s:%s-%s", f.udp ? "udp" : "tcp", host,
+		 guest);
 	fuzz_must(hostfwd_parse(rule, &again) == 0 && same(&f, &again));
 }
 

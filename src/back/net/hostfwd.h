@@ -6,16 +6,28 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 
+union inet_addr {
+	struct sockaddr sa; /* its family says which */
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
 struct hostfwd {
 	bool udp; /* else TCP */
-	struct in_addr host_addr, guest_addr;
-	int host_port, guest_port;
+	union inet_addr host, guest;
 };
 
 /*
- * Parse tcp:127.0.0.1:2222-:22, of which either address may be left out.
- * @rule is cut up. 0 or -EINVAL.
+ * Parse tcp:127.0.0.1:2222-:22 or tcp:[::1]:2222-[fec0::15]:22, of which either
+ * address may be left out: any of the host's, the guest's own. Both are of one
+ * family. @rule is cut up. 0 or -EINVAL.
  */
 int hostfwd_parse(char *rule, struct hostfwd *ret_fwd);
+
+/* Parse its host end alone, tcp:127.0.0.1:2222; or all of it. */
+int hostfwd_parse_host(char *rule, struct hostfwd *ret_fwd);
+
+/* Whether both listen on the same port of the same address. */
+bool hostfwd_same_host(const struct hostfwd *a, const struct hostfwd *b);
 
 #endif

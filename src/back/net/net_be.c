@@ -85,6 +85,10 @@ void net_be_rights(const struct opts *opts, struct sandbox_rights *rights)
 	const struct net_be_kind *kind = kind_of(opts);
 
 	rights->network = kind->network;
+	if (kind->tree && opt_given(opts, kind->tree)) {
+		rights->tree = kind->tree;
+		rights->tree_ro = true;
+	}
 	if (kind->syscalls)
 		rights->syscalls = kind->syscalls;
 	if (kind->ioctls)

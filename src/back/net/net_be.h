@@ -49,6 +49,7 @@
 #define NET_DEFAULT_MTU 1500u
 #define NET_MIN_MTU     68u
 
+struct json_object;
 struct net_be;
 
 /* Callbacks to the device. Only link may run inside its own calls. */
@@ -97,6 +98,13 @@ struct net_be_ops {
 	/* Call @add with each of its counters. NULL: it has none. */
 	void (*stats)(const struct net_be *be, net_be_stat_fn *add, void *arg);
 
+	/*
+	 * Execute a control command that it alone has; the answer goes into
+	 * @reply. NULL: it has none.
+	 */
+	int (*ctl)(struct net_be *be, int argc, char *const argv[],
+		   struct json_object *reply, struct err *err);
+
 	void (*destroy)(struct net_be *be);
 };
 
@@ -137,6 +145,20 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .help = "tap: the interface, created if missing" },           \
 	{ "hostfwd", OPT_STRING,                                           \
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, joined by +" }, \
+	{ "net", OPT_STRING,                                               \
+	  .help = "user: ADDR/LEN; default: 10.0.2.0/24+fec0::/64" },      \
+	{ "ipv4", OPT_BOOL, "on", .help = "user: have IPv4" },             \
+	{ "ipv6", OPT_BOOL, "on", .help = "user: have IPv6" },             \
+	{ "dns", OPT_STRING,                                               \
+	  .help = "user: name server for the guest; default: the host's" }, \
+	{ "search", OPT_STRING,                                            \
+	  .help = "user: DNS search domains, joined by +" },               \
+	{ "restrict", OPT_BOOL, "off",                                     \
+	  .help = "user: isolate the guest, except for hostfwd=, tftp=" }, \
+	{ "tftp", OPT_STRING,                                              \
+	  .help = "user: directory that the gateway's TFTP server reads" }, \
+	{ "bootfile", OPT_STRING,                                          \
+	  .help = "user: boot file (name or URL) that DHCP announces" },   \
 	{ "connections", OPT_NUMBER, .def = "1024", .min = 16, .max = 2048, \
 	  .help = "user: the guest's limit; each may take 256 KiB" },   \
 	{ "path", OPT_STRING, .help = "stream: a UNIX socket" },           \
@@ -156,6 +178,10 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .help = "queue pairs; several with tap, null, echo only" }
 /* clang-format on */
 
+#define NET_BE_USER_KEYS                                                       \
+	"hostfwd", "net", "ipv4", "ipv6", "dns", "search", "restrict", "tftp", \
+		"bootfile", "connections"
+
 /* For vt_rights: what the backend does in a sandbox. */
 void net_be_rights(const struct opts *opts, struct sandbox_rights *rights);
 
@@ -168,7 +194,8 @@ struct net_be_kind {
 	const char *const *keys; /* options that only it has; NULL ends */
 	bool multi;              /* has several channels */
 	bool network;            /* as in sandbox_rights */
-	const int *syscalls;     /* once it is created; -1 ends; may be NULL */
+	const char *tree;    /* key and opened file of a directory to read */
+	const int *syscalls; /* once it is created; -1 ends; may be NULL */
 	const unsigned long *ioctls; /* 0 ends; may be NULL */
 	int (*open)(const struct opts *opts, struct opened_files *files,
 		    struct err *err); /* may be NULL */

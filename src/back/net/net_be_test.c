@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "base/json.h"
 #include "back/net/pcap.h"
 #include "base/util.h"
 
@@ -242,6 +243,32 @@ static void test_options(void **state)
 		{ "net,backend=user,hostfwd=tcp::99999-:2", "hostfwd=" },
 		{ "net,backend=user,hostfwd=tcp:1.2.3:9-:2", "hostfwd=" },
 		{ "net,backend=user,hostfwd=udp::5-:2+", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp:[::1:5-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp:[::1]5-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp:[1.2.3.4]:5-:2", "hostfwd=" },
+		{ "net,backend=user,hostfwd=tcp:127.0.0.1:5-[fec0::15]:2",
+		  "hostfwd=" },
+		{ "net,backend=user,ipv6=off,hostfwd=tcp:[::1]:5-:2",
+		  "ipv6=off" },
+		{ "net,backend=user,ipv4=off,ipv6=off", "leave one" },
+		{ "net,backend=user,net=10.0.5.0", "net=10.0.5.0: must be" },
+		{ "net,backend=user,net=10.0.5.0/28", "net=" },
+		{ "net,backend=user,net=10.0.5.0/7", "net=" },
+		{ "net,backend=user,net=10.0.5.0/-24", "net=" },
+		{ "net,backend=user,net=127.0.5.0/24", "net=" },
+		{ "net,backend=user,net=224.0.5.0/24", "net=" },
+		{ "net,backend=user,net=fd00::/48", "net=" },
+		{ "net,backend=user,net=fe80::/64", "net=" },
+		{ "net,backend=user,net=10.0.5.0/24+", "net=" },
+		{ "net,backend=user,dns=one.one", "dns=one.one" },
+		{ "net,backend=user,search=a+", "search=a+" },
+		{ "net,backend=user,search=a..b", "search=" },
+		{ "net,backend=user,search=a b", "search=" },
+		{ "net,backend=user,search=a+b+c+d+e+f+g+h+i+j+k+l+m+n+o+p+q",
+		  "search=" },
+		{ "net,backend=user,tftp=/nowhere", "tftp=/nowhere" },
+		{ "net,backend=user,tftp=/dev/null", "tftp=/dev/null" },
+		{ "net,backend=null,tftp=/tmp", "not supported by" },
 #else
 		{ "net,backend=user", "built without libslirp" },
 #endif
@@ -965,15 +992,16 @@ static int udp_on_loopback(uint16_t *ret_port)
 	return fd;
 }
 
-static void test_user_dhcp(void **state)
+/* The offer, a BOOTP packet, to a guest that looks for an address. */
+static const uint8_t *discover_dhcp(const char *text)
 {
 	static uint8_t discover[300] = { 1, 1, 6, 0, 1, 2, 3, 4 };
 	static const uint8_t tail[] = { 99, 130, 83, 99, 53, 1, 1, 255 };
-	uint8_t f[400], offer[4];
 	const uint8_t *reply;
+	uint8_t f[400];
 	size_t len;
 
-	must_open("net,backend=user");
+	must_open(text);
 	memcpy(discover + 28, (uint8_t[]){ 0x52, 0x54, 0, 0x12, 1, 2 }, 6);
 	memcpy(discover + 236, tail, sizeof(tail));
 	len = make_udp(f, "0.0.0.0", "255.255.255.255", 68, 67, discover,
@@ -981,9 +1009,55 @@ static void test_user_dhcp(void **state)
 	memset(f, 0xff, 6);
 	assert_int_equal(send_to(0, f, len), 0);
 	reply = wait_udp(68);
-	inet_pton(AF_INET, "10.0.2.15", offer);
-	assert_memory_equal(reply + 16, offer, 4);
 	assert_memory_equal(reply + 4, discover + 4, 4);
+	return reply;
+}
+
+static const uint8_t *dhcp_option(const uint8_t *reply, uint8_t nr,
+				  uint8_t *ret_len)
+{
+	const uint8_t *o = reply + 240;
+
+	while (*o != nr) {
+		assert_int_not_equal(*o, 255);
+		o += *o ? 2 + o[1] : 1;
+	}
+	*ret_len = o[1];
+	return o + 2;
+}
+
+static void must_be_addr(const uint8_t *found, const char *addr)
+{
+	uint8_t bytes[4];
+
+	inet_pton(AF_INET, addr, bytes);
+	assert_memory_equal(found, bytes, 4);
+}
+
+static void test_user_dhcp(void **state)
+{
+	must_be_addr(discover_dhcp("net,backend=user") + 16, "10.0.2.15");
+}
+
+/* What net=, dns=, search= and bootfile= say, DHCP says. */
+static void test_user_net(void **state)
+{
+	static const uint8_t names[] = "\5viodev\4test";
+	const uint8_t *reply = discover_dhcp(
+		"net,backend=user,net=192.168.7.9/24,dns=9.9.9.9,"
+		"search=lab.viodev.test+viodev.test,bootfile=http://x/boot");
+	const uint8_t *option;
+	uint8_t len;
+
+	must_be_addr(reply + 16, "192.168.7.15");
+	assert_string_equal((const char *)reply + 108, "http://x/boot");
+	must_be_addr(dhcp_option(reply, 1, &len), "255.255.255.0");
+	must_be_addr(dhcp_option(reply, 3, &len), "192.168.7.2");
+	must_be_addr(dhcp_option(reply, 6, &len), "9.9.9.9");
+	option = dhcp_option(reply, 119, &len); /* RFC 3397 */
+	assert_int_equal(option[0], 3);
+	assert_memory_equal(option + 1, "lab", 3);
+	assert_true(len > sizeof(names));
 }
 
 /* Through the gateway to a socket of this machine, and back. */
@@ -1480,6 +1554,94 @@ static void test_user_no_descriptors(void **state)
 	assert_int_equal(stat_of("sockets"), 1);
 }
 
+static int user_ctl(const char *word, const char *rule)
+{
+	char *const argv[] = { (char *)(uintptr_t)"hostfwd",
+			       (char *)(uintptr_t)word, (char *)(uintptr_t)rule,
+			       NULL };
+	struct json_object *reply = json_object_new_object(), *list;
+	struct err err = { "" };
+	int ret = be->ops->ctl(be, rule ? 3 : 2, argv, reply, &err);
+
+	if (ret == 0) {
+		assert_true(json_object_object_get_ex(reply, "hostfwd", &list));
+		ret = (int)json_object_array_length(list);
+	} else {
+		assert_true(err.text[0]);
+	}
+	json_object_put(reply);
+	return ret;
+}
+
+/* Rules come and go while the guest runs; both families have the same port. */
+static void test_user_hostfwd_ctl(void **state)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	char rule[64], rule6[64], host[64];
+	uint16_t port;
+	int fd;
+
+	close(udp_on_loopback(&port));
+	snprintf(rule, sizeof(rule), "udp:127.0.0.1:%u-:7", port);
+	snprintf(rule6, sizeof(rule6), "udp:[::1]:%u-[fec0::15]:7", port);
+	snprintf(host, sizeof(host), "udp:127.0.0.1:%u", port);
+	must_open("net,backend=user");
+	send_arp();
+	assert_int_equal(user_ctl("list", NULL), 0);
+	assert_int_equal(user_ctl("add", rule), 1);
+	assert_int_equal(user_ctl("add", rule), -EADDRINUSE);
+	assert_int_equal(user_ctl("add", rule6), 2);
+	iterate();
+	sin.sin_port = htons(port);
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	sendto(fd, "hello", 5, 0, (struct sockaddr *)&sin, sizeof(sin));
+	assert_memory_equal(wait_udp(7), "hello", 5);
+	assert_int_equal(user_ctl("remove", host), 1);
+	assert_int_equal(user_ctl("remove", host), -ENOENT);
+	close(fd);
+	fd = socket(AF_INET, SOCK_DGRAM, 0); /* the port is free again */
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	assert_int_equal(user_ctl("remove", rule6), 0);
+	assert_int_equal(user_ctl("add", "nonsense"), -EINVAL);
+	assert_int_equal(user_ctl("add", NULL), -EINVAL);
+	assert_int_equal(user_ctl("remove", ""), -EINVAL);
+	iterate();
+	close(fd);
+}
+
+/* A file of tftp= and, of the host's other files, none. */
+static void test_user_tftp(void **state)
+{
+	static const char ask[] = "\0\1/boot.img\0octet",
+			  other[] = "\0\1/../secret\0octet";
+	char dir[] = "/tmp/viodev-tftp-XXXXXX", path[64], text[64];
+	const uint8_t *reply;
+	uint8_t f[100];
+	size_t len;
+	FILE *file;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/boot.img", dir);
+	file = fopen(path, "w");
+	fputs("the image", file);
+	fclose(file);
+	snprintf(text, sizeof(text), "net,backend=user,tftp=%s", dir);
+	must_open(text);
+	send_arp();
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4000, 69, ask, sizeof(ask));
+	assert_int_equal(send_to(0, f, len), 0);
+	reply = wait_udp(4000);
+	assert_memory_equal(reply, "\0\3\0\1the image", 13);
+	got.len = 0;
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4001, 69, other,
+		       sizeof(other));
+	assert_int_equal(send_to(0, f, len), 0);
+	assert_memory_equal(wait_udp(4001), "\0\5", 2);
+	unlink(path);
+	rmdir(dir);
+}
+
 static void test_user_hostfwd(void **state)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -1684,6 +1846,8 @@ int main(void)
 		TEST(test_pcap_fifo),
 #if HAVE_LIBSLIRP
 		TEST(test_user_dhcp),
+		TEST(test_user_net),
+		TEST(test_user_tftp),
 		TEST(test_user_udp),
 		TEST(test_user_fragments),
 		TEST(test_user_timers),
@@ -1695,6 +1859,7 @@ int main(void)
 		TEST(test_user_connections),
 		TEST(test_user_no_descriptors),
 		TEST(test_user_hostfwd),
+		TEST(test_user_hostfwd_ctl),
 		TEST(test_user_hostfwd_many),
 		TEST(test_user_hostile),
 #endif

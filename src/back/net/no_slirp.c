@@ -24,7 +24,7 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	return missing(err);
 }
 
-static const char *const user_keys[] = { "hostfwd", "connections", NULL };
+static const char *const user_keys[] = { NET_BE_USER_KEYS, NULL };
 
 const struct net_be_kind net_kind_user = {
 	.name = "user",

@@ -2,7 +2,7 @@
 /*
  * libslirp: a network of the guest's own, 10.0.2.0/24 and fec0::/64, with a
  * gateway (.2) that turns its connections into sockets of this process, a name
- * server (.3) and DHCP (the guest is .15).
+ * server (.3) and DHCP (the guest is .15). See user_net.h for another network.
  *
  * Before each wait libslirp must be queried for the sockets that it waits for,
  * and afterwards given those that are ready. All are in our own epoll, which
@@ -25,6 +25,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
@@ -37,12 +38,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "back/net/hostfwd.h"
 #include "back/net/inet.h"
 #include "back/net/neigh.h"
 #include "back/net/net_be.h"
 #include "back/net/reass.h"
 #include "back/net/tcp_guard.h"
+#include "back/net/user_fwd.h"
+#include "back/net/user_net.h"
 #include "base/util.h"
 #include <viodev/iov.h>
 
@@ -70,6 +72,9 @@ struct user {
 	struct net_be be;
 	struct vio_loop *loop;
 	Slirp *slirp;
+	struct user_net net;
+	struct user_fwd fwd;
+	int tftp_fd; /* O_PATH of the directory, or -1 */
 	int epoll_fd;
 	struct vio_source *source; /* the epoll */
 	struct vio_source *timer;
@@ -537,6 +542,16 @@ static void user_stats(const struct net_be *be, net_be_stat_fn *add, void *arg)
 	add(arg, "messages", nr_messages);
 }
 
+static int user_ctl(struct net_be *be, int argc, char *const argv[],
+		    struct json_object *reply, struct err *err)
+{
+	struct user *u = user_of(be);
+	int ret = user_fwd_ctl(&u->fwd, argc, argv, reply, err);
+
+	refresh_later(u); /* the sockets that listen are others now */
+	return ret;
+}
+
 static void user_destroy(struct net_be *be)
 {
 	struct user *u = user_of(be);
@@ -549,6 +564,10 @@ static void user_destroy(struct net_be *be)
 	vio_source_remove(u->timer);
 	if (u->epoll_fd >= 0)
 		close(u->epoll_fd);
+	if (u->tftp_fd >= 0)
+		close(u->tftp_fd);
+	user_fwd_fini(&u->fwd);
+	user_net_fini(&u->net);
 	free(u->slots);
 	free(u);
 }
@@ -559,52 +578,13 @@ static const struct net_be_ops user_ops = {
 	.send = user_send,
 	.watch = user_watch,
 	.stats = user_stats,
+	.ctl = user_ctl,
 	.destroy = user_destroy,
 };
 
 /*
  * --- Making it ---
  */
-
-static int add_forward(struct user *u, char *rule)
-{
-	struct hostfwd f;
-	int ret = hostfwd_parse(rule, &f);
-
-	if (ret < 0)
-		return ret;
-	if (slirp_add_hostfwd(u->slirp, f.udp, f.host_addr, f.host_port,
-			      f.guest_addr, f.guest_port) < 0)
-		return errno ? -errno : -EADDRINUSE;
-	return 0;
-}
-
-static const char *why_no_forward(int error)
-{
-	switch (error) {
-	case EINVAL:
-		return "must be tcp|udp:[ADDR]:PORT-[GUEST]:PORT";
-	case EACCES: /* devices have no capabilities, even under root */
-		return "privileged port: use a higher one, or lower "
-		       "net.ipv4.ip_unprivileged_port_start";
-	default:
-		return strerror(error);
-	}
-}
-
-static int add_forwards(struct user *u, const char *list, struct err *err)
-{
-	char *copy = strdup(list), *rest = copy, *rule;
-	int ret = copy ? 0 : -ENOMEM;
-
-	while (ret == 0 && (rule = strsep(&rest, "+")))
-		ret = add_forward(u, rule);
-	free(copy);
-	if (ret < 0)
-		return err_set(err, ret, "net: hostfwd=%s: %s", list,
-			       why_no_forward(-ret));
-	return 0;
-}
 
 static bool is_older_than_4_8(void)
 {
@@ -633,30 +613,71 @@ static unsigned mtu_of(const struct opts *opts)
 	return mtu < MAX_MTU ? mtu : MAX_MTU;
 }
 
-static int start_slirp(struct user *u, unsigned mtu)
+/*
+ * libslirp opens files by their names: below the directory that was opened,
+ * wherever that lies in the sandbox.
+ */
+static int find_tftp(const struct user *u, char *path, size_t room)
 {
+	if (u->tftp_fd < 0)
+		return 0;
+	snprintf(path, room, "/proc/self/fd/%d", u->tftp_fd);
+	return access(path, X_OK) < 0 ? -errno : 0;
+}
+
+static int start_slirp(struct user *u, unsigned mtu, const char *tftp)
+{
+	const struct user_net *net = &u->net;
 	SlirpConfig cfg = {
 		.version = 3,
-		.in_enabled = true,
-		.in6_enabled = true,
+		.restricted = net->restricted,
+		.in_enabled = net->ipv4,
+		.vnetwork = net->net,
+		.vnetmask = net->mask,
+		.vhost = net->gateway,
+		.vnameserver = net->dns,
+		.vdhcp_start = net->dhcp,
+		.in6_enabled = net->ipv6,
+		.vprefix_addr6 = net->net6,
 		.vprefix_len = 64,
+		.vhost6 = net->gateway6,
+		.vnameserver6 = net->dns6,
+		.vdnssearch =
+			net->search[0] ? (const char **)net->search : NULL,
 		.vhostname = "guest",
+		.tftp_path = tftp,
+		.bootfile = net->bootfile,
 		.if_mtu = mtu,
 		.if_mru = mtu,
 	};
 
-	inet_pton(AF_INET, "10.0.2.0", &cfg.vnetwork);
-	inet_pton(AF_INET, "255.255.255.0", &cfg.vnetmask);
-	inet_pton(AF_INET, "10.0.2.2", &cfg.vhost);
-	inet_pton(AF_INET, "10.0.2.3", &cfg.vnameserver);
-	inet_pton(AF_INET, "10.0.2.15", &cfg.vdhcp_start);
-	inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
-	inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
-	inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
 	u->tcp.fragile = is_older_than_4_8();
 	take_glib_messages();
 	u->slirp = slirp_new(&cfg, &slirp_cb, u);
+	u->fwd.slirp = u->slirp;
+	u->fwd.net = net;
 	return u->slirp ? 0 : -ENOMEM;
+}
+
+static int start(struct user *u, const struct opts *opts, struct err *err)
+{
+	const char *forwards = opt_string(opts, "hostfwd");
+	char path[32];
+	int ret = user_net_init(&u->net, opts, err);
+
+	if (ret < 0)
+		return ret;
+	ret = find_tftp(u, path, sizeof(path));
+	if (ret < 0)
+		return err_set(err, ret,
+			       "net: tftp=%s: %s (in a sandbox without a mount "
+			       "namespace: --sandbox=off)",
+			       opt_string(opts, "tftp"), strerror(-ret));
+	ret = start_slirp(u, mtu_of(opts), u->tftp_fd < 0 ? NULL : path);
+	if (ret < 0)
+		return err_set(err, ret, "net: backend=user: %s",
+			       strerror(-ret));
+	return forwards ? user_fwd_add_all(&u->fwd, forwards, err) : 0;
 }
 
 /* Other descriptors must be left for who talks to the device. */
@@ -670,11 +691,32 @@ static unsigned most_sockets(const struct opts *opts)
 	return nr;
 }
 
+/* The options are checked while the user waits for an answer. */
+static int user_open(const struct opts *opts, struct opened_files *files,
+		     struct err *err)
+{
+	const char *tftp = opt_string(opts, "tftp");
+	struct user_net net;
+	int ret = user_net_init(&net, opts, err), fd;
+
+	if (ret < 0)
+		return ret;
+	user_net_fini(&net);
+	if (!tftp)
+		return 0;
+	fd = open(tftp, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ret = fd < 0 ? -errno : opened_files_add(files, "tftp", fd);
+	if (fd >= 0 && ret < 0)
+		close(fd);
+	if (ret < 0)
+		err_set(err, ret, "net: tftp=%s: %s", tftp, strerror(-ret));
+	return ret;
+}
+
 static int user_create(const struct opts *opts, struct opened_files *files,
 		       struct vio_loop *loop, struct net_be **ret_be,
 		       struct err *err)
 {
-	const char *forwards = opt_string(opts, "hostfwd");
 	struct user *u = calloc(1, sizeof(*u));
 	int ret;
 
@@ -685,6 +727,7 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	u->loop = loop;
 	u->refresh = (struct vio_task){ .fn = refresh, .arg = u };
 	u->more = (struct vio_task){ .fn = user_run, .arg = u };
+	u->tftp_fd = opened_files_take(files, "tftp");
 	u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	u->max_sockets = most_sockets(opts);
 	u->be.most_bytes = sizeof(*u) + u->max_sockets * CONNECTION_BYTES;
@@ -696,12 +739,10 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 		ret = vio_timer_add(u->loop, on_timer, u, &u->timer);
 	if (ret == 0)
 		ret = make_slots(u, mtu_of(opts));
-	if (ret == 0)
-		ret = start_slirp(u, mtu_of(opts));
 	if (ret < 0)
 		err_set(err, ret, "net: backend=user: %s", strerror(-ret));
-	else if (forwards)
-		ret = add_forwards(u, forwards, err);
+	else
+		ret = start(u, opts, err);
 	if (ret < 0) {
 		user_destroy(&u->be);
 		return ret;
@@ -711,7 +752,7 @@ static int user_create(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
-static const char *const user_keys[] = { "hostfwd", "connections", NULL };
+static const char *const user_keys[] = { NET_BE_USER_KEYS, NULL };
 
 #ifndef SYS_accept /* on s390x it is accept4() */
 #define SYS_accept SYS_accept4
@@ -752,7 +793,9 @@ const struct net_be_kind net_kind_user = {
 	.name = "user",
 	.keys = user_keys,
 	.network = true,
+	.tree = "tftp",
 	.syscalls = user_syscalls,
 	.ioctls = user_ioctls,
+	.open = user_open,
 	.create = user_create,
 };

@@ -403,6 +403,17 @@ static int ctl_announce(struct net_softc *sc, struct err *err)
 	return 0;
 }
 
+/* A command of one backend alone. */
+static int ctl_backend(struct net_softc *sc, int argc, char *const argv[],
+		       struct json_object *reply, struct err *err)
+{
+	if (!sc->sc_be->ops->ctl)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: not supported by backend=%s", argv[0],
+			       sc->sc_be->ops->name);
+	return sc->sc_be->ops->ctl(sc->sc_be, argc, argv, reply, err);
+}
+
 static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 		   struct opened_files *files, struct json_object *reply,
 		   struct err *err)
@@ -410,6 +421,8 @@ static int net_ctl(struct vdev *dev, int argc, char *const argv[],
 	struct net_softc *sc = net_of(dev);
 	int ret;
 
+	if (!strcmp(argv[0], "hostfwd"))
+		return ctl_backend(sc, argc, argv, reply, err);
 	if (!strcmp(argv[0], "link"))
 		ret = ctl_link(sc, argc == 2 ? argv[1] : "", err);
 	else if (argc == 1)
@@ -636,6 +649,9 @@ static const int net_syscalls[] = {
 static const struct vdev_ctl net_ctls[] = {
 	{ "link up|down", "set the link state" },
 	{ "announce", "ask the guest to announce its addresses" },
+	{ "hostfwd add|remove RULE",
+	  "user: start or stop forwarding a host port" },
+	{ "hostfwd list", "user: show the forwarded ports" },
 	{ NULL },
 };
 
