@@ -121,10 +121,11 @@ static int pivot_to(const char *root)
 }
 
 /* With the tree in it that is shared, from where @tree's descriptors are. */
-static int pivot_to_tree(const struct jail_tree *tree, bool ro)
+static int pivot_to_tree(const struct jail_tree *tree, bool ro,
+			 const char *root)
 {
 	struct jail_tree mounts;
-	int ret = jail_tree_clone(tree, ro, &mounts);
+	int ret = jail_tree_clone(tree, ro, root, &mounts);
 
 	if (ret < 0)
 		return ret;
@@ -171,7 +172,7 @@ static bool try_tree(struct jail *jail, const struct sandbox_rights *rights,
 
 	if (tree->tree_fd < 0)
 		return false;
-	ret = pivot_to_tree(tree, rights->tree_ro);
+	ret = pivot_to_tree(tree, rights->tree_ro, jail->root);
 	if (ret < 0) {
 		errno = -ret;
 		skipped("a mount of its own for the tree");

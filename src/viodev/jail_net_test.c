@@ -467,8 +467,11 @@ static void enter(const char *text, struct vdev **ret_dev)
 	if (strstr(text, "tap"))
 		set_interface_up("jailtap");
 	rights = vdev_rights(type, opts);
+	if (rights.tree)
+		tree.tree_fd = opened_files_find(&files, rights.tree);
 	jail.root = root;
-	if (!without_mounts && geteuid() == 0 && unshare(CLONE_NEWNS) == 0)
+	if (!without_mounts && !rights.tree && geteuid() == 0 &&
+	    unshare(CLONE_NEWNS) == 0)
 		jail.namespaces = CLONE_NEWNS;
 	MUST(jail_enter(&jail, &rights, &tree) == 0);
 	MUST(vdev_create(type, &env, ret_dev, &err) == 0);
@@ -786,6 +789,20 @@ static void live_names(void)
 	ask_until(is_answer_2);
 }
 
+static bool is_image(void)
+{
+	return is_ip4(IPPROTO_UDP) && inet_read16(got + 36) == 5000 &&
+	       !memcmp(got + 42, "\0\3\0\1image", 9);
+}
+
+/* Files of the host and its name servers, both in the root of the jail. */
+static void live_tftp(void)
+{
+	live_names();
+	send_udp("10.0.2.2", 5000, 69, "\0\1/file\0octet", 14);
+	wait_for(is_image);
+}
+
 /* The first server answers, the host changes to the second. */
 static void serve_names(void)
 {
@@ -844,6 +861,28 @@ static void follow_names(void)
 	root = NULL;
 }
 
+static void read_files(void)
+{
+	char dir[] = "/tmp/jail-tftp-XXXXXX", path[64], text[64];
+	struct resolver *resolver;
+
+	assert_int_equal(resolver_create(resolver_loop, &resolver), 0);
+	root = resolver_root(resolver);
+	write_file(RESOLV_CONF, "nameserver 127.0.0.1\n");
+	resolver_update(resolver);
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chmod(dir, 0755), 0);
+	snprintf(path, sizeof(path), "%s/file", dir);
+	write_file(path, "image");
+	snprintf(text, sizeof(text), "net,backend=user,tftp=%s", dir);
+	live_behind_bars(text, live_tftp, serve_names);
+	unlink(path);
+	rmdir(dir);
+	unlink(RESOLV_CONF);
+	resolver_destroy(resolver);
+	root = NULL;
+}
+
 static bool leave_host(void)
 {
 	return geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
@@ -870,6 +909,7 @@ static void test_name_servers(void **state)
 			follow_names();
 		}
 		without_mounts = false;
+		read_files();
 		vio_loop_destroy(resolver_loop);
 		close(servers[0]);
 		close(servers[1]);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -51,10 +52,22 @@ static int restrict_mount(int fd, bool ro)
 	return 0;
 }
 
-int jail_tree_clone(const struct jail_tree *tree, bool ro,
+static int clone_etc(const char *root, int *ret_fd)
+{
+	char path[PATH_MAX];
+	int ret;
+
+	if (!root)
+		return 0;
+	snprintf(path, sizeof(path), "%s/etc", root);
+	ret = *ret_fd = clone_mount(path, 0);
+	return ret < 0 ? ret : restrict_mount(ret, true);
+}
+
+int jail_tree_clone(const struct jail_tree *tree, bool ro, const char *root,
 		    struct jail_tree *ret_mounts)
 {
-	struct jail_tree mounts = { -1, -1 };
+	struct jail_tree mounts = { -1, -1, -1 };
 	int ret = enter_copy(tree->tree_fd);
 
 	if (ret == 0)
@@ -63,6 +76,8 @@ int jail_tree_clone(const struct jail_tree *tree, bool ro,
 		ret = restrict_mount(mounts.tree_fd, ro);
 	if (ret == 0)
 		ret = mounts.proc_fd = clone_mount(OWN_FDS, 0);
+	if (ret >= 0)
+		ret = clone_etc(root, &mounts.etc_fd);
 	if (ret < 0) {
 		jail_tree_close(&mounts);
 		return ret;
@@ -77,6 +92,8 @@ void jail_tree_close(struct jail_tree *mounts)
 		close(mounts->tree_fd);
 	if (mounts->proc_fd >= 0)
 		close(mounts->proc_fd);
+	if (mounts->etc_fd >= 0)
+		close(mounts->etc_fd);
 }
 
 static int attach(int fd, const char *root, const char *at)
@@ -103,7 +120,11 @@ int jail_tree_attach(const struct jail_tree *mounts, const char *root)
 {
 	int ret = attach(mounts->tree_fd, root, "/tree");
 
-	return ret == 0 ? attach(mounts->proc_fd, root, OWN_FDS) : ret;
+	if (ret == 0)
+		ret = attach(mounts->proc_fd, root, OWN_FDS);
+	if (ret == 0 && mounts->etc_fd >= 0)
+		ret = attach(mounts->etc_fd, root, "/etc");
+	return ret;
 }
 
 static int replace(const char *path, int fd)

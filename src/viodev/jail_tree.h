@@ -7,6 +7,7 @@
  *	/                a tmpfs, not to be written
  *	/tree            the tree, with the mounts beneath it
  *	/proc/self/fd    the process's own descriptors, of /proc nothing else
+ *	/etc             name servers, for a device that uses the network
  *
  *	jail_tree_clone()     what is to be mounted, in a new mount namespace
  *	jail_tree_attach()    beneath the directory that will be the root
@@ -22,14 +23,16 @@
 struct jail_tree {
 	int tree_fd; /* O_PATH of the directory, -1: the device shares none */
 	int proc_fd; /* O_PATH of /proc, or -1 */
+	int etc_fd;  /* of mounts alone: /etc, or -1 */
 };
 
 /*
  * Leave the mount namespace that @tree is of for a copy of it, and make the
  * mounts from there. A mount or unmount of the host's beneath the tree is
- * still seen; device nodes and set-id programs have no effect.
+ * still seen; device nodes and set-id programs have no effect. @root: the
+ * directory whose etc is to be /etc; NULL: none.
  */
-int jail_tree_clone(const struct jail_tree *tree, bool ro,
+int jail_tree_clone(const struct jail_tree *tree, bool ro, const char *root,
 		    struct jail_tree *ret_mounts);
 void jail_tree_close(struct jail_tree *mounts);
 
