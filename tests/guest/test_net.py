@@ -5,6 +5,7 @@ that comes and goes."""
 import contextlib
 import fcntl
 import hashlib
+import json
 import random
 import re
 import socket
@@ -266,6 +267,69 @@ def test_low_port(t):
                 raise AssertionError("it listens there")
         except GuestError as error:
             assert "hostfwd=tcp:127.0.0.1:80-:80: privileged port" in str(error), error
+
+
+# --- the options of the user network
+
+
+def test_user(t):
+    """net=, dns=, search=, restrict=, tftp=, a network of one family, ports of both families forwarded at run time."""
+    folder = t.tmp / "tftp"
+    folder.mkdir()
+    folder.chmod(0o755)
+    t.tmp.chmod(0o755)  # the device is nobody
+    data = random.Random(2).randbytes(MIB)
+    (folder / "file").write_bytes(data)
+    with private_network(), t.serve(
+            f"net,id=own,backend=user,net=192.168.7.0/24+fd00:7::/64,dns=192.168.7.9,search=viodev.test,tftp={folder}",
+            "net,id=alone,backend=user,restrict=on",
+            "net,id=six,backend=user,ipv4=off") as viodev, t.guest(attach(viodev), tools=True) as guest:
+        own, alone, six = (nic(guest, viodev, id) for id in ("own", "alone", "six"))
+        guest.check(DHCP + "echo 'echo $domain $search >/tmp/names' >>/tmp/dhcp")
+        for device in own, alone:
+            guest.check(f"ip link set {device} up; udhcpc -i {device} -n -q -f -t 20 -O search -s /tmp/dhcp")
+        assert "inet 192.168.7.15/24" in guest.check(f"ip addr show {own}")
+        assert guest.check("grep 192.168.7.9 /etc/resolv.conf; ip route del default; cat /tmp/names")
+        got = guest.check("cd /tmp && tftp -g -r file 192.168.7.2 >/dev/null 2>&1 && sha256sum file").split()[0]
+        assert got == hashlib.sha256(data).hexdigest()
+        at_run_time(guest, viodev, own)
+        restricted(guest, alone)
+        assert guest.run(f"ip link set {six} up; udhcpc -i {six} -n -q -f -t 2 -T 1 -s /tmp/dhcp")[0] != 0
+        guest.check(until(f"ip -6 addr show {six} | grep -q fec0:"))
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+
+
+def at_run_time(guest, viodev, device):
+    """Ports are forwarded when ctl adds them, in both families, and no longer when it removes them."""
+    guest.check(f"""ip link set lo up; {until(f"ip -6 addr show {device} | grep -q fd00:7:.*global")}
+        while true; do echo hello | nc -l -p 7007 >/dev/null 2>&1 || sleep 0.1; done >/dev/null 2>&1 &
+        {until("netstat -ltn | grep -q :7007")}""")
+    rules = "tcp:127.0.0.1:7007-:7007", "tcp:[::1]:7007-:7007"
+    for rule in rules:
+        viodev.ctl("own", "hostfwd", "add", rule)
+    assert json.loads(viodev.ctl("own", "hostfwd", "list", "--json"))["reply"]["hostfwd"] == list(rules)
+    for rule, host in zip(rules, ("127.0.0.1", "::1")):
+        assert wait_for(f"the guest through {host}", lambda: first_bytes(host, 7007)) == b"hello\n"
+        viodev.ctl("own", "hostfwd", "remove", rule)
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((host, 7007), PATIENCE)
+            raise AssertionError(f"{host} is still forwarded")
+
+
+def first_bytes(host, port):
+    """What the guest sends at once; nothing when its server is between two connections."""
+    with contextlib.suppress(ConnectionResetError), socket.create_connection((host, port), PATIENCE) as sock:
+        return sock.recv(100)
+
+
+def restricted(guest, device):
+    """The guest reaches the host by one card, and not by the other."""
+    with Server(lambda sock: sock.sendall(b"reached")) as server:
+        command = f"nc -w 5 %s {server.port} </dev/null"
+        assert "reached" in guest.check(command % "192.168.7.2")
+        assert "10.0.2.0/24" in guest.check(f"ip route show dev {device}")
+        assert "reached" not in guest.run(command % "10.0.2.2")[1]
 
 
 # --- what modern cards can
