@@ -113,32 +113,32 @@ void gm_fini(struct gmem *gm);
 int gm_add(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	   unsigned prot);
 
-/* The same, with a pointer for gm_gone_cb: it finds @owner in the region. */
+/* The same, with a pointer for gm_removed_cb: it finds @owner in the region. */
 int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 		 unsigned prot, void *owner);
 
 /* Called with a region that nothing uses any longer: its owner may unmap it. */
-typedef void gm_gone_cb(void *arg, const struct gm_region *r);
+typedef void gm_removed_cb(void *arg, const struct gm_region *r);
 
 /*
  * Remove every region that lies in [base, base + len): nothing is translated
- * through it from now on. @gone (may be NULL) is called for each region that no
- * request in flight uses. The others enter limbo: they must stay mapped until
- * the last such request ends. The device then calls ph_wake() of
+ * through it from now on. @removed (may be NULL) is called for each region that
+ * no request in flight uses. The others enter limbo: they must stay mapped
+ * until the last such request ends. The device then calls ph_wake() of
  * <viodev/pci.h>, and the table's owner calls gm_reap().
  *
  * Returns the number of regions in limbo because of this call, 0 also when the
  * range holds no region; -EINVAL, with the table unchanged, when a region lies
  * only partly inside. A range that would exceed the address space ends there.
  */
-int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
+int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_removed_cb *removed,
 	      void *arg);
 
 /*
- * Call @gone for each region in limbo that is no longer used. Returns the
+ * Call @removed for each region in limbo that is no longer used. Returns the
  * number of regions that remain in limbo.
  */
-unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg);
+unsigned gm_reap(struct gmem *gm, gm_removed_cb *removed, void *arg);
 
 /*
  * Pin the regions of a request: translate its addresses between gm_pin_begin()

@@ -121,7 +121,7 @@ static void wake(struct vio_loop *loop)
 	loop->awake = write(loop->wake_fd, &one, sizeof(one)) > 0;
 }
 
-static void sleep_again(struct vio_loop *loop)
+static void clear_wake(struct vio_loop *loop)
 {
 	uint64_t count;
 
@@ -214,7 +214,7 @@ int vio_loop_iterate(struct vio_loop *loop, int timeout_ms)
 	}
 
 	loop->depth++;
-	sleep_again(loop);
+	clear_wake(loop);
 	for (int i = 0; i < nr_evs; i++)
 		nr_served += serve(&evs[i]);
 	run_tasks(loop);

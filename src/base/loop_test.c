@@ -153,7 +153,7 @@ static void test_fairness(void **state)
 struct tick {
 	struct vio_source *source;
 	unsigned calls;
-	uint64_t again_ns;
+	uint64_t next_ns;
 	bool stop;
 };
 
@@ -162,8 +162,8 @@ static void tick_cb(void *arg)
 	struct tick *t = arg;
 
 	t->calls++;
-	if (t->again_ns)
-		vio_timer_set(t->source, t->again_ns);
+	if (t->next_ns)
+		vio_timer_set(t->source, t->next_ns);
 	if (t->stop)
 		vio_loop_stop(loop);
 }
@@ -188,7 +188,7 @@ static void test_timer(void **state)
 	assert_int_equal(vio_loop_iterate(loop, 5), 0);
 	assert_int_equal(t.calls, 1);
 
-	t.again_ns = NS_PER_MS;
+	t.next_ns = NS_PER_MS;
 	vio_timer_set(t.source, 1);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(vio_loop_iterate(loop, -1), 1);

@@ -51,7 +51,7 @@ struct vq_priv {
 	bool dma_off;
 	bool resting;          /* no chain is currently taken */
 	bool paused;           /* stopping */
-	bool held;             /* the next chain cannot be taken now */
+	bool blocked;          /* the next chain cannot be taken now */
 	bool any_done;         /* one did, while the bus was not ours */
 	bool kicks_off;        /* vq_kick_disable() */
 	bool event_idx;        /* it was checked with EVENT_IDX's trailers */

@@ -165,7 +165,7 @@ static void enter_limbo(struct gmem *gm, const struct gm_region *r)
 	gm->limbo_pins |= r->pin;
 }
 
-int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
+int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_removed_cb *removed,
 	      void *arg)
 {
 	unsigned nr_used = 0;
@@ -196,8 +196,8 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
 
 		if (nr_users(gm, r) > 0)
 			enter_limbo(gm, r);
-		else if (gone)
-			gone(arg, r);
+		else if (removed)
+			removed(arg, r);
 	}
 	memmove(&gm->regions[i], &gm->regions[j],
 		(gm->nr_regions - j) * sizeof(*gm->regions));
@@ -205,7 +205,7 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_gone_cb *gone,
 	return (int)nr_used;
 }
 
-unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg)
+unsigned gm_reap(struct gmem *gm, gm_removed_cb *removed, void *arg)
 {
 	unsigned left = 0;
 
@@ -214,8 +214,8 @@ unsigned gm_reap(struct gmem *gm, gm_gone_cb *gone, void *arg)
 		struct gm_limbo *l = &gm->limbo[i];
 
 		if (l->users == 0) {
-			if (gone)
-				gone(arg, &l->region);
+			if (removed)
+				removed(arg, &l->region);
 			continue;
 		}
 		gm->limbo_pins |= l->region.pin;

@@ -111,13 +111,13 @@ static void test_add(void **state)
 	gm_fini(&gm);
 }
 
-static unsigned nr_gone;
+static unsigned nr_removed;
 
-static void count_gone(void *arg, const struct gm_region *r)
+static void count_removed(void *arg, const struct gm_region *r)
 {
-	assert_ptr_equal(arg, &nr_gone);
+	assert_ptr_equal(arg, &nr_removed);
 	assert_true(r->len > 0);
-	nr_gone++;
+	nr_removed++;
 }
 
 static void test_remove(void **state)
@@ -126,7 +126,7 @@ static void test_remove(void **state)
 		const char *what;
 		uint64_t base, len;
 		int ret;
-		unsigned gone;
+		unsigned nr_removed;
 	} rows[] = {
 		{ "nothing there", 0x3000, 0x1000, 0, 0 },
 		{ "cuts the first", 0x1800, 0x10000, -EINVAL, 0 },
@@ -145,13 +145,14 @@ static void test_remove(void **state)
 		uint32_t gen = gm.gen;
 		int ret;
 
-		nr_gone = 0;
-		ret = gm_remove(&gm, gpa(rows[i].base), rows[i].len, count_gone,
-				&nr_gone);
-		if (ret != rows[i].ret || nr_gone != rows[i].gone)
-			fail_msg("%s: %d, %u gone", rows[i].what, ret, nr_gone);
-		assert_int_equal(gm.nr_regions, nr - nr_gone);
-		if (nr_gone)
+		nr_removed = 0;
+		ret = gm_remove(&gm, gpa(rows[i].base), rows[i].len,
+				count_removed, &nr_removed);
+		if (ret != rows[i].ret || nr_removed != rows[i].nr_removed)
+			fail_msg("%s: %d, %u removed", rows[i].what, ret,
+				 nr_removed);
+		assert_int_equal(gm.nr_regions, nr - nr_removed);
+		if (nr_removed)
 			assert_int_not_equal(gm.gen, gen);
 	}
 	assert_int_equal(gm.nr_regions, 0);
@@ -369,32 +370,34 @@ static void test_limbo(void **state)
 	struct gmem gm;
 
 	fill(&gm, NULL);
-	nr_gone = 0;
+	nr_removed = 0;
 	first = hold(&gm, 0x1000);
 	second = hold(&gm, 0x1fff);
 	other = hold(&gm, 0x4000);
 
 	/* Nobody uses this one. */
 	assert_int_equal(
-		gm_remove(&gm, gpa(0x2000), 0x1000, count_gone, &nr_gone), 0);
-	assert_int_equal(nr_gone, 1);
+		gm_remove(&gm, gpa(0x2000), 0x1000, count_removed, &nr_removed),
+		0);
+	assert_int_equal(nr_removed, 1);
 	/* This one is used: it is no longer found, but still mapped. */
 	assert_int_equal(
-		gm_remove(&gm, gpa(0x1000), 0x1000, count_gone, &nr_gone), 1);
+		gm_remove(&gm, gpa(0x1000), 0x1000, count_removed, &nr_removed),
+		1);
 	assert_null(gm_map(&gm, gpa(0x1000), 1, GM_READ));
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
-	assert_int_equal(nr_gone, 1);
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 1);
+	assert_int_equal(nr_removed, 1);
 	/* Its address can already be used for another one. */
 	assert_int_equal(gm_add(&gm, gpa(0x1000), 0x1000, mem_b, RW), 0);
 	assert_ptr_equal(gm_map(&gm, gpa(0x1000), 1, RW), mem_b);
 
 	assert_false(let_go(&gm, first));
 	assert_false(let_go(&gm, other));
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 1);
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 1);
 	assert_true(let_go(&gm, second));
-	assert_int_equal(nr_gone, 1); /* not before gm_reap() */
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
-	assert_int_equal(nr_gone, 2);
+	assert_int_equal(nr_removed, 1); /* not before gm_reap() */
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
+	assert_int_equal(nr_removed, 2);
 	gm_fini(&gm);
 }
 
@@ -405,16 +408,17 @@ static void test_limbo_many(void **state)
 	struct gmem gm;
 
 	fill(&gm, NULL);
-	nr_gone = 0;
+	nr_removed = 0;
 	gm_pin_begin(&gm);
 	assert_int_equal(gm_check(&gm, gpa(0x1800), 0x1000, GM_READ), 0);
 	h.pins = gm_pin(&gm, &h.gen);
 	assert_int_equal(
-		gm_remove(&gm, gpa(0), UINT64_MAX, count_gone, &nr_gone), 2);
-	assert_int_equal(nr_gone, 2);
+		gm_remove(&gm, gpa(0), UINT64_MAX, count_removed, &nr_removed),
+		2);
+	assert_int_equal(nr_removed, 2);
 	assert_true(let_go(&gm, h));
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
-	assert_int_equal(nr_gone, 4);
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
+	assert_int_equal(nr_removed, 4);
 	gm_fini(&gm);
 }
 
@@ -430,24 +434,24 @@ static void test_limbo_ends(void **state)
 	struct gmem gm;
 
 	gm_init(&gm, NULL, NULL);
-	nr_gone = 0;
+	nr_removed = 0;
 	for (unsigned i = 0; i < NR; i++)
 		assert_int_equal(gm_add(&gm, gpa(2ull * i), 1, mem + i, RW), 0);
 	for (unsigned i = 0; i < NR; i++)
 		h[i] = hold(&gm, 2ull * i);
 	for (unsigned i = 0; i < NR; i += 2)
-		assert_int_equal(
-			gm_remove(&gm, gpa(2ull * i), 1, count_gone, &nr_gone),
-			1);
+		assert_int_equal(gm_remove(&gm, gpa(2ull * i), 1, count_removed,
+					   &nr_removed),
+				 1);
 	for (unsigned i = 1; i < NR; i += 2)
 		next[i] = hold(&gm, 2ull * i);
 	for (unsigned i = 1; i < NR; i += 4)
 		assert_false(let_go(&gm, next[i]));
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), NR / 2);
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), NR / 2);
 	for (unsigned i = 0; i < NR; i++)
 		let_go(&gm, h[i]);
-	assert_int_equal(gm_reap(&gm, count_gone, &nr_gone), 0);
-	assert_int_equal(nr_gone, NR / 2);
+	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
+	assert_int_equal(nr_removed, NR / 2);
 	for (unsigned i = 3; i < NR; i += 4)
 		assert_false(let_go(&gm, next[i]));
 	for (unsigned i = 0; i < GM_NR_PINS; i++)

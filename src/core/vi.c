@@ -688,7 +688,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 		return;
 
 	vq->vq_priv->nr_kicks++;
-	vq->vq_priv->held = false;
+	vq->vq_priv->blocked = false;
 	if (vq->vq_notify)
 		vq->vq_notify(vs, vq);
 	else if (vs->vs_vc->vc_qnotify)

@@ -60,7 +60,7 @@ static bool may_take(struct vqueue_info *vq)
 }
 
 /* An access to the ring itself failed: the driver took its memory away. */
-static int ring_gone(struct vqueue_info *vq, int ret)
+static int ring_failed(struct vqueue_info *vq, int ret)
 {
 	if (ret == -EAGAIN)
 		return 0;
@@ -77,7 +77,7 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
 		return;
 	ret = split_used_idx(vq, &used);
 	if (ret < 0) {
-		ring_gone(vq, ret);
+		ring_failed(vq, ret);
 		return;
 	}
 	if (!recorded && (uint16_t)(avail - used) > vq->vq_priv->nr) {
@@ -143,7 +143,7 @@ static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct vq_priv *priv = vq->vq_priv;
-	bool wake = priv->held;
+	bool wake = priv->blocked;
 
 	if (slot->done)
 		priv->nr_done--;
@@ -152,7 +152,7 @@ static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 	wake |= priv->paused && priv->nr_inflight == 0;
 	wake |= priv->dma_off;
 	wake |= slot_free(vq, slot);
-	priv->held = false;
+	priv->blocked = false;
 	if (wake)
 		wake_transport(vq->vq_vs);
 }
@@ -162,7 +162,7 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
-	bool wake = priv->held;
+	bool wake = priv->blocked;
 
 	slot->stale = false;
 	vs->vs_priv->nr_stale--;
@@ -172,7 +172,7 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 		vs->vs_priv->transport->reset_done(vs);
 	wake |= vi_is_reset(vs) || vs->vs_priv->nr_stale == 0;
 	wake |= slot_free(vq, slot);
-	priv->held = false;
+	priv->blocked = false;
 	if (wake)
 		wake_transport(vs);
 }
@@ -222,7 +222,7 @@ void vq_slots_forget(struct vqueue_info *vq)
 		nr_stale += slot->stale;
 	}
 	priv->nr_inflight = priv->nr_taken = priv->nr_returned = 0;
-	priv->held = priv->paused = priv->any_done = false;
+	priv->blocked = priv->paused = priv->any_done = false;
 	if (nr_stale > 0)
 		return;
 	free(priv->slots);
@@ -409,7 +409,7 @@ static int nr_available(struct vqueue_info *vq)
 	int ret = avail_idx(vq, &idx);
 
 	if (ret < 0)
-		return ring_gone(vq, ret);
+		return ring_failed(vq, ret);
 	nr = (uint16_t)(idx - vq->vq_last_avail);
 	nr += priv->nr_returned;
 	if (nr + priv->nr_inflight > priv->nr) {
@@ -511,7 +511,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
  */
 static int hold(struct vqueue_info *vq)
 {
-	vq->vq_priv->held = true;
+	vq->vq_priv->blocked = true;
 	return 0;
 }
 
@@ -521,7 +521,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 	struct vq_priv *priv = vq->vq_priv;
 
 	/* If a driver adds empty chains endlessly, the rest wait for a kick. */
-	for (unsigned n = 0; may_take(vq) && !priv->held; n++) {
+	for (unsigned n = 0; may_take(vq) && !priv->blocked; n++) {
 		uint16_t head;
 		int ret = nr_available(vq);
 
@@ -533,7 +533,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		}
 		ret = next_head(vq, &head);
 		if (ret < 0)
-			return ring_gone(vq, ret);
+			return ring_failed(vq, ret);
 		ret = take(vq, head, iov, niov, reqp);
 		if (ret == -EAGAIN)
 			return hold(vq);
@@ -553,7 +553,7 @@ int vq_has_descs(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
 
-	for (unsigned n = 0; may_take(vq) && !priv->held; n++) {
+	for (unsigned n = 0; may_take(vq) && !priv->blocked; n++) {
 		struct vi_req req;
 		uint16_t head;
 		int ret = nr_available(vq);
@@ -781,7 +781,7 @@ static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 		if (ret == 0)
 			ret = split_push_used(vq, vq->vq_next_used, head, used);
 		if (ret < 0) {
-			ring_gone(vq, ret);
+			ring_failed(vq, ret);
 		} else {
 			vq->vq_next_used++;
 			if (priv->inflight)
@@ -854,7 +854,7 @@ void vq_relchain_publish(struct vqueue_info *vq)
 		return;
 	ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
-		ring_gone(vq, ret);
+		ring_failed(vq, ret);
 	else if (vq->vq_priv->inflight)
 		vq_inflight_publish(vq, vq->vq_next_used);
 }

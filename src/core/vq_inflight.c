@@ -43,23 +43,24 @@ struct entry {
 };
 static_assert(sizeof(struct entry) == 16, "vhost-user protocol");
 
-struct again {
+struct resubmitted {
 	uint64_t counter;
 	uint16_t head;
 };
 
-static_assert(sizeof(struct again) + sizeof(uint16_t) <= VQ_INFLIGHT_BYTES,
-	      "again[] and batch[]");
+static_assert(sizeof(struct resubmitted) + sizeof(uint16_t) <=
+		      VQ_INFLIGHT_BYTES,
+	      "resubmitted[] and batch[]");
 
 struct vq_inflight {
 	volatile struct header *header;
 	volatile struct entry *entries;
-	uint64_t counter;   /* of the next chain */
-	uint16_t again_pos; /* position of the first that is taken again */
-	uint16_t nr_again;
+	uint64_t counter;      /* of the next chain */
+	uint16_t resubmit_pos; /* position of the first that is taken again */
+	uint16_t nr_resubmitted;
 	uint16_t nr_batch;
 	uint16_t *batch; /* put into the used ring, not yet visible there */
-	struct again again[];
+	struct resubmitted resubmitted[];
 };
 
 size_t vq_inflight_bytes(unsigned size)
@@ -91,25 +92,26 @@ static void end_last_batch(struct vq_inflight *in, unsigned size, uint16_t used)
 
 static int by_age(const void *a, const void *b)
 {
-	const struct again *x = a, *y = b;
+	const struct resubmitted *x = a, *y = b;
 
 	return (x->counter > y->counter) - (x->counter < y->counter);
 }
 
-static void find_again(struct vq_inflight *in, unsigned size)
+static void find_resubmitted(struct vq_inflight *in, unsigned size)
 {
 	for (unsigned i = 0; i < size; i++) {
 		if (!in->entries[i].inflight)
 			continue;
-		in->again[in->nr_again++] = (struct again){
+		in->resubmitted[in->nr_resubmitted++] = (struct resubmitted){
 			.counter = in->entries[i].counter,
 			.head = (uint16_t)i,
 		};
 	}
-	if (in->nr_again == 0)
+	if (in->nr_resubmitted == 0)
 		return;
-	qsort(in->again, in->nr_again, sizeof(in->again[0]), by_age);
-	in->counter = in->again[in->nr_again - 1].counter + 1;
+	qsort(in->resubmitted, in->nr_resubmitted, sizeof(in->resubmitted[0]),
+	      by_age);
+	in->counter = in->resubmitted[in->nr_resubmitted - 1].counter + 1;
 }
 
 int vq_inflight_start(struct vqueue_info *vq, void *area)
@@ -118,11 +120,11 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 	unsigned size = priv->nr;
 	struct vq_inflight *in;
 
-	in = calloc(1, sizeof(*in) + size * (sizeof(in->again[0]) +
+	in = calloc(1, sizeof(*in) + size * (sizeof(in->resubmitted[0]) +
 					     sizeof(in->batch[0])));
 	if (!in)
 		return -ENOMEM;
-	in->batch = (uint16_t *)&in->again[size];
+	in->batch = (uint16_t *)&in->resubmitted[size];
 	in->header = area;
 	in->entries = (void *)((char *)area + sizeof(struct header));
 	if (in->header->version == 0) { /* not used yet */
@@ -139,8 +141,8 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 		return -EINVAL;
 	}
 	end_last_batch(in, size, vq->vq_next_used);
-	find_again(in, size);
-	in->again_pos = vq->vq_last_avail = vq->vq_next_used;
+	find_resubmitted(in, size);
+	in->resubmit_pos = vq->vq_last_avail = vq->vq_next_used;
 	priv->inflight = in;
 	return 0;
 }
@@ -153,9 +155,9 @@ void vq_inflight_stop(struct vqueue_info *vq)
 	priv->inflight = NULL;
 }
 
-static bool is_again(const struct vq_inflight *in, uint16_t pos)
+static bool is_resubmitted(const struct vq_inflight *in, uint16_t pos)
 {
-	return (uint16_t)(pos - in->again_pos) < in->nr_again;
+	return (uint16_t)(pos - in->resubmit_pos) < in->nr_resubmitted;
 }
 
 bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
@@ -163,9 +165,9 @@ bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 {
 	const struct vq_inflight *in = vq->vq_priv->inflight;
 
-	if (!is_again(in, pos))
+	if (!is_resubmitted(in, pos))
 		return false;
-	*ret_head = in->again[(uint16_t)(pos - in->again_pos)].head;
+	*ret_head = in->resubmitted[(uint16_t)(pos - in->resubmit_pos)].head;
 	return true;
 }
 
@@ -185,7 +187,7 @@ void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 	struct vq_inflight *in = vq->vq_priv->inflight;
 
 	/* One that is taken again is in no other place. */
-	if (!is_again(in, pos))
+	if (!is_resubmitted(in, pos))
 		in->entries[head].inflight = 0;
 }
 
@@ -213,6 +215,6 @@ void vq_inflight_publish(struct vqueue_info *vq, uint16_t used)
 	barrier();
 	in->header->used_idx = used;
 	/* Nothing goes back to before what is used: positions can wrap. */
-	if ((uint16_t)(used - in->again_pos) >= in->nr_again)
-		in->nr_again = 0;
+	if ((uint16_t)(used - in->resubmit_pos) >= in->nr_resubmitted)
+		in->nr_resubmitted = 0;
 }

@@ -167,7 +167,7 @@ static void test_batch(void **state)
  * What of the record is still to be taken is only seen when more is available
  * than is used. So another chain is offered: it must be next.
  */
-static void assert_nothing_again(struct dev *dev)
+static void assert_none_resubmitted(struct dev *dev)
 {
 	uint16_t next = offer(dev);
 
@@ -206,7 +206,7 @@ static void test_batch_seen(void **state)
 		for (int i = 0; i < 3; i++)
 			assert_true(vdrv_used(&dev->d, 0, &used));
 		assert_int_equal(revive(dev), 0);
-		assert_nothing_again(dev);
+		assert_none_resubmitted(dev);
 		assert_true(vdrv_used(&dev->d, 0, &used));
 	}
 }
@@ -252,7 +252,7 @@ static void test_batch_unseen(void **state)
 	assert_true(vdrv_used(&dev->d, 0, &used));
 	assert_true(vdrv_used(&dev->d, 0, &used));
 	assert_int_equal(revive(dev), 0);
-	assert_nothing_again(dev);
+	assert_none_resubmitted(dev);
 }
 
 /* An area not used yet: whatever its contents, nothing is in flight. */
@@ -270,7 +270,7 @@ static void test_unused(void **state)
 	assert_int_equal(dev->area.desc_num, QSIZE);
 	assert_int_equal(dev->area.last_batch_head, 0);
 	assert_int_equal(dev->area.used_idx, 1);
-	assert_nothing_again(dev);
+	assert_none_resubmitted(dev);
 }
 
 /*
@@ -353,7 +353,7 @@ static void test_many_batches(void **state)
 	for (int i = 0; i < 2; i++)
 		vq_relchain(&dev->vq, heads[i], 0);
 	assert_int_equal(revive(dev), 0);
-	assert_nothing_again(dev);
+	assert_none_resubmitted(dev);
 }
 
 /* A driver that offers a chain anew, of which it cannot have heard yet. */

@@ -104,7 +104,7 @@ struct block_softc {
 	bool sc_discard;
 	bool sc_writeback;        /* as CONFIG_WCE has it */
 	struct disk_req sc_flush; /* when that was turned off */
-	bool sc_flushing, sc_flush_again;
+	bool sc_flushing, sc_flush_pending;
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
 	struct block_stats sc_stats[BLOCK_NR_KINDS];
 	uint64_t sc_host_errors;

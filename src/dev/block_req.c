@@ -430,13 +430,13 @@ static void flush_done(struct disk_req *req, int result)
 		vs_log(&sc->sc_vs, LOG_ERR, "flush of the write cache: %s",
 		       strerror(-result));
 	/* A reset forgets requests, but the data is the driver's still. */
-	if (sc->sc_flush_again || result == -ECANCELED)
+	if (sc->sc_flush_pending || result == -ECANCELED)
 		block_flush_cache(sc);
 }
 
 void block_flush_cache(struct block_softc *sc)
 {
-	sc->sc_flush_again = sc->sc_flushing;
+	sc->sc_flush_pending = sc->sc_flushing;
 	if (sc->sc_flushing)
 		return;
 	sc->sc_flushing = true;

@@ -36,7 +36,7 @@ struct rng_softc {
 	struct vio_loop *sc_loop;
 	struct vio_source *sc_ready; /* watches a source that is dry */
 	struct vio_source *sc_timer; /* runs when the rate allows more */
-	struct vio_task sc_again;    /* goes on where an iteration stopped */
+	struct vio_task sc_continue; /* goes on where an iteration stopped */
 	struct ratelimit sc_rate;
 	uint64_t sc_bytes;
 };
@@ -164,7 +164,7 @@ static void rng_qnotify(void *arg, struct vqueue_info *vq)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_continue);
 }
 
 static void rng_run(void *arg)
@@ -191,7 +191,7 @@ static void rng_reset(void *arg)
 	vio_timer_set(sc->sc_timer, 0);
 	vio_source_remove(sc->sc_ready);
 	sc->sc_ready = NULL;
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 }
 
 static void rng_status(struct vdev *dev, struct json_object *status)
@@ -229,7 +229,7 @@ static bool rng_fini(struct vdev *dev)
 {
 	struct rng_softc *sc = rng_of(dev);
 
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	vio_source_remove(sc->sc_timer);
 	vio_source_remove(sc->sc_ready);
 	rng_file_destroy(sc->sc_file);
@@ -245,7 +245,7 @@ static int rng_init(struct vdev *dev, const struct vdev_env *env,
 	int ret;
 
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct vio_task){ .fn = rng_run, .arg = sc };
+	sc->sc_continue = (struct vio_task){ .fn = rng_run, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "source");
 	ratelimit_init(&sc->sc_rate, opt_number(env->opts, "rate"),
 		       RNG_LEAST_BURST);

@@ -22,7 +22,7 @@
 #define NR_QUEUES  3u
 #define MAX_IOV    32
 #define MAX_BATCH  8u
-#define MAX_HELD   32u
+#define MAX_TAKEN  32u
 #define NR_REGIONS 6u
 #define PAGES      8192u /* bytes that a region has room for */
 #define LOG_BYTES  64u
@@ -57,8 +57,8 @@ static struct echo {
 	struct virtio_softc vs;
 	struct vqueue_info queues[NR_QUEUES];
 	uint8_t config[24];
-	struct chain held[MAX_HELD];
-	unsigned nr_held;
+	struct chain taken[MAX_TAKEN];
+	unsigned nr_taken;
 } e;
 
 static struct pci_devinst pi;
@@ -308,37 +308,37 @@ static void answer(const struct chain *c)
 		vq_relchain_publish(c->vq);
 }
 
-static void answer_or_hold(const struct chain *c)
+static void answer_or_keep(const struct chain *c)
 {
-	if (fuzz_bool(in) && e.nr_held < MAX_HELD)
-		e.held[e.nr_held++] = *c;
+	if (fuzz_bool(in) && e.nr_taken < MAX_TAKEN)
+		e.taken[e.nr_taken++] = *c;
 	else
 		answer(c);
 }
 
-static void release_held(unsigned i)
+static void complete_taken(unsigned i)
 {
 	struct chain c;
 
-	if (e.nr_held == 0)
+	if (e.nr_taken == 0)
 		return;
-	i %= e.nr_held;
-	c = e.held[i];
-	e.held[i] = e.held[--e.nr_held];
+	i %= e.nr_taken;
+	c = e.taken[i];
+	e.taken[i] = e.taken[--e.nr_taken];
 	answer(&c);
 	vq_endchains(c.vq, fuzz_bool(in));
 }
 
 /* The model has no use yet for what it took last, or for more than that. */
-static void return_held(struct vqueue_info *vq)
+static void return_taken(struct vqueue_info *vq)
 {
 	vq_retchains(vq, (uint16_t)(1 + fuzz_choice(in, 4)));
-	for (unsigned i = e.nr_held; i-- > 0;) {
-		const struct chain *c = &e.held[i];
+	for (unsigned i = e.nr_taken; i-- > 0;) {
+		const struct chain *c = &e.taken[i];
 		const struct vq_slot *slot = &c->vq->vq_priv->slots[c->req.idx];
 
 		if (!slot->busy && !slot->stale)
-			e.held[i] = e.held[--e.nr_held];
+			e.taken[i] = e.taken[--e.nr_taken];
 	}
 }
 
@@ -384,7 +384,7 @@ static void echo_notify(void *arg, struct vqueue_info *vq)
 	else
 		undo = 0;
 	for (unsigned i = 0; i < nr - undo; i++)
-		answer_or_hold(&batch[i]);
+		answer_or_keep(&batch[i]);
 	if (quiet)
 		vq_kick_enable(vq);
 	vq_endchains(vq, nr < MAX_BATCH);
@@ -414,7 +414,7 @@ static void echo_apply_features(void *arg, uint64_t *features)
 static void echo_stop(void *arg)
 {
 	for (unsigned n = fuzz_choice(in, 4); n > 0; n--)
-		release_held(fuzz_choice(in, MAX_HELD));
+		complete_taken(fuzz_choice(in, MAX_TAKEN));
 }
 
 static struct virtio_consts echo_consts = {
@@ -855,10 +855,10 @@ static void step_device(struct vqueue_info *vq)
 	guard(false);
 	switch (fuzz_choice(in, 10)) {
 	case 0:
-		return_held(vq);
+		return_taken(vq);
 		break;
 	case 1:
-		release_held(fuzz_choice(in, MAX_HELD));
+		complete_taken(fuzz_choice(in, MAX_TAKEN));
 		break;
 	case 2:
 		change_memory();
@@ -926,8 +926,8 @@ static void begin(void)
 static void end(void)
 {
 	guard(false);
-	while (e.nr_held)
-		release_held(0);
+	while (e.nr_taken)
+		complete_taken(0);
 	pci_reset(&pi);
 	fuzz_must(pci_is_idle(&pi));
 	fuzz_must(gm_reap(&gm, gone, NULL) == 0);

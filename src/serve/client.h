@@ -23,7 +23,7 @@ struct vio_source;
  */
 struct client_wake {
 	struct vio_source *source;
-	unsigned client; /* incremented by client_gone() */
+	unsigned client; /* incremented by client_disconnected() */
 	bool faulted;    /* see mapping_create() */
 };
 
@@ -36,7 +36,7 @@ void client_wake(struct client_wake *wake);
 bool client_has_faulted(struct client_wake *wake);
 
 /* The client has disconnected: faults in its memory no longer count. */
-void client_gone(struct client_wake *wake);
+void client_disconnected(struct client_wake *wake);
 
 /*
  * --- Event descriptors ---

@@ -10,7 +10,7 @@
 
 #include "serve/listener.h"
 
-#define AGAIN_NS 100000000ull /* after accept() failed */
+#define RELISTEN_NS 100000000ull /* after accept() failed */
 
 static void on_client(void *arg, uint32_t events)
 {
@@ -26,7 +26,7 @@ static void on_client(void *arg, uint32_t events)
 	if (fd >= 0)
 		close(fd);
 	l->failed(l->arg, -ret);
-	vio_timer_set(l->timer, AGAIN_NS);
+	vio_timer_set(l->timer, RELISTEN_NS);
 }
 
 static void on_timer(void *arg)

@@ -139,7 +139,7 @@ void mapping_catch_faults(void)
 }
 
 /* A thread may be in mend(): the fault is told of before, or not at all. */
-void client_gone(struct client_wake *wake)
+void client_disconnected(struct client_wake *wake)
 {
 	pthread_mutex_lock(&lock);
 	wake->client++;

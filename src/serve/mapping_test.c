@@ -300,7 +300,7 @@ static void test_truncated_later(void **state)
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
 	mapping_catch_faults(); /* cmocka does so, too */
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
-	client_gone(&wake);
+	client_disconnected(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
 	vio_loop_iterate(loop, 0);
@@ -363,7 +363,7 @@ static void test_truncated_last(void **state)
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
-	client_gone(&wake);
+	client_disconnected(&wake);
 	vio_loop_iterate(loop, 0);
 	assert_int_equal(nr_faults, 0);
 	mapping_destroy(&map);

@@ -239,7 +239,7 @@ static void test_client_gone(void **state)
 	assert_int_equal(nr_mapped(), 0);
 	used = map(fd, 0, 1, RW);
 	host = used.host;
-	client_gone(&wake);
+	client_disconnected(&wake);
 	next = map(fd, 0, 1, RW);
 	assert_ptr_not_equal(next.host, host);
 	ram_release(&files, &used); /* its last request ended late */

@@ -79,7 +79,7 @@ void server_notify(struct vio_server *srv, bool attached)
 
 void server_next_client(struct vio_server *srv)
 {
-	client_gone(&srv->wake);
+	client_disconnected(&srv->wake);
 	listener_next(&srv->listener);
 }
 

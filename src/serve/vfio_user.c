@@ -70,7 +70,7 @@ static void drop_client(struct vfuser *srv)
 static bool is_blocked(struct vfuser *srv)
 {
 	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES ||
-	       !vfuser_mem_may_hold(srv) || vfuser_rests(srv);
+	       !vfuser_mem_may_defer(srv) || vfuser_rests(srv);
 }
 
 static void watch_conn(const struct vfconn *conn, struct vio_source *source,

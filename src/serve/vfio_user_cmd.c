@@ -227,7 +227,7 @@ static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 		server_log(&srv->base, LOG_WARNING, "rejected command %u: %s",
 			   msg->hdr.cmd, strerror((int)-ret));
 	}
-	if (!vfuser_mem_hold(srv, msg, ret))
+	if (!vfuser_mem_defer(srv, msg, ret))
 		vfuser_reply(srv, &msg->hdr, ret);
 	return true;
 }
@@ -274,7 +274,7 @@ bool vfuser_serve(struct vfuser *srv)
 			return true;
 		if (!is_reply(&msg) && vfuser_rests(srv))
 			break;
-		if (!vfuser_mem_may_hold(srv) || !vfuser_take_share(srv) ||
+		if (!vfuser_mem_may_defer(srv) || !vfuser_take_share(srv) ||
 		    !handle(srv, &msg))
 			break;
 		vfconn_consume(&srv->conn, &msg);

@@ -44,10 +44,10 @@ extern uint64_t vfuser_answer_ns;
 
 /* An interrupt vector. */
 struct vfuser_vec {
-	int fd;       /* event descriptor, or -1 */
-	bool masked;  /* by the client, or INTx that fired */
-	bool pending; /* raised while masked or without descriptor */
-	bool held;    /* until the client has answered @fence */
+	int fd;        /* event descriptor, or -1 */
+	bool masked;   /* by the client, or INTx that fired */
+	bool pending;  /* raised while masked or without descriptor */
+	bool deferred; /* until the client has answered @fence */
 	uint64_t fence;
 	uint64_t next_fence; /* then until this one, if it is another */
 };
@@ -65,7 +65,7 @@ struct vfuser_irqs {
 	struct vfuser_vec msix[PCI_MAX_MSIX];
 	bool intx_level;
 	struct vfuser_irq_event mask, unmask;
-	unsigned nr_held;
+	unsigned nr_deferred;
 };
 
 struct vfuser_mem {
@@ -75,8 +75,8 @@ struct vfuser_mem {
 	uint64_t seq;         /* of the last command that changed it */
 	unsigned nr_used;     /* regions that the command at hand removed, and
 				 that requests still use */
-	struct vfuser_held *held; /* such commands, in their order */
-	unsigned nr_held;
+	struct vfuser_deferred *deferred; /* such commands, in their order */
+	unsigned nr_deferred;
 };
 
 struct vfuser_dma {
@@ -204,11 +204,11 @@ vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
 
 /*
  * Whether the answer @ret of a command must wait for memory to be unmapped; it
- * is then held here. vfuser_mem_may_hold(): whether one more can be held.
+ * is then held here. vfuser_mem_may_defer(): whether one more can be held.
  */
-bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
-		     ssize_t ret);
-bool vfuser_mem_may_hold(const struct vfuser *srv);
+bool vfuser_mem_defer(struct vfuser *srv, const struct vfconn_msg *msg,
+		      ssize_t ret);
+bool vfuser_mem_may_defer(const struct vfuser *srv);
 
 /* As gm_remove(). */
 int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len);

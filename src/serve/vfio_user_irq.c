@@ -66,7 +66,8 @@ static bool is_pending(const struct vfuser *srv, const struct vfuser_vec *vec)
 /* Fire a vector that is pending, if it can. */
 static void fire(struct vfuser *srv, struct vfuser_vec *vec)
 {
-	if (!is_pending(srv, vec) || vec->fd < 0 || vec->masked || vec->held)
+	if (!is_pending(srv, vec) || vec->fd < 0 || vec->masked ||
+	    vec->deferred)
 		return;
 	vec->pending = false;
 	vec->masked = is_intx(srv, vec);
@@ -80,11 +81,11 @@ static void fire(struct vfuser *srv, struct vfuser_vec *vec)
 static void hold(struct vfuser *srv, struct vfuser_vec *vec, uint64_t fence)
 {
 	vec->next_fence = fence;
-	if (vec->held)
+	if (vec->deferred)
 		return;
-	vec->held = true;
+	vec->deferred = true;
 	vec->fence = fence;
-	srv->irqs.nr_held++;
+	srv->irqs.nr_deferred++;
 }
 
 /* The device raises a vector: what it wrote to guest memory goes first. */
@@ -101,11 +102,11 @@ static void raise_vector(struct vfuser *srv, struct vfuser_vec *vec)
 static void release(struct vfuser *srv, struct vfuser_vec *vec, unsigned nr,
 		    uint64_t acked)
 {
-	for (unsigned i = 0; i < nr && srv->irqs.nr_held > 0; i++, vec++) {
-		if (!vec->held || vec->fence > acked)
+	for (unsigned i = 0; i < nr && srv->irqs.nr_deferred > 0; i++, vec++) {
+		if (!vec->deferred || vec->fence > acked)
 			continue;
-		vec->held = false;
-		srv->irqs.nr_held--;
+		vec->deferred = false;
+		srv->irqs.nr_deferred--;
 		fire(srv, vec);
 		if (vec->next_fence > acked) {
 			vec->pending = true;
@@ -116,7 +117,7 @@ static void release(struct vfuser *srv, struct vfuser_vec *vec, unsigned nr,
 
 void vfuser_irq_release(struct vfuser *srv, uint64_t acked)
 {
-	if (srv->irqs.nr_held == 0)
+	if (srv->irqs.nr_deferred == 0)
 		return;
 	release(srv, &srv->irqs.intx, 1, acked);
 	release(srv, &srv->irqs.msi, 1, acked);
@@ -126,7 +127,7 @@ void vfuser_irq_release(struct vfuser *srv, uint64_t acked)
 static void clear(struct vfuser_vec *vec)
 {
 	vec->pending = false;
-	vec->held = false;
+	vec->deferred = false;
 }
 
 void vfuser_irq_clear(struct vfuser *srv)
@@ -136,7 +137,7 @@ void vfuser_irq_clear(struct vfuser *srv)
 	clear(&srv->irqs.msi);
 	for (unsigned i = 0; i < PCI_MAX_MSIX; i++)
 		clear(&srv->irqs.msix[i]);
-	srv->irqs.nr_held = 0;
+	srv->irqs.nr_deferred = 0;
 	pci_unlock(&srv->base.pi);
 }
 
@@ -401,7 +402,7 @@ void vfuser_irq_init(struct vfuser *srv)
 		.fd = -1,
 		.unmask = true,
 	};
-	irqs->nr_held = 0;
+	irqs->nr_deferred = 0;
 }
 
 void vfuser_irq_reset(struct vfuser *srv)

@@ -18,7 +18,7 @@
 
 #include "serve/vfio_user_impl.h"
 
-#define MAX_HELD 1024u
+#define MAX_DEFERRED 1024u
 
 /* What a region belongs to: an answer that waits for it is found by that. */
 struct region {
@@ -115,7 +115,7 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
  */
 
 /* A command whose answer is not due: memory that it removed is still used. */
-struct vfuser_held {
+struct vfuser_deferred {
 	struct vfmsg_hdr hdr;
 	struct vfmsg_dma_unmap range;
 	uint64_t seq;
@@ -124,70 +124,71 @@ struct vfuser_held {
 	uint8_t reply[VFMSG_DMA_UNMAP_BYTES];
 };
 
-bool vfuser_mem_may_hold(const struct vfuser *srv)
+bool vfuser_mem_may_defer(const struct vfuser *srv)
 {
-	return srv->mem.nr_held < MAX_HELD;
+	return srv->mem.nr_deferred < MAX_DEFERRED;
 }
 
-bool vfuser_mem_hold(struct vfuser *srv, const struct vfconn_msg *msg,
-		     ssize_t ret)
+bool vfuser_mem_defer(struct vfuser *srv, const struct vfconn_msg *msg,
+		      ssize_t ret)
 {
 	struct vfuser_mem *mem = &srv->mem;
-	struct vfuser_held *held;
+	struct vfuser_deferred *deferred;
 	unsigned nr_used = mem->nr_used;
 
 	mem->nr_used = 0;
 	if (nr_used == 0 &&
-	    (mem->nr_held == 0 || (msg->hdr.cmd != VFMSG_DMA_MAP &&
-				   msg->hdr.cmd != VFMSG_DMA_UNMAP)))
+	    (mem->nr_deferred == 0 || (msg->hdr.cmd != VFMSG_DMA_MAP &&
+				       msg->hdr.cmd != VFMSG_DMA_UNMAP)))
 		return false;
-	if (!mem->held)
-		mem->held = calloc(MAX_HELD, sizeof(*mem->held));
-	if (!mem->held) {
+	if (!mem->deferred)
+		mem->deferred = calloc(MAX_DEFERRED, sizeof(*mem->deferred));
+	if (!mem->deferred) {
 		vfuser_fail(srv, LOG_WARNING, "out of memory");
 		return false;
 	}
-	held = &mem->held[mem->nr_held++];
-	*held = (struct vfuser_held){
+	deferred = &mem->deferred[mem->nr_deferred++];
+	*deferred = (struct vfuser_deferred){
 		.hdr = msg->hdr,
 		.seq = ++mem->seq,
 		.nr_used = nr_used,
 		.ret = ret,
 	};
 	if (nr_used > 0)
-		vfmsg_decode_dma_unmap(msg->payload, msg->len, &held->range);
+		vfmsg_decode_dma_unmap(msg->payload, msg->len,
+				       &deferred->range);
 	if (ret > 0)
-		memcpy(held->reply, srv->reply, sizeof(held->reply));
+		memcpy(deferred->reply, srv->reply, sizeof(deferred->reply));
 	return true;
 }
 
 /* The oldest command that can have removed it. */
-static struct vfuser_held *who_removed(struct vfuser_mem *mem,
-				       const struct gm_region *r)
+static struct vfuser_deferred *who_removed(struct vfuser_mem *mem,
+					   const struct gm_region *r)
 {
 	const struct region *region = r->owner;
 
-	for (unsigned i = 0; i < mem->nr_held; i++) {
-		struct vfuser_held *held = &mem->held[i];
+	for (unsigned i = 0; i < mem->nr_deferred; i++) {
+		struct vfuser_deferred *deferred = &mem->deferred[i];
 
-		if (held->nr_used > 0 && held->seq > region->seq &&
-		    r->base.v - held->range.iova.v < held->range.size)
-			return held;
+		if (deferred->nr_used > 0 && deferred->seq > region->seq &&
+		    r->base.v - deferred->range.iova.v < deferred->range.size)
+			return deferred;
 	}
 	return NULL;
 }
 
 /* Nothing uses the memory any more. */
-static void region_gone(void *arg, const struct gm_region *r)
+static void region_removed(void *arg, const struct gm_region *r)
 {
 	struct vfuser *srv = arg;
 	struct region *region = r->owner;
-	struct vfuser_held *held = NULL;
+	struct vfuser_deferred *deferred = NULL;
 
 	if (region->client == srv->base.wake.client)
-		held = who_removed(&srv->mem, r);
-	if (held)
-		held->nr_used--;
+		deferred = who_removed(&srv->mem, r);
+	if (deferred)
+		deferred->nr_used--;
 	srv->mem.bytes -= r->len;
 	srv->mem.nr_unshared -= is_unshared(r);
 	region_free(srv, region);
@@ -198,16 +199,17 @@ static void answer(struct vfuser *srv)
 	struct vfuser_mem *mem = &srv->mem;
 	unsigned nr = 0;
 
-	for (; nr < mem->nr_held && mem->held[nr].nr_used == 0; nr++) {
-		struct vfuser_held *held = &mem->held[nr];
+	for (; nr < mem->nr_deferred && mem->deferred[nr].nr_used == 0; nr++) {
+		struct vfuser_deferred *deferred = &mem->deferred[nr];
 
-		memcpy(srv->reply, held->reply, sizeof(held->reply));
-		vfuser_reply(srv, &held->hdr, held->ret);
+		memcpy(srv->reply, deferred->reply, sizeof(deferred->reply));
+		vfuser_reply(srv, &deferred->hdr, deferred->ret);
 	}
 	if (nr == 0)
 		return;
-	mem->nr_held -= nr;
-	memmove(mem->held, mem->held + nr, mem->nr_held * sizeof(*mem->held));
+	mem->nr_deferred -= nr;
+	memmove(mem->deferred, mem->deferred + nr,
+		mem->nr_deferred * sizeof(*mem->deferred));
 	vfuser_wake(srv);
 }
 
@@ -216,7 +218,7 @@ int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len)
 	int ret;
 
 	pci_lock(&srv->base.pi);
-	ret = gm_remove(&srv->base.gm, base, len, region_gone, srv);
+	ret = gm_remove(&srv->base.gm, base, len, region_removed, srv);
 	pci_unlock(&srv->base.pi);
 	return ret;
 }
@@ -224,7 +226,7 @@ int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len)
 void vfuser_mem_reap(struct vfuser *srv)
 {
 	pci_lock(&srv->base.pi);
-	gm_reap(&srv->base.gm, region_gone, srv);
+	gm_reap(&srv->base.gm, region_removed, srv);
 	pci_unlock(&srv->base.pi);
 	answer(srv);
 }
@@ -232,8 +234,8 @@ void vfuser_mem_reap(struct vfuser *srv)
 void vfuser_mem_reset(struct vfuser *srv)
 {
 	vfuser_mem_remove(srv, (gpa_t){ 0 }, UINT64_MAX);
-	free(srv->mem.held);
-	srv->mem.held = NULL;
-	srv->mem.nr_held = 0;
+	free(srv->mem.deferred);
+	srv->mem.deferred = NULL;
+	srv->mem.nr_deferred = 0;
 	ramfiles_client_gone(&srv->mem.files);
 }

@@ -63,8 +63,8 @@ struct chain {
 static struct hold {
 	struct virtio_softc vs; /* first: callbacks get it */
 	struct vqueue_info vqs[NR_QUEUES];
-	struct chain held[NR_QUEUES][MAX_QSIZE];
-	unsigned nr_held[NR_QUEUES];
+	struct chain taken[NR_QUEUES][MAX_QSIZE];
+	unsigned nr_taken[NR_QUEUES];
 	bool keeps;    /* chains, instead of ending them at once */
 	bool returns;  /* them when it is to come to a stop */
 	bool iterates; /* the loop then */
@@ -87,10 +87,10 @@ static void touch(const struct chain *c)
 
 static void end_chain(struct hold *h, unsigned q, unsigned i)
 {
-	struct chain c = h->held[q][i];
+	struct chain c = h->taken[q][i];
 
 	touch(&c);
-	h->held[q][i] = h->held[q][--h->nr_held[q]];
+	h->taken[q][i] = h->taken[q][--h->nr_taken[q]];
 	vq_relchain_prepare(&h->vqs[q], c.head, 1);
 	if (h->batches)
 		return;
@@ -107,11 +107,11 @@ static void hold_qnotify(void *arg, struct vqueue_info *vq)
 
 	while ((c.nr = vq_getchain(vq, c.iov, 4, &req)) > 0) {
 		/* It never has more than its ring has entries. */
-		fuzz_must(h->nr_held[q] < MAX_QSIZE);
+		fuzz_must(h->nr_taken[q] < MAX_QSIZE);
 		c.head = (uint16_t)req.idx;
-		h->held[q][h->nr_held[q]++] = c;
+		h->taken[q][h->nr_taken[q]++] = c;
 		if (!h->keeps)
-			end_chain(h, q, h->nr_held[q] - 1);
+			end_chain(h, q, h->nr_taken[q] - 1);
 	}
 }
 
@@ -120,7 +120,7 @@ static void hold_quiesce(void *arg)
 	struct hold *h = arg;
 
 	for (unsigned q = 0; h->returns && q < NR_QUEUES; q++) {
-		while (h->nr_held[q] > 0)
+		while (h->nr_taken[q] > 0)
 			end_chain(h, q, 0);
 	}
 	if (h->iterates)
@@ -625,8 +625,8 @@ static void end_some(struct fuzz_in *in)
 {
 	unsigned q = fuzz_choice(in, NR_QUEUES);
 
-	if (hold.nr_held[q] > 0)
-		end_chain(&hold, q, fuzz_choice(in, hold.nr_held[q]));
+	if (hold.nr_taken[q] > 0)
+		end_chain(&hold, q, fuzz_choice(in, hold.nr_taken[q]));
 	if (fuzz_bool(in))
 		iterate();
 }
@@ -660,8 +660,8 @@ static void step(struct fuzz_in *in)
 		break;
 	case 8:
 		for (unsigned q = 0; q < NR_QUEUES; q++) {
-			for (unsigned i = 0; i < hold.nr_held[q]; i++)
-				touch(&hold.held[q][i]);
+			for (unsigned i = 0; i < hold.nr_taken[q]; i++)
+				touch(&hold.taken[q][i]);
 		}
 		break;
 	case 9:
@@ -691,7 +691,7 @@ static void clean(void)
 	char bytes[4096];
 
 	for (unsigned q = 0; q < NR_QUEUES; q++) {
-		while (hold.nr_held[q] > 0)
+		while (hold.nr_taken[q] > 0)
 			end_chain(&hold, q, 0);
 	}
 	vio_loop_iterate(loop, 0);

@@ -72,7 +72,7 @@ static int add_region(struct vhuser *srv, const struct vhuser_region *region)
 }
 
 /* Nothing uses the memory any more. */
-static void region_gone(void *arg, const struct gm_region *r)
+static void region_removed(void *arg, const struct gm_region *r)
 {
 	unmap(r->owner);
 }
@@ -85,7 +85,7 @@ static void left(void *arg, const struct gm_region *r)
 
 	if (m->client == srv->base.wake.client)
 		srv->nr_leaving--;
-	region_gone(arg, r);
+	region_removed(arg, r);
 }
 
 static void drop_region(struct vhuser *srv, unsigned i)
@@ -95,7 +95,7 @@ static void drop_region(struct vhuser *srv, unsigned i)
 
 	VS_LOCK(srv->vs);
 	ret = gm_remove(&srv->base.gm, region->r.gpa, region->r.size,
-			region_gone, srv);
+			region_removed, srv);
 	VS_UNLOCK(srv->vs);
 	if (ret > 0)
 		srv->nr_leaving++;
@@ -350,7 +350,7 @@ void vhuser_mem_reset(struct vhuser *srv)
 void vhuser_mem_fini(struct vhuser *srv)
 {
 	for (unsigned i = 0; i < srv->base.gm.nr_limbo; i++)
-		region_gone(srv, &srv->base.gm.limbo[i].region);
+		region_removed(srv, &srv->base.gm.limbo[i].region);
 	for (unsigned i = 0; i < srv->nr_regions; i++)
 		unmap(srv->regions[i].m);
 	mapping_destroy(&srv->log_map);

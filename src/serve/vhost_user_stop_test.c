@@ -35,8 +35,8 @@ struct hold {
 	struct virtio_consts vc;
 	pthread_mutex_t mtx;
 	struct fe f;
-	struct chain held[NR_QUEUES][QSIZE];
-	unsigned nr_held[NR_QUEUES];
+	struct chain taken[NR_QUEUES][QSIZE];
+	unsigned nr_taken[NR_QUEUES];
 	unsigned iterations; /* of the loop, in each quiesce */
 	bool gives_back;     /* what it holds, when it is to */
 	bool stop_thread;
@@ -55,8 +55,8 @@ static void hold_qnotify(void *arg, struct vqueue_info *vq)
 
 	while (vq_getchain(vq, &c.iov, 1, &req) == 1) {
 		c.head = (uint16_t)req.idx;
-		assert_true(h->nr_held[q] < QSIZE);
-		h->held[q][h->nr_held[q]++] = c;
+		assert_true(h->nr_taken[q] < QSIZE);
+		h->taken[q][h->nr_taken[q]++] = c;
 	}
 }
 
@@ -70,21 +70,21 @@ static void hold_quiesce(void *arg)
 	for (unsigned q = 0; h->gives_back && q < NR_QUEUES; q++) {
 		if (!vq_is_stopping(&h->vqs[q]))
 			continue;
-		for (unsigned i = 0; i < h->nr_held[q]; i++)
+		for (unsigned i = 0; i < h->nr_taken[q]; i++)
 			assert_true(
-				vq_retchain(&h->vqs[q], h->held[q][i].head));
-		h->nr_held[q] = 0;
+				vq_retchain(&h->vqs[q], h->taken[q][i].head));
+		h->nr_taken[q] = 0;
 	}
 }
 
 static struct chain oldest(struct hold *h, unsigned q)
 {
-	struct chain c = h->held[q][0];
+	struct chain c = h->taken[q][0];
 
-	assert_true(h->nr_held[q] > 0);
-	h->nr_held[q]--;
-	memmove(&h->held[q][0], &h->held[q][1],
-		h->nr_held[q] * sizeof(struct chain));
+	assert_true(h->nr_taken[q] > 0);
+	h->nr_taken[q]--;
+	memmove(&h->taken[q][0], &h->taken[q][1],
+		h->nr_taken[q] * sizeof(struct chain));
 	return c;
 }
 
@@ -176,7 +176,7 @@ static void start_with_request(struct hold *h)
 	start(h);
 	fe_offer(&h->f);
 	fe_kick(&h->f);
-	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->nr_taken[0], 1);
 	assert_int_equal(h->f.mem[BUF], 0);
 }
 
@@ -285,7 +285,7 @@ static void test_stop_waits(void **state)
 		fe_offer(f);
 		fe_offer(f);
 		fe_kick(f);
-		assert_int_equal(h->nr_held[0], 2);
+		assert_int_equal(h->nr_taken[0], 2);
 		fe_write16(f, AVAIL + 0x100 + 2, 2);
 
 		fe_send_msg(f, rows[i].request, VHMSG_NEED_REPLY,
@@ -294,7 +294,7 @@ static void test_stop_waits(void **state)
 		assert_true(is_silent(f));
 		fe_offer(f);
 		fe_kick(f);
-		assert_int_equal(h->nr_held[0], 2); /* nothing is taken */
+		assert_int_equal(h->nr_taken[0], 2); /* nothing is taken */
 		assert_int_equal(vio_loop_iterate(f->loop, 0),
 				 0); /* it sleeps */
 		finish(h, 0);
@@ -306,9 +306,9 @@ static void test_stop_waits(void **state)
 			fe_receive(f, VHMSG_GET_QUEUE_NUM, &nr, 8, NULL), 8);
 		fe_iterate(f);
 		assert_int_equal(h->vqs[0].vq_flags != 0, rows[i].runs);
-		while (h->nr_held[0] > 0)
+		while (h->nr_taken[0] > 0)
 			finish(h, 0);
-		fe_connect_again(f);
+		fe_reconnect(f);
 	}
 }
 
@@ -327,7 +327,7 @@ static void test_base_waits(void **state)
 	assert_true(is_silent(f));
 	assert_int_equal(eventfd_write(kick, 1), 0);
 	fe_iterate(f);
-	assert_int_equal(h->nr_held[1], 1);
+	assert_int_equal(h->nr_taken[1], 1);
 	finish(h, 1);
 	assert_int_equal(fe_read16(f, 0x7000 + 2), 1);
 	assert_true(is_silent(f));
@@ -349,9 +349,9 @@ static void finish_second(struct hold *h)
 
 	finish(h, 0);
 	third = oldest(h, 0);
-	h->held[0][0] = first;
-	h->held[0][1] = third;
-	h->nr_held[0] = 2;
+	h->taken[0][0] = first;
+	h->taken[0][1] = third;
+	h->nr_taken[0] = 2;
 }
 
 static void set_features(struct fe *f, unsigned bit)
@@ -360,12 +360,12 @@ static void set_features(struct fe *f, unsigned bit)
 			       V1 | PROTOCOL | VI_BIT(bit), -1));
 }
 
-static void check_held(struct hold *h, unsigned nr, const uint16_t *heads)
+static void check_taken(struct hold *h, unsigned nr, const uint16_t *heads)
 {
 	fe_kick(&h->f);
-	assert_int_equal(h->nr_held[0], nr);
+	assert_int_equal(h->nr_taken[0], nr);
 	for (unsigned i = 0; i < nr; i++)
-		assert_int_equal(h->held[0][i].head, heads[i]);
+		assert_int_equal(h->taken[0][i].head, heads[i]);
 }
 
 /*
@@ -416,20 +416,20 @@ static void test_base_given_back(void **state)
 			/* What is taken from the record comes behind used. */
 			assert_int_equal(vring.num,
 					 again && rows[i].record ? 1 : 2);
-			assert_int_equal(h->nr_held[0], 0);
+			assert_int_equal(h->nr_taken[0], 0);
 			if (rows[i].another)
 				set_features(f, VIRTIO_RING_F_INDIRECT_DESC);
 			fe_start_ring(f, rows[i].base);
-			check_held(h, rows[i].nr, rows[i].heads);
+			check_taken(h, rows[i].nr, rows[i].heads);
 			if (rows[i].nr < 2)
 				break;
 		}
-		while (h->nr_held[0] > 0)
+		while (h->nr_taken[0] > 0)
 			finish(h, 0);
 		assert_int_equal(fe_used_idx(f), 1 + rows[i].nr);
 		if (fd >= 0)
 			close(fd);
-		fe_connect_again(f);
+		fe_reconnect(f);
 	}
 }
 
@@ -455,13 +455,13 @@ static void test_stop_publishes(void **state)
 		assert_int_equal(fe_used_idx(f), f->avail_idx);
 		assert_int_equal(vring.num, f->avail_idx);
 		assert_true(fe_was_called(f));
-		fe_connect_again(f);
+		fe_reconnect(f);
 	}
 	/* Or before a front-end that has gone is forgotten. */
 	start_with_request(h);
 	vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
 	assert_int_equal(fe_used_idx(f), f->avail_idx - 1);
-	fe_connect_again(f);
+	fe_reconnect(f);
 	assert_int_equal(fe_used_idx(f), f->avail_idx);
 }
 
@@ -482,10 +482,10 @@ static void test_loop_runs_inside(void **state)
 	struct vio_server_stats before, after;
 	const uint32_t get_base[] = { VHMSG_GET_VRING_BASE, VHMSG_VERSION, 8, 0,
 				      0 };
-	unsigned nr_gone = 0;
+	unsigned nr_disconnected = 0;
 
 	h->iterations = 3;
-	vio_server_set_notify(f->srv, on_notify, &nr_gone);
+	vio_server_set_notify(f->srv, on_notify, &nr_disconnected);
 	start_with_request(h);
 	vio_server_get_stats(f->srv, &before);
 	for (int i = 0; i < 2; i++)
@@ -504,9 +504,9 @@ static void test_loop_runs_inside(void **state)
 	fe_start_ring(f, 1);
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(h->nr_held[0], 1);
-	fe_connect_again(f); /* its end is found in the handling of itself */
-	assert_int_equal(nr_gone, 1);
+	assert_int_equal(h->nr_taken[0], 1);
+	fe_reconnect(f); /* its end is found in the handling of itself */
+	assert_int_equal(nr_disconnected, 1);
 	vio_server_get_stats(f->srv, &after);
 	assert_true(after.attached);
 	assert_int_equal(after.clients, before.clients + 1);
@@ -562,8 +562,8 @@ static void test_memory_waits(void **state)
 				 8);
 		fe_offer(f);
 		fe_kick(f);
-		assert_int_equal(h->nr_held[0], 0); /* no such memory */
-		fe_connect_again(f);
+		assert_int_equal(h->nr_taken[0], 0); /* no such memory */
+		fe_reconnect(f);
 	}
 }
 
@@ -579,8 +579,8 @@ static void test_memory_given_back(void **state)
 	remove_memory(f, false);
 	assert_true(is_accepted(f, VHMSG_REM_MEM_REG));
 	assert_int_equal(nr_mappings(), 1);
-	assert_int_equal(h->nr_held[0], 0);
-	fe_connect_again(f);
+	assert_int_equal(h->nr_taken[0], 0);
+	fe_reconnect(f);
 
 	memset(f->mem, 0, MEM_BYTES);
 	f->avail_idx = 0;
@@ -589,7 +589,7 @@ static void test_memory_given_back(void **state)
 		    sizeof(table), f->memfd);
 	assert_true(is_accepted(f, VHMSG_SET_MEM_TABLE));
 	fe_iterate(f);
-	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->nr_taken[0], 1);
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 	assert_int_equal(f->mem[BUF], 0x5a);
@@ -608,7 +608,7 @@ static void test_other_memory(void **state)
 		fe_ask(f, VHMSG_ADD_MEM_REG, other, sizeof(other), f->memfd));
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->nr_taken[0], 1);
 	assert_true(fe_ask(f, VHMSG_REM_MEM_REG, other, sizeof(other), -1));
 	assert_int_equal(nr_mappings(), 2);
 	finish(h, 0);
@@ -646,7 +646,7 @@ static void test_reset_of_next(void **state)
 	struct fe *f = &h->f;
 
 	start_with_request(h);
-	fe_connect_again(f);
+	fe_reconnect(f);
 	memset(f->mem, 0, MEM_BYTES);
 	f->avail_idx = 0;
 	start(h);
@@ -659,9 +659,9 @@ static void test_reset_of_next(void **state)
 	fe_offer(f);
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->nr_taken[0], 1);
 	finish(h, 0);
-	assert_int_equal(h->nr_held[0], 2);
+	assert_int_equal(h->nr_taken[0], 2);
 	fe_send_msg(f, VHMSG_RESET_DEVICE, VHMSG_NEED_REPLY, NULL, 0, -1);
 	finish(h, 0);
 	assert_true(is_silent(f));
@@ -698,7 +698,7 @@ static void test_front_end_goes(void **state)
 		else
 			fe_send_msg(f, request, VHMSG_NEED_REPLY, payload, 8,
 				    -1);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		assert_int_equal(nr_mappings(), 1); /* the buffer's */
 
 		/* Another, in other memory, for the same chain. */
@@ -707,15 +707,15 @@ static void test_front_end_goes(void **state)
 		start(h);
 		fe_offer(f);
 		fe_kick(f);
-		assert_int_equal(h->nr_held[0], 1);
+		assert_int_equal(h->nr_taken[0], 1);
 		assert_int_equal(nr_mappings(), 3);
 		finish(h, 0);
 		assert_int_equal(fe_used_idx(f), 0);
 		assert_int_equal(nr_mappings(), 2);
-		assert_int_equal(h->nr_held[0], 1); /* the new one's, now */
+		assert_int_equal(h->nr_taken[0], 1); /* the new one's, now */
 		finish(h, 0);
 		assert_int_equal(fe_used_idx(f), 1);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		assert_int_equal(nr_mappings(), 0);
 	}
 }
@@ -728,7 +728,7 @@ static void test_front_end_goes(void **state)
 static void *work(void *arg)
 {
 	struct hold *h = arg;
-	struct chain c = h->held[0][0];
+	struct chain c = h->taken[0][0];
 
 	while (!__atomic_load_n(&h->stop_thread, __ATOMIC_ACQUIRE))
 		memset(c.iov.iov_base, 0x5a, c.iov.iov_len);
@@ -754,16 +754,16 @@ static void test_worker_thread(void **state)
 		start_with_request(h);
 		h->stop_thread = false;
 		pthread_create(&thread, NULL, work, h);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		assert_int_equal(nr_mappings(), 1);
 		start(h);
 		__atomic_store_n(&h->stop_thread, true, __ATOMIC_RELEASE);
 		pthread_join(thread, NULL);
-		h->nr_held[0] = 0;
+		h->nr_taken[0] = 0;
 		fe_iterate(f);
 		assert_int_equal(nr_mappings(), 2);
 		assert_int_equal(fe_used_idx(f), 0);
-		fe_connect_again(f);
+		fe_reconnect(f);
 	}
 }
 
@@ -793,13 +793,13 @@ static void test_record(void **state)
 	fd = get_inflight(f, &area);
 	set_inflight(f, &area, fd);
 	start_with_request(h);
-	fe_connect_again(f);
+	fe_reconnect(f);
 	set_inflight(f, &area, fd);
 	start(h);
-	assert_int_equal(h->nr_held[0], 1);
+	assert_int_equal(h->nr_taken[0], 1);
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 0);
-	assert_int_equal(h->nr_held[0], 1); /* again */
+	assert_int_equal(h->nr_taken[0], 1); /* again */
 
 	/* A new driver, who has not asked for anything. */
 	memset(f->mem, 0, BUF);
@@ -811,8 +811,8 @@ static void test_record(void **state)
 	fe_start_ring(f, 0);
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(h->nr_held[0], 1);
-	assert_int_equal(h->held[0][0].head, 0);
+	assert_int_equal(h->nr_taken[0], 1);
+	assert_int_equal(h->taken[0][0].head, 0);
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 
@@ -825,8 +825,8 @@ static void test_record(void **state)
 	fe_start_ring(f, 0);
 	fe_offer(f);
 	fe_kick(f);
-	assert_int_equal(h->nr_held[0], 1);
-	assert_int_equal(h->held[0][0].head, 0);
+	assert_int_equal(h->nr_taken[0], 1);
+	assert_int_equal(h->taken[0][0].head, 0);
 	finish(h, 0);
 	close(fd);
 }
@@ -874,7 +874,7 @@ static void test_more_queues(void **state)
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 2);
 	start(h); /* without */
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 1, QSIZE));
-	fe_connect_again(f);
+	fe_reconnect(f);
 	fe_negotiate(f);
 	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
 			       V1 | PROTOCOL | VI_BIT(VIRTIO_RING_F_EVENT_IDX),
@@ -883,7 +883,7 @@ static void test_more_queues(void **state)
 	kick = use_second_ring(h);
 	assert_int_equal(eventfd_write(kick, 1), 0);
 	fe_iterate(f);
-	assert_int_equal(h->nr_held[1], 1);
+	assert_int_equal(h->nr_taken[1], 1);
 	finish(h, 1);
 	close(kick);
 }

@@ -294,7 +294,7 @@ static void test_any_order(void **state)
 	struct fe *f = *state;
 
 	for (size_t i = 0; i < ARRAY_LEN(orders); i++) {
-		fe_connect_again(f);
+		fe_reconnect(f);
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
 		fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
@@ -920,7 +920,7 @@ static void test_truncated(void **state)
 		assert_true(fe_is_closed(f));
 
 		assert_int_equal(ftruncate(f->memfd, MEM_BYTES), 0);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		memset(f->mem, 0, MEM_BYTES);
 		f->avail_idx = 0;
 		fe_negotiate(f);
@@ -928,7 +928,7 @@ static void test_truncated(void **state)
 		fe_offer(f);
 		fe_start_ring(f, 0);
 		assert_int_equal(fe_used_idx(f), 1);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		memset(f->mem, 0, MEM_BYTES);
 		f->avail_idx = 0;
 		free_log(&log);
@@ -944,7 +944,7 @@ static void test_truncated_last(void **state)
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
 	fe_negotiate(f);
 	f->srv->wake.faulted = true;
-	fe_connect_again(f);
+	fe_reconnect(f);
 	client_wake(&f->srv->wake);
 	assert_false(fe_is_closed(f));
 	fe_negotiate(f);
@@ -968,7 +968,7 @@ static void test_out_of_fds(void **state)
 		    f->call);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	assert_true(fe_is_closed(f));
-	fe_connect_again(f);
+	fe_reconnect(f);
 	fe_negotiate(f);
 }
 
@@ -1014,7 +1014,7 @@ static void test_bad_messages(void **state)
 	for (uint32_t request = 0; request < 60; request++) {
 		for (size_t len = 0; len <= sizeof(payload); len += 4) {
 			fe_send_msg(f, request, 0, payload, len, f->memfd);
-			fe_connect_again(f);
+			fe_reconnect(f);
 		}
 	}
 	fe_negotiate(f);
@@ -1033,7 +1033,7 @@ static void test_fd_flood(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		fds[i] = f->call;
-	fe_connect_again(f);
+	fe_reconnect(f);
 	before = fe_nr_fds();
 	for (uint32_t request = 1; request < VHMSG_NR_REQUESTS; request++) {
 		static const unsigned nr[] = { 1, 8, 9, 253 };
@@ -1042,7 +1042,7 @@ static void test_fd_flood(void **state)
 			struct vhmsg_hdr hdr = { request, VHMSG_VERSION, 0 };
 
 			fe_send_raw(f, &hdr, NULL, 0, fds, nr[i]);
-			fe_connect_again(f);
+			fe_reconnect(f);
 		}
 	}
 	assert_int_equal(fe_nr_fds(), before);
@@ -1085,7 +1085,7 @@ static void test_reconnect(void **state)
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(fe_used_idx(f), i + 1);
-		fe_connect_again(f);
+		fe_reconnect(f);
 		fe_offer(f);
 		fe_kick(f);
 		assert_int_equal(fe_used_idx(f), i + 1); /* nobody's */

@@ -20,7 +20,7 @@
 #define MAX_REQUEST 4096
 #define MAX_WORDS   256 /* events of an input device */
 #define MAX_DEPTH   3   /* of a request's JSON: {"command": ["word"]} */
-#define AGAIN_NS    100000000ull /* after accept() failed */
+#define RELISTEN_NS 100000000ull /* after accept() failed */
 #define MAX_FDS     4 /* of a client's, that no request has taken yet */
 
 struct client {
@@ -289,7 +289,7 @@ static struct client *free_slot(struct ctl_server *server)
 static void accept_later(struct ctl_server *server)
 {
 	vio_fd_set(server->source, 0);
-	vio_timer_set(server->timer, AGAIN_NS);
+	vio_timer_set(server->timer, RELISTEN_NS);
 }
 
 static void on_timer(void *arg)

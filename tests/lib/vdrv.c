@@ -112,7 +112,7 @@ static void vdrv_protect_region(struct vdrv *d, const struct gm_region *r,
 }
 
 /* What the device has promised not to use any more, it cannot. */
-static void vdrv_gone(void *arg, const struct gm_region *r)
+static void vdrv_region_removed(void *arg, const struct gm_region *r)
 {
 	struct vdrv *d = arg;
 
@@ -124,7 +124,7 @@ void vdrv_wake(struct vdrv *d)
 {
 	if (!__atomic_exchange_n(&d->woken, false, __ATOMIC_ACQ_REL))
 		return;
-	gm_reap(&d->gm, vdrv_gone, d);
+	gm_reap(&d->gm, vdrv_region_removed, d);
 	pci_kick(&d->pi);
 }
 
@@ -198,7 +198,7 @@ void vdrv_apart(struct vdrv *d)
 
 void vdrv_remove(struct vdrv *d, uint64_t gpa, uint64_t len)
 {
-	gm_remove(&d->gm, (gpa_t){ gpa }, len, vdrv_gone, d);
+	gm_remove(&d->gm, (gpa_t){ gpa }, len, vdrv_region_removed, d);
 }
 
 void vdrv_restore(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)

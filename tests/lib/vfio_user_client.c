@@ -54,7 +54,7 @@ static void copy(struct tdev *dev)
 			       sizeof(word));
 	free(buf);
 	if (ret == -EAGAIN) {
-		dev->nr_again++;
+		dev->nr_resubmitted++;
 		return;
 	}
 	memset(dev->scratch + REG_LEN, 0, 8);
@@ -91,13 +91,13 @@ static void hold(struct tdev *dev, bool on)
 	dev->holding = on;
 	if (on) {
 		gm_pin_begin(gm);
-		dev->held = gm_map(gm, (gpa_t){ scratch64(dev, REG_SRC) }, 4,
-				   GM_WRITE);
+		dev->pinned = gm_map(gm, (gpa_t){ scratch64(dev, REG_SRC) }, 4,
+				     GM_WRITE);
 		dev->pins = gm_pin(gm, &dev->pins_gen);
 		return;
 	}
-	if (dev->held)
-		*dev->held = TDEV_DONE_WORD;
+	if (dev->pinned)
+		*dev->pinned = TDEV_DONE_WORD;
 	if (gm_unpin(gm, dev->pins, dev->pins_gen))
 		pci_wake(dev->pi);
 }
@@ -124,7 +124,7 @@ static uint64_t tdev_barread(struct pci_devinst *pi, int bar, uint64_t off,
 	case REG_NR_KICKS:
 		return dev->nr_kicks;
 	case REG_NR_AGAIN:
-		return dev->nr_again;
+		return dev->nr_resubmitted;
 	case REG_NR_COPIES:
 		return dev->nr_copies;
 	case REG_LAST_SIZE:

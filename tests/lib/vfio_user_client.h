@@ -56,15 +56,15 @@ enum {
 struct tdev {
 	struct pci_devinst *pi;
 	uint8_t scratch[256];
-	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_again, nr_copies;
+	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_resubmitted, nr_copies;
 	uint32_t nr_writes; /* of the BAR */
 	bool end_hold;      /* when it is kicked */
 	bool slow_reset;    /* it is not complete when pd_reset returns */
 	bool holding;       /* with these */
 	uint64_t pins;
 	uint32_t pins_gen;
-	volatile uint32_t *held; /* is written when it ends */
-	uint32_t nr_given_back;  /* times that was asked for */
+	volatile uint32_t *pinned; /* is written when it ends */
+	uint32_t nr_given_back;    /* times that was asked for */
 	uint32_t last_size, last_error;
 };
 

@@ -25,7 +25,7 @@ void fe_iterate(struct fe *f)
 		vio_loop_iterate(f->loop, 0);
 }
 
-void fe_connect_again(struct fe *f)
+void fe_reconnect(struct fe *f)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
@@ -272,7 +272,7 @@ void fe_listen(struct fe *f)
 	assert_int_equal(bind(fd, (void *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(fd, 4), 0);
 	assert_int_equal(vio_server_listen(f->srv, fd), 0);
-	fe_connect_again(f);
+	fe_reconnect(f);
 }
 
 void fe_fini(struct fe *f)

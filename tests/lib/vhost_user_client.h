@@ -57,7 +57,7 @@ void fe_fini(struct fe *f);
 void fe_iterate(struct fe *f);
 
 /* The front-end goes, and another comes. */
-void fe_connect_again(struct fe *f);
+void fe_reconnect(struct fe *f);
 
 /* Send a message, with descriptors, and let the server look at it. */
 void fe_send_raw(struct fe *f, const struct vhmsg_hdr *hdr, const void *payload,

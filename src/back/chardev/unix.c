@@ -13,7 +13,7 @@
 #include "back/chardev/chardev_impl.h"
 #include "base/unix.h"
 
-#define AGAIN_NS 100000000ull /* after accept() failed */
+#define RELISTEN_NS 100000000ull /* after accept() failed */
 
 /*
  * --- unix ---
@@ -58,7 +58,7 @@ static void on_listen(void *arg, uint32_t events)
 	/* There is no descriptor left, and the socket stays ready. */
 	if (fd >= 0)
 		close(fd);
-	vio_timer_set(c->wait_timer, AGAIN_NS);
+	vio_timer_set(c->wait_timer, RELISTEN_NS);
 }
 
 static void on_timer(void *arg)

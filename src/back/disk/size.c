@@ -169,7 +169,7 @@ static void read_events(struct disk *d)
 		;
 }
 
-static void watch_again(void *arg)
+static void rewatch(void *arg)
 {
 	struct disk *d = arg;
 
@@ -181,7 +181,7 @@ static void watch_again(void *arg)
 int disk_watch(struct disk *d, int take_fd)
 {
 	uint64_t bytes;
-	int ret = vio_timer_add(d->loop, watch_again, d, &d->watch_timer);
+	int ret = vio_timer_add(d->loop, rewatch, d, &d->watch_timer);
 
 	if (ret < 0)
 		return ret;

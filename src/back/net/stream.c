@@ -30,17 +30,17 @@
 #include "base/opener.h"
 #include "base/unix.h"
 
-#define IN_BYTES  (256u << 10)
-#define OUT_BYTES (sizeof(be32) + NET_MAX_FRAME)
-#define BACKLOG   4            /* peers that wait for the one before to go */
-#define AGAIN_NS  100000000ull /* after accept() failed */
+#define IN_BYTES    (256u << 10)
+#define OUT_BYTES   (sizeof(be32) + NET_MAX_FRAME)
+#define BACKLOG     4            /* peers that wait for the one before to go */
+#define RELISTEN_NS 100000000ull /* after accept() failed */
 
 struct stream {
 	struct net_be be;
-	struct net_port port;      /* the peer's; fd < 0: no peer */
-	struct net_port listener;  /* fd < 0: the peer is the only one */
-	struct vio_source *again;  /* looks at it, after accept() failed */
-	struct reopener *reopener; /* connects again; or NULL */
+	struct net_port port;     /* the peer's; fd < 0: no peer */
+	struct net_port listener; /* fd < 0: the peer is the only one */
+	struct vio_source *relisten_timer; /* after accept() failed */
+	struct reopener *reopener;         /* connects again; or NULL */
 	struct vio_task more; /* frames are in the buffer, watched or not */
 	bool watched;
 	size_t in_off, in_end;
@@ -116,13 +116,13 @@ static void stream_on_peer(void *arg, uint32_t events)
 		return; /* it is gone already */
 	net_port_watch(&st->listener, EPOLLIN, false);
 	if (fd < 0) { /* no descriptor is left, and the socket stays ready */
-		vio_timer_set(st->again, AGAIN_NS);
+		vio_timer_set(st->relisten_timer, RELISTEN_NS);
 		return;
 	}
 	got_peer(st, fd);
 }
 
-static void stream_listen_again(void *arg)
+static void stream_relisten(void *arg)
 {
 	struct stream *st = arg;
 
@@ -288,7 +288,7 @@ static bool has_more(const struct stream *st)
 }
 
 /* The peer went, perhaps while nobody asks for frames: its last ones wait. */
-static void on_gone(struct stream *st)
+static void on_disconnect(struct stream *st)
 {
 	if (has_more(st))
 		net_port_watch(&st->port, EPOLLIN | EPOLLOUT | EPOLLRDHUP,
@@ -316,7 +316,7 @@ static void stream_on_event(void *arg, uint32_t events)
 	if (st->watched && (events & EPOLLIN))
 		stream_run(st);
 	else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		on_gone(st);
+		on_disconnect(st);
 }
 
 static void stream_destroy(struct net_be *be)
@@ -326,7 +326,7 @@ static void stream_destroy(struct net_be *be)
 	vio_task_cancel(st->port.loop, &st->more);
 	net_port_close(&st->port);
 	net_port_close(&st->listener);
-	vio_source_remove(st->again);
+	vio_source_remove(st->relisten_timer);
 	reopener_destroy(st->reopener);
 	free(st);
 }
@@ -368,12 +368,12 @@ int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 	st = calloc(1, sizeof(*st));
 	if (!st)
 		return -ENOMEM;
-	ret = vio_timer_add(loop, stream_listen_again, st, &st->again);
+	ret = vio_timer_add(loop, stream_relisten, st, &st->relisten_timer);
 	if (ret == 0 && take_again_fd >= 0)
 		ret = reopener_create(loop, take_again_fd, stream_on_reopened,
 				      st, &st->reopener);
 	if (ret < 0) {
-		vio_source_remove(st->again);
+		vio_source_remove(st->relisten_timer);
 		free(st);
 		return ret;
 	}

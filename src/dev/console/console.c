@@ -118,7 +118,7 @@ static const char *name_of(const struct console_port *p)
 static struct json_object *port_json(const struct console_port *p)
 {
 	struct json_object *to = json_object_new_object();
-	bool alone = p->id == 0 && !console_multiport(p->sc);
+	bool single = p->id == 0 && !console_multiport(p->sc);
 
 	json_add_uint(to, "id", p->id);
 	json_add_string(to, "name", name_of(p));
@@ -126,7 +126,7 @@ static struct json_object *port_json(const struct console_port *p)
 	json_add_string(to, "path", chardev_path(p->chardev));
 	json_add_bool(to, "plugged", p->plugged);
 	json_add_bool(to, "host-open", chardev_up(p->chardev));
-	if (!alone)
+	if (!single)
 		json_add_bool(to, "guest-open", p->guest_open);
 	json_add_uint(to, "to-guest", p->rx_bytes);
 	json_add_uint(to, "from-guest", p->tx_bytes);
@@ -531,16 +531,16 @@ static int console_init(struct vdev *dev, const struct vdev_env *env,
 	int ret;
 
 	sc->sc_loop = env->loop;
-	sc->sc_control_again =
-		(struct vio_task){ .fn = console_control_on_again, .arg = sc };
+	sc->sc_control_continue =
+		(struct vio_task){ .fn = console_control_continue, .arg = sc };
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 
 		p->sc = sc;
 		p->id = i;
 		p->rx_batch = 1;
-		p->tx_again = (struct vio_task){ .fn = console_tx_on_again,
-						 .arg = p };
+		p->tx_continue = (struct vio_task){ .fn = console_tx_continue,
+						    .arg = p };
 	}
 	ret = build(sc, env, err);
 	if (ret == 0)

@@ -52,7 +52,7 @@ struct console_port {
 	bool unplugged, closed; /* since it was told otherwise */
 	bool guest_open;
 
-	struct vio_task tx_again;
+	struct vio_task tx_continue;
 	/*
 	 * Of the chain that is the next on the tx queue, so many bytes have
 	 * been written. It is not taken: no chain is, between iterations.
@@ -71,7 +71,7 @@ struct console_softc {
 	struct chardev_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
 	bool sc_ready;             /* DEVICE_READY came */
-	struct vio_task sc_control_again;
+	struct vio_task sc_control_continue;
 	unsigned sc_nr_ports;
 	struct console_port sc_ports[CONSOLE_MAX_PORTS];
 	struct iovec sc_iov[CONSOLE_MAX_IOV]; /* of chains just taken */
@@ -94,7 +94,7 @@ void console_control_run(struct console_softc *sc);
 /* Take what the driver says. */
 void console_control_take(struct console_softc *sc);
 
-void console_control_on_again(void *arg);
+void console_control_continue(void *arg);
 void console_control_reset(struct console_softc *sc);
 
 /*
@@ -106,7 +106,7 @@ void console_rx_run(struct console_port *p);
 void console_tx_run(struct console_port *p);
 
 void console_port_reset(struct console_port *p);
-void console_tx_on_again(void *arg);
+void console_tx_continue(void *arg);
 
 extern const struct chardev_client console_chardev_client;
 

@@ -163,7 +163,7 @@ void console_control_run(struct console_softc *sc)
 	if (!console_multiport(sc) || !sc->sc_ready)
 		return;
 	if (vq_serve(vq, vq->vq_qsize, send_next, sc) == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_control_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_control_continue);
 	vq_endchains(vq, 0);
 }
 
@@ -242,11 +242,11 @@ void console_control_take(struct console_softc *sc)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_control_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_control_continue);
 	console_control_run(sc);
 }
 
-void console_control_on_again(void *arg)
+void console_control_continue(void *arg)
 {
 	console_control_take(arg);
 }
@@ -254,7 +254,7 @@ void console_control_on_again(void *arg)
 void console_control_reset(struct console_softc *sc)
 {
 	sc->sc_ready = false;
-	vio_task_cancel(sc->sc_loop, &sc->sc_control_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_control_continue);
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 

@@ -223,10 +223,10 @@ void console_tx_run(struct console_port *p)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(p->sc->sc_loop, &p->tx_again);
+		vio_task_defer(p->sc->sc_loop, &p->tx_continue);
 }
 
-void console_tx_on_again(void *arg)
+void console_tx_continue(void *arg)
 {
 	console_tx_run(arg);
 }
@@ -266,7 +266,7 @@ void console_port_reset(struct console_port *p)
 {
 	p->tx_sent = 0;
 	p->rx_batch = 1;
-	vio_task_cancel(p->sc->sc_loop, &p->tx_again);
+	vio_task_cancel(p->sc->sc_loop, &p->tx_continue);
 	if (p->chardev)
 		chardev_want(p->chardev, false);
 }

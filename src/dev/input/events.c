@@ -108,7 +108,7 @@ void input_send(struct input_softc *sc)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_continue);
 	input_host_resume(sc);
 }
 
@@ -166,10 +166,10 @@ void input_take_status(struct input_softc *sc)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_continue);
 }
 
-void input_on_again(void *arg)
+void input_continue(void *arg)
 {
 	struct input_softc *sc = arg;
 
@@ -179,7 +179,7 @@ void input_on_again(void *arg)
 
 void input_events_reset(struct input_softc *sc)
 {
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	input_forget_update(sc);
 	sc->sc_nr_waiting = 0;
 	sc->sc_live = false;

@@ -270,7 +270,7 @@ static bool input_fini(struct vdev *dev)
 	struct input_softc *sc = input_of(dev);
 
 	input_host_stop(sc);
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
 	libevdev_free(sc->sc_desc);
@@ -321,7 +321,7 @@ static int input_init(struct vdev *dev, const struct vdev_env *env,
 	int ret;
 
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct vio_task){ .fn = input_on_again, .arg = sc };
+	sc->sc_continue = (struct vio_task){ .fn = input_continue, .arg = sc };
 	sc->sc_more = (struct vio_task){ .fn = input_host_on_more, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "evdev");
 	ret = check_opts(env->opts, err);

@@ -56,7 +56,7 @@ struct input_softc {
 	bool sc_too_long;
 	struct input_wire sc_waiting[INPUT_MAX_WAITING];
 	unsigned sc_first, sc_nr_waiting;
-	struct vio_task sc_again;
+	struct vio_task sc_continue;
 
 	uint64_t sc_nr_events, sc_nr_dropped, sc_nr_status;
 };
@@ -128,7 +128,7 @@ void input_set(struct input_softc *sc, const struct input_wire *wire);
 
 void input_send(struct input_softc *sc);
 void input_take_status(struct input_softc *sc);
-void input_on_again(void *arg);
+void input_continue(void *arg);
 void input_events_reset(struct input_softc *sc);
 
 /*

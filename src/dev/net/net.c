@@ -114,7 +114,7 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
 	if (nr_rx > old_rx)
 		net_rx_kick(sc);
 	for (unsigned i = old_tx; i < nr_tx; i++)
-		vio_task_defer(sc->sc_loop, &sc->sc_pair[i].tx_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_pair[i].tx_continue);
 	return 0;
 }
 
@@ -132,14 +132,14 @@ void net_follow_rings(struct net_softc *sc)
 		       nr);
 }
 
-static void net_tx_again(void *arg)
+static void net_tx_continue(void *arg)
 {
 	struct net_pair *p = arg;
 
 	net_tx_run(p->sc, p->idx);
 }
 
-static void net_ctrl_again(void *arg)
+static void net_ctrl_continue(void *arg)
 {
 	struct net_softc *sc = arg;
 
@@ -209,8 +209,8 @@ static void net_reset(void *arg)
 
 	net_rx_stop(sc);
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++)
-		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
-	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_continue);
+	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_continue);
 	vio_timer_set(sc->sc_tx_timer, 0);
 	vio_timer_set(sc->sc_rx_timer, 0);
 	vio_timer_set(sc->sc_rx_retry, 0);
@@ -443,10 +443,10 @@ static bool net_fini(struct vdev *dev)
 	struct net_softc *sc = net_of(dev);
 
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
-		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_again);
+		vio_task_cancel(sc->sc_loop, &sc->sc_pair[i].tx_continue);
 		free(sc->sc_pair[i].buf);
 	}
-	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_ctrl_continue);
 	vio_source_remove(sc->sc_coal_timer);
 	vio_source_remove(sc->sc_tx_timer);
 	vio_source_remove(sc->sc_rx_timer);
@@ -490,7 +490,8 @@ static int build(struct net_softc *sc, int take_pcap_fd)
 
 		p->sc = sc;
 		p->idx = i;
-		p->tx_again = (struct vio_task){ .fn = net_tx_again, .arg = p };
+		p->tx_continue =
+			(struct vio_task){ .fn = net_tx_continue, .arg = p };
 		p->rx_stalled = true;
 		p->buf = malloc(NET_MAX_FRAME + 1);
 		if (!p->buf)
@@ -543,8 +544,8 @@ static int init_on(struct net_softc *sc, const struct vdev_env *env,
 	sc->sc_loop = env->loop;
 	sc->sc_be = take_be;
 	sc->sc_max_pairs = take_be->nr_channels;
-	sc->sc_ctrl_again =
-		(struct vio_task){ .fn = net_ctrl_again, .arg = sc };
+	sc->sc_ctrl_continue =
+		(struct vio_task){ .fn = net_ctrl_continue, .arg = sc };
 	sc->sc_admin_up = true;
 	sc->sc_carrier = !take_be->down;
 	sc->sc_pairs = sc->sc_channels = 1;

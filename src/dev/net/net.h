@@ -102,14 +102,14 @@ struct net_softc;
 struct net_pair {
 	struct net_softc *sc;
 	unsigned idx;
-	struct vio_task tx_again;
+	struct vio_task tx_continue;
 	bool rx_stalled; /* the channel waits: for buffers, or for bps= */
 	size_t longest;  /* frame of this iteration */
 	size_t want;     /* bytes to have room for, at best */
 	/* A frame that has been received and has no place in the queue yet. */
-	struct virtio_net_hdr held_hdr;
-	size_t held_len; /* 0: none */
-	uint8_t *buf;    /* it, or what spills over */
+	struct virtio_net_hdr pending_hdr;
+	size_t pending_len; /* 0: none */
+	uint8_t *buf;       /* it, or what spills over */
 };
 
 struct net_softc {
@@ -125,7 +125,7 @@ struct net_softc {
 	unsigned sc_pairs;    /* transmit queues in use */
 	unsigned sc_channels; /* receive queues in use */
 	struct net_pair sc_pair[NET_MAX_PAIRS];
-	struct vio_task sc_ctrl_again;
+	struct vio_task sc_ctrl_continue;
 
 	uint64_t sc_offer;
 	uint64_t sc_offloads; /* of NET_GUEST_OFFLOADS, in force */

@@ -301,5 +301,5 @@ void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq)
 
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_ctrl_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_ctrl_continue);
 }

@@ -266,7 +266,7 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 		p->longest = len;
 	if (len > w->bytes) { /* the rest is where it belongs */
 		vio_iov_peek(&frame, p->buf, w->bytes);
-		p->held_len = len;
+		p->pending_len = len;
 		p->want = NET_MAX_FRAME;
 		return;
 	}
@@ -277,7 +277,7 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 		memset(peek + len, 0, n - len);
 		n = len;
 	}
-	if (!rx_check(sc, &p->held_hdr, peek, len, &hdr))
+	if (!rx_check(sc, &p->pending_hdr, peek, len, &hdr))
 		return;
 	if (net_has(sc, NET_F(HASH_REPORT)))
 		rx_hash(sc, peek, n, &hdr);
@@ -341,7 +341,7 @@ static int rx_direct(struct net_softc *sc, struct net_pair *p)
 		spill.iov_len = NET_MAX_FRAME + 1 - w->bytes;
 	}
 	w->iov[w->first - 1] =
-		(struct iovec){ &p->held_hdr, sizeof(p->held_hdr) };
+		(struct iovec){ &p->pending_hdr, sizeof(p->pending_hdr) };
 	w->iov[w->first + w->niov] = spill;
 	ret = rx_recv(sc, p, &w->iov[w->first - 1], w->niov + 2, &len);
 	if (ret > 0)
@@ -350,13 +350,13 @@ static int rx_direct(struct net_softc *sc, struct net_pair *p)
 }
 
 /* Receive into the buffer: where the frame goes to is not known yet. */
-static int rx_hold(struct net_softc *sc, struct net_pair *p)
+static int rx_to_buffer(struct net_softc *sc, struct net_pair *p)
 {
 	const struct iovec iov[2] = {
-		{ &p->held_hdr, sizeof(p->held_hdr) },
+		{ &p->pending_hdr, sizeof(p->pending_hdr) },
 		{ p->buf, NET_MAX_FRAME + 1 },
 	};
-	int ret = rx_recv(sc, p, iov, 2, &p->held_len);
+	int ret = rx_recv(sc, p, iov, 2, &p->pending_len);
 
 	return ret < 0 ? ret : 0;
 }
@@ -364,17 +364,18 @@ static int rx_hold(struct net_softc *sc, struct net_pair *p)
 /* Deliver the held frame. 0: delivered or dropped; -errno of window_fill(). */
 static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 {
-	const struct iovec frame = { p->buf, p->held_len };
+	const struct iovec frame = { p->buf, p->pending_len };
 	struct net_window *w = &sc->sc_win;
 	uint8_t peek[NET_RSS_PEEK] = { 0 };
-	size_t len = p->held_len, n = len < sizeof(peek) ? len : sizeof(peek);
+	size_t len = p->pending_len;
+	size_t n = len < sizeof(peek) ? len : sizeof(peek);
 	unsigned q = p->idx, by_hash;
 	struct vio_iov_cursor room;
 	struct net_hdr hdr;
 	int ret;
 
 	memcpy(peek, p->buf, n);
-	if (!rx_check(sc, &p->held_hdr, peek, len, &hdr))
+	if (!rx_check(sc, &p->pending_hdr, peek, len, &hdr))
 		goto gone;
 	by_hash = rx_hash(sc, peek, n, &hdr);
 	if (sc->sc_rss.steering)
@@ -401,7 +402,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 dropped:
 	sc->sc_rx.dropped++;
 gone:
-	p->held_len = 0;
+	p->pending_len = 0;
 	return 0;
 }
 
@@ -415,9 +416,10 @@ static int rx_one(struct net_softc *sc, struct net_pair *p)
 
 	if (!net_limit_allows(&sc->sc_rx_limit, sc->sc_rx_timer))
 		return -EBUSY;
-	if (!p->held_len)
-		ret = sc->sc_rss.steering ? rx_hold(sc, p) : rx_direct(sc, p);
-	if (ret == 0 && p->held_len)
+	if (!p->pending_len)
+		ret = sc->sc_rss.steering ? rx_to_buffer(sc, p) :
+					    rx_direct(sc, p);
+	if (ret == 0 && p->pending_len)
 		ret = rx_deliver(sc, p);
 	return ret == -EBADMSG ? 0 : ret;
 }
@@ -473,6 +475,6 @@ void net_rx_stop(struct net_softc *sc)
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
 		sc->sc_be->ops->watch(sc->sc_be, i, false);
 		sc->sc_pair[i].rx_stalled = true;
-		sc->sc_pair[i].held_len = 0;
+		sc->sc_pair[i].pending_len = 0;
 	}
 }

@@ -84,5 +84,5 @@ void net_tx_run(struct net_softc *sc, unsigned pair)
 	vq_relchain_publish(vq);
 	net_coal_end(sc, vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_pair[pair].tx_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_pair[pair].tx_continue);
 }

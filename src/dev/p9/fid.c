@@ -70,7 +70,7 @@ static bool use_file(struct p9_ref *ref, int take_fd)
 	pthread_mutex_unlock(&ref->fs->lock);
 	if (take_fd >= 0) { /* another request was faster */
 		close(take_fd);
-		p9_fd_gone(ref->fs);
+		p9_fd_release(ref->fs);
 	}
 	return ref->uses_file;
 }
@@ -85,7 +85,7 @@ static int reopen(const struct p9_req *r, struct p9_ref *ref)
 		return ret;
 	fd = p9_open_node(r, ref, ref->file->flags & ~O_TRUNC);
 	if (fd < 0) {
-		p9_fd_gone(r->fs);
+		p9_fd_release(r->fs);
 		return fd;
 	}
 	use_file(ref, fd);
@@ -307,7 +307,7 @@ void p9_file_free(struct p9_fs *fs, struct p9_file *file)
 	p9_locks_drop(fs, file);
 	if (file->fd >= 0) {
 		close(file->fd);
-		p9_fd_gone(fs);
+		p9_fd_release(fs);
 	}
 	pthread_mutex_destroy(&file->lock);
 	free(file->name);

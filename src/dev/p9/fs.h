@@ -243,9 +243,9 @@ void p9_close_later(struct p9_fs *fs, int fd, struct p9_file *file);
 bool p9_fs_has_closing(struct p9_fs *fs);
 void p9_fs_close_rest(struct p9_fs *fs);
 
-/* Room for another descriptor: 0, or -EMFILE. Undone with p9_fd_gone(). */
+/* Room for another descriptor: 0, or -EMFILE. Undone with p9_fd_release(). */
 int p9_fd_admit(struct p9_fs *fs);
-void p9_fd_gone(struct p9_fs *fs);
+void p9_fd_release(struct p9_fs *fs);
 
 /*
  * --- table.c; p9_fs.lock is held ---
@@ -319,7 +319,7 @@ void p9_node_put(struct p9_fs *fs, struct p9_node *node); /* is not held */
  */
 void p9_name_hold(const struct p9_req *r, struct p9_node *dir, const char *name,
 		  struct p9_ref *ret_ref);
-void p9_name_gone(struct p9_fs *fs, struct p9_node *node);
+void p9_name_removed(struct p9_fs *fs, struct p9_node *node);
 void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 		   const char *name);
 

@@ -70,7 +70,7 @@ static int make_file(struct p9_fs *fs, const struct p9_node *node, int fd,
 	}
 	file = p9_file_create(fs, node->type == S_IFDIR ? P9_DIR : P9_FILE, fd);
 	if (!file) {
-		p9_fd_gone(fs);
+		p9_fd_release(fs);
 		close(fd);
 		return -ENOMEM;
 	}

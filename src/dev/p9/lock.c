@@ -182,7 +182,7 @@ static int owner_create(struct p9_fs *fs, const struct p9_ref *ref,
 	o = calloc(1, sizeof(*o));
 	ret = o ? reopen(fs, ref->file->fd) : -ENOMEM;
 	if (ret < 0) {
-		p9_fd_gone(fs);
+		p9_fd_release(fs);
 		free(o);
 		return ret;
 	}
@@ -223,7 +223,7 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file)
 		*link = o->next;
 		fs->nr_owners--;
 		close(o->fd);
-		p9_fd_gone(fs);
+		p9_fd_release(fs);
 		free(o);
 	}
 	unlocked(fs);

@@ -186,7 +186,7 @@ int p9_fd_admit(struct p9_fs *fs)
 	return ret;
 }
 
-void p9_fd_gone(struct p9_fs *fs)
+void p9_fd_release(struct p9_fs *fs)
 {
 	pthread_mutex_lock(&fs->lock);
 	fs->nr_fds--;
@@ -565,7 +565,7 @@ void p9_name_hold(const struct p9_req *r, struct p9_node *dir, const char *name,
 	*ret_ref = ref;
 }
 
-void p9_name_gone(struct p9_fs *fs, struct p9_node *node)
+void p9_name_removed(struct p9_fs *fs, struct p9_node *node)
 {
 	struct p9_node *dead = NULL;
 

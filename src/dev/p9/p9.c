@@ -72,8 +72,8 @@ struct p9_softc {
 	struct vqueue_info sc_vq;
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
-	struct vio_task sc_again;   /* continues where an iteration stopped */
-	uint64_t sc_iteration_read; /* bytes read before this iteration */
+	struct vio_task sc_continue; /* continues where an iteration stopped */
+	uint64_t sc_iteration_read;  /* bytes read before this iteration */
 	struct p9_fs *sc_fs;
 	/*
 	 * What looks, and what changes or waits for the disk: where the latter
@@ -96,7 +96,7 @@ struct p9_softc {
 	unsigned sc_nr_stops;
 	struct pool_job sc_close; /* closes what may take long */
 	bool sc_closing;
-	bool sc_gone; /* being destroyed: the queue is nobody's */
+	bool sc_destroying; /* being destroyed: the queue is nobody's */
 
 	uint64_t sc_nr_flushed;
 	char sc_tag[MAX_TAG + 1];
@@ -137,7 +137,7 @@ static void slot_remove(struct p9_softc *sc, struct p9_slot *slot)
 static void give_back(struct p9_softc *sc, const struct p9_slot *slot,
 		      uint32_t len)
 {
-	if (!sc->sc_gone)
+	if (!sc->sc_destroying)
 		vq_relchain(&sc->sc_vq, slot->head, len);
 }
 
@@ -150,7 +150,8 @@ static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 {
 	int len = 0;
 
-	if (!cancelled && !sc->sc_gone && vq_chain_live(&sc->sc_vq, slot->head))
+	if (!cancelled && !sc->sc_destroying &&
+	    vq_chain_live(&sc->sc_vq, slot->head))
 		len = p9_req_reply(&slot->req);
 	if (len < 0)
 		vi_error(&sc->sc_vs,
@@ -191,7 +192,8 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 static bool park(struct p9_softc *sc, struct p9_slot *slot)
 {
 	if (!slot->req.blocked || slot->flushes || sc->sc_version ||
-	    sc->sc_ending || sc->sc_gone || slot->nr_stops != sc->sc_nr_stops ||
+	    sc->sc_ending || sc->sc_destroying ||
+	    slot->nr_stops != sc->sc_nr_stops ||
 	    sc->sc_nr_parked >= MAX_PARKED(sc->sc_vq.vq_qsize) ||
 	    !vq_chain_live(&sc->sc_vq, slot->head))
 		return false;
@@ -375,7 +377,7 @@ static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 	if (sc->sc_version || sc->sc_ending)
 		return VQ_WAIT;
 	if (bytes_read(sc) - sc->sc_iteration_read >= READ_BUDGET) {
-		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_continue);
 		return VQ_WAIT;
 	}
 	slot = slab_take(&sc->sc_slots);
@@ -402,10 +404,10 @@ static void p9_qnotify(void *arg, struct vqueue_info *vq)
 	vq_endchains(vq, served == VQ_IDLE);
 	close_rest(sc);
 	if (served == VQ_MORE)
-		vio_task_defer(sc->sc_loop, &sc->sc_again);
+		vio_task_defer(sc->sc_loop, &sc->sc_continue);
 }
 
-static void p9_again(void *arg)
+static void p9_continue(void *arg)
 {
 	struct p9_softc *sc = arg;
 
@@ -469,8 +471,8 @@ static void jobs_idle(void *arg)
 		retry_parked(sc);
 	version(sc);
 	end_session(sc);
-	if (!sc->sc_gone)
-		p9_again(sc);
+	if (!sc->sc_destroying)
+		p9_continue(sc);
 }
 
 static const struct pool_ops p9_jobs = {
@@ -495,7 +497,7 @@ static void p9_reset(void *arg)
 {
 	struct p9_softc *sc = arg;
 
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	if (sc->sc_ending || (!sc->sc_first && !sc->sc_fs->msize))
 		return;
 	forget(sc);
@@ -697,8 +699,8 @@ static bool p9_fini(struct vdev *dev)
 {
 	struct p9_softc *sc = p9_of(dev);
 
-	sc->sc_gone = true;
-	vio_task_cancel(sc->sc_loop, &sc->sc_again);
+	sc->sc_destroying = true;
+	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	vio_source_remove(sc->sc_retry);
 	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
@@ -732,7 +734,7 @@ static int p9_init(struct vdev *dev, const struct vdev_env *env,
 	int ret;
 
 	sc->sc_loop = env->loop;
-	sc->sc_again = (struct vio_task){ .fn = p9_again, .arg = sc };
+	sc->sc_continue = (struct vio_task){ .fn = p9_continue, .arg = sc };
 	sc->sc_vc = p9_consts;
 	ret = set_tag(sc, env->opts, err);
 	if (ret == 0 &&

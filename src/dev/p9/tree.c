@@ -204,7 +204,7 @@ static int do_unlink(const struct p9_req *r, const struct p9_ref *dir,
 	p9_name_hold(r, dir->node, name, &node);
 	if (unlinkat(dir->fd, name, flags) < 0)
 		return -errno;
-	p9_name_gone(r->fs, node.node);
+	p9_name_removed(r->fs, node.node);
 	return 0;
 }
 

@@ -40,7 +40,7 @@ struct passthrough {
 	 * others are held back: no old write may follow a new one.
 	 */
 	unsigned nr_stale;
-	struct scsi_task *held, **held_end; /* by next_held */
+	struct scsi_task *waiting, **waiting_end; /* by next_waiting */
 	bool ending;
 };
 
@@ -208,33 +208,33 @@ static void start(struct passthrough *pt, struct scsi_task *t)
 	pool_start(pt->pool, &t->job);
 }
 
-static void hold(struct passthrough *pt, struct scsi_task *t)
+static void enqueue(struct passthrough *pt, struct scsi_task *t)
 {
-	t->next_held = NULL;
-	*pt->held_end = t;
-	pt->held_end = &t->next_held;
+	t->next_waiting = NULL;
+	*pt->waiting_end = t;
+	pt->waiting_end = &t->next_waiting;
 }
 
-static bool unhold(struct passthrough *pt, struct scsi_task *t)
+static bool dequeue(struct passthrough *pt, struct scsi_task *t)
 {
-	struct scsi_task **link = &pt->held;
+	struct scsi_task **link = &pt->waiting;
 
 	while (*link && *link != t)
-		link = &(*link)->next_held;
+		link = &(*link)->next_waiting;
 	if (!*link)
 		return false;
-	*link = t->next_held;
-	if (pt->held_end == &t->next_held)
-		pt->held_end = link;
+	*link = t->next_waiting;
+	if (pt->waiting_end == &t->next_waiting)
+		pt->waiting_end = link;
 	return true;
 }
 
-static void release_held(struct passthrough *pt)
+static void start_waiting(struct passthrough *pt)
 {
 	struct scsi_task *t;
 
-	while ((t = pt->held)) {
-		unhold(pt, t);
+	while ((t = pt->waiting)) {
+		dequeue(pt, t);
 		start(pt, t);
 	}
 }
@@ -247,7 +247,7 @@ static void job_done(void *arg, struct pool_job *job)
 	if (pt->ending)
 		return;
 	if (pt->nr_stale > 0 && --pt->nr_stale == 0)
-		release_held(pt);
+		start_waiting(pt);
 	task_finish(container_of(job, struct scsi_task, job));
 }
 
@@ -271,14 +271,14 @@ void pt_start(struct passthrough *pt, struct scsi_task *t)
 		return;
 	}
 	if (pt->nr_stale > 0)
-		hold(pt, t);
+		enqueue(pt, t);
 	else
 		start(pt, t);
 }
 
 bool pt_cancel(struct passthrough *pt, struct scsi_task *t)
 {
-	if (unhold(pt, t))
+	if (dequeue(pt, t))
 		return true;
 	if (!pool_cancel(pt->pool, &t->job))
 		return false;
@@ -333,7 +333,7 @@ int pt_create(struct vio_loop *loop, int take_fd, bool ro,
 		return -ENOMEM;
 	pt->fd = take_fd;
 	pt->ro = ro;
-	pt->held_end = &pt->held;
+	pt->waiting_end = &pt->waiting;
 	ret = pool_create(loop, NR_THREADS, &jobs, pt, &pt->pool);
 	if (ret < 0) {
 		pt_destroy(pt);

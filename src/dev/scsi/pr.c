@@ -388,7 +388,7 @@ static bool out_ok(struct scsi_task *t, const struct out *o)
  * --- Saving, one command after the other, by a thread ---
  */
 
-static int save_aside(struct scsi_lun *lun, const struct scsi_task *t)
+static int save_offloaded(struct scsi_lun *lun, const struct scsi_task *t)
 {
 	return save_write(lun->sc, lun->sc->sc_pr_seq + 1, lun->work);
 }
@@ -403,7 +403,7 @@ static void save_next(struct scsi_softc *sc)
 		return;
 	t->lun->pr_waits = false;
 	save_build(sc, sc->sc_pr_seq + 1, t->lun->work);
-	task_aside(t, save_aside, saved);
+	task_offload(t, save_offloaded, saved);
 }
 
 /* What could not be saved has not happened, whoever still waits for it. */
@@ -412,7 +412,7 @@ static void saved(struct scsi_task *t, int result)
 	struct scsi_lun *lun = t->lun;
 	struct scsi_softc *sc = lun->sc;
 
-	sc->sc_pr_first = t->next_held;
+	sc->sc_pr_first = t->next_waiting;
 	if (!sc->sc_pr_first)
 		sc->sc_pr_end = &sc->sc_pr_first;
 	if (result < 0) {
@@ -422,7 +422,7 @@ static void saved(struct scsi_task *t, int result)
 		sc->sc_pr_seq++;
 	}
 	save_next(sc);
-	if (task_gone(t))
+	if (task_finish_aborted(t))
 		return;
 	if (result < 0)
 		task_check(t, SC_PR_RESOURCES);
@@ -435,10 +435,10 @@ static void save_task(struct scsi_task *t)
 	struct scsi_softc *sc = t->lun->sc;
 	bool busy = sc->sc_pr_first;
 
-	t->next_held = NULL;
+	t->next_waiting = NULL;
 	t->lun->pr_waits = true;
 	*sc->sc_pr_end = t;
-	sc->sc_pr_end = &t->next_held;
+	sc->sc_pr_end = &t->next_waiting;
 	if (!busy)
 		save_next(sc);
 }

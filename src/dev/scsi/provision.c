@@ -228,7 +228,7 @@ static int find_extents(struct scsi_lun *lun, const struct scsi_task *t)
 
 static void extents_found(struct scsi_task *t, int result)
 {
-	if (!task_gone(t))
+	if (!task_finish_aborted(t))
 		task_reply(t, (void *)t->lun->work);
 }
 
@@ -241,5 +241,5 @@ void sbc_get_lba_status(struct scsi_task *t)
 		return;
 	}
 	t->left = lun->nr_blocks - t->cdb.lba;
-	task_aside(t, find_extents, extents_found);
+	task_offload(t, find_extents, extents_found);
 }

@@ -167,7 +167,7 @@ void task_finish(struct scsi_task *t)
 
 	if (t->aborted)
 		t->response = t->abort_response;
-	t->step_again = false;
+	t->step_pending = false;
 	report(t);
 	task_leave(t);
 	task_free(t);
@@ -269,7 +269,7 @@ static void task_init(struct scsi_task *t, unsigned idx)
 	t->status = STATUS_GOOD;
 	t->sense = (struct scsi_sense){ 0 };
 	t->raw_sense_len = 0;
-	t->in_step = t->step_again = false;
+	t->in_step = t->step_pending = false;
 	t->req.dr_fua = t->req.dr_unmap = false;
 }
 
@@ -510,7 +510,7 @@ static bool scsi_fini(struct vdev *dev)
 	bool ended;
 
 	forget_commands(sc);
-	ended = scsi_aside_destroy(sc->sc_aside);
+	ended = scsi_offload_destroy(sc->sc_offload);
 	ended &= luns_destroy(sc, ended);
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++)
 		vio_task_cancel(sc->sc_loop, &sc->sc_queues[i].iteration_end);
@@ -576,7 +576,7 @@ static int build(struct scsi_softc *sc, const struct vdev_env *env,
 	if (create_queues(sc, size) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	sc->sc_pr_end = &sc->sc_pr_first;
-	ret = scsi_aside_create(env->loop, &sc->sc_aside);
+	ret = scsi_offload_create(env->loop, &sc->sc_offload);
 	if (ret < 0)
 		return err_set(err, ret, "scsi: %s", strerror(-ret));
 	ret = luns_create(sc, env, err);

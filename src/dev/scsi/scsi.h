@@ -6,7 +6,7 @@
  *	hotplug.c    `viodev ctl`: status, LUNs added and removed
  *	tmf.c        control and event queue: task management, hot-plug
  *	pool.c       memory for commands
- *	aside.c      what a thread does for a command
+ *	offload.c    what a thread does for a command
  *	task.c       a LUN's task set: who runs when; aborting; ends
  *	target.c     start of a command: unit attentions, dispatch; SPC commands
  *	cdb.c, sense.c   pure: parse commands, build sense data
@@ -58,10 +58,10 @@ struct scsi_lun;
 struct scsi_task;
 struct scsi_softc;
 struct passthrough;
-struct scsi_aside;
+struct scsi_offload;
 
 /* What a thread does for a command: the result. */
-typedef int task_aside_fn(struct scsi_lun *lun, const struct scsi_task *t);
+typedef int task_offload_fn(struct scsi_lun *lun, const struct scsi_task *t);
 
 /* What a step of a command does when its disk request is done. */
 typedef void task_step(struct scsi_task *t, int result);
@@ -101,13 +101,13 @@ struct scsi_task {
 	struct disk_req req;
 	struct iovec work_iov;
 	task_step *step;
-	task_aside_fn *aside;
+	task_offload_fn *offload_fn;
 	int result;
-	bool in_step, step_again;
-	uint64_t lba;                /* of the next step */
-	uint64_t left;               /* blocks or descriptors */
-	struct pool_job job;         /* of passthrough, or aside */
-	struct scsi_task *next_held; /* of passthrough; or it waits for pr.c */
+	bool in_step, step_pending;
+	uint64_t lba;                   /* of the next step */
+	uint64_t left;                  /* blocks or descriptors */
+	struct pool_job job;            /* of passthrough or offload.c */
+	struct scsi_task *next_waiting; /* of passthrough, or for pr.c */
 
 	/* The chain's buffers: iov[0] is room for split_writable(). */
 	struct iovec *iov; /* few, or in wide */
@@ -192,8 +192,8 @@ struct scsi_lun {
 	/* The task set, in the order in which they may run. */
 	struct scsi_task *first, *last;
 	unsigned nr_waiting, nr_fences;
-	struct scsi_task *alone; /* runs, and nothing else may */
-	bool scheduling, schedule_again;
+	struct scsi_task *exclusive; /* runs, and nothing else may */
+	bool scheduling, reschedule;
 	uint8_t *work, *work2; /* SCSI_WORK_BYTES each, the alone one's */
 
 	/* Statistics. */
@@ -248,7 +248,7 @@ struct scsi_softc {
 	int sc_pr_fd; /* registrations that are kept, or -1 */
 	uint64_t sc_pr_seq;
 	struct scsi_task *sc_pr_first, **sc_pr_end; /* to be saved, in order */
-	struct scsi_aside *sc_aside;
+	struct scsi_offload *sc_offload;
 };
 
 /* scsi.c */
@@ -260,13 +260,14 @@ void scsi_fetch(struct scsi_queue *q);
 void scsi_check_broken(struct scsi_softc *sc);
 
 /*
- * aside.c: a thread calls @fn, then @step continues, even if the command has
- * been aborted in between (task_gone()). Last of a step.
+ * offload.c: a thread calls @fn, then @step continues, even if the command has
+ * been aborted in between (task_finish_aborted()). Last of a step.
  */
-int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside);
+int scsi_offload_create(struct vio_loop *loop,
+			struct scsi_offload **ret_offload);
 /* False: it has not ended, and what it uses must stay. NULL is fine. */
-bool scsi_aside_destroy(struct scsi_aside *aside);
-void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step);
+bool scsi_offload_destroy(struct scsi_offload *offload);
+void task_offload(struct scsi_task *t, task_offload_fn *fn, task_step *step);
 
 /* hotplug.c */
 extern const struct vdev_ctl scsi_ctls[];
@@ -299,7 +300,7 @@ void task_abort(struct scsi_task *t, uint8_t response);
  */
 void tasks_forget(struct scsi_lun *lun, uint8_t response);
 /* Whether nothing of it is wanted any more; then it has ended. */
-bool task_gone(struct scsi_task *t);
+bool task_finish_aborted(struct scsi_task *t);
 /* Whether the driver waits for it: not after a reset, nor when it broke us. */
 bool task_live(const struct scsi_task *t);
 /* Run @step now, and again after each task_disk() of its. */

@@ -55,7 +55,7 @@ static void activate(struct scsi_task *t)
 {
 	t->active = true;
 	if (t->cdb.def->flags & CDB_ALONE)
-		t->lun->alone = t;
+		t->lun->exclusive = t;
 	if (task_live(t))
 		task_begin(t);
 	else
@@ -65,7 +65,7 @@ static void activate(struct scsi_task *t)
 /* The first that may begin now, or NULL. */
 static struct scsi_task *next_ready(struct scsi_lun *lun)
 {
-	if (lun->alone)
+	if (lun->exclusive)
 		return NULL;
 	for (struct scsi_task *t = lun->first; t; t = t->next) {
 		if (!t->active)
@@ -115,8 +115,8 @@ void task_leave(struct scsi_task *t)
 	struct scsi_lun *lun = t->lun;
 
 	unlink_task(lun, t);
-	if (lun->alone == t)
-		lun->alone = NULL;
+	if (lun->exclusive == t)
+		lun->exclusive = NULL;
 	if (t->fence)
 		lun->nr_fences--;
 	if (!t->active)
@@ -159,7 +159,7 @@ void tasks_forget(struct scsi_lun *lun, uint8_t response)
 		disk_forget(lun->disk);
 }
 
-bool task_gone(struct scsi_task *t)
+bool task_finish_aborted(struct scsi_task *t)
 {
 	if (!t->aborted && task_live(t))
 		return false;
@@ -178,11 +178,11 @@ bool task_gone(struct scsi_task *t)
 static void run_steps(struct scsi_task *t)
 {
 	do {
-		t->step_again = false;
+		t->step_pending = false;
 		t->in_step = true;
 		t->step(t, t->result);
 		t->in_step = false;
-	} while (t->step_again);
+	} while (t->step_pending);
 }
 
 void task_run(struct scsi_task *t, task_step *step)
@@ -197,10 +197,10 @@ static void disk_done(struct disk_req *req, int result)
 	struct scsi_task *t = container_of(req, struct scsi_task, req);
 
 	t->result = result;
-	if (task_gone(t))
+	if (task_finish_aborted(t))
 		return;
 	if (t->in_step)
-		t->step_again = true;
+		t->step_pending = true;
 	else
 		run_steps(t);
 }

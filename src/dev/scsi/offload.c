@@ -12,7 +12,7 @@
 
 #define END_MS 500 /* for steps to end, at the end */
 
-struct scsi_aside {
+struct scsi_offload {
 	struct pool *pool;
 	bool ending;
 };
@@ -21,15 +21,15 @@ static void job_run(void *arg, struct pool_job *job)
 {
 	struct scsi_task *t = container_of(job, struct scsi_task, job);
 
-	t->result = t->aside(t->lun, t);
+	t->result = t->offload_fn(t->lun, t);
 }
 
 static void job_done(void *arg, struct pool_job *job)
 {
 	struct scsi_task *t = container_of(job, struct scsi_task, job);
-	struct scsi_aside *aside = arg;
+	struct scsi_offload *offload = arg;
 
-	if (!aside->ending)
+	if (!offload->ending)
 		t->step(t, t->result);
 }
 
@@ -38,39 +38,40 @@ static const struct pool_ops jobs = {
 	.done = job_done,
 };
 
-void task_aside(struct scsi_task *t, task_aside_fn *fn, task_step *step)
+void task_offload(struct scsi_task *t, task_offload_fn *fn, task_step *step)
 {
-	struct scsi_aside *aside = t->q->sc->sc_aside;
+	struct scsi_offload *offload = t->q->sc->sc_offload;
 
-	t->aside = fn;
+	t->offload_fn = fn;
 	t->step = step;
-	pool_start(aside->pool, &t->job);
+	pool_start(offload->pool, &t->job);
 }
 
-int scsi_aside_create(struct vio_loop *loop, struct scsi_aside **ret_aside)
+int scsi_offload_create(struct vio_loop *loop,
+			struct scsi_offload **ret_offload)
 {
-	struct scsi_aside *aside = calloc(1, sizeof(*aside));
+	struct scsi_offload *offload = calloc(1, sizeof(*offload));
 	int ret;
 
-	if (!aside)
+	if (!offload)
 		return -ENOMEM;
 	/* One: what is written to a file is so in order. */
-	ret = pool_create(loop, 1, &jobs, aside, &aside->pool);
+	ret = pool_create(loop, 1, &jobs, offload, &offload->pool);
 	if (ret < 0) {
-		free(aside);
+		free(offload);
 		return ret;
 	}
-	*ret_aside = aside;
+	*ret_offload = offload;
 	return 0;
 }
 
-bool scsi_aside_destroy(struct scsi_aside *aside)
+bool scsi_offload_destroy(struct scsi_offload *offload)
 {
-	if (!aside)
+	if (!offload)
 		return true;
-	aside->ending = true;
-	if (!pool_finish(aside->pool, END_MS))
+	offload->ending = true;
+	if (!pool_finish(offload->pool, END_MS))
 		return false;
-	free(aside);
+	free(offload);
 	return true;
 }
