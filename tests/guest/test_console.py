@@ -126,8 +126,8 @@ def bound(t, mode, machine):
             console.expect("Freeing unused kernel image")
             guest.check("dmesg -n 1")  # what else the kernel says must not get between others' lines
             link(guest, 3)
-            for check in (named, login, resized, agent, to_guest, to_host, slow_console, reconnected, plugged, rebound,
-                          emergency):
+            for check in (named, login, suspended, resized, agent, to_guest, to_host, slow_console, reconnected, plugged,
+                          rebound, emergency):
                 start = time.monotonic()
                 check(guest, viodev, host, console)
                 t.say(f"{check.__name__}: {time.monotonic() - start:.1f} s")
@@ -154,6 +154,26 @@ def login(guest, viodev, host, console):
     console.expect("[#$] ")
     console.send("tty; echo $((6 * 7))\r")
     console.expect(r"/dev/hvc0\r+\n42\r+\n")
+
+
+def suspended(guest, viodev, host, console):
+    """After a suspend the console and the ports work as before."""
+    with host.met(guest, "one") as one, host.line("two") as two:
+        guest.check("(exec 3<>/dev/virtio-ports/two; while read line <&3; do echo got $line >&3; done) >/dev/null 2>&1 &")
+        wait_for("the guest to have it open", lambda: port(viodev, "two")["guest-open"])
+        resets = status(viodev, "con")["resets"]
+        guest.check("echo 0 >/sys/module/suspend/parameters/pm_test_delay; echo devices >/sys/power/pm_test; "
+                    "echo freeze >/sys/power/state")
+        assert status(viodev, "con")["resets"] > resets, "the device was not reset"
+        two.send("open before\n")
+        two.expect("^got open before\n")
+        guest.check("head -n 1 0<>/dev/virtio-ports/one >&0 2>/dev/null &")
+        one.send("opened after\n")
+        one.expect("^opened after\n")
+        console.text = b""
+        console.send("echo re''sumed\r")
+        console.expect(r"resumed\r*\n")
+    guest.check(until("! pidof head"))
 
 
 def resized(guest, viodev, host, console):

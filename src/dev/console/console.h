@@ -70,7 +70,8 @@ struct console_softc {
 	struct vio_loop *sc_loop;
 	struct chardev_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
-	bool sc_ready;             /* DEVICE_READY came */
+	bool sc_ready;             /* DEVICE_READY came, or is implied: */
+	bool sc_resumed;           /* the driver kept its ports over a reset */
 	struct vio_task sc_control_continue;
 	unsigned sc_nr_ports;
 	struct console_port sc_ports[CONSOLE_MAX_PORTS];

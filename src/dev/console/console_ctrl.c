@@ -41,11 +41,14 @@ struct msg_size {
  * --- To the driver ---
  */
 
+static bool is_open(const struct console_port *p)
+{
+	return p->chardev && chardev_up(p->chardev);
+}
+
 /* The next that the driver must be told about a port; order matters. */
 static int due(const struct console_port *p)
 {
-	bool open = p->chardev && chardev_up(p->chardev);
-
 	if (p->added && (p->unplugged || !p->plugged))
 		return VIRTIO_CONSOLE_PORT_REMOVE;
 	if (!p->added)
@@ -56,7 +59,7 @@ static int due(const struct console_port *p)
 		return VIRTIO_CONSOLE_CONSOLE_PORT;
 	if (p->name && !p->told_name)
 		return VIRTIO_CONSOLE_PORT_NAME;
-	if (p->told_open ? !open || p->closed : open)
+	if (p->told_open ? !is_open(p) || p->closed : is_open(p))
 		return VIRTIO_CONSOLE_PORT_OPEN;
 	if (!p->name && !p->told_size && p->sc->sc_cols)
 		return VIRTIO_CONSOLE_RESIZE;
@@ -176,25 +179,47 @@ static void on_device_ready(struct console_softc *sc, uint16_t value)
 	if (value != 1)
 		vs_log(&sc->sc_vs, LOG_WARNING, "driver failed to start");
 	sc->sc_ready = value == 1;
+	sc->sc_resumed = false;
 }
 
-static void forget_told(struct console_port *p)
+/*
+ * Linux keeps its ports while it is suspended. After the reset it sends
+ * PORT_READY for each without DEVICE_READY, and waits for no DEVICE_ADD. A
+ * port unplugged meanwhile is then one that it must remove.
+ */
+static bool is_known(struct console_port *p, uint16_t value)
 {
-	p->told_console = p->told_name = p->told_open = p->told_size = false;
-	p->closed = false;
+	struct console_softc *sc = p->sc;
+
+	if (p->added || value != 1)
+		return p->added;
+	if (!sc->sc_ready)
+		sc->sc_ready = sc->sc_resumed = true;
+	p->added = p->plugged || sc->sc_resumed;
+	return p->added;
 }
 
 static void on_port_ready(struct console_port *p, uint16_t value)
 {
+	if (!is_known(p, value))
+		return;
 	if (value != 1)
 		vs_log(&p->sc->sc_vs, LOG_WARNING,
 		       "port %u: rejected by the driver", p->id);
 	p->ready = value == 1;
-	forget_told(p);
+	p->told_console = p->told_name = p->told_size = false;
+	if (p->sc->sc_resumed) {
+		/* It may believe either: send what is, after any hang-up. */
+		p->told_open = p->closed || !is_open(p);
+	} else {
+		p->told_open = p->closed = false;
+	}
 }
 
 static void on_port_open(struct console_port *p, uint16_t value)
 {
+	if (!p->added)
+		return;
 	p->guest_open = value;
 	console_rx_run(p);
 }
@@ -209,7 +234,7 @@ static void take(struct console_softc *sc, const struct msg *msg)
 		on_device_ready(sc, value);
 		return;
 	}
-	if (id >= sc->sc_nr_ports || !sc->sc_ports[id].added)
+	if (id >= sc->sc_nr_ports)
 		return;
 	if (event == VIRTIO_CONSOLE_PORT_READY)
 		on_port_ready(&sc->sc_ports[id], value);
@@ -253,12 +278,12 @@ void console_control_continue(void *arg)
 
 void console_control_reset(struct console_softc *sc)
 {
-	sc->sc_ready = false;
+	sc->sc_ready = sc->sc_resumed = false;
 	vio_task_cancel(sc->sc_loop, &sc->sc_control_continue);
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 
+		/* What told_* say is void until the port is ready again. */
 		p->added = p->ready = p->guest_open = p->unplugged = false;
-		forget_told(p);
 	}
 }

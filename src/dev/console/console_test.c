@@ -117,6 +117,58 @@ static void test_handshake(void **state)
 	}
 }
 
+/* Linux after a suspend: PORT_READY and PORT_OPEN, and no DEVICE_READY. */
+static void test_resumed(void **state)
+{
+	fixture_make(&r, VDRV_MODERN, 5, "");
+	fixture_start(&r, UINT64_MAX);
+	handshake(5);
+	vdrv_reset(&r.d);
+	assert_int_equal(fixture_ctl(&r, "port remove p3"), 0);
+	assert_int_equal(fixture_ctl(&r, "port remove p4"), 0);
+	close(r.host[2]);
+	r.host[2] = -1;
+	fixture_iterate(&r, 2);
+
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
+	fixture_say(&r, 1, OPEN, 1); /* not known yet */
+	fixture_say(&r, 1, PORT_READY, 0);
+	expect_silence();
+	fixture_say(&r, 0, PORT_READY, 1);
+	fixture_expect(&r, 0, CONSOLE, 1);
+	fixture_expect(&r, 0, OPEN, 1);
+	fixture_expect(&r, 1, ADD, 0); /* harmless if it is there */
+	fixture_expect(&r, 2, ADD, 0);
+	fixture_say(&r, 1, PORT_READY, 1);
+	expect_name(1, "p1");
+	fixture_expect(&r, 1, OPEN, 1);
+	fixture_say(&r, 1, OPEN, 1);
+	assert_true(fixture_status(&r, 1, "guest-open"));
+	fixture_say(&r, 2, PORT_READY, 1); /* its peer has gone meanwhile */
+	expect_name(2, "p2");
+	fixture_expect(&r, 2, OPEN, 0);
+	fixture_say(&r, 3, PORT_READY, 1); /* and so has this port */
+	fixture_expect(&r, 3, REMOVE, 0);
+	expect_silence();
+	assert_int_equal(fixture_ctl(&r, "port add p4"), 0);
+	fixture_expect(&r, 4, ADD, 0);
+
+	/* A driver that starts afresh is none that resumes. */
+	vdrv_reset(&r.d);
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 10, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 1, ADD, 0);
+	fixture_expect(&r, 2, ADD, 0);
+	fixture_expect(&r, 4, ADD, 0);
+	fixture_say(&r, 2, PORT_READY, 1);
+	expect_name(2, "p2");
+	expect_silence();
+	fixture_fini(&r);
+}
+
 /*
  * STAT-05: nothing of the rings is looked at before DRIVER_OK, whatever driver,
  * host and ctl do; and nothing of it is lost.
@@ -741,6 +793,7 @@ int main(void)
 		T(test_small_buffers), T(test_wrong_way),
 		T(test_no_multiport),  T(test_flipping_id),
 		T(test_many_messages), T(test_options),
+		T(test_resumed),
 	};
 
 	return cmocka_run_group_tests_name("console", tests, NULL, NULL);
