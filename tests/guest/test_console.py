@@ -126,8 +126,8 @@ def bound(t, mode, machine):
             console.expect("Freeing unused kernel image")
             guest.check("dmesg -n 1")  # what else the kernel says must not get between others' lines
             link(guest, 3)
-            for check in (named, login, suspended, resized, agent, to_guest, to_host, slow_console, reconnected, plugged,
-                          rebound, emergency):
+            for check in (named, login, suspended, resized, agent, to_guest, to_host, slow_console, reconnected, unread,
+                          plugged, rebound, emergency):
                 start = time.monotonic()
                 check(guest, viodev, host, console)
                 t.say(f"{check.__name__}: {time.monotonic() - start:.1f} s")
@@ -267,6 +267,18 @@ def reconnected(guest, viodev, host, console):
         assert line.silent(0.5), line.read()
         guest.check("echo fresh >/dev/virtio-ports/two")
         line.expect("^fresh\n")
+
+
+def unread(guest, viodev, host, console):
+    """Peers that the guest does not read come and go: the next one is served at once."""
+    for number in range(150):  # more than wait in the kernel
+        with host.line("two") as line:
+            line.send(f"peer {number}\n")
+    wait_for("the last one to be gone", lambda: not port(viodev, "two")["host-open"])
+    with host.line("two") as line:
+        guest.check("echo output >/dev/virtio-ports/two")
+        line.expect("^output\n")
+        assert port(viodev, "two")["host-open"]
 
 
 def plugged(guest, viodev, host, console):

@@ -242,7 +242,7 @@ void chardev_watch(struct chardev *c)
 
 	if (!always && !c->in.worker)
 		end_watch(c, &c->in, in, on_in);
-	if (always && in)
+	if ((always && in) || (c->left.fd >= 0 && c->wanted))
 		vio_task_defer(c->loop, &c->ready);
 	if (!c->out.worker)
 		end_watch(c, &c->out, c->up && c->blocked ? EPOLLOUT : 0,
@@ -276,13 +276,30 @@ static void go(struct chardev *c)
 /* The input may have ended, the peer may be gone. True: it is. */
 static bool settle(struct chardev *c)
 {
+	bool was_hung_up = c->hung_up;
+
 	if (!c->duplex)
 		return false;
 	c->hung_up = look(c) & (POLLHUP | POLLERR);
-	if (!c->hung_up || bytes_left(c))
+	if (!c->hung_up)
 		return false;
+	if (!bytes_left(c)) {
+		go(c);
+		return true;
+	}
+	if (!was_hung_up && c->kind->hung_up)
+		c->kind->hung_up(c);
+	return false;
+}
+
+void chardev_replace(struct chardev *c)
+{
+	if (c->left.fd < 0) {
+		end_unwatch(&c->in);
+		c->left = c->in;
+		c->in = (struct chardev_end){ .fd = -1 };
+	}
 	go(c);
-	return true;
 }
 
 static void on_in(void *arg, uint32_t events)
@@ -305,13 +322,20 @@ static void on_out(void *arg, uint32_t events)
 	c->client->writable(c->arg);
 }
 
+/* Without epoll. */
+static bool is_ready(const struct chardev *c)
+{
+	return c->left.fd >= 0 ||
+	       (c->up && !c->in.ended && (c->in.always || c->in.worker));
+}
+
 static void on_ready(void *arg)
 {
 	struct chardev *c = arg;
 
-	if (!c->up || settle(c))
+	if (c->up && settle(c))
 		return;
-	if ((c->in.always || c->in.worker) && c->wanted && !c->in.ended)
+	if (is_ready(c) && c->wanted)
 		c->client->readable(c->arg);
 	chardev_watch(c);
 }
@@ -334,6 +358,11 @@ void chardev_worker_done(struct chardev *c, bool write, int error)
 bool chardev_up(const struct chardev *c)
 {
 	return c->up;
+}
+
+bool chardev_has_peer(const struct chardev *c)
+{
+	return c->up && !c->hung_up;
 }
 
 void chardev_want(struct chardev *c, bool on)
@@ -377,10 +406,26 @@ static ssize_t end_write(const struct chardev_end *end, const struct iovec *iov,
 	return n < 0 ? -errno : n;
 }
 
-ssize_t chardev_read(struct chardev *c, const struct iovec *iov, int niov)
+/* What a replaced peer has left; 0 when that is all. */
+static ssize_t read_left(struct chardev *c, const struct iovec *iov, int niov)
 {
 	ssize_t n;
 
+	if (c->left.fd < 0)
+		return 0;
+	n = end_read(&c->left, iov, niov);
+	if (n > 0)
+		return n;
+	end_close(&c->left);
+	return 0;
+}
+
+ssize_t chardev_read(struct chardev *c, const struct iovec *iov, int niov)
+{
+	ssize_t n = read_left(c, iov, niov);
+
+	if (n > 0)
+		return n;
 	if (!c->up || c->in.fd < 0 || c->in.ended)
 		return -EAGAIN;
 	n = end_read(&c->in, iov, niov);
@@ -460,6 +505,7 @@ void chardev_destroy(struct chardev *c)
 		close(c->wait_fd);
 	end_close(&c->in);
 	end_close(&c->out);
+	end_close(&c->left);
 	free(c->text);
 	free(c);
 }
@@ -479,7 +525,7 @@ int chardev_create(const char *text, const char *id, struct opened_files *files,
 	c->arg = arg;
 	c->loop = loop;
 	c->io = io;
-	c->wait_fd = c->in.fd = c->out.fd = -1;
+	c->wait_fd = c->in.fd = c->out.fd = c->left.fd = -1;
 	c->ready = (struct vio_task){ .fn = on_ready, .arg = c };
 	c->kind = chardev_parse(text, &kind_arg);
 	c->text = strdup(text);

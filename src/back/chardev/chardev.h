@@ -83,6 +83,9 @@ void chardev_destroy(struct chardev *c); /* may be NULL */
 
 bool chardev_up(const struct chardev *c);
 
+/* Up, and not only because of bytes that a disconnected peer has left. */
+bool chardev_has_peer(const struct chardev *c);
+
 /*
  * Read some bytes. Returns their number; -EAGAIN when none are available, now
  * or ever again; client->readable then follows, while it is wanted.

@@ -7,7 +7,9 @@
  *
  * A disconnected peer leaves bytes behind, and they are read first. Until they
  * are wanted nothing is watched: a descriptor whose peer has disconnected is
- * always ready.
+ * always ready. The next peer does not wait for that: the old one's input is
+ * then kept beside it, read before its own, and discarded only if another one
+ * is kept there already.
  */
 #ifndef BACK_CHARDEV_CHARDEV_IMPL_H
 #define BACK_CHARDEV_CHARDEV_IMPL_H
@@ -41,7 +43,10 @@ struct chardev_kind {
 	int (*create)(struct chardev *c, const char *id,
 		      struct opened_files *files);
 
-	/* The peer disconnected: prepare for the next. NULL: no next one. */
+	/* The peer has hung up: accept another one. NULL: not needed. */
+	void (*hung_up)(struct chardev *c);
+
+	/* The peer is gone, with its bytes. NULL: nothing to do. */
 	void (*next)(struct chardev *c);
 };
 
@@ -67,7 +72,8 @@ struct chardev {
 	bool hung_up; /* it is: bytes to read may be left */
 	bool blocked; /* a write waits */
 	struct chardev_end in, out;
-	struct vio_task ready; /* for an input that cannot be waited for */
+	struct chardev_end left; /* input of a peer that was replaced */
+	struct vio_task ready;   /* for an input that cannot be waited for */
 	/* Of one that waits for its peer: listening socket, or inotify. */
 	int wait_fd;
 	struct vio_source *wait_source;
@@ -101,6 +107,9 @@ void chardev_worker_done(struct chardev *c, bool write, int error);
 
 /* Tell the client. */
 void chardev_connected(struct chardev *c);
+
+/* Another peer connects instead of one that has hung up. */
+void chardev_replace(struct chardev *c);
 
 /* Watch the descriptors for what is wanted now. */
 void chardev_watch(struct chardev *c);

@@ -426,6 +426,72 @@ static void test_left_behind(void **state)
 	assert_idle();
 }
 
+/*
+ * The next peer does not wait until somebody wants the last one's bytes. They
+ * come before its own; those of a further one do not.
+ */
+static void test_left_for_later(void **state)
+{
+	char buf[16];
+	int fd;
+
+	start("unix:", "s");
+	fd = dial("s");
+	assert_int_equal(write(fd, "first", 5), 5);
+	iterate(2);
+	close(fd);
+	iterate(2);
+	assert_true(chardev_up(c));
+	assert_false(chardev_has_peer(c));
+	for (int i = 0; i < 200; i++) { /* more than wait in the kernel */
+		fd = dial("s");
+		assert_int_equal(write(fd, "lost", 4), 4);
+		close(fd);
+		iterate(3);
+	}
+	fd = dial("s");
+	iterate(3);
+	assert_int_equal(me.nr_down, 201);
+	assert_true(chardev_has_peer(c));
+	assert_int_equal(send_text("hello"), 5);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 5);
+	assert_int_equal(write(fd, "last", 4), 4);
+	assert_idle();
+	assert_int_equal(me.len, 0);
+
+	chardev_want(c, true);
+	iterate(4);
+	assert_got("firstlast");
+	assert_idle();
+	assert_true(chardev_up(c));
+	close(fd);
+	iterate(2);
+	assert_false(chardev_up(c));
+}
+
+/* The last peer's bytes are read when there is no peer any more, too. */
+static void test_left_alone(void **state)
+{
+	int fd;
+
+	start("unix:", "s");
+	fd = dial("s");
+	assert_int_equal(write(fd, "first", 5), 5);
+	iterate(2);
+	close(fd);
+	iterate(2);
+	fd = dial("s");
+	iterate(3);
+	close(fd);
+	iterate(2);
+	assert_false(chardev_up(c));
+	assert_idle();
+	chardev_want(c, true);
+	iterate(4);
+	assert_got("first");
+	assert_idle();
+}
+
 /* A peer that says no more may listen still. */
 static void test_half_closed(void **state)
 {
@@ -712,14 +778,24 @@ static void test_stdio(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_errors),       T(test_file),
-		T(test_unix),         T(test_slow_file),
-		T(test_slow_input),   T(test_no_descriptors),
-		T(test_left_behind),  T(test_half_closed),
-		T(test_stale_socket), T(test_replaced),
-		T(test_unix_connect), T(test_back_pressure),
-		T(test_pty),          T(test_pty_reopened),
-		T(test_pty_link),     T(test_fd),
+		T(test_errors),
+		T(test_file),
+		T(test_unix),
+		T(test_slow_file),
+		T(test_slow_input),
+		T(test_no_descriptors),
+		T(test_left_behind),
+		T(test_half_closed),
+		T(test_left_for_later),
+		T(test_left_alone),
+		T(test_stale_socket),
+		T(test_replaced),
+		T(test_unix_connect),
+		T(test_back_pressure),
+		T(test_pty),
+		T(test_pty_reopened),
+		T(test_pty_link),
+		T(test_fd),
 		T(test_stdio),
 	};
 

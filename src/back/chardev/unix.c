@@ -50,6 +50,8 @@ static void on_listen(void *arg, uint32_t events)
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
 		return; /* it is gone already */
+	if (fd >= 0 && c->up)
+		chardev_replace(c);
 	vio_fd_set(c->wait_source, 0);
 	if (fd >= 0 && chardev_set_duplex(c, fd) == 0) {
 		chardev_connected(c);
@@ -81,10 +83,15 @@ static int unix_create(struct chardev *c, const char *id,
 				    &c->wait_source);
 }
 
+static void unix_accept(struct chardev *c)
+{
+	vio_fd_set(c->wait_source, EPOLLIN);
+}
+
 static void unix_next(struct chardev *c)
 {
 	chardev_set_ends(c, -1, -1);
-	vio_fd_set(c->wait_source, EPOLLIN);
+	unix_accept(c);
 }
 
 const struct chardev_kind chardev_kind_unix = {
@@ -93,6 +100,7 @@ const struct chardev_kind chardev_kind_unix = {
 	.open = unix_open,
 	.close = unix_close,
 	.create = unix_create,
+	.hung_up = unix_accept,
 	.next = unix_next,
 };
 

@@ -125,7 +125,7 @@ static struct json_object *port_json(const struct console_port *p)
 	json_add_string(to, "channel", chardev_text(p->chardev));
 	json_add_string(to, "path", chardev_path(p->chardev));
 	json_add_bool(to, "plugged", p->plugged);
-	json_add_bool(to, "host-open", chardev_up(p->chardev));
+	json_add_bool(to, "host-open", chardev_has_peer(p->chardev));
 	if (!single)
 		json_add_bool(to, "guest-open", p->guest_open);
 	json_add_uint(to, "to-guest", p->rx_bytes);
