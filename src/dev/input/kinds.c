@@ -47,8 +47,9 @@ static void make_mouse(struct libevdev *d)
 /* A pointer that knows where it is, as VMs have it instead of a mouse. */
 static void make_tablet(struct libevdev *d)
 {
-	enable_range(d, EV_KEY, BTN_LEFT, BTN_MIDDLE);
+	enable_range(d, EV_KEY, BTN_LEFT, BTN_EXTRA);
 	enable_range(d, EV_REL, REL_WHEEL, REL_WHEEL);
+	enable_range(d, EV_REL, REL_HWHEEL, REL_HWHEEL);
 	enable_abs(d, ABS_X, ABS_RANGE);
 	enable_abs(d, ABS_Y, ABS_RANGE);
 }
