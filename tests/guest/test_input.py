@@ -97,7 +97,11 @@ def injected(t, guest, viodev):
     viodev.ctl("mouse", "inject", "btn", "right", 0, "rel", "wheel", -1)
     told(guest, "mouse", "REL_X -5, REL_Y 7, BTN_RIGHT 1", "BTN_RIGHT 0, REL_WHEEL -1")
     viodev.ctl("tablet", "inject", "abs", "x", 32767, "abs", "y", 12345)
-    told(guest, "tablet", "ABS_X 32767, ABS_Y 12345")
+    viodev.ctl("tablet", "inject", "btn", "side", 1)
+    viodev.ctl("tablet", "inject", "btn", "side", 0, "rel", "hwheel", 1)
+    told(guest, "tablet", "ABS_X 32767, ABS_Y 12345", "BTN_SIDE 1", "BTN_SIDE 0, REL_HWHEEL 1")
+    result, message = ctl(t, viodev, "tablet", "inject", "abs", "x", "32768")
+    assert result != 0 and "must be 0 to 32767" in message, message
 
 
 def piped(t, guest, viodev):

@@ -58,11 +58,31 @@ static long find_code(const struct event_type *type, const char *word)
 	return code;
 }
 
+/* The values that Linux documents for an event of a device. */
+static void value_range(const struct input_softc *sc, unsigned type,
+			unsigned code, long *ret_min, long *ret_max)
+{
+	const struct input_absinfo *abs =
+		type == EV_ABS ? libevdev_get_abs_info(sc->sc_desc, code) :
+				 NULL;
+
+	*ret_min = INT32_MIN;
+	*ret_max = INT32_MAX;
+	if (type == EV_KEY || type == EV_SW) {
+		*ret_min = 0;
+		*ret_max = type == EV_KEY ? 2 : 1; /* up, down, repeat */
+	} else if (abs) {
+		/* A finger that is lifted has the tracking ID -1. */
+		*ret_min = code == ABS_MT_TRACKING_ID ? -1 : abs->minimum;
+		*ret_max = abs->maximum;
+	}
+}
+
 static int parse(const struct input_softc *sc, char *const words[3],
 		 struct input_event *ev, struct err *err)
 {
 	const struct event_type *type = find_type(words[0]);
-	long code, value;
+	long code, value, min, max;
 
 	if (!type)
 		return err_set(err, -EINVAL,
@@ -87,6 +107,11 @@ static int parse(const struct input_softc *sc, char *const words[3],
 			err, -ENODEV,
 			"input: inject %s %s: not supported by this device",
 			words[0], words[1]);
+	value_range(sc, type->type, (unsigned)code, &min, &max);
+	if (value < min || value > max)
+		return err_set(err, -ERANGE,
+			       "input: inject %s %s %s: must be %ld to %ld",
+			       words[0], words[1], words[2], min, max);
 	*ev = (struct input_event){
 		.type = type->type,
 		.code = (uint16_t)code,

@@ -359,6 +359,8 @@ static void test_inject_errors(void **state)
 		{ "inject key KEY_A x", -EINVAL, "not a number" },
 		{ "inject key KEY_A 1x", -EINVAL, "not a number" },
 		{ "inject key KEY_A 2147483648", -EINVAL, "not a number" },
+		{ "inject key KEY_A 3", -ERANGE, "must be 0 to 2" },
+		{ "inject key KEY_A -1", -ERANGE, "must be 0 to 2" },
 		{ "inject rel REL_X 1", -ENODEV,
 		  "not supported by this device" },
 		{ "inject btn left 1", -ENODEV,
@@ -383,6 +385,22 @@ static void test_inject_errors(void **state)
 			fail_msg("%s", why);
 		expect_none(); /* nothing of it */
 	}
+}
+
+/* Values that the driver has been told are impossible are rejected. */
+static void test_inject_range(void **state)
+{
+	char why[256];
+
+	start("input,kind=multitouch");
+	offer(10, 8);
+	assert_int_equal(ctl("inject abs x 32768", why), -ERANGE);
+	assert_non_null(strstr(why, "inject abs x 32768: must be 0 to 32767"));
+	assert_int_equal(ctl("inject abs y -1", why), -ERANGE);
+	assert_int_equal(ctl("inject abs mt_slot 10", why), -ERANGE);
+	assert_int_equal(ctl("inject abs mt_tracking_id -2", why), -ERANGE);
+	expect_none();
+	assert_int_equal(ctl("inject abs x 0 abs y 32767", why), 0);
 }
 
 /*
@@ -806,23 +824,15 @@ static void test_library_is_silent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_config_sizes),
-		T(test_config_contents),
-		T(test_config_writes),
-		T(test_inject),
-		T(test_inject_errors),
-		T(test_no_buffers),
-		T(test_many_waiting),
-		T(test_long_updates),
-		T(test_bad_buffers),
-		T(test_driver_ok),
-		T(test_status),
-		T(test_chains),
-		T(test_state),
-		T(test_state_full),
-		T(test_state_hostile),
-		T(test_options),
-		T(test_library_is_silent),
+		T(test_config_sizes),  T(test_config_contents),
+		T(test_config_writes), T(test_inject),
+		T(test_inject_range),  T(test_inject_errors),
+		T(test_no_buffers),    T(test_many_waiting),
+		T(test_long_updates),  T(test_bad_buffers),
+		T(test_driver_ok),     T(test_status),
+		T(test_chains),        T(test_state),
+		T(test_state_full),    T(test_state_hostile),
+		T(test_options),       T(test_library_is_silent),
 	};
 
 	return cmocka_run_group_tests_name("input", tests, NULL, NULL);
