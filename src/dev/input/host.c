@@ -75,6 +75,93 @@ static void pass(struct input_softc *sc, const struct input_event *ev)
 		input_feed(sc, ev->type, ev->code, ev->value);
 }
 
+static void release(struct input_softc *sc, unsigned type, unsigned code,
+		    int value)
+{
+	libevdev_set_event_value(sc->sc_desc, type, code, value);
+	input_feed(sc, (uint16_t)type, (uint16_t)code, value);
+}
+
+static void release_keys(struct input_softc *sc)
+{
+	unsigned nr = 0;
+
+	for (unsigned code = 0; code <= KEY_MAX; code++) {
+		if (nr == INPUT_MAX_UPDATE - 1 ||
+		    !libevdev_get_event_value(sc->sc_desc, EV_KEY, code))
+			continue;
+		release(sc, EV_KEY, code, 0);
+		nr++;
+	}
+	input_feed(sc, EV_SYN, SYN_REPORT, 0);
+}
+
+static void lift_fingers(struct input_softc *sc)
+{
+	int nr = libevdev_get_num_slots(sc->sc_desc);
+
+	for (int slot = 0; slot < nr && 2 * slot < (int)INPUT_MAX_UPDATE - 2;
+	     slot++) {
+		if (libevdev_get_slot_value(sc->sc_desc, (unsigned)slot,
+					    ABS_MT_TRACKING_ID) < 0)
+			continue;
+		release(sc, EV_ABS, ABS_MT_SLOT, slot);
+		release(sc, EV_ABS, ABS_MT_TRACKING_ID, -1);
+	}
+	input_feed(sc, EV_SYN, SYN_REPORT, 0);
+}
+
+/* What it held down, nobody else would let go. */
+static void lose(struct input_softc *sc)
+{
+	input_host_stop(sc);
+	close(sc->sc_fd);
+	sc->sc_fd = -1;
+	sc->sc_syncing = false;
+	input_forget_update(sc);
+	lift_fingers(sc);
+	release_keys(sc);
+}
+
+/* The guest has read what the device is, and does not read it again. */
+static bool is_same(const struct libevdev *a, const struct libevdev *b)
+{
+	if (libevdev_get_id_vendor(a) != libevdev_get_id_vendor(b) ||
+	    libevdev_get_id_product(a) != libevdev_get_id_product(b))
+		return false;
+	for (unsigned type = EV_KEY; type < EV_CNT; type++) {
+		int max = libevdev_event_type_get_max(type);
+
+		for (int code = 0; code <= max; code++) {
+			if (libevdev_has_event_code(a, type, (unsigned)code) !=
+			    libevdev_has_event_code(b, type, (unsigned)code))
+				return false;
+		}
+	}
+	return true;
+}
+
+int input_host_replace(struct input_softc *sc, int take_fd)
+{
+	struct libevdev *other = NULL;
+	int ret = libevdev_new_from_fd(take_fd, &other);
+
+	if (ret == 0 && !is_same(sc->sc_desc, other))
+		ret = -EINVAL;
+	libevdev_free(other);
+	if (ret < 0) {
+		close(take_fd);
+		return ret;
+	}
+	if (sc->sc_fd >= 0)
+		lose(sc);
+	sc->sc_fd = take_fd;
+	libevdev_change_fd(sc->sc_desc, take_fd);
+	if (sc->sc_live)
+		input_host_start(sc);
+	return 0;
+}
+
 static void on_events(void *arg, uint32_t events)
 {
 	struct input_softc *sc = arg;
@@ -89,15 +176,19 @@ static void on_events(void *arg, uint32_t events)
 	}
 	if (budget == 0)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);
-	if (!input_has_room(sc) || (ret < 0 && ret != -EAGAIN)) {
+	if (!input_has_room(sc)) {
 		vio_source_remove(sc->sc_source);
 		sc->sc_source = NULL;
 	}
+	if (ret == -EAGAIN && (events & (EPOLLHUP | EPOLLERR)))
+		ret = -ENODEV;
 	if (ret >= 0 || ret == -EAGAIN)
 		return;
-	vs_log(&sc->sc_vs, LOG_WARNING, "host device lost: %s", strerror(-ret));
-	close(sc->sc_fd);
-	sc->sc_fd = -1;
+	vs_log(&sc->sc_vs, LOG_WARNING,
+	       "host device lost: %s (once it is back: viodev ctl ID evdev "
+	       "PATH)",
+	       strerror(-ret));
+	lose(sc);
 }
 
 void input_host_on_more(void *arg)

@@ -33,6 +33,8 @@ static struct opts *opts;
 static int host; /* the other end */
 static uint64_t area;
 #define WORD_BITS (8 * sizeof(long)) /* evdev's bits come in these */
+#define PRODUCT   0x5678
+static uint16_t product = PRODUCT;
 static unsigned long keys_down[KEY_CNT / WORD_BITS]; /* on the host's device */
 
 /*
@@ -74,7 +76,7 @@ static void put_bits(unsigned type, unsigned long *bits)
 int ioctl(int fd, unsigned long request, ...)
 {
 	unsigned nr = _IOC_NR(request), size = _IOC_SIZE(request);
-	struct input_id id = { BUS_USB, 0x1234, 0x5678, 9 };
+	struct input_id id = { BUS_USB, 0x1234, product, 9 };
 	va_list ap;
 	void *arg;
 
@@ -400,6 +402,71 @@ static void test_gone(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 }
 
+/* Unplugged with keys down: they are released. Back, it is used again. */
+static void test_unplugged(void **state)
+{
+	struct opened_files files = { 0 };
+	char word[] = "evdev", path[] = "/dev/x";
+	char *const argv[] = { word, path, NULL };
+	struct err err;
+	int pair[2];
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	key(KEY_B, 1);
+	key(KEY_A, 1);
+	iterate(2);
+	expect(EV_KEY, KEY_B, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect(EV_KEY, KEY_A, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	happens(EV_REL, REL_WHEEL, 1); /* half an update */
+	close(host);
+	iterate(3);
+	expect(EV_KEY, KEY_A, 0);
+	expect(EV_KEY, KEY_B, 0);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+
+	memset(keys_down, 0, sizeof(keys_down));
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	host = pair[0];
+	opened_files_add(&files, "evdev", pair[1]);
+	if (vdev_ctl(dev, 2, argv, &files, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	key(KEY_B, 1);
+	iterate(2);
+	expect(EV_KEY, KEY_B, 1);
+	expect(EV_SYN, SYN_REPORT, 0);
+	expect_none();
+}
+
+/* Another device than the guest's is rejected, and so is no file at all. */
+static void test_not_the_same(void **state)
+{
+	struct opened_files files = { 0 };
+	char word[] = "evdev", path[] = "/dev/x";
+	char *const argv[] = { word, path, NULL };
+	struct err err;
+	int pair[2];
+
+	assert_int_equal(vdev_ctl(dev, 2, argv, &files, NULL, &err), -EINVAL);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	opened_files_add(&files, "evdev", pair[1]);
+	product = PRODUCT + 1;
+	assert_int_equal(vdev_ctl(dev, 2, argv, &files, NULL, &err), -EINVAL);
+	product = PRODUCT;
+	assert_int_equal(read(pair[0], path, 1), 0); /* it was closed */
+	close(pair[0]);
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	key(KEY_A, 1);
+	iterate(2);
+	expect(EV_KEY, KEY_A, 1);
+}
+
 /* Bytes that the device has not read. */
 static int unread(void)
 {
@@ -468,7 +535,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_config),       T(test_events),        T(test_dropped),
 		T(test_long_updates), T(test_back_pressure), T(test_leds),
-		T(test_gone),         T(test_held_keys),     T(test_flood),
+		T(test_unplugged),    T(test_not_the_same),  T(test_gone),
+		T(test_held_keys),    T(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,

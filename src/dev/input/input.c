@@ -218,10 +218,53 @@ static void input_status(struct vdev *dev, struct json_object *status)
 	json_add_uint(status, "status-events", sc->sc_nr_status);
 }
 
+#define REPLACED_FILE "evdev"
+
+/* evdev PATH: the client opened and grabbed it. */
+static int ctl_evdev(struct input_softc *sc, int argc, char *const argv[],
+		     struct opened_files *files, struct err *err)
+{
+	int fd = opened_files_take(files, REPLACED_FILE), ret;
+
+	if (argc != 2 || fd < 0) {
+		if (fd >= 0)
+			close(fd);
+		return err_set(err, -EINVAL, "input: usage: evdev PATH");
+	}
+	if (!sc->sc_evdev) {
+		close(fd);
+		return err_set(err, -EINVAL,
+			       "input: evdev %s: this is a virtual device",
+			       argv[1]);
+	}
+	ret = input_host_replace(sc, fd);
+	if (ret == -EINVAL)
+		return err_set(err, ret,
+			       "input: evdev %s: different from the device "
+			       "that the guest has",
+			       argv[1]);
+	return ret < 0 ? err_set(err, ret, "input: evdev %s: %s", argv[1],
+				 strerror(-ret)) :
+			 0;
+}
+
+static int open_replaced(int argc, char *const argv[],
+			 struct opened_files *files, struct err *err)
+{
+	int fd;
+
+	if (argc != 2)
+		return 0; /* ctl_evdev() explains */
+	fd = input_host_open(argv[1], err);
+	return fd < 0 ? fd : opened_files_add(files, REPLACED_FILE, fd);
+}
+
 static int input_ctl(struct vdev *dev, int argc, char *const argv[],
 		     struct opened_files *files, struct json_object *reply,
 		     struct err *err)
 {
+	if (strcmp(argv[0], "evdev") == 0)
+		return ctl_evdev(input_of(dev), argc, argv, files, err);
 	return input_inject(input_of(dev), argc - 1, argv + 1, err);
 }
 
@@ -324,6 +367,7 @@ static int input_init(struct vdev *dev, const struct vdev_env *env,
 	sc->sc_continue = (struct vio_task){ .fn = input_continue, .arg = sc };
 	sc->sc_more = (struct vio_task){ .fn = input_host_on_more, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "evdev");
+	sc->sc_evdev = sc->sc_fd >= 0;
 	ret = check_opts(env->opts, err);
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
@@ -353,6 +397,8 @@ static const struct vdev_ctl input_ctls[] = {
 	{ "inject TYPE CODE VALUE ...",
 	  "inject simultaneous events; TYPE: key, btn, rel, abs, msc, sw; "
 	  "CODE: a number or a name, KEY_A or a" },
+	{ "evdev PATH", "open the host's device again after it was unplugged",
+	  open_replaced },
 	{ NULL, NULL },
 };
 

@@ -44,7 +44,8 @@ struct input_softc {
 	struct virtio_input_config sc_config; /* what was selected */
 	struct libevdev *sc_desc;
 
-	/* The host's device; sc_fd is -1 for a virtual one. */
+	/* The host's device; sc_fd is -1 for a virtual or a lost one. */
+	bool sc_evdev; /* evdev= was given */
 	int sc_fd;
 	struct vio_source *sc_source;
 	bool sc_syncing; /* libevdev tells what we missed */
@@ -93,6 +94,12 @@ void input_host_stop(struct input_softc *sc);
 /* Events may be read again, if there is room for them. */
 void input_host_resume(struct input_softc *sc);
 void input_host_on_more(void *arg);
+
+/*
+ * Continue with the same device under another descriptor. -EINVAL: it is a
+ * different one. @take_fd is closed on failure.
+ */
+int input_host_replace(struct input_softc *sc, int take_fd);
 
 /* Set an LED or the like. */
 void input_host_set(struct input_softc *sc, const struct input_event *ev);
