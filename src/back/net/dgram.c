@@ -274,6 +274,7 @@ static int dgram_open(const struct opts *opts, struct opened_files *files,
 		return err_set(err, ret, "net: %s=%s: %s", key,
 			       opt_string(opts, key), strerror(-ret));
 	}
+	opened_files_made(files, "dgram", local.sun_path);
 	return 0;
 }
 

@@ -80,6 +80,17 @@ int net_be_create(const struct opts *opts, struct opened_files *files,
 	return kind_of(opts)->create(opts, files, loop, ret_be, err);
 }
 
+void net_be_close(const struct opts *opts, const struct opened_files *files)
+{
+	const char *path = opt_string(opts, "path");
+	const char *local = opt_string(opts, "local");
+
+	if (path)
+		opened_files_remove(files, "stream", path);
+	if (local)
+		opened_files_remove(files, "dgram", local);
+}
+
 void net_be_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	const struct net_be_kind *kind = kind_of(opts);

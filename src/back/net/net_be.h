@@ -130,6 +130,9 @@ int net_be_create(const struct opts *opts, struct opened_files *files,
 		  struct err *err);
 void net_be_destroy(struct net_be *be); /* may be NULL */
 
+/* Remove the sockets that open made, in its process, before @files close. */
+void net_be_close(const struct opts *opts, const struct opened_files *files);
+
 /* Set the callbacks. Before any other call. */
 void net_be_attach(struct net_be *be, const struct net_be_client *client,
 		   void *arg);

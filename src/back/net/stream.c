@@ -538,6 +538,8 @@ static int stream_open(const struct opts *opts, struct opened_files *files,
 	ret = opened_files_add(files, "stream", fd);
 	if (ret < 0)
 		close(fd);
+	if (ret == 0 && path && listens)
+		opened_files_made(files, "stream", path);
 	if (ret == 0 && !listens && wait_ms)
 		ret = start_opener(path ? path : addr, !path, wait_ms, files);
 	return ret < 0 ? err_set(err, ret, "net: %s", strerror(-ret)) : 0;

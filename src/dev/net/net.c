@@ -21,8 +21,6 @@
 #define DEFAULT_MBIT  10000u
 #define DEFAULT_QUEUE 256
 #define BITS_PER_MBIT 1000000u
-#define LINK_LOGS     20 /* in so long: */
-#define LINK_LOGS_NS  UINT64_C(60000000000)
 
 /* What every backend can have. */
 #define FEATURES                                                           \
@@ -169,25 +167,12 @@ static void net_on_writable(void *arg, unsigned channel)
 	net_tx_run(arg, channel);
 }
 
-/* A peer that comes and goes all the time must not fill the log. */
-static bool may_log_link(struct net_softc *sc)
-{
-	uint64_t now = vio_now_ns();
-
-	if (now - sc->sc_link_logs_ns >= LINK_LOGS_NS) {
-		sc->sc_link_logs_ns = now;
-		sc->sc_nr_link_logs = 0;
-	}
-	return sc->sc_nr_link_logs++ < LINK_LOGS;
-}
-
 static void net_on_link(void *arg, bool up, const char *why)
 {
 	struct net_softc *sc = arg;
 
-	if (may_log_link(sc))
-		vs_log(&sc->sc_vs, LOG_NOTICE, "backend link %s: %s",
-		       up ? "up" : "down", why);
+	vs_log(&sc->sc_vs, LOG_NOTICE, "backend link %s: %s",
+	       up ? "up" : "down", why);
 	net_set_link(sc, sc->sc_admin_up, up);
 }
 
@@ -670,6 +655,7 @@ const struct vdev_type vdev_net = {
 	.vt_syscalls = net_syscalls,
 	.vt_rights = net_be_rights,
 	.vt_open = net_open,
+	.vt_close = net_be_close,
 	VDEV_IN(struct net_softc, sc_dev),
 	.vt_init = net_init,
 	.vt_fini = net_fini,

@@ -136,10 +136,8 @@ struct net_softc {
 	uint16_t sc_mtu;      /* 0: not offered */
 	uint16_t sc_told_mtu; /* that, or less by the front-end */
 	uint32_t sc_speed;
-	bool sc_admin_up;         /* by ctl */
-	bool sc_carrier;          /* by the backend */
-	uint64_t sc_link_logs_ns; /* since when it was logged so often: */
-	unsigned sc_nr_link_logs;
+	bool sc_admin_up; /* by ctl */
+	bool sc_carrier;  /* by the backend */
 	bool sc_announce; /* asked for, not acknowledged */
 
 	struct net_filter sc_filter;
