@@ -71,6 +71,13 @@ void server_log(struct vio_server *srv, int level, const char *fmt, ...)
  * --- For the protocols ---
  */
 
+void server_log_detached(struct vio_server *srv, bool in_use)
+{
+	server_log(srv, in_use ? LOG_NOTICE : LOG_INFO,
+		   "front-end disconnected%s",
+		   in_use ? " while the driver was active" : "");
+}
+
 void server_notify(struct vio_server *srv, bool attached)
 {
 	if (srv->notify)

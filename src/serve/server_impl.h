@@ -68,6 +68,12 @@ struct vio_server {
 void server_log(struct vio_server *srv, int level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/*
+ * Log that the client has gone. An operator wants to know of a front-end that
+ * gives up, or ends, while a driver uses the device, before the reset: @in_use.
+ */
+void server_log_detached(struct vio_server *srv, bool in_use);
+
 /* Call the notify function, if there is one. */
 void server_notify(struct vio_server *srv, bool attached);
 

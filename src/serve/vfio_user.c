@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/unix.h"
+#include <viodev/virtio_core.h>
 #include "serve/vfio_user_impl.h"
 
 /*
@@ -48,6 +49,8 @@ static void close_client(struct vfuser *srv)
 
 static void drop_client(struct vfuser *srv)
 {
+	const struct virtio_softc *vs = srv->base.pi.pi_arg;
+	bool in_use = vs && vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
 	bool was_attached = srv->negotiated;
 
 	close_client(srv);
@@ -62,7 +65,7 @@ static void drop_client(struct vfuser *srv)
 	server_next_client(&srv->base);
 	if (!was_attached)
 		return;
-	server_log(&srv->base, LOG_INFO, "client detached");
+	server_log_detached(&srv->base, in_use);
 	server_notify(&srv->base, false);
 }
 

@@ -56,6 +56,8 @@ static void end_work(struct vhuser *srv)
 /* What has ended is shown: it may come back, and look. */
 static void drop_client(struct vhuser *srv)
 {
+	bool in_use = srv->vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
+
 	begin_work(srv);
 	vhuser_rings_reset(srv);
 	close_client(srv);
@@ -66,7 +68,7 @@ static void drop_client(struct vhuser *srv)
 	vhuser_mem_reset(srv);
 	end_work(srv);
 	server_next_client(&srv->base);
-	server_log(&srv->base, LOG_INFO, "front-end detached");
+	server_log_detached(&srv->base, in_use);
 	server_notify(&srv->base, false);
 }
 
