@@ -390,6 +390,8 @@ def test_backends(t):
                 line.close()
                 guest.check(until(f"[ -e /tmp/{name} ]"))
                 assert not port(viodev, name)["host-open"]
+                if name == "peer":  # the listener's next connection
+                    echoed(guest, "peer", Line(listener.accept()[0]))
             guest.check("seq 1000 >/dev/virtio-ports/file; cat /dev/virtio-ports/file & sleep 0.2; kill $!")
             wait_for("the file to be written", lambda: file.read_text() ==
                      "before\n" + "".join(f"{n}\n" for n in range(1, 1001)))

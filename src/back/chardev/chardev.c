@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "back/chardev/chardev_impl.h"
+#include "base/opener.h"
 #include "base/util.h"
 
 static const struct chardev_kind *const kinds[] = {
@@ -501,6 +502,7 @@ void chardev_destroy(struct chardev *c)
 	vio_task_cancel(c->loop, &c->ready);
 	vio_source_remove(c->wait_source);
 	vio_source_remove(c->wait_timer);
+	reopener_destroy(c->reopener);
 	if (c->wait_fd >= 0)
 		close(c->wait_fd);
 	end_close(&c->in);
@@ -550,7 +552,7 @@ const int chardev_syscalls[] = {
 	SYS_read,
 	SYS_readv,
 	SYS_recvfrom,
-	SYS_recvmsg,
+	REOPENER_SYSCALLS,
 	SYS_sendmsg,
 	SYS_writev,
 	/* threads: jobs are waited for, and they end */

@@ -5,7 +5,7 @@
  *	stdio			this program's standard input and output
  *	pty[:LINK]		a pseudo terminal; LINK is a symlink to it
  *	unix:PATH		a listening socket: one peer at a time
- *	unix-connect:PATH	a socket, connected at the start
+ *	unix-connect:PATH	a socket, connected at the start and again
  *	file:PATH		output, appended to a file
  *	fd:N			an inherited descriptor
  *

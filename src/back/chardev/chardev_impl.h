@@ -78,6 +78,7 @@ struct chardev {
 	int wait_fd;
 	struct vio_source *wait_source;
 	struct vio_source *wait_timer; /* after accept() failed */
+	struct reopener *reopener;     /* connects again; or NULL */
 	uint64_t nr_errors;
 };
 

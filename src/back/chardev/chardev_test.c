@@ -571,6 +571,20 @@ static void test_unix_connect(void **state)
 	assert_idle();
 	close(listener);
 	unlink("s");
+
+	/* Whoever listens there next is its peer. */
+	listener = answer("s");
+	for (int i = 0; i < 3000 && !chardev_up(c); i++)
+		vio_loop_iterate(loop, 10);
+	assert_true(chardev_up(c));
+	fd = accept(listener, NULL, NULL);
+	assert_int_equal(write(fd, "again", 5), 5);
+	iterate(2);
+	assert_got("again");
+	assert_int_equal(send_text("x"), 1);
+	close(fd);
+	close(listener);
+	unlink("s");
 }
 
 /* Full: the writer waits and is notified; no byte is lost or doubled. */

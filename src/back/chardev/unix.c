@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * UNIX sockets: one that listens has a peer at a time, and others wait in the
- * kernel; one that was connected at the start is down for good when its peer
- * goes.
+ * kernel; one that was connected at the start is connected again by an opener,
+ * see opener.h.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "back/chardev/chardev_impl.h"
+#include "base/opener.h"
 #include "base/unix.h"
 
-#define RELISTEN_NS 100000000ull /* after accept() failed */
+#define RELISTEN_NS  100000000ull /* after accept() failed */
+#define RECONNECT_MS 1000         /* between attempts */
 
 /*
  * --- unix ---
@@ -108,6 +112,29 @@ const struct chardev_kind chardev_kind_unix = {
  * --- unix-connect ---
  */
 
+static int connect_again(void *arg, int *fds)
+{
+	fds[0] = unix_connect(arg, 0);
+	return fds[0] < 0 ? fds[0] : 1;
+}
+
+/* Add the opener's end to @files as "ID.again". */
+static int start_opener(const char *path, const char *id,
+			struct opened_files *files)
+{
+	char name[sizeof(files->file[0].name) + 1];
+	char *copy = strdup(path);
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	snprintf(name, sizeof(name), "%s.again", id);
+	ret = opener_start(files, name, connect_again, RECONNECT_MS, copy);
+	if (ret < 0)
+		free(copy);
+	return ret;
+}
+
 static int connect_open(const char *path, const char *id,
 			struct opened_files *files, struct err *err)
 {
@@ -115,24 +142,48 @@ static int connect_open(const char *path, const char *id,
 
 	if (ret >= 0)
 		ret = chardev_add_file(files, id, "peer", ret);
+	if (ret == 0)
+		ret = start_opener(path, id, files);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
+}
+
+static void on_reopened(void *arg, const int *take_fds, unsigned nr)
+{
+	struct chardev *c = arg;
+
+	while (nr > 1)
+		close(take_fds[--nr]);
+	if (chardev_set_duplex(c, take_fds[0]) == 0) {
+		chardev_connected(c);
+		return;
+	}
+	if (c->in.fd != take_fds[0])
+		close(take_fds[0]);
+	reopener_request(c->reopener);
 }
 
 static int connect_create(struct chardev *c, const char *id,
 			  struct opened_files *files)
 {
 	int fd = chardev_take_file(files, id, "peer");
+	int again_fd = chardev_take_file(files, id, "again");
 	int ret = chardev_set_duplex(c, fd);
 
 	if (ret < 0 && c->in.fd != fd)
 		close(fd);
 	c->up = ret == 0;
+	if (ret == 0)
+		ret = reopener_create(c->loop, again_fd, on_reopened, c,
+				      &c->reopener);
+	if (ret < 0)
+		close(again_fd);
 	return ret;
 }
 
 static void connect_next(struct chardev *c)
 {
 	chardev_set_ends(c, -1, -1);
+	reopener_request(c->reopener);
 }
 
 const struct chardev_kind chardev_kind_unix_connect = {
