@@ -511,6 +511,30 @@ class Serving(Case):
                 self.assertEqual(first.end(), 0)
                 self.assertEqual(self.status("rng0")["id"], "rng0")
 
+    def test_backend_sockets(self):
+        """Sockets that network backends made are removed, others' are not."""
+        names = "listen", "one", "two"
+        paths = [self.tmp / name for name in names]
+        with self.serve(f"net,backend=stream,path={paths[0]},listen=on", f"net,backend=dgram,local={paths[1]},remote={paths[2]}",
+                        f"net,backend=stream,path={paths[0]}", f"net,backend=dgram,local={paths[2]},remote={paths[1]}") as serve:
+            self.assertTrue(all(path.is_socket() for path in paths))
+            paths[1].unlink()
+            paths[1].touch()
+            self.assertEqual(serve.end(), 0)
+        self.assertEqual([path.exists() for path in paths], [False, True, False])
+
+    def test_front_end_gives_up(self):
+        """A front-end that goes is worth a line only if its driver was active."""
+        with self.serve("rng") as serve:
+            self.attach("rng0").close()
+            wait_for(lambda: self.status("rng0")["server"]["clients"] == 1, "the first")
+            client = VfioUser(self.dir / "rng0.sock", WAIT)
+            client.start()
+            client.close()
+            line = "viodev: rng0: front-end disconnected while the driver was active\n"
+            wait_for(lambda: line in serve.errors, "the line")
+            self.assertEqual(serve.errors.count("front-end disconnected"), 1)
+
     def test_memory_limit(self):
         """Options that let the guest make a device use over 4 MiB say so, once, and status has the number."""
         image = str(self.image).replace(",", ",,")
