@@ -39,6 +39,8 @@ struct vdev_env {
 	struct opened_files *files;
 	void (*event)(void *arg, enum vdev_event event); /* may be NULL */
 	void *event_arg;
+	/* The same for this device each time, another one for others. Or 0. */
+	uint64_t identity;
 };
 
 static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)

@@ -244,6 +244,7 @@ static int build_device(struct child *child, struct err *err)
 		.opts = child->opts,
 		.files = &child->files,
 		.event = on_device_event,
+		.identity = opt_number(child->settings, "identity"),
 	};
 
 	return vdev_create(child->type, &env, &child->dev, err);

@@ -24,6 +24,7 @@ const struct opt_def child_opts[] = {
 	{ "verbose", OPT_BOOL, .help = "log more" },
 	{ "sandbox", OPT_BOOL, .help = "drop privileges" },
 	{ "namespaces", OPT_NUMBER, .help = "the active ones" },
+	{ "identity", OPT_NUMBER, .help = "a number of its own" },
 	{ "root", OPT_STRING, .help = "its root directory" },
 	{ "files", OPT_STRING, .help = "names of its descriptors, a:b:c" },
 	{ NULL },
@@ -61,10 +62,12 @@ static char *child_text(const struct instance *inst,
 	}
 	if (asprintf(&text,
 		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
-		     "sandbox=%s,namespaces=0x%lx,%s%s%sfiles=%s",
+		     "sandbox=%s,namespaces=0x%lx,identity=0x%llx,"
+		     "%s%s%sfiles=%s",
 		     inst->id, transport_name(params->transport),
 		     on_off(params->once), on_off(params->verbose),
-		     on_off(params->sandbox), namespaces, names ? "root=" : "",
+		     on_off(params->sandbox), namespaces,
+		     (unsigned long long)params->identity, names ? "root=" : "",
 		     names ? params->root : "", names ? "," : "", files) < 0)
 		return NULL;
 	return text;

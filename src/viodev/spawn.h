@@ -9,6 +9,7 @@
 #define VIODEV_SPAWN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/opts.h"
@@ -34,7 +35,8 @@ extern const struct opt_def child_opts[];
 struct spawn_params {
 	enum vio_protocol transport;
 	bool sandbox, once, verbose;
-	const char *root; /* for those that ask name servers, or NULL */
+	uint64_t identity; /* see identity.h */
+	const char *root;  /* for those that ask name servers, or NULL */
 };
 
 /* Whether @inst's process can be started: 0, or -EMFILE with the reason. */

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "viodev/identity.h"
 #include "viodev/log.h"
 #include "viodev/resolver.h"
 #include "viodev/spawn.h"
@@ -182,6 +183,7 @@ static int spawn(struct instance *inst)
 		.sandbox = line->sandbox,
 		.once = line->once,
 		.verbose = line->verbose,
+		.identity = identity_of(inst, line),
 		.root = resolver ? resolver_root(resolver) : NULL,
 	};
 	pid_t pid = spawn_instance(inst, &params, &inst->news_fd);

@@ -523,6 +523,21 @@ class Serving(Case):
             self.assertEqual(serve.end(), 0)
         self.assertEqual([path.exists() for path in paths], [False, True, False])
 
+    def test_mac(self):
+        """The MAC address of a card without mac= is its own, local, and the same the next time."""
+        macs = set()
+        for _ in range(2):
+            with self.serve("net,backend=null", "net,backend=null", "net,backend=user"):
+                found = [self.status(f"net{i}")["mac"] for i in range(3)]
+            macs.update(found)
+            self.assertEqual(len(set(found)), 3)
+        with tempfile.TemporaryDirectory() as other, \
+                Serve(f"--dir={other}", "net,backend=null"):
+            self.dir = pathlib.Path(other)
+            macs.add(self.status("net0")["mac"])
+        self.assertEqual(len(macs), 4)
+        self.assertTrue(all(int(mac[:2], 16) & 3 == 2 for mac in macs), macs)
+
     def test_front_end_gives_up(self):
         """A front-end that goes is worth a line only if its driver was active."""
         with self.serve("rng") as serve:

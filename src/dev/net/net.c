@@ -227,48 +227,42 @@ static bool parse_mac(const char *text, uint8_t mac[NET_MAC_LEN])
 	return !(mac[0] & 1);
 }
 
-/* FNV-1a, of a text and the zero behind it. */
-static uint32_t hash_text(uint32_t hash, const char *text)
-{
-	do {
-		hash = (hash ^ (uint8_t)*text) * 16777619u;
-	} while (*text++);
-	return hash;
-}
-
 /*
  * An address for who gave none: it must be the same when the device is started
- * again under a running driver, and another one for another device.
+ * again under a running driver, and another one for another device or host. An
+ * embedder that does not tell its devices apart has their options.
  */
-static void make_mac(const struct opts *opts, uint8_t mac[NET_MAC_LEN])
+static void make_mac(const struct opts *opts, uint64_t identity,
+		     uint8_t mac[NET_MAC_LEN])
 {
 	static const char *const keys[] = {
 		"id", "socket", "ifname", "path", "addr", "local", "fd",
 	};
-	uint32_t hash = 2166136261u;
+	uint64_t hash = identity ? identity : HASH_START;
 	struct utsname host;
 
-	if (uname(&host) == 0)
+	if (!identity && uname(&host) == 0)
 		hash = hash_text(hash, host.nodename);
 	for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
 		const char *value = opt_string(opts, keys[i]);
 
 		hash = hash_text(hash, value ? value : "");
 	}
-	memcpy(mac, (const uint8_t[]){ 0x52, 0x54, 0x00 }, 3);
-	mac[3] = (uint8_t)(hash >> 16);
-	mac[4] = (uint8_t)(hash >> 8);
-	mac[5] = (uint8_t)hash;
+	for (int i = 0; i < NET_MAC_LEN; i++)
+		mac[i] = (uint8_t)(hash >> 8 * i);
+	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2); /* local, unicast */
 }
 
-static int read_opts(struct net_softc *sc, const struct opts *opts,
+static int read_opts(struct net_softc *sc, const struct vdev_env *env,
 		     struct err *err)
 {
+	const struct opts *opts = env->opts;
 	const char *mac = opt_string(opts, "mac");
 	uint64_t bps = opt_number(opts, "bps");
 
+	sc->sc_mac_given = mac;
 	if (!mac)
-		make_mac(opts, sc->sc_default_mac);
+		make_mac(opts, env->identity, sc->sc_default_mac);
 	else if (!parse_mac(mac, sc->sc_default_mac))
 		return err_set(err, -EINVAL,
 			       "net: mac=%s: not a unicast address", mac);
@@ -544,7 +538,7 @@ static int init_on(struct net_softc *sc, const struct vdev_env *env,
 	if (ret < 0)
 		err_set(err, ret, "net: %s", strerror(-ret));
 	else
-		ret = read_opts(sc, env->opts, err);
+		ret = read_opts(sc, env, err);
 	if (ret == 0) {
 		sc->sc_offer = offer_of(sc, env->opts);
 		fill_consts(sc);

@@ -131,6 +131,7 @@ struct net_softc {
 	uint64_t sc_offloads; /* of NET_GUEST_OFFLOADS, in force */
 	size_t sc_hdr_len;
 
+	bool sc_mac_given; /* by mac= */
 	uint8_t sc_default_mac[NET_MAC_LEN];
 	uint8_t sc_mac[NET_MAC_LEN];
 	uint16_t sc_mtu;      /* 0: not offered */

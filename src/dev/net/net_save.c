@@ -178,6 +178,9 @@ int net_load(void *arg, const void *buf, size_t len)
 	if (len < sizeof(sc->sc_mac))
 		return -EINVAL;
 	memcpy(sc->sc_mac, p, sizeof(sc->sc_mac));
+	/* A guest that restarts here is the same one to its network. */
+	if (!sc->sc_mac_given)
+		memcpy(sc->sc_default_mac, p, sizeof(sc->sc_default_mac));
 	p += sizeof(sc->sc_mac);
 	while (p != end) {
 		le16 bytes;
