@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import time
 
 import p9_packages
@@ -172,7 +173,7 @@ NR_FILES = 4000  # more than the device process may have descriptors
 
 
 def test_everyday(t):
-    """Locks that the host shares, more files than descriptors, package managers, file capabilities, in one boot."""
+    """Locks that the host shares, slow calls, package managers, file capabilities, many files."""
     tree, mapped = t.tmp / "tree", t.tmp / "mapped"
     for directory in tree, mapped, tree / "files":
         directory.mkdir()
@@ -188,6 +189,7 @@ def test_everyday(t):
         p9_work.mount(guest, "attrs", "/attrs")
         guest.check("cp /usr/bin/busybox /tree/root/usr/bin/ && mount -t devtmpfs dev /tree/root/dev")
         locks(guest, viodev, tree / "root/lock")
+        slow(guest, viodev, tree / "root/leased")
         for work in works:
             guest.check(work.replace("DIRECTORY", "/tree"), 2 * PATIENCE)
         capabilities(guest, ["/attrs"] + (["/tree"] if os.geteuid() == 0 else []))
@@ -253,6 +255,27 @@ def locks(guest, viodev, path):
     before = time.monotonic()
     guest.check("while [ ! -e /tmp/had ]; do sleep 0.1; done")
     assert time.monotonic() - before < 20, "Linux asks again after 30 s"
+
+
+NR_THREADS = 1 + 2 * 8  # of a device process: its loop's, and those that wait
+NR_SLOW = 20
+
+
+def slow(guest, viodev, path):
+    """More calls hang than there are threads: files that a program of the host has leased are opened. Others are served."""
+    proc = pathlib.Path(f"/proc/{status(viodev, 'tree')['pid']}/task")
+    path.write_text("leased\n")
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with open(path, "r+b") as file:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        guest.check(f"for i in $(seq {NR_SLOW}); do cat /tree/root/leased >/tmp/leased.$i </dev/null 2>&1 & done")
+        end = time.monotonic() + PATIENCE
+        while len(os.listdir(proc)) < NR_THREADS - 8 + NR_SLOW:
+            assert time.monotonic() < end, os.listdir(proc)
+            time.sleep(0.1)
+        guest.check("df /tree >/dev/null && echo x >/tree/root/other && [ $(cat /tree/root/other) = x ]")
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    guest.check(f"while [ $(cat /tmp/leased.* | grep -c leased) != {NR_SLOW} ]; do sleep 0.1; done")
 
 
 def capabilities(guest, directories):
