@@ -37,8 +37,8 @@
 #include "dev/devices.h"
 #include "dev/p9/p9_req.h"
 
-#define NR_THREADS  8 /* of each pool, and while they are busy */
-#define MAX_THREADS 64
+#define NR_THREADS  8          /* of each pool */
+#define MAX_THREADS 64         /* while all of these are busy */
 #define MAX_REQS    96         /* taken from the ring at once: 25 KiB each */
 #define READ_BUDGET (2u << 20) /* read on the loop's thread in an iteration */
 #define MAX_TAG     32
