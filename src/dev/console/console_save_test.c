@@ -30,8 +30,7 @@ enum { /* short names */
 };
 
 static struct fixture r;
-static uint8_t saved[MOVED_MAX];
-static size_t saved_len;
+static struct moved saved;
 
 static int teardown(void **state)
 {
@@ -40,35 +39,14 @@ static int teardown(void **state)
 	return 0;
 }
 
-static ssize_t save_to(void *buf, size_t room)
-{
-	return moved_save(r.dev->vs, buf, room);
-}
-
 static void save(void)
 {
-	ssize_t len = save_to(saved, sizeof(saved));
-
-	assert_true(len > 0);
-	saved_len = (size_t)len;
+	moved_take(&saved, r.dev->vs);
 }
 
 static int load(const uint8_t *state, size_t len)
 {
 	return moved_load(r.dev->vs, state, len);
-}
-
-static void no_room(size_t room)
-{
-	assert_int_equal(moved_save(r.dev->vs, NULL, room), -ENOSPC);
-}
-
-static void assert_is_saved(void)
-{
-	uint8_t now[MOVED_MAX];
-
-	assert_int_equal(save_to(now, sizeof(now)), saved_len);
-	assert_memory_equal(now, saved, saved_len);
 }
 
 static unsigned nr_queues(unsigned nr_ports)
@@ -104,8 +82,8 @@ static void move(void)
 
 	fixture_fini(&r);
 	make(mode, nr_ports, "");
-	assert_int_equal(load(saved, saved_len), 0);
-	assert_is_saved();
+	assert_int_equal(load(saved.bytes, saved.len), 0);
+	moved_expect(r.dev->vs, &saved);
 	run(nr_ports);
 }
 
@@ -202,7 +180,7 @@ static void test_each_message(void **state)
 		save();
 		fixture_fini(&r);
 		make(VDRV_MODERN, 3, "");
-		assert_int_equal(load(saved, saved_len), 0);
+		assert_int_equal(load(saved.bytes, saved.len), 0);
 		for (unsigned q = 0; q < 8; q++)
 			assert_true(vdrv_queue_setup(&r.d, q, 0));
 		vdrv_driver_ok(&r.d);
@@ -282,7 +260,7 @@ static void test_differences(void **state)
 			r.host[1] = -1;
 			fixture_iterate(&r, 2);
 		}
-		assert_int_equal(load(saved, saved_len), 0);
+		assert_int_equal(load(saved.bytes, saved.len), 0);
 		run(2);
 		assert_int_equal(converse(msg, 8), rows[i].nr);
 		for (unsigned k = 0; k < rows[i].nr; k++) {
@@ -302,7 +280,7 @@ static void test_missing_port(void **state)
 	save();
 	fixture_fini(&r);
 	make(VDRV_MODERN, 1, ",ports=2");
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	run(2);
 	fixture_expect(&r, 1, REMOVE, 0);
 	expect_silence();
@@ -351,7 +329,7 @@ static void test_no_multiport(void **state)
 		if (differs)
 			assert_int_equal(fixture_ctl(&r, "resize 80 24"), 0);
 		run(1); /* there is no interrupt before */
-		assert_int_equal(load(saved, saved_len), 0);
+		assert_int_equal(load(saved.bytes, saved.len), 0);
 		assert_int_equal(r.d.nr_msix[0], differs);
 		assert_int_equal(vdrv_cfg_read(&r.d, 0, 2), differs ? 80 : 132);
 		expect_bytes(0);
@@ -395,15 +373,9 @@ static void test_partly_written(void **state)
  * --- What is refused ---
  */
 
-/* Nothing is taken over by halves. */
 static void refused(const uint8_t *state, size_t len)
 {
-	uint8_t before[MOVED_MAX], after[MOVED_MAX];
-	ssize_t n = save_to(before, sizeof(before));
-
-	assert_int_equal(load(state, len), -EINVAL);
-	assert_int_equal(save_to(after, sizeof(after)), n);
-	assert_memory_equal(before, after, (size_t)n);
+	assert_int_equal(moved_refuse(r.dev->vs, state, len), -EINVAL);
 }
 
 /* What the driver wrote to one port does not come out of another. */
@@ -413,16 +385,16 @@ static void test_other_ports(void **state)
 	save();
 	fixture_fini(&r);
 	make(VDRV_MODERN, 1, ",port.p2=file:/dev/null");
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	assert_non_null(strstr(r.d.last_log, "its name differs here"));
 	fixture_fini(&r);
 	make(VDRV_MODERN, 2, ",ports=3");
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	assert_non_null(
 		strstr(r.d.last_log, "saved with ports=2, here ports=3"));
 	fixture_fini(&r);
 	make(VDRV_MODERN, 1, "");
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 }
 
 /* hostile Q3: wrong lengths and values, and any byte changed. */
@@ -451,27 +423,27 @@ static void test_hostile(void **state)
 	fixture_open(&r, VDRV_MODERN, 2);
 	fixture_iterate(&r, 1);
 	save();
-	assert_int_equal(saved_len, 8 + 2 * 72);
-	for (size_t len = 0; len < saved_len; len++) {
-		refused(saved, len);
-		no_room(len);
+	assert_int_equal(saved.len, 8 + 2 * 72);
+	for (size_t len = 0; len < saved.len; len++) {
+		refused(saved.bytes, len);
+		moved_expect_no_room(r.dev->vs, len);
 	}
 	memset(bad, 0, sizeof(bad));
-	memcpy(bad, saved, saved_len);
-	refused(bad, saved_len + 1);
+	memcpy(bad, saved.bytes, saved.len);
+	refused(bad, saved.len + 1);
 	refused(bad, sizeof(bad));
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		memcpy(bad, saved, saved_len);
+		memcpy(bad, saved.bytes, saved.len);
 		bad[rows[i].at] = rows[i].byte;
 		print_message("%u\n", rows[i].at);
-		refused(bad, saved_len);
+		refused(bad, saved.len);
 	}
-	for (size_t i = 0; i < saved_len; i++) {
+	for (size_t i = 0; i < saved.len; i++) {
 		for (unsigned bit = 0; bit < 8; bit++) {
-			memcpy(bad, saved, saved_len);
+			memcpy(bad, saved.bytes, saved.len);
 			bad[i] ^= 1u << bit;
-			if (load(bad, saved_len) < 0)
-				refused(bad, saved_len);
+			if (load(bad, saved.len) < 0)
+				refused(bad, saved.len);
 			for (unsigned port = 0; port < 2; port++) {
 				fixture_write(&r, port, "some bytes", 10);
 				assert_true(vdrv_used(&r.d, fixture_txq(port),
@@ -487,13 +459,13 @@ static void test_hostile(void **state)
 	/* Nothing that was not negotiated. */
 	fixture_make(&r, VDRV_MODERN, 2, "");
 	fixture_start(&r, UINT64_MAX & ~MULTIPORT);
-	refused(saved, saved_len);
-	saved[4] = 0;
-	refused(saved, saved_len);
-	memset(saved + 8, 0, saved_len - 8);
-	assert_int_equal(load(saved, saved_len), 0);
-	saved[4] = 1;
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
+	saved.bytes[4] = 0;
+	refused(saved.bytes, saved.len);
+	memset(saved.bytes + 8, 0, saved.len - 8);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
+	saved.bytes[4] = 1;
+	refused(saved.bytes, saved.len);
 }
 
 #define T(fn) cmocka_unit_test_teardown(fn, teardown)

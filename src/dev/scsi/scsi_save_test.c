@@ -28,8 +28,7 @@
 
 enum { IN_KEYS = 0, IN_RESERVATION = 1, OUT_RESERVE = 1, OUT_IGNORE = 6 };
 
-static uint8_t saved[MOVED_MAX];
-static size_t saved_len;
+static struct moved saved;
 
 static int setup(void **state)
 {
@@ -50,17 +49,9 @@ static struct scsi_softc *softc(void)
 	return container_of(ini.dev, struct scsi_softc, sc_dev);
 }
 
-static ssize_t save_to(void *buf, size_t room)
-{
-	return moved_save(ini.dev->vs, buf, room);
-}
-
 static void save(void)
 {
-	ssize_t len = save_to(saved, sizeof(saved));
-
-	assert_true(len > 0);
-	saved_len = (size_t)len;
+	moved_take(&saved, ini.dev->vs);
 }
 
 static int load(const uint8_t *state, size_t len)
@@ -68,20 +59,9 @@ static int load(const uint8_t *state, size_t len)
 	return moved_load(ini.dev->vs, state, len);
 }
 
-static void no_room(size_t room)
-{
-	assert_int_equal(moved_save(ini.dev->vs, NULL, room), -ENOSPC);
-}
-
-/* Nothing is taken over by halves. */
 static void refused(const uint8_t *state, size_t len)
 {
-	uint8_t before[MOVED_MAX], after[MOVED_MAX];
-	ssize_t n = save_to(before, sizeof(before));
-
-	assert_true(load(state, len) < 0);
-	assert_int_equal(save_to(after, sizeof(after)), n);
-	assert_memory_equal(before, after, (size_t)n);
+	moved_refuse(ini.dev->vs, state, len);
 }
 
 /* Make a device, and negotiate with it: up to where a state is loaded. */
@@ -106,7 +86,7 @@ static void move(const char *options)
 {
 	ini_close();
 	make(options);
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	run();
 }
 
@@ -213,7 +193,6 @@ static const struct cmd reserve = { .cdb = { 0x16 } };
 static void test_goes_on(void **state)
 {
 	static const uint8_t tray[8] = LUN_ADDR(1, 3);
-	uint8_t now[MOVED_MAX];
 
 	start(TARGETS);
 	assert_int_equal(ini_tmf(VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, tray, 0),
@@ -237,9 +216,8 @@ static void test_goes_on(void **state)
 	save();
 	ini_close();
 	make(TARGETS);
-	assert_int_equal(load(saved, saved_len), 0);
-	assert_int_equal(save_to(now, sizeof(now)), saved_len);
-	assert_memory_equal(now, saved, saved_len);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
+	moved_expect(ini.dev->vs, &saved);
 	run();
 	ini.sense_size = 64;
 	ini.cdb_size = 24;
@@ -287,7 +265,7 @@ static void test_reset(void **state)
 	save();
 	ini_close();
 	make(DISK);
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	assert_true(vdrv_start(&ini.d, ~0ull, 3));
 	assert_int_equal(tur(0, 0), SC_UA_RESET);
 	assert_int_equal(mode(0, 0, 0x0a, 2) & 8, 0);
@@ -362,14 +340,14 @@ static void test_removed(void **state)
 	start(DISK CD);
 	save();
 	lun_remove(lun_by_name(softc(), "t1.lun0"));
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	assert_non_null(strstr(ini.d.last_log, "cannot restore t1.lun0"));
 	ini_close();
 
 	start(DISK CD);
 	lun_remove(lun_by_name(softc(), "t1.lun0"));
 	save();
-	assert_int_equal(saved_len, HEAD + UNIT);
+	assert_int_equal(saved.len, HEAD + UNIT);
 	assert_true(softc()->sc_missed); /* the driver had no buffer */
 	move(DISK);
 	assert_true(told_to_look());
@@ -378,7 +356,7 @@ static void test_removed(void **state)
 	ini_close();
 	make(DISK CD);
 	lun_remove(lun_by_name(softc(), "t1.lun0"));
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	run();
 	assert_int_equal(tur(0, 0), 0);
 	assert_int_equal(send_to(1, 0, &eject).response,
@@ -419,7 +397,7 @@ static void test_another_unit(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].options);
 		make(rows[i].options);
-		refused(saved, saved_len);
+		refused(saved.bytes, saved.len);
 		if (!strstr(ini.d.last_log, rows[i].why))
 			fail_msg("%s", ini.d.last_log);
 		ini_close();
@@ -476,7 +454,7 @@ static void test_no_file(void **state)
 	save();
 	ini_close();
 	make(DISK);
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	assert_non_null(strstr(ini.d.last_log, "reservations="));
 	ini_close();
 
@@ -509,7 +487,7 @@ static void test_file(void **state)
 		make(DISK KEEP);
 		if (same)
 			write_file(&late);
-		assert_int_equal(load(saved, saved_len), 0);
+		assert_int_equal(load(saved.bytes, saved.len), 0);
 		run();
 		expect_pr(2, 0xa2, 3);
 		ini_close();
@@ -529,10 +507,10 @@ static void test_file_fails(void **state)
 	ini_close();
 	make(DISK KEEP);
 	FAULT_SET(sync_errno, EIO);
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	FAULT_SET(sync_errno, 0);
 	write_file(&(struct file){ "not ours any more", 8192 });
-	refused(saved, saved_len);
+	refused(saved.bytes, saved.len);
 	run();
 	while (tur(0, 0))
 		;
@@ -557,11 +535,11 @@ static void test_file_busy(void **state)
 	ini_send(&c);
 	ini_iterate(5);
 	vdrv_reset_now(&ini.d);
-	assert_int_equal(load(saved, saved_len), -EBUSY);
+	assert_int_equal(load(saved.bytes, saved.len), -EBUSY);
 	FAULT_SET(hang, false);
 	while (!pci_is_idle(&ini.d.pi))
 		ini_iterate(1);
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	ini_close();
 	start(DISK KEEP);
 	expect_pr(0, 0xa1, 3);
@@ -576,11 +554,11 @@ static void refuse_order(void)
 {
 	uint8_t bad[MOVED_MAX];
 
-	memcpy(bad, saved, saved_len);
-	memcpy(bad + HEAD, saved + HEAD + UNIT, UNIT);
-	refused(bad, saved_len);
-	memcpy(bad + HEAD + UNIT, saved + HEAD, UNIT);
-	refused(bad, saved_len);
+	memcpy(bad, saved.bytes, saved.len);
+	memcpy(bad + HEAD, saved.bytes + HEAD + UNIT, UNIT);
+	refused(bad, saved.len);
+	memcpy(bad + HEAD + UNIT, saved.bytes + HEAD, UNIT);
+	refused(bad, saved.len);
 }
 
 static void test_hostile(void **state)
@@ -622,14 +600,14 @@ static void test_hostile(void **state)
 	register_key(0xa1, false);
 	pr_out_key(OUT_RESERVE, 5, 0xa1, 0, 0);
 	save();
-	assert_int_equal(saved_len, HEAD + 2 * UNIT);
-	for (size_t len = 0; len < saved_len; len++) {
-		refused(saved, len);
-		no_room(len);
+	assert_int_equal(saved.len, HEAD + 2 * UNIT);
+	for (size_t len = 0; len < saved.len; len++) {
+		refused(saved.bytes, len);
+		moved_expect_no_room(ini.dev->vs, len);
 	}
 	memset(bad, 0, sizeof(bad));
-	memcpy(bad, saved, saved_len);
-	refused(bad, saved_len + 1);
+	memcpy(bad, saved.bytes, saved.len);
+	refused(bad, saved.len + 1);
 	refused(bad, sizeof(bad));
 	memset(bad + NR_UNITS, 0xff, 4);
 	refused(bad, sizeof(bad));
@@ -638,20 +616,21 @@ static void test_hostile(void **state)
 	refused(bad, HEAD + 768 * UNIT);
 	refuse_order();
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		memcpy(bad, saved, saved_len);
+		memcpy(bad, saved.bytes, saved.len);
 		bad[rows[i].at] = rows[i].byte;
 		print_message("%u: %02x\n", rows[i].at, rows[i].byte);
-		refused(bad, saved_len);
+		refused(bad, saved.len);
 	}
-	for (size_t i = 0; i < 8 * saved_len; i++) {
-		memcpy(bad, saved, saved_len);
+	for (size_t i = 0; i < 8 * saved.len; i++) {
+		memcpy(bad, saved.bytes, saved.len);
 		bad[i / 8] ^= 1u << i % 8;
-		if (load(bad, saved_len) < 0)
-			refused(bad, saved_len);
+		if (load(bad, saved.len) < 0)
+			refused(bad, saved.len);
 		else
-			assert_true(save_to(bad, sizeof(bad)) > 0);
+			assert_true(moved_save(ini.dev->vs, bad, sizeof(bad)) >
+				    0);
 	}
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	expect_pr(1, 0xa1, 5);
 }
 
@@ -663,10 +642,10 @@ static void test_no_events(void **state)
 	ini_close();
 	ini_create(VDRV_MODERN, DISK CD);
 	assert_true(vdrv_start(&ini.d, VI_BIT(VIRTIO_F_VERSION_1), 3));
-	assert_int_equal(load(saved, saved_len), 0);
+	assert_int_equal(load(saved.bytes, saved.len), 0);
 	assert_false(told_to_look());
-	saved[8] = 1;
-	refused(saved, saved_len);
+	saved.bytes[8] = 1;
+	refused(saved.bytes, saved.len);
 }
 
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
