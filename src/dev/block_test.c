@@ -27,6 +27,7 @@
 #include "core/core.h"
 #include "disk_fault.h"
 #include "dev/devices.h"
+#include "process.h"
 #include "vdrv.h"
 
 #include <cmocka.h>
@@ -1818,17 +1819,6 @@ static void test_wait_which(void **state)
 #define FULL_BYTES (4u << 20)
 #endif
 
-static size_t resident(void)
-{
-	unsigned long total, pages;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%lu %lu", &total, &pages), 2);
-	fclose(f);
-	return pages * 4096;
-}
-
 /* A read of a sector, its buffer in pieces. All use the same memory. */
 static void add_pieces(unsigned q, const struct request *r)
 {
@@ -1861,7 +1851,7 @@ static void test_growth(void **state)
 
 	create(VDRV_MODERN, ",queues=16,queue-size=1024");
 	memset(d.mem, 1, VDRV_MEM_BYTES); /* resident from here on */
-	before = resident();
+	before = process_resident();
 	assert_true(vdrv_start(&d, ALL_FEATURES, FULL_QUEUES));
 	FAULT_SET(no_cache, true);
 	FAULT_SET(hang, true);
@@ -1872,8 +1862,8 @@ static void test_growth(void **state)
 	for (unsigned q = 0; q < FULL_QUEUES; q++)
 		vdrv_kick(&d, q);
 	iterate(20);
-	print_message("grew by %zu KiB\n", (resident() - before) >> 10);
-	assert_true(resident() <= before + FULL_BYTES);
+	print_message("grew by %zu KiB\n", (process_resident() - before) >> 10);
+	assert_true(process_resident() <= before + FULL_BYTES);
 	FAULT_SET(hang, false);
 	FAULT_SET(no_cache, false);
 	while ((total += collect_all()) < FULL_QUEUES * FULL_SIZE) {

@@ -20,6 +20,7 @@
 #include <viodev/device.h>
 #include <viodev/loop.h>
 
+#include "process.h"
 #include "vdrv.h"
 
 #define PIECES 16u
@@ -34,17 +35,6 @@ static struct vdrv d;
 
 /* Which way the buffers of a queue go. */
 enum shape { BOTH, WRITABLE, BY_TURNS /* even: writable, odd: readable */ };
-
-static long resident(void)
-{
-	long total, pages = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	if (!f || fscanf(f, "%ld %ld", &total, &pages) != 2)
-		_exit(90);
-	fclose(f);
-	return pages * sysconf(_SC_PAGESIZE);
-}
 
 static void fill(unsigned q, enum shape shape, uint64_t gpa)
 {
@@ -69,14 +59,15 @@ static int grow(const char *text, unsigned nr_queues, enum shape shape)
 	struct vdev *dev;
 	char why[256];
 	uint64_t gpa;
-	long before;
+	size_t before;
+	long growth;
 
 	vdrv_init(&d, VDRV_MODERN);
 	if (vio_loop_create(&loop) < 0 ||
 	    vdev_new(text, &d.pi, loop, &dev, why, sizeof(why)) < 0)
 		return 91;
 	memset(d.mem, 0, VDRV_MEM_BYTES); /* resident from here on */
-	before = resident();
+	before = process_resident();
 	if (!vdrv_start(&d, UINT64_MAX, nr_queues))
 		return 92;
 	gpa = vdrv_alloc(&d, 64 + 32 * PIECES, 8);
@@ -86,11 +77,12 @@ static int grow(const char *text, unsigned nr_queues, enum shape shape)
 		vdrv_kick(&d, q);
 	for (unsigned i = 0; i < 20; i++)
 		vio_loop_iterate(loop, 5);
-	printf("%s: %ld KiB\n", text, (resident() - before) >> 10);
+	growth = (long)(process_resident() - before);
+	printf("%s: %ld KiB\n", text, growth / 1024);
 	fflush(stdout);
 	if (vdrv_status(&d) & VIRTIO_CONFIG_STATUS_NEEDS_RESET)
 		return 93;
-	return resident() - before > MAX_GROWTH;
+	return growth > MAX_GROWTH;
 }
 
 static void test_growth(void **state)

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "process.h"
 #include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
@@ -677,7 +678,7 @@ static void test_twin(void **state)
 	struct tmsg m;
 
 	open_twin(f);
-	nr_fds = tcl_nr_fds();
+	nr_fds = process_nr_fds();
 	start_copy(&f->c, 64);
 	m = expect(f->c.twin, VFMSG_DMA_READ, SRC, 64);
 	tcl_read(&f->c, VFMSG_REGION_CFG, 0, 4);
@@ -701,7 +702,7 @@ static void test_twin(void **state)
 	assert_true(tcl_is_closed(&f->c));
 	f->c.twin = -1;
 	open_twin(f);
-	assert_int_equal(tcl_nr_fds(), nr_fds);
+	assert_int_equal(process_nr_fds(), nr_fds);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)

@@ -22,6 +22,7 @@
 
 #include "base/scm.h"
 #include "base/util.h"
+#include "process.h"
 #include "vfio_user_client.h"
 #include "serve/vfio_user_impl.h"
 
@@ -212,7 +213,7 @@ static void test_reconnect(void **state)
 	int fd = tcl_memfd(MiB), ev = eventfd(0, 0);
 	struct vfmsg_hdr hdr = { 1, VFMSG_DMA_MAP, 48 };
 	struct vio_server_stats stats;
-	unsigned nr_fds = tcl_nr_fds();
+	unsigned nr_fds = process_nr_fds();
 
 	for (unsigned i = 0; i < 48; i++) {
 		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
@@ -231,7 +232,7 @@ static void test_reconnect(void **state)
 		tsrv_await_detached(&f->t, i + 1);
 		assert_int_equal(tcl_nr_maps(), 0);
 		tcl_open(&f->c, &f->t);
-		assert_int_equal(tcl_nr_fds(), nr_fds);
+		assert_int_equal(process_nr_fds(), nr_fds);
 		assert_int_equal(tcl_read(&f->c, 0, 0, 4), 0);
 		assert_int_equal(tcl_read(&f->c, CFG, TDEV_MSIX_CAP + 2, 2),
 				 TDEV_NR_MSIX - 1);
@@ -898,7 +899,7 @@ static void test_irq_ranges(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		ev[i] = eventfd(0, 0);
 	assert_alive(&f->c);
-	nr_fds = tcl_nr_fds();
+	nr_fds = process_nr_fds();
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		print_message("%s\n", rows[i].name);
 		assert_int_equal(tcl_set_irqs(&f->c, rows[i].flags,
@@ -908,7 +909,7 @@ static void test_irq_ranges(void **state)
 				 rows[i].ret);
 	}
 	/* The two that were taken are all that is left. */
-	assert_int_equal(tcl_nr_fds(), nr_fds + 2);
+	assert_int_equal(process_nr_fds(), nr_fds + 2);
 	for (unsigned i = 0; i < 4; i++)
 		close(ev[i]);
 }
@@ -1448,7 +1449,7 @@ static void test_dma_cycles(void **state)
 {
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB);
-	unsigned nr_fds = tcl_nr_fds();
+	unsigned nr_fds = process_nr_fds();
 
 	for (unsigned i = 0; i < 100000; i++) {
 		struct twire_dma_map w = { 32, 3, 0, i % 7 * MiB, MiB };
@@ -1459,7 +1460,7 @@ static void test_dma_cycles(void **state)
 			 0);
 	}
 	assert_alive(&f->c);
-	assert_int_equal(tcl_nr_fds(), nr_fds);
+	assert_int_equal(process_nr_fds(), nr_fds);
 	assert_int_equal(tcl_nr_maps(), 0);
 	close(fd);
 }
@@ -1497,7 +1498,7 @@ static void test_fd_floods(void **state)
 	assert_alive(&f->c);
 	for (unsigned i = 0; i < 253; i++)
 		fds[i] = f->c.fd;
-	nr_fds = tcl_nr_fds();
+	nr_fds = process_nr_fds();
 	for (uint16_t cmd = 0; cmd < 22; cmd++) {
 		for (unsigned i = 0; i < 6; i++) {
 			tcl_send(&f->c, cmd, VFMSG_NO_REPLY, payload,
@@ -1506,14 +1507,14 @@ static void test_fd_floods(void **state)
 				 counts[i]);
 		}
 		assert_alive(&f->c);
-		assert_int_equal(tcl_nr_fds(), nr_fds);
+		assert_int_equal(process_nr_fds(), nr_fds);
 	}
 	/* In the middle of a message, and after the last one. */
 	tcl_send(&f->c, 4, VFMSG_NO_REPLY, payload, 10, fds, 253);
 	tcl_close(&f->c);
 	tsrv_await_detached(&f->t, 1);
 	tcl_open(&f->c, &f->t);
-	assert_int_equal(tcl_nr_fds(), nr_fds);
+	assert_int_equal(process_nr_fds(), nr_fds);
 }
 
 /*

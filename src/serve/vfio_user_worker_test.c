@@ -20,6 +20,7 @@
 
 #include <viodev/virtio.h>
 
+#include "process.h"
 #include "vfio_user_client.h"
 
 #define NR_THREADS 4
@@ -229,7 +230,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	f->nr_fds = tcl_nr_fds();
+	f->nr_fds = process_nr_fds();
 	tsrv_start_on(&f->t, build, &f->dev);
 	*state = f;
 	return 0;
@@ -250,7 +251,7 @@ static int teardown(void **state)
 	vi_softc_fini(&f->dev.vs);
 	tsrv_stop(&f->t);
 	assert_int_equal(tcl_nr_maps(), 0);
-	assert_int_equal(tcl_nr_fds(), f->nr_fds);
+	assert_int_equal(process_nr_fds(), f->nr_fds);
 	free(f);
 	return 0;
 }

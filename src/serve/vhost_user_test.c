@@ -35,6 +35,7 @@
 #include "serve/client.h"
 #include "serve/mapping.h"
 #include "emulated.h"
+#include "process.h"
 #include "vhost_user_client.h"
 #include "serve/vhost_user_impl.h"
 
@@ -1034,7 +1035,7 @@ static void test_fd_flood(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		fds[i] = f->call;
 	fe_reconnect(f);
-	before = fe_nr_fds();
+	before = process_nr_fds();
 	for (uint32_t request = 1; request < VHMSG_NR_REQUESTS; request++) {
 		static const unsigned nr[] = { 1, 8, 9, 253 };
 
@@ -1045,11 +1046,11 @@ static void test_fd_flood(void **state)
 			fe_reconnect(f);
 		}
 	}
-	assert_int_equal(fe_nr_fds(), before);
+	assert_int_equal(process_nr_fds(), before);
 	fe_negotiate(f);
 	for (int i = 0; i < 10000; i++)
 		assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
-	assert_int_equal(fe_nr_fds(), before + 1);
+	assert_int_equal(process_nr_fds(), before + 1);
 }
 
 /* A message may come in pieces. */
@@ -1076,7 +1077,7 @@ static void test_pieces(void **state)
 static void test_reconnect(void **state)
 {
 	struct fe *f = *state;
-	unsigned before = fe_nr_fds();
+	unsigned before = process_nr_fds();
 
 	for (uint16_t i = 0; i < 3; i++) {
 		fe_negotiate(f);
@@ -1091,7 +1092,7 @@ static void test_reconnect(void **state)
 		assert_int_equal(fe_used_idx(f), i + 1); /* nobody's */
 		fe_write16(f, AVAIL + 2, --f->avail_idx);
 	}
-	assert_int_equal(fe_nr_fds(), before);
+	assert_int_equal(process_nr_fds(), before);
 }
 
 static void on_notify(void *arg, bool attached)
@@ -1423,7 +1424,7 @@ static void test_state_hostile(void **state)
 			       -1));
 	set_write_cache(f, 0);
 	save_state(f, good);
-	before = fe_nr_fds();
+	before = process_nr_fds();
 	for (size_t i = 0; i < STATE_LEN; i++) {
 		for (unsigned change = 1; change < 256; change++) {
 			memcpy(bad, good, STATE_LEN);
@@ -1443,7 +1444,7 @@ static void test_state_hostile(void **state)
 	assert_false(load_state(f, bad, 32768 + STATE_LEN));
 	assert_true(load_state(f, good, STATE_LEN));
 	assert_int_equal(write_cache(f), 0);
-	assert_int_equal(fe_nr_fds(), before);
+	assert_int_equal(process_nr_fds(), before);
 	forget_disk(f);
 }
 

@@ -2,7 +2,6 @@
 /* A device, a server and a client, for tests. See vfio_user_client.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <dirent.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -609,17 +608,6 @@ uint64_t tcl_events(int eventfd, int ms)
 		return 0;
 	assert_int_equal(read(eventfd, &count, sizeof(count)), sizeof(count));
 	return emulated_count(count);
-}
-
-unsigned tcl_nr_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned nr = 0;
-
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
 }
 
 unsigned tcl_nr_maps(void)

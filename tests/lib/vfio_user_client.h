@@ -179,7 +179,6 @@ void tcl_enable_msix(struct tclient *c);
 /* What an event descriptor counts, and back to 0. Waits @ms for the first. */
 uint64_t tcl_events(int eventfd, int ms);
 
-unsigned tcl_nr_fds(void);  /* of this process */
 unsigned tcl_nr_maps(void); /* of files called "guest" */
 int tcl_memfd(size_t bytes);
 

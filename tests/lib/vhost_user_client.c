@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The vhost-user front-end of tests. See vhost_user_client.h. */
-#include <dirent.h>
 #include <endian.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -232,17 +231,6 @@ bool fe_was_called(struct fe *f)
 
 	fe_iterate(f);
 	return eventfd_read(f->call, &count) == 0;
-}
-
-unsigned fe_nr_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned nr = 0;
-
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
 }
 
 void fe_init(struct fe *f)

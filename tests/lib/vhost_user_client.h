@@ -117,7 +117,4 @@ void fe_kick(struct fe *f);
 /* Whether an interrupt came since it was last asked. */
 bool fe_was_called(struct fe *f);
 
-/* Descriptors that this process has open. */
-unsigned fe_nr_fds(void);
-
 #endif

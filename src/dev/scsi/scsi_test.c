@@ -17,6 +17,7 @@
 
 #include "base/le.h"
 #include "disk_fault.h"
+#include "process.h"
 #include "scsi_initiator.h"
 
 #include <cmocka.h>
@@ -717,17 +718,6 @@ static void test_kick_after_full_ring(void **state)
 #define FULL_SIZE   1024
 #define FULL_PIECES 16 /* of a block's buffer */
 
-static size_t resident(void)
-{
-	unsigned long total, pages;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%lu %lu", &total, &pages), 2);
-	fclose(f);
-	return pages * 4096;
-}
-
 /* READ of a block, its buffer in pieces. All of them use the same memory. */
 static void add_pieces(unsigned q, uint64_t req, uint64_t resp)
 {
@@ -777,7 +767,7 @@ static void test_growth(void **state)
 		skip();
 	ini_create(VDRV_MODERN, "scsi,lun0=%d/disk,queues=16,queue-size=1024");
 	memset(ini.d.mem, 1, VDRV_MEM_BYTES);
-	before = resident();
+	before = process_resident();
 	assert_true(vdrv_start(&ini.d, ~0ull, 2 + FULL_QUEUES));
 	ini_do_ready(&tur);
 	FAULT_SET(no_cache, true);
@@ -802,8 +792,9 @@ static void test_growth(void **state)
 		vdrv_kick(&ini.d, q);
 	vdrv_kick(&ini.d, 0);
 	ini_iterate(20);
-	print_message("grown by %zu KiB\n", (resident() - before) >> 10);
-	assert_true(resident() - before < (4u << 20) + (256u << 10));
+	print_message("grown by %zu KiB\n",
+		      (process_resident() - before) >> 10);
+	assert_true(process_resident() - before < (4u << 20) + (256u << 10));
 	assert_false(vdrv_used(&ini.d, 0, &used));
 
 	FAULT_SET(hang, false);
