@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A device model with threads of its own that knows nothing of stops, as those
- * written for the seed's framework do: a request goes to a thread, which writes
+ * written for bhyve's framework do: a request goes to a thread, which writes
  * guest memory whenever it likes, and gives the chain back under the device's
  * lock. Clients come and go meanwhile.
  */

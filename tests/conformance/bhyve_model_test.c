@@ -625,7 +625,7 @@ static void test_lookups(void **state)
 	drop();
 }
 
-/* vi_pci_read and vi_pci_write, called as an embedder of the seed does. */
+/* vi_pci_read and vi_pci_write, called as an embedder of bhyve does. */
 static void test_direct_bar_access(void **state)
 {
 	virtio_pci_capcfg_t *common, *cfg;
@@ -806,5 +806,5 @@ int main(void)
 		cmocka_unit_test(test_lock),
 	};
 
-	return cmocka_run_group_tests_name("seed", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("bhyve_model", tests, NULL, NULL);
 }

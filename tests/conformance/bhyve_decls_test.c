@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Every declaration of the seed interface exists with the seed's signature.
+ * Every declaration of bhyve's interface exists with bhyve's signature.
  * Compiling this file is the test; docs/bhyve-interface.md is the same list
  * for reading.
  */
@@ -48,7 +48,7 @@ IS(VIRTIO_MODE_MODERN, 3);
 SAME(enum virtio_flags, (virtio_flags_t)0);
 SAME(enum virtio_mode, (virtio_mode_t)0);
 
-/* What the seed uses of <dev/virtio/virtio.h>. */
+/* What bhyve uses of <dev/virtio/virtio.h>. */
 IS(VIRTIO_CONFIG_STATUS_DRIVER_OK, 0x04);
 IS(VIRTIO_PCI_ISR_INTR, 0x01);
 IS(VIRTIO_PCI_ISR_CONFIG, 0x02);
@@ -133,7 +133,7 @@ FIELD(int, struct vi_req, readable);
 FIELD(int, struct vi_req, writable);
 FIELD(unsigned int, struct vi_req, idx);
 
-/* Inline functions of the seed. */
+/* bhyve's inline functions. */
 FUNC(int (*)(struct vqueue_info *), vq_ring_ready);
 FUNC(int (*)(struct vqueue_info *), vq_has_descs);
 FUNC(void (*)(struct virtio_softc *, uint8_t, uint16_t), vi_interrupt);
@@ -177,13 +177,13 @@ FUNC(void (*)(struct pci_devinst *, int, uint64_t, int, uint64_t),
 FUNC(void (*)(struct virtio_softc *), vi_vq_init);
 FUNC(void (*)(struct virtio_softc *, uint32_t), vi_legacy_vq_init);
 
-/* What the seed's inline functions call on a PCI function. */
+/* What bhyve's inline functions call on a PCI function. */
 FUNC(bool (*)(struct pci_devinst *), pci_msix_enabled);
 FUNC(void (*)(struct pci_devinst *, int), pci_generate_msix);
 FUNC(void (*)(struct pci_devinst *, int), pci_generate_msi);
 FUNC(void (*)(struct pci_devinst *), pci_lintr_assert);
 
-/* Macros that are statements compile where the seed's did. */
+/* Macros that are statements compile where bhyve's do. */
 static void use_lock(struct virtio_softc *vs)
 {
 	if (vs)
@@ -201,6 +201,6 @@ int main(void)
 	use_lock(&vs);
 	vs.vs_mtx = NULL;
 	use_lock(&vs);
-	puts("every declaration of the seed is there");
+	puts("every declaration of bhyve is there");
 	return 0;
 }
