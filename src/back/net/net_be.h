@@ -145,7 +145,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .required = true,                                                \
 	  .help = "where frames are sent and received" },                    \
 	{ "ifname", OPT_STRING,                                            \
-	  .help = "tap: the interface, created if missing" },           \
+	  .help = "tap: the interface, created if missing; default: a new one" },           \
 	{ "hostfwd", OPT_STRING,                                           \
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, joined by +" }, \
 	{ "net", OPT_STRING,                                               \
