@@ -77,7 +77,7 @@ struct tdev {
 	int niov;  /* how long a chain it takes */
 	bool hold; /* kicks are counted, chains left in the ring */
 	bool no_kicks_while_busy; /* vq_kick_disable() around the work */
-	bool look_first; /* vq_has_descs() before each chain, as in bhyve */
+	bool look_first;    /* vq_has_descs() before each chain, as in bhyve */
 	bool give_in_reset; /* the chain that was taken last */
 	int nvq_wanted;     /* from vc_apply_features() on; 0: as before */
 	uint64_t refuse;    /* features that vc_apply_features() takes back */
