@@ -27,6 +27,10 @@
 #define RNG_MAX_BYTES   RNG_FILE_BYTES /* for one buffer, however long it is */
 #define RNG_LEAST_BURST 64             /* what Linux asks for at once */
 
+#define NS_PER_MS      UINT64_C(1000000)
+#define BACKOFF_MIN_NS (100 * NS_PER_MS) /* of a source that fails */
+#define BACKOFF_MAX_NS (5000 * NS_PER_MS)
+
 struct rng_softc {
 	struct virtio_softc sc_vs; /* first: callbacks get it as a void * */
 	struct vqueue_info sc_vq;
@@ -36,6 +40,11 @@ struct rng_softc {
 	struct vio_loop *sc_loop;
 	struct vio_source *sc_ready; /* watches a source that is dry */
 	struct vio_source *sc_timer; /* runs when the rate allows more */
+	struct vio_source
+		*sc_retry;      /* runs when a failed source is read again */
+	uint64_t sc_backoff_ns; /* since it fails; 0: it does not */
+	bool sc_backing_off;    /* sc_retry is armed */
+	bool sc_failure_logged; /* once until it delivers again */
 	struct vio_task sc_continue; /* goes on where an iteration stopped */
 	struct ratelimit sc_rate;
 	uint64_t sc_bytes;
@@ -87,17 +96,43 @@ static ssize_t rng_fill(struct rng_softc *sc, const struct iovec *iov, int niov,
 	return (ssize_t)done;
 }
 
-/* The source is dry: look again when it has bytes. */
-static enum vq_served rng_wait_source(struct rng_softc *sc,
-				      struct vqueue_info *vq)
+/*
+ * The source failed or ended. A pipe may get another writer, a file more bytes,
+ * a hardware generator its bus back: read again after a while.
+ */
+static void rng_back_off(struct rng_softc *sc, int error)
 {
-	vq_retchains(vq, 1);
-	if (!sc->sc_ready && vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN,
-					rng_on_ready, sc, &sc->sc_ready) < 0) {
-		vi_error(&sc->sc_vs, "entropy source cannot be polled");
-		return VQ_IDLE;
-	}
-	return VQ_WAIT;
+	if (!sc->sc_failure_logged)
+		vs_log(&sc->sc_vs, LOG_WARNING,
+		       "entropy source failed: %s, retrying",
+		       error ? strerror(-error) : "end of file");
+	sc->sc_failure_logged = true;
+	if (sc->sc_backoff_ns == 0)
+		sc->sc_backoff_ns = BACKOFF_MIN_NS;
+	else if (sc->sc_backoff_ns < BACKOFF_MAX_NS)
+		sc->sc_backoff_ns *= 2;
+	sc->sc_backing_off = true;
+	vio_timer_set(sc->sc_retry, sc->sc_backoff_ns);
+}
+
+static void rng_delivered(struct rng_softc *sc)
+{
+	if (sc->sc_failure_logged)
+		vs_log(&sc->sc_vs, LOG_NOTICE, "entropy source delivers again");
+	sc->sc_failure_logged = false;
+	sc->sc_backoff_ns = 0;
+}
+
+/* Nothing to read now: wait until the source is readable, or for a while. */
+static void rng_wait_source(struct rng_softc *sc, ssize_t n)
+{
+	int ret = n == -EAGAIN ? 0 : (int)n;
+
+	if (n == -EAGAIN && !sc->sc_ready)
+		ret = vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, rng_on_ready,
+				 sc, &sc->sc_ready);
+	if (n != -EAGAIN || ret < 0)
+		rng_back_off(sc, ret);
 }
 
 /*
@@ -125,6 +160,8 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 	struct vi_req req;
 	ssize_t n = 0;
 
+	if (sc->sc_backing_off)
+		return VQ_WAIT;
 	if (vq_getchain(vq, iov, RNG_MAX_IOV, &req) <= 0)
 		return VQ_IDLE;
 
@@ -142,14 +179,12 @@ static enum vq_served rng_serve(void *arg, struct vqueue_info *vq)
 			return VQ_WAIT;
 		}
 		n = rng_fill(sc, iov + req.readable, req.writable, want);
-		if (n == -EAGAIN)
-			return rng_wait_source(sc, vq);
 		if (n <= 0) {
-			vi_error(&sc->sc_vs, "entropy source failed: %s",
-				 n ? strerror((int)-n) : "end of file");
 			vq_retchains(vq, 1);
-			return VQ_IDLE;
+			rng_wait_source(sc, n);
+			return VQ_WAIT;
 		}
+		rng_delivered(sc);
 	}
 	ratelimit_consume(&sc->sc_rate, (uint64_t)n);
 	sc->sc_bytes += (uint64_t)n;
@@ -174,6 +209,14 @@ static void rng_run(void *arg)
 	rng_qnotify(sc, &sc->sc_vq);
 }
 
+static void rng_on_retry(void *arg)
+{
+	struct rng_softc *sc = arg;
+
+	sc->sc_backing_off = false;
+	rng_run(sc);
+}
+
 static void rng_on_ready(void *arg, uint32_t events)
 {
 	struct rng_softc *sc = arg;
@@ -189,6 +232,9 @@ static void rng_reset(void *arg)
 	struct rng_softc *sc = arg;
 
 	vio_timer_set(sc->sc_timer, 0);
+	vio_timer_set(sc->sc_retry, 0);
+	sc->sc_backing_off = false;
+	sc->sc_backoff_ns = 0;
 	vio_source_remove(sc->sc_ready);
 	sc->sc_ready = NULL;
 	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
@@ -231,6 +277,7 @@ static bool rng_fini(struct vdev *dev)
 
 	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	vio_source_remove(sc->sc_timer);
+	vio_source_remove(sc->sc_retry);
 	vio_source_remove(sc->sc_ready);
 	rng_file_destroy(sc->sc_file);
 	if (sc->sc_fd >= 0)
@@ -250,6 +297,8 @@ static int rng_init(struct vdev *dev, const struct vdev_env *env,
 	ratelimit_init(&sc->sc_rate, opt_number(env->opts, "rate"),
 		       RNG_LEAST_BURST);
 	ret = vio_timer_add(env->loop, rng_run, sc, &sc->sc_timer);
+	if (ret == 0)
+		ret = vio_timer_add(env->loop, rng_on_retry, sc, &sc->sc_retry);
 	if (ret == 0 && sc->sc_fd >= 0 && rng_file_needed(sc->sc_fd))
 		ret = rng_file_create(env->loop, sc->sc_fd, rng_run, sc,
 				      &sc->sc_file);
