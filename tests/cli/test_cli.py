@@ -511,6 +511,18 @@ class Serving(Case):
                 self.assertEqual(first.end(), 0)
                 self.assertEqual(self.status("rng0")["id"], "rng0")
 
+    def test_resize_replaced(self):
+        """An image that mv has replaced is not the one that the device has: no resize without a word."""
+        with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
+            new = self.tmp / "new.img"
+            new.write_bytes(bytes(1 << 16))
+            new.rename(self.image)
+            for words in ("block0", "resize", "4M"), ("scsi0", "resize", "lun0", "4M"):
+                result = viodev("ctl", self.dir / f"{words[0]}.ctl", *words[1:])
+                self.assertEqual(result.returncode, 1)
+                self.assertIn("the image was replaced or removed, and the device still has the old file", result.stderr)
+            self.assertEqual(self.image.stat().st_size, 1 << 16)
+
     def test_backend_sockets(self):
         """Sockets that network backends made are removed, others' are not."""
         names = "listen", "one", "two"

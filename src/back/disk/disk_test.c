@@ -376,16 +376,24 @@ static void assert_holds(struct disk *d, char byte)
 	assert_int_equal(buf[511], byte);
 }
 
-static struct disk *add_disk(char byte)
+static struct disk *add_named(char byte)
 {
 	char buf[512];
 
 	start_with(tmp_dir(), (struct disk_params){ 0 });
-	unlink(path);
 	memset(buf, byte, sizeof(buf));
 	assert_int_equal(transfer_one(DISK_WRITE, 4096, buf, sizeof(buf)), 0);
 	assert_int_equal(simple(DISK_FLUSH), 0);
 	return disk;
+}
+
+/* The next one has the same path. */
+static struct disk *add_disk(char byte)
+{
+	struct disk *d = add_named(byte);
+
+	unlink(path);
+	return d;
 }
 
 /* Several disks with one who does the work, as they come and go. */
@@ -1413,10 +1421,21 @@ static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
 	return shortest;
 }
 
+/* A file that was replaced at its path is not resized without a word. */
+static void test_resize_replaced(void **state)
+{
+	struct disk *old = add_disk('a');
+
+	assert_int_equal(resize(2 * IMAGE_BYTES), -ESTALE);
+	disk_destroy(old);
+	add_named('b');
+	assert_int_equal(resize(2 * IMAGE_BYTES), 0);
+}
+
 /* A size that cannot be had now comes later; others are served meanwhile. */
 static void test_resize_slow(void **state)
 {
-	struct disk *a = add_disk('a'), *b = add_disk('b');
+	struct disk *a = add_disk('a'), *b = add_named('b');
 	struct test_req t = { 0 };
 	struct err err;
 
@@ -1725,6 +1744,7 @@ static int run(const char *engine)
 		TEST(test_forget_long),
 		TEST(test_destroy_slow),
 		TEST(test_end),
+		TEST(test_resize_replaced),
 		TEST(test_resize_slow),
 		TEST(test_shrink_held),
 		TEST(test_shrink_waiting),

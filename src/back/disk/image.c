@@ -298,6 +298,7 @@ int disk_image_init(struct disk_image *img, int fd,
 	*img = (struct disk_image){
 		.fd = fd,
 		.is_bdev = S_ISBLK(st.st_mode),
+		.had_name = st.st_nlink > 0,
 		.can_zero = true,
 		.nowait = params->cache != DISK_DIRECT,
 		.mem_align = 1,

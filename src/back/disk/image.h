@@ -77,6 +77,7 @@ struct disk_image {
 	struct disk_engine *engine; /* that makes its calls, */
 	int file;                   /* and what it calls the image */
 	bool is_bdev;
+	bool had_name;  /* in a directory, when it was opened */
 	bool in_memory; /* nothing ever waits for a medium */
 	bool can_unmap; /* calls that were not refused so far */
 	bool can_zero;

@@ -137,6 +137,10 @@ int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 	ret = d->size_error;
 	if (ret == -EEXIST)
 		return would_cut(err);
+	if (ret == -ESTALE)
+		return err_set(err, ret,
+			       "the image was replaced or removed, and the "
+			       "device still has the old file: restart it");
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -27,12 +28,22 @@ static int discard(const struct disk_call *call)
 			 (off_t)call->off, (off_t)call->len);
 }
 
+/* mv(1) put another file at the path, or rm(1) none: this one is lost. */
+static bool was_replaced(const struct disk_image *img)
+{
+	struct stat st;
+
+	return img->had_name && fstat(img->fd, &st) == 0 && st.st_nlink == 0;
+}
+
 static int set_size(struct disk_call *call)
 {
 	int ret = disk_image_bytes(call->img, &call->off);
 
 	if (ret < 0 || call->len == CALL_LOOK)
 		return ret;
+	if (was_replaced(call->img))
+		return -ESTALE;
 	/* The size now, which may not have been noticed yet. */
 	if (call->off > call->len && !call->shrink)
 		return -EEXIST;
