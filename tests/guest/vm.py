@@ -451,7 +451,7 @@ class Viodev:
             if line == "ready":
                 return
             if line.startswith("ready "):
-                _, id, type, path = line.split(" ", 3)
+                _, id, type, path, *_ = line.split(" ")  # pseudo terminals follow
                 self.sockets[id], self.types[id] = path, type
 
     def _read_lines(self, stdout):
