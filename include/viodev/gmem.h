@@ -156,14 +156,15 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen);
 
 /*
  * Translate a range that must be contiguous in this process. Returns its
- * address when all of [a, a + len) lies in one mapped region that allows @prot,
- * NULL otherwise. The address is valid until the region is removed or, for a
+ * address when all of [a, a + len) lies in mapped regions that allow @prot and
+ * follow one another here as they do there, NULL otherwise. The address is valid until the region is removed or, for a
  * request that pinned it, until gm_unpin().
  */
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 
 /*
- * Translate a range that may cross regions. Returns the number of iovecs filled
+ * Translate a range that may cross regions; those that are contiguous in this
+ * process share an iovec. Returns the number of iovecs filled
  * (0 for an empty range that starts inside a region); -EFAULT when a byte lies
  * in no region; -EACCES when a region does not allow @prot; -ENOTSUP when one
  * is not mapped; -E2BIG when @niov iovecs do not suffice.

@@ -252,16 +252,33 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
 	return any;
 }
 
+/* Whether memory behind region @i lies behind it here, too: IOMMUs' pages do. */
+static bool is_joined(const struct gmem *gm, unsigned i)
+{
+	const struct gm_region *r = &gm->regions[i], *next = r + 1;
+
+	return i + 1 < gm->nr_regions && r->host &&
+	       next->base.v == r->base.v + r->len &&
+	       next->host == (char *)r->host + r->len;
+}
+
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
 {
 	const struct gm_region *r = find(gm, a);
-	uint64_t off;
+	uint64_t off, left;
 
 	if (!r || !r->host || (r->prot & prot) != prot)
 		return NULL;
 	off = a.v - r->base.v;
-	if (len > r->len - off)
-		return NULL;
+	left = r->len - off;
+	for (unsigned i = gm->hit; len > left; i++) {
+		const struct gm_region *next = &gm->regions[i + 1];
+
+		if (!is_joined(gm, i) || (next->prot & prot) != prot)
+			return NULL;
+		left += next->len;
+		gm->touched |= next->pin;
+	}
 	return (char *)r->host + off;
 }
 
@@ -285,6 +302,11 @@ static int first_part(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 	return 0;
 }
 
+static bool ends_at(const struct iovec *iov, const char *p)
+{
+	return (char *)iov->iov_base + iov->iov_len == p;
+}
+
 int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 	       struct iovec *iov, int niov)
 {
@@ -293,6 +315,7 @@ int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 	do {
 		const struct gm_region *r;
 		uint64_t part;
+		char *host;
 		int ret = first_part(gm, a, len, prot, &r, &part);
 
 		if (ret < 0)
@@ -301,11 +324,14 @@ int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 			return -ENOTSUP;
 		if (len == 0)
 			return 0;
-		if (n == niov)
-			return -E2BIG;
-		iov[n].iov_base = (char *)r->host + (a.v - r->base.v);
-		iov[n].iov_len = part;
-		n++;
+		host = (char *)r->host + (a.v - r->base.v);
+		if (n > 0 && ends_at(&iov[n - 1], host)) {
+			iov[n - 1].iov_len += part;
+		} else {
+			if (n == niov)
+				return -E2BIG;
+			iov[n++] = (struct iovec){ host, part };
+		}
 		a.v += part;
 		len -= part;
 		/* a wraps to 0 only at the very end of the address space */

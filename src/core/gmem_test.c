@@ -22,7 +22,10 @@
  *	| a, rw   | b, ro   |  hole   | c, rw   |          | not     |
  *	+---------+---------+         +---------+          | mapped  |
  */
-static uint8_t mem_a[0x1000], mem_b[0x1000], mem_c[0x1000];
+static uint8_t host_mem[0x5000]; /* they are not neighbours here */
+#define mem_a (host_mem)
+#define mem_b (host_mem + 0x2000)
+#define mem_c (host_mem + 0x4000)
 static uint8_t far_mem[0x1000];
 static int far_error;
 static unsigned nr_far;
@@ -253,6 +256,48 @@ static void test_map_iov(void **state)
 	gm_fini(&gm);
 }
 
+/*
+ * AP-07: an IOMMU's pages. Where they are neighbours here as well, they are one
+ * piece of memory, which every page of it keeps.
+ */
+static void test_joined(void **state)
+{
+	static const unsigned pages[] = { 0, 1, 2, 4 }; /* in the file */
+	struct iovec iov[2];
+	struct gmem gm;
+	uint64_t pins;
+	uint32_t gen;
+
+	gm_init(&gm, NULL, NULL);
+	for (unsigned i = 0; i < ARRAY_LEN(pages); i++)
+		assert_int_equal(gm_add(&gm, gpa(0x1000 * i), 0x1000,
+					host_mem + 0x1000 * pages[i],
+					i == 2 ? GM_READ : RW),
+				 0);
+	gm_pin_begin(&gm);
+	assert_ptr_equal(gm_map(&gm, gpa(0x10), 0x1ff0, RW), host_mem + 0x10);
+	pins = gm_pin(&gm, &gen);
+	assert_ptr_equal(gm_map(&gm, gpa(0x10), 0x2ff0, GM_READ),
+			 host_mem + 0x10);
+	assert_null(gm_map(&gm, gpa(0x10), 0x1ff1, RW));      /* read-only */
+	assert_null(gm_map(&gm, gpa(0x10), 0x2ff1, GM_READ)); /* elsewhere */
+	assert_null(gm_map(&gm, gpa(0x3000), 0x1001, GM_READ));
+
+	assert_int_equal(gm_map_iov(&gm, gpa(0x10), 0x3000, GM_READ, iov, 2),
+			 2);
+	assert_ptr_equal(iov[0].iov_base, host_mem + 0x10);
+	assert_int_equal(iov[0].iov_len, 0x2ff0);
+	assert_ptr_equal(iov[1].iov_base, host_mem + 0x4000);
+	assert_int_equal(iov[1].iov_len, 0x10);
+
+	/* The second is pinned as well, although it was not looked up. */
+	assert_int_equal(gm_remove(&gm, gpa(0x1000), 0x1000, NULL, NULL), 1);
+	assert_null(gm_map(&gm, gpa(0x10), 0x1ff0, RW));
+	assert_true(gm_unpin(&gm, pins, gen));
+	assert_int_equal(gm_reap(&gm, NULL, NULL), 0);
+	gm_fini(&gm);
+}
+
 /* The look-aside of the last hit must not outlive its region. */
 static void test_hit_is_forgotten(void **state)
 {
@@ -273,8 +318,8 @@ static void test_copy(void **state)
 	struct gmem gm;
 
 	fill(&gm, NULL);
-	memset(mem_a, 0xaa, sizeof(mem_a));
-	memset(mem_b, 0xbb, sizeof(mem_b));
+	memset(mem_a, 0xaa, 0x1000);
+	memset(mem_b, 0xbb, 0x1000);
 	memset(want, 0xaa, 0x20);
 	memset(want + 0x20, 0xbb, 0x20);
 	assert_int_equal(gm_read(&gm, gpa(0x1fe0), buf, sizeof(buf)), 0);
@@ -497,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_remove),
 		cmocka_unit_test(test_map),
 		cmocka_unit_test(test_map_iov),
+		cmocka_unit_test(test_joined),
 		cmocka_unit_test(test_hit_is_forgotten),
 		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_copy_not_mapped),
