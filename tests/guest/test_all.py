@@ -81,6 +81,9 @@ def behind_iommu(guest, viodev):
         assert "ACCESS_PLATFORM" in status(viodev, id)["features"], status(viodev, id)
     types = guest.check("for d in /sys/bus/virtio/devices/*; do cat $(readlink -f $d)/../iommu_group/type; done").split()
     assert types == ["DMA"] * len(viodev.sockets), types
+    # A request of many pages is a buffer of many regions.
+    for disk in "vda", "sda":
+        guest.check(f"dd if=/dev/{disk} of=/dev/null bs=4M iflag=direct && cat /sys/block/{disk}/queue/max_sectors_kb")
 
 
 def all_seven(t, mode, *more, iommu=False):
