@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Firmware drives the devices before Linux does, and hands them over in the state in which it left them."""
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import pathlib
+import shutil
+import struct
+import threading
 
 import images
 import vm
@@ -74,3 +80,63 @@ def test_ovmf(t):
             assert guest.check("head -c 1000 /dev/hwrng | wc -c") == "1000\n"
         for id in viodev.sockets:
             assert status(viodev, id)["driver-errors"] == 0
+
+
+@contextlib.contextmanager
+def web_server(folder):
+    """The files of a folder by HTTP; the port."""
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+
+
+def ipxe_rom(t, path, device):
+    """A copy of the kit's iPXE for this PCI device: firmware runs it for no other one."""
+    source = pathlib.Path(f"{t.kit}/root/usr/share/qemu/pxe-virtio.rom")
+    if not source.exists():
+        raise vm.Skip("no iPXE in the kit, which has this machine's own QEMU")
+    rom = bytearray(source.read_bytes())
+    header = struct.unpack_from("<H", rom, 0x18)[0]
+    assert rom[header:header + 4] == b"PCIR"
+    total = sum(rom)
+    struct.pack_into("<H", rom, header + 6, device)
+    rom[6] = (rom[6] + total - sum(rom)) & 0xff  # all bytes of it add up to 0
+    path.write_bytes(rom)
+    return str(path)
+
+
+def boot_by_ipxe(t, mode, device):
+    """DHCP names a script, which TFTP brings, and the initramfs; HTTP brings the kernel."""
+    folder = t.tmp / "tftp"
+    folder.mkdir()
+    for path in t.tmp, folder:
+        path.chmod(0o755)  # the device is nobody
+    shutil.copy(f"{t.kit}/initrd.cpio", folder)
+    rom = ipxe_rom(t, t.tmp / "rom", device)
+    with web_server(t.kit) as port:
+        (folder / "boot.ipxe").write_text(
+            f"#!ipxe\nkernel http://10.0.2.2:{port}/vmlinuz {COMMAND_LINE}\ninitrd initrd.cpio\nboot\n")
+        with t.serve(f"net,id=nic,mode={mode},backend=user,tftp={folder},bootfile=boot.ipxe") as viodev:
+            with t.guest(attach(viodev, romfile=rom, bootindex=1), boot="disk") as guest:
+                guest.wait_ready()
+                t.say(f"commands after {guest.boot_seconds:.1f} s")
+                # Linux takes over what iPXE has used.
+                guest.check("ip link set eth0 up; udhcpc -i eth0 -n -q -f -t 20 -s /bin/true")
+            assert status(viodev, "nic")["driver-errors"] == 0, status(viodev, "nic")
+
+
+def test_ipxe_legacy(t):
+    """iPXE, on a legacy card, boots Linux over TFTP and HTTP."""
+    boot_by_ipxe(t, "legacy", 0x1000)
+
+
+def test_ipxe_modern(t):
+    """iPXE, on a modern card, boots Linux over TFTP and HTTP."""
+    boot_by_ipxe(t, "modern", 0x1041)
