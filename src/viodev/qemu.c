@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "back/net/net_be.h"
 #include "base/json.h"
 #include "base/util.h"
 #include "viodev/transport.h"
@@ -139,7 +140,7 @@ static void set_net(const struct instance *inst, struct json_object *device)
 		json_add_uint(device, "tx_queue_size",
 			      opt_number(inst->opts, "queue-size"));
 	}
-	if (opt_number(inst->opts, "queues") > 1)
+	if (net_be_nr_queues(inst->opts) > 1)
 		json_add_bool(device, "mq", true);
 }
 
@@ -243,10 +244,9 @@ static void append_vhost_user(struct arg_list *list,
 		 is_net ? "net" : "socket");
 	if (is_net) {
 		append_copy(list, "-netdev");
-		append_text(
-			list,
-			"vhost-user,id=%s,chardev=%s-socket,queues=%" PRIu64,
-			backend, name, opt_number(inst->opts, "queues"));
+		append_text(list,
+			    "vhost-user,id=%s,chardev=%s-socket,queues=%u",
+			    backend, name, net_be_nr_queues(inst->opts));
 	}
 	json_add_string(device, "driver", f->driver);
 	json_add_string(device, is_net ? "netdev" : "chardev", backend);

@@ -8,9 +8,10 @@
 #include <viodev/iov.h>
 #include "dev/net/hdr.h"
 
-#define OFFLOADS                                               \
-	(NET_GUEST_OFFLOADS | NET_F(CSUM) | NET_F(HOST_TSO4) | \
-	 NET_F(HOST_TSO6) | NET_F(HOST_ECN) | NET_F(HOST_USO))
+#define OFFLOADS                                                \
+	(NET_GUEST_OFFLOADS | NET_F(CSUM) | NET_F(HOST_TSO4) |  \
+	 NET_F(HOST_TSO6) | NET_F(HOST_ECN) | NET_F(HOST_UFO) | \
+	 NET_F(HOST_USO))
 
 static ssize_t mock_recv(struct net_be *be, unsigned channel,
 			 const struct iovec *iov, int niov)

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A descriptor that whoever started us left open: a stream or datagram socket
- * or a tap, which the backends of these names then work.
+ * or a tap, which the backends of these names then work. A tap may be several
+ * descriptors, a queue each.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -14,37 +17,89 @@
 
 #include "back/net/net_be.h"
 
-static int fd_open(const struct opts *opts, struct opened_files *files,
-		   struct err *err)
-{
-	int fd, ret;
+#define MAX_FD (1 << 20)
 
-	if (!opt_given(opts, "fd"))
-		return err_set(err, -EINVAL, "net: backend=fd needs fd=");
-	fd = fcntl((int)opt_number(opts, "fd"), F_DUPFD_CLOEXEC, 0);
-	ret = fd < 0 ? -errno : opened_files_add(files, "fd", fd);
-	if (ret < 0) {
-		if (fd >= 0)
-			close(fd);
-		return err_set(err, ret, "net: fd=%s: %s",
-			       opt_string(opts, "fd"), strerror(-ret));
+/* 3, or 3:4:5: how many, or -EINVAL. */
+static int parse_fds(const char *text, int fds[NET_MAX_CHANNELS])
+{
+	unsigned nr = 0;
+
+	for (;; text++) {
+		unsigned long fd;
+		char *end;
+
+		if (nr == NET_MAX_CHANNELS || !isdigit((unsigned char)*text))
+			return -EINVAL;
+		fd = strtoul(text, &end, 10);
+		if (fd > MAX_FD || (*end && *end != ':'))
+			return -EINVAL;
+		fds[nr++] = (int)fd;
+		text = end;
+		if (!*text)
+			return (int)nr;
+	}
+}
+
+/* Ours are copies: who started us keeps its own. */
+static int copy_fds(int *fds, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0), ret = -errno;
+
+		if (fd < 0) {
+			while (i > 0)
+				close(fds[--i]);
+			return ret;
+		}
+		fds[i] = fd;
 	}
 	return 0;
 }
 
-static int create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
+static int fd_open(const struct opts *opts, struct opened_files *files,
+		   struct err *err)
+{
+	const char *text = opt_string(opts, "fd");
+	int fds[NET_MAX_CHANNELS], nr, ret;
+
+	if (!text)
+		return err_set(err, -EINVAL, "net: backend=fd needs fd=");
+	nr = parse_fds(text, fds);
+	if (nr < 0)
+		return err_set(err, nr,
+			       "net: fd=%s: must be a descriptor, or up to 16 "
+			       "of one tap joined by :",
+			       text);
+	if (opt_given(opts, "queues") &&
+	    opt_number(opts, "queues") != (unsigned)nr)
+		return err_set(err, -EINVAL,
+			       "net: queues=%s: fd=%s has %d descriptors",
+			       opt_string(opts, "queues"), text, nr);
+	ret = copy_fds(fds, (unsigned)nr);
+	if (ret == 0)
+		ret = net_add_queues(files, fds, (unsigned)nr);
+	if (ret < 0)
+		return err_set(err, ret, "net: fd=%s: %s", text,
+			       strerror(-ret));
+	return 0;
+}
+
+static int create(struct vio_loop *loop, const int *take_fds, unsigned nr,
+		  struct net_be **ret_be)
 {
 	socklen_t len = sizeof(int);
 	int type;
 
-	if (getsockopt(take_fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+	if (getsockopt(take_fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return errno == ENOTSOCK ?
-			       net_tap_create(loop, &take_fd, 1, -1, ret_be) :
+			       net_tap_create(loop, take_fds, nr, -1, ret_be) :
 			       -errno;
+	if (nr > 1)
+		return -EPROTOTYPE;
 	if (type == SOCK_STREAM)
-		return net_stream_create(loop, take_fd, -1, ret_be);
+		return net_stream_create(loop, take_fds[0], -1, ret_be);
 	if (type == SOCK_DGRAM || type == SOCK_SEQPACKET)
-		return net_dgram_create(loop, take_fd, ret_be);
+		return net_dgram_create(loop, take_fds[0], ret_be);
 	return -EPROTOTYPE;
 }
 
@@ -52,15 +107,20 @@ static int fd_create(const struct opts *opts, struct opened_files *files,
 		     struct vio_loop *loop, struct net_be **ret_be,
 		     struct err *err)
 {
-	int fd = opened_files_take(files, "fd");
-	int ret = create(loop, fd, ret_be);
+	unsigned nr = net_be_nr_queues(opts);
+	int fds[NET_MAX_CHANNELS], ret;
 
+	net_take_queues(files, fds, nr);
+	ret = create(loop, fds, nr, ret_be);
 	if (ret == 0)
 		return 0;
-	close(fd);
-	return err_set(err, ret,
-		       "net: fd=%s: not a tap, stream or datagram socket: %s",
-		       opt_string(opts, "fd"), strerror(-ret));
+	for (unsigned i = 0; i < nr; i++)
+		close(fds[i]);
+	return err_set(err, ret, "net: fd=%s: not %s: %s",
+		       opt_string(opts, "fd"),
+		       nr > 1 ? "queues of one tap" :
+				"a tap, stream or datagram socket",
+		       strerror(-ret));
 }
 
 /* Of whichever it turns out to be. */
@@ -75,6 +135,7 @@ static const char *const fd_keys[] = { "fd", NULL };
 const struct net_be_kind net_kind_fd = {
 	.name = "fd",
 	.keys = fd_keys,
+	.multi = true,
 	.syscalls = fd_syscalls,
 	.ioctls = fd_ioctls,
 	.open = fd_open,

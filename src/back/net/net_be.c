@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -119,9 +120,52 @@ void net_be_destroy(struct net_be *be)
 		be->ops->destroy(be);
 }
 
+unsigned net_be_nr_queues(const struct opts *opts)
+{
+	const char *fds = opt_string(opts, "fd");
+	unsigned nr = 1;
+
+	if (!fds)
+		return (unsigned)opt_number(opts, "queues");
+	for (; *fds; fds++)
+		nr += *fds == ':';
+	return nr;
+}
+
 /*
  * --- For backends ---
  */
+
+/* The name that opened_files knows a queue by. */
+static void queue_name(char name[16], unsigned i)
+{
+	snprintf(name, 16, "queue%u", i);
+}
+
+int net_add_queues(struct opened_files *files, const int *take_fds, unsigned nr)
+{
+	char name[16];
+	int ret = 0;
+
+	for (unsigned i = 0; i < nr; i++) {
+		queue_name(name, i);
+		if (ret == 0)
+			ret = opened_files_add(files, name, take_fds[i]);
+		if (ret < 0)
+			close(take_fds[i]);
+	}
+	return ret;
+}
+
+void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < nr; i++) {
+		queue_name(name, i);
+		ret_fds[i] = opened_files_take(files, name);
+	}
+}
 
 int net_fd_prepare(int fd)
 {

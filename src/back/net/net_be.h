@@ -115,6 +115,8 @@ struct net_be {
 	bool down;         /* no peer yet */
 	uint64_t features; /* that it makes possible: masks of VIRTIO_NET_F_ */
 	uint64_t most_bytes; /* that the guest makes it use; 0: few */
+	bool has_mac;        /* the only address that it receives for: */
+	uint8_t mac[6];
 	const struct net_be_client *client; /* set by net_be_attach() */
 	void *client_arg;
 };
@@ -145,7 +147,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	  .required = true,                                                \
 	  .help = "where frames are sent and received" },                    \
 	{ "ifname", OPT_STRING,                                            \
-	  .help = "tap: the interface, created if missing; default: a new one" },           \
+	  .help = "tap: a tap, made if missing, or macvtap; default: a new tap" },   \
 	{ "hostfwd", OPT_STRING,                                           \
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, joined by +" }, \
 	{ "net", OPT_STRING,                                               \
@@ -173,8 +175,9 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 		  "again; 0: never" },                                     \
 	{ "local", OPT_STRING, .help = "dgram: the local UNIX socket" },         \
 	{ "remote", OPT_STRING, .help = "dgram: the peer's UNIX socket" },  \
-	{ "fd", OPT_NUMBER, .max = 1 << 20,                                \
-	  .help = "fd: an open tap, stream or datagram socket" },          \
+	{ "fd", OPT_STRING,                                                \
+	  .help = "fd: an open tap, stream or datagram socket; queues of " \
+		  "a tap: 3:4:5" },                                        \
 	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,             \
 	  .help = "MTU offered to the guest; default: none, so 1500" },    \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
@@ -184,6 +187,9 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 #define NET_BE_USER_KEYS                                                       \
 	"hostfwd", "net", "ipv4", "ipv6", "dns", "search", "restrict", "tftp", \
 		"bootfile", "connections"
+
+/* Queue pairs: queues=, or as many as fd= has descriptors. */
+unsigned net_be_nr_queues(const struct opts *opts);
 
 /* For vt_rights: what the backend does in a sandbox. */
 void net_be_rights(const struct opts *opts, struct sandbox_rights *rights);
@@ -220,6 +226,11 @@ int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 		      struct net_be **ret_be);
 int net_dgram_create(struct vio_loop *loop, int take_fd,
 		     struct net_be **ret_be);
+
+/* Descriptors of the queues of one backend, in the order of its channels. */
+int net_add_queues(struct opened_files *files, const int *take_fds,
+		   unsigned nr);
+void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr);
 
 /* What all descriptors of backends are: not waited for, not inherited. */
 int net_fd_prepare(int fd);

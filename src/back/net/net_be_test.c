@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <linux/virtio_net.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -234,6 +236,14 @@ static void test_options(void **state)
 		{ "net,backend=dgram,local=/nowhere/x,remote=/y", "/nowhere" },
 		{ "net,backend=fd", "needs fd=" },
 		{ "net,backend=fd,fd=999", "fd=999" },
+		{ "net,backend=fd,fd=", "fd=" },
+		{ "net,backend=fd,fd=0:", "must be a descriptor" },
+		{ "net,backend=fd,fd=-1", "must be a descriptor" },
+		{ "net,backend=fd,fd=0:1:x", "must be a descriptor" },
+		{ "net,backend=fd,fd=99999999", "must be a descriptor" },
+		{ "net,backend=fd,fd=0:0,queues=3", "2 descriptors" },
+		{ "net,backend=fd,fd=0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0",
+		  "up to 16" },
 		{ "net,backend=fd,fd=0",
 		  NULL }, /* the test's stdin: no socket */
 #if HAVE_LIBSLIRP
@@ -1772,9 +1782,100 @@ static void tap_round_trip(const char *text, const char *name)
 	close(fd);
 }
 
+#if HAVE_LIBSLIRP /* make_udp() is of its tests */
+
+static void set_address(const char *name, const char *addr)
+{
+	struct ifreq ifr = { 0 };
+	struct sockaddr_in *sin = (struct sockaddr_in *)&ifr.ifr_addr;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	sin->sin_family = AF_INET;
+	inet_pton(AF_INET, addr, &sin->sin_addr);
+	assert_int_equal(ioctl(fd, SIOCSIFADDR, &ifr), 0);
+	close(fd);
+}
+
+/* UFO: one datagram longer than the MTU, which the kernel takes whole. */
+static void tap_large_datagram(void)
+{
+	struct virtio_net_hdr hdr = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = VIRTIO_NET_HDR_GSO_UDP,
+		.hdr_len = 42,
+		.gso_size = 1472,
+		.csum_start = 34,
+		.csum_offset = 6,
+	};
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_port = htons(7) };
+	uint8_t f[4100], buf[4100];
+	struct iovec iov[2] = { { &hdr, sizeof(hdr) }, { f, 0 } };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+
+	must_open("net,backend=tap,ifname=vio2");
+	assert_true(be->features & (UINT64_C(1) << VIRTIO_NET_F_HOST_UFO));
+	assert_true(be->features & (UINT64_C(1) << VIRTIO_NET_F_GUEST_UFO));
+	set_address("vio2", "10.1.0.1");
+	set_up("vio2");
+	inet_pton(AF_INET, "10.1.0.1", &sin.sin_addr);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	iov[1].iov_len =
+		make_udp(f, "10.1.0.2", "10.1.0.1", 4000, 7, frame, 4000);
+	memset(f, 0xff, 6);
+	assert_int_equal(be->ops->send(be, 0, iov, 2), 0);
+	assert_int_equal(recv(fd, buf, sizeof(buf), 0), 4000);
+	assert_memory_equal(buf, frame, 4000);
+	close(fd);
+	close_be();
+}
+
+#else
+
+static void tap_large_datagram(void)
+{
+}
+
+#endif
+
+static int open_tap(const char *name)
+{
+	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+					  IFF_MULTI_QUEUE };
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	assert_int_equal(ioctl(fd, TUNSETIFF, &ifr), 0);
+	return fd;
+}
+
+/* Queues of one tap that were opened already, and of two. */
+static void tap_by_descriptors(void)
+{
+	int fds[3] = { open_tap("vio3"), open_tap("vio3"), open_tap("vio4") };
+	struct err err = { "" };
+	char text[64];
+
+	snprintf(text, sizeof(text), "net,backend=fd,fd=%d:%d", fds[0], fds[1]);
+	tap_round_trip(text, "vio3");
+	assert_int_equal(be->nr_channels, 2);
+	assert_int_equal(be->ops->set_channels(be, 2), 0);
+	assert_int_equal(send_to(1, frame, 60), 0);
+	close_be();
+	snprintf(text, sizeof(text), "net,backend=fd,fd=%d:%d,queues=2", fds[0],
+		 fds[2]);
+	assert_int_equal(open_be(text, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "queues of one tap"));
+	for (unsigned i = 0; i < 3; i++)
+		close(fds[i]);
+}
+
 static void tap_tests(void)
 {
 	struct err err = { "" };
+
+	tap_large_datagram();
 
 	tap_round_trip("net,backend=tap,ifname=vio0", "vio0");
 	assert_true(be->features & (UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4));
@@ -1797,8 +1898,77 @@ static void tap_tests(void)
 	be->ops->watch(be, 2, true);
 	assert_int_equal(send_to(2, frame, 60), 0);
 	assert_true(got.link);
+	close_be();
+	tap_by_descriptors();
+
 	/* Taken already, with another number of queues. */
 	assert_true(open_be("net,backend=tap,ifname=lo", &err) < 0);
+}
+
+/* sysfs of this network namespace, which knows the number of the device. */
+static bool make_macvtap(void)
+{
+	return unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
+	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("sysfs", "/sys", "sysfs", 0, NULL) == 0 &&
+	       system("ip link add name vio5 type veth peer name vio6 && "
+		      "ip link set vio5 up && ip link set vio6 up && "
+		      "ip link add link vio5 name vio7 type macvtap "
+		      "mode bridge && ip link set vio7 up && ip link add link "
+		      "vio5 name vio8 type macvlan mode bridge") == 0;
+}
+
+static void macvtap_tests(void)
+{
+	uint8_t buf[2000];
+	struct err err = { "" };
+	struct ifreq ifr = { .ifr_name = "vio7" };
+	int fd = packet_socket("vio6");
+
+	must_open("net,backend=tap,ifname=vio7,queues=2");
+	assert_int_equal(be->nr_channels, 2);
+	assert_true(be->has_mac);
+	assert_int_equal(ioctl(fd, SIOCGIFHWADDR, &ifr), 0);
+	assert_memory_equal(be->mac, ifr.ifr_hwaddr.sa_data, 6);
+	memset(frame, 0xff, 6);
+	frame[12] = 0x88;
+	frame[13] = 0xb5;
+	assert_int_equal(send_to(0, frame, 1000), 0);
+	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
+	assert_memory_equal(buf, frame, 1000);
+	got.only_ours = true;
+	be->ops->watch(be, 1, true);
+	memcpy(frame, be->mac, 6);
+	assert_int_equal(write(fd, frame, 500), 500);
+	for (int i = 0; i < 300 && got.len != 500; i++)
+		vio_loop_iterate(loop, 10);
+	got.only_ours = false;
+	assert_int_equal(got.len, 500);
+	assert_memory_equal(got.data, frame, 500);
+	close(fd);
+	close_be();
+	assert_true(open_be("net,backend=tap,ifname=vio8", &err) < 0);
+}
+
+static void test_macvtap(void **state)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (!make_macvtap())
+			_exit(77);
+		macvtap_tests();
+		close_be();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
 }
 
 static void test_tap(void **state)
@@ -1864,6 +2034,7 @@ int main(void)
 		TEST(test_user_hostile),
 #endif
 		TEST(test_tap),
+		TEST(test_macvtap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

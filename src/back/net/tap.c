@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A tap interface of the host.
+ * A tap interface of the host, or a macvtap link.
  *
  * Each channel is a descriptor of the interface: one that was opened with
  * IFF_MULTI_QUEUE several times. The kernel spreads what it hands us over
@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/macvtap.h"
 #include "back/net/net_be.h"
 #include "base/opener.h"
 #include "base/util.h"
@@ -218,6 +219,7 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 		{ NET_F(GUEST_TSO4), TUN_F_TSO4 },
 		{ NET_F(GUEST_TSO6), TUN_F_TSO6 },
 		{ NET_F(GUEST_ECN), TUN_F_TSO_ECN },
+		{ NET_F(GUEST_UFO), TUN_F_UFO },
 		/* The kernel knows them only together. */
 		{ F_GUEST_USO, TUN_F_USO4 | TUN_F_USO6 },
 	};
@@ -297,14 +299,19 @@ static void find_features(struct tap *tap)
 			   NET_F(HOST_ECN) | NET_F(GUEST_CSUM) |
 			   NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) |
 			   NET_F(GUEST_ECN);
+	if (tap_set_offloads(&tap->be, NET_F(GUEST_CSUM) | NET_F(GUEST_UFO)) ==
+	    0)
+		tap->be.features |= NET_F(GUEST_UFO) | NET_F(HOST_UFO);
 	if (tap_set_offloads(&tap->be, NET_F(GUEST_CSUM) | F_GUEST_USO) == 0)
 		tap->be.features |= F_GUEST_USO | F_HOST_USO;
 	tap_set_offloads(&tap->be, 0);
 }
 
+/* All of one interface. */
 static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 {
 	int hdr_len = sizeof(struct virtio_net_hdr);
+	char name[IFNAMSIZ] = "";
 	struct ifreq ifr;
 
 	for (unsigned i = 0; i < nr; i++) {
@@ -314,8 +321,11 @@ static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 			return ret;
 		if (ioctl(fds[i], TUNGETIFF, &ifr) < 0)
 			return -errno;
-		if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_NO_PI))
+		if (!(ifr.ifr_flags & IFF_TAP) ||
+		    !(ifr.ifr_flags & IFF_NO_PI) ||
+		    (i > 0 && strncmp(name, ifr.ifr_name, IFNAMSIZ) != 0))
 			return -EINVAL;
+		memcpy(name, ifr.ifr_name, IFNAMSIZ);
 		*ret_vnet_hdr = ifr.ifr_flags & IFF_VNET_HDR;
 		if (*ret_vnet_hdr &&
 		    ioctl(fds[i], TUNSETVNETHDRSZ, &hdr_len) < 0)
@@ -359,17 +369,9 @@ int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 		};
 	}
 	find_features(tap);
+	tap->be.has_mac = macvtap_mac(take_fds[0], tap->be.mac);
 	*ret_be = &tap->be;
 	return 0;
-}
-
-/* The name that opened_files knows a channel by. */
-static const char *file_name(char *name, unsigned i)
-{
-	memcpy(name, "tap00", 6);
-	name[3] = (char)('0' + i / 10);
-	name[4] = (char)('0' + i % 10);
-	return name;
 }
 
 /*
@@ -378,9 +380,11 @@ static const char *file_name(char *name, unsigned i)
  */
 static int open_queue(struct ifreq *ifr)
 {
-	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	int ret;
+	int fd, ret;
 
+	if (macvtap_is(ifr->ifr_name))
+		return macvtap_open(ifr->ifr_name);
+	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	ret = ioctl(fd, TUNSETIFF, ifr) < 0 ? -errno : 0;
@@ -396,6 +400,12 @@ static int open_queue(struct ifreq *ifr)
 
 static int cannot_open(const char *name, int ret, struct err *err)
 {
+	if (name && macvtap_is(name))
+		return err_set(err, ret,
+			       "net: ifname=%s: /dev/tap%u: %s (its owner may "
+			       "open it: chown $USER /dev/tap%u)",
+			       name, if_nametoindex(name), strerror(-ret),
+			       if_nametoindex(name));
 	if (ret == -EPERM || ret == -EACCES)
 		return err_set(err, ret,
 			       "net: ifname=%s: %s: create it as root: ip "
@@ -491,21 +501,6 @@ static int start_opener(const struct tap_request *req,
 	return ret;
 }
 
-static int add_queues(const int *fds, unsigned nr, struct opened_files *files)
-{
-	char file[8];
-	int ret = 0;
-
-	for (unsigned i = 0; i < nr; i++) {
-		if (ret == 0)
-			ret = opened_files_add(files, file_name(file, i),
-					       fds[i]);
-		if (ret < 0)
-			close(fds[i]);
-	}
-	return ret;
-}
-
 static int tap_open(const struct opts *opts, struct opened_files *files,
 		    struct err *err)
 {
@@ -527,7 +522,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	/* The first one tells the others the name that the kernel chose. */
 	ret = open_queues(&req, fds);
 	if (ret >= 0)
-		ret = add_queues(fds, req.nr, files);
+		ret = net_add_queues(files, fds, req.nr);
 	if (ret == 0)
 		ret = start_opener(&req, files);
 	if (ret < 0)
@@ -542,12 +537,10 @@ static int tap_create(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
 	unsigned nr = (unsigned)opt_number(opts, "queues");
-	int fds[NET_MAX_CHANNELS] = { 0 };
-	char file[8];
+	int fds[NET_MAX_CHANNELS];
 	int again_fd, ret;
 
-	for (unsigned i = 0; i < nr; i++)
-		fds[i] = opened_files_take(files, file_name(file, i));
+	net_take_queues(files, fds, nr);
 	again_fd = opened_files_take(files, "tap-again");
 	ret = net_tap_create(loop, fds, nr, again_fd, ret_be);
 	if (ret == 0)

@@ -24,11 +24,12 @@ uint64_t net_features_sound(uint64_t features)
 	static const struct {
 		uint64_t feature, any_of;
 	} rules[] = {
-		{ NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) | NET_F(GUEST_USO4) |
-			  NET_F(GUEST_USO6),
+		{ NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) | NET_F(GUEST_UFO) |
+			  NET_F(GUEST_USO4) | NET_F(GUEST_USO6),
 		  NET_F(GUEST_CSUM) },
 		{ NET_F(GUEST_ECN), NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) },
-		{ NET_F(HOST_TSO4) | NET_F(HOST_TSO6) | NET_F(HOST_USO),
+		{ NET_F(HOST_TSO4) | NET_F(HOST_TSO6) | NET_F(HOST_UFO) |
+			  NET_F(HOST_USO),
 		  NET_F(CSUM) },
 		{ NET_F(HOST_ECN), NET_F(HOST_TSO4) | NET_F(HOST_TSO6) },
 		{ NET_F(CTRL_RX) | NET_F(CTRL_VLAN) | NET_F(GUEST_ANNOUNCE) |
@@ -80,6 +81,8 @@ static uint64_t segmentation_feature(uint8_t gso_type, bool guest_takes)
 		return guest_takes ? NET_F(GUEST_TSO4) : NET_F(HOST_TSO4);
 	case VIRTIO_NET_HDR_GSO_TCPV6:
 		return guest_takes ? NET_F(GUEST_TSO6) : NET_F(HOST_TSO6);
+	case VIRTIO_NET_HDR_GSO_UDP:
+		return guest_takes ? NET_F(GUEST_UFO) : NET_F(HOST_UFO);
 	case VIRTIO_NET_HDR_GSO_UDP_L4:
 		return guest_takes ? NET_F(GUEST_USO4) | NET_F(GUEST_USO6) :
 				     NET_F(HOST_USO);

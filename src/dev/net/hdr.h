@@ -29,7 +29,8 @@
 /* What GUEST_OFFLOADS_SET switches, by the features' own numbers. */
 #define NET_GUEST_OFFLOADS                                           \
 	(NET_F(GUEST_CSUM) | NET_F(GUEST_TSO4) | NET_F(GUEST_TSO6) | \
-	 NET_F(GUEST_ECN) | NET_F(GUEST_USO4) | NET_F(GUEST_USO6))
+	 NET_F(GUEST_ECN) | NET_F(GUEST_UFO) | NET_F(GUEST_USO4) |   \
+	 NET_F(GUEST_USO6))
 
 /* In the guest; later fields exist only in longer headers. */
 struct net_hdr {

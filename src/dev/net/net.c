@@ -260,8 +260,10 @@ static int read_opts(struct net_softc *sc, const struct vdev_env *env,
 	const char *mac = opt_string(opts, "mac");
 	uint64_t bps = opt_number(opts, "bps");
 
-	sc->sc_mac_given = mac;
-	if (!mac)
+	sc->sc_mac_given = mac || sc->sc_be->has_mac;
+	if (!mac && sc->sc_be->has_mac)
+		memcpy(sc->sc_default_mac, sc->sc_be->mac, NET_MAC_LEN);
+	else if (!mac)
 		make_mac(opts, env->identity, sc->sc_default_mac);
 	else if (!parse_mac(mac, sc->sc_default_mac))
 		return err_set(err, -EINVAL,
@@ -596,9 +598,11 @@ static const virtio_capstr_t net_features[] = {
 	{ NET_F(GUEST_TSO4), "GUEST_TSO4" },
 	{ NET_F(GUEST_TSO6), "GUEST_TSO6" },
 	{ NET_F(GUEST_ECN), "GUEST_ECN" },
+	{ NET_F(GUEST_UFO), "GUEST_UFO" },
 	{ NET_F(HOST_TSO4), "HOST_TSO4" },
 	{ NET_F(HOST_TSO6), "HOST_TSO6" },
 	{ NET_F(HOST_ECN), "HOST_ECN" },
+	{ NET_F(HOST_UFO), "HOST_UFO" },
 	{ NET_F(MRG_RXBUF), "MRG_RXBUF" },
 	{ NET_F(STATUS), "STATUS" },
 	{ NET_F(CTRL_VQ), "CTRL_VQ" },

@@ -16,7 +16,7 @@
 
 #define ALL_HOST                                                               \
 	(NET_F(CSUM) | NET_F(HOST_TSO4) | NET_F(HOST_TSO6) | NET_F(HOST_ECN) | \
-	 NET_F(HOST_USO))
+	 NET_F(HOST_UFO) | NET_F(HOST_USO))
 #define PARTIAL VIRTIO_NET_HDR_F_NEEDS_CSUM
 #define VALID   VIRTIO_NET_HDR_F_DATA_VALID
 #define ECN     VIRTIO_NET_HDR_GSO_ECN
@@ -53,7 +53,8 @@ static const struct hdr_row tx_rows[] = {
 	{ "NET-TX-05 TCPV6", PARTIAL, TCP6, 74, 1428, 54, 16, 4000, ALL_HOST, true },
 	{ "NET-TX-05 UDP_L4", PARTIAL, UDP_L4, 42, 1472, 34, 6, 4000, ALL_HOST, true },
 	{ "NET-TX-05 ECN", PARTIAL, TCP4 | ECN, 54, 1448, 34, 16, 4000, ALL_HOST, true },
-	{ "NET-TX-05 UFO is not offered", PARTIAL, UDP, 42, 1472, 34, 6, 4000, ALL_HOST, false },
+	{ "NET-TX-05 UDP", PARTIAL, UDP, 42, 1472, 34, 6, 4000, ALL_HOST, true },
+	{ "NET-TX-14 UFO not negotiated", PARTIAL, UDP, 42, 1472, 34, 6, 4000, ALL_HOST & ~NET_F(HOST_UFO), false },
 	{ "NET-TX-14 TSO4 not negotiated", PARTIAL, TCP4, 54, 1448, 34, 16, 4000, NET_F(CSUM), false },
 	{ "NET-TX-14 TSO6 not negotiated", PARTIAL, TCP6, 54, 1448, 34, 16, 4000, NET_F(CSUM) | NET_F(HOST_TSO4), false },
 	{ "NET-TX-14 USO not negotiated", PARTIAL, UDP_L4, 42, 1472, 34, 6, 4000, NET_F(CSUM) | NET_F(HOST_TSO4), false },
@@ -119,7 +120,8 @@ static const struct hdr_row rx_rows[] = {
 	{ "NET-RX-06 TCPV4", PARTIAL, TCP4, 54, 1448, 34, 16, 4000, G_TSO4, true },
 	{ "NET-RX-06 TCPV6 by TSO4", PARTIAL, TCP6, 54, 1448, 34, 16, 4000, G_TSO4, false },
 	{ "NET-RX-06 TCPV6", PARTIAL, TCP6, 54, 1448, 34, 16, 4000, G_TSO6, true },
-	{ "NET-RX-06 UDP (TRAP-02), never", PARTIAL, UDP, 42, 1448, 34, 6, 4000, ~UINT64_C(0), false },
+	{ "NET-RX-06 UDP (TRAP-02)", PARTIAL, UDP, 42, 1448, 34, 6, 4000, G_CSUM | NET_F(GUEST_UFO), true },
+	{ "NET-RX-06 UDP by USO", PARTIAL, UDP, 42, 1448, 34, 6, 4000, ~NET_F(GUEST_UFO), false },
 	{ "NET-RX-06 UDP_L4 by USO4", PARTIAL, UDP_L4, 42, 1448, 34, 6, 4000, G_CSUM | NET_F(GUEST_USO4), true },
 	{ "NET-RX-06 UDP_L4 by USO6", PARTIAL, UDP_L4, 42, 1448, 34, 6, 4000, G_CSUM | NET_F(GUEST_USO6), true },
 	{ "NET-RX-06 UDP_L4 by TSO", PARTIAL, UDP_L4, 42, 1448, 34, 6, 4000, G_TSO4, false },
@@ -185,12 +187,14 @@ static void test_features(void **state)
 	} rows[] = {
 		{ NET_F(GUEST_CSUM), NET_F(GUEST_TSO4) },
 		{ NET_F(GUEST_CSUM), NET_F(GUEST_TSO6) },
+		{ NET_F(GUEST_CSUM), NET_F(GUEST_UFO) },
 		{ NET_F(GUEST_CSUM), NET_F(GUEST_USO4) },
 		{ NET_F(GUEST_CSUM), NET_F(GUEST_USO6) },
 		{ G_TSO4, NET_F(GUEST_ECN) },
 		{ G_TSO6, NET_F(GUEST_ECN) },
 		{ NET_F(CSUM), NET_F(HOST_TSO4) },
 		{ NET_F(CSUM), NET_F(HOST_TSO6) },
+		{ NET_F(CSUM), NET_F(HOST_UFO) },
 		{ NET_F(CSUM), NET_F(HOST_USO) },
 		{ NET_F(CSUM) | NET_F(HOST_TSO4), NET_F(HOST_ECN) },
 		{ NET_F(CTRL_VQ), NET_F(CTRL_RX) },
