@@ -5,10 +5,16 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import os
 import pathlib
+import re
+import select
 import shutil
 import struct
+import subprocess
 import threading
+import time
+import zlib
 
 import images
 import vm
@@ -140,3 +146,87 @@ def test_ipxe_legacy(t):
 def test_ipxe_modern(t):
     """iPXE, on a modern card, boots Linux over TFTP and HTTP."""
     boot_by_ipxe(t, "modern", 0x1041)
+
+
+UBOOT = "/usr/lib/u-boot/qemu-x86/u-boot.rom"
+UBOOT_ADDRESS = 0x2000000
+
+
+class UBoot:
+    """U-Boot's command line, on QEMU's serial port."""
+
+    def __init__(self, kit, devices):
+        self._output = b""
+        self._qemu = subprocess.Popen(
+            [f"{kit}/bin/qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg", "-m", "256M",
+             "-object", "memory-backend-memfd,share=on,id=mem,size=256M", "-machine", "pc,memory-backend=mem",
+             "-serial", "stdio", "-bios", UBOOT, *(word for device in devices for word in device)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=vm.die_with_parent)
+
+    def expect(self, text):
+        deadline = time.monotonic() + vm.PATIENCE
+        while text not in self._output:
+            left = deadline - time.monotonic()
+            readable = left > 0 and select.select([self._qemu.stdout], [], [], left)[0]
+            data = os.read(self._qemu.stdout.fileno(), 4096) if readable else b""
+            if not data:
+                raise vm.GuestError(f"U-Boot did not say {text}: {self._output.decode(errors='replace')}")
+            self._output += data
+        before, self._output = self._output.split(text, 1)
+        return before.decode(errors="replace")
+
+    def _send(self, text):
+        self._qemu.stdin.write(text.encode())
+        self._qemu.stdin.flush()
+
+    def wait_ready(self):
+        self.expect(b"Hit any key")
+        self._send(" ")
+        self.expect(b"=> ")
+
+    def run(self, command):
+        self._send(command + "\r")
+        return self.expect(b"=> ")
+
+    def crc32(self, length):
+        """Of what was read to UBOOT_ADDRESS."""
+        self._send(f"crc32 {UBOOT_ADDRESS:#x} {length:#x}\r")
+        self.expect(b"==> ")  # which looks like a prompt
+        return int(re.match(r" *([0-9a-f]{8})", self.expect(b"=> "))[1], 16)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._qemu.kill()
+        self._qemu.wait()
+
+
+def test_uboot(t):
+    """U-Boot reads legacy and modern disks, and a file over a modern card and TFTP; whole."""
+    if not pathlib.Path(UBOOT).exists():
+        raise vm.Skip("no u-boot-qemu")
+    mib = 1 << 20
+    folder = t.tmp / "tftp"
+    folder.mkdir()
+    for path in t.tmp, folder:
+        path.chmod(0o755)  # the device is nobody
+    contents = [os.urandom(2 * mib) for _ in range(3)]
+    disks = [t.tmp / f"disk{i}" for i in range(2)]
+    for path, data in zip((*disks, folder / "file"), contents):
+        path.write_bytes(data)
+    with t.serve(f"block,id=old,path={disks[0]},mode=legacy", f"block,id=new,path={disks[1]},mode=modern",
+                 f"net,id=nic,mode=modern,backend=user,tftp={folder}") as viodev:
+        with UBoot(t.kit, attach(viodev)) as uboot:
+            uboot.wait_ready()
+            uboot.run("virtio scan")
+            for i, data in enumerate(contents[:2]):
+                assert "is now current device" in uboot.run(f"virtio dev {i}")
+                assert "blocks read: OK" in uboot.run(f"virtio read {UBOOT_ADDRESS:#x} 0 {2 * mib // 512:#x}")
+                assert uboot.crc32(2 * mib) == zlib.crc32(data)
+            uboot.run("setenv autoload no")
+            assert "10.0.2.15" in uboot.run("dhcp")
+            assert "Bytes transferred" in uboot.run(f"tftpboot {UBOOT_ADDRESS:#x} 10.0.2.2:file")
+            assert uboot.crc32(2 * mib) == zlib.crc32(contents[2])
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
