@@ -21,6 +21,38 @@ def blank(path, mib):
     return path
 
 
+# --- a CD-ROM -------------------------------------------------------------------------------------------------------
+
+def both(number, size):
+    """ISO 9660 writes numbers in both byte orders."""
+    return number.to_bytes(size, "little") + number.to_bytes(size, "big")
+
+
+def iso_record(name, sector, length, flags):
+    record = both(sector, 4) + both(length, 4) + bytes((126, 1, 1, 0, 0, 0, 0)) + bytes((flags, 0, 0)) + both(1, 2) + \
+        bytes((len(name),)) + name
+    record = pad(bytes((len(record) + 2, 0)) + record, 2)
+    return bytes((len(record),)) + record[1:]
+
+
+def iso(path, label, text, extra=0):
+    """An ISO 9660 disc with one file, README.TXT, and so many bytes behind all else; its path."""
+    root, table, content = 20, 18, 21
+    end = content + -(-len(text) // 2048)
+    folder = iso_record(b"\0", root, 2048, 2) + iso_record(b"\1", root, 2048, 2) + \
+        iso_record(b"README.TXT;1", content, len(text), 0)
+    volume = b"\1CD001\1\0" + b"".ljust(32) + label.encode().ljust(32) + bytes(8) + both(end, 4) + bytes(32) + \
+        both(1, 2) + both(1, 2) + both(2048, 2) + both(10, 4) + table.to_bytes(4, "little") + bytes(4) + \
+        (table + 1).to_bytes(4, "big") + bytes(4) + iso_record(b"\0", root, 2048, 2) + b" " * 623 + bytes(68) + b"\1"
+    tables = [b"\1\0" + root.to_bytes(4, order) + (1).to_bytes(2, order) + b"\0\0" for order in ("little", "big")]
+    with open(path, "wb") as file:
+        file.write(bytes(16 * 2048))
+        for sector in volume, b"\xffCD001\1", *tables, folder, text:
+            file.write(pad(sector, 2048))
+        file.write(b"e" * extra)
+    return path
+
+
 # --- for SeaBIOS: a boot sector of our own that loads Linux ---------------------------------------------------------
 
 # Where things go in the guest's memory, and where in the kernel's header that is said (Linux, x86/boot.rst).

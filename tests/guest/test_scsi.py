@@ -8,8 +8,12 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 import scsi_suites
 from checks import attach, fio, image, status, until
+from images import iso
+from vm import GuestError
 
 DATA = bytes(range(256)) * 8  # a CD-ROM's sector
 
@@ -23,7 +27,7 @@ def scsi(t, mode, machine):
     with t.serve(f"scsi,id=scsi,mode={mode},queues=2,lun0={disk},lun0.serial=scsi-{mode},lun3={second},lun3.ro=on,"
                  f"t2.lun0={cdrom},t2.lun0.type=cdrom") as viodev:
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2) as guest:
-            for check in (units, verified, pages, provisioned, cd_rom, resized, hot_plugged, brought):
+            for check in (units, verified, pages, provisioned, cd_rom, discs, resized, hot_plugged, brought):
                 check(guest, viodev, mode)
         assert status(viodev, "scsi")["driver-errors"] == 0, status(viodev, "scsi")
     assert second.read_bytes() == bytes(16 << 20), "the read-only image was changed"
@@ -74,6 +78,31 @@ def cd_rom(guest, viodev, mode):
     guest.check("dd if=/dev/sr0 bs=2048 count=3 2>/dev/null >/tmp/cd && [ $(wc -c </tmp/cd) = 6144 ]")
     assert guest.check("dd if=/dev/sr0 bs=2048 count=1 2>/dev/null | od -An -v -tu1 | tr -s ' \\n' ' '").split() == \
         [str(byte) for byte in DATA]
+
+
+def discs(guest, viodev, mode):
+    """Discs are changed and ejected while the guest runs; it sees each new one, and keeps what it has mounted."""
+    one, two = (iso(os.path.join(viodev.dir, f"{name}.iso"), name, f"this is {name}\n".encode(), extra=307) for name in ("one", "two"))
+    mounted = "mount -t iso9660 -o ro /dev/sr0 /mnt && cat /mnt/readme.txt"
+    viodev.ctl("scsi", "medium", "t2.lun0", one)
+    assert guest.check(mounted) == "this is one\n"
+    assert os.path.getsize(one) == 22 * 2048 + 307 and guest.check("cat /sys/block/sr0/size") == "92\n"
+    assert guest.check("tail -c 2048 /dev/sr0 | tr -d '\\0' | wc -c") == "307\n"
+    for command in ("medium", "t2.lun0", two), ("eject", "t2.lun0"):
+        with pytest.raises(GuestError, match="the guest uses the disc"):
+            viodev.ctl("scsi", *command)
+    guest.check("cat /mnt/readme.txt && umount /mnt")
+    viodev.ctl("scsi", "medium", "t2.lun0", two)
+    assert guest.check(mounted) == "this is two\n"
+    guest.check("umount /mnt")
+    viodev.ctl("scsi", "eject", "t2.lun0")
+    assert [lun["tray"] for lun in status(viodev, "scsi")["luns"] if "tray" in lun] == ["open"]
+    assert guest.run("dd if=/dev/sr0 of=/dev/null count=1 2>/dev/null")[0] != 0
+    viodev.ctl("scsi", "medium", "t2.lun0", one)
+    assert guest.check(mounted + " && umount /mnt") == "this is one\n"
+    guest.check("eject /dev/sr0 || sg_start --eject /dev/sr0")
+    viodev.ctl("scsi", "medium", "t2.lun0", two)
+    assert guest.check(mounted + " && umount /mnt") == "this is two\n"
 
 
 def resized(guest, viodev, mode):

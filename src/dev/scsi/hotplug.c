@@ -21,15 +21,19 @@ static const char *kind_name(const struct scsi_lun *lun)
 static struct json_object *lun_json(const struct scsi_lun *lun)
 {
 	struct json_object *o = json_object_new_object();
-	struct disk_info info = { .engine = "sg" };
+	struct disk_info info = { .engine = lun->pt ? "sg" : "none" };
 
 	if (lun->disk)
 		disk_get_info(lun->disk, &info);
 	json_add_string(o, "name", lun->name);
 	json_add_string(o, "type", kind_name(lun));
 	json_add_bool(o, "present", lun->present);
-	if (lun->disk)
+	if (!lun->pt)
 		json_add_string(o, "serial", lun->serial);
+	if (lun->kind == LUN_CDROM) {
+		json_add_string(o, "tray", lun->ejected ? "open" : "closed");
+		json_add_bool(o, "locked", lun->locked);
+	}
 	json_add_uint(o, "capacity", lun->nr_blocks * lun->block_bytes);
 	json_add_uint(o, "block-size", lun->block_bytes);
 	json_add_string(o, "engine", info.engine);
@@ -167,6 +171,10 @@ int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 		return ctl_lun(sc, argc, argv, files, reply, err);
 	if (strcmp(argv[0], "resume") == 0)
 		return ctl_resume(sc, argc, argv, err);
+	if (strcmp(argv[0], "medium") == 0)
+		return ctl_medium(sc, argc, argv, files, reply, err);
+	if (strcmp(argv[0], "eject") == 0)
+		return ctl_eject(sc, argc, argv, err);
 	return ctl_resize(sc, argc, argv, reply, err);
 }
 
@@ -181,5 +189,10 @@ const struct vdev_ctl scsi_ctls[] = {
 	  "one",
 	  open_image },
 	{ "lun remove LUN", "unplug a LUN" },
+	{ "medium [--force] LUN PATH",
+	  "change the disc of a CD-ROM drive; --force: even if the guest has "
+	  "locked it",
+	  medium_open },
+	{ "eject [--force] LUN", "open the tray of a CD-ROM drive" },
 	{ NULL, NULL },
 };

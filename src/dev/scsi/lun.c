@@ -472,6 +472,12 @@ static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 	return ret;
 }
 
+void lun_hear(struct scsi_lun *lun)
+{
+	disk_set_notify(lun->disk, on_size, lun);
+	disk_set_on_wait(lun->disk, on_wait, lun);
+}
+
 static uint64_t take_identity(const struct lun_opts *o, int fd,
 			      struct opened_files *files)
 {
@@ -512,8 +518,7 @@ static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
 	if (fd >= 0 && disk_watch(lun->disk, fd) < 0)
 		close(fd);
 	ret = describe(lun, o, S_ISBLK(st.st_mode), err);
-	disk_set_notify(lun->disk, on_size, lun);
-	disk_set_on_wait(lun->disk, on_wait, lun);
+	lun_hear(lun);
 	return ret;
 }
 
@@ -632,7 +637,7 @@ int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 
 	if (ret == 0) {
 		ret = disk_io_create(env->loop, sc->sc_tasks.nr_items,
-				     SCSI_MAX_LUNS, &sc->sc_io);
+				     SCSI_MAX_DISKS, &sc->sc_io);
 		if (ret < 0)
 			err_set(err, ret, "scsi: %s", strerror(-ret));
 	}

@@ -183,12 +183,21 @@ void mmc_get_configuration(struct scsi_task *t)
 	task_reply(t, &r);
 }
 
+static enum media_event take_event(struct scsi_lun *lun)
+{
+	enum media_event event = lun->media_event;
+
+	lun->media_event = MEDIA_NO_EVENT;
+	if (event == MEDIA_NO_EVENT && (lun->ua & UA_MEDIUM))
+		return MEDIA_NEW;
+	return event;
+}
+
 /* Only by polling; only what happens to the medium. */
 void mmc_get_event_status(struct scsi_task *t)
 {
-	const struct scsi_lun *lun = t->lun;
+	struct scsi_lun *lun = t->lun;
 	bool media = t->cdb.b[4] & 0x10;
-	bool changed = lun->ua & UA_MEDIUM;
 	struct reply r;
 
 	if (!(t->cdb.b[1] & 1)) {
@@ -200,9 +209,9 @@ void mmc_get_event_status(struct scsi_task *t)
 	reply_write(&r, media ? 0x04 : 0x80, 1); /* 80: no such event class */
 	reply_write(&r, 0x10, 1);
 	if (media) {
-		reply_write(&r, changed ? 2 : 0, 1); /* new media */
+		reply_write(&r, take_event(lun), 1);
 		/* tray open; media present */
-		reply_write(&r, lun->ejected ? 1 : 2, 1);
+		reply_write(&r, lun->ejected ? 1 : lun->disk ? 2 : 0, 1);
 		reply_write(&r, 0, 2);
 	}
 	task_reply(t, &r);

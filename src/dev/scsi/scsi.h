@@ -4,6 +4,7 @@
  *
  *	scsi.c       the virtio device: options, request queues, completion
  *	hotplug.c    `viodev ctl`: status, LUNs added and removed
+ *	medium.c     `viodev ctl`: the disc of a CD-ROM drive
  *	tmf.c        control and event queue: task management, hot-plug
  *	pool.c       memory for commands
  *	offload.c    what a thread does for a command
@@ -42,6 +43,7 @@
 #include "dev/vdev.h"
 
 #define SCSI_MAX_LUNS   64
+#define SCSI_MAX_DISKS  80  /* also those taken out, until commands end */
 #define SCSI_MAX_QUEUES 64  /* request queues */
 #define SCSI_MAX_IOV    512 /* of a chain */
 #define SCSI_SEG_MAX    254 /* data segments that we ask for */
@@ -145,6 +147,14 @@ enum {
 	UA_ALL = 127,
 };
 
+/* What GET EVENT STATUS NOTIFICATION reports once, MMC-6 6.6.2.6. */
+enum media_event {
+	MEDIA_NO_EVENT,
+	MEDIA_EJECT_REQUEST,
+	MEDIA_NEW,
+	MEDIA_REMOVAL,
+};
+
 struct pr_state {
 	uint32_t generation;
 	bool registered;
@@ -184,6 +194,7 @@ struct scsi_lun {
 	/* What commands change. */
 	unsigned ua; /* UA_* pending */
 	bool stopped, ejected, locked;
+	enum media_event media_event;
 	bool wce, swp, d_sense;        /* mode pages */
 	bool reserved;                 /* by RESERVE */
 	struct pr_state pr, pr_before; /* the command that is alone */
@@ -275,6 +286,15 @@ void scsi_status(struct vdev *dev, struct json_object *status);
 int scsi_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct opened_files *files, struct json_object *reply,
 	     struct err *err);
+
+/* medium.c: commands of `viodev ctl`. medium_open() needs privileges. */
+int medium_open(int argc, char *const argv[], struct opened_files *files,
+		struct err *err);
+int ctl_medium(struct scsi_softc *sc, int argc, char *const argv[],
+	       struct opened_files *files, struct json_object *reply,
+	       struct err *err);
+int ctl_eject(struct scsi_softc *sc, int argc, char *const argv[],
+	      struct err *err);
 
 /* tmf.c */
 void scsi_control_notify(void *sc, struct vqueue_info *vq);
@@ -388,6 +408,7 @@ struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
 bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
 void lun_add(struct scsi_lun *lun);
 void lun_warn(struct scsi_lun *lun); /* of an odd size */
+void lun_hear(struct scsi_lun *lun); /* what happens to its disk */
 /*
  * Units that are not on the command line: @text is in its syntax,
  * "lun5=PATH,lun5.ro=on". luns_open_new() needs privileges, and

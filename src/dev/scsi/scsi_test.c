@@ -990,6 +990,157 @@ static void test_new_units(void **state)
 	assert_int_equal(ini_do_ready(&read3).status, 0);
 }
 
+#define DRIVE "scsi,lun0=%d/disk,lun2=%d/cd,lun2.type=cdrom,queue-size=64"
+
+/* A command of `viodev ctl` with what its client opens. */
+static int ctl_words(int argc, char *const argv[], struct err *err)
+{
+	struct json_object *reply = json_object_new_object();
+	struct opened_files files;
+	int ret = vdev_ctl_open(argc, argv, &files, err);
+
+	if (ret == 0)
+		ret = vdev_ctl(ini.dev, argc, argv, &files, reply, err);
+	opened_files_close(&files);
+	json_object_put(reply);
+	return ret;
+}
+
+static int insert(const char *name, bool force)
+{
+	char path[128], flag[] = "--force", word[] = "medium", lun[] = "lun2";
+	struct err err = { "" };
+
+	ini_text(name, path, sizeof(path));
+	return ctl_words(3 + force, (char *[]){ word, lun, path, flag }, &err);
+}
+
+static int eject(bool force)
+{
+	char word[] = "eject", lun[] = "lun2", flag[] = "--force";
+	struct err err = { "" };
+
+	return ctl_words(2 + force, (char *[]){ word, lun, flag }, &err);
+}
+
+static const uint8_t drive[8] = { 1, 0, 0, 2 };
+
+static uint32_t drive_code(uint8_t op, uint8_t byte4)
+{
+	struct cmd c = to(drive, &(struct cmd){ .cdb = { op, [4] = byte4 } });
+
+	return ini_do(&c).code;
+}
+
+/* The event, and the state: 1 tray open, 2 medium there. */
+static void expect_media(uint8_t event, uint8_t state)
+{
+	struct cmd c = to(
+		drive, &(struct cmd){ .cdb = { 0x4a, 1, [4] = 0x10, [8] = 8 },
+				      .in_len = 8 });
+	struct sent s = ini_do(&c);
+
+	assert_int_equal(s.status, 0);
+	assert_int_equal(s.in[4], event);
+	assert_int_equal(s.in[5], state);
+}
+
+static uint8_t first_byte(void)
+{
+	struct cmd c = to(drive, &(struct cmd){ .cdb = { 0x28, [8] = 1 },
+						.in_len = 2048 });
+	struct sent s = ini_do_ready(&c);
+
+	assert_int_equal(s.status, 0);
+	return s.in[4 * 512 - 1];
+}
+
+static uint32_t last_block(void)
+{
+	struct cmd c = to(drive, &(struct cmd){ .cdb = { 0x25 }, .in_len = 8 });
+
+	return read_be32(ini_do_ready(&c).in);
+}
+
+static void test_medium(void **state)
+{
+	ini_image("other", 2048 * 100 + 1);
+	ready(DRIVE);
+	assert_int_equal(first_byte(), 'd');
+	assert_int_equal(last_block(), 299);
+	expect_media(0, 2);
+
+	assert_int_equal(eject(false), 0);
+	assert_false(is_locked("cd"));
+	expect_media(3, 1);
+	expect_media(0, 1);
+	assert_int_equal(drive_code(0, 0), SC_TRAY_OPEN);
+	assert_int_equal(drive_code(0x1b, 3), 0); /* nothing is in it */
+	assert_int_equal(drive_code(0, 0), SC_NO_MEDIUM);
+	expect_media(0, 0);
+	assert_int_equal(eject(false), 0);
+	expect_media(0, 1);
+
+	assert_int_equal(insert("%d/other", false), 0);
+	assert_true(is_locked("other"));
+	expect_media(2, 2);
+	assert_int_equal(drive_code(0, 0), SC_UA_MEDIUM);
+	assert_int_equal(drive_code(0, 0), 0);
+	expect_media(0, 2);
+	assert_int_equal(last_block(), 100);
+
+	/* In use: the guest is asked, or loses it. */
+	assert_int_equal(drive_code(0x1e, 1), 0);
+	assert_int_equal(insert("%d/cd", false), -EBUSY);
+	expect_media(1, 2);
+	assert_int_equal(eject(false), -EBUSY);
+	expect_media(1, 2);
+	assert_int_equal(drive_code(0, 0), 0);
+	assert_int_equal(insert("%d/cd", true), 0);
+	assert_int_equal(last_block(), 299);
+	assert_int_equal(drive_code(0x1e, 1), 0);
+	assert_int_equal(eject(true), 0);
+	assert_int_equal(drive_code(0, 0), SC_TRAY_OPEN);
+
+	/* The guest itself ejects: no lock is left. */
+	assert_int_equal(insert("%d/other", false), 0);
+	assert_int_equal(drive_code(0, 0), SC_UA_MEDIUM);
+	assert_int_equal(drive_code(0x1b, 2), 0);
+	assert_int_equal(insert("%d/cd", false), 0);
+	assert_int_equal(first_byte(), 'd');
+
+	/* What cannot be a disc stays out, and the one that is in stays in. */
+	assert_int_equal(insert("%d/none", false), -ENOENT);
+	assert_int_equal(insert("%d", false), -EINVAL);
+	assert_int_equal(first_byte(), 'd');
+}
+
+/* Commands in flight end, and the old disc goes when they have. */
+static void test_medium_in_flight(void **state)
+{
+	struct cmd rd = to(drive, &(struct cmd){ .cdb = { 0x28, [8] = 8 },
+						 .in_len = 16384 });
+	struct sent s[2];
+
+	ini_image("other", 2048 * 100);
+	ready(DRIVE);
+	assert_int_equal(first_byte(), 'd');
+	disk_fault.no_cache = true;
+	FAULT_SET(hang, true);
+	s[0] = ini_send(&rd);
+	ini_iterate(3);
+	for (int i = 0; i < 30; i++)
+		insert(i % 2 ? "%d/cd" : "%d/other", false);
+	assert_int_equal(insert("%d/other", false), 0);
+	ini_collect(s, 1);
+	FAULT_SET(hang, false);
+	disk_fault.no_cache = false;
+	ini_wait(s, 1);
+	assert_true(s[0].response == VIRTIO_SCSI_S_ABORTED || s[0].status == 0);
+	assert_int_equal(last_block(), 99);
+	assert_int_equal(first_byte(), 'd');
+}
+
 static void test_new_units_refused(void **state)
 {
 	static const struct {
@@ -1216,6 +1367,8 @@ int main(void)
 		TEST(test_tmf_answers),
 		TEST(test_hotplug),
 		TEST(test_new_units),
+		TEST(test_medium),
+		TEST(test_medium_in_flight),
 		TEST(test_new_units_refused),
 		TEST(test_events_negotiated),
 		TEST(test_events_before_driver_ok),

@@ -412,7 +412,7 @@ static void load_or_eject(struct scsi_task *t, bool load)
 		task_check(t, SC_REMOVAL_PREVENTED);
 		return;
 	}
-	if (load && lun->ejected)
+	if (load && lun->ejected && lun->disk)
 		lun->ua |= UA_MEDIUM;
 	lun->ejected = !load;
 	lun->stopped = false;

@@ -155,7 +155,7 @@ void tasks_forget(struct scsi_lun *lun, uint8_t response)
 	lun->scheduling = false;
 	if (lun->pt)
 		pt_hold(lun->pt);
-	else
+	else if (lun->disk)
 		disk_forget(lun->disk);
 }
 
