@@ -86,9 +86,9 @@ static void setup(void)
 
 static void change_back(void)
 {
-	static char commands[][3][12] = {
-		{ "resize", "1M" },
-		{ "resize", "lun0", "1M" },
+	static char commands[][4][12] = {
+		{ "resize", "--shrink", "1M" },
+		{ "resize", "--shrink", "lun0", "1M" },
 		{ "lun", "remove", "lun1" },
 		{ "lun", "remove", "lun3" },
 		{ "link", "up" },
@@ -98,12 +98,14 @@ static void change_back(void)
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		struct json_object *reply = json_object_new_object();
 		char *const argv[] = { commands[i][0], commands[i][1],
-				       commands[i][2], NULL };
+				       commands[i][2], commands[i][3], NULL };
+		int argc = 2;
 		struct opened_files none = { .nr = 0 };
 		struct err err;
 
-		vdev_ctl(dev->dev, argv[2][0] ? 3 : 2, argv, &none, reply,
-			 &err);
+		while (argc < 4 && argv[argc][0])
+			argc++;
+		vdev_ctl(dev->dev, argc, argv, &none, reply, &err);
 		json_object_put(reply);
 	}
 }
