@@ -3,7 +3,6 @@
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
-#define VENDOR   "VIODEV"
 #define REVISION "0001"
 
 enum {
@@ -27,8 +26,16 @@ static uint8_t type_of(const struct scsi_lun *lun)
 	}
 }
 
+/* Units that exist without options have no names. */
+static const char *vendor_of(const struct scsi_lun *lun)
+{
+	return lun->vendor[0] ? lun->vendor : "VIODEV";
+}
+
 static const char *product_of(const struct scsi_lun *lun)
 {
+	if (lun->product[0])
+		return lun->product;
 	return lun->kind == LUN_CDROM ? "CD-ROM" : "disk";
 }
 
@@ -51,7 +58,7 @@ static void standard(struct reply *r, const struct scsi_lun *lun)
 	reply_write(r, 96 - 5, 1); /* additional length */
 	reply_write(r, 0, 2);
 	reply_write(r, 0x02, 1); /* CMDQUE */
-	reply_text(r, VENDOR, 8);
+	reply_text(r, vendor_of(lun), 8);
 	reply_text(r, product_of(lun), 16);
 	reply_text(r, REVISION, 4);
 	reply_add(r, 22); /* vendor's and reserved */
@@ -73,7 +80,8 @@ static void page_serial(struct reply *r, const struct scsi_lun *lun)
 	reply_copy(r, lun->serial, strlen(lun->serial));
 }
 
-/* Two names, SPC-4 7.8.6: by T10 vendor id, and NAA locally assigned. */
+/* Two names, SPC-4 7.8.6: by T10 vendor id; by NAA, locally assigned unless
+ * the user gave one. */
 static void page_identification(struct reply *r, const struct scsi_lun *lun)
 {
 	size_t serial_len = strlen(lun->serial);
@@ -82,7 +90,7 @@ static void page_identification(struct reply *r, const struct scsi_lun *lun)
 	reply_write(r, 0x01, 1); /* LUN, T10 vendor id */
 	reply_write(r, 0, 1);
 	reply_write(r, 8 + 16 + serial_len, 1);
-	reply_text(r, VENDOR, 8);
+	reply_text(r, vendor_of(lun), 8);
 	reply_text(r, product_of(lun), 16);
 	reply_copy(r, lun->serial, serial_len);
 

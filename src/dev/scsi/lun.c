@@ -110,17 +110,14 @@ static const struct {
 	const char *name;
 	unsigned kinds;
 } suffixes[] = {
-	{ "type", DISK | CD | REAL },
-	{ "ro", DISK | CD | REAL },
-	{ "share", DISK | CD },
-	{ "format", DISK | CD },
-	{ "serial", DISK | CD },
-	{ "block-size", DISK | CD },
-	{ "physical-block-size", DISK },
-	{ "cache", DISK | CD },
-	{ "discard", DISK },
-	{ "werror", DISK },
-	{ "rerror", DISK | CD },
+	{ "type", DISK | CD | REAL }, { "ro", DISK | CD | REAL },
+	{ "share", DISK | CD },       { "format", DISK | CD },
+	{ "serial", DISK | CD },      { "vendor", DISK | CD },
+	{ "product", DISK | CD },     { "wwn", DISK | CD },
+	{ "iops", DISK | CD | REAL }, { "bps", DISK | CD | REAL },
+	{ "block-size", DISK | CD },  { "physical-block-size", DISK },
+	{ "cache", DISK | CD },       { "discard", DISK },
+	{ "werror", DISK },           { "rerror", DISK | CD },
 };
 
 /* "lun1.ro" means nothing without "lun1". */
@@ -362,7 +359,7 @@ static void on_size(void *arg, uint64_t bytes)
  */
 
 /* Somebody waits for commands to end: who stops queues, or unmaps memory. */
-static bool is_stopping(struct scsi_softc *sc)
+bool scsi_is_stopping(struct scsi_softc *sc)
 {
 	for (unsigned i = 0; i < 2 + sc->sc_nr_queues; i++) {
 		if (vq_is_stopping(&sc->sc_vqs[i]))
@@ -379,7 +376,7 @@ static void on_wait(void *arg, enum disk_op op, int error)
 {
 	const struct scsi_lun *lun = arg;
 
-	if (is_stopping(lun->sc)) {
+	if (scsi_is_stopping(lun->sc)) {
 		disk_forget(lun->disk);
 		return;
 	}
@@ -395,27 +392,51 @@ static void on_wait(void *arg, enum disk_op op, int error)
  * --- Making one: in the child ---
  */
 
-static int describe_serial(struct scsi_lun *lun, struct lun_opts *o,
-			   struct err *err)
+/*
+ * A text of printable characters, as INQUIRY has it; blanks only inside. Copied
+ * to @buf of @size bytes, or empty if it is not given.
+ */
+static int describe_text(struct lun_opts *o, const char *suffix, bool blanks,
+			 char *buf, size_t size, struct err *err)
 {
-	const char *serial = lun_string(o, "serial");
-	uint64_t hash = serial && *serial ? hash64(serial, strlen(serial)) :
-					    lun->identity;
+	const char *text = lun_string(o, suffix);
+	size_t len = text ? strlen(text) : 0;
+	bool ok = len < size &&
+		  (len == 0 || (text[0] != ' ' && text[len - 1] != ' '));
 
-	for (const char *c = serial; c && *c; c++) {
-		if (*c <= ' ' || *c > '~' || c - serial >= SCSI_SERIAL_MAX)
-			return err_set(err, -EINVAL,
-				       "scsi: %s.serial=%s: must be at most "
-				       "%d printable characters",
-				       o->key, serial, SCSI_SERIAL_MAX);
-	}
-	if (serial && *serial)
-		snprintf(lun->serial, sizeof(lun->serial), "%s", serial);
+	for (size_t i = 0; i < len; i++)
+		ok = ok && text[i] >= (blanks ? ' ' : '!') && text[i] <= '~';
+	if (!ok)
+		return err_set(err, -EINVAL,
+			       "scsi: %s.%s=%s: must be at most %zu printable "
+			       "characters",
+			       o->key, suffix, text, size - 1);
+	snprintf(buf, size, "%s", text ? text : "");
+	return 0;
+}
+
+static int describe_names(struct scsi_lun *lun, struct lun_opts *o,
+			  struct err *err)
+{
+	uint64_t hash = lun->identity;
+	int ret = describe_text(o, "serial", false, lun->serial,
+				sizeof(lun->serial), err);
+
+	if (ret == 0)
+		ret = describe_text(o, "vendor", true, lun->vendor,
+				    sizeof(lun->vendor), err);
+	if (ret == 0)
+		ret = describe_text(o, "product", true, lun->product,
+				    sizeof(lun->product), err);
+	if (lun->serial[0])
+		hash = hash64(lun->serial, strlen(lun->serial));
 	else
 		snprintf(lun->serial, sizeof(lun->serial), "%016llx",
 			 (unsigned long long)hash);
-	lun->naa = UINT64_C(3) << 60 | hash >> 4;
-	return 0;
+	lun->naa = opt_given(o->opts, key_of(o, "wwn")) ?
+			   opt_number(o->opts, o->buf) :
+			   UINT64_C(3) << 60 | hash >> 4;
+	return ret;
 }
 
 static int describe_blocks(struct scsi_lun *lun, struct lun_opts *o,
@@ -466,7 +487,7 @@ static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 	lun->thin = info.can_discard;
 	lun->zeroes = info.can_zero;
 	lun->rotational = info.rotational;
-	ret = describe_serial(lun, o, err);
+	ret = describe_names(lun, o, err);
 	if (ret == 0)
 		ret = describe_blocks(lun, o, &info, is_bdev, err);
 	return ret;
@@ -548,6 +569,7 @@ static int create_work(struct scsi_lun *lun)
 static bool close_lun(struct scsi_lun *lun)
 {
 	vio_task_cancel(lun->sc->sc_loop, &lun->left);
+	vio_source_remove(lun->limit_timer);
 	disk_destroy(lun->disk);
 	if (lun->map_fd >= 0)
 		close(lun->map_fd);
@@ -575,6 +597,10 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 	lun->present = true;
 	lun->ua = UA_POWER_ON;
 	snprintf(lun->name, sizeof(lun->name), "%s", k->key);
+	ret = limit_init(lun, opt_number(o.opts, key_of(&o, "iops")),
+			 opt_number(o.opts, key_of(&o, "bps")));
+	if (ret < 0)
+		return err_set(err, ret, "scsi: %s", strerror(-ret));
 	if (lun->kind == LUN_PASSTHROUGH) {
 		lun->ro = params_of(&o).ro;
 		ret = pt_create(env->loop,

@@ -270,6 +270,7 @@ void pt_start(struct passthrough *pt, struct scsi_task *t)
 		task_check(t, SC_WRITE_PROTECTED);
 		return;
 	}
+	limit_charge(t->lun, 0, t->in_len + t->out_len);
 	if (pt->nr_stale > 0)
 		enqueue(pt, t);
 	else

@@ -379,6 +379,7 @@ static void scsi_quiesce(void *arg)
 
 		if (disk && disk_nr_waiting(disk) > 0)
 			disk_forget(disk);
+		task_schedule(sc->sc_luns[i]); /* without limits now */
 	}
 }
 
@@ -630,6 +631,18 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 		  .help = "serial number, from which the world wide name "  \
 			  "is derived; default: derived from the image's "  \
 			  "file" },                                         \
+		{ lun ".vendor", OPT_STRING,                                \
+		  .help = "vendor in INQUIRY, up to 8 characters" },        \
+		{ lun ".product", OPT_STRING,                               \
+		  .help = "product in INQUIRY, up to 16 characters" },      \
+		{ lun ".wwn", OPT_NUMBER, .min = 1, .max = UINT64_MAX,      \
+		  .help = "world wide name (NAA), such as "                 \
+			  "0x5000c500a0b1c2d3" },                           \
+		{ lun ".iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,     \
+		  .help = "limit, commands per second" },                   \
+		{ lun ".bps", OPT_SIZE, .min = 1,                           \
+		  .help = "limit, bytes per second, reads and writes "      \
+			  "together" },                                     \
 		{ lun ".block-size", OPT_SIZE, .min = 512,                  \
 		  .max = SCSI_BLOCK_MAX,                                    \
 		  .help = "logical block size in bytes; default: the "      \

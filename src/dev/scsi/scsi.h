@@ -8,6 +8,7 @@
  *	tmf.c        control and event queue: task management, hot-plug
  *	pool.c       memory for commands
  *	offload.c    what a thread does for a command
+ *	limit.c      iops= and bps= of a LUN
  *	task.c       a LUN's task set: who runs when; aborting; ends
  *	target.c     start of a command: unit attentions, dispatch; SPC commands
  *	cdb.c, sense.c   pure: parse commands, build sense data
@@ -36,6 +37,7 @@
 #include "back/disk/disk.h"
 #include <viodev/iov.h>
 #include "base/pool.h"
+#include "base/ratelimit.h"
 #include "base/slab.h"
 #include "dev/scsi/codec.h"
 #include "dev/scsi/cdb.h"
@@ -187,9 +189,12 @@ struct scsi_lun {
 	uint32_t block_bytes, phys_block_bytes;
 	uint64_t nr_blocks;
 	char serial[SCSI_SERIAL_MAX + 1];
+	char vendor[8 + 1], product[16 + 1];
 	uint64_t identity; /* what the image is, see disk_identity() */
 	uint64_t naa;
 	struct passthrough *pt;
+	struct ratelimit iops, bps;
+	struct vio_source *limit_timer; /* NULL: no limits */
 
 	/* What commands change. */
 	unsigned ua; /* UA_* pending */
@@ -310,9 +315,15 @@ void scsi_event(struct scsi_softc *sc, const struct scsi_lun *lun,
 void scsi_tmfs_check(struct scsi_softc *sc);
 void scsi_tmfs_forget(struct scsi_softc *sc);
 
+/* limit.c: whether a command may begin, else the timer begins it; the price. */
+int limit_init(struct scsi_lun *lun, uint64_t iops, uint64_t bps);
+bool limit_allows(struct scsi_lun *lun);
+void limit_charge(struct scsi_lun *lun, unsigned commands, uint64_t bytes);
+
 /* task.c */
 void task_submit(struct scsi_task *t);
-void task_leave(struct scsi_task *t); /* the task set; others may begin */
+void task_schedule(struct scsi_lun *lun); /* begin commands that may begin */
+void task_leave(struct scsi_task *t);     /* the task set; others may begin */
 void task_abort(struct scsi_task *t, uint8_t response);
 /*
  * Abort all: waiting ones end at once, those that the host works on when it has
@@ -399,6 +410,7 @@ int scsi_load(void *sc, const void *buf, size_t len);
 /* lun.c */
 bool luns_pass_through(const struct opts *opts); /* one that is a device? */
 int luns_open(const struct opts *opts, struct opened_files *files,
+bool scsi_is_stopping(struct scsi_softc *sc);    /* somebody waits for an end */
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);

@@ -1264,6 +1264,51 @@ static void test_resize(void **state)
 	assert_int_equal(ini_do(&read_8).code, SC_LBA_RANGE);
 }
 
+/* iops=, bps=: commands wait for their turn; a stop or a reset does not. */
+static void test_limits(void **state)
+{
+	struct sent s[20];
+	uint64_t begin;
+
+	ready("scsi,lun0=%d/disk,lun0.iops=40,lun5=%d/b,queue-size=64");
+	ini_do(&read_8);
+	begin = vio_now_ns();
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
+		s[i] = ini_send(&read_8);
+	ini_wait(s, ARRAY_LEN(s));
+	/* A tenth of a second's worth may pass at once. */
+	assert_true(vio_now_ns() - begin > 250000000ull);
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
+		assert_int_equal(s[i].status, 0);
+	ini_close();
+
+	ready("scsi,lun0=%d/disk,lun0.bps=64K,queue-size=64");
+	begin = vio_now_ns();
+	for (unsigned i = 0; i < 10; i++)
+		s[i] = ini_send(&read_8);
+	ini_wait(s, 10);
+	assert_true(vio_now_ns() - begin > 300000000ull);
+	ini_close();
+
+	ready("scsi,lun0=%d/disk,lun0.iops=1,queue-size=64");
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
+		ini_send(&read_8);
+	begin = vio_now_ns();
+	vdrv_reset(&ini.d);
+	assert_true(vio_now_ns() - begin < 10000000000ull);
+	ini_close();
+
+	ready("scsi,lun0=%d/disk,lun0.iops=1,queue-size=64");
+	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
+		ini_send(&read_8);
+	ini_iterate(2);
+	begin = vio_now_ns();
+	pci_quiesce(&ini.d.pi);
+	while (!pci_is_idle(&ini.d.pi))
+		ini_iterate_once(1);
+	assert_true(vio_now_ns() - begin < 10000000000ull);
+}
+
 /* block-size=512 where the host's blocks have 4096 bytes, as of block. */
 static void test_small_blocks(void **state)
 {
@@ -1332,6 +1377,9 @@ static void test_options(void **state)
 		  "scsi: lun0.discard: has no effect with type=cdrom" },
 		{ "scsi,t2.lun0=x,t2.lun0.type=cdrom,t2.lun0.ro=off",
 		  "scsi: t2.lun0.ro=off: a CD-ROM cannot be written" },
+		{ "scsi,lun0=/etc/hostname,lun0.vendor=NineChars",
+		  "scsi: lun0.vendor=NineChars: must be at most 8 printable "
+		  "characters" },
 		{ "scsi,lun0=x,queue-size=2",
 		  "scsi: queue-size=2: must be from 4 to 1024" },
 	};
@@ -1373,6 +1421,7 @@ int main(void)
 		TEST(test_events_negotiated),
 		TEST(test_events_before_driver_ok),
 		TEST(test_resize),
+		TEST(test_limits),
 		TEST(test_small_blocks),
 		TEST(test_status),
 		TEST(test_options),

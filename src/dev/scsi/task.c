@@ -54,6 +54,8 @@ bool task_live(const struct scsi_task *t)
 static void activate(struct scsi_task *t)
 {
 	t->active = true;
+	if (!(t->cdb.def->flags & CDB_AT_ONCE))
+		limit_charge(t->lun, 1, 0);
 	if (t->cdb.def->flags & CDB_ALONE)
 		t->lun->exclusive = t;
 	if (task_live(t))
@@ -77,14 +79,15 @@ static struct scsi_task *next_ready(struct scsi_lun *lun)
 }
 
 /* Commands may end as they begin, so this calls itself: do it in a loop. */
-static void schedule(struct scsi_lun *lun)
+void task_schedule(struct scsi_lun *lun)
 {
 	struct scsi_task *t;
 
 	if (lun->scheduling)
 		return;
 	lun->scheduling = true;
-	while (lun->nr_waiting > 0 && (t = next_ready(lun))) {
+	while (lun->nr_waiting > 0 && limit_allows(lun) &&
+	       (t = next_ready(lun))) {
 		lun->nr_waiting--;
 		activate(t);
 	}
@@ -102,12 +105,13 @@ void task_submit(struct scsi_task *t)
 	insert(lun, t, at_once || t->attr == VIRTIO_SCSI_S_HEAD);
 	if (t->fence)
 		lun->nr_fences++;
-	if (at_once || (lun->nr_fences == 0 && lun->nr_waiting == 0)) {
+	if (at_once || (lun->nr_fences == 0 && lun->nr_waiting == 0 &&
+			limit_allows(lun))) {
 		activate(t);
 		return;
 	}
 	lun->nr_waiting++;
-	schedule(lun);
+	task_schedule(lun);
 }
 
 void task_leave(struct scsi_task *t)
@@ -122,7 +126,7 @@ void task_leave(struct scsi_task *t)
 	if (!t->active)
 		lun->nr_waiting--;
 	if (lun->nr_waiting > 0)
-		schedule(lun);
+		task_schedule(lun);
 }
 
 /*
@@ -215,6 +219,8 @@ void task_disk(struct scsi_task *t, enum disk_op op, uint64_t lba,
 	t->req.dr_off = lba * lun->block_bytes;
 	t->req.dr_len = nr_blocks * lun->block_bytes;
 	t->req.dr_done = disk_done;
+	if (op == DISK_READ || op == DISK_WRITE)
+		limit_charge(lun, 0, t->req.dr_len);
 	disk_start(lun->disk, &t->req);
 }
 
