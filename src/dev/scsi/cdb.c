@@ -126,8 +126,13 @@ const struct cdb_def cdb_defs[] = {
 	  { 0xae, 0x16, B4, B4, 0x1f } },
 	{ 0xaf, 0, CMD_VERIFY, FOR_DISK, CDB_MEDIUM | CDB_ALONE, 12, 2, 4, 6, 4,
 	  { 0xaf, 0x16, B4, B4, 0x1f } },
+	{ 0xad, 0, CMD_READ_DISC_STRUCTURE, FOR_CDROM,
+	  CDB_MEDIUM | CDB_DATA_IN, 12, LIST, 0, 8, 2,
+	  { 0xad, 0x0f, B4, 0xff, 0xff, 0xff, 0xff, 0xc0 } },
 	{ 0xbb, 0, CMD_SET_CD_SPEED, FOR_CDROM, 0, 12, LIST, 0, 0, 0,
 	  { 0xbb, 0x03, B4 } },
+	{ 0xbe, 0, CMD_READ_CD, FOR_CDROM, CDB_MEDIUM, 12, 2, 4, 6, 3,
+	  { 0xbe, 0x1e, B4, 0xff, 0xff, 0xff, 0xfe, 0x07 } },
 	{ 0xbd, 0, CMD_MECHANISM_STATUS, FOR_CDROM, CDB_DATA_IN, 12,
 	  LIST, 0, 8, 2, { 0xbd, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff } },
 };

@@ -249,3 +249,114 @@ void mmc_read_disc_info(struct scsi_task *t)
 	reply_write(&r, 0, 2);
 	task_reply(t, &r);
 }
+
+/*
+ * --- READ DISC STRUCTURE, MMC-6 6.22: of a DVD ---
+ */
+
+#define DVD_FIRST 0x030000u /* where its data begins, in physical sectors */
+
+/* One layer, 120 mm, embossed. */
+static void structure_physical(struct reply *r, const struct scsi_lun *lun)
+{
+	uint64_t last = DVD_FIRST + lun->nr_blocks - 1;
+
+	reply_write(r, 0x01, 1); /* DVD-ROM, version 1 */
+	reply_write(r, 0x0f, 1); /* 120 mm, no maximum rate */
+	reply_write(r, 0x01, 1); /* one layer, with embossed data */
+	reply_write(r, 0, 1);    /* density */
+	reply_write(r, DVD_FIRST, 4);
+	reply_write(r, last > 0xffffff ? 0xffffff : last, 4);
+	reply_write(r, 0, 4); /* no second layer */
+	reply_add(r, 2048 - 16);
+}
+
+/* No protection, no regions. */
+static void structure_copyright(struct reply *r, const struct scsi_lun *lun)
+{
+	reply_write(r, 0, 4);
+}
+
+static void structure_manufacturing(struct reply *r, const struct scsi_lun *lun)
+{
+	reply_add(r, 2048);
+}
+
+static void structure_list(struct reply *r, const struct scsi_lun *lun);
+
+static const struct {
+	uint8_t format;
+	uint16_t len; /* with the header */
+	void (*fill)(struct reply *r, const struct scsi_lun *lun);
+} structures[] = {
+	{ 0x00, 2052, structure_physical },
+	{ 0x01, 8, structure_copyright },
+	{ 0x04, 2052, structure_manufacturing },
+	{ 0xff, 0, structure_list },
+};
+
+static void structure_list(struct reply *r, const struct scsi_lun *lun)
+{
+	for (size_t i = 0; i < ARRAY_LEN(structures); i++) {
+		reply_write(r, structures[i].format, 1);
+		reply_write(r, 0x40, 1); /* can be read */
+		reply_write(r, structures[i].len, 2);
+	}
+}
+
+void mmc_read_disc_structure(struct scsi_task *t)
+{
+	const struct scsi_lun *lun = t->lun;
+	uint8_t format = t->cdb.b[7];
+	struct reply r;
+
+	if (t->cdb.b[1] & 0x0f) { /* of other media than DVD and HD DVD */
+		task_bad_cdb(t, 1, 3);
+		return;
+	}
+	if (profile_of(lun) != PROFILE_DVDROM && format != 0xff) {
+		task_check(t, SC_INCOMPATIBLE_MEDIUM);
+		return;
+	}
+	reply_init(&r);
+	reply_write(&r, 0, 4);
+	for (size_t i = 0; i < ARRAY_LEN(structures); i++) {
+		if (structures[i].format == format)
+			structures[i].fill(&r, lun);
+	}
+	if (r.len == 4) {
+		task_bad_cdb(t, 7, 8);
+		return;
+	}
+	write_be16(r.b, (uint16_t)(r.len - 2));
+	task_reply(t, &r);
+}
+
+/*
+ * --- READ CD, MMC-6 6.19: the user data of sectors in mode 1 ---
+ */
+
+void mmc_read_cd(struct scsi_task *t)
+{
+	unsigned type = t->cdb.b[1] >> 2 & 7; /* expected; 0: any */
+	uint8_t fields = t->cdb.b[9];
+
+	if (type != 0 && type != 2) {
+		task_check(t, SC_ILLEGAL_MODE);
+		return;
+	}
+	if (t->cdb.b[10] & 7) { /* sub-channels */
+		task_bad_cdb(t, 10, 2);
+		return;
+	}
+	if (fields == 0) { /* only seek */
+		sbc_seek(t);
+		return;
+	}
+	/* Headers and correction codes are not in the image. */
+	if (fields != 0x10) {
+		task_bad_cdb(t, 9, 7);
+		return;
+	}
+	sbc_read(t);
+}

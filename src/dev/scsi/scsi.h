@@ -394,6 +394,8 @@ void mmc_get_configuration(struct scsi_task *t);
 void mmc_get_event_status(struct scsi_task *t);
 void mmc_mechanism_status(struct scsi_task *t);
 void mmc_read_disc_info(struct scsi_task *t);
+void mmc_read_disc_structure(struct scsi_task *t);
+void mmc_read_cd(struct scsi_task *t);
 
 /* sbc.c */
 bool sbc_in_range(struct scsi_task *t, uint64_t lba, uint64_t nr);
@@ -408,9 +410,9 @@ ssize_t scsi_save(void *sc, void *buf, size_t room);
 int scsi_load(void *sc, const void *buf, size_t len);
 
 /* lun.c */
+bool scsi_is_stopping(struct scsi_softc *sc);    /* somebody waits for an end */
 bool luns_pass_through(const struct opts *opts); /* one that is a device? */
 int luns_open(const struct opts *opts, struct opened_files *files,
-bool scsi_is_stopping(struct scsi_softc *sc);    /* somebody waits for an end */
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);

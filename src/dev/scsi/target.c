@@ -164,6 +164,8 @@ static void (*const handlers[NR_CMDS])(struct scsi_task *t) = {
 	[CMD_MECHANISM_STATUS] = mmc_mechanism_status,
 	[CMD_READ_DISC_INFO] = mmc_read_disc_info,
 	[CMD_SET_CD_SPEED] = task_good,
+	[CMD_READ_DISC_STRUCTURE] = mmc_read_disc_structure,
+	[CMD_READ_CD] = mmc_read_cd,
 };
 
 /* Whether the buffers hold what the CDB's length asks for; else it ended. */

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "scsi_initiator.h"
 
@@ -697,6 +698,27 @@ static void test_cdrom(void **state)
 		{ "MECHANISM STATUS", { 0xbd, 0, 0, 0, 0, 0, 0, 0, 0, 8 }, 8 },
 		{ "READ DISC INFORMATION", { 0x51, 0, 0, 0, 0, 0, 0, 0, 34 },
 		  34, 0, NULL, 0, "0020 0e 01 01 01" },
+		{ "READ CD", { 0xbe, 0, B4(1), 0, 0, 1, 0x10 }, 2048, 0, NULL,
+		  0, "65" },
+		{ "READ CD, mode 1", { 0xbe, 8, B4(298), 0, 0, 2, 0x10 },
+		  4096 },
+		{ "READ CD beyond", { 0xbe, 0, B4(299), 0, 0, 2, 0x10 }, 4096,
+		  0, NULL, SC_LBA_RANGE },
+		{ "READ CD, too little room",
+		  { 0xbe, 0, B4(1), 0, 0, 2, 0x10 }, 2048, 0, NULL, OVERRUN },
+		{ "READ CD, nothing", { 0xbe, 0, B4(1), 0, 0, 1, 0 } },
+		{ "READ CD, audio", { 0xbe, 4, B4(1), 0, 0, 1, 0x10 }, 2352, 0,
+		  NULL, SC_ILLEGAL_MODE },
+		{ "READ CD, all of a sector",
+		  { 0xbe, 0, B4(1), 0, 0, 1, 0xf8 }, 2352, 0, NULL, IFLD },
+		{ "READ CD, sub-channel",
+		  { 0xbe, 0, B4(1), 0, 0, 1, 0x10, 1 }, 2448, 0, NULL, IFLD },
+		{ "READ DISC STRUCTURE of a CD",
+		  { 0xad, 0, 0, 0, 0, 0, 0, 0, 8, 4 }, 2052, 0, NULL,
+		  SC_INCOMPATIBLE_MEDIUM },
+		{ "its formats", { 0xad, 0, 0, 0, 0, 0, 0, 0xff, 0, 64 }, 64,
+		  0, NULL, 0,
+		  "0012 0000 00400804 01400008 04400804 ff400000 dd" },
 		{ "capabilities", { 0x5a, 8, 0x2a, 0, 0, 0, 0, 0, 64 }, 64, 0,
 		  NULL, 0, "001c 00 00 00 00 0000 2a14" },
 		{ "no caching is changeable", { 0x1a, 8, 0x48, 0, 64 }, 64, 0,
@@ -717,6 +739,49 @@ static void test_cdrom(void **state)
 	};
 
 	run("scsi,lun0=%d/cd,lun0.type=cdrom", rows, ARRAY_LEN(rows));
+}
+
+static void test_dvd(void **state)
+{
+	static const struct row rows[] = {
+		{ "physical", { 0xad, 0, 0, 0, 0, 0, 0, 0, 8, 4 }, 2052, 0,
+		  NULL, 0,
+		  "0802 0000 01 0f 01 00 00030000 000a8bff 00000000 00" },
+		{ "copyright", { 0xad, 0, 0, 0, 0, 0, 0, 1, 0, 64 }, 64, 0,
+		  NULL, 0, "0006 0000 00000000 dd" },
+		{ "manufacturing", { 0xad, 0, 0, 0, 0, 0, 0, 4, 0, 64 }, 64, 0,
+		  NULL, 0, "0802 0000 0000" },
+		{ "disc key", { 0xad, 0, 0, 0, 0, 0, 0, 2, 8, 4 }, 2052, 0,
+		  NULL, IFLD },
+		{ "Blu-ray", { 0xad, 1, 0, 0, 0, 0, 0, 0, 8, 4 }, 2052, 0, NULL,
+		  IFLD },
+		{ "profile", { 0x46, 0, 0, 0, 0, 0, 0, 0, 8 }, 8, 0, NULL, 0,
+		  "00000030 0000 0010" },
+	};
+
+	char path[128];
+
+	ini_image("dvd", 512);
+	ini_text("%d/dvd", path, sizeof(path));
+	assert_int_equal(truncate(path, 0x078c00ll * 2048), 0);
+	run("scsi,lun0=%d/dvd,lun0.type=cdrom", rows, ARRAY_LEN(rows));
+}
+
+static void test_names(void **state)
+{
+	static const struct row rows[] = {
+		{ "INQUIRY", { 0x12, 0, 0, 0, 36 }, 36, 0, NULL, 0,
+		  "00 00 06 12 5b 00 00 02 4143 4d45 2020 2020 "
+		  "4265 7374 2064 6973 6b20 2020 2020 2020" },
+		{ "identification", { 0x12, 1, 0x83, 0, 255 }, 255, 0, NULL, 0,
+		  "0083 ???? 02 01 00 1a 4143 4d45 2020 2020 "
+		  "4265 7374 2064 6973 6b20 2020 2020 2020 5331 "
+		  "01 03 00 08 5000c500a0b1c2d3" },
+	};
+
+	run(DISK ",lun0.vendor=ACME,lun0.product=Best disk,"
+		 "lun0.wwn=0x5000c500a0b1c2d3",
+	    rows, ARRAY_LEN(rows));
 }
 
 /* The last 100 bytes of a CD, and of a disk with large blocks. */
@@ -795,6 +860,8 @@ int main(void)
 		cmocka_unit_test_teardown(test_cdrom, teardown),
 		cmocka_unit_test_teardown(test_big_blocks, teardown),
 		cmocka_unit_test_teardown(test_odd_sizes, teardown),
+		cmocka_unit_test_teardown(test_dvd, teardown),
+		cmocka_unit_test_teardown(test_names, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
