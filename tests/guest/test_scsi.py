@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -27,7 +28,7 @@ def scsi(t, mode, machine):
     with t.serve(f"scsi,id=scsi,mode={mode},queues=2,lun0={disk},lun0.serial=scsi-{mode},lun3={second},lun3.ro=on,"
                  f"t2.lun0={cdrom},t2.lun0.type=cdrom") as viodev:
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2) as guest:
-            for check in (units, verified, pages, provisioned, cd_rom, discs, resized, hot_plugged, brought):
+            for check in (units, verified, pages, provisioned, cd_rom, discs, resized, hot_plugged, brought, shared):
                 check(guest, viodev, mode)
         assert status(viodev, "scsi")["driver-errors"] == 0, status(viodev, "scsi")
     assert second.read_bytes() == bytes(16 << 20), "the read-only image was changed"
@@ -135,6 +136,27 @@ def brought(guest, viodev, mode):
         guest.check(until(f"[ ! -e {unit} ]"))
         assert can_lock(file)
         assert file.read(2048)[1080:1082] == b"\x53\xef", "no ext4 in the file"
+
+
+def shared(guest, viodev, mode):
+    """Two units on one image: no reservation that would not bind the other, one identity; names and limits of a unit."""
+    new = image(os.path.join(viodev.dir, "shared.img"), 1)
+    units = {lun: f"/dev/$(ls /sys/class/scsi_device/*:0:0:{lun}/device/block)" for lun in (5, 6)}
+    more = {5: "vendor=ACME,lun5.product=Big disk,lun5.wwn=0x5000c500a0b1c2d3", 6: "iops=50"}
+    for lun, disk in units.items():
+        viodev.ctl("scsi", "lun", "add", f"lun{lun}={new},lun{lun}.share=on,lun{lun}.{more[lun]}")
+        guest.check(until(f"[ -b {disk} ]"))
+        code, output = guest.run(f"sg_persist --out --register --param-sark=abc {disk} 2>&1")
+        assert code == 9 and "nvalid op" in output, (code, output)
+    serials = [guest.check(f"sg_vpd --page=sn {disk} | grep serial") for disk in units.values()]
+    assert serials[0] == serials[1] and len(set(lun["serial"] for lun in status(viodev, "scsi")["luns"])) == 4, serials
+    sysfs = "/sys/class/scsi_device/*:0:0:5/device"
+    assert guest.check(f"cat {sysfs}/vendor {sysfs}/model {sysfs}/wwid").split() == ["ACME", "Big", "disk", "naa.5000c500a0b1c2d3"]
+    start = time.monotonic()
+    guest.check(f"dd if={units[6]} of=/dev/null bs=4k count=100 iflag=direct 2>/dev/null")
+    assert time.monotonic() - start > 1.5
+    for lun in units:
+        viodev.ctl("scsi", "lun", "remove", f"lun{lun}")
 
 
 def can_lock(file):
