@@ -362,7 +362,8 @@ static int kill_hostile(scmp_filter_ctx ctx)
 
 /*
  * The requests that are listed; _IO(type, 0) stands for all of a type, such as
- * evdev's, whose lengths vary. A terminal's must never be among them.
+ * evdev's, whose lengths vary. Those that change a terminal must never be among
+ * them.
  */
 static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 {

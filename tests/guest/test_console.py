@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A console and named ports: a login on hvc0, bytes both ways, what comes and goes while the guest runs."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -408,21 +409,31 @@ def echoed(guest, name, line):
     guest.check(until("! pidof head"))
 
 
+def own_terminal(slave):
+    """In a process that begins: what is typed and done at the terminal reaches it."""
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+
 def test_stdio(t):
-    """`viodev run` in a terminal: all that the guest has is hvc0, as big as that, and the terminal is as it was after."""
+    """`viodev run` in a terminal: hvc0 is all that the guest has, follows its size, and leaves it as it was."""
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (43, 132))
     before = termios.tcgetattr(slave)
     command = [t.viodev, "run", "console,console=stdio", "--", f"{t.kit}/bin/qemu-system-x86_64", "-accel", "tcg", "-m", "256M",
                "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot", "-kernel", f"{t.kit}/vmlinux", "-initrd",
                f"{t.kit}/initrd.cpio", "-append", f"console=hvc0 panic=-1 viodev.tty=hvc0 {QUICK_BOOT}"]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True) as process, \
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: own_terminal(slave)) as process, \
             Line(master) as line:
         try:
             line.expect("Run /init as init process")
             line.expect("viodev-ready")
-            line.send("end\ndmesg -n 1; seq 1000; stty -F /dev/hvc0 size; poweroff -f\nend\n")
+            line.send("end\ndmesg -n 1; seq 1000; stty -F /dev/hvc0 size; "
+                      "until stty -F /dev/hvc0 size | grep '50 120'; do sleep 0.1; done; poweroff -f\nend\n")
             line.expect("end\\+\r?\n1\r?\n(?s:.*)\n1000\r?\n43 132\r?\n")
+            termios.tcsetwinsize(master, (50, 120))
+            line.expect("50 120\r?\n")
             errors = process.communicate(timeout=PATIENCE)[1]
             assert termios.tcgetattr(slave) == before, "the terminal was left raw"
         finally:

@@ -309,6 +309,7 @@ static void on_in(void *arg, uint32_t events)
 
 	if (!c->up || ((events & (EPOLLHUP | EPOLLERR)) && settle(c)))
 		return;
+	chardev_check_size(c);
 	if (c->wanted && !c->in.ended)
 		c->client->readable(c->arg);
 	chardev_watch(c);
@@ -486,6 +487,18 @@ bool chardev_size(const struct chardev *c, uint16_t *ret_cols,
 	return true;
 }
 
+void chardev_check_size(struct chardev *c)
+{
+	uint16_t cols, rows;
+
+	if (!c->client->resized || !chardev_size(c, &cols, &rows) ||
+	    cols == 0 || rows == 0 || (cols == c->cols && rows == c->rows))
+		return;
+	c->cols = cols;
+	c->rows = rows;
+	c->client->resized(c->arg);
+}
+
 uint64_t chardev_nr_errors(const struct chardev *c)
 {
 	return c->nr_errors;
@@ -538,11 +551,16 @@ int chardev_create(const char *text, const char *id, struct opened_files *files,
 		return err_set(err, ret, "%s", strerror(-ret));
 	}
 	chardev_watch(c);
+	chardev_size(c, &c->cols, &c->rows);
 	*ret_chardev = c;
 	return 0;
 }
 
+/* Nothing that changes a terminal must be among them. */
+const unsigned long chardev_ioctls[] = { TIOCGWINSZ, 0 };
+
 const int chardev_syscalls[] = {
+	SYS_ioctl,
 	SYS_accept4,
 	SYS_close,
 	SYS_epoll_ctl,

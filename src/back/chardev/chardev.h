@@ -44,6 +44,7 @@ struct chardev_client {
 	void (*readable)(void *arg);
 	void (*writable)(void *arg);
 	void (*up)(void *arg, bool up); /* a peer connected or disconnected */
+	void (*resized)(void *arg); /* chardev_size() changed; may be NULL */
 };
 
 /*
@@ -106,14 +107,25 @@ void chardev_want(struct chardev *c, bool on);
 const char *chardev_text(const struct chardev *c);
 const char *chardev_path(const struct chardev *c);
 
-/* Size of the peer's terminal. False: unknown. */
+/*
+ * Size of the peer's terminal. False: unknown. It is followed where SIGWINCH
+ * arrives (stdio), or else when the peer opens, closes or writes.
+ */
 bool chardev_size(const struct chardev *c, uint16_t *ret_cols,
 		  uint16_t *ret_rows);
 
 /* Host failures, other than a disconnected peer. */
 uint64_t chardev_nr_errors(const struct chardev *c);
 
-/* The system calls of all chardevs; -1 ends. */
+/*
+ * Job control, in the process that opened stdio: give the terminal back before
+ * a stop, and make it raw again once in the foreground.
+ */
+void chardev_stdio_restore(void);
+void chardev_stdio_resume(void);
+
+/* The system calls of all chardevs; -1 ends. And the ioctls; 0 ends. */
 extern const int chardev_syscalls[];
+extern const unsigned long chardev_ioctls[];
 
 #endif

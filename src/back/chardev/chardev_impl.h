@@ -74,7 +74,11 @@ struct chardev {
 	struct chardev_end in, out;
 	struct chardev_end left; /* input of a peer that was replaced */
 	struct vio_task ready;   /* for an input that cannot be waited for */
-	/* Of one that waits for its peer: listening socket, or inotify. */
+	uint16_t cols, rows;     /* of the terminal, as far as reported */
+	/*
+	 * Of one that waits for its peer: listening socket, or inotify. Of a
+	 * terminal, signalfd.
+	 */
 	int wait_fd;
 	struct vio_source *wait_source;
 	struct vio_source *wait_timer; /* after accept() failed */
@@ -111,6 +115,9 @@ void chardev_connected(struct chardev *c);
 
 /* Another peer connects instead of one that has hung up. */
 void chardev_replace(struct chardev *c);
+
+/* Report the size of the terminal if it has changed. */
+void chardev_check_size(struct chardev *c);
 
 /* Watch the descriptors for what is wanted now. */
 void chardev_watch(struct chardev *c);

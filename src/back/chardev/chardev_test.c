@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "back/chardev/chardev.h"
@@ -33,7 +35,7 @@ static char *text; /* of the chardev that is open */
 static struct {
 	char got[1 << 16];
 	size_t len;
-	unsigned nr_readable, nr_writable, nr_up, nr_down;
+	unsigned nr_readable, nr_writable, nr_up, nr_down, nr_resized;
 	bool stop; /* read nothing */
 } me;
 
@@ -66,7 +68,13 @@ static void on_up(void *arg, bool up)
 		me.nr_down++;
 }
 
-static const struct chardev_client client = { on_readable, on_writable, on_up };
+static void on_resized(void *arg)
+{
+	me.nr_resized++;
+}
+
+static const struct chardev_client client = { on_readable, on_writable, on_up,
+					      on_resized };
 
 #define PATIENCE_NS 30000000000ull /* on a machine that is slow */
 
@@ -683,6 +691,89 @@ static void test_pty(void **state)
 }
 
 /* Reopened before we looked: it never disconnected. */
+static void set_size(int fd, unsigned short cols, unsigned short rows)
+{
+	const struct winsize size = { .ws_col = cols, .ws_row = rows };
+
+	assert_int_equal(ioctl(fd, TIOCSWINSZ, &size), 0);
+}
+
+static void expect_size(unsigned nr, uint16_t want_cols, uint16_t want_rows)
+{
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
+	uint16_t cols, rows;
+
+	while (me.nr_resized < nr && vio_now_ns() < end)
+		iterate(1);
+	assert_idle();
+	assert_int_equal(me.nr_resized, nr);
+	assert_true(chardev_size(c, &cols, &rows));
+	assert_int_equal(cols, want_cols);
+	assert_int_equal(rows, want_rows);
+}
+
+/* The size that a terminal's other side has set is noticed, once each. */
+static void test_pty_size(void **state)
+{
+	int fd, other;
+
+	start("pty", "");
+	fd = open(chardev_path(c), O_RDWR | O_NOCTTY);
+	iterate(2);
+	assert_int_equal(me.nr_resized, 0);
+	chardev_want(c, true);
+	set_size(fd, 132, 43);
+	assert_int_equal(write(fd, "x", 1), 1); /* by its next byte */
+	expect_size(1, 132, 43);
+	assert_got("x");
+	chardev_want(c, false);
+	other = open(chardev_path(c), O_RDWR | O_NOCTTY); /* as stty(1) */
+	set_size(other, 80, 24);
+	close(other);
+	expect_size(2, 80, 24);
+	close(fd);
+}
+
+/* SIGWINCH, and terminals that are given back and taken again. */
+static void test_stdio_terminal(void **state)
+{
+	int in = dup(0), out = dup(1);
+	int master = posix_openpt(O_RDWR | O_NOCTTY), slave;
+	struct termios before, now;
+
+	assert_true(grantpt(master) == 0 && unlockpt(master) == 0);
+	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+	set_size(slave, 132, 43);
+	tcgetattr(slave, &before);
+	dup2(slave, 0);
+	dup2(slave, 1);
+	start("stdio", "");
+	tcgetattr(slave, &now);
+	assert_false(now.c_lflag & ICANON);
+	assert_int_equal(me.nr_resized, 0);
+	set_size(slave, 80, 24);
+	kill(getpid(), SIGWINCH);
+	expect_size(1, 80, 24);
+	chardev_stdio_restore();
+	tcgetattr(slave, &now);
+	assert_int_equal(now.c_lflag, before.c_lflag);
+	chardev_stdio_resume();
+	tcgetattr(slave, &now);
+	assert_false(now.c_lflag & ICANON);
+	stop();
+	tcgetattr(slave, &now);
+	assert_int_equal(now.c_lflag, before.c_lflag);
+	chardev_stdio_resume(); /* it is no longer ours */
+	tcgetattr(slave, &now);
+	assert_int_equal(now.c_lflag, before.c_lflag);
+	dup2(in, 0);
+	dup2(out, 1);
+	close(in);
+	close(out);
+	close(slave);
+	close(master);
+}
+
 static void test_pty_reopened(void **state)
 {
 	int fd, again;
@@ -807,6 +898,8 @@ int main(void)
 		T(test_unix_connect),
 		T(test_back_pressure),
 		T(test_pty),
+		T(test_pty_size),
+		T(test_stdio_terminal),
 		T(test_pty_reopened),
 		T(test_pty_link),
 		T(test_fd),

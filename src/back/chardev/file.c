@@ -7,8 +7,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -23,22 +26,49 @@
 /* There is one, in the process that opens it. */
 static struct {
 	bool used;
-	bool raw; /* the terminal is, and was: */
+	bool terminal; /* it is one, */
+	bool raw;      /* it is that now, and was before: */
 	struct termios before;
 } stdio;
 
-/* Bytes as they are typed; but the keys that end a program still do. */
-static void make_raw(void)
+/* In the background the terminal is the shell's, or another job's. */
+static bool in_foreground(void)
 {
-	struct termios raw;
+	pid_t group = tcgetpgrp(STDIN_FILENO);
 
-	if (tcgetattr(STDIN_FILENO, &stdio.before) < 0)
-		return;
-	raw = stdio.before;
+	return group < 0 /* it controls no jobs */ || group == getpgrp();
+}
+
+/* Bytes as they are typed; but the keys that end a program still do. */
+static void set_raw(void)
+{
+	struct termios raw = stdio.before;
+
 	cfmakeraw(&raw);
 	raw.c_lflag |= ISIG;
 	raw.c_oflag |= OPOST; /* others write lines there */
 	stdio.raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static void make_raw(void)
+{
+	if (tcgetattr(STDIN_FILENO, &stdio.before) < 0)
+		return;
+	stdio.terminal = true;
+	set_raw();
+}
+
+void chardev_stdio_restore(void)
+{
+	if (stdio.raw && in_foreground())
+		tcsetattr(STDIN_FILENO, TCSANOW, &stdio.before);
+	stdio.raw = false;
+}
+
+void chardev_stdio_resume(void)
+{
+	if (stdio.terminal && !stdio.raw && in_foreground())
+		set_raw();
 }
 
 /* A descriptor like @fd, non-blocking where that matters. */
@@ -88,17 +118,48 @@ static int stdio_open(const char *arg, const char *id,
 static void stdio_close(const char *arg, const char *id,
 			const struct opened_files *files)
 {
-	if (stdio.raw)
-		tcsetattr(STDIN_FILENO, TCSANOW, &stdio.before);
-	stdio.raw = stdio.used = false;
+	chardev_stdio_restore();
+	stdio.terminal = stdio.used = false;
+}
+
+static void on_winch(void *arg, uint32_t events)
+{
+	struct chardev *c = arg;
+	struct signalfd_siginfo info;
+
+	while (read(c->wait_fd, &info, sizeof(info)) > 0)
+		;
+	chardev_check_size(c);
+}
+
+/* A stopped job hears of no change, so SIGCONT counts as one. */
+static int watch_size(struct chardev *c)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGCONT);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	c->wait_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (c->wait_fd < 0)
+		return -errno;
+	return vio_fd_add(c->loop, c->wait_fd, EPOLLIN, on_winch, c,
+			  &c->wait_source);
 }
 
 static int stdio_create(struct chardev *c, const char *id,
 			struct opened_files *files)
 {
+	int ret = chardev_set_ends(c, chardev_take_file(files, id, "in"),
+				   chardev_take_file(files, id, "out"));
+	uint16_t cols, rows;
+
 	c->up = true;
-	return chardev_set_ends(c, chardev_take_file(files, id, "in"),
-				chardev_take_file(files, id, "out"));
+	if (ret == 0 && chardev_size(c, &cols, &rows))
+		ret = watch_size(c);
+	return ret;
 }
 
 const struct chardev_kind chardev_kind_stdio = {

@@ -79,7 +79,7 @@ static int watch_opens(const char *path)
 
 	if (fd < 0)
 		return -errno;
-	if (inotify_add_watch(fd, path, IN_OPEN) < 0) {
+	if (inotify_add_watch(fd, path, IN_OPEN | IN_CLOSE) < 0) {
 		ret = -errno;
 		close(fd);
 		return ret;
@@ -156,6 +156,7 @@ static void on_open(void *arg, uint32_t events)
 		;
 	if (is_up(c))
 		chardev_connected(c);
+	chardev_check_size(c);
 }
 
 static int pty_create(struct chardev *c, const char *id,

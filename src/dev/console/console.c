@@ -161,6 +161,16 @@ static bool parse_u16(const char *text, uint16_t *ret_val)
 	return true;
 }
 
+void console_resize(struct console_softc *sc, uint16_t cols, uint16_t rows)
+{
+	sc->sc_cols = cols;
+	sc->sc_rows = rows;
+	if (sc->sc_vs.vs_negotiated_caps & VI_BIT(VIRTIO_CONSOLE_F_SIZE))
+		vq_devcfg_changed(&sc->sc_vs);
+	sc->sc_ports[0].told_size = false;
+	console_control_run(sc);
+}
+
 static int ctl_resize(struct console_softc *sc, int argc, char *const argv[],
 		      struct err *err)
 {
@@ -171,12 +181,7 @@ static int ctl_resize(struct console_softc *sc, int argc, char *const argv[],
 		return err_set(
 			err, -EINVAL,
 			"console: usage: resize COLS ROWS, such as 80 24");
-	sc->sc_cols = cols;
-	sc->sc_rows = rows;
-	if (sc->sc_vs.vs_negotiated_caps & VI_BIT(VIRTIO_CONSOLE_F_SIZE))
-		vq_devcfg_changed(&sc->sc_vs);
-	sc->sc_ports[0].told_size = false;
-	console_control_run(sc);
+	console_resize(sc, cols, rows);
 	return 0;
 }
 
@@ -592,6 +597,7 @@ const struct vdev_type vdev_console = {
 	.vt_features = console_features,
 	.vt_ctls = console_ctls,
 	.vt_syscalls = chardev_syscalls,
+	.vt_ioctls = chardev_ioctls,
 	.vt_open = console_open,
 	.vt_paths = console_paths,
 	.vt_close = console_close,

@@ -86,6 +86,13 @@ static inline bool console_multiport(const struct console_softc *sc)
 }
 
 /*
+ * --- console.c ---
+ */
+
+/* Tell the driver the size of the console's window. */
+void console_resize(struct console_softc *sc, uint16_t cols, uint16_t rows);
+
+/*
  * --- console_ctrl.c ---
  */
 

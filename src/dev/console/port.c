@@ -256,10 +256,20 @@ static void on_up(void *arg, bool up)
 	console_tx_run(p);
 }
 
+static void on_resized(void *arg)
+{
+	struct console_port *p = arg;
+	uint16_t cols, rows;
+
+	if (p->id == 0 && chardev_size(p->chardev, &cols, &rows))
+		console_resize(p->sc, cols, rows);
+}
+
 const struct chardev_client console_chardev_client = {
 	.readable = on_readable,
 	.writable = on_writable,
 	.up = on_up,
+	.resized = on_resized,
 };
 
 void console_port_reset(struct console_port *p)
