@@ -195,6 +195,11 @@ static int watch_signals(struct child *child)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	/* A job stops as a whole. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTSTP);
+	if (sigprocmask(SIG_UNBLOCK, &set, NULL) < 0)
+		return -errno;
 	/* The terminal's are for the parent; they stay blocked, if they are. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

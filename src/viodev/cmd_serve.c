@@ -252,7 +252,7 @@ static int print_capabilities(const struct cmdline *line)
 
 static int serve(const struct cmdline *line)
 {
-	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
+	static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, 0 };
 	struct supervisor sup;
 	char *dir = socket_dir(line);
 	int status = EXIT_USAGE;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "viodev/identity.h"
+#include "back/chardev/chardev.h"
 #include "viodev/log.h"
 #include "viodev/resolver.h"
 #include "viodev/spawn.h"
@@ -352,6 +353,39 @@ static void stop_or_kill(struct supervisor *sup)
 		kill_all(sup);
 }
 
+/*
+ * Stop as the terminal asked, which must not stay raw meanwhile. The kernel's
+ * own action is used: it knows of process groups that nobody can continue.
+ */
+static void stop_job(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTSTP);
+	chardev_stdio_restore();
+	raise(SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	chardev_stdio_resume();
+}
+
+static bool is_job_control(struct supervisor *sup,
+			   const struct signalfd_siginfo *info)
+{
+	bool stop = info->ssi_signo == SIGTSTP;
+
+	if (!stop && info->ssi_signo != SIGCONT)
+		return false;
+	if (sup->hooks->signalled)
+		sup->hooks->signalled(sup->arg, info);
+	if (stop)
+		stop_job();
+	else
+		chardev_stdio_resume();
+	return true;
+}
+
 static void on_signal(void *arg, uint32_t events)
 {
 	struct supervisor *sup = arg;
@@ -360,6 +394,8 @@ static void on_signal(void *arg, uint32_t events)
 	while (read(sup->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD)
 			reap(sup);
+		else if (is_job_control(sup, &info))
+			continue;
 		else if (sup->hooks->signalled &&
 			 sup->hooks->signalled(sup->arg, &info))
 			continue;
@@ -374,6 +410,8 @@ static int watch_signals(struct supervisor *sup, const int signals[])
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTSTP);
+	sigaddset(&set, SIGCONT);
 	for (; *signals; signals++)
 		sigaddset(&set, *signals);
 	if (sigprocmask(SIG_BLOCK, &set, &sup->old_mask) < 0)
