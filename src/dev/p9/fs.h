@@ -3,24 +3,24 @@
  * A directory of the host as a 9P2000.L file tree: what the files of this
  * folder share.
  *
- *	fid   --->  node   what was walked to: an O_PATH descriptor pins the
- *	   |               inode; the names up to the export's root are known
- *	   +----->  file   what Tlopen made of it: a real descriptor
+ *	fid   --->  node   the result of a walk: an O_PATH descriptor pins
+ *	   |               the inode; its path of names up to the root is kept
+ *	   +----->  file   the result of Tlopen: a real descriptor
  *
- * A Linux client that caches has a fid for each file that it remembers. So
+ * A Linux client with a cache keeps a fid for each file that it has cached. So
  * fids and nodes are bounded by memory alone, and descriptors are a cache: when
- * they run short, those unused for the longest are closed, of nodes first, and
- * opened again by their names when they are needed.
+ * they run short, the least recently used are closed (nodes first) and reopened
+ * by name on demand.
  *
- * No path is ever walked by its text. Each step opens one name beneath a
- * descriptor, without following symbolic links; what is opened for reading
- * and writing is reopened through the descriptor that pins it. So neither the
+ * Paths are never resolved as text. Each step opens one name beneath a
+ * descriptor, without following symbolic links; files are opened for
+ * reading and writing through the descriptor that pins them. So neither the
  * guest nor a host process can swap a file under a request, and ".." is a
  * pointer here, not a name.
  *
  * Threads: requests run on several. p9_fs.lock guards fids, nodes and
- * reference counts and is never held over a system call that may wait.
- * p9_fs.names is held while names change (rename, unlink) and is taken first.
+ * reference counts and is never held across a system call that may block.
+ * p9_fs.names is held while names change (rename, unlink) and is locked first.
  * Errors are -errno.
  */
 #ifndef P9_FS_H
@@ -36,20 +36,20 @@
 #include <viodev/iov.h>
 #include "dev/p9/pdu.h"
 
-#define P9_MIN_HELD    (16u << 20)  /* bytes of fids, nodes, names and files, */
-#define P9_MAX_HELD    (512u << 20) /* a 16th of the host's within these */
+#define P9_MIN_HELD    (16u << 20)  /* bytes of fids, nodes, names and files: */
+#define P9_MAX_HELD    (512u << 20) /* 1/16 of the host's, within this range */
 #define P9_MAX_XATTRS  (512u << 10) /* bytes of values, held for all fids */
 #define P9_MAX_IOV     1024
 #define P9_MIN_MSIZE   4096u
 #define P9_MAX_MSIZE   (1u << 20)
-#define P9_MSG_BYTES   4608u /* of a request without its data: Tsymlink */
-#define P9_REPLY_BYTES 4352u /* likewise: a link's target is the longest */
+#define P9_MSG_BYTES   4608u /* request without data; largest: Tsymlink */
+#define P9_REPLY_BYTES 4352u /* likewise; largest: a link's target */
 #define P9_MAX_DEVS    254u
 
 enum p9_security {
 	P9_PASSTHROUGH, /* owners and modes are the host's; needs root */
 	P9_MAPPED,      /* they are kept in extended attributes */
-	P9_NONE,        /* as passthrough, without insisting on owners */
+	P9_NONE,        /* as passthrough, ignoring a failed change of owner */
 };
 
 #define P9_MAX_RANGES 16
@@ -63,11 +63,11 @@ struct p9_idmap {
 struct p9_params {
 	enum p9_security security;
 	bool ro;
-	uint32_t msize; /* the most that is agreed to */
+	uint32_t msize; /* upper limit in the negotiation */
 	struct p9_idmap uids, gids;
 };
 
-/* What is in a hash table, which grows with it; see table.c. */
+/* An entry of a hash table that grows on demand; see table.c. */
 struct p9_entry {
 	struct p9_entry *next; /* of the same slot */
 	uint32_t hash;
@@ -75,24 +75,24 @@ struct p9_entry {
 
 struct p9_table {
 	struct p9_entry **slots;
-	unsigned shift; /* of a hash, to have the slot */
+	unsigned shift; /* hash >> shift is the slot */
 	unsigned nr;
 };
 
 struct p9_node {
 	struct p9_entry entry;         /* first */
 	struct p9_node *parent;        /* NULL: the root, or detached */
-	struct p9_node *newer, *older; /* while it may give up its fd */
+	struct p9_node *newer, *older; /* of idle ones */
 	char *name;
 	dev_t dev;
 	ino_t ino;
-	struct statx_timestamp born; /* inode numbers are used again */
+	struct statx_timestamp born; /* inode numbers are reused */
 	mode_t type;                 /* S_IFMT of the host */
-	int fd;         /* O_PATH; -1: given up, the names lead back to it */
-	uint32_t refs;  /* of fids, children and requests */
-	uint32_t users; /* of the fd */
-	bool idle;      /* is in the list of those that may give it up */
-	bool detached;  /* it has lost its name; only its fd is left */
+	int fd;                      /* O_PATH; -1: closed, reopened by name */
+	uint32_t refs;               /* of fids, children and requests */
+	uint32_t users;              /* of the fd */
+	bool idle;                   /* is in the list of idle ones */
+	bool detached;               /* unlinked: only its fd is left */
 };
 
 enum p9_kind {
@@ -104,18 +104,18 @@ enum p9_kind {
 
 struct p9_file {
 	enum p9_kind kind;
-	struct p9_file *newer, *older; /* while it may give up its fd */
-	bool idle;                     /* is in the list of those that may */
+	struct p9_file *newer, *older; /* of idle ones */
+	bool idle;                     /* is in the list of idle ones */
 	uint32_t users;                /* of the fd */
-	int fd;           /* -1: of attributes; or given up, as a node's */
-	int flags;        /* that it was opened with */
-	bool no_try_read; /* RWF_NOWAIT is not to be had */
-	bool slow;        /* closing it may wait */
+	int fd;           /* -1: an attribute's; or closed, as a node's */
+	int flags;        /* of open() */
+	bool no_try_read; /* RWF_NOWAIT is unsupported */
+	bool slow;        /* close() may block */
 	uint32_t refs;
 	pthread_mutex_t lock; /* guards what follows */
-	uint64_t dir_off;     /* where a directory's fd stands */
+	uint64_t dir_off;     /* position of a directory's fd */
 	bool locked;          /* has or had locks; guarded by p9_fs.locks */
-	char *name;           /* of the attribute to be set */
+	char *name;           /* of the attribute to set */
 	uint8_t *value;
 	uint32_t value_len, value_done;
 	int value_flags;
@@ -137,9 +137,9 @@ struct p9_fs {
 	struct p9_params params;
 	struct p9_node *root;
 	int proc_fd;    /* our own /proc/self/fd */
-	bool can_try;   /* RESOLVE_CACHED is there, the disk is a local one */
-	uint32_t msize; /* agreed on, 0: no session */
-	uint64_t caps;  /* capabilities of this process, a bit each */
+	bool can_try;   /* RESOLVE_CACHED works, the disk is local */
+	uint32_t msize; /* negotiated; 0: no session */
+	uint64_t caps;  /* capabilities of this process (bit mask) */
 
 	pthread_mutex_t names;
 	pthread_mutex_t locks; /* guards the next two */
@@ -150,13 +150,13 @@ struct p9_fs {
 	struct p9_table fids, nodes;
 	struct p9_node *oldest, *newest;           /* idle nodes */
 	struct p9_file *oldest_file, *newest_file; /* idle files */
-	unsigned nr_nodes, nr_files;               /* with the detached */
-	size_t held_bytes, max_held;               /* by these, see p9_hold() */
+	unsigned nr_nodes, nr_files;               /* including detached ones */
+	size_t held_bytes, max_held;               /* by these; see p9_hold() */
 	unsigned nr_fds, max_fds;   /* descriptors for nodes, files, locks */
-	struct p9_closing *closing; /* to be closed by a thread that may wait */
-	uint32_t hash_mul; /* random: who chooses fids and names does not */
+	struct p9_closing *closing; /* for a thread that may block to close */
+	uint32_t hash_mul; /* random: the guest cannot choose collisions */
 	size_t xattr_bytes;
-	struct { /* file systems seen: a number for each */
+	struct { /* a number for each file system seen */
 		dev_t dev;
 	} devs[P9_MAX_DEVS];
 	unsigned nr_devs;
@@ -171,17 +171,17 @@ struct p9_req {
 	struct p9_fs *fs;
 	uint8_t type;
 	uint16_t tag;
-	int err;        /* found wrong before it began */
-	bool malformed; /* the framing is */
-	bool nowait;    /* must not block: -EAGAIN, to be begun again */
-	bool blocked;   /* a Tlock that may wait: reply, or run it again */
-	size_t room;    /* bytes that the reply may have */
+	int err;        /* detected before the request started */
+	bool malformed; /* bad framing */
+	bool nowait;    /* must not block: returns -EAGAIN to be restarted */
+	bool blocked;   /* a blocking Tlock: reply, or run it again */
+	size_t room;    /* for the reply, in bytes */
 	size_t msg_len, msg_beyond;
-	struct p9_in in;            /* the body, but for a Twrite's data */
+	struct p9_in in;            /* the body, except for a Twrite's data */
 	struct out out;             /* the reply's body */
-	uint32_t data_len;          /* of the reply that are in @back already */
+	uint32_t data_len;          /* bytes of the reply already in @back */
 	struct vio_iov_cursor data; /* of Twrite */
-	struct vio_iov_cursor head; /* first 11 bytes of the reply's place */
+	struct vio_iov_cursor head; /* the reply's first 11 bytes */
 	struct vio_iov_cursor back; /* the rest of it */
 	uint8_t msg[P9_MSG_BYTES];
 	uint8_t reply[P9_REPLY_BYTES];
@@ -194,32 +194,32 @@ struct p9_req {
  */
 
 /*
- * Make the export of @root_fd, an O_PATH descriptor of a directory; @proc_fd
- * is one of /proc. Both are taken, also on failure.
+ * Create the export of @root_fd, an O_PATH descriptor of a directory; @proc_fd
+ * is one of /proc. Takes ownership of both, even on failure.
  */
 int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		 struct p9_fs **ret_fs, struct err *err);
-void p9_fs_destroy(struct p9_fs *fs); /* no request runs; NULL is fine */
+void p9_fs_destroy(struct p9_fs *fs); /* while no request runs; may be NULL */
 
-/* The capabilities in effect, a bit each. */
+/* The effective capabilities, as a bit mask. */
 uint64_t p9_capabilities(void);
 
 /*
- * Begin a session with @msize, or end it with 0: no fid is left. No request
- * runs. Closing many files takes its time.
+ * Start a session with @msize, or end it with 0: all fids are dropped. Call it
+ * while no request runs. Closing many files takes time.
  */
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize);
 
 /*
- * Each thread that runs requests calls this first: umask and cwd, which an
- * @added one shares with the thread that added it. -errno
+ * Each thread that runs requests calls this first: it sets umask and cwd, which
+ * an @added thread shares with the thread that added it. 0 or -errno.
  */
 int p9_thread_init(struct p9_fs *fs, bool added);
-bool p9_thread_ready(void); /* whether this one did, and it worked */
+bool p9_thread_ready(void); /* whether this thread did, successfully */
 
 /*
  * Account for an allocation of @len bytes, as malloc() rounds it up. p9_fs.lock
- * is held. False: the guest holds too much already.
+ * is held. False: the guest has reached its limit.
  */
 bool p9_hold(struct p9_fs *fs, size_t len);
 void p9_release(struct p9_fs *fs, size_t len);
@@ -231,11 +231,10 @@ struct p9_fd_name {
 struct p9_fd_name p9_fd_name(int fd);
 
 /*
- * Closing may wait: the last descriptor of a deleted file frees its blocks,
- * one of a network file system sends what was written, and where the file
- * system is frozen that takes as long as it is. A thread that may not wait
- * puts such a descriptor aside, or the file that has it, for a call of
- * p9_fs_close_rest() by one that may.
+ * close() may block: the last descriptor of a deleted file frees its blocks, a
+ * network file system writes data back, a frozen file system blocks until it is
+ * thawed. A thread that must not block queues such a descriptor, or its file,
+ * for a thread that may and that calls p9_fs_close_rest().
  */
 void p9_close(struct p9_fs *fs, int fd, bool local);
 bool p9_close_waits(int fd, bool local);
@@ -243,7 +242,7 @@ void p9_close_later(struct p9_fs *fs, int fd, struct p9_file *file);
 bool p9_fs_has_closing(struct p9_fs *fs);
 void p9_fs_close_rest(struct p9_fs *fs);
 
-/* Room for another descriptor: 0, or -EMFILE. Undone with p9_fd_release(). */
+/* Reserve a descriptor: 0 or -EMFILE. p9_fd_release() undoes it. */
 int p9_fd_admit(struct p9_fs *fs);
 void p9_fd_release(struct p9_fs *fs);
 
@@ -257,14 +256,14 @@ int p9_table_init(struct p9_table *table); /* 0 or -1 */
 void p9_table_fini(struct p9_table *table);
 void p9_table_add(struct p9_table *table, struct p9_entry *e, uint32_t hash);
 void p9_table_remove(struct p9_table *table, struct p9_entry *e);
-void p9_table_trim(struct p9_table *table); /* give back what it has grown */
+void p9_table_trim(struct p9_table *table); /* shrink */
 
 static inline size_t p9_table_slots(const struct p9_table *table)
 {
 	return (size_t)1 << (32 - table->shift);
 }
 
-/* The first of those with this hash, and of others. */
+/* The list of entries with this hash, and others. */
 static inline struct p9_entry **p9_table_slot(const struct p9_table *table,
 					      uint32_t hash)
 {
@@ -275,13 +274,13 @@ static inline struct p9_entry **p9_table_slot(const struct p9_table *table,
  * --- node.c ---
  */
 
-/* What a request holds on to. p9_ref_put() lets go of what is there. */
+/* What a request refers to. p9_ref_put() releases what is set. */
 struct p9_ref {
 	struct p9_fs *fs;
 	struct p9_node *node;
 	struct p9_file *file;
 	uint32_t uid;
-	int fd;         /* the node's, kept open by us; -1: not asked for */
+	int fd;         /* the node's, kept open; -1: not requested */
 	bool uses_file; /* so is the file's */
 };
 #define P9_REF    __attribute__((cleanup(p9_ref_put))) struct p9_ref
@@ -289,13 +288,13 @@ struct p9_ref {
 void p9_ref_put(struct p9_ref *ref);
 
 /*
- * A request that must not wait may use the file system that a reference is
- * on: 0 or -EAGAIN. The export's own is known to be a local one; of what is
- * mounted beneath nothing is known.
+ * Whether a request that must not block may use the file system of a reference:
+ * 0 or -EAGAIN. The export's own is known to be local; of file systems mounted
+ * beneath it nothing is known.
  */
 int p9_may_try(const struct p9_req *r, const struct p9_ref *ref);
 
-/* Have ref->fd; -ESTALE when the node cannot be found again. */
+/* Open ref->fd; -ESTALE when the node cannot be found again. */
 int p9_ref_open(const struct p9_req *r, struct p9_ref *ref);
 
 /*
@@ -313,9 +312,9 @@ void p9_node_ref(struct p9_node *node); /* p9_fs.lock is held */
 void p9_node_put(struct p9_fs *fs, struct p9_node *node); /* is not held */
 
 /*
- * For those who change names, with p9_fs.names held. The node that is known
- * under a name, with its descriptor open so that it outlives the name; or an
- * empty reference. What the system call has done is told afterwards.
+ * For requests that change names, with p9_fs.names held. p9_name_hold() returns
+ * the node known under a name, with its descriptor open so that it outlives the
+ * name, or an empty reference. The others record what the system call did.
  */
 void p9_name_hold(const struct p9_req *r, struct p9_node *dir, const char *name,
 		  struct p9_ref *ret_ref);
@@ -324,8 +323,8 @@ void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 		   const char *name);
 
 /*
- * The directory that a node is in, and its name there (P9_NAME_MAX + 1), once
- * it is sure that this is what the name stands for; p9_fs.names is held.
+ * The directory of a node, and its name there (P9_NAME_MAX + 1), after checking
+ * that the name still refers to the node; p9_fs.names is held.
  */
 int p9_name_of(const struct p9_req *r, const struct p9_ref *ref,
 	       struct p9_ref *ret_dir, char *ret_name);
@@ -334,37 +333,37 @@ int p9_name_of(const struct p9_req *r, const struct p9_ref *ref,
  * --- fid.c ---
  */
 
-/* What a fid stands for at this moment. -EBADF for an unknown one. */
+/* What a fid refers to now. -EBADF for an unknown fid. */
 int p9_fid_get(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
-/* The same with the node's descriptor. */
+/* The same, with the node's descriptor. */
 int p9_fid_open(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
 
-/* Have the descriptor of ref->file, if it is a file's or a directory's. */
+/* Open the descriptor of ref->file, if it is a file or a directory. */
 int p9_ref_file(const struct p9_req *r, struct p9_ref *ref);
-/* The same of one that is open, with the file's descriptor; else -EBADF. */
+/* As p9_fid_get(), of an open fid, with its file's descriptor; else -EBADF. */
 int p9_fid_file(const struct p9_req *r, uint32_t num, struct p9_ref *ret_ref);
 
 /* A new fid. -EBADF when the number is taken or P9_NOFID. */
 int p9_fid_add(struct p9_fs *fs, uint32_t num, const struct p9_ref *ref);
 
 /*
- * Turn a fid into something else, if it still stands for @was and is not
- * open; else -EBUSY.
+ * Make a fid refer to something else, if it still refers to @was and is not
+ * open; otherwise -EBUSY.
  */
 int p9_fid_change(struct p9_fs *fs, uint32_t num, const struct p9_ref *was,
 		  struct p9_node *node, struct p9_file *file);
 
-/* Take a fid away; what it stood for is the caller's to put. -EBADF. */
+/* Remove a fid; the caller puts the reference. 0 or -EBADF. */
 int p9_fid_remove(struct p9_fs *fs, uint32_t num, struct p9_ref *ret_ref);
 
-/* A file for an open descriptor, which is taken on success; or NULL. */
+/* A file that takes ownership of @fd on success; or NULL. */
 struct p9_file *p9_file_create(struct p9_fs *fs, enum p9_kind kind, int fd);
-void p9_file_put(struct p9_fs *fs, struct p9_file *file); /* NULL is fine */
-/* p9_fs.lock is held. The descriptor is in use; not any more; given up. */
+void p9_file_put(struct p9_fs *fs, struct p9_file *file); /* may be NULL */
+/* p9_fs.lock is held. Use the descriptor; stop using it; close an idle one. */
 void p9_file_use(struct p9_fs *fs, struct p9_file *file);
 void p9_file_unuse(struct p9_fs *fs, struct p9_file *file);
-int p9_file_give_up(struct p9_fs *fs, bool *ret_local); /* -EMFILE: no file's */
-void p9_file_free(struct p9_fs *fs, struct p9_file *file); /* the last of it */
+int p9_file_give_up(struct p9_fs *fs, bool *ret_local);    /* -EMFILE: none */
+void p9_file_free(struct p9_fs *fs, struct p9_file *file); /* unreferenced */
 
 /*
  * --- attr.c, idmap.c ---
@@ -378,17 +377,17 @@ uint32_t p9_id_to_guest(const struct p9_idmap *map, uint32_t id);
 #define P9_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 /*
- * The attributes that the guest sees of what @fd is. p9_map_stat() turns what
- * the host says into that.
+ * The attributes of @fd as the guest sees them. p9_map_stat() converts the
+ * host's.
  */
 int p9_stat(const struct p9_req *r, int fd, struct statx *ret_stx);
 int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx);
-/* DT_* of an entry that is of @type on the host; overlayfs relies on it. */
+/* DT_* of an entry that has @type on the host; overlayfs relies on it. */
 unsigned char p9_mapped_type(int dir_fd, const char *name, unsigned char type);
 struct p9_qid p9_qid_of(struct p9_fs *fs, const struct statx *stx);
 uint64_t p9_qid_path(struct p9_fs *fs, dev_t dev, ino_t ino);
 
-/* Give what was just made to its owner, and its mode, as the model has it. */
+/* Set owner and mode of a new file, as the security model requires. */
 int p9_own(const struct p9_req *r, int fd, mode_t mode, dev_t rdev,
 	   uint32_t uid, uint32_t gid);
 
