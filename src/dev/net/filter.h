@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which frames a driver wants to have: receive modes, its MAC addresses and
- * VLANs (virtio 5.1.6.5.1 to 5.1.6.5.3). Pure functions.
+ * Receive filter: which frames a driver wants, by receive modes, its MAC
+ * addresses and VLANs (virtio 5.1.6.5.1 to 5.1.6.5.3). Pure functions.
  *
- * A table that is longer than ours lets all of its kind pass: the driver must
- * expect frames that it did not ask for, never miss one that it did.
+ * A table longer than ours lets all of its kind pass: a driver must tolerate
+ * frames that it did not request, but must not miss one that it did.
  */
 #ifndef DEV_NET_FILTER_H
 #define DEV_NET_FILTER_H
@@ -15,13 +15,13 @@
 
 #define NET_MAC_LEN 6
 
-/* The bytes of a frame to look at: addresses, some tags and labels. */
+/* The bytes of a frame to inspect: addresses, some tags and labels. */
 #define NET_FILTER_PEEK 32
 
 #define NET_MAX_MACS 64 /* of a kind */
 #define NET_NR_VLANS 4096u
 
-/* Commands of class RX are the numbers of these bits. */
+/* Bit numbers are those of the commands of class RX. */
 enum {
 	NET_RX_PROMISC = 1 << 0,
 	NET_RX_ALLMULTI = 1 << 1,
@@ -46,16 +46,16 @@ struct net_filter {
 };
 
 /*
- * Everything passes. A driver with CTRL_RX ends that by switching PROMISC off,
- * as with QEMU: illumos relies on it for multicast. Without CTRL_RX its first
- * VLAN does, for tagged frames.
+ * Let everything pass, until a driver with CTRL_RX turns PROMISC off, as with
+ * QEMU: illumos relies on it for multicast. Without CTRL_RX, its first VLAN
+ * starts filtering, of tagged frames.
  */
 void net_filter_reset(struct net_filter *f, uint64_t features);
 
-/* False when there is no such VLAN. */
+/* False for an invalid VLAN. */
 bool net_filter_set_vlan(struct net_filter *f, unsigned vlan, bool on);
 
-/* @frame holds at least NET_FILTER_PEEK bytes, zeroes behind its end. */
+/* @frame holds at least NET_FILTER_PEEK bytes, padded with zeroes. */
 bool net_filter_passes(const struct net_filter *f,
 		       const uint8_t mac[NET_MAC_LEN], const uint8_t *frame);
 

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The network device (virtio 5.1), inside.
+ * Internals of the network device (virtio 5.1).
  *
- *	net.c        the device: queues, options, control, life and death
+ *	net.c        the device: queues, options, control, creation, destruction
  *	conf.c       link, configuration, features
  *	tx.c         from the guest to the backend
  *	rx.c         from the backend to the guest
  *	net_ctrl.c   the control queue
- *	net_save.c   what it has set up, for another process
- *	coal.c       when to interrupt
- *	hdr.c filter.c rss.c   rules, without a device
+ *	net_save.c   the driver's settings, for another process
+ *	coal.c       interrupt coalescing
+ *	hdr.c filter.c rss.c   pure rules, without a device
  *
  * Queues come in pairs: 2 * pair receives, 2 * pair + 1 transmits, pair i on
  * channel i of the backend. The control queue follows the last pair, and which
  * is the last depends on what was negotiated.
  *
- * How many pairs are in use the driver says by the control queue. A driver
- * without one has one pair; but where something between it and us keeps the
- * control queue to itself, no feature arrives that needs it, and rings start
- * and stop. So without control queue the pairs that have rings are in use.
+ * The driver sets the number of pairs in use through the control queue. A
+ * driver without one uses one pair. But a front-end that handles the control
+ * queue itself negotiates no feature that needs it, and starts and stops rings.
+ * So without a control queue, the pairs that have rings are in use.
  */
 #ifndef DEV_NET_NET_H
 #define DEV_NET_NET_H
@@ -37,7 +37,7 @@
 #define NET_MAX_PAIRS  NET_MAX_CHANNELS
 #define NET_MAX_QUEUES (2 * NET_MAX_PAIRS + 1)
 
-/* 5.1.4, without the fields of features that we do not have. */
+/* 5.1.4, without the fields of features that are not implemented. */
 struct net_config {
 	uint8_t mac[NET_MAC_LEN];
 	le16 status;
@@ -53,11 +53,11 @@ struct net_config {
 struct net_stats {
 	uint64_t frames;
 	uint64_t bytes;
-	uint64_t dropped;  /* malformed, or the backend could not */
-	uint64_t filtered; /* not for this driver */
+	uint64_t dropped;  /* malformed, or the backend failed */
+	uint64_t filtered; /* not addressed to this driver */
 };
 
-/* Interrupt after so many packets or microseconds; 0 of either: at once. */
+/* Interrupt after so many packets or microseconds; either 0: at once. */
 struct net_coal_params {
 	uint32_t max_packets;
 	uint32_t max_usecs;
@@ -65,14 +65,15 @@ struct net_coal_params {
 
 struct net_coal {
 	struct net_coal_params params;
-	uint32_t nr_done; /* packets that the driver was not told of */
-	uint64_t due_ns;  /* when it will be; 0: nothing is waiting */
+	uint32_t nr_done; /* packets without an interrupt so far */
+	uint64_t due_ns;  /* of the interrupt; 0: none is pending */
 	bool emptied;     /* for vq_endchains() */
 };
 
 /*
- * Chains of a receive queue that were taken for frames to come. The frame is
- * received right into them; what is left goes back at the end of the iteration.
+ * Chains of a receive queue that were taken for the next frames. A frame is
+ * received directly into them; unused chains are returned at the end of the
+ * iteration.
  *
  *	iov:     [host hdr][ .... first chain .... ][ second .... ][ spill ]
  *	hdr:               guest's header, cut off
@@ -86,7 +87,7 @@ struct net_window {
 	struct {
 		uint16_t idx;
 		int niov;
-		size_t bytes; /* for the frame: without the header, if first */
+		size_t bytes; /* for the frame; of the first: without header */
 	} chain[NET_WINDOW_CHAINS];
 	unsigned nr_chains;
 	bool cut; /* the first chain's header was cut off */
@@ -103,13 +104,13 @@ struct net_pair {
 	struct net_softc *sc;
 	unsigned idx;
 	struct vio_task tx_continue;
-	bool rx_stalled; /* the channel waits: for buffers, or for bps= */
+	bool rx_stalled; /* the channel waits for buffers or for bps= */
 	size_t longest;  /* frame of this iteration */
-	size_t want;     /* bytes to have room for, at best */
-	/* A frame that has been received and has no place in the queue yet. */
+	size_t want;     /* preferred room, in bytes */
+	/* A frame that was received before the queue had room for it. */
 	struct virtio_net_hdr pending_hdr;
 	size_t pending_len; /* 0: none */
-	uint8_t *buf;       /* it, or what spills over */
+	uint8_t *buf;       /* that frame, or what spills over */
 };
 
 struct net_softc {
@@ -135,11 +136,11 @@ struct net_softc {
 	uint8_t sc_default_mac[NET_MAC_LEN];
 	uint8_t sc_mac[NET_MAC_LEN];
 	uint16_t sc_mtu;      /* 0: not offered */
-	uint16_t sc_told_mtu; /* that, or less by the front-end */
+	uint16_t sc_told_mtu; /* the same, or the front-end's lower value */
 	uint32_t sc_speed;
 	bool sc_admin_up; /* by ctl */
 	bool sc_carrier;  /* by the backend */
-	bool sc_announce; /* asked for, not acknowledged */
+	bool sc_announce; /* requested, not acknowledged */
 
 	struct net_filter sc_filter;
 	struct net_rss sc_rss;
@@ -150,10 +151,10 @@ struct net_softc {
 	struct ratelimit sc_tx_limit, sc_rx_limit; /* bps= of a direction */
 	struct vio_source *sc_tx_timer, *sc_rx_timer;
 	struct vio_source *sc_rx_retry; /* after a failure of the backend */
-	uint64_t sc_rx_retry_ns;        /* its last wait; 0: it works */
+	uint64_t sc_rx_retry_ns;        /* last delay; 0: the backend works */
 	struct net_stats sc_tx, sc_rx;
 
-	/* One iteration's: what is taken is given back before it ends. */
+	/* Of one iteration, which returns all chains that it takes. */
 	struct iovec sc_iov[NET_MAX_IOV];
 	struct iovec sc_record[NET_MAX_IOV];
 	struct net_window sc_win;
@@ -178,23 +179,23 @@ static inline struct vqueue_info *net_txq(struct net_softc *sc, unsigned pair)
  * --- net.c ---
  */
 
-/* The device around a backend, which it owns, also when this fails. */
+/* Create the device on a backend. Takes ownership, even on failure. */
 int net_create_on(const struct vdev_env *env, struct net_be *take_be,
 		  struct vdev **ret_dev, struct err *err);
 
 void net_record(struct net_softc *sc, const struct iovec *iov, int niov,
 		size_t len);
 
-/* Pairs that were negotiated: the control queue is behind them. */
+/* The negotiated number of pairs: the control queue follows them. */
 unsigned net_nr_pairs(const struct net_softc *sc);
 
-/* Use so many queues of each kind from now on. */
+/* Use this many queues of each kind from now on. */
 int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx);
 
-/* Without a control queue: a pair beyond the last came, or the last went. */
+/* Without a control queue: rings of a pair started or stopped. */
 void net_follow_rings(struct net_softc *sc);
 
-/* Whether a frame may pass; if not, @timer is set to when one may. */
+/* Whether a frame may pass; otherwise @timer is set for when one may. */
 bool net_limit_allows(struct ratelimit *limit, struct vio_source *timer);
 
 /*
@@ -203,13 +204,13 @@ bool net_limit_allows(struct ratelimit *limit, struct vio_source *timer);
 
 bool net_link_up(const struct net_softc *sc);
 
-/* The link is up when both its ends are: ours, by ctl, and the backend's. */
+/* The link is up when both ends are: ours (set by ctl) and the backend's. */
 void net_set_link(struct net_softc *sc, bool admin_up, bool carrier);
 
-/* Ask the driver, which has GUEST_ANNOUNCE, to send what makes it known. */
+/* Ask a driver with GUEST_ANNOUNCE to announce itself. */
 void net_announce(struct net_softc *sc);
 
-/* For front-ends that have the control queue themselves: vc_net. */
+/* For front-ends that handle the control queue themselves: vc_net. */
 int net_set_mtu(void *arg, uint16_t mtu);
 int net_announce_mac(void *arg, const uint8_t mac[NET_MAC_LEN]);
 
@@ -217,7 +218,7 @@ int net_cfgread(void *arg, int offset, int size, uint32_t *retval);
 int net_cfgwrite(void *arg, int offset, int size, uint32_t value);
 void net_apply_features(void *arg, uint64_t *features);
 
-/* 0, or -EINVAL when the offloads make no sense. */
+/* 0, or -EINVAL for an invalid combination of offloads. */
 int net_set_offloads(struct net_softc *sc, uint64_t offloads);
 
 /*
@@ -226,14 +227,14 @@ int net_set_offloads(struct net_softc *sc, uint64_t offloads);
 
 void net_tx_run(struct net_softc *sc, unsigned pair);
 
-/* Move frames of a channel until there is none, or no room. */
+/* Receive frames of a channel until none is left, or no room. */
 void net_rx_run(struct net_softc *sc, unsigned channel);
-void net_rx_kick(struct net_softc *sc); /* buffers came */
-void net_rx_stop(struct net_softc *sc); /* forget frames that wait */
+void net_rx_kick(struct net_softc *sc); /* buffers were added */
+void net_rx_stop(struct net_softc *sc); /* drop pending frames */
 
 void net_ctrl_run(struct net_softc *sc, struct vqueue_info *vq);
 
-/* A command that the driver once gave to another process: false if refused. */
+/* Repeat a command that another process executed: false if refused. */
 bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len);
 
 /*
@@ -247,15 +248,15 @@ int net_load(void *arg, const void *buf, size_t len);
  * --- coal.c ---
  */
 
-/* A packet of this queue is done; the iteration's last one was. */
+/* A packet of this queue is complete; the iteration's last one was. */
 void net_coal_done(struct net_softc *sc, struct vqueue_info *vq);
 void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied);
 
-/* New parameters: what they allow already happens now. */
+/* New parameters: an interrupt that they make due is sent now. */
 void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 		  struct net_coal_params params);
 void net_coal_reset(struct net_softc *sc);
-/* vc_quiesce: no chain outlives an iteration, but interrupts may be waiting. */
+/* vc_quiesce: no chain outlives an iteration, but interrupts may be pending. */
 void net_coal_flush(void *arg);
 void net_coal_on_timer(void *arg);
 
