@@ -7,26 +7,26 @@
  *	medium.c     `viodev ctl`: the disc of a CD-ROM drive
  *	tmf.c        control and event queue: task management, hot-plug
  *	pool.c       memory for commands
- *	offload.c    what a thread does for a command
+ *	offload.c    operations of a command on a thread
  *	limit.c      iops= and bps= of a LUN
- *	task.c       a LUN's task set: who runs when; aborting; ends
+ *	task.c       a LUN's task set: ordering, aborts, completion
  *	target.c     start of a command: unit attentions, dispatch; SPC commands
  *	cdb.c, sense.c   pure: parse commands, build sense data
  *	inquiry.c mode.c sbc.c provision.c mmc.c pr.c   commands
  *	lun.c        creation, size and removal of a LUN
- *	passthrough.c    a LUN that is a real device, by SG_IO
- *	scsi_save.c  another process continues with the device
+ *	passthrough.c    a LUN on a device of the host, by SG_IO
+ *	scsi_save.c  the state for another process
  *
  * Path of a command:
  *
  *	scsi_fetch()    a chain becomes a task
  *	task_submit()   it waits for its turn
  *	task_begin()    it is checked
- *	a handler       which may task_disk(), and continues when that is done
+ *	a handler       which may call task_disk(), and continues on completion
  *	task_finish()   into the used ring, shown once an iteration
  *
- * There is one initiator, the guest's driver, and so one I_T nexus to each
- * target. Threads: the loop's.
+ * The only initiator is the guest's driver, so each target has one I_T nexus.
+ * Threads: the loop's.
  */
 #ifndef SCSI_SCSI_H
 #define SCSI_SCSI_H
@@ -48,14 +48,14 @@
 #define SCSI_MAX_DISKS  80  /* also those taken out, until commands end */
 #define SCSI_MAX_QUEUES 64  /* request queues */
 #define SCSI_MAX_IOV    512 /* of a chain */
-#define SCSI_SEG_MAX    254 /* data segments that we ask for */
+#define SCSI_SEG_MAX    254 /* data segments offered as seg_max */
 #define SCSI_MAX_TARGET 255
 #define SCSI_MAX_LUN    16383
 #define SCSI_BLOCK_MAX  4096
-#define SCSI_WORK_BYTES (64u << 10) /* each of a LUN's two buffers */
-#define SCSI_MAX_TASKS  2048        /* that are fetched at a time */
-#define SCSI_FEW_IOV    16          /* every task has so many, */
-#define SCSI_MAX_WIDE   224         /* so many at a time have SCSI_MAX_IOV */
+#define SCSI_WORK_BYTES (64u << 10) /* of each of a LUN's two buffers */
+#define SCSI_MAX_TASKS  2048        /* fetched at a time */
+#define SCSI_FEW_IOV    16          /* in every task */
+#define SCSI_MAX_WIDE   224         /* tasks at a time with SCSI_MAX_IOV */
 #define SCSI_SERIAL_MAX 32
 
 struct scsi_lun;
@@ -64,10 +64,10 @@ struct scsi_softc;
 struct passthrough;
 struct scsi_offload;
 
-/* What a thread does for a command: the result. */
+/* An operation that a thread executes for a command. Returns its result. */
 typedef int task_offload_fn(struct scsi_lun *lun, const struct scsi_task *t);
 
-/* What a step of a command does when its disk request is done. */
+/* A step of a command: called when its disk request completes. */
 typedef void task_step(struct scsi_task *t, int result);
 
 /* A command. */
@@ -89,7 +89,7 @@ struct scsi_task {
 
 	/* In the task set. */
 	bool active;
-	bool fence; /* ordered, or alone */
+	bool fence; /* ordered or exclusive */
 	bool aborted;
 	uint8_t abort_response;
 
@@ -119,7 +119,7 @@ struct scsi_task {
 	struct iovec few[1 + SCSI_FEW_IOV];
 };
 
-/* The buffers of a command that has more than a few. */
+/* The buffers of a command that has more than SCSI_FEW_IOV. */
 struct scsi_wide {
 	struct iovec iov[1 + SCSI_MAX_IOV];
 };
@@ -137,7 +137,7 @@ struct scsi_queue {
 
 enum lun_kind { LUN_DISK, LUN_CDROM, LUN_PASSTHROUGH, LUN_ABSENT, LUN_WLUN };
 
-/* Unit attentions, most important first; as scsi_save.c hands them on. */
+/* Unit attentions, most important first; as in a saved state. */
 enum {
 	UA_POWER_ON = 1,
 	UA_RESET = 2,
@@ -173,58 +173,58 @@ struct scsi_lun {
 	uint16_t lun;
 	char name[16];        /* as in the options: "lun0", "t1.lun0" */
 	bool present;         /* not removed */
-	bool leaving;         /* removed, but commands of it have not ended */
-	struct vio_task left; /* now they have */
+	bool leaving;         /* removed, commands still in flight */
+	struct vio_task left; /* they have completed */
 	bool added;           /* by `viodev ctl`: destroyed on removal */
 
 	/* Medium. */
 	struct disk *disk;
-	int map_fd; /* the image again, for looking what is allocated */
+	int map_fd; /* the image, to query its allocation */
 	bool ro;
 	bool writethrough;
 	bool thin;   /* unmaps */
-	bool zeroes; /* what is unmapped reads as zeroes */
+	bool zeroes; /* unmapped blocks read as zeroes */
 	bool rotational;
-	bool sole; /* no other process uses it: locked for writing */
+	bool sole; /* no other process uses it: write-locked */
 	uint32_t block_bytes, phys_block_bytes;
 	uint64_t nr_blocks;
 	char serial[SCSI_SERIAL_MAX + 1];
 	char vendor[8 + 1], product[16 + 1];
-	uint64_t identity; /* what the image is, see disk_identity() */
+	uint64_t identity; /* of the image, see disk_identity() */
 	uint64_t naa;
 	struct passthrough *pt;
 	struct ratelimit iops, bps;
 	struct vio_source *limit_timer; /* NULL: no limits */
 
-	/* What commands change. */
+	/* State that commands change. */
 	unsigned ua; /* UA_* pending */
 	bool stopped, ejected, locked;
 	enum media_event media_event;
 	bool wce, swp, d_sense;        /* mode pages */
 	bool reserved;                 /* by RESERVE */
-	struct pr_state pr, pr_before; /* the command that is alone */
-	bool pr_waits; /* for its turn to be saved: pr_before is in force */
+	struct pr_state pr, pr_before; /* before the exclusive command */
+	bool pr_waits; /* to be saved; until then pr_before applies */
 
 	/* The task set, in the order in which they may run. */
 	struct scsi_task *first, *last;
 	unsigned nr_waiting, nr_fences;
-	struct scsi_task *exclusive; /* runs, and nothing else may */
+	struct scsi_task *exclusive; /* the only command that may run */
 	bool scheduling, reschedule;
-	uint8_t *work, *work2; /* SCSI_WORK_BYTES each, the alone one's */
+	uint8_t *work, *work2; /* SCSI_WORK_BYTES each, of that command */
 
 	/* Statistics. */
 	uint64_t nr_reads, nr_writes, read_bytes, written_bytes, nr_errors;
 	uint64_t nr_cmds, nr_aborts;
 };
 
-/* A task management function that waits for the tasks that it ended. */
+/* A task management function that waits for the tasks that it aborted. */
 struct scsi_tmf {
 	unsigned idx;
 	bool busy;
 	uint8_t subtype;
 	uint8_t addr[8];
 	uint64_t id;
-	uint64_t seq; /* it concerns tasks that arrived earlier */
+	uint64_t seq; /* it affects tasks that arrived earlier */
 	uint8_t *resp;
 };
 
@@ -236,7 +236,7 @@ struct scsi_softc {
 	struct scsi_queue sc_queues[SCSI_MAX_QUEUES];
 	/*
 	 * Memory for commands, of all queues together: a guest that fills its
-	 * queues has that many in flight, and the others wait in the queues.
+	 * queues has this many in flight; the rest waits in the queues.
 	 */
 	struct slab sc_tasks, sc_wides;
 	bool sc_no_memory; /* a command had to wait for another to end */
@@ -254,14 +254,14 @@ struct scsi_softc {
 	struct scsi_lun sc_absent, sc_wlun;
 
 	uint64_t sc_seq;
-	struct scsi_tmf *sc_tmfs; /* an entry for each of the control queue */
+	struct scsi_tmf *sc_tmfs; /* one for each entry of the control queue */
 	unsigned sc_nr_tmfs;      /* that wait */
 	struct vio_task
 		sc_more;    /* of the control queue; or the pool has more */
 	bool sc_missed;     /* an event found no buffer */
 	bool sc_taken_over; /* from another process, since the last reset */
 	uint64_t sc_nr_events, sc_nr_missed;
-	int sc_pr_fd; /* registrations that are kept, or -1 */
+	int sc_pr_fd; /* file of persistent registrations, or -1 */
 	uint64_t sc_pr_seq;
 	struct scsi_task *sc_pr_first, **sc_pr_end; /* to be saved, in order */
 	struct scsi_offload *sc_offload;
@@ -270,18 +270,19 @@ struct scsi_softc {
 /* scsi.c */
 extern const struct vdev_type vdev_scsi; /* also in devices.h */
 extern const struct opt_def scsi_lun_opts[];
-void task_finish(struct scsi_task *t); /* with its status; last of a handler */
+/* End a command with its status. Call it last in a handler. */
+void task_finish(struct scsi_task *t);
 void scsi_publish(struct scsi_queue *q);
 void scsi_fetch(struct scsi_queue *q);
 void scsi_check_broken(struct scsi_softc *sc);
 
 /*
  * offload.c: a thread calls @fn, then @step continues, even if the command has
- * been aborted in between (task_finish_aborted()). Last of a step.
+ * been aborted meanwhile (task_finish_aborted()). Call it last in a step.
  */
 int scsi_offload_create(struct vio_loop *loop,
 			struct scsi_offload **ret_offload);
-/* False: it has not ended, and what it uses must stay. NULL is fine. */
+/* False: a thread is still busy, and its memory must stay. May be NULL. */
 bool scsi_offload_destroy(struct scsi_offload *offload);
 void task_offload(struct scsi_task *t, task_offload_fn *fn, task_step *step);
 
@@ -306,7 +307,8 @@ void scsi_control_notify(void *sc, struct vqueue_info *vq);
 void scsi_event_notify(void *sc, struct vqueue_info *vq);
 /*
  * The LUN's number in REPORT LUNS and events: peripheral addressing
- * below 256, which is all that Linux makes of an event, flat above (SAM-5 4.7).
+ * below 256, the only form that Linux accepts in an event; flat above (SAM-5
+ * 4.7).
  */
 uint16_t scsi_lun_number(const struct scsi_lun *lun);
 
@@ -323,23 +325,23 @@ void limit_charge(struct scsi_lun *lun, unsigned commands, uint64_t bytes);
 /* task.c */
 void task_submit(struct scsi_task *t);
 void task_schedule(struct scsi_lun *lun); /* begin commands that may begin */
-void task_leave(struct scsi_task *t);     /* the task set; others may begin */
+void task_leave(struct scsi_task *t);     /* the task set; others may start */
 void task_abort(struct scsi_task *t, uint8_t response);
 /*
- * Abort all: waiting ones end at once, those that the host works on when it has
- * finished. Later ones begin after that.
+ * Abort all tasks: waiting ones end at once, running ones when the host has
+ * finished. Later tasks start after that.
  */
 void tasks_forget(struct scsi_lun *lun, uint8_t response);
-/* Whether nothing of it is wanted any more; then it has ended. */
+/* End an aborted task. False: it was not aborted. */
 bool task_finish_aborted(struct scsi_task *t);
-/* Whether the driver waits for it: not after a reset, nor when it broke us. */
+/* Whether the driver waits for it: not after a reset or on a broken device. */
 bool task_live(const struct scsi_task *t);
-/* Run @step now, and again after each task_disk() of its. */
+/* Run @step now, and again after each of its task_disk() calls. */
 void task_run(struct scsi_task *t, task_step *step);
-/* Start t->req, then continue with @step. Last of a step. */
+/* Start t->req, then continue with @step. Call it last in a step. */
 void task_disk(struct scsi_task *t, enum disk_op op, uint64_t lba,
 	       uint64_t nr_blocks, task_step *step);
-/* Answers; each ends the command. */
+/* Replies; each ends the command. */
 void task_good(struct scsi_task *t);
 void task_check(struct scsi_task *t, uint32_t code);
 void task_check_info(struct scsi_task *t, uint32_t code, uint64_t info);
@@ -347,9 +349,9 @@ void task_bad_cdb(struct scsi_task *t, unsigned byte, unsigned bit);
 void task_bad_list(struct scsi_task *t, unsigned byte);
 void task_status(struct scsi_task *t, uint8_t status);
 void task_disk_failed(struct scsi_task *t, int result);
-task_step task_disk_done; /* that was the last step */
+task_step task_disk_done; /* after the last step */
 void task_reply(struct scsi_task *t, const struct reply *r);
-/* Does the command have so much room, or data? If not it has ended. */
+/* Whether the command has this much room or data. Otherwise it has ended. */
 bool task_has_in(struct scsi_task *t, uint64_t bytes);
 bool task_has_out(struct scsi_task *t, uint64_t bytes);
 
@@ -400,9 +402,9 @@ void mmc_read_cd(struct scsi_task *t);
 /* sbc.c */
 bool sbc_in_range(struct scsi_task *t, uint64_t lba, uint64_t nr);
 
-/* pr.c: registrations that are kept. */
+/* pr.c: persistent registrations. */
 int pr_load(struct scsi_softc *sc);
-int pr_keep(struct scsi_softc *sc); /* what there is, whatever was kept */
+int pr_keep(struct scsi_softc *sc); /* save the current ones */
 bool pr_type_ok(uint8_t scope_type);
 
 /* scsi_save.c: vc_save, vc_load. */
@@ -411,22 +413,22 @@ int scsi_load(void *sc, const void *buf, size_t len);
 
 /* lun.c */
 bool scsi_is_stopping(struct scsi_softc *sc);    /* somebody waits for an end */
-bool luns_pass_through(const struct opts *opts); /* one that is a device? */
+bool luns_pass_through(const struct opts *opts); /* whether any is a device */
 int luns_open(const struct opts *opts, struct opened_files *files,
 	      struct err *err);
 int luns_create(struct scsi_softc *sc, const struct vdev_env *env,
 		struct err *err);
-/* False: the host still works on commands; their memory must stay. */
+/* False: commands are still in flight; their memory must stay. */
 bool luns_destroy(struct scsi_softc *sc, bool ended);
 struct scsi_lun *lun_by_name(struct scsi_softc *sc, const char *name);
-bool lun_remove(struct scsi_lun *lun); /* false: when its commands have ended */
+bool lun_remove(struct scsi_lun *lun); /* false: once its commands have ended */
 void lun_add(struct scsi_lun *lun);
-void lun_warn(struct scsi_lun *lun); /* of an odd size */
+void lun_warn(struct scsi_lun *lun); /* about an odd size */
 void lun_hear(struct scsi_lun *lun); /* what happens to its disk */
 /*
- * Units that are not on the command line: @text is in its syntax,
+ * LUNs added at run time: @text has the command line's syntax,
  * "lun5=PATH,lun5.ro=on". luns_open_new() needs privileges, and
- * lun_create_new() creates the unit to add from those files.
+ * lun_create_new() creates the LUN to add from those files.
  */
 int luns_open_new(const char *text, struct opened_files *files,
 		  struct err *err);
@@ -435,21 +437,21 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		   struct err *err);
 
 /*
- * passthrough.c: commands of a LUN that is a real device. pt_open() needs
+ * passthrough.c: commands of a LUN on a device of the host. pt_open() needs
  * privileges. Of one with @ro, commands that may change the medium or the
  * device are refused.
  */
 int pt_open(const char *path, bool ro, struct err *err);
 int pt_create(struct vio_loop *loop, int take_fd, bool ro,
 	      struct passthrough **ret_pt);
-/* False: a command does not end, and its memory must stay. NULL is fine. */
+/* False: a command is still in flight; its memory must stay. May be NULL. */
 bool pt_destroy(struct passthrough *pt);
 void pt_start(struct passthrough *pt, struct scsi_task *t);
-/* Take back a command that has not begun: false when it is too late. */
+/* Remove a command that has not started: false when it is too late. */
 bool pt_cancel(struct passthrough *pt, struct scsi_task *t);
-/* What is started from now on begins after what has begun has ended. */
+/* Commands started from now on wait for those in flight. */
 void pt_hold(struct passthrough *pt);
-/* For tests: what stands for ioctl(fd, SG_IO, hdr). */
+/* For tests: replaces ioctl(fd, SG_IO, hdr). */
 struct sg_io_hdr;
 extern int (*pt_sg_io)(int fd, struct sg_io_hdr *hdr);
 
