@@ -5,7 +5,7 @@
  *	tap	an interface of the host; checksums and segmentation for free
  *	user	libslirp: a private network behind a translating gateway
  *	stream	a stream socket, each frame behind its length (32 bit, be)
- *	dgram	a datagram socket, a frame each
+ *	dgram	a datagram socket, one frame each
  *	fd	one of these three, already open
  *	null	nowhere and from nowhere
  *	echo	back to the driver that sent them
@@ -45,7 +45,7 @@
 
 #define NET_MAX_CHANNELS 16
 
-/* mtu= of who does not say. The least is the specification's, 5.1.4.1. */
+/* The MTU without mtu=. The minimum is the specification's (5.1.4.1). */
 #define NET_DEFAULT_MTU 1500u
 #define NET_MIN_MTU     68u
 
@@ -70,7 +70,7 @@ struct net_be_ops {
 	 * Receive one frame. Returns its length; 0 when one was dropped for
 	 * being longer than the room; -EAGAIN when none is available;
 	 * -ENOTCONN when no more will arrive; other -errno when the host
-	 * failed, and may be asked again.
+	 * failed, which may be temporary.
 	 */
 	ssize_t (*recv)(struct net_be *be, unsigned channel,
 			const struct iovec *iov, int niov);
@@ -78,7 +78,7 @@ struct net_be_ops {
 	/*
 	 * Send one frame, of at most NET_MAX_FRAME bytes. Returns 0; -EAGAIN
 	 * when it must wait, and client->writable follows; other -errno when
-	 * this frame is lost. The list may be cut up.
+	 * this frame is lost. The list may be modified.
 	 */
 	int (*send)(struct net_be *be, unsigned channel, struct iovec *iov,
 		    int niov);
@@ -86,21 +86,21 @@ struct net_be_ops {
 	/* Start or stop calling client->readable while frames wait. */
 	void (*watch)(struct net_be *be, unsigned channel, bool on);
 
-	/* Spread what arrives over this many channels. NULL: there is one. */
+	/* Distribute received frames to this many channels. NULL: only one. */
 	int (*set_channels)(struct net_be *be, unsigned nr);
 
 	/*
-	 * The driver takes frames with these VIRTIO_NET_F_GUEST_ offloads, a
+	 * The driver accepts frames with these VIRTIO_NET_F_GUEST_ offloads, a
 	 * subset of features. NULL without such features.
 	 */
 	int (*set_offloads)(struct net_be *be, uint64_t offloads);
 
-	/* Call @add with each of its counters. NULL: it has none. */
+	/* Call @add with each counter. NULL: none. */
 	void (*stats)(const struct net_be *be, net_be_stat_fn *add, void *arg);
 
 	/*
-	 * Execute a control command that it alone has; the answer goes into
-	 * @reply. NULL: it has none.
+	 * Execute a control command of this backend; the answer goes into
+	 * @reply. NULL: none.
 	 */
 	int (*ctl)(struct net_be *be, int argc, char *const argv[],
 		   struct json_object *reply, struct err *err);
@@ -108,13 +108,13 @@ struct net_be_ops {
 	void (*destroy)(struct net_be *be);
 };
 
-/* A backend's own struct begins with it. */
+/* The first member of a backend's own struct. */
 struct net_be {
 	const struct net_be_ops *ops;
 	unsigned nr_channels;
-	bool down;         /* no peer yet */
-	uint64_t features; /* that it makes possible: masks of VIRTIO_NET_F_ */
-	uint64_t most_bytes; /* that the guest makes it use; 0: few */
+	bool down;           /* no peer yet */
+	uint64_t features;   /* that it supports: masks of VIRTIO_NET_F_ */
+	uint64_t most_bytes; /* that a guest can make it use; 0: few */
 	bool has_mac;        /* the only address that it receives for: */
 	uint8_t mac[6];
 	const struct net_be_client *client; /* set by net_be_attach() */
@@ -122,8 +122,8 @@ struct net_be {
 };
 
 /*
- * The backend that the options name. net_be_open() adds what it opens to
- * @files, net_be_create() takes it from there.
+ * The backend that the options name. net_be_open() adds the descriptors to
+ * @files, net_be_create() takes them from there.
  */
 int net_be_open(const struct opts *opts, struct opened_files *files,
 		struct err *err);
@@ -191,7 +191,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 /* Queue pairs: queues=, or as many as fd= has descriptors. */
 unsigned net_be_nr_queues(const struct opts *opts);
 
-/* For vt_rights: what the backend does in a sandbox. */
+/* For vt_rights: what the backend needs in a sandbox. */
 void net_be_rights(const struct opts *opts, struct sandbox_rights *rights);
 
 /*
@@ -200,7 +200,7 @@ void net_be_rights(const struct opts *opts, struct sandbox_rights *rights);
 
 struct net_be_kind {
 	const char *name;
-	const char *const *keys; /* options that only it has; NULL ends */
+	const char *const *keys; /* its own options; NULL ends */
 	bool multi;              /* has several channels */
 	bool network;            /* as in sandbox_rights */
 	const char *tree;    /* key and opened file of a directory to read */
@@ -216,9 +216,10 @@ extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
 	net_kind_dgram, net_kind_fd, net_kind_null, net_kind_echo;
 
 /*
- * Made from descriptors, whose ownership moves on success only. A stream socket
- * may be one that listens. With @take_again_fd, of an opener (opener.h), the
- * backend asks for a new one when it loses what it has; -1: it does not.
+ * Create a backend from descriptors, of which it takes ownership on success. A
+ * stream socket may be a listening one. With @take_again_fd, of an opener
+ * (opener.h), the backend requests a new descriptor when it loses its own; -1:
+ * it does not.
  */
 int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 		   int take_again_fd, struct net_be **ret_be);
@@ -232,13 +233,13 @@ int net_add_queues(struct opened_files *files, const int *take_fds,
 		   unsigned nr);
 void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr);
 
-/* What all descriptors of backends are: not waited for, not inherited. */
+/* Make a backend's descriptor non-blocking and close-on-exec. */
 int net_fd_prepare(int fd);
 
 /*
- * A descriptor and what it is watched for, changed only where it differs.
- * After net_port_watch(), @cb is called with events that are wanted, and with
- * EPOLLHUP and EPOLLERR while any is.
+ * A descriptor and the events that it is watched for. After net_port_watch(),
+ * @cb is called with the wanted events, and with EPOLLHUP and EPOLLERR while
+ * any event is wanted. Nothing is changed that is already so.
  */
 struct net_port {
 	struct vio_loop *loop;
@@ -251,7 +252,7 @@ struct net_port {
 void net_port_watch(struct net_port *port, uint32_t event, bool on);
 void net_port_close(struct net_port *port);
 
-/* A copy of the first @len bytes of a list: how many entries. */
+/* Copy the first @len bytes of a list. Returns the number of entries. */
 int net_iov_head(struct iovec *to, const struct iovec *iov, int niov,
 		 size_t len);
 

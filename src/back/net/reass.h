@@ -2,11 +2,11 @@
 /*
  * Reassembly of IPv4 fragments (RFC 791, 3.2), in memory of a fixed size.
  *
- * Some versions of libslirp crash on fragments, and all of them keep as many
- * as a guest sends. So libslirp gets whole datagrams, put together here.
+ * Some versions of libslirp crash on fragments, and all of them store as many
+ * as a guest sends. So libslirp gets whole datagrams, reassembled here.
  *
  * A datagram is delivered when all of its bytes have arrived. Where fragments
- * overlap, the one that came first wins. A datagram that is incomplete after
+ * overlap, the one that arrived first wins. A datagram that is incomplete after
  * REASS_TIMEOUT_NS is dropped, and so is the oldest one when there are more
  * than REASS_NR_SLOTS.
  */
@@ -36,8 +36,8 @@ struct reass_slot {
 struct reass {
 	struct reass_slot slots[REASS_NR_SLOTS];
 	uint64_t nr_fragments; /* that arrived */
-	uint64_t nr_datagrams; /* that were put together from them */
-	uint64_t nr_dropped;   /* datagrams that were not, and bad fragments */
+	uint64_t nr_datagrams; /* reassembled */
+	uint64_t nr_dropped;   /* incomplete datagrams, and bad fragments */
 };
 
 /* Whether an Ethernet frame holds a fragment of an IPv4 datagram. */
@@ -45,7 +45,7 @@ bool reass_is_fragment(const uint8_t *frame, size_t len);
 
 /*
  * Take a fragment. Returns the length of the frame with the whole datagram,
- * which *ret_frame points to until the next call, or 0 when there is none.
+ * which *ret_frame points to until the next call, or 0 when none is complete.
  */
 size_t reass_add(struct reass *r, const uint8_t *frame, size_t len,
 		 uint64_t now_ns, uint8_t **ret_frame);
