@@ -205,14 +205,35 @@ def with_libraries(programs, to):
             shutil.copy(path, lib)
 
 
+def fnv1a(data):
+    hash = 0xcbf29ce484222325
+    for byte in data:
+        hash = (hash ^ byte) * 0x100000001b3 % (1 << 64)
+    return hash
+
+
+def own_name(guest):
+    """The default serial number of a block device is made of its WWID, whatever the device file is called."""
+    guest.check(until("[ -b /dev/sda ]") + " && mknod /dev/other b $(tr : ' ' </sys/block/sda/dev)")
+    guest.check("""
+        export LD_LIBRARY_PATH=/tmp/lib
+        /tmp/viodev serve --dir=/run/w block,id=a,path=/dev/sda,ro=on block,id=b,path=/dev/other,ro=on >/tmp/names 2>&1 &
+    """)
+    guest.check(until("grep -qx ready /tmp/names") + " || (cat /tmp/names; false)")
+    wwid = guest.check("cat /sys/block/sda/device/wwid")
+    for id in "a", "b":
+        told = json.loads(guest.check(f"LD_LIBRARY_PATH=/tmp/lib /tmp/viodev ctl /run/w/{id}.ctl status --json"))["reply"]
+        assert told["serial"] == f"{fnv1a(f'device/wwid {wwid} '.encode()):016x}", (wwid, told)
+
+
 def test_passthrough(t):
     """passthrough: viodev in its sandbox, in a guest that has real SCSI devices: data, sense, what is refused."""
     disk, share = image(t.tmp / "disk.img", 4), t.tmp / "share"
-    devices = ["-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=disk",
-               "-device", "scsi-cd"]
+    devices = ["-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-scsi-pci",
+               "-device", "scsi-hd,drive=disk,wwn=0x5000c500a0b1c2d3", "-device", "scsi-cd"]
     with t.serve(f"9p,path={share.parent},ro=on,tag=share") as viodev:
         with_libraries([viodev.binary, viodev.built("tests/guest/passthrough")], share)
-        with t.guest(attach(viodev), devices, modules=["9pnet_virtio", "9p", "virtio_scsi", "sg"], memory="1G") as guest:
+        with t.guest(attach(viodev), devices, modules=["9pnet_virtio", "9p", "virtio_scsi", "sg", "sd_mod"], memory="1G") as guest:
             guest.check("mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576 share /mnt && cp -r /mnt/share/. /tmp/ && "
                         "umount /mnt && ln -s /tmp/lib/ld-linux-x86-64.so.2 /lib64/")
             guest.check(until("[ $(ls /sys/class/scsi_generic | wc -l) = 2 ]"))
@@ -226,6 +247,7 @@ def test_passthrough(t):
             status, output = guest.run("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/s.sock 2>&1; s=$?; cat /tmp/messages; exit $s")
             assert status == 0, output
             guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/passthrough /run/v/r.sock ro 2>&1")
+            own_name(guest)
             told = json.loads(guest.check("LD_LIBRARY_PATH=/tmp/lib /tmp/viodev ctl /run/v/s.ctl status --json"))["reply"]
             assert told["sandbox"]["seccomp"] and told["sandbox"]["nobody"] and told["sandbox"]["no-capabilities"], told
             guest.check("kill $(pidof viodev); " + until("! pidof viodev"))
