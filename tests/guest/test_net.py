@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import random
 import re
 import socket
@@ -16,7 +17,7 @@ import time
 
 from checks import Health, attach, status, until, wait_for
 from hostnet import ip, iperf3_server, need, private_network, tap_address, taps
-from vm import PATIENCE, GuestError, Skip, die_with_parent
+from vm import PATIENCE, GuestError, Skip, Viodev, die_with_parent
 
 MIB = 1 << 20
 
@@ -269,35 +270,85 @@ def test_low_port(t):
             assert "hostfwd=tcp:127.0.0.1:80-:80: privileged port" in str(error), error
 
 
-# --- the options of the user network
+# --- the options of the user network, links and descriptors
 
 
 def test_user(t):
-    """net=, dns=, search=, restrict=, tftp=, a network of one family, ports of both families forwarded at run time."""
+    """net=, dns=, search=, restrict=, tftp=, one family, ports forwarded at run time; a macvtap link, queues by fd=."""
+    taps()
     folder = t.tmp / "tftp"
     folder.mkdir()
     folder.chmod(0o755)
     t.tmp.chmod(0o755)  # the device is nobody
     data = random.Random(2).randbytes(MIB)
     (folder / "file").write_bytes(data)
-    with private_network(), t.serve(
-            f"net,id=own,backend=user,net=192.168.7.0/24+fd00:7::/64,dns=192.168.7.9,search=viodev.test,tftp={folder}",
+    with private_network(), queues_of("tap0", 2) as queues, with_sysfs(
+            t, f"net,id=own,backend=user,net=192.168.7.0/24+fd00:7::/64,dns=192.168.7.9,search=viodev.test,tftp={folder}",
             "net,id=alone,backend=user,restrict=on",
-            "net,id=six,backend=user,ipv4=off") as viodev, t.guest(attach(viodev), tools=True) as guest:
+            "net,id=six,backend=user,ipv4=off",
+            f"net,id=link,backend=tap,ifname={macvtap()}",
+            f"net,id=fds,backend=fd,fd={':'.join(map(str, queues))}", fds=queues) as viodev, \
+            t.guest(attach(viodev), cpus=2, tools=True) as guest:
         own, alone, six = (nic(guest, viodev, id) for id in ("own", "alone", "six"))
-        guest.check(DHCP + "echo 'echo $domain $search >/tmp/names' >>/tmp/dhcp")
+        guest.check(DHCP + "echo 'echo $dns $search >>/tmp/names' >>/tmp/dhcp")
         for device in own, alone:
             guest.check(f"ip link set {device} up; udhcpc -i {device} -n -q -f -t 20 -O search -s /tmp/dhcp")
         assert "inet 192.168.7.15/24" in guest.check(f"ip addr show {own}")
-        assert guest.check("grep 192.168.7.9 /etc/resolv.conf; ip route del default; cat /tmp/names")
+        assert guest.check("cat /tmp/names").splitlines() == ["192.168.7.9 viodev.test", ""]
         got = guest.check("cd /tmp && tftp -g -r file 192.168.7.2 >/dev/null 2>&1 && sha256sum file").split()[0]
         assert got == hashlib.sha256(data).hexdigest()
         at_run_time(guest, viodev, own)
         restricted(guest, alone)
         assert guest.run(f"ip link set {six} up; udhcpc -i {six} -n -q -f -t 2 -T 1 -s /tmp/dhcp")[0] != 0
         guest.check(until(f"ip -6 addr show {six} | grep -q fec0:"))
+        linked(guest, viodev)
         for id in viodev.sockets:
             assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
+
+
+def macvtap():
+    """A link on one end of a pair, whose other end is the host, 10.8.0.1."""
+    for words in ("add lower0 type veth peer name host0", "set lower0 up", "set host0 up",
+                  "add link lower0 name link0 type macvtap mode bridge", "set link0 up"):
+        ip(f"link {words}")
+    ip("addr add 10.8.0.1/24 dev host0")
+    return "link0"
+
+
+@contextlib.contextmanager
+def queues_of(name, count):
+    """Descriptors of a tap, as whoever starts a device may have opened them."""
+    request = struct.pack("16sH22x", name.encode(), 0x5102)  # IFF_TAP, NO_PI, VNET_HDR, MULTI_QUEUE: 0x2 0x1000 0x4000 0x100
+    with contextlib.ExitStack() as files:
+        queues = [files.enter_context(open("/dev/net/tun", "r+b", buffering=0)).fileno() for _ in range(count)]
+        for queue in queues:
+            fcntl.ioctl(queue, 0x400454ca, request)  # TUNSETIFF
+        tap_address(name, 9)
+        yield queues
+
+
+def with_sysfs(t, *devices, **options):
+    """A viodev that sees the network namespace's interfaces in /sys, where it finds a link's device."""
+    wrapper = t.tmp / "viodev"
+    wrapper.write_text(f"""#!/bin/sh
+exec unshare --mount sh -c 'mount -t sysfs none /sys && exec "$@"' - '{os.path.abspath(t.viodev)}' "$@"
+""")
+    wrapper.chmod(0o755)
+    return Viodev(wrapper, *devices, **options)
+
+
+def linked(guest, viodev):
+    """A macvtap link gives its card its address; each descriptor of fd= is a queue pair."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        address = fcntl.ioctl(sock, 0x8927, struct.pack("16s16x", b"link0"))[18:24]  # SIOCGIFHWADDR
+    assert status(viodev, "link")["mac"] == address.hex(":")
+    device = nic(guest, viodev, "fds")
+    guest.check(f"ethtool -L {device} combined 2")
+    assert status(viodev, "fds")["pairs"] == 2
+    for id, net in ("link", 8), ("fds", 9):
+        guest_address(guest, nic(guest, viodev, id), net)
+        reaches(guest, f"10.{net}.0.1")
+        both_ways(guest, f"10.{net}.0.1", 4)
 
 
 def at_run_time(guest, viodev, device):
