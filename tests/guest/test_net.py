@@ -17,7 +17,7 @@ import time
 
 from checks import Health, attach, status, until, wait_for
 from hostnet import ip, iperf3_server, need, private_network, tap_address, taps
-from vm import PATIENCE, GuestError, Skip, Viodev, die_with_parent
+from vm import PATIENCE, GuestError, Viodev, die_with_parent
 
 MIB = 1 << 20
 
@@ -99,16 +99,10 @@ def digest_of(sock):
 
 
 @contextlib.contextmanager
-def name_server(name, address):
-    """Answers each question for an address with this one, at the first name server that resolv.conf knows."""
-    with open("/etc/resolv.conf", encoding="ascii") as file:
-        found = re.search(r"^nameserver\s+(\d+\.\d+\.\d+\.\d+)$", file.read(), re.M)
-    if not found:
-        raise Skip("no IPv4 name server in resolv.conf")
-    if not found[1].startswith("127."):
-        ip(f"addr add {found[1]}/32 dev lo")
+def name_server(name, server, address):
+    """Answers each question for an address with this one."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((found[1], 53))
+    sock.bind((server, 53))
     label = b"".join(bytes((len(part),)) + part.encode() for part in name.split("."))
 
     def answer():
@@ -125,6 +119,19 @@ def name_server(name, address):
         yield
     finally:
         sock.close()
+
+
+def serve_with_etc(t, *devices, container=False):
+    """With an /etc of its own, t.tmp/etc, which has nothing in it; in a container it may not mount anything."""
+    (t.tmp / "etc").mkdir()
+    as_in = "setpriv --bounding-set=-sys_admin env" if container else ""
+    wrapper = t.tmp / "viodev"
+    wrapper.write_text(f"""#!/bin/sh
+[ "$1" = serve ] || exec {t.viodev} "$@"
+exec unshare --mount sh -c 'mount --bind {t.tmp}/etc /etc && exec {as_in} {t.viodev} "$@"' sh "$@"
+""", encoding="ascii")
+    wrapper.chmod(0o755)
+    return Viodev(wrapper, *devices)
 
 
 def frames_of(path):
@@ -149,9 +156,9 @@ def net(t, mode, machine, mtu=1500):
     more = f",mode={mode}" + (f",mtu={mtu}" if mtu != 1500 else "")
     taps()
     pcap = t.tmp / "user.pcap"
-    with private_network(), t.serve(
-            f"net,id=user{more},backend=user,hostfwd=tcp:127.0.0.1:5555-:5201+udp:127.0.0.1:5555-:5201,pcap={pcap}",
-            f"net,id=tap{more},backend=tap,ifname=tap0") as viodev:
+    with private_network(), serve_with_etc(
+            t, f"net,id=user{more},backend=user,hostfwd=tcp:127.0.0.1:5555-:5201+udp:127.0.0.1:5555-:5201,pcap={pcap}",
+            f"net,id=tap{more},backend=tap,ifname=tap0", container=mode == "legacy") as viodev:
         tap_address("tap0", 1)
         with t.guest(attach(viodev), machine=machine, tools=True) as guest:
             for id in "user", "tap":
@@ -179,9 +186,15 @@ def addressed(t, guest, viodev):
 
 
 def named(t, guest, viodev):
-    """DNS goes to the host's name server."""
-    with name_server("viodev.test", "10.9.8.7"):
-        assert "10.9.8.7" in guest.check("nslookup -type=a viodev.test 10.0.2.3")
+    """DNS goes to the host's name server, which becomes known later and is another one then."""
+    sandbox = status(viodev, "user")["sandbox"]
+    assert sandbox["seccomp"] and sandbox["empty-root"], sandbox
+    assert guest.run("timeout 2 nslookup -type=a viodev.test 10.0.2.3")[0] != 0
+    for server, address in ("127.0.0.1", "10.9.8.7"), ("127.0.0.2", "10.9.8.6"):
+        with name_server("viodev.test", server, address):
+            (t.tmp / "etc" / "new").write_text(f"nameserver {server}\n", encoding="ascii")
+            (t.tmp / "etc" / "new").rename(t.tmp / "etc" / "resolv.conf")
+            guest.check(until(f"timeout 2 nslookup -type=a viodev.test 10.0.2.3 | grep -q {address}"))
 
 
 def forwarded(t, guest, viodev):
@@ -399,7 +412,8 @@ def test_tap(t):
             for i, id in enumerate(("many", "rss", "slow")):
                 guest_address(guest, nic(guest, viodev, id), i + 1)
             health = Health(viodev, "many")
-            for check in (many_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound):
+            for check in (many_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound,
+                          remade_queues):
                 check(t, guest, viodev)
             health.check()
         for id in viodev.sockets:
@@ -655,6 +669,21 @@ def rebound(t, guest, viodev):
             reaches(guest, "10.2.0.1")
         assert status(viodev, "rss")["tx"]["frames"] > before
         guest.check("killall -9 iperf3; true")
+
+
+def remade_queues(t, guest, viodev):
+    """A tap of several queues that is made again gets those that the driver uses."""
+    device = nic(guest, viodev, "many")
+    ip("link del tap0")
+    guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 0 ]"))
+    ip("tuntap add dev tap0 mode tap multi_queue")
+    tap_address("tap0", 1)
+    guest.check(until(f"[ $(cat /sys/class/net/{device}/carrier) = 1 ]"))
+    reaches(guest, "10.1.0.1")
+    before = interrupts(guest, device, "input")
+    both_ways(guest, "10.1.0.1")
+    moved = [now - then for now, then in zip(interrupts(guest, device, "input"), before)]
+    assert sum(n > 0 for n in moved[:2]) > 0 and not any(moved[2:]), moved
 
 
 # --- other ends that speak QEMU's protocols
