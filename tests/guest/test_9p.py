@@ -10,7 +10,7 @@ import time
 
 import p9_packages
 import p9_work
-from checks import attach, status
+from checks import attach, status, wait_for
 from vm import PATIENCE, Skip
 
 
@@ -29,13 +29,16 @@ def shared(t, mode, machine):
     outside.write_text("secret\n")
     os.symlink(outside, fixed / "way-out")
     os.mkfifo(fixed / "fifo")
+    gone = t.tmp / "gone"
+    gone.mkdir()
     with t.serve(f"9p,id=tree,path={tree},tag=tree,security=mapped-xattr,mode={mode}",
-                 f"9p,id=fixed,path={fixed},ro=on,mode={mode}") as viodev:
+                 f"9p,id=fixed,path={fixed},ro=on,mode={mode}", f"9p,id=gone,path={gone},tag=gone,mode={mode}") as viodev:
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2, modules=["9p", "9pnet_virtio"]) as guest:
             p9_work.mount(guest, "tree", "/tree", msize=1048576)
             p9_work.mount(guest, "viodev", "/fixed", msize=8192)
             for check in (files, verified, names, owners, many, read_only):
                 check(guest)
+            removed(guest, viodev, gone)
         for id in viodev.sockets:
             assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
     assert (tree / "copy").read_text() == "written by the host\n"
@@ -50,6 +53,15 @@ def files(guest):
                 "sum() { dd if=big bs=$1 2>/dev/null | md5sum; } && [ \"$(sum 1M)\" = \"$(sum 100k)\" ]")
     guest.check("cd /tree && echo one >f && echo two >>f && [ $(wc -c <f) = 8 ] && truncate -s 3 f && [ $(cat f) = one ]")
     guest.check("cd /tree && exec 3<big && rm big && [ $(dd bs=1M count=1 <&3 2>/dev/null | wc -c) = 1048576 ]")
+
+
+def removed(guest, viodev, gone):
+    """The log tells that the directory of a device was removed."""
+    p9_work.mount(guest, "gone", "/gone", msize=8192)
+    assert "was removed" not in viodev.messages, viodev.messages
+    gone.rmdir()
+    guest.run("stat /gone; ls /gone")
+    wait_for("the log", lambda: "gone: 9p: path= was removed on the host" in viodev.messages)
 
 
 def verified(guest):

@@ -211,6 +211,8 @@ int p9_getattr(struct p9_req *r)
 		ret = p9_stat(r, is_open ? ref.file->fd : ref.fd, &stx);
 	if (ret < 0)
 		return ret;
+	if (ref.node == r->fs->root && stx.stx_nlink == 0)
+		__atomic_store_n(&r->fs->root_removed, true, __ATOMIC_RELAXED);
 	qid = p9_qid_of(r->fs, &stx);
 	write_attr(&r->out, &qid, &stx);
 	return 0;

@@ -136,10 +136,11 @@ struct p9_stats {
 struct p9_fs {
 	struct p9_params params;
 	struct p9_node *root;
-	int proc_fd;    /* our own /proc/self/fd */
-	bool can_try;   /* RESOLVE_CACHED works, the disk is local */
-	uint32_t msize; /* negotiated; 0: no session */
-	uint64_t caps;  /* capabilities of this process (bit mask) */
+	bool root_removed; /* by the host; atomic */
+	int proc_fd;       /* our own /proc/self/fd */
+	bool can_try;      /* RESOLVE_CACHED works, the disk is local */
+	uint32_t msize;    /* negotiated; 0: no session */
+	uint64_t caps;     /* capabilities of this process (bit mask) */
 
 	pthread_mutex_t names;
 	pthread_mutex_t locks; /* guards the next two */

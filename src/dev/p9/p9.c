@@ -87,6 +87,7 @@ struct p9_softc {
 	struct p9_slot *sc_first, *sc_last; /* in flight */
 	struct p9_slot *sc_version; /* the one that waits for the others */
 	struct pool_job sc_end;     /* ends the session */
+	bool sc_removed;            /* the directory was, and the log says so */
 	bool sc_ending; /* since a reset: nothing new is begun before it has */
 	bool sc_end_begun;
 	struct vio_source *sc_retry; /* the timer of requests for locks */
@@ -160,6 +161,18 @@ static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 	give_back(sc, slot, len > 0 ? (uint32_t)len : 0);
 }
 
+/* Once: another directory at the path is outside of the sandbox. */
+static void report_removed(struct p9_softc *sc)
+{
+	if (sc->sc_removed ||
+	    !__atomic_load_n(&sc->sc_fs->root_removed, __ATOMIC_RELAXED))
+		return;
+	sc->sc_removed = true;
+	vs_log(&sc->sc_vs, LOG_WARNING,
+	       "path= was removed on the host: the guest has the old, empty "
+	       "directory (restart the device to export a new one)");
+}
+
 /*
  * A request is over, answered or, @cancelled, without a reply; and so are the
  * flushes that waited for it, in their order, and those that waited for them.
@@ -176,6 +189,7 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 		*end = due;
 		due = slot->flushes;
 		answer(sc, slot, cancelled);
+		report_removed(sc);
 		slot_remove(sc, slot);
 		cancelled = false;
 		slot = due;
