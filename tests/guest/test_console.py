@@ -358,7 +358,10 @@ def test_modern(t):
 
 
 def test_backends(t):
-    """A pty with its link, a file, a socket that was connected, an inherited descriptor; all inside of the sandbox."""
+    """A pty with its link, a file, a socket that was connected, an inherited descriptor; all inside of the sandbox.
+
+    What nobody reads does not stall the guest, and what nobody has read yet is kept.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(t.tmp / "peer"))
     listener.listen()
@@ -366,7 +369,7 @@ def test_backends(t):
     terminal, file = t.tmp / "pty", t.tmp / "file"
     file.write_text("before\n")
     with t.serve(f"console,id=con,console=pty:{terminal},port.pty=pty,port.file=file:{file},port.peer=unix-connect:{t.tmp}/peer,"
-                 f"port.fd=fd:{theirs.fileno()}", fds=(theirs.fileno(),)) as viodev:
+                 f"port.fd=fd:{theirs.fileno()},overflow=drop,backlog=64K", fds=(theirs.fileno(),)) as viodev:
         theirs.close()
         peer = listener.accept()[0]
         assert status(viodev, "con")["sandbox"]["seccomp"]
@@ -381,7 +384,13 @@ def test_backends(t):
                     console.send("exit\r")
                     guest.check(until("! kill -0 $(cat /tmp/login) 2>/dev/null"))
                 wait_for("the terminal to be closed", lambda: not port(viodev, "console")["host-open"])
-            guest.check("echo nobody reads this >/dev/hvc0")
+            guest.check("echo nobody reads this yet >/dev/hvc0")
+            with Line(terminal) as console:
+                console.expect("nobody reads this yet\r?\n")
+            guest.check("dd if=/dev/zero of=/dev/virtio-ports/fd bs=64k count=64 2>/dev/null")
+            wait_for("output to be dropped", lambda: port(viodev, "fd")["lost"] > MIB)
+            while select.select([ours], [], [], 0.3)[0]:
+                assert ours.recv(MIB)
             with Line(port(viodev, "pty")["path"]) as line:
                 echoed(guest, "pty", line)
             for name, sock in ("peer", peer), ("fd", ours):
@@ -390,9 +399,10 @@ def test_backends(t):
                 guest.check(f"(cat /dev/virtio-ports/{name}; touch /tmp/{name}) >/dev/null 2>&1 &")
                 line.close()
                 guest.check(until(f"[ -e /tmp/{name} ]"))
-                assert not port(viodev, name)["host-open"]
-                if name == "peer":  # the listener's next connection
+                if name == "peer":  # the listener's next connection, which comes at once
                     echoed(guest, "peer", Line(listener.accept()[0]))
+                else:
+                    assert not port(viodev, name)["host-open"]
             guest.check("seq 1000 >/dev/virtio-ports/file; cat /dev/virtio-ports/file & sleep 0.2; kill $!")
             wait_for("the file to be written", lambda: file.read_text() ==
                      "before\n" + "".join(f"{n}\n" for n in range(1, 1001)))

@@ -367,6 +367,11 @@ bool chardev_has_peer(const struct chardev *c)
 	return c->up && !c->hung_up;
 }
 
+bool chardev_writes_file(const struct chardev *c)
+{
+	return c->out.worker;
+}
+
 void chardev_want(struct chardev *c, bool on)
 {
 	if (c->wanted == on)

@@ -100,6 +100,12 @@ ssize_t chardev_read(struct chardev *c, const struct iovec *iov, int niov);
  */
 ssize_t chardev_write(struct chardev *c, const struct iovec *iov, int niov);
 
+/*
+ * Whether -EAGAIN of a write means that a file is slow: unlike a peer it never
+ * stops reading for good.
+ */
+bool chardev_writes_file(const struct chardev *c);
+
 /* Start or stop calling client->readable while bytes are available. */
 void chardev_want(struct chardev *c, bool on);
 

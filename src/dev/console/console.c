@@ -50,15 +50,11 @@ static int console_cfgread(void *arg, int offset, int size, uint32_t *retval)
 static int console_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
 	struct console_softc *sc = arg;
-	struct chardev *chardev = sc->sc_ports[0].chardev;
-	uint8_t byte = (uint8_t)value;
-	const struct iovec iov = { &byte, 1 };
 
 	if (offset != offsetof(struct virtio_console_config, emerg_wr) ||
 	    size != 4)
 		return -EINVAL;
-	if (chardev)
-		chardev_write(chardev, &iov, 1);
+	console_emergency(&sc->sc_ports[0], (uint8_t)value);
 	return 0;
 }
 
@@ -257,6 +253,7 @@ static void forget_port(struct console_port *p)
 	chardev_destroy(p->chardev);
 	p->chardev = NULL;
 	p->name = NULL;
+	p->backlog.len = 0;
 }
 
 /* A port of the command line keeps its channel while it is not there. */
@@ -449,6 +446,8 @@ static bool console_fini(struct vdev *dev)
 		console_reset(sc);
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
 		chardev_destroy(sc->sc_ports[i].chardev);
+	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
+		free(sc->sc_ports[i].backlog.buf);
 	chardev_io_destroy(sc->sc_io);
 	return true;
 }
@@ -486,6 +485,22 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 	return 0;
 }
 
+static int create_backlogs(struct console_softc *sc, const struct opts *opts,
+			   struct err *err)
+{
+	size_t size = (size_t)opt_number(opts, "backlog");
+
+	for (unsigned i = 0; size > 0 && i < sc->sc_nr_ports; i++) {
+		struct console_backlog *b = &sc->sc_ports[i].backlog;
+
+		b->buf = malloc(size);
+		if (!b->buf)
+			return err_set(err, -ENOMEM, "console: out of memory");
+		b->size = size;
+	}
+	return 0;
+}
+
 static const struct virtio_consts console_consts = {
 	.vc_name = "console",
 	.vc_cfgsize = sizeof(struct virtio_console_config),
@@ -505,6 +520,8 @@ static int build(struct console_softc *sc, const struct vdev_env *env,
 
 	if (ret == 0)
 		ret = create_channels(sc, env, err);
+	if (ret == 0)
+		ret = create_backlogs(sc, env->opts, err);
 	if (ret < 0)
 		return ret;
 	sc->sc_vc = console_consts;
@@ -536,6 +553,7 @@ static int console_init(struct vdev *dev, const struct vdev_env *env,
 	int ret;
 
 	sc->sc_loop = env->loop;
+	sc->sc_drop = strcmp(opt_string(env->opts, "overflow"), "drop") == 0;
 	sc->sc_control_continue =
 		(struct vio_task){ .fn = console_control_continue, .arg = sc };
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++) {
@@ -564,6 +582,12 @@ static const struct opt_def console_opts[] = {
 	{ PORT_KEYS, OPT_STRING,
 	  .help = "named port, /dev/virtio-ports/NAME in Linux: likewise; 30 "
 		  "at most" },
+	{ "backlog", OPT_SIZE, .max = 1 << 20,
+	  .help = "newest bytes of output of each channel to keep while it has "
+		  "no peer" },
+	{ "overflow", OPT_CHOICE, .choices = "wait|drop", .def = "wait",
+	  .help = "when a connected peer does not read: stall the guest, or "
+		  "drop its output" },
 	{ "ports", OPT_NUMBER, .min = 1, .max = CONSOLE_MAX_PORTS,
 	  .help = "maximum number of ports, including the console and ports "
 		  "added by ctl; default: those given" },

@@ -35,6 +35,12 @@
 
 struct console_softc;
 
+/* The newest output that had no peer: a ring. */
+struct console_backlog {
+	uint8_t *buf;
+	size_t size, start, len;
+};
+
 struct console_port {
 	struct console_softc *sc;
 	unsigned id;
@@ -59,6 +65,7 @@ struct console_port {
 	 */
 	size_t tx_sent;
 	unsigned rx_batch; /* chains to take at once */
+	struct console_backlog backlog;
 	uint64_t rx_bytes, tx_bytes, tx_lost;
 };
 
@@ -70,6 +77,7 @@ struct console_softc {
 	struct vio_loop *sc_loop;
 	struct chardev_io *sc_io;
 	uint16_t sc_cols, sc_rows; /* 0: unknown */
+	bool sc_drop;              /* overflow=drop */
 	bool sc_ready;             /* DEVICE_READY came, or is implied: */
 	bool sc_resumed;           /* the driver kept its ports over a reset */
 	struct vio_task sc_control_continue;
@@ -108,6 +116,9 @@ void console_control_reset(struct console_softc *sc);
 /*
  * --- port.c ---
  */
+
+/* A character that does not come from a queue: it never waits. */
+void console_emergency(struct console_port *p, uint8_t byte);
 
 /* Move bytes until there are none, or the other side must act first. */
 void console_rx_run(struct console_port *p);

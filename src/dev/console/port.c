@@ -170,6 +170,67 @@ void console_rx_run(struct console_port *p)
  * --- From the guest ---
  */
 
+static void backlog_put(struct console_port *p, const uint8_t *bytes,
+			size_t len)
+{
+	struct console_backlog *b = &p->backlog;
+
+	for (size_t i = 0; i < len && b->size > 0; i++) {
+		b->buf[(b->start + b->len) % b->size] = bytes[i];
+		if (b->len < b->size)
+			b->len++;
+		else
+			b->start = (b->start + 1) % b->size;
+	}
+}
+
+/* Keep output for the next peer; what there is no room for is lost. */
+static void backlog_add(struct console_port *p, const struct iovec *iov,
+			int niov, size_t bytes)
+{
+	size_t room = p->backlog.size - p->backlog.len;
+
+	if (bytes > room)
+		p->tx_lost += bytes - room;
+	for (int i = 0; i < niov; i++)
+		backlog_put(p, iov[i].iov_base, iov[i].iov_len);
+}
+
+/* Send it to the peer that has come. False: there is more. */
+static bool backlog_send(struct console_port *p)
+{
+	struct console_backlog *b = &p->backlog;
+	ssize_t n = 0;
+
+	while (b->len > 0 && n >= 0) {
+		size_t first = b->size - b->start;
+		const struct iovec iov[2] = {
+			{ b->buf + b->start, first < b->len ? first : b->len },
+			{ b->buf, first < b->len ? b->len - first : 0 },
+		};
+
+		n = chardev_write(p->chardev, iov, 2);
+		if (n < 0)
+			break;
+		p->tx_bytes += (uint64_t)n;
+		b->start = (b->start + (size_t)n) % b->size;
+		b->len -= (size_t)n;
+	}
+	return n != -EAGAIN;
+}
+
+void console_emergency(struct console_port *p, uint8_t byte)
+{
+	const struct iovec iov = { &byte, 1 };
+
+	if (!p->chardev)
+		return;
+	if (!chardev_has_peer(p->chardev) || p->backlog.len > 0)
+		backlog_add(p, &iov, 1, 1);
+	else
+		chardev_write(p->chardev, &iov, 1);
+}
+
 /* Bytes that are gone from here, of those in the batch; -EAGAIN: none now. */
 static ssize_t tx_write(struct console_port *p, const struct batch *b)
 {
@@ -183,9 +244,16 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	if (c.niov == 0)
 		return (ssize_t)sent;
 	if (p->chardev && p->plugged)
-		n = chardev_write(p->chardev, c.iov, c.niov);
-	if (n == -EAGAIN)
+		n = p->backlog.len > 0 ?
+			    -EPIPE :
+			    chardev_write(p->chardev, c.iov, c.niov);
+	if (n == -EAGAIN &&
+	    (!p->sc->sc_drop || chardev_writes_file(p->chardev)))
 		return n;
+	if (n == -EPIPE && p->chardev && p->plugged) {
+		backlog_add(p, c.iov, c.niov, b->bytes - sent);
+		return (ssize_t)b->bytes;
+	}
 	if (n < 0) {
 		p->tx_lost += b->bytes - sent;
 		return (ssize_t)b->bytes;
@@ -219,8 +287,11 @@ static enum vq_served tx_some(void *arg, struct vqueue_info *vq)
 void console_tx_run(struct console_port *p)
 {
 	struct vqueue_info *vq = tx_queue(p);
-	enum vq_served served = vq_serve(vq, MAX_ROUNDS, tx_some, p);
+	enum vq_served served;
 
+	if (p->backlog.len > 0 && !backlog_send(p) && !p->sc->sc_drop)
+		return; /* on_writable() continues */
+	served = vq_serve(vq, MAX_ROUNDS, tx_some, p);
 	vq_endchains(vq, served == VQ_IDLE);
 	if (served == VQ_MORE)
 		vio_task_defer(p->sc->sc_loop, &p->tx_continue);

@@ -6,9 +6,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -483,6 +485,94 @@ static void test_broken_chains(void **state)
 	}
 }
 
+/* overflow=drop: a peer that does not read costs output, not the guest. */
+static void test_overflow(void **state)
+{
+	static char page[PAGE], buf[1 << 20];
+	const size_t total = 300 * sizeof(page);
+	struct vdrv_used used;
+	ssize_t n, got = 0;
+
+	fixture_make(&r, VDRV_MODERN, 1, ",overflow=drop");
+	fixture_start(&r, UINT64_MAX);
+	for (size_t sent = 0; sent < total; sent += sizeof(page)) {
+		fixture_write(&r, 0, page, sizeof(page));
+		fixture_iterate(&r, 2);
+		assert_true(vdrv_used(&r.d, fixture_txq(0), &used));
+	}
+	while ((n = read(r.host[0], buf, sizeof(buf))) > 0)
+		got += n;
+	assert_in_range(got, 1, total - 1);
+	assert_int_equal(fixture_status(&r, 0, "from-guest"), got);
+	assert_int_equal(fixture_status(&r, 0, "lost"), total - (size_t)got);
+	fixture_write(&r, 0, "fresh", 5);
+	fixture_iterate(&r, 2);
+	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 5);
+	assert_idle();
+}
+
+/* A socket that listens, and that ctl adds as a port. */
+static void add_listener(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct opened_files files = { .nr = 0 };
+	char words[128];
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	strcpy(addr.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(opened_files_add(&files, "new.listen", fd), 0);
+	snprintf(words, sizeof(words), "port add late unix:%s", path);
+	assert_int_equal(fixture_ctl_with(&r, words, &files), 0);
+}
+
+static int dial(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	strcpy(addr.sun_path, path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)),
+			 0);
+	fixture_iterate(&r, 3);
+	return fd;
+}
+
+/* backlog=: the newest output waits for the next peer, who gets it first. */
+static void test_backlog(void **state)
+{
+	char dir[] = "/tmp/port_test.XXXXXX", path[64], buf[64];
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/s", dir);
+	fixture_make(&r, VDRV_MODERN, 1, ",ports=2,backlog=8");
+	assert_true(vdrv_start(&r.d, UINT64_MAX, 6));
+	fixture_ctl_offer(&r, 64, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	add_listener(path);
+	fixture_say(&r, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+	for (int i = 0; i < 2; i++) {
+		fixture_write(&r, 1, "0123", 4);
+		fixture_write(&r, 1, "456789ab", 8);
+		fixture_iterate(&r, 2);
+		assert_int_equal(fixture_status(&r, 1, "lost"), 4 * (i + 1));
+		fd = dial(path);
+		fixture_write(&r, 1, "cd", 2);
+		fixture_iterate(&r, 2);
+		assert_int_equal(read(fd, buf, sizeof(buf)), 10);
+		assert_memory_equal(buf, "456789abcd", 10);
+		assert_int_equal(fixture_status(&r, 1, "from-guest"),
+				 10 * (i + 1));
+		close(fd);
+		fixture_iterate(&r, 2);
+	}
+	assert_idle();
+	unlink(path);
+	rmdir(dir);
+}
+
 #define T(fn) cmocka_unit_test_teardown(fn, teardown)
 
 int main(void)
@@ -493,6 +583,8 @@ int main(void)
 		T(test_rx_back_pressure),
 		T(test_tx_back_pressure),
 		T(test_reset_while_blocked),
+		T(test_overflow),
+		T(test_backlog),
 		T(test_reader_gone),
 		T(test_removed_while_blocked),
 		T(test_no_console),
