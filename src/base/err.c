@@ -4,7 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void write_text(struct err *err, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void
+write_text(struct err *err, const char *fmt, va_list ap)
 {
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 }

@@ -108,7 +108,7 @@ static struct slot *slot_of(const struct user *u, unsigned i)
 {
 	size_t size = sizeof(struct slot) + u->slot_bytes;
 
-	return (struct slot *)(u->slots + i % NR_SLOTS * size);
+	return (struct slot *)(void *)(u->slots + i % NR_SLOTS * size);
 }
 
 static void refresh_later(struct user *u)
