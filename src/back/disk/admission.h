@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The upper layer of the storage engine: the disk, whose requests are admitted
- * here. It decides when a request may begin and how a failed one is handled;
- * the layer below executes it.
+ * The upper layer of the storage engine: the disk, which admits requests. It
+ * decides when one may start and how a failed one is handled; the layer below
+ * executes it.
  *
- *	admission.c (iterations, exclusive ones, forgetting)   wait.c   size.c
+ *	admission.c (budget, exclusive requests, forgetting)   wait.c   size.c
  *	     |  start, submit                          ^  done
  *	     v                                         |
  *	exec.h    execution: rw.c, zero.c, flush.c; requests as sequences of calls
@@ -25,7 +25,7 @@
 /*
  * Whether to poll for more requests before a sleep, after an iteration of the
  * loop in which @nr_cached requests were served from the cache; *nr_single is
- * ours.
+ * its own state.
  *
  * A guest that waits for each read before it sends the next one also waits for
  * our wake-up. With more in flight, sleeping is better: they then arrive
@@ -44,8 +44,8 @@ static inline bool disk_should_poll(unsigned nr_cached, unsigned *nr_single)
 
 struct disk_io {
 	struct disk_engine engine;
-	struct disk *closing; /* destroyed, but used by the kernel */
-	bool ending;          /* no request is reported any more */
+	struct disk *closing; /* destroyed, still used by the kernel */
+	bool ending;          /* completions are no longer reported */
 };
 
 struct disk {
@@ -53,37 +53,37 @@ struct disk {
 	struct disk_io *io;
 	struct disk_exec exec;
 	struct vio_task iteration_end; /* of the loop */
-	uint64_t iteration_bytes;      /* of what began in this iteration */
-	unsigned nr_single;            /* see disk_should_poll() */
+	uint64_t iteration_bytes; /* of requests started in this iteration */
+	unsigned nr_single;       /* see disk_should_poll() */
 
 	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->closing */
 
-	unsigned nr_active; /* begun, not ended */
+	unsigned nr_active; /* requests in flight */
 
-	/* Requests that wait for their turn, or while one runs alone. */
+	/* The exclusive request; those that wait for it or for their turn. */
 	struct disk_req *exclusive;
 	struct disk_reqs queued;
 	bool releasing;
 
-	/* Failed, and to be tried again; see wait.c. */
+	/* Failed requests to retry; see wait.c. */
 	enum disk_on_error on_read_error, on_write_error;
 	struct disk_reqs failed;
 	unsigned nr_failed;
 	void (*on_wait)(void *arg, enum disk_op op, int error);
 	void *on_wait_arg;
 
-	/* Forgotten before they began. */
+	/* Forgotten before they started. */
 	struct disk_reqs dropped;
 	struct vio_task drop_task;
 
 	/* The size, see size.c. */
 	struct disk_call size_call;
-	bool sizing;      /* that is in progress, */
-	bool size_wanted; /* and is to be made again */
+	bool sizing;      /* a query or change is in progress, */
+	bool size_wanted; /* and must be repeated */
 	bool shrinking;   /* new requests wait for it */
 	uint64_t size_to; /* or CALL_LOOK */
-	bool size_shrink; /* even to less */
+	bool size_shrink; /* may shrink the file */
 	int size_error;
 	int watch_fd;
 	struct vio_source *watch, *watch_timer;
@@ -100,10 +100,10 @@ static inline struct disk *disk_of_req(const struct disk_req *req)
  * --- admission.c ---
  */
 
-/* Called by a disk's execution when a request has ended. */
+/* Called by the execution layer when a request has ended. */
 void disk_done(struct disk_req *req, int result, bool final);
 
-/* Begin queued requests that may begin; complete dropped ones. */
+/* Start queued requests that may start; complete dropped ones. */
 void disk_release_queued(struct disk *d);
 void disk_complete_dropped(struct disk *d);
 
@@ -111,13 +111,13 @@ void disk_complete_dropped(struct disk *d);
  * --- wait.c ---
  */
 
-/* Whether a failed request is to wait; let it wait; drop all such. */
+/* Whether a failed request must wait; queue it; drop all such requests. */
 bool disk_is_to_wait(const struct disk_req *req, int error);
 void disk_wait(struct disk_req *req, int error);
 void disk_waiting_drop(struct disk *d, struct disk_reqs *to);
 
 /*
- * --- size.c: read or set the size when that is allowed ---
+ * --- size.c: read or set the size when permitted ---
  */
 void disk_size_begin(struct disk *d);
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The middle layer of the storage engine: carries requests out, as sequences of
+ * The middle layer of the storage engine: executes requests as sequences of
  * calls (engine.h). It accepts every request; the layer above (admission.h),
- * which it reaches by one callback, decides whether one may begin and how a
+ * which it reaches by one callback, decides whether one may start and how a
  * failed one is handled.
  *
- *	exec.c   which way a request takes
- *	rw.c     reads and writes; through an aligned buffer where they must
+ *	exec.c   dispatch of requests
+ *	rw.c     reads and writes; through an aligned buffer where necessary
  *	zero.c   discards, and zeroes
- *	flush.c  flushes, and writes that are to be stable
+ *	flush.c  flushes, and stable writes (dr_fua)
  */
 #ifndef BACK_DISK_EXEC_H
 #define BACK_DISK_EXEC_H
@@ -30,11 +30,11 @@
 struct disk_exec {
 	struct vio_loop *loop;
 	struct disk_image img;
-	/* Deferred when there is something for disk_exec_submit() to send. */
+	/* Deferred when disk_exec_submit() has calls to send. */
 	struct vio_task *iteration_end;
 	/*
-	 * A request has ended; it may be freed, or run again, after this. A
-	 * final failure must not be retried.
+	 * A request has ended; it may be freed or run again afterwards. A final
+	 * failure must not be retried.
 	 */
 	void (*done)(struct disk_req *req, int result, bool final);
 
@@ -45,36 +45,35 @@ struct disk_exec {
 	/* See flush.c. */
 	struct disk_call flush_call;
 	bool flushing;
-	int flush_error;                /* of one that failed: all later ones */
-	struct disk_reqs flush_waiting; /* for the next */
-	struct disk_reqs flush_served;  /* by this one */
+	int flush_error; /* of a failed flush: all later ones fail */
+	struct disk_reqs flush_waiting; /* for the next flush */
+	struct disk_reqs flush_served;  /* by the current flush */
 };
 
-/* For an image that has been probed, by an engine. 0 or -errno. */
+/* For a probed image, on an engine. 0 or -errno. */
 int disk_exec_init(struct disk_exec *x, struct vio_loop *loop,
 		   struct disk_engine *engine,
 		   const struct disk_params *params);
 void disk_exec_fini(struct disk_exec *x);
 
 /*
- * Whether a request must run alone. One that O_DIRECT does not accept as it is
- * goes through a buffer and may have to read and write back the surrounding
- * bytes: there is one such buffer, and no other request may write these bytes.
+ * Whether a request must run exclusively. One that O_DIRECT does not accept as
+ * it is goes through a buffer and may have to read and write back the
+ * surrounding bytes. There is one such buffer, and no other request may write
+ * these bytes meanwhile.
  */
 bool disk_exec_is_exclusive(const struct disk_exec *x,
 			    const struct disk_req *req);
 
-/* Carry out the rest of a request; dr_exclusive says that it runs alone. */
+/* Execute the rest of a request; dr_exclusive: no other one runs. */
 void disk_exec_start(struct disk_req *req);
 
-/*
- * The iteration ends: flush if a request waits for that, and submit all calls.
- */
+/* At the end of an iteration: flush if a request waits for it; submit all. */
 void disk_exec_submit(struct disk_exec *x);
 
 /*
- * Make calls that have not begun fail from now on, or no longer; take back
- * requests that only wait for a flush.
+ * Start or stop failing calls that have not started; take back requests that
+ * only wait for a flush.
  */
 void disk_exec_set_forgetting(struct disk_exec *x, bool on);
 void disk_exec_take_waiting(struct disk_exec *x, struct disk_reqs *to);
@@ -88,7 +87,7 @@ static inline struct disk_req *disk_req_of(struct disk_call *call)
 	return container_of(call, struct disk_req, dr_call);
 }
 
-/* The request has ended, well or not; with an error that is final. */
+/* The request has ended; with a final error. */
 static inline void exec_end(struct disk_req *req, int result)
 {
 	req->dr_exec->done(req, result, false);
@@ -99,7 +98,7 @@ static inline void exec_end_final(struct disk_req *req, int result)
 	req->dr_exec->done(req, result, true);
 }
 
-/* A write has ended there: a file may have grown to complete its last block. */
+/* A write has ended at @end: a file may have grown to its last block's end. */
 static inline void exec_wrote(struct disk_exec *x, uint64_t end)
 {
 	if (end > x->img.info.data_bytes)
@@ -110,7 +109,7 @@ static inline void exec_wrote(struct disk_exec *x, uint64_t end)
 void exec_call(struct disk_req *req,
 	       void (*done)(struct disk_call *call, int result));
 
-/* rw.c: as it is, or through the buffer. The latter also for zeroes. */
+/* rw.c: directly; through the buffer, also for zeroes. */
 void exec_rw(struct disk_req *req);
 void exec_bounce(struct disk_req *req);
 
@@ -118,7 +117,7 @@ void exec_bounce(struct disk_req *req);
 void exec_discard(struct disk_req *req);
 void exec_write_zeroes(struct disk_req *req);
 
-/* flush.c: wait for the next flush; the bytes are written, is that all? */
+/* flush.c: wait for the next flush; the bytes are written, flush if needed. */
 void exec_flush(struct disk_req *req);
 void exec_written(struct disk_req *req);
 void exec_begin_flush(struct disk_exec *x);
