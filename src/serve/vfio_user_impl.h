@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the files of the vfio-user server share. Not installed.
+ * Internals of the vfio-user server. Not installed.
  *
  *	vfio_user.c	    clients attach and detach
- *	vfio_user_cmd.c	    their commands are dispatched
+ *	vfio_user_cmd.c	    command dispatch
  *	vfio_user_conn.c    the socket as a stream of messages
  *	vfio_user_msg.c     messages as checked structs
- *	vfio_user_mem.c	    guest memory: regions are added and removed
- *	vfio_user_dma.c	    memory that is not mapped, reached by messages
+ *	vfio_user_mem.c	    guest memory: adding and removing regions
+ *	vfio_user_dma.c	    unmapped memory, accessed by messages
  *	vfio_user_irq.c	    interrupts: event descriptors
  *	vfio_user_region.c  configuration space and BARs
  *
- * Re-entrancy: the device is called from three places, the handling of a
- * message (in_handler), pci_kick(), and its own events. Only in the latter two
+ * Re-entrancy: the device is called from three places, a message handler
+ * (in_handler), pci_kick(), and its own events. Only in the latter two
  * may it wait for guest memory that is not mapped (vfio_user_dma.c). While it
  * waits, messages that do not change its state are handled. A connection that
  * fails is only marked as dead. work() closes it at the end of the loop's
@@ -39,7 +39,7 @@
 
 #define VFUSER_MAX_UNANSWERED 1024u
 
-/* The client's time for a reply. Tests change it, from other threads. */
+/* The client's timeout for a reply. Tests change it, from other threads. */
 extern uint64_t vfuser_answer_ns;
 
 /* An interrupt vector. */
@@ -49,7 +49,7 @@ struct vfuser_vec {
 	bool pending;  /* raised while masked or without descriptor */
 	bool deferred; /* until the client has answered @fence */
 	uint64_t fence;
-	uint64_t next_fence; /* then until this one, if it is another */
+	uint64_t next_fence; /* then until this one, if different */
 };
 
 /* A client's event descriptor that masks or unmasks INTx. */
@@ -83,18 +83,18 @@ struct vfuser_dma {
 	uint32_t max_xfer; /* bytes of a DMA_READ or DMA_WRITE */
 
 	/*
-	 * Commands to the client that want an answer are numbered; the low 16
+	 * Commands to the client that require a reply are numbered; the low 16
 	 * bits are the message id. All before @oldest were answered, of the
 	 * others those whose bit is set, @acked last of all.
 	 */
 	uint64_t asked, oldest, acked;
 	uint64_t answered[VFUSER_MAX_UNANSWERED / 64];
-	bool unfenced;  /* there were DMA_WRITEs since the last of them */
+	bool unfenced;  /* DMA_WRITEs were sent since the last of them */
 	uint64_t fence; /* the first one after the last DMA_WRITE */
 	gpa_t last_write;
-	uint64_t watched; /* is to be answered when the timer ends; or 0 */
+	uint64_t watched; /* must be answered before the timer expires; or 0 */
 
-	/* The DMA_READ that is being waited for; reading 0: none. */
+	/* The DMA_READ in progress; reading 0: none. */
 	uint64_t reading;
 	void *read_buf;
 	uint32_t read_len;
@@ -114,15 +114,15 @@ struct vfuser {
 	uint32_t conn_events, twin_events;
 	pthread_t thread; /* the loop's */
 	bool negotiated;  /* VERSION was accepted */
-	bool dead;        /* the connection is to be taken down */
+	bool dead;        /* the connection must be closed */
 	bool in_handler;  /* of a message */
 	bool waiting;     /* in a read of memory that is not mapped */
 	bool working;     /* in vfuser_work() */
-	bool want_kick;   /* pci_kick() when there is time */
+	bool want_kick;   /* pci_kick() is due */
 	struct vfuser_mem mem;
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
-	unsigned share;      /* what is left to be done of this iteration's */
+	unsigned share;      /* what is left of the iteration's budget */
 	unsigned nr_written; /* entries of the WRITE_MULTI at the head */
 	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
 };
@@ -154,8 +154,8 @@ static inline bool vfuser_connected(const struct vfuser *srv)
 }
 
 /*
- * A command's handler: bytes of payload put into @reply, or -errno. With
- * -EINPROGRESS it has only begun, and is called again in the next iteration.
+ * A command's handler: returns the bytes of payload written to @reply, or
+ * -errno. After -EINPROGRESS it is called again in the next iteration.
  */
 typedef ssize_t vfuser_handler(struct vfuser *srv, const struct vfconn_msg *msg,
 			       uint8_t *reply);
@@ -179,10 +179,10 @@ vio_fd_cb vfuser_on_socket;
 
 /*
  * Whether messages have to wait. After a reset, or a write that clears Bus
- * Master, the guest reuses its memory at once, and few drivers check whether the
- * device has finished with it. So the server answers nothing until it has, for
- * at most two seconds (QEMU gives up after five). If a disk stalls for longer, a
- * read that the kernel cannot cancel may still write to guest memory.
+ * Master, the guest reuses its memory at once, and few drivers check whether
+ * the device has finished with it. So the server answers nothing until it has,
+ * for at most two seconds (QEMU gives up after five). If a disk stalls for
+ * longer, a read that the kernel cannot cancel may still write to guest memory.
  */
 bool vfuser_rests(struct vfuser *srv);
 
@@ -203,8 +203,8 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret);
 vfuser_handler vfuser_dma_map, vfuser_dma_unmap;
 
 /*
- * Whether the answer @ret of a command must wait for memory to be unmapped; it
- * is then held here. vfuser_mem_may_defer(): whether one more can be held.
+ * Whether the reply @ret of a command must wait for memory to be unmapped; it
+ * is then deferred. vfuser_mem_may_defer(): whether one more can be deferred.
  */
 bool vfuser_mem_defer(struct vfuser *srv, const struct vfconn_msg *msg,
 		      ssize_t ret);
@@ -213,7 +213,7 @@ bool vfuser_mem_may_defer(const struct vfuser *srv);
 /* As gm_remove(). */
 int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len);
 
-/* Unmap memory that is no longer used and send the answers held for it. */
+/* Unmap memory that is no longer used and send the replies deferred for it. */
 void vfuser_mem_reap(struct vfuser *srv);
 
 /* The client has disconnected. Memory of requests in flight stays mapped. */
@@ -249,7 +249,7 @@ void vfuser_irq_init(struct vfuser *srv);
 extern const struct pci_host vfuser_pci_host;
 vfuser_handler vfuser_get_irq_info, vfuser_set_irqs;
 
-/* Fire the interrupts that were held until command @acked was answered. */
+/* Fire the interrupts that were deferred until the reply to command @acked. */
 void vfuser_irq_release(struct vfuser *srv, uint64_t acked);
 
 /* The function was reset or has a new client: nothing is pending. */
