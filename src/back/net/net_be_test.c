@@ -1624,7 +1624,8 @@ static void test_user_hostfwd_ctl(void **state)
 static void test_user_tftp(void **state)
 {
 	static const char ask[] = "\0\1/boot.img\0octet",
-			  other[] = "\0\1/../secret\0octet";
+			  other[] = "\0\1/../secret\0octet",
+			  fifo[] = "\0\1//fifo\0octet";
 	char dir[] = "/tmp/viodev-tftp-XXXXXX", path[64], text[64];
 	const uint8_t *reply;
 	uint8_t f[100];
@@ -1648,6 +1649,15 @@ static void test_user_tftp(void **state)
 		       sizeof(other));
 	assert_int_equal(send_to(0, f, len), 0);
 	assert_memory_equal(wait_udp(4001), "\0\5", 2);
+	unlink(path);
+
+	/* Which nobody writes to: opening it would take for ever. */
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	assert_int_equal(mkfifo(path, 0644), 0);
+	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4002, 69, fifo,
+		       sizeof(fifo));
+	assert_int_equal(send_to(0, f, len), 0);
+	iterate();
 	unlink(path);
 	rmdir(dir);
 }

@@ -35,6 +35,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -54,6 +55,9 @@
 #define NS_PER_MS        UINT64_C(1000000)
 #define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
 #define MAX_RESETS       16 /* for one that is new; many are gone already */
+#define TFTP_PORT        69
+#define TFTP_READ        1
+#define TFTP_NAME        512 /* libslirp's own limit */
 #define IDLE_MS          1000 /* the wait libslirp asks for when it has no need to */
 
 struct slot {
@@ -479,6 +483,38 @@ static void input(struct user *u, uint8_t *frame, size_t len)
 		u->nr_refused++;
 }
 
+/*
+ * The file that a frame asks the gateway's TFTP server for (RFC 1350), without
+ * the slashes in front. False: it asks for none.
+ */
+static bool tftp_file(const uint8_t *frame, size_t len, char name[TFTP_NAME])
+{
+	uint16_t type = inet_read16(frame + 12);
+	size_t udp = ETH_BYTES +
+		     (type == ETH_IP6 ? IP6_BYTES : (frame[14] & 15) * 4u);
+
+	if (type == ETH_ARP || len < udp + 10 ||
+	    frame[type == ETH_IP6 ? 20 : 23] != IPPROTO_UDP ||
+	    inet_read16(frame + udp + 2) != TFTP_PORT ||
+	    inet_read16(frame + udp + 8) != TFTP_READ)
+		return false;
+	for (udp += 10; udp < len && frame[udp] == '/';)
+		udp++;
+	snprintf(name, TFTP_NAME, "%.*s", (int)(len - udp),
+		 (const char *)frame + udp);
+	return true;
+}
+
+/* libslirp would wait for the writer of a FIFO. */
+static bool may_block(const struct user *u, const uint8_t *frame, size_t len)
+{
+	char name[TFTP_NAME];
+	struct stat st;
+
+	return u->tftp_fd >= 0 && tftp_file(frame, len, name) &&
+	       fstatat(u->tftp_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode);
+}
+
 /* libslirp also speaks NC-SI, to management controllers: excluded. */
 static bool is_spoken(const uint8_t *frame, size_t len)
 {
@@ -501,7 +537,7 @@ static int user_send(struct net_be *be, unsigned channel, struct iovec *iov,
 		len = reass_add(&u->reass, whole, len, vio_now_ns(), &whole);
 	if (len)
 		len = tcp_guard_from_guest(&u->tcp, whole, len);
-	if (len)
+	if (len && !may_block(u, whole, len))
 		input(u, whole, len);
 	refresh_later(u);
 	return 0;
