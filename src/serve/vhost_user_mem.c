@@ -108,8 +108,8 @@ static void drop_regions(struct vhuser *srv)
 		drop_region(srv, srv->nr_regions - 1);
 }
 
-/* Of the requests that use them, some may only wait for the outside world. */
-static void hurry(struct vhuser *srv)
+/* Requests that use a removed region may only wait for outside events. */
+static void give_back_waiting(struct vhuser *srv)
 {
 	if (srv->nr_leaving > 0)
 		vi_give_back(srv->vs);
@@ -136,7 +136,7 @@ ssize_t vhuser_set_mem_table(struct vhuser *srv, const struct vhconn_msg *msg,
 		ret = map_region(srv, msg->fds[i], &wanted[i], &regions[i]);
 	if (ret == 0) {
 		drop_regions(srv);
-		hurry(srv);
+		give_back_waiting(srv);
 	}
 	while (added < nr && ret == 0) {
 		ret = add_region(srv, &regions[added]);
@@ -179,7 +179,7 @@ ssize_t vhuser_rem_mem_reg(struct vhuser *srv, const struct vhconn_msg *msg,
 		    r->uaddr != wanted.uaddr)
 			continue;
 		drop_region(srv, i);
-		hurry(srv);
+		give_back_waiting(srv);
 		return 0;
 	}
 	return -ENOENT;
