@@ -400,7 +400,8 @@ static void fid_table(void **state)
 	while ((ret = p9c_call(&c, P9_TWALK, "ddw", 0, n, 0)) == 0)
 		n++;
 	assert_int_equal(ret, -ENFILE); /* P9-24 */
-	assert_in_range(n, 200000, 300000);
+	/* Pointers of 32 bits make room for more. */
+	assert_in_range(n, 200000, sizeof(void *) < 8 ? 400000 : 300000);
 	assert_int_equal(p9c_clunk(&c, 77), 0);
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", 0, n, 0), 0);
 	assert_int_equal(p9c_call(&c, P9_TVERSION, "ds", 8192, "9P2000.L"), 0);
