@@ -162,6 +162,25 @@ int input_host_replace(struct input_softc *sc, int take_fd)
 	return 0;
 }
 
+void input_host_on_reopened(void *arg, const int *take_fds, unsigned nr)
+{
+	struct input_softc *sc = arg;
+	int ret;
+
+	while (nr > 1)
+		close(take_fds[--nr]);
+	if (sc->sc_fd >= 0) { /* ctl was faster */
+		close(take_fds[0]);
+		return;
+	}
+	ret = input_host_replace(sc, take_fds[0]);
+	if (ret == 0)
+		vs_log(&sc->sc_vs, LOG_NOTICE, "host device is back");
+	else
+		vs_log(&sc->sc_vs, LOG_WARNING,
+		       "another host device at the same path: not used");
+}
+
 static void on_events(void *arg, uint32_t events)
 {
 	struct input_softc *sc = arg;
@@ -185,10 +204,12 @@ static void on_events(void *arg, uint32_t events)
 	if (ret >= 0 || ret == -EAGAIN)
 		return;
 	vs_log(&sc->sc_vs, LOG_WARNING,
-	       "host device lost: %s (once it is back: viodev ctl ID evdev "
-	       "PATH)",
+	       "host device lost: %s: waiting for its return (at another path: "
+	       "viodev ctl ID evdev PATH)",
 	       strerror(-ret));
 	lose(sc);
+	if (sc->sc_reopener)
+		reopener_request(sc->sc_reopener);
 }
 
 void input_host_on_more(void *arg)

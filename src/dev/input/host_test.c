@@ -31,6 +31,7 @@ static struct vio_loop *loop;
 static struct vdev *dev;
 static struct opts *opts;
 static int host; /* the other end */
+static int opener;
 static uint64_t area;
 #define WORD_BITS (8 * sizeof(long)) /* evdev's bits come in these */
 #define PRODUCT   0x5678
@@ -129,6 +130,10 @@ static int setup(void **state)
 		return -1;
 	host = pair[0];
 	opened_files_add(&files, "evdev", pair[1]);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) < 0)
+		return -1;
+	opener = pair[0];
+	opened_files_add(&files, "again", pair[1]);
 	assert_int_equal(vdev_parse("input,evdev=/dev/x", &type, &opts, &err),
 			 0);
 	env.loop = loop;
@@ -148,6 +153,7 @@ static int teardown(void **state)
 	vio_loop_destroy(loop);
 	if (host >= 0)
 		close(host);
+	close(opener);
 	return 0;
 }
 
@@ -442,6 +448,39 @@ static void test_unplugged(void **state)
 	expect_none();
 }
 
+/* Back at the same path: the opener finds it, and it is used again. */
+static void test_found_again(void **state)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control,
+			      .msg_controllen = sizeof(control) };
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	int pair[2];
+
+	assert_true(vdrv_start(&d, UINT64_MAX, 2));
+	offer(20);
+	assert_true(recv(opener, &byte, 1, MSG_DONTWAIT) < 0);
+	close(host);
+	iterate(3);
+	assert_int_equal(recv(opener, &byte, 1, MSG_DONTWAIT), 1);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	host = pair[0];
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &pair[1], sizeof(int));
+	assert_int_equal(sendmsg(opener, &msg, 0), 1);
+	close(pair[1]);
+	iterate(3);
+	key(KEY_B, 1);
+	iterate(2);
+	expect(EV_KEY, KEY_B, 1);
+}
+
 /* Another device than the guest's is rejected, and so is no file at all. */
 static void test_not_the_same(void **state)
 {
@@ -533,10 +572,12 @@ static void test_held_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_config),       T(test_events),        T(test_dropped),
-		T(test_long_updates), T(test_back_pressure), T(test_leds),
-		T(test_unplugged),    T(test_not_the_same),  T(test_gone),
-		T(test_held_keys),    T(test_flood),
+		T(test_config),        T(test_events),
+		T(test_dropped),       T(test_long_updates),
+		T(test_back_pressure), T(test_leds),
+		T(test_unplugged),     T(test_found_again),
+		T(test_not_the_same),  T(test_gone),
+		T(test_held_keys),     T(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,

@@ -296,6 +296,32 @@ static int check_opts(const struct opts *opts, struct err *err)
 	return ret;
 }
 
+#define AGAIN_FILE  "again"
+#define MAX_WAIT_MS 2000
+
+/* In the opener's thread: the device may be back. */
+static int open_again(void *arg, int *fds)
+{
+	struct err err;
+
+	fds[0] = input_host_open(arg, &err);
+	return fds[0] < 0 ? fds[0] : 1;
+}
+
+static int start_opener(const char *path, struct opened_files *files,
+			struct err *err)
+{
+	char *copy = strdup(path);
+	int ret = copy ? opener_start(files, AGAIN_FILE, open_again,
+				      MAX_WAIT_MS, copy) :
+			 -ENOMEM;
+
+	if (ret == 0)
+		return 0;
+	free(copy);
+	return err_set(err, ret, "input: evdev=%s: %s", path, strerror(-ret));
+}
+
 static int input_open(const struct opts *opts, struct opened_files *files,
 		      struct err *err)
 {
@@ -305,7 +331,8 @@ static int input_open(const struct opts *opts, struct opened_files *files,
 	if (ret < 0 || !path)
 		return ret;
 	fd = input_host_open(path, err);
-	return fd < 0 ? fd : opened_files_add(files, "evdev", fd);
+	ret = fd < 0 ? fd : opened_files_add(files, "evdev", fd);
+	return ret < 0 ? ret : start_opener(path, files, err);
 }
 
 static bool input_fini(struct vdev *dev)
@@ -314,6 +341,7 @@ static bool input_fini(struct vdev *dev)
 
 	input_host_stop(sc);
 	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
+	reopener_destroy(sc->sc_reopener);
 	if (sc->sc_fd >= 0)
 		close(sc->sc_fd);
 	libevdev_free(sc->sc_desc);
@@ -361,14 +389,24 @@ static int input_init(struct vdev *dev, const struct vdev_env *env,
 		      struct err *err)
 {
 	struct input_softc *sc = input_of(dev);
-	int ret;
+	int ret, again_fd;
 
 	sc->sc_loop = env->loop;
 	sc->sc_continue = (struct vio_task){ .fn = input_continue, .arg = sc };
 	sc->sc_more = (struct vio_task){ .fn = input_host_on_more, .arg = sc };
 	sc->sc_fd = opened_files_take(env->files, "evdev");
 	sc->sc_evdev = sc->sc_fd >= 0;
+	again_fd = opened_files_take(env->files, AGAIN_FILE);
 	ret = check_opts(env->opts, err);
+	if (ret == 0 && again_fd >= 0) {
+		ret = reopener_create(sc->sc_loop, again_fd,
+				      input_host_on_reopened, sc,
+				      &sc->sc_reopener);
+		if (ret < 0) {
+			close(again_fd);
+			err_set(err, ret, "input: %s", strerror(-ret));
+		}
+	}
 	if (ret == 0)
 		ret = describe(sc, env->opts, err);
 	if (ret == 0)
@@ -403,7 +441,8 @@ static const struct vdev_ctl input_ctls[] = {
 };
 
 static const int input_syscalls[] = {
-	SYS_read, SYS_write, SYS_poll, SYS_epoll_ctl, SYS_close, -1,
+	SYS_read,  SYS_write,         SYS_poll, SYS_epoll_ctl,
+	SYS_close, REOPENER_SYSCALLS, -1,
 };
 
 /* The state of keys and axes, after events were lost: libevdev asks. */

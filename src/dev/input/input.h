@@ -21,6 +21,7 @@
 #include <linux/virtio_input.h>
 
 #include "base/le.h"
+#include "base/opener.h"
 #include "dev/vdev.h"
 
 #define INPUT_MAX_UPDATE  256u  /* events; longer ones are dropped */
@@ -48,7 +49,8 @@ struct input_softc {
 	bool sc_evdev; /* evdev= was given */
 	int sc_fd;
 	struct vio_source *sc_source;
-	bool sc_syncing; /* libevdev tells what we missed */
+	struct reopener *sc_reopener; /* finds it when it is back; or NULL */
+	bool sc_syncing;              /* libevdev tells what we missed */
 	struct vio_task sc_more;
 
 	bool sc_live; /* a driver accepts events */
@@ -100,6 +102,9 @@ void input_host_on_more(void *arg);
  * different one. @take_fd is closed on failure.
  */
 int input_host_replace(struct input_softc *sc, int take_fd);
+
+/* For a reopener. */
+void input_host_on_reopened(void *sc, const int *take_fds, unsigned nr);
 
 /* Set an LED or the like. */
 void input_host_set(struct input_softc *sc, const struct input_event *ev);
