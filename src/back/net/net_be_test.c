@@ -1966,6 +1966,7 @@ static void test_macvtap(void **state)
 	int status;
 	pid_t pid;
 
+	SKIP_UNDER_QEMU("a child of a process with threads crashes it");
 	fflush(NULL);
 	pid = fork();
 	assert_true(pid >= 0);
