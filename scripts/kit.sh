@@ -59,7 +59,7 @@ dpdk_drivers="mempool_ring net_vhost net_virtio"
 # Modules of initrd.cpio; those that they need come along, those built into the kernel are no error.
 guest_modules="virtio_pci virtio_blk virtio-rng virtio_net virtio_console virtio_scsi virtio_input sd_mod sr_mod sg evdev
 	mousedev 9p 9pnet_virtio 9pnet_fd ext4 crc32c_generic isofs vfat nls_cp437 nls_ascii nls_utf8 loop af_packet
-	vmw_vsock_virtio_transport 8021q"
+	vmw_vsock_virtio_transport 8021q overlay"
 uml_modules="virtio_blk virtio_net virtio_console virtio_scsi sd_mod sg"
 
 kit=${VIODEV_KIT:-${XDG_CACHE_HOME:-$HOME/.cache}/viodev/kit}

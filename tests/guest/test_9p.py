@@ -174,6 +174,7 @@ def test_passthrough(t):
                         "mkdir d && chmod 1777 d && mknod c c 1 3 && mkfifo p && ln -s f l && "
                         "[ \"$(stat -c %u:%g hosts)\" = 65534:65534 ]")
             assert guest.run("chown 1000 /tree/f")[0] != 0  # nobody on the host
+            p9_work.overlay(guest, "/tree")
     owner = {path.name: (path.lstat().st_uid, path.lstat().st_gid) for path in pathlib.Path(t.tmp).iterdir()}
     assert owner.pop("f") == (100012, 200034) and owner.pop("hosts") == (0, 0), owner
     assert set(owner.values()) == {(100000, 200000)}, owner
@@ -185,7 +186,7 @@ NR_FILES = 4000  # more than the device process may have descriptors
 
 
 def test_everyday(t):
-    """Locks that the host shares, slow calls, package managers, file capabilities, many files."""
+    """Locks that the host shares, slow calls, package managers, file capabilities, an overlay, many files."""
     tree, mapped = t.tmp / "tree", t.tmp / "mapped"
     for directory in tree, mapped, tree / "files":
         directory.mkdir()
@@ -205,6 +206,7 @@ def test_everyday(t):
         for work in works:
             guest.check(work.replace("DIRECTORY", "/tree"), 2 * PATIENCE)
         capabilities(guest, ["/attrs"] + (["/tree"] if os.geteuid() == 0 else []))
+        p9_work.overlay(guest, "/attrs")
         remembered(guest, viodev, tree)
         guest.check("umount /tree/root/dev /tree /ro /attrs")
         assert status(viodev, "tree")["fids"] == 0
