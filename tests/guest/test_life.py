@@ -69,7 +69,7 @@ def verified(guest):
 def slept(guest, viodev, t):
     """
     The drivers' freeze and restore alone, then all of S3 but for its last step: functions go to D3 and back, processors
-    off and on. (From real S3 this kernel does not come back under TCG, with QEMU's own devices either.)
+    off and on.
 
     Linux's 9p driver has no restore, and is ready without a queue after any resume: it is bound again.
     """
