@@ -195,7 +195,7 @@ static struct console_port *find_port(struct console_softc *sc,
 
 static void plug(struct console_port *p, bool plugged)
 {
-	p->plugged = plugged;
+	p->plugged = p->fresh = plugged;
 	if (!plugged)
 		p->unplugged = p->added;
 	console_control_run(p->sc);

@@ -47,7 +47,8 @@ struct console_port {
 	const char *name; /* NULL: the console, or that it does not exist */
 	char added_name[CONSOLE_MAX_NAME + 1]; /* by ctl: name is this */
 	struct chardev *chardev; /* NULL: port 0 without console= */
-	bool plugged;            /* it exists, as ctl has it */
+	bool plugged;            /* it exists, as ctl has it, */
+	bool fresh;              /* since it was last plugged, no driver knew */
 
 	/*
 	 * What the driver knows of it. What is not as it should be is a

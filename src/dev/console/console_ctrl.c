@@ -51,8 +51,16 @@ static int due(const struct console_port *p)
 {
 	if (p->added && (p->unplugged || !p->plugged))
 		return VIRTIO_CONSOLE_PORT_REMOVE;
-	if (!p->added)
-		return p->plugged ? VIRTIO_CONSOLE_PORT_ADD : NOTHING;
+	if (!p->added) {
+		/*
+		 * A driver that resumes has the others. Linux would answer with
+		 * PORT_READY before it has set the port's queues up again, and
+		 * then use those that it has freed.
+		 */
+		bool wanted = p->sc->sc_resumed ? p->fresh : p->plugged;
+
+		return wanted ? VIRTIO_CONSOLE_PORT_ADD : NOTHING;
+	}
 	if (!p->ready)
 		return NOTHING;
 	if (!p->name && !p->told_console)
@@ -73,7 +81,7 @@ static void done(struct console_port *p, int event)
 	case VIRTIO_CONSOLE_PORT_ADD:
 	case VIRTIO_CONSOLE_PORT_REMOVE:
 		p->added = event == VIRTIO_CONSOLE_PORT_ADD;
-		p->ready = p->guest_open = p->unplugged = false;
+		p->ready = p->guest_open = p->unplugged = p->fresh = false;
 		break;
 	case VIRTIO_CONSOLE_CONSOLE_PORT:
 		p->told_console = true;
