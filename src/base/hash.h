@@ -5,15 +5,28 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+#define HASH_START UINT64_C(0xcbf29ce484222325)
+
+static inline uint64_t hash_add(uint64_t hash, const void *p, size_t len)
+{
+	const uint8_t *b = p;
+
+	while (len--)
+		hash = (hash ^ *b++) * UINT64_C(0x100000001b3);
+	return hash;
+}
 
 static inline uint64_t hash64(const void *p, size_t len)
 {
-	const uint8_t *b = p;
-	uint64_t h = 0xcbf29ce484222325;
+	return hash_add(HASH_START, p, len);
+}
 
-	while (len--)
-		h = (h ^ *b++) * 0x100000001b3;
-	return h;
+/* Of a text and the zero behind it; begun with HASH_START. */
+static inline uint64_t hash_text(uint64_t hash, const char *text)
+{
+	return hash_add(hash, text, strlen(text) + 1);
 }
 
 #endif

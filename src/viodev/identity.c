@@ -7,7 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "base/util.h"
+#include "base/hash.h"
 #include "viodev/cmd.h"
 #include "viodev/instance.h"
 
