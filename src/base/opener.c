@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/scm.h"
+#include "base/thread.h"
 
 #define MIN_WAIT_MS 100
 
@@ -85,21 +85,6 @@ static void *opener_run(void *arg)
 	return NULL;
 }
 
-static int start_thread(struct opener *o)
-{
-	sigset_t all, old;
-	pthread_t thread;
-	int ret;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&thread, NULL, opener_run, o);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret == 0)
-		pthread_detach(thread);
-	return -ret;
-}
-
 int opener_start(struct opened_files *files, const char *name, opener_fn *open,
 		 unsigned max_wait_ms, void *take_arg)
 {
@@ -120,7 +105,7 @@ int opener_start(struct opened_files *files, const char *name, opener_fn *open,
 	}
 	/* If that fails, the device's end leads nowhere until it is closed. */
 	if (ret == 0)
-		ret = start_thread(o);
+		ret = thread_start_detached(opener_run, o);
 	if (ret < 0)
 		opener_free(o);
 	return ret;

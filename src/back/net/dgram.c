@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include <unistd.h>
 
 #include "back/net/net_be.h"
+#include "base/thread.h"
 #include "base/unix.h"
 
 #define CONNECT_RETRY_MS 100
@@ -182,21 +182,6 @@ static void *connect_later(void *arg)
 	return NULL;
 }
 
-static int start_thread(struct later *later)
-{
-	sigset_t all, old;
-	pthread_t thread;
-	int ret;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&thread, NULL, connect_later, later);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret == 0)
-		pthread_detach(thread);
-	return -ret;
-}
-
 /* The device has an end of a pipe: the thread ends with it. */
 static int start_connecting(struct opened_files *files, int fd,
 			    const struct sockaddr_un *remote, unsigned again_ms)
@@ -220,7 +205,7 @@ static int start_connecting(struct opened_files *files, int fd,
 			close(alive[1]);
 	}
 	if (ret == 0)
-		ret = start_thread(later);
+		ret = thread_start_detached(connect_later, later);
 	if (ret < 0)
 		later_free(later);
 	return ret;
