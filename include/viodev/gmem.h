@@ -157,8 +157,9 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen);
 /*
  * Translate a range that must be contiguous in this process. Returns its
  * address when all of [a, a + len) lies in mapped regions that allow @prot and
- * follow one another here as they do there, NULL otherwise. The address is valid until the region is removed or, for a
- * request that pinned it, until gm_unpin().
+ * follow one another here as they do there, NULL otherwise. The address is
+ * valid until the region is removed or, for a request that pinned it, until
+ * gm_unpin().
  */
 void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 

@@ -290,8 +290,8 @@ uint64_t vi_chain_bytes(const struct virtio_softc *vs);
  *       queue is not ready, or the device is broken;
  *   n   the chain has n buffers, n == readable + writable, 1 <= n <= @niov,
  *       none empty, each mapped and checked, the readable ones first. A
- *       buffer that crosses memory regions counts once for each
- *       of them that is not contiguous with the one before;
+ *       buffer that crosses memory regions counts once for each of them
+ *       that is not contiguous with the one before;
  *  -1   the driver broke the rules, or the chain needs more than @niov:
  *       vi_error() was called. @iov and @req are undefined.
  * The iovecs stay valid until the chain is given back, also after a reset. The

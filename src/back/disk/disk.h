@@ -107,8 +107,9 @@ void disk_take_back(struct disk *disk,
 
 /*
  * Set the size of a file; for a block device @bytes is ignored and the size is
- * only read again. -EEXIST where that would cut the file and @shrink is false. 0 when that is done; 1 while the image does not answer: the
- * size is set when it does. Otherwise -errno with the reason.
+ * only read again. 0 when that is done; 1 while the image does not answer: the
+ * size is set when it does. -EEXIST where that would cut the file and @shrink is
+ * false. Otherwise -errno with the reason.
  *
  * A file shrinks when the requests that have begun have ended, since they could
  * extend it again. New ones wait for that.
