@@ -17,8 +17,9 @@
 #include <viodev/loop.h>
 
 #include "base/files.h"
+#include "base/scm.h"
 
-#define OPENER_MAX_FDS 16
+#define OPENER_MAX_FDS SCM_MAX_FDS
 
 /*
  * --- Outside of the sandbox ---

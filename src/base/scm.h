@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#define SCM_MAX_FDS 16 /* with a message that is sent */
+#define SCM_MAX_FDS 18 /* with a message that is sent */
 
 union scm {
 	struct cmsghdr hdr;
