@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 static const struct net_be_kind *const kinds[] = {
-	&net_kind_tap, &net_kind_user, &net_kind_stream, &net_kind_dgram,
-	&net_kind_fd,  &net_kind_null, &net_kind_echo,
+	&net_kind_tap,   &net_kind_af_xdp, &net_kind_user, &net_kind_stream,
+	&net_kind_dgram, &net_kind_fd,     &net_kind_null, &net_kind_echo,
 };
 
 #define NR_KINDS ARRAY_LEN(kinds)

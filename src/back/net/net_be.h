@@ -3,6 +3,7 @@
  * Network backends: the source and sink of a network device's frames.
  *
  *	tap	an interface of the host; checksums and segmentation for free
+ *	af-xdp	queues of an interface, past the host's network stack
  *	user	libslirp: a private network behind a translating gateway
  *	stream	a stream socket, each frame behind its length (32 bit, be)
  *	dgram	a datagram socket, one frame each
@@ -143,11 +144,20 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 /* The keys of all backends, for a table of options. */
 #define NET_BE_OPTS                                                        \
 	{ "backend", OPT_CHOICE,                                           \
-	  .choices = "tap|user|stream|dgram|fd|null|echo",                  \
+	  .choices = "tap|af-xdp|user|stream|dgram|fd|null|echo",                  \
 	  .required = true,                                                \
 	  .help = "where frames are sent and received" },                    \
 	{ "ifname", OPT_STRING,                                            \
-	  .help = "tap: a tap, made if missing, or macvtap; default: a new tap" },   \
+	  .help = "tap: a tap, made if missing, or macvtap; default: a new " \
+		  "tap; af-xdp: an interface" },                          \
+	{ "start-queue", OPT_NUMBER, "0", .max = 4095,                     \
+	  .help = "af-xdp: the interface's queue of the first queue pair" }, \
+	{ "xdp-mode", OPT_CHOICE, .choices = "native|skb",                 \
+	  .help = "af-xdp: where the XDP program runs: the interface's "   \
+		  "driver or the network stack; default: native if the "   \
+		  "driver supports it, otherwise skb" },                                                 \
+	{ "force-copy", OPT_BOOL, "off",                                   \
+	  .help = "af-xdp: do not let the driver use the socket's memory" }, \
 	{ "hostfwd", OPT_STRING,                                           \
 	  .help = "user: tcp|udp:[ADDR]:PORT-[GUEST]:PORT, joined by +" }, \
 	{ "net", OPT_STRING,                                               \
@@ -181,7 +191,7 @@ void net_be_attach(struct net_be *be, const struct net_be_client *client,
 	{ "mtu", OPT_NUMBER, .min = NET_MIN_MTU, .max = 65535,             \
 	  .help = "MTU offered to the guest; default: none, so 1500" },    \
 	{ "queues", OPT_NUMBER, .def = "1", .min = 1, .max = 16,           \
-	  .help = "queue pairs; several with tap, null, echo only" }
+	  .help = "queue pairs; several with tap, af-xdp, null, echo only" }
 /* clang-format on */
 
 #define NET_BE_USER_KEYS                                                       \
@@ -212,8 +222,9 @@ struct net_be_kind {
 		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err);
 };
-extern const struct net_be_kind net_kind_tap, net_kind_user, net_kind_stream,
-	net_kind_dgram, net_kind_fd, net_kind_null, net_kind_echo;
+extern const struct net_be_kind net_kind_tap, net_kind_af_xdp, net_kind_user,
+	net_kind_stream, net_kind_dgram, net_kind_fd, net_kind_null,
+	net_kind_echo;
 
 /*
  * Create a backend from descriptors, of which it takes ownership on success. A
