@@ -12,8 +12,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 # Each device, each backend that a jail could break, each transport.
-release_guests=(all.modern all.legacy net.modern net.peers 9p.modern scsi.modern
-	console.backends rng.sources lifecycle.device_killed
+release_guests=(all.modern all.legacy net.modern net.peers net.user 9p.modern
+	scsi.modern console.backends rng.sources lifecycle.device_killed
 	stall.frozen vhost_user_all)
 
 passed=0 failed=0 skipped=0

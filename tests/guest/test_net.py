@@ -2,6 +2,7 @@
 """Network cards: addresses by DHCP, whole bytes with every offload, several queues, peers of other kinds, a link
 that comes and goes."""
 
+import array
 import contextlib
 import fcntl
 import hashlib
@@ -287,7 +288,7 @@ def test_low_port(t):
 
 
 def test_user(t):
-    """net=, dns=, search=, restrict=, tftp=, one family, ports forwarded at run time; a macvtap link, queues by fd=."""
+    """net=, dns=, search=, restrict=, tftp=, one family, ports forwarded at run time; a macvtap link, queues by fd=, AF_XDP."""
     taps()
     folder = t.tmp / "tftp"
     folder.mkdir()
@@ -300,7 +301,8 @@ def test_user(t):
             "net,id=alone,backend=user,restrict=on",
             "net,id=six,backend=user,ipv4=off",
             f"net,id=link,backend=tap,ifname={macvtap()}",
-            f"net,id=fds,backend=fd,fd={':'.join(map(str, queues))}", fds=queues) as viodev, \
+            f"net,id=fds,backend=fd,fd={':'.join(map(str, queues))}",
+            *af_xdp(t), fds=queues) as viodev, \
             t.guest(attach(viodev), cpus=2, tools=True) as guest:
         own, alone, six = (nic(guest, viodev, id) for id in ("own", "alone", "six"))
         guest.check(DHCP + "echo 'echo $dns $search >>/tmp/names' >>/tmp/dhcp")
@@ -315,6 +317,7 @@ def test_user(t):
         assert guest.run(f"ip link set {six} up; udhcpc -i {six} -n -q -f -t 2 -T 1 -s /tmp/dhcp")[0] != 0
         guest.check(until(f"ip -6 addr show {six} | grep -q fec0:"))
         linked(guest, viodev)
+        past_the_stack(t, guest, viodev)
         for id in viodev.sockets:
             assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
 
@@ -326,6 +329,52 @@ def macvtap():
         ip(f"link {words}")
     ip("addr add 10.8.0.1/24 dev host0")
     return "link0"
+
+
+def xdp_pair(name, net, mtu):
+    """An interface for AF_XDP, whose other end is the host, 10.NET.0.1, and computes checksums as a wire's end does."""
+    peer = name + "peer"
+    for words in f"add {name} mtu {mtu} type veth peer name {peer} mtu {mtu}", f"set {name} up", f"set {peer} up":
+        ip(f"link {words}")
+    ip(f"addr add 10.{net}.0.1/24 dev {peer}")
+    off = array.array("I", (0x17, 0))  # ETHTOOL_STXCSUM
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, 0x8946, struct.pack("16sP16x", peer.encode(), off.buffer_info()[0]))  # SIOCETHTOOL
+
+
+def af_xdp(t):
+    """The devices, where the kernel has such sockets, and lets a second process map their rings."""
+    if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 4):
+        t.say("no AF_XDP: the host's kernel is older than Linux 6.4")
+        return []
+    try:
+        socket.socket(44, socket.SOCK_RAW).close()  # AF_XDP
+    except OSError as error:
+        t.say(f"no AF_XDP: {error}")
+        return []
+    xdp_pair("xdp0", 10, 1500)
+    xdp_pair("xdp1", 11, 3000)
+    return ["net,id=xdp,backend=af-xdp,ifname=xdp0,xdp-mode=skb",
+            "net,id=xdp-mtu,backend=af-xdp,ifname=xdp1,xdp-mode=skb,mtu=3000"]
+
+
+def past_the_stack(t, guest, viodev):
+    """TCP over AF_XDP, also with mtu=, and after the interface was deleted and another of its name was made."""
+    if "xdp" not in viodev.sockets:
+        return
+    device = nic(guest, viodev, "xdp")
+    guest_address(guest, device, 10)
+    guest_address(guest, nic(guest, viodev, "xdp-mtu"), 11)
+    reaches(guest, "10.11.0.1", "-s 2900")
+    both_ways(guest, "10.11.0.1", 4)
+    reaches(guest, "10.10.0.1")
+    both_ways(guest, "10.10.0.1", 4)
+    ip("link delete xdp0")
+    guest.check(until(f"grep -q 0 /sys/class/net/{device}/carrier"))
+    xdp_pair("xdp0", 10, 1500)
+    guest.check(until(f"grep -q 1 /sys/class/net/{device}/carrier"))
+    reaches(guest, "10.10.0.1")
+    both_ways(guest, "10.10.0.1", 4)
 
 
 @contextlib.contextmanager
