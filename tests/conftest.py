@@ -3,6 +3,7 @@
 
     pytest-3 tests/guest -k "net.modern or rng"     names are FILE.TEST without test_
     pytest-3 -v tests/cli                           -v shows what the tests measure
+    pytest-3 -n 2 tests/guest                       two at a time, with pytest-xdist, and without what they measure
     pytest-3 -s tests/guest/soak_*.py               the long ones, which print tables
 
 A test of guests takes a Context, `t`. It passes when it returns, raises vm.Skip("why") when it cannot run here, and
@@ -10,6 +11,7 @@ fails on any other exception. The first line of its docstring says what it shows
 pytest.ini, or its own @pytest.mark.timeout(SECONDS).
 """
 
+import ctypes
 import os
 import pathlib
 import shutil
@@ -33,8 +35,13 @@ def pytest_configure(config):
     if not os.access(viodev, os.X_OK):
         raise pytest.UsageError(f"no viodev at {viodev}: make build makes one")
     os.environ["VIODEV"] = viodev
-    # Tests end their guests by `with` statements, also when the run is ended.
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    # Tests end their guests by `with` statements, also when the run is ended. With -n the workers do so, whichever way
+    # the process that started them ends.
+    if hasattr(config, "workerinput"):
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited, and a shell cannot trap it then
 
 
@@ -79,9 +86,9 @@ class Context:
         return vm.Viodev(self.viodev, *devices, **options)
 
     def say(self, text):
-        """A measured figure, or a step: shown with -v."""
-        if self._config.option.verbose > 1:
-            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        """A measured figure, or a step: shown with -v, unless several tests run at once (-n)."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter and self._config.option.verbose > 1:
             with self._config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
                 reporter.ensure_newline()
                 reporter.write_line(f"     {text}")
