@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from checks import MODES, allocated, attach, digest, fio, fio_command, image, load, rngtest, status, until
+from checks import MODES, allocated, attach, digest, fio, fio_command, image, load, rngtest, status, until, wait_for
 from vm import GuestError
 
 MIB = 1 << 20
@@ -222,38 +222,44 @@ def only_intx(guest, count):
 
 
 def test_limits(t):
-    """iops= and bps=: reads and writes together come near to the limit, as far as the machine allows, and not above; and
-    an image that ends inside a sector, on which the guest then writes a qcow2 header."""
-    disks = [image(t.tmp / f"{name}.raw", 16) for name in ("iops", "bps")]
-    with open(disks[0], "r+b") as file:
+    """iops= and bps=: reads and writes together come near to a limit that a busy machine reaches as well, and not above;
+    and an image that ends inside a sector, on which the guest then writes a qcow2 header."""
+    *disks, odd = [image(t.tmp / f"{name}.raw", 16) for name in ("iops", "bps", "odd")]
+    with open(odd, "r+b") as file:
         file.seek(16 * MIB - 512)
         file.write(b"e" * 307)
         file.truncate()
-    with t.serve(f"block,id=iops,path={disks[0]},iops=200", f"block,id=bps,path={disks[1]},bps=3M") as viodev:
+    with t.serve(f"block,id=iops,path={disks[0]},iops=20", f"block,id=bps,path={disks[1]},bps=320K",
+                 f"block,id=odd,path={odd}") as viodev:
         assert "complete the last block" in viodev.messages
         with t.guest(attach(viodev), tools=True) as guest:
-            odd_size(guest, disks[0])
-            both = [fio_for_seconds("/dev/vda", "4k"), fio_for_seconds("/dev/vdb", "64k")]
-            guest.check(f"{both[0]} >/tmp/iops & {both[1]} >/tmp/bps; wait")
-            iops = measured(guest.check("cat /tmp/iops"), "iops")
-            bps = measured(guest.check("cat /tmp/bps"), "bw_bytes")
-            guest.check("printf 'QFI\\373\\0\\0\\0\\3' | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null")
-    with pytest.raises(GuestError, match="looks like a qcow2 image"), t.serve(f"block,path={disks[0]}"):
+            odd_size(guest, "/dev/vdc", odd)
+            wait_for("rates near the limits", lambda: near_limits(t, guest))
+            guest.check("printf 'QFI\\373\\0\\0\\0\\3' | dd of=/dev/vdc conv=notrunc,fsync 2>/dev/null")
+    with pytest.raises(GuestError, match="looks like a qcow2 image"), t.serve(f"block,path={odd}"):
         pass
-    with t.serve(f"block,path={disks[0]},format=raw"):
+    with t.serve(f"block,path={odd},format=raw"):
         pass
-    t.say(f"iops=200: {iops:.0f}; bps=3M: {bps / MIB:.2f}M")
-    assert 100 <= iops <= 220, iops
-    assert 1.5 * MIB <= bps <= 3.3 * MIB, bps
 
 
-def odd_size(guest, path):
+def near_limits(t, guest):
+    """What a busy machine does not reach now, it reaches later; above a limit it never is."""
+    both = [fio_for_seconds("/dev/vda", "4k"), fio_for_seconds("/dev/vdb", "16k")]
+    guest.check(f"{both[0]} >/tmp/iops & {both[1]} >/tmp/bps; wait")
+    iops = measured(guest.check("cat /tmp/iops"), "iops")
+    bps = measured(guest.check("cat /tmp/bps"), "bw_bytes")
+    t.say(f"iops=20: {iops:.1f}; bps=320K: {bps / 1024:.0f}K")
+    assert iops <= 22 and bps <= 352 * 1024, (iops, bps)
+    return iops >= 10 and bps >= 160 * 1024
+
+
+def odd_size(guest, disk, path):
     """The last bytes are there, zeroes behind them; the file grows when the guest writes to them."""
-    assert guest.check("blockdev --getsize64 /dev/vda").strip() == str(16 * MIB)
-    last = "tail -c 512 /dev/vda"
+    assert guest.check(f"blockdev --getsize64 {disk}").strip() == str(16 * MIB)
+    last = f"tail -c 512 {disk}"
     assert guest.check(f"{last} | tr -d '\\0'") == "e" * 307
     assert os.path.getsize(path) == 16 * MIB - 205
-    guest.check(f"tr '\\0' w </dev/zero | dd of=/dev/vda bs=512 count=1 seek={16 * MIB // 512 - 1} conv=notrunc,fsync 2>/dev/null")
+    guest.check(f"tr '\\0' w </dev/zero | dd of={disk} bs=512 count=1 seek={16 * MIB // 512 - 1} conv=notrunc,fsync 2>/dev/null")
     assert guest.check(f"echo 3 >/proc/sys/vm/drop_caches; {last}") == "w" * 512
     assert os.path.getsize(path) == 16 * MIB
 
