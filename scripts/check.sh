@@ -19,7 +19,7 @@ release_guests=(all.modern all.legacy net.modern net.peers net.user 9p.modern
 passed=0 failed=0 skipped=0
 
 title() {
-	printf '\n== %s\n' "$*"
+	printf '\n== %s (after %d s)\n' "$*" "$SECONDS"
 }
 
 # Add the figures of the line `N passed, N failed, N skipped` in file $1, which
@@ -57,6 +57,13 @@ unit() {
 	     /^Skipped:/ { s = $2 }
 	     END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' \
 		"$dir/check.log"
+}
+
+# Guests of a build, two at a time: each keeps one processor busy at most times.
+guests() {
+	local viodev=$1
+	shift
+	pytest-3 tests/guest -n 2 --dist loadgroup --viodev "$viodev" --kit "$kit" "$@"
 }
 
 # A command that passes or fails as a whole.
@@ -106,11 +113,9 @@ if [ "${VIODEV_CHECK:-all}" != unit ]; then
 	title "guest kit"
 	scripts/install-deps.sh kit || exit 1
 	kit=$(scripts/kit.sh) || exit 1
-	suite "guests, with sanitizers" pytest-3 tests/guest \
-		--viodev build-check/viodev --kit "$kit"
+	suite "guests, with sanitizers" guests build-check/viodev
 	any_of=$(printf ' or %s' "${release_guests[@]}")
-	suite "some guests, as users get them" pytest-3 tests/guest \
-		--viodev build/viodev --kit "$kit" -k "${any_of# or }"
+	suite "some guests, as users get them" guests build/viodev -k "${any_of# or }"
 fi
 
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

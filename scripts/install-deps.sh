@@ -24,7 +24,7 @@ packages_of() {
 		;;
 	kit) echo ca-certificates debian-archive-keyring mmdebstrap python3 ;;
 	test) echo clang clang-format-19 clang-tidy "$(clang_runtime)" e2fsprogs fio iperf3 iproute2 libcap2-bin passt \
-		python3-pytest python3-pytest-timeout rpm u-boot-qemu ;;
+		python3-pytest python3-pytest-timeout python3-pytest-xdist rpm u-boot-qemu ;;
 	arch) echo gcc-i686-linux-gnu gcc-s390x-linux-gnu qemu-user ;;
 	*) die "no group $1; there are: build, kit, test, arch" ;;
 	esac

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 
+import pytest
 from checks import status, wait_for
 from testpmd import Testpmd
 from vm import PATIENCE
@@ -13,6 +14,8 @@ from vm import PATIENCE
 VHOST_USER = ("--transport=vhost-user",)
 FRAMES = 2000
 CPU = max(os.sched_getaffinity(0))
+
+pytestmark = pytest.mark.xdist_group("dpdk")  # it polls: two of them would share the processor
 
 
 def virtio_user(viodev, *more):
