@@ -310,8 +310,8 @@ static void modes(void)
 	static const char *const texts[] = {
 		"net,backend=af-xdp,ifname=vio0,queues=2",
 		"net,backend=af-xdp,ifname=vio0,queues=2,xdp-mode=skb",
-		"net,backend=af-xdp,ifname=vio0,queues=2,xdp-mode=native,"
-		"force-copy=on",
+		("net,backend=af-xdp,ifname=vio0,queues=2,xdp-mode=native,"
+		 "force-copy=on"), /* one string */
 		"net,backend=af-xdp,ifname=vio0,start-queue=1",
 	};
 
