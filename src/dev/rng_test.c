@@ -61,6 +61,23 @@ static void iterate(int n)
 		vio_loop_iterate(loop, 5);
 }
 
+/* A modern device that reads @path; room in guest memory. */
+static uint64_t start_source(const char *path)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "rng,source=%s", path);
+	start(VDRV_MODERN, text);
+	return vdrv_alloc(&d, 64, 1);
+}
+
+/* The driver wants @len bytes at @gpa. */
+static void ask(uint64_t gpa, uint32_t len)
+{
+	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, len, VDRV_W }, 1);
+	vdrv_kick(&d, 0);
+}
+
 /* Wait at most @ms for the next used entry. */
 static bool wait_used(struct vdrv_used *used, int ms)
 {
@@ -188,23 +205,19 @@ static void test_many(void **state)
 /* RNG-03: a dry source keeps the buffer and wakes it up later. */
 static void test_dry_source(void **state)
 {
-	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	char dir[] = "/tmp/rng_test.XXXXXX", path[64];
 	uint64_t gpa;
 	struct vdrv_used used;
 	int fd;
 
-	assert_non_null(mkdtemp(path));
-	strcat(strcpy(text, path), "/fifo");
-	assert_int_equal(mkfifo(text, 0600), 0);
-	fd = open(text, O_RDWR | O_NONBLOCK);
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK);
 	assert_true(fd >= 0);
-	memmove(text + strlen("rng,source="), text, strlen(text) + 1);
-	memcpy(text, "rng,source=", strlen("rng,source="));
 
-	start(VDRV_MODERN, text);
-	gpa = vdrv_alloc(&d, 64, 1);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	gpa = start_source(path);
+	ask(gpa, 8);
 	assert_false(wait_used(&used, 30));
 	assert_int_equal(write(fd, "entro", 5), 5);
 	assert_true(wait_used(&used, 20000));
@@ -213,8 +226,7 @@ static void test_dry_source(void **state)
 
 	/* RNG-05: one that is pending at a reset is dropped. */
 	memset(vdrv_ptr(&d, gpa, 64), 0xaa, 64);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	ask(gpa, 8);
 	iterate(3);
 	vdrv_reset(&d);
 	assert_int_equal(write(fd, "later", 5), 5);
@@ -223,13 +235,12 @@ static void test_dry_source(void **state)
 
 	/* And bytes that have arrived serve the next driver. */
 	assert_true(vdrv_start(&d, V1, 1));
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	ask(gpa, 8);
 	assert_true(wait_used(&used, 20000));
 	assert_memory_equal(vdrv_ptr(&d, gpa, 5), "later", 5);
 	close(fd);
-	unlink(text + strlen("rng,source="));
-	rmdir(path);
+	unlink(path);
+	rmdir(dir);
 }
 
 /* Reads of files that do not return, for as long as this is so. */
@@ -256,30 +267,25 @@ static void set_stalled(bool on)
  */
 static void test_slow_source(void **state)
 {
-	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	char path[] = "/tmp/rng_test.XXXXXX";
 	int fd = mkstemp(path);
 	struct vdrv_used used;
 	uint64_t gpa;
 
 	assert_int_equal(write(fd, "0123456789abcdef", 16), 16);
-	snprintf(text, sizeof(text), "rng,source=%s", path);
 	set_stalled(true);
-	start(VDRV_MODERN, text);
-	gpa = vdrv_alloc(&d, 64, 1);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	gpa = start_source(path);
+	ask(gpa, 8);
 	assert_false(wait_used(&used, 30));
 	vdrv_reset(&d);
 	assert_true(vdrv_start(&d, V1, 1));
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	ask(gpa, 8);
 	assert_false(wait_used(&used, 30));
 	set_stalled(false);
 	assert_true(wait_used(&used, 20000));
 	assert_int_equal(used.len, 8);
 	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "01234567", 8);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 16, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	ask(gpa, 16);
 	assert_true(wait_used(&used, 20000));
 	assert_int_equal(used.len, 8); /* what there is before its end */
 	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "89abcdef", 8);
@@ -290,16 +296,13 @@ static void test_slow_source(void **state)
 /* The process can end during the read. */
 static void test_end_in_stall(void **state)
 {
-	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	char path[] = "/tmp/rng_test.XXXXXX";
 	int fd = mkstemp(path);
 	uint64_t gpa;
 
-	snprintf(text, sizeof(text), "rng,source=%s", path);
 	set_stalled(true);
-	start(VDRV_MODERN, text);
-	gpa = vdrv_alloc(&d, 64, 1);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	gpa = start_source(path);
+	ask(gpa, 8);
 	iterate(2);
 	stop();
 	set_stalled(false);
@@ -313,16 +316,13 @@ static void test_end_in_stall(void **state)
  */
 static void test_ended_source(void **state)
 {
-	char path[] = "/tmp/rng_test.XXXXXX", text[64];
+	char path[] = "/tmp/rng_test.XXXXXX";
 	int fd = mkstemp(path), nr_busy = 0;
 	struct vdrv_used used;
 	uint64_t gpa;
 
-	snprintf(text, sizeof(text), "rng,source=%s", path);
-	start(VDRV_MODERN, text);
-	gpa = vdrv_alloc(&d, 64, 1);
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	gpa = start_source(path);
+	ask(gpa, 8);
 	assert_false(wait_used(&used, 300));
 	for (int i = 0; i < 50; i++) {
 		vdrv_kick(&d, 0); /* does not hurry it */
@@ -336,8 +336,7 @@ static void test_ended_source(void **state)
 	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "appended", 8);
 
 	/* A reset forgets it, and the next driver does not wait for long. */
-	vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-	vdrv_kick(&d, 0);
+	ask(gpa, 8);
 	assert_false(wait_used(&used, 30));
 	vdrv_reset(&d);
 	assert_true(vdrv_start(&d, V1, 1));
@@ -353,7 +352,7 @@ static void test_ended_source(void **state)
 /* A pipe without a writer has not ended: the next one is waited for. */
 static void test_no_writer(void **state)
 {
-	char dir[] = "/tmp/rng_test.XXXXXX", path[64], text[80];
+	char dir[] = "/tmp/rng_test.XXXXXX", path[64];
 	struct vdrv_used used;
 	uint64_t gpa;
 	int fd;
@@ -361,12 +360,9 @@ static void test_no_writer(void **state)
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/fifo", dir);
 	assert_int_equal(mkfifo(path, 0600), 0);
-	snprintf(text, sizeof(text), "rng,source=%s", path);
-	start(VDRV_MODERN, text);
-	gpa = vdrv_alloc(&d, 64, 1);
+	gpa = start_source(path);
 	for (int i = 0; i < 2; i++) {
-		vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 8, VDRV_W }, 1);
-		vdrv_kick(&d, 0);
+		ask(gpa, 8);
 		assert_false(wait_used(&used, 30));
 		fd = open(path, O_WRONLY);
 		assert_int_equal(write(fd, "a writer", 8), 8);
@@ -389,8 +385,7 @@ static void test_rate(void **state)
 	gpa = vdrv_alloc(&d, 4096, 1);
 	begin = vio_now_ns();
 	while (sum < 3000) {
-		vdrv_add(&d, 0, &(struct vdrv_buf){ gpa, 500, VDRV_W }, 1);
-		vdrv_kick(&d, 0);
+		ask(gpa, 500);
 		assert_true(wait_used(&used, 20000));
 		assert_in_range(used.len, 1, 500);
 		sum += used.len;
