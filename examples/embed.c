@@ -67,31 +67,8 @@ static bool entropy_init(struct entropy *e, struct pci_devinst *pi)
 }
 
 /*
- * --- The embedder ---
+ * --- The embedder: toy_host is its side of the PCI function ---
  */
-
-static unsigned nr_interrupts;
-
-static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
-{
-	(void)arg, (void)vector, (void)addr, (void)data;
-	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
-}
-
-static bool woken;
-
-/* A queue wants another look: not from here, from the VMM's own loop. */
-static void on_wake(void *arg)
-{
-	(void)arg;
-	woken = true;
-}
-
-static const struct pci_host host = {
-	.ph_msix = on_msix,
-	.ph_wake = on_wake,
-	.ph_owns_msix_table = true,
-};
 
 int main(void)
 {
@@ -103,17 +80,15 @@ int main(void)
 	memset(ram, 0, RAM_BYTES);
 	gm_init(&gm, NULL, NULL);
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
-	pci_func_init(&pi, &host, NULL, &gm);
+	pci_func_init(&pi, &toy_host, NULL, &gm);
 	if (!entropy_init(&e, &pi)) {
 		fprintf(stderr, "cannot create the device\n");
 		return 1;
 	}
 
 	guest_draws_entropy(&pi, ram);
-	while (woken) {
-		woken = false;
+	while (toy_woken())
 		pci_kick(&pi);
-	}
 	guest_prints_entropy(ram);
 	printf("\n%u interrupt\n", nr_interrupts);
 

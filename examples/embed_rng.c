@@ -15,29 +15,6 @@
 
 #include "toy_guest.h"
 
-static unsigned nr_interrupts;
-
-static void on_msix(void *arg, unsigned vector, uint64_t addr, uint32_t data)
-{
-	(void)arg, (void)vector, (void)addr, (void)data;
-	nr_interrupts++; /* a VMM would write @data to @addr of the guest */
-}
-
-static bool woken;
-
-/* The device wants to be kicked: not from here, from the VMM's own loop. */
-static void on_wake(void *arg)
-{
-	(void)arg;
-	__atomic_store_n(&woken, true, __ATOMIC_RELEASE); /* from any thread */
-}
-
-static const struct pci_host host = {
-	.ph_msix = on_msix,
-	.ph_wake = on_wake,
-	.ph_owns_msix_table = true,
-};
-
 int main(void)
 {
 	uint8_t *ram = aligned_alloc(4096, RAM_BYTES);
@@ -51,7 +28,7 @@ int main(void)
 	memset(ram, 0, RAM_BYTES);
 	gm_init(&gm, NULL, NULL);
 	gm_add(&gm, (gpa_t){ 0 }, RAM_BYTES, ram, GM_READ | GM_WRITE);
-	pci_func_init(&pi, &host, NULL, &gm);
+	pci_func_init(&pi, &toy_host, NULL, &gm);
 	if (vio_loop_create(&loop) < 0)
 		return 1;
 	if (vdev_new("rng", &pi, loop, &dev, why, sizeof(why)) < 0) {
@@ -61,7 +38,7 @@ int main(void)
 	guest_draws_entropy(&pi, ram);
 	while (used->idx == 0) {
 		vio_loop_iterate(loop, -1);
-		if (__atomic_exchange_n(&woken, false, __ATOMIC_ACQ_REL))
+		if (toy_woken())
 			pci_kick(&pi);
 	}
 
