@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What several test files ask of a guest or of a device."""
 
+import contextlib
 import json
 import os
+import pathlib
+import subprocess
 import time
+import types
 
-from vm import PATIENCE, vfio_user_device
+from vm import PATIENCE, SANITIZER, Skip, vfio_user_device
 
 MODES = ("legacy", "transitional", "modern")
 
@@ -18,6 +22,24 @@ def attach(viodev, *ids, **properties):
 def status(viodev, id):
     """What `viodev ctl ID status` says."""
     return json.loads(viodev.ctl(id, "status", "--json"))["reply"]
+
+
+@contextlib.contextmanager
+def served_by(t, name, *args):
+    """A device that a program of the same build serves: its socket's path, and in the end what the program wrote."""
+    program = pathlib.Path(os.path.realpath(t.viodev)).parents[2] / name
+    if not program.exists():
+        raise Skip(f"{program} was not built")
+    device = types.SimpleNamespace(path=t.tmp / f"{program.name}.sock")
+    with subprocess.Popen([program, device.path, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield device
+        finally:
+            process.terminate()
+            device.output, device.errors = process.communicate(timeout=PATIENCE)
+    assert not SANITIZER.search(device.errors), device.errors
 
 
 def image(path, mib, pattern=None):

@@ -1,28 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A device model in bhyve's style (bhyve_ramdisk.c), as Linux's driver uses it."""
 
-import os
-import pathlib
-import subprocess
-
 import vm
-from checks import MODES
+from checks import MODES, served_by
 
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 28, 29, 32
 SEG_MAX, FLUSH = 2, 9
 OFFERED = {SEG_MAX, FLUSH, INDIRECT_DESC, EVENT_IDX}
 MIB = 4
-
-
-def serve(t, mode):
-    build = pathlib.Path(os.path.realpath(t.viodev)).parent.parent.parent
-    server = build / "tests" / "guest" / "bhyve_serve"
-    if not server.exists():
-        raise vm.Skip(f"{server} was not built")
-    path = t.tmp / f"{mode}.sock"
-    process = subprocess.Popen([server, path, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    return process, path
 
 
 def use(guest, mode):
@@ -44,15 +29,9 @@ def use(guest, mode):
 def test_ramdisk(t):
     """Legacy, transitional and modern; the driver is unbound and bound again in between, which is a reset."""
     for mode in MODES:
-        process, path = serve(t, mode)
-        try:
-            with t.guest(vm.vfio_user_device(path)) as guest:
-                use(guest, mode)
-                guest.check("echo virtio0 >/sys/bus/virtio/drivers/virtio_blk/unbind")
-                guest.check("echo virtio0 >/sys/bus/virtio/drivers/virtio_blk/bind")
-                use(guest, mode)
-        finally:
-            process.terminate()
-            output, errors = process.communicate(timeout=vm.PATIENCE)
-        assert "EVENT_IDX" in output, output
-        assert not vm.SANITIZER.search(errors) and "device stops" not in errors, errors
+        with served_by(t, "tests/guest/bhyve_serve", mode) as device, t.guest(vm.vfio_user_device(device.path)) as guest:
+            use(guest, mode)
+            guest.check("echo virtio0 >/sys/bus/virtio/drivers/virtio_blk/unbind")
+            guest.check("echo virtio0 >/sys/bus/virtio/drivers/virtio_blk/bind")
+            use(guest, mode)
+        assert "EVENT_IDX" in device.output and "device stops" not in device.errors, (device.output, device.errors)

@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import json
 import os
-import pathlib
 import re
 import select
 import socket
@@ -14,7 +13,7 @@ import termios
 import time
 
 import vm
-from checks import Health, attach, status, until, wait_for
+from checks import Health, attach, served_by, status, until, wait_for
 from vm import PATIENCE, QUICK_BOOT, SANITIZER
 
 MIB = 1 << 20
@@ -471,23 +470,12 @@ def test_many_ports(t):
 
 def test_example_shout(t):
     """examples/shout.c: its configuration is the terminal's size; what a worker thread made of each line comes back."""
-    shout = pathlib.Path(os.path.realpath(t.viodev)).parent.parent.parent / "examples" / "shout"
-    if not shout.exists():
-        raise vm.Skip(f"{shout} was not built")
-    path = t.tmp / "shout.sock"
-    with subprocess.Popen([shout, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            with t.guest(vm.vfio_user_device(path)) as guest:
-                assert guest.check("stty -F /dev/hvc0 size") == "43 132\n"
-                lines = [f"line {number} of many" for number in range(100)]
-                size = len("\n".join(lines)) + 1
-                # The terminal forgets how it was set when the last one closes it.
-                guest.check(f"""(exec 3<>/dev/hvc0; stty raw -echo <&3
-                    head -c {size} <&3 >/tmp/answer &
-                    for i in $(seq 0 99); do echo line $i of many >&3; done; wait) >/dev/null 2>&1""")
-                assert guest.check("cat /tmp/answer") == "\n".join(lines).upper() + "\n"
-        finally:
-            process.terminate()
-            errors = process.communicate(timeout=vm.PATIENCE)[1]
-        assert not vm.SANITIZER.search(errors), errors
+    with served_by(t, "examples/shout") as device, t.guest(vm.vfio_user_device(device.path)) as guest:
+        assert guest.check("stty -F /dev/hvc0 size") == "43 132\n"
+        lines = [f"line {number} of many" for number in range(100)]
+        size = len("\n".join(lines)) + 1
+        # The terminal forgets how it was set when the last one closes it.
+        guest.check(f"""(exec 3<>/dev/hvc0; stty raw -echo <&3
+            head -c {size} <&3 >/tmp/answer &
+            for i in $(seq 0 99); do echo line $i of many >&3; done; wait) >/dev/null 2>&1""")
+        assert guest.check("cat /tmp/answer") == "\n".join(lines).upper() + "\n"

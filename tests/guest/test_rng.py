@@ -2,11 +2,9 @@
 """Entropy from sources of every kind, as a guest's /dev/hwrng reads it; a device of one's own (examples/hello.c)."""
 
 import os
-import pathlib
-import subprocess
 
 import vm
-from checks import attach, status, until, wait_for
+from checks import attach, served_by, status, until, wait_for
 
 SOURCE = bytes(range(256)) * 512
 NEEDS_RESET = 0x40
@@ -65,19 +63,7 @@ def test_sources(t):
 
 def test_example_device(t):
     """examples/hello.c, a device of a hundred lines: its greeting is what the guest reads."""
-    build = pathlib.Path(os.path.realpath(t.viodev)).parent.parent.parent
-    hello = build / "examples" / "hello"
-    if not hello.exists():
-        raise vm.Skip(f"{hello} was not built")
-    path = t.tmp / "hello.sock"
-    with subprocess.Popen([hello, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            with t.guest(vm.vfio_user_device(path)) as guest:
-                text = guest.check("head -c 200 /dev/hwrng")
-            t.say(repr(text[:80]))
-            assert "hello from the device side of virtio\n" in text, repr(text)
-        finally:
-            process.terminate()
-            errors = process.communicate(timeout=vm.PATIENCE)[1]
-        assert not vm.SANITIZER.search(errors), errors
+    with served_by(t, "examples/hello") as device, t.guest(vm.vfio_user_device(device.path)) as guest:
+        text = guest.check("head -c 200 /dev/hwrng")
+    t.say(repr(text[:80]))
+    assert "hello from the device side of virtio\n" in text, repr(text)
