@@ -196,6 +196,19 @@ static bool bytes_left(const struct chardev *c)
 	return look(c) & POLLIN;
 }
 
+/* A failure is reported once until a write succeeds. */
+static void written(struct chardev *c, int error)
+{
+	bool failed_before = c->write_error < 0;
+
+	c->write_error = error;
+	if (error == 0)
+		return;
+	c->nr_errors++;
+	if (!failed_before && c->client->failed)
+		c->client->failed(c->arg, error);
+}
+
 /*
  * --- Watching ---
  */
@@ -345,11 +358,11 @@ static void on_ready(void *arg)
 /* A thread has read or written what it was given. */
 void chardev_worker_done(struct chardev *c, bool write, int error)
 {
-	if (error < 0)
-		c->nr_errors++;
-	if (!write)
+	if (write)
+		written(c, error);
+	else
 		chardev_watch(c);
-	else if (c->blocked)
+	if (write && c->blocked)
 		on_out(c, 0);
 }
 
@@ -453,6 +466,8 @@ ssize_t chardev_write(struct chardev *c, const struct iovec *iov, int niov)
 	if (!c->up || c->hung_up || c->out.fd < 0)
 		return -EPIPE;
 	n = end_write(&c->out, iov, niov);
+	if (n >= 0 && !c->out.worker)
+		written(c, 0);
 	if (n >= 0)
 		return n;
 	if (n == -EAGAIN) {
@@ -461,7 +476,7 @@ ssize_t chardev_write(struct chardev *c, const struct iovec *iov, int niov)
 		return n;
 	}
 	if (n != -EPIPE && n != -ECONNRESET && n != -EIO)
-		c->nr_errors++;
+		written(c, (int)n);
 	return -EPIPE;
 }
 

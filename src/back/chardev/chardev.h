@@ -39,12 +39,17 @@
 struct chardev;
 struct chardev_io;
 
-/* Callbacks to the owner; only chardev_read() may call them from inside. */
+/*
+ * Callbacks to the owner. Only chardev_read() may call them from inside, and
+ * chardev_write() the last one.
+ */
 struct chardev_client {
 	void (*readable)(void *arg);
 	void (*writable)(void *arg);
 	void (*up)(void *arg, bool up); /* a peer connected or disconnected */
 	void (*resized)(void *arg); /* chardev_size() changed; may be NULL */
+	/* A write failed, -errno; once until one succeeds. May be NULL. */
+	void (*failed)(void *arg, int error);
 };
 
 /*

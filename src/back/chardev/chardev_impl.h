@@ -84,6 +84,7 @@ struct chardev {
 	struct vio_source *wait_timer; /* after accept() failed */
 	struct reopener *reopener;     /* connects again; or NULL */
 	uint64_t nr_errors;
+	int write_error; /* of the last write to a file; 0: it succeeded */
 };
 
 /*

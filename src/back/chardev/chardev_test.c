@@ -35,7 +35,8 @@ static char *text; /* of the chardev that is open */
 static struct {
 	char got[1 << 16];
 	size_t len;
-	unsigned nr_readable, nr_writable, nr_up, nr_down, nr_resized;
+	unsigned nr_readable, nr_writable, nr_up, nr_down, nr_resized,
+		nr_failed;
 	bool stop; /* read nothing */
 } me;
 
@@ -73,8 +74,14 @@ static void on_resized(void *arg)
 	me.nr_resized++;
 }
 
+static void on_failed(void *arg, int error)
+{
+	assert_int_equal(error, -ENOSPC);
+	me.nr_failed++;
+}
+
 static const struct chardev_client client = { on_readable, on_writable, on_up,
-					      on_resized };
+					      on_resized, on_failed };
 
 #define PATIENCE_NS 30000000000ull /* on a machine that is slow */
 
@@ -344,6 +351,16 @@ static void test_file(void **state)
 	assert_string_equal(buf, "hellohello");
 	close(fd);
 	unlink("out");
+}
+
+/* A full disk is reported once. */
+static void test_full(void **state)
+{
+	start("file:", "/dev/full");
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(send_text("lost"), -EPIPE);
+	assert_int_equal(me.nr_failed, 1);
+	assert_int_equal(chardev_nr_errors(c), 3);
 }
 
 /* Peers connect one after the other; bytes without a peer are lost. */
@@ -885,6 +902,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_errors),
 		T(test_file),
+		T(test_full),
 		T(test_unix),
 		T(test_slow_file),
 		T(test_slow_input),
