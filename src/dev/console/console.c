@@ -15,7 +15,7 @@
 #include "dev/console/console.h"
 
 static_assert(sizeof(struct virtio_console_config) == 12, "5.3.4");
-static_assert(CONSOLE_MAX_PORTS * CHARDEV_MAX_FILES <= OPENED_FILES_MAX,
+static_assert(CONSOLE_MAX_PORTS * (CHARDEV_MAX_FILES + 1) <= OPENED_FILES_MAX,
 	      "every port can be opened");
 
 static struct console_softc *console_of(struct vdev *dev)
@@ -128,6 +128,11 @@ static struct json_object *port_json(const struct console_port *p)
 	json_add_uint(to, "from-guest", p->tx_bytes);
 	json_add_uint(to, "lost", p->tx_lost);
 	json_add_uint(to, "errors", chardev_nr_errors(p->chardev));
+	if (p->log.file) {
+		json_add_string(to, "log", chardev_text(p->log.file));
+		json_add_uint(to, "log-lost", p->log.lost);
+		json_add_uint(to, "log-errors", chardev_nr_errors(p->log.file));
+	}
 	return to;
 }
 
@@ -250,6 +255,7 @@ static int add_port(struct console_softc *sc, const char *name,
 /* What a command has added goes by a command as a whole. */
 static void forget_port(struct console_port *p)
 {
+	console_log_end(p);
 	chardev_destroy(p->chardev);
 	p->chardev = NULL;
 	p->name = NULL;
@@ -323,6 +329,83 @@ static void close_added(int argc, char *const argv[],
 		chardev_close(argv[3], ADDED_FILES, files);
 }
 
+/*
+ * log NAME [FILE]: the client opened the file. Another one, or the same anew
+ * after it was renamed.
+ */
+#define LOG_FILE "log"
+
+static struct console_port *find_logged(struct console_softc *sc,
+					const char *name)
+{
+	struct console_port *p = find_port(sc, name);
+
+	if (!p && strcmp(name, "console") == 0)
+		p = &sc->sc_ports[0];
+	return p && p->chardev ? p : NULL;
+}
+
+static int set_log(struct console_port *p, const char *path, const char *id,
+		   struct opened_files *files, struct err *err)
+{
+	char *channel = console_log_channel(path);
+	int ret = channel ? console_log_set(p, channel, id, files, err) :
+			    err_set(err, -ENOMEM, "out of memory");
+
+	free(channel);
+	return ret;
+}
+
+static int ctl_log(struct console_softc *sc, int argc, char *const argv[],
+		   struct opened_files *files, struct err *err)
+{
+	struct console_port *p = argc > 1 ? find_logged(sc, argv[1]) : NULL;
+	struct err why;
+	int ret = 0;
+
+	if (argc < 2 || argc > 3)
+		return err_set(err, -EINVAL,
+			       "console: usage: log NAME [FILE], such as log "
+			       "console /var/log/guest.log");
+	if (!p)
+		return err_set(err, -ENOENT, "console: log %s: no such port",
+			       argv[1]);
+	if (argc == 2)
+		console_log_end(p);
+	else
+		ret = set_log(p, argv[2], LOG_FILE, files, &why);
+	/* What waited for the old file need not. */
+	console_tx_run(p);
+	return ret < 0 ? err_set(err, ret, "console: log %s %s: %s", argv[1],
+				 argv[2], why.text) :
+			 0;
+}
+
+static int open_file(const char *path, const char *id,
+		     struct opened_files *files, struct err *err)
+{
+	char *channel = console_log_channel(path);
+	int ret = channel ? chardev_open(channel, id, files, err) :
+			    err_set(err, -ENOMEM, "out of memory");
+
+	free(channel);
+	return ret;
+}
+
+static int open_log(int argc, char *const argv[], struct opened_files *files,
+		    struct err *err)
+{
+	struct err why;
+	int ret;
+
+	if (argc != 3)
+		return 0; /* ctl_log() explains */
+	ret = open_file(argv[2], LOG_FILE, files, &why);
+	return ret < 0 ? err_set(err, ret, "log %s %s: %s", argv[1], argv[2],
+				 why.text) :
+			 0;
+}
+
 static int console_ctl(struct vdev *dev, int argc, char *const argv[],
 		       struct opened_files *files, struct json_object *reply,
 		       struct err *err)
@@ -331,6 +414,8 @@ static int console_ctl(struct vdev *dev, int argc, char *const argv[],
 
 	if (strcmp(argv[0], "resize") == 0)
 		return ctl_resize(sc, argc, argv, err);
+	if (strcmp(argv[0], "log") == 0)
+		return ctl_log(sc, argc, argv, files, err);
 	return ctl_port(sc, argc, argv, files, err);
 }
 
@@ -340,13 +425,26 @@ static int console_ctl(struct vdev *dev, int argc, char *const argv[],
 
 #define PORT_KEYS "port.**"
 #define PORT_KEY  "port."
+#define LOG_KEYS  "log.**"
+#define LOG_KEY   "log."
 
-/* A channel to be: option and file names of it. */
+/* A channel to be: option and file names of it and of its log, if any. */
 struct wanted {
 	unsigned id;
-	const char *key, *text;
-	char files[4];
+	const char *key, *text, *log;
+	char files[4], log_files[8];
 };
+
+/* log= is the console's, log.NAME= a port's. NULL: none. */
+static const char *log_of(const struct opts *opts, const char *key)
+{
+	char log[sizeof(LOG_KEY) + CONSOLE_MAX_NAME] = "log";
+
+	if (strncmp(key, PORT_KEY, strlen(PORT_KEY)) == 0)
+		snprintf(log, sizeof(log), LOG_KEY "%s",
+			 key + strlen(PORT_KEY));
+	return opt_given(opts, log) ? opt_string(opts, log) : NULL;
+}
 
 /* All of them, the console first if there is one: how many. */
 static unsigned list_wanted(const struct opts *opts, struct wanted *list,
@@ -361,10 +459,34 @@ static unsigned list_wanted(const struct opts *opts, struct wanted *list,
 		list[nr++] = (struct wanted){ .id = id++, .key = key };
 	for (unsigned i = 0; i < nr; i++) {
 		list[i].text = opt_string(opts, list[i].key);
+		list[i].log = log_of(opts, list[i].key);
 		snprintf(list[i].files, sizeof(list[i].files), "%u",
+			 list[i].id);
+		snprintf(list[i].log_files, sizeof(list[i].log_files), "%u.log",
 			 list[i].id);
 	}
 	return nr;
+}
+
+/* Each log belongs to a channel. */
+static int check_logs(const struct opts *opts, struct err *err)
+{
+	char port[sizeof(PORT_KEY) + CONSOLE_MAX_NAME];
+	unsigned pos = 0;
+	const char *key;
+
+	if (opt_given(opts, "log") && !opt_given(opts, "console"))
+		return err_set(err, -EINVAL,
+			       "console: log: without console= (a port's is "
+			       "log.NAME=)");
+	while ((key = opt_next(opts, LOG_KEYS, &pos))) {
+		snprintf(port, sizeof(port), PORT_KEY "%s",
+			 key + strlen(LOG_KEY));
+		if (!opt_given(opts, port))
+			return err_set(err, -EINVAL,
+				       "console: %s: without %s=", key, port);
+	}
+	return 0;
 }
 
 static int check_opts(const struct opts *opts, struct err *err)
@@ -385,7 +507,26 @@ static int check_opts(const struct opts *opts, struct err *err)
 	if (nr == 0 && !opt_given(opts, "console") && !opt_given(opts, "ports"))
 		return err_set(err, -EINVAL,
 			       "console: missing console= or port.NAME=");
-	return 0;
+	return check_logs(opts, err);
+}
+
+static int open_wanted(const struct wanted *w, struct opened_files *files,
+		       struct err *err)
+{
+	struct err why;
+	int ret = chardev_open(w->text, w->files, files, &why);
+
+	if (ret < 0)
+		return err_set(err, ret, "console: %s=%s: %s", w->key, w->text,
+			       why.text);
+	if (!w->log)
+		return 0;
+	ret = open_file(w->log, w->log_files, files, &why);
+	if (ret == 0)
+		return 0;
+	chardev_close(w->text, w->files, files);
+	return err_set(err, ret, "console: log of %s: %s: %s", w->key, w->log,
+		       why.text);
 }
 
 static int console_open(const struct opts *opts, struct opened_files *files,
@@ -394,17 +535,14 @@ static int console_open(const struct opts *opts, struct opened_files *files,
 	struct wanted list[CONSOLE_MAX_PORTS];
 	int ret = check_opts(opts, err);
 	unsigned nr, i;
-	struct err why;
 
 	if (ret < 0)
 		return ret;
 	nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
 	for (i = 0; i < nr && ret == 0; i++)
-		ret = chardev_open(list[i].text, list[i].files, files, &why);
+		ret = open_wanted(&list[i], files, err);
 	if (ret == 0)
 		return 0;
-	err_set(err, ret, "console: %s=%s: %s", list[i - 1].key,
-		list[i - 1].text, why.text);
 	for (i--; i-- > 0;)
 		chardev_close(list[i].text, list[i].files, files);
 	return ret;
@@ -447,8 +585,11 @@ static bool console_fini(struct vdev *dev)
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
 		chardev_destroy(sc->sc_ports[i].chardev);
 	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
+		console_log_end(&sc->sc_ports[i]);
+	for (unsigned i = 0; i < CONSOLE_MAX_PORTS; i++)
 		free(sc->sc_ports[i].backlog.buf);
 	chardev_io_destroy(sc->sc_io);
+	chardev_io_destroy(sc->sc_log_io);
 	return true;
 }
 
@@ -464,7 +605,9 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (room > sc->sc_nr_ports)
 			sc->sc_nr_ports = room;
 	}
-	if (chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0)
+	/* Logs have threads of their own: a disk must not stop a channel. */
+	if (chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0 ||
+	    chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_log_io) < 0)
 		return err_set(err, -ENOMEM, "console: out of memory");
 	for (unsigned i = 0; i < nr; i++) {
 		struct console_port *p = &sc->sc_ports[list[i].id];
@@ -478,6 +621,12 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (ret < 0)
 			return err_set(err, ret, "console: %s=%s: %s",
 				       list[i].key, list[i].text, why.text);
+		if (list[i].log)
+			ret = set_log(p, list[i].log, list[i].log_files,
+				      env->files, &why);
+		if (ret < 0)
+			return err_set(err, ret, "console: log of %s: %s: %s",
+				       list[i].key, list[i].log, why.text);
 		p->plugged = true;
 		if (list[i].id > 0)
 			p->name = list[i].key + strlen(PORT_KEY);
@@ -582,6 +731,9 @@ static const struct opt_def console_opts[] = {
 	{ PORT_KEYS, OPT_STRING,
 	  .help = "named port, /dev/virtio-ports/NAME in Linux: likewise; 30 "
 		  "at most" },
+	{ "log", OPT_STRING,
+	  .help = "append the console's output to this file as well" },
+	{ LOG_KEYS, OPT_STRING, .help = "likewise, of the port NAME" },
 	{ "backlog", OPT_SIZE, .max = 1 << 20,
 	  .help = "newest bytes of output of each channel to keep while it has "
 		  "no peer" },
@@ -606,6 +758,10 @@ static const struct vdev_ctl console_ctls[] = {
 	{ "port add NAME [CHANNEL]|remove NAME",
 	  "plug or unplug a port; CHANNEL creates a new one", open_added,
 	  close_added },
+	{ "log NAME [FILE]",
+	  "log the output of a port, or of the console, to FILE; without, no "
+	  "longer",
+	  open_log },
 	{ NULL, NULL },
 };
 

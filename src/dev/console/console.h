@@ -5,6 +5,7 @@
  *	console.c        the device: configuration, options, control, life and death
  *	console_ctrl.c   the control queues
  *	port.c           the bytes of a port
+ *	console_log.c    a copy of a port's output, in a file
  *	console_save.c   another process continues with the device
  *
  * Port 0 is the console, with console= behind it; without, it does not exist,
@@ -41,6 +42,16 @@ struct console_backlog {
 	size_t size, start, len;
 };
 
+/* The copy of a port's output, in a file. */
+struct console_log {
+	struct chardev *file; /* NULL: none */
+	/* Bytes that the file has, of those that the port writes next. */
+	size_t ahead;
+	bool waiting, hangs; /* output waits for the file; no longer */
+	struct vio_source *timer;
+	uint64_t lost;
+};
+
 struct console_port {
 	struct console_softc *sc;
 	unsigned id;
@@ -67,6 +78,8 @@ struct console_port {
 	size_t tx_sent;
 	unsigned rx_batch; /* chains to take at once */
 	struct console_backlog backlog;
+	struct console_log log;
+	uint64_t told_ns; /* when the last failure of a file was logged; or 0 */
 	uint64_t rx_bytes, tx_bytes, tx_lost;
 };
 
@@ -76,11 +89,11 @@ struct console_softc {
 	struct vqueue_info sc_vqs[CONSOLE_MAX_QUEUES];
 	struct vdev sc_dev;
 	struct vio_loop *sc_loop;
-	struct chardev_io *sc_io;
-	uint16_t sc_cols, sc_rows; /* 0: unknown */
-	bool sc_drop;              /* overflow=drop */
-	bool sc_ready;             /* DEVICE_READY came, or is implied: */
-	bool sc_resumed;           /* the driver kept its ports over a reset */
+	struct chardev_io *sc_io, *sc_log_io; /* of the channels, and of logs */
+	uint16_t sc_cols, sc_rows;            /* 0: unknown */
+	bool sc_drop;                         /* overflow=drop */
+	bool sc_ready;   /* DEVICE_READY came, or is implied: */
+	bool sc_resumed; /* the driver kept its ports over a reset */
 	struct vio_task sc_control_continue;
 	unsigned sc_nr_ports;
 	struct console_port sc_ports[CONSOLE_MAX_PORTS];
@@ -129,6 +142,38 @@ void console_port_reset(struct console_port *p);
 void console_tx_continue(void *arg);
 
 extern const struct chardev_client console_chardev_client;
+
+/*
+ * --- console_log.c ---
+ */
+
+/* The channel that writes to @path; the caller frees it. NULL: no memory. */
+char *console_log_channel(const char *path);
+
+/*
+ * Log to what was opened as @id from now on, as its @channel. 0, or -errno: the
+ * log is as it was.
+ */
+int console_log_set(struct console_port *p, const char *channel, const char *id,
+		    struct opened_files *files, struct err *err);
+void console_log_end(struct console_port *p);
+
+/*
+ * The port is about to write @out: shorten it to what the log has now. False:
+ * nothing, and console_tx_run() is called later. Then, so much was written.
+ */
+bool console_log_begin(struct console_port *p, struct vio_iov_cursor *out);
+void console_log_written(struct console_port *p, size_t len);
+
+/* A byte that waits for nothing. */
+void console_log_byte(struct console_port *p, uint8_t byte);
+
+/* The guest has forgotten what it was writing. */
+void console_log_reset(struct console_port *p);
+
+/* Tell the operator that a file cannot be written: not often. */
+void console_tell_failure(struct console_port *p, const char *what,
+			  const char *why);
 
 /*
  * --- console_save.c: vc_save, vc_load ---

@@ -757,6 +757,12 @@ static void test_options(void **state)
 		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 		  "xxxxxx=stdio",
 		  "longer than 64" },
+		{ "console,port.a=file:/dev/null,log=x",
+		  "log: without console=" },
+		{ "console,port.a=file:/dev/null,log.b=x",
+		  "log.b: without port.b=" },
+		{ "console,port.a=file:/dev/null,log.a=/nonexistent/log",
+		  "log of port.a: /nonexistent/log: No such file" },
 	};
 	char text[4096] = "console", why[256];
 

@@ -8,6 +8,7 @@
  * driver, an empty queue leaves bytes with the host.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "dev/console/console.h"
 
@@ -225,6 +226,7 @@ void console_emergency(struct console_port *p, uint8_t byte)
 
 	if (!p->chardev)
 		return;
+	console_log_byte(p, byte);
 	if (!chardev_has_peer(p->chardev) || p->backlog.len > 0)
 		backlog_add(p, &iov, 1, 1);
 	else
@@ -235,7 +237,7 @@ void console_emergency(struct console_port *p, uint8_t byte)
 static ssize_t tx_write(struct console_port *p, const struct batch *b)
 {
 	struct vio_iov_cursor c = { p->sc->sc_iov, b->niov };
-	size_t sent = p->tx_sent;
+	size_t sent = p->tx_sent, len;
 	ssize_t n = -EPIPE;
 
 	if (sent > b->chain[0].bytes)
@@ -243,6 +245,9 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	vio_iov_skip(&c, sent);
 	if (c.niov == 0)
 		return (ssize_t)sent;
+	if (!console_log_begin(p, &c))
+		return -EAGAIN;
+	len = vio_iov_len(&c);
 	if (p->chardev && p->plugged)
 		n = p->backlog.len > 0 ?
 			    -EPIPE :
@@ -250,15 +255,15 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	if (n == -EAGAIN &&
 	    (!p->sc->sc_drop || chardev_writes_file(p->chardev)))
 		return n;
-	if (n == -EPIPE && p->chardev && p->plugged) {
-		backlog_add(p, c.iov, c.niov, b->bytes - sent);
-		return (ssize_t)b->bytes;
-	}
-	if (n < 0) {
-		p->tx_lost += b->bytes - sent;
-		return (ssize_t)b->bytes;
-	}
-	p->tx_bytes += (uint64_t)n;
+	if (n == -EPIPE && p->chardev && p->plugged)
+		backlog_add(p, c.iov, c.niov, len);
+	else if (n < 0)
+		p->tx_lost += len;
+	else
+		p->tx_bytes += (uint64_t)n;
+	if (n < 0)
+		n = (ssize_t)len;
+	console_log_written(p, (size_t)n);
 	return (ssize_t)sent + n;
 }
 
@@ -336,17 +341,24 @@ static void on_resized(void *arg)
 		console_resize(p->sc, cols, rows);
 }
 
+static void on_failed(void *arg, int error)
+{
+	console_tell_failure(arg, "channel", strerror(-error));
+}
+
 const struct chardev_client console_chardev_client = {
 	.readable = on_readable,
 	.writable = on_writable,
 	.up = on_up,
 	.resized = on_resized,
+	.failed = on_failed,
 };
 
 void console_port_reset(struct console_port *p)
 {
 	p->tx_sent = 0;
 	p->rx_batch = 1;
+	console_log_reset(p);
 	vio_task_cancel(p->sc->sc_loop, &p->tx_continue);
 	if (p->chardev)
 		chardev_want(p->chardev, false);

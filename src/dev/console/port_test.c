@@ -6,10 +6,12 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -573,6 +575,177 @@ static void test_backlog(void **state)
 	rmdir(dir);
 }
 
+#define PATIENCE_NS 30000000000ull /* on a machine that is slow */
+
+/* All that a file or a socket has. */
+static void expect_read(int fd, const char *want)
+{
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
+	char buf[64] = "";
+	size_t len = 0;
+
+	while (len < strlen(want) && vio_now_ns() < end) {
+		ssize_t n = read(fd, buf + len, sizeof(buf) - len);
+
+		len += n > 0 ? (size_t)n : 0;
+		fixture_iterate(&r, 1);
+	}
+	assert_int_equal(len, strlen(want));
+	assert_memory_equal(buf, want, len);
+}
+
+/* `ctl log console PATH`, as its client opens it; returns what it holds. */
+static int log_to(const char *path)
+{
+	const int flags = O_WRONLY | O_CREAT | O_APPEND;
+	struct opened_files files = { .nr = 0 };
+	char words[128];
+
+	assert_int_equal(
+		opened_files_add(&files, "log.out", open(path, flags, 0600)),
+		0);
+	snprintf(words, sizeof(words), "log console %s", path);
+	assert_int_equal(fixture_ctl_with(&r, words, &files), 0);
+	return open(path, O_RDONLY);
+}
+
+/* log=: output goes to both; the file is another one after `ctl log`. */
+static void test_log(void **state)
+{
+	char dir[] = "/tmp/port_test.XXXXXX", more[96], path[64];
+	int first, second;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/a", dir);
+	snprintf(more, sizeof(more), ",log=%s", path);
+	fixture_make(&r, VDRV_MODERN, 1, more);
+	fixture_start(&r, UINT64_MAX);
+	first = open(path, O_RDONLY);
+	fixture_write(&r, 0, "one", 3);
+	expect_read(first, "one");
+	expect_read(r.host[0], "one");
+	snprintf(path, sizeof(path), "%s/b", dir);
+	second = log_to(path);
+	fixture_write(&r, 0, "two", 3);
+	expect_read(second, "two");
+	expect_read(r.host[0], "two");
+	assert_int_equal(fixture_ctl(&r, "log console"), 0);
+	fixture_write(&r, 0, "three", 5);
+	expect_read(r.host[0], "three");
+	expect_read(first, "");
+	expect_read(second, "");
+	assert_int_equal(fixture_ctl(&r, "log other"), -ENOENT);
+	assert_int_equal(fixture_ctl(&r, "log"), -EINVAL);
+	assert_idle();
+	close(first);
+	close(second);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/a", dir);
+	unlink(path);
+	rmdir(dir);
+}
+
+/* More than a log takes at once, to a channel that takes even less. */
+static void test_log_and_back_pressure(void **state)
+{
+	char path[] = "/tmp/port_test.XXXXXX", more[64], page[PAGE];
+	const size_t total = 400 * sizeof(page);
+	int log = mkstemp(path), sndbuf = 1;
+	size_t sent = 0, got = 0, logged = 0;
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
+	struct vdrv_used used;
+
+	snprintf(more, sizeof(more), ",log=%s", path);
+	fixture_make(&r, VDRV_MODERN, 1, more);
+	setsockopt(r.host[0], SOL_SOCKET, SO_RCVBUF, &sndbuf, sizeof(sndbuf));
+	fixture_start(&r, UINT64_MAX);
+	while (got < total && vio_now_ns() < end) {
+		for (; sent < total && sent < got + 64 * sizeof(page);
+		     sent += sizeof(page)) {
+			for (size_t i = 0; i < sizeof(page); i++)
+				page[i] = pattern(sent + i);
+			fixture_write(&r, 0, page, sizeof(page));
+		}
+		fixture_iterate(&r, 1);
+		while (vdrv_used(&r.d, fixture_txq(0), &used))
+			;
+		got += host_read(0, got, 3000);
+	}
+	assert_int_equal(got, total);
+	assert_idle();
+	while (logged < total && vio_now_ns() < end) {
+		ssize_t n = read(log, page, sizeof(page));
+
+		for (ssize_t i = 0; i < n; i++)
+			assert_int_equal(page[i], pattern(logged + (size_t)i));
+		logged += n > 0 ? (size_t)n : 0;
+	}
+	assert_int_equal(read(log, page, sizeof(page)), 0);
+	assert_int_equal(fixture_status(&r, 0, "log-lost"), 0);
+	close(log);
+	unlink(path);
+}
+
+/* A full disk costs the log, not the channel, and one line. */
+static void test_log_full(void **state)
+{
+	unsigned nr_log;
+
+	fixture_make(&r, VDRV_MODERN, 1, ",log=/dev/full");
+	fixture_start(&r, UINT64_MAX);
+	nr_log = r.d.nr_log;
+	for (int i = 0; i < 3; i++) {
+		fixture_write(&r, 0, "text", 4);
+		expect_read(r.host[0], "text");
+	}
+	assert_int_equal(r.d.nr_log, nr_log + 1);
+	assert_non_null(strstr(r.d.last_log, "No space left on device"));
+	assert_int_equal(fixture_status(&r, 0, "log-errors"), 3);
+	assert_int_equal(fixture_status(&r, 0, "log-lost"), 12);
+	assert_idle();
+}
+
+/* A disk that does not answer is waited for a second, once. */
+static void test_log_hangs(void **state)
+{
+	char dir[] = "/tmp/port_test.XXXXXX", path[64], more[96];
+	char buf[65536] = "";
+	unsigned nr_log;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK);
+	while (write(fd, buf, sizeof(buf)) > 0)
+		;
+	snprintf(more, sizeof(more), ",log=%s", path);
+	fixture_make(&r, VDRV_MODERN, 1, more);
+	fixture_start(&r, UINT64_MAX);
+	nr_log = r.d.nr_log;
+	fixture_write(&r, 0, "one", 3);
+	fixture_iterate(&r, 2);
+	expect_read(r.host[0], "");
+	assert_int_equal(r.d.nr_log, nr_log);
+	expect_read(r.host[0], "one");
+	fixture_write(&r, 0, "two", 3);
+	fixture_iterate(&r, 2);
+	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 3);
+	assert_int_equal(r.d.nr_log, nr_log + 1);
+	assert_int_equal(fixture_status(&r, 0, "log-lost"), 6);
+	/* Once it answers, it is a log again. */
+	while (read(fd, buf, sizeof(buf)) > 0)
+		;
+	fixture_iterate(&r, 2);
+	fixture_write(&r, 0, "four", 4);
+	expect_read(fd, "four");
+	expect_read(r.host[0], "four");
+	assert_idle();
+	close(fd);
+	unlink(path);
+	rmdir(dir);
+}
+
 #define T(fn) cmocka_unit_test_teardown(fn, teardown)
 
 int main(void)
@@ -585,6 +758,10 @@ int main(void)
 		T(test_reset_while_blocked),
 		T(test_overflow),
 		T(test_backlog),
+		T(test_log),
+		T(test_log_and_back_pressure),
+		T(test_log_full),
+		T(test_log_hangs),
 		T(test_reader_gone),
 		T(test_removed_while_blocked),
 		T(test_no_console),
