@@ -365,10 +365,10 @@ def test_backends(t):
     listener.bind(str(t.tmp / "peer"))
     listener.listen()
     ours, theirs = socket.socketpair()
-    terminal, file = t.tmp / "pty", t.tmp / "file"
+    terminal, file, log = t.tmp / "pty", t.tmp / "file", t.tmp / "log"
     file.write_text("before\n")
     with t.serve(f"console,id=con,console=pty:{terminal},port.pty=pty,port.file=file:{file},port.peer=unix-connect:{t.tmp}/peer,"
-                 f"port.fd=fd:{theirs.fileno()},overflow=drop,backlog=64K", fds=(theirs.fileno(),)) as viodev:
+                 f"port.fd=fd:{theirs.fileno()},overflow=drop,backlog=64K,log={log},log.file={log}.file", fds=(theirs.fileno(),)) as viodev:
         theirs.close()
         peer = listener.accept()[0]
         assert status(viodev, "con")["sandbox"]["seccomp"]
@@ -384,8 +384,14 @@ def test_backends(t):
                     guest.check(until("! kill -0 $(cat /tmp/login) 2>/dev/null"))
                 wait_for("the terminal to be closed", lambda: not port(viodev, "console")["host-open"])
             guest.check("echo nobody reads this yet >/dev/hvc0")
+            wait_for("it in the log", lambda: "nobody reads this yet" in log.read_text())
+            assert log.read_text().count("login: ") == 2
+            log.rename(f"{log}.1")
+            viodev.ctl("con", "log", "console", log)
             with Line(terminal) as console:
                 console.expect("nobody reads this yet\r?\n")
+            guest.check("echo in the new log >/dev/hvc0")
+            wait_for("it in the new log", lambda: "in the new log" in log.read_text())
             guest.check("dd if=/dev/zero of=/dev/virtio-ports/fd bs=64k count=64 2>/dev/null")
             wait_for("output to be dropped", lambda: port(viodev, "fd")["lost"] > MIB)
             while select.select([ours], [], [], 0.3)[0]:
@@ -405,9 +411,10 @@ def test_backends(t):
             guest.check("seq 1000 >/dev/virtio-ports/file; cat /dev/virtio-ports/file & sleep 0.2; kill $!")
             wait_for("the file to be written", lambda: file.read_text() ==
                      "before\n" + "".join(f"{n}\n" for n in range(1, 1001)))
+            assert pathlib.Path(f"{log}.file").read_text() == file.read_text()[len("before\n"):]
         assert status(viodev, "con")["driver-errors"] == 0
     listener.close()
-    assert sorted(os.listdir(t.tmp)) == ["file", "peer"], "the link is left behind"
+    assert sorted(os.listdir(t.tmp)) == ["file", "log", "log.1", "log.file", "peer"], "the link is left behind"
 
 
 def echoed(guest, name, line):
