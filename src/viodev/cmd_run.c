@@ -139,8 +139,11 @@ static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
 
 	if (run->vmm == 0)
 		return false;
-	/* What the terminal sends (SI_KERNEL) reaches the VMM as well. */
-	if (info->ssi_code != SI_KERNEL)
+	/*
+	 * The keys of the terminal (SI_KERNEL) signal the VMM as well; but of
+	 * a hang-up only the session leader learns, which may be us.
+	 */
+	if (info->ssi_code != SI_KERNEL || info->ssi_signo == SIGHUP)
 		kill(run->vmm, (int)info->ssi_signo);
 	return true;
 }
