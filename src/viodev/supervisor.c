@@ -424,15 +424,43 @@ static int watch_signals(struct supervisor *sup, const int signals[])
 }
 
 /*
+ * --- The escape key of a terminal ---
+ */
+
+/* Ask the VMM, if there is one; the second time, do without it. */
+static void end_by_key(struct supervisor *sup)
+{
+	if (!sup->ended_by_key) {
+		sup->ended_by_key = true;
+		kill(getpid(), SIGTERM);
+		return;
+	}
+	if (sup->hold)
+		sup->status = EXIT_FAILED;
+	sup->hold = false;
+	stop_or_kill(sup);
+}
+
+static void on_escape(void *arg, enum chardev_escape escape)
+{
+	struct supervisor *sup = arg;
+
+	if (escape == CHARDEV_ESCAPE_END)
+		end_by_key(sup);
+	else if (escape == CHARDEV_ESCAPE_STOP)
+		kill(0, SIGTSTP); /* the job, as the terminal would */
+	else
+		log_line(LOG_NOTICE, "%s", CHARDEV_ESCAPE_HELP_TEXT);
+}
+
+/*
  * --- Set up ---
  */
 
 static int init_loop(struct supervisor *sup, const int signals[])
 {
-	int ret = vio_loop_create(&sup->loop);
+	int ret = watch_signals(sup, signals);
 
-	if (ret == 0)
-		ret = watch_signals(sup, signals);
 	if (ret == 0)
 		ret = vio_timer_add(sup->loop, on_kill_timer, sup,
 				    &sup->kill_timer);
@@ -504,11 +532,20 @@ int supervisor_init(struct supervisor *sup, const struct cmdline *line,
 		.arg = arg,
 		.signal_fd = -1,
 	};
+	ret = vio_loop_create(&sup->loop);
+	if (ret < 0) {
+		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
+		return ret;
+	}
+	chardev_stdio_serve_escape(sup->loop, on_escape, sup);
 	ret = init_instances(sup, dir, &err);
 	if (ret < 0) {
 		log_line(LOG_ERR, "%s", err.text);
 		return ret;
 	}
+	if (chardev_stdio_has_escape())
+		log_line(LOG_NOTICE, "terminal: the guest gets all keys; "
+				     "Ctrl-A x terminates, Ctrl-A h explains");
 	ret = init_loop(sup, signals);
 	if (ret < 0)
 		log_line(LOG_ERR, "event loop: %s", strerror(-ret));

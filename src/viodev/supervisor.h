@@ -53,8 +53,9 @@ struct supervisor {
 	bool stopping;
 	uint64_t stop_ns; /* since when */
 	bool killed;      /* who should end: what is left then is left behind */
-	bool hold;        /* go on even when all devices have ended */
-	int status;       /* the exit status */
+	bool ended_by_key;
+	bool hold;  /* go on even when all devices have ended */
+	int status; /* the exit status */
 };
 
 /*

@@ -129,6 +129,28 @@ bool chardev_size(const struct chardev *c, uint16_t *ret_cols,
 uint64_t chardev_nr_errors(const struct chardev *c);
 
 /*
+ * Keys of a terminal that stdio is opened on. Either they end and stop this
+ * program as usual (Ctrl-C), or, without signals, the guest gets all of them but
+ * those after the escape key, Ctrl-A: for these @cb is called. Both are said
+ * before chardev_open(); nobody who serves the escape key means signals.
+ */
+enum chardev_escape {
+	CHARDEV_ESCAPE_NONE,
+	CHARDEV_ESCAPE_END,  /* x */
+	CHARDEV_ESCAPE_STOP, /* z: as Ctrl-Z elsewhere */
+	CHARDEV_ESCAPE_HELP, /* h */
+};
+#define CHARDEV_ESCAPE_HELP_TEXT                                               \
+	"Ctrl-A x terminates, Ctrl-A z stops ('fg' continues), Ctrl-A Ctrl-A " \
+	"sends Ctrl-A"
+
+typedef void chardev_escape_cb(void *arg, enum chardev_escape escape);
+void chardev_stdio_serve_escape(struct vio_loop *loop, chardev_escape_cb *cb,
+				void *arg);
+void chardev_stdio_set_signals(bool on);
+bool chardev_stdio_has_escape(void); /* it is open, and all keys are taken */
+
+/*
  * Job control, in the process that opened stdio: give the terminal back before
  * a stop, and make it raw again once in the foreground.
  */

@@ -791,6 +791,98 @@ static void test_stdio_terminal(void **state)
 	close(master);
 }
 
+static unsigned nr_escapes[CHARDEV_ESCAPE_HELP + 1];
+
+static void on_escape(void *arg, enum chardev_escape escape)
+{
+	assert_ptr_equal(arg, &me);
+	nr_escapes[escape]++;
+}
+
+static void type(int master, const char *keys)
+{
+	int left = 0;
+
+	assert_int_equal(write(master, keys, strlen(keys)), strlen(keys));
+	do {
+		iterate(1);
+	} while (ioctl(0, FIONREAD, &left) == 0 && left > 0 &&
+		 chardev_stdio_has_escape());
+}
+
+static void wait_escape(enum chardev_escape escape, unsigned nr)
+{
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
+
+	while (nr_escapes[escape] < nr && vio_now_ns() < end)
+		vio_loop_iterate(loop, 5);
+	assert_int_equal(nr_escapes[escape], nr);
+}
+
+/*
+ * The guest gets all keys but those after the escape key, which leads out even
+ * if nobody reads the others.
+ */
+static void test_stdio_escape(void **state)
+{
+	static char paste[2049];
+	int in = dup(0), out = dup(1), left;
+	int master = posix_openpt(O_RDWR | O_NOCTTY), slave;
+	struct termios now;
+
+	assert_true(grantpt(master) == 0 && unlockpt(master) == 0);
+	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+	dup2(slave, 0);
+	dup2(slave, 1);
+	memset(nr_escapes, 0, sizeof(nr_escapes));
+	chardev_stdio_serve_escape(loop, on_escape, &me);
+	start("stdio", "");
+	assert_true(chardev_stdio_has_escape());
+	tcgetattr(slave, &now);
+	assert_false(now.c_lflag & (ISIG | ICANON | ECHO));
+	type(master, "\x03\x1a\x1c\x01h\x01");
+	type(master, "z");
+	wait_escape(CHARDEV_ESCAPE_STOP, 1);
+	assert_int_equal(nr_escapes[CHARDEV_ESCAPE_HELP], 1);
+	memset(paste, 'p', sizeof(paste) - 1);
+	for (int i = 0; i < 600; i++) /* more than is kept */
+		type(master, paste);
+	type(master, "\x01x");
+	wait_escape(CHARDEV_ESCAPE_END, 1);
+	assert_int_equal(chardev_read(c, &(struct iovec){ me.got, 9 }, 1), 9);
+	assert_memory_equal(me.got, "\x03\x1a\x1cpppppp", 9);
+	while (chardev_read(c, &(struct iovec){ me.got, sizeof(me.got) }, 1) >
+	       0)
+		;
+	chardev_want(c, true);
+	type(master, "\x01\x01x\x01yx");
+	assert_got("\x01x\x01yx");
+	/* What is typed while others have the terminal is for them. */
+	chardev_stdio_restore();
+	assert_int_equal(write(master, "a\n", 2), 2);
+	iterate(3);
+	assert_true(ioctl(slave, FIONREAD, &left) == 0 && left == 2);
+	assert_int_equal(me.len, 0);
+	chardev_stdio_resume();
+	assert_got("a\n");
+	stop();
+	assert_false(chardev_stdio_has_escape());
+	chardev_stdio_set_signals(true);
+	start("stdio", "");
+	assert_false(chardev_stdio_has_escape());
+	tcgetattr(slave, &now);
+	assert_true(now.c_lflag & ISIG);
+	stop();
+	chardev_stdio_set_signals(false);
+	chardev_stdio_serve_escape(NULL, NULL, NULL);
+	dup2(in, 0);
+	dup2(out, 1);
+	close(in);
+	close(out);
+	close(slave);
+	close(master);
+}
+
 static void test_pty_reopened(void **state)
 {
 	int fd, again;
@@ -900,27 +992,17 @@ static void test_stdio(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_errors),
-		T(test_file),
-		T(test_full),
-		T(test_unix),
-		T(test_slow_file),
-		T(test_slow_input),
-		T(test_no_descriptors),
-		T(test_left_behind),
-		T(test_half_closed),
-		T(test_left_for_later),
-		T(test_left_alone),
-		T(test_stale_socket),
-		T(test_replaced),
-		T(test_unix_connect),
-		T(test_back_pressure),
-		T(test_pty),
-		T(test_pty_size),
-		T(test_stdio_terminal),
-		T(test_pty_reopened),
-		T(test_pty_link),
-		T(test_fd),
+		T(test_errors),         T(test_file),
+		T(test_full),           T(test_unix),
+		T(test_slow_file),      T(test_slow_input),
+		T(test_no_descriptors), T(test_left_behind),
+		T(test_half_closed),    T(test_left_for_later),
+		T(test_left_alone),     T(test_stale_socket),
+		T(test_replaced),       T(test_unix_connect),
+		T(test_back_pressure),  T(test_pty),
+		T(test_pty_size),       T(test_stdio_terminal),
+		T(test_stdio_escape),   T(test_pty_reopened),
+		T(test_pty_link),       T(test_fd),
 		T(test_stdio),
 	};
 

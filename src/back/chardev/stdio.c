@@ -4,6 +4,13 @@
  *
  * Descriptors that others use too must not be made non-blocking under them: the
  * terminal or pipe is opened anew, which makes it ours.
+ *
+ * If the guest gets all keys of a terminal, we read them, look for the escape
+ * key, and pass the others through a pipe. So the escape key works whatever
+ * happens to the guest and to the process that serves it.
+ *
+ *	terminal  --keys-->  this process  --pipe-->  chardev
+ *	terminal  <--------------output-------------  chardev
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +31,142 @@ static struct {
 	bool terminal; /* it is one, */
 	bool raw;      /* it is that now, and was before: */
 	struct termios before;
+
+	/* For whoever serves the escape key; a loop: somebody does. */
+	struct vio_loop *loop;
+	chardev_escape_cb *escape;
+	void *arg;
+	bool signals; /* the keys end or stop a program, as without raw mode */
+	bool escaped; /* the last key was the escape key */
+	int keys_fd, pipe_fd; /* the terminal and our end of the pipe; or 0 */
+	struct vio_source *source;
 } stdio;
+
+void chardev_stdio_serve_escape(struct vio_loop *loop, chardev_escape_cb *cb,
+				void *arg)
+{
+	stdio.loop = loop;
+	stdio.escape = cb;
+	stdio.arg = arg;
+}
+
+void chardev_stdio_set_signals(bool on)
+{
+	stdio.signals = on;
+}
+
+bool chardev_stdio_has_escape(void)
+{
+	return stdio.pipe_fd > 0;
+}
+
+/*
+ * --- Keys ---
+ */
+
+#define ESCAPE_KEY ('A' - '@') /* Ctrl-A, as in QEMU */
+#define PIPE_BYTES (1 << 20)   /* room for what is pasted */
+#define KEYS_BYTES 4096
+
+static enum chardev_escape escape_of(char key)
+{
+	switch (key) {
+	case 'x':
+		return CHARDEV_ESCAPE_END;
+	case 'z':
+		return CHARDEV_ESCAPE_STOP;
+	case 'h':
+	case '?':
+		return CHARDEV_ESCAPE_HELP;
+	default:
+		return CHARDEV_ESCAPE_NONE;
+	}
+}
+
+/* Put into @out what the guest gets, at most two bytes. Returns their number. */
+static size_t take_key(char key, char *out)
+{
+	bool escaped = stdio.escaped;
+	enum chardev_escape escape;
+	size_t nr = 0;
+
+	stdio.escaped = !escaped && key == ESCAPE_KEY;
+	if (stdio.escaped)
+		return 0;
+	escape = escaped ? escape_of(key) : CHARDEV_ESCAPE_NONE;
+	if (escape != CHARDEV_ESCAPE_NONE) {
+		stdio.escape(stdio.arg, escape);
+		return 0;
+	}
+	if (escaped)
+		out[nr++] = ESCAPE_KEY;
+	if (!escaped || key != ESCAPE_KEY)
+		out[nr++] = key;
+	return nr;
+}
+
+static void end_keys(void)
+{
+	vio_source_remove(stdio.source);
+	stdio.source = NULL;
+	if (stdio.keys_fd > 0)
+		close(stdio.keys_fd);
+	if (stdio.pipe_fd > 0)
+		close(stdio.pipe_fd);
+	stdio.keys_fd = stdio.pipe_fd = 0;
+}
+
+static void on_keys(void *arg, uint32_t events)
+{
+	char keys[KEYS_BYTES], out[2 * KEYS_BYTES];
+	ssize_t n = read(stdio.keys_fd, keys, sizeof(keys));
+	size_t len = 0;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) { /* the terminal is gone; the chardev ends with us */
+		end_keys();
+		return;
+	}
+	for (ssize_t i = 0; i < n; i++)
+		len += take_key(keys[i], out + len);
+	/* A guest that does not read loses keys: the escape key comes first. */
+	if (len > 0 && write(stdio.pipe_fd, out, len) < 0)
+		return;
+}
+
+static void watch_keys(bool on)
+{
+	if (on && stdio.keys_fd > 0 && !stdio.source)
+		vio_fd_add(stdio.loop, stdio.keys_fd, EPOLLIN, on_keys, NULL,
+			   &stdio.source);
+	if (on)
+		return;
+	vio_source_remove(stdio.source);
+	stdio.source = NULL;
+}
+
+/*
+ * Take the keys of @take_fd, a terminal. Returns what a chardev reads instead,
+ * or -errno.
+ */
+static int start_keys(int take_fd)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	/* Less room, where an ordinary user may not have so much. */
+	fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES);
+	stdio.keys_fd = take_fd;
+	stdio.pipe_fd = ends[1];
+	stdio.escaped = false;
+	return ends[0];
+}
+
+/*
+ * --- The terminal ---
+ */
 
 /* In the background the terminal is the shell's, or another job's. */
 static bool in_foreground(void)
@@ -34,15 +176,17 @@ static bool in_foreground(void)
 	return group < 0 /* it controls no jobs */ || group == getpgrp();
 }
 
-/* Bytes as they are typed; but the keys that end a program still do. */
+/* Bytes as they are typed. */
 static void set_raw(void)
 {
 	struct termios raw = stdio.before;
 
 	cfmakeraw(&raw);
-	raw.c_lflag |= ISIG;
-	raw.c_oflag |= OPOST; /* others write lines there */
+	if (!chardev_stdio_has_escape())
+		raw.c_lflag |= ISIG; /* or nothing leads out */
+	raw.c_oflag |= OPOST;        /* others write lines there */
 	stdio.raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+	watch_keys(stdio.raw);
 }
 
 static void make_raw(void)
@@ -58,6 +202,7 @@ void chardev_stdio_restore(void)
 	if (stdio.raw && in_foreground())
 		tcsetattr(STDIN_FILENO, TCSANOW, &stdio.before);
 	stdio.raw = false;
+	watch_keys(false);
 }
 
 void chardev_stdio_resume(void)
@@ -83,6 +228,18 @@ static int reopen(int fd, int flags)
 	return ret < 0 ? -errno : ret;
 }
 
+static int open_input(void)
+{
+	int fd = reopen(STDIN_FILENO, O_RDONLY), ret;
+
+	if (fd < 0 || !stdio.loop || stdio.signals || !isatty(fd))
+		return fd;
+	ret = start_keys(fd);
+	if (ret < 0)
+		close(fd);
+	return ret;
+}
+
 static int stdio_open(const char *arg, const char *id,
 		      struct opened_files *files, struct err *err)
 {
@@ -90,12 +247,13 @@ static int stdio_open(const char *arg, const char *id,
 
 	if (stdio.used)
 		return err_set(err, -EBUSY, "already used by another channel");
-	in = reopen(STDIN_FILENO, O_RDONLY);
+	in = open_input();
 	if (in < 0)
 		return err_set(err, in, "standard input: %s", strerror(-in));
 	out = reopen(STDOUT_FILENO, O_WRONLY);
 	if (out < 0) {
 		close(in);
+		end_keys();
 		return err_set(err, out, "standard output: %s", strerror(-out));
 	}
 	ret = chardev_add_file(files, id, "in", in);
@@ -103,8 +261,10 @@ static int stdio_open(const char *arg, const char *id,
 		close(out);
 	else
 		ret = chardev_add_file(files, id, "out", out);
-	if (ret < 0)
+	if (ret < 0) {
+		end_keys();
 		return err_set(err, ret, "%s", strerror(-ret));
+	}
 	make_raw();
 	stdio.used = true;
 	return 0;
@@ -114,6 +274,7 @@ static void stdio_close(const char *arg, const char *id,
 			const struct opened_files *files)
 {
 	chardev_stdio_restore();
+	end_keys();
 	stdio.terminal = stdio.used = false;
 }
 

@@ -529,6 +529,21 @@ static int open_wanted(const struct wanted *w, struct opened_files *files,
 		       why.text);
 }
 
+static int set_signals(const struct opts *opts, const struct wanted *list,
+		       unsigned nr, struct err *err)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		if (strcmp(list[i].text, "stdio") != 0)
+			continue;
+		chardev_stdio_set_signals(opt_bool(opts, "signal"));
+		return 0;
+	}
+	return opt_given(opts, "signal") ?
+		       err_set(err, -EINVAL,
+			       "console: signal: without a channel stdio") :
+		       0;
+}
+
 static int console_open(const struct opts *opts, struct opened_files *files,
 			struct err *err)
 {
@@ -539,6 +554,9 @@ static int console_open(const struct opts *opts, struct opened_files *files,
 	if (ret < 0)
 		return ret;
 	nr = list_wanted(opts, list, CONSOLE_MAX_PORTS);
+	ret = set_signals(opts, list, nr, err);
+	if (ret < 0)
+		return ret;
 	for (i = 0; i < nr && ret == 0; i++)
 		ret = open_wanted(&list[i], files, err);
 	if (ret == 0)
@@ -734,6 +752,10 @@ static const struct opt_def console_opts[] = {
 	{ "log", OPT_STRING,
 	  .help = "append the console's output to this file as well" },
 	{ LOG_KEYS, OPT_STRING, .help = "likewise, of the port NAME" },
+	{ "signal", OPT_BOOL, .def = "off",
+	  .help = "stdio on a terminal: on: Ctrl-C, Ctrl-Z and Ctrl-\\ act on "
+		  "viodev; off: the guest gets them, and Ctrl-A x terminates "
+		  "(Ctrl-A h: help)" },
 	{ "backlog", OPT_SIZE, .max = 1 << 20,
 	  .help = "newest bytes of output of each channel to keep while it has "
 		  "no peer" },

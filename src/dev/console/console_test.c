@@ -757,6 +757,8 @@ static void test_options(void **state)
 		  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 		  "xxxxxx=stdio",
 		  "longer than 64" },
+		{ "console,port.a=file:/dev/null,signal=on",
+		  "signal: without a channel stdio" },
 		{ "console,port.a=file:/dev/null,log=x",
 		  "log: without console=" },
 		{ "console,port.a=file:/dev/null,log.b=x",
