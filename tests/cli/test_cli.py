@@ -1418,7 +1418,7 @@ class Control(Case):
                 return result
 
 
-class Run(Case):
+class RunCase(Case):
     def setUp(self):
         super().setUp()
         self.qemu = self.fake_qemu()
@@ -1441,6 +1441,17 @@ class Run(Case):
         wait_for(lambda: self.out.exists() and self.out.read_text().endswith("up\n"), "the VMM")
         return process
 
+    @staticmethod
+    def children(process):
+        return [int(pid) for pid in
+                pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+    @staticmethod
+    def words(pid):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+class Run(RunCase):
     def test_arguments(self):
         """Ours are added to the user's and contradict none of them."""
         def object_(size):
@@ -1576,15 +1587,6 @@ class Run(Case):
         os.kill(vmm[0], signal.SIGKILL)
         self.assertEqual(process.wait(WAIT), 128 + signal.SIGKILL)
 
-    @staticmethod
-    def children(process):
-        return [int(pid) for pid in
-                pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-
-    @staticmethod
-    def words(pid):
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-
     def test_directory(self):
         """With --dir the sockets are where they are looked for, and only they are removed."""
         process = self.start_fake(f"--dir={self.dir}", "rng")
@@ -1593,6 +1595,128 @@ class Run(Case):
         self.assertEqual(process.wait(WAIT), 6)
         self.assertEqual(list(self.dir.iterdir()), [])
         self.assertEqual(list(self.runtime.iterdir()), [])
+
+
+class Terminal(RunCase):
+    """`viodev run` with a console on a terminal of its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.master, self.slave = os.openpty()
+        self.addCleanup(os.close, self.slave)
+        self.addCleanup(lambda: self.master is None or os.close(self.master))
+        self.before = termios.tcgetattr(self.slave)
+
+    def own_terminal(self):
+        os.setsid()
+        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+
+    def start(self, *command):
+        """As a terminal starts it; what it says on standard error is read by nobody, so it is little."""
+        process = subprocess.Popen([str(word) for word in command], env=self.env(FAKE_WAIT="1"), stdin=self.slave, stdout=self.slave,
+                                   stderr=subprocess.PIPE, text=True, preexec_fn=self.own_terminal)
+        self.addCleanup(process.communicate, timeout=WAIT)
+        self.addCleanup(process.kill)
+        return process
+
+    def start_run(self, options="", *args):
+        self.out.unlink(missing_ok=True)
+        process = self.start(VIODEV, "run", f"--dir={self.dir}", *args, f"console,console=stdio{options}", "--", self.qemu)
+        wait_for(lambda: self.out.exists() and self.out.read_text().endswith("up\n"), "the VMM")
+        return process
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def flags(self):
+        return termios.tcgetattr(self.slave)[3]
+
+    def check_left(self, process, status):
+        """How it ended; it has left nothing behind."""
+        self.assertEqual(process.wait(WAIT), status)
+        self.assertEqual(termios.tcgetattr(self.slave), self.before)
+        self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_escape(self):
+        """The keys that end and stop a program do not, and the escape key does."""
+        process = self.start_run()
+        self.assertEqual(process.stderr.readline(),
+                         "viodev: terminal: the guest gets all keys; Ctrl-A x terminates, Ctrl-A h explains\n")
+        self.assertFalse(self.flags() & (termios.ISIG | termios.ICANON))
+        self.type(b"\x03\x1a\x1c\x01h")
+        self.assertEqual(process.stderr.readline(), "viodev: Ctrl-A x terminates, Ctrl-A z stops ('fg' continues), "
+                                                    "Ctrl-A Ctrl-A sends Ctrl-A\n")
+        self.assertIsNone(process.poll())
+        self.type(b"\x01x")
+        self.check_left(process, 6)
+
+    def test_vmm_hangs(self):
+        """The second time the escape key does not ask the VMM."""
+        process = self.start_run()
+        vmm, = (pid for pid in self.children(process) if str(self.qemu).encode() in self.words(pid))
+        os.kill(vmm, signal.SIGSTOP)
+        wait_for(lambda: proc_status(vmm)["State"].startswith("T"), "the VMM to be stopped")
+        self.type(b"\x01x")
+        wait_for(lambda: int(proc_status(vmm)["ShdPnd"], 16) & 1 << signal.SIGTERM - 1, "the VMM to be asked")
+        self.assertIsNone(process.poll())
+        self.type(b"\x01x")
+        self.check_left(process, 1)
+        wait_for(lambda: not alive(vmm), "the VMM's end")
+
+    def test_signals(self):
+        """However it ends, and after a crash of the device, the terminal is as it was and no socket is left."""
+        for signo, status in (signal.SIGTERM, 6), (signal.SIGHUP, 5), (signal.SIGQUIT, 128 + signal.SIGQUIT):
+            with self.subTest(signo=signo):
+                process = self.start_run()
+                pid = self.status("console0")["pid"]
+                os.kill(pid, signal.SIGKILL)
+                wait_for(lambda: self.status("console0")["pid"] != pid, "the device")
+                self.assertFalse(self.flags() & termios.ICANON)
+                process.send_signal(signo)
+                self.check_left(process, status)
+
+    def test_hang_up(self):
+        """The terminal goes: so does everything else."""
+        process = self.start_run()
+        pids = self.children(process)
+        os.close(self.master)
+        self.master = None
+        self.assertEqual(process.wait(WAIT), 5)
+        self.assertFalse(any(map(alive, pids)))
+        self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_signal_on(self):
+        """With signal=on the keys act as in other programs."""
+        process = self.start_run(",signal=on")
+        self.assertTrue(self.flags() & termios.ISIG)
+        self.type(b"\x01x\x1c")
+        self.check_left(process, 128 + signal.SIGQUIT)
+
+    def test_job_control(self):
+        """A shell has its terminal back while the job is stopped, and its keys; then the guest has them again."""
+        for options, stop in ("", b"\x01z"), (",signal=on", b"\x1a"):
+            with self.subTest(options=options):
+                self.out.unlink(missing_ok=True)
+                shell = self.start("bash", "--norc", "--noediting", "-i")
+                self.type(f"{VIODEV} run --dir={self.dir} console,console=stdio{options} -- {self.qemu}\n".encode())
+                wait_for(lambda: self.out.exists() and self.out.read_text().endswith("up\n"), "the VMM")
+                raw = self.flags()
+                pid = self.status("console0")["pid"]
+                for _ in range(2):
+                    self.assertFalse(raw & termios.ICANON)
+                    self.type(stop)
+                    wait_for(lambda: proc_status(pid)["State"].startswith("T"), "the device to be stopped")
+                    wait_for(lambda: self.flags() & termios.ICANON and os.tcgetpgrp(self.master) == shell.pid, "the shell")
+                    self.assertTrue(self.flags() & termios.ISIG)
+                    self.type(b"fg\n")
+                    wait_for(lambda: self.flags() == raw, "the terminal to be raw")
+                    wait_for(lambda: not proc_status(pid)["State"].startswith("T"), "the device")
+                self.type(b"\x01x" if not options else b"\x1c")
+                wait_for(lambda: not alive(pid), "the end")
+                wait_for(lambda: self.flags() & termios.ICANON and os.tcgetpgrp(self.master) == shell.pid, "the shell")
+                self.assertEqual(list(self.dir.iterdir()), [])
+                self.type(b"exit\n")
+                shell.wait(WAIT)
 
 
 class VhostUser(Case):

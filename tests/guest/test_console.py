@@ -446,10 +446,14 @@ def test_stdio(t):
             line.expect("Run /init as init process")
             line.expect("viodev-ready")
             line.send("end\ndmesg -n 1; seq 1000; stty -F /dev/hvc0 size; "
-                      "until stty -F /dev/hvc0 size | grep '50 120'; do sleep 0.1; done; poweroff -f\nend\n")
+                      "until stty -F /dev/hvc0 size | grep '50 120'; do sleep 0.1; done; "
+                      "stty -F /dev/hvc0 raw -echo; echo keys; head -c 4 /dev/hvc0 | od -An -tx1; poweroff -f\nend\n")
             line.expect("end\\+\r?\n1\r?\n(?s:.*)\n1000\r?\n43 132\r?\n")
             termios.tcsetwinsize(master, (50, 120))
             line.expect("50 120\r?\n")
+            line.expect("keys\r?\n")
+            line.send("\x03\x1a\x1c\x01\x01")  # the guest's, and the escape key itself
+            line.expect("03 1a 1c 01")
             errors = process.communicate(timeout=PATIENCE)[1]
             assert termios.tcgetattr(slave) == before, "the terminal was left raw"
         finally:
