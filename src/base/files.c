@@ -44,6 +44,19 @@ int opened_files_take(struct opened_files *files, const char *name)
 	return fd;
 }
 
+void opened_files_replace(struct opened_files *files, const char *name,
+			  int take_fd)
+{
+	int i = find(files, name);
+
+	if (i >= 0 && files->file[i].fd >= 0)
+		close(files->file[i].fd);
+	if (i >= 0)
+		files->file[i].fd = take_fd;
+	else
+		close(take_fd);
+}
+
 void opened_files_made(struct opened_files *files, const char *name,
 		       const char *path)
 {

@@ -28,6 +28,10 @@ int opened_files_add(struct opened_files *files, const char *name, int take_fd);
 int opened_files_find(const struct opened_files *files, const char *name);
 int opened_files_take(struct opened_files *files, const char *name);
 
+/* Another descriptor instead; the old one is closed. */
+void opened_files_replace(struct opened_files *files, const char *name,
+			  int take_fd);
+
 /*
  * Opening @name has made what lies at @path now, a socket or a link. Remove it,
  * unless another process has put something else there since.

@@ -112,6 +112,49 @@ int opener_start(struct opened_files *files, const char *name, opener_fn *open,
 }
 
 /*
+ * --- The device's end ---
+ */
+
+static ssize_t receive_fds(int fd, int *fds, unsigned *ret_nr)
+{
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	union scm_room room;
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &room,
+		.msg_controllen = sizeof(room),
+	};
+	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return -errno;
+	*ret_nr = 0;
+	scm_take(&msg, fds, ret_nr, OPENER_MAX_FDS);
+	return n;
+}
+
+/* One byte fits: requests are few, and the thread reads them. */
+static bool send_request(int fd)
+{
+	char byte = 0;
+
+	return send(fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+int opener_take(const struct opened_files *files, const char *name, int *fds)
+{
+	int fd = opened_files_find(files, name);
+	unsigned nr = 0;
+
+	if (receive_fds(fd, fds, &nr) > 0 && nr > 0)
+		return (int)nr;
+	send_request(fd);
+	return -EAGAIN;
+}
+
+/*
  * --- In the sandbox ---
  */
 
@@ -128,25 +171,15 @@ static void on_answer(void *arg, uint32_t events)
 	struct reopener *r = arg;
 	int fds[OPENER_MAX_FDS];
 	unsigned nr = 0;
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	union scm_room room;
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &room,
-		.msg_controllen = sizeof(room),
-	};
-	ssize_t n = recvmsg(r->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = receive_fds(r->fd, fds, &nr);
 
-	if (n < 0 && errno == EAGAIN)
+	if (n == -EAGAIN)
 		return;
 	if (n <= 0) { /* whoever opened it has gone */
 		vio_source_remove(r->source);
 		r->source = NULL;
 		return;
 	}
-	scm_take(&msg, fds, &nr, OPENER_MAX_FDS);
 	/* What another process asked for, which died meanwhile, is as good. */
 	if (r->requested && nr > 0) {
 		r->requested = false;
@@ -185,10 +218,6 @@ void reopener_destroy(struct reopener *r)
 
 void reopener_request(struct reopener *r)
 {
-	char byte = 0;
-
-	if (r->requested || !r->source)
-		return;
-	/* One byte fits: requests are few, and the thread reads them. */
-	r->requested = send(r->fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+	if (!r->requested && r->source)
+		r->requested = send_request(r->fd);
 }

@@ -40,6 +40,13 @@ int opener_start(struct opened_files *files, const char *name, opener_fn *open,
 		 unsigned max_wait_ms, void *take_arg);
 
 /*
+ * For a device that is to be started again and needs what was lost: as the
+ * opener's answer to its request. Returns the number of descriptors in @fds, the
+ * caller's; or -EAGAIN after a request: call again later.
+ */
+int opener_take(const struct opened_files *files, const char *name, int *fds);
+
+/*
  * --- In the sandbox; threads: the loop's ---
  */
 

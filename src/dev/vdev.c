@@ -165,6 +165,12 @@ struct json_object *vdev_paths(const struct vdev_type *type,
 	return paths;
 }
 
+int vdev_reopen(const struct vdev_type *type, const struct opts *opts,
+		struct opened_files *files)
+{
+	return type->vt_reopen ? type->vt_reopen(opts, files) : 0;
+}
+
 void vdev_close(const struct vdev_type *type, const struct opts *opts,
 		const struct opened_files *files)
 {

@@ -101,6 +101,11 @@ struct vdev_type {
 	/* Open what needs privileges. May be NULL. */
 	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
+	/*
+	 * The device is to be created again: open what was lost since, without
+	 * waiting. 0; -EAGAIN: not yet. May be NULL.
+	 */
+	int (*vt_reopen)(const struct opts *opts, struct opened_files *files);
 	/* Add the paths that only opening tells, by option. May be NULL. */
 	void (*vt_paths)(const struct opts *opts,
 			 const struct opened_files *files,
@@ -150,6 +155,8 @@ struct sandbox_rights vdev_rights(const struct vdev_type *type,
 
 int vdev_open(const struct vdev_type *type, const struct opts *opts,
 	      struct opened_files *files, struct err *err);
+int vdev_reopen(const struct vdev_type *type, const struct opts *opts,
+		struct opened_files *files);
 /*
  * The paths that only opening tells: {"console": "/dev/pts/3"} for a pseudo
  * terminal. The caller puts the object.

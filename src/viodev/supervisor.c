@@ -215,6 +215,14 @@ static int start(struct instance *inst)
 	int ret = 0;
 
 	inst->start_ns = vio_now_ns();
+	if (inst->restarted &&
+	    vdev_reopen(inst->type, inst->opts, &inst->files) == -EAGAIN) {
+		log_line(inst->backoff_ns > BACKOFF_MIN_NS ? LOG_INFO :
+							     LOG_WARNING,
+			 "%s: waiting for its host device", inst->id);
+		restart_later(inst);
+		return 0;
+	}
 	if (inst->front.kind == SOCK_CONNECTS)
 		ret = sock_connect(&inst->front);
 	if (ret == 0)

@@ -44,6 +44,13 @@ int input_host_open(const char *path, struct err *err)
 		       path, strerror(-ret));
 }
 
+bool input_host_is_gone(int fd)
+{
+	int version;
+
+	return ioctl(fd, EVIOCGVERSION, &version) < 0 && errno == ENODEV;
+}
+
 /* The guest makes repeats of its own when the device can: these are double. */
 static bool is_repeat(const struct input_softc *sc,
 		      const struct input_event *ev)

@@ -36,6 +36,7 @@ static uint64_t area;
 #define WORD_BITS (8 * sizeof(long)) /* evdev's bits come in these */
 #define PRODUCT   0x5678
 static uint16_t product = PRODUCT;
+static bool unplugged;
 static unsigned long keys_down[KEY_CNT / WORD_BITS]; /* on the host's device */
 
 /*
@@ -86,6 +87,10 @@ int ioctl(int fd, unsigned long request, ...)
 	va_end(ap);
 	if (_IOC_TYPE(request) != 'E') {
 		errno = ENOTTY;
+		return -1;
+	}
+	if (unplugged) {
+		errno = ENODEV;
 		return -1;
 	}
 	if (request == EVIOCGVERSION) {
@@ -448,17 +453,30 @@ static void test_unplugged(void **state)
 	expect_none();
 }
 
-/* Back at the same path: the opener finds it, and it is used again. */
-static void test_found_again(void **state)
+/* As the opener answers. */
+static void send_fd(int to, int take_fd)
 {
-	char byte, control[CMSG_SPACE(sizeof(int))] = { 0 };
+	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { &byte, 1 };
 	struct msghdr msg = { .msg_iov = &iov,
 			      .msg_iovlen = 1,
 			      .msg_control = control,
 			      .msg_controllen = sizeof(control) };
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &take_fd, sizeof(int));
+	assert_int_equal(sendmsg(to, &msg, 0), 1);
+	close(take_fd);
+}
+
+/* Back at the same path: the opener finds it, and it is used again. */
+static void test_found_again(void **state)
+{
 	int pair[2];
+	char byte;
 
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 	offer(20);
@@ -469,16 +487,46 @@ static void test_found_again(void **state)
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	host = pair[0];
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &pair[1], sizeof(int));
-	assert_int_equal(sendmsg(opener, &msg, 0), 1);
-	close(pair[1]);
+	send_fd(opener, pair[1]);
 	iterate(3);
 	key(KEY_B, 1);
 	iterate(2);
 	expect(EV_KEY, KEY_B, 1);
+}
+
+/* A process that is started again needs a device that is there. */
+static void test_reopened(void **state)
+{
+	static const struct vdev_type *type;
+	struct opened_files files = { 0 };
+	struct opts *own;
+	struct err err;
+	int first[2], again[2], next[2];
+	char byte;
+
+	assert_int_equal(vdev_parse("input,evdev=/dev/x", &type, &own, &err),
+			 0);
+	socketpair(AF_UNIX, SOCK_STREAM, 0, first);
+	socketpair(AF_UNIX, SOCK_SEQPACKET, 0, again);
+	socketpair(AF_UNIX, SOCK_STREAM, 0, next);
+	opened_files_add(&files, "evdev", first[1]);
+	opened_files_add(&files, "again", again[1]);
+	assert_int_equal(vdev_reopen(type, own, &files), 0);
+	assert_true(recv(again[0], &byte, 1, MSG_DONTWAIT) < 0);
+	unplugged = true;
+	assert_int_equal(vdev_reopen(type, own, &files), -EAGAIN);
+	assert_int_equal(recv(again[0], &byte, 1, MSG_DONTWAIT), 1);
+	send_fd(again[0], next[1]);
+	assert_int_equal(vdev_reopen(type, own, &files), 0);
+	unplugged = false;
+	assert_int_equal(read(first[0], &byte, 1), 0); /* it was closed */
+	assert_int_equal(write(opened_files_find(&files, "evdev"), "x", 1), 1);
+	assert_int_equal(read(next[0], &byte, 1), 1);
+	opened_files_close(&files);
+	opts_free(own);
+	close(first[0]);
+	close(again[0]);
+	close(next[0]);
 }
 
 /* Another device than the guest's is rejected, and so is no file at all. */
@@ -572,12 +620,11 @@ static void test_held_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_config),        T(test_events),
-		T(test_dropped),       T(test_long_updates),
-		T(test_back_pressure), T(test_leds),
-		T(test_unplugged),     T(test_found_again),
-		T(test_not_the_same),  T(test_gone),
-		T(test_held_keys),     T(test_flood),
+		T(test_config),       T(test_events),        T(test_dropped),
+		T(test_long_updates), T(test_back_pressure), T(test_leds),
+		T(test_unplugged),    T(test_found_again),   T(test_reopened),
+		T(test_not_the_same), T(test_gone),          T(test_held_keys),
+		T(test_flood),
 	};
 
 	return cmocka_run_group_tests_name("input of the host's", tests, NULL,

@@ -335,6 +335,22 @@ static int input_open(const struct opts *opts, struct opened_files *files,
 	return ret < 0 ? ret : start_opener(path, files, err);
 }
 
+/* A process that ends while it waits for an unplugged device leaves this. */
+static int input_reopen(const struct opts *opts, struct opened_files *files)
+{
+	int fd = opened_files_find(files, "evdev"), fds[OPENER_MAX_FDS], nr;
+
+	if (fd < 0 || !input_host_is_gone(fd))
+		return 0;
+	nr = opener_take(files, AGAIN_FILE, fds);
+	if (nr < 0)
+		return nr;
+	while (nr > 1)
+		close(fds[--nr]);
+	opened_files_replace(files, "evdev", fds[0]);
+	return 0;
+}
+
 static bool input_fini(struct vdev *dev)
 {
 	struct input_softc *sc = input_of(dev);
@@ -461,6 +477,7 @@ const struct vdev_type vdev_input = {
 	.vt_syscalls = input_syscalls,
 	.vt_ioctls = input_ioctls,
 	.vt_open = input_open,
+	.vt_reopen = input_reopen,
 	VDEV_IN(struct input_softc, sc_dev),
 	.vt_init = input_init,
 	.vt_fini = input_fini,

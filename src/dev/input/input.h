@@ -89,6 +89,9 @@ struct libevdev *input_kind_create(const char *kind);
 /* Open and grab: a descriptor, or -errno. */
 int input_host_open(const char *path, struct err *err);
 
+/* Whether it was unplugged: the descriptor never works again. */
+bool input_host_is_gone(int fd);
+
 /* Pass events on from now on; what happened before is stale. */
 void input_host_start(struct input_softc *sc);
 void input_host_stop(struct input_softc *sc);
