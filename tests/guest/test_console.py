@@ -126,7 +126,7 @@ def bound(t, mode, machine):
             console.expect("Freeing unused kernel image")
             guest.check("dmesg -n 1")  # what else the kernel says must not get between others' lines
             link(guest, 3)
-            for check in (named, login, suspended, resized, agent, to_guest, to_host, slow_console, reconnected, unread,
+            for check in (named, login, resized, agent, to_guest, to_host, slow_console, reconnected, unread, suspended,
                           plugged, rebound, emergency):
                 start = time.monotonic()
                 check(guest, viodev, host, console)
@@ -157,7 +157,7 @@ def login(guest, viodev, host, console):
 
 
 def suspended(guest, viodev, host, console):
-    """After a suspend the console and the ports work as before."""
+    """After a suspend the console and the ports work as before, also when more has been said than a queue holds."""
     with host.met(guest, "one") as one, host.line("two") as two:
         guest.check("(exec 3<>/dev/virtio-ports/two; while read line <&3; do echo got $line >&3; done) >/dev/null 2>&1 &")
         wait_for("the guest to have it open", lambda: port(viodev, "two")["guest-open"])
