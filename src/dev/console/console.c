@@ -200,9 +200,11 @@ static struct console_port *find_port(struct console_softc *sc,
 
 static void plug(struct console_port *p, bool plugged)
 {
-	p->plugged = p->fresh = plugged;
+	p->plugged = plugged;
+	if (p->sc->sc_ready) /* the driver has resumed without the others */
+		p->kept = p->added;
 	if (!plugged)
-		p->unplugged = p->added;
+		p->unplugged = p->kept;
 	console_control_run(p->sc);
 	/* A writer to a removed port must not wait. */
 	console_tx_run(p);
@@ -645,7 +647,7 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (ret < 0)
 			return err_set(err, ret, "console: log of %s: %s: %s",
 				       list[i].key, list[i].log, why.text);
-		p->plugged = true;
+		p->plugged = p->kept = true;
 		if (list[i].id > 0)
 			p->name = list[i].key + strlen(PORT_KEY);
 	}

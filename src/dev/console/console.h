@@ -58,14 +58,14 @@ struct console_port {
 	const char *name; /* NULL: the console, or that it does not exist */
 	char added_name[CONSOLE_MAX_NAME + 1]; /* by ctl: name is this */
 	struct chardev *chardev; /* NULL: port 0 without console= */
-	bool plugged;            /* it exists, as ctl has it, */
-	bool fresh;              /* since it was last plugged, no driver knew */
+	bool plugged;            /* it exists, as ctl has it */
 
 	/*
 	 * What the driver knows of it. What is not as it should be is a
 	 * message that it must get, see console_control_run().
 	 */
 	bool added, ready; /* DEVICE_ADD was sent; PORT_READY came */
+	bool kept;         /* still known to a driver that resumes */
 	bool told_console, told_name, told_open, told_size;
 	bool unplugged, closed; /* since it was told otherwise */
 	bool guest_open;

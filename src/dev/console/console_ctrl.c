@@ -53,13 +53,13 @@ static int due(const struct console_port *p)
 		return VIRTIO_CONSOLE_PORT_REMOVE;
 	if (!p->added) {
 		/*
-		 * A driver that resumes has the others. Linux would answer with
-		 * PORT_READY before it has set the port's queues up again, and
-		 * then use those that it has freed.
+		 * A driver that resumes has kept its ports. Linux would answer
+		 * with PORT_READY before it has set the port's queues up again,
+		 * and then use those that it has freed.
 		 */
-		bool wanted = p->sc->sc_resumed ? p->fresh : p->plugged;
+		bool wait = p->sc->sc_resumed && p->kept;
 
-		return wanted ? VIRTIO_CONSOLE_PORT_ADD : NOTHING;
+		return p->plugged && !wait ? VIRTIO_CONSOLE_PORT_ADD : NOTHING;
 	}
 	if (!p->ready)
 		return NOTHING;
@@ -80,8 +80,8 @@ static void done(struct console_port *p, int event)
 	switch (event) {
 	case VIRTIO_CONSOLE_PORT_ADD:
 	case VIRTIO_CONSOLE_PORT_REMOVE:
-		p->added = event == VIRTIO_CONSOLE_PORT_ADD;
-		p->ready = p->guest_open = p->unplugged = p->fresh = false;
+		p->added = p->kept = event == VIRTIO_CONSOLE_PORT_ADD;
+		p->ready = p->guest_open = p->unplugged = false;
 		break;
 	case VIRTIO_CONSOLE_CONSOLE_PORT:
 		p->told_console = true;
@@ -188,6 +188,8 @@ static void on_device_ready(struct console_softc *sc, uint16_t value)
 		vs_log(&sc->sc_vs, LOG_WARNING, "driver failed to start");
 	sc->sc_ready = value == 1;
 	sc->sc_resumed = false;
+	for (unsigned i = 0; i < sc->sc_nr_ports; i++)
+		sc->sc_ports[i].kept = sc->sc_ports[i].added;
 }
 
 /*
@@ -203,7 +205,7 @@ static bool is_known(struct console_port *p, uint16_t value)
 		return p->added;
 	if (!sc->sc_ready)
 		sc->sc_ready = sc->sc_resumed = true;
-	p->added = p->plugged || sc->sc_resumed;
+	p->added = p->kept = p->plugged || sc->sc_resumed;
 	return p->added;
 }
 
@@ -291,7 +293,10 @@ void console_control_reset(struct console_softc *sc)
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
 		struct console_port *p = &sc->sc_ports[i];
 
-		/* What told_* say is void until the port is ready again. */
-		p->added = p->ready = p->guest_open = p->unplugged = false;
+		/*
+		 * What told_* say is void until the port is ready again. The
+		 * driver may resume: kept and unplugged stay.
+		 */
+		p->added = p->ready = p->guest_open = false;
 	}
 }

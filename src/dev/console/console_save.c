@@ -171,6 +171,7 @@ static void take_port(struct console_port *p, const struct port *from)
 
 	p->tx_sent = le32_to_cpu(from->tx_sent);
 	p->added = k & ADDED;
+	p->kept |= p->added;
 	p->unplugged = k & UNPLUGGED;
 	p->guest_open = k & GUEST_OPEN;
 	p->ready = k & READY;

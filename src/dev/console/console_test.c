@@ -169,6 +169,58 @@ static void test_resumed(void **state)
 }
 
 /*
+ * A port that was unplugged and plugged again while the driver was suspended:
+ * silence until the driver has set up its queues again, and then what the driver
+ * would have been sent without the suspend. Its place may have another name.
+ */
+static void test_replugged_meanwhile(void **state)
+{
+	fixture_make(&r, VDRV_MODERN, 3, "");
+	fixture_start(&r, UINT64_MAX);
+	handshake(3);
+	vdrv_reset(&r.d);
+	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+	assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
+
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
+	fixture_say(&r, 0, PORT_READY, 1);
+	fixture_expect(&r, 0, CONSOLE, 1);
+	fixture_expect(&r, 0, OPEN, 1);
+	expect_silence();
+	fixture_say(&r, 1, PORT_READY, 1);
+	fixture_expect(&r, 1, REMOVE, 0);
+	fixture_expect(&r, 1, ADD, 0);
+	expect_silence();
+	fixture_say(&r, 1, PORT_READY, 1);
+	expect_name(1, "p1");
+	fixture_expect(&r, 1, OPEN, 1);
+	expect_silence();
+	fixture_say(&r, 2, PORT_READY, 1);
+	expect_name(2, "p2");
+	fixture_expect(&r, 2, OPEN, 1);
+
+	/* A driver that starts afresh has not had the port. */
+	vdrv_reset(&r.d);
+	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
+	fixture_say(&r, UINT32_MAX, READY, 1);
+	fixture_expect(&r, 0, ADD, 0);
+	fixture_expect(&r, 2, ADD, 0);
+	vdrv_reset(&r.d);
+	assert_int_equal(fixture_ctl(&r, "port add p1"), 0);
+	fixture_start(&r, UINT64_MAX);
+	fixture_ctl_offer(&r, 100, FIXTURE_CTL_ROOM);
+	fixture_say(&r, 2, PORT_READY, 1);
+	fixture_expect(&r, 1, ADD, 0);
+	expect_name(2, "p2");
+	fixture_expect(&r, 2, OPEN, 1);
+	expect_silence();
+	fixture_fini(&r);
+}
+
+/*
  * STAT-05: nothing of the rings is looked at before DRIVER_OK, whatever driver,
  * host and ctl do; and nothing of it is lost.
  */
@@ -800,7 +852,7 @@ int main(void)
 		T(test_small_buffers), T(test_wrong_way),
 		T(test_no_multiport),  T(test_flipping_id),
 		T(test_many_messages), T(test_options),
-		T(test_resumed),
+		T(test_resumed),       T(test_replugged_meanwhile),
 	};
 
 	return cmocka_run_group_tests_name("console", tests, NULL, NULL);
