@@ -43,7 +43,7 @@ static const int signals[] = {
 
 struct run {
 	const struct cmdline *line;
-	struct supervisor sup;
+	struct supervisor supervisor;
 	uint64_t memory_bytes;
 	pid_t vmm; /* 0: does not run */
 	int vmm_status;
@@ -85,7 +85,7 @@ static _Noreturn void exec_vmm(const struct run *run, char **argv)
 {
 	/* Without its devices it would be of no use. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	sigprocmask(SIG_SETMASK, &run->sup.old_mask, NULL);
+	sigprocmask(SIG_SETMASK, &run->supervisor.old_mask, NULL);
 	execvp(argv[0], argv);
 	log_usage("run: %s: %s", argv[0], strerror(errno));
 	_exit(EXIT_USAGE);
@@ -94,9 +94,9 @@ static _Noreturn void exec_vmm(const struct run *run, char **argv)
 static void start_vmm(void *arg)
 {
 	struct run *run = arg;
-	char **argv = qemu_add_args(run->line->vmm, run->memory_bytes,
-				    run->sup.instances, run->sup.nr_instances,
-				    run->line->transport);
+	char **argv = qemu_add_args(
+		run->line->vmm, run->memory_bytes, run->supervisor.instances,
+		run->supervisor.nr_instances, run->line->transport);
 
 	run->vmm = argv ? fork() : -1;
 	if (run->vmm == 0)
@@ -105,11 +105,11 @@ static void start_vmm(void *arg)
 		log_line(LOG_ERR, "run: %s: cannot start: %s",
 			 run->line->vmm[0], strerror(errno));
 		run->vmm = 0;
-		run->sup.status = EXIT_FAILED;
-		supervisor_stop(&run->sup);
+		run->supervisor.status = EXIT_FAILED;
+		supervisor_stop(&run->supervisor);
 	}
 	/* Devices may end before it does. */
-	run->sup.hold = run->vmm != 0;
+	run->supervisor.hold = run->vmm != 0;
 	qemu_free_args(argv);
 }
 
@@ -128,8 +128,8 @@ static void on_vmm_end(void *arg, pid_t pid, int wait_status)
 		return;
 	run->vmm = 0;
 	run->vmm_status = exit_status(wait_status);
-	run->sup.hold = false;
-	supervisor_stop(&run->sup);
+	run->supervisor.hold = false;
+	supervisor_stop(&run->supervisor);
 }
 
 /* The VMM decides what a signal does. */
@@ -169,10 +169,10 @@ static int run_in(struct run *run, const char *dir)
 {
 	int status = EXIT_USAGE;
 
-	if (supervisor_init(&run->sup, run->line, dir, signals, &hooks, run) ==
-	    0)
-		status = supervisor_run(&run->sup);
-	supervisor_fini(&run->sup);
+	if (supervisor_init(&run->supervisor, run->line, dir, signals, &hooks,
+			    run) == 0)
+		status = supervisor_run(&run->supervisor);
+	supervisor_fini(&run->supervisor);
 	return run->vmm_status ? run->vmm_status : status;
 }
 

@@ -253,17 +253,17 @@ static int print_capabilities(const struct cmdline *line)
 static int serve(const struct cmdline *line)
 {
 	static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, 0 };
-	struct supervisor sup;
+	struct supervisor supervisor;
 	char *dir = socket_dir(line);
 	int status = EXIT_USAGE;
 
 	if (!dir)
 		return EXIT_USAGE;
 	signal(SIGPIPE, SIG_IGN); /* who read our lines may be gone */
-	if (supervisor_init(&sup, line, dir, signals, &hooks, (void *)line) ==
-	    0)
-		status = supervisor_run(&sup);
-	supervisor_fini(&sup);
+	if (supervisor_init(&supervisor, line, dir, signals, &hooks,
+			    (void *)line) == 0)
+		status = supervisor_run(&supervisor);
+	supervisor_fini(&supervisor);
 	free(dir);
 	return status;
 }

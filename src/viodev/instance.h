@@ -29,7 +29,7 @@ struct instance {
 	struct sock ctl;   /* `viodev ctl`'s */
 
 	/* Its process; the supervisor's (supervisor.c). */
-	struct supervisor *sup;
+	struct supervisor *supervisor;
 	pid_t pid;   /* 0: none runs */
 	int news_fd; /* what the process says, a byte each: spawn.h */
 	struct vio_source *news_source;

@@ -134,7 +134,7 @@ static bool may_say_waiting(struct instance *inst)
 
 static void take_news(struct instance *inst, char news)
 {
-	struct supervisor *sup = inst->sup;
+	struct supervisor *sup = inst->supervisor;
 
 	if (news == NEWS_READY && !inst->ready) {
 		inst->ready = true;
@@ -177,8 +177,8 @@ static void restart_later(struct instance *inst)
 
 static int spawn(struct instance *inst)
 {
-	const struct cmdline *line = inst->sup->line;
-	const struct resolver *resolver = inst->sup->resolver;
+	const struct cmdline *line = inst->supervisor->line;
+	const struct resolver *resolver = inst->supervisor->resolver;
 	struct spawn_params params = {
 		.transport = line->transport,
 		.sandbox = line->sandbox,
@@ -197,8 +197,8 @@ static int spawn(struct instance *inst)
 		return pid;
 	inst->pid = pid;
 	inst->ready = false;
-	ret = vio_fd_add(inst->sup->loop, inst->news_fd, EPOLLIN, on_news, inst,
-			 &inst->news_source);
+	ret = vio_fd_add(inst->supervisor->loop, inst->news_fd, EPOLLIN,
+			 on_news, inst, &inst->news_source);
 	if (ret < 0)
 		kill(pid, SIGKILL);
 	return ret;
@@ -247,8 +247,8 @@ static void on_restart_timer(void *arg)
 	if (ret < 0) {
 		log_line(LOG_ERR, "%s: cannot restart: %s", inst->id,
 			 strerror(-ret));
-		inst->sup->status = EXIT_FAILED;
-		stop_when_all_ended(inst->sup);
+		inst->supervisor->status = EXIT_FAILED;
+		stop_when_all_ended(inst->supervisor);
 	}
 }
 
@@ -284,7 +284,7 @@ static void say_how(const struct instance *inst, int wait_status,
 
 static void died_at_start(struct instance *inst, int wait_status)
 {
-	struct supervisor *sup = inst->sup;
+	struct supervisor *sup = inst->supervisor;
 
 	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == EXIT_USAGE) {
 		sup->status = EXIT_USAGE; /* and has said why */
@@ -300,7 +300,7 @@ static void died_at_start(struct instance *inst, int wait_status)
 
 static void on_death(struct instance *inst, int wait_status)
 {
-	struct supervisor *sup = inst->sup;
+	struct supervisor *sup = inst->supervisor;
 	bool clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 
 	on_news(inst, 0); /* what it wrote may not have been read yet */
@@ -493,7 +493,7 @@ static int init_instances(struct supervisor *sup, const char *dir,
 		return err_set(err, -ENOMEM, "out of memory");
 	for (int i = 0; ret == 0 && i < line->nr_words; i++) {
 		ret = instance_init(&sup->instances[i], line->words[i], err);
-		sup->instances[i].sup = sup;
+		sup->instances[i].supervisor = sup;
 		sup->nr_instances = i + 1;
 	}
 	if (ret == 0)

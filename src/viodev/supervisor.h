@@ -63,15 +63,15 @@ struct supervisor {
  * @signals (SIGCHLD comes in addition). 0, or -errno after a line in the log.
  * supervisor_fini() is due in either case.
  */
-int supervisor_init(struct supervisor *sup, const struct cmdline *line,
+int supervisor_init(struct supervisor *supervisor, const struct cmdline *line,
 		    const char *dir, const int signals[],
 		    const struct supervisor_hooks *hooks, void *arg);
-void supervisor_fini(struct supervisor *sup);
+void supervisor_fini(struct supervisor *supervisor);
 
 /* Serve until all devices have ended; returns the exit status. */
-int supervisor_run(struct supervisor *sup);
+int supervisor_run(struct supervisor *supervisor);
 
 /* End all devices. */
-void supervisor_stop(struct supervisor *sup);
+void supervisor_stop(struct supervisor *supervisor);
 
 #endif
