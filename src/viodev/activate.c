@@ -21,7 +21,7 @@ static int nr_passed(void)
 	return n < 0 || n > MAX_FDS ? 0 : (int)n;
 }
 
-/* Without FileDescriptorName= it is the socket unit's, disk0.socket. */
+/* Without FileDescriptorName= the name is the socket unit's, disk0.socket. */
 static struct instance *find(struct instance *instances, int nr, char *name)
 {
 	struct instance *inst = instances_find(instances, nr, name);

@@ -51,7 +51,7 @@ void backend_print_capabilities(const struct vdev_type *type)
 			json_push_string(list, features[i].name);
 	}
 	json_add_string(all, "type", type->vt_name);
-	/* Other types than these have no member of this name. */
+	/* Types without such features have no such member. */
 	if (json_object_array_length(list) > 0)
 		json_object_object_add(all, "features", list);
 	else
@@ -60,7 +60,7 @@ void backend_print_capabilities(const struct vdev_type *type)
 	json_object_put(all);
 }
 
-/* ",key=value", its commas twice. */
+/* Print ",key=value" with each comma of the value doubled. */
 static void print_option(FILE *to, const char *key, const char *value)
 {
 	if (!value)
@@ -93,7 +93,7 @@ static char *device_text(const struct vdev_type *type,
 	return fclose(to) == 0 ? text : NULL;
 }
 
-/* Without --dir the control socket is nobody's business. */
+/* Without --dir nobody uses the control socket. */
 static int serve(struct cmdline *line)
 {
 	struct tempdir dir;
@@ -136,7 +136,7 @@ int backend_main(char **argv)
 	type = vdev_type_find(cmd.name + strlen(BACKEND_PREFIX), &err);
 	if (!type)
 		return log_usage("%s", err.text);
-	/* Whatever else is asked. */
+	/* Takes precedence over all other options. */
 	if (wants_capabilities(argv + 1)) {
 		backend_print_capabilities(type);
 		return EXIT_OK;

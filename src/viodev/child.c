@@ -2,8 +2,8 @@
 /*
  * A device process: one device on a server, in its sandbox.
  *
- * In order: read the configuration, build the server, give up rights, build
- * the device, give up system calls, tell the parent, serve.
+ * In order: read the configuration, create the server, drop privileges, create
+ * the device, restrict system calls, notify the parent, serve.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,7 @@ struct child {
 	bool ending;
 	bool hangs; /* requests were still in flight after END_NS */
 	struct vio_source *end_timer;
-	uint64_t end_ns; /* when to end whatever is in flight */
+	uint64_t end_ns; /* deadline for requests in flight */
 };
 
 /*
@@ -93,9 +93,9 @@ static int control(void *arg, int argc, char *const argv[],
 /*
  * --- End ---
  *
- * No request is taken any more, and those in flight have a while to end, in
- * which the loop goes on. Whoever is served next by another process is told of
- * those that do not: by the front-end's record, or by a reset.
+ * New requests are not accepted, and those in flight have a while to finish, in
+ * which the loop runs on. The next process learns of unfinished ones from the
+ * front-end's record, or resets the device.
  */
 
 static void look_at_end(void *arg)
@@ -130,7 +130,7 @@ static void on_signal(void *arg, uint32_t events)
 	struct child *child = arg;
 	struct signalfd_siginfo info;
 
-	/* SIGTERM: nothing else is watched. */
+	/* Only SIGTERM is watched. */
 	if (read(child->signal_fd, &info, sizeof(info)) == sizeof(info))
 		end(child);
 }
@@ -153,7 +153,7 @@ static void on_log(void *arg, int level, const char *msg)
  * --- Configuration ---
  */
 
-/* The names are in the settings, the descriptors at their numbers. */
+/* The settings hold the names; the descriptors have fixed numbers. */
 static int find_files(struct child *child, struct err *err)
 {
 	const char *names = opt_string(child->settings, "files");
@@ -195,12 +195,14 @@ static int watch_signals(struct child *child)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	/* A job stops as a whole. */
+	/* A job stops and continues as a whole. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTSTP);
 	if (sigprocmask(SIG_UNBLOCK, &set, NULL) < 0)
 		return -errno;
-	/* The terminal's are for the parent; they stay blocked, if they are. */
+	/*
+	 * The parent handles the terminal's signals, which stay blocked here.
+	 */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
@@ -232,7 +234,7 @@ static int build_server(struct child *child)
 	return 0;
 }
 
-/* A parent that does not read has enough of these. */
+/* A parent that does not read has enough events already. */
 static void on_device_event(void *arg, enum vdev_event event)
 {
 	const char waiting = NEWS_WAITING;
@@ -285,7 +287,7 @@ static int seal(struct child *child)
 	return jail_seal(&child->jail, lists, ioctls);
 }
 
-/* The parent is waiting for this; no reader means that it is dead. */
+/* The parent waits for this; without a reader, it is dead. */
 static bool tell_ready(void)
 {
 	const char ready = NEWS_READY;
@@ -307,7 +309,7 @@ static int enter_jail(struct child *child)
 	return jail_enter(&child->jail, &child->rights, &tree);
 }
 
-/* Returns the exit status when it could not be built, or -1. */
+/* Returns the exit status on failure, otherwise -1. */
 static int build(struct child *child)
 {
 	bool sandbox = opt_bool(child->settings, "sandbox");
@@ -390,11 +392,11 @@ int child_main(int argc, char **argv)
 	ret = build(&child);
 	if (ret < 0)
 		ret = serve(&child);
-	/* What a thread or the kernel still works with is not to be freed. */
+	/* A thread or the kernel may still use this memory. */
 	if (child.hangs)
 		_exit(ret);
 	fini(&child);
-	/* What runs at exit (sanitizers) may want what is forbidden now. */
+	/* Exit handlers (sanitizers) may need what the sandbox forbids. */
 	if (sandbox)
 		_exit(ret);
 	return ret;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* viodev ctl: ask a device that is being served. See ctl_server.h. */
+/* viodev ctl: send commands to a running device. See ctl_server.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,7 +75,7 @@ static int send_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-/* They travel with a byte: the first one of the request. */
+/* Descriptors travel with a byte: the first one of the request. */
 static int send_files(int fd, const struct opened_files *files, char first)
 {
 	struct iovec iov = { &first, 1 };
@@ -105,12 +105,12 @@ static int send_request(FILE *peer, struct json_object *request,
 	return ret < 0 ? ret : send_all(fd, "\n", 1);
 }
 
-/* A line without its end, to be freed; NULL with errno. */
+/* A line without its newline, the caller's; NULL with errno. */
 static char *receive_line(FILE *in)
 {
 	char *text = malloc(MAX_REPLY), *end = NULL;
 
-	errno = ECONNRESET; /* at its end without a line */
+	errno = ECONNRESET; /* end of file without a line */
 	if (text && fgets(text, MAX_REPLY, in)) {
 		end = strchr(text, '\n');
 		errno = strlen(text) == MAX_REPLY - 1 ? EMSGSIZE : EPROTO;
@@ -142,8 +142,8 @@ static struct json_object *receive_reply(FILE *in)
  */
 
 /*
- * A device that was taken over may answer whatever it likes: nothing of it may
- * command the user's terminal.
+ * A compromised device may reply with anything: its text must not control the
+ * user's terminal.
  */
 static void print_text(FILE *to, const char *text)
 {
@@ -250,7 +250,7 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
  * --- The command ---
  */
 
-/* Ask, and print the answer. Returns the exit status. */
+/* Send a request and print the reply. Returns the exit status. */
 static int ask(const struct cmdline *line, FILE *peer,
 	       struct json_object *request, const struct opened_files *files)
 {
@@ -286,7 +286,7 @@ static struct json_object *make_request(const struct cmdline *line,
 	return request;
 }
 
-/* What the command names is opened here, with the rights of the user. */
+/* Files that the command names are opened here, with the user's rights. */
 static int ask_words(const struct cmdline *line, FILE *peer)
 {
 	struct json_object *request;
@@ -306,7 +306,7 @@ static int ask_words(const struct cmdline *line, FILE *peer)
 	return ret;
 }
 
-/* All requests of a file, up to one that fails. */
+/* Send all requests of a file, up to the first that fails. */
 static int ask_file(const struct cmdline *line, FILE *peer, FILE *in)
 {
 	struct replay r = { .in = in };

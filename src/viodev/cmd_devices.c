@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* viodev devices: the types there are; one type's options and features. */
+/* viodev devices: list the types, or one type's options and features. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +38,7 @@ static const char *kind_name(const struct vdev_type *type,
 
 #define MAX_DEFAULT 16
 
-/* What holds when the user does not choose, or NULL; some depend on the type. */
+/* The default, or NULL; some depend on the type. */
 static const char *default_of(const struct vdev_type *type,
 			      const struct opt_def *def, char buf[MAX_DEFAULT])
 {
@@ -50,7 +50,7 @@ static const char *default_of(const struct vdev_type *type,
 	return buf;
 }
 
-/* Of those that types have in common, what this one has. */
+/* The features of virtqueues and transports that this type can offer. */
 static uint64_t common_features(const struct vdev_type *type)
 {
 	return type->vt_modern_only ? VI_RING_CAPS_MODERN : UINT64_MAX;
@@ -61,8 +61,8 @@ static uint64_t common_features(const struct vdev_type *type)
  */
 
 #define MIN_COLUMNS 40
-#define NAMES       2  /* column of what is explained, */
-#define TEXTS       35 /* and of the explanation */
+#define NAMES       2  /* column of the names */
+#define TEXTS       35 /* column of the explanations */
 
 static unsigned nr_columns(void)
 {
@@ -79,7 +79,7 @@ static void new_line(unsigned indent, unsigned *col)
 	*col = indent;
 }
 
-/* Words of a paragraph that begins at @indent; @col is where the line ends. */
+/* Print a paragraph indented to @indent; @col is the current column. */
 static void print_words(const char *text, unsigned indent, unsigned *col)
 {
 	unsigned width = nr_columns();

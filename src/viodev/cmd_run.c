@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * viodev run: devices for one VMM, which is started when they serve, and with
- * whose end they end.
+ * viodev run: serve devices for one VMM. It is started once all devices serve,
+ * and they end with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,7 @@ struct run {
  * --- The VMM ---
  */
 
-/* Whether it is a QEMU that has the device; otherwise says what is wrong. */
+/* Whether this is a QEMU with the front-end; otherwise logs the reason. */
 static bool has_front_end(char *vmm, enum vio_protocol transport)
 {
 	bool vhost = transport == VIO_VHOST_USER;
@@ -83,7 +83,7 @@ static bool has_front_end(char *vmm, enum vio_protocol transport)
 
 static _Noreturn void exec_vmm(const struct run *run, char **argv)
 {
-	/* Without its devices it would be of no use. */
+	/* A VMM without its devices is of no use. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	sigprocmask(SIG_SETMASK, &run->supervisor.old_mask, NULL);
 	execvp(argv[0], argv);
@@ -108,12 +108,12 @@ static void start_vmm(void *arg)
 		run->supervisor.status = EXIT_FAILED;
 		supervisor_stop(&run->supervisor);
 	}
-	/* Devices may end before it does. */
+	/* Devices may end before the VMM. */
 	run->supervisor.hold = run->vmm != 0;
 	qemu_free_args(argv);
 }
 
-/* As a shell counts. */
+/* The status as a shell reports it. */
 static int exit_status(int wait_status)
 {
 	return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) :
@@ -140,8 +140,8 @@ static bool pass_signal(void *arg, const struct signalfd_siginfo *info)
 	if (run->vmm == 0)
 		return false;
 	/*
-	 * The keys of the terminal (SI_KERNEL) signal the VMM as well; but of
-	 * a hang-up only the session leader learns, which may be us.
+	 * The terminal's keys (SI_KERNEL) signal the VMM as well. A hang-up
+	 * signals the session leader alone, which may be us.
 	 */
 	if (info->ssi_code != SI_KERNEL || info->ssi_signo == SIGHUP)
 		kill(run->vmm, (int)info->ssi_signo);

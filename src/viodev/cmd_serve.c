@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* viodev serve: devices until SIGTERM, or until each front-end has gone. */
+/*
+ * viodev serve: serve devices until SIGTERM, or until all front-ends have
+ * disconnected.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +47,7 @@ static const char help[] =
  * --- What is printed ---
  */
 
-/* One word for a shell. */
+/* Quote @word for a shell. */
 static void print_word(const char *word)
 {
 	const char *plain = "abcdefghijklmnopqrstuvwxyz"
@@ -71,7 +74,7 @@ static void print_json(struct json_object *line)
 	json_object_put(line);
 }
 
-/* Unless it is empty; takes the reference. */
+/* Add it unless it is empty; takes the reference. */
 static void add_nonempty(struct json_object *to, const char *key,
 			 struct json_object *object)
 {
@@ -161,7 +164,7 @@ static void on_instance_ready(void *arg, const struct instance *inst)
 	qemu_free_args(args);
 }
 
-/* Others read it in the log. */
+/* Without --json, the log has it. */
 static void on_instance_waiting(void *arg, const struct instance *inst)
 {
 	const struct cmdline *line = arg;
@@ -169,7 +172,7 @@ static void on_instance_waiting(void *arg, const struct instance *inst)
 
 	if (!line->json)
 		return;
-	/* Whoever does not read must not stop us. */
+	/* A reader that stalls must not stall us. */
 	if (!output_has_room()) {
 		log_line(LOG_WARNING, "%s: standard output is full: event lost",
 			 inst->id);
@@ -206,7 +209,10 @@ static const struct supervisor_hooks hooks = {
  * --- The command ---
  */
 
-/* Where sockets go; the caller frees it. NULL after a line to the user. */
+/*
+ * The directory of the sockets; the caller frees it. NULL after a message to
+ * the user.
+ */
 static char *socket_dir(const struct cmdline *line)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
@@ -259,7 +265,7 @@ static int serve(const struct cmdline *line)
 
 	if (!dir)
 		return EXIT_USAGE;
-	signal(SIGPIPE, SIG_IGN); /* who read our lines may be gone */
+	signal(SIGPIPE, SIG_IGN); /* our reader may have exited */
 	if (supervisor_init(&supervisor, line, dir, signals, &hooks,
 			    (void *)line) == 0)
 		status = supervisor_run(&supervisor);

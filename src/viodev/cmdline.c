@@ -14,8 +14,8 @@
 
 struct option {
 	const char *name;
-	const char *value; /* what to write for it; NULL: takes none */
-	/* Returns false when the value is not such a one. */
+	const char *value; /* placeholder in the help; NULL: no value */
+	/* Returns false if the value is invalid. */
 	bool (*set)(struct cmdline *line, const char *value);
 };
 
@@ -130,7 +130,7 @@ static bool takes(const struct cmd *cmd, const char *name)
 	return strstr(cmd->options, word);
 }
 
-/* @dash is what it began with. */
+/* @dash is its prefix. */
 static int unknown_option(const struct cmd *cmd, const char *dash,
 			  const char *name)
 {
@@ -202,7 +202,7 @@ static bool is_short_option(const char *arg)
 	return arg[0] == '-' && isalpha((unsigned char)arg[1]);
 }
 
-/* A --WORD that is the device's, not an option of the command. */
+/* A --WORD for the device, not an option of the command. */
 static bool is_flag(const struct cmd *cmd, const struct cmdline *line,
 		    const char *arg)
 {
@@ -236,7 +236,7 @@ int cmdline_parse(const struct cmd *cmd, char **argv, struct cmdline *line)
 			ret = parse_option(cmd, arg + 2, &argv, line);
 		else if (is_short_option(arg))
 			ret = parse_short_option(cmd, arg + 1, line);
-		else /* never ahead of where we read */
+		else /* never overtakes the reader */
 			line->words[line->nr_words++] = arg;
 		if (ret < 0)
 			return -1;

@@ -16,19 +16,19 @@
 #include "base/scm.h"
 #include "dev/vdev.h"
 
-#define MAX_CLIENTS 8 /* others wait to be accepted */
+#define MAX_CLIENTS 8 /* others wait in the backlog */
 #define MAX_REQUEST 4096
 #define MAX_WORDS   256 /* events of an input device */
 #define MAX_DEPTH   3   /* of a request's JSON: {"command": ["word"]} */
 #define RELISTEN_NS 100000000ull /* after accept() failed */
-#define MAX_FDS     4 /* of a client's, that no request has taken yet */
+#define MAX_FDS     4            /* of a client, until a request takes them */
 
 struct client {
 	struct ctl_server *server; /* NULL: a free slot */
 	int fd;
 	struct vio_source *source;
-	bool ended;  /* sends no more: close when all is answered */
-	char *reply; /* what is still to be sent, from reply_off on; or NULL */
+	bool ended;  /* sends no more: close after the last reply */
+	char *reply; /* unsent from reply_off on; or NULL */
 	size_t reply_len, reply_off;
 	size_t len;
 	char *request; /* MAX_REQUEST bytes, len of them filled */
@@ -58,14 +58,14 @@ static void client_close(struct client *c)
 	free(c->reply);
 	free(c->request);
 	*c = (struct client){ 0 };
-	vio_fd_set(server->source, EPOLLIN); /* there is room for one */
+	vio_fd_set(server->source, EPOLLIN); /* a slot is free */
 }
 
 /*
  * --- Requests ---
  */
 
-/* The words of a request; they live as long as @request. Number or -errno. */
+/* The words of a request, borrowed from @request. Their number, or -errno. */
 static int get_words(struct json_object *request, char *words[MAX_WORDS + 1])
 {
 	struct json_object *list = request;
@@ -141,7 +141,7 @@ static struct json_object *parse(const char *text, size_t len)
 	return request;
 }
 
-/* Do what the line asks; the result goes into @answer. */
+/* Execute the request; the result goes into @answer. */
 static void execute(struct client *c, const char *line, size_t len,
 		    struct json_object *answer)
 {
@@ -189,7 +189,7 @@ static void set_reply(struct client *c, struct json_object *answer)
 	c->reply[c->reply_len - 1] = '\n';
 }
 
-/* False: no whole request is there. */
+/* False: no complete request yet. */
 static bool next_request(struct client *c)
 {
 	char *end = memchr(c->request, '\n', c->len);
@@ -212,7 +212,7 @@ static bool next_request(struct client *c)
  * --- Clients ---
  */
 
-/* 1 when all is sent, 0 when the client must read first, -errno. */
+/* 1: all sent; 0: the client must read first; or -errno. */
 static int send_reply(struct client *c)
 {
 	while (c->reply && c->reply_off < c->reply_len) {
@@ -229,7 +229,7 @@ static int send_reply(struct client *c)
 	return 1;
 }
 
-/* Answer what has come. False: close it. */
+/* Process received requests. False: close the connection. */
 static bool work(struct client *c)
 {
 	int ret;
@@ -258,7 +258,7 @@ static bool receive(struct client *c)
 		return errno == EAGAIN || errno == EINTR;
 	c->ended = n == 0;
 	c->len += (size_t)n;
-	/* More than a client may have end it, and being out of them. */
+	/* Too many descriptors, or none left here: disconnect the client. */
 	return scm_take(&msg, c->fds, &c->nr_fds, MAX_FDS) &&
 	       !(msg.msg_flags & MSG_CTRUNC);
 }
@@ -267,7 +267,7 @@ static void on_client(void *arg, uint32_t events)
 {
 	struct client *c = arg;
 
-	/* With a reply to be sent we wait for EPOLLOUT alone. */
+	/* While a reply is pending, we wait for EPOLLOUT alone. */
 	if (!c->reply && !receive(c)) {
 		client_close(c);
 		return;
@@ -285,7 +285,7 @@ static struct client *free_slot(struct ctl_server *server)
 	return NULL;
 }
 
-/* There are no descriptors left: the client would be reported at once again. */
+/* No descriptors left: epoll would report the client again at once. */
 static void accept_later(struct ctl_server *server)
 {
 	vio_fd_set(server->source, 0);
@@ -306,7 +306,7 @@ static void on_listen(void *arg, uint32_t events)
 	int fd;
 
 	if (!c) {
-		vio_fd_set(server->source, 0); /* until one goes */
+		vio_fd_set(server->source, 0); /* until a client disconnects */
 		return;
 	}
 	fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

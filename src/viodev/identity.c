@@ -13,7 +13,7 @@
 
 #define MACHINE_ID "/etc/machine-id"
 
-/* Containers may have none: their names differ. */
+/* Containers may lack a machine ID, but their host names differ. */
 static uint64_t hash_host(uint64_t hash)
 {
 	int fd = open(MACHINE_ID, O_RDONLY | O_CLOEXEC);

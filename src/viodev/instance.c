@@ -14,7 +14,7 @@
  * --- Name ---
  */
 
-/* It goes into file names and QEMU's ids. */
+/* The id becomes part of file names and QEMU's ids. */
 static bool good_id(const char *id)
 {
 	if (!isalpha((unsigned char)id[0]))
@@ -66,7 +66,7 @@ static void choose_id(struct instance *inst, struct instance *instances, int nr)
 {
 	char id[sizeof(inst->id)];
 
-	/* One of nr + 1 numbers is free. */
+	/* At least one of nr + 1 numbers is free. */
 	for (int n = 0; n <= nr; n++) {
 		snprintf(id, sizeof(id), "%.16s%d", inst->type->vt_name, n);
 		if (!instances_find(instances, nr, id))
@@ -158,7 +158,7 @@ int instance_open(struct instance *inst, const char *dir,
 	inst->opened = ret == 0;
 	if (ret == 0 && err->text[0])
 		log_line(LOG_WARNING, "%s: %s", inst->id, err->text);
-	/* The control socket first: where it is in use, both are. */
+	/* The control socket first: if it is in use, so is the other. */
 	if (ret == 0)
 		ret = open_ctl(inst, dir, err);
 	if (ret == 0)

@@ -24,12 +24,12 @@
 #include "viodev/log.h"
 
 #define NOBODY  65534
-#define MAX_FDS 4096 /* a guest's memory regions and interrupts are some */
+#define MAX_FDS 4096 /* memory regions and interrupts need some */
 
-/* Threads of pools, 256 for 64 units that are passed through, and io_uring's. */
+/* Threads of pools, 256 of them for 64 passthrough units, and of io_uring. */
 #define MAX_TASKS 512
 
-/* Guest memory, and what is ours: most devices have 2 MiB, none has 100. */
+/* Guest memory, and our own: 2 MiB for most devices, under 100 for all. */
 #define MAX_AS   (UINT64_C(16) << 40)
 #define MAX_DATA (UINT64_C(1) << 30)
 
@@ -60,7 +60,7 @@ static void set_limits(const struct jail *jail)
 {
 	set_limit(RLIMIT_CORE, 0);
 	set_limit(RLIMIT_NOFILE, MAX_FDS);
-	/* Others' processes do not count in a user namespace of our own. */
+	/* In a user namespace of our own, only our processes count. */
 	if (jail->namespaces & CLONE_NEWUSER)
 		set_limit(RLIMIT_NPROC, MAX_TASKS);
 #ifndef JAIL_WITH_ASAN /* whose shadow has 20 TiB */
@@ -73,7 +73,7 @@ void jail_raise_memlock(void)
 {
 	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
 
-	/* Root may; others get what they are allowed. */
+	/* Root may raise it; others get their hard limit. */
 	if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 ||
 	    getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
 		return;
@@ -84,7 +84,7 @@ void jail_raise_memlock(void)
 #define NEW_ROOT   "/tmp"
 #define ROOT_FLAGS (MS_NODEV | MS_NOEXEC | MS_NOSUID)
 
-/* @root, or an empty one. */
+/* Mount @root, or an empty directory. */
 static int mount_new_root(const char *root)
 {
 	int ret = root ? mount(root, NEW_ROOT, NULL, MS_BIND, NULL) :
@@ -94,7 +94,7 @@ static int mount_new_root(const char *root)
 	return ret < 0 ? -errno : 0;
 }
 
-/* Nothing else is left of the host's file systems, and nothing to write to. */
+/* Nothing else of the host's file systems stays, and nothing is writable. */
 static int pivot_to_new_root(void)
 {
 	if (mount(NULL, NEW_ROOT, NULL,
@@ -120,7 +120,7 @@ static int pivot_to(const char *root)
 	return ret;
 }
 
-/* With the tree in it that is shared, from where @tree's descriptors are. */
+/* The new root holds the shared tree, from where @tree's descriptors are. */
 static int pivot_to_tree(const struct jail_tree *tree, bool ro,
 			 const char *root)
 {
@@ -140,7 +140,7 @@ static int pivot_to_tree(const struct jail_tree *tree, bool ro,
 	return ret;
 }
 
-/* A directory that is gone already: nothing can be made in it. */
+/* Nothing can be created in a removed directory. */
 static int chroot_to_removed(void)
 {
 	char dir[] = "/tmp/viodev-XXXXXX";
@@ -195,19 +195,19 @@ static void empty_root(struct jail *jail, const struct sandbox_rights *rights,
 		skipped("an empty root directory");
 }
 
-/* So that no program that is executed could get any. Needs a capability. */
+/* No executed program can regain capabilities. Needs CAP_SETPCAP. */
 static void drop_bounding_set(void)
 {
 	int last = 0;
 
-	/* EINVAL: there is no such capability, nor a higher one. */
+	/* EINVAL: past the last capability. */
 	while (prctl(PR_CAPBSET_DROP, last, 0, 0, 0) == 0)
 		last++;
 	if (errno != EINVAL)
 		skipped("an empty bounding set");
 }
 
-/* Root outside of a user namespace is root indeed. */
+/* Outside a user namespace, root is the host's root. */
 static void become_nobody(struct jail *jail,
 			  const struct sandbox_rights *rights)
 {
@@ -221,7 +221,7 @@ static void become_nobody(struct jail *jail,
 		jail->nobody = true;
 }
 
-/* What may be done in a tree that is shared: no execution, no devices. */
+/* Rights in a shared tree: no execution, no devices. */
 #define TREE_RO     (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define NOT_IN_TREE (LANDLOCK_ACCESS_FS_EXECUTE | UINT64_C(1) << 15)
 
@@ -236,7 +236,7 @@ static int allow_beneath(int ruleset, int fd, uint64_t access)
 			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
 }
 
-/* The file may be replaced: in a root of our own there is nothing beside it. */
+/* In a root of our own, the directory: the file in it may be replaced. */
 static int allow_resolver(const struct jail *jail, int ruleset)
 {
 	int fd = open(jail->empty_root ? "/etc" : "/etc/resolv.conf",
@@ -244,7 +244,7 @@ static int allow_resolver(const struct jail *jail, int ruleset)
 	int ret;
 
 	if (fd < 0)
-		return 0; /* there are no name servers */
+		return 0; /* no name servers */
 	ret = allow_beneath(ruleset, fd, LANDLOCK_ACCESS_FS_READ_FILE);
 	close(fd);
 	return ret;
@@ -263,7 +263,7 @@ static int allow_rights(const struct jail *jail, int ruleset, uint64_t all,
 	return ret;
 }
 
-/* Every right of files, network and signals that the kernel can deny. */
+/* Deny every right on files, network and signals that the kernel can. */
 static void landlock(struct jail *jail, const struct sandbox_rights *rights,
 		     int tree_fd)
 {
@@ -311,8 +311,8 @@ static void landlock(struct jail *jail, const struct sandbox_rights *rights,
  */
 
 /*
- * Keep those of @keep that there are: root in a container may lack some. In a
- * user namespace of our own they are worth nothing on the host.
+ * Keep those of @keep that we have: root in a container may lack some. In a
+ * user namespace of our own, they grant nothing on the host.
  */
 static int drop_capabilities(struct jail *jail, uint64_t keep)
 {
@@ -338,7 +338,7 @@ static int drop_capabilities(struct jail *jail, uint64_t keep)
 	return 0;
 }
 
-/* A descriptor of the tree alone leads to the rest of the host as well. */
+/* A descriptor of the tree also leads to the rest of the host. */
 static int check_tree(const struct jail *jail, const struct jail_tree *tree)
 {
 	if (tree->tree_fd < 0 || jail->own_tree)
@@ -376,10 +376,10 @@ int jail_enter(struct jail *jail, const struct sandbox_rights *rights,
 		return -errno;
 	}
 	jail->no_new_privs = true;
-	/* Others who are nobody may not trace us. */
+	/* Other processes of "nobody" must not trace us. */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	landlock(jail, rights, tree->tree_fd);
-	/* Changing the user has cleared it; spawn.c tells what it is for. */
+	/* Changing the user has cleared it; spawn.c explains it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	return check_tree(jail, tree);
 }

@@ -59,7 +59,7 @@ static const int common_syscalls[] = {
 };
 
 #ifdef JAIL_WITH_ASAN
-/* The address sanitizer's runtime makes these and gets what is allowed. */
+/* System calls of the address sanitizer's runtime. */
 static const int asan_syscalls[] = {
 	SCMP_SYS(getrlimit),
 	SCMP_SYS(getuid),
@@ -88,8 +88,8 @@ struct rule {
 
 /*
  * What the C library calls instead on some machines: on 32-bit ones, variants
- * with wider times and offsets; with socketcall(2), functions that are others
- * elsewhere. Arguments that rules compare are the same.
+ * with wider times and offsets; with socketcall(2), other functions. The
+ * arguments that rules compare are the same.
  */
 static const struct {
 	int nr, variant;
@@ -116,7 +116,7 @@ static const struct {
 	{ SCMP_SYS(utimensat), SCMP_SYS(utimensat_time64) },
 };
 
-/* The number of the argument of clone() that has the flags. */
+/* The index of clone()'s flags argument. */
 #ifdef __s390x__
 #define CLONE_FLAGS 1
 #else
@@ -172,8 +172,8 @@ static const struct {
 	}
 
 /*
- * Whoever lists one of these gets it in these forms alone. A ring may work on
- * other files of ours, as other calls could. Sockets are libslirp's.
+ * A list that has one of these allows only these forms. A ring may use our
+ * other files, as other calls could. Sockets are libslirp's.
  */
 static const struct rule narrow[] = {
 	{ SCMP_SYS(clone),
@@ -214,7 +214,7 @@ static const struct rule narrow[] = {
 	RULE_SOCKET(AF_INET6, SOCK_STREAM, 0),
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, 0),
 	RULE_SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6),
-	/* One of datagrams could send to any address. */
+	/* A datagram socket could send to any address. */
 	{ SCMP_SYS(socketpair),
 	  2,
 	  { IS(0, AF_UNIX),
@@ -224,12 +224,12 @@ static const struct rule narrow[] = {
 };
 
 /*
- * What no library does by the way: reach other processes, make code, programs
- * or processes, and parts of the kernel that are none of a device's business.
- * Who asks for one of these has taken the process over.
+ * What no library does in passing: access other processes, create code,
+ * programs or processes, and use parts of the kernel that no device needs. A
+ * process that tries is compromised.
  */
 static const struct rule hostile[] = {
-#ifndef JAIL_WITH_ASAN /* its runtime tries, for a report */
+#ifndef JAIL_WITH_ASAN /* its runtime does, for a report */
 	{ SCMP_SYS(clone), 1, { BITS(CLONE_FLAGS, CLONE_THREAD, 0) } },
 	{ SCMP_SYS(fork) },
 	{ SCMP_SYS(vfork) },
@@ -251,7 +251,7 @@ static const struct rule hostile[] = {
 	{ SCMP_SYS(process_vm_readv) },
 	{ SCMP_SYS(process_vm_writev) },
 	{ SCMP_SYS(ptrace) },
-	/* A descriptor that is ready signals whoever it names. */
+	/* A ready descriptor signals the process set here. */
 	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETOWN) } },
 	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETOWN_EX) } },
 	{ SCMP_SYS(fcntl), 1, { IS(1, F_SETSIG) } },
@@ -286,7 +286,7 @@ static int add(scmp_filter_ctx ctx, uint32_t action, const struct rule *rule)
 {
 	int ret = 0;
 
-	/* A 32-bit mmap() has its arguments in memory; nobody calls it. */
+	/* A 32-bit mmap() has its arguments in memory, and is unused. */
 	if (!IS_32_BIT || rule->nr != SCMP_SYS(mmap))
 		ret = add_call(ctx, action, rule->nr, rule);
 	for (size_t i = 0; HAS_VARIANTS && i < ARRAY_LEN(variants); i++) {
@@ -296,7 +296,7 @@ static int add(scmp_filter_ctx ctx, uint32_t action, const struct rule *rule)
 	return ret;
 }
 
-/* abort() signals us, and nobody else may be. */
+/* For abort(): allow signals to ourselves only. */
 static int add_tgkill(scmp_filter_ctx ctx)
 {
 	struct rule rule = { SCMP_SYS(tgkill),
@@ -308,7 +308,7 @@ static int add_tgkill(scmp_filter_ctx ctx)
 	return ret < 0 ? ret : add(ctx, SCMP_ACT_KILL_PROCESS, &rule);
 }
 
-/* In the forms that @narrow has, or in any. */
+/* Allow the forms listed in @narrow, or any if it has none. */
 static int allow(scmp_filter_ctx ctx, int nr)
 {
 	struct rule any = { nr };
@@ -338,7 +338,7 @@ static int allow_list(scmp_filter_ctx ctx, const int *list)
 	return 0;
 }
 
-/* What libc makes of fstat(): of a descriptor, not a path. */
+/* What libc makes of fstat(): on a descriptor, never a path. */
 static int allow_fstat(scmp_filter_ctx ctx)
 {
 	static const struct rule rule = { SCMP_SYS(newfstatat),
@@ -361,9 +361,9 @@ static int kill_hostile(scmp_filter_ctx ctx)
 }
 
 /*
- * The requests that are listed; _IO(type, 0) stands for all of a type, such as
- * evdev's, whose lengths vary. Those that change a terminal must never be among
- * them.
+ * Allow the listed requests; _IO(type, 0) stands for all of a type, such as
+ * evdev's, whose lengths vary. Requests that change a terminal must never be
+ * listed.
  */
 static int allow_ioctls(scmp_filter_ctx ctx, const unsigned long *list)
 {
@@ -384,7 +384,7 @@ static int fill_filter(scmp_filter_ctx ctx, const int *const lists[],
 {
 	int ret;
 
-	/* Threads of a backend as well; as a tree, not a long chain of ifs. */
+	/* Include the backend's threads; a binary tree, not a chain of ifs. */
 	ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (ret == 0)
 		ret = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
@@ -415,9 +415,9 @@ int jail_seal(struct jail *jail, const int *const lists[],
 	const struct rlimit none = { 0, 0 };
 	int ret = ctx ? fill_filter(ctx, lists, ioctls) : -ENOMEM;
 
-	/* Rings are there, and more are not made. */
+	/* All rings exist by now. */
 	setrlimit(RLIMIT_MEMLOCK, &none);
-	/* Known before it is loaded: status is all that it is for. */
+	/* Set before the filter loads: only the status uses it. */
 	jail->seccomp = true;
 	if (ret == 0)
 		ret = seccomp_load(ctx);

@@ -13,8 +13,8 @@
 #define OWN_FDS "/proc/self/fd"
 
 /*
- * A descriptor keeps the mount of the namespace that it was opened in, which
- * cannot be cloned from another. The working directory moves along.
+ * A descriptor refers to the mount namespace that it was opened in, which
+ * cannot be cloned from another one. The working directory moves along.
  */
 static int enter_copy(int tree_fd)
 {
@@ -33,8 +33,8 @@ static int clone_mount(const char *path, unsigned recursive)
 }
 
 /*
- * With passthrough the guest may make device nodes. What the host mounts below
- * the tree later would be restricted by none of this, so that it stays outside.
+ * With passthrough the guest may create device nodes. Later mounts of the host
+ * below the tree would escape these restrictions, so they stay outside.
  */
 static int restrict_mount(int fd, bool ro)
 {

@@ -18,8 +18,8 @@ void log_init(const char *who, bool verbose)
 static unsigned nr_lost;
 
 /*
- * Whoever should read may not: a pipe that is full must not stop a device, to
- * which a guest can have many lines written. A pipe that is ready takes 4 KiB.
+ * The reader may stall: a full pipe must not stop a device, whose guest can
+ * cause many lines. A pipe that is ready takes 4 KiB.
  */
 static bool has_room(void)
 {

@@ -61,7 +61,7 @@ static int print_help(const char *word)
 	return EXIT_OK;
 }
 
-/* Or a socket might get the number that the log is written to. */
+/* Otherwise a socket might get the number that the log is written to. */
 static void open_missing_stdio(void)
 {
 	int fd;
@@ -107,7 +107,7 @@ static int run_word(char **argv)
 	return unknown_command(argv[0]);
 }
 
-/* What was printed has arrived, or the status says that it has not. */
+/* Output that did not arrive fails the command. */
 static int flush_stdout(int status)
 {
 	int ret = output_flush();

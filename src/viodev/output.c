@@ -13,7 +13,7 @@ int output_flush(void)
 {
 	int ret = 0;
 
-	errno = EIO; /* of an earlier write, whose own is not known any more */
+	errno = EIO; /* an earlier write failed, its errno is lost */
 	if (fflush(stdout) != 0 || ferror(stdout))
 		ret = -errno;
 	if (ret < 0)

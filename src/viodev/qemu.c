@@ -27,7 +27,7 @@ struct arg_list {
 
 static void append(struct arg_list *list, char *take_arg)
 {
-	/* Room for the NULL after it, too. */
+	/* With room for the terminating NULL. */
 	char **more =
 		take_arg ? realloc(list->args, (list->nr + 2) * sizeof(*more)) :
 			   NULL;
@@ -72,7 +72,7 @@ static void append_device(struct arg_list *list, struct json_object *device)
 	json_object_put(device);
 }
 
-/* What it has become; NULL: out of memory. */
+/* The finished list; NULL: out of memory. */
 static char **finish(struct arg_list *list)
 {
 	if (!list->failed)
@@ -120,7 +120,7 @@ static void append_vfio_user(struct arg_list *list, const struct instance *inst)
 
 static void set_block(const struct instance *inst, struct json_object *device)
 {
-	/* It wants one for each of the guest's processors otherwise. */
+	/* QEMU's default is one per processor of the guest. */
 	json_add_uint(device, "num-queues", opt_number(inst->opts, "queues"));
 	if (opt_given(inst->opts, "queue-size"))
 		json_add_uint(device, "queue-size",
@@ -152,7 +152,7 @@ static void set_scsi(const struct instance *inst, struct json_object *device)
 			      opt_number(inst->opts, "queue-size"));
 }
 
-/* QEMU has no front-end of its own for these: pass what to expect. */
+/* QEMU has no specific front-end for these: describe the device. */
 static void set_generic(const struct instance *inst, struct json_object *device,
 			uint64_t nr_queues, uint64_t config_bytes)
 {
@@ -170,7 +170,7 @@ static void set_console(const struct instance *inst, struct json_object *device)
 		nr_ports++;
 	if (room > nr_ports)
 		nr_ports = room;
-	/* With more than one there are two for control. */
+	/* With more than one port, two more queues for control. */
 	set_generic(inst, device, nr_ports > 1 ? 2 * nr_ports + 2 : 2,
 		    sizeof(struct virtio_console_config));
 }
@@ -196,7 +196,7 @@ static const struct front_end {
 	{ "9p", "vhost-user-test-device-pci", .set = set_9p },
 };
 
-/* NULL: QEMU has none, and a device of this type attaches elsewhere. */
+/* NULL: QEMU has none, but other VMMs may. */
 static const struct front_end *find_front_end(const struct instance *inst)
 {
 	for (size_t i = 0; i < ARRAY_LEN(front_ends); i++) {
@@ -206,7 +206,7 @@ static const struct front_end *find_front_end(const struct instance *inst)
 	return NULL;
 }
 
-/* In QEMU's lists of key=value a comma is written twice. */
+/* QEMU's lists of key=value double a comma. */
 static void append_chardev(struct arg_list *list, const char *name,
 			   const char *path, bool reconnects)
 {
@@ -278,7 +278,7 @@ char **qemu_instance_args(const struct instance *inst,
  * --- Memory ---
  */
 
-/* A size with a unit: to -m a bare number would be MiB. */
+/* A size with a unit, as -m reads a bare number as MiB. */
 static char *size_text(uint64_t bytes)
 {
 	static const char units[] = "BKMGT";
@@ -356,7 +356,7 @@ static int parse_m(const char *value, uint64_t *ret_bytes)
 
 /* What a command line says about guest memory. */
 struct memory_args {
-	bool own;            /* it names the memory's backend itself */
+	bool own;            /* it names a memory backend itself */
 	const char *m;       /* value of -m, or NULL */
 	const char *refused; /* an option that cannot go with ours, or NULL */
 };
@@ -378,7 +378,7 @@ static void scan(char *const args[], struct memory_args *found)
 			found->refused = args[0];
 		else
 			continue;
-		args++; /* the value is no option, whatever it looks like */
+		args++; /* a value is never an option */
 	}
 }
 
@@ -425,7 +425,7 @@ static void append_memory(struct arg_list *list, char *const args[],
 
 	append_copy(list, "-object");
 	append(list, qemu_memory(bytes));
-	/* Joins with a -machine of the user's. */
+	/* QEMU merges this with a -machine of the user's. */
 	append_copy(list, "-machine");
 	append_copy(list, QEMU_MACHINE);
 	scan(args, &found);

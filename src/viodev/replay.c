@@ -29,7 +29,7 @@ static bool parse_event(const char *line, struct event *ev)
 	return true;
 }
 
-/* The word for it; NULL for what no virtual device has. */
+/* The name of an event type; NULL if no virtual device has it. */
 static const char *type_word(unsigned type)
 {
 	switch (type) {
@@ -82,7 +82,7 @@ static void wait_for(struct replay *r, uint64_t us)
 		;
 }
 
-/* What the line makes a request of: it, or NULL. */
+/* The request that the line completes, or NULL. */
 static struct json_object *take_line(struct replay *r, const char *line)
 {
 	struct json_object *request;

@@ -22,7 +22,7 @@ struct resolver {
 	struct tempdir dir;
 	int etc_fd;
 	struct vio_source *timer;
-	struct stat seen; /* the host's file; all zero: there was none */
+	struct stat seen; /* the host's file; all zero: none */
 };
 
 static bool is_same(const struct stat *a, const struct stat *b)
@@ -33,7 +33,7 @@ static bool is_same(const struct stat *a, const struct stat *b)
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* All at once, so that nobody reads half of it. */
+/* Replace the file atomically, so that nobody reads half of it. */
 static void replace(int etc_fd, int from)
 {
 	static char text[MAX_BYTES];
@@ -76,7 +76,7 @@ static void on_timer(void *arg)
 	vio_timer_set(resolver->timer, LOOK_NS);
 }
 
-/* Devices may be another user's, who needs to get in. */
+/* Device processes may run as another user and need access. */
 static int make_etc(struct resolver *resolver)
 {
 	int fd = open(resolver->dir.path, O_PATH | O_DIRECTORY | O_CLOEXEC);

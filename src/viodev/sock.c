@@ -110,7 +110,7 @@ int sock_inherit(struct sock *sock, const char *who, int fd, struct err *err)
 {
 	int flags = fcntl(fd, F_GETFD);
 
-	/* What we opened ourselves, or have taken already, has the flag. */
+	/* Descriptors of our own, or taken earlier, have the flag. */
 	if (flags < 0 || (flags & FD_CLOEXEC))
 		return err_set(err, -EBADF,
 			       "%s: socket=fd:%d: not inherited, or used by "

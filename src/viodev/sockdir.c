@@ -39,7 +39,7 @@ static int check_directory(const char *path, struct err *err)
 			       "owned by another user (uid %u): use a "
 			       "directory of your own",
 			       st.st_uid);
-	/* The bits of the group are those of access control lists as well. */
+	/* The group bits also stand for access control lists. */
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return err_set(err, -EPERM,
 			       "writable by other users (mode %04o): use "

@@ -30,7 +30,7 @@ const struct opt_def child_opts[] = {
 	{ NULL },
 };
 
-/* What is decided before the fork, for use between fork and exec. */
+/* Prepared before the fork, for use between fork and exec. */
 struct plan {
 	unsigned long namespaces;
 	uid_t uid;
@@ -82,13 +82,13 @@ static void write_file(const char *path, const char *text)
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		return; /* the jail will be without what this was for */
+		return; /* the jail copes without it */
 	close(fd);
 }
 
 /*
- * Be root in the user namespace: the capabilities that stage 2 of the jail
- * needs would not survive the exec of another user.
+ * Become root in the user namespace: another user's exec would drop the
+ * capabilities that stage 2 of the jail needs.
  */
 static void map_user(const struct plan *plan)
 {
@@ -101,7 +101,9 @@ static void map_user(const struct plan *plan)
 	write_file("/proc/self/uid_map", map);
 }
 
-/* A soft limit may be too low for that; what raises it here ends with us. */
+/*
+ * The soft limit may be too low for that; this raises it for the child alone.
+ */
 static void raise_fd_limit(void)
 {
 	struct rlimit limit;
@@ -112,11 +114,11 @@ static void raise_fd_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* Put every descriptor at its number. */
+/* Move every descriptor to its number. */
 static bool place_fds(struct plan *plan)
 {
 	for (int i = 0; i < plan->nr_fds; i++) {
-		/* Out of the way of the numbers that are given out. */
+		/* Out of the way of the assigned numbers. */
 		plan->fds[i] =
 			fcntl(plan->fds[i], F_DUPFD_CLOEXEC, CHILD_END_FD);
 		if (plan->fds[i] < 0)
@@ -126,7 +128,7 @@ static bool place_fds(struct plan *plan)
 		if (i != STDERR_FILENO && dup2(plan->fds[i], i) < 0)
 			return false;
 	}
-	/* And nothing of what we have, or inherited from who started us. */
+	/* Close all others, our own and inherited ones. */
 	close_range((unsigned)plan->nr_fds, ~0U, 0);
 	return true;
 }
@@ -136,8 +138,8 @@ static _Noreturn void child_exec(struct plan *plan)
 	static const char failed[] = "viodev: cannot start a device process\n";
 
 	/*
-	 * Should the parent die the device must not go on. The parent may be
-	 * dead already: then that pipe has no reader, which child.c sees.
+	 * If the parent dies, the device must not continue. The parent may be
+	 * dead already: then the pipe has no reader, which child.c notices.
 	 */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (plan->namespaces & CLONE_NEWUSER)
@@ -200,14 +202,14 @@ static pid_t spawn_planned(const struct instance *inst,
 		plan->namespaces = JAIL_NAMESPACES;
 		if (rights.network)
 			plan->namespaces &= ~(unsigned long)CLONE_NEWNET;
-		/* The jail makes that one, from where the directory is. */
+		/* The jail creates that one, where the directory is. */
 		if (rights.tree)
 			plan->namespaces &= ~(unsigned long)CLONE_NEWNS;
 		if (plan->uid != 0)
 			plan->namespaces |= CLONE_NEWUSER;
 		pid = try_spawn(inst, params, plan);
 	}
-	/* Containers may refuse them, kernels be built without. */
+	/* Containers may forbid them, and kernels may lack them. */
 	if (pid < 0) {
 		plan->namespaces = 0;
 		pid = try_spawn(inst, params, plan);
@@ -217,7 +219,7 @@ static pid_t spawn_planned(const struct instance *inst,
 
 int spawn_check_limits(const struct instance *inst, struct err *err)
 {
-	/* As place_fds() numbers them, and for what it opens meanwhile. */
+	/* As place_fds() numbers them, and spare ones for what it opens. */
 	unsigned needed = CHILD_END_FD + CHILD_FILES_FD + inst->files.nr + 2;
 	struct rlimit limit;
 

@@ -22,7 +22,7 @@
 #define PATIENCE_NS    (5000 * NS_PER_MS)
 #define GIVE_UP_NS     (2000 * NS_PER_MS)
 #define SAME_STOP_NS   (1000 * NS_PER_MS)
-#define WAITING_MAX    16 /* events in so long: */
+#define WAITING_MAX    16 /* events within WAITING_NS */
 #define WAITING_NS     (60000 * NS_PER_MS)
 
 /*
@@ -68,7 +68,7 @@ static void kill_all(struct supervisor *sup)
 	vio_timer_set(sup->kill_timer, GIVE_UP_NS);
 }
 
-/* A process in the kernel's hands, where a disk does not answer, stays. */
+/* A process that waits for a dead disk in the kernel cannot be killed. */
 static void give_up(struct supervisor *sup)
 {
 	for (int i = 0; i < sup->nr_instances; i++) {
@@ -84,7 +84,7 @@ static void give_up(struct supervisor *sup)
 	vio_loop_stop(sup->loop);
 }
 
-/* They were asked to end and have not. */
+/* Some processes have not ended in time. */
 static void on_kill_timer(void *arg)
 {
 	struct supervisor *sup = arg;
@@ -120,7 +120,7 @@ static void close_news(struct instance *inst)
 	inst->news_fd = -1;
 }
 
-/* A device that was taken over, or its guest, must not flood who reads it. */
+/* A compromised device, or its guest, must not flood the reader. */
 static bool may_say_waiting(struct instance *inst)
 {
 	uint64_t now = vio_now_ns();
@@ -146,7 +146,7 @@ static void take_news(struct instance *inst, char news)
 	}
 }
 
-/* At its end the process is dead: SIGCHLD follows. */
+/* End of file means that the process is dead: SIGCHLD follows. */
 static void on_news(void *arg, uint32_t events)
 {
 	struct instance *inst = arg;
@@ -162,7 +162,7 @@ static void on_news(void *arg, uint32_t events)
 		close_news(inst);
 }
 
-/* Soon, but later each time while it keeps dying young. */
+/* Exponential back-off while the process keeps dying early. */
 static void restart_later(struct instance *inst)
 {
 	if (vio_now_ns() - inst->start_ns > 2 * BACKOFF_MAX_NS)
@@ -190,7 +190,7 @@ static int spawn(struct instance *inst)
 	pid_t pid = spawn_instance(inst, &params, &inst->news_fd);
 	int ret;
 
-	/* Its peer is to see when the process ends. */
+	/* The peer must see when the process ends. */
 	if (inst->front.kind != SOCK_LISTENS)
 		sock_disconnect(&inst->front);
 	if (pid < 0)
@@ -209,7 +209,7 @@ static bool is_absent(int error)
 	return error == -ENOENT || error == -ECONNREFUSED || error == -EAGAIN;
 }
 
-/* Where it connects and nobody listens yet it starts later. */
+/* A device that connects starts later if nobody listens yet. */
 static int start(struct instance *inst)
 {
 	int ret = 0;
@@ -287,7 +287,7 @@ static void died_at_start(struct instance *inst, int wait_status)
 	struct supervisor *sup = inst->supervisor;
 
 	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == EXIT_USAGE) {
-		sup->status = EXIT_USAGE; /* and has said why */
+		sup->status = EXIT_USAGE; /* it has logged why */
 	} else {
 		say_how(inst, wait_status, " during startup");
 		sup->status = EXIT_FAILED;
@@ -303,7 +303,7 @@ static void on_death(struct instance *inst, int wait_status)
 	struct supervisor *sup = inst->supervisor;
 	bool clean = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 
-	on_news(inst, 0); /* what it wrote may not have been read yet */
+	on_news(inst, 0); /* its last news may still be unread */
 	close_news(inst);
 	inst->pid = 0;
 	if (sup->stopping) {
@@ -319,7 +319,7 @@ static void on_death(struct instance *inst, int wait_status)
 			sup->status = EXIT_FAILED;
 		}
 	} else if (clean && inst->front.kind == SOCK_CONNECTS) {
-		restart_later(inst); /* the front-end has gone */
+		restart_later(inst); /* the front-end has disconnected */
 	} else {
 		say_how(inst, wait_status, ", restarting");
 		restart_later(inst);
@@ -362,8 +362,8 @@ static void stop_or_kill(struct supervisor *sup)
 }
 
 /*
- * Stop as the terminal asked, which must not stay raw meanwhile. The kernel's
- * own action is used: it knows of process groups that nobody can continue.
+ * Stop, as the terminal requested, and do not leave it raw. The kernel's
+ * default action stops us, as it spares orphaned process groups.
  */
 static void stop_job(void)
 {
@@ -435,7 +435,7 @@ static int watch_signals(struct supervisor *sup, const int signals[])
  * --- The escape key of a terminal ---
  */
 
-/* Ask the VMM, if there is one; the second time, do without it. */
+/* Ask the VMM to end; the second time, end without it. */
 static void end_by_key(struct supervisor *sup)
 {
 	if (!sup->ended_by_key) {
@@ -456,7 +456,7 @@ static void on_escape(void *arg, enum chardev_escape escape)
 	if (escape == CHARDEV_ESCAPE_END)
 		end_by_key(sup);
 	else if (escape == CHARDEV_ESCAPE_STOP)
-		kill(0, SIGTSTP); /* the job, as the terminal would */
+		kill(0, SIGTSTP); /* the whole job, as the terminal would */
 	else
 		log_line(LOG_NOTICE, "%s", CHARDEV_ESCAPE_HELP_TEXT);
 }
@@ -509,7 +509,7 @@ static int init_instances(struct supervisor *sup, const char *dir,
 	return ret;
 }
 
-/* For those that look up names and see no files of the host. */
+/* For devices that look up names but see no files of the host. */
 static void init_resolver(struct supervisor *sup)
 {
 	bool wanted = false;

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The files of directory @name, and of directories in it. */
+/* Remove the files in directory @name and its subdirectories. */
 static void remove_files(int at_fd, const char *name, int depth)
 {
 	int fd = openat(at_fd, name,
@@ -37,13 +37,13 @@ static void remove_dir(const char *path)
 	rmdir(path);
 }
 
-/* @alive_fd reads as ended when its other end is closed everywhere. */
+/* @alive_fd reaches end of file once all copies of its other end are closed. */
 static _Noreturn void keep(const char *path, int alive_fd)
 {
 	sigset_t all;
 	char c;
 
-	/* Out of reach of what ends the others. */
+	/* Signals to the process group must not end us. */
 	setsid();
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
