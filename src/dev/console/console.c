@@ -44,8 +44,8 @@ static int console_cfgread(void *arg, int offset, int size, uint32_t *retval)
 }
 
 /*
- * A character of a guest that can do nothing else, at any time (5.3.6). When
- * there is no room for it, it is lost: who writes it does not wait.
+ * Emergency write (5.3.6), possible at any time. The character is lost if there
+ * is no room: the guest does not wait.
  */
 static int console_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
@@ -104,7 +104,7 @@ static void console_reset(void *arg)
  * --- Status and commands ---
  */
 
-#define ADDED_FILES "new" /* the channel's, that come with a command */
+#define ADDED_FILES "new" /* files of a channel, sent with a command */
 
 static const char *name_of(const struct console_port *p)
 {
@@ -201,12 +201,12 @@ static struct console_port *find_port(struct console_softc *sc,
 static void plug(struct console_port *p, bool plugged)
 {
 	p->plugged = plugged;
-	if (p->sc->sc_ready) /* the driver has resumed without the others */
+	if (p->sc->sc_ready) /* a resumed driver has no others */
 		p->kept = p->added;
 	if (!plugged)
 		p->unplugged = p->kept;
 	console_control_run(p->sc);
-	/* A writer to a removed port must not wait. */
+	/* A writer to an unplugged port must not wait. */
 	console_tx_run(p);
 	console_rx_run(p);
 }
@@ -220,7 +220,7 @@ static struct console_port *free_port(struct console_softc *sc)
 	return NULL;
 }
 
-/* port add NAME CHANNEL: the client opened the channel. */
+/* port add NAME CHANNEL: the client has opened the channel. */
 static int add_port(struct console_softc *sc, const char *name,
 		    const char *channel, struct opened_files *files,
 		    struct err *err)
@@ -254,7 +254,7 @@ static int add_port(struct console_softc *sc, const char *name,
 	return 0;
 }
 
-/* What a command has added goes by a command as a whole. */
+/* A port added by a command is removed with its channel. */
 static void forget_port(struct console_port *p)
 {
 	console_log_end(p);
@@ -264,7 +264,7 @@ static void forget_port(struct console_port *p)
 	p->backlog.len = 0;
 }
 
-/* A port of the command line keeps its channel while it is not there. */
+/* A port of the command line keeps its channel while unplugged. */
 static int plug_port(struct console_softc *sc, const char *word,
 		     const char *name, struct err *err)
 {
@@ -299,7 +299,7 @@ static int ctl_port(struct console_softc *sc, int argc, char *const argv[],
 		"console: usage: port add NAME [CHANNEL] or port remove NAME");
 }
 
-/* The client's part of it. */
+/* The client's part. */
 static bool brings_channel(int argc, char *const argv[])
 {
 	return argc == 4 && strcmp(argv[1], "add") == 0;
@@ -332,8 +332,8 @@ static void close_added(int argc, char *const argv[],
 }
 
 /*
- * log NAME [FILE]: the client opened the file. Another one, or the same anew
- * after it was renamed.
+ * log NAME [FILE]: the client has opened the file, another one, or a new one of
+ * the same name after a rename.
  */
 #define LOG_FILE "log"
 
@@ -376,7 +376,7 @@ static int ctl_log(struct console_softc *sc, int argc, char *const argv[],
 		console_log_end(p);
 	else
 		ret = set_log(p, argv[2], LOG_FILE, files, &why);
-	/* What waited for the old file need not. */
+	/* Output no longer waits for the old file. */
 	console_tx_run(p);
 	return ret < 0 ? err_set(err, ret, "console: log %s %s: %s", argv[1],
 				 argv[2], why.text) :
@@ -401,7 +401,7 @@ static int open_log(int argc, char *const argv[], struct opened_files *files,
 	int ret;
 
 	if (argc != 3)
-		return 0; /* ctl_log() explains */
+		return 0; /* ctl_log() reports the usage */
 	ret = open_file(argv[2], LOG_FILE, files, &why);
 	return ret < 0 ? err_set(err, ret, "log %s %s: %s", argv[1], argv[2],
 				 why.text) :
@@ -430,14 +430,14 @@ static int console_ctl(struct vdev *dev, int argc, char *const argv[],
 #define LOG_KEYS  "log.**"
 #define LOG_KEY   "log."
 
-/* A channel to be: option and file names of it and of its log, if any. */
+/* A configured channel: its option, its files, and those of its log, if any. */
 struct wanted {
 	unsigned id;
 	const char *key, *text, *log;
 	char files[4], log_files[8];
 };
 
-/* log= is the console's, log.NAME= a port's. NULL: none. */
+/* log= for the console, log.NAME= for a port. NULL: none. */
 static const char *log_of(const struct opts *opts, const char *key)
 {
 	char log[sizeof(LOG_KEY) + CONSOLE_MAX_NAME] = "log";
@@ -448,7 +448,7 @@ static const char *log_of(const struct opts *opts, const char *key)
 	return opt_given(opts, log) ? opt_string(opts, log) : NULL;
 }
 
-/* All of them, the console first if there is one: how many. */
+/* List all channels, the console first if configured. Returns their number. */
 static unsigned list_wanted(const struct opts *opts, struct wanted *list,
 			    unsigned max)
 {
@@ -625,7 +625,7 @@ static int create_channels(struct console_softc *sc, const struct vdev_env *env,
 		if (room > sc->sc_nr_ports)
 			sc->sc_nr_ports = room;
 	}
-	/* Logs have threads of their own: a disk must not stop a channel. */
+	/* Logs have their own threads: a slow disk must not stall a channel. */
 	if (chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_io) < 0 ||
 	    chardev_io_create(env->loop, sc->sc_nr_ports, &sc->sc_log_io) < 0)
 		return err_set(err, -ENOMEM, "console: out of memory");
@@ -703,7 +703,7 @@ static int build(struct console_softc *sc, const struct vdev_env *env,
 			   err);
 }
 
-/* A terminal's path is another each time: say which. */
+/* A pseudo terminal has another path each time: log it. */
 static void tell_paths(struct console_softc *sc)
 {
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {

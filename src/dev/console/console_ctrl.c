@@ -10,9 +10,9 @@
  *					PORT_OPEN if somebody is there, RESIZE
  *	PORT_OPEN	------------>	bytes may flow
  *
- * Messages to the driver are not queued. Each port remembers what the driver
- * knows, and the next message follows from how that differs from what is. So
- * nothing is lost while the driver has no buffers, and nothing grows either.
+ * Messages to the driver are not queued. Each port records what the driver
+ * knows, and the next message follows from the difference to the actual state.
+ * So nothing is lost while the driver has no buffers, and nothing grows.
  */
 #include <string.h>
 #include <syslog.h>
@@ -27,8 +27,8 @@ struct msg {
 static_assert(sizeof(struct msg) == 8, "5.3.6.2");
 
 /*
- * As the specification has it, and as Linux reads it since 2025, its stable
- * series too; before that it took the first for the rows (TRAP-14).
+ * The specification's order. Linux follows it since 2025, in stable series as
+ * well; earlier versions read the rows first (TRAP-14).
  */
 struct msg_size {
 	le16 cols;
@@ -46,7 +46,7 @@ static bool is_open(const struct console_port *p)
 	return p->chardev && chardev_up(p->chardev);
 }
 
-/* The next that the driver must be told about a port; order matters. */
+/* The next message that the driver needs about a port; order matters. */
 static int due(const struct console_port *p)
 {
 	if (p->added && (p->unplugged || !p->plugged))
@@ -74,7 +74,7 @@ static int due(const struct console_port *p)
 	return NOTHING;
 }
 
-/* It has been told. */
+/* The message was sent. */
 static void done(struct console_port *p, int event)
 {
 	switch (event) {
@@ -111,7 +111,7 @@ static uint16_t value_of(const struct console_port *p, int event)
 	}
 }
 
-/* Write the message: its bytes, as far as there is room. */
+/* Write the message, as far as there is room. Returns its length. */
 static size_t encode(const struct console_port *p, int event,
 		     struct vio_iov_cursor *to)
 {
@@ -133,7 +133,7 @@ static size_t encode(const struct console_port *p, int event,
 	return len;
 }
 
-/* The first port that the driver must be told something about, or NULL. */
+/* The first port with a message due, or NULL. */
 static struct console_port *due_port(struct console_softc *sc)
 {
 	for (unsigned i = 0; i < sc->sc_nr_ports; i++) {
@@ -143,7 +143,7 @@ static struct console_port *due_port(struct console_softc *sc)
 	return NULL;
 }
 
-/* Put the next message into a buffer, if that holds one. */
+/* Put the next message into a buffer, if it is large enough. */
 static enum vq_served send_next(void *arg, struct vqueue_info *vq)
 {
 	struct console_softc *sc = arg;
@@ -152,7 +152,7 @@ static enum vq_served send_next(void *arg, struct vqueue_info *vq)
 	struct vi_req req;
 	size_t len = 0;
 
-	if (!p) /* console_control_run() sends what comes up */
+	if (!p) /* console_control_run() sends later ones */
 		return VQ_WAIT;
 	if (vq_getchain(vq, sc->sc_iov, CONSOLE_CHAIN_IOV, &req) <= 0)
 		return VQ_IDLE;
@@ -193,9 +193,9 @@ static void on_device_ready(struct console_softc *sc, uint16_t value)
 }
 
 /*
- * Linux keeps its ports while it is suspended. After the reset it sends
- * PORT_READY for each without DEVICE_READY, and waits for no DEVICE_ADD. A
- * port unplugged meanwhile is then one that it must remove.
+ * Linux keeps its ports while suspended. After the reset it sends PORT_READY
+ * for each, without DEVICE_READY and without waiting for DEVICE_ADD. If a port
+ * was unplugged meanwhile, Linux must remove it now.
  */
 static bool is_known(struct console_port *p, uint16_t value)
 {
@@ -219,7 +219,10 @@ static void on_port_ready(struct console_port *p, uint16_t value)
 	p->ready = value == 1;
 	p->told_console = p->told_name = p->told_size = false;
 	if (p->sc->sc_resumed) {
-		/* It may believe either: send what is, after any hang-up. */
+		/*
+		 * The driver may assume either: send the actual state, after
+		 * any hang-up.
+		 */
 		p->told_open = p->closed || !is_open(p);
 	} else {
 		p->told_open = p->closed = false;

@@ -2,10 +2,10 @@
 /*
  * log=: a copy of what the guest writes to a port, in a file.
  *
- * The file gets bytes first, and then the channel the same ones, so that the log
- * has no gap and no byte twice however many the channel takes. Both go at the
- * speed of the slower one; but a disk that does not answer is waited for only a
- * while, and then the log loses what the guest writes meanwhile.
+ * The file gets bytes first, and then the channel the same ones, so that the
+ * log has no gap and no byte twice, however many the channel takes. Both run at
+ * the speed of the slower one. If a disk does not answer for a while, the log
+ * loses what the guest writes until it does.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,8 +17,8 @@
 #include "dev/console/console.h"
 
 #define NS_PER_SEC  UINT64_C(1000000000)
-#define PATIENCE_NS NS_PER_SEC        /* with a disk */
-#define TELL_NS     (60 * NS_PER_SEC) /* between lines about the same port */
+#define PATIENCE_NS NS_PER_SEC        /* how long output waits for a disk */
+#define TELL_NS     (60 * NS_PER_SEC) /* between log lines about a port */
 
 /*
  * --- What the operator learns ---
@@ -192,7 +192,7 @@ int console_log_set(struct console_port *p, const char *channel, const char *id,
 		vio_source_remove(timer);
 		return ret;
 	}
-	/* What the old file has, the new one need not. */
+	/* The new file does not repeat what the old one has. */
 	console_log_end(p);
 	p->log = (struct console_log){ .file = file,
 				       .timer = timer,

@@ -34,7 +34,7 @@ enum { /* what the driver knows */
        UNPLUGGED = 0x002,
        GUEST_OPEN = 0x004,
        READY = 0x008,
-       TOLD_CONSOLE = 0x010, /* this and below: of one that is ready */
+       TOLD_CONSOLE = 0x010, /* this and below: only if ready */
        TOLD_NAME = 0x020,
        TOLD_OPEN = 0x040,
        TOLD_SIZE = 0x080,
@@ -103,7 +103,7 @@ ssize_t console_save(void *arg, void *buf, size_t room)
  * --- Taking it over ---
  */
 
-/* Nothing that a driver cannot know. */
+/* Whether a driver can be in this state. */
 static bool is_possible(const struct console_softc *sc, const struct port *from)
 {
 	uint32_t k = le32_to_cpu(from->known);
@@ -143,7 +143,7 @@ static int check(struct console_softc *sc, const struct head *head,
 	return 0;
 }
 
-/* The driver has as many queues as there was room for ports. */
+/* The driver's number of queues follows from the number of ports. */
 static int parse(struct console_softc *sc, const void *buf, size_t len,
 		 struct head *head, struct port *from)
 {
@@ -182,7 +182,7 @@ static void take_port(struct console_port *p, const struct port *from)
 	p->closed = k & CLOSED;
 }
 
-/* Where the size is not known here, it is what it was. */
+/* If the size is unknown here, keep the saved one. */
 static void take_size(struct console_softc *sc, uint16_t cols, uint16_t rows)
 {
 	if (sc->sc_cols == 0) {

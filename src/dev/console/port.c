@@ -2,19 +2,19 @@
 /*
  * The bytes of a port (virtio 5.3.6), between its queues and its channel.
  *
- * Several chains go into one system call, and chains that could not be moved
- * are made available again at once. So a reset has nothing to take back, and
- * both directions stop by themselves: a full channel leaves chains with the
- * driver, an empty queue leaves bytes with the host.
+ * One system call serves several chains, and chains that could not be moved are
+ * made available again at once. So a reset has nothing to undo, and both
+ * directions stop by themselves: a full channel leaves chains to the driver, an
+ * empty queue leaves bytes to the host.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "dev/console/console.h"
 
-#define MAX_ROUNDS 16 /* before others have their turn */
+#define MAX_ROUNDS 16 /* per iteration of the loop */
 
-/* Chains that were taken together; their buffers are in sc_iov. */
+/* Chains taken together; their buffers are in sc_iov. */
 struct batch {
 	unsigned nr;
 	int niov;
@@ -53,9 +53,9 @@ static void batch_add(struct batch *b, const struct iovec *iov, int niov,
 }
 
 /*
- * Take at most @max chains whose buffers are all to be written, or all to be
- * read. Another kind is returned as it is (alone: later chains could not be
- * made available again). True: serve the batch.
+ * Take at most @max chains that are all device-writable, or all
+ * device-readable. A chain of the wrong kind is returned unused (alone: later
+ * chains could not be made available again). True: serve the batch.
  */
 static bool batch_take(struct batch *b, struct vqueue_info *vq,
 		       struct iovec *iov, unsigned max, bool writable,
@@ -81,7 +81,7 @@ static bool batch_take(struct batch *b, struct vqueue_info *vq,
 		}
 		batch_add(b, iov + b->niov, n, (uint16_t)req.idx);
 	}
-	if (n < 0) { /* nothing may be touched any more */
+	if (n < 0) { /* the device is broken: touch nothing */
 		vq_retchains(vq, (uint16_t)b->nr);
 		return false;
 	}
@@ -89,9 +89,9 @@ static bool batch_take(struct batch *b, struct vqueue_info *vq,
 }
 
 /*
- * Of the batch, @bytes were moved. Give back the chains that are full (sent),
- * and with @partial the one that is not quite; the others have not been taken.
- * Returns the bytes moved of the first of these.
+ * @bytes of the batch were moved. Return the chains that are complete, and with
+ * @partial the one that is in part; put the others back. Returns the bytes
+ * moved of the first of these.
  */
 static size_t batch_end(struct batch *b, struct vqueue_info *vq, size_t bytes,
 			bool partial, bool writable)
@@ -118,7 +118,7 @@ static size_t batch_end(struct batch *b, struct vqueue_info *vq, size_t bytes,
  * --- To the guest ---
  */
 
-/* Whether the guest listens: what others get, Linux throws away. */
+/* Whether the guest reads: Linux drops input of a port that is not open. */
 static bool rx_allowed(const struct console_port *p)
 {
 	if (!p->chardev || !p->plugged)
@@ -126,7 +126,7 @@ static bool rx_allowed(const struct console_port *p)
 	return console_multiport(p->sc) ? p->guest_open : p->id == 0;
 }
 
-/* A channel that has no bytes now tells when it has. */
+/* A channel without input calls on_readable() later. */
 static enum vq_served rx_some(void *arg, struct vqueue_info *vq)
 {
 	struct console_port *p = arg;
@@ -185,7 +185,7 @@ static void backlog_put(struct console_port *p, const uint8_t *bytes,
 	}
 }
 
-/* Keep output for the next peer; what there is no room for is lost. */
+/* Keep the newest output for the next peer. */
 static void backlog_add(struct console_port *p, const struct iovec *iov,
 			int niov, size_t bytes)
 {
@@ -197,7 +197,7 @@ static void backlog_add(struct console_port *p, const struct iovec *iov,
 		backlog_put(p, iov[i].iov_base, iov[i].iov_len);
 }
 
-/* Send it to the peer that has come. False: there is more. */
+/* Send it to the new peer. False: some is left. */
 static bool backlog_send(struct console_port *p)
 {
 	struct console_backlog *b = &p->backlog;
@@ -233,7 +233,7 @@ void console_emergency(struct console_port *p, uint8_t byte)
 		chardev_write(p->chardev, &iov, 1);
 }
 
-/* Bytes that are gone from here, of those in the batch; -EAGAIN: none now. */
+/* Returns the bytes of the batch that are done with; -EAGAIN: none yet. */
 static ssize_t tx_write(struct console_port *p, const struct batch *b)
 {
 	struct vio_iov_cursor c = { p->sc->sc_iov, b->niov };
@@ -267,7 +267,7 @@ static ssize_t tx_write(struct console_port *p, const struct batch *b)
 	return (ssize_t)sent + n;
 }
 
-/* Nor does one that is full lose a byte: it tells when there is room. */
+/* A full channel loses nothing: it calls on_writable() once it has room. */
 static enum vq_served tx_some(void *arg, struct vqueue_info *vq)
 {
 	struct console_port *p = arg;
@@ -276,7 +276,7 @@ static enum vq_served tx_some(void *arg, struct vqueue_info *vq)
 	ssize_t n;
 
 	if (!batch_take(&b, vq, p->sc->sc_iov, CONSOLE_BATCH, false, &served)) {
-		if (served == VQ_MORE) /* it was a wrong one's */
+		if (served == VQ_MORE) /* a chain of the wrong kind */
 			p->tx_sent = 0;
 		return served;
 	}
