@@ -74,7 +74,7 @@ void chardev_close(const char *text, const char *id,
  */
 
 struct file_name {
-	char text[32]; /* longer than opened_files_add() takes */
+	char text[32]; /* more than opened_files_add() accepts */
 };
 
 static struct file_name file_name(const char *id, const char *name)
@@ -166,7 +166,7 @@ int chardev_set_ends(struct chardev *c, int take_in, int take_out)
 
 int chardev_set_duplex(struct chardev *c, int take_fd)
 {
-	/* epoll tells descriptors apart, not what is behind them. */
+	/* epoll distinguishes descriptors, not open files. */
 	int out = fcntl(take_fd, F_DUPFD_CLOEXEC, 0), ret;
 
 	if (out < 0)
@@ -176,7 +176,7 @@ int chardev_set_duplex(struct chardev *c, int take_fd)
 	return ret;
 }
 
-/* What poll() says of the input right now. */
+/* The input's present poll() events. */
 static short look(const struct chardev *c)
 {
 	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
@@ -184,7 +184,7 @@ static short look(const struct chardev *c)
 	return poll(&p, 1, 0) > 0 ? p.revents : 0;
 }
 
-/* Whether there are bytes to read; a socket is readable at its end as well. */
+/* Whether bytes are left to read; a socket is also readable at its end. */
 static bool bytes_left(const struct chardev *c)
 {
 	char byte;
@@ -287,7 +287,7 @@ static void go(struct chardev *c)
 	c->client->up(c->arg, false);
 }
 
-/* The input may have ended, the peer may be gone. True: it is. */
+/* The input may have ended, or the peer disconnected. True: it has. */
 static bool settle(struct chardev *c)
 {
 	bool was_hung_up = c->hung_up;
@@ -337,7 +337,7 @@ static void on_out(void *arg, uint32_t events)
 	c->client->writable(c->arg);
 }
 
-/* Without epoll. */
+/* For a descriptor that epoll rejects. */
 static bool is_ready(const struct chardev *c)
 {
 	return c->left.fd >= 0 ||
@@ -355,7 +355,7 @@ static void on_ready(void *arg)
 	chardev_watch(c);
 }
 
-/* A thread has read or written what it was given. */
+/* A thread has finished a read or a write. */
 void chardev_worker_done(struct chardev *c, bool write, int error)
 {
 	if (write)
@@ -426,7 +426,7 @@ static ssize_t end_write(const struct chardev_end *end, const struct iovec *iov,
 	return n < 0 ? -errno : n;
 }
 
-/* What a replaced peer has left; 0 when that is all. */
+/* Read what a replaced peer has left; 0 at its end. */
 static ssize_t read_left(struct chardev *c, const struct iovec *iov, int niov)
 {
 	ssize_t n;
@@ -576,7 +576,7 @@ int chardev_create(const char *text, const char *id, struct opened_files *files,
 	return 0;
 }
 
-/* Nothing that changes a terminal must be among them. */
+/* No request that changes a terminal may be listed. */
 const unsigned long chardev_ioctls[] = { TIOCGWINSZ, 0 };
 
 const int chardev_syscalls[] = {
@@ -593,7 +593,7 @@ const int chardev_syscalls[] = {
 	REOPENER_SYSCALLS,
 	SYS_sendmsg,
 	SYS_writev,
-	/* threads: jobs are waited for, and they end */
+	/* threads: wait for jobs, and exit */
 	SYS_futex,
 	SYS_write,
 	SYS_munmap,

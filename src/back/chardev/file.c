@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Chardevs that are there from the start: file, fd.
- */
+/* Chardevs that are up from the start: file, fd. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

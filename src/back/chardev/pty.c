@@ -2,8 +2,8 @@
 /*
  * A pseudo terminal. It is up while its slave side is open.
  *
- * The master tells that the slave was closed (a hang-up, for as long as it
- * lasts), but not that it was opened; inotify does.
+ * The master reports that the slave is closed (a hang-up, until it is opened
+ * again), but not that it was opened; inotify does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +38,7 @@ int chardev_opened_path(const char *id, const struct opened_files *files,
 	return master < 0 ? -ENOENT : slave_path(master, path);
 }
 
-/* No echo and no line editing: a guest does that. */
+/* No echo and no line editing: the guest does both. */
 static int make_raw(const char *path)
 {
 	int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -58,7 +58,7 @@ static int make_raw(const char *path)
 	return ret;
 }
 
-/* A link that is there is one that an earlier run left behind. */
+/* An existing link is left over from an earlier run. */
 static int make_link(const char *path, const char *link)
 {
 	struct stat st;
@@ -87,7 +87,10 @@ static int watch_opens(const char *path)
 	return fd;
 }
 
-/* Set up the terminal at @master. Returns what tells that it is opened. */
+/*
+ * Set up the terminal at @master. Returns an inotify descriptor that reports
+ * when the slave is opened.
+ */
 static int set_up(int master, char path[CHARDEV_MAX_PATH])
 {
 	int ret;
@@ -136,7 +139,7 @@ static void pty_close(const char *link, const char *id,
 		chardev_remove(files, id, "pty", link);
 }
 
-/* Somebody has it open, or had and left something to read. */
+/* The slave is open, or was and has left bytes to read. */
 static bool is_up(const struct chardev *c)
 {
 	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
@@ -151,7 +154,7 @@ static void on_open(void *arg, uint32_t events)
 	char buf[4096]
 		__attribute__((aligned(__alignof__(struct inotify_event))));
 
-	/* How many it were does not matter. */
+	/* Their number does not matter. */
 	while (read(c->wait_fd, buf, sizeof(buf)) > 0)
 		;
 	if (is_up(c))
@@ -174,7 +177,7 @@ static int pty_create(struct chardev *c, const char *id,
 	ret = slave_path(master, c->path);
 	if (ret < 0)
 		return ret;
-	/* A process before us may have had it: it may be open now. */
+	/* After a restart of this process, the slave may be open already. */
 	c->up = is_up(c);
 	return vio_fd_add(c->loop, c->wait_fd, EPOLLIN, on_open, c,
 			  &c->wait_source);

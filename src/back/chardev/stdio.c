@@ -2,12 +2,12 @@
 /*
  * Standard input and output, which may be a terminal.
  *
- * Descriptors that others use too must not be made non-blocking under them: the
- * terminal or pipe is opened anew, which makes it ours.
+ * Descriptors that others share must not become non-blocking under them: the
+ * terminal or pipe is opened anew, for us alone.
  *
  * If the guest gets all keys of a terminal, we read them, look for the escape
- * key, and pass the others through a pipe. So the escape key works whatever
- * happens to the guest and to the process that serves it.
+ * key, and pass the others through a pipe. So the escape key works even if the
+ * guest or its device process hangs.
  *
  *	terminal  --keys-->  this process  --pipe-->  chardev
  *	terminal  <--------------output-------------  chardev
@@ -25,20 +25,20 @@
 
 #include "back/chardev/chardev_impl.h"
 
-/* There is one, in the process that opens it. */
+/* The only one, in the process that opens it. */
 static struct {
 	bool used;
-	bool terminal; /* it is one, */
-	bool raw;      /* it is that now, and was before: */
+	bool terminal; /* standard input is one */
+	bool raw;      /* now; the mode before it: */
 	struct termios before;
 
-	/* For whoever serves the escape key; a loop: somebody does. */
+	/* Who handles the escape key; loop is NULL without one. */
 	struct vio_loop *loop;
 	chardev_escape_cb *escape;
 	void *arg;
-	bool signals; /* the keys end or stop a program, as without raw mode */
-	bool escaped; /* the last key was the escape key */
-	int keys_fd, pipe_fd; /* the terminal and our end of the pipe; or 0 */
+	bool signals;         /* Ctrl-C and others send signals, as usual */
+	bool escaped;         /* the last key was the escape key */
+	int keys_fd, pipe_fd; /* the terminal, our end of the pipe; or 0 */
 	struct vio_source *source;
 } stdio;
 
@@ -83,7 +83,7 @@ static enum chardev_escape escape_of(char key)
 	}
 }
 
-/* Put into @out what the guest gets, at most two bytes. Returns their number. */
+/* Put the guest's bytes into @out, at most two. Returns their number. */
 static size_t take_key(char key, char *out)
 {
 	bool escaped = stdio.escaped;
@@ -124,13 +124,16 @@ static void on_keys(void *arg, uint32_t events)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0) { /* the terminal is gone; the chardev ends with us */
+	if (n <= 0) { /* hung up: the chardev ends as well */
 		end_keys();
 		return;
 	}
 	for (ssize_t i = 0; i < n; i++)
 		len += take_key(keys[i], out + len);
-	/* A guest that does not read loses keys: the escape key comes first. */
+	/*
+	 * A guest that does not read loses keys; the escape key must still
+	 * work.
+	 */
 	if (len > 0 && write(stdio.pipe_fd, out, len) < 0)
 		return;
 }
@@ -156,7 +159,7 @@ static int start_keys(int take_fd)
 
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
-	/* Less room, where an ordinary user may not have so much. */
+	/* Best effort: the limit of an ordinary user may be lower. */
 	fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES);
 	stdio.keys_fd = take_fd;
 	stdio.pipe_fd = ends[1];
@@ -168,23 +171,23 @@ static int start_keys(int take_fd)
  * --- The terminal ---
  */
 
-/* In the background the terminal is the shell's, or another job's. */
+/* In the background, the terminal belongs to the shell or another job. */
 static bool in_foreground(void)
 {
 	pid_t group = tcgetpgrp(STDIN_FILENO);
 
-	return group < 0 /* it controls no jobs */ || group == getpgrp();
+	return group < 0 /* no job control */ || group == getpgrp();
 }
 
-/* Bytes as they are typed. */
+/* Deliver bytes as they are typed. */
 static void set_raw(void)
 {
 	struct termios raw = stdio.before;
 
 	cfmakeraw(&raw);
 	if (!chardev_stdio_has_escape())
-		raw.c_lflag |= ISIG; /* or nothing leads out */
-	raw.c_oflag |= OPOST;        /* others write lines there */
+		raw.c_lflag |= ISIG; /* otherwise there is no way out */
+	raw.c_oflag |= OPOST;        /* others write lines to it */
 	stdio.raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
 	watch_keys(stdio.raw);
 }
@@ -211,7 +214,7 @@ void chardev_stdio_resume(void)
 		set_raw();
 }
 
-/* A descriptor like @fd, non-blocking where that matters. */
+/* A duplicate of @fd, non-blocking where that matters. */
 static int reopen(int fd, int flags)
 {
 	char path[32];
@@ -288,7 +291,7 @@ static void on_winch(void *arg, uint32_t events)
 	chardev_check_size(c);
 }
 
-/* A stopped job hears of no change, so SIGCONT counts as one. */
+/* A stopped job misses SIGWINCH, so SIGCONT counts as one. */
 static int watch_size(struct chardev *c)
 {
 	sigset_t set;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * UNIX sockets: one that listens has a peer at a time, and others wait in the
- * kernel; one that was connected at the start is connected again by an opener,
- * see opener.h.
+ * UNIX sockets. A listening one serves a peer at a time while others wait in
+ * the kernel; a connected one is connected again by an opener, see opener.h.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -53,7 +52,7 @@ static void on_listen(void *arg, uint32_t events)
 	int fd = accept4(c->wait_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
-		return; /* it is gone already */
+		return; /* it has disconnected already */
 	if (fd >= 0 && c->up)
 		chardev_replace(c);
 	vio_fd_set(c->wait_source, 0);
@@ -61,7 +60,7 @@ static void on_listen(void *arg, uint32_t events)
 		chardev_connected(c);
 		return;
 	}
-	/* There is no descriptor left, and the socket stays ready. */
+	/* No descriptors left, and the socket stays ready. */
 	if (fd >= 0)
 		close(fd);
 	vio_timer_set(c->wait_timer, RELISTEN_NS);

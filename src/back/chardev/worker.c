@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Ends that may block their reader or writer despite O_NONBLOCK: files, whose
- * disk may be slow or whose server may be down. A few threads read and write
- * them, through a buffer for each end.
+ * Ends that may block despite O_NONBLOCK: files, whose disk may be slow or
+ * whose server may be down. A few threads read and write them, through a buffer
+ * for each end.
  *
  * Bytes to write are accepted once they are in the buffer. The next ones then
  * wait until these are written.
@@ -21,7 +21,7 @@
 
 #define BUFFER_BYTES (64u << 10)
 #define MAX_THREADS  4u
-#define END_MS       500 /* for writes to end, at the end */
+#define END_MS       500 /* for writes to finish, on destruction */
 
 struct chardev_io {
 	struct pool *pool;
@@ -33,9 +33,9 @@ struct chardev_worker {
 	int fd;
 	bool write;
 	struct chardev *chardev; /* NULL: destroyed */
-	bool busy;               /* with a job; the rest is the thread's then */
+	bool busy;               /* a job runs; the thread owns the rest */
 	int error;
-	size_t off, len; /* of what is left in the buffer */
+	size_t off, len; /* what is left in the buffer */
 	struct pool_job job;
 	char buf[BUFFER_BYTES];
 };
@@ -127,7 +127,7 @@ bool chardev_may_block(int fd, bool write)
 		return false;
 	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
 		return true;
-	/* What is polled can be read; a write may want more room than it has */
+	/* A polled end can be read; a write may need more room than it has */
 	return write && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
@@ -233,7 +233,7 @@ int chardev_io_create(struct vio_loop *loop, unsigned nr_chardevs,
 
 void chardev_io_destroy(struct chardev_io *io)
 {
-	static struct chardev_io *abandoned; /* it is no leak */
+	static struct chardev_io *abandoned; /* reachable: not a leak */
 
 	if (!io)
 		return;

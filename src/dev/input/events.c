@@ -2,15 +2,15 @@
 /*
  * Events to the driver, and status from it (virtio 5.8.6).
  *
- * An update is collected until it is whole. Then it waits for buffers, and
- * nothing of it is dropped any more, so that a driver never sees a half.
+ * An update is collected until it is complete. Then it waits for buffers and is
+ * never dropped in part, so that a driver never sees half of one.
  */
 #include <string.h>
 
 #include <viodev/iov.h>
 #include "dev/input/input.h"
 
-#define MAX_IOV 64 /* of one chain: 8 bytes in very small pieces */
+#define MAX_IOV 64 /* of a chain: 8 bytes in tiny pieces */
 
 bool input_is_status(unsigned type)
 {
@@ -56,7 +56,7 @@ void input_feed(struct input_softc *sc, uint16_t type, uint16_t code,
 {
 	bool end = type == EV_SYN && code == SYN_REPORT;
 
-	/* A host's device echoes what it was told; guests must not hear it. */
+	/* Host devices echo status events, which guests must not see. */
 	if (input_is_status(type) || (end && sc->sc_nr_update == 0))
 		return;
 	if (sc->sc_nr_update == INPUT_MAX_UPDATE)
@@ -85,7 +85,7 @@ static enum vq_served send_one(void *arg, struct vqueue_info *vq)
 	struct vi_req req;
 	bool fits;
 
-	if (!sc->sc_nr_waiting) /* input_send() serves the next one */
+	if (!sc->sc_nr_waiting) /* input_send() continues */
 		return VQ_WAIT;
 	if (vq_getchain(vq, iov, MAX_IOV, &req) <= 0)
 		return VQ_IDLE;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * An input device of the host's, for the guest alone: it is grabbed.
+ * An input device of the host, grabbed for the guest alone.
  *
- * While the guest has no buffers we do not read. The kernel then drops events
- * when it must and reports it, and libevdev then lists the changes: no key
- * stays down for ever.
+ * Without buffers from the guest we do not read. If the kernel must drop
+ * events, it reports so, and libevdev lists the changes: no key stays down for
+ * ever.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 
 #include "dev/input/input.h"
 
-#define EVENT_BUDGET 256 /* before others have their turn */
+#define EVENT_BUDGET 256 /* per iteration of the loop */
 
 int input_host_open(const char *path, struct err *err)
 {
@@ -24,7 +24,7 @@ int input_host_open(const char *path, struct err *err)
 	int fd = open(path, O_RDWR | flags);
 	int ret;
 
-	if (fd < 0 && errno == EACCES) /* without LEDs, then */
+	if (fd < 0 && errno == EACCES) /* then without LEDs */
 		fd = open(path, O_RDONLY | flags);
 	if (fd < 0)
 		return err_set(err, -errno, "input: evdev=%s: %s%s", path,
@@ -51,7 +51,7 @@ bool input_host_is_gone(int fd)
 	return ioctl(fd, EVIOCGVERSION, &version) < 0 && errno == ENODEV;
 }
 
-/* The guest makes repeats of its own when the device can: these are double. */
+/* The guest repeats keys itself if the device can: drop the host's repeats. */
 static bool is_repeat(const struct input_softc *sc,
 		      const struct input_event *ev)
 {
@@ -59,7 +59,7 @@ static bool is_repeat(const struct input_softc *sc,
 	       libevdev_has_event_type(sc->sc_desc, EV_REP);
 }
 
-/* The next event, also of those that libevdev makes up; -EAGAIN: none. */
+/* The next event, including those that libevdev synthesises; -EAGAIN: none. */
 static int next_event(struct input_softc *sc, struct input_event *ev)
 {
 	int ret = -EAGAIN;
@@ -118,7 +118,7 @@ static void lift_fingers(struct input_softc *sc)
 	input_feed(sc, EV_SYN, SYN_REPORT, 0);
 }
 
-/* What it held down, nobody else would let go. */
+/* Release what was held down: no event will. */
 static void lose(struct input_softc *sc)
 {
 	input_host_stop(sc);
@@ -130,7 +130,7 @@ static void lose(struct input_softc *sc)
 	release_keys(sc);
 }
 
-/* The guest has read what the device is, and does not read it again. */
+/* The guest has read the configuration and does not read it again. */
 static bool is_same(const struct libevdev *a, const struct libevdev *b)
 {
 	if (libevdev_get_id_vendor(a) != libevdev_get_id_vendor(b) ||
@@ -176,7 +176,7 @@ void input_host_on_reopened(void *arg, const int *take_fds, unsigned nr)
 
 	while (nr > 1)
 		close(take_fds[--nr]);
-	if (sc->sc_fd >= 0) { /* ctl was faster */
+	if (sc->sc_fd >= 0) { /* ctl has set one meanwhile */
 		close(take_fds[0]);
 		return;
 	}
@@ -235,7 +235,7 @@ void input_host_resume(struct input_softc *sc)
 	if (vio_fd_add(sc->sc_loop, sc->sc_fd, EPOLLIN, on_events, sc,
 		       &sc->sc_source) < 0)
 		vs_log(&sc->sc_vs, LOG_ERR, "host device lost");
-	/* libevdev reads ahead: epoll does not know of those. */
+	/* libevdev has read ahead, which epoll cannot see. */
 	else if (libevdev_has_event_pending(sc->sc_desc) > 0)
 		vio_task_defer(sc->sc_loop, &sc->sc_more);
 }
@@ -247,7 +247,7 @@ void input_host_start(struct input_softc *sc)
 
 	if (sc->sc_fd < 0)
 		return;
-	/* Take the state as it is now, whatever led to it. */
+	/* Take the present state and drop the events that led to it. */
 	while (libevdev_next_event(sc->sc_desc, flag, &ev) >= 0)
 		flag = LIBEVDEV_READ_FLAG_SYNC;
 	sc->sc_syncing = false;
@@ -263,7 +263,7 @@ void input_host_stop(struct input_softc *sc)
 
 void input_host_set(struct input_softc *sc, const struct input_event *ev)
 {
-	/* A device that cannot is one without lights. */
+	/* Ignore failures: the device may have no LEDs. */
 	if (sc->sc_fd >= 0 && write(sc->sc_fd, ev, sizeof(*ev)) < 0)
 		return;
 }

@@ -37,7 +37,7 @@ static bool parse_number(const char *word, long min, long max, long *ret_val)
 	       *ret_val <= max;
 }
 
-/* A code by number (of KEY_1: 2), name (KEY_A) or the rest of it (a); or -1. */
+/* A code by number (2 for KEY_1), name (KEY_A) or its rest (a); or -1. */
 static long find_code(const struct event_type *type, const char *word)
 {
 	char full[64], *name = full + strlen(type->prefix);
@@ -72,7 +72,7 @@ static void value_range(const struct input_softc *sc, unsigned type,
 		*ret_min = 0;
 		*ret_max = type == EV_KEY ? 2 : 1; /* up, down, repeat */
 	} else if (abs) {
-		/* A finger that is lifted has the tracking ID -1. */
+		/* A lifted finger has the tracking ID -1. */
 		*ret_min = code == ABS_MT_TRACKING_ID ? -1 : abs->minimum;
 		*ret_max = abs->maximum;
 	}
@@ -120,7 +120,7 @@ static int parse(const struct input_softc *sc, char *const words[3],
 	return 0;
 }
 
-/* All words are looked at before the first event is sent. */
+/* All words are checked before the first event is sent. */
 int input_inject(struct input_softc *sc, int argc, char *const argv[],
 		 struct err *err)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The input device (virtio 5.8): a virtual keyboard, mouse, tablet or touch
- * screen that ctl works, or a device of the host's.
+ * screen that ctl controls, or a device of the host.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +24,7 @@ static struct input_softc *input_of(struct vdev *dev)
  * --- Configuration, 5.8.4: what select and subsel ask for ---
  */
 
-/* A bitmap up to its last byte that is not 0: how many that are. */
+/* Fill in a bitmap. Returns its length up to the last byte that is not 0. */
 static uint8_t fill_bits(const struct libevdev *d, unsigned max,
 			 int (*has)(const struct libevdev *d, unsigned type,
 				    unsigned code),
@@ -71,7 +71,7 @@ static uint8_t fill_ids(const struct libevdev *d,
 	return sizeof(all);
 }
 
-/* Which types are passed on; EV_SYN is understood, force feedback is not. */
+/* The types that are passed on. EV_SYN is implied; no force feedback. */
 static bool type_is_ours(unsigned type)
 {
 	return type != EV_SYN && type < EV_FF;
@@ -106,7 +106,7 @@ static uint8_t fill_abs(const struct libevdev *d, unsigned code,
 	return sizeof(all);
 }
 
-/* What does not need a subsel, has none but 0. */
+/* Selections without a subsel accept 0 only. */
 static uint8_t fill_plain(const struct libevdev *d, uint8_t select,
 			  struct virtio_input_config *c)
 {
@@ -171,7 +171,7 @@ static void input_qnotify(void *arg, struct vqueue_info *vq)
 		input_take_status(sc);
 		return;
 	}
-	/* Each queue is looked at once when the driver is ready. */
+	/* The transport notifies each queue once when the driver is ready. */
 	if (!sc->sc_live) {
 		sc->sc_live = true;
 		input_host_start(sc);
@@ -220,7 +220,7 @@ static void input_status(struct vdev *dev, struct json_object *status)
 
 #define REPLACED_FILE "evdev"
 
-/* evdev PATH: the client opened and grabbed it. */
+/* evdev PATH: the client has opened and grabbed it. */
 static int ctl_evdev(struct input_softc *sc, int argc, char *const argv[],
 		     struct opened_files *files, struct err *err)
 {
@@ -254,7 +254,7 @@ static int open_replaced(int argc, char *const argv[],
 	int fd;
 
 	if (argc != 2)
-		return 0; /* ctl_evdev() explains */
+		return 0; /* ctl_evdev() reports the usage */
 	fd = input_host_open(argv[1], err);
 	return fd < 0 ? fd : opened_files_add(files, REPLACED_FILE, fd);
 }
@@ -299,7 +299,7 @@ static int check_opts(const struct opts *opts, struct err *err)
 #define AGAIN_FILE  "again"
 #define MAX_WAIT_MS 2000
 
-/* In the opener's thread: the device may be back. */
+/* Runs in the opener's thread: the device may be back. */
 static int open_again(void *arg, int *fds)
 {
 	struct err err;
@@ -335,7 +335,10 @@ static int input_open(const struct opts *opts, struct opened_files *files,
 	return ret < 0 ? ret : start_opener(path, files, err);
 }
 
-/* A process that ends while it waits for an unplugged device leaves this. */
+/*
+ * A process that died while its host device was unplugged leaves a dead
+ * descriptor.
+ */
 static int input_reopen(const struct opts *opts, struct opened_files *files)
 {
 	int fd = opened_files_find(files, "evdev"), fds[OPENER_MAX_FDS], nr;
@@ -371,7 +374,7 @@ static int describe(struct input_softc *sc, const struct opts *opts,
 	const char *serial = opt_string(opts, "serial");
 	int ret = 0;
 
-	/* What it has to say is caused from outside, and unlimited. */
+	/* Outside events cause its messages, without a limit. */
 	libevdev_set_log_function(NULL, NULL);
 	if (sc->sc_fd >= 0)
 		ret = libevdev_new_from_fd(sc->sc_fd, &sc->sc_desc);
@@ -461,7 +464,7 @@ static const int input_syscalls[] = {
 	SYS_close, REOPENER_SYSCALLS, -1,
 };
 
-/* The state of keys and axes, after events were lost: libevdev asks. */
+/* libevdev reads the state of keys and axes after events were lost. */
 static const unsigned long input_ioctls[] = { _IO('E', 0), 0 };
 
 const struct vdev_type vdev_input = {

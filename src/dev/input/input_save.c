@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A device that moves to another process: what its driver has selected and set,
- * and what it is still to hear. But for the selection these are events, as they
- * go through the queues (5.8.6):
+ * and the events that are still due. All but the selection are events as in the
+ * queues (5.8.6):
  *
  *	select, subsel		a byte each
  *	event ...		all LEDs; what waits for buffers of the driver's
  *
- * Who holds a key at this host does not let it go at the other one: the last
- * update says that it is up.
+ * Nobody at the other host releases a key that is held down at this one, so the
+ * last update does.
  */
 #include <errno.h>
 #include <string.h>
@@ -54,7 +54,9 @@ static void save_waiting(const struct input_softc *sc, struct out *out)
 	}
 }
 
-/* Of a device of the host's; the keys of others go up and down by ctl. */
+/*
+ * Releases, for a device of the host; on others, ctl presses and releases keys.
+ */
 static void save_releases(const struct input_softc *sc, struct out *out)
 {
 	unsigned nr = 0;
@@ -100,7 +102,7 @@ static bool is_led(const struct input_wire *ev)
 	return le16_to_cpu(ev->type) == EV_LED;
 }
 
-/* One that this device could have sent, or was told. */
+/* Whether this device can send it, or receive it as status. */
 static bool is_ours(const struct input_softc *sc, const struct input_wire *ev)
 {
 	unsigned type = le16_to_cpu(ev->type);
@@ -110,7 +112,7 @@ static bool is_ours(const struct input_softc *sc, const struct input_wire *ev)
 				       le16_to_cpu(ev->code));
 }
 
-/* LEDs come first, and the last update is whole. */
+/* LEDs come first, and the last update is complete. */
 static bool check(const struct input_softc *sc, const uint8_t *state,
 		  unsigned nr)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtual devices. None has less than what guests need to take it for what
- * it is called, nor more: a mouse with keys would be a keyboard as well.
+ * The virtual devices. Each has exactly what guests need to recognise it: a
+ * mouse with keys would be a keyboard as well.
  */
 #include <string.h>
 
@@ -44,7 +44,7 @@ static void make_mouse(struct libevdev *d)
 	enable_range(d, EV_REL, REL_HWHEEL, REL_HWHEEL);
 }
 
-/* A pointer that knows where it is, as VMs have it instead of a mouse. */
+/* A pointer with absolute coordinates, as VMs use instead of a mouse. */
 static void make_tablet(struct libevdev *d)
 {
 	enable_range(d, EV_KEY, BTN_LEFT, BTN_EXTRA);
@@ -84,7 +84,7 @@ struct libevdev *input_kind_create(const char *kind)
 	if (!d)
 		return NULL;
 	while (strcmp(kinds[i].kind, kind) != 0)
-		i++; /* one of INPUT_KINDS */
+		i++; /* it is one of INPUT_KINDS */
 	libevdev_set_name(d, kinds[i].name);
 	libevdev_set_id_bustype(d, BUS_VIRTUAL);
 	libevdev_set_id_vendor(d, VIRTIO_VENDOR);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The input device of a build without libevdev: its name. See input.c. */
+/* The input device in a build without libevdev: its name alone. See input.c. */
 #include "dev/devices.h"
 
 static const struct opt_def no_opts[] = { { NULL } };
