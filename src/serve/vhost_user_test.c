@@ -1665,7 +1665,8 @@ static void test_partial(void **state)
  */
 static void test_not_offered(void **state)
 {
-	static const unsigned never[] = { 6, 7, 8, 10, 11, 14, 17, 18, 22 };
+	static const unsigned never[] = { 6,  7,  8,  10, 11, 14,
+					  17, 18, 20, 21, 22, 23 };
 	static const uint32_t requests[] = { 22, 23, 26, 27, 28, 29,
 					     30, 33, 35, 41, 44 };
 	struct fe *f = *state;
@@ -1680,6 +1681,72 @@ static void test_not_offered(void **state)
 		assert_false(
 			fe_ask(f, requests[i], payload, sizeof(payload), -1));
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
+}
+
+/*
+ * FEAT-04, FEAT-08, hostile S21: what belongs to the PCI function or to the
+ * front-end is not offered, whatever the device offers elsewhere; and each bit
+ * that is not offered is refused, with the ring as it was.
+ */
+static void test_features_not_offered(void **state)
+{
+	static const unsigned never[] = { 24, 27, 31, 33, 37, 38, 39, 40, 41,
+					  42, 43, 44, 45, 46, 47, 48, 49 };
+	struct fe *f = *state;
+	uint64_t offer;
+
+	vi_offer_also(vio_server_pci(f->srv)->pi_arg, ~0ull);
+	offer = fe_get_u64(f, VHMSG_GET_FEATURES);
+	for (size_t i = 0; i < ARRAY_LEN(never); i++)
+		if (offer >> never[i] & 1)
+			fail_msg("bit %u is offered", never[i]);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	for (unsigned bit = 0; bit < 64; bit++) {
+		if (!(offer >> bit & 1))
+			assert_false(fe_set_u64(f, VHMSG_SET_FEATURES,
+						V1 | PROTOCOL | 1ull << bit,
+						-1));
+	}
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+}
+
+/*
+ * VQ-04: a front-end resets a queue by stopping its ring, and enables it again
+ * with other parameters. What lies in the old ring is gone.
+ */
+static void test_queue_reset(void **state)
+{
+	struct vhmsg_vring vring = { 0, 0 };
+	struct fe *f = *state;
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	for (uint32_t size = 8; size >= 4; size /= 2) {
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 0));
+		fe_offer(f);
+		fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+		assert_int_equal(
+			fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL),
+			8);
+		memset(f->mem, 0, BUF);
+		f->avail_idx = 0;
+		fe_start_ring(f, 0);
+		assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, size));
+		assert_int_equal(fe_used_idx(f), 0);
+		for (uint16_t n = 1; n <= 3; n++) {
+			fe_offer(f);
+			fe_kick(f);
+			assert_int_equal(fe_used_idx(f), n);
+		}
+	}
 }
 
 int main(void)
@@ -1711,6 +1778,8 @@ int main(void)
 		TEST(test_state_pipes),
 		TEST(test_no_state),
 		TEST(test_not_offered),
+		TEST(test_features_not_offered),
+		TEST(test_queue_reset),
 		TEST(test_ring_sizes),
 		TEST(test_disabled_network),
 		TEST(test_any_order),

@@ -125,7 +125,7 @@ def test_net(t):
     with private_network(), t.serve("net,id=nic,backend=tap,ifname=tap0,queues=2,mtu=4000", options=OPTIONS) as viodev:
         tap_address("tap0", 1)
         nic = ["-chardev", f"socket,id=c,path={viodev.socket('nic')}", "-netdev", "vhost-user,id=n,chardev=c,queues=2",
-               "-device", "virtio-net-pci,netdev=n,mq=on,mac=52:54:00:11:22:33,host_mtu=4000,guest_announce=off"]
+               "-device", "virtio-net-pci,netdev=n,mq=on,queue_reset=on,mac=52:54:00:11:22:33,host_mtu=4000,guest_announce=off"]
         with t.guest(nic, cpus=2, tools=True) as guest:
             device = interface(guest, "52:54:00:11:22:33")
             assert guest.check(f"cat /sys/class/net/{device}/mtu") == "4000\n"
@@ -133,6 +133,10 @@ def test_net(t):
             reaches(guest, "10.1.0.1")
             intact(guest, device, mib=2)
             two_pairs(guest, viodev, device)
+            # QEMU would not tell of the reset of a queue.
+            assert "RING_RESET" not in status(viodev, "nic")["features"]
+            assert guest.run(f"ethtool -G {device} rx 64")[0] != 0
+            reaches(guest, "10.1.0.1")
             announced_by_rarp(guest)
             guest.reset("guest")
             guest_address(guest, interface(guest, "52:54:00:11:22:33"), 1)
