@@ -182,6 +182,13 @@ struct virtio_consts {
 	void (*vc_quiesce)(void *sc);
 
 	/*
+	 * Not in bhyve's. The driver reset queue @vq alone (2.6.1), after
+	 * vc_quiesce(): forget what the driver set for this queue. Its chains
+	 * in flight are stale, as after vc_reset(). May be NULL.
+	 */
+	void (*vc_qreset)(void *sc, struct vqueue_info *vq);
+
+	/*
 	 * Migration. vc_save() writes the driver's settings other than
 	 * features and rings to @buf, of @room bytes, for another process that
 	 * continues with this device; it returns the number of bytes or
@@ -200,10 +207,12 @@ struct virtio_consts {
  * The ring features that the framework implements for every device model, for
  * vc_hv_caps_modern and vc_hv_caps_legacy. The last two are for legacy drivers.
  */
-#define VI_RING_CAPS_MODERN \
-	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | VI_BIT(VIRTIO_RING_F_EVENT_IDX))
-#define VI_RING_CAPS_LEGACY                                  \
-	(VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_F_ANY_LAYOUT) | \
+#define VI_RING_CAPS_MODERN                    \
+	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) | \
+	 VI_BIT(VIRTIO_RING_F_EVENT_IDX) | VI_BIT(VIRTIO_F_RING_RESET))
+#define VI_RING_CAPS_LEGACY                                              \
+	(VI_BIT(VIRTIO_RING_F_INDIRECT_DESC) |                           \
+	 VI_BIT(VIRTIO_RING_F_EVENT_IDX) | VI_BIT(VIRTIO_F_ANY_LAYOUT) | \
 	 VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY))
 
 /*

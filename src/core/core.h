@@ -66,7 +66,9 @@ struct vq_priv {
 	struct vq_inflight *inflight; /* chains are noted there; or NULL */
 
 	uint32_t nr_done; /* of nr_inflight, ended while the bus was not ours */
-	uint16_t qmax;    /* vq_qsize before the driver shrank it, or 0 */
+	uint32_t nr_stale; /* chains of this owner from before a reset */
+	uint64_t reset_ns; /* when vi_reset_queue() began; 0: it is complete */
+	uint16_t qmax;     /* vq_qsize before the driver shrank it, or 0 */
 	uint64_t nr_kicks; /* statistics */
 	uint64_t nr_chains;
 	uint64_t nr_intrs;
@@ -177,6 +179,14 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs);
 void vi_set_queue_size(struct vqueue_info *vq, uint16_t size);
 void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector);
 void vi_enable_queue(struct virtio_softc *vs);
+
+/*
+ * The driver resets the selected queue (2.6.1). The reset is complete when the
+ * last of its chains has returned, which vi_queue_is_resetting() tells. If that
+ * takes too long, the device needs a reset.
+ */
+void vi_reset_queue(struct virtio_softc *vs);
+bool vi_queue_is_resetting(struct vqueue_info *vq);
 
 /*
  * Pause a queue: no chain is taken from it any more, and the model returns

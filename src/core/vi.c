@@ -15,6 +15,9 @@
 #include "base/util.h"
 #include "core/core.h"
 
+/* Drivers wait for the reset of a queue without a limit of their own. */
+#define QUEUE_RESET_NS (30 * UINT64_C(1000000000))
+
 /*
  * --- Set-up ---
  */
@@ -136,6 +139,7 @@ static void queue_reset(struct vqueue_info *vq)
 		vq->vq_qsize = priv->qmax;
 	priv->qmax = 0;
 	priv->nr = 0;
+	priv->reset_ns = 0;
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	priv->kicks_off = false;
@@ -270,6 +274,8 @@ static const virtio_capstr_t ring_features[] = {
 	{ VI_BIT(VIRTIO_RING_F_INDIRECT_DESC), "INDIRECT_DESC" },
 	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
 	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
+	{ VI_BIT(VIRTIO_F_ACCESS_PLATFORM), "ACCESS_PLATFORM" },
+	{ VI_BIT(VIRTIO_F_RING_RESET), "RING_RESET" },
 };
 
 void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
@@ -336,14 +342,20 @@ bool vi_is_modern(struct virtio_softc *vs)
 #define ERRORS_LOGGED 16
 #define ERRORS_NS     (60 * UINT64_C(1000000000))
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) +
+	       (uint64_t)ts.tv_nsec;
+}
+
 static bool may_log_error(struct virtio_softc *vs)
 {
 	struct vi_priv *priv = vs->vs_priv;
-	struct timespec ts;
-	uint64_t now;
+	uint64_t now = now_ns();
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 	if (now - priv->errors_since_ns >= ERRORS_NS) {
 		if (priv->errors_logged > ERRORS_LOGGED)
 			vs_log(vs, LOG_WARNING, "%u more such errors",
@@ -387,7 +399,8 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  */
 #define NOT_IMPLEMENTED                                 \
 	(0xc6000000ull | VI_BIT(VIRTIO_F_RING_PACKED) | \
-	 VI_BIT(VIRTIO_F_IN_ORDER) | 0x1fffull << VIRTIO_F_SR_IOV)
+	 VI_BIT(VIRTIO_F_IN_ORDER) |                    \
+	 (0x1fffull << VIRTIO_F_SR_IOV & ~VI_BIT(VIRTIO_F_RING_RESET)))
 
 uint64_t vi_offer(struct virtio_softc *vs, bool modern)
 {
@@ -627,7 +640,8 @@ void vi_enable_queue(struct virtio_softc *vs)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
 
-	if (!vq || vq->vq_flags || (vs->vs_flags & VIRTIO_BROKEN))
+	if (!vq || vq->vq_flags || (vs->vs_flags & VIRTIO_BROKEN) ||
+	    vi_queue_is_resetting(vq))
 		return;
 	if (vs->vs_vc->vc_qinit)
 		vs->vs_vc->vc_qinit(vs, 0, true);
@@ -635,6 +649,38 @@ void vi_enable_queue(struct virtio_softc *vs)
 		vi_vq_init(vs);
 	if (!(vs->vs_flags & VIRTIO_BROKEN))
 		vq->vq_flags |= VQ_ENABLED;
+}
+
+bool vi_queue_is_resetting(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (priv->reset_ns == 0)
+		return false;
+	if (priv->nr_stale == 0)
+		priv->reset_ns = 0;
+	else if (now_ns() - priv->reset_ns >= QUEUE_RESET_NS)
+		vi_error(
+			vq->vq_vs,
+			"queue %u: %u requests still in flight after its reset",
+			vq->vq_num, priv->nr_stale);
+	return priv->reset_ns != 0;
+}
+
+void vi_reset_queue(struct virtio_softc *vs)
+{
+	const uint64_t bit = VI_BIT(VIRTIO_F_RING_RESET);
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	if (!vq || !vs->vs_priv->features_final ||
+	    !(vs->vs_negotiated_caps & bit) || vi_queue_is_resetting(vq))
+		return;
+	if (vq->vq_flags)
+		vi_pause_queue(vq);
+	queue_reset(vq);
+	if (vs->vs_vc->vc_qreset)
+		vs->vs_vc->vc_qreset(vs, vq);
+	vq->vq_priv->reset_ns = now_ns();
 }
 
 void vi_pause_queue(struct vqueue_info *vq)

@@ -167,6 +167,7 @@ static void slot_release_stale(struct vqueue_info *vq, struct vq_slot *slot)
 	slot->stale = false;
 	vs->vs_priv->nr_stale--;
 	vs->vs_priv->nr_foreign -= slot->foreign;
+	priv->nr_stale -= !slot->foreign;
 	slot->foreign = false;
 	if (vi_is_reset(vs))
 		vs->vs_priv->transport->reset_done(vs);
@@ -217,6 +218,7 @@ void vq_slots_forget(struct vqueue_info *vq)
 		if (slot->busy && slot->done) /* it has ended */
 			slot_release(vq, slot);
 		vq->vq_vs->vs_priv->nr_stale += slot->busy;
+		priv->nr_stale += slot->busy;
 		slot->stale |= slot->busy;
 		slot->busy = false;
 		nr_stale += slot->stale;
@@ -240,6 +242,7 @@ void vq_slots_disown(struct vqueue_info *vq)
 		vq->vq_vs->vs_priv->nr_foreign += slot->stale && !slot->foreign;
 		slot->foreign = slot->stale;
 	}
+	priv->nr_stale = 0;
 }
 
 void vq_slots_fini(struct vqueue_info *vq)

@@ -161,6 +161,20 @@ static void enable_write(struct virtio_softc *vs, uint32_t val)
 		vi_enable_queue(vs);
 }
 
+static uint32_t reset_read(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = vi_selected_queue(vs);
+
+	return vq && vi_queue_is_resetting(vq);
+}
+
+/* 0 is reserved, and so is all else. */
+static void reset_write(struct virtio_softc *vs, uint32_t val)
+{
+	if (val == 1)
+		vi_reset_queue(vs);
+}
+
 static uint32_t notify_off_read(struct virtio_softc *vs)
 {
 	return vi_selected_queue(vs) ? (uint32_t)vs->vs_curq : 0;
@@ -232,6 +246,7 @@ static const struct vi_reg common_regs[] = {
 	{ VIRTIO_PCI_COMMON_Q_AVAILHI, 4, "queue_driver", driver_hi_read, driver_hi_write },
 	{ VIRTIO_PCI_COMMON_Q_USEDLO, 4, "queue_device", device_lo_read, device_lo_write },
 	{ VIRTIO_PCI_COMMON_Q_USEDHI, 4, "queue_device", device_hi_read, device_hi_write },
+	{ VIRTIO_PCI_COMMON_Q_RESET, 2, "queue_reset", reset_read, reset_write },
 };
 /* clang-format on */
 
