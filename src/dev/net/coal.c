@@ -95,6 +95,15 @@ void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 	set_timer(sc);
 }
 
+/* 5.1.6.5.9: what was set for the queue alone ends with it. */
+void net_coal_renew(struct net_softc *sc, struct vqueue_info *vq)
+{
+	*coal_of(sc, vq) = (struct net_coal){
+		.params = sc->sc_coal_default[vq->vq_num % 2],
+	};
+	set_timer(sc);
+}
+
 void net_coal_reset(struct net_softc *sc)
 {
 	for (unsigned i = 0; i < NET_MAX_QUEUES; i++)

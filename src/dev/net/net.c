@@ -210,6 +210,17 @@ static void net_reset(void *arg)
 	net_apply_features(sc, &none);
 }
 
+static void net_qreset(void *arg, struct vqueue_info *vq)
+{
+	struct net_softc *sc = arg;
+
+	if (vq == ctrl_vq(sc))
+		return;
+	net_coal_renew(sc, vq);
+	if (vq->vq_num % 2 == 0)
+		sc->sc_pair[vq->vq_num / 2].rx_reset = true;
+}
+
 /*
  * --- Options ---
  */
@@ -502,6 +513,7 @@ static const struct virtio_consts net_consts = {
 	.vc_cfgwrite = net_cfgwrite,
 	.vc_apply_features = net_apply_features,
 	.vc_quiesce = net_coal_flush,
+	.vc_qreset = net_qreset,
 	.vc_save = net_save,
 	.vc_load = net_load,
 	.vc_net = &net_ops,

@@ -105,6 +105,7 @@ struct net_pair {
 	unsigned idx;
 	struct vio_task tx_continue;
 	bool rx_stalled; /* the channel waits for buffers or for bps= */
+	bool rx_reset;   /* the driver has reset its queue at least once */
 	size_t longest;  /* frame of this iteration */
 	size_t want;     /* preferred room, in bytes */
 	/* A frame that was received before the queue had room for it. */
@@ -255,6 +256,8 @@ void net_coal_end(struct net_softc *sc, struct vqueue_info *vq, bool emptied);
 /* New parameters: an interrupt that they make due is sent now. */
 void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 		  struct net_coal_params params);
+/* The queue was reset: what holds for all of its kind holds for it. */
+void net_coal_renew(struct net_softc *sc, struct vqueue_info *vq);
 void net_coal_reset(struct net_softc *sc);
 /* vc_quiesce: no chain outlives an iteration, but interrupts may be pending. */
 void net_coal_flush(void *arg);

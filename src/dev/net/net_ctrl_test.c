@@ -499,6 +499,79 @@ static void test_coalescing(void **state)
 	get_coal(TXQ, 0, 0);
 }
 
+static void reset_queue(unsigned q)
+{
+	vdrv_common_write(&d, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
+	vdrv_common_write(&d, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+	assert_int_equal(vdrv_common_read(&d, VIRTIO_PCI_COMMON_Q_RESET, 2), 0);
+	assert_int_equal(vdrv_common_read(&d, VIRTIO_PCI_COMMON_Q_ENABLE, 2),
+			 0);
+}
+
+/* NET-CTL-27: a queue that was reset has what holds for all of its kind. */
+static void test_coalescing_reset(void **state)
+{
+	start_as(VDRV_MODERN, "", ALL_FEATURES & ~VI_BIT(29), 2);
+	vdrv_queue_setup(&d, 2, 0);
+	assert_int_equal(set_coal(0, 0, 3, 1000000), 0);
+	assert_int_equal(set_coal(2, TXQ, 1000, 2000), 0);
+	assert_int_equal(set_coal(2, RXQ, 1000, 2000), 0);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	reset_queue(TXQ);
+	reset_queue(RXQ);
+	assert_int_equal(set_coal(2, TXQ, 1, 1), 1); /* it is not enabled */
+	assert_true(vdrv_queue_setup(&d, TXQ, 16));
+	assert_true(vdrv_queue_setup(&d, RXQ, 16));
+	get_coal(TXQ, 3, 1000000);
+	get_coal(RXQ, 0, 0);
+	d.nr_msix[TXQ + 1] = 0;
+	for (unsigned n = 1; n <= 3; n++) {
+		assert_int_equal(d.nr_msix[TXQ + 1], 0);
+		send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	}
+	assert_int_equal(d.nr_msix[TXQ + 1], 1);
+}
+
+/*
+ * NET-CTL-17 NET-CTL-20: while a queue is reset, another one gets its frames
+ * unless RSS chose it; while all are, frames are dropped.
+ */
+static void test_queue_reset(void **state)
+{
+	uint8_t cmd[64];
+	size_t len;
+
+	start_mq(",rss=on", ALL_FEATURES & ~NET_F(HASH_REPORT));
+	assert_int_equal(set_pairs(3), 0);
+	reset_queue(2);
+	net_mock_arrive(mock, 1, NULL, frame, 60);
+	assert_int_equal(drain(0), 1);
+	reset_queue(0);
+	reset_queue(4);
+	for (unsigned c = 0; c < 3; c++) {
+		net_mock_arrive(mock, c, NULL, frame, 60);
+		iterate();
+		assert_int_equal(mock->nr_in[c], 0);
+	}
+	assert_true(vdrv_queue_setup(&d, 2, 16));
+	assert_int_equal(drain(2), 0);
+	give_rx(2, 200);
+	vdrv_kick(&d, 2);
+	net_mock_arrive(mock, 1, NULL, frame, 60);
+	assert_int_equal(drain(2), 1);
+
+	assert_true(vdrv_queue_setup(&d, 0, 16));
+	give_rx(0, 200);
+	vdrv_kick(&d, 0);
+	len = make_rss(cmd, 1, 2); /* what has no hash: to queue 4 */
+	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 0);
+	frame[12] = 0x08;
+	frame[13] = 0x06; /* ARP */
+	net_mock_arrive(mock, 0, NULL, frame, 60);
+	assert_int_equal(drain(0), 0);
+	assert_int_equal(mock->nr_in[0], 0);
+}
+
 /* Whoever stops the device may keep no timer of ours: what is done is told. */
 static void test_coalescing_stops(void **state)
 {
@@ -653,6 +726,8 @@ int main(void)
 		TEST(test_rss),
 		TEST(test_hash_report),
 		TEST(test_coalescing),
+		TEST(test_coalescing_reset),
+		TEST(test_queue_reset),
 		TEST(test_coalescing_stops),
 		TEST(test_rate),
 		TEST(test_state),

@@ -361,6 +361,25 @@ static int rx_to_buffer(struct net_softc *sc, struct net_pair *p)
 	return ret < 0 ? ret : 0;
 }
 
+/* Whether the driver has reset the channel's queue, and not enabled it again. */
+static bool rx_is_reset(struct net_softc *sc, const struct net_pair *p)
+{
+	return p->rx_reset && !vq_ring_ready(net_rxq(sc, p->idx));
+}
+
+/*
+ * The queue for a frame that RSS does not steer: the channel's own, or another
+ * one while that is reset. 5.1.6.5.6
+ */
+static unsigned rx_queue(struct net_softc *sc, const struct net_pair *p)
+{
+	for (unsigned i = 0; i < sc->sc_channels && rx_is_reset(sc, p); i++) {
+		if (vq_ring_ready(net_rxq(sc, i)))
+			return i;
+	}
+	return p->idx;
+}
+
 /* Deliver the held frame. 0: delivered or dropped; -errno of window_fill(). */
 static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 {
@@ -369,7 +388,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	uint8_t peek[NET_RSS_PEEK] = { 0 };
 	size_t len = p->pending_len;
 	size_t n = len < sizeof(peek) ? len : sizeof(peek);
-	unsigned q = p->idx, by_hash;
+	unsigned q, by_hash;
 	struct vio_iov_cursor room;
 	struct net_hdr hdr;
 	int ret;
@@ -378,8 +397,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	if (!rx_check(sc, &p->pending_hdr, peek, len, &hdr))
 		goto gone;
 	by_hash = rx_hash(sc, peek, n, &hdr);
-	if (sc->sc_rss.steering)
-		q = by_hash;
+	q = sc->sc_rss.steering ? by_hash : rx_queue(sc, p);
 
 	/* A queue that is not there takes nothing (5.1.6.5.7.1.2). */
 	if (!vq_ring_ready(net_rxq(sc, q)))
@@ -417,8 +435,9 @@ static int rx_one(struct net_softc *sc, struct net_pair *p)
 	if (!net_limit_allows(&sc->sc_rx_limit, sc->sc_rx_timer))
 		return -EBUSY;
 	if (!p->pending_len)
-		ret = sc->sc_rss.steering ? rx_to_buffer(sc, p) :
-					    rx_direct(sc, p);
+		ret = sc->sc_rss.steering || rx_is_reset(sc, p) ?
+			      rx_to_buffer(sc, p) :
+			      rx_direct(sc, p);
 	if (ret == 0 && p->pending_len)
 		ret = rx_deliver(sc, p);
 	return ret == -EBADMSG ? 0 : ret;
@@ -475,6 +494,7 @@ void net_rx_stop(struct net_softc *sc)
 	for (unsigned i = 0; i < sc->sc_max_pairs; i++) {
 		sc->sc_be->ops->watch(sc->sc_be, i, false);
 		sc->sc_pair[i].rx_stalled = true;
+		sc->sc_pair[i].rx_reset = false;
 		sc->sc_pair[i].pending_len = 0;
 	}
 }
