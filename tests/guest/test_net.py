@@ -461,7 +461,7 @@ def test_tap(t):
             for i, id in enumerate(("many", "rss", "slow")):
                 guest_address(guest, nic(guest, viodev, id), i + 1)
             health = Health(viodev, "many")
-            for check in (many_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound,
+            for check in (many_queues, resized_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound,
                           remade_queues):
                 check(t, guest, viodev)
             health.check()
@@ -474,6 +474,24 @@ def interrupts(guest, device, kind):
     virtio = guest.check(f"basename $(readlink /sys/class/net/{device}/device)").strip()
     lines = re.findall(rf"^ *\d+:((?: +\d+)+) .*{virtio}-{kind}\.\d+$", guest.check("cat /proc/interrupts"), re.M)
     return [sum(map(int, line.split())) for line in lines]
+
+
+def resized(guest, viodev, id, device, host):
+    """Rings change their size under load."""
+    assert "RING_RESET" in status(viodev, id)["features"]
+    sizes = lambda: [queue["size"] for queue in status(viodev, id)["queues"]]
+    before = sizes()
+    with iperf3_server():
+        guest.check(f"(iperf3 -c {host} -P 2 --bidir --time=1000 >/dev/null 2>&1 &); sleep 1")
+        for rx, tx in (64, 128), (256, 64), (before[0], before[1]):
+            frames = status(viodev, id)["rx"]["frames"], status(viodev, id)["tx"]["frames"]
+            guest.check(f"ethtool -G {device} rx {rx} tx {tx}")
+            assert sizes()[:2] == [rx, tx], sizes()
+            wait_for("frames both ways", lambda: status(viodev, id)["rx"]["frames"] > frames[0] + 100 and
+                     status(viodev, id)["tx"]["frames"] > frames[1] + 100)
+        guest.check("killall -9 iperf3; true")
+    reaches(guest, host)
+    assert status(viodev, id)["resets"] < 3 and sizes() == before, (sizes(), before)
 
 
 def both_ways(guest, host, streams=8):
@@ -589,6 +607,11 @@ def segmented(t, guest, viodev):
         for i in range(20):
             assert (found := forwarded()) == (0, 0, data[1000 * i:1000 * (i + 1)]), (i, found[:2])
     guest.check("echo 0 >/proc/sys/net/ipv4/ip_forward")
+
+
+def resized_queues(t, guest, viodev):
+    """ethtool -G under load: RING_RESET."""
+    resized(guest, viodev, "many", nic(guest, viodev, "many"), "10.1.0.1")
 
 
 def coalesced(t, guest, viodev):
