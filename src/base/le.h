@@ -52,6 +52,16 @@ static inline uint16_t le16_load(const le16 *p)
 	return le16toh(__atomic_load_n(&p->raw, __ATOMIC_RELAXED));
 }
 
+static inline uint32_t le32_load(const le32 *p)
+{
+	return le32toh(__atomic_load_n(&p->raw, __ATOMIC_RELAXED));
+}
+
+static inline void le32_store(le32 *p, uint32_t v)
+{
+	__atomic_store_n(&p->raw, htole32(v), __ATOMIC_RELAXED);
+}
+
 static inline void le16_store_release(le16 *p, uint16_t v)
 {
 	__atomic_store_n(&p->raw, htole16(v), __ATOMIC_RELEASE);

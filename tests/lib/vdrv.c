@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "vdrv.h"
+#include "vdrv_impl.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,9 +35,7 @@ enum {
 #define GUARD_BYTES (64u << 10)
 #define PAGE        4096u
 
-/* A mistake of the test itself, or a device that breaks its word. */
-__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt,
-								...)
+void vdrv_die(const char *fmt, ...)
 {
 	va_list ap;
 
@@ -59,7 +57,7 @@ static void vdrv_on_msix(void *arg, unsigned vector, uint64_t addr,
 	struct vdrv *d = arg;
 
 	if (vector >= VDRV_MAX_MSIX)
-		die("MSI-X vector %u", vector);
+		vdrv_die("MSI-X vector %u", vector);
 	__atomic_store_n(&d->msix_addr, addr, __ATOMIC_RELAXED);
 	__atomic_store_n(&d->msix_data, data, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&d->nr_msix[vector], 1, __ATOMIC_RELEASE);
@@ -99,7 +97,7 @@ static void vdrv_on_wake(void *arg)
 static void vdrv_protect(struct vdrv *d, uint64_t gpa, uint64_t len, int prot)
 {
 	if (mprotect(d->mem + (gpa - VDRV_MEM_BASE), len, prot))
-		die("mprotect");
+		vdrv_die("mprotect");
 }
 
 static void vdrv_protect_region(struct vdrv *d, const struct gm_region *r,
@@ -147,14 +145,14 @@ void vdrv_init(struct vdrv *d, enum vdrv_mode mode)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED ||
 	    mprotect(p + GUARD_BYTES, VDRV_MEM_BYTES, PROT_READ | PROT_WRITE))
-		die("no memory");
+		vdrv_die("no memory");
 	d->mem = p + GUARD_BYTES;
 	d->next_free = VDRV_MEM_BASE;
 
 	gm_init(&d->gm, NULL, NULL);
 	if (gm_add(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, d->mem,
 		   GM_READ | GM_WRITE))
-		die("gm_add");
+		vdrv_die("gm_add");
 	pci_func_init(&d->pi, &vdrv_host, d, &d->gm);
 }
 
@@ -186,11 +184,11 @@ void vdrv_apart(struct vdrv *d)
 	if (fd < 0 || ftruncate(fd, VDRV_MEM_BYTES) < 0 ||
 	    mmap(d->mem, VDRV_MEM_BYTES, PROT_NONE, MAP_SHARED | MAP_FIXED, fd,
 		 0) == MAP_FAILED)
-		die("no memory");
+		vdrv_die("no memory");
 	d->view = mmap(NULL, VDRV_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
 		       fd, 0);
 	if (d->view == MAP_FAILED)
-		die("no memory");
+		vdrv_die("no memory");
 	close(fd);
 	d->apart = true;
 	gm_remove(&d->gm, (gpa_t){ VDRV_MEM_BASE }, VDRV_MEM_BYTES, NULL, NULL);
@@ -209,7 +207,7 @@ void vdrv_restore(struct vdrv *d, uint64_t gpa, uint64_t len, bool mapped)
 	if (mapped)
 		vdrv_protect_region(d, &r, PROT_READ | PROT_WRITE);
 	if (gm_add(&d->gm, r.base, len, host, GM_READ | GM_WRITE))
-		die("gm_add");
+		vdrv_die("gm_add");
 }
 
 void vdrv_forbid(struct vdrv *d)
@@ -256,7 +254,7 @@ static uint64_t vdrv_alloc_apart(struct vdrv *d, uint64_t len, uint64_t align)
 	uint64_t a = (base + span - len) / align * align;
 
 	if (align > PAGE || base + span + PAGE > top)
-		die("guest memory is full");
+		vdrv_die("guest memory is full");
 	d->next_free = base + span;
 	if (vdrv_piece_is(d, base, a, len))
 		return a;
@@ -265,7 +263,7 @@ static uint64_t vdrv_alloc_apart(struct vdrv *d, uint64_t len, uint64_t align)
 	vdrv_protect(d, base, span, PROT_READ | PROT_WRITE);
 	if (gm_add(&d->gm, (gpa_t){ a }, len, d->mem + (a - VDRV_MEM_BASE),
 		   GM_READ | GM_WRITE))
-		die("gm_add");
+		vdrv_die("gm_add");
 	return a;
 }
 
@@ -276,7 +274,7 @@ uint64_t vdrv_alloc(struct vdrv *d, uint64_t len, uint64_t align)
 	if (d->apart)
 		return vdrv_alloc_apart(d, len, align);
 	if (a + len > VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
-		die("guest memory is full");
+		vdrv_die("guest memory is full");
 	d->next_free = a + len;
 	return a;
 }
@@ -295,8 +293,8 @@ void *vdrv_ptr(struct vdrv *d, uint64_t gpa, uint64_t len)
 	uint64_t off = gpa - VDRV_MEM_BASE;
 
 	if (off > VDRV_MEM_BYTES || len > VDRV_MEM_BYTES - off)
-		die("no guest memory at %#llx+%#llx", (unsigned long long)gpa,
-		    (unsigned long long)len);
+		vdrv_die("no guest memory at %#llx+%#llx",
+			 (unsigned long long)gpa, (unsigned long long)len);
 	return (d->apart ? d->view : d->mem) + off;
 }
 
@@ -361,7 +359,7 @@ void vdrv_probe(struct vdrv *d)
 		cap = pci_cfg_read(pi, CFG_CAP_PTR, 1) & ~3u;
 	for (; cap; cap = pci_cfg_read(pi, cap + 1, 1) & ~3u) {
 		if (++hops > PCI_CFG_SIZE / 4)
-			die("capability list loops");
+			vdrv_die("capability list loops");
 		switch (pci_cfg_read(pi, cap, 1)) {
 		case CAP_ID_VENDOR:
 			vdrv_probe_virtio(d, cap);
@@ -529,7 +527,7 @@ void vdrv_reset(struct vdrv *d)
 	vdrv_reset_now(d);
 	while (vdrv_status(d) != 0) {
 		if (time(NULL) - start > RESET_SECONDS)
-			die("reset does not end");
+			vdrv_die("reset does not end");
 		if (d->idle)
 			d->idle(d->idle_arg);
 		vdrv_wake(d);
@@ -607,9 +605,12 @@ static void vdrv_queue_books(struct vdrv *d, unsigned q, uint16_t size)
 	memset(vq, 0, sizeof(*vq));
 	vq->size = size;
 	vq->event_idx = d->features & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+	vq->packed = d->features & VI_BIT(VIRTIO_F_RING_PACKED);
+	if (vq->packed)
+		vdrv_packed_books(vq);
 	vq->slots = calloc(size, sizeof(*vq->slots));
 	if (!vq->slots)
-		die("no memory");
+		vdrv_die("no memory");
 	vdrv_forget_chains(d, q);
 }
 
@@ -691,6 +692,10 @@ bool vdrv_queue_setup(struct vdrv *d, unsigned q, uint16_t size)
 					   a + used_off);
 	}
 	a = vdrv_alloc_zeroed(d, desc_len, 16);
+	if (d->features & VI_BIT(VIRTIO_F_RING_PACKED))
+		return vdrv_queue_setup_at(d, q, size, a,
+					   vdrv_alloc_zeroed(d, 4, 4),
+					   vdrv_alloc_zeroed(d, 4, 4));
 	return vdrv_queue_setup_at(d, q, size, a,
 				   vdrv_alloc_zeroed(d, avail_len, 2),
 				   vdrv_alloc_zeroed(d, used_len, 4));
@@ -724,11 +729,21 @@ bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues)
  * thread: atomics. Descriptors and ring entries are ordered by the index.
  */
 
-static struct vdrv_queue *vdrv_queue(struct vdrv *d, unsigned q)
+struct vdrv_queue *vdrv_queue(struct vdrv *d, unsigned q)
 {
 	if (q >= VDRV_MAX_Q || !d->q[q].slots)
-		die("queue %u is not set up", q);
+		vdrv_die("queue %u is not set up", q);
 	return &d->q[q];
+}
+
+/* One that lies as in 2.7. */
+static struct vdrv_queue *vdrv_split(struct vdrv *d, unsigned q)
+{
+	struct vdrv_queue *vq = vdrv_queue(d, q);
+
+	if (vq->packed)
+		vdrv_die("queue %u is packed", q);
+	return vq;
 }
 
 static le16 *vdrv_le16(struct vdrv *d, uint64_t gpa)
@@ -743,34 +758,34 @@ static le16 *vdrv_used_event_ptr(struct vdrv *d, struct vdrv_queue *vq)
 
 uint16_t vdrv_used_flags(struct vdrv *d, unsigned q)
 {
-	return le16_load(vdrv_le16(d, vdrv_queue(d, q)->used));
+	return le16_load(vdrv_le16(d, vdrv_split(d, q)->used));
 }
 
 uint16_t vdrv_used_ring_idx(struct vdrv *d, unsigned q)
 {
-	return le16_load_acquire(vdrv_le16(d, vdrv_queue(d, q)->used + 2));
+	return le16_load_acquire(vdrv_le16(d, vdrv_split(d, q)->used + 2));
 }
 
 uint16_t vdrv_avail_event(struct vdrv *d, unsigned q)
 {
-	struct vdrv_queue *vq = vdrv_queue(d, q);
+	struct vdrv_queue *vq = vdrv_split(d, q);
 
 	return le16_load(vdrv_le16(d, vq->used + 4 + 8ull * vq->size));
 }
 
 void vdrv_set_used_event(struct vdrv *d, unsigned q, uint16_t idx)
 {
-	le16_store(vdrv_used_event_ptr(d, vdrv_queue(d, q)), idx);
+	le16_store(vdrv_used_event_ptr(d, vdrv_split(d, q)), idx);
 }
 
 void vdrv_set_avail_flags(struct vdrv *d, unsigned q, uint16_t flags)
 {
-	le16_store(vdrv_le16(d, vdrv_queue(d, q)->avail), flags);
+	le16_store(vdrv_le16(d, vdrv_split(d, q)->avail), flags);
 }
 
 void vdrv_set_avail_idx(struct vdrv *d, unsigned q, uint16_t idx)
 {
-	struct vdrv_queue *vq = vdrv_queue(d, q);
+	struct vdrv_queue *vq = vdrv_split(d, q);
 
 	vq->avail_idx = idx;
 	le16_store_release(vdrv_le16(d, vq->avail + 2), idx);
@@ -809,27 +824,42 @@ void vdrv_avail(struct vdrv *d, unsigned q, uint16_t head)
 	vdrv_set_avail_idx(d, q, (uint16_t)(vq->avail_idx + 1));
 }
 
-static uint16_t vdrv_desc_flags(const struct vdrv_buf *b)
+uint16_t vdrv_desc_flags(const struct vdrv_buf *b)
 {
 	return (uint16_t)((b->flags & VDRV_W ? VRING_DESC_F_WRITE : 0) |
 			  (b->flags & VDRV_INDIRECT ? VRING_DESC_F_INDIRECT :
 						      0));
 }
 
-/* Take a descriptor off the free list. */
-static uint16_t vdrv_take(struct vdrv_queue *vq)
+uint16_t vdrv_take_id(struct vdrv_queue *vq)
 {
 	uint16_t i = vq->free_head;
 
-	if (!vq->nr_free)
-		die("no free descriptor");
-	vq->nr_free--;
+	if (!vq->nr_free || i == VDRV_NONE)
+		vdrv_die("no free descriptor");
 	vq->free_head = vq->slots[i].next;
 	vq->slots[i].next = VDRV_NONE;
 	return i;
 }
 
-static uint64_t vdrv_writable(const struct vdrv_buf *bufs, unsigned nr)
+void vdrv_put_id(struct vdrv_queue *vq, uint16_t id)
+{
+	vq->slots[id].next = vq->free_head;
+	vq->free_head = id;
+}
+
+/* Take a descriptor of a split ring off the free list. */
+static uint16_t vdrv_take(struct vdrv_queue *vq)
+{
+	uint16_t i = vdrv_take_id(vq);
+
+	vq->nr_free--;
+	if (!vq->nr_free)
+		vq->free_head = VDRV_NONE;
+	return i;
+}
+
+uint64_t vdrv_writable(const struct vdrv_buf *bufs, unsigned nr)
 {
 	uint64_t sum = 0;
 
@@ -854,8 +884,10 @@ uint16_t vdrv_add(struct vdrv *d, unsigned q, const struct vdrv_buf *bufs,
 	struct vdrv_queue *vq = vdrv_queue(d, q);
 	uint16_t head, i;
 
+	if (vq->packed)
+		return vdrv_packed_add(d, q, bufs, nr);
 	if (!nr)
-		die("an empty chain");
+		vdrv_die("an empty chain");
 	head = i = vdrv_take(vq);
 	for (unsigned b = 0; b < nr; b++) {
 		bool more = b + 1 < nr;
@@ -873,24 +905,36 @@ uint16_t vdrv_add(struct vdrv *d, unsigned q, const struct vdrv_buf *bufs,
 	return head;
 }
 
-uint16_t vdrv_add_indirect(struct vdrv *d, unsigned q,
-			   const struct vdrv_buf *bufs, unsigned nr)
+uint64_t vdrv_table(struct vdrv *d, struct vdrv_queue *vq, uint16_t id,
+		    unsigned nr)
 {
-	struct vdrv_queue *vq = vdrv_queue(d, q);
-	uint16_t head = vdrv_take(vq);
-	struct vdrv_slot *s = &vq->slots[head];
+	struct vdrv_slot *s = &vq->slots[id];
 
 	if (s->table_entries < nr) {
 		s->table = vdrv_alloc(d, 16ull * nr, 16);
 		s->table_entries = nr;
 	}
+	return s->table;
+}
+
+uint16_t vdrv_add_indirect(struct vdrv *d, unsigned q,
+			   const struct vdrv_buf *bufs, unsigned nr)
+{
+	struct vdrv_queue *vq = vdrv_queue(d, q);
+	uint16_t head;
+	uint64_t table;
+
+	if (vq->packed)
+		return vdrv_packed_add_indirect(d, q, bufs, nr);
+	head = vdrv_take(vq);
+	table = vdrv_table(d, vq, head, nr);
 	for (unsigned i = 0; i < nr; i++)
 		vdrv_write_desc(
-			d, s->table + 16ull * i, bufs[i].gpa, bufs[i].len,
+			d, table + 16ull * i, bufs[i].gpa, bufs[i].len,
 			(uint16_t)(vdrv_desc_flags(&bufs[i]) |
 				   (i + 1 < nr ? VRING_DESC_F_NEXT : 0)),
 			(uint16_t)(i + 1 < nr ? i + 1 : 0));
-	vdrv_desc(d, q, head, s->table, 16 * nr, VRING_DESC_F_INDIRECT, 0);
+	vdrv_desc(d, q, head, table, 16 * nr, VRING_DESC_F_INDIRECT, 0);
 	vdrv_offer_chain(d, q, head, vdrv_writable(bufs, nr));
 	return head;
 }
@@ -913,6 +957,8 @@ bool vdrv_kick_wanted(struct vdrv *d, unsigned q)
 	struct vdrv_queue *vq = vdrv_queue(d, q);
 	uint16_t old = vq->kicked_idx;
 
+	if (vq->packed)
+		return vdrv_packed_kick_wanted(d, q);
 	/* Our store to avail.idx before the load of what the device wants. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	vq->kicked_idx = vq->avail_idx;
@@ -935,6 +981,10 @@ void vdrv_want_intr(struct vdrv *d, unsigned q, bool on)
 {
 	struct vdrv_queue *vq = vdrv_queue(d, q);
 
+	if (vq->packed) {
+		vdrv_packed_want_intr(d, q, on);
+		return;
+	}
 	vq->no_intr = !on;
 	if (vq->event_idx)
 		/* Off: the event that is the longest way away. */
@@ -955,13 +1005,12 @@ static void vdrv_free_chain(struct vdrv_queue *vq, const struct vdrv_used *u)
 		return; /* offered by hand: the test's own affair */
 	s = &vq->slots[u->id];
 	if (u->len > s->writable)
-		die("used.len %u of a chain with %llu writable bytes", u->len,
-		    (unsigned long long)s->writable);
+		vdrv_die("used.len %u of a chain with %llu writable bytes",
+			 u->len, (unsigned long long)s->writable);
 	s->inflight = false;
 	for (i = (uint16_t)u->id; i != VDRV_NONE; i = next) {
 		next = vq->slots[i].next;
-		vq->slots[i].next = vq->nr_free ? vq->free_head : VDRV_NONE;
-		vq->free_head = i;
+		vdrv_put_id(vq, i);
 		vq->nr_free++;
 	}
 }
@@ -974,6 +1023,8 @@ bool vdrv_used(struct vdrv *d, unsigned q, struct vdrv_used *ret_used)
 		le32 id, len;
 	} e;
 
+	if (vq->packed)
+		return vdrv_packed_used(d, q, ret_used);
 	if (vdrv_used_ring_idx(d, q) == vq->used_idx)
 		return false;
 	memcpy(&e,

@@ -59,6 +59,7 @@ enum {                    /* flags of a buffer */
 };
 
 #define VDRV_NONE 0xffff /* no descriptor; also MSI-X's "no vector" */
+#define VDRV_WRAP 0x8000 /* a packed ring's position: its wrap counter */
 
 struct vdrv_buf {
 	uint64_t gpa;
@@ -74,6 +75,7 @@ struct vdrv_used {
 /* What the driver remembers of a descriptor; none of it is in guest memory. */
 struct vdrv_slot {
 	uint16_t next;          /* in its chain or the free list */
+	uint16_t nr;            /* packed: slots of its chain */
 	bool inflight;          /* head of a chain that vdrv_add() offered */
 	uint64_t writable;      /* bytes the device may write to that chain */
 	uint64_t table;         /* guest address of its indirect table */
@@ -82,11 +84,13 @@ struct vdrv_slot {
 
 struct vdrv_queue {
 	bool ready;
+	bool packed; /* indices are positions: slots, and VDRV_WRAP */
 	uint16_t size;
 	uint64_t desc, avail, used; /* guest addresses */
 	uint16_t avail_idx;         /* next to fill */
 	uint16_t used_idx;          /* next to look at */
 	uint16_t kicked_idx;        /* avail_idx when last asked for a kick */
+	unsigned nr_unkicked;       /* packed: slots filled since then */
 	uint16_t free_head, nr_free;
 	uint64_t notify_off; /* in the modern BAR */
 	bool event_idx;
@@ -257,7 +261,19 @@ void vdrv_forget_chains(struct vdrv *d, unsigned q);
 /* Interrupts of a queue on (from the start) or off, as a hint. 2.7.7 */
 void vdrv_want_intr(struct vdrv *d, unsigned q, bool on);
 
-/* Ring fields as they lie in memory, for tests that look or interfere. */
+/*
+ * A packed ring: fill the next slot as it is, available, for chains that no
+ * driver would build; whether a slot is used, of the lap of a position; the
+ * device's event structure, and the driver's: offset and wrap counter, flags
+ * above them.
+ */
+void vdrv_slot(struct vdrv *d, unsigned q, const struct vdrv_buf *b,
+	       uint16_t flags, uint16_t id);
+bool vdrv_slot_is_used(struct vdrv *d, unsigned q, uint16_t pos);
+uint32_t vdrv_device_event(struct vdrv *d, unsigned q);
+void vdrv_set_driver_event(struct vdrv *d, unsigned q, uint32_t event);
+
+/* Split rings: fields as they lie in memory, for tests that look or interfere. */
 uint16_t vdrv_used_flags(struct vdrv *d, unsigned q);
 uint16_t vdrv_used_ring_idx(struct vdrv *d, unsigned q);
 uint16_t vdrv_avail_event(struct vdrv *d, unsigned q);
