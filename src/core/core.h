@@ -45,6 +45,38 @@ struct vi_priv {
 	uint64_t nr_resets;
 };
 
+/* A descriptor of a packed ring, as it was when the chain was taken. */
+struct packed_desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags;
+	uint16_t id;
+	uint16_t next;     /* in its chain, or the list that it is in */
+	uint16_t nr, last; /* of the first one: descriptors of the chain */
+};
+
+/* Of a packed queue, beside struct vq_priv. */
+struct vq_packed {
+	void *ring; /* in this process; NULL: not shared */
+	void *driver_event;
+	void *device_event;
+	struct packed_desc head;  /* the next slot, as packed_peek() saw it */
+	struct packed_desc *copy; /* of the chains taken; nr, in lists: */
+	uint16_t free;            /* those that are not used, */
+	uint16_t batch; /* and chains that are used, but unpublished */
+	uint16_t batch_last;
+	uint16_t walked_nr;      /* the chain at the head of the free ones, */
+	uint16_t walked_last;    /* just collected */
+	uint16_t publish_flags;  /* hold the batch's first slot back */
+	uint16_t publish_at;     /* which is this one */
+	uint32_t nr_unsignalled; /* slots used since the last vq_endchains() */
+	volatile struct packed_area *area; /* vq_packed_inflight.c, or NULL */
+	uint64_t counter;                  /* of the next chain there */
+};
+
+#define PACKED_WRAP 0x8000u /* a position's wrap counter; below it the slot */
+#define PACKED_NONE 0xffffu /* no descriptor */
+
 /* Of a queue: vq_priv. */
 struct vq_priv {
 	_Alignas(CACHE_LINE) struct gmem *gmem; /* the device's, and this: */
@@ -55,9 +87,11 @@ struct vq_priv {
 	bool any_done;         /* one did, while the bus was not ours */
 	bool kicks_off;        /* vq_kick_disable() */
 	bool event_idx;        /* it was checked with EVENT_IDX's trailers */
+	bool packed;           /* and lies as in 2.8, not as in 2.7 */
 	uint16_t nr;           /* entries of the ring as it was checked */
+	uint16_t mask;         /* of the slots' order: nr as a power of two */
 	uint32_t gen;          /* gmem generation that the pointers are of */
-	struct vq_slot *slots; /* one for each ring entry */
+	struct vq_slot *slots; /* one for each ring entry, at least */
 	uint32_t nr_slots;
 	uint32_t nr_inflight; /* chains taken and not returned */
 	uint32_t nr_taken;    /* chains taken, free-running, but for */
@@ -72,6 +106,7 @@ struct vq_priv {
 	uint64_t nr_kicks; /* statistics */
 	uint64_t nr_chains;
 	uint64_t nr_intrs;
+	struct vq_packed p; /* of a packed ring */
 };
 static_assert(offsetof(struct vq_priv, nr_done) <= CACHE_LINE, "one line");
 
@@ -197,19 +232,24 @@ void vi_pause_queue(struct vqueue_info *vq);
 
 /*
  * Stop a queue: as after reset, except for its vector. Chains still in flight
- * are forgotten. Returns the next entry that would have been taken.
+ * are forgotten. Returns where vq_resume() continues: the next entry that would
+ * have been taken; of a packed ring, its position, and in the upper half the
+ * position of the next used descriptor.
  */
-uint16_t vi_stop_queue(struct vqueue_info *vq);
+uint32_t vi_stop_queue(struct vqueue_info *vq);
+
+/* Where the first driver of a packed ring begins, for vq_resume(). 2.8.1 */
+#define VQ_PACKED_START (PACKED_WRAP << 16 | PACKED_WRAP)
 
 /*
  * Chains that the model returned unprocessed, and that lie before the entry
- * which vi_stop_queue() will return: their heads, oldest first. None if an
- * in-flight area has recorded them. @heads has room for nr.
+ * which vi_stop_queue() will return: to be freed with free(). NULL without
+ * memory, if there are none, or if an in-flight area has recorded them.
  */
-unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads);
+struct vq_left *vq_left_chains(struct vqueue_info *vq);
 
 /* A queue that was just resumed continues with these. */
-void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr);
+void vq_take_left(struct vqueue_info *vq, const struct vq_left *left);
 
 /* The driver sets the legacy page frame register of the selected queue. */
 void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
@@ -253,6 +293,14 @@ struct vq_slot {
 	uint32_t gen;  /* likewise */
 	/* by the number of chains taken before: which one was taken then */
 	uint16_t order;
+	/* by head, of a packed ring: its first descriptor's copy */
+	uint16_t copy;
+};
+
+/* vq_left_chains(): heads or, of a packed ring, whole chains. */
+struct vq_left {
+	unsigned nr; /* chains, oldest first */
+	struct packed_desc descs[];
 };
 
 /* A chain while it is being collected. */
@@ -276,12 +324,38 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 /* Publish all that was put into the used ring. */
 void vq_show(struct vqueue_info *vq);
 
+/* Longer tables than the queue are accepted: Linux builds them. So many entries
+ * of all tables together bound the time that one chain can take. */
+#define VQ_MAX_INDIRECT 32768u
+
+/* One of the three areas that the driver named. */
+struct vq_part {
+	const char *name;
+	uint64_t gpa, bytes;
+	unsigned align, prot;
+};
+
+/* Check them: 0, or -EINVAL after vi_error(). */
+int vq_check_parts(struct vqueue_info *vq, const struct vq_part parts[3]);
+
+/* A chain is the driver's fault: -EPROTO after vi_error(). */
+int vq_bad_chain(struct vq_chain *c, const char *why);
+
 /*
- * A queue that was just enabled continues where another device left it: with
- * entry @avail, and after the used ones. vi_error() if it cannot. @recorded:
- * vq_inflight_start() follows, which finds the entry itself.
+ * Check the three areas that the driver named, for the layout that @features
+ * select, and look up where they are mapped. 0, or -errno after vi_error().
  */
-void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
+int vq_map(struct vqueue_info *vq, uint64_t features);
+
+/*
+ * A queue that was just enabled continues where another device left it: at
+ * @base, see vi_stop_queue(), and after the used entries. vi_error() if it
+ * cannot. @recorded: vq_inflight_start() follows, which finds the entry itself.
+ */
+void vq_resume(struct vqueue_info *vq, uint32_t base, bool recorded);
+
+/* Chain @head counts as taken before all others, and returned since. */
+void vq_add_returned(struct vqueue_info *vq, uint16_t head);
 
 /*
  * Queue state for nr entries; 0 or -ENOMEM. Chains in flight become stale,
@@ -289,8 +363,8 @@ void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded);
  */
 int vq_slots_init(struct vqueue_info *vq);
 
-/* The next entry to take, for callers that know of vq_left_chains(). */
-uint16_t vq_next_entry(struct vqueue_info *vq);
+/* Where to continue, for callers that know of vq_left_chains(). */
+uint32_t vq_base(struct vqueue_info *vq);
 
 /* The bus is ours again: publish what was held back. */
 void vq_give_back_done(struct vqueue_info *vq);
@@ -313,7 +387,7 @@ void vq_slots_fini(struct vqueue_info *vq);
  * without the trailers of EVENT_IDX, and look up where they are mapped. 0, or
  * -errno after vi_error().
  */
-int split_map(struct vqueue_info *vq, bool event_idx);
+int split_map(struct vqueue_info *vq);
 
 /* Look the parts up again, when guest memory has changed. */
 void split_remap(struct vqueue_info *vq);
@@ -343,13 +417,64 @@ int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx);
 void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
 
 /*
+ * --- vq_packed.c: the packed ring, 2.8 ---
+ *
+ * vq_last_avail, vq_next_used and vq_save_used are positions: a slot and, as
+ * PACKED_WRAP, the wrap counter of this lap. A chain's head is its buffer id.
+ */
+
+/* The queue's copies of descriptors, at the first position. 0 or -ENOMEM. */
+int packed_init(struct vqueue_info *vq);
+void packed_fini(struct vqueue_info *vq);
+
+int packed_map(struct vqueue_info *vq);
+void packed_remap(struct vqueue_info *vq);
+
+/* The position @n slots behind @pos; and of how many slots @to is behind. */
+uint16_t packed_advance(const struct vqueue_info *vq, uint16_t pos, unsigned n);
+unsigned packed_distance(const struct vqueue_info *vq, uint16_t pos,
+			 uint16_t to);
+
+/* Whether the next slot is available: 0 or 1, or an -errno of gm_read(). */
+int packed_peek(struct vqueue_info *vq);
+
+/* The head of the chain that packed_peek() saw. 0 or -errno. */
+int packed_peek_head(struct vqueue_info *vq, uint16_t *ret_head);
+
+/* Collect that chain, and take it as @head. */
+int packed_walk(struct vqueue_info *vq, struct vq_chain *c, uint16_t *ret_head);
+void packed_take(struct vqueue_info *vq, uint16_t head);
+
+/* Collect a chain that was taken before. */
+int packed_walk_again(struct vqueue_info *vq, uint16_t head,
+		      struct vq_chain *c);
+
+/* Whether a chain is sound and has no bytes at all: the one that packed_peek()
+ * saw, or one that was taken before. */
+bool packed_is_empty(struct vqueue_info *vq);
+bool packed_was_empty(struct vqueue_info *vq, uint16_t head);
+
+int packed_push_used(struct vqueue_info *vq, uint16_t head, uint32_t len);
+int packed_publish_used(struct vqueue_info *vq);
+
+/* Make all slots from the used to the available position look unused. */
+void packed_hide_used(struct vqueue_info *vq);
+
+bool packed_wants_interrupt(struct vqueue_info *vq);
+void packed_set_kicks(struct vqueue_info *vq, bool on);
+void packed_mark(struct vqueue_info *vq, uint16_t head, uint32_t len);
+
+/* Take over the copies of a chain: 0, or -EINVAL. */
+int packed_take_left(struct vqueue_info *vq, const struct packed_desc *descs);
+
+/*
  * --- vq_inflight.c: chains in flight, recorded where they survive us ---
  */
 
 #define VQ_INFLIGHT_BYTES 18 /* of ours for each entry, besides the area */
 
 /* Bytes of the area that a queue of @size entries needs. */
-size_t vq_inflight_bytes(unsigned size);
+size_t vq_inflight_bytes(unsigned size, bool packed);
 
 /*
  * Record the chains of @vq, which was just resumed, in @area from now on:
@@ -361,7 +486,7 @@ int vq_inflight_start(struct vqueue_info *vq, void *area);
 void vq_inflight_stop(struct vqueue_info *vq);
 
 /*
- * The others are for queues whose chains are noted.
+ * The others are for split queues whose chains are noted.
  *
  * The chain to take at @pos, when it is one that is taken again.
  */
@@ -374,5 +499,22 @@ void vq_inflight_take(struct vqueue_info *vq, uint16_t head);
 void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head);
 void vq_inflight_use(struct vqueue_info *vq, uint16_t head);
 void vq_inflight_publish(struct vqueue_info *vq, uint16_t used);
+
+/*
+ * --- vq_packed_inflight.c: the same for packed rings ---
+ *
+ * The area is a second copy of struct vq_packed's lists, and never read again
+ * after the start.
+ */
+
+size_t packed_inflight_bytes(unsigned size);
+int packed_inflight_start(struct vqueue_info *vq, void *area);
+
+/* The chain at @head was taken: before the list of free ones moves. */
+void packed_inflight_take(struct vqueue_info *vq, const struct packed_desc *d);
+
+/* Before and after the batch becomes visible to the driver. */
+void packed_inflight_use(struct vqueue_info *vq);
+void packed_inflight_publish(struct vqueue_info *vq);
 
 #endif

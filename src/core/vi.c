@@ -140,6 +140,7 @@ static void queue_reset(struct vqueue_info *vq)
 	priv->qmax = 0;
 	priv->nr = 0;
 	priv->reset_ns = 0;
+	priv->packed = false;
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	priv->kicks_off = false;
@@ -275,6 +276,7 @@ static const virtio_capstr_t ring_features[] = {
 	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
 	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
 	{ VI_BIT(VIRTIO_F_ACCESS_PLATFORM), "ACCESS_PLATFORM" },
+	{ VI_BIT(VIRTIO_F_RING_PACKED), "RING_PACKED" },
 	{ VI_BIT(VIRTIO_F_RING_RESET), "RING_RESET" },
 };
 
@@ -397,9 +399,8 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  * Reserved bits, and those that rings and transports would have to implement:
  * a model that offers one all the same is not believed. 2.2.1, 6
  */
-#define NOT_IMPLEMENTED                                 \
-	(0xc6000000ull | VI_BIT(VIRTIO_F_RING_PACKED) | \
-	 VI_BIT(VIRTIO_F_IN_ORDER) |                    \
+#define NOT_IMPLEMENTED                              \
+	(0xc6000000ull | VI_BIT(VIRTIO_F_IN_ORDER) | \
 	 (0x1fffull << VIRTIO_F_SR_IOV & ~VI_BIT(VIRTIO_F_RING_RESET)))
 
 uint64_t vi_offer(struct virtio_softc *vs, bool modern)
@@ -467,15 +468,15 @@ void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
  */
 static void features_changed(struct virtio_softc *vs)
 {
-	bool event_idx =
-		vs->vs_negotiated_caps & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+	uint64_t features = vs->vs_negotiated_caps;
+	bool event_idx = features & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
 
 	vs->vs_flags &= ~(virtio_flags_t)VIRTIO_EVENT_IDX;
 	vs->vs_flags |= event_idx ? VIRTIO_EVENT_IDX : 0;
 	for (int i = 0; i < vi_max_queues(vs); i++) {
 		struct vqueue_info *vq = &vs->vs_queues[i];
 
-		if ((vq->vq_flags & VQ_ALLOC) && split_map(vq, event_idx) < 0)
+		if ((vq->vq_flags & VQ_ALLOC) && vq_map(vq, features) < 0)
 			return;
 	}
 }
@@ -579,12 +580,24 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs)
 	return vq->vq_qsize ? vq : NULL;
 }
 
+/* Queues are set up before and after negotiation, in whatever order. */
+static bool may_be_packed(struct virtio_softc *vs)
+{
+	uint64_t features = vs->vs_priv->features_final ?
+				    vs->vs_negotiated_caps :
+				    vi_offer(vs, true);
+
+	return features & VI_BIT(VIRTIO_F_RING_PACKED);
+}
+
 void vi_set_queue_size(struct vqueue_info *vq, uint16_t size)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	uint16_t max = priv->qmax ? priv->qmax : vq->vq_qsize;
 
-	if (vq->vq_flags || size == 0 || size > max || (size & (size - 1)))
+	if (vq->vq_flags || size == 0 || size > max)
+		return;
+	if ((size & (size - 1)) && !may_be_packed(vq->vq_vs))
 		return;
 	priv->qmax = max;
 	vq->vq_qsize = size;
@@ -601,6 +614,16 @@ void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector)
 		vs->vs_vc->vc_set_msix(vs, vs->vs_curq);
 }
 
+/* Those in force, of which a modern driver's are not before FEATURES_OK. */
+static uint64_t features_in_force(const struct virtio_softc *vs)
+{
+	if (vs->vs_priv->features_final)
+		return vs->vs_negotiated_caps;
+	return vs->vs_flags & VIRTIO_EVENT_IDX ?
+		       VI_BIT(VIRTIO_RING_F_EVENT_IDX) :
+		       0;
+}
+
 void vi_vq_init(struct virtio_softc *vs)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
@@ -613,9 +636,9 @@ void vi_vq_init(struct virtio_softc *vs)
 		vi_error(vs, "queue %u: out of memory", vq->vq_num);
 		return;
 	}
-	if (split_map(vq, vs->vs_flags & VIRTIO_EVENT_IDX) < 0)
+	vq->vq_flags = 0;
+	if (vq_map(vq, features_in_force(vs)) < 0)
 		return;
-	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	vq->vq_flags = VQ_ALLOC;
 }
 
@@ -694,10 +717,10 @@ void vi_pause_queue(struct vqueue_info *vq)
 		vs->vs_vc->vc_quiesce(vs);
 }
 
-uint16_t vi_stop_queue(struct vqueue_info *vq)
+uint32_t vi_stop_queue(struct vqueue_info *vq)
 {
 	uint16_t vector = vq->vq_msix_idx;
-	uint16_t next = vq_next_entry(vq);
+	uint32_t next = vq_base(vq);
 
 	queue_reset(vq);
 	vq->vq_msix_idx = vector;

@@ -2,9 +2,9 @@
 /*
  * Virtqueues: what a device model calls. See <viodev/virtio.h>.
  *
- * The layout of a ring is the affair of vq_split.c. Here is what layouts have
- * in common: turning buffers into iovecs, remembering which chains are being
- * worked on, and batching.
+ * The layout of a ring is the affair of vq_split.c and vq_packed.c. Here is
+ * what layouts have in common: turning buffers into iovecs, remembering which
+ * chains are being worked on, and batching.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,11 +31,122 @@ static void wake_transport(struct virtio_softc *vs)
 }
 
 /*
+ * --- Layouts ---
+ */
+
+static const char outside[] = "outside guest memory";
+
+static const char *check_part(struct gmem *gm, const struct vq_part *p)
+{
+	if (p->gpa % p->align)
+		return "is misaligned";
+	if (gm_check(gm, (gpa_t){ p->gpa }, p->bytes, p->prot) < 0)
+		return outside;
+	return NULL;
+}
+
+/* No last byte wraps: both were found in guest memory. */
+static bool overlap(const struct vq_part *a, const struct vq_part *b)
+{
+	return a->gpa <= b->gpa + (b->bytes - 1) &&
+	       b->gpa <= a->gpa + (a->bytes - 1);
+}
+
+int vq_check_parts(struct vqueue_info *vq, const struct vq_part parts[3])
+{
+	const char *why = NULL;
+	unsigned i;
+
+	for (i = 0; i < 3 && !why; i++)
+		why = check_part(gmem_of(vq), &parts[i]);
+	for (unsigned j = 0; j < i && !why; j++) {
+		if (overlap(&parts[j], &parts[(j + 1) % 3]))
+			why = "overlaps another ring part";
+	}
+	if (!why)
+		return 0;
+	vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num, parts[i - 1].name,
+		 why);
+	if (why == outside)
+		vi_suspect_iommu(vq->vq_vs);
+	return -EINVAL;
+}
+
+/* Entries are counted from here; see vq_add_returned(). */
+static uint64_t first_entry(const struct vqueue_info *vq)
+{
+	return 2ull * vq->vq_priv->nr;
+}
+
+static bool is_used(const struct vqueue_info *vq)
+{
+	return vq->vq_priv->nr_entries != first_entry(vq);
+}
+
+/* A queue begins anew in this layout. */
+static int set_layout(struct vqueue_info *vq, bool packed)
+{
+	struct vq_priv *priv = vq->vq_priv;
+
+	packed_fini(vq);
+	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
+	vq->vq_desc = NULL;
+	vq->vq_avail = NULL;
+	vq->vq_used = NULL;
+	priv->packed = packed;
+	if (packed && packed_init(vq) < 0) {
+		vi_error(vq->vq_vs, "queue %u: out of memory", vq->vq_num);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/* The layout settles after the queue was enabled, but before it was used. */
+static int change_layout(struct vqueue_info *vq, bool packed)
+{
+	if (is_used(vq)) {
+		vi_error(vq->vq_vs, "queue %u: layout changed while in use",
+			 vq->vq_num);
+		return -EINVAL;
+	}
+	return set_layout(vq, packed);
+}
+
+int vq_map(struct vqueue_info *vq, uint64_t features)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	bool packed = features & VI_BIT(VIRTIO_F_RING_PACKED);
+	int ret = 0;
+
+	if (!packed && (priv->nr & (priv->nr - 1u))) {
+		vi_error(vq->vq_vs, "queue %u: size %u is not a power of two",
+			 vq->vq_num, priv->nr);
+		return -EINVAL;
+	}
+	if (!(vq->vq_flags & VQ_ALLOC))
+		ret = set_layout(vq, packed);
+	else if (packed != priv->packed)
+		ret = change_layout(vq, packed);
+	if (ret < 0)
+		return ret;
+	priv->event_idx = features & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+	return packed ? packed_map(vq) : split_map(vq);
+}
+
+static void remap(struct vqueue_info *vq)
+{
+	if (vq->vq_priv->packed)
+		packed_remap(vq);
+	else
+		split_remap(vq);
+}
+
+/*
  * Whether the ring may be touched: set up, the driver ready (a legacy driver
  * may use queues earlier, 3.1.2), nothing broken, the bus ours to use. Brings
  * the mapping up to date after guest memory changed.
  */
-static bool ring_live(struct vqueue_info *vq)
+static inline bool ring_live(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	struct virtio_softc *vs = vq->vq_vs;
@@ -47,7 +158,7 @@ static bool ring_live(struct vqueue_info *vq)
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return false;
 	if (priv->gen != gmem_of(vq)->gen)
-		split_remap(vq);
+		remap(vq);
 	return true;
 }
 
@@ -68,27 +179,54 @@ static int ring_failed(struct vqueue_info *vq, int ret)
 	return -1;
 }
 
-void vq_resume(struct vqueue_info *vq, uint16_t avail, bool recorded)
+static int resume_split(struct vqueue_info *vq, uint16_t avail, bool recorded)
 {
 	uint16_t used;
-	int ret;
+	int ret = split_used_idx(vq, &used);
 
-	if (!ring_live(vq))
-		return;
-	ret = split_used_idx(vq, &used);
-	if (ret < 0) {
-		ring_failed(vq, ret);
-		return;
-	}
+	if (ret < 0)
+		return ring_failed(vq, ret);
 	if (!recorded && (uint16_t)(avail - used) > vq->vq_priv->nr) {
 		vi_error(vq->vq_vs,
 			 "queue %u: used index %u does not match entry %u",
 			 vq->vq_num, used, avail);
-		return;
+		return -1;
 	}
 	vq->vq_last_avail = avail;
 	vq->vq_next_used = vq->vq_save_used = used;
-	vq_kick_enable(vq); /* the other may have died while it was off */
+	return 0;
+}
+
+static int resume_packed(struct vqueue_info *vq, uint16_t avail, uint16_t used)
+{
+	unsigned nr = vq->vq_priv->nr;
+
+	if ((avail & ~PACKED_WRAP) >= nr || (used & ~PACKED_WRAP) >= nr ||
+	    packed_distance(vq, used, avail) > nr) {
+		vi_error(vq->vq_vs,
+			 "queue %u: used position 0x%04x does not match the "
+			 "available one 0x%04x",
+			 vq->vq_num, used, avail);
+		return -1;
+	}
+	vq->vq_last_avail = avail;
+	vq->vq_next_used = vq->vq_save_used = used;
+	return 0;
+}
+
+void vq_resume(struct vqueue_info *vq, uint32_t base, bool recorded)
+{
+	uint16_t avail = (uint16_t)base;
+	int ret;
+
+	if (!ring_live(vq))
+		return;
+	if (vq->vq_priv->packed)
+		ret = resume_packed(vq, avail, (uint16_t)(base >> 16));
+	else
+		ret = resume_split(vq, avail, recorded);
+	if (ret == 0)
+		vq_kick_enable(vq); /* the other may have died while off */
 }
 
 /*
@@ -119,7 +257,7 @@ static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 }
 
 /* Let go of a chain's memory. True: the embedder has waited for that. */
-static bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
+static inline bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	uint64_t pins = slot->pins;
 
@@ -127,7 +265,7 @@ static bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 	return gm_unpin(gmem_of(vq), pins, slot->gen);
 }
 
-static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
+static inline bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct virtio_softc *vs = vq->vq_vs;
 	bool wanted = slot->bounce && vs->vs_priv->bounce_wanted;
@@ -140,7 +278,7 @@ static bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 }
 
 /* Forget a chain that was taken. */
-static void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
+static inline void slot_release(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	bool wake = priv->blocked;
@@ -182,18 +320,22 @@ int vq_slots_init(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
 
-	if (priv->nr_slots < priv->nr) {
-		void *p = reallocarray(priv->slots, priv->nr,
-				       sizeof(*priv->slots));
+	unsigned nr = 1;
+
+	while (nr < priv->nr)
+		nr *= 2;
+	priv->mask = (uint16_t)(nr - 1);
+	if (priv->nr_slots < nr) {
+		void *p = reallocarray(priv->slots, nr, sizeof(*priv->slots));
 
 		if (!p)
 			return -ENOMEM;
 		priv->slots = p;
 		memset(&priv->slots[priv->nr_slots], 0,
-		       (priv->nr - priv->nr_slots) * sizeof(*priv->slots));
-		priv->nr_slots = priv->nr;
+		       (nr - priv->nr_slots) * sizeof(*priv->slots));
+		priv->nr_slots = nr;
 	}
-	priv->nr_entries = 2ull * priv->nr; /* see vq_take_left() */
+	priv->nr_entries = first_entry(vq);
 	return 0;
 }
 
@@ -203,7 +345,8 @@ uint64_t vi_chain_bytes(const struct virtio_softc *vs)
 
 	for (int i = 0; i < vi_max_queues(vs); i++)
 		nr += vs->vs_queues[i].vq_qsize;
-	return nr * (sizeof(struct vq_slot) + VQ_INFLIGHT_BYTES);
+	return nr * (sizeof(struct vq_slot) + sizeof(struct packed_desc) +
+		     VQ_INFLIGHT_BYTES);
 }
 
 void vq_slots_forget(struct vqueue_info *vq)
@@ -212,6 +355,7 @@ void vq_slots_forget(struct vqueue_info *vq)
 	unsigned nr_stale = 0;
 
 	vq_inflight_stop(vq);
+	packed_fini(vq);
 	for (unsigned i = 0; i < priv->nr_slots; i++) {
 		struct vq_slot *slot = &priv->slots[i];
 
@@ -270,7 +414,7 @@ bool vq_chain_live(struct vqueue_info *vq, uint16_t idx)
  * --- Collecting a chain ---
  */
 
-static int bad_chain(struct vq_chain *c, const char *why)
+int vq_bad_chain(struct vq_chain *c, const char *why)
 {
 	vi_error(c->vq->vq_vs, "queue %u: %s", c->vq->vq_num, why);
 	return -EPROTO;
@@ -335,14 +479,14 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 	void *p;
 
 	if (!writable && c->wbytes)
-		return bad_chain(c, "readable buffer after a writable one");
+		return vq_bad_chain(c, "readable buffer after a writable one");
 	if (len == 0)
 		return 0;
 	c->bytes += len;
 	if (c->bytes > UINT32_MAX)
-		return bad_chain(c, "chain of more than 4 GiB");
+		return vq_bad_chain(c, "chain of more than 4 GiB");
 	if (left == 0)
-		return bad_chain(c, "chain has too many buffers");
+		return vq_bad_chain(c, "chain has too many buffers");
 
 	p = gm_map(gmem_of(c->vq), (gpa_t){ addr }, len, prot);
 	if (p) {
@@ -359,9 +503,9 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 	if (n == -EAGAIN)
 		return n;
 	if (n == -E2BIG)
-		return bad_chain(c, "chain has too many buffers");
+		return vq_bad_chain(c, "chain has too many buffers");
 	if (n < 0)
-		return bad_chain(c, "buffer outside guest memory");
+		return vq_bad_chain(c, "buffer outside guest memory");
 
 	if (writable) {
 		c->writable += n;
@@ -399,12 +543,8 @@ static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 	return split_avail_idx(vq, ret_idx);
 }
 
-/*
- * How many chains are available: those that were returned, then those behind
- * vq_last_avail. With those in flight they are never more than the entries.
- * -1 after vi_error(); 0 also when that cannot be known now.
- */
-static int nr_available(struct vqueue_info *vq)
+/* How many chains of a split ring are available behind vq_last_avail. */
+static int nr_new_split(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
 	uint16_t idx;
@@ -412,27 +552,61 @@ static int nr_available(struct vqueue_info *vq)
 	int ret = avail_idx(vq, &idx);
 
 	if (ret < 0)
-		return ring_failed(vq, ret);
+		return ret;
 	nr = (uint16_t)(idx - vq->vq_last_avail);
-	nr += priv->nr_returned;
-	if (nr + priv->nr_inflight > priv->nr) {
+	if (nr + priv->nr_returned + priv->nr_inflight > priv->nr)
+		return -E2BIG;
+	return (int)nr;
+}
+
+/* Whether one of a packed ring is. The same holds as in avail_idx(). */
+static int nr_new_packed(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	int ret = packed_peek(vq);
+
+	if (ret != 0 || priv->kicks_off || !priv->event_idx)
+		return ret;
+	vq_kick_enable(vq);
+	return packed_peek(vq);
+}
+
+/*
+ * How many chains are available, as far as that is known: those that were
+ * returned, then those behind vq_last_avail. With those in flight they are
+ * never more than the entries. -1 after vi_error(); 0 also when that cannot be
+ * known now.
+ */
+static int nr_available(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	int ret;
+
+	if (priv->packed && priv->nr_returned > 0)
+		return (int)priv->nr_returned;
+	ret = priv->packed ? nr_new_packed(vq) : nr_new_split(vq);
+	if (ret == -E2BIG) {
 		vi_error(vq->vq_vs,
 			 "queue %u: more available chains than entries",
 			 vq->vq_num);
 		return -1;
 	}
-	return (int)nr;
+	if (ret < 0)
+		return ring_failed(vq, ret);
+	return ret + (int)priv->nr_returned;
 }
 
-/* The head of the next chain. */
-static int next_head(struct vqueue_info *vq, uint16_t *ret_head)
+/* The head of the next chain, unless a packed ring tells it at the end. */
+static inline int next_head(struct vqueue_info *vq, uint16_t *ret_head)
 {
 	struct vq_priv *priv = vq->vq_priv;
 
 	if (priv->nr_returned > 0) {
-		*ret_head = priv->slots[priv->nr_taken & (priv->nr - 1u)].order;
+		*ret_head = priv->slots[priv->nr_taken & priv->mask].order;
 		return 0;
 	}
+	if (priv->packed)
+		return 0;
 	if (priv->inflight && vq_inflight_head(vq, vq->vq_last_avail, ret_head))
 		return 0;
 	return split_avail_head(vq, vq->vq_last_avail, ret_head);
@@ -449,11 +623,49 @@ static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 	if (priv->nr_returned > 0) {
 		priv->nr_returned--;
 	} else {
-		priv->slots[head].pos = vq->vq_last_avail++;
 		priv->slots[head].entry = priv->nr_entries++;
+		if (priv->packed)
+			packed_take(vq, head);
+		else
+			priv->slots[head].pos = vq->vq_last_avail++;
 	}
 	if (!empty)
-		priv->slots[priv->nr_taken++ & (priv->nr - 1u)].order = head;
+		priv->slots[priv->nr_taken++ & priv->mask].order = head;
+}
+
+/* Whether a chain may be taken as @head: slots are found by it. */
+static inline int check_head(struct vq_chain *c, uint16_t head)
+{
+	struct vq_priv *priv = c->vq->vq_priv;
+
+	if (head >= priv->nr)
+		return vq_bad_chain(c, "head out of range");
+	if (priv->slots[head].busy)
+		return vq_bad_chain(c, "chain already in flight");
+	return priv->slots[head].stale ? -EAGAIN : 0;
+}
+
+/* Collect the next chain: the one at @head, or a packed ring tells which. */
+static inline int collect(struct vq_chain *c, uint16_t *head)
+{
+	struct vqueue_info *vq = c->vq;
+	struct vq_priv *priv = vq->vq_priv;
+	int ret;
+
+	if (priv->packed && priv->nr_returned == 0) {
+		ret = packed_walk(vq, c, head);
+		return ret < 0 ? ret : check_head(c, *head);
+	}
+	ret = check_head(c, *head);
+	if (ret < 0)
+		return ret;
+	if (priv->packed)
+		ret = packed_walk_again(vq, *head, c);
+	else
+		ret = split_walk(vq, *head, c);
+	if (ret == 0 && c->bytes == 0 && priv->nr_returned > 0)
+		return vq_bad_chain(c, "chain changed while available");
+	return ret;
 }
 
 /*
@@ -473,23 +685,14 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	int ret;
 
 	c.bounce_end = &c.bounce;
-	if (head >= priv->nr) /* slots are found by it */
-		return bad_chain(&c, "head out of range");
-	slot = &priv->slots[head];
-	if (slot->busy)
-		return bad_chain(&c, "chain already in flight");
-	if (slot->stale)
-		return -EAGAIN;
-
 	gm_pin_begin(gmem_of(vq));
-	ret = split_walk(vq, head, &c);
-	if (ret == 0 && c.bytes == 0 && priv->nr_returned > 0)
-		ret = bad_chain(&c, "chain changed while available");
+	ret = collect(&c, &head);
 	if (ret < 0) {
 		chain_drop(&c);
 		return ret;
 	}
 
+	slot = &priv->slots[head];
 	slot->pins = gm_pin(gmem_of(vq), &slot->gen);
 	slot->busy = true;
 	slot->done = false;
@@ -525,7 +728,7 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 
 	/* If a driver adds empty chains endlessly, the rest wait for a kick. */
 	for (unsigned n = 0; may_take(vq) && !priv->blocked; n++) {
-		uint16_t head;
+		uint16_t head = 0;
 		int ret = nr_available(vq);
 
 		if (ret <= 0)
@@ -549,6 +752,31 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 }
 
 /*
+ * The next chain: 1 if it is for the model, which finds out with vq_getchain()
+ * whether it is sound; 0 if it has no bytes at all; -EAGAIN if it must wait.
+ */
+static int look_at_next(struct vqueue_info *vq, uint16_t *ret_head)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	bool new = priv->packed && priv->nr_returned == 0;
+	uint16_t head;
+
+	/* Only to find a stale one it is worth the way along the chain. */
+	if (new && vq->vq_vs->vs_priv->nr_stale == 0)
+		return !packed_is_empty(vq);
+	if ((new ? packed_peek_head(vq, &head) : next_head(vq, &head)) < 0 ||
+	    head >= priv->nr || priv->slots[head].busy)
+		return 1;
+	if (priv->slots[head].stale)
+		return -EAGAIN;
+	*ret_head = head;
+	if (new)
+		return !packed_is_empty(vq);
+	return priv->packed ? !packed_was_empty(vq, head) :
+			      !split_is_empty(vq, head);
+}
+
+/*
  * Models that ask before they take want a chain with something in it: what is
  * in front of that is given back here.
  */
@@ -558,7 +786,7 @@ int vq_has_descs(struct vqueue_info *vq)
 
 	for (unsigned n = 0; may_take(vq) && !priv->blocked; n++) {
 		struct vi_req req;
-		uint16_t head;
+		uint16_t head = 0;
 		int ret = nr_available(vq);
 
 		if (ret <= 0)
@@ -567,12 +795,10 @@ int vq_has_descs(struct vqueue_info *vq)
 			wake_transport(vq->vq_vs);
 			return hold(vq);
 		}
-		ret = next_head(vq, &head);
-		if (ret < 0 || head >= priv->nr || priv->slots[head].busy)
-			return 1; /* vq_getchain() tells */
-		if (priv->slots[head].stale)
+		ret = look_at_next(vq, &head);
+		if (ret == -EAGAIN)
 			return hold(vq);
-		if (!split_is_empty(vq, head))
+		if (ret > 0)
 			return 1;
 		if (take(vq, head, NULL, 0, &req) < 0)
 			return 0;
@@ -591,7 +817,7 @@ static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
 {
 	struct vq_priv *priv = vq->vq_priv;
 
-	return &priv->slots[n & (priv->nr - 1u)].order;
+	return &priv->slots[n & priv->mask].order;
 }
 
 /* Whether nothing has been taken behind it, but for what was returned. */
@@ -709,31 +935,90 @@ static unsigned nr_returned_last(struct vqueue_info *vq)
 	return nr;
 }
 
-uint16_t vq_next_entry(struct vqueue_info *vq)
-{
-	return (uint16_t)(vq->vq_last_avail - nr_returned_last(vq));
-}
-
-unsigned vq_left_chains(struct vqueue_info *vq, uint16_t *heads)
+/* Slots of a packed ring that the last @nr of them took. */
+static unsigned nr_slots_of_last(const struct vqueue_info *vq, unsigned nr)
 {
 	struct vq_priv *priv = vq->vq_priv;
-	unsigned nr = priv->nr_returned - nr_returned_last(vq);
+	unsigned slots = 0;
 
-	if (priv->inflight)
-		return 0;
-	for (unsigned n = 0; n < nr; n++)
-		heads[n] = *order_at(vq, priv->nr_taken + n);
-	return nr;
+	for (unsigned n = priv->nr_returned - nr; n < priv->nr_returned; n++) {
+		uint16_t head =
+			priv->slots[(priv->nr_taken + n) & priv->mask].order;
+
+		slots += priv->p.copy[priv->slots[head].copy].nr;
+	}
+	return slots;
 }
 
-void vq_take_left(struct vqueue_info *vq, const uint16_t *heads, unsigned nr)
+uint32_t vq_base(struct vqueue_info *vq)
+{
+	unsigned nr = nr_returned_last(vq);
+	uint16_t avail = vq->vq_last_avail;
+
+	if (!vq->vq_priv->packed)
+		return (uint16_t)(avail - nr);
+	/* Twice round is where it was. */
+	avail = packed_advance(vq, avail,
+			       vq->vq_priv->nr - nr_slots_of_last(vq, nr));
+	avail ^= PACKED_WRAP;
+	return (uint32_t)vq->vq_next_used << 16 | avail;
+}
+
+/* Append chain @head to @left. */
+static void add_left(struct vqueue_info *vq, struct vq_left *left,
+		     unsigned *nr_descs, uint16_t head)
+{
+	const struct vq_packed *p = &vq->vq_priv->p;
+	uint16_t i = vq->vq_priv->slots[head].copy;
+	unsigned nr = vq->vq_priv->packed ? p->copy[i].nr : 1;
+
+	left->nr++;
+	for (unsigned n = 0; n < nr; n++, i = p->copy[i].next) {
+		left->descs[(*nr_descs)++] = vq->vq_priv->packed ?
+						     p->copy[i] :
+						     (struct packed_desc){
+							     .id = head,
+							     .nr = 1,
+						     };
+		if (n + 1 == nr)
+			break;
+	}
+}
+
+struct vq_left *vq_left_chains(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
+	unsigned nr = priv->nr_returned - nr_returned_last(vq), nr_descs = 0;
+	struct vq_left *left;
 
-	for (unsigned n = 0; n < nr && heads[n] < priv->nr; n++) {
-		*order_at(vq, n) = heads[n];
-		priv->slots[heads[n]].entry = n; /* before all others */
-		priv->nr_returned++;
+	if (priv->inflight || priv->p.area || nr == 0)
+		return NULL;
+	/* No chain is longer than the ring, nor are all together. */
+	left = calloc(1, sizeof(*left) + priv->nr * sizeof(left->descs[0]));
+	for (unsigned n = 0; left && n < nr; n++)
+		add_left(vq, left, &nr_descs,
+			 *order_at(vq, priv->nr_taken + n));
+	return left;
+}
+
+void vq_add_returned(struct vqueue_info *vq, uint16_t head)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	unsigned n = priv->nr_returned++;
+
+	*order_at(vq, priv->nr_taken + n) = head;
+	priv->slots[head].entry = n; /* before all others */
+}
+
+void vq_take_left(struct vqueue_info *vq, const struct vq_left *left)
+{
+	const struct packed_desc *d = left ? left->descs : NULL;
+
+	for (unsigned n = 0; left && n < left->nr; n++, d += d->nr) {
+		if (d->id >= vq->vq_priv->nr ||
+		    (vq->vq_priv->packed && packed_take_left(vq, d) < 0))
+			return;
+		vq_add_returned(vq, d->id);
 	}
 }
 
@@ -773,6 +1058,24 @@ static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 	wake_transport(vq->vq_vs);
 }
 
+/* A chain was put into the used ring. */
+static inline void note_used(struct vqueue_info *vq, const struct vq_slot *slot,
+			     uint16_t head)
+{
+	bool logged = gmem_of(vq)->log;
+
+	if (vq->vq_priv->packed) {
+		if (logged)
+			packed_mark(vq, head, slot->writable);
+		return;
+	}
+	vq->vq_next_used++;
+	if (vq->vq_priv->inflight)
+		vq_inflight_use(vq, head);
+	if (logged)
+		split_mark(vq, head, slot->writable);
+}
+
 static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 		      uint16_t head, uint32_t used)
 {
@@ -781,17 +1084,14 @@ static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 	if (ring_live(vq)) {
 		int ret = write_back(vq, slot);
 
-		if (ret == 0)
+		if (ret == 0 && priv->packed)
+			ret = packed_push_used(vq, head, used);
+		else if (ret == 0)
 			ret = split_push_used(vq, vq->vq_next_used, head, used);
-		if (ret < 0) {
+		if (ret < 0)
 			ring_failed(vq, ret);
-		} else {
-			vq->vq_next_used++;
-			if (priv->inflight)
-				vq_inflight_use(vq, head);
-			if (gmem_of(vq)->log)
-				split_mark(vq, head, slot->writable);
-		}
+		else
+			note_used(vq, slot, head);
 	}
 	slot_release(vq, slot);
 	if (priv->paused) /* it may be stopped before the iteration ends */
@@ -855,7 +1155,10 @@ void vq_relchain_publish(struct vqueue_info *vq)
 
 	if (!may_tell(vq))
 		return;
-	ret = split_publish_used(vq, vq->vq_next_used);
+	if (vq->vq_priv->packed)
+		ret = packed_publish_used(vq);
+	else
+		ret = split_publish_used(vq, vq->vq_next_used);
 	if (ret < 0)
 		ring_failed(vq, ret);
 	else if (vq->vq_priv->inflight)
@@ -868,6 +1171,21 @@ void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	vq_relchain_publish(vq);
 }
 
+/* A packed ring of N slots is where it was after 2 N of them. */
+static inline bool any_used(const struct vqueue_info *vq)
+{
+	if (vq->vq_priv->packed)
+		return vq->vq_priv->p.nr_unsignalled > 0;
+	return vq->vq_save_used != vq->vq_next_used;
+}
+
+static bool wants_interrupt(struct vqueue_info *vq, uint16_t old)
+{
+	if (vq->vq_priv->packed)
+		return packed_wants_interrupt(vq);
+	return split_wants_interrupt(vq, old, vq->vq_next_used);
+}
+
 void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -875,12 +1193,12 @@ void vq_endchains(struct vqueue_info *vq, int used_all_avail)
 	uint16_t old = vq->vq_save_used;
 	bool on_empty;
 
-	if (!may_tell(vq) || old == vq->vq_next_used)
+	if (!may_tell(vq) || !any_used(vq))
 		return;
 	vq->vq_save_used = vq->vq_next_used;
 	on_empty = used_all_avail && !priv->nr_inflight &&
 		   (vs->vs_negotiated_caps & VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY));
-	if (split_wants_interrupt(vq, old, vq->vq_next_used) || on_empty) {
+	if (wants_interrupt(vq, old) || on_empty) {
 		priv->nr_intrs++;
 		vq_interrupt(vs, vq);
 	}
@@ -892,16 +1210,24 @@ void vq_show(struct vqueue_info *vq)
 	vq_endchains(vq, 0);
 }
 
+static void set_kicks(struct vqueue_info *vq, bool on)
+{
+	if (vq->vq_priv->packed)
+		packed_set_kicks(vq, on);
+	else
+		split_set_kicks(vq, on);
+	vq->vq_priv->kicks_off = !on;
+}
+
 void vq_kick_enable(struct vqueue_info *vq)
 {
 	if (!ring_live(vq))
 		return;
-	split_set_kicks(vq, true);
-	vq->vq_priv->kicks_off = false;
+	set_kicks(vq, true);
 	/*
-	 * Pairs with the driver's barrier between moving avail->idx and
+	 * Pairs with the driver's barrier between making a chain available and
 	 * looking whether a kick is wanted: one of both sees the other
-	 * (2.7.10.1). The caller reads avail->idx next.
+	 * (2.7.10.1, 2.8.22). The caller looks for a chain next.
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
@@ -910,8 +1236,7 @@ void vq_kick_disable(struct vqueue_info *vq)
 {
 	if (!ring_live(vq))
 		return;
-	split_set_kicks(vq, false);
-	vq->vq_priv->kicks_off = true;
+	set_kicks(vq, false);
 }
 
 bool vq_kicks_wanted(const struct vqueue_info *vq)

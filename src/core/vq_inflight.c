@@ -2,7 +2,7 @@
 /*
  * Chains in flight, noted in memory that survives this process, so that the
  * next one can do what this one had begun: vhost-user's in-flight area for
- * split rings.
+ * split rings. That for packed rings is in vq_packed_inflight.c.
  *
  *	header	features version desc_num last_batch_head used_idx
  *	entry	one for each head: inflight, next, counter
@@ -63,8 +63,10 @@ struct vq_inflight {
 	struct resubmitted resubmitted[];
 };
 
-size_t vq_inflight_bytes(unsigned size)
+size_t vq_inflight_bytes(unsigned size, bool packed)
 {
+	if (packed)
+		return packed_inflight_bytes(size);
 	return sizeof(struct header) + size * sizeof(struct entry);
 }
 
@@ -120,6 +122,8 @@ int vq_inflight_start(struct vqueue_info *vq, void *area)
 	unsigned size = priv->nr;
 	struct vq_inflight *in;
 
+	if (priv->packed)
+		return packed_inflight_start(vq, area);
 	in = calloc(1, sizeof(*in) + size * (sizeof(in->resubmitted[0]) +
 					     sizeof(in->batch[0])));
 	if (!in)

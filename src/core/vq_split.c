@@ -61,60 +61,21 @@ static uint64_t used_bytes(struct vqueue_info *vq)
 	return 4 + 8ull * priv->nr + (priv->event_idx ? 2 : 0);
 }
 
-/* One of the three parts that the driver named. */
-struct part {
-	const char *name;
-	uint64_t gpa, bytes;
-	unsigned align, prot;
-};
-
-static const char outside[] = "outside guest memory";
-
-static const char *check_part(struct gmem *gm, const struct part *p)
+int split_map(struct vqueue_info *vq)
 {
-	if (p->gpa % p->align)
-		return "is misaligned";
-	if (gm_check(gm, (gpa_t){ p->gpa }, p->bytes, p->prot) < 0)
-		return outside;
-	return NULL;
-}
+	const struct vq_part parts[3] = {
+		{ "descriptor table", vq->vq_desc_gpa, desc_bytes(vq), 16,
+		  GM_READ },
+		{ "available ring", vq->vq_avail_gpa, avail_bytes(vq), 2,
+		  GM_READ },
+		{ "used ring", vq->vq_used_gpa, used_bytes(vq), 4,
+		  GM_READ | GM_WRITE },
+	};
+	int ret = vq_check_parts(vq, parts);
 
-/* No last byte wraps: both were found in guest memory. */
-static bool overlap(const struct part *a, const struct part *b)
-{
-	return a->gpa <= b->gpa + (b->bytes - 1) &&
-	       b->gpa <= a->gpa + (a->bytes - 1);
-}
-
-int split_map(struct vqueue_info *vq, bool event_idx)
-{
-	struct gmem *gm = gmem_of(vq);
-	struct part parts[3];
-	const char *why = NULL;
-	unsigned i;
-
-	vq->vq_priv->event_idx = event_idx;
-	parts[0] = (struct part){ "descriptor table", vq->vq_desc_gpa,
-				  desc_bytes(vq), 16, GM_READ };
-	parts[1] = (struct part){ "available ring", vq->vq_avail_gpa,
-				  avail_bytes(vq), 2, GM_READ };
-	parts[2] = (struct part){ "used ring", vq->vq_used_gpa, used_bytes(vq),
-				  4, GM_READ | GM_WRITE };
-	for (i = 0; i < 3 && !why; i++)
-		why = check_part(gm, &parts[i]);
-	for (unsigned j = 0; j < i && !why; j++) {
-		if (overlap(&parts[j], &parts[(j + 1) % 3]))
-			why = "overlaps another ring part";
-	}
-	if (why) {
-		vi_error(vq->vq_vs, "queue %u: %s %s", vq->vq_num,
-			 parts[i - 1].name, why);
-		if (why == outside)
-			vi_suspect_iommu(vq->vq_vs);
-		return -EINVAL;
-	}
-	split_remap(vq);
-	return 0;
+	if (ret == 0)
+		split_remap(vq);
+	return ret;
 }
 
 void split_remap(struct vqueue_info *vq)
@@ -197,12 +158,6 @@ static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 	return 0;
 }
 
-/*
- * Longer tables than the queue are accepted: Linux builds them. So many entries
- * of all tables together bound the time that one chain can take.
- */
-#define MAX_INDIRECT 32768u
-
 /* The way along a chain. */
 struct walk {
 	struct vqueue_info *vq;
@@ -228,7 +183,7 @@ static struct walk walk_from(struct vqueue_info *vq, uint16_t head)
 		.gpa = vq->vq_desc_gpa,
 		.nr = vq->vq_priv->nr,
 		.i = head,
-		.indirect_left = MAX_INDIRECT,
+		.indirect_left = VQ_MAX_INDIRECT,
 	};
 }
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -25,6 +26,10 @@
 #define INDIRECT  VI_BIT(VIRTIO_RING_F_INDIRECT_DESC)
 #define EVENT_IDX VI_BIT(VIRTIO_RING_F_EVENT_IDX)
 #define ON_EMPTY  VI_BIT(VIRTIO_F_NOTIFY_ON_EMPTY)
+#define PACKED    VI_BIT(VIRTIO_F_RING_PACKED)
+
+/* PACKED or 0: which rings the driver of dev_start() has. */
+static uint64_t layout;
 
 enum {
 	QSIZE = 8,
@@ -90,7 +95,7 @@ static void dev_init(struct dev *dev, virtio_mode_t mode)
 		.vc_name = "vq_test",
 		.vc_nvq = 1,
 		.vc_qnotify = dev_kick,
-		.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+		.vc_hv_caps_modern = VI_RING_CAPS_MODERN | PACKED,
 		.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY,
 	};
 	vi_softc_linkup(&dev->vs, &dev->vc, dev, &dev->d.pi, &dev->vq);
@@ -105,7 +110,7 @@ static void dev_init(struct dev *dev, virtio_mode_t mode)
 static void dev_start(struct dev *dev, uint64_t features)
 {
 	dev_init(dev, VIRTIO_MODE_MODERN);
-	assert_true(vdrv_start(&dev->d, features | V1, 1));
+	assert_true(vdrv_start(&dev->d, features | layout | V1, 1));
 }
 
 static void dev_fini(struct dev *dev)
@@ -687,6 +692,18 @@ static void test_same_head_twice(void **state)
 	dev_fini(&dev);
 }
 
+/* How many chains of one buffer are used, while no lap is complete. */
+static unsigned nr_used(struct dev *dev)
+{
+	uint16_t pos = VDRV_WRAP;
+
+	if (!dev->d.q[0].packed)
+		return vdrv_used_ring_idx(&dev->d, 0);
+	while (pos < VDRV_WRAP + QSIZE && vdrv_slot_is_used(&dev->d, 0, pos))
+		pos++;
+	return pos - VDRV_WRAP;
+}
+
 /* Take @n chains and write down their heads. */
 static void take(struct dev *dev, int n, unsigned *heads)
 {
@@ -701,17 +718,21 @@ static void take(struct dev *dev, int n, unsigned *heads)
 
 static void test_retchains(void **state)
 {
-	static const uint16_t starts[] = { 0, QSIZE - 2, 0xfffe };
+	static const uint16_t starts[][3] = {
+		{ 0, QSIZE - 2, 0xfffe },
+		{ VDRV_WRAP, QSIZE - 2, VDRV_WRAP | (QSIZE - 2) },
+	};
 	unsigned first[4], again[4];
 	struct iovec iov[NIOV];
 	struct vi_req req;
 
-	for (size_t s = 0; s < ARRAY_LEN(starts); s++) {
+	for (size_t s = 0; s < ARRAY_LEN(starts[0]); s++) {
+		uint16_t start = starts[layout ? 1 : 0][s];
 		struct dev dev;
 
 		dev_start(&dev, 0);
-		dev.vq.vq_last_avail = dev.d.q[0].avail_idx = starts[s];
-		dev.vq.vq_next_used = dev.vq.vq_save_used = starts[s];
+		dev.vq.vq_last_avail = dev.d.q[0].avail_idx = start;
+		dev.vq.vq_next_used = dev.vq.vq_save_used = start;
 		for (int i = 0; i < 4; i++)
 			vdrv_add(&dev.d, 0,
 				 &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
@@ -917,15 +938,19 @@ static void tell(struct story *s, const char *what)
 }
 
 /* The queue stops, and is set up again where it was. */
-static void stop_and_resume(struct dev *dev, uint16_t base, unsigned nr_left)
+static void stop_and_resume(struct dev *dev, uint16_t entry, unsigned nr_left)
 {
 	struct vqueue_info *vq = &dev->vq, was = *vq;
-	uint16_t left[QSIZE];
+	struct vq_left *left;
+	uint32_t base;
 
 	vi_pause_queue(vq);
 	assert_int_equal(vq->vq_priv->nr_inflight, 0);
-	assert_int_equal(vq_left_chains(vq, left), nr_left);
-	assert_int_equal(vi_stop_queue(vq), base);
+	left = vq_left_chains(vq);
+	assert_int_equal(left ? left->nr : 0, nr_left);
+	base = vi_stop_queue(vq);
+	if (!dev->d.q[0].packed)
+		assert_int_equal(base, entry);
 	vq->vq_desc_gpa = was.vq_desc_gpa;
 	vq->vq_avail_gpa = was.vq_avail_gpa;
 	vq->vq_used_gpa = was.vq_used_gpa;
@@ -933,7 +958,8 @@ static void stop_and_resume(struct dev *dev, uint16_t base, unsigned nr_left)
 	dev->vs.vs_curq = 0;
 	vi_enable_queue(&dev->vs);
 	vq_resume(vq, base, false);
-	vq_take_left(vq, left, nr_left);
+	vq_take_left(vq, left);
+	free(left);
 }
 
 /* None is lost, none completed twice, and the oldest are first. */
@@ -1023,10 +1049,10 @@ static void test_prepare_publish(void **state)
 	take(&dev, 3, heads);
 	for (uint16_t i = 0; i < 3; i++) {
 		vq_relchain_prepare(&dev.vq, (uint16_t)heads[i], i);
-		assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+		assert_int_equal(nr_used(&dev), 0);
 	}
 	vq_relchain_publish(&dev.vq);
-	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 3);
+	assert_int_equal(nr_used(&dev), 3);
 	for (uint16_t i = 0; i < 3; i++) {
 		assert_true(vdrv_used(&dev.d, 0, &used));
 		assert_int_equal(used.id, heads[i]);
@@ -1080,7 +1106,7 @@ static void test_wrong_relchain(void **state)
 		assert_int_equal(head, 0);
 		vq_relchain(&dev.vq, 0, 8);
 		vq_relchain(&dev.vq, wrong[i], 8);
-		assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 1);
+		assert_int_equal(nr_used(&dev), 1);
 		assert_true(vdrv_status(&dev.d) & VIRTIO_CONFIG_S_NEEDS_RESET);
 		dev_fini(&dev);
 	}
@@ -1129,7 +1155,7 @@ static void test_stale_head(void **state)
 		vdrv_reset_now(&dev.d);
 		vdrv_wake(&dev.d);
 		vdrv_greet(&dev.d);
-		assert_true(vdrv_negotiate(&dev.d, V1 | EVENT_IDX));
+		assert_true(vdrv_negotiate(&dev.d, V1 | EVENT_IDX | layout));
 		assert_true(vdrv_queue_setup(&dev.d, 0, sizes[i]));
 		vdrv_driver_ok(&dev.d);
 		assert_false(dev.d.woken);
@@ -1143,7 +1169,7 @@ static void test_stale_head(void **state)
 		assert_false(vq_has_descs(&dev.vq));
 		for (int k = 2; k >= 0; k--)
 			vq_relchain(&dev.vq, (uint16_t)old[k], 8);
-		assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+		assert_int_equal(nr_used(&dev), 0);
 		assert_true(dev.d.woken);
 		take(&dev, 1, &head);
 		vq_relchain(&dev.vq, (uint16_t)head, 7);
@@ -1233,7 +1259,7 @@ static void test_relchain_not_taken(void **state)
 	dev_start(&dev, 0);
 	vq_relchain(&dev.vq, 0, 8);
 	assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
-	assert_int_equal(vdrv_used_ring_idx(&dev.d, 0), 0);
+	assert_int_equal(nr_used(&dev), 0);
 	dev_fini(&dev);
 }
 
@@ -1509,7 +1535,7 @@ static void far_start(struct dev *dev, uint64_t features)
 				VDRV_MEM_BYTES, NULL, GM_READ | GM_WRITE),
 			 0);
 	far_error = far_good = 0;
-	assert_true(vdrv_start(&dev->d, features | V1, 1));
+	assert_true(vdrv_start(&dev->d, features | layout | V1, 1));
 }
 
 /*
@@ -1533,14 +1559,16 @@ static void test_empty_for_ever(void **state)
 			assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req),
 					 0);
 		far_refill = NULL;
-		assert_true(dev.vq.vq_next_used >= QSIZE);
-		assert_true(dev.vq.vq_next_used < 4 * QSIZE);
+		assert_in_range(dev.vq.vq_priv->nr_chains, QSIZE,
+				4 * QSIZE - 1);
 		assert_true(dev.d.woken);
 		assert_false(vq_has_descs(&dev.vq)); /* not before a kick */
 		vdrv_wake(&dev.d);
 		assert_false(vq_has_descs(&dev.vq));
-		assert_int_equal(dev.vq.vq_last_avail,
-				 vdrv_used_ring_idx(&dev.d, 0));
+		assert_int_equal(dev.vq.vq_last_avail, dev.vq.vq_next_used);
+		if (!layout)
+			assert_int_equal(dev.vq.vq_last_avail,
+					 vdrv_used_ring_idx(&dev.d, 0));
 		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
 		dev_fini(&dev);
 	}
@@ -1697,11 +1725,15 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	/* It is held for a request that does not end, also by a reset. */
 	vdrv_reset_now(&dev.d);
 	vdrv_greet(&dev.d);
-	assert_true(vdrv_negotiate(&dev.d, V1));
+	assert_true(vdrv_negotiate(&dev.d, V1 | layout));
 	assert_true(vdrv_queue_setup(&dev.d, 0, 0));
 	vdrv_driver_ok(&dev.d);
-	vdrv_desc(&dev.d, 0, 5, VDRV_MEM_BASE + 32 * MIB, 3 * MIB, W, 0);
-	vdrv_avail(&dev.d, 0, 5);
+	if (layout) {
+		vdrv_slot(&dev.d, 0, &buf, W, 5);
+	} else {
+		vdrv_desc(&dev.d, 0, 5, buf.gpa, buf.len, W, 0);
+		vdrv_avail(&dev.d, 0, 5);
+	}
 	assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req), 0);
 	assert_in_range(dev.vs.vs_priv->bounce_bytes, 3 * MIB, 4 * MIB);
 	assert_int_equal(dev.vs.vs_priv->nr_stale, 1);
@@ -1710,7 +1742,7 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	assert_int_equal(dev.vs.vs_priv->bounce_bytes, 0);
 	vdrv_reset(&dev.d);
 
-	assert_true(vdrv_start(&dev.d, V1, 1));
+	assert_true(vdrv_start(&dev.d, V1 | layout, 1));
 	vdrv_add(&dev.d, 0, &large, 1);
 	vdrv_add(&dev.d, 0, &buf, 1);
 	take(&dev, 1, heads);
@@ -1761,5 +1793,31 @@ int main(void)
 		cmocka_unit_test(test_memory_not_shared_of_all_queues),
 	};
 
-	return cmocka_run_group_tests_name("vq", tests, NULL, NULL);
+	static const struct CMUnitTest packed_tests[] = {
+		cmocka_unit_test(test_niov),
+		cmocka_unit_test(test_retchains),
+		cmocka_unit_test(test_retchains_over_empty),
+		cmocka_unit_test(test_retchains_behind_many_empty),
+		cmocka_unit_test(test_stop_returned),
+		cmocka_unit_test(test_return_logged),
+		cmocka_unit_test(test_prepare_publish),
+		cmocka_unit_test(test_used_len_is_cut),
+		cmocka_unit_test(test_wrong_relchain),
+		cmocka_unit_test(test_relchain_after_reset),
+		cmocka_unit_test(test_stale_head),
+		cmocka_unit_test(test_wake_after_reset),
+		cmocka_unit_test(test_relchain_not_taken),
+		cmocka_unit_test(test_memory_moves),
+		cmocka_unit_test(test_empty_for_ever),
+		cmocka_unit_test(test_memory_not_shared),
+		cmocka_unit_test(test_memory_not_now),
+		cmocka_unit_test(test_memory_not_now_anywhere),
+		cmocka_unit_test(test_memory_not_shared_is_bounded),
+		cmocka_unit_test(test_memory_not_shared_of_all_queues),
+	};
+	int failed = cmocka_run_group_tests_name("vq", tests, NULL, NULL);
+
+	layout = PACKED;
+	return failed + cmocka_run_group_tests_name("vq, packed", packed_tests,
+						    NULL, NULL);
 }

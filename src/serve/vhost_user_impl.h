@@ -50,6 +50,7 @@
 #define VHUSER_MAX_RING_SIZE 32768u /* entries, 2.7 */
 
 struct vhuser_mapping;
+struct vq_left;
 
 struct vhuser_region {
 	struct vhmsg_region r;
@@ -59,10 +60,10 @@ struct vhuser_region {
 struct vhuser_ring {
 	struct vhuser *srv;
 	uint16_t index;
-	uint16_t size;  /* 0: not told */
-	uint16_t base;  /* the next entry to take */
-	uint16_t *left; /* chains to take before that, see vq_left_chains() */
-	unsigned nr_left;
+	uint16_t size; /* 0: not told */
+	bool has_base;
+	uint32_t base;        /* where to continue, see vi_stop_queue() */
+	struct vq_left *left; /* chains to take before that */
 	bool has_addr;
 	struct vhmsg_vring_addr addr;
 	int kick_fd, call_fd, err_fd; /* or -1 */
@@ -159,6 +160,12 @@ int vhuser_renew(struct vhuser *srv);
 
 /* The features that the driver accepted, those of the wire left out. */
 uint64_t vhuser_driver_features(const struct vhuser *srv);
+
+/* Whether its rings are packed. */
+static inline bool vhuser_packed(const struct vhuser *srv)
+{
+	return vhuser_driver_features(srv) & VI_BIT(VIRTIO_F_RING_PACKED);
+}
 
 /*
  * A driver accepted them in another back-end: the device is reset, and

@@ -239,10 +239,19 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
  */
 
 /* Bytes from one ring's part to the next one's. */
-static uint64_t inflight_stride(unsigned queue_size)
+static uint64_t inflight_stride(const struct vhuser *srv, unsigned queue_size)
 {
-	return (vq_inflight_bytes(queue_size) + INFLIGHT_ALIGN - 1) &
+	return (vq_inflight_bytes(queue_size, vhuser_packed(srv)) +
+		INFLIGHT_ALIGN - 1) &
 	       ~(uint64_t)(INFLIGHT_ALIGN - 1);
+}
+
+static bool inflight_fits(const struct vhuser *srv,
+			  const struct vhmsg_inflight *area)
+{
+	uint64_t stride = inflight_stride(srv, area->queue_size);
+
+	return area->size / stride >= area->nr_queues;
 }
 
 ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
@@ -256,7 +265,7 @@ ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	if (area.nr_queues > srv->nr_rings ||
 	    area.queue_size > VHUSER_MAX_RING_SIZE)
 		return -EINVAL;
-	area.size = area.nr_queues * inflight_stride(area.queue_size);
+	area.size = area.nr_queues * inflight_stride(srv, area.queue_size);
 	area.offset = 0;
 	memcpy(reply, &area, sizeof(area));
 	return msg->hdr.size < sizeof(area) ? msg->hdr.size : sizeof(area);
@@ -287,8 +296,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
 	    area.queue_size > VHUSER_MAX_RING_SIZE ||
-	    area.offset % INFLIGHT_ALIGN ||
-	    area.size / inflight_stride(area.queue_size) < area.nr_queues)
+	    area.offset % INFLIGHT_ALIGN || !inflight_fits(srv, &area))
 		return -EINVAL;
 	if (srv->nr_running > 0)
 		return -EBUSY;
@@ -305,7 +313,7 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 static void *inflight_part(struct vhuser *srv, unsigned index)
 {
 	return (char *)srv->inflight_map.host +
-	       index * inflight_stride(srv->inflight.queue_size);
+	       index * inflight_stride(srv, srv->inflight.queue_size);
 }
 
 int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
@@ -316,7 +324,9 @@ int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 	*ret_area = NULL;
 	if (!srv->inflight_map.host)
 		return 0;
-	if (index >= area->nr_queues || size > area->queue_size)
+	/* The driver may have changed to another layout since. */
+	if (index >= area->nr_queues || size > area->queue_size ||
+	    !inflight_fits(srv, area))
 		return -EINVAL;
 	*ret_area = inflight_part(srv, index);
 	return 0;
@@ -324,7 +334,7 @@ int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 
 void vhuser_inflight_clear(struct vhuser *srv)
 {
-	if (!srv->inflight_map.host)
+	if (!srv->inflight_map.host || !inflight_fits(srv, &srv->inflight))
 		return;
 	for (unsigned i = 0; i < srv->inflight.nr_queues; i++) {
 		unsigned size = srv->inflight.queue_size,
@@ -332,7 +342,8 @@ void vhuser_inflight_clear(struct vhuser *srv)
 
 		/* A larger ring never ran. */
 		memset(inflight_part(srv, i), 0,
-		       vq_inflight_bytes(size < max ? size : max));
+		       vq_inflight_bytes(size < max ? size : max,
+					 vhuser_packed(srv)));
 	}
 }
 

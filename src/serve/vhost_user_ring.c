@@ -68,6 +68,27 @@ static bool is_ready(const struct vhuser_ring *ring)
 	return is_started(ring) && ring->enabled;
 }
 
+/*
+ * Where the ring begins. DPDK's front-end names the available position of a
+ * fresh packed ring alone, which leaves a used position that is a lap behind.
+ */
+static uint32_t base_of(const struct vhuser_ring *ring)
+{
+	if (!vhuser_packed(ring->srv))
+		return ring->base;
+	if (!ring->has_base || ring->base == (VQ_PACKED_START & 0xffff))
+		return VQ_PACKED_START;
+	return ring->base;
+}
+
+/* Whether the ring begins where a new driver's does. */
+static bool is_fresh(const struct vhuser_ring *ring)
+{
+	uint32_t start = vhuser_packed(ring->srv) ? VQ_PACKED_START : 0;
+
+	return base_of(ring) == start;
+}
+
 /* The first ring is about to run: for a new driver, or the one before? */
 static int start_device(struct vhuser *srv)
 {
@@ -76,7 +97,7 @@ static int start_device(struct vhuser *srv)
 	int ret = 0;
 
 	for (unsigned i = 0; i < srv->nr_rings; i++)
-		fresh &= srv->rings[i].base == 0;
+		fresh &= is_fresh(&srv->rings[i]);
 	if (srv->used && fresh)
 		ret = vhuser_renew(srv);
 	if (ret < 0)
@@ -121,12 +142,12 @@ static int start_queue(struct vhuser_ring *ring)
 	if (!(vq->vq_flags & VQ_ENABLED))
 		return -EFAULT;
 	vq->vq_msix_idx = ring->index;
-	vq_resume(vq, ring->base, area != NULL);
+	vq_resume(vq, base_of(ring), area != NULL);
 	if (vs->vs_flags & VIRTIO_BROKEN)
 		return -EPROTO;
 	if (area)
 		return vq_inflight_start(vq, area);
-	vq_take_left(vq, ring->left, ring->nr_left);
+	vq_take_left(vq, ring->left);
 	return 0;
 }
 
@@ -134,7 +155,6 @@ static void forget_left(struct vhuser_ring *ring)
 {
 	free(ring->left);
 	ring->left = NULL;
-	ring->nr_left = 0;
 }
 
 /* The queue is stopped; the ring can go on where it was. */
@@ -143,11 +163,9 @@ static void stop_queue(struct vhuser_ring *ring)
 	struct vqueue_info *vq = &ring->srv->vs->vs_queues[ring->index];
 
 	forget_left(ring);
-	if (vq->vq_priv->nr_returned > 0)
-		ring->left = calloc(vq->vq_priv->nr, sizeof(*ring->left));
-	if (ring->left)
-		ring->nr_left = vq_left_chains(vq, ring->left);
+	ring->left = vq_left_chains(vq);
 	ring->base = vi_stop_queue(vq);
+	ring->has_base = true;
 }
 
 static bool is_tx(struct virtio_softc *vs, unsigned q)
@@ -390,7 +408,7 @@ ssize_t vhuser_set_vring_num(struct vhuser *srv, const struct vhconn_msg *msg,
 	struct vhuser_ring *ring = find_state(srv, msg, &num);
 
 	if (!ring || num == 0 || num > VHUSER_MAX_RING_SIZE ||
-	    (num & (num - 1)))
+	    ((num & (num - 1)) && !vhuser_packed(srv)))
 		return -EINVAL;
 	if (num == ring->size)
 		return 0;
@@ -407,13 +425,14 @@ ssize_t vhuser_set_vring_base(struct vhuser *srv, const struct vhconn_msg *msg,
 	uint32_t base;
 	struct vhuser_ring *ring = find_state(srv, msg, &base);
 
-	if (!ring || base > UINT16_MAX)
+	if (!ring || (base > UINT16_MAX && !vhuser_packed(srv)))
 		return -EINVAL;
 	if (stop(ring) < 0)
 		return VHUSER_LATER;
 	if (base != ring->base) /* another driver's, or another ring */
 		forget_left(ring);
-	ring->base = (uint16_t)base;
+	ring->base = base;
+	ring->has_base = true;
 	return update(ring);
 }
 
@@ -572,7 +591,7 @@ static void forget(struct vhuser_ring *ring)
 	set_fd(&ring->err_fd, -1);
 	forget_left(ring);
 	ring->size = ring->base = 0;
-	ring->has_addr = ring->enabled = false;
+	ring->has_addr = ring->has_base = ring->enabled = false;
 }
 
 void vhuser_rings_reset(struct vhuser *srv)
