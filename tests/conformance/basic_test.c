@@ -195,7 +195,6 @@ static void test_offer(void **state)
 	static const unsigned absent[] = {
 		24, 27,         /* legacy only */
 		25, 26, 30, 31, /* reserved */
-		34,             /* RING_PACKED */
 		35,             /* IN_ORDER: FEAT-12, SPLIT-22 */
 		37,             /* SR_IOV: FEAT-14 */
 		38,             /* NOTIFICATION_DATA: NTF-03, NTF-04 */

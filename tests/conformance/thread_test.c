@@ -12,7 +12,7 @@
 
 #define NR_BUFFERS   100000u
 #define NR_RACES     100000u
-#define RACE_SECONDS 5  /* at most, on a machine that has other work */
+#define RACE_SECONDS 3  /* at most, on a machine that has other work */
 #define PATIENCE_S   20 /* a wake-up that has not come by then is lost */
 
 static struct tdev t;
@@ -118,7 +118,7 @@ static void stream(struct stream *s, unsigned burst)
 	}
 }
 
-/* SPLIT-13, SPLIT-20, SPLIT-21, hostile F2, hostile D26, hostile S22. */
+/* SPLIT-13, SPLIT-20, SPLIT-21, PACKED-03, PACKED-05, PACKED-18, hostile F2, hostile D26, hostile S22. */
 static void test_stream(void **state)
 {
 	static const struct {
@@ -134,6 +134,12 @@ static void test_stream(void **state)
 		{ V1 | EVENT_IDX, 8, true, 64 },
 		{ V1 | EVENT_IDX, 64, true, 2 },
 		{ V1 | EVENT_IDX, 8, false, 64 },
+		{ V1 | PACKED, 1, true, 16 },
+		{ V1 | PACKED, 64, false, 61 },
+		{ V1 | PACKED | EVENT_IDX, 1, true, 16 },
+		{ V1 | PACKED | EVENT_IDX, 8, true, 61 },
+		{ V1 | PACKED | EVENT_IDX, 64, true, 2 },
+		{ V1 | PACKED | EVENT_IDX, 8, false, 64 },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -141,7 +147,8 @@ static void test_stream(void **state)
 		pthread_t thread;
 
 		tdev_start(&t, VDRV_MODERN,
-			   (struct tdev_opts){ .qsize = rows[i].qsize },
+			   (struct tdev_opts){ .qsize = rows[i].qsize,
+					       .more_modern = PACKED },
 			   rows[i].features, 1);
 		t.no_kicks_while_busy = rows[i].kicks_off;
 		for (unsigned p = 0; p < ARRAY_LEN(s.out); p++) {
@@ -184,7 +191,8 @@ static void test_reset_under_load(void **state)
 	pthread_t thread;
 	uint64_t mark;
 
-	tdev_init(&t, VDRV_MODERN, (struct tdev_opts){ .qsize = 64 });
+	tdev_init(&t, VDRV_MODERN,
+		  (struct tdev_opts){ .qsize = 64, .more_modern = PACKED });
 	t.vs.vs_mtx = &lock;
 	b = (struct vdrv_buf){ vdrv_alloc(d, 64, 1), 64, VDRV_W };
 	mark = d->next_free;
@@ -193,7 +201,9 @@ static void test_reset_under_load(void **state)
 	for (int i = 0; i < 1000; i++) {
 		/* Once status reads 0 the memory is the driver's again. */
 		d->next_free = mark;
-		assert_true(vdrv_start(d, V1 | (i & 1 ? EVENT_IDX : 0), 1));
+		assert_true(vdrv_start(
+			d, V1 | (i & 1 ? EVENT_IDX : 0) | (i & 2 ? PACKED : 0),
+			1));
 		for (int n = 0; n < 32; n++)
 			vdrv_add(d, 0, &b, 1);
 		vdrv_kick(d, 0);
@@ -288,7 +298,8 @@ static void run_race(uint64_t features, void (*device)(void),
 	bool over = false;
 
 	sched_getaffinity(0, sizeof(ours), &ours);
-	tdev_start(&t, VDRV_MODERN, (struct tdev_opts){ 0 }, V1 | features, 1);
+	tdev_start(&t, VDRV_MODERN, (struct tdev_opts){ .more_modern = PACKED },
+		   V1 | features, 1);
 	t.hold = true;
 	race = (struct race){ .device = device };
 	pthread_create(&thread, NULL, race_thread, &ours);
@@ -374,7 +385,12 @@ static void take_used(void)
 
 static void test_barriers(void **state)
 {
-	static const uint64_t features[] = { 0, EVENT_IDX };
+	static const uint64_t features[] = {
+		0,
+		EVENT_IDX,
+		PACKED,
+		PACKED | EVENT_IDX,
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
 		run_race(features[i], device_wants_kick, kicks_off, driver_adds,
