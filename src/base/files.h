@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A table of named descriptors. What needs the user's rights opens files and
- * adds them; what runs in the sandbox takes them by their names.
+ * A table of named descriptors. Code with the user's rights opens files and
+ * adds them; code in the sandbox takes them by name.
  */
 #ifndef BASE_FILES_H
 #define BASE_FILES_H
@@ -24,7 +24,7 @@ struct opened_files {
 /* 0, or -ENOSPC: the table is full, or the name too long. */
 int opened_files_add(struct opened_files *files, const char *name, int take_fd);
 
-/* A descriptor by its name, or -1. The caller of take() becomes its owner. */
+/* A descriptor by its name, or -1. The caller of take() owns it then. */
 int opened_files_find(const struct opened_files *files, const char *name);
 int opened_files_take(struct opened_files *files, const char *name);
 

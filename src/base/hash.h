@@ -23,7 +23,7 @@ static inline uint64_t hash64(const void *p, size_t len)
 	return hash_add(HASH_START, p, len);
 }
 
-/* Of a text and the zero behind it; begun with HASH_START. */
+/* Hash a string with its terminating zero; start with HASH_START. */
 static inline uint64_t hash_text(uint64_t hash, const char *text)
 {
 	return hash_add(hash, text, strlen(text) + 1);

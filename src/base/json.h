@@ -19,7 +19,7 @@ static inline void json_add_bool(struct json_object *to, const char *key,
 	json_object_object_add(to, key, json_object_new_boolean(val));
 }
 
-/* Nothing where @val is NULL. */
+/* Does nothing if @val is NULL. */
 static inline void json_add_string(struct json_object *to, const char *key,
 				   const char *val)
 {

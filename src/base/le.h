@@ -2,11 +2,11 @@
 /*
  * Byte order as a type.
  *
- * What lies in guest memory, on the wire or in a SCSI command has a fixed byte
- * order. These types hold such a number as it lies there, and only the
- * functions below turn it into one to count with, so that a forgotten
- * conversion does not compile. All of them have the alignment of the plain
- * integer; a field that may lie anywhere is copied out first.
+ * Numbers in guest memory, on the wire or in a SCSI command have a fixed byte
+ * order. These types hold them in that order, and only the functions below
+ * convert them, so that a forgotten conversion does not compile. Each type has
+ * the alignment of the plain integer; copy a field out first if it may be
+ * unaligned.
  */
 #ifndef BASE_LE_H
 #define BASE_LE_H

@@ -109,8 +109,8 @@ int vio_loop_fd(const struct vio_loop *loop)
 }
 
 /*
- * Tasks are left over: an embedder that watches our descriptor must come back.
- * vio_loop_run() does so by itself.
+ * Tasks are left over: an embedder that polls our descriptor must iterate
+ * again. vio_loop_run() does so by itself.
  */
 static void wake(struct vio_loop *loop)
 {
@@ -166,7 +166,7 @@ static void run_tasks(struct vio_loop *loop)
 }
 
 /*
- * To be woken takes longer than to read a page that is cached. Others who want
+ * Waking up takes longer than reading a cached page. Other threads that want
  * the processor get it meanwhile.
  */
 static int look_around(struct vio_loop *loop, struct epoll_event *evs,

@@ -26,7 +26,7 @@ struct opener {
 	int fd;
 };
 
-/* Wait so long; -1: for a request. False: the device has gone. */
+/* Wait @ms, or for a request if @ms is -1. False: the device is gone. */
 static bool wait_ms(const struct opener *o, int ms)
 {
 	struct pollfd p = { .fd = o->fd, .events = ms < 0 ? POLLIN : 0 };
@@ -50,7 +50,7 @@ static void send_fds(const struct opener *o, const int *fds, int nr)
 		close(fds[i]);
 }
 
-/* A device that was taken over makes no more tries than this allows. */
+/* A compromised device cannot cause more attempts than this allows. */
 static bool serve_request(const struct opener *o)
 {
 	int fds[OPENER_MAX_FDS], nr = -1;
@@ -180,7 +180,7 @@ static void on_answer(void *arg, uint32_t events)
 		r->source = NULL;
 		return;
 	}
-	/* What another process asked for, which died meanwhile, is as good. */
+	/* Descriptors that a process requested before it died will do. */
 	if (r->requested && nr > 0) {
 		r->requested = false;
 		r->cb(r->arg, fds, nr);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Opening again what was lost: a tap that was deleted, a peer that went away.
- * A sandboxed device cannot, so a thread outside of its sandbox does:
+ * Reopen what was lost: a deleted tap, a disconnected peer. A sandboxed device
+ * cannot, so a thread outside its sandbox does:
  *
  *	device, in its sandbox		opener, a thread of who opened it
  *	  reopener_request()  --a byte-->  open(), until it succeeds
  *	  cb(fds)            <--fds------
  *
- * Both have an end of a socket. The device's is one of its opened files, and
- * the thread ends when that is closed everywhere, after a call of open that may
+ * A socket pair connects them. The device's end is one of its opened files;
+ * when all copies of it are closed, the thread ends, after an open() that may
  * still be running.
  */
 #ifndef BASE_OPENER_H
@@ -32,9 +32,9 @@
 typedef int opener_fn(void *arg, int *fds);
 
 /*
- * Start the thread and add the device's end to @files as @name. Attempts are
- * further and further apart, at most @max_wait_ms. @take_arg is free()d at the
- * end; on failure (-errno) it stays the caller's.
+ * Start the thread and add the device's end to @files as @name. Attempts back
+ * off exponentially, up to @max_wait_ms. The thread takes ownership of
+ * @take_arg and calls free() on it; on failure (-errno) the caller keeps it.
  */
 int opener_start(struct opened_files *files, const char *name, opener_fn *open,
 		 unsigned max_wait_ms, void *take_arg);

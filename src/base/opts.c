@@ -43,8 +43,8 @@ static int digit_value(char c)
 }
 
 /*
- * The number that @text begins with; *ret_rest is what follows. No sign, no
- * space and no octal, which strtoull() would take.
+ * Parse the number at the start of @text; *ret_rest is what follows. No sign,
+ * space or octal, which strtoull() would accept.
  */
 static int parse_digits(const char *text, uint64_t *ret_number,
 			const char **ret_rest)
@@ -184,7 +184,7 @@ static bool in_range(const struct opt_def *def, uint64_t number)
 	return number >= def->min && (!def->max || number <= def->max);
 }
 
-/* Check the value and make a number of it where it is one. */
+/* Check the value and convert it if it is a number. */
 static int check_value(const struct parser *p, struct opt *opt)
 {
 	const struct opt_def *def = opt->def;
@@ -223,7 +223,7 @@ static bool is_pattern(const struct opt_def *def)
 	return strchr(def->key, '*');
 }
 
-/* '*' takes all up to the next '.', which is something; "**" all that is. */
+/* '*' matches one or more characters but '.', "**" matches the rest. */
 static bool matches(const char *pattern, const char *key)
 {
 	for (; *pattern; pattern++) {
@@ -238,7 +238,7 @@ static bool matches(const char *pattern, const char *key)
 	return !*key;
 }
 
-/* An option by its key; what is a pattern's goes by the key as given. */
+/* Find an option by its key, or a pattern's by the key that the user gave. */
 static struct opt *find(struct opts *opts, const char *key)
 {
 	for (unsigned i = 0; i < opts->nr; i++) {
@@ -306,7 +306,7 @@ static int unknown_key(const struct parser *p, const char *key, bool has_value)
 		       key, p->type);
 }
 
-/* @word is "key=value", with its commas single again. */
+/* @word is "key=value", with double commas already single. */
 static int parse_option(const struct parser *p, char *word)
 {
 	char *equals = strchr(word, '=');
@@ -342,7 +342,7 @@ static int parse_option(const struct parser *p, char *word)
  * --- All of them ---
  */
 
-/* How many options there can be: what a pattern takes is one more each. */
+/* The most options there can be: each key that a pattern takes adds one. */
 static unsigned count_opts(const struct opt_def *const tables[],
 			   const char *text)
 {
@@ -368,7 +368,7 @@ static struct opts *opts_create(const struct opt_def *const tables[],
 		return NULL;
 	for (; *tables; tables++) {
 		for (const struct opt_def *def = *tables; def->key; def++) {
-			/* An earlier table's wins. */
+			/* The earlier table wins. */
 			if (!find(opts, def->key))
 				opts->opt[opts->nr++].def = def;
 		}
@@ -388,8 +388,8 @@ void opts_free(struct opts *opts)
 }
 
 /*
- * Cut the next word off *@rest, in place: up to a comma that stands alone.
- * NULL after the last.
+ * Cut the next word off *@rest, in place, up to a single comma. NULL after the
+ * last word.
  */
 static char *next_word(char **rest)
 {

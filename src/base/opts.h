@@ -2,9 +2,9 @@
 /*
  * Options of a device, as the user writes them: TYPE[,key=value]...
  *
- * A device type describes its keys in a table; parsing checks every key and
- * value against it, so that whoever reads an option later can rely on it. A
- * comma inside a value is written twice.
+ * A device type describes its keys in a table. Parsing checks every key and
+ * value against it, so that later readers can rely on them. A comma inside a
+ * value is written twice.
  */
 #ifndef BASE_OPTS_H
 #define BASE_OPTS_H
@@ -41,18 +41,18 @@ struct opts;
 
 /*
  * Parse @text against @tables (NULL-terminated list of tables, looked up in
- * order). The first word, up to the first comma, is skipped: it is the type.
- * 0, or -EINVAL with the reason: unknown key (naming the nearest known one),
- * twice the same, bad value, missing key.
+ * order). The first word, up to the first comma, is the type and is skipped. 0,
+ * or -EINVAL with the reason: unknown key (with the closest known one),
+ * duplicate key, bad value, missing key.
  */
 int opts_parse(const char *text, const struct opt_def *const tables[],
 	       struct opts **ret_opts, struct err *err);
 void opts_free(struct opts *opts);
 
 /*
- * Read an option that the tables know, or one that a pattern of theirs takes:
- * its value or its default. opt_string()
- * gives NULL when there is neither; opt_given() whether the user wrote it.
+ * The value or default of an option of the tables, or of one that matches a
+ * pattern of theirs. opt_string() returns NULL if there is neither; opt_given()
+ * tells whether the user wrote the option.
  */
 bool opt_given(const struct opts *opts, const char *key);
 const char *opt_string(const struct opts *opts, const char *key);

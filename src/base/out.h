@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Bytes put one behind the other, into a buffer that may be too small. */
+/* Append bytes to a buffer that may be too small. */
 #ifndef BASE_OUT_H
 #define BASE_OUT_H
 

@@ -179,7 +179,10 @@ static void *work(void *arg)
 		pthread_mutex_unlock(&pool->lock);
 		pool->ops->run(pool->arg, job);
 		pthread_mutex_lock(&pool->lock);
-		/* A counter that is not read cannot overflow by ones. */
+		/*
+		 * Adding ones cannot overflow the counter, even if it is never
+		 * read.
+		 */
 		if (!pool->done.first &&
 		    write(pool->event_fd, &one, sizeof(one)) < 0)
 			abort();
@@ -195,7 +198,7 @@ static void *work(void *arg)
  * --- The loop's side ---
  */
 
-/* Call done() of what is done; a done() may wait for others in its turn. */
+/* Call done() of jobs that are done; a done() may itself wait for others. */
 static bool reap(struct pool *pool)
 {
 	struct pool_job *job;

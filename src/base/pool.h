@@ -37,30 +37,29 @@ int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
 
 /*
- * Let the pool have up to @max_threads, at most 64: it keeps one idle for the
- * next job. A thread that was added ends after ten idle seconds. Without the
- * memory for another thread, jobs wait for those that are there.
+ * Let the pool grow to @max_threads, at most 64: it keeps one idle for the next
+ * job. An added thread ends after ten idle seconds. If memory for another
+ * thread is lacking, jobs wait for the existing threads.
  */
 void pool_may_grow(struct pool *pool, unsigned max_threads);
 
 /*
- * Jobs run to completion, which is not reported. May be NULL.
- * pool_abandon() does not wait for those ends: for a pool with a job that may
- * never end. What that job uses, and the pool, must stay.
+ * Jobs run to completion, which is not reported. @pool may be NULL.
+ * pool_abandon() does not wait for jobs, one of which may never end: the memory
+ * of the pool and of what that job uses must remain valid.
  */
 void pool_destroy(struct pool *pool);
 void pool_abandon(struct pool *pool);
 
 /*
- * The end of a pool whose jobs may never end: wait for them, at most
- * @timeout_ms, calling their done(), and destroy the pool. False: some have not
- * ended, and the pool is abandoned.
+ * Destroy a pool whose jobs may never end: wait for them, at most @timeout_ms,
+ * and call their done(). False: some have not ended, and the pool is abandoned.
  */
 bool pool_finish(struct pool *pool, unsigned timeout_ms);
 
 void pool_start(struct pool *pool, struct pool_job *job);
 
-/* Take a job back that no thread has begun: false when it is too late. */
+/* Withdraw a job that no thread has begun. False: it is too late. */
 bool pool_cancel(struct pool *pool, struct pool_job *job);
 
 /*

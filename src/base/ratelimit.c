@@ -17,7 +17,10 @@ void ratelimit_init(struct ratelimit *b, uint64_t rate, uint64_t least)
 	};
 }
 
-/* What @ns bring at @rate; whole seconds apart, so that 64 bits are enough. */
+/*
+ * The units that @ns earn at @rate; whole seconds apart, so that 64 bits
+ * suffice.
+ */
 static uint64_t units_of(uint64_t ns, uint64_t rate)
 {
 	return ns / NS * rate + ns % NS * (rate / NS) +
@@ -37,7 +40,7 @@ static uint64_t ns_of(uint64_t units, uint64_t rate)
 	return seconds * NS + rest * NS / rate;
 }
 
-/* What the time since the last call brought: debts first. */
+/* Credit the time since the last call; debt is paid first. */
 static void refill(struct ratelimit *b)
 {
 	uint64_t now = vio_now_ns(), new, paid;
@@ -49,7 +52,10 @@ static void refill(struct ratelimit *b)
 		b->tokens = b->burst;
 		b->last_ns = now;
 	} else {
-		/* Time moves on by what whole units took: none is lost. */
+		/*
+		 * Advance by the time of whole units only, so that no fraction
+		 * is lost.
+		 */
 		b->tokens += new - paid;
 		b->last_ns += ns_of(new, b->rate);
 	}

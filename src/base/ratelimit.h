@@ -3,9 +3,9 @@
  * A token bucket: limits what passes to so many units a second. At most a
  * tenth of a second's worth passes at once, or, for low rates, @least units.
  *
- * There are two ways to use it. Where the size may be chosen, take what there
- * is: ratelimit_level(), ratelimit_consume(). Where it is given, charge for what
- * has passed, and let the next wait until that is paid for:
+ * There are two ways to use it. If the caller chooses the size, take what is
+ * available: ratelimit_level(), ratelimit_consume(). If the size is given,
+ * charge for what has passed, and let the next one wait until the debt is paid:
  * ratelimit_debt_ns(), ratelimit_charge().
  */
 #ifndef BASE_RATELIMIT_H
@@ -38,7 +38,7 @@ uint64_t ratelimit_wait_ns(const struct ratelimit *b, uint64_t units);
 /* Units have passed, however many. */
 void ratelimit_charge(struct ratelimit *b, uint64_t units);
 
-/* Nanoseconds until nothing is owed; 0: something may pass. */
+/* Nanoseconds until the debt is paid; 0: something may pass. */
 uint64_t ratelimit_debt_ns(struct ratelimit *b);
 
 #endif

@@ -13,7 +13,7 @@ union scm {
 	char buf[CMSG_SPACE(SCM_MAX_FDS * sizeof(int))];
 };
 
-/* Have @msg take along @nr descriptors, 1 to SCM_MAX_FDS, by way of @scm. */
+/* Attach @nr descriptors, 1 to SCM_MAX_FDS, to @msg; @scm holds them. */
 void scm_attach(struct msghdr *msg, union scm *scm, const int *fds,
 		unsigned nr);
 
@@ -24,8 +24,8 @@ union scm_room {
 };
 
 /*
- * Put the descriptors that came with @msg behind the *@nr that @fds has, of
- * @max. False when there were more, which are closed.
+ * Append the descriptors that came with @msg to @fds, which holds *@nr of at
+ * most @max. False: there were more, which are closed.
  */
 bool scm_take(struct msghdr *msg, int *fds, unsigned *nr, unsigned max);
 

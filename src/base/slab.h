@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Memory for a number of equal items, allocated once. An item that was never
- * taken was never touched, so it costs nothing. Threads: one.
+ * taken is untouched memory, which costs nothing. Threads: one.
  */
 #ifndef BASE_SLAB_H
 #define BASE_SLAB_H

@@ -13,8 +13,9 @@ static unsigned least(unsigned a, unsigned b)
 }
 
 /*
- * Letters to insert, delete, replace, or swap with their neighbour, to make
- * one of the other: dist[i][j] is that of a's first i and b's first j letters.
+ * How many letters to insert, delete, replace or swap with their neighbour turn
+ * one word into the other; dist[i][j] is for a's first i and b's first j
+ * letters.
  */
 static unsigned word_distance(const char *a, size_t a_len, const char *b,
 			      size_t b_len)

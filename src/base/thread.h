@@ -3,8 +3,8 @@
 #define BASE_THREAD_H
 
 /*
- * Start a thread that nobody waits for, with all signals blocked: they are for
- * the thread that runs the loop. 0 or -errno.
+ * Start a detached thread with all signals blocked: the loop's thread handles
+ * them. 0 or -errno.
  */
 int thread_start_detached(void *(*fn)(void *arg), void *arg);
 

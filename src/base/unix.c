@@ -55,9 +55,9 @@ static int clear(const struct sockaddr_un *addr)
 }
 
 /*
- * Between finding a socket stale and removing it nobody else may do the same,
- * and bind a new one. The directory is locked for that; a lock of whoever can
- * read it must not hold us for ever.
+ * While a stale socket is found and removed, no other process may do the same
+ * and bind a new one, so the directory is locked. Anyone who can read it can
+ * hold that lock, so we do not wait for ever.
  */
 static int lock_directory(const char *path)
 {

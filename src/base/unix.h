@@ -12,9 +12,9 @@
 int unix_address(const char *path, struct sockaddr_un *ret_addr);
 
 /*
- * Bind. A socket that a dead process left behind gives way, to one process if
- * several try; -EADDRINUSE for one that somebody has, -EEXIST for what is no
- * socket, -EBUSY when the directory stays locked for seconds.
+ * Bind. A socket that a dead process left behind is replaced, by one process if
+ * several try. -EADDRINUSE: a live process owns it; -EEXIST: not a socket;
+ * -EBUSY: the directory stays locked for seconds.
  */
 int unix_bind(int fd, const struct sockaddr_un *addr);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What lies at a path, to remove that and not what another process has put
- * there since. The number of an inode may be used again, so the time tells as
- * well.
+ * Identifies the file at a path, to remove it and not one that another process
+ * has put there since. Inode numbers are reused, so the time counts as well.
  */
 #ifndef BASE_UNIX_NAME_H
 #define BASE_UNIX_NAME_H
