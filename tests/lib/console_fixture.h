@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * For tests of the console device: the device on a pretend driver, with both
- * sides in hand. The other end of each channel is a socket of ours.
+ * For tests of the console device: the device on a pretend driver. The test
+ * drives both sides; the other end of each channel is a socket of its own.
  */
 #ifndef TESTS_LIB_CONSOLE_FIXTURE_H
 #define TESTS_LIB_CONSOLE_FIXTURE_H
@@ -33,8 +33,8 @@ struct fixture_msg {
 };
 
 /*
- * Make the device with so many ports, and options after those that name the
- * ports; nothing is done as the driver yet.
+ * Create the device with so many ports, and options after those that name the
+ * ports. The driver does nothing yet.
  */
 void fixture_make(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports,
 		  const char *more);
@@ -43,7 +43,7 @@ void fixture_fini(struct fixture *r);
 /* Negotiate @features and set up all queues there are. */
 void fixture_start(struct fixture *r, uint64_t features);
 
-/* All of it: also the handshake, up to where bytes flow on every port. */
+/* Do all of that and the handshake, until bytes flow on every port. */
 void fixture_open(struct fixture *r, enum vdrv_mode mode, unsigned nr_ports);
 
 void fixture_iterate(struct fixture *r, int n);
@@ -59,7 +59,7 @@ void fixture_say_bytes(struct fixture *r, const void *msg, uint32_t len);
 /* Offer @nr receive buffers for control messages. */
 void fixture_ctl_offer(struct fixture *r, unsigned nr, uint32_t len);
 
-/* The next message. False: there is none. */
+/* Receive the next message. False: no message. */
 bool fixture_hear(struct fixture *r, struct fixture_msg *ret_msg);
 
 /* Hear and expect exactly this. */
@@ -75,7 +75,7 @@ int fixture_ctl(struct fixture *r, const char *words);
 int fixture_ctl_with(struct fixture *r, const char *words,
 		     struct opened_files *files);
 
-/* A number, or a truth, that a port's status says. */
+/* A number or boolean of a port's status. */
 int64_t fixture_status(struct fixture *r, unsigned port, const char *key);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * For tests: the system calls of both engines, counted and made to fail.
  *
- * disk_fault.c defines preadv(), pwritev(), fdatasync() and others in libc's
- * place, disk_fault_uring.c io_uring_submit() in liburing's. With io_uring what
- * fails does so with EBADF, and only reads, writes and syncs do.
+ * disk_fault.c defines preadv(), pwritev(), fdatasync() and others in place of
+ * libc's, disk_fault_uring.c io_uring_submit() in place of liburing's. With
+ * io_uring only reads, writes and syncs can fail, and only with EBADF.
  */
 #ifndef TESTS_LIB_DISK_FAULT_H
 #define TESTS_LIB_DISK_FAULT_H
@@ -36,12 +36,14 @@ extern struct disk_fault disk_fault;
 #define FAULT_COUNT(field) \
 	__atomic_fetch_add(&disk_fault.field, 1, __ATOMIC_SEQ_CST)
 
-/* What containers do: no io_uring from now on. False when it cannot be had. */
+/*
+ * Forbid io_uring from now on, as containers do. False if that is impossible.
+ */
 bool refuse_io_uring(void);
 
 /*
- * Run tests on io_uring, if there is any, and again on threads; what main()
- * returns.
+ * Run tests on io_uring, if available, and again on threads. Returns main()'s
+ * result.
  */
 int run_on_engines(int (*run)(const char *engine));
 

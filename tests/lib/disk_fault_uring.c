@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What liburing is told, counted and made to fail. See disk_fault.h. */
+/* Count what is submitted to liburing, and make it fail. See disk_fault.h. */
 #include "disk_fault.h"
 
 #include <dlfcn.h>
@@ -23,7 +23,7 @@ static void see_sqe(struct io_uring_sqe *sqe)
 		FAULT_COUNT(nr_write);
 }
 
-/* What liburing is about to tell the kernel. */
+/* The entries that liburing is about to submit. */
 int io_uring_submit(struct io_uring *ring)
 {
 	static int (*next)(struct io_uring *ring);

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 
 /*
- * It swaps what is read from an eventfd that was made here, and not what is
- * written to one that came over a socket.
+ * It swaps the bytes read from an eventfd created here, but not those written
+ * to one received over a socket.
  */
 static inline uint64_t emulated_count(uint64_t count)
 {

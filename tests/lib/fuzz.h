@@ -40,15 +40,17 @@ struct fuzz_in {
 struct fuzz_target {
 	/* Once, before the first input; or NULL. */
 	void (*setup)(void);
-	/* One input. State that outlives it makes finds hard to repeat. */
+	/*
+	 * One input. State that outlives it makes findings hard to reproduce.
+	 */
 	void (*run)(struct fuzz_in *in);
 };
 
 extern const struct fuzz_target fuzz_target;
 
 /*
- * The host lacks @what, so the target leaves out a part: libFuzzer does not
- * start, and the replay runs the rest and counts as skipped.
+ * The host lacks @what, so the target omits a part: libFuzzer does not start,
+ * and the replay runs the rest and counts as skipped.
  */
 void fuzz_lacks(const char *what);
 extern bool fuzz_incomplete;
@@ -70,7 +72,7 @@ static inline bool fuzz_more(const struct fuzz_in *in)
 /* A little-endian number of @bytes (at most 8) bytes. */
 uint64_t fuzz_int(struct fuzz_in *in, unsigned bytes);
 
-/* A number below @n, which is at least 1. Takes as few bytes as will do. */
+/* A number below @n, which is at least 1. Consumes as few bytes as possible. */
 unsigned fuzz_choice(struct fuzz_in *in, unsigned n);
 
 static inline bool fuzz_bool(struct fuzz_in *in)
@@ -78,7 +80,7 @@ static inline bool fuzz_bool(struct fuzz_in *in)
 	return fuzz_choice(in, 2);
 }
 
-/* True once in @n times, and not for an input that is used up. */
+/* True once in @n times; false when the input is used up. */
 static inline bool fuzz_one_in(struct fuzz_in *in, unsigned n)
 {
 	return fuzz_choice(in, n) == n - 1;
@@ -90,15 +92,15 @@ void fuzz_bytes(struct fuzz_in *in, void *buf, size_t len);
 /* Up to @max bytes, without a copy; @ret_len may be less. */
 const uint8_t *fuzz_take(struct fuzz_in *in, size_t max, size_t *ret_len);
 
-/* A find: says @what and ends the process as an assert would. */
+/* Report the finding @what and abort, as an assert would. */
 #define fuzz_must(ok) ((ok) ? (void)0 : fuzz_fail(__FILE__, __LINE__, #ok))
 _Noreturn void fuzz_fail(const char *file, int line, const char *what);
 
 /*
- * Memory that lies by itself between inaccessible pages: an access before or
- * behind it ends the process, whatever else is mapped. @len bytes that end
- * where the page ends; they begin where one begins if @len is whole pages.
- * @fd is what is mapped there (shared), or -1. Never freed.
+ * Memory between inaccessible pages: an access before or behind it ends the
+ * process, whatever else is mapped. The @len bytes end at a page boundary and,
+ * if @len is whole pages, begin at one. @fd is mapped there (shared), unless
+ * -1. Never freed.
  */
 void *fuzz_pages(size_t len, int fd);
 

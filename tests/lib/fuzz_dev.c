@@ -157,7 +157,7 @@ void fuzz_dev_fini(struct fuzz_dev *v)
  * --- The driver ---
  */
 
-/* It leaves guest memory alone, 2.1.2. */
+/* It must not access guest memory, 2.1.2. */
 static bool is_broken(struct fuzz_dev *v)
 {
 	struct virtio_softc *vs = v->d.pi.pi_arg;
@@ -191,7 +191,7 @@ void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues)
 	fuzz_dev_restart(v, features);
 }
 
-/* A legacy driver cannot see that requests of before the reset still run. */
+/* A legacy driver cannot see that requests from before the reset still run. */
 void fuzz_dev_end(struct fuzz_dev *v)
 {
 	for (int i = 0; i < 3; i++)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the fuzz targets of devices have in common: a device that is made once
- * and kept, a driver that is well-behaved up to DRIVER_OK, and guest memory to
- * play in. Rings and memory are regions of their own between inaccessible
- * pages.
+ * What the fuzz targets of devices share: a device that is created once and
+ * kept, a driver that behaves well up to DRIVER_OK, and guest memory to play
+ * in. Rings and memory are separate regions between inaccessible pages.
  *
  *	static struct fuzz_dev kinds[2];
  *
@@ -39,7 +38,7 @@ struct fuzz_dev {
 	unsigned nr_queues; /* that fuzz_dev_start() set up */
 	uint64_t rings;     /* where they begin */
 
-	bool forbidden; /* the device must leave memory alone, and cannot else */
+	bool forbidden; /* the device must not access memory, and cannot */
 
 	/* Disorder: the input, from when there was some; the memory. */
 	struct fuzz_in *in;
@@ -65,21 +64,21 @@ const char *fuzz_dev_type(unsigned type);
 void fuzz_dev_make_type(struct fuzz_dev *v, enum vdrv_mode mode, unsigned type);
 void fuzz_dev_fini(struct fuzz_dev *v);
 
-/* Up to DRIVER_OK, with a clean area; where the device goes along with it. */
+/* Set up to DRIVER_OK, if the device accepts it, with a clean area. */
 void fuzz_dev_start(struct fuzz_dev *v, uint64_t features, unsigned nr_queues);
 
 /* Reset again, in the middle. */
 void fuzz_dev_restart(struct fuzz_dev *v, uint64_t features);
 
-/* Reset, and wait for what is in flight: the device is as new. */
+/* Reset, and wait for what is in flight: the device is as good as new. */
 void fuzz_dev_end(struct fuzz_dev *v);
 
 /* @len bytes of the area from @off on; cut where it ends. */
 void *fuzz_dev_ptr(struct fuzz_dev *v, size_t off, size_t len);
 
 /*
- * Steps that every device has: write a descriptor, most of them into the area,
- * some anywhere; make a head available; change bytes of the area; kick.
+ * Steps for every device: write a descriptor, which mostly points into the
+ * area; make a head available; change bytes of the area; kick.
  */
 void fuzz_dev_desc(struct fuzz_dev *v, unsigned q, struct fuzz_in *in);
 void fuzz_dev_avail(struct fuzz_dev *v, unsigned q, struct fuzz_in *in);
@@ -97,14 +96,14 @@ void fuzz_dev_config(struct fuzz_dev *v, struct fuzz_in *in);
 unsigned fuzz_dev_next(struct fuzz_dev *v, unsigned n, struct fuzz_in *in);
 
 /*
- * What drivers, front-ends and embedders do in no order at all. From then on
- * the rings may hold anything: v->in says so. fuzz_dev_order() makes memory as
- * it was, when nothing is in flight.
+ * What drivers, front-ends and embedders do, in any order. From then on the
+ * rings may hold anything, which v->in records. fuzz_dev_order() restores
+ * memory once nothing is in flight.
  */
 void fuzz_dev_disorder(struct fuzz_dev *v, struct fuzz_in *in);
 void fuzz_dev_order(struct fuzz_dev *v);
 
-/* How many chains of a queue the device works on; a driver cannot know. */
+/* How many chains of a queue the device holds, which a driver cannot know. */
 unsigned fuzz_dev_inflight(struct fuzz_dev *v, unsigned q);
 
 /* An iteration of the loop that does not wait. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Disorder, for the fuzz targets of devices: what a driver, a front-end and an
- * embedder may do to a device at any moment, whatever it is doing. Registers of
- * both interfaces are written in any order; memory is removed under requests
- * and added again, in pieces or unmapped, and then changes between any two
- * looks at it; queues are paused, stopped and resumed.
+ * embedder may do to a device at any moment. Registers of both interfaces are
+ * written in any order; memory is removed under requests and added again, in
+ * pieces or unmapped, and then changes between any two reads; queues are
+ * paused, stopped and resumed.
  */
 #include <errno.h>
 #include <string.h>
@@ -72,8 +72,8 @@ static void set_address(struct fuzz_dev *v, unsigned reg, uint64_t gpa)
 }
 
 /*
- * Where the ring was: with its trailer as the driver made it, or as much higher
- * as makes it end where memory does without.
+ * Place the ring where it was, with its trailer as the driver made it, or
+ * higher, so that without the trailer it ends where memory ends.
  */
 static void enable_modern(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 {
@@ -114,7 +114,7 @@ static void enable_queues(struct fuzz_dev *v, struct fuzz_in *in)
 		enable_queue(v, q, in);
 }
 
-/* Steps of 3.1.1 in an order that the input says. */
+/* Steps of 3.1.1 in an order that the input chooses. */
 static void set_up_again(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	bool modern = v->d.mode == VDRV_MODERN;
@@ -169,7 +169,7 @@ static void set_bus_master(struct fuzz_dev *v, struct fuzz_in *in)
  * --- Memory ---
  */
 
-/* Memory that is not mapped may change between any two looks at it. */
+/* Memory that is not mapped may change between any two reads. */
 static int read_unmapped(void *arg, gpa_t a, void *buf, size_t len)
 {
 	struct fuzz_dev *v = arg;
@@ -221,7 +221,7 @@ static void put_back(struct fuzz_dev *v, const struct fuzz_piece *p,
 	}
 }
 
-/* Of those that there were at the start: one that was removed comes back. */
+/* Restore a removed region, one of those present at the start. */
 static void change_memory(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	struct fuzz_piece *p;
@@ -277,7 +277,7 @@ static void change_ring(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
  * --- Queues ---
  */
 
-/* As a front-end does: it ends where nothing is in flight, and goes on. */
+/* As a front-end does: stop when nothing is in flight, then resume. */
 static void stop_or_resume(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 {
 	struct vqueue_info *vq = queue(v, q);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Stands in for libFuzzer where a build has none, so that what the fuzzer
- * found stays found, and a little more is found in every `make check`:
+ * Replaces libFuzzer in a build without it, so that `make check` replays all
+ * findings and finds a little more:
  *
  *	NAME_fuzz [-seconds=N] [-seed=N] [FILE | FOLDER]...
  *
@@ -41,7 +41,7 @@ static unsigned nr_inputs;
 static struct input current;
 static char find[300];
 
-/* Called in a signal's handler: only what that may do. */
+/* Called in a signal handler: async-signal-safe calls only. */
 static void keep_find(int sig)
 {
 	static const char said[] = "the input that does this: ";
@@ -58,7 +58,7 @@ static void keep_find(int sig)
 	}
 }
 
-/* Sanitizers end the process their own way. */
+/* Sanitizers end the process in their own way. */
 void __sanitizer_set_death_callback(void (*call)(void)) __attribute__((weak));
 
 static void on_death(void)
@@ -111,7 +111,10 @@ static void read_file(const char *path)
 	size_t size = fread(data, 1, 1 << 20, f);
 
 	fclose(f);
-	/* As long as it is, so that reading past its end shows. */
+	/*
+	 * In a buffer of its exact length, so that reading past its end is
+	 * caught.
+	 */
 	data = must(realloc(data, size ? size : 1), path);
 	if (nr_inputs == MAX_INPUTS) {
 		free(data);
@@ -168,7 +171,7 @@ static size_t below(size_t n)
 	return (size_t)(state >> 16) % n;
 }
 
-/* Small values and small changes reach further than noise. */
+/* Small values and small changes reach further than random bytes. */
 static uint8_t noise(void)
 {
 	return (uint8_t)(below(2) ? below(16) : below(256));

@@ -7,7 +7,7 @@
 
 #define MOVED_MAX 32768 /* bytes, as the vhost-user server has them */
 
-/* As the device returns; a byte read or written too far is an error. */
+/* Return what the device returns; an access beyond the buffer is an error. */
 ssize_t moved_save(struct virtio_softc *vs, void *buf, size_t room);
 int moved_load(struct virtio_softc *vs, const void *state, size_t len);
 
@@ -24,12 +24,12 @@ void moved_expect(struct virtio_softc *vs, const struct moved *m);
 void moved_expect_no_room(struct virtio_softc *vs, size_t room);
 
 /*
- * Load a state that the device must refuse, and none of which it may take over.
- * Returns its error.
+ * Load a state that the device must refuse without adopting any of it. Returns
+ * its error.
  */
 int moved_refuse(struct virtio_softc *vs, const void *state, size_t len);
 
-/* For fuzzers: load what was saved, or nearly so, as @s has it (6 bytes). */
+/* For fuzzers: load what was saved, altered as @s says (6 bytes). */
 void moved_fuzz(struct virtio_softc *vs, const uint8_t *s);
 
 #endif

@@ -40,12 +40,12 @@ void destroy(void);
 void iterate(void);
 bool broken(void);
 
-/* A command; returns the ack, NO_ACK when there was none. */
+/* Send a command. Returns the ack, or NO_ACK if there was none. */
 uint8_t command_on(unsigned q, uint8_t class, uint8_t cmd, const void *data,
 		   size_t len, void *result, size_t result_len);
 uint8_t command(uint8_t class, uint8_t cmd, const void *data, size_t len);
 
-/* Give receive queue @q a buffer of @len bytes, filled with 0xee. */
+/* Post a buffer of @len bytes, filled with 0xee, to receive queue @q. */
 uint64_t give_rx(unsigned q, uint32_t len);
 
 /* The first @len bytes of frame arrive on channel 0. */

@@ -86,7 +86,7 @@ static size_t tcp_options(struct fuzz_in *in, uint8_t *p)
 	return len;
 }
 
-/* Most go on with the connection that was seen last. */
+/* Most continue the connection that was seen last. */
 static size_t tcp(struct net_gen *g, struct fuzz_in *in, uint8_t *p)
 {
 	bool known = g->sport && !fuzz_one_in(in, 4);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Frames of a guest that knows its protocols and means no good: made for fuzz
- * targets from their input, with checksums that are mostly right.
+ * Frames of a malicious guest that knows its protocols, generated from the
+ * input of a fuzz target, with checksums that are mostly right.
  */
 #ifndef TESTS_LIB_NET_GEN_H
 #define TESTS_LIB_NET_GEN_H
@@ -21,7 +21,7 @@ struct net_gen {
 /* Make a frame; returns its length, at most NET_GEN_MAX_FRAME. */
 size_t net_gen_frame(struct net_gen *g, struct fuzz_in *in, uint8_t *frame);
 
-/* What begins a connection to tcp_port, with a number near the wrap. */
+/* A segment that opens a connection to tcp_port, its number near the wrap. */
 size_t net_gen_syn(struct net_gen *g, struct fuzz_in *in, uint8_t *frame);
 
 /* Look at what the guest received. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A backend for tests: what the device sends is kept to be looked at, and
- * what the test offers is there to be received.
+ * A backend for tests: it records what the device sends, and the device
+ * receives what the test offers.
  */
 #ifndef TESTS_LIB_NET_MOCK_H
 #define TESTS_LIB_NET_MOCK_H
@@ -36,8 +36,8 @@ struct net_mock {
 struct net_mock *net_mock_create(unsigned channels, bool offloads);
 
 /*
- * A frame arrives; @hdr may be NULL. It waits when nobody watches. False when
- * too many wait.
+ * A frame arrives; @hdr may be NULL. It waits while the device does not watch.
+ * False: too many wait.
  */
 bool net_mock_arrive(struct net_mock *m, unsigned channel,
 		     const struct virtio_net_hdr *hdr, const void *frame,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A 9P client for the tests: speaks to the device through the pretend driver,
- * about a directory made for the test. Beside the export lies a file that
- * nobody may reach.
+ * A 9P client for tests: it talks to the device through the pretend driver,
+ * about a directory created for the test. Beside the export lies a file that
+ * must not be reachable.
  *
  *	p9c_start(&c, VDRV_MODERN, "");
  *	assert_int_equal(p9c_call(&c, P9_TGETATTR, "dq", fid, mask), 0);
@@ -54,10 +54,10 @@ void p9c_start(struct p9c *c, enum vdrv_mode mode, const char *options);
 void p9c_mount(struct p9c *c, uint32_t msize);
 void p9c_destroy(struct p9c *c); /* may be called twice */
 
-/* One request and its reply: 0 or the -errno of Rlerror. */
+/* Send a request and wait for its reply: 0 or the -errno of Rlerror. */
 int p9c_call(struct p9c *c, uint8_t type, const char *fmt, ...);
 
-/* Bytes as they are; -1000 when no reply came but the chain did. */
+/* Send raw bytes; -1000 when the chain came back without a reply. */
 int p9c_raw(struct p9c *c, const void *msg, uint32_t len);
 #define P9C_NO_REPLY (-1000)
 
@@ -95,7 +95,7 @@ void p9c_host_file(struct p9c *c, const char *name, const char *text);
 
 struct p9_qid p9c_qid(struct p9c *c); /* take one off c->in */
 
-/* A path in the export, for looking at it from outside. */
+/* A path in the export, as the host sees it. */
 const char *p9c_path(struct p9c *c, const char *name);
 
 #endif

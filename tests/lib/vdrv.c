@@ -109,7 +109,7 @@ static void vdrv_protect_region(struct vdrv *d, const struct gm_region *r,
 	vdrv_protect(d, base, end - base, prot);
 }
 
-/* What the device has promised not to use any more, it cannot. */
+/* Memory that the device promised not to use any more becomes inaccessible. */
 static void vdrv_region_removed(void *arg, const struct gm_region *r)
 {
 	struct vdrv *d = arg;
@@ -243,8 +243,8 @@ static bool vdrv_piece_is(struct vdrv *d, uint64_t start, uint64_t a,
 }
 
 /*
- * Who sets next_free back mostly allocates the same again. Otherwise what was
- * allocated from there on goes.
+ * A caller that sets next_free back mostly allocates the same again. Otherwise
+ * whatever was allocated from there on is dropped.
  */
 static uint64_t vdrv_alloc_apart(struct vdrv *d, uint64_t len, uint64_t align)
 {
@@ -987,7 +987,7 @@ void vdrv_want_intr(struct vdrv *d, unsigned q, bool on)
 	}
 	vq->no_intr = !on;
 	if (vq->event_idx)
-		/* Off: the event that is the longest way away. */
+		/* Off: the event that is farthest away. */
 		vdrv_set_used_event(d, q, (uint16_t)(vq->used_idx - !on));
 	else
 		vdrv_set_avail_flags(d, q, on ? 0 : VRING_AVAIL_F_NO_INTERRUPT);

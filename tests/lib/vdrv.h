@@ -4,10 +4,9 @@
  * <viodev/test.h>, and `pkg-config viodev-test` finds its library.
  *
  * It is the embedder of a PCI function and its driver in one: guest memory is
- * an array here, interrupts are counted, and the device is worked as a guest
- * works it, by its configuration space and BARs, legacy or modern. Nothing of
- * the device's insides is looked at, so that what a test shows is what a guest
- * would see.
+ * an array, interrupts are counted, and the device is driven as a guest drives
+ * it, through its configuration space and BARs, legacy or modern. It never
+ * looks inside the device, so a test shows what a guest would see.
  *
  *	struct vdrv d;
  *
@@ -141,8 +140,8 @@ struct vdrv {
 };
 
 /*
- * The function exists afterwards, without a device. All of guest RAM is one
- * region; tests that want another table change d->gm themselves.
+ * Create the function, without a device. All of guest RAM is one region; a test
+ * that wants another table changes d->gm itself.
  */
 void vdrv_init(struct vdrv *d, enum vdrv_mode mode);
 void vdrv_fini(struct vdrv *d);
@@ -204,10 +203,10 @@ bool vdrv_msix_pending(struct vdrv *d, unsigned vector);
 #define VDRV_MSIX_DATA(vector) (0x4000u + (uint32_t)(vector))
 
 /*
- * The whole of 3.1.1: reset, acknowledge, negotiate @features & offer, set up
- * the first @nr_queues queues with their maximum size (queue i on vector
- * i + 1, configuration on vector 0), DRIVER_OK. Returns whether the device
- * went along. Its parts, for tests that stop half way:
+ * All of 3.1.1: reset, acknowledge, negotiate @features & offer, set up the
+ * first @nr_queues queues with their maximum size (queue i on vector i + 1,
+ * configuration on vector 0), DRIVER_OK. Returns whether the device accepted.
+ * Its parts, for tests that stop half way:
  */
 bool vdrv_start(struct vdrv *d, uint64_t features, unsigned nr_queues);
 void vdrv_reset(struct vdrv *d);     /* and wait until it is complete */
@@ -240,8 +239,8 @@ void vdrv_desc(struct vdrv *d, unsigned q, uint16_t i, uint64_t gpa,
 void vdrv_avail(struct vdrv *d, unsigned q, uint16_t head);
 
 /*
- * The doorbell, unconditionally; or only if the device asked for it. Whether
- * it does, about what was added since the last time this was asked.
+ * Ring the doorbell, unconditionally or only if the device wants it. Whether it
+ * wants it for what was added since the previous query.
  */
 void vdrv_kick(struct vdrv *d, unsigned q);
 bool vdrv_kick_if_wanted(struct vdrv *d, unsigned q);
@@ -255,7 +254,7 @@ bool vdrv_kick_wanted(struct vdrv *d, unsigned q);
  */
 bool vdrv_used(struct vdrv *d, unsigned q, struct vdrv_used *ret_used);
 
-/* All descriptors of a queue are free again, whatever became of its chains. */
+/* Free all descriptors of a queue, whatever became of its chains. */
 void vdrv_forget_chains(struct vdrv *d, unsigned q);
 
 /* Interrupts of a queue on (from the start) or off, as a hint. 2.7.7 */

@@ -80,7 +80,7 @@ static void note(struct tdev *dev, uint32_t word)
 	pci_generate_msix(dev->pi, 0);
 }
 
-/* A request that is under way for as long as the test wants. */
+/* A request that stays in flight as long as the test wants. */
 static void hold(struct tdev *dev, bool on)
 {
 	struct gmem *gm = dev->pi->pi_gmem;

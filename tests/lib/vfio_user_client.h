@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * For the tests of the vfio-user server: a device of a few registers behind a
- * real server, which has a thread of its own, and a client that says on the
- * wire whatever a test wants said.
+ * For tests of the vfio-user server: a device of a few registers behind a real
+ * server on a thread of its own, and a client that sends whatever a test wants.
  */
 #ifndef TESTS_LIB_VFIO_USER_CLIENT_H
 #define TESTS_LIB_VFIO_USER_CLIENT_H
@@ -85,14 +84,14 @@ struct tsrv {
 void tsrv_start(struct tsrv *t);
 void tsrv_stop(struct tsrv *t);
 
-/* Before that, for a device that ends before its server: the loop is over. */
+/* Before that, for a device that ends before its server: end the loop. */
 void tsrv_halt(struct tsrv *t);
 
 /* The same with another device. */
 void tsrv_start_on(struct tsrv *t,
 		   void (*build)(struct pci_devinst *pi, void *arg), void *arg);
 
-/* Wait for the server to see that its client has gone. */
+/* Wait until the server has seen its client disconnect. */
 void tsrv_await_detached(struct tsrv *t, unsigned nr);
 
 struct tclient {
@@ -122,15 +121,15 @@ uint16_t tcl_send(struct tclient *c, uint16_t cmd, uint32_t flags,
 /* Receive a message. False at end of file. Fails the test when none comes. */
 bool tcl_recv(int fd, struct tmsg *ret_msg);
 
-/* Whether nothing comes for @ms, not even the end. */
+/* Whether nothing arrives for @ms, not even the end. */
 bool tcl_is_silent(int fd, int ms);
 
 /* Whether the server closes the connection. */
 bool tcl_is_closed(struct tclient *c);
 
 /*
- * Command and reply. Returns 0 or the errno of an error reply; what came is in
- * *ret_msg where that is not NULL.
+ * Command and reply. Returns 0 or the errno of an error reply; @ret_msg gets
+ * the reply unless NULL.
  */
 int tcl_call(struct tclient *c, uint16_t cmd, const void *payload, size_t len,
 	     const int *fds, unsigned nr_fds, struct tmsg *ret_msg);
@@ -176,7 +175,7 @@ struct twire_dma {
 /* Let the driver use MSI-X. */
 void tcl_enable_msix(struct tclient *c);
 
-/* What an event descriptor counts, and back to 0. Waits @ms for the first. */
+/* Read an event descriptor's count and clear it. Waits @ms for the first. */
 uint64_t tcl_events(int eventfd, int ms);
 
 unsigned tcl_nr_maps(void); /* of files called "guest" */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * For the tests of the vhost-user server: a front-end that says on the wire
- * whatever a test wants said, and a guest's memory with one ring in it. Server
- * and front-end are on one thread: the front-end runs the server's loop.
+ * For tests of the vhost-user server: a front-end that sends whatever a test
+ * wants, and a guest's memory with one ring in it. Server and front-end share
+ * one thread: the front-end runs the server's loop.
  */
 #ifndef TESTS_LIB_VHOST_USER_CLIENT_H
 #define TESTS_LIB_VHOST_USER_CLIENT_H
@@ -46,9 +46,9 @@ struct fe {
 	uint16_t avail_idx;
 };
 
-/* The server, not yet listening, and the memory. A device is built on it. */
+/* Create the server, not yet listening, and the memory, for a device to use. */
 void fe_init(struct fe *f);
-/* It listens, and a front-end connects. */
+/* Make it listen, and connect a front-end. */
 void fe_listen(struct fe *f);
 /* After the device. */
 void fe_fini(struct fe *f);
@@ -56,10 +56,10 @@ void fe_fini(struct fe *f);
 /* Some iterations of the loop, for what one message or doorbell leads to. */
 void fe_iterate(struct fe *f);
 
-/* The front-end goes, and another comes. */
+/* Disconnect the front-end and connect another. */
 void fe_reconnect(struct fe *f);
 
-/* Send a message, with descriptors, and let the server look at it. */
+/* Send a message, with descriptors, and let the server handle it. */
 void fe_send_raw(struct fe *f, const struct vhmsg_hdr *hdr, const void *payload,
 		 size_t len, const int *fds, unsigned nr_fds);
 void fe_send_msg(struct fe *f, uint32_t request, uint32_t flags,
@@ -75,7 +75,7 @@ bool fe_is_closed(struct fe *f);
 /* Ask for a number. */
 uint64_t fe_get_u64(struct fe *f, uint32_t request);
 
-/* A message that is to be acknowledged; whether it was accepted. */
+/* Send a message with NEED_REPLY. Whether it was accepted. */
 bool fe_ask(struct fe *f, uint32_t request, const void *payload, size_t len,
 	    int fd);
 bool fe_set_u64(struct fe *f, uint32_t request, uint64_t val, int fd);
@@ -87,7 +87,7 @@ void fe_negotiate(struct fe *f);
 /* ADD_MEM_REG or REM_MEM_REG with all of the memory. */
 bool fe_add_memory(struct fe *f, uint32_t request);
 
-/* Tell a ring all that it needs to run, from entry @base on. */
+/* Send all settings that a ring needs to run, from entry @base on. */
 void fe_start_ring_at(struct fe *f, uint32_t index, uint16_t base);
 void fe_start_ring(struct fe *f, uint16_t base);
 
@@ -104,7 +104,7 @@ void fe_write16(struct fe *f, size_t off, uint16_t val);
 void fe_write_desc(struct fe *f, size_t off, uint64_t gpa, uint32_t len,
 		   uint16_t flags);
 
-/* Make a chain of one buffer available, and no doorbell. */
+/* Make a chain of one buffer available, without a doorbell. */
 void fe_offer_buffer(struct fe *f, uint32_t len, uint16_t flags);
 
 /* 16 bytes of entropy, please. */
@@ -114,7 +114,7 @@ uint16_t fe_used_idx(struct fe *f);
 /* Ring the doorbell. */
 void fe_kick(struct fe *f);
 
-/* Whether an interrupt came since it was last asked. */
+/* Whether an interrupt arrived since the previous call. */
 bool fe_was_called(struct fe *f);
 
 #endif
