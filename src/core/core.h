@@ -115,15 +115,15 @@ static_assert(offsetof(struct vq_priv, nr_done) <= CACHE_LINE, "one line");
  */
 
 /*
- * The carrier of a device: a PCI function, or a server without one. The core
- * reaches it only by these hooks, and every hook is set.
+ * What carries a device: a PCI function, or a server without one. The core
+ * reaches it only through these hooks, all of which are set.
  */
 struct vi_transport {
 	/* Interrupt the driver: @isr says why, @vector is the queue's or the
 	 * configuration's. */
 	void (*interrupt)(struct virtio_softc *vs, uint8_t isr,
 			  uint16_t vector);
-	/* The device was reset, its interrupts with it. */
+	/* The device was reset, including its interrupts. */
 	void (*reset)(struct virtio_softc *vs);
 	/* The last chain from before the reset has returned. */
 	void (*reset_done)(struct virtio_softc *vs);
@@ -188,7 +188,7 @@ int vi_nr_queues(const struct virtio_softc *vs);
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
 
 /*
- * The driver's addresses make no sense: tell once that it may not know of an
+ * The driver's addresses make no sense: log once that it may not know of an
  * IOMMU, if it has not accepted ACCESS_PLATFORM. 6.1
  */
 void vi_suspect_iommu(struct virtio_softc *vs);

@@ -5,8 +5,8 @@
 #include "core/core.h"
 
 /*
- * A model serves 1, 2 and 4 bytes inside its configuration; what hangs over
- * the end is done byte by byte.
+ * A model serves 1, 2 and 4 bytes inside its configuration; an access beyond
+ * the end is split into bytes.
  */
 static bool cfg_whole(struct virtio_softc *vs, uint64_t off, int size)
 {

@@ -252,7 +252,10 @@ bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
 	return any;
 }
 
-/* Whether memory behind region @i lies behind it here, too: IOMMUs' pages do. */
+/*
+ * Whether the memory that follows region @i also follows it here, as pages of
+ * an IOMMU do.
+ */
 static bool is_joined(const struct gmem *gm, unsigned i)
 {
 	const struct gm_region *r = &gm->regions[i], *next = r + 1;
@@ -413,7 +416,7 @@ void gm_set_log(struct gmem *gm, uint8_t *log, uint64_t len)
 	gm->log_len = len;
 }
 
-/* Release order: who sees the bit sees what was written. */
+/* Release order: a reader that sees the bit sees what was written. */
 void gm_mark_logged(struct gmem *gm, gpa_t a, uint64_t len)
 {
 	uint64_t page = a.v / GM_LOG_PAGE, last;

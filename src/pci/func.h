@@ -5,7 +5,7 @@
 
 #include <viodev/pci.h>
 
-/* Registers that govern interrupts were written: act on it. */
+/* Registers that govern interrupts were written: act on them. */
 void pci_update_interrupts(struct pci_devinst *pi);
 
 /* Set Bus Master on behalf of a driver that does not. */

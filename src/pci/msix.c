@@ -150,7 +150,7 @@ void pci_generate_msix(struct pci_devinst *pi, int vector)
 		send_msix(pi, v);
 }
 
-/* What was pending and is masked no longer goes out. */
+/* A pending message that is now masked is not sent. */
 static void send_pending(struct pci_devinst *pi)
 {
 	if (!pci_msix_enabled(pi) || !pci_bus_master(pi))
@@ -318,7 +318,7 @@ void pci_lintr_deassert(struct pci_devinst *pi)
 
 void pci_update_interrupts(struct pci_devinst *pi)
 {
-	/* Messages take the pin's place; what it asserted is gone with it. */
+	/* Messages replace the pin; what it asserted is gone with it. */
 	if (pci_msix_enabled(pi))
 		pi->pi_intx_pending = false;
 	update_pin(pi);

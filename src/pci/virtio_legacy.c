@@ -149,7 +149,9 @@ void vi_legacy_write(struct virtio_softc *vs, uint64_t off, int size,
 	uint64_t len = header(vs, &nr);
 	bool reset = off == VIRTIO_PCI_STATUS && size == 1 && val == 0;
 
-	/* Once a driver is a modern one, this side can only reset (4.1.4.10). */
+	/*
+	 * Once the driver is modern, this interface can only reset (4.1.4.10).
+	 */
 	if (vi_is_modern(vs) && vs->vs_priv->features_final && !reset)
 		return;
 	if (off >= len)

@@ -129,7 +129,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     struct vqueue_info *queues)
 {
 	vs->vs_pi = pi;
-	/* The function calls no device that is not there. */
+	/* The function does not call a device that does not exist. */
 	pci_set_device(pi, NULL, dev_softc);
 	if (vi_init(vs, vc, queues, pi->pi_gmem, &pci_transport, NULL) < 0)
 		return;
@@ -140,7 +140,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 void vi_softc_fini(struct virtio_softc *vs)
 {
 	vi_fini(vs);
-	/* The embedder may have work for the function yet; see pci_lock(). */
+	/* The embedder may still work on the function; see pci_lock(). */
 	pci_set_device(vs->vs_pi, NULL, NULL);
 }
 
@@ -148,7 +148,7 @@ void vi_softc_fini(struct virtio_softc *vs)
  * --- Set-up ---
  */
 
-/* Subclasses that say a little more than "other", as guests list them. */
+/* Subclasses more precise than "other", as guests list them. */
 static uint8_t subclass_of(uint8_t pci_class)
 {
 	switch (pci_class) {
@@ -358,7 +358,7 @@ static unsigned data_reg(struct virtio_softc *vs)
 	       offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
 }
 
-/* What the driver pointed the window at, when there is something. */
+/* Where the driver pointed the window, if it points anywhere. */
 static bool window_at(struct virtio_softc *vs, struct window *w)
 {
 	struct pci_devinst *pi = vs->vs_pi;

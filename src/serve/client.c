@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What servers do with what clients give. See client.h. */
+/* What servers do with descriptors from clients. See client.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>

@@ -58,8 +58,8 @@ int client_eventfd_or_pipe(int fd);
 
 /*
  * Only a UNIX socket of a pair without names may be kept. A client's end of the
- * connection to the server is none, as the server's end has a name; whoever
- * kept that end would never see the client close it. 0 or -EINVAL.
+ * connection to the server is not one, as the server's end has a name; a server
+ * that kept that end would never see the client close it. 0 or -EINVAL.
  */
 int client_socket(int fd);
 

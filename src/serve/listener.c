@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Clients that have their turns. See listener.h. */
+/* One client at a time. See listener.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>

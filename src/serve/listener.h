@@ -11,7 +11,10 @@ struct vio_source;
 
 struct listener {
 	struct vio_loop *loop;
-	/* A client: 0, and no other until listener_next(); or -errno. */
+	/*
+	 * A client connects: 0, and no other does until listener_next(); or
+	 * -errno.
+	 */
 	int (*come)(void *arg, int take_fd);
 	/* accept() or come() failed. The listener retries after a delay. */
 	void (*failed)(void *arg, int error);

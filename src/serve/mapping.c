@@ -75,9 +75,9 @@ static void delist(struct mapped_file *m)
 static struct sigaction others; /* who had the signal before us */
 
 /*
- * Memory of our own where the file's was, all of it: then nothing of it can
- * fault again, and huge pages need no care. It is shared, with nobody: guests
- * are larger than RLIMIT_DATA, which counts private memory used or not.
+ * Replace the whole mapping by memory of our own: it cannot fault again, and
+ * huge pages need no care. It is shared, with no one, because guests are larger
+ * than RLIMIT_DATA, which counts private memory even if unused.
  */
 static bool replace(const struct mapped_file *m)
 {
@@ -86,7 +86,7 @@ static bool replace(const struct mapped_file *m)
 		    0) != MAP_FAILED;
 }
 
-/* Whether the fault at @p is of a client's making, and dealt with. */
+/* Whether a client caused the fault at @p, and it is handled. */
 static bool mend(const char *p)
 {
 	bool mended = false;
@@ -110,12 +110,16 @@ static bool mend(const char *p)
 static void on_sigbus(int signo, siginfo_t *si, void *context)
 {
 	int saved_errno = errno;
-	/* No fault of this thread's, which may hold the lock: a signal that
-	 * was sent, or the kernel's word on bad memory that nobody accessed. */
+	/*
+	 * Not a fault of this thread, which may hold the lock: a signal that
+	 * was sent, or the kernel's report of bad memory that was not accessed.
+	 */
 	bool sent = si->si_code <= 0 || si->si_code == BUS_MCEERR_AO;
 
 	if (sent || !mend(si->si_addr)) {
-		/* Another's: the access is made once more, and fails there. */
+		/*
+		 * Another handler's: the access is repeated, and fails there.
+		 */
 		sigaction(SIGBUS, &others, NULL);
 		if (sent)
 			raise(SIGBUS);
@@ -138,7 +142,7 @@ void mapping_catch_faults(void)
 	sigaction(SIGBUS, &ours, NULL);
 }
 
-/* A thread may be in mend(): the fault is told of before, or not at all. */
+/* A thread may be in mend(): the fault is reported before, or not at all. */
 void client_disconnected(struct client_wake *wake)
 {
 	pthread_mutex_lock(&lock);
@@ -163,8 +167,8 @@ static char *congruent(char *p, uint64_t offset, uint64_t align)
 }
 
 /*
- * Map [begin, end) of @fd, whole blocks, with at least an inaccessible block
- * before and behind. What is large enough for transparent huge pages is placed
+ * Map [begin, end) of @fd, whole blocks, with at least one inaccessible block
+ * before and behind. A range large enough for transparent huge pages is placed
  * so that it can have them.
  */
 static int map_between_guards(int fd, uint64_t begin, uint64_t end,

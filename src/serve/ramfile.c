@@ -133,7 +133,7 @@ static int map_part(struct ramfiles *files, int fd, struct ramfile *file,
 			      &file->map);
 }
 
-/* All of the file, or the part alone where there is no room for all. */
+/* Map all of the file, or only the part if there is no room for all. */
 static int create(struct ramfiles *files, int fd, const struct stat *st,
 		  uint64_t offset, uint64_t size, unsigned prot,
 		  struct ramfile **ret_file)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The files in which a client's guest memory lies. Each is mapped once, however
- * many regions are made of it: behind an IOMMU a region is a page that comes
- * and goes with each request. Not installed.
+ * many regions refer to it: behind an IOMMU a region is a page that comes and
+ * goes with each request. Not installed.
  */
 #ifndef SERVE_RAMFILE_H
 #define SERVE_RAMFILE_H
@@ -22,12 +22,12 @@ struct ramfiles {
 	bool armed;
 };
 
-/* -errno. What is all 0 may be finished. */
+/* -errno. An all-zero object may be finished. */
 int ramfiles_init(struct ramfiles *files, struct vio_loop *loop,
 		  struct client_wake *wake);
 void ramfiles_fini(struct ramfiles *files);
 
-/* A piece of guest memory, in this process; all 0: none. */
+/* A piece of guest memory in this process; all 0: none. */
 struct ram {
 	void *host;
 	uint64_t size;

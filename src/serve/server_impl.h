@@ -21,10 +21,13 @@ struct server_ops {
 	const struct pci_host *host;
 	const struct gmem_ops *gmem_ops; /* or NULL */
 	const int *syscalls;
-	/* fini() gets what a failed init() left. */
+	/* fini() must handle what a failed init() left. */
 	int (*init)(struct vio_server *srv);
 	void (*fini)(struct vio_server *srv);
-	/* Before the first client; or NULL. It may be tried again. */
+	/*
+	 * Before the first client; or NULL. May be called again after a
+	 * failure.
+	 */
 	int (*start)(struct vio_server *srv);
 	int (*add_client)(void *srv, int take_fd);
 	/* client_wake() was called. */
@@ -62,15 +65,15 @@ struct vio_server {
 };
 
 /*
- * Log a line. Guest and client cause most of them, so there is a rate: 32 in a
- * burst, then one a second. The next line tells how many were lost.
+ * Log a line. Guest and client cause most lines, so their rate is limited: 32
+ * in a burst, then one a second. The next line says how many were lost.
  */
 void server_log(struct vio_server *srv, int level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /*
- * Log that the client has gone. An operator wants to know of a front-end that
- * gives up, or ends, while a driver uses the device, before the reset: @in_use.
+ * Log that the client has disconnected. @in_use: a driver used the device
+ * before the reset, so the operator wants to know that its front-end gave up.
  */
 void server_log_detached(struct vio_server *srv, bool in_use);
 

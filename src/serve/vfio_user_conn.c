@@ -11,8 +11,8 @@
 #include "serve/vfio_user_conn.h"
 
 /*
- * Both buffers, of pages, which cost nothing before they are used: few clients
- * use many of them.
+ * Both buffers, of pages, which cost nothing until used: few clients use many
+ * of them.
  */
 int vfconn_init(struct vfconn *conn, int take_fd)
 {
@@ -57,7 +57,7 @@ void vfconn_fini(struct vfconn *conn)
  * --- Input ---
  */
 
-/* recvmsg() to the tail of the input: bytes, 0 for none there, or -errno. */
+/* recvmsg() to the tail of the input: bytes, 0 for none, or -errno. */
 static ssize_t receive(struct vfconn *conn, struct msghdr *msg, size_t len,
 		       int flags)
 {
@@ -89,9 +89,9 @@ static size_t bytes_wanted(const struct vfconn *conn)
 }
 
 /*
- * No message has a use for a socket. One may be the client's end of this very
- * connection: kept with a message that never becomes whole, it would keep the
- * connection from ever being seen to end.
+ * No message needs a socket. One may be the client's end of this very
+ * connection: kept with a message that never becomes whole, it would hide the
+ * end of the connection for ever.
  */
 static void drop_sockets(struct vfconn *conn, unsigned from)
 {

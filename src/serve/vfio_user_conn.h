@@ -2,9 +2,9 @@
 /*
  * A vfio-user socket as a stream of whole messages, both ways.
  *
- * Reading is greedy, one call for all that has come, because guests' doorbells
- * arrive in bursts; writing collects until vfconn_flush(). Both buffers are
- * bounded. Nothing here looks at more of a message than its header.
+ * Reading is greedy, one call for all that has arrived, because guests'
+ * doorbells arrive in bursts; writing collects until vfconn_flush(). Both
+ * buffers are bounded. Only a message's header is parsed here.
  *
  *	in:   [ consumed | message | message | part of one |  free  ]
  *	                 ^head                             ^tail
@@ -51,17 +51,17 @@ struct vfconn_msg {
 	unsigned nr_fds;
 };
 
-/* Make @conn out of a stream socket; it is taken on success. 0 or -ENOMEM. */
+/* Create @conn from a stream socket, which it owns on success. 0 or -ENOMEM. */
 int vfconn_init(struct vfconn *conn, int take_fd);
 void vfconn_fini(struct vfconn *conn); /* also of one that has fd -1 */
 
 /*
- * Read what has come. 1: something; 0: nothing there; -ENOBUFS: messages must
- * be consumed first; -EPIPE: the peer has gone; other -errno: give it up.
+ * Read what has arrived. 1: something; 0: nothing; -ENOBUFS: messages must be
+ * consumed first; -EPIPE: the peer has disconnected; other -errno: disconnect.
  */
 int vfconn_fill(struct vfconn *conn);
 
-/* Make room behind the messages. Those that were borrowed move. */
+/* Make room behind the messages. This moves borrowed messages. */
 void vfconn_compact(struct vfconn *conn);
 
 /* 1 and the next whole message, 0: none, or -EBADMSG. */
@@ -70,7 +70,7 @@ int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg);
 /* Done with the message at the head; descriptors left in it are closed. */
 void vfconn_consume(struct vfconn *conn, const struct vfconn_msg *msg);
 
-/* Append to what is to be sent. False, and nothing, when there is no room. */
+/* Append to the output. False, and nothing is appended: there is no room. */
 bool vfconn_queue(struct vfconn *conn, const struct vfmsg_hdr *hdr,
 		  const void *payload, const void *data, size_t data_len);
 
