@@ -177,6 +177,16 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 	return 0;
 }
 
+unsigned p9_fs_nr_closed(const struct p9_fs *fs)
+{
+	return __atomic_load_n(&fs->nr_closed, __ATOMIC_RELAXED);
+}
+
+static void count_closed(struct p9_fs *fs)
+{
+	__atomic_add_fetch(&fs->nr_closed, 1, __ATOMIC_RELAXED);
+}
+
 void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 {
 	for (size_t i = 0; fs->fids.nr > 0; i++) {
@@ -185,6 +195,8 @@ void p9_fs_restart(struct p9_fs *fs, uint32_t msize)
 			struct p9_entry *e = fs->fids.slots[i];
 
 			p9_fid_remove(fs, ((struct p9_fid *)e)->num, &ref);
+			p9_ref_put(&ref);
+			count_closed(fs);
 		}
 	}
 	p9_table_trim(&fs->fids);
@@ -283,6 +295,7 @@ void p9_fs_close_rest(struct p9_fs *fs)
 			p9_file_free(fs, c->file);
 		else
 			close(c->fd);
+		count_closed(fs);
 		free(c);
 		c = next;
 	}

@@ -155,6 +155,7 @@ struct p9_fs {
 	size_t held_bytes, max_held;               /* by these; see p9_hold() */
 	unsigned nr_fds, max_fds;   /* descriptors for nodes, files, locks */
 	struct p9_closing *closing; /* for a thread that may block to close */
+	unsigned nr_closed;         /* fids and descriptors so far; atomic */
 	uint32_t hash_mul; /* random: the guest cannot choose collisions */
 	size_t xattr_bytes;
 	struct { /* a number for each file system seen */
@@ -242,6 +243,9 @@ bool p9_close_waits(int fd, bool local);
 void p9_close_later(struct p9_fs *fs, int fd, struct p9_file *file);
 bool p9_fs_has_closing(struct p9_fs *fs);
 void p9_fs_close_rest(struct p9_fs *fs);
+
+/* A number that changes while p9_fs_restart() or p9_fs_close_rest() progress. */
+unsigned p9_fs_nr_closed(const struct p9_fs *fs);
 
 /* Reserve a descriptor: 0 or -EMFILE. p9_fd_release() undoes it. */
 int p9_fd_admit(struct p9_fs *fs);

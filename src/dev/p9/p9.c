@@ -42,7 +42,7 @@
 #define MAX_REQS    96         /* taken from the ring at once: 25 KiB each */
 #define READ_BUDGET (2u << 20) /* read on the loop's thread in an iteration */
 #define MAX_TAG     32
-#define END_NS      UINT64_C(1000000000)
+#define END_NS      UINT64_C(2000000000)
 
 /*
  * Requests that may wait for locks at the same time: others must have room in
@@ -692,12 +692,13 @@ static int set_tag(struct p9_softc *sc, const struct opts *opts,
 }
 
 /*
- * Whether the threads are idle, within the time that the end of the process
- * may take. They also close what is open.
+ * Whether the threads become idle. They close what is open, which takes the disk
+ * a while for thousands of deleted files: END_NS is for one of them.
  */
 static bool finish(struct p9_softc *sc)
 {
 	uint64_t end = vio_now_ns() + END_NS;
+	unsigned nr_closed = p9_fs_nr_closed(sc->sc_fs);
 
 	forget(sc);
 	sc->sc_ending = true;
@@ -705,6 +706,10 @@ static bool finish(struct p9_softc *sc)
 	while ((sc->sc_ending || sc->sc_closing) && vio_now_ns() < end) {
 		pool_wait(sc->sc_looks, 0);
 		pool_wait(sc->sc_changes, 1);
+		if (nr_closed != p9_fs_nr_closed(sc->sc_fs)) {
+			nr_closed = p9_fs_nr_closed(sc->sc_fs);
+			end = vio_now_ns() + END_NS;
+		}
 	}
 	return !sc->sc_ending && !sc->sc_closing;
 }

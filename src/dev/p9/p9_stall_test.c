@@ -51,6 +51,7 @@ static struct gate {
 	int err;                          /* that they fail with */
 	unsigned nr_on_loop;              /* slow calls of the loop's thread */
 	unsigned nr_threads, max_threads; /* created */
+	unsigned slow_close_us, nr_slow_closes; /* of what is deleted */
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .opened = PTHREAD_COND_INITIALIZER };
 
@@ -144,9 +145,14 @@ int close(int fd)
 {
 	struct stat st;
 
-	if (on_loop() && fstat(fd, &st) == 0 && st.st_nlink == 0 &&
-	    (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
-		gate.nr_on_loop++;
+	if (fstat(fd, &st) == 0 && st.st_nlink == 0 &&
+	    (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
+		gate.nr_on_loop += on_loop();
+		if (gate.slow_close_us) {
+			usleep(gate.slow_close_us);
+			gate.nr_slow_closes++;
+		}
+	}
 	return (int)syscall(SYS_close, fd);
 }
 
@@ -159,6 +165,7 @@ static int setup(void **state)
 	gate.nr_fsync = gate.nr_fdatasync = gate.nr_on_loop = 0;
 	gate.nr_threads = 0;
 	gate.max_threads = 2 * NR_THREADS;
+	gate.slow_close_us = gate.nr_slow_closes = 0;
 	gate.err = 0;
 	return 0;
 }
@@ -420,6 +427,28 @@ static void end_in_stall(void **state)
 	while (gate_waiting() > 0)
 		usleep(1000);
 	assert_int_equal(gate.nr_fsync, NR_THREADS);
+}
+
+/*
+ * Files are open that the host has deleted, and each takes the disk a while: the
+ * end waits for all of them, as long as there is progress.
+ */
+static void end_in_slow_closes(void **state)
+{
+	enum { NR = 6 };
+
+	start("");
+	for (unsigned i = 0; i < NR; i++) {
+		char name[] = { (char)('0' + i), '\0' };
+
+		p9c_host_file(&c, name, "x");
+		assert_int_equal(p9c_walk(&c, P9C_ROOT, 10 + i, name), 0);
+		assert_int_equal(unlink(p9c_path(&c, name)), 0);
+	}
+	gate.slow_close_us = 400000;
+	p9c_destroy(&c);
+	assert_int_equal(gate.nr_slow_closes, NR);
+	assert_int_equal(gate.nr_on_loop, 0);
 }
 
 /* All threads are stuck: what the kernel has in memory is served. */
@@ -698,10 +727,19 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(full_queue), /* while no memory was used before */
-		T(reset_in_stall), T(new_session_waits), T(stop_in_stall),
-		T(others_go_on),   T(loop_never_waits),  T(nothing_after_error),
-		T(locks_give_in),  T(iteration_ends),    T(fsyncs),
-		T(synchronous),    T(more_threads),      T(end_in_stall),
+		T(reset_in_stall),
+		T(new_session_waits),
+		T(stop_in_stall),
+		T(others_go_on),
+		T(loop_never_waits),
+		T(nothing_after_error),
+		T(locks_give_in),
+		T(iteration_ends),
+		T(fsyncs),
+		T(synchronous),
+		T(more_threads),
+		T(end_in_stall),
+		T(end_in_slow_closes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
