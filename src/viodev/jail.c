@@ -250,13 +250,27 @@ static int allow_resolver(const struct jail *jail, int ruleset)
 	return ret;
 }
 
+/* Whatever the parent mounts there: a tree that is made again is another one. */
+static int allow_mounted_tree(int ruleset, uint64_t access)
+{
+	int fd = open(JAIL_TREE_DIR, O_PATH | O_DIRECTORY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = allow_beneath(ruleset, fd, access);
+	close(fd);
+	return ret;
+}
+
 static int allow_rights(const struct jail *jail, int ruleset, uint64_t all,
 			const struct sandbox_rights *rights, int tree_fd)
 {
 	uint64_t in_tree = rights->tree_ro ? TREE_RO : all & ~NOT_IN_TREE;
 	int ret = 0;
 
-	if (tree_fd >= 0)
+	if (jail->own_tree)
+		ret = allow_mounted_tree(ruleset, in_tree);
+	else if (tree_fd >= 0)
 		ret = allow_beneath(ruleset, tree_fd, in_tree);
 	if (ret == 0 && rights->network)
 		ret = allow_resolver(jail, ruleset);

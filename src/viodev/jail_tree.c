@@ -8,9 +8,12 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define OWN_FDS "/proc/self/fd"
+#define TREE    JAIL_TREE_DIR "/0"
 
 /*
  * A descriptor refers to the mount namespace that it was opened in, which
@@ -101,7 +104,7 @@ static int attach(int fd, const char *root, const char *at)
 	char path[64];
 
 	snprintf(path, sizeof(path), "%s%s", root, at);
-	/* The parents of /proc/self/fd. */
+	/* Its parents. */
 	for (char *p = path + 1; *p; p++) {
 		if (*p != '/')
 			continue;
@@ -118,7 +121,7 @@ static int attach(int fd, const char *root, const char *at)
 
 int jail_tree_attach(const struct jail_tree *mounts, const char *root)
 {
-	int ret = attach(mounts->tree_fd, root, "/tree");
+	int ret = attach(mounts->tree_fd, root, TREE);
 
 	if (ret == 0)
 		ret = attach(mounts->proc_fd, root, OWN_FDS);
@@ -141,9 +144,95 @@ static int replace(const char *path, int fd)
 
 int jail_tree_replace(const struct jail_tree *tree)
 {
-	int ret = replace("/tree", tree->tree_fd);
+	int ret = replace(TREE, tree->tree_fd);
 
 	if (ret == 0 && tree->proc_fd >= 0)
 		ret = replace("/proc", tree->proc_fd);
+	return ret;
+}
+
+/*
+ * --- A tree that is made again; in the parent process ---
+ */
+
+/* The mounts are to be made nowhere else. */
+static int check_own_mounts(pid_t pid)
+{
+	char path[32];
+	struct stat own, its;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
+	if (stat("/proc/self/ns/mnt", &own) < 0 || stat(path, &its) < 0)
+		return -errno;
+	return own.st_dev == its.st_dev && own.st_ino == its.st_ino ? -EPERM :
+								      0;
+}
+
+static int replace_mount(int fd)
+{
+	/* EINVAL: an attempt has failed half way. */
+	if (umount2(TREE, MNT_DETACH) < 0 && errno != EINVAL)
+		return -errno;
+	if (move_mount(fd, "", AT_FDCWD, TREE, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Enter the jail, from outside, with the tree. Returns a descriptor of it. */
+static int carry_in(int pidfd, int tree_fd, bool ro)
+{
+	int fd, ret;
+
+	/* EINVAL: it is in the user namespace that we are in. */
+	if (setns(pidfd, CLONE_NEWUSER) < 0 && errno != EINVAL)
+		return -errno;
+	ret = enter_copy(tree_fd);
+	if (ret < 0)
+		return ret;
+	fd = clone_mount(".", AT_RECURSIVE);
+	if (fd < 0)
+		return fd;
+	ret = restrict_mount(fd, ro);
+	if (ret == 0 && setns(pidfd, CLONE_NEWNS) < 0)
+		ret = -errno;
+	if (ret == 0)
+		ret = replace_mount(fd);
+	close(fd);
+	if (ret < 0)
+		return ret;
+	ret = open(TREE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return ret < 0 ? -errno : ret;
+}
+
+/* A process that shares our descriptors, and that no wait() of others sees. */
+static pid_t fork_with_files(void)
+{
+#ifdef __s390x__ /* the stack comes first */
+	return (pid_t)syscall(SYS_clone, 0, CLONE_FILES, 0, 0, 0);
+#else
+	return (pid_t)syscall(SYS_clone, CLONE_FILES, 0, 0, 0, 0);
+#endif
+}
+
+int jail_tree_renew(pid_t pid, int pidfd, int tree_fd, bool ro)
+{
+	int pipe_fds[2], ret = check_own_mounts(pid);
+
+	if (ret < 0)
+		return ret;
+	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	pid = fork_with_files();
+	if (pid == 0) {
+		ret = carry_in(pidfd, tree_fd, ro);
+		_exit(write(pipe_fds[1], &ret, sizeof(ret)) != sizeof(ret));
+	}
+	ret = pid < 0 ? -errno : 0;
+	while (ret == 0 && waitpid(pid, NULL, __WCLONE) < 0)
+		ret = errno == EINTR ? 0 : -errno;
+	if (ret == 0 && read(pipe_fds[0], &ret, sizeof(ret)) != sizeof(ret))
+		ret = -EIO;
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
 	return ret;
 }

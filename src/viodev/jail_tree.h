@@ -5,7 +5,7 @@
  * "..". So the tree is mounted again, in the jail's own root directory:
  *
  *	/                a tmpfs, not to be written
- *	/tree            the tree, with the mounts beneath it
+ *	/tree/0          the tree, with the mounts beneath it
  *	/proc/self/fd    the process's own descriptors, of /proc nothing else
  *	/etc             name servers, for a device that uses the network
  *
@@ -19,6 +19,10 @@
 #define VIODEV_JAIL_TREE_H
 
 #include <stdbool.h>
+#include <sys/types.h>
+
+/* Of the tree and of nothing else: what Landlock allows is beneath it. */
+#define JAIL_TREE_DIR "/tree"
 
 struct jail_tree {
 	int tree_fd; /* O_PATH of the directory, -1: the device shares none */
@@ -38,5 +42,13 @@ void jail_tree_close(struct jail_tree *mounts);
 
 int jail_tree_attach(const struct jail_tree *mounts, const char *root);
 int jail_tree_replace(const struct jail_tree *tree);
+
+/*
+ * Outside of the jail: put another directory in place of the tree of device
+ * process @pid, @pidfd, in its namespaces and as jail_tree_clone() would. Returns
+ * a descriptor of it for the device. -EPERM: the process has no mounts of its
+ * own. Any thread may call it.
+ */
+int jail_tree_renew(pid_t pid, int pidfd, int tree_fd, bool ro);
 
 #endif
