@@ -6,8 +6,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/*
+ * The opened file by which a device requests its tree again (base/opener.h),
+ * should it be removed and made again. Without a parent process there is none.
+ */
+#define TREE_AGAIN_FILE "tree-again"
+
 struct sandbox_rights {
 	const char *tree; /* the opened file whose directory tree it works in */
+	const char *tree_path; /* of that directory, see TREE_AGAIN_FILE */
 	const char *proc; /* and /proc's, of which it uses self/fd; or NULL */
 	bool tree_ro;     /* it only reads there */
 	bool same_user;   /* the files there are of the user who started it */

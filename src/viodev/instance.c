@@ -9,6 +9,7 @@
 
 #include "viodev/log.h"
 #include "viodev/transport.h"
+#include "viodev/tree_again.h"
 
 /*
  * --- Name ---
@@ -148,6 +149,19 @@ static int open_ctl(struct instance *inst, const char *dir, struct err *err)
 	return ret;
 }
 
+static int start_tree_again(struct instance *inst, struct err *err)
+{
+	struct sandbox_rights rights = vdev_rights(inst->type, inst->opts);
+	int ret = 0;
+
+	if (rights.tree_path)
+		ret = tree_again_start(&inst->files, &rights,
+				       &inst->tree_again);
+	if (ret < 0)
+		return err_set(err, ret, "%s: %s", inst->id, strerror(-ret));
+	return 0;
+}
+
 int instance_open(struct instance *inst, const char *dir,
 		  enum vio_protocol transport, struct err *err)
 {
@@ -156,6 +170,8 @@ int instance_open(struct instance *inst, const char *dir,
 	err->text[0] = '\0';
 	ret = vdev_open(inst->type, inst->opts, &inst->files, err);
 	inst->opened = ret == 0;
+	if (ret == 0)
+		ret = start_tree_again(inst, err);
 	if (ret == 0 && err->text[0])
 		log_line(LOG_WARNING, "%s: %s", inst->id, err->text);
 	/* The control socket first: if it is in use, so is the other. */

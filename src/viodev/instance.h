@@ -17,6 +17,7 @@
 #include "viodev/sock.h"
 
 struct supervisor;
+struct tree_again;
 
 struct instance {
 	const char *text; /* as the user wrote it; borrowed */
@@ -24,9 +25,10 @@ struct instance {
 	struct opts *opts;
 	char id[32];
 	struct opened_files files;
-	bool opened;       /* to be closed again */
-	struct sock front; /* the front-end's socket */
-	struct sock ctl;   /* `viodev ctl`'s */
+	bool opened;                   /* to be closed again */
+	struct tree_again *tree_again; /* NULL: it shares no directory */
+	struct sock front;             /* the front-end's socket */
+	struct sock ctl;               /* `viodev ctl`'s */
 
 	/* Its process; the supervisor's (supervisor.c). */
 	struct supervisor *supervisor;

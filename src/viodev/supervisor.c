@@ -15,6 +15,7 @@
 #include "viodev/log.h"
 #include "viodev/resolver.h"
 #include "viodev/spawn.h"
+#include "viodev/tree_again.h"
 
 #define NS_PER_MS      UINT64_C(1000000)
 #define BACKOFF_MIN_NS (100 * NS_PER_MS)
@@ -196,6 +197,8 @@ static int spawn(struct instance *inst)
 	if (pid < 0)
 		return pid;
 	inst->pid = pid;
+	if (inst->tree_again)
+		tree_again_set_process(inst->tree_again, pid, line->sandbox);
 	inst->ready = false;
 	ret = vio_fd_add(inst->supervisor->loop, inst->news_fd, EPOLLIN,
 			 on_news, inst, &inst->news_source);

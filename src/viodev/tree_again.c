@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "viodev/tree_again.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/opener.h"
+#include "viodev/jail_tree.h"
+
+#define MAX_WAIT_MS 2000
+
+struct tree_again {
+	int file_fd; /* for a device process that is started later */
+	bool ro;
+	pthread_mutex_t lock; /* guards what follows */
+	pid_t pid;
+	int pidfd; /* -1: none was started */
+	bool sandbox;
+	char path[];
+};
+
+/* A descriptor for the device, where it may use it. */
+static int confine(struct tree_again *again, int fd)
+{
+	int pidfd = -1, ret = -ESRCH;
+	bool sandbox;
+	pid_t pid;
+
+	pthread_mutex_lock(&again->lock);
+	sandbox = again->sandbox;
+	pid = again->pid;
+	if (again->pidfd >= 0)
+		pidfd = fcntl(again->pidfd, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_unlock(&again->lock);
+	if (!sandbox)
+		ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	else if (pidfd >= 0)
+		ret = jail_tree_renew(pid, pidfd, fd, again->ro);
+	if (pidfd >= 0)
+		close(pidfd);
+	return ret;
+}
+
+/* In the opener's thread. */
+static int open_again(void *arg, int *fds)
+{
+	struct tree_again *again = arg;
+	int fd = open(again->path, O_PATH | O_DIRECTORY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = confine(again, fd);
+	if (ret >= 0) {
+		dup3(fd, again->file_fd, O_CLOEXEC);
+		fds[0] = ret;
+		ret = 1;
+	}
+	close(fd);
+	return ret;
+}
+
+int tree_again_start(struct opened_files *files,
+		     const struct sandbox_rights *rights,
+		     struct tree_again **ret_again)
+{
+	size_t size = strlen(rights->tree_path) + 1;
+	struct tree_again *again = calloc(1, sizeof(*again) + size);
+	int ret;
+
+	if (!again)
+		return -ENOMEM;
+	memcpy(again->path, rights->tree_path, size);
+	again->file_fd = opened_files_find(files, rights->tree);
+	again->ro = rights->tree_ro;
+	again->pidfd = -1;
+	pthread_mutex_init(&again->lock, NULL);
+	ret = opener_start(files, TREE_AGAIN_FILE, open_again, MAX_WAIT_MS,
+			   again);
+	if (ret < 0)
+		free(again);
+	else
+		*ret_again = again;
+	return ret;
+}
+
+/* The process is not waited for yet: the number is its own. */
+void tree_again_set_process(struct tree_again *again, pid_t pid, bool sandbox)
+{
+	pthread_mutex_lock(&again->lock);
+	if (again->pidfd >= 0)
+		close(again->pidfd);
+	again->pid = pid;
+	again->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	again->sandbox = sandbox;
+	pthread_mutex_unlock(&again->lock);
+}
