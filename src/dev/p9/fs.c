@@ -110,25 +110,53 @@ static bool has_resolve_cached(int fd)
 	return ret >= 0;
 }
 
-static int root_create(struct p9_fs *fs, int root_fd)
+int p9_fs_set_root(struct p9_fs *fs, int take_fd)
+{
+	struct p9_node *root = fs->root;
+	struct statx stx;
+	int ret = 0;
+
+	if (statx(take_fd, "", AT_EMPTY_PATH, P9_STATX_MASK, &stx) < 0)
+		ret = -errno;
+	else if (!S_ISDIR(stx.stx_mode))
+		ret = -ENOTDIR;
+	if (ret < 0) {
+		close(take_fd);
+		return ret;
+	}
+	if (root->fd >= 0)
+		close(root->fd);
+	root->fd = take_fd;
+	root->root_nr = ++fs->root_nr;
+	root->dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	root->ino = stx.stx_ino;
+	p9_qid_path(fs, root->dev, root->ino);
+	fs->can_try = is_local(take_fd) && has_resolve_cached(take_fd);
+	__atomic_store_n(&fs->root_removed, false, __ATOMIC_RELAXED);
+	return 0;
+}
+
+void p9_fs_check_root(struct p9_fs *fs)
 {
 	struct statx stx;
 
+	if (statx(fs->root->fd, "", AT_EMPTY_PATH, STATX_NLINK, &stx) == 0 &&
+	    stx.stx_nlink == 0)
+		__atomic_store_n(&fs->root_removed, true, __ATOMIC_RELAXED);
+}
+
+static int root_create(struct p9_fs *fs, int root_fd)
+{
 	fs->root = calloc(1, sizeof(*fs->root));
-	if (!fs->root)
+	if (!fs->root) {
+		close(root_fd);
 		return -ENOMEM;
-	fs->root->fd = root_fd;
+	}
+	fs->root->fd = -1;
 	fs->root->refs = 1;
-	fs->nr_nodes = fs->nr_fds = 1;
-	if (statx(root_fd, "", AT_EMPTY_PATH, P9_STATX_MASK, &stx) < 0)
-		return -errno;
-	if (!S_ISDIR(stx.stx_mode))
-		return -ENOTDIR;
 	fs->root->type = S_IFDIR;
-	fs->root->dev = makedev(stx.stx_dev_major, stx.stx_dev_minor);
-	fs->root->ino = stx.stx_ino;
-	p9_qid_path(fs, fs->root->dev, fs->root->ino);
-	return 0;
+	fs->nr_nodes = fs->nr_fds = 1;
+	return p9_fs_set_root(fs, root_fd);
 }
 
 int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
@@ -172,7 +200,6 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		p9_fs_destroy(fs);
 		return ret;
 	}
-	fs->can_try = is_local(root_fd) && has_resolve_cached(root_fd);
 	*ret_fs = fs;
 	return 0;
 }

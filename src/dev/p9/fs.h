@@ -91,6 +91,7 @@ struct p9_node {
 	int fd;                      /* O_PATH; -1: closed, reopened by name */
 	uint32_t refs;               /* of fids, children and requests */
 	uint32_t users;              /* of the fd */
+	uint32_t root_nr;            /* p9_fs.root_nr when it was found */
 	bool idle;                   /* is in the list of idle ones */
 	bool detached;               /* unlinked: only its fd is left */
 };
@@ -136,6 +137,7 @@ struct p9_stats {
 struct p9_fs {
 	struct p9_params params;
 	struct p9_node *root;
+	uint32_t root_nr;  /* counts the directories that it has been */
 	bool root_removed; /* by the host; atomic */
 	int proc_fd;       /* our own /proc/self/fd */
 	bool can_try;      /* RESOLVE_CACHED works, the disk is local */
@@ -202,6 +204,16 @@ struct p9_req {
 int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 		 struct p9_fs **ret_fs, struct err *err);
 void p9_fs_destroy(struct p9_fs *fs); /* while no request runs; may be NULL */
+
+/*
+ * Export @take_fd, as p9_fs_create(), in place of the root directory, which
+ * was removed. Open files stay open, all else of the old one is ESTALE. Call it
+ * while no request runs. 0 or -errno.
+ */
+int p9_fs_set_root(struct p9_fs *fs, int take_fd);
+
+/* Nothing was found in the root directory: has it been removed? */
+void p9_fs_check_root(struct p9_fs *fs);
 
 /* The effective capabilities, as a bit mask. */
 uint64_t p9_capabilities(void);

@@ -73,6 +73,12 @@ static bool is_inode(const struct p9_node *node, const struct statx *stx)
 	       node->born.tv_nsec == stx->stx_btime.tv_nsec;
 }
 
+/* It was beneath a root that the host has removed. */
+static bool is_gone(const struct p9_fs *fs, const struct p9_node *node)
+{
+	return node->root_nr != fs->root_nr;
+}
+
 /* On the export's own file system; of others mounted there nothing is known. */
 static bool is_local(const struct p9_fs *fs, const struct p9_node *node)
 {
@@ -370,14 +376,16 @@ static int node_open(struct p9_fs *fs, struct p9_node *node, int take_fd)
 	int ret = -EAGAIN;
 
 	pthread_mutex_lock(&fs->lock);
-	if (node->fd < 0 && take_fd >= 0) {
+	if (is_gone(fs, node))
+		ret = -ESTALE;
+	else if (node->fd < 0 && take_fd >= 0) {
 		ret = admit(fs, &up);
 		if (ret == 0) {
 			node->fd = take_fd;
 			take_fd = -1;
 		}
 	}
-	if (node->fd >= 0) {
+	if (node->fd >= 0 && !is_gone(fs, node)) {
 		use(fs, node);
 		ret = node->fd;
 	}
@@ -456,6 +464,7 @@ static struct p9_node *node_create(struct p9_fs *fs, struct p9_node *dir,
 		return NULL;
 	}
 	node->fd = -1;
+	node->root_nr = fs->root_nr;
 	node->dev = dev_of(stx);
 	node->ino = stx->stx_ino;
 	node->type = stx->stx_mode & S_IFMT;
@@ -475,7 +484,7 @@ static struct p9_node *node_enter(struct p9_fs *fs, struct p9_node *dir,
 
 	pthread_mutex_lock(&fs->lock);
 	node = find(fs, dir, name);
-	if (node && !is_inode(node, stx)) {
+	if (node && (is_gone(fs, node) || !is_inode(node, stx))) {
 		detach(fs, node, &dead);
 		node = NULL;
 	}
@@ -497,6 +506,8 @@ int p9_lookup(const struct p9_req *r, const struct p9_ref *dir,
 	if (dir->node->type != S_IFDIR)
 		return -ENOTDIR;
 	fd = r->nowait ? try_path(dir->fd, name) : open_path(dir->fd, name, 0);
+	if (fd == -ENOENT && dir->node == r->fs->root)
+		p9_fs_check_root(r->fs);
 	if (fd < 0)
 		return fd;
 	if (statx(fd, "", AT_EMPTY_PATH, P9_STATX_MASK, ret_stx) < 0)

@@ -32,6 +32,7 @@
 
 #include "base/json.h"
 #include "base/le.h"
+#include "base/opener.h"
 #include "base/pool.h"
 #include "base/slab.h"
 #include "dev/devices.h"
@@ -88,6 +89,11 @@ struct p9_softc {
 	struct p9_slot *sc_version; /* the one that waits for the others */
 	struct pool_job sc_end;     /* ends the session */
 	bool sc_removed;            /* the directory was, and the log says so */
+	struct reopener
+		*sc_reopener;      /* of the directory; NULL: there is none */
+	int sc_new_root;           /* it was made again; or -1 */
+	struct pool_job sc_reroot; /* exports that */
+	bool sc_reroot_begun;
 	bool sc_ending; /* since a reset: nothing new is begun before it has */
 	bool sc_end_begun;
 	struct vio_source *sc_retry; /* the timer of requests for locks */
@@ -161,7 +167,7 @@ static void answer(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 	give_back(sc, slot, len > 0 ? (uint32_t)len : 0);
 }
 
-/* Once: another directory at the path is outside of the sandbox. */
+/* Once; then wait for another directory at the path. */
 static void report_removed(struct p9_softc *sc)
 {
 	if (sc->sc_removed ||
@@ -170,7 +176,11 @@ static void report_removed(struct p9_softc *sc)
 	sc->sc_removed = true;
 	vs_log(&sc->sc_vs, LOG_WARNING,
 	       "path= was removed on the host: the guest has the old, empty "
-	       "directory (restart the device to export a new one)");
+	       "directory (%s)",
+	       sc->sc_reopener ? "make it again" :
+				 "restart the device to export a new one");
+	if (sc->sc_reopener)
+		reopener_request(sc->sc_reopener);
 }
 
 /*
@@ -206,7 +216,7 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
 static bool park(struct p9_softc *sc, struct p9_slot *slot)
 {
 	if (!slot->req.blocked || slot->flushes || sc->sc_version ||
-	    sc->sc_ending || sc->sc_destroying ||
+	    sc->sc_new_root >= 0 || sc->sc_ending || sc->sc_destroying ||
 	    slot->nr_stops != sc->sc_nr_stops ||
 	    sc->sc_nr_parked >= MAX_PARKED(sc->sc_vq.vq_qsize) ||
 	    !vq_chain_live(&sc->sc_vq, slot->head))
@@ -357,10 +367,45 @@ static void forget(struct p9_softc *sc)
 /* The session is over as soon as its last request is. */
 static void end_session(struct p9_softc *sc)
 {
-	if (sc->sc_ending && !sc->sc_first && !sc->sc_end_begun) {
+	if (sc->sc_ending && !sc->sc_first && !sc->sc_end_begun &&
+	    !sc->sc_reroot_begun) {
 		sc->sc_end_begun = true;
 		pool_start(sc->sc_changes, &sc->sc_end);
 	}
+}
+
+/*
+ * Export a directory that was made again, once no request is in flight. No other
+ * is taken until then.
+ */
+static void take_root(struct p9_softc *sc)
+{
+	if (sc->sc_new_root >= 0 && !sc->sc_first && !sc->sc_ending &&
+	    !sc->sc_reroot_begun) {
+		sc->sc_reroot_begun = true;
+		pool_start(sc->sc_changes, &sc->sc_reroot);
+	}
+}
+
+static void on_reopened(void *arg, const int *take_fds, unsigned nr)
+{
+	struct p9_softc *sc = arg;
+
+	while (nr > 1)
+		close(take_fds[--nr]);
+	sc->sc_new_root = take_fds[0];
+	end_parked(sc);
+	vq_endchains(&sc->sc_vq, false);
+	take_root(sc);
+}
+
+static void root_taken(struct p9_softc *sc)
+{
+	sc->sc_new_root = -1;
+	sc->sc_reroot_begun = sc->sc_removed = false;
+	if (!__atomic_load_n(&sc->sc_fs->root_removed, __ATOMIC_RELAXED))
+		vs_log(&sc->sc_vs, LOG_NOTICE,
+		       "path= was made again on the host: exported");
 }
 
 /* Have closed what the loop's thread did not dare to. */
@@ -388,7 +433,7 @@ static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 	struct vi_req chain;
 
 	/* A request must end first; jobs_idle() looks here again. */
-	if (sc->sc_version || sc->sc_ending)
+	if (sc->sc_version || sc->sc_ending || sc->sc_new_root >= 0)
 		return VQ_WAIT;
 	if (bytes_read(sc) - sc->sc_iteration_read >= READ_BUDGET) {
 		vio_task_defer(sc->sc_loop, &sc->sc_continue);
@@ -456,6 +501,8 @@ static void job_run(void *arg, struct pool_job *job)
 		p9_fs_restart(sc->sc_fs, 0);
 	else if (job == &sc->sc_close)
 		p9_fs_close_rest(sc->sc_fs);
+	else if (job == &sc->sc_reroot)
+		p9_fs_set_root(sc->sc_fs, sc->sc_new_root);
 	else if (!is_broken(sc))
 		p9_req_run(&((struct p9_slot *)job)->req);
 }
@@ -469,6 +516,8 @@ static void job_done(void *arg, struct pool_job *job)
 		sc->sc_ending = sc->sc_end_begun = false;
 	} else if (job == &sc->sc_close) {
 		sc->sc_closing = false;
+	} else if (job == &sc->sc_reroot) {
+		root_taken(sc);
 	} else if (!park(sc, slot)) {
 		if (slot == sc->sc_version)
 			sc->sc_version = NULL;
@@ -485,6 +534,7 @@ static void jobs_idle(void *arg)
 		retry_parked(sc);
 	version(sc);
 	end_session(sc);
+	take_root(sc);
 	if (!sc->sc_destroying)
 		p9_continue(sc);
 }
@@ -721,6 +771,7 @@ static bool p9_fini(struct vdev *dev)
 	sc->sc_destroying = true;
 	vio_task_cancel(sc->sc_loop, &sc->sc_continue);
 	vio_source_remove(sc->sc_retry);
+	reopener_destroy(sc->sc_reopener);
 	if (sc->sc_looks && sc->sc_changes && !finish(sc)) {
 		vs_log(&sc->sc_vs, LOG_WARNING,
 		       "file system not responding: threads left behind");
@@ -730,6 +781,8 @@ static bool p9_fini(struct vdev *dev)
 	}
 	pool_destroy(sc->sc_looks);
 	pool_destroy(sc->sc_changes);
+	if (sc->sc_new_root >= 0)
+		close(sc->sc_new_root);
 	p9_fs_destroy(sc->sc_fs);
 	slab_fini(&sc->sc_slots);
 	return true;
@@ -746,6 +799,22 @@ static const struct virtio_consts p9_consts = {
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_9P_MOUNT_TAG),
 };
 
+/* Where there is a parent process that opens the directory again. */
+static int create_reopener(struct p9_softc *sc, const struct vdev_env *env,
+			   struct err *err)
+{
+	int fd = opened_files_take(env->files, TREE_AGAIN_FILE);
+	int ret = 0;
+
+	if (fd >= 0)
+		ret = reopener_create(env->loop, fd, on_reopened, sc,
+				      &sc->sc_reopener);
+	if (ret == 0)
+		return 0;
+	close(fd);
+	return err_set(err, ret, "9p: %s", strerror(-ret));
+}
+
 static int p9_init(struct vdev *dev, const struct vdev_env *env,
 		   struct err *err)
 {
@@ -755,12 +824,15 @@ static int p9_init(struct vdev *dev, const struct vdev_env *env,
 	sc->sc_loop = env->loop;
 	sc->sc_continue = (struct vio_task){ .fn = p9_continue, .arg = sc };
 	sc->sc_vc = p9_consts;
+	sc->sc_new_root = -1;
 	ret = set_tag(sc, env->opts, err);
 	if (ret == 0 &&
 	    (ret = vio_timer_add(env->loop, p9_retry, sc, &sc->sc_retry)) < 0)
 		err_set(err, ret, "9p: timer: %s", strerror(-ret));
 	if (ret == 0)
 		ret = create_fs(sc, env, err);
+	if (ret == 0)
+		ret = create_reopener(sc, env, err);
 	if (ret == 0)
 		ret = vdev_attach(dev, env, &sc->sc_vs, &sc->sc_vc, &sc->sc_vq,
 				  err);
@@ -791,6 +863,7 @@ static uint64_t capabilities(enum p9_security security, bool ro)
 static void p9_rights(const struct opts *opts, struct sandbox_rights *rights)
 {
 	rights->tree = "root";
+	rights->tree_path = opt_string(opts, "path");
 	rights->proc = "proc";
 	rights->tree_ro = opt_bool(opts, "ro");
 	rights->same_user = true;
@@ -847,6 +920,7 @@ static const int p9_syscalls[] = {
 	SYS_symlinkat,
 	SYS_unlinkat,
 	SYS_utimensat,
+	REOPENER_SYSCALLS,
 	/* threads come and go */
 	SYS_clone,
 	SYS_exit,
