@@ -4,14 +4,16 @@
  * transaction, the next one rolls it back; several processes write at once.
  *
  *	sqlite DATABASE
+ *	sqlite profile DIRECTORY	what profile.c does
  */
 #include <signal.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "sqlite_db.h"
 
 #define NR_ROWS    2000
 #define NR_WRITERS 4
@@ -19,11 +21,11 @@
 
 static const char *path;
 
-static sqlite3 *open_db(void)
+sqlite3 *open_db(const char *file)
 {
 	sqlite3 *db;
 
-	if (sqlite3_open(path, &db) != SQLITE_OK ||
+	if (sqlite3_open(file, &db) != SQLITE_OK ||
 	    sqlite3_busy_timeout(db, 60000) != SQLITE_OK) {
 		printf("open: %s\n", sqlite3_errmsg(db));
 		exit(1);
@@ -31,7 +33,7 @@ static sqlite3 *open_db(void)
 	return db;
 }
 
-static void run(sqlite3 *db, const char *sql)
+void run(sqlite3 *db, const char *sql)
 {
 	char *why = NULL;
 
@@ -41,7 +43,7 @@ static void run(sqlite3 *db, const char *sql)
 	}
 }
 
-static void expect(sqlite3 *db, const char *sql, const char *value)
+void expect(sqlite3 *db, const char *sql, const char *value)
 {
 	sqlite3_stmt *stmt;
 	const char *found = "";
@@ -59,7 +61,7 @@ static void expect(sqlite3 *db, const char *sql, const char *value)
 
 static void fill(void)
 {
-	sqlite3 *db = open_db();
+	sqlite3 *db = open_db(path);
 
 	run(db, "CREATE TABLE t (n INTEGER, s TEXT)");
 	run(db, "BEGIN");
@@ -72,7 +74,7 @@ static void fill(void)
 /* Pages are in the database already, and those from before in its journal. */
 static void crash(void)
 {
-	sqlite3 *db = open_db();
+	sqlite3 *db = open_db(path);
 
 	run(db, "PRAGMA cache_size = 5");
 	run(db, "BEGIN IMMEDIATE");
@@ -83,7 +85,7 @@ static void crash(void)
 static void add(void)
 {
 	for (int i = 0; i < NR_EACH; i++) {
-		sqlite3 *db = open_db();
+		sqlite3 *db = open_db(path);
 
 		run(db, "INSERT INTO t VALUES (1, 'added')");
 		sqlite3_close(db);
@@ -112,12 +114,14 @@ int main(int argc, char **argv)
 	char count[32];
 	sqlite3 *db;
 
+	if (argc == 3 && !strcmp(argv[1], "profile"))
+		return profile(argv[2]);
 	if (argc != 2)
 		return 2;
 	path = argv[1];
 	if (in_processes(fill, 1) != 0 || in_processes(crash, 1) != SIGKILL)
 		return 1;
-	db = open_db();
+	db = open_db(path);
 	expect(db, "SELECT max(n) FROM t", "1");
 	expect(db, "PRAGMA integrity_check", "ok");
 	sqlite3_close(db);
@@ -125,7 +129,7 @@ int main(int argc, char **argv)
 	if (in_processes(add, NR_WRITERS) != 0)
 		return 1;
 	snprintf(count, sizeof(count), "%d", NR_ROWS + NR_WRITERS * NR_EACH);
-	db = open_db();
+	db = open_db(path);
 	expect(db, "SELECT count(*) FROM t", count);
 	expect(db, "PRAGMA integrity_check", "ok");
 	sqlite3_close(db);

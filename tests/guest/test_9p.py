@@ -56,12 +56,25 @@ def files(guest):
 
 
 def removed(guest, viodev, gone):
-    """The log tells that the directory of a device was removed."""
+    """The log tells that the directory of a device was removed; one that is made in its place is exported."""
+    (gone / "dir").mkdir()
+    (gone / "dir/file").write_text("old\n")
     p9_work.mount(guest, "gone", "/gone", msize=8192)
     assert "was removed" not in viodev.messages, viodev.messages
-    gone.rmdir()
+    guest.check("(cd /gone/dir && while [ ! -e /tmp/end ]; do sleep 0.1; done; ls >/tmp/ls 2>&1; touch /tmp/ended) "
+                "</dev/null >/dev/null 2>&1 & exec 7</gone/dir/file")
+    shutil.rmtree(gone)
     guest.run("stat /gone; ls /gone")
     wait_for("the log", lambda: "gone: 9p: path= was removed on the host" in viodev.messages)
+    gone.mkdir()
+    (gone / "again").write_text("new\n")
+    wait_for("the log", lambda: "gone: 9p: path= was made again on the host: exported" in viodev.messages)
+    guest.check("[ $(cat /gone/again) = new ] && touch /gone/made /tmp/end && [ $(cat <&7) = old ] && "
+                "while [ ! -e /tmp/ended ]; do sleep 0.1; done; grep 'Stale file handle' /tmp/ls")
+    assert sorted(os.listdir(gone)) == ["again", "made"]
+    shutil.rmtree(gone)
+    assert guest.run("cat /gone/again")[0] != 0
+    wait_for("the log", lambda: viodev.messages.count("gone: 9p: path= was removed on the host") == 2)
 
 
 def verified(guest):
@@ -142,7 +155,8 @@ def test_work(t):
 
 
 def test_sqlite(t):
-    """A database's writer is killed in a transaction, and its journal is rolled back; several write at once."""
+    """A database's writer is killed in a transaction, and its journal is rolled back; several write at once; a
+    browser's profile."""
     with t.serve(f"9p,id=tree,path={t.tmp},tag=tree") as viodev:
         program = viodev.built("tests/guest/sqlite")
         if not os.path.exists(program):
@@ -151,7 +165,8 @@ def test_sqlite(t):
         with t.guest(attach(viodev), cpus=2, modules=p9_work.MODULES) as guest:
             for cache in p9_work.CACHES:
                 p9_work.mount(guest, "tree", "/tree", cache)
-                guest.check(f"cp /tree/sqlite /tmp && /tmp/sqlite /tree/{cache}.db")
+                guest.check(f"cp /tree/sqlite /tmp && /tmp/sqlite /tree/{cache}.db && "
+                            f"mkdir /tree/{cache} && /tmp/sqlite profile /tree/{cache}", 2 * PATIENCE)
                 guest.check("umount /tree")
 
 
