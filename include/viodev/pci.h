@@ -87,6 +87,12 @@ struct pci_host {
 	 * embedder translates: devices offer ACCESS_PLATFORM to modern drivers.
 	 */
 	bool ph_iommu;
+	/*
+	 * Every doorbell is a pci_bar_write() of the driver's own width and
+	 * value, not an eventfd: devices offer NOTIFICATION_DATA to modern
+	 * drivers.
+	 */
+	bool ph_doorbell_data;
 };
 
 /* The device's side, given to pci_set_device(). */

@@ -257,12 +257,16 @@ static const struct vi_reg common_regs[] = {
  */
 
 /*
- * The address tells the queue: 2 bytes at its own place (4.1.5.2). What the
- * driver writes there is not looked at.
+ * The address tells the queue: 2 bytes at its own place, or 4 with
+ * NOTIFICATION_DATA (4.1.5.2). What the driver writes there is not looked at:
+ * the ring in memory says what is available.
  */
 static void notify_write(struct virtio_softc *vs, uint64_t off, int size)
 {
-	if (size == 2 && off % NOTIFY_MULTIPLIER == 0)
+	const uint64_t bit = VI_BIT(VIRTIO_F_NOTIFICATION_DATA);
+	int width = vs->vs_negotiated_caps & bit ? 4 : 2;
+
+	if (size == width && off % NOTIFY_MULTIPLIER == 0)
 		vi_kick(vs, (unsigned)(off / NOTIFY_MULTIPLIER));
 }
 
@@ -357,8 +361,11 @@ int vi_modern_setup(struct virtio_softc *vs)
 	struct virtio_consts *vc = vs->vs_vc;
 	int nvq = vi_max_queues(vs);
 	uint32_t notify_len = NOTIFY_MULTIPLIER * (uint32_t)(nvq > 0 ? nvq : 1);
+	const struct pci_host *host = vs->vs_pi->pi_host;
 	int off;
 
+	if (host && host->ph_doorbell_data)
+		vi_offer_also(vs, VI_BIT(VIRTIO_F_NOTIFICATION_DATA));
 	if (vc->vc_cfgsize > NOTIFY_OFF - DEVICE_OFF)
 		return -1;
 	if (add_cap(vs, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_OFF, COMMON_LEN) <

@@ -186,6 +186,7 @@ const struct pci_host vfuser_pci_host = {
 	.ph_log = host_log,
 	.ph_owns_msix_table = true,
 	.ph_iommu = true,
+	.ph_doorbell_data = true,
 };
 
 /*

@@ -197,7 +197,7 @@ static void test_offer(void **state)
 		25, 26, 30, 31, /* reserved */
 		35,             /* IN_ORDER: FEAT-12, SPLIT-22 */
 		37,             /* SR_IOV: FEAT-14 */
-		38,             /* NOTIFICATION_DATA: NTF-03, NTF-04 */
+		38,             /* NOTIFICATION_DATA: the embedder's affair */
 		39,             /* NOTIF_CONFIG_DATA */
 		41,             /* ADMIN_VQ, old GUEST_RSC4 */
 		42,             /* old GUEST_RSC6 */

@@ -101,6 +101,9 @@ def all_seven(t, mode, *more, iommu=False):
             drivers = guest.check("for d in /sys/bus/virtio/devices/*; do basename $(readlink $d/driver); done").split()
             assert sorted(drivers) == ["9pnet_virtio", "virtio_blk", "virtio_console", "virtio_input", "virtio_net",
                                        "virtio_rng", "virtio_scsi"], drivers
+            if mode == "modern":
+                for id in viodev.sockets:
+                    assert {"NOTIFICATION_DATA", "RING_RESET"} <= set(status(viodev, id)["features"]), status(viodev, id)
             if iommu:
                 behind_iommu(guest, viodev)
             together(guest, viodev, t)

@@ -947,6 +947,10 @@ void vdrv_kick(struct vdrv *d, unsigned q)
 {
 	if (d->mode == VDRV_LEGACY)
 		vdrv_legacy_write(d, VIRTIO_PCI_QUEUE_NOTIFY, 2, q);
+	else if (d->features & VI_BIT(VIRTIO_F_NOTIFICATION_DATA))
+		pci_bar_write(&d->pi, d->notify_bar,
+			      vdrv_queue(d, q)->notify_off, 4,
+			      q | (uint32_t)vdrv_queue(d, q)->avail_idx << 16);
 	else
 		pci_bar_write(&d->pi, d->notify_bar,
 			      vdrv_queue(d, q)->notify_off, 2, q);
