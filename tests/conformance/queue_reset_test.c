@@ -108,11 +108,11 @@ static void test_registers(void **state)
 }
 
 /* VQ-04: another size, other addresses, another vector, over several laps. */
-static void test_other_parameters(void **state)
+static void set_other_parameters(uint64_t features)
 {
 	static const uint16_t sizes[] = { 4, 16, 1, 2, 8, 16 };
 
-	start(RING_RESET | EVENT_IDX, 2);
+	start(RING_RESET | EVENT_IDX | features, 2);
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
 		unsigned vector = i % 2 ? 1 : 2;
 		unsigned before;
@@ -129,6 +129,17 @@ static void test_other_parameters(void **state)
 					 3u * sizes[i]);
 	}
 	tdev_fini(&t);
+}
+
+static void test_other_parameters(void **state)
+{
+	set_other_parameters(0);
+}
+
+/* PACKED-01, VQ-03: wrap counters and positions of a packed ring as well. */
+static void test_packed(void **state)
+{
+	set_other_parameters(VI_BIT(VIRTIO_F_RING_PACKED));
 }
 
 /*
@@ -339,6 +350,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_registers),
 		cmocka_unit_test(test_other_parameters),
+		cmocka_unit_test(test_packed),
 		cmocka_unit_test(test_in_flight),
 		cmocka_unit_test(test_waiting),
 		cmocka_unit_test(test_not_taken),
