@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.." || exit
 
 packages=libc6-dev,linux-libc-dev,libcmocka-dev,libevdev-dev,libjson-c-dev,libseccomp-dev,libslirp-dev,liburing-dev
 
-# What qemu-user does not do, and most of a test program stands on.
+# Why a test program is left out: most of it relies on what qemu-user lacks.
 reason() {
 	case $1/$2 in
 	*/jail_test | */jail_net_test) echo "no seccomp" ;;

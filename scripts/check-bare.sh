@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# What README.md promises, on a Debian that has nothing but apt and make: makes
-# bare roots of Debian 12 and 13 and runs `make demo` and `make check` in each,
+# Try what README.md promises on a Debian that has nothing but apt and make: make
+# bare roots of Debian 12 and 13, and run `make demo` and `make check` in each,
 # on a clone of this tree. As root.
 #
 #	scripts/check-bare.sh [12|13]...
@@ -40,7 +40,7 @@ make_root() {
 		--aptopt='APT::Install-Recommends "false"' \
 		"$suite" "$root" "deb $mirror $suite main" \
 		"deb $mirror $suite-updates main" || return
-	# Services of packages that tests need have no business there.
+	# Services of packages that tests need must not start there.
 	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 	chmod 755 "$root/usr/sbin/policy-rc.d"
 	cp -L /etc/resolv.conf "$root/etc/resolv.conf"

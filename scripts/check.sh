@@ -22,8 +22,8 @@ title() {
 	printf '\n== %s (after %d s)\n' "$*" "$SECONDS"
 }
 
-# Add the figures of the line `N passed, N failed, N skipped` in file $1, which
-# a command wrote that ended with status $2.
+# Add the figures of the line `N passed, N failed, N skipped` in file $1, written
+# by a command that ended with status $2.
 count() {
 	local p f s
 	read -r p f s < <(sed -nE \
@@ -36,7 +36,7 @@ count() {
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-# Run a suite that ends with that line, showing it as it goes.
+# Run a suite that ends with that line, showing its output as it arrives.
 suite() {
 	local log
 	log=$(mktemp)
@@ -59,7 +59,7 @@ unit() {
 		"$dir/check.log"
 }
 
-# Guests of a build, two at a time: each keeps one processor busy at most times.
+# Guests of a build, two at a time: each mostly keeps one processor busy.
 guests() {
 	local viodev=$1
 	shift
@@ -81,7 +81,7 @@ threads() {
 		build-tsan/tests/conformance/thread_test
 }
 
-# Without warnings: what a compiler and a kind of build see that others do not.
+# Build without warnings: each compiler and kind of build sees others.
 compiles() {
 	local dir=build-$1-$2
 	[ -f "$dir/build.ninja" ] ||

@@ -6,8 +6,8 @@
 #
 #	scripts/demo.sh VIODEV
 #
-# The guest's job tells what it sees on its console; lines before @begin are
-# not shown, and at @host it waits until this side has told its view.
+# The guest's job reports on its console; lines before @begin are
+# not shown, and at @host it waits until the host has reported its view.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -111,7 +111,7 @@ job_archive | cat "$kit/initrd.cpio" "$kit/tools.cpio" - >"$work/initrd"
 
 # --- this side ---
 
-# A figure of what a device says of itself: value TEXT KEY.
+# A figure of a device's status: value TEXT KEY.
 value() {
 	sed -n "s/^ *$2: //p" <<<"$1" | head -n 1
 }

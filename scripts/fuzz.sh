@@ -29,7 +29,7 @@ build() {
 	ninja -C $dir --quiet "${@/#/tests/}"
 }
 
-# An input may take ten seconds, and a megabyte of memory at once: no honest one
+# An input may take ten seconds, and a megabyte in one allocation: no sound one
 # comes near either.
 fuzz() {
 	local target=$1 seconds=$2 saved=
@@ -56,7 +56,7 @@ minimise() {
 	mkdir -p "$new" "$saved"
 	"$dir/tests/$target" -set_cover_merge=1 -timeout=10 -max_len=2048 "$new" \
 		"$saved" "$dir/corpus/$target" >"$dir/$target.log" 2>&1
-	# What has a name of its own was found once, and stays.
+	# Inputs with names of their own were findings once, and stay.
 	find "$saved" -type f -regextype posix-extended \
 		-regex '.*/[0-9a-f]{40}' -delete
 	find "$new" -type f -exec mv -t "$saved" {} +

@@ -6,7 +6,7 @@
 #   scripts/install-deps.sh [--check] [GROUP...]     build (default), kit (the guest kit), test,
 #                                                   arch (cross compilers)
 #
-# Says first what it installs; prints nothing when all is there. Works on Debian 12 and 13. With --check it installs
+# Lists what it installs first; prints nothing if nothing is missing. Works on Debian 12 and 13. With --check it installs
 # nothing and fails when something is missing; where there is no dpkg it cannot tell, and succeeds.
 set -eu
 
@@ -33,7 +33,7 @@ packages_of() {
 # The sanitizers' and libFuzzer's library carries the version of the clang that the package clang depends on.
 clang_runtime() {
 	clang=$(LC_ALL=C apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9][0-9]*\)$/\1/p' | head -n 1)
-	if [ -z "$clang" ]; then # no package lists yet: what the release is known to have
+	if [ -z "$clang" ]; then # no package lists yet: the release's known version
 		# shellcheck source=/dev/null
 		case $(. /etc/os-release && echo "${VERSION_ID:-}") in
 		12) clang=14 ;;
@@ -80,7 +80,7 @@ else
 fi
 
 echo "install-deps.sh: installing with apt: $missing" >&2
-# Another vendor's broken source in the machine's list is no reason to stop: the installation tells.
+# Another vendor's broken source in the machine's list need not matter: apt-get install decides.
 $sudo apt-get -qq update || echo "install-deps.sh: apt-get update complained; going on" >&2
 # shellcheck disable=SC2086
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null ||

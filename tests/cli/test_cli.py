@@ -59,7 +59,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def wait_for(what, text="it"):
-    """Polls until what() is true; returns it."""
+    """Polls until what() is true; returns its result."""
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
         result = what()
@@ -82,13 +82,13 @@ def proc_status(pid):
 
 
 def effort(pid):
-    """What grows when a process wakes up, or runs."""
+    """Counters that grow when a process wakes up or runs."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return proc_status(pid)["voluntary_ctxt_switches"], fields[11], fields[12]
 
 
 def wait_asleep(*pids, seconds=0.5):
-    """Until none of them has done anything for so long."""
+    """Waits until none of them has run for so long."""
     def asleep():
         before = [effort(pid) for pid in pids]
         time.sleep(seconds)
@@ -278,7 +278,7 @@ class Usage(Case):
             self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_directory_of_others(self):
-        """Where somebody else could put a socket in place of ours none is made."""
+        """No socket is made where someone else could replace it."""
         link = self.tmp / "link"
         link.symlink_to(self.dir)
         self.dir.mkdir()
@@ -341,7 +341,7 @@ class Usage(Case):
         return text.decode().replace("\r\n", "\n")
 
     def test_devices_layout(self):
-        """As wide as the terminal, or 80 columns; wrapped at blanks, and each option has a default or says what holds."""
+        """As wide as the terminal, or 80 columns; wrapped at blanks; each option states its default or what applies instead."""
         for type in [line.split()[0] for line in viodev("devices").stdout.splitlines()]:
             text = viodev("devices", type).stdout
             self.assertLessEqual(max(map(len, text.splitlines())), 80)
@@ -371,7 +371,7 @@ class Usage(Case):
         self.assertIn("meson install -C b --destdir /d", lines)
 
     def test_full_output(self):
-        """Standard output that takes nothing: the status and a line tell."""
+        """Standard output cannot be written: the exit status and an error line say so."""
         with open("/dev/full", "w", encoding="ascii") as full:
             for args in ["--help"], ["--version"], ["devices"], ["devices", "--json", "rng"], ["serve", "--help"]:
                 with self.subTest(args=args):
@@ -416,7 +416,7 @@ class Serving(Case):
         self.assertFalse((self.tmp / "x.s").exists())
 
     def test_pty_paths(self):
-        """Where a pseudo terminal is stands in the ready line, and bytes come out there."""
+        """The ready line names the pseudo terminal, and bytes come out there."""
         devices = f"console,console=pty,port.one=unix:{self.tmp}/one,port.a b=pty:{self.tmp}/link", "rng"
         with self.serve(*devices) as serve:
             ready = f"ready console0 console {self.dir}/console0.sock"
@@ -474,7 +474,7 @@ class Serving(Case):
                 self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_sockets_in_use(self):
-        """A live socket is refused, and not disturbed by being looked at; a stale one is replaced."""
+        """A live socket is refused and not disturbed by the probe; a stale one is replaced."""
         with self.serve("--once", "rng"):
             for device, path in (("rng", "rng0.ctl"), (f"rng,id=y,socket={self.dir}/rng0.sock", "rng0.sock")):
                 result = viodev("serve", "--dir", self.dir, device)
@@ -488,7 +488,7 @@ class Serving(Case):
             self.assertEqual(self.status("rng0")["id"], "rng0")
 
     def test_one_stale_socket(self):
-        """Of two servers that start on the same stale sockets one serves, and the other tells why it does not."""
+        """Of two servers that start on the same stale sockets, one serves and the other says why it does not."""
         with self.serve("rng") as serve:
             serve.end(signal.SIGKILL)
         for _ in range(5):
@@ -503,7 +503,7 @@ class Serving(Case):
             winner.communicate(timeout=WAIT)
 
     def test_socket_of_another_server(self):
-        """A server that ends leaves alone what another one has put in its place."""
+        """A server that ends does not remove what another one has put in its place."""
         with self.serve("rng") as first:
             for path in self.dir.iterdir():
                 path.unlink()
@@ -512,7 +512,7 @@ class Serving(Case):
                 self.assertEqual(self.status("rng0")["id"], "rng0")
 
     def test_resize_replaced(self):
-        """An image that mv has replaced is not the one that the device has: no resize without a word."""
+        """An image replaced by mv is not the one that the device has open: the resize is refused."""
         with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
             new = self.tmp / "new.img"
             new.write_bytes(bytes(1 << 16))
@@ -524,7 +524,7 @@ class Serving(Case):
             self.assertEqual(self.image.stat().st_size, 1 << 16)
 
     def test_backend_sockets(self):
-        """Sockets that network backends made are removed, others' are not."""
+        """Sockets created by network backends are removed, others are not."""
         names = "listen", "one", "two"
         paths = [self.tmp / name for name in names]
         with self.serve(f"net,backend=stream,path={paths[0]},listen=on", f"net,backend=dgram,local={paths[1]},remote={paths[2]}",
@@ -551,7 +551,7 @@ class Serving(Case):
         self.assertTrue(all(int(mac[:2], 16) & 3 == 2 for mac in macs), macs)
 
     def test_front_end_gives_up(self):
-        """A front-end that goes is worth a line only if its driver was active."""
+        """A front-end that disconnects is logged only if its driver was active."""
         with self.serve("rng") as serve:
             self.attach("rng0").close()
             wait_for(lambda: self.status("rng0")["server"]["clients"] == 1, "the first")
@@ -628,7 +628,7 @@ class Serving(Case):
             self.assertEqual(viodev("ctl", ctl, "lun", "add", f"lun1={qcow2},lun1.format=raw").returncode, 0)
 
     def test_identity(self):
-        """Default serial numbers tell images apart, not the ways to write their paths."""
+        """Default serial numbers distinguish images, not spellings of their paths."""
         def serials(device, cwd):
             with self.serve(device, cwd=cwd):
                 told = self.status(device.split(",")[0] + "0")
@@ -644,7 +644,7 @@ class Serving(Case):
         self.assertEqual(serials("block,path=one/disk.img,serial=", self.tmp), [""])
 
     def test_shrink(self):
-        """`viodev ctl resize` discards data only with --shrink, wherever that stands."""
+        """`viodev ctl resize` discards data only with --shrink, in any position."""
         size = self.image.stat().st_size
         with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
             for device, words in ("block0", ()), ("scsi0", ("lun0",)):
@@ -671,7 +671,7 @@ class Serving(Case):
         return sock
 
     def test_once(self):
-        """Each device ends when its front-end goes, serve with the last."""
+        """Each device ends when its front-end disconnects, and serve with the last one."""
         with self.serve("--once", "rng", "rng") as serve:
             first = self.status("rng0")["pid"]
             self.attach("rng0").close()
@@ -682,7 +682,7 @@ class Serving(Case):
             self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_without_once(self):
-        """A front-end that goes away leaves the device listening."""
+        """When a front-end disconnects, the device keeps listening."""
         with self.serve("rng"):
             for number in 1, 2, 3:
                 self.attach("rng0").close()
@@ -691,7 +691,7 @@ class Serving(Case):
 
 
     def test_full_output(self):
-        """Nobody reads that a device is ready: the log tells, and the device serves."""
+        """The ready line is not read: the log says so, and the device serves."""
         with open("/dev/full", "w", encoding="ascii") as full:
             process = subprocess.Popen([VIODEV, "serve", f"--dir={self.dir}", "rng"], stdout=full,
                                        stderr=subprocess.PIPE, text=True)
@@ -704,7 +704,7 @@ class Serving(Case):
             self.assertEqual(process.wait(WAIT), 0)
 
     def test_closed_stdio(self):
-        """Started without descriptors 0 to 2: nothing of ours gets their numbers."""
+        """Started without descriptors 0 to 2: no other file gets their numbers."""
         process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", VIODEV, "serve", f"--dir={self.dir}", "rng"])
         try:
             wait_for(lambda: viodev("ctl", self.dir / "rng0.ctl", "status").returncode == 0, "the device")
@@ -763,7 +763,7 @@ class Supervision(Case):
             self.assertEqual(serve.process.wait(WAIT), 1)
 
     def test_stopped_device(self):
-        """One that does not end when asked is killed at the second asking."""
+        """A device that ignores the first request to stop is killed by the second."""
         with self.serve("rng") as serve:
             pid = self.status("rng0")["pid"]
             os.kill(pid, signal.SIGSTOP)
@@ -788,7 +788,7 @@ class Supervision(Case):
             self.assertEqual(serve.errors, "")
 
     def test_log_that_nobody_reads(self):
-        """Lines are lost, and counted, when standard error is full; the device goes on."""
+        """Lines are lost, and counted, when standard error is full; the device continues."""
         read, write = os.pipe()
         with open(read, "rb", buffering=0) as reader, open(write, "wb", buffering=0) as writer:
             process = subprocess.Popen([VIODEV, "serve", "--verbose", "--transport=vhost-user", "--dir", self.dir, "rng"],
@@ -814,7 +814,7 @@ class Supervision(Case):
                 process.stdout.close()
 
     def test_unkillable_device(self):
-        """A process that the kernel does not let go of is left behind, and named."""
+        """A process that the kernel cannot end is left behind, and named."""
         if os.geteuid() != 0:
             self.skipTest("needs root")
         libc = ctypes.CDLL(None, use_errno=True)
@@ -834,7 +834,7 @@ class Supervision(Case):
             self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_dies_at_start(self):
-        """Without descriptors to be had a device cannot be made: no restart."""
+        """Without free descriptors a device cannot be created: no restart."""
         for limits in "100:100", "140:140":
             result = subprocess.run(["prlimit", f"--nofile={limits}", VIODEV, "serve", f"--dir={self.dir}", "rng"],
                                     capture_output=True, text=True, timeout=WAIT)
@@ -853,7 +853,7 @@ class Supervision(Case):
 
 class Sandbox(Case):
     def check(self, name="rng0"):
-        """What the kernel says of a device process; returns its own view."""
+        """Checks what the kernel reports about a device process; returns its own view."""
         status = self.status(name)
         proc = proc_status(status["pid"])
         self.assertEqual(proc["Seccomp"], "2")
@@ -874,7 +874,7 @@ class Sandbox(Case):
         return status["pid"], sandbox, proc
 
     def check_root(self, pid):
-        """Nothing to be seen and nothing to be made."""
+        """It sees no files and can create none."""
         self.assertEqual(os.listdir(f"/proc/{pid}/root/"), [])
         self.assertNotEqual(os.stat(f"/proc/{pid}/root").st_ino, os.stat("/").st_ino)
 
@@ -942,7 +942,7 @@ class Sandbox(Case):
             self.check_root(pid)
 
     def test_bare_container(self):
-        """Root that may do next to nothing still serves, and tells what is missing."""
+        """Root with hardly any capabilities still serves, and says what is missing."""
         prefix = self.unprivileged("setpriv", "--bounding-set=-all")
         with self.serve("--verbose", "rng", prefix=prefix) as serve:
             _, sandbox, _ = self.check()
@@ -953,7 +953,7 @@ class Sandbox(Case):
                           serve.errors)
 
     def test_hints(self):
-        """An ordinary user is told what would do."""
+        """An ordinary user is told what to do."""
         prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
         self.dir.mkdir()
         os.chown(self.dir, 12345, 12345)
@@ -1019,7 +1019,7 @@ class Sandbox(Case):
         self.check_tree(*prefix, *self.refuse("landlock_create_ruleset=38"))
 
     def test_tree_without_anything(self):
-        """Neither a mount nor Landlock would keep a device that is taken over in its tree."""
+        """Neither a mount nor Landlock would confine a compromised device to its tree."""
         prefix = self.refuse("landlock_create_ruleset=38", "unshare=1")
         result = subprocess.run([*prefix, VIODEV, "serve", f"--dir={self.dir}", f"9p,path={self.tmp}"],
                                 capture_output=True, text=True, timeout=WAIT)
@@ -1041,7 +1041,7 @@ class Sandbox(Case):
             self.assertFalse(any(status["sandbox"].values()))
 
     def test_descriptors(self):
-        """What the caller left open, at whatever number, does not reach the devices."""
+        """Descriptors that the caller left open do not reach the devices."""
         with open(self.image, "rb") as file:
             for number in 3, 20, 300:
                 fd = fcntl.fcntl(file, fcntl.F_DUPFD, number)
@@ -1062,7 +1062,7 @@ class Sandbox(Case):
 
 
 class TruncatedMemory(Case):
-    """A front-end truncates the file of its guest memory while the device uses it: it is dropped, and nobody else."""
+    """A front-end truncates the file of its guest memory while the device uses it: it alone is dropped."""
 
     def work(self, front, chain):
         before = front.used()
@@ -1095,14 +1095,14 @@ class TruncatedMemory(Case):
                 self.check(transport, frontend, "rng", "rng0", [64], [0, 0])
 
     def test_large(self):
-        """A guest that is larger than the data that a device may have."""
+        """A guest larger than the data limit of a device."""
         for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
             with self.subTest(transport):
                 large = type("Large", (frontend,), {"bytes": 3 << 30})
                 self.check(transport, large, "rng", "rng0", [64], [0, 0])
 
     def test_block(self):
-        """The ring is gone, or only what the request is about."""
+        """The front-end truncates the ring, or only the request's buffer."""
         read = struct.pack("<IIQ", 0, 0, 0)
         for transport, frontend in ("vfio-user", VfioUser), ("vhost-user", VhostFrontend):
             with self.subTest(transport):
@@ -1153,7 +1153,7 @@ class Full(Case):
 
 
     def test_waiting_unread(self):
-        """An event that nobody reads is lost, with a line in the log, and stops nothing."""
+        """An event that is not read is lost, logged, and stops nothing."""
         self.fill()
         write = struct.pack("<IIQ", 1, 0, 8) + b"viodev" * 682 + bytes(4)
         with self.serve("--json", f"block,path={self.full_image}") as serve:
@@ -1201,7 +1201,7 @@ class Control(Case):
                     self.assertFalse(self.ask(sock, junk)["ok"])
 
     def test_pieces(self):
-        """Bytes by ones; several requests at once; the last without waiting."""
+        """Single bytes; several requests at once; the last without waiting."""
         with self.serve("rng"):
             sock = self.connect("rng0")
             for byte in b'["status"]':
@@ -1248,7 +1248,7 @@ class Control(Case):
             self.assertEqual(other.stat().st_size, 2 << 20)
 
     def test_new_port_refused(self):
-        """What `viodev ctl` made for a port goes with the refusal; what a port has stays."""
+        """What `viodev ctl` created for a refused port is removed; what a port has stays."""
         one, new, link = self.tmp / "one", self.tmp / "new", self.tmp / "link"
         with self.serve(f"console,port.one=unix:{one}"):
             for name, channel in ("new", f"unix:{new}"), ("one", f"unix:{new}"), ("new", f"pty:{link}"):
@@ -1390,7 +1390,7 @@ class Control(Case):
             self.assertEqual(result.stderr.count("\n"), 1)
 
     def test_answers_for_the_terminal(self):
-        """What a device that was taken over answers does not reach the terminal's interpreter."""
+        """Escape sequences in a compromised device's answer do not reach the terminal."""
         evil = "a\x1b[2J\r\x9b\x7fz"
         for reply in {"ok": True, "reply": {evil: evil, "list": [evil], "in": {"x": evil}}}, {"ok": False, "error": evil}:
             result = self.answered(json.dumps(reply).encode() + b"\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What several test files ask of a guest or of a device."""
+"""Helpers of several test files, about guests and devices."""
 
 import contextlib
 import json
@@ -52,12 +52,12 @@ def image(path, mib, pattern=None):
 
 
 def allocated(path):
-    """Bytes of the file that take room on the disk."""
+    """Bytes that the file occupies on the disk."""
     return os.stat(path).st_blocks * 512
 
 
 def wait_for(what, condition, seconds=PATIENCE):
-    """Polls until the condition holds; what it returned."""
+    """Polls until the condition holds; returns its result."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -77,7 +77,7 @@ def fio_command(name, target, size="8M", rw="randwrite", bs="16k", depth=8, more
 
 
 def load(*disks, rw="randread", seconds=60):
-    """A shell command that keeps disks busy until they go, to be put into the background."""
+    """A shell command that keeps disks busy until they are removed; run it in the background."""
     return (f"fio --name=load --filename={':'.join(disks)} --rw={rw} --size=16M --bs=16k --ioengine=libaio --direct=1 "
             f"--iodepth=16 --time_based --runtime={seconds} --allow_file_create=0 >/dev/null 2>&1")
 
@@ -118,7 +118,7 @@ class Health:
     def check(self):
         now = status(self.viodev, self.id)["pid"]
         assert now == self.pid, f"{self.id}: process {self.pid} has died\n{self.viodev.messages}"
-        # It may not have seen yet that who asked, a line above, has gone.
+        # It may not have seen yet that the client of the line above has disconnected.
         wait_for(f"{self.id}: {self.descriptors} descriptors", lambda: self._descriptors() <= self.descriptors)
         resident = self._resident()
         assert resident <= self.resident + self.SLACK, f"{self.id}: {self.resident} bytes resident, now {resident}"

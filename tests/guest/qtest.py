@@ -63,7 +63,7 @@ class Qtest:
         self._text = b""
 
     def commands(self, lines):
-        """Sends commands without waiting for each one's answer; all answers' values."""
+        """Sends commands without waiting for each answer; the values of all answers."""
         answers, lines = [], list(lines)
         for start in range(0, len(lines), 200):  # what surely fits into the socket
             part = lines[start : start + 200]
@@ -208,7 +208,7 @@ class Function:
         return BUFFERS - 0x1000 + 4 * vector
 
     def msix_seen(self, vector, wait=PATIENCE):
-        """Whether the vector's message came; forgets it."""
+        """Whether the vector's message arrived; clears it."""
         deadline = time.monotonic() + wait
         while not self.qtest.word(self.msix_word(vector), 4):
             if time.monotonic() > deadline:

@@ -14,7 +14,7 @@ KEYS = [("KEY_V", 47), ("KEY_I", 23), ("KEY_O", 24)]
 
 
 def devices(t, mode):
-    """What is served: an input device has no legacy interface, so that its mode is always the modern one."""
+    """The devices served. Input has no legacy interface, so its mode is always modern."""
     image(t.tmp / "disk.img", 32)
     image(t.tmp / "lun.img", 32)
     (t.tmp / "tree").mkdir()

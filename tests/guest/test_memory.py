@@ -9,7 +9,7 @@ def disks(t, mib=16):
 
 
 def test_not_shared(t):
-    """Plain -m: no memory is shared, all goes by DMA messages; disks of each mode and an entropy source work."""
+    """Plain -m: no memory is shared, and all DMA is by messages; disks of each mode and an entropy source work."""
     with t.serve(*[f"block,id={mode},path={path},mode={mode}" for mode, path in disks(t).items()],
                  "rng,id=rng") as viodev:
         with t.guest(attach(viodev), backend="none", tools=True) as guest:
@@ -25,7 +25,7 @@ def test_not_shared(t):
 
 
 def test_iommu(t):
-    """Behind an IOMMU (intel-iommu, passing through): guest memory comes as it does without."""
+    """Behind an IOMMU (intel-iommu, pass-through): guest memory is mapped as without one."""
     with t.serve(*[f"block,id={mode},path={path},mode={mode}" for mode, path in disks(t).items()],
                  "rng,id=rng") as viodev:
         with t.guest("-device", "intel-iommu", attach(viodev), append="intel_iommu=on iommu=pt", tools=True) as guest:

@@ -45,7 +45,7 @@ def progress(source):
 
 
 def finish(t, source, destination):
-    """Lets it end; the guest then runs on the other side."""
+    """Completes it; the guest then runs on the other side."""
     assert progress(source)["status"] == "active"
     source.check("touch /tmp/stop")
     source.qmp("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1024 * MIB})
@@ -82,7 +82,7 @@ def moves(t, device, driver, disk, path):
 
 
 def test_block(t):
-    """vhost-user-blk: a disk's requests go on in another back-end, with all that the first one wrote."""
+    """vhost-user-blk: a disk's requests continue in another back-end, with all that the first one wrote."""
     path = image(t.tmp / "disk.raw", 64)
     moves(t, lambda end: [f"block,id=d,path={path},share={('off', 'on')[end]}"], "vhost-user-blk-pci", "/dev/vda", path)
 
@@ -99,7 +99,7 @@ def nic(viodev):
 
 
 def test_net(t):
-    """-netdev vhost-user: a download goes on at the other tap of a bridge, and all its bytes are right."""
+    """-netdev vhost-user: a download continues at the other tap of a bridge, and all its bytes are right."""
     taps()
     digest, moved = hashlib.sha256(), threading.Event()
 
@@ -182,7 +182,7 @@ class FrontEnd:
 
 
 def test_device_state(t):
-    """Between sandboxed processes devices' state moves as the protocol has it; rng and 9p do not offer it."""
+    """Device state moves between sandboxed processes by the protocol; rng and 9p do not offer it."""
     disk = image(t.tmp / "disk.raw", 1)
     moving = {"net": "backend=null", "block": f"path={disk},share=on", "console": f"console=file:{t.tmp}/log,ports=4",
               "scsi": f"lun0={disk},lun0.share=on,reservations={t.tmp}/kept", "input": "kind=keyboard"}

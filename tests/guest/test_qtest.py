@@ -204,7 +204,7 @@ def queue_sizes(s):
 
 
 def live_queue(s):
-    """hostile S3, F5: size and addresses change while the queue is live; nothing comes of it."""
+    """hostile S3, F5: size and addresses change while the queue is live, without effect."""
     d = s.driver
     s.start()
     if s.legacy:
@@ -443,7 +443,7 @@ DESCRIPTORS = [  # of (index, address, length, flags, next); head is 0
 
 
 def refused(subject, row):
-    """The device refused what it was given: a modern driver is told, and the ring is left alone."""
+    """The device rejected the chain: a modern driver learns of it, and the ring is not touched."""
     how = subject.ended()
     assert how == ("silent" if subject.legacy else "reset"), f"{subject.name}: {row}: {how}"
 
@@ -504,7 +504,7 @@ def test_rings(t):
 
 
 def test_long_and_empty_chains(t):
-    """hostile S14, Q7, K20, SPLIT-02: chains of many descriptors and of empty ones end one way or the other."""
+    """hostile S14, Q7, K20, SPLIT-02: chains of many descriptors and of empty ones complete or are rejected."""
     with subjects(t) as all_of_them:
         for subject in all_of_them:
             driver, qtest = subject.driver, subject.qtest

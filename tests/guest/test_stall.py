@@ -38,7 +38,7 @@ def test_frozen(t):
                      f"scsi,id=scsi,lun0={disks[1]},lun0.cache=direct",
                      f"block,id=other,path={other}") as viodev:
             pids = {id: status(viodev, id)["pid"] for id in viodev.sockets}
-            # A BAR of RAM, which vfio-user clients map, and which comes and goes as the guest likes.
+            # A BAR of RAM, which vfio-user clients map, and which the guest turns on and off.
             ram = ["-object", "memory-backend-memfd,id=bar,size=1M,share=on", "-device", "ivshmem-plain,memdev=bar,addr=1e.0"]
             with t.guest(attach(viodev), *ram, tools=True) as guest:
                 stall(t, guest, viodev, mount)
@@ -78,7 +78,7 @@ def stall(t, guest, viodev, mount):
 
 
 def fill(mount, but=6 * MIB):
-    """A file that leaves so many bytes of the file system."""
+    """Creates a file that leaves so many bytes of the file system free."""
     filler = mount / "filler"
     with open(filler, "wb", buffering=0) as file:
         while (left := os.statvfs(mount)).f_bavail * left.f_frsize > but:
@@ -89,7 +89,7 @@ def fill(mount, but=6 * MIB):
 
 @pytest.mark.timeout(600)
 def test_full(t):
-    """The images' file system is full: writes wait, for all that the guest sees, until there is space and `resume`."""
+    """The images' file system is full: writes wait, without an error in the guest, until there is space and `resume`."""
     with file_system(t) as mount:
         disks = [image(mount / f"{id}.raw", 24) for id in ("block", "scsi")]
         with t.serve(f"block,id=block,path={disks[0]}", f"scsi,id=scsi,lun0={disks[1]}") as viodev:

@@ -171,7 +171,7 @@ def announced_by_rarp(guest):
 
 
 def test_memory_plugged(t):
-    """Memory comes and goes while fio verifies: the disk's buffers are in it, and the device lets go of it."""
+    """Memory is plugged and unplugged while fio verifies: the disk's buffers are in it, and the device unmaps it."""
     disk = image(t.tmp / "disk.raw", 64)
     with t.serve(f"block,id=disk,path={disk}", options=OPTIONS) as viodev:
         more = ["-m", "512M,slots=4,maxmem=2G", front_end(viodev, "disk", "vhost-user-blk-pci")]
@@ -250,7 +250,7 @@ KILLS = 3  # soak_vhost_user.py has more
 
 
 def test_block_killed(t):
-    """D23: kill -9 of the device under fio with verification: nothing is lost, nothing is seen by the guest."""
+    """D23: kill -9 of the device under fio with verification: no data is lost, and the guest sees nothing."""
     disk = image(t.tmp / "disk.raw", 32)
     survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGKILL, KILLS)
 
@@ -263,7 +263,7 @@ def test_scsi_killed(t):
 
 
 def test_block_terminated(t):
-    """SIGTERM to the device's process: what is in flight is finished, and told, before it ends."""
+    """SIGTERM to the device's process: requests in flight complete, and the guest learns of it, before it ends."""
     disk = image(t.tmp / "disk.raw", 32)
     survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGTERM, 3)
 
@@ -312,7 +312,7 @@ def test_frozen(t):
 
 
 def test_net_killed(t):
-    """kill -9 of a network card's process: a download goes on in the next one, and all its bytes are right."""
+    """kill -9 of a network card's process: a download continues in the next one, and all its bytes are right."""
     taps()
     data = os.urandom(24 << 20)
     with private_network(), Server(lambda peer: peer.sendall(data)) as server, \

@@ -15,7 +15,7 @@ MEMORY = 128  # MiB, the packets and all else
 
 
 class Testpmd:
-    """Runs from the moment of its making, on one processor; use it in a `with` statement.
+    """Runs from its creation on, on one processor; use it in a `with` statement.
 
     device   "net_virtio_user0,path=SOCKET", "eth_vhost0,iface=SOCKET", with more if wanted
     mode     "txonly", "rxonly", "io"
@@ -27,7 +27,7 @@ class Testpmd:
         program = os.path.join(kit, "bin", "dpdk-testpmd")
         if not os.path.exists(program):
             raise Skip("the kit has no DPDK")
-        self._terminal, theirs = pty.openpty()  # what it says to a file comes late
+        self._terminal, theirs = pty.openpty()  # output to a file is buffered
         self.output = ""
         # The main thread sleeps while the other one polls.
         command = [program, "--no-huge", "-m", str(MEMORY), "--no-pci", "--no-telemetry", "--no-shconf",
@@ -42,7 +42,7 @@ class Testpmd:
             raise
 
     def await_received(self, count):
-        """Waits until so many packets have come; for one with --stats-period=1."""
+        """Waits until so many packets have arrived; needs --stats-period=1."""
         self._read(f"RX-packets: {count} ")
 
     def stop(self):
@@ -64,7 +64,7 @@ class Testpmd:
         os.close(self._terminal)
 
     def _read(self, pattern):
-        """Reads what it says, up to this."""
+        """Reads its output up to this pattern."""
         deadline = time.monotonic() + PATIENCE
         while not re.search(pattern, self.output):
             if not select.select([self._terminal], [], [], max(0, deadline - time.monotonic()))[0]:

@@ -26,7 +26,7 @@ class Uml(Guest):
                 "./linux", f"mem={memory}", f"initrd={initrd}", f"uml_dir={self._dir}", "umid=uml", "con=null",
                 f"con0=fd:{console_fd},fd:{console_fd}", f"con1=fd:{control_fd},fd:{control_fd}", "quiet",
                 "viodev.tty=tty1", *(f"virtio_uml.device={path}:{id}" for path, id in devices)]
-            # Its memory is a file there, which nobody else can see.
+            # Its memory is an unlinked file there.
             env = {**os.environ, "LD_LIBRARY_PATH": folder, "TMPDIR": tempfile.gettempdir()}
             self._start((console_fd, control_fd), cwd=folder, env=env)
             self._follow(console)

@@ -38,7 +38,7 @@ QUICK_BOOT = (
 
 
 class GuestError(Exception):
-    """A guest, QEMU or viodev did not do what was asked."""
+    """A guest, QEMU or viodev did not do what it should."""
 
 
 class Skip(unittest.SkipTest):
@@ -75,7 +75,7 @@ def flatten(args):
 
 
 class Guest:
-    """A virtual machine, running from the moment of its making; use it in a `with` statement.
+    """A virtual machine, running from its creation on; use it in a `with` statement.
 
     devices   QEMU arguments: strings, or lists of them as vfio_user_device() gives
     machine   "q35", "pc", with options if wanted ("q35,i8042=off"); cpu, cpus, accel
@@ -291,7 +291,7 @@ class Guest:
                                             stderr=self._messages, pass_fds=fds, preexec_fn=die_with_parent, **more)
         except OSError as error:
             raise GuestError(f"cannot start QEMU: {error}; scripts/kit.sh makes the guest kit") from None
-        # Only QEMU may hold its ends, or its death would not be seen here.
+        # Only QEMU may hold its ends, or its death would go unnoticed here.
         for file in self._files:
             if file.fileno() in fds:
                 file.close()
@@ -408,7 +408,7 @@ class Viodev:
         return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
 
     def stop(self, timeout=PATIENCE, status=0):
-        """Ends it with SIGTERM; raises if it does not end, ends otherwise than with this status, or a sanitizer spoke."""
+        """Ends it with SIGTERM; raises if it does not end, ends with another status, or a sanitizer reported."""
         self.process.send_signal(signal.SIGTERM)
         try:
             ended = self.process.wait(timeout)
