@@ -6,9 +6,6 @@
  *
  * The interface distributes what it receives over its queues, however many the
  * driver uses: queue i belongs to channel i modulo their number.
- *
- * The kernel reports a deleted interface on a netlink socket only. The report
- * is not parsed: a kick tells the interface's state.
  */
 #include <errno.h>
 #include <net/if.h>
@@ -20,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/link_monitor.h"
 #include "back/net/xdp.h"
 #include "base/util.h"
 
@@ -49,7 +47,7 @@ struct af_xdp {
 	int link_fd;     /* keeps the program attached */
 	uint8_t *memory; /* NULL: nothing is open */
 	struct xdp_mmap_offsets offsets;
-	struct net_port monitor;
+	struct link_monitor monitor;
 	struct reopener *reopener;
 	struct vio_task look;
 	struct vio_source *retry; /* to send */
@@ -299,7 +297,7 @@ static void follow_mtu(struct af_xdp *xdp)
 	size_t longest = XDP_FRAME_BYTES;
 
 	strcpy(ifr.ifr_name, xdp->ifname);
-	if (ioctl(xdp->monitor.fd, SIOCGIFMTU, &ifr) < 0)
+	if (ioctl(xdp->monitor.port.fd, SIOCGIFMTU, &ifr) < 0)
 		return;
 	if (ifr.ifr_mtu < (int)(XDP_FRAME_BYTES - XDP_MAX_HEADER))
 		longest = (unsigned)ifr.ifr_mtu + XDP_MAX_HEADER;
@@ -313,6 +311,7 @@ static void flush_all(struct af_xdp *xdp)
 		vio_task_defer(xdp->loop, &xdp->channels[i].flush);
 }
 
+/* A kick tells the interface's state. */
 static void look(void *arg)
 {
 	struct af_xdp *xdp = arg;
@@ -334,19 +333,6 @@ static void look(void *arg)
 			flush_all(xdp);
 		set_state(xdp, UP, "interface is up");
 	}
-}
-
-/* ENOBUFS means lost reports: look as well. */
-static void on_monitor(void *arg, uint32_t events)
-{
-	struct af_xdp *xdp = arg;
-	char byte;
-
-	for (int i = 0; i < 64; i++) {
-		if (read(xdp->monitor.fd, &byte, 1) < 0 && errno == EAGAIN)
-			break;
-	}
-	vio_task_defer(xdp->loop, &xdp->look);
 }
 
 static void on_reopened(void *arg, const int *take_fds, unsigned nr)
@@ -373,7 +359,7 @@ static void af_xdp_destroy(struct net_be *be)
 	vio_source_remove(xdp->retry);
 	close_all(xdp);
 	reopener_destroy(xdp->reopener);
-	net_port_close(&xdp->monitor);
+	link_monitor_close(&xdp->monitor);
 	free(xdp);
 }
 
@@ -396,7 +382,7 @@ static void find_mac(struct af_xdp *xdp)
 	struct ifreq ifr = { 0 };
 
 	strcpy(ifr.ifr_name, xdp->ifname);
-	if (ioctl(xdp->monitor.fd, SIOCGIFHWADDR, &ifr) < 0)
+	if (ioctl(xdp->monitor.port.fd, SIOCGIFHWADDR, &ifr) < 0)
 		return;
 	memcpy(xdp->be.mac, ifr.ifr_hwaddr.sa_data, 6);
 	xdp->be.has_mac = true;
@@ -416,9 +402,6 @@ static struct af_xdp *allocate(struct vio_loop *loop, unsigned nr)
 	xdp->link_fd = -1;
 	xdp->retry_ns = RETRY_MIN_NS;
 	xdp->look = (struct vio_task){ .fn = look, .arg = xdp };
-	xdp->monitor = (struct net_port){
-		.loop = loop, .fd = -1, .cb = on_monitor, .arg = xdp
-	};
 	for (unsigned i = 0; i < nr; i++) {
 		struct channel *ch = &xdp->channels[i];
 
@@ -447,7 +430,7 @@ static int take_files(struct af_xdp *xdp, struct opened_files *files)
 {
 	int fds[XDP_MAX_FDS], ret;
 
-	xdp->monitor.fd = opened_files_take(files, "xdp-monitor");
+	link_monitor_take(&xdp->monitor, files);
 	net_take_queues(files, fds, xdp->be.nr_channels + XDP_NR_OTHERS);
 	ret = xdp_offsets(fds[0], &xdp->offsets);
 	if (ret == 0)
@@ -480,7 +463,7 @@ static int af_xdp_create(const struct opts *opts, struct opened_files *files,
 	strcpy(xdp->ifname, opt_string(opts, "ifname"));
 	find_mac(xdp);
 	follow_mtu(xdp);
-	net_port_watch(&xdp->monitor, EPOLLIN, true);
+	link_monitor_start(&xdp->monitor, loop, look, xdp);
 	vio_task_defer(loop, &xdp->look);
 	*ret_be = &xdp->be;
 	return 0;

@@ -8,8 +8,6 @@
 #include <errno.h>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/link_monitor.h"
 #include "back/net/xdp.h"
 #include "base/util.h"
 
@@ -397,34 +396,6 @@ static int open_again(void *arg, int *fds)
 	return open_all(arg, fds, &err);
 }
 
-/* It becomes readable when an interface is deleted, set up or down. */
-static int open_monitor(void)
-{
-	const struct sockaddr_nl addr = { .nl_family = AF_NETLINK,
-					  .nl_groups = RTMGRP_LINK };
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
-			NETLINK_ROUTE);
-	int ret;
-
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
-		return fd;
-	ret = -errno;
-	close(fd);
-	return ret;
-}
-
-static int add_monitor(struct opened_files *files)
-{
-	int fd = open_monitor();
-	int ret = fd < 0 ? fd : opened_files_add(files, "xdp-monitor", fd);
-
-	if (fd >= 0 && ret < 0)
-		close(fd);
-	return ret;
-}
-
 static int start_opener(const struct request *req, struct opened_files *files)
 {
 	struct request *copy = malloc(sizeof(*copy));
@@ -472,7 +443,7 @@ int xdp_open(const struct opts *opts, struct opened_files *files,
 		return ret;
 	ret = net_add_queues(files, fds, req.nr + XDP_NR_OTHERS);
 	if (ret == 0)
-		ret = add_monitor(files);
+		ret = link_monitor_open(files);
 	if (ret == 0)
 		ret = start_opener(&req, files);
 	return ret < 0 ? err_set(err, ret, "net: ifname=%s: %s", req.ifname,
