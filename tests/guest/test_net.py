@@ -324,11 +324,16 @@ def test_user(t):
 
 def macvtap():
     """A link on one end of a pair, whose other end is the host, 10.8.0.1."""
-    for words in ("add lower0 type veth peer name host0", "set lower0 up", "set host0 up",
-                  "add link lower0 name link0 type macvtap mode bridge", "set link0 up"):
+    for words in "add lower0 type veth peer name host0", "set lower0 up", "set host0 up":
         ip(f"link {words}")
+    remake_macvtap()
     ip("addr add 10.8.0.1/24 dev host0")
     return "link0"
+
+
+def remake_macvtap():
+    ip("link add link lower0 name link0 type macvtap mode bridge")
+    ip("link set link0 up")
 
 
 def xdp_pair(name, net, mtu):
@@ -400,7 +405,8 @@ exec unshare --mount sh -c 'mount -t sysfs none /sys && exec "$@"' - '{os.path.a
 
 
 def linked(guest, viodev):
-    """A macvtap link gives its card its address; each descriptor of fd= is a queue pair."""
+    """A macvtap link gives its card its address, also to the link that replaces it; each descriptor of fd= is a queue
+    pair."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         address = fcntl.ioctl(sock, 0x8927, struct.pack("16s16x", b"link0"))[18:24]  # SIOCGIFHWADDR
     assert status(viodev, "link")["mac"] == address.hex(":")
@@ -411,6 +417,13 @@ def linked(guest, viodev):
         guest_address(guest, nic(guest, viodev, id), net)
         reaches(guest, f"10.{net}.0.1")
         both_ways(guest, f"10.{net}.0.1", 4)
+    device = nic(guest, viodev, "link")
+    ip("link delete link0")
+    guest.check(until(f"grep -q 0 /sys/class/net/{device}/carrier"))
+    remake_macvtap()
+    guest.check(until(f"grep -q 1 /sys/class/net/{device}/carrier"))
+    reaches(guest, "10.8.0.1")
+    both_ways(guest, "10.8.0.1", 4)
 
 
 def at_run_time(guest, viodev, device):

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/link_monitor.h"
 #include "back/net/net_be.h"
 
 #define MAX_FD (1 << 20)
@@ -56,6 +58,13 @@ static int copy_fds(int *fds, unsigned nr)
 	return 0;
 }
 
+static bool is_tap(int fd)
+{
+	struct ifreq ifr;
+
+	return ioctl(fd, TUNGETIFF, &ifr) == 0;
+}
+
 static int fd_open(const struct opts *opts, struct opened_files *files,
 		   struct err *err)
 {
@@ -78,21 +87,33 @@ static int fd_open(const struct opts *opts, struct opened_files *files,
 	ret = copy_fds(fds, (unsigned)nr);
 	if (ret == 0)
 		ret = net_add_queues(files, fds, (unsigned)nr);
+	if (ret == 0 && is_tap(fds[0]))
+		link_monitor_open(files); /* or frames tell, not at once */
 	if (ret < 0)
 		return err_set(err, ret, "net: fd=%s: %s", text,
 			       strerror(-ret));
 	return 0;
 }
 
+static int create_tap(struct vio_loop *loop, const int *take_fds, unsigned nr,
+		      struct opened_files *files, struct net_be **ret_be)
+{
+	int ret = net_tap_create(loop, take_fds, nr, -1, ret_be);
+
+	if (ret == 0)
+		net_tap_monitor(*ret_be, files);
+	return ret;
+}
+
 static int create(struct vio_loop *loop, const int *take_fds, unsigned nr,
-		  struct net_be **ret_be)
+		  struct opened_files *files, struct net_be **ret_be)
 {
 	socklen_t len = sizeof(int);
 	int type;
 
 	if (getsockopt(take_fds[0], SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return errno == ENOTSOCK ?
-			       net_tap_create(loop, take_fds, nr, -1, ret_be) :
+			       create_tap(loop, take_fds, nr, files, ret_be) :
 			       -errno;
 	if (nr > 1)
 		return -EPROTOTYPE;
@@ -111,7 +132,7 @@ static int fd_create(const struct opts *opts, struct opened_files *files,
 	int fds[NET_MAX_CHANNELS], ret;
 
 	net_take_queues(files, fds, nr);
-	ret = create(loop, fds, nr, ret_be);
+	ret = create(loop, fds, nr, files, ret_be);
 	if (ret == 0)
 		return 0;
 	for (unsigned i = 0; i < nr; i++)
@@ -128,7 +149,8 @@ static const int fd_syscalls[] = {
 	SYS_recvmsg, SYS_sendmsg,  SYS_recvfrom, SYS_sendto,
 	SYS_accept4, SYS_shutdown, -1,
 };
-static const unsigned long fd_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE, 0 };
+static const unsigned long fd_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE,
+					   TUNGETIFF, 0 };
 
 static const char *const fd_keys[] = { "fd", NULL };
 

@@ -7,6 +7,7 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,14 @@ int macvtap_open(const char *name)
 	if (fd >= 0 && ret < 0)
 		close(fd);
 	return ret < 0 ? ret : fd;
+}
+
+void macvtap_set_mac(int fd, const uint8_t mac[6])
+{
+	struct ifreq ifr = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
+
+	memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
+	ioctl(fd, SIOCSIFHWADDR, &ifr);
 }
 
 bool macvtap_mac(int fd, uint8_t mac[6])

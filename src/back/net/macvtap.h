@@ -24,4 +24,7 @@ int macvtap_open(const char *name);
  */
 bool macvtap_mac(int fd, uint8_t mac[6]);
 
+/* Give it an address, as far as its mode allows that. */
+void macvtap_set_mac(int fd, const uint8_t mac[6]);
+
 #endif

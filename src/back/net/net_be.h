@@ -234,6 +234,8 @@ extern const struct net_be_kind net_kind_tap, net_kind_af_xdp, net_kind_user,
  */
 int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 		   int take_again_fd, struct net_be **ret_be);
+/* Notice a deleted interface at once, by the link_monitor in @files. */
+void net_tap_monitor(struct net_be *be, struct opened_files *files);
 int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 		      struct net_be **ret_be);
 int net_dgram_create(struct vio_loop *loop, int take_fd,

@@ -1916,6 +1916,12 @@ static void tap_tests(void)
 	assert_true(open_be("net,backend=tap,ifname=lo", &err) < 0);
 }
 
+static bool make_macvtap_link(void)
+{
+	return system("ip link add link vio5 name vio7 type macvtap "
+		      "mode bridge && ip link set vio7 up") == 0;
+}
+
 /* sysfs of this network namespace, which knows the number of the device. */
 static bool make_macvtap(void)
 {
@@ -1924,9 +1930,62 @@ static bool make_macvtap(void)
 	       mount("sysfs", "/sys", "sysfs", 0, NULL) == 0 &&
 	       system("ip link add name vio5 type veth peer name vio6 && "
 		      "ip link set vio5 up && ip link set vio6 up && "
-		      "ip link add link vio5 name vio7 type macvtap "
-		      "mode bridge && ip link set vio7 up && ip link add link "
-		      "vio5 name vio8 type macvlan mode bridge") == 0;
+		      "ip link add link vio5 name vio8 type macvlan "
+		      "mode bridge") == 0 &&
+	       make_macvtap_link();
+}
+
+/* Iterates until the link is, without a driver that receives or sends. */
+static void iterate_to_link(bool up)
+{
+	for (int i = 0; i < 1000 && got.link != up; i++)
+		vio_loop_iterate(loop, 10);
+	assert_int_equal(got.link, up);
+}
+
+/* An idle device notices at once that its interface is deleted. */
+static void tap_deleted(void)
+{
+	char text[64];
+	int fd;
+
+	must_open("net,backend=tap,ifname=vio9");
+	be->ops->watch(be, 0, false);
+	assert_int_equal(system("ip link delete vio9"), 0);
+	iterate_to_link(false);
+	assert_int_equal(system("ip tuntap add vio9 mode tap"), 0);
+	iterate_to_link(true);
+	assert_int_equal(system("ip link delete vio9"), 0);
+	iterate_to_link(false);
+	close_be();
+
+	fd = open_tap("vio9");
+	snprintf(text, sizeof(text), "net,backend=fd,fd=%d", fd);
+	must_open(text);
+	be->ops->watch(be, 0, false);
+	assert_int_equal(system("ip link delete vio9"), 0);
+	iterate_to_link(false);
+	close(fd);
+	close_be();
+}
+
+/* So does one on a macvtap link, and the new link has the card's address. */
+static void macvtap_deleted(void)
+{
+	struct ifreq ifr = { .ifr_name = "vio7" };
+	int fd;
+
+	must_open("net,backend=tap,ifname=vio7");
+	be->ops->watch(be, 0, false);
+	assert_int_equal(system("ip link delete vio7"), 0);
+	iterate_to_link(false);
+	assert_true(make_macvtap_link());
+	iterate_to_link(true);
+	fd = packet_socket("vio6");
+	assert_int_equal(ioctl(fd, SIOCGIFHWADDR, &ifr), 0);
+	assert_memory_equal(be->mac, ifr.ifr_hwaddr.sa_data, 6);
+	close(fd);
+	close_be();
 }
 
 static void macvtap_tests(void)
@@ -1974,6 +2033,7 @@ static void test_macvtap(void **state)
 		if (!make_macvtap())
 			_exit(77);
 		macvtap_tests();
+		macvtap_deleted();
 		close_be();
 		_exit(0);
 	}
@@ -1996,6 +2056,7 @@ static void test_tap(void **state)
 		if (unshare(CLONE_NEWNET) < 0 || access("/dev/net/tun", 6) < 0)
 			_exit(77);
 		tap_tests();
+		tap_deleted();
 		close_be();
 		_exit(0);
 	}

@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "back/net/link_monitor.h"
 #include "back/net/macvtap.h"
 #include "back/net/net_be.h"
 #include "base/opener.h"
@@ -57,6 +58,7 @@ struct tap {
 	uint64_t offloads;         /* to be set again */
 	struct reopener *reopener; /* finds it when it is back; or NULL */
 	struct vio_task lost;      /* frames that waited for it are */
+	struct link_monitor monitor;
 	struct tap_channel channels[]; /* be.nr_channels */
 };
 
@@ -99,6 +101,19 @@ static void tap_lost(void *arg)
 
 	for (unsigned i = 0; i < be->nr_channels; i++)
 		be->client->writable(be->client_arg, i);
+}
+
+/*
+ * A deleted interface: epoll reports that of a tap while it is watched, and of
+ * a macvtap link never.
+ */
+static void tap_look(void *arg)
+{
+	struct tap *tap = arg;
+	struct ifreq ifr;
+
+	if (!tap->gone && ioctl(port_of(&tap->be, 0)->fd, TUNGETIFF, &ifr) < 0)
+		tap_gone(tap);
 }
 
 static ssize_t tap_recv(struct net_be *be, unsigned channel,
@@ -271,6 +286,7 @@ static void tap_destroy(struct net_be *be)
 {
 	vio_task_cancel(port_of(be, 0)->loop, &tap_of(be)->lost);
 	reopener_destroy(tap_of(be)->reopener);
+	link_monitor_close(&tap_of(be)->monitor);
 	for (unsigned i = 0; i < be->nr_channels; i++)
 		net_port_close(port_of(be, i));
 	free(be);
@@ -357,6 +373,7 @@ int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 	tap->be.ops = &tap_ops;
 	tap->be.nr_channels = nr;
 	tap->vnet_hdr = vnet_hdr;
+	tap->monitor.port.fd = -1;
 	for (unsigned i = 0; i < nr; i++) {
 		struct tap_channel *ch = &tap->channels[i];
 
@@ -372,6 +389,14 @@ int net_tap_create(struct vio_loop *loop, const int *take_fds, unsigned nr,
 	tap->be.has_mac = macvtap_mac(take_fds[0], tap->be.mac);
 	*ret_be = &tap->be;
 	return 0;
+}
+
+void net_tap_monitor(struct net_be *be, struct opened_files *files)
+{
+	struct link_monitor *m = &tap_of(be)->monitor;
+
+	link_monitor_take(m, files);
+	link_monitor_start(m, port_of(be, 0)->loop, tap_look, be);
 }
 
 /*
@@ -447,6 +472,8 @@ struct tap_request {
 	struct ifreq ifr;
 	unsigned nr;  /* queues */
 	unsigned mtu; /* 0: as it is */
+	bool macvtap; /* with this address, which is the card's */
+	uint8_t mac[6];
 };
 
 static int open_queues(struct tap_request *req, int *fds)
@@ -483,6 +510,8 @@ static int open_again(void *arg, int *fds)
 	}
 	if (req->mtu)
 		set_mtu(req->ifr.ifr_name, req->mtu, &err);
+	if (req->macvtap)
+		macvtap_set_mac(fds[0], req->mac);
 	return (int)req->nr;
 }
 
@@ -521,8 +550,12 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 
 	/* The first one tells the others the name that the kernel chose. */
 	ret = open_queues(&req, fds);
-	if (ret >= 0)
+	if (ret >= 0) {
+		req.macvtap = macvtap_mac(fds[0], req.mac);
 		ret = net_add_queues(files, fds, req.nr);
+	}
+	if (ret == 0)
+		link_monitor_open(files); /* or frames tell, not at once */
 	if (ret == 0)
 		ret = start_opener(&req, files);
 	if (ret < 0)
@@ -543,8 +576,10 @@ static int tap_create(const struct opts *opts, struct opened_files *files,
 	net_take_queues(files, fds, nr);
 	again_fd = opened_files_take(files, "tap-again");
 	ret = net_tap_create(loop, fds, nr, again_fd, ret_be);
-	if (ret == 0)
+	if (ret == 0) {
+		net_tap_monitor(*ret_be, files);
 		return 0;
+	}
 	if (again_fd >= 0)
 		close(again_fd);
 	for (unsigned i = 0; i < nr; i++)
@@ -553,7 +588,8 @@ static int tap_create(const struct opts *opts, struct opened_files *files,
 }
 
 static const int tap_syscalls[] = { REOPENER_SYSCALLS, -1 };
-static const unsigned long tap_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE, 0 };
+static const unsigned long tap_ioctls[] = { TUNSETOFFLOAD, TUNSETQUEUE,
+					    TUNGETIFF, 0 };
 
 static const char *const tap_keys[] = { "ifname", NULL };
 
