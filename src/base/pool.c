@@ -14,7 +14,6 @@
 
 #include <viodev/loop.h>
 
-#define MAX_THREADS 64
 #define STACK_BYTES (256u << 10) /* what a job may need */
 #define IDLE_S      10           /* after which an added thread ends */
 
@@ -40,7 +39,7 @@ struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t work, ready;
 	struct jobs todo, done;
-	struct worker workers[MAX_THREADS];
+	struct worker workers[POOL_MAX_THREADS];
 	unsigned nr_threads, min_threads, max_threads;
 	unsigned nr_ready, nr_sleeping;
 	bool stop;
@@ -280,7 +279,7 @@ void pool_abandon(struct pool *pool)
 	stop(pool, true);
 	vio_source_remove(pool->source);
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < MAX_THREADS; i++) {
+	for (unsigned i = 0; i < POOL_MAX_THREADS; i++) {
 		if (pool->workers[i].used)
 			pthread_detach(pool->workers[i].thread);
 	}
@@ -292,7 +291,7 @@ void pool_destroy(struct pool *pool)
 	if (!pool)
 		return;
 	stop(pool, false);
-	for (unsigned i = 0; i < MAX_THREADS; i++) {
+	for (unsigned i = 0; i < POOL_MAX_THREADS; i++) {
 		if (pool->workers[i].used)
 			pthread_join(pool->workers[i].thread, NULL);
 	}
@@ -339,7 +338,7 @@ void pool_may_grow(struct pool *pool, unsigned max_threads)
 {
 	pthread_mutex_lock(&pool->lock);
 	pool->max_threads =
-		max_threads < MAX_THREADS ? max_threads : MAX_THREADS;
+		max_threads < POOL_MAX_THREADS ? max_threads : POOL_MAX_THREADS;
 	pthread_mutex_unlock(&pool->lock);
 }
 
@@ -370,9 +369,9 @@ int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		ret = vio_fd_add(loop, pool->event_fd, EPOLLIN, on_ready, pool,
 				 &pool->source);
 	if (ret == 0)
-		ret = start_threads(pool, nr_threads < MAX_THREADS ?
+		ret = start_threads(pool, nr_threads < POOL_MAX_THREADS ?
 						  nr_threads :
-						  MAX_THREADS);
+						  POOL_MAX_THREADS);
 	if (ret < 0) {
 		pool_destroy(pool);
 		return ret;

@@ -11,6 +11,19 @@
 #define BASE_POOL_H
 
 #include <stdbool.h>
+#include <sys/syscall.h>
+
+#define POOL_MAX_THREADS 64
+
+/*
+ * System calls of a pool that may grow, for the sandbox. Without rseq() glibc
+ * ends the process when a thread starts.
+ */
+/* clang-format off */
+#define POOL_GROWTH_SYSCALLS \
+	SYS_clone, SYS_exit, SYS_madvise, SYS_rseq, SYS_rt_sigprocmask, \
+	SYS_set_robust_list
+/* clang-format on */
 
 struct vio_loop;
 struct pool;
@@ -37,9 +50,9 @@ int pool_create(struct vio_loop *loop, unsigned nr_threads,
 		const struct pool_ops *ops, void *arg, struct pool **ret_pool);
 
 /*
- * Let the pool grow to @max_threads, at most 64: it keeps one idle for the next
- * job. An added thread ends after ten idle seconds. If memory for another
- * thread is lacking, jobs wait for the existing threads.
+ * Let the pool grow to @max_threads, at most POOL_MAX_THREADS: it keeps one idle
+ * for the next job. An added thread ends after ten idle seconds. If memory for
+ * another thread is lacking, jobs wait for the existing threads.
  */
 void pool_may_grow(struct pool *pool, unsigned max_threads);
 

@@ -39,7 +39,6 @@
 #include "dev/p9/p9_req.h"
 
 #define NR_THREADS  8          /* of each pool */
-#define MAX_THREADS 64         /* while all of these are busy */
 #define MAX_REQS    96         /* taken from the ring at once: 25 KiB each */
 #define READ_BUDGET (2u << 20) /* read on the loop's thread in an iteration */
 #define MAX_TAG     32
@@ -720,8 +719,8 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 			       strerror(-sc->sc_thread_err));
 	/* An added thread is as able as the one that adds it. */
 	if (!sc->sc_thread_err) {
-		pool_may_grow(sc->sc_looks, MAX_THREADS);
-		pool_may_grow(sc->sc_changes, MAX_THREADS);
+		pool_may_grow(sc->sc_looks, POOL_MAX_THREADS);
+		pool_may_grow(sc->sc_changes, POOL_MAX_THREADS);
 	}
 	return 0;
 }
@@ -921,13 +920,7 @@ static const int p9_syscalls[] = {
 	SYS_unlinkat,
 	SYS_utimensat,
 	REOPENER_SYSCALLS,
-	/* threads come and go */
-	SYS_clone,
-	SYS_exit,
-	SYS_madvise,
-	SYS_rseq, /* without it glibc ends the process */
-	SYS_rt_sigprocmask,
-	SYS_set_robust_list,
+	POOL_GROWTH_SYSCALLS, /* threads come and go */
 	-1,
 };
 
