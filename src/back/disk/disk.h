@@ -27,6 +27,7 @@
 #include "back/disk/image.h"
 #include "back/disk/request.h"
 #include "base/err.h"
+#include "base/pool.h"
 
 struct disk;
 struct disk_io;
@@ -132,15 +133,13 @@ int disk_watch(struct disk *disk, int take_fd);
  *	io_uring_register	letting go of an image, or taking one
  *	preadv2			also what preadv() and pwritev() may use
  *	epoll_ctl		looking away from the watch
- *	madvise			a thread's stack, at its end
  */
 /* clang-format off */
 #define DISK_SYSCALLS \
 	SYS_io_uring_enter, SYS_io_uring_register, SYS_preadv2, SYS_preadv, \
 	SYS_pwritev, SYS_fdatasync, SYS_fallocate, SYS_ftruncate, SYS_fstat, \
 	SYS_epoll_ctl, SYS_timerfd_settime, SYS_futex, SYS_poll, \
-	SYS_read, SYS_write, SYS_close, SYS_munmap, \
-	SYS_madvise, SYS_exit, SYS_rt_sigprocmask
+	SYS_read, SYS_write, SYS_close, SYS_munmap, POOL_GROWTH_SYSCALLS
 /* clang-format on */
 #define DISK_IOCTLS BLKGETSIZE64, BLKDISCARD
 /* And what disk_create() looks at an image with, where that is made inside. */

@@ -1252,6 +1252,30 @@ static void test_slow(void **state)
 		assert_int_equal(finish(&t[i]), 0);
 }
 
+/* Requests that hang, however many, do not hold up others. */
+static void test_many_slow(void **state)
+{
+	static char buf[8][512];
+	struct test_req slow[8] = { 0 }, other = { 0 };
+	struct iovec iov[8];
+
+	if (!threads)
+		skip(); /* one queue, which the kernel empties */
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	make_hang();
+	for (unsigned i = 0; i < 8; i++) {
+		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
+		start(&slow[i], DISK_WRITE, i * 4096, 512, &iov[i], 1);
+	}
+	start(&other, DISK_WRITE_ZEROES, 1024 * KIB, 4096, NULL, 0);
+	assert_int_equal(finish(&other), 0);
+	for (unsigned i = 0; i < 8; i++)
+		assert_false(slow[i].done);
+	FAULT_SET(hang, false);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(finish(&slow[i]), 0);
+}
+
 /* All ends, sooner or later; forgotten once more it makes no difference. */
 static void test_forget(void **state)
 {
@@ -1459,6 +1483,24 @@ static void test_resize_slow(void **state)
 	FAULT_SET(hang, false);
 	wait_for_size(IMAGE_BYTES);
 	assert_true(t.done);
+	disk_destroy(a);
+}
+
+/* Nor does it hold up the size of another image. */
+static void test_resize_slow_other(void **state)
+{
+	struct disk *a = add_disk('a'), *b = add_named('b');
+	struct disk_params p = { .path = path };
+	struct err err;
+
+	disk_set_notify(b, on_size, NULL);
+	assert_int_equal(disk_watch(b, disk_open_watch(&p)), 0);
+	a->exec.img.had_name = false; /* resize the file without a name */
+	FAULT_SET(hang_size, true);
+	assert_int_equal(disk_resize(a, 2 * IMAGE_BYTES, false, &err), 1);
+	assert_int_equal(truncate(path, 2 * IMAGE_BYTES), 0);
+	wait_for_size(2 * IMAGE_BYTES);
+	FAULT_SET(hang_size, false);
 	disk_destroy(a);
 }
 
@@ -1737,6 +1779,7 @@ static int run(const char *engine)
 		TEST(test_should_poll),
 		TEST(test_iteration_share),
 		TEST(test_slow),
+		TEST(test_many_slow),
 		TEST(test_forget),
 		TEST(test_forget_flush),
 		TEST(test_forget_idle),
@@ -1746,6 +1789,7 @@ static int run(const char *engine)
 		TEST(test_end),
 		TEST(test_resize_replaced),
 		TEST(test_resize_slow),
+		TEST(test_resize_slow_other),
 		TEST(test_shrink_held),
 		TEST(test_shrink_waiting),
 		TEST(test_again),

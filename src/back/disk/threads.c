@@ -10,7 +10,7 @@
 #include "base/pool.h"
 #include "base/util.h"
 
-#define NR_THREADS 4
+#define NR_THREADS 4 /* before others are busy */
 
 static struct disk_call *call_of(struct pool_job *job)
 {
@@ -46,9 +46,12 @@ static int threads_create(struct vio_loop *loop, unsigned depth,
 	unsigned nr = depth < NR_THREADS ? depth : NR_THREADS;
 	int ret = pool_create(loop, nr, &jobs, NULL, &pool);
 
-	if (ret == 0)
-		*ret_engine = pool;
-	return ret;
+	if (ret < 0)
+		return ret;
+	/* A call that hangs must not hold up others. */
+	pool_may_grow(pool, POOL_MAX_THREADS);
+	*ret_engine = pool;
+	return 0;
 }
 
 static void threads_destroy(void *engine)
