@@ -15,6 +15,7 @@
 
 #include "back/chardev/chardev_impl.h"
 #include "base/opener.h"
+#include "base/pool.h"
 #include "base/util.h"
 
 static const struct chardev_kind *const kinds[] = {
@@ -597,8 +598,6 @@ const int chardev_syscalls[] = {
 	SYS_futex,
 	SYS_write,
 	SYS_munmap,
-	SYS_madvise,
-	SYS_exit,
-	SYS_rt_sigprocmask,
+	POOL_GROWTH_SYSCALLS,
 	-1,
 };

@@ -254,14 +254,16 @@ static void wait_size(const char *path, off_t size)
 	assert_int_equal(st.st_size, size);
 }
 
-/* Calls on files that do not return, for as long as this is so. */
+/* Calls on files that do not return, for as long as this is so; but one's. */
 static bool stalled;
+static ino_t not_stalled;
 
 static void stall(int fd)
 {
 	struct stat st;
 
 	while (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       st.st_ino != not_stalled &&
 	       __atomic_load_n(&stalled, __ATOMIC_SEQ_CST))
 		usleep(1000);
 }
@@ -306,6 +308,37 @@ static void test_slow_file(void **state)
 	set_stalled(false);
 	wait_size("out", 6);
 	unlink("out");
+}
+
+/* Files that do not answer, however many, do not hold up other ends. */
+static void test_slow_files(void **state)
+{
+	struct chardev *slow[8];
+	char name[] = "out0";
+	struct stat st;
+
+	set_stalled(true);
+	for (unsigned i = 0; i < ARRAY_LEN(slow); i++) {
+		name[3] = (char)('0' + i);
+		start("file:", name);
+		assert_int_equal(send_text("slow"), 4);
+		slow[i] = c;
+		opened_files_close(&files);
+	}
+	start("file:", "fast");
+	assert_int_equal(stat("fast", &st), 0);
+	not_stalled = st.st_ino;
+	assert_int_equal(send_text("fast"), 4);
+	wait_size("fast", 4);
+	set_stalled(false);
+	for (unsigned i = 0; i < ARRAY_LEN(slow); i++) {
+		name[3] = (char)('0' + i);
+		wait_size(name, 4);
+		chardev_destroy(slow[i]);
+		unlink(name);
+	}
+	stop();
+	unlink("fast");
 }
 
 static void test_slow_input(void **state)
@@ -992,17 +1025,29 @@ static void test_stdio(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_errors),         T(test_file),
-		T(test_full),           T(test_unix),
-		T(test_slow_file),      T(test_slow_input),
-		T(test_no_descriptors), T(test_left_behind),
-		T(test_half_closed),    T(test_left_for_later),
-		T(test_left_alone),     T(test_stale_socket),
-		T(test_replaced),       T(test_unix_connect),
-		T(test_back_pressure),  T(test_pty),
-		T(test_pty_size),       T(test_stdio_terminal),
-		T(test_stdio_escape),   T(test_pty_reopened),
-		T(test_pty_link),       T(test_fd),
+		T(test_errors),
+		T(test_file),
+		T(test_full),
+		T(test_unix),
+		T(test_slow_file),
+		T(test_slow_files),
+		T(test_slow_input),
+		T(test_no_descriptors),
+		T(test_left_behind),
+		T(test_half_closed),
+		T(test_left_for_later),
+		T(test_left_alone),
+		T(test_stale_socket),
+		T(test_replaced),
+		T(test_unix_connect),
+		T(test_back_pressure),
+		T(test_pty),
+		T(test_pty_size),
+		T(test_stdio_terminal),
+		T(test_stdio_escape),
+		T(test_pty_reopened),
+		T(test_pty_link),
+		T(test_fd),
 		T(test_stdio),
 	};
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Ends that may block despite O_NONBLOCK: files, whose disk may be slow or
- * whose server may be down. A few threads read and write them, through a buffer
- * for each end.
+ * whose server may be down. Threads of a pool read and write them, through a
+ * buffer for each end.
  *
  * Bytes to write are accepted once they are in the buffer. The next ones then
  * wait until these are written.
@@ -20,7 +20,7 @@
 #include "base/util.h"
 
 #define BUFFER_BYTES (64u << 10)
-#define MAX_THREADS  4u
+#define NR_THREADS   4u  /* before others are busy */
 #define END_MS       500 /* for writes to finish, on destruction */
 
 struct chardev_io {
@@ -221,12 +221,14 @@ int chardev_io_create(struct vio_loop *loop, unsigned nr_chardevs,
 	if (!io)
 		return -ENOMEM;
 	ret = pool_create(loop,
-			  nr_chardevs < MAX_THREADS ? nr_chardevs : MAX_THREADS,
+			  nr_chardevs < NR_THREADS ? nr_chardevs : NR_THREADS,
 			  &jobs, io, &io->pool);
 	if (ret < 0) {
 		free(io);
 		return ret;
 	}
+	/* An end that blocks must not hold up others. */
+	pool_may_grow(io->pool, POOL_MAX_THREADS);
 	*ret_io = io;
 	return 0;
 }
