@@ -3,7 +3,7 @@
  * A logical unit that is a real device: the guest's commands go to /dev/sgN as
  * they are, data straight between the device and the guest's buffers.
  *
- * SG_IO waits for the command, so a few threads do it. (The sg driver's
+ * SG_IO waits for the command, so threads of a pool call it. (The sg driver's
  * asynchronous interface is only for the process that opened the device, by
  * credentials, and ours is another one.)
  */
@@ -21,7 +21,8 @@
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
 
-#define NR_THREADS    4
+#define NR_THREADS    4  /* before others are busy */
+#define MAX_THREADS   16 /* commands that the sg driver takes from a file */
 #define SG_NO_TIMEOUT UINT32_MAX
 #define END_MS        500 /* for commands to end, at the end */
 
@@ -340,6 +341,7 @@ int pt_create(struct vio_loop *loop, int take_fd, bool ro,
 		pt_destroy(pt);
 		return ret;
 	}
+	pool_may_grow(pt->pool, MAX_THREADS);
 	*ret_pt = pt;
 	return 0;
 }

@@ -26,6 +26,8 @@ static struct {
 	int nr_begun;
 } sg;
 
+#define MAX_BEGUN 16 /* commands at a time, as the sg driver takes them */
+
 static pthread_mutex_t sg_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int fake_sg_io(int fd, struct sg_io_hdr *hdr)
@@ -218,22 +220,22 @@ static void wait_begun(int nr)
 static void test_reset(void **state)
 {
 	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
-	struct sent s[6], new;
+	struct sent s[MAX_BEGUN + 2], new;
 
 	sg.hang = true;
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		s[i] = ini_send(&rd);
-	wait_begun(4); /* as many as there are threads */
+	wait_begun(MAX_BEGUN);
 	ini_restart_now();
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		memset(vdrv_ptr(&ini.d, s[i].resp, 108), 0x5a, 108);
 	new = ini_send(&rd);
 	ini_iterate(10);
-	assert_int_equal(sg.nr_begun, 4);
+	assert_int_equal(sg.nr_begun, MAX_BEGUN);
 	unhang(NULL);
 	ini_wait(&new, 1);
 	assert_int_equal(new.in[0], 'P');
-	assert_int_equal(sg.nr_begun, 5);
+	assert_int_equal(sg.nr_begun, MAX_BEGUN + 1);
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
 		assert_int_equal(
 			*(uint8_t *)vdrv_ptr(&ini.d, s[i].resp + 10, 1), 0x5a);
@@ -261,7 +263,6 @@ static void test_reset_order(void **state)
 	assert_int_equal(new.in[0], 'P');
 }
 
-/* The process can end while a command does not. */
 /* ro=on: the device never sees a command that may write. */
 static void test_read_only(void **state)
 {
@@ -311,12 +312,13 @@ static void test_read_only(void **state)
 	assert_int_equal(s.in[3], 'P' | 0x80);
 }
 
+/* The process can end while commands do not. */
 static void test_end(void **state)
 {
 	sg.hang = true;
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < MAX_BEGUN + 2; i++)
 		ini_send(&(struct cmd){ .cdb = { 0x00 } });
-	wait_begun(4);
+	wait_begun(MAX_BEGUN);
 	ini_close();
 	unhang(NULL);
 }
