@@ -26,23 +26,23 @@ def scsi(t, mode, machine):
     image(second, 16)
     image(cdrom, 2, DATA)
     with t.serve(f"scsi,id=scsi,mode={mode},queues=2,lun0={disk},lun0.serial=scsi-{mode},lun3={second},lun3.ro=on,"
-                 f"t2.lun0={cdrom},t2.lun0.type=cdrom") as viodev:
+                 f"t2.lun0={cdrom},t2.lun0.type=cdrom,t3.lun0.type=cdrom") as viodev:
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2) as guest:
-            for check in (units, verified, pages, provisioned, cd_rom, discs, resized, hot_plugged, brought, shared):
+            for check in (units, verified, pages, provisioned, cd_rom, discs, empty_drive, resized, hot_plugged, brought, shared):
                 check(guest, viodev, mode)
         assert status(viodev, "scsi")["driver-errors"] == 0, status(viodev, "scsi")
     assert second.read_bytes() == bytes(16 << 20), "the read-only image was changed"
 
 
 def units(guest, viodev, mode):
-    """Linux finds three units at the addresses that they were given; /dev/disk and /dev/ro are the disks."""
-    guest.check(until("[ $(ls /sys/class/scsi_device | wc -l) = 3 ]"))
+    """Linux finds four units at the addresses that they were given; /dev/disk and /dev/ro are the disks."""
+    guest.check(until("[ $(ls /sys/class/scsi_device | wc -l) = 4 ]"))
     for name, lun in ("disk", 0), ("ro", 3):  # Linux probes them side by side and names them as they come
         block = f"/sys/class/scsi_device/*:0:0:{lun}/device/block"
         guest.check(until(f"[ -b /dev/$(ls {block}) ]"))
         guest.check(f"ln -s $(ls {block}) /dev/{name}; ln -sf /sys/block/$(ls {block}) /tmp/{name}")
     found = guest.check("cd /sys/class/scsi_device && for d in *; do echo ${d#*:} $(cat $d/device/type); done").split("\n")
-    assert sorted(found[:-1]) == ["0:0:0 0", "0:0:3 0", "0:2:0 5"], found
+    assert sorted(found[:-1]) == ["0:0:0 0", "0:0:3 0", "0:2:0 5", "0:3:0 5"], found
     assert status(viodev, "scsi")["driver"] == ("legacy" if mode == "legacy" else "modern")
     assert guest.check("cat /tmp/ro/ro") == "1\n"
 
@@ -97,13 +97,24 @@ def discs(guest, viodev, mode):
     assert guest.check(mounted) == "this is two\n"
     guest.check("umount /mnt")
     viodev.ctl("scsi", "eject", "t2.lun0")
-    assert [lun["tray"] for lun in status(viodev, "scsi")["luns"] if "tray" in lun] == ["open"]
+    assert [lun["tray"] for lun in status(viodev, "scsi")["luns"] if "tray" in lun] == ["open", "closed"]
     assert guest.run("dd if=/dev/sr0 of=/dev/null count=1 2>/dev/null")[0] != 0
     viodev.ctl("scsi", "medium", "t2.lun0", one)
     assert guest.check(mounted + " && umount /mnt") == "this is one\n"
     guest.check("eject /dev/sr0 || sg_start --eject /dev/sr0")
     viodev.ctl("scsi", "medium", "t2.lun0", two)
     assert guest.check(mounted + " && umount /mnt") == "this is two\n"
+
+
+def empty_drive(guest, viodev, mode):
+    """A drive that started without a disc gets one."""
+    drive = "/dev/$(ls /sys/class/scsi_device/*:0:3:0/device/block)"
+    code, said = guest.run(f"dd if={drive} of=/dev/null count=1 2>&1")
+    assert code and "No medium found" in said, said
+    disc = iso(os.path.join(viodev.dir, "three.iso"), "three", b"this is three\n")
+    viodev.ctl("scsi", "medium", "t3.lun0", disc)
+    assert guest.check(f"mount -t iso9660 -o ro {drive} /mnt && cat /mnt/readme.txt && umount /mnt") == "this is three\n"
+    viodev.ctl("scsi", "eject", "t3.lun0")
 
 
 def resized(guest, viodev, mode):

@@ -81,8 +81,11 @@ static int ctl_resize(struct scsi_softc *sc, int argc, char *const argv[],
 			       "such as lun1 20G");
 	if (argc == 3)
 		lun = lun_by_name(sc, argv[1]);
-	if (!lun || !lun->disk)
-		return no_lun(argc == 3 ? argv[1] : lun->name, err);
+	if (lun && !lun->disk)
+		return err_set(err, -ENOMEDIUM, "scsi: resize %s: no image",
+			       lun->name);
+	if (!lun)
+		return no_lun(argv[1], err);
 	ret = disk_resize(lun->disk, bytes, shrink, &why);
 	if (ret < 0)
 		return err_set(err, ret, "scsi: resize %s: %s", lun->name,
@@ -189,9 +192,9 @@ const struct vdev_ctl scsi_ctls[] = {
 	  "one",
 	  open_image },
 	{ "lun remove LUN", "unplug a LUN" },
-	{ "medium [--force] LUN PATH",
+	{ "medium [--force] LUN PATH [format=raw]",
 	  "change the disc of a CD-ROM drive; --force: even if the guest has "
-	  "locked it",
+	  "locked it; format=raw: as for an image",
 	  medium_open },
 	{ "eject [--force] LUN", "open the tray of a CD-ROM drive" },
 	{ NULL, NULL },

@@ -20,7 +20,7 @@
  */
 
 struct lun_key {
-	const char *key; /* of the option that is its path */
+	char key[16]; /* of the option that is its path */
 	uint8_t target;
 	uint16_t lun;
 };
@@ -57,7 +57,8 @@ static bool parse_name(const char *name, struct lun_key *k)
 		return false;
 	if (!take_number(&text, "lun", SCSI_MAX_LUN, &lun) || *text)
 		return false;
-	*k = (struct lun_key){ name, (uint8_t)target, (uint16_t)lun };
+	*k = (struct lun_key){ "", (uint8_t)target, (uint16_t)lun };
+	snprintf(k->key, sizeof(k->key), "%s", name);
 	return true;
 }
 
@@ -120,6 +121,22 @@ static const struct {
 	{ "werror", DISK },           { "rerror", DISK | CD },
 };
 
+/* A drive without a disc is given by its type alone. */
+static bool is_empty_drive(const struct opts *opts, const char *base)
+{
+	char type[40];
+
+	snprintf(type, sizeof(type), "%s.type", base);
+	return !opt_given(opts, base) && opt_given(opts, type) &&
+	       !strcmp(opt_string(opts, type), "cdrom");
+}
+
+/* "lun1" of "lun1.ro". */
+static void base_of(const char *key, char *base, size_t size)
+{
+	snprintf(base, size, "%.*s", (int)(strrchr(key, '.') - key), key);
+}
+
 /* "lun1.ro" means nothing without "lun1". */
 static int check_orphans(const struct opts *opts, const char *prefix,
 			 struct err *err)
@@ -132,19 +149,31 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 		snprintf(pattern, sizeof(pattern), "%s.%s", prefix,
 			 suffixes[i].name);
 		while ((key = opt_next(opts, pattern, &pos))) {
-			int len = (int)(strrchr(key, '.') - key);
-
-			if (len < (int)sizeof(base)) {
-				snprintf(base, sizeof(base), "%.*s", len, key);
-				if (opt_given(opts, base))
-					continue;
-			}
+			base_of(key, base, sizeof(base));
+			if (opt_given(opts, base) || is_empty_drive(opts, base))
+				continue;
 			return err_set(err, -EINVAL,
-				       "scsi: %s: missing %.*s=PATH", key, len,
-				       key);
+				       "scsi: %s: missing %s=PATH", key, base);
 		}
 	}
 	return 0;
+}
+
+static int find_empty_drives(const struct opts *opts, const char *prefix,
+			     struct lun_keys *keys, struct err *err)
+{
+	char pattern[16], base[32];
+	const char *key;
+	unsigned pos = 0;
+	int ret = 0;
+
+	snprintf(pattern, sizeof(pattern), "%s.type", prefix);
+	while (ret == 0 && (key = opt_next(opts, pattern, &pos))) {
+		base_of(key, base, sizeof(base));
+		if (is_empty_drive(opts, base))
+			ret = add_key(keys, base, err);
+	}
+	return ret;
 }
 
 /* All LUNs of the options, by target and number. */
@@ -162,6 +191,8 @@ static int find_keys(const struct opts *opts, struct lun_keys *keys,
 		ret = check_orphans(opts, patterns[i], err);
 		while (ret == 0 && (name = opt_next(opts, patterns[i], &pos)))
 			ret = add_key(keys, name, err);
+		if (ret == 0)
+			ret = find_empty_drives(opts, patterns[i], keys, err);
 	}
 	if (ret == 0 && keys->nr == 0)
 		ret = err_set(err, -EINVAL,
@@ -289,6 +320,8 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 	struct err why;
 	int fd, ret;
 
+	if (!params.path)
+		return 0;
 	snprintf(prefix, sizeof(prefix), "%s.", k->key);
 	params.option_prefix = prefix;
 	if (kind_of(&o) == LUN_PASSTHROUGH)
@@ -306,11 +339,11 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 		return 0;
 	/* Without one, changes by others go unnoticed; no harm. */
 	fd = disk_open_watch(&params);
-	snprintf(name, sizeof(name), "w.%s", k->key);
+	snprintf(name, sizeof(name), "w.%.13s", k->key);
 	if (fd >= 0 && opened_files_add(files, name, fd) < 0)
 		close(fd);
 	fd = disk_open_name(&params);
-	snprintf(name, sizeof(name), "i.%s", k->key);
+	snprintf(name, sizeof(name), "i.%.13s", k->key);
 	if (fd >= 0 && opened_files_add(files, name, fd) < 0)
 		close(fd);
 	return 0;
@@ -476,10 +509,11 @@ static int describe_blocks(struct scsi_lun *lun, struct lun_opts *o,
 static int describe(struct scsi_lun *lun, struct lun_opts *o, bool is_bdev,
 		    struct err *err)
 {
-	struct disk_info info;
+	struct disk_info info = { .ro = true }; /* of an empty drive */
 	int ret;
 
-	disk_get_info(lun->disk, &info);
+	if (lun->disk)
+		disk_get_info(lun->disk, &info);
 	lun->ro = info.ro;
 	lun->writethrough = params_of(o).cache == DISK_WRITETHROUGH;
 	lun->wce = !lun->writethrough;
@@ -512,6 +546,17 @@ static uint64_t take_identity(const struct lun_opts *o, int fd,
 	if (name_fd >= 0)
 		close(name_fd);
 	return identity;
+}
+
+/* Its names are made of what the drive is: device, target and number. */
+static int create_empty(struct scsi_lun *lun, struct lun_opts *o,
+			struct err *err)
+{
+	const uint64_t id[] = { lun->sc->sc_env.identity, lun->target,
+				lun->lun };
+
+	lun->identity = hash64(id, sizeof(id));
+	return describe(lun, o, false, err);
 }
 
 static int create_disk(struct scsi_lun *lun, struct lun_opts *o,
@@ -612,7 +657,9 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 	}
 	if (create_work(lun) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
-	return create_disk(lun, &o, env, err);
+	lun->on_read_error = params_of(&o).on_read_error;
+	return params_of(&o).path ? create_disk(lun, &o, env, err) :
+				    create_empty(lun, &o, err);
 }
 
 /* Keep them by target and number. */
@@ -830,7 +877,8 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		return ret;
 	env.opts = opts;
 	ret = check_new(sc, key.key, err);
-	if (ret == 0 && opened_files_find(files, key.key) < 0)
+	if (ret == 0 && opt_given(opts, key.key) &&
+	    opened_files_find(files, key.key) < 0)
 		ret = err_set(err, -EINVAL, "scsi: %s: missing file descriptor",
 			      key.key);
 	if (ret == 0)

@@ -19,6 +19,15 @@
  * --- The client ---
  */
 
+/* Whether the last word is what disk_open() asks for. Then it is skipped. */
+static bool is_raw(int *argc, char *const argv[])
+{
+	bool raw = *argc == 4 && !strcmp(argv[3], "format=raw");
+
+	*argc -= raw;
+	return raw;
+}
+
 int medium_open(int argc, char *const argv[], struct opened_files *files,
 		struct err *err)
 {
@@ -27,6 +36,7 @@ int medium_open(int argc, char *const argv[], struct opened_files *files,
 	int fd;
 
 	vdev_ctl_flag(&argc, &argv, "--force");
+	params.raw = is_raw(&argc, argv);
 	if (argc != 3) /* the device says what is wrong */
 		return 0;
 	params.path = argv[2];
@@ -65,6 +75,7 @@ static int create_disc(struct scsi_lun *lun, struct opened_files *files,
 		.ro = true,
 		.block_bytes = lun->block_bytes,
 		.no_probe = true, /* others are being served */
+		.on_read_error = lun->on_read_error,
 	};
 	int fd = opened_files_find(files, "medium");
 	struct err why;
@@ -138,9 +149,11 @@ int ctl_medium(struct scsi_softc *sc, int argc, char *const argv[],
 	struct disk *disk;
 	int ret;
 
+	is_raw(&argc, argv);
 	if (argc != 3)
 		return err_set(err, -EINVAL,
-			       "scsi: usage: medium [--force] LUN PATH");
+			       "scsi: usage: medium [--force] LUN PATH "
+			       "[format=raw]");
 	lun = find_drive(sc, argv[1], err);
 	if (!lun)
 		return -ENOENT;

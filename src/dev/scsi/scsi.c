@@ -618,7 +618,8 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
 #define LUN_OPTS(lun)                                                       \
 	{ lun, OPT_STRING,                                                  \
 	  .help = "image of logical unit " lun ": a raw file or a block "   \
-		  "device; with type=passthrough a /dev/sgN" },             \
+		  "device; with type=passthrough a /dev/sgN; with "         \
+		  "type=cdrom an empty drive if not given" },               \
 		{ lun ".type", OPT_CHOICE, "disk",                          \
 		  .choices = "disk|cdrom|passthrough",                      \
 		  .help = "type of the unit" },                             \

@@ -178,8 +178,9 @@ struct scsi_lun {
 	bool added;           /* by `viodev ctl`: destroyed on removal */
 
 	/* Medium. */
-	struct disk *disk;
-	int map_fd; /* the image, to query its allocation */
+	struct disk *disk; /* NULL: an empty drive, or passthrough */
+	int map_fd;        /* the image, to query its allocation */
+	enum disk_on_error on_read_error; /* of further media */
 	bool ro;
 	bool writethrough;
 	bool thin;   /* unmaps */

@@ -1116,6 +1116,55 @@ static void test_medium(void **state)
 	assert_int_equal(first_byte(), 'd');
 }
 
+/* A drive without a disc at start is given by its type, and gets one later. */
+static void test_empty_drive(void **state)
+{
+	struct cmd serial =
+		to(drive, &(struct cmd){ .cdb = { 0x12, 1, 0x80, [4] = 64 },
+					 .in_len = 64 });
+	struct cmd second = to((uint8_t[8]){ 1, 1, 0, 5 },
+			       &(struct cmd){ .cdb = { 0x00 } });
+	struct sent s;
+	struct err err;
+
+	ready("scsi,lun0=%d/disk,lun2.type=cdrom,queue-size=64");
+	assert_int_equal(drive_code(0, 0), SC_UA_POWER_ON);
+	assert_int_equal(drive_code(0, 0), SC_NO_MEDIUM);
+	expect_media(0, 0);
+	s = ini_do(&serial);
+	assert_int_equal(s.in[3], 16);
+	assert_int_equal(insert("%d/cd", false), 0);
+	assert_int_equal(drive_code(0, 0), SC_UA_MEDIUM);
+	assert_int_equal(first_byte(), 'd');
+	assert_int_equal(last_block(), 299);
+	assert_int_equal(eject(false), 0);
+
+	assert_int_equal(add_image("t1.lun5.type=cdrom", &err), 0);
+	assert_int_equal(ini_do_ready(&second).code, SC_NO_MEDIUM);
+	assert_int_equal(add_image("lun6.type=disk", &err), -EINVAL);
+	assert_string_equal(err.text, "scsi: lun6.type: missing lun6=PATH");
+}
+
+/* Another image's format is the user's decision. */
+static void test_medium_format(void **state)
+{
+	char word[] = "medium", lun[] = "lun2", path[128], raw[] = "format=raw";
+	char *argv[] = { word, lun, path, raw };
+	struct err err;
+	int fd;
+
+	ini_image("other", 4096);
+	ini_text("%d/other", path, sizeof(path));
+	fd = open(path, O_WRONLY);
+	assert_int_equal(write(fd, "QFI\xfb", 4), 4);
+	close(fd);
+	ready(DRIVE);
+	assert_int_equal(ctl_words(3, argv, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "or add format=raw"));
+	assert_int_equal(ctl_words(4, argv, &err), 0);
+	assert_int_equal(last_block(), 1);
+}
+
 /* Commands in flight end, and the old disc goes when they have. */
 static void test_medium_in_flight(void **state)
 {
@@ -1417,6 +1466,8 @@ int main(void)
 		TEST(test_hotplug),
 		TEST(test_new_units),
 		TEST(test_medium),
+		TEST(test_empty_drive),
+		TEST(test_medium_format),
 		TEST(test_medium_in_flight),
 		TEST(test_new_units_refused),
 		TEST(test_events_negotiated),
