@@ -513,9 +513,17 @@ class Serving(Case):
 
     def test_resize_replaced(self):
         """An image replaced by mv is not the one that the device has open: the resize is refused."""
+        for keep in False, True:
+            with self.subTest(keep=keep):
+                self.check_resize_replaced(keep)
+
+    def check_resize_replaced(self, keep):
+        """The old image has no name any more, or another one."""
         with self.serve(self.block, "scsi,lun0=" + str(self.image).replace(",", ",,") + ",lun0.share=on"):
             new = self.tmp / "new.img"
             new.write_bytes(bytes(1 << 16))
+            if keep:
+                self.image.rename(self.tmp / "old.img")
             new.rename(self.image)
             for words in ("block0", "resize", "4M"), ("scsi0", "resize", "lun0", "4M"):
                 result = viodev("ctl", self.dir / f"{words[0]}.ctl", *words[1:])

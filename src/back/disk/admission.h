@@ -85,6 +85,7 @@ struct disk {
 	uint64_t size_to; /* or CALL_LOOK */
 	bool size_shrink; /* may shrink the file */
 	int size_error;
+	bool renamed; /* what is at the path now is another file, or none */
 	int watch_fd;
 	struct vio_source *watch, *watch_timer;
 	void (*notify)(void *arg, uint64_t bytes);

@@ -1456,6 +1456,24 @@ static void test_resize_replaced(void **state)
 	assert_int_equal(resize(2 * IMAGE_BYTES), 0);
 }
 
+/* Nor is one that was moved away from it; its own changes are seen still. */
+static void test_resize_renamed(void **state)
+{
+	struct disk_params p = { .path = path };
+	char old[sizeof(path) + 4];
+
+	start_with(tmp_dir(), (struct disk_params){ 0 });
+	disk_set_notify(disk, on_size, NULL);
+	assert_int_equal(disk_watch(disk, disk_open_watch(&p)), 0);
+	assert_int_equal(resize(2 * IMAGE_BYTES), 0);
+	snprintf(old, sizeof(old), "%s.old", path);
+	assert_int_equal(rename(path, old), 0);
+	assert_int_equal(truncate(old, 3 * IMAGE_BYTES), 0);
+	assert_int_equal(resize(4 * IMAGE_BYTES), -ESTALE);
+	wait_for_size(3 * IMAGE_BYTES);
+	unlink(old);
+}
+
 /* A size that cannot be had now comes later; others are served meanwhile. */
 static void test_resize_slow(void **state)
 {
@@ -1788,6 +1806,7 @@ static int run(const char *engine)
 		TEST(test_destroy_slow),
 		TEST(test_end),
 		TEST(test_resize_replaced),
+		TEST(test_resize_renamed),
 		TEST(test_resize_slow),
 		TEST(test_resize_slow_other),
 		TEST(test_shrink_held),

@@ -337,7 +337,7 @@ int disk_open_watch(const struct disk_params *params)
 	fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (inotify_add_watch(fd, params->path, IN_MODIFY) < 0) {
+	if (inotify_add_watch(fd, params->path, IN_MODIFY | IN_MOVE_SELF) < 0) {
 		ret = -errno;
 		close(fd);
 		return ret;

@@ -62,8 +62,8 @@ struct disk_info {
 int disk_open(const struct disk_params *params, struct err *err);
 
 /*
- * An additional descriptor that reports changes by others; it needs the path.
- * Only files have one. -errno if the image has none.
+ * An additional descriptor that reports changes by others, and that the file was
+ * renamed; it needs the path. Only files have one. -errno if the image has none.
  */
 int disk_open_watch(const struct disk_params *params);
 

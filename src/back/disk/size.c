@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include "back/disk/admission.h"
@@ -118,12 +119,45 @@ static int would_cut(struct err *err)
 		       "beyond");
 }
 
+static int was_replaced(struct err *err)
+{
+	return err_set(err, -ESTALE,
+		       "the image was replaced or removed, and the device "
+		       "still has the old file: restart it");
+}
+
+/* What was reported so far is read before the file is looked at. */
+static void read_events(struct disk *d)
+{
+	union {
+		struct inotify_event event;
+		char bytes[4096];
+	} buf;
+	ssize_t n;
+
+	while ((n = read(d->watch_fd, &buf, sizeof(buf))) > 0) {
+		const struct inotify_event *event = &buf.event;
+
+		for (ssize_t at = 0; at < n;
+		     at += (ssize_t)(sizeof(*event) + event->len)) {
+			event = (const void *)(buf.bytes + at);
+			d->renamed |= event->mask & IN_MOVE_SELF;
+		}
+	}
+}
+
 int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 {
 	int ret = check_resize(d, bytes, err);
 
 	if (ret < 0)
 		return ret;
+	if (d->watch_fd >= 0)
+		read_events(d);
+	if (d->renamed) {
+		look_at_size(d); /* other events may have been read */
+		return was_replaced(err);
+	}
 	if (!d->exec.img.is_bdev) {
 		if (!shrink && bytes < d->exec.img.info.bytes)
 			return would_cut(err);
@@ -138,9 +172,7 @@ int disk_resize(struct disk *d, uint64_t bytes, bool shrink, struct err *err)
 	if (ret == -EEXIST)
 		return would_cut(err);
 	if (ret == -ESTALE)
-		return err_set(err, ret,
-			       "the image was replaced or removed, and the "
-			       "device still has the old file: restart it");
+		return was_replaced(err);
 	return ret < 0 ? err_set(err, ret, "%s", strerror(-ret)) : 0;
 }
 
@@ -162,15 +194,6 @@ static void watch_ready(void *arg, uint32_t events)
 	vio_fd_set(d->watch, 0);
 	vio_timer_set(d->watch_timer, WATCH_PAUSE_NS);
 	look_at_size(d);
-}
-
-/* What was reported so far is read before the file is looked at. */
-static void read_events(struct disk *d)
-{
-	char events[4096];
-
-	while (read(d->watch_fd, events, sizeof(events)) > 0)
-		;
 }
 
 static void rewatch(void *arg)
