@@ -50,7 +50,8 @@ def shared(t, mode, machine):
 def files(guest):
     """Files are read, written, appended to, cut, and still there when the name is gone."""
     guest.check("cd /tree && cp from-host copy && cmp from-host copy && dd if=/dev/urandom of=big bs=1M count=4 2>/dev/null && "
-                "sum() { dd if=big bs=$1 2>/dev/null | md5sum; } && [ \"$(sum 1M)\" = \"$(sum 100k)\" ]")
+                "set -o pipefail; sum() { dd if=big bs=$1 2>/dev/null | md5sum; } && "
+                "one=$(sum 1M) && two=$(sum 100k) && [ \"$one\" = \"$two\" ]")
     guest.check("cd /tree && echo one >f && echo two >>f && [ $(wc -c <f) = 8 ] && truncate -s 3 f && [ $(cat f) = one ]")
     guest.check("cd /tree && exec 3<big && rm big && [ $(dd bs=1M count=1 <&3 2>/dev/null | wc -c) = 1048576 ]")
 

@@ -274,7 +274,7 @@ STALL = 8  # seconds
 @contextlib.contextmanager
 def stalled(viodev, guest, mount):
     """Direct writes are in flight, and the image's file system is frozen for STALL seconds."""
-    guest.check("dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct >/dev/null 2>&1 &")
+    guest.check("(dd if=/dev/zero of=/dev/vda bs=64k count=256 oflag=direct; echo $? >/tmp/written) >/dev/null 2>&1 &")
     subprocess.run(["fsfreeze", "--freeze", mount], check=True)
     thaw = threading.Timer(STALL, subprocess.run, [["fsfreeze", "--unfreeze", mount]])
     thaw.start()
@@ -301,7 +301,7 @@ def test_frozen(t):
                 pause.join()
                 assert in_flight() == 0
                 guest.qmp("cont")
-                guest.check("wait; ! dmesg | grep -i 'i/o error'")
+                guest.check(until("[ -s /tmp/written ]") + " && grep -qx 0 /tmp/written && ! dmesg | grep -i 'i/o error'")
                 fio(guest, "paused", "/dev/vda", size="2M")
                 with stalled(viodev, guest, mount) as in_flight:
                     wait_for("a write in flight", in_flight)
