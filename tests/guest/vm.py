@@ -84,6 +84,8 @@ class Guest:
     firmware  "seabios" or "ovmf"
     boot      "kernel": the kit's Linux with the command service; "disk": whatever the firmware finds (no run());
               "paused": as kernel, but the vCPUs wait for qmp("cont") and wait_ready()
+    kernel    of the kit's two: "vmlinux" starts a second sooner, but each reset writes its segments into memory again,
+              also the one that ends S3; "vmlinuz" wakes up, and is an EFI program
     tools     Debian's programs (fio, mkfs.ext4, lspci, ...) besides busybox; costs a second. "devel": git, a compiler
               and stress-ng as well, which want memory="1G"
     modules   list of modules to load, [] for none; by default those for the virtio devices present
@@ -92,9 +94,10 @@ class Guest:
     """
 
     def __init__(self, *devices, kit=None, machine="q35", cpu="max", cpus=1, accel="tcg", memory="512M",
-                 backend="memfd", firmware="seabios", boot="kernel", tools=False, modules=None, append="",
+                 backend="memfd", firmware="seabios", boot="kernel", kernel=None, tools=False, modules=None, append="",
                  timeout=PATIENCE):
         self._prepare(kit or default_kit(), timeout)
+        kernel = kernel or ("vmlinuz" if firmware == "ovmf" else "vmlinux")
         try:
             console, console_fd = self._socketpair()
             self._control, control_fd = self._socketpair()
@@ -103,7 +106,7 @@ class Guest:
                 os.path.join(self.kit, "bin", "qemu-system-x86_64"),
                 "-nodefaults", "-display", "none", "-no-reboot", "-accel", accel, "-cpu", cpu, "-smp", str(cpus),
                 *self._memory(machine, memory, backend), *self._firmware(firmware),
-                *(self._kernel(firmware, tools, modules, append) if boot != "disk" else []),
+                *(self._kernel(kernel, tools, modules, append) if boot != "disk" else []),
                 *(["-S"] if boot == "paused" else []),
                 "-chardev", f"socket,id=console,fd={console_fd}", "-serial", "chardev:console",
                 "-chardev", f"socket,id=control,fd={control_fd}", "-serial", "chardev:control",
@@ -190,6 +193,10 @@ class Guest:
         self.wait_ready(timeout)
         self.qmp("set-action", reboot="shutdown")
 
+    def wake(self):
+        """Input for the command service, which ignores it: wakes a guest whose ttyS1 may do so."""
+        self._send(self._control, b"\n", time.monotonic() + PATIENCE, "a wake-up")
+
     def wait_ready(self, timeout=None):
         """Waits until the guest takes commands."""
         start = time.monotonic()
@@ -256,15 +263,13 @@ class Guest:
         return ["-drive", f"if=pflash,format=raw,readonly=on,file={code}",
                 "-drive", f"if=pflash,format=raw,file={variables}"]
 
-    def _kernel(self, firmware, tools, modules, append):
+    def _kernel(self, kernel, tools, modules, append):
         initrd = os.path.join(self.kit, "initrd.cpio")
         if tools:
             initrd = self._join("initrd.cpio", "tools.cpio", *(["devel.cpio"] if tools == "devel" else []))
         words = ["console=ttyS0 quiet panic=-1 viodev.tty=ttyS1", QUICK_BOOT]
         if modules is not None:
             words.append("viodev.modules=" + (",".join(modules) or "none"))
-        # The unpacked kernel starts a second sooner; OVMF wants the one that is an EFI program.
-        kernel = "vmlinuz" if firmware == "ovmf" else "vmlinux"
         return ["-kernel", os.path.join(self.kit, kernel), "-initrd", initrd, "-append", " ".join([*words, append])]
 
     def _join(self, *names):
