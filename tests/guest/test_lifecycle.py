@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import time
 
 import p9_work
 import vm
@@ -131,17 +132,19 @@ def test_device_killed(t):
 
 
 def test_plugged(t):
-    """hostile K13: devices are plugged into a running guest, and out under load (not with MSI-X: QEMU dies of it)."""
+    """hostile K13: devices are plugged into a running guest, and out under load, while QEMU or the device's process is
+    stopped (not with MSI-X: QEMU dies of it)."""
     disk, second = image(t.tmp / "disk.raw", 16), image(t.tmp / "second.raw", 16)
     with t.serve(f"block,id=disk,path={disk},msix=off", f"block,id=second,path={second}", "rng,id=rng") as viodev:
         with t.guest(machine="pc", tools=True) as guest:
-            for round in range(2):
+            for amid in paused, standing_still:
                 plug(guest, viodev, "disk")
                 guest.check(until("load-drivers; [ -b /dev/vda ]"))
                 fio(guest, "first", "/dev/vda", size="2M")
                 guest.check(f"{load('/dev/vda', rw='randrw')} & "
                             + until("[ $(awk '{ print $1 }' /sys/block/vda/stat) -ge 400 ]"))
                 guest.qmp("device_del", id="disk")
+                amid(guest, viodev)
                 guest.wait_event("DEVICE_DELETED")
                 guest.check(until("[ ! -b /dev/vda ]"))
                 wait_for("the device to be nobody's", lambda: not status(viodev, "disk")["server"]["attached"])
@@ -150,6 +153,19 @@ def test_plugged(t):
             guest.check(until("load-drivers; [ -b /dev/vda ] && grep -q virtio /sys/class/misc/hw_random/rng_current"))
             fio(guest, "second", "/dev/vda", size="2M")
             rngtest(guest, 2)
+
+
+def paused(guest, viodev):
+    guest.qmp("stop")
+    time.sleep(1)
+    guest.qmp("cont")
+
+
+def standing_still(guest, viodev):
+    pid = status(viodev, "disk")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)
+    os.kill(pid, signal.SIGCONT)
 
 
 def plug(guest, viodev, id):
