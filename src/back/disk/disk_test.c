@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <viodev/loop.h>
@@ -300,6 +301,67 @@ static void test_identity(void **state)
 	unlink(other);
 	assert_int_equal(disk_open_name(&(struct disk_params){ .path = path }),
 			 -ENODATA);
+}
+
+/* Directories and a file in a tree like sysfs's. */
+static void make_attribute(const char *sysfs, const char *name,
+			   const char *text)
+{
+	char file[256];
+	int fd;
+
+	snprintf(file, sizeof(file), "%s/%s", sysfs, name);
+	for (char *p = file + strlen(sysfs) + 1; (p = strchr(p, '/'));
+	     *p++ = '/') {
+		*p = '\0';
+		mkdir(file, 0700);
+	}
+	fd = open(file, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+/* What a block device is called by itself, as sysfs has it. */
+static void test_names(void **state)
+{
+	static const struct {
+		const char *attribute, *text, *name;
+	} rows[] = {
+		/* each outweighs those above it */
+		{ "serial", "vd7\n", "serial vd7\n " },
+		{ "md/uuid", "1-2\n", "md/uuid 1-2\n " },
+		{ "dm/uuid", "LVM-x\n", "dm/uuid LVM-x\n " },
+		{ "device/cid", "9f\n", "device/cid 9f\n " },
+		{ "device/wwid", "naa.5\n", "device/wwid naa.5\n " },
+		{ "wwid", "eui.0\n", "wwid eui.0\n " },
+		/* says nothing */
+		{ "wwid", "0000 \n", "device/wwid naa.5\n " },
+		{ "wwid", "", "device/wwid naa.5\n " },
+	};
+	char sysfs[] = "/tmp/viodev-sysfs-XXXXXX", file[96], name[600];
+	char command[64];
+
+	assert_non_null(mkdtemp(sysfs));
+	make_attribute(sysfs, "dev/block/8:0/size", "1\n");
+	assert_false(disk_find_name(sysfs, makedev(8, 0), name, sizeof(name)));
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		snprintf(file, sizeof(file), "dev/block/8:0/%s",
+			 rows[i].attribute);
+		make_attribute(sysfs, file, rows[i].text);
+		assert_true(disk_find_name(sysfs, makedev(8, 0), name,
+					   sizeof(name)));
+		assert_string_equal(name, rows[i].name);
+	}
+	/* A partition is in its disk's directory, which has the name. */
+	make_attribute(sysfs, "disk/wwid", "eui.1\n");
+	make_attribute(sysfs, "disk/part/partition", "2\n");
+	snprintf(file, sizeof(file), "%s/dev/block/8:2", sysfs);
+	assert_int_equal(symlink("../../disk/part", file), 0);
+	assert_true(disk_find_name(sysfs, makedev(8, 2), name, sizeof(name)));
+	assert_string_equal(name, "wwid eui.1\n 2\n");
+	snprintf(command, sizeof(command), "rm -r %s", sysfs);
+	assert_int_equal(system(command), 0);
 }
 
 static void test_lock(void **state)
@@ -1768,6 +1830,7 @@ static int run(const char *engine)
 		TEST(test_open),
 		TEST(test_formats),
 		TEST(test_identity),
+		TEST(test_names),
 		TEST(test_empty),
 		TEST(test_lock),
 		TEST(test_info),

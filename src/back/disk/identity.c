@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,15 +22,15 @@
  * --- Names of block devices ---
  */
 
-/* An attribute of the device @dev in sysfs; false: missing, or says nothing. */
-static bool read_attribute(dev_t dev, const char *attribute,
+/* An attribute of the device @dev; false: missing, or says nothing. */
+static bool read_attribute(const char *sysfs, dev_t dev, const char *attribute,
 			   char text[NAME_BYTES])
 {
-	char path[128];
+	char path[PATH_MAX];
 	ssize_t n;
 	int fd;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(dev),
+	snprintf(path, sizeof(path), "%s/dev/block/%u:%u/%s", sysfs, major(dev),
 		 minor(dev), attribute);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -40,8 +41,7 @@ static bool read_attribute(dev_t dev, const char *attribute,
 	return strspn(text, "0 \n") < strlen(text);
 }
 
-/* A partition is named by its disk, and its number. */
-static bool find_name(dev_t dev, char *name, size_t size)
+bool disk_find_name(const char *sysfs, dev_t dev, char *name, size_t size)
 {
 	static const char *const attributes[] = {
 		"wwid",                  /* NVMe */
@@ -51,12 +51,12 @@ static bool find_name(dev_t dev, char *name, size_t size)
 		"md/uuid",     "serial", /* virtio */
 	};
 	char text[NAME_BYTES], part[NAME_BYTES] = "", path[64];
-	bool is_part = read_attribute(dev, "partition", part);
+	bool is_part = read_attribute(sysfs, dev, "partition", part);
 
 	for (size_t i = 0; i < ARRAY_LEN(attributes); i++) {
 		snprintf(path, sizeof(path), "%s%s", is_part ? "../" : "",
 			 attributes[i]);
-		if (!read_attribute(dev, path, text))
+		if (!read_attribute(sysfs, dev, path, text))
 			continue;
 		snprintf(name, size, "%s %s %s", attributes[i], text, part);
 		return true;
@@ -72,7 +72,8 @@ int disk_open_name(const struct disk_params *params)
 
 	if (stat(params->path, &st) < 0)
 		return -errno;
-	if (!S_ISBLK(st.st_mode) || !find_name(st.st_rdev, name, sizeof(name)))
+	if (!S_ISBLK(st.st_mode) ||
+	    !disk_find_name("/sys", st.st_rdev, name, sizeof(name)))
 		return -ENODATA;
 	fd = memfd_create("viodev-name", MFD_CLOEXEC);
 	if (fd < 0)

@@ -7,7 +7,9 @@
 #ifndef BACK_DISK_IDENTITY_H
 #define BACK_DISK_IDENTITY_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct disk_params;
 
@@ -22,5 +24,12 @@ int disk_open_name(const struct disk_params *params);
  * disk_open_name(), or -1; both stay the caller's.
  */
 uint64_t disk_identity(int fd, int name_fd);
+
+/*
+ * For disk_open_name(), which passes "/sys" as @sysfs: the name of a block
+ * device, or of a partition's disk with the partition's number. False if it has
+ * none.
+ */
+bool disk_find_name(const char *sysfs, dev_t dev, char *name, size_t size);
 
 #endif
