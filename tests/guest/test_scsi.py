@@ -160,7 +160,7 @@ def shared(guest, viodev, mode):
         code, output = guest.run(f"sg_persist --out --register --param-sark=abc {disk} 2>&1")
         assert code == 9 and "nvalid op" in output, (code, output)
     serials = [guest.check(f"sg_vpd --page=sn {disk} | grep serial") for disk in units.values()]
-    assert serials[0] == serials[1] and len(set(lun["serial"] for lun in status(viodev, "scsi")["luns"])) == 4, serials
+    assert serials[0] == serials[1] and len(set(lun["serial"] for lun in status(viodev, "scsi")["luns"])) == 5, serials
     sysfs = "/sys/class/scsi_device/*:0:0:5/device"
     assert guest.check(f"cat {sysfs}/vendor {sysfs}/model {sysfs}/wwid").split() == ["ACME", "Big", "disk", "naa.5000c500a0b1c2d3"]
     start = time.monotonic()
