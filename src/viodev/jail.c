@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -236,15 +237,38 @@ static int allow_beneath(int ruleset, int fd, uint64_t access)
 			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
 }
 
-/* In a root of our own, the directory: the file in it may be replaced. */
+#define HOST_FILE "/etc/resolv.conf"
+
+/*
+ * Where the file is replaced: /etc of a root of our own, or the directory that
+ * a link of the host's leads to (/run/systemd/resolve). Of the host's /etc only
+ * the file itself, as containers mount it.
+ */
+static int open_resolver(const struct jail *jail)
+{
+	char path[PATH_MAX], *slash;
+
+	if (jail->empty_root)
+		return open("/etc", O_PATH | O_CLOEXEC);
+	if (!realpath(HOST_FILE, path))
+		return -1;
+	slash = strrchr(path, '/');
+	if (strncmp(path, "/etc/", 5) != 0 && slash > path)
+		*slash = '\0';
+	return open(path, O_PATH | O_CLOEXEC);
+}
+
 static int allow_resolver(const struct jail *jail, int ruleset)
 {
-	int fd = open(jail->empty_root ? "/etc" : "/etc/resolv.conf",
-		      O_PATH | O_CLOEXEC);
+	int fd = open_resolver(jail);
 	int ret;
 
+	if (fd < 0 && !jail->empty_root)
+		log_line(LOG_WARNING,
+			 "sandbox: no " HOST_FILE ": the guest has no name "
+			 "server: restart viodev once there is one");
 	if (fd < 0)
-		return 0; /* no name servers */
+		return 0;
 	ret = allow_beneath(ruleset, fd, LANDLOCK_ACCESS_FS_READ_FILE);
 	close(fd);
 	return ret;

@@ -445,7 +445,7 @@ static void set_interface_up(const char *name)
 
 /* What the device gets as its root directory, and how. */
 static const char *root;
-static bool without_mounts;
+static bool without_mounts, without_root; /* nor chroot */
 
 static void enter(const char *text, struct vdev **ret_dev)
 {
@@ -470,6 +470,8 @@ static void enter(const char *text, struct vdev **ret_dev)
 	if (rights.tree)
 		tree.tree_fd = opened_files_find(&files, rights.tree);
 	jail.root = root;
+	if (without_root)
+		MUST(setresuid(1000, 1000, 1000) == 0);
 	if (!without_mounts && !rights.tree && geteuid() == 0 &&
 	    unshare(CLONE_NEWNS) == 0)
 		jail.namespaces = CLONE_NEWNS;
@@ -620,7 +622,7 @@ static void test_user(void **state)
 	snprintf(path, sizeof(path), "%s/etc", dir);
 	assert_int_equal(chmod(dir, 0755) | mkdir(path, 0755), 0);
 	strcat(path, "/resolv.conf");
-	write_file(path, "nameserver fe80::1%lo\nnameserver 127.0.0.1\n");
+	write_file(path, "nameserver fe80::1%lo\nnameserver 127.0.0.53\n");
 	root = dir;
 	live_behind_bars(text, live_user, serve_user);
 	root = NULL;
@@ -753,7 +755,7 @@ static void test_tap(void **state)
 
 #define RESOLV_CONF "/etc/resolv.conf"
 
-static int servers[2];
+static int servers[2], server6;
 static struct vio_loop *resolver_loop;
 
 static bool is_answer_1(void)
@@ -768,10 +770,17 @@ static bool is_answer_2(void)
 	       got[42] == '2';
 }
 
-static void ask_until(bool (*answered)(void))
+static bool is_answer6(void)
+{
+	return got_len >= 63 && inet_read16(got + 12) == ETH_IP6 &&
+	       got[20] == IPPROTO_UDP && inet_read16(got + 54) == 53 &&
+	       got[62] == '6';
+}
+
+static void ask_until(const char *server, bool (*answered)(void))
 {
 	for (int i = 0; i < WAIT_MS / 100; i++) {
-		send_udp("10.0.2.3", 4000, 53, "question", 8);
+		send_udp(server, 4000, 53, "question", 8);
 		iterate(100);
 		while (receive()) {
 			if (answered())
@@ -785,8 +794,15 @@ static void live_names(void)
 {
 	start_driver();
 	send_arp();
-	ask_until(is_answer_1);
-	ask_until(is_answer_2);
+	ask_until("10.0.2.3", is_answer_1);
+	ask_until("10.0.2.3", is_answer_2);
+}
+
+static void live_names6(void)
+{
+	start_driver();
+	send_arp();
+	ask_until("fec0::3", is_answer6);
 }
 
 static bool is_image(void)
@@ -803,6 +819,31 @@ static void live_tftp(void)
 	wait_for(is_image);
 }
 
+static void replace_names(const char *text)
+{
+	write_file(RESOLV_CONF, text);
+}
+
+/* In a container, which mounts the file. */
+static void rewrite_names(const char *text)
+{
+	int fd = open(RESOLV_CONF, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+/* As systemd-resolved does. */
+static void replace_linked_names(const char *text)
+{
+	write_file("/mnt/stub-resolv.conf", text);
+	if (access(RESOLV_CONF, F_OK) < 0)
+		assert_int_equal(symlink("/mnt/stub-resolv.conf", RESOLV_CONF),
+				 0);
+}
+
+static void (*change_names)(const char *text) = replace_names;
+
 /* The first server answers, the host changes to the second. */
 static void serve_names(void)
 {
@@ -817,9 +858,31 @@ static void serve_names(void)
 		sendto(servers[i], i ? "2" : "1", 1, 0,
 		       (struct sockaddr *)&from, len);
 		if (i == 0)
-			write_file(RESOLV_CONF, "nameserver 127.0.0.2\n");
+			change_names("nameserver 127.0.0.2\n");
 	}
 	vio_loop_iterate(resolver_loop, 0);
+}
+
+static void serve_names6(void)
+{
+	struct sockaddr_in6 from;
+	socklen_t len = sizeof(from);
+	char buf[100];
+
+	if (recvfrom(server6, buf, sizeof(buf), MSG_DONTWAIT,
+		     (struct sockaddr *)&from, &len) >= 0)
+		sendto(server6, "6", 1, 0, (struct sockaddr *)&from, len);
+}
+
+static int name_server6(void)
+{
+	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6,
+				     .sin6_port = htons(53),
+				     .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)), 0);
+	return fd;
 }
 
 static int name_server(const char *addr)
@@ -844,12 +907,12 @@ static void follow_names(void)
 	root = resolver_root(resolver);
 	snprintf(path, sizeof(path), "%s" RESOLV_CONF, root);
 	assert_int_equal(access(path, F_OK), -1);
-	write_file(RESOLV_CONF, "nameserver 127.0.0.1\n");
+	write_file(RESOLV_CONF, "nameserver 127.0.0.53\n");
 	resolver_update(resolver);
 	fd = open(path, O_RDONLY);
-	assert_int_equal(read(fd, text, sizeof(text)), 21);
+	assert_int_equal(read(fd, text, sizeof(text)), 22);
 	close(fd);
-	assert_string_equal(text, "nameserver 127.0.0.1\n");
+	assert_string_equal(text, "nameserver 127.0.0.53\n");
 
 	live_behind_bars("net,backend=user", live_names, serve_names);
 	unlink(RESOLV_CONF);
@@ -861,6 +924,28 @@ static void follow_names(void)
 	root = NULL;
 }
 
+/* A host that has IPv6 name servers alone. */
+static void find_names6(void)
+{
+	without_root = true;
+	write_file(RESOLV_CONF, "search test\nnameserver ::1\n");
+	live_behind_bars("net,backend=user", live_names6, serve_names6);
+	unlink(RESOLV_CONF);
+	without_root = false;
+}
+
+/* Neither namespaces nor chroot: the root directory is the host's. */
+static void find_names(void (*change)(const char *text))
+{
+	change_names = change;
+	without_root = true;
+	change("nameserver 127.0.0.53\n");
+	live_behind_bars("net,backend=user", live_names, serve_names);
+	unlink(RESOLV_CONF);
+	without_root = false;
+	change_names = replace_names;
+}
+
 static void read_files(void)
 {
 	char dir[] = "/tmp/jail-tftp-XXXXXX", path[64], text[64];
@@ -868,7 +953,7 @@ static void read_files(void)
 
 	assert_int_equal(resolver_create(resolver_loop, &resolver), 0);
 	root = resolver_root(resolver);
-	write_file(RESOLV_CONF, "nameserver 127.0.0.1\n");
+	write_file(RESOLV_CONF, "nameserver 127.0.0.53\n");
 	resolver_update(resolver);
 	assert_non_null(mkdtemp(dir));
 	assert_int_equal(chmod(dir, 0755), 0);
@@ -887,7 +972,8 @@ static bool leave_host(void)
 {
 	return geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
 	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-	       mount("test", "/etc", "tmpfs", 0, NULL) == 0;
+	       mount("test", "/etc", "tmpfs", 0, NULL) == 0 &&
+	       mount("test", "/mnt", "tmpfs", 0, NULL) == 0;
 }
 
 static void test_name_servers(void **state)
@@ -901,18 +987,23 @@ static void test_name_servers(void **state)
 	alone = leave_host();
 	if (alone) {
 		set_interface_up("lo");
-		servers[0] = name_server("127.0.0.1");
+		servers[0] = name_server("127.0.0.53");
 		servers[1] = name_server("127.0.0.2");
+		server6 = name_server6();
 		assert_int_equal(vio_loop_create(&resolver_loop), 0);
 		for (int i = 0; i < 2; i++) {
 			without_mounts = i; /* as in a container, or a chroot */
 			follow_names();
 		}
 		without_mounts = false;
+		find_names(rewrite_names);
+		find_names(replace_linked_names);
+		find_names6();
 		read_files();
 		vio_loop_destroy(resolver_loop);
 		close(servers[0]);
 		close(servers[1]);
+		close(server6);
 	}
 	setns(mounts, CLONE_NEWNS);
 	setns(net, CLONE_NEWNET);
