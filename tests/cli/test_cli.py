@@ -580,7 +580,7 @@ class Serving(Case):
         rows = (
             ("rng,queue-size=32768", None),
             (self.block, None),
-            (self.block + ",queues=16,queue-size=1024", None),
+            (self.block + ",queues=16,queue-size=1024", 5),
             (f"scsi,lun0={image}", None),
             (f"scsi,queues=16,queue-size=1024,lun0={image}", 5),
             ("net,backend=null", None),
@@ -1008,7 +1008,7 @@ class Sandbox(Case):
                 return
             proc = pathlib.Path(f"/proc/{status['pid']}")
             self.assertEqual(sorted(os.listdir(proc / "root/")), ["proc", "tree"])
-            self.assertTrue(os.path.samestat(os.stat(proc / "root/tree"), os.stat(self.tmp)))
+            self.assertTrue(os.path.samestat(os.stat(proc / "root/tree/0"), os.stat(self.tmp)))
             self.assertEqual(os.listdir(proc / "root/proc/self"), ["fd"])
             dirs = [fd for fd in (proc / "fd").iterdir() if fd.is_dir()]
             self.assertGreaterEqual(len(dirs), 2)
