@@ -51,18 +51,27 @@ struct gm_region {
 	uint64_t len;  /* bytes, never 0; base + len does not wrap */
 	void *host;    /* its address in this process, or NULL */
 	unsigned prot; /* GM_READ | GM_WRITE */
+	uint32_t id;   /* private: of its struct gm_use */
 	void *owner;   /* the owner's pointer from gm_add_owned(), or NULL */
-	uint64_t pin;  /* private: one bit, which names its user counter */
 };
 
-/* Private: a region that was removed while requests used it. */
-struct gm_limbo {
-	struct gm_region region;
-	uint32_t gen;   /* requests begun before this generation may use it */
-	uint32_t users; /* how many of them are still in flight */
+/* Private: who uses a region, until it has been removed and nobody does. */
+struct gm_use {
+	uint32_t users;     /* requests in flight */
+	uint32_t next_free; /* of an id that is not in use: the next such */
+	uint64_t request;   /* the last that looked it up, or 0 */
+	bool limbo;         /* removed while requests used it */
 };
 
-#define GM_NR_PINS 64
+/* The regions that a request uses, of gm_pin(). All 0: none. */
+struct gm_pins {
+	uint64_t few;   /* a bit for each id below GM_NR_FEW, */
+	uint32_t *more; /* and the others, allocated */
+	uint32_t nr_more;
+};
+
+#define GM_NR_FEW   64u
+#define GM_MAX_MORE (1u << 20) /* of all requests in flight, see gm_pin() */
 
 /*
  * Access to memory that is announced but not mapped. Each returns 0 or -errno;
@@ -87,12 +96,17 @@ struct gmem {
 	uint64_t log_len;
 
 	/* Private: which requests use which regions. See gm_pin(). */
-	uint64_t touched;           /* pins of regions that were looked up */
-	uint32_t users[GM_NR_PINS]; /* number of requests that hold each pin */
-	unsigned next_pin;
-	struct gm_limbo *limbo;
+	uint64_t few;       /* looked up by the current request, */
+	uint32_t *more;     /* with room for every id */
+	uint32_t nr_more;   /* so many, each once, */
+	uint64_t request;   /* which is this one */
+	struct gm_use *use; /* by id */
+	uint32_t nr_ids;
+	uint64_t free_few;  /* ids that are not in use: bits below GM_NR_FEW, */
+	uint32_t free_more; /* and the first of a list, or GM_NO_ID */
+	uint32_t nr_pinned; /* in struct gm_pins.more of all requests */
+	struct gm_region *limbo;
 	unsigned nr_limbo, cap_limbo;
-	uint64_t limbo_pins; /* of the regions in limbo */
 };
 
 /* Initialise an empty table. @ops may be NULL. Allocates nothing. */
@@ -142,17 +156,21 @@ unsigned gm_reap(struct gmem *gm, gm_removed_cb *removed, void *arg);
 
 /*
  * Pin the regions of a request: translate its addresses between gm_pin_begin()
- * and gm_pin(), which returns the pins and the generation, and pass both to
- * gm_unpin() when the request has ended. gm_unpin() returns true when a region
- * in limbo lost its last user: gm_reap() has work. Virtqueues do this for each
- * chain; device models need not.
+ * and gm_pin(), and pass the pins to gm_unpin() when the request has ended. A
+ * region that is removed meanwhile waits for the requests that use it, and for
+ * no others. gm_pin() returns 0; or, for a request of many regions, -ENOMEM, or
+ * -EAGAIN while other requests hold GM_MAX_MORE pins: nothing is pinned.
+ * gm_unpin() returns true when a region in limbo lost its last user: gm_reap()
+ * has work. Virtqueues do this for each chain; device models need not.
  */
 static inline void gm_pin_begin(struct gmem *gm)
 {
-	gm->touched = 0;
+	gm->few = 0;
+	gm->nr_more = 0;
+	gm->request++;
 }
-uint64_t gm_pin(struct gmem *gm, uint32_t *ret_gen);
-bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen);
+int gm_pin(struct gmem *gm, struct gm_pins *ret_pins);
+bool gm_unpin(struct gmem *gm, struct gm_pins *pins);
 
 /*
  * Translate a range that must be contiguous in this process. Returns its

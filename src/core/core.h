@@ -22,9 +22,9 @@
 
 /* Of a device: vs_priv. */
 struct vi_priv {
-	struct gmem *gmem;   /* what it may access, */
-	bool dma_off;        /* unless that is currently forbidden */
-	bool bounce_wanted;  /* a chain waits for less of these: */
+	struct gmem *gmem; /* what it may access, */
+	bool dma_off;      /* unless that is currently forbidden */
+	bool room_wanted;  /* a chain waits for fewer pins, or less of these: */
 	size_t bounce_bytes; /* copies of unmapped buffers held */
 	unsigned nr_stale;   /* chains in flight since before resets, */
 	unsigned nr_foreign; /* and of these, another owner's */
@@ -289,8 +289,7 @@ struct vq_slot {
 	uint32_t writable; /* bytes */
 	uint32_t used;     /* of these, when done */
 	struct vq_bounce *bounce;
-	uint64_t pins; /* of gm_pin() */
-	uint32_t gen;  /* likewise */
+	struct gm_pins pins;
 	/* by the number of chains taken before: which one was taken then */
 	uint16_t order;
 	/* by head, of a packed ring: its first descriptor's copy */

@@ -6,20 +6,31 @@
 
 #include <viodev/gmem.h>
 
+#define NO_ID UINT32_MAX
+
 void gm_init(struct gmem *gm, const struct gmem_ops *ops, void *ops_arg)
 {
-	*gm = (struct gmem){ .ops = ops, .ops_arg = ops_arg };
+	*gm = (struct gmem){
+		.ops = ops,
+		.ops_arg = ops_arg,
+		.free_more = NO_ID,
+	};
 }
 
 void gm_fini(struct gmem *gm)
 {
 	free(gm->regions);
 	free(gm->limbo);
-	gm->regions = NULL;
-	gm->limbo = NULL;
+	free(gm->use);
+	free(gm->more);
+	gm->regions = gm->limbo = NULL;
+	gm->use = NULL;
+	gm->more = NULL;
 	gm->nr_regions = gm->cap_regions = 0;
 	gm->nr_limbo = gm->cap_limbo = gm->hit = 0;
-	gm->limbo_pins = 0;
+	gm->nr_ids = gm->nr_more = 0;
+	gm->free_few = 0;
+	gm->free_more = NO_ID;
 	gm->gen++;
 }
 
@@ -55,6 +66,17 @@ static bool search(struct gmem *gm, gpa_t a)
 	return true;
 }
 
+/* Note that the current request uses a region; its id is noted once. */
+static inline void touch(struct gmem *gm, uint32_t id)
+{
+	if (id < GM_NR_FEW) {
+		gm->few |= UINT64_C(1) << id;
+	} else if (gm->use[id].request != gm->request) {
+		gm->use[id].request = gm->request;
+		gm->more[gm->nr_more++] = id;
+	}
+}
+
 /* Inlined: every descriptor is looked up, and most hit the same region. */
 static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
 {
@@ -65,32 +87,66 @@ static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
 			return NULL;
 		i = gm->hit;
 	}
-	gm->touched |= gm->regions[i].pin;
+	touch(gm, gm->regions[i].id);
 	return &gm->regions[i];
 }
 
 /*
  * --- Adding and removing ---
  *
- * Each region has one of a few pins, and each pin counts the requests that use
- * a region with it. So a request is one count up and one down for most guests,
- * however many buffers it has. Where regions outnumber pins, one in limbo may
- * wait for requests that use another; but only for such as had begun when it
- * was removed, so that it does not wait for ever.
+ * Each region has an id, and each id counts the requests that use its region,
+ * until the region has been removed and the last of them has ended. Most guests
+ * have few regions, whose ids are below GM_NR_FEW: a request then pins some by
+ * one word. Behind an IOMMU there are thousands, and a request has a list.
  */
 
-/* The next pin in turn, if possible one that no region in limbo has. */
-static uint64_t choose_pin(struct gmem *gm)
+static void free_id(struct gmem *gm, uint32_t id)
 {
-	unsigned pin = gm->next_pin;
-
-	for (unsigned i = 0; i < GM_NR_PINS; i++) {
-		pin = (gm->next_pin + i) % GM_NR_PINS;
-		if (!(gm->limbo_pins & UINT64_C(1) << pin))
-			break;
+	gm->use[id].limbo = false;
+	if (id < GM_NR_FEW) {
+		gm->free_few |= UINT64_C(1) << id;
+	} else {
+		gm->use[id].next_free = gm->free_more;
+		gm->free_more = id;
 	}
-	gm->next_pin = (pin + 1) % GM_NR_PINS;
-	return UINT64_C(1) << pin;
+}
+
+static bool has_free_id(const struct gmem *gm)
+{
+	return gm->free_few || gm->free_more != NO_ID;
+}
+
+static uint32_t take_id(struct gmem *gm)
+{
+	uint32_t id = gm->free_more;
+
+	if (gm->free_few) {
+		id = (uint32_t)__builtin_ctzll(gm->free_few);
+		gm->free_few &= gm->free_few - 1;
+	} else {
+		gm->free_more = gm->use[id].next_free;
+	}
+	return id;
+}
+
+static int grow_ids(struct gmem *gm)
+{
+	uint32_t nr = gm->nr_ids ? 2 * gm->nr_ids : GM_NR_FEW;
+	struct gm_use *use = reallocarray(gm->use, nr, sizeof(*use));
+	uint32_t *more;
+
+	if (!use)
+		return -ENOMEM;
+	gm->use = use;
+	more = reallocarray(gm->more, nr, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	gm->more = more;
+	memset(&use[gm->nr_ids], 0, (nr - gm->nr_ids) * sizeof(*use));
+	while (nr > gm->nr_ids)
+		free_id(gm, --nr);
+	gm->nr_ids = gm->nr_ids ? 2 * gm->nr_ids : GM_NR_FEW;
+	return 0;
 }
 
 /* Room in limbo for all regions and one more: removing cannot fail. */
@@ -130,7 +186,7 @@ int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	if (i < gm->nr_regions && gm->regions[i].base.v <= base.v + (len - 1))
 		return -EEXIST;
 
-	if (grow_limbo(gm) < 0)
+	if (grow_limbo(gm) < 0 || (!has_free_id(gm) && grow_ids(gm) < 0))
 		return -ENOMEM;
 	if (gm->nr_regions == gm->cap_regions) {
 		unsigned cap = gm->cap_regions ? 2 * gm->cap_regions : 16;
@@ -143,8 +199,14 @@ int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 	}
 	memmove(&gm->regions[i + 1], &gm->regions[i],
 		(gm->nr_regions - i) * sizeof(*gm->regions));
-	gm->regions[i] = (struct gm_region){ base, len,   host,
-					     prot, owner, choose_pin(gm) };
+	gm->regions[i] = (struct gm_region){
+		.base = base,
+		.len = len,
+		.host = host,
+		.prot = prot,
+		.id = take_id(gm),
+		.owner = owner,
+	};
 	gm->nr_regions++;
 	gm->gen++;
 	return 0;
@@ -152,17 +214,21 @@ int gm_add_owned(struct gmem *gm, gpa_t base, uint64_t len, void *host,
 
 static uint32_t nr_users(const struct gmem *gm, const struct gm_region *r)
 {
-	return gm->users[__builtin_ctzll(r->pin)];
+	return gm->use[r->id].users;
 }
 
 static void enter_limbo(struct gmem *gm, const struct gm_region *r)
 {
-	gm->limbo[gm->nr_limbo++] = (struct gm_limbo){
-		.region = *r,
-		.gen = gm->gen,
-		.users = nr_users(gm, r),
-	};
-	gm->limbo_pins |= r->pin;
+	gm->limbo[gm->nr_limbo++] = *r;
+	gm->use[r->id].limbo = true;
+}
+
+static void forget(struct gmem *gm, const struct gm_region *r,
+		   gm_removed_cb *removed, void *arg)
+{
+	if (removed)
+		removed(arg, r);
+	free_id(gm, r->id);
 }
 
 int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_removed_cb *removed,
@@ -196,8 +262,8 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_removed_cb *removed,
 
 		if (nr_users(gm, r) > 0)
 			enter_limbo(gm, r);
-		else if (removed)
-			removed(arg, r);
+		else
+			forget(gm, r, removed, arg);
 	}
 	memmove(&gm->regions[i], &gm->regions[j],
 		(gm->nr_regions - j) * sizeof(*gm->regions));
@@ -209,46 +275,66 @@ unsigned gm_reap(struct gmem *gm, gm_removed_cb *removed, void *arg)
 {
 	unsigned left = 0;
 
-	gm->limbo_pins = 0;
 	for (unsigned i = 0; i < gm->nr_limbo; i++) {
-		struct gm_limbo *l = &gm->limbo[i];
+		const struct gm_region *r = &gm->limbo[i];
 
-		if (l->users == 0) {
-			if (removed)
-				removed(arg, &l->region);
-			continue;
-		}
-		gm->limbo_pins |= l->region.pin;
-		gm->limbo[left++] = *l;
+		if (nr_users(gm, r) > 0)
+			gm->limbo[left++] = *r;
+		else
+			forget(gm, r, removed, arg);
 	}
 	gm->nr_limbo = left;
 	return left;
 }
 
-uint64_t gm_pin(struct gmem *gm, uint32_t *ret_gen)
+/* A copy of the list of ids, for a request that uses many regions. */
+static int keep_more(struct gmem *gm, struct gm_pins *pins)
 {
-	uint64_t pins = gm->touched;
+	size_t bytes = gm->nr_more * sizeof(*pins->more);
 
-	for (uint64_t rest = pins; rest; rest &= rest - 1)
-		gm->users[__builtin_ctzll(rest)]++;
-	*ret_gen = gm->gen;
-	return pins;
+	if (gm->nr_pinned > 0 && gm->nr_pinned + gm->nr_more > GM_MAX_MORE)
+		return -EAGAIN;
+	pins->more = malloc(bytes);
+	if (!pins->more)
+		return -ENOMEM;
+	memcpy(pins->more, gm->more, bytes);
+	pins->nr_more = gm->nr_more;
+	gm->nr_pinned += gm->nr_more;
+	return 0;
 }
 
-bool gm_unpin(struct gmem *gm, uint64_t pins, uint32_t gen)
+int gm_pin(struct gmem *gm, struct gm_pins *ret_pins)
+{
+	struct gm_pins pins = { .few = gm->few };
+	int ret = gm->nr_more > 0 ? keep_more(gm, &pins) : 0;
+
+	if (ret < 0)
+		return ret;
+	for (uint64_t rest = pins.few; rest; rest &= rest - 1)
+		gm->use[__builtin_ctzll(rest)].users++;
+	for (uint32_t i = 0; i < pins.nr_more; i++)
+		gm->use[pins.more[i]].users++;
+	*ret_pins = pins;
+	return 0;
+}
+
+/* True: a region in limbo has lost its last user. */
+static bool drop_user(struct gm_use *use)
+{
+	return --use->users == 0 && use->limbo;
+}
+
+bool gm_unpin(struct gmem *gm, struct gm_pins *pins)
 {
 	bool any = false;
 
-	for (uint64_t rest = pins; rest; rest &= rest - 1)
-		gm->users[__builtin_ctzll(rest)]--;
-	if (!(pins & gm->limbo_pins))
-		return false;
-	for (unsigned i = 0; i < gm->nr_limbo; i++) {
-		struct gm_limbo *l = &gm->limbo[i];
-
-		if ((pins & l->region.pin) && (int32_t)(gen - l->gen) < 0)
-			any |= --l->users == 0;
-	}
+	for (uint64_t rest = pins->few; rest; rest &= rest - 1)
+		any |= drop_user(&gm->use[__builtin_ctzll(rest)]);
+	for (uint32_t i = 0; i < pins->nr_more; i++)
+		any |= drop_user(&gm->use[pins->more[i]]);
+	gm->nr_pinned -= pins->nr_more;
+	free(pins->more);
+	*pins = (struct gm_pins){ 0 };
 	return any;
 }
 
@@ -280,7 +366,7 @@ void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
 		if (!is_joined(gm, i) || (next->prot & prot) != prot)
 			return NULL;
 		left += next->len;
-		gm->touched |= next->pin;
+		touch(gm, next->id);
 	}
 	return (char *)r->host + off;
 }

@@ -265,8 +265,7 @@ static void test_joined(void **state)
 	static const unsigned pages[] = { 0, 1, 2, 4 }; /* in the file */
 	struct iovec iov[2];
 	struct gmem gm;
-	uint64_t pins;
-	uint32_t gen;
+	struct gm_pins pins;
 
 	gm_init(&gm, NULL, NULL);
 	for (unsigned i = 0; i < ARRAY_LEN(pages); i++)
@@ -276,7 +275,7 @@ static void test_joined(void **state)
 				 0);
 	gm_pin_begin(&gm);
 	assert_ptr_equal(gm_map(&gm, gpa(0x10), 0x1ff0, RW), host_mem + 0x10);
-	pins = gm_pin(&gm, &gen);
+	assert_int_equal(gm_pin(&gm, &pins), 0);
 	assert_ptr_equal(gm_map(&gm, gpa(0x10), 0x2ff0, GM_READ),
 			 host_mem + 0x10);
 	assert_null(gm_map(&gm, gpa(0x10), 0x1ff1, RW));      /* read-only */
@@ -293,7 +292,7 @@ static void test_joined(void **state)
 	/* The second is pinned as well, although it was not looked up. */
 	assert_int_equal(gm_remove(&gm, gpa(0x1000), 0x1000, NULL, NULL), 1);
 	assert_null(gm_map(&gm, gpa(0x10), 0x1ff0, RW));
-	assert_true(gm_unpin(&gm, pins, gen));
+	assert_true(gm_unpin(&gm, &pins));
 	assert_int_equal(gm_reap(&gm, NULL, NULL), 0);
 	gm_fini(&gm);
 }
@@ -389,29 +388,24 @@ static void test_many(void **state)
 }
 
 /* What a request that uses @a holds. */
-struct hold {
-	uint64_t pins;
-	uint32_t gen;
-};
-
-static struct hold hold(struct gmem *gm, uint64_t a)
+static struct gm_pins hold(struct gmem *gm, uint64_t a)
 {
-	struct hold h;
+	struct gm_pins pins;
 
 	gm_pin_begin(gm);
 	assert_non_null(gm_map(gm, gpa(a), 1, GM_READ));
-	h.pins = gm_pin(gm, &h.gen);
-	return h;
+	assert_int_equal(gm_pin(gm, &pins), 0);
+	return pins;
 }
 
-static bool let_go(struct gmem *gm, struct hold h)
+static bool let_go(struct gmem *gm, struct gm_pins *pins)
 {
-	return gm_unpin(gm, h.pins, h.gen);
+	return gm_unpin(gm, pins);
 }
 
 static void test_limbo(void **state)
 {
-	struct hold first, second, other;
+	struct gm_pins first, second, other;
 	struct gmem gm;
 
 	fill(&gm, NULL);
@@ -436,10 +430,10 @@ static void test_limbo(void **state)
 	assert_int_equal(gm_add(&gm, gpa(0x1000), 0x1000, mem_b, RW), 0);
 	assert_ptr_equal(gm_map(&gm, gpa(0x1000), 1, RW), mem_b);
 
-	assert_false(let_go(&gm, first));
-	assert_false(let_go(&gm, other));
+	assert_false(let_go(&gm, &first));
+	assert_false(let_go(&gm, &other));
 	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 1);
-	assert_true(let_go(&gm, second));
+	assert_true(let_go(&gm, &second));
 	assert_int_equal(nr_removed, 1); /* not before gm_reap() */
 	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
 	assert_int_equal(nr_removed, 2);
@@ -449,58 +443,128 @@ static void test_limbo(void **state)
 /* All of a range at once, some of it used by the same request. */
 static void test_limbo_many(void **state)
 {
-	struct hold h;
+	struct gm_pins h;
 	struct gmem gm;
 
 	fill(&gm, NULL);
 	nr_removed = 0;
 	gm_pin_begin(&gm);
 	assert_int_equal(gm_check(&gm, gpa(0x1800), 0x1000, GM_READ), 0);
-	h.pins = gm_pin(&gm, &h.gen);
+	assert_int_equal(gm_pin(&gm, &h), 0);
 	assert_int_equal(
 		gm_remove(&gm, gpa(0), UINT64_MAX, count_removed, &nr_removed),
 		2);
 	assert_int_equal(nr_removed, 2);
-	assert_true(let_go(&gm, h));
+	assert_true(let_go(&gm, &h));
 	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
 	assert_int_equal(nr_removed, 4);
 	gm_fini(&gm);
 }
 
 /*
- * With more regions than pins some share one. A region in limbo then waits for
- * no request that began after it was removed, however many follow each other.
+ * AP-06: a region in limbo waits for the requests that use it, and for no
+ * others, however many regions there are.
  */
-static void test_limbo_ends(void **state)
+static void test_limbo_exact(void **state)
 {
-	enum { NR = 3 * GM_NR_PINS };
+	enum { NR = 300 };
 	static uint8_t mem[NR];
-	struct hold h[NR], next[NR];
+	struct gm_pins h[NR], next[NR];
 	struct gmem gm;
 
 	gm_init(&gm, NULL, NULL);
 	nr_removed = 0;
 	for (unsigned i = 0; i < NR; i++)
 		assert_int_equal(gm_add(&gm, gpa(2ull * i), 1, mem + i, RW), 0);
-	for (unsigned i = 0; i < NR; i++)
+	for (unsigned i = 0; i < NR; i += 3)
 		h[i] = hold(&gm, 2ull * i);
-	for (unsigned i = 0; i < NR; i += 2)
+	for (unsigned i = 0; i < NR; i++) {
+		bool used = i % 3 == 0;
+
+		if (i % 3 == 2) /* stays */
+			continue;
 		assert_int_equal(gm_remove(&gm, gpa(2ull * i), 1, count_removed,
 					   &nr_removed),
-				 1);
-	for (unsigned i = 1; i < NR; i += 2)
+				 used);
+		/* Another one, which may have the id of a removed one. */
+		assert_int_equal(gm_add(&gm, gpa(2ull * i), 1, mem + i, RW), 0);
 		next[i] = hold(&gm, 2ull * i);
-	for (unsigned i = 1; i < NR; i += 4)
-		assert_false(let_go(&gm, next[i]));
-	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), NR / 2);
-	for (unsigned i = 0; i < NR; i++)
-		let_go(&gm, h[i]);
+	}
+	assert_int_equal(nr_removed, NR / 3);
+	for (unsigned i = 0; i < NR; i++) {
+		if (i % 3 == 2)
+			continue;
+		assert_false(let_go(&gm, &next[i]));
+	}
+	for (unsigned i = 0; i < NR; i += 3) {
+		assert_true(let_go(&gm, &h[i]));
+		assert_int_equal(gm_reap(&gm, count_removed, &nr_removed),
+				 NR / 3 - 1 - i / 3);
+	}
+	assert_int_equal(nr_removed, 2 * NR / 3);
+	gm_fini(&gm);
+}
+
+/* AP-07: a request of very many regions, and as many such as may be held. */
+static void test_pin_many(void **state)
+{
+	enum { NR = 65535, ALL = GM_MAX_MORE / (NR - GM_NR_FEW) };
+	struct gm_pins pins[ALL + 1];
+	struct gmem gm;
+	int ret = 0;
+	unsigned n;
+
+	gm_init(&gm, NULL, NULL);
+	for (unsigned i = NR; i-- > 0;)
+		assert_int_equal(
+			gm_add(&gm, gpa(i), 1, host_mem + i % 0x5000, RW), 0);
+	for (n = 0; n <= ALL; n++) {
+		gm_pin_begin(&gm);
+		for (unsigned again = 0; again < 2; again++)
+			assert_int_equal(gm_check(&gm, gpa(0), NR, RW), 0);
+		ret = gm_pin(&gm, &pins[n]);
+		if (ret < 0)
+			break;
+		assert_int_equal(pins[n].nr_more, NR - GM_NR_FEW);
+	}
+	assert_int_equal(ret, -EAGAIN);
+	assert_int_equal(n, ALL);
+	nr_removed = 0;
+	assert_int_equal(gm_remove(&gm, gpa(0), NR, count_removed, &nr_removed),
+			 NR);
+	while (n-- > 0)
+		assert_int_equal(let_go(&gm, &pins[n]), n == 0);
 	assert_int_equal(gm_reap(&gm, count_removed, &nr_removed), 0);
-	assert_int_equal(nr_removed, NR / 2);
-	for (unsigned i = 3; i < NR; i += 4)
-		assert_false(let_go(&gm, next[i]));
-	for (unsigned i = 0; i < GM_NR_PINS; i++)
-		assert_int_equal(gm.users[i], 0);
+	assert_int_equal(nr_removed, NR);
+	assert_int_equal(gm.nr_pinned, 0);
+	gm_fini(&gm);
+}
+
+/* AP-07: a million maps and unmaps later there is room for as many as before. */
+static void test_cycles(void **state)
+{
+	enum { NR = 1000, CYCLES = 1000000 };
+	unsigned cap, ids;
+	struct gmem gm;
+
+	gm_init(&gm, NULL, NULL);
+	nr_removed = 0;
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(gm_add(&gm, gpa(2ull * i), 1, host_mem, RW),
+				 0);
+	cap = gm.cap_regions;
+	ids = gm.nr_ids;
+	for (unsigned n = 0; n < CYCLES; n++) {
+		uint64_t a = 2ull * (n * 7u % NR);
+
+		if (gm_remove(&gm, gpa(a), 1, count_removed, &nr_removed) ||
+		    gm_add(&gm, gpa(a), 1, host_mem, RW))
+			fail();
+	}
+	assert_int_equal(nr_removed, CYCLES);
+	assert_int_equal(gm.cap_regions, cap);
+	assert_int_equal(gm.nr_ids, ids);
+	assert_int_equal(gm.nr_regions, NR);
 	gm_fini(&gm);
 }
 
@@ -550,7 +614,9 @@ int main(void)
 		cmocka_unit_test(test_log),
 		cmocka_unit_test(test_limbo),
 		cmocka_unit_test(test_limbo_many),
-		cmocka_unit_test(test_limbo_ends),
+		cmocka_unit_test(test_limbo_exact),
+		cmocka_unit_test(test_pin_many),
+		cmocka_unit_test(test_cycles),
 	};
 
 	return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);

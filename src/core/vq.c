@@ -256,22 +256,29 @@ static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 	return head < priv->nr_slots ? &priv->slots[head] : NULL;
 }
 
+/* Keep a chain's memory. -EAGAIN: when others need less of it. */
+static int slot_pin(struct vqueue_info *vq, struct vq_slot *slot)
+{
+	if (gm_pin(gmem_of(vq), &slot->pins) == 0)
+		return 0;
+	vq->vq_vs->vs_priv->room_wanted = true;
+	return -EAGAIN;
+}
+
 /* Let go of a chain's memory. True: the embedder has waited for that. */
 static inline bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 {
-	uint64_t pins = slot->pins;
-
-	slot->pins = 0;
-	return gm_unpin(gmem_of(vq), pins, slot->gen);
+	return gm_unpin(gmem_of(vq), &slot->pins);
 }
 
 static inline bool slot_free(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	struct virtio_softc *vs = vq->vq_vs;
-	bool wanted = slot->bounce && vs->vs_priv->bounce_wanted;
+	bool wanted =
+		(slot->bounce || slot->pins.more) && vs->vs_priv->room_wanted;
 
 	if (wanted)
-		vs->vs_priv->bounce_wanted = false;
+		vs->vs_priv->room_wanted = false;
 	bounce_free(vs, slot->bounce);
 	slot->bounce = NULL;
 	return slot_unpin(vq, slot) || wanted;
@@ -430,7 +437,7 @@ static int bounce_room(struct vq_chain *c, size_t bytes)
 	if (vs->vs_priv->bounce_bytes + bytes <= MAX_BOUNCE_BYTES ||
 	    vs->vs_priv->bounce_bytes == c->bounce_bytes)
 		return 0;
-	vs->vs_priv->bounce_wanted = true;
+	vs->vs_priv->room_wanted = true;
 	return -EAGAIN;
 }
 
@@ -687,13 +694,14 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	c.bounce_end = &c.bounce;
 	gm_pin_begin(gmem_of(vq));
 	ret = collect(&c, &head);
+	if (ret == 0)
+		ret = slot_pin(vq, &priv->slots[head]);
 	if (ret < 0) {
 		chain_drop(&c);
 		return ret;
 	}
 
 	slot = &priv->slots[head];
-	slot->pins = gm_pin(gmem_of(vq), &slot->gen);
 	slot->busy = true;
 	slot->done = false;
 	slot->writable = (uint32_t)c.wbytes;

@@ -357,7 +357,7 @@ static int take(struct vqueue_info *vq, struct chain *c, int niov, bool asks)
 	c->resets = e.vs.vs_priv->nr_resets;
 	n = vq_getchain(vq, c->iov, niov, &c->req);
 	fuzz_must(!asks || n != 0 || nr_unmapped_reads != reads ||
-		  e.vs.vs_priv->bounce_wanted);
+		  e.vs.vs_priv->room_wanted);
 	return n;
 }
 

@@ -1149,12 +1149,19 @@ static void expect_reply(struct fixture *f, uint16_t id, uint32_t error)
 	assert_int_equal(m.hdr.error, error);
 }
 
+/* An IOMMU's pages, beside all else. */
+static uint64_t page_at(unsigned i)
+{
+	return 8 * MiB + i * 8192;
+}
+
 /*
- * An unmap waits for requests that use that memory, and for no others, and
- * nothing but changes of memory waits for it.
+ * AP-06: an unmap waits for requests that use that memory, and for no others,
+ * and nothing but changes of memory waits for it.
  */
 static void test_unmap_in_flight(void **state)
 {
+	enum { PAGES = 200 };
 	struct fixture *f = *state;
 	int fd = tcl_memfd(MiB), other = tcl_memfd(MiB);
 	uint32_t *mem =
@@ -1163,9 +1170,15 @@ static void test_unmap_in_flight(void **state)
 
 	assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, fd), 0);
 	assert_int_equal(tcl_map(&f->c, MiB, MiB, 0, 3, other), 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		assert_int_equal(
+			tcl_map(&f->c, page_at(i), 4096, i * 4096, 3, other),
+			0);
 	tcl_write(&f->c, 0, REG_SRC, 8, 0x1000);
 	tcl_write(&f->c, 0, REG_HOLD, 4, 1);
 	assert_int_equal(tcl_unmap(&f->c, MiB, MiB, 0), 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		assert_int_equal(tcl_unmap(&f->c, page_at(i), 4096, 0), 0);
 
 	ids[0] = send_unmap(f, 0, MiB);
 	assert_true(tcl_is_silent(f->c.fd, 50));

@@ -361,7 +361,7 @@ void vhuser_mem_reset(struct vhuser *srv)
 void vhuser_mem_fini(struct vhuser *srv)
 {
 	for (unsigned i = 0; i < srv->base.gm.nr_limbo; i++)
-		region_removed(srv, &srv->base.gm.limbo[i].region);
+		region_removed(srv, &srv->base.gm.limbo[i]);
 	for (unsigned i = 0; i < srv->nr_regions; i++)
 		unmap(srv->regions[i].m);
 	mapping_destroy(&srv->log_map);

@@ -223,8 +223,8 @@ void vdrv_permit(struct vdrv *d)
 					    PROT_READ | PROT_WRITE);
 	}
 	for (unsigned i = 0; i < d->gm.nr_limbo; i++) {
-		if (d->gm.limbo[i].region.host)
-			vdrv_protect_region(d, &d->gm.limbo[i].region,
+		if (d->gm.limbo[i].host)
+			vdrv_protect_region(d, &d->gm.limbo[i],
 					    PROT_READ | PROT_WRITE);
 	}
 }

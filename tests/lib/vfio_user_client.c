@@ -92,12 +92,12 @@ static void hold(struct tdev *dev, bool on)
 		gm_pin_begin(gm);
 		dev->pinned = gm_map(gm, (gpa_t){ scratch64(dev, REG_SRC) }, 4,
 				     GM_WRITE);
-		dev->pins = gm_pin(gm, &dev->pins_gen);
+		gm_pin(gm, &dev->pins);
 		return;
 	}
 	if (dev->pinned)
 		*dev->pinned = TDEV_DONE_WORD;
-	if (gm_unpin(gm, dev->pins, dev->pins_gen))
+	if (gm_unpin(gm, &dev->pins))
 		pci_wake(dev->pi);
 }
 

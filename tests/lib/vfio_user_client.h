@@ -60,8 +60,7 @@ struct tdev {
 	bool end_hold;      /* when it is kicked */
 	bool slow_reset;    /* it is not complete when pd_reset returns */
 	bool holding;       /* with these */
-	uint64_t pins;
-	uint32_t pins_gen;
+	struct gm_pins pins;
 	volatile uint32_t *pinned; /* is written when it ends */
 	uint32_t nr_given_back;    /* times that was asked for */
 	uint32_t last_size, last_error;
