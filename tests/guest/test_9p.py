@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Shared directories, as Linux mounts them."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import time
 
 import p9_packages
@@ -176,26 +178,114 @@ CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27 | 
 
 
 def test_passthrough(t):
-    """security=passthrough: owners and special files are the host's, of mapped ids; the process may that and no more."""
+    """security=passthrough: owners and special files are the host's, of mapped ids; the process may that and no more.
+    Beside it directories of file systems that fail, and a driver that is unbound."""
     if os.geteuid() != 0:
         raise Skip("needs root")
+    outer, t.tmp = t.tmp, t.tmp / "tree"
+    t.tmp.mkdir()
     (t.tmp / "hosts").write_text("x\n")
-    with t.serve(f"9p,id=tree,path={t.tmp},tag=tree,security=passthrough,uidmap=0:100000:1000,gidmap=0:200000:1000") as viodev:
+    with failing_disks(outer) as disks, t.serve(
+            f"9p,id=tree,path={t.tmp},tag=tree,security=passthrough,uidmap=0:100000:1000,gidmap=0:200000:1000",
+            *(f"9p,id={name},path={path},tag={name}" for name, path in disks.items())) as viodev:
         with open(f"/proc/{status(viodev, 'tree')['pid']}/status", encoding="ascii") as lines:
             rights = dict(line.split(":\t") for line in lines)
         assert int(rights["CapEff"], 16) == CAPABILITIES and rights["NoNewPrivs"] == "1\n", rights
-        with t.guest(attach(viodev), cpus=2, modules=p9_work.MODULES) as guest:
+        peers = [arg for name, path in disks.items() for arg in (
+            "-fsdev", f"local,id={name},path={path},security_model=none",
+            "-device", f"virtio-9p-pci,fsdev={name},mount_tag=qemu-{name}")]
+        with t.guest(peers, attach(viodev), cpus=2, modules=p9_work.MODULES) as guest:
             p9_work.mount(guest, "tree", "/tree")
             guest.check("cd /tree && echo x >f && chown 12:34 f && chmod 6751 f && [ \"$(stat -c %u:%g:%a f)\" = 12:34:6751 ] && "
                         "mkdir d && chmod 1777 d && mknod c c 1 3 && mkfifo p && ln -s f l && "
                         "[ \"$(stat -c %u:%g hosts)\" = 65534:65534 ]")
             assert guest.run("chown 1000 /tree/f")[0] != 0  # nobody on the host
             p9_work.overlay(guest, "/tree")
+            for prefix in "", "qemu-":
+                failing(guest, disks, prefix)
+            unbound(guest)
+        for id in viodev.sockets:
+            assert status(viodev, id)["driver-errors"] == 0, status(viodev, id)
     owner = {path.name: (path.lstat().st_uid, path.lstat().st_gid) for path in pathlib.Path(t.tmp).iterdir()}
     assert owner.pop("f") == (100012, 200034) and owner.pop("hosts") == (0, 0), owner
     assert set(owner.values()) == {(100000, 200000)}, owner
     assert (t.tmp / "f").stat().st_mode & 0o7777 == 0o6751 and (t.tmp / "d").stat().st_mode & 0o7777 == 0o1777
     assert (t.tmp / "c").is_char_device() and (t.tmp / "c").stat().st_rdev == os.makedev(1, 3) and (t.tmp / "p").is_fifo()
+
+
+@contextlib.contextmanager
+def failing_disks(directory):
+    """Directories of the host: `small` is soon full, what `broken` has taken cannot always be written to its disk."""
+    small, store, broken = (directory / name for name in ("small", "store", "broken"))
+    mounted = []
+
+    def mount(what, where, *options):
+        where.mkdir()
+        subprocess.run(["mount", *options, what, where], check=True)
+        mounted.append(where)
+
+    try:
+        mount("tmpfs", small, "-t", "tmpfs", "-o", "size=1m")
+        mount("tmpfs", store, "-t", "tmpfs", "-o", "size=3m")
+        with open(store / "disk", "wb") as file:
+            file.truncate(32 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", store / "disk"], check=True)
+        mount(store / "disk", broken, "-o", "loop")
+        for path in small, broken:
+            (path / "d").mkdir()
+            (path / "d/old").write_text("old\n")
+        yield {"small": small / "d", "broken": broken / "d"}
+    finally:
+        for where in reversed(mounted):
+            wait_for("the file system to be let go of",
+                     lambda: subprocess.run(["umount", where], capture_output=True, check=False).returncode == 0)
+
+
+def failing(guest, disks, prefix):
+    """A host file system is full, read-only or broken: the guest's programs hear of it, and work when it is over."""
+    for name in disks:
+        p9_work.mount(guest, prefix + name, f"/{name}")
+
+    def fails(command, *errors):
+        result, out = guest.run(command)
+        assert result != 0 and any(error in out for error in errors), f"{prefix}: {command}: {result}: {out}"
+
+    fails("dd if=/dev/zero of=/small/big bs=64k count=32", "No space left on device")
+    guest.check("rm /small/big && echo x >/small/new && [ $(cat /small/new) = x ]")
+    remount(disks["small"], "ro")
+    fails("echo y >>/small/new", "Read-only file system")
+    fails("mkdir /small/dir", "Read-only file system")
+    guest.check("[ $(cat /small/new) = x ]")
+    remount(disks["small"], "rw")
+    guest.check("echo y >>/small/new && [ $(wc -l </small/new) = 2 ] && rm /small/new")
+    fails("dd if=/dev/urandom of=/broken/big bs=1M count=8 conv=fsync", "No space left on device", "Input/output error",
+          "Read-only file system")  # once its journal cannot be written either
+    guest.check("cat /broken/old")
+    guest.check("(while [ ! -e /tmp/moved ]; do echo x >/small/x && cat /small/x && rm /small/x || touch /tmp/failed; done; "
+                "touch /tmp/ended) </dev/null >/dev/null 2>&1 &")
+    moved = disks["small"].with_name("moved")
+    for _ in range(20):
+        disks["small"].rename(moved)
+        moved.rename(disks["small"])
+    guest.check("touch /tmp/moved; while [ ! -e /tmp/ended ]; do sleep 0.1; done; rm /tmp/moved /tmp/ended; "
+                "[ ! -e /tmp/failed ] && umount /small /broken")
+
+
+def remount(path, how):
+    """The host's whole file system, not this mount of it."""
+    subprocess.run(["mount", "-o", f"remount,{how}", path.parent], check=True)
+
+
+def unbound(guest):
+    """Linux waits with the removal until nothing is mounted; meanwhile all works, and so does the driver bound again."""
+    guest.check("cd /sys/bus/virtio/drivers/9pnet_virtio && set -- virtio* && echo $# >/tmp/nr && "
+                "(for d; do echo $d >unbind; done; touch /tmp/unbound) </dev/null >/dev/null 2>&1 &")
+    guest.check("cd / && sleep 1 && [ ! -e /tmp/unbound ] && echo x >/tree/while && rm /tree/while && umount /tree && "
+                "while [ ! -e /tmp/unbound ]; do sleep 0.1; done")
+    guest.check("cd /sys/bus/virtio/devices && for d in virtio*; do "
+                "[ $(cat $d/device) = 0x0009 ] && echo $d >/sys/bus/virtio/drivers/9pnet_virtio/bind; done; cd /")
+    p9_work.mount(guest, "tree", "/tree")
+    guest.check("[ $(cat /tree/hosts) = x ] && umount /tree")
 
 
 NR_FILES = 4000  # more than the device process may have descriptors
