@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,7 @@
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -1100,6 +1102,50 @@ static void none_with_map(void **state)
 	assert_int_equal(st.st_uid, 2007);
 }
 
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+/* As in the sandbox of an ordinary user, whose namespace has one id alone. */
+static void none_in_user_namespace(void **state)
+{
+	struct stat st;
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		char map[32];
+
+		snprintf(map, sizeof(map), "0 %u 1", geteuid());
+		if (unshare(CLONE_NEWUSER) < 0)
+			_exit(77);
+		write_file("/proc/self/uid_map", map);
+		start("");
+		assert_int_equal(p9c_call(&c, P9_TATTACH, "ddssd", 1, P9_NOFID,
+					  "u", "", 500),
+				 0);
+		assert_int_equal(
+			p9c_call(&c, P9_TMKDIR, "dsdd", 1, "d", 0755, 4), 0);
+		assert_int_equal(p9c_call(&c, P9_TLCREATE, "dsddd", 1, "f",
+					  RDWR, 0644, 500),
+				 0);
+		assert_int_equal(p9c_setattr(&c, 1, 2, 0, 7, 0, 0, 0), 0);
+		assert_int_equal(stat(p9c_path(&c, "f"), &st), 0);
+		assert_int_equal(st.st_uid, geteuid());
+		p9c_destroy(&c);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
+}
+
 static void passthrough(void **state)
 {
 	struct stat st;
@@ -1147,14 +1193,29 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(opens),         T(creates),         T(reads_and_writes),
-		T(attributes),    T(listing),         T(tree),
-		T(renames),       T(removal),         T(file_system),
-		T(read_only),     T(xattrs),          T(locks),
-		T(getlocks),      T(lock_waits),      T(flocks),
-		T(inherited),     T(read_only_flock), T(mapped),
-		T(passthrough),   T(none_with_map),   T(privileged_xattrs),
+		T(opens),
+		T(creates),
+		T(reads_and_writes),
+		T(attributes),
+		T(listing),
+		T(tree),
+		T(renames),
+		T(removal),
+		T(file_system),
+		T(read_only),
+		T(xattrs),
+		T(locks),
+		T(getlocks),
+		T(lock_waits),
+		T(flocks),
+		T(inherited),
+		T(read_only_flock),
+		T(mapped),
+		T(passthrough),
+		T(none_with_map),
+		T(privileged_xattrs),
 		T(mapped_xattrs),
+		T(none_in_user_namespace),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
