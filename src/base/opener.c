@@ -50,6 +50,15 @@ static void send_fds(const struct opener *o, const int *fds, int nr)
 		close(fds[i]);
 }
 
+/* One answer serves all requests so far: a restart makes several. */
+static void drain_requests(const struct opener *o)
+{
+	char bytes[64];
+
+	while (recv(o->fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+}
+
 /* A compromised device cannot cause more attempts than this allows. */
 static bool serve_request(const struct opener *o)
 {
@@ -62,6 +71,7 @@ static bool serve_request(const struct opener *o)
 		nr = o->open(o->arg, fds);
 		ms = 2 * ms < o->max_wait_ms ? 2 * ms : o->max_wait_ms;
 	}
+	drain_requests(o);
 	send_fds(o, fds, nr);
 	return true;
 }
