@@ -81,6 +81,13 @@ int net_be_create(const struct opts *opts, struct opened_files *files,
 	return kind_of(opts)->create(opts, files, loop, ret_be, err);
 }
 
+int net_be_reopen(const struct opts *opts, struct opened_files *files)
+{
+	const struct net_be_kind *kind = kind_of(opts);
+
+	return kind->reopen ? kind->reopen(opts, files) : 0;
+}
+
 void net_be_close(const struct opts *opts, const struct opened_files *files)
 {
 	const char *path = opt_string(opts, "path");
@@ -164,6 +171,17 @@ void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr)
 	for (unsigned i = 0; i < nr; i++) {
 		queue_name(name, i);
 		ret_fds[i] = opened_files_take(files, name);
+	}
+}
+
+void net_replace_queues(struct opened_files *files, const int *take_fds,
+			unsigned nr)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < nr; i++) {
+		queue_name(name, i);
+		opened_files_replace(files, name, take_fds[i]);
 	}
 }
 

@@ -131,6 +131,9 @@ int net_be_open(const struct opts *opts, struct opened_files *files,
 int net_be_create(const struct opts *opts, struct opened_files *files,
 		  struct vio_loop *loop, struct net_be **ret_be,
 		  struct err *err);
+
+/* For another net_be_create() with @files, as vdev_reopen(). 0 or -EAGAIN. */
+int net_be_reopen(const struct opts *opts, struct opened_files *files);
 void net_be_destroy(struct net_be *be); /* may be NULL */
 
 /* Remove the sockets that open made, in its process, before @files close. */
@@ -218,6 +221,8 @@ struct net_be_kind {
 	const unsigned long *ioctls; /* 0 ends; may be NULL */
 	int (*open)(const struct opts *opts, struct opened_files *files,
 		    struct err *err); /* may be NULL */
+	/* As vdev_reopen(). May be NULL. */
+	int (*reopen)(const struct opts *opts, struct opened_files *files);
 	int (*create)(const struct opts *opts, struct opened_files *files,
 		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err);
@@ -245,6 +250,8 @@ int net_dgram_create(struct vio_loop *loop, int take_fd,
 int net_add_queues(struct opened_files *files, const int *take_fds,
 		   unsigned nr);
 void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr);
+void net_replace_queues(struct opened_files *files, const int *take_fds,
+			unsigned nr);
 
 /* Make a backend's descriptor non-blocking and close-on-exec. */
 int net_fd_prepare(int fd);

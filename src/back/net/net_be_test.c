@@ -1969,6 +1969,39 @@ static void tap_deleted(void)
 	close_be();
 }
 
+/* A process whose interface was deleted is replaced once that is back. */
+static void tap_replaced(void)
+{
+	const char *text = "net,backend=tap,ifname=vio9";
+	const struct opt_def *const tables[] = { be_opts, NULL };
+	struct opened_files files = { 0 };
+	struct err err = { "" };
+	int ret;
+
+	assert_int_equal(opts_parse(text, tables, &opts, &err), 0);
+	assert_int_equal(net_be_open(opts, &files, &err), 0);
+	assert_int_equal(net_be_reopen(opts, &files), 0);
+	assert_int_equal(system("ip link delete vio9"), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(net_be_reopen(opts, &files), -EAGAIN);
+	assert_int_equal(system("ip tuntap add vio9 mode tap"), 0);
+	for (int i = 0; i < 1000; i++) {
+		ret = net_be_reopen(opts, &files);
+		if (ret == 0)
+			break;
+		vio_loop_iterate(loop, 10);
+	}
+	assert_int_equal(ret, 0);
+	assert_int_equal(net_be_create(opts, &files, loop, &be, &err), 0);
+	opened_files_close(&files);
+	assert_true(be->features & (UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4));
+	got.link = true;
+	net_be_attach(be, &client, NULL);
+	assert_int_equal(system("ip link delete vio9"), 0);
+	iterate_to_link(false);
+	close_be();
+}
+
 /* So does one on a macvtap link, and the new link has the card's address. */
 static void macvtap_deleted(void)
 {
@@ -2057,6 +2090,7 @@ static void test_tap(void **state)
 			_exit(77);
 		tap_tests();
 		tap_deleted();
+		tap_replaced();
 		close_be();
 		_exit(0);
 	}

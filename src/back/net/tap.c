@@ -565,6 +565,20 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
+/* A process that ends while its interface is deleted, or after that. */
+static int tap_reopen(const struct opts *opts, struct opened_files *files)
+{
+	int fd = opened_files_find(files, "queue0"), fds[OPENER_MAX_FDS], nr;
+	struct ifreq ifr;
+
+	if (ioctl(fd, TUNGETIFF, &ifr) == 0)
+		return 0;
+	nr = opener_take(files, "tap-again", fds);
+	if (nr > 0)
+		net_replace_queues(files, fds, (unsigned)nr);
+	return nr < 0 ? nr : 0;
+}
+
 static int tap_create(const struct opts *opts, struct opened_files *files,
 		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err)
@@ -600,5 +614,6 @@ const struct net_be_kind net_kind_tap = {
 	.ioctls = tap_ioctls,
 	.multi = true,
 	.open = tap_open,
+	.reopen = tap_reopen,
 	.create = tap_create,
 };

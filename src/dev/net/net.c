@@ -666,6 +666,7 @@ const struct vdev_type vdev_net = {
 	.vt_syscalls = net_syscalls,
 	.vt_rights = net_be_rights,
 	.vt_open = net_open,
+	.vt_reopen = net_be_reopen,
 	.vt_close = net_be_close,
 	VDEV_IN(struct net_softc, sc_dev),
 	.vt_init = net_init,
