@@ -47,11 +47,12 @@ suite() {
 	rm -f "$log"
 }
 
-# Suites of a build: unit DIR SUITE...
-unit() {
-	local dir=$1
-	shift
-	meson test -C "$dir" --no-rebuild --print-errorlogs "${@/#/--suite=}" |
+# Suites of a build, several tests at a time: meson_suites DIR JOBS SUITE...
+meson_suites() {
+	local dir=$1 jobs=$2
+	shift 2
+	meson test -C "$dir" --no-rebuild --print-errorlogs \
+		--num-processes "$jobs" "${@/#/--suite=}" |
 		tee "$dir/check.log" | grep -vE '^(ninja|Ok|Expected|Fail|Unexp|Skip|Time|Full|$)'
 	awk '/^Ok:/ { p = $2 } /^(Fail|Unexpected Pass|Timeout):/ { f += $NF }
 	     /^Skipped:/ { s = $2 }
@@ -99,11 +100,14 @@ one "gcc, release" compiles gcc release
 one "clang, debug" compiles clang debug
 one "clang-tidy" scripts/tidy.sh
 one "clang, release" compiles clang release
-suite "unit tests, fuzz targets and command line, with sanitizers" \
-	unit build-check unit fuzz cli
+cores=$(nproc)
+suite "fuzz targets, with sanitizers" meson_suites build-check "$cores" fuzz
+suite "unit tests and command line, with sanitizers" \
+	meson_suites build-check $((3 * cores)) unit cli # most of them only wait
 title "build, as users get it"
 scripts/build.sh build || exit 1
-suite "unit tests and command line, as users get them" unit build unit cli
+suite "unit tests and command line, as users get them" \
+	meson_suites build $((3 * cores)) unit cli
 one "conformance: rows of the specification and their tests" \
 	python3 scripts/conformance.py
 one "driver and device on two threads, under the thread sanitizer" threads
