@@ -31,6 +31,14 @@ enum vdev_event {
 	VDEV_WAITING, /* requests failed and wait for the command resume */
 };
 
+/*
+ * Who the process is outside of its user namespace, where it is root and no
+ * other user exists.
+ */
+struct vdev_user {
+	uint32_t uid, gid;
+};
+
 /* What a device is made from. Borrowed for the life of the device. */
 struct vdev_env {
 	struct pci_devinst *pi;
@@ -41,6 +49,7 @@ struct vdev_env {
 	void *event_arg;
 	/* The same for this device each time, another one for others. Or 0. */
 	uint64_t identity;
+	const struct vdev_user *user; /* NULL: it has no such namespace */
 };
 
 static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)

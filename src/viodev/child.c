@@ -245,6 +245,10 @@ static void on_device_event(void *arg, enum vdev_event event)
 
 static int build_device(struct child *child, struct err *err)
 {
+	const struct vdev_user user = {
+		.uid = (uint32_t)opt_number(child->settings, "uid"),
+		.gid = (uint32_t)opt_number(child->settings, "gid"),
+	};
 	struct vdev_env env = {
 		.pi = vio_server_pci(child->srv),
 		.loop = child->loop,
@@ -252,6 +256,7 @@ static int build_device(struct child *child, struct err *err)
 		.files = &child->files,
 		.event = on_device_event,
 		.identity = opt_number(child->settings, "identity"),
+		.user = child->jail.namespaces & CLONE_NEWUSER ? &user : NULL,
 	};
 
 	return vdev_create(child->type, &env, &child->dev, err);

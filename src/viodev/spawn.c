@@ -24,6 +24,8 @@ const struct opt_def child_opts[] = {
 	{ "verbose", OPT_BOOL, .help = "log more" },
 	{ "sandbox", OPT_BOOL, .help = "drop privileges" },
 	{ "namespaces", OPT_NUMBER, .help = "the active ones" },
+	{ "uid", OPT_NUMBER, .help = "its user, outside of a user namespace" },
+	{ "gid", OPT_NUMBER, .help = "its group, likewise" },
 	{ "identity", OPT_NUMBER, .help = "a number of its own" },
 	{ "root", OPT_STRING, .help = "its root directory" },
 	{ "files", OPT_STRING, .help = "names of its descriptors, a:b:c" },
@@ -47,7 +49,7 @@ static const char *on_off(bool value)
 
 static char *child_text(const struct instance *inst,
 			const struct spawn_params *params,
-			unsigned long namespaces)
+			const struct plan *plan)
 {
 	char files[OPENED_FILES_MAX * sizeof(inst->files.file[0].name) + 1] =
 		"";
@@ -62,13 +64,14 @@ static char *child_text(const struct instance *inst,
 	}
 	if (asprintf(&text,
 		     "process,id=%s,transport=%s,once=%s,verbose=%s,"
-		     "sandbox=%s,namespaces=0x%lx,identity=0x%llx,"
-		     "%s%s%sfiles=%s",
+		     "sandbox=%s,namespaces=0x%lx,uid=%u,gid=%u,"
+		     "identity=0x%llx,%s%s%sfiles=%s",
 		     inst->id, transport_name(params->transport),
 		     on_off(params->once), on_off(params->verbose),
-		     on_off(params->sandbox), namespaces,
-		     (unsigned long long)params->identity, names ? "root=" : "",
-		     names ? params->root : "", names ? "," : "", files) < 0)
+		     on_off(params->sandbox), plan->namespaces, plan->uid,
+		     plan->gid, (unsigned long long)params->identity,
+		     names ? "root=" : "", names ? params->root : "",
+		     names ? "," : "", files) < 0)
 		return NULL;
 	return text;
 }
@@ -171,7 +174,7 @@ static pid_t fork_into(unsigned long namespaces)
 static pid_t try_spawn(const struct instance *inst,
 		       const struct spawn_params *params, struct plan *plan)
 {
-	char *text = child_text(inst, params, plan->namespaces);
+	char *text = child_text(inst, params, plan);
 	char word[] = CHILD_WORD, name[] = "viodev";
 	pid_t pid;
 

@@ -133,12 +133,26 @@ unsigned char p9_mapped_type(int dir_fd, const char *name, unsigned char type)
 	return type;
 }
 
+/*
+ * A map is of the host's ids. Without one, what root is in the process's user
+ * namespace is root in the guest.
+ */
+static uint32_t guest_id(const struct p9_params *params,
+			 const struct p9_idmap *map, uint32_t id, uint32_t own)
+{
+	if (params->own_namespace && map->nr > 0 && id == 0)
+		id = own;
+	return p9_id_to_guest(map, id);
+}
+
 int p9_map_stat(const struct p9_req *r, int fd, struct statx *stx)
 {
 	const struct p9_params *params = &r->fs->params;
 
-	stx->stx_uid = p9_id_to_guest(&params->uids, stx->stx_uid);
-	stx->stx_gid = p9_id_to_guest(&params->gids, stx->stx_gid);
+	stx->stx_uid =
+		guest_id(params, &params->uids, stx->stx_uid, params->own_uid);
+	stx->stx_gid =
+		guest_id(params, &params->gids, stx->stx_gid, params->own_gid);
 	if (params->security == P9_MAPPED) {
 		if (r->nowait)
 			return -EAGAIN;

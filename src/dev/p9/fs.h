@@ -65,6 +65,8 @@ struct p9_params {
 	bool ro;
 	uint32_t msize; /* upper limit in the negotiation */
 	struct p9_idmap uids, gids;
+	bool own_namespace;        /* of users, where the process is root... */
+	uint32_t own_uid, own_gid; /* ...and these on the host */
 };
 
 /* An entry of a hash table that grows on demand; see table.c. */

@@ -702,6 +702,11 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 	ret = parse_params(env->opts, &params, err);
 	if (ret < 0)
 		return ret;
+	params.own_namespace = env->user;
+	if (env->user) {
+		params.own_uid = env->user->uid;
+		params.own_gid = env->user->gid;
+	}
 	root_fd = opened_files_take(env->files, "root");
 	proc_fd = opened_files_take(env->files, "proc");
 	ret = p9_fs_create(root_fd, proc_fd, &params, &sc->sc_fs, err);
