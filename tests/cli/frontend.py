@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 import struct
+import time
 
 PAGE = 4096
 MEMORY = 1 << 20
@@ -133,6 +134,50 @@ class VfioUser(Frontend):
     def kick(self):
         # Without an answer, which a device that is dropped would not give.
         self.send(10, struct.pack("<QII", 16, self.BAR0, 2) + self.queue.to_bytes(2, "little"), flags=0x10)
+
+
+class P9(VfioUser):
+    """A 9P client that has mounted, as the user 0."""
+
+    NOFID = 0xffffffff
+
+    def __init__(self, path, timeout):
+        super().__init__(path, timeout)
+        self.timeout = timeout
+        self.start()
+        self.call9(100, struct.pack("<I", 8192) + self.string("9P2000.L"))
+        self.call9(104, struct.pack("<II", 0, self.NOFID) + self.string("") * 2 + struct.pack("<I", 0))
+
+    @staticmethod
+    def string(text):
+        return struct.pack("<H", len(text)) + text.encode()
+
+    def call9(self, type, body):
+        """The body of the reply; OSError for Rlerror."""
+        request = struct.pack("<IBH", 7 + len(body), type, 0) + body
+        done, end = self.used(), time.monotonic() + self.timeout
+        self.add([request, 4096])
+        self.kick()
+        while self.used() == done:
+            if time.monotonic() > end:
+                raise TimeoutError(f"9P request {type}")
+            time.sleep(0.01)
+        at = BUFFERS + len(request)
+        size, replied, _ = struct.unpack_from("<IBH", self.memory, at)
+        reply = self.memory[at + 7:at + size]
+        if replied == 7:
+            raise OSError(*struct.unpack("<I", reply), "Rlerror")
+        return reply
+
+    def owner(self, name):
+        """The user of a file in the root, None if there is no such file."""
+        try:
+            self.call9(110, struct.pack("<IIH", 0, 1, 1) + self.string(name))
+        except FileNotFoundError:
+            return None
+        attributes = self.call9(24, struct.pack("<IQ", 1, 0x7ff))
+        self.call9(120, struct.pack("<I", 1))
+        return struct.unpack_from("<I", attributes, 8 + 13 + 4)[0]
 
 
 class VhostUser(Frontend):

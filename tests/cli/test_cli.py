@@ -23,7 +23,7 @@ import threading
 import time
 import unittest
 
-from frontend import BUFFERS, Dropped, VfioUser, VhostUser as VhostFrontend
+from frontend import BUFFERS, Dropped, P9, VfioUser, VhostUser as VhostFrontend
 
 VIODEV = os.environ["VIODEV"]  # of the option --viodev
 SANITIZED = b"__asan_init" in pathlib.Path(VIODEV).read_bytes()
@@ -1025,6 +1025,46 @@ class Sandbox(Case):
     def test_tree_of_ordinary_user(self):
         prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
         self.check_tree(*prefix, *self.refuse("landlock_create_ruleset=38"))
+
+    def check_tree_again(self, *prefix, uid=0, sandbox="on"):
+        """A directory that is removed and made again is the device's, in its jail; the user there has the ID of a map."""
+        share = self.tmp / "share"
+
+        def make(name):
+            share.mkdir()
+            (share / name).touch()
+            for path in share, share / name:
+                os.chown(path, uid, uid)
+
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        make("old")
+        with self.serve(f"9p,path={share},uidmap=77:{uid}:1", f"--sandbox={sandbox}", prefix=prefix) as serve, \
+                P9(self.dir / "9p0.sock", WAIT) as client:
+            jail = self.status("9p0")["sandbox"]
+            if sandbox == "on" and not jail["own-tree"]:
+                self.skipTest("no mount namespaces")
+            self.assertEqual(client.owner("old"), 77)
+            shutil.rmtree(share)
+            self.assertIsNone(client.owner("new"))
+            wait_for(lambda: "9p0: 9p: path= was removed on the host" in serve.errors, "the removal")
+            make("new")
+            wait_for(lambda: "9p0: 9p: path= was made again on the host: exported\n" in serve.errors, "the new one")
+            self.assertEqual(client.owner("new"), 77)
+            self.assertIsNone(client.owner("old"))
+            if sandbox == "on":
+                proc = pathlib.Path(f"/proc/{self.status('9p0')['pid']}")
+                self.assertTrue(os.path.samestat(os.stat(proc / "root/tree/0"), os.stat(share)))
+                self.assertEqual(len((proc / "mountinfo").read_text().splitlines()), 3)
+        shutil.rmtree(share)
+
+    def test_tree_made_again(self):
+        self.check_tree_again()
+        self.check_tree_again(sandbox="off")
+
+    def test_tree_made_again_of_ordinary_user(self):
+        user = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        self.check_tree_again(*user, uid=12345)
 
     def test_tree_without_anything(self):
         """Neither a mount nor Landlock would confine a compromised device to its tree."""
