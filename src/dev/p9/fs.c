@@ -22,8 +22,8 @@
 #include "dev/p9/fs.h"
 
 /*
- * Of the descriptors that the process may have, so many are for others. Each
- * pins an inode in the host's memory.
+ * The share of the process's descriptors that is reserved for other uses, and
+ * the limit on ours: each pins an inode in the host's memory.
  */
 #define OTHERS_FDS(limit) ((limit) / 4)
 #define MOST_FDS          16384
@@ -59,7 +59,7 @@ uint64_t p9_capabilities(void)
 	return caps[0].effective | (uint64_t)caps[1].effective << 32;
 }
 
-/* What fids, nodes and files may take, of the host's memory. */
+/* The limit on the memory of fids, nodes and files. */
 static size_t most_held(void)
 {
 	struct sysinfo info = { .totalram = 0 };
@@ -73,8 +73,8 @@ static size_t most_held(void)
 }
 
 /*
- * What these have in memory is there at once. Others may ask somebody: a
- * server, a process, or, stacked as overlayfs is, any file system.
+ * File systems that do not block for what they have cached. Others may ask a
+ * server or a process, or, like overlayfs, are stacked on any file system.
  */
 static bool is_local(int fd)
 {
@@ -180,7 +180,7 @@ int p9_fs_create(int root_fd, int proc_fd, const struct p9_params *params,
 	pthread_mutex_init(&fs->names, NULL);
 	pthread_mutex_init(&fs->locks, NULL);
 	pthread_mutex_init(&fs->lock, NULL);
-	/* It must be this process's, and of /proc this is all we keep. */
+	/* This process's own; nothing else of /proc is kept. */
 	fs->proc_fd =
 		openat(proc_fd, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ret = fs->proc_fd < 0 ? -errno : 0;
@@ -352,9 +352,9 @@ int p9_thread_init(struct p9_fs *fs, bool added)
 {
 	may_wait = true;
 	/*
-	 * Modes come from the guest, and system calls for extended attributes
-	 * know paths only: the thread sits where its descriptors are. Neither
-	 * is the business of the loop's thread.
+	 * Modes come from the guest as they are, and system calls for extended
+	 * attributes take paths only, hence the working directory. The loop's
+	 * thread keeps its own.
 	 */
 	if (!added && (unshare(CLONE_FS) < 0 || fchdir(fs->proc_fd) < 0))
 		return -errno;

@@ -116,7 +116,7 @@ static struct p9_owner *owner_next(struct p9_fs *fs, const struct p9_node *node,
 	return o;
 }
 
-/* Of that lock for certain. */
+/* The lock is certainly this owner's. */
 static bool owns(const struct p9_owner *o, const struct p9_ref *ref,
 		 const struct lock *l)
 {
@@ -124,7 +124,7 @@ static bool owns(const struct p9_owner *o, const struct p9_ref *ref,
 			     !o->whole && o->proc_id == l->proc_id;
 }
 
-/* It is another lock of that process: of fcntl(), as flock() would conflict. */
+/* Another lock of that process, by fcntl(): flock() would conflict. */
 static bool owns_another(const struct p9_owner *o, const struct lock *l)
 {
 	return o->proc_id == l->proc_id &&
@@ -153,7 +153,7 @@ static struct p9_owner *owner_find(struct p9_fs *fs, const struct p9_ref *ref,
 	return other ? other : unused;
 }
 
-/* Another open file; for writing if that can be, for the sake of flock(). */
+/* Open the file again, for writing if possible, as flock() may need it. */
 static int reopen(const struct p9_fs *fs, int fd)
 {
 	const struct p9_fd_name name = p9_fd_name(fd);
@@ -202,7 +202,7 @@ static int owner_create(struct p9_fs *fs, const struct p9_ref *ref,
 	return 0;
 }
 
-/* Whoever waits may try again. */
+/* Requests that wait for a lock may retry. */
 static void unlocked(struct p9_fs *fs)
 {
 	__atomic_add_fetch(&fs->nr_unlocks, 1, __ATOMIC_RELAXED);
@@ -243,7 +243,7 @@ static int get_file(struct p9_req *r, uint32_t num, struct p9_ref *ret_ref)
 	return ret;
 }
 
-/* What does not know flock(2), or not on such a descriptor, goes without. */
+/* File systems without flock(2), or not for such a descriptor, do without. */
 static int set_flock(struct p9_owner *o, uint8_t type)
 {
 	static const int ops[] = { LOCK_SH, LOCK_EX, LOCK_UN };
@@ -299,7 +299,7 @@ static void owner_unlock(struct p9_fs *fs, struct p9_owner *o)
 	unlocked(fs);
 }
 
-/* It has the lock, of the process that has just asked for it. */
+/* Record that the owner has the lock, for the requesting process. */
 static void owner_took(struct p9_owner *o, const struct p9_ref *ref,
 		       const struct lock *l)
 {
@@ -319,7 +319,7 @@ static void owner_took(struct p9_owner *o, const struct p9_ref *ref,
 		   access == (l->type == P9_LOCK_WRLCK ? O_RDONLY : O_WRONLY);
 }
 
-/* Drop those in doubt that conflict with a request: there are none. */
+/* Drop doubtful locks that conflict with a request: the guest has unlocked. */
 static bool resolve_doubts(struct p9_fs *fs, const struct p9_ref *ref,
 			   const struct lock *l)
 {
@@ -437,7 +437,7 @@ int p9_lock(struct p9_req *r)
 	return 0;
 }
 
-/* One's own locks are not asked for: the owner that has most of them. */
+/* A process's own locks do not count: the owner that has most of them. */
 static struct p9_owner *own_locks(struct p9_fs *fs, const struct p9_ref *ref,
 				  const struct lock *l)
 {
@@ -465,8 +465,8 @@ int p9_getlock(struct p9_req *r)
 	if (ret < 0)
 		return ret;
 	/*
-	 * Linux asks so, whatever its program asked for (v9fs_file_getlock()):
-	 * is there any lock at all? That is what one for writing would hit.
+	 * Linux sends this type whatever its program tests for, see
+	 * v9fs_file_getlock(). A lock for writing conflicts with any other.
 	 */
 	if (l.type == P9_LOCK_UNLCK)
 		l.type = P9_LOCK_WRLCK;

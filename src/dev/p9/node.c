@@ -570,7 +570,7 @@ void p9_name_hold(const struct p9_req *r, struct p9_node *dir, const char *name,
 	if (ref.node)
 		ref.node->refs++;
 	pthread_mutex_unlock(&r->fs->lock);
-	/* Stale already: so it stays. */
+	/* On failure it is stale, and stays so. */
 	if (ref.node)
 		ref_open_named(&ref);
 	*ret_ref = ref;
@@ -616,8 +616,8 @@ void p9_name_moved(struct p9_fs *fs, struct p9_node *node, struct p9_node *dir,
 	if (old && old != node)
 		detach(fs, old, &dead);
 	/*
-	 * A directory was moved into what we take to be one of its own: its
-	 * place has been changed behind our back, we know it no more.
+	 * A directory was moved into what is known as its own descendant: the
+	 * host has moved it, and its place is unknown.
 	 */
 	if (node && (!copy || is_above(node, dir)))
 		detach(fs, node, &dead);

@@ -76,7 +76,7 @@ struct p9_softc {
 	uint64_t sc_iteration_read;  /* bytes read before this iteration */
 	struct p9_fs *sc_fs;
 	/*
-	 * What looks, and what changes or waits for the disk: where the latter
+	 * Requests that read, and requests that change or sync: where the latter
 	 * hang, because a file system is frozen or full of others' writes, the
 	 * former still have threads.
 	 */
@@ -211,7 +211,7 @@ static void complete(struct p9_softc *sc, struct p9_slot *slot, bool cancelled)
  * --- Requests that wait for locks ---
  */
 
-/* Keep one that is blocked, if that may be. Linux asks again in half a minute. */
+/* Park a blocked request if possible. Linux retries only after 30 s. */
 static bool park(struct p9_softc *sc, struct p9_slot *slot)
 {
 	if (!slot->req.blocked || slot->flushes || sc->sc_version ||
@@ -235,7 +235,7 @@ static void unpark(struct p9_softc *sc, struct p9_slot *slot)
 	sc->sc_nr_parked--;
 }
 
-/* Begin them again, the oldest first. */
+/* Run all parked requests again, the oldest first. */
 static void retry_parked(struct p9_softc *sc)
 {
 	struct p9_slot *slot;
@@ -260,7 +260,7 @@ static void p9_retry(void *arg)
 	retry_parked(sc);
 }
 
-/* They are answered "blocked". */
+/* Complete all parked requests with P9_LOCK_BLOCKED. */
 static void end_parked(struct p9_softc *sc)
 {
 	struct p9_slot *slot = sc->sc_first, *next;
@@ -274,7 +274,7 @@ static void end_parked(struct p9_softc *sc)
 	}
 }
 
-/* The latest of that tag, which a driver uses once at a time. */
+/* The latest request with that tag; a driver uses a tag once at a time. */
 static struct p9_slot *find_tag(struct p9_softc *sc, uint16_t tag,
 				const struct p9_slot *but)
 {
@@ -310,7 +310,7 @@ static void flush(struct p9_softc *sc, struct p9_slot *slot)
 	complete(sc, slot, false);
 }
 
-/* Once the others are done. No other is taken until it is done. */
+/* Start Tversion once it is alone; no other request is taken until it ends. */
 static void version(struct p9_softc *sc)
 {
 	struct p9_slot *slot = sc->sc_version;
@@ -340,8 +340,8 @@ static void begin(struct p9_softc *sc, struct p9_slot *slot)
 }
 
 /*
- * Forget what no thread has begun. What waits for another request, a flush or
- * a new session, is not with the pool at all.
+ * Drop requests that no thread has begun. Those that wait for another request,
+ * a flush or a new session, are not in the pool.
  */
 static void forget(struct p9_softc *sc)
 {
@@ -363,7 +363,7 @@ static void forget(struct p9_softc *sc)
 	sc->sc_version = NULL;
 }
 
-/* The session is over as soon as its last request is. */
+/* End the session once its last request has completed. */
 static void end_session(struct p9_softc *sc)
 {
 	if (sc->sc_ending && !sc->sc_first && !sc->sc_end_begun &&
@@ -407,7 +407,7 @@ static void root_taken(struct p9_softc *sc)
 		       "path= was made again on the host: exported");
 }
 
-/* Have closed what the loop's thread did not dare to. */
+/* Have a thread close what the loop's thread could not without blocking. */
 static void close_rest(struct p9_softc *sc)
 {
 	if (!sc->sc_closing && p9_fs_has_closing(sc->sc_fs)) {
@@ -431,7 +431,7 @@ static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 	struct p9_slot *slot;
 	struct vi_req chain;
 
-	/* A request must end first; jobs_idle() looks here again. */
+	/* Another request must end first; jobs_idle() continues here. */
 	if (sc->sc_version || sc->sc_ending || sc->sc_new_root >= 0)
 		return VQ_WAIT;
 	if (bytes_read(sc) - sc->sc_iteration_read >= READ_BUDGET) {
@@ -439,7 +439,7 @@ static enum vq_served p9_serve(void *arg, struct vqueue_info *vq)
 		return VQ_WAIT;
 	}
 	slot = slab_take(&sc->sc_slots);
-	if (!slot) /* likewise */
+	if (!slot) /* as above */
 		return VQ_WAIT;
 	if (vq_getchain(vq, slot->req.iov, P9_MAX_IOV, &chain) <= 0) {
 		slab_give(&sc->sc_slots, slot);
@@ -545,7 +545,7 @@ static const struct pool_ops p9_jobs = {
 	.idle = jobs_idle,
 };
 
-/* Requests end by themselves; those that wait for a lock do so now. */
+/* Requests complete by themselves, but those that wait for a lock. */
 static void p9_quiesce(void *arg)
 {
 	struct p9_softc *sc = arg;
@@ -639,7 +639,7 @@ static enum p9_security security_of(const struct opts *opts)
 					    P9_NONE;
 }
 
-/* So that it fails now, and not with each file that a guest makes. */
+/* Fail at start rather than for each file that a guest creates. */
 static int check_rights(const struct opts *opts, struct err *err)
 {
 	uint64_t needed = VI_BIT(CAP_CHOWN) | VI_BIT(CAP_DAC_OVERRIDE) |
@@ -722,7 +722,7 @@ static int create_fs(struct p9_softc *sc, const struct vdev_env *env,
 		return err_set(err, sc->sc_thread_err,
 			       "9p: security=mapped-xattr: unshare: %s",
 			       strerror(-sc->sc_thread_err));
-	/* An added thread is as able as the one that adds it. */
+	/* An added thread shares umask and cwd with the one that adds it. */
 	if (!sc->sc_thread_err) {
 		pool_may_grow(sc->sc_looks, POOL_MAX_THREADS);
 		pool_may_grow(sc->sc_changes, POOL_MAX_THREADS);
@@ -846,8 +846,8 @@ static int p9_init(struct vdev *dev, const struct vdev_env *env,
 }
 
 /*
- * What root keeps of its capabilities, to do in the tree what root may. Those of
- * an ordinary user's namespace are none.
+ * The capabilities that root keeps, to do in the tree what root may. In an
+ * ordinary user's namespace none is kept.
  */
 static uint64_t capabilities(enum p9_security security, bool ro)
 {

@@ -6,10 +6,10 @@
 #include <string.h>
 
 enum {
-	OP_TRY = 1,     /* can mostly be done without waiting */
-	OP_META = 2,    /* so, unless attributes are mapped */
+	OP_TRY = 1,     /* mostly does not block */
+	OP_META = 2,    /* likewise, unless attributes are mapped */
 	OP_CHANGES = 4, /* not on a read-only export */
-	OP_SLOW = 8,    /* waits for the disk, or for others, as those do */
+	OP_SLOW = 8,    /* may wait for the disk or for locks, as changes do */
 };
 
 struct op {
@@ -104,7 +104,7 @@ static void take_message(struct p9_req *r)
 	r->msg_beyond = body - r->msg_len;
 }
 
-/* The place for the reply: its first 11 bytes, and what is behind them. */
+/* Where the reply goes: its first 11 bytes, and the rest. */
 static void take_room(struct p9_req *r, struct iovec *iov, int niov)
 {
 	size_t most = r->fs->msize ? r->fs->msize : P9_MIN_MSIZE;
@@ -256,7 +256,7 @@ int p9_req_reply(struct p9_req *r)
 	size_t len = P9_HEADER + r->out.len;
 
 	r->fs->stats.requests++;
-	/* Whoever opened or changed something has looked before. */
+	/* Requests that change something have checked the room before. */
 	if (!r->err && (r->out.full || len + r->data_len > r->room))
 		r->err = -EMSGSIZE;
 	if (r->err)

@@ -7,7 +7,7 @@
 
 #include "dev/p9/fs.h"
 
-/* A session begins; the device has seen to it that nothing else runs. */
+/* Start a session. The device calls this while no other request runs. */
 int p9_version(struct p9_req *r)
 {
 	uint32_t msize = p9_decode32(&r->in);
@@ -15,14 +15,14 @@ int p9_version(struct p9_req *r)
 	bool known;
 
 	p9_decode_string(&r->in, version, sizeof(version));
-	/* A name too long for ours is another one. */
+	/* A name longer than ours is another version. */
 	if (r->in.err && r->in.err != -ENAMETOOLONG)
 		return r->in.err;
 	if (msize < P9_MIN_MSIZE)
 		return -EMSGSIZE;
 	if (msize > r->fs->params.msize)
 		msize = r->fs->params.msize;
-	/* 9P2000.u is not what we speak, and plain 9P2000 neither. */
+	/* Neither 9P2000.u nor plain 9P2000 is supported. */
 	known = !strcmp(version, "9P2000.L");
 	p9_fs_restart(r->fs, known ? msize : 0);
 	p9_encode32(&r->out, msize);
@@ -30,7 +30,7 @@ int p9_version(struct p9_req *r)
 	return 0;
 }
 
-/* Nobody needs to prove anything. */
+/* Authentication is neither needed nor supported. */
 int p9_auth(struct p9_req *r)
 {
 	return -EOPNOTSUPP;
@@ -72,7 +72,7 @@ int p9_attach(struct p9_req *r)
  * --- Twalk ---
  */
 
-/* One step; @at moves on. */
+/* Walk one step and advance @at. */
 static int step(struct p9_req *r, struct p9_ref *at)
 {
 	char name[P9_NAME_MAX + 1];
@@ -100,7 +100,7 @@ static int step(struct p9_req *r, struct p9_ref *at)
 	return 0;
 }
 
-/* How many of @nr steps worked; the first one must. */
+/* The number of steps that succeeded, or why the first one failed. */
 static int steps(struct p9_req *r, struct p9_ref *at, unsigned nr)
 {
 	unsigned i;
@@ -160,7 +160,7 @@ int p9_walk(struct p9_req *r)
  * --- The end of fids ---
  */
 
-/* Closing may wait: for a file written to, and for one that is gone. */
+/* Closing may block: a file that was written to, or one that is deleted. */
 static bool clunk_waits(struct p9_fs *fs, uint32_t num)
 {
 	P9_REF ref = P9_NO_REF;
