@@ -263,6 +263,13 @@ static int take_reply(struct p9c *c, const struct p9c_slot *s)
 	return 0;
 }
 
+void p9c_iterate(struct p9c *c, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++)
+		vio_loop_iterate(c->loop, 1);
+	vdrv_wake(&c->d);
+}
+
 int p9c_wait(struct p9c *c, unsigned slot)
 {
 	uint64_t end = vio_now_ns() + 20000000000ull;

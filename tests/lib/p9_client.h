@@ -67,6 +67,9 @@ unsigned p9c_send(struct p9c *c, uint16_t tag, uint8_t type, const char *fmt,
 int p9c_wait(struct p9c *c, unsigned slot);
 void p9c_poll(struct p9c *c); /* take what is used */
 
+/* Iterate the loop @nr times, up to 1 ms each. */
+void p9c_iterate(struct p9c *c, unsigned nr);
+
 /* Helpers: 0 or -errno. */
 int p9c_walk(struct p9c *c, uint32_t fid, uint32_t newfid, const char *name);
 int p9c_open(struct p9c *c, uint32_t fid, uint32_t flags);

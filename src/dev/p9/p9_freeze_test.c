@@ -128,13 +128,6 @@ static int teardown(void **state)
  * --- The guest's requests during the freeze ---
  */
 
-static void iterate(unsigned nr)
-{
-	for (unsigned i = 0; i < nr; i++)
-		vio_loop_iterate(c.loop, 1);
-	vdrv_wake(&c.d);
-}
-
 static void start(void)
 {
 	char tmp[64];
@@ -187,7 +180,7 @@ static void frozen(void **state)
 	guard = start_guard();
 	assert_int_equal(ioctl(mount_fd, FIFREEZE, 0), 0);
 	n = send_all(s);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	/* What is in memory is served, and so is `viodev ctl`. */
 	assert_int_equal(p9c_getattr(&c, 2, &a), 0);
 	assert_int_equal(a.size, 4);
@@ -199,11 +192,11 @@ static void frozen(void **state)
 	assert_true(c.slots[s[n - 1]].busy);
 
 	vdrv_reset_now(&c.d);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	assert_int_not_equal(vdrv_status(&c.d), 0);
 	assert_true(end_guard(guard));
 	while (vdrv_status(&c.d) != 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	for (unsigned i = 0; i < P9C_SLOTS; i++)
 		c.slots[i].busy = false;
 	assert_true(vdrv_start(&c.d, ~0ull, 1));
@@ -368,25 +361,25 @@ static void no_answer(void **state)
 	s[3] = p9c_send(&c, 4, P9_TWALK, "ddws", P9C_ROOT, 14, 1, "net");
 	s[4] = p9c_send(&c, 5, P9_TCLUNK, "d", 12);
 	vdrv_kick(&c.d, 0);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	for (int i = 0; i < 20; i++)
 		assert_int_equal(p9c_getattr(&c, 2, &a), 0);
 	p9c_poll(&c);
 	for (int i = 0; i < 4; i++)
 		assert_true(c.slots[s[i]].busy);
 	vdrv_reset_now(&c.d);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	assert_int_not_equal(vdrv_status(&c.d), 0);
 	assert_false(fuse_gate(false));
 	while (vdrv_status(&c.d) != 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	for (unsigned i = 0; i < P9C_SLOTS; i++)
 		c.slots[i].busy = false;
 	assert_true(vdrv_start(&c.d, ~0ull, 1));
 	p9c_mount(&c, 8192);
 	assert_int_equal(p9c_getattr(&c, P9C_ROOT, &a), 0);
 	vdrv_reset(&c.d);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	umount2(p9c_path(&c, "net"), MNT_DETACH);
 	close(fuse.fd);
 	pthread_join(fuse.thread, NULL);

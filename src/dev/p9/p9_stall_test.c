@@ -184,13 +184,6 @@ static void start(const char *options)
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
 }
 
-static void iterate(unsigned nr)
-{
-	for (unsigned i = 0; i < nr; i++)
-		vio_loop_iterate(c.loop, 1);
-	vdrv_wake(&c.d);
-}
-
 /*
  * Occupy all threads that are for such a request: Tfsync, or Tstatfs for those
  * that change nothing. The slots are from 0 on.
@@ -203,7 +196,7 @@ static void stall_with(uint8_t type)
 			p9c_send(&c, (uint16_t)(100 + i), type, "dd", 1, 0), i);
 	vdrv_kick(&c.d, 0);
 	while (gate_waiting() < NR_THREADS)
-		iterate(1);
+		p9c_iterate(&c, 1);
 }
 
 static void stall(void)
@@ -255,17 +248,17 @@ static void reset_in_stall(void **state)
 				     1, 0);
 	f = p9c_send(&c, 300, P9_TFLUSH, "w", 100);
 	vdrv_kick(&c.d, 0);
-	iterate(5);
+	p9c_iterate(&c, 5);
 	vdrv_reset_now(&c.d);
 	for (int i = 0; i < 20; i++) {
-		iterate(1);
+		p9c_iterate(&c, 1);
 		assert_int_not_equal(vdrv_status(&c.d), 0);
 		poll_status();
 	}
 	assert_int_equal(gate_waiting(), NR_THREADS);
 	gate_set(false);
 	while (vdrv_status(&c.d) != 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	assert_int_equal(gate.nr_fsync, NR_THREADS);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_true(is_untouched(i));
@@ -301,7 +294,7 @@ static void new_session_waits(void **state)
 		old = p9c_send(&c, 1, P9_TCLUNK, "d", 1);
 		v = p9c_send(&c, P9_NOTAG, P9_TVERSION, "ds", 8192, "9P2000.L");
 		vdrv_kick(&c.d, 0);
-		iterate(20);
+		p9c_iterate(&c, 20);
 		p9c_poll(&c);
 		assert_true(c.slots[old].busy);
 		assert_true(c.slots[v].busy);
@@ -324,13 +317,13 @@ static void stop_in_stall(void **state)
 	stall();
 	pci_quiesce(&c.d.pi);
 	for (int i = 0; i < 20; i++) {
-		iterate(1);
+		p9c_iterate(&c, 1);
 		assert_false(pci_is_idle(&c.d.pi));
 		poll_status();
 	}
 	gate_set(false);
 	while (!pci_is_idle(&c.d.pi))
-		iterate(1);
+		p9c_iterate(&c, 1);
 	p9c_poll(&c);
 	for (unsigned i = 0; i < NR_THREADS; i++) {
 		assert_false(c.slots[i].busy);
@@ -363,7 +356,7 @@ static unsigned wait_for_lock(void)
 			P9_LOCK_FLAGS_BLOCK, 0ull, 0ull, 7, "guest");
 	vdrv_kick(&c.d, 0);
 	while (nr_waiting_for_locks() == 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	assert_int_equal(p9c_call(&c, P9_TGETLOCK, "dbqqds", 1, P9_LOCK_UNLCK,
 				  0ull, 0ull, 8, "guest"),
 			 0);
@@ -380,7 +373,7 @@ static void locks_give_in(void **state)
 	for (i = 0; !pci_is_idle(&c.d.pi); i++) {
 		assert_true(i < 5000);
 		pci_quiesce(&c.d.pi);
-		iterate(1);
+		p9c_iterate(&c, 1);
 	}
 	p9c_poll(&c);
 	assert_int_equal(p9c_wait(&c, slot), 0);
@@ -392,7 +385,7 @@ static void locks_give_in(void **state)
 	vdrv_reset_now(&c.d);
 	for (i = 0; vdrv_status(&c.d) != 0; i++) {
 		assert_true(i < 5000);
-		iterate(1);
+		p9c_iterate(&c, 1);
 	}
 	assert_true(is_untouched(slot));
 }
@@ -407,7 +400,7 @@ static void more_threads(void **state)
 		p9c_send(&c, (uint16_t)(100 + i), P9_TFSYNC, "dd", 1, 0);
 	vdrv_kick(&c.d, 0);
 	while (gate_waiting() < 60)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	assert_int_equal(p9c_write(&c, 1, 0, "text", 4), 4);
 	gate_set(false);
 	for (unsigned i = 0; i < 60; i++)
@@ -506,7 +499,7 @@ static void loop_never_waits(void **state)
 		assert_int_equal(p9c_clunk(&c, 13), 0);
 	}
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 0), 0);
-	iterate(5);
+	p9c_iterate(&c, 5);
 	vdrv_reset(&c.d);
 	assert_int_equal(gate.nr_on_loop, 0);
 }
@@ -549,7 +542,7 @@ static void nothing_after_error(void **state)
 		s[i] = p9c_send(&c, (uint16_t)i, P9_TREADDIR, "dqd", 2, 0ull,
 				4000);
 	vdrv_kick(&c.d, 0);
-	iterate(5);
+	p9c_iterate(&c, 5);
 	/* More buffers than a request may have. */
 	c.r_cut = 1;
 	c.room = 1024;
@@ -558,9 +551,9 @@ static void nothing_after_error(void **state)
 	assert_true(vdrv_status(&c.d) & NEEDS_RESET);
 	gate_set(false);
 	while (gate_waiting() > 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 	while (!pci_is_idle(&c.d.pi))
-		iterate(1);
+		p9c_iterate(&c, 1);
 	for (unsigned i = 0; i < NR_THREADS; i++)
 		assert_true(is_untouched(i));
 	for (unsigned i = 0; i < ARRAY_LEN(s); i++)
@@ -611,7 +604,7 @@ static void full_queue(void **state)
 		vdrv_add_indirect(&c.d, 0, bufs, PIECES + 1);
 	before = resident_kib();
 	vdrv_kick(&c.d, 0);
-	iterate(100);
+	p9c_iterate(&c, 100);
 	assert_true(gate_waiting() == NR_THREADS);
 	print_message("grew by %ld KiB\n", resident_kib() - before);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -619,7 +612,7 @@ static void full_queue(void **state)
 #endif
 	gate_set(false);
 	while (vdrv_used_ring_idx(&c.d, 0) == 0)
-		iterate(1);
+		p9c_iterate(&c, 1);
 }
 
 /*
@@ -656,7 +649,7 @@ static void fsyncs(void **state)
 	gate_set(true);
 	s = p9c_send(&c, 1, P9_TFSYNC, "dd", 1, 0);
 	vdrv_kick(&c.d, 0);
-	iterate(20);
+	p9c_iterate(&c, 20);
 	p9c_poll(&c);
 	assert_true(c.slots[s].busy);
 	gate_set(false);
