@@ -92,7 +92,8 @@ struct virtio_softc {
 	virtio_pci_capcfg_t *vs_pcicap; /* the PCI_CFG one among them */
 	uint_t vs_ncaps;
 
-	/* Not in bhyve's struct: private to the framework. */
+	/* Not in bhyve's struct: features from 64 on, and private state. */
+	uint64_t vs_negotiated_caps_hi;
 	struct vi_priv *vs_priv;
 };
 
@@ -201,6 +202,14 @@ struct virtio_consts {
 
 	/* Of a network device, <viodev/net.h>; otherwise NULL. */
 	const struct virtio_net_ops *vc_net;
+
+	/*
+	 * Features from 64 on, bit 0 is feature 64, for modern drivers.
+	 * vhost-user and the legacy interface do not have them. Those in
+	 * vs_negotiated_caps_hi are accepted when vc_apply_features() runs,
+	 * which may clear some to reject FEATURES_OK.
+	 */
+	uint64_t vc_hv_caps_hi;
 };
 
 /*

@@ -31,17 +31,18 @@ struct vi_priv {
 	const struct vi_transport *transport; /* that carries the device */
 	void *transport_arg;
 
-	struct vq_priv *queues;   /* linked up, */
-	int nr_queues;            /* so many */
-	uint64_t extra_features;  /* vi_offer_also() */
-	bool iommu_suspected;     /* vi_suspect_iommu() has said so */
-	uint64_t driver_features; /* as written, before judgement */
-	uint32_t refused_windows; /* with features from 64 on */
-	bool features_final;      /* negotiation is over */
-	uint8_t old_status;       /* before the last reset */
-	unsigned errors_logged;   /* since */
-	uint64_t errors_since_ns; /* the log's quota was last full */
-	uint64_t nr_errors;       /* calls of vi_error() */
+	struct vq_priv *queues;      /* linked up, */
+	int nr_queues;               /* so many */
+	uint64_t extra_features;     /* vi_offer_also() */
+	bool iommu_suspected;        /* vi_suspect_iommu() has said so */
+	uint64_t driver_features;    /* as written, before judgement */
+	uint64_t driver_features_hi; /* from 64 on */
+	uint32_t refused_windows;    /* with features from 128 on */
+	bool features_final;         /* negotiation is over */
+	uint8_t old_status;          /* before the last reset */
+	unsigned errors_logged;      /* since */
+	uint64_t errors_since_ns;    /* the log's quota was last full */
+	uint64_t nr_errors;          /* calls of vi_error() */
 	uint64_t nr_resets;
 };
 

@@ -169,6 +169,7 @@ void vi_reset_dev(struct virtio_softc *vs)
 	vs->vs_status = 0;
 	vs->vs_negotiated_caps = 0;
 	priv->driver_features = 0;
+	priv->driver_features_hi = vs->vs_negotiated_caps_hi = 0;
 	priv->refused_windows = 0;
 	priv->features_final = false;
 	vs->vs_curq = 0;
@@ -441,26 +442,44 @@ void vi_suspect_iommu(struct virtio_softc *vs)
 	       "IOMMU needs a modern driver that does");
 }
 
+/* The driver wrote one of the two windows of a mask. */
+static void set_window(uint64_t *features, uint32_t high, uint32_t bits)
+{
+	unsigned shift = high ? 32 : 0;
+
+	*features &= ~(0xffffffffull << shift);
+	*features |= (uint64_t)bits << shift;
+}
+
+/* There are no features from 128 on: those windows must be 0. */
+static void refuse_window(struct vi_priv *priv, uint32_t window, uint32_t bits)
+{
+	uint32_t bit = 1u << (window < 31 ? window : 31);
+
+	/* Those from 31 on share one, which stays until a reset. */
+	if (window < 31)
+		priv->refused_windows &= ~bit;
+	priv->refused_windows |= bits ? bit : 0;
+}
+
 void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 			    uint32_t bits)
 {
 	struct vi_priv *priv = vs->vs_priv;
-	unsigned shift = window * 32;
 
 	if (priv->features_final)
 		return;
-	if (window > 1) { /* none is offered there */
-		uint32_t bit = 1u << (window < 31 ? window : 31);
-
-		/* Those from 31 on share one, which stays until a reset. */
-		if (window < 31)
-			priv->refused_windows &= ~bit;
-		priv->refused_windows |= bits ? bit : 0;
-		return;
+	if (window > 3) {
+		refuse_window(priv, window, bits);
+	} else if (window > 1) {
+		set_window(&priv->driver_features_hi, window & 1, bits);
+		vs->vs_negotiated_caps_hi =
+			priv->driver_features_hi & vs->vs_vc->vc_hv_caps_hi;
+	} else {
+		set_window(&priv->driver_features, window, bits);
+		vs->vs_negotiated_caps =
+			priv->driver_features & vi_offer(vs, true);
 	}
-	priv->driver_features &= ~(0xffffffffull << shift);
-	priv->driver_features |= (uint64_t)bits << shift;
-	vs->vs_negotiated_caps = priv->driver_features & vi_offer(vs, true);
 }
 
 /*
@@ -495,21 +514,25 @@ static bool check_features(struct virtio_softc *vs)
 {
 	struct vi_priv *priv = vs->vs_priv;
 	uint64_t accepted = priv->driver_features;
+	uint64_t accepted_hi = priv->driver_features_hi;
 
 	if (priv->features_final)
 		return true;
 	debug_features(vs, "offered", vi_offer(vs, true));
-	if ((accepted & ~vi_offer(vs, true)) || priv->refused_windows)
+	if ((accepted & ~vi_offer(vs, true)) ||
+	    (accepted_hi & ~vs->vs_vc->vc_hv_caps_hi) || priv->refused_windows)
 		return false;
 	if (!(accepted & VI_BIT(VIRTIO_F_VERSION_1)))
 		return false;
 
 	vs->vs_negotiated_caps = accepted;
+	vs->vs_negotiated_caps_hi = accepted_hi;
 	if (vs->vs_vc->vc_apply_features) {
 		uint64_t applied = accepted;
 
 		vs->vs_vc->vc_apply_features(vs, &applied);
-		if (applied != accepted)
+		if (applied != accepted ||
+		    vs->vs_negotiated_caps_hi != accepted_hi)
 			return false;
 	}
 	features_settled(vs);
@@ -521,6 +544,7 @@ void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 	if (vs->vs_priv->features_final)
 		return;
 	vs->vs_negotiated_caps = bits & vi_offer(vs, false);
+	vs->vs_negotiated_caps_hi = 0;
 	if (vs->vs_vc->vc_apply_features)
 		vs->vs_vc->vc_apply_features(vs, &vs->vs_negotiated_caps);
 	features_changed(vs);
@@ -553,7 +577,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 			status &= (uint8_t)~live;
 	} else if ((status & live) && !priv->features_final) {
 		/* None of the modern interface's are in force without its OK. */
-		if (priv->driver_features)
+		if (priv->driver_features || priv->driver_features_hi)
 			vi_set_legacy_features(
 				vs, (uint32_t)vs->vs_negotiated_caps);
 		features_settled(vs);

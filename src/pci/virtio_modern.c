@@ -39,14 +39,19 @@ static void dfselect_write(struct virtio_softc *vs, uint32_t val)
 	vs->vs_dfselect = val;
 }
 
-static uint32_t window(uint64_t features, uint32_t select)
+/* Of features from 64 on as well, whose windows Linux reads and writes. */
+static uint32_t window(uint64_t features, uint64_t features_hi, uint32_t select)
 {
-	return select < 2 ? (uint32_t)(features >> (32 * select)) : 0;
+	if (select > 3)
+		return 0;
+	return (uint32_t)((select < 2 ? features : features_hi) >>
+			  32 * (select & 1));
 }
 
 static uint32_t df_read(struct virtio_softc *vs)
 {
-	return window(vi_offer(vs, true), vs->vs_dfselect);
+	return window(vi_offer(vs, true), vs->vs_vc->vc_hv_caps_hi,
+		      vs->vs_dfselect);
 }
 
 static uint32_t gfselect_read(struct virtio_softc *vs)
@@ -61,7 +66,8 @@ static void gfselect_write(struct virtio_softc *vs, uint32_t val)
 
 static uint32_t gf_read(struct virtio_softc *vs)
 {
-	return window(vs->vs_negotiated_caps, vs->vs_gfselect);
+	return window(vs->vs_negotiated_caps, vs->vs_negotiated_caps_hi,
+		      vs->vs_gfselect);
 }
 
 static void gf_write(struct virtio_softc *vs, uint32_t val)

@@ -306,6 +306,64 @@ static void test_features_above_63(void **state)
 	}
 }
 
+/* TRAP-07, FEAT-08, FEAT-L02: windows 2 and 3, where a model offers something. */
+static void test_features_from_64(void **state)
+{
+	static const struct {
+		uint32_t windows[4]; /* 2 to 5 */
+		bool ok;
+	} rows[] = {
+		{ { 0, 0 }, true },
+		{ { 0x10, 0 }, true },
+		{ { 0x12, 0x80000000 }, true },
+		{ { 0x14, 0 }, false },
+		{ { 0x10, 0x40000000 }, false },
+		{ { 0x10, 0, 1 }, false },
+		{ { 0x10, 0, 0, 1 }, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const uint32_t *w = rows[i].windows;
+
+		greet(modern);
+		t.vc.vc_hv_caps_hi = 0x8000000000000012;
+		for (uint32_t n = 0; n < 4; n++) {
+			vdrv_common_write(d, VIRTIO_PCI_COMMON_DFSELECT, 4,
+					  n + 2);
+			assert_int_equal(
+				vdrv_common_read(d, VIRTIO_PCI_COMMON_DF, 4),
+				n == 0 ? 0x12 :
+				n == 1 ? 0x80000000 :
+					 0);
+			write_features(n + 2, w[n]);
+		}
+		assert_int_equal(vdrv_negotiate(d, V1), rows[i].ok);
+		if (rows[i].ok) {
+			write_features(2, 0); /* too late */
+			assert_int_equal(t.vs.vs_negotiated_caps_hi,
+					 (uint64_t)w[1] << 32 | w[0]);
+			assert_int_equal(read_features(2), w[0]);
+			assert_int_equal(read_features(3), w[1]);
+		}
+		vdrv_reset(d);
+		assert_int_equal(t.vs.vs_negotiated_caps_hi, 0);
+		assert_true(vdrv_start(d, V1, 1));
+		tdev_echo(&t, 0, 10);
+		tdev_fini(&t);
+	}
+	/* A legacy driver has none, whatever it wrote elsewhere. */
+	tdev_init(&t, VDRV_LEGACY,
+		  (struct tdev_opts){ .mode = VIRTIO_MODE_TRANSITIONAL });
+	t.vc.vc_hv_caps_hi = 0x10;
+	vdrv_probe(d);
+	vdrv_reset(d);
+	vdrv_greet(d);
+	write_features(2, 0x10);
+	vdrv_driver_ok(d);
+	assert_int_equal(t.vs.vs_negotiated_caps_hi, 0);
+	tdev_fini(&t);
+}
+
 /* FEAT-01, FEAT-03: the model can refuse too. */
 static void test_model_refuses(void **state)
 {
@@ -924,6 +982,7 @@ int main(void)
 		cmocka_unit_test(test_every_subset),
 		cmocka_unit_test(test_refused_features),
 		cmocka_unit_test(test_features_above_63),
+		cmocka_unit_test(test_features_from_64),
 		cmocka_unit_test(test_model_refuses),
 		cmocka_unit_test(test_features_are_final),
 		cmocka_unit_test(test_platform_bits),
