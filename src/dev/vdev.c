@@ -22,6 +22,8 @@ const struct opt_def vdev_common_opts[] = {
 	{ "msix", OPT_BOOL, "on", .help = "offer MSI-X; off: MSI and INTx" },
 	{ "iommu", OPT_BOOL, "on",
 	  .help = "work behind a guest's IOMMU: offer ACCESS_PLATFORM" },
+	{ "packed", OPT_BOOL, "off",
+	  .help = "offer packed rings to modern drivers (RING_PACKED)" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries per queue, a power of two" },
 	{ NULL },
@@ -32,6 +34,7 @@ const virtio_capstr_t vdev_common_features[] = {
 	{ VI_BIT(VIRTIO_RING_F_EVENT_IDX), "EVENT_IDX" },
 	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
 	{ VI_BIT(VIRTIO_F_ACCESS_PLATFORM), "ACCESS_PLATFORM" },
+	{ VI_BIT(VIRTIO_F_RING_PACKED), "RING_PACKED" },
 	{ VI_BIT(VIRTIO_F_NOTIFICATION_DATA), "NOTIFICATION_DATA" },
 	{ VI_BIT(VIRTIO_F_RING_RESET), "RING_RESET" },
 	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
@@ -78,17 +81,32 @@ const struct vdev_type *vdev_type_find(const char *name, struct err *err)
 	return NULL;
 }
 
+/* What a legacy device cannot offer, and must not be told to. */
+static int check_modern_feature(const struct vdev_type *type,
+				const struct opts *opts, const char *key,
+				struct err *err)
+{
+	const char *mode = opt_string(opts, "mode");
+
+	if (mode && strcmp(mode, "legacy") == 0 && opt_given(opts, key) &&
+	    opt_bool(opts, key))
+		return err_set(err, -EINVAL,
+			       "%s: %s=on: a legacy device cannot offer it",
+			       type->vt_name, key);
+	return 0;
+}
+
 static int check_common(const struct vdev_type *type, const struct opts *opts,
 			struct err *err)
 {
 	const char *mode = opt_string(opts, "mode");
 	uint64_t size = opt_number(opts, "queue-size");
+	int ret = check_modern_feature(type, opts, "iommu", err);
 
-	if (mode && strcmp(mode, "legacy") == 0 && opt_given(opts, "iommu") &&
-	    opt_bool(opts, "iommu"))
-		return err_set(err, -EINVAL,
-			       "%s: iommu=on: a legacy device cannot offer it",
-			       type->vt_name);
+	if (ret == 0)
+		ret = check_modern_feature(type, opts, "packed", err);
+	if (ret < 0)
+		return ret;
 	if (type->vt_modern_only && mode && strcmp(mode, "modern") != 0)
 		return err_set(err, -EINVAL, "%s: mode=%s: modern only",
 			       type->vt_name, mode);
@@ -358,6 +376,8 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 	if (env->pi->pi_host && env->pi->pi_host->ph_iommu &&
 	    opt_bool(env->opts, "iommu"))
 		vi_offer_also(vs, VI_BIT(VIRTIO_F_ACCESS_PLATFORM));
+	if (opt_bool(env->opts, "packed"))
+		vi_offer_also(vs, VI_BIT(VIRTIO_F_RING_PACKED));
 	return 0;
 }
 

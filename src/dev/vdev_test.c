@@ -168,13 +168,39 @@ static void test_iommu_off(void **state)
 	assert_false(offers_iommu(f, true));
 }
 
+static bool offers_packed(struct fixture *f, bool modern)
+{
+	return vi_offer(f->dev->vs, modern) & VI_BIT(VIRTIO_F_RING_PACKED);
+}
+
+static void test_packed(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(make(f, ",mode=legacy,packed=on"), -EINVAL);
+	assert_non_null(strstr(f->why, "packed=on"));
+	assert_int_equal(make(f, ",packed=on"), 0);
+	assert_true(offers_packed(f, true));
+	assert_false(offers_packed(f, false));
+}
+
+static void test_packed_off(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(make(f, ",packed=off"), 0);
+	assert_false(offers_packed(f, true));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_status),   TEST(test_command), TEST(test_errors),
-		TEST(test_no_iommu), TEST(test_iommu),   TEST(test_iommu_off),
+		TEST(test_status), TEST(test_command),
+		TEST(test_errors), TEST(test_no_iommu),
+		TEST(test_iommu),  TEST(test_iommu_off),
+		TEST(test_packed), TEST(test_packed_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,18 +13,19 @@ REPEAT = 2
 KEYS = [("KEY_V", 47), ("KEY_I", 23), ("KEY_O", 24)]
 
 
-def devices(t, mode):
+def devices(t, mode, more=""):
     """The devices served. Input has no legacy interface, so its mode is always modern."""
     image(t.tmp / "disk.img", 32)
     image(t.tmp / "lun.img", 32)
     (t.tmp / "tree").mkdir()
-    return [f"block,id=disk,mode={mode},serial=all-block,path={t.tmp}/disk.img",
-            f"net,id=net,mode={mode},backend=user,mac=52:54:00:12:34:56",
-            f"console,id=con,mode={mode},port.org.example=unix:{t.tmp}/port",
-            f"scsi,id=scsi,mode={mode},lun0={t.tmp}/lun.img,lun0.serial=all-scsi",
-            f"rng,id=rng,mode={mode}",
-            f"9p,id=tree,mode={mode},path={t.tmp}/tree,tag=tree",
-            "input,id=keys,kind=keyboard,name=all-keyboard"]
+    return [device + more for device in (
+        f"block,id=disk,mode={mode},serial=all-block,path={t.tmp}/disk.img",
+        f"net,id=net,mode={mode},backend=user,mac=52:54:00:12:34:56",
+        f"console,id=con,mode={mode},port.org.example=unix:{t.tmp}/port",
+        f"scsi,id=scsi,mode={mode},lun0={t.tmp}/lun.img,lun0.serial=all-scsi",
+        f"rng,id=rng,mode={mode}",
+        f"9p,id=tree,mode={mode},path={t.tmp}/tree,tag=tree",
+        "input,id=keys,kind=keyboard,name=all-keyboard")]
 
 
 def together(guest, viodev, t):
@@ -89,9 +90,9 @@ def behind_iommu(guest, viodev):
         fio(guest, disk, f"/dev/{disk}", rw="write", bs="2M", depth=2, size="8M", more="--mem=mmaphuge --hugepage-size=2M")
 
 
-def all_seven(t, mode, *more, iommu=False):
+def all_seven(t, mode, *more, iommu=False, packed=False):
     append = "intel_iommu=on iommu=strict" if iommu else ""
-    with t.serve(*devices(t, mode)) as viodev:
+    with t.serve(*devices(t, mode, ",packed=on" if packed else "")) as viodev:
         with t.guest(more, attach(viodev), machine="pc" if mode == "legacy" else "q35", tools=True, cpus=2,
                      memory="768M", append=append) as guest:
             health = [Health(viodev, id) for id in viodev.sockets]
@@ -106,6 +107,8 @@ def all_seven(t, mode, *more, iommu=False):
                     assert {"NOTIFICATION_DATA", "RING_RESET"} <= set(status(viodev, id)["features"]), status(viodev, id)
             if iommu:
                 behind_iommu(guest, viodev)
+            for id in viodev.sockets if packed else ():
+                assert "RING_PACKED" in status(viodev, id)["features"], status(viodev, id)
             together(guest, viodev, t)
             typed(guest, viodev)
             for one in health:
@@ -133,3 +136,8 @@ def test_modern(t):
 def test_iommu(t):
     """All seven devices at once behind an IOMMU that translates each buffer and forgets it at once."""
     all_seven(t, "modern", "-device", "intel-iommu,caching-mode=on", iommu=True)
+
+
+def test_packed(t):
+    """All seven devices at once with packed rings, on each queue of theirs."""
+    all_seven(t, "modern", packed=True)
