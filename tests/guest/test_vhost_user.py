@@ -220,14 +220,15 @@ def end_device(t, viodev, guest, disk, signo):
     return requests
 
 
-def survives(t, device, driver, disk, signo, count):
+def survives(t, device, driver, disk, signo, count, **properties):
     """
     Writes are verified while the device ends and comes back. Large writes last, small reads do not: they end out of
     order, so that what is in flight cannot be told from the ring's indices. Returns how many were, each time.
     """
     with t.serve(device, options=OPTIONS) as viodev:
-        with t.guest(front_end(viodev, "d", driver, reconnect=100), tools=True) as guest:
+        with t.guest(front_end(viodev, "d", driver, reconnect=100, **properties), tools=True) as guest:
             guest.check(until(f"[ -b {disk} ]"))
+            assert ("RING_PACKED" in status(viodev, "d")["features"]) == (properties.get("packed") == "on")
             more = "--ioengine=libaio --direct=1 --time_based --runtime=4"
             load = (fio_command("verified", disk, size="8M", depth=8, more="--time_based --runtime=4") +
                     f" --name=slow --filename={disk} --offset=8M --size=20M --rw=write --bs=1M --iodepth=4 {more}"
@@ -253,6 +254,13 @@ def test_block_killed(t):
     """D23: kill -9 of the device under fio with verification: no data is lost, and the guest sees nothing."""
     disk = image(t.tmp / "disk.raw", 32)
     survives(t, f"block,id=d,path={disk},cache=writethrough", "vhost-user-blk-pci", "/dev/vda", signal.SIGKILL, KILLS)
+
+
+def test_packed_killed(t):
+    """PK-34, D23: the same with packed rings, whose slots are overwritten while requests are in flight."""
+    disk = image(t.tmp / "disk.raw", 32)
+    survives(t, f"block,id=d,path={disk},cache=writethrough,packed=on", "vhost-user-blk-pci", "/dev/vda", signal.SIGKILL,
+             KILLS, packed="on")
 
 
 def test_scsi_killed(t):
