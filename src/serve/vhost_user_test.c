@@ -1715,6 +1715,181 @@ static void test_features_not_offered(void **state)
 }
 
 /*
+ * --- Packed rings ---
+ */
+
+#define PACKED VI_BIT(VIRTIO_F_RING_PACKED)
+#define P_WRAP 0x8000u
+#define P_BASE 0x80008000u /* of a fresh ring */
+#define P_SIZE 5u          /* no power of two */
+
+/* A buffer to fill in the slot at @pos, whose id is the slot. */
+static void offer_packed(struct fe *f, uint32_t pos)
+{
+	uint32_t slot = pos & ~P_WRAP;
+	uint16_t bits = pos & P_WRAP ? 0x0080 : 0x8000;
+
+	fe_write_desc(f, DESC + 16 * slot, GPA + BUF, 16, (uint16_t)slot);
+	fe_write16(f, DESC + 16 * slot + 14, VRING_DESC_F_WRITE | bits);
+}
+
+static bool is_used_packed(struct fe *f, uint32_t pos)
+{
+	uint16_t flags;
+
+	fe_iterate(f);
+	flags = fe_read16(f, DESC + 16 * (pos & ~P_WRAP) + 14);
+	return (flags & 0x8080) == (pos & P_WRAP ? 0x8080 : 0);
+}
+
+static void start_packed(struct fe *f, uint32_t base)
+{
+	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
+					 UADDR + AVAIL };
+
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, P_SIZE));
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_BASE, 0, base));
+	assert_true(fe_ask(f, VHMSG_SET_VRING_ADDR, &addr, sizeof(addr), -1));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_KICK, 0, f->kick));
+	assert_true(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->call));
+}
+
+static void accept_packed(struct fe *f)
+{
+	assert_true(fe_get_u64(f, VHMSG_GET_FEATURES) & PACKED);
+	fe_negotiate(f);
+	assert_true(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | PACKED, -1));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+}
+
+static void negotiate_packed(struct fe *f)
+{
+	become(f, "rng,packed=on");
+	accept_packed(f);
+	memset(f->mem, 0, BUF);
+}
+
+static uint32_t get_base(struct fe *f)
+{
+	struct vhmsg_vring vring = { 0, 0 };
+
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, sizeof(vring), -1);
+	assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE, &vring,
+				    sizeof(vring), NULL),
+			 sizeof(vring));
+	return vring.num;
+}
+
+/* PK-33: the base has both positions; DPDK's of a fresh ring has one. */
+static void test_packed_base(void **state)
+{
+	static const uint32_t fresh[] = { P_BASE, P_WRAP };
+	struct fe *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(fresh); i++) {
+		uint32_t base = fresh[i], pos = P_WRAP;
+
+		negotiate_packed(f);
+		for (unsigned n = 0; n < 12; n++) {
+			uint32_t next = pos + 1;
+
+			if ((next & ~P_WRAP) == P_SIZE)
+				next = (pos & P_WRAP) ^ P_WRAP;
+			start_packed(f, base);
+			assert_true(
+				fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+			offer_packed(f, pos);
+			fe_kick(f);
+			assert_true(is_used_packed(f, pos));
+			assert_true(fe_was_called(f));
+			base = get_base(f);
+			assert_int_equal(base, next << 16 | next);
+			assert_int_equal(get_base(f), base);
+			pos = next;
+		}
+	}
+}
+
+/* Positions outside the ring, or further apart than it is long. */
+static void test_packed_bad_base(void **state)
+{
+	static const uint32_t bad[] = {
+		P_BASE | P_SIZE,
+		P_BASE | P_SIZE << 16,
+		0xffffffff,
+		(P_WRAP | 2) << 16 | P_WRAP | 1,
+		(P_WRAP | 1) << 16 | 2,
+	};
+	struct fe *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		negotiate_packed(f);
+		start_packed(f, bad[i]);
+		assert_false(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	}
+}
+
+/* FE-02: refused where it is not offered; without it, sizes and bases as ever. */
+static void test_packed_not_offered(void **state)
+{
+	struct fe *f = *state;
+
+	become(f, "rng,packed=off");
+	fe_negotiate(f);
+	assert_false(fe_get_u64(f, VHMSG_GET_FEATURES) & PACKED);
+	assert_false(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | PACKED, -1));
+	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, P_SIZE));
+	assert_false(fe_set_vring(f, VHMSG_SET_VRING_BASE, 0, P_BASE));
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	memset(f->mem, 0, BUF);
+	f->avail_idx = 0;
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+}
+
+/* PK-34: the area is that of packed rings; a part of another layout is none. */
+static void test_packed_inflight(void **state)
+{
+	struct vhmsg_inflight area = { .nr_queues = 1, .queue_size = P_SIZE };
+	struct fe *f = *state;
+	int fd;
+
+	vi_offer_also(vio_server_pci(f->srv)->pi_arg, PACKED);
+	accept_packed(f);
+	fe_send_msg(f, VHMSG_GET_INFLIGHT_FD, 0, &area, sizeof(area), -1);
+	assert_int_equal(
+		fe_receive(f, VHMSG_GET_INFLIGHT_FD, &area, sizeof(area), &fd),
+		sizeof(area));
+	assert_int_equal(area.size, 192); /* 32 + 5 * 32 */
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	start_packed(f, P_BASE);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	offer_packed(f, P_WRAP);
+	fe_kick(f);
+	assert_true(is_used_packed(f, P_WRAP));
+
+	/* The next front-end has the file, and a base of before the crash. */
+	fe_reconnect(f);
+	accept_packed(f);
+	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	start_packed(f, P_BASE);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	offer_packed(f, P_WRAP | 1);
+	fe_kick(f);
+	assert_true(is_used_packed(f, P_WRAP | 1));
+
+	/* As much as split rings need is not enough. */
+	area.size = 128;
+	assert_int_not_equal(get_base(f), 0);
+	assert_false(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
+	close(fd);
+}
+
+/*
  * VQ-04: a front-end resets a queue by stopping its ring, and enables it again
  * with other parameters. What lies in the old ring is gone.
  */
@@ -1779,6 +1954,10 @@ int main(void)
 		TEST(test_no_state),
 		TEST(test_not_offered),
 		TEST(test_features_not_offered),
+		TEST(test_packed_base),
+		TEST(test_packed_bad_base),
+		TEST(test_packed_not_offered),
+		TEST(test_packed_inflight),
 		TEST(test_queue_reset),
 		TEST(test_ring_sizes),
 		TEST(test_disabled_network),
