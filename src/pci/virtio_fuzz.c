@@ -429,7 +429,8 @@ static struct virtio_consts echo_consts = {
 	.vc_cfgwrite = echo_cfgwrite,
 	.vc_apply_features = echo_apply_features,
 	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY | 1,
-	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | 1,
+	.vc_hv_caps_modern =
+		VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_F_RING_PACKED) | 1,
 };
 
 static void drop_log(void *arg, int level, const char *msg)
@@ -518,6 +519,7 @@ static void set_features(bool modern)
 			(b & 2 ? 1u << VIRTIO_RING_F_INDIRECT_DESC : 0) |
 			(b & 4 ? 1u << VIRTIO_RING_F_EVENT_IDX : 0) |
 			(b & 8 ? 1u << VIRTIO_F_NOTIFY_ON_EMPTY : 0);
+	uint32_t high = 1 | (b & 8 ? 1u << (VIRTIO_F_RING_PACKED - 32) : 0);
 
 	if (b & 0x80)
 		bits = (uint32_t)fuzz_int(in, 4);
@@ -529,10 +531,10 @@ static void set_features(bool modern)
 	common(VIRTIO_PCI_COMMON_GF, 4, bits & ~(1u << 24));
 	if (b & 0x10) {
 		common(VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-		common(VIRTIO_PCI_COMMON_GF, 4, 1);
+		common(VIRTIO_PCI_COMMON_GF, 4, high);
 	}
 	common(VIRTIO_PCI_COMMON_GFSELECT, 4, b & 0x40 ? 2 : 1);
-	common(VIRTIO_PCI_COMMON_GF, 4, b & 0x20 ? 0 : 1);
+	common(VIRTIO_PCI_COMMON_GF, 4, b & 0x20 ? 0 : high);
 }
 
 static void select_queue(bool modern, unsigned q)
@@ -721,6 +723,56 @@ static void add_good(struct vqueue_info *vq)
 	poke16(vq->vq_avail_gpa + 2, idx);
 }
 
+/* The bits that make the slot at a position available. */
+static uint16_t available_bits(uint16_t pos)
+{
+	return (uint16_t)(pos & PACKED_WRAP ? 1u << VRING_PACKED_DESC_F_AVAIL :
+					      1u << VRING_PACKED_DESC_F_USED);
+}
+
+/*
+ * Slots of a packed ring from where the device looks next, mostly of chains
+ * that are in order: ids that are free, few of them linked.
+ */
+static void add_slots(struct vqueue_info *vq)
+{
+	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_priv->nr;
+	uint16_t pos = vq->vq_last_avail;
+	bool good = !fuzz_one_in(in, 4);
+
+	for (unsigned i = 0; i < size && nr > 0; i++) {
+		unsigned b = fuzz_choice(in, 256);
+		struct desc d = { .len = b % 64, .flags = (uint16_t)i };
+
+		if (good && vq->vq_priv->slots[i].busy)
+			continue;
+		d.addr = place(d.len, 1);
+		if (b >= 0xf8) /* the ring itself as a table */
+			d = (struct desc){ vq->vq_desc_gpa, 16 * size,
+					   (uint16_t)i };
+		d.next = b >= 0xf8 ? VRING_DESC_F_INDIRECT :
+			 b & 0x40  ? VRING_DESC_F_WRITE :
+				     0;
+		d.next |= !good || b % 16 == 0 ? fuzz_choice(in, 8) : 0;
+		d.next |= available_bits(pos);
+		if (!good && b % 8 == 0)
+			d.flags = (uint16_t)fuzz_int(in, 2);
+		poke(vq->vq_desc_gpa + 16ull * (pos & ~PACKED_WRAP), &d,
+		     sizeof(d));
+		pos = packed_advance(vq, pos, 1);
+		nr--;
+	}
+}
+
+/* The driver's event structure, or the device's. */
+static void write_event(struct vqueue_info *vq)
+{
+	uint64_t gpa = fuzz_bool(in) ? vq->vq_avail_gpa : vq->vq_used_gpa;
+
+	poke16(gpa, (uint16_t)fuzz_int(in, 2));
+	poke16(gpa + 2, (uint16_t)fuzz_choice(in, 4));
+}
+
 static void write_index(struct vqueue_info *vq)
 {
 	uint64_t gpa = fuzz_bool(in) ? vq->vq_avail_gpa : vq->vq_used_gpa;
@@ -748,6 +800,30 @@ static void write_bytes(void)
 
 	fuzz_bytes(in, bytes, sizeof(bytes));
 	poke(gpa, bytes, sizeof(bytes));
+}
+
+static void step_packed(bool modern, struct vqueue_info *vq)
+{
+	guard(must_not_use_memory());
+	switch (fuzz_choice(in, 8)) {
+	case 0:
+		write_event(vq);
+		break;
+	case 1:
+		write_bytes();
+		break;
+	case 2:
+		write_table();
+		break;
+	case 3:
+		poke16(vq->vq_desc_gpa + 16ull * fuzz_choice(in, 16) + 14,
+		       (uint16_t)fuzz_int(in, 2));
+		break;
+	default:
+		add_slots(vq);
+		kick(modern, vq->vq_num);
+		break;
+	}
 }
 
 /*
@@ -793,8 +869,13 @@ static void step_registers(bool modern, unsigned q)
 
 static void step_rings(bool modern, struct vqueue_info *vq)
 {
-	unsigned b = fuzz_choice(in, 256);
+	unsigned b;
 
+	if (vq->vq_flags && vq->vq_priv->packed) {
+		step_packed(modern, vq);
+		return;
+	}
+	b = fuzz_choice(in, 256);
 	guard(must_not_use_memory());
 	if (b >= 250) {
 		turn_inward(vq);
@@ -828,6 +909,13 @@ static void step_rings(bool modern, struct vqueue_info *vq)
 	}
 }
 
+static unsigned nr_outstanding(struct vqueue_info *vq)
+{
+	if (vq->vq_flags && vq->vq_priv->packed)
+		return packed_distance(vq, vq->vq_next_used, vq->vq_last_avail);
+	return (uint16_t)(vq->vq_last_avail - vq->vq_next_used);
+}
+
 /*
  * What a vhost-user front-end does to a queue: it stops, and goes on where the
  * ring's owner says.
@@ -843,11 +931,18 @@ static void stop_or_resume(struct vqueue_info *vq)
 	if (vq->vq_flags)
 		return;
 	set_queue(vq->vq_num);
-	vq_resume(vq, (uint16_t)fuzz_int(in, 2), false);
+	if (vq->vq_flags && vq->vq_priv->packed) {
+		uint32_t base = (uint32_t)fuzz_int(in, 2);
+
+		base |= (fuzz_bool(in) ? base : (uint32_t)fuzz_int(in, 2))
+			<< 16;
+		vq_resume(vq, base, false);
+	} else {
+		vq_resume(vq, (uint16_t)fuzz_int(in, 2), false);
+	}
 	/* No more can be in flight than there are entries. */
 	fuzz_must((e.vs.vs_flags & VIRTIO_BROKEN) ||
-		  (uint16_t)(vq->vq_last_avail - vq->vq_next_used) <=
-			  vq->vq_priv->nr);
+		  nr_outstanding(vq) <= vq->vq_priv->nr);
 }
 
 static void step_device(struct vqueue_info *vq)

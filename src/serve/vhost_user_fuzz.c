@@ -173,7 +173,7 @@ static struct virtio_consts hold_consts = {
 	.vc_name = "hold",
 	.vc_nvq = NR_QUEUES,
 	.vc_cfgsize = sizeof(hold.config),
-	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
+	.vc_hv_caps_modern = VI_RING_CAPS_MODERN | VI_BIT(VIRTIO_F_RING_PACKED),
 	.vc_hv_caps_legacy = VI_RING_CAPS_LEGACY,
 	.vc_qnotify = hold_qnotify,
 	.vc_quiesce = hold_quiesce,
@@ -379,8 +379,8 @@ static uint64_t features(struct fuzz_in *in)
 					 VHMSG_F_LOG_ALL,
 					 VIRTIO_RING_F_EVENT_IDX,
 					 VIRTIO_RING_F_INDIRECT_DESC };
-	unsigned pick = fuzz_choice(in, 32);
-	uint64_t f = 0;
+	unsigned pick = fuzz_choice(in, 256);
+	uint64_t f = pick >= 192 ? VI_BIT(VIRTIO_F_RING_PACKED) : 0;
 
 	for (unsigned i = 0; i < 5; i++)
 		f |= pick & 1u << i ? 0 : VI_BIT(bits[i]);
@@ -559,6 +559,12 @@ static void offer(struct fuzz_in *in)
 
 	if (fuzz_one_in(in, 16))
 		d.addr = fuzz_int(in, 8);
+	if (fuzz_one_in(in, 4)) { /* of a packed ring: id, then flags */
+		uint16_t flags = d.flags;
+
+		d.flags = d.next;
+		d.next = (uint16_t)(flags | (fuzz_bool(in) ? 0x80 : 0x8000));
+	}
 	memcpy(at + DESC + i * sizeof(d), &d, sizeof(d));
 	if (fuzz_one_in(in, 4))
 		return;

@@ -252,7 +252,12 @@ void fuzz_dev_desc(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 
 	if (fuzz_one_in(in, 16))
 		gpa = fuzz_int(in, 8);
-	if (v->d.q[q].ready && i < v->d.q[q].size)
+	if (!v->d.q[q].ready || i >= v->d.q[q].size)
+		return;
+	if (v->d.q[q].packed)
+		vdrv_slot(&v->d, q, &(struct vdrv_buf){ gpa, len, 0 }, flags,
+			  next);
+	else
 		vdrv_desc(&v->d, q, i, gpa, len, flags, next);
 }
 
@@ -260,7 +265,8 @@ void fuzz_dev_avail(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 {
 	uint16_t head = (uint16_t)fuzz_choice(in, 32);
 
-	if (v->d.q[q].ready)
+	/* The slots of a packed ring are available as they are. */
+	if (v->d.q[q].ready && !v->d.q[q].packed)
 		vdrv_avail(&v->d, q, head);
 }
 

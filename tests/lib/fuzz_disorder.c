@@ -96,7 +96,7 @@ static void enable_queue(struct fuzz_dev *v, unsigned q, struct fuzz_in *in)
 
 	if (!ring->ready)
 		return;
-	if (!fuzz_one_in(in, 4)) { /* as an empty one */
+	if (!fuzz_one_in(in, 4) && !ring->packed) { /* as an empty one */
 		vdrv_set_avail_idx(&v->d, q, 0);
 		memset(vdrv_ptr(&v->d, ring->used, 4), 0, 4);
 	}
