@@ -241,25 +241,36 @@ void vi_offer_also(struct virtio_softc *vs, uint64_t features);
 
 struct vqueue_info {
 	/* The device sets these two. */
-	/* Entries, a power of two. A driver may lower it; a reset restores it. */
+	/*
+	 * Entries, a power of two. A driver may lower it, with packed rings to
+	 * any number; a reset restores it.
+	 */
 	uint16_t vq_qsize;
 	void (*vq_notify)(void *sc, struct vqueue_info *vq);
 
 	/* The framework sets these. */
 	struct virtio_softc *vq_vs;
-	uint16_t vq_num;        /* which queue of the device */
-	uint16_t vq_flags;      /* VQ_ALLOC, VQ_ENABLED */
-	uint16_t vq_last_avail; /* next entry to take, free-running */
-	uint16_t vq_next_used;  /* next entry to fill, free-running */
+	uint16_t vq_num;   /* which queue of the device */
+	uint16_t vq_flags; /* VQ_ALLOC, VQ_ENABLED */
+	/* Free-running; packed rings: slot and, in bit 15, wrap counter. */
+	uint16_t vq_last_avail; /* next entry to take */
+	uint16_t vq_next_used;  /* next entry to fill */
 	uint16_t vq_save_used;  /* vq_next_used at the last vq_endchains() */
 	uint16_t vq_msix_idx;   /* MSI-X vector or VIRTIO_MSI_NO_VECTOR */
 
-	uint32_t vq_pfn;      /* legacy: page frame, 0: none */
-	uint64_t vq_desc_gpa; /* guest addresses of the three parts */
+	uint32_t vq_pfn; /* legacy: page frame, 0: none */
+	/*
+	 * Guest addresses of the three parts; of a packed ring, the ring, the
+	 * driver's and the device's event structure.
+	 */
+	uint64_t vq_desc_gpa;
 	uint64_t vq_avail_gpa;
 	uint64_t vq_used_gpa;
 
-	/* The parts in this process; NULL for memory that is not shared. */
+	/*
+	 * The parts in this process; NULL for memory that is not shared, and
+	 * for packed rings.
+	 */
 	struct vring_desc *vq_desc;
 	struct vring_avail *vq_avail;
 	struct vring_used *vq_used;
@@ -269,8 +280,8 @@ struct vqueue_info {
 };
 
 /*
- * The ring's event index fields, as raw little-endian memory, for rings that
- * are mapped. Device models do not need them.
+ * The ring's event index fields, as raw little-endian memory, for split rings
+ * that are mapped. Device models do not need them.
  */
 #define VQ_AVAIL_EVENT_IDX(vq) \
 	(*(uint16_t *)&(vq)->vq_used->ring[(vq)->vq_qsize])

@@ -195,7 +195,7 @@ static void test_offer(void **state)
 	static const unsigned absent[] = {
 		24, 27,         /* legacy only */
 		25, 26, 30, 31, /* reserved */
-		35,             /* IN_ORDER: FEAT-12, SPLIT-22 */
+		35,             /* IN_ORDER: FEAT-12, SPLIT-22, PACKED-19 */
 		37,             /* SR_IOV: FEAT-14 */
 		38,             /* NOTIFICATION_DATA: the embedder's affair */
 		39,             /* NOTIF_CONFIG_DATA */

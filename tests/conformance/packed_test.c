@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The packed virtqueue, row by row. PK is a table of docs/spec/frontier.md,
- * PACKED one of docs/spec/conformance.md. What both layouts have in common is
- * tested for both in src/core/vq_test.c and thread_test.c.
+ * The packed virtqueue, row by row: PACKED is a table of
+ * docs/spec/conformance.md, and PK-n are finer rows of the same chapter, 2.8.
+ * What both layouts have in common is tested for both in src/core/vq_test.c and
+ * thread_test.c.
  */
 #include "core/core.h"
 #include "tdev.h"
@@ -97,13 +98,17 @@ static void serve_laps(uint64_t features, uint16_t size)
 		assert_int_equal(used.len, 4);
 		if (size > 1)
 			assert_memory_equal(vdrv_ptr(d, BUF + 16, 4), &sent, 4);
+		assert_memory_equal(vdrv_ptr(d, BUF, 4), &sent, 4);
 		assert_false(vdrv_used(d, 0, &used));
 		assert_int_equal(d->nr_msix[1], i + 1);
 	}
 	assert_false(broken());
 }
 
-/* PK-01, PK-05, PK-10, PK-20, PK-29, PK-36, PACKED-01, PACKED-02, PACKED-08. */
+/*
+ * PK-01, PK-05, PK-10, PK-20, PK-29, PK-36, PACKED-01, PACKED-02, PACKED-08,
+ * PACKED-12, PACKED-14.
+ */
 static void test_sizes(void **state)
 {
 	static const uint16_t sizes[] = { 1, 2, 3, 7, 100, 256, 32767, 32768 };
@@ -404,7 +409,7 @@ struct chain_row {
 
 static const struct chain_row chain_rows[] = {
 	{ "one", { { BUF, 8, W } }, .n = 1 },
-	{ "PK-18: table",
+	{ "PK-18, PACKED-11, PACKED-13: table",
 	  { { TABLE, 48, I } },
 	  { { BUF, 1, 0 }, { BUF, 2, W }, { BUF, 3, W } },
 	  .n = 3 },
@@ -594,8 +599,9 @@ static void test_used_descriptor(void **state)
 }
 
 /*
- * PK-10 to PK-12, PACKED-06 to PACKED-08: chains of 3, 1 and 2 slots end as
- * the second, the third, the first; the driver fills freed slots at once.
+ * PK-10, PK-11, PK-12, PACKED-06, PACKED-07, PACKED-08: chains of 3, 1 and 2
+ * slots end as the second, the third, the first; the driver fills freed slots
+ * at once.
  */
 static void test_out_of_order(void **state)
 {
@@ -738,7 +744,7 @@ static void test_dirty_log(void **state)
 
 #define EV(flags, wrap, off) ((uint32_t)(flags) << 16 | (wrap) << 15 | (off))
 
-/* PK-24 to PK-26, PACKED-15, PACKED-16, PACKED-24. */
+/* PK-24, PK-25, PK-26, PACKED-15, PACKED-16, PACKED-24. */
 static void test_interrupts(void **state)
 {
 	static const struct {
