@@ -93,16 +93,29 @@ int packed_map(struct vqueue_info *vq)
 	return ret;
 }
 
+/*
+ * Where a part is in this process. One that is not aligned here as it is there
+ * cannot be accessed at once, and goes through gm_read() and gm_write().
+ */
+static void *map_part(struct gmem *gm, uint64_t gpa, uint64_t len,
+		      unsigned prot, size_t align)
+{
+	void *p = gm_map(gm, (gpa_t){ gpa }, len, prot);
+
+	return (uintptr_t)p % align ? NULL : p;
+}
+
 void packed_remap(struct vqueue_info *vq)
 {
 	struct gmem *gm = gmem_of(vq);
 	struct vq_packed *p = &vq->vq_priv->p;
 	unsigned rw = GM_READ | GM_WRITE;
 
-	p->ring = gm_map(gm, (gpa_t){ vq->vq_desc_gpa },
-			 16ull * vq->vq_priv->nr, rw);
-	p->driver_event = gm_map(gm, (gpa_t){ vq->vq_avail_gpa }, 4, GM_READ);
-	p->device_event = gm_map(gm, (gpa_t){ vq->vq_used_gpa }, 4, rw);
+	p->ring = map_part(gm, vq->vq_desc_gpa, 16ull * vq->vq_priv->nr, rw,
+			   sizeof(le16));
+	p->driver_event =
+		map_part(gm, vq->vq_avail_gpa, 4, GM_READ, sizeof(le32));
+	p->device_event = map_part(gm, vq->vq_used_gpa, 4, rw, sizeof(le32));
 	vq->vq_priv->gen = gm->gen;
 }
 
@@ -149,65 +162,68 @@ static bool is_available(uint16_t flags, uint16_t pos)
  * --- Available ---
  */
 
-static struct packed_desc from_wire(const struct desc *d, uint16_t flags)
+static struct packed_desc from_wire(const struct desc *d)
 {
 	return (struct packed_desc){
 		.addr = le64_to_cpu(d->addr),
 		.len = le32_to_cpu(d->len),
-		.flags = flags,
+		.flags = le16_to_cpu(d->flags),
 		.id = le16_to_cpu(d->id),
 	};
 }
 
 /*
- * Copy all but the flags out. The barrier keeps the compiler from going back
- * to shared memory for a value that it has already judged.
+ * Copy a descriptor out of the ring or of an indirect table, which may be
+ * aligned in no way. The barrier keeps the compiler from going back to shared
+ * memory for a value that it has already judged.
  */
-static void copy_out(const char *from, struct desc *ret_desc)
+static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
+		 uint32_t i, struct packed_desc *ret_desc)
 {
-	memcpy(ret_desc, from, offsetof(struct desc, flags));
-	__asm__ volatile("" ::: "memory");
+	uint64_t off = 16ull * i;
+	struct desc d;
+	int ret;
+
+	if (table) {
+		memcpy(&d, (const char *)table + off, sizeof(d));
+		__asm__ volatile("" ::: "memory");
+	} else {
+		ret = gm_read(gmem_of(vq), (gpa_t){ gpa + off }, &d, sizeof(d));
+		if (ret < 0)
+			return ret;
+	}
+	*ret_desc = from_wire(&d);
+	return 0;
 }
 
-static le16 *flags_of(void *table, uint32_t i)
+static le16 *flags_of(void *ring, uint16_t slot)
 {
-	return (le16 *)(void *)((char *)table + 16ull * i +
+	return (le16 *)(void *)((char *)ring + 16ull * slot +
 				offsetof(struct desc, flags));
 }
 
 /*
- * Pairs with the driver's barrier before it stored the flags of a chain's first
- * descriptor, the last of all: what the chain says is visible after this
- * (2.8.17). The flags of those that follow are not ordered by themselves.
+ * The flags of a chain's first descriptor are the last that the driver stored.
+ * This pairs with its barrier before that: what the chain says is visible
+ * afterwards (2.8.17). Other flags are not ordered by themselves.
  */
-static int fetch(struct vqueue_info *vq, void *table, uint64_t gpa, uint32_t i,
-		 struct packed_desc *ret_desc)
-{
-	struct desc d;
-	uint16_t flags;
-	int ret;
-
-	if (table) {
-		flags = le16_load_acquire(flags_of(table, i));
-		copy_out((char *)table + 16ull * i, &d);
-	} else {
-		ret = gm_read(gmem_of(vq), (gpa_t){ gpa + 16ull * i }, &d,
-			      sizeof(d));
-		if (ret < 0)
-			return ret;
-		flags = le16_to_cpu(d.flags);
-	}
-	*ret_desc = from_wire(&d, flags);
-	return 0;
-}
-
 int packed_peek(struct vqueue_info *vq)
 {
 	struct vq_packed *p = &vq->vq_priv->p;
-	uint16_t pos = vq->vq_last_avail;
-	int ret = fetch(vq, p->ring, vq->vq_desc_gpa, slot_at(pos), &p->head);
+	uint16_t pos = vq->vq_last_avail, flags = 0;
+	int ret;
 
-	return ret < 0 ? ret : is_available(p->head.flags, pos);
+	if (p->ring) {
+		flags = le16_load_acquire(flags_of(p->ring, slot_at(pos)));
+		if (!is_available(flags, pos))
+			return 0;
+	}
+	ret = fetch(vq, p->ring, vq->vq_desc_gpa, slot_at(pos), &p->head);
+	if (ret < 0)
+		return ret;
+	if (p->ring)
+		p->head.flags = flags;
+	return is_available(p->head.flags, pos);
 }
 
 /* What is wrong with an indirect table; its address is looked up later. */
