@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 dir=build-minimal
 viodev=$dir/src/viodev/viodev
-tests='net_be_test disk_test block_test'
+tests='dgram_test net_be_test pcap_test stream_test tap_test disk_test block_test'
 
 die() {
 	echo "check-minimal.sh: $*" >&2
