@@ -10,6 +10,8 @@
  * The worker's thread calls no function of the library: the heads of chains
  * that it works on go through a pipe to it, and through another one back.
  */
+#define _GNU_SOURCE 1 /* pipe2() */
+
 #include <ctype.h>
 #include <endian.h>
 #include <fcntl.h>

@@ -51,7 +51,7 @@ compile() {
 	read -ra flags < <(pkg-config --cflags "$3")
 	[ "$sanitize" = none ] || flags+=("-fsanitize=$sanitize")
 	"${CC:-cc}" -std=gnu17 -Wall -Wextra -Werror \
-		-D_GNU_SOURCE "${flags[@]}" -o "$dest/$1" "$2" "${@:4}"
+		"${flags[@]}" -o "$dest/$1" "$2" "${@:4}"
 }
 
 read -ra libs < <(pkg-config --libs viodev)
