@@ -1056,6 +1056,10 @@ class Sandbox(Case):
                 proc = pathlib.Path(f"/proc/{self.status('9p0')['pid']}")
                 self.assertTrue(os.path.samestat(os.stat(proc / "root/tree/0"), os.stat(share)))
                 self.assertEqual(len((proc / "mountinfo").read_text().splitlines()), 3)
+            os.kill(self.status("9p0")["pid"], signal.SIGKILL)
+            wait_for(lambda: "restarting" in serve.errors, "the restart")
+            with P9(self.dir / "9p0.sock", WAIT) as again:
+                self.assertEqual(again.owner("new"), 77)
         shutil.rmtree(share)
 
     def test_tree_made_again(self):
