@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A datagram socket, a frame each.
+ * A datagram socket; each datagram is a frame.
  *
- * Two devices may be each other's remote end, so that one of them starts when
- * the other's socket is not there yet, and either may be restarted. Where we
- * open the socket we still may look up paths, which a sandboxed device cannot:
- * a thread of the opener connects the socket that both share to whatever is at
- * the other end now, for as long as the device has it. Without a peer, frames
- * that the guest sends are lost, as on a cable that leads nowhere.
+ * Two devices may be each other's remote end: one of them starts before the
+ * other's socket exists, and either may be restarted. A sandboxed device cannot
+ * look up paths, but the process that opens the socket can: a thread of the
+ * opener, which shares the socket, connects it to whatever is at the other end
+ * now, as long as the device has it. Without a peer, frames that the guest
+ * sends are lost, as on an unplugged cable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 struct dgram {
 	struct net_be be;
 	struct net_port port;
-	int alive_fd; /* keeps the thread that connects it; -1: there is none */
+	int alive_fd; /* keeps the connecting thread alive; -1: none */
 };
 
 static struct dgram *dgram_of(struct net_be *be)
@@ -139,7 +139,7 @@ int net_dgram_create(struct vio_loop *loop, int take_fd, struct net_be **ret_be)
 
 struct later {
 	int fd;
-	int alive_fd; /* hangs up when no process has the device any more */
+	int alive_fd;      /* hangs up when the last device process ends */
 	unsigned again_ms; /* after it was connected; 0: never */
 	struct sockaddr_un remote;
 };
@@ -158,7 +158,7 @@ static void later_free(struct later *later)
 	free(later);
 }
 
-/* False when the device has gone. */
+/* False: the device has gone. */
 static bool pause_ms(const struct later *later, unsigned ms)
 {
 	struct pollfd p = { .fd = later->alive_fd };
@@ -166,7 +166,7 @@ static bool pause_ms(const struct later *later, unsigned ms)
 	return poll(&p, 1, (int)ms) == 0 || !(p.revents & POLLHUP);
 }
 
-/* To the same socket that changes nothing, to a new one it forgets the old. */
+/* Changes nothing if it is the same socket; a new one replaces the old. */
 static void *connect_later(void *arg)
 {
 	struct later *later = arg;
@@ -182,7 +182,7 @@ static void *connect_later(void *arg)
 	return NULL;
 }
 
-/* The device has an end of a pipe: the thread ends with it. */
+/* The device has one end of a pipe; the thread ends when that is closed. */
 static int start_connecting(struct opened_files *files, int fd,
 			    const struct sockaddr_un *remote, unsigned again_ms)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A cable whose end is bent back: each frame returns on the channel that it
- * came by. What nobody takes in time is lost, as on a network.
+ * A loopback cable: each frame returns on the channel that it was sent on. Frames
+ * that the driver does not receive in time are lost, as on a network.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,13 +10,13 @@
 #include "back/net/net_be.h"
 #include <viodev/iov.h>
 
-#define ROOM (256u << 10) /* bytes of a channel that are on their way */
+#define ROOM (256u << 10) /* bytes in flight on a channel */
 
 /* Frames, each behind its length; one that would not fit at the end is at the
  * start, behind a length of 0. */
 struct channel {
 	bool watched;
-	uint32_t head, tail; /* where to take and put; the same: empty */
+	uint32_t head, tail; /* read here, write there; equal: empty */
 	uint8_t bytes[ROOM];
 };
 
@@ -29,7 +29,7 @@ struct echo {
 
 static const uint32_t wrapped = 0;
 
-/* Where @need bytes go, or NULL: never so many that it is full to the last. */
+/* Where @need bytes go, or NULL. It never becomes completely full. */
 static uint8_t *find_room(struct channel *c, uint32_t need)
 {
 	if (c->tail >= c->head && ROOM - c->tail < need + sizeof(wrapped)) {
@@ -62,7 +62,7 @@ static int echo_send(struct net_be *be, unsigned channel, struct iovec *iov,
 	return 0;
 }
 
-/* Whether all of it had room. */
+/* Whether the whole frame fitted. */
 static bool scatter(const struct iovec *iov, int niov, const uint8_t *from,
 		    size_t len)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A descriptor that whoever started us left open: a stream or datagram socket
- * or a tap, which the backends of these names then work. A tap may be several
- * descriptors, a queue each.
+ * An inherited descriptor: a stream or datagram socket or a tap, which the
+ * backend of that name then drives. A tap may have several descriptors, one for
+ * each queue.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -21,7 +21,7 @@
 
 #define MAX_FD (1 << 20)
 
-/* 3, or 3:4:5: how many, or -EINVAL. */
+/* 3, or 3:4:5. Returns how many, or -EINVAL. */
 static int parse_fds(const char *text, int fds[NET_MAX_CHANNELS])
 {
 	unsigned nr = 0;
@@ -42,7 +42,7 @@ static int parse_fds(const char *text, int fds[NET_MAX_CHANNELS])
 	}
 }
 
-/* Ours are copies: who started us keeps its own. */
+/* Duplicate them: the parent process keeps its own. */
 static int copy_fds(int *fds, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++) {
@@ -144,7 +144,7 @@ static int fd_create(const struct opts *opts, struct opened_files *files,
 		       strerror(-ret));
 }
 
-/* Of whichever it turns out to be. */
+/* For whichever kind the descriptor is. */
 static const int fd_syscalls[] = {
 	SYS_recvmsg, SYS_sendmsg,  SYS_recvfrom, SYS_sendto,
 	SYS_accept4, SYS_shutdown, -1,

@@ -18,7 +18,7 @@ static bool parse_port(const char *text, in_port_t *ret_port)
 	return true;
 }
 
-/* [ADDR]:PORT of IPv6, where the brackets are part of it. */
+/* [ADDR]:PORT of IPv6, with literal brackets. */
 static bool parse_end6(char *text, union inet_addr *ret_end)
 {
 	char *close = strchr(text, ']');
@@ -54,7 +54,7 @@ static bool parse_end(char *text, union inet_addr *ret_end)
 			      parse_end4(text, ret_end);
 }
 
-/* Port and family lie where they do in either address. */
+/* Both kinds of address have port and family at the same place. */
 static void set_family(union inet_addr *end, sa_family_t family)
 {
 	if (end->sa.sa_family == AF_UNSPEC)

@@ -37,7 +37,7 @@ bool macvtap_is(const char *name)
 	return is;
 }
 
-/* sysfs shows the interfaces of the network namespace that it is mounted for. */
+/* sysfs shows the interfaces of the network namespace that mounted it. */
 static int device_number(const char *name, unsigned index, dev_t *ret_dev)
 {
 	unsigned major, minor;
@@ -58,7 +58,7 @@ static int device_number(const char *name, unsigned index, dev_t *ret_dev)
 	return 0;
 }
 
-/* Not in /tmp, where device nodes may have no effect. */
+/* Not in /tmp, which may be mounted nodev. */
 static int open_own_node(dev_t dev)
 {
 	char dir[] = "/dev/viodev-XXXXXX", path[sizeof(dir) + 4];
@@ -90,7 +90,7 @@ static int open_node(const char *name, unsigned index)
 	return fd < 0 ? fd : open_own_node(dev);
 }
 
-/* A node may be left of another link, or be of another namespace's. */
+/* The node may belong to a former link, or to another namespace's. */
 static int check_name(int fd, const char *name)
 {
 	struct ifreq ifr = { 0 };

@@ -24,7 +24,7 @@ static bool is_ip6(const uint8_t *frame, size_t len)
 	       inet_read16(frame + 12) == ETH_IP6;
 }
 
-/* What changes libslirp's tables, so that we do not know them any more. */
+/* A frame that changes libslirp's tables, which we then no longer know. */
 static bool is_resolution(const uint8_t *frame, size_t len)
 {
 	const uint8_t *icmp = frame + ETH_BYTES + IP6_BYTES;
@@ -107,7 +107,7 @@ size_t neigh_announce(struct neigh *n, const uint8_t *frame, size_t len,
 		memcpy(addr, frame + ETH_BYTES + 12, 4);
 	else
 		memcpy(addr, frame + ETH_BYTES + 8, 16);
-	/* No address, or a group's: libslirp knows where that is. */
+	/* libslirp needs no neighbour for no address or a group's. */
 	if (!memcmp(addr, none, 16) || (!v4 && addr[0] == 0xff) ||
 	    !is_new(n, addr, frame + 6))
 		return 0;

@@ -25,7 +25,7 @@ static bool has_key(const struct net_be_kind *kind, const char *key)
 	return false;
 }
 
-/* An option of another backend is a mistake that must not go unnoticed. */
+/* Reject options of other backends. */
 static int check_keys(const struct net_be_kind *kind, const struct opts *opts,
 		      struct err *err)
 {
@@ -143,7 +143,7 @@ unsigned net_be_nr_queues(const struct opts *opts)
  * --- For backends ---
  */
 
-/* The name that opened_files knows a queue by. */
+/* A queue's name in opened_files. */
 static void queue_name(char name[16], unsigned i)
 {
 	snprintf(name, 16, "queue%u", i);
@@ -202,7 +202,7 @@ void net_port_watch(struct net_port *port, uint32_t event, bool on)
 	if (events == port->events)
 		return;
 	port->events = events;
-	/* EPOLLHUP cannot be masked: a source that wants nothing goes. */
+	/* EPOLLHUP cannot be masked: remove a source without events. */
 	if (!events) {
 		vio_source_remove(port->source);
 		port->source = NULL;

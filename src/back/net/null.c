@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A cable that is not plugged into anything but keeps the link up. */
+/* Discards frames and receives none; the link is up. */
 #include <errno.h>
 #include <stdlib.h>
 

@@ -21,9 +21,9 @@
 #define PCAP_MAGIC_NS      0xa1b23c4d
 #define PCAP_LINK_ETHERNET 1
 #define BUF_BYTES          (512u << 10)
-#define END_MS             1000 /* for what is buffered, at the end */
+#define END_MS             1000 /* to write the rest at the end */
 
-/* Both in the byte order of the machine that writes them. */
+/* Both in the host's byte order. */
 struct pcap_file_hdr {
 	uint32_t magic;
 	uint16_t major, minor;
@@ -42,11 +42,11 @@ struct pcap {
 	int fd;
 	struct pool *pool;
 	struct pool_job job;
-	bool writing; /* the job is under way; it has the other buffer */
+	bool writing; /* the job runs, and has the other buffer */
 	bool failed;
 	int error; /* of the job: 0 or -errno */
 	uint64_t nr_dropped;
-	unsigned filling; /* the buffer that the loop has */
+	unsigned filling; /* the loop's buffer */
 	size_t len[2];
 	uint8_t buf[2][BUF_BYTES];
 };
@@ -67,7 +67,7 @@ static void write_buffer(void *arg, struct pool_job *job)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		/* Half a record would make nonsense of all that follow. */
+		/* Half a record would garble all that follow. */
 		if (n <= 0) {
 			pcap->error = n < 0 ? -errno : -EIO;
 			return;
@@ -162,7 +162,7 @@ int pcap_open(const char *path)
 	const int flags = O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NONBLOCK;
 	int fd = open(path, O_WRONLY | flags, 0600);
 
-	/* A FIFO that nobody reads yet: be its reader, until there is one. */
+	/* A FIFO without a reader: read it ourselves until it has one. */
 	if (fd < 0 && errno == ENXIO)
 		fd = open(path, O_RDWR | flags, 0600);
 	if (fd < 0)
@@ -181,7 +181,7 @@ static void write_file_hdr(struct pcap *pcap)
 		.link = PCAP_LINK_ETHERNET,
 	};
 
-	/* A pipe has no end to seek to: it is new. */
+	/* A pipe cannot seek: it is new. */
 	if (lseek(pcap->fd, 0, SEEK_END) > 0)
 		return;
 	append(pcap, &hdr, sizeof(hdr));
@@ -213,7 +213,7 @@ void pcap_destroy(struct pcap *pcap)
 {
 	if (!pcap)
 		return;
-	/* A write may never end, and then what it uses stays. */
+	/* A write may never end; then its memory stays allocated. */
 	if (!pool_finish(pcap->pool, END_MS))
 		return;
 	close(pcap->fd);

@@ -10,7 +10,7 @@
 #define OFFSET    0x1fffu /* in units */
 #define MAX_TOTAL 65535u  /* bytes of a datagram and its header */
 
-/* What a fragment says, checked against what arrived. */
+/* A fragment's header, checked against the frame. */
 struct fragment {
 	const uint8_t *frame, *data;
 	size_t hdr_len; /* of Ethernet and IPv4 */
@@ -44,7 +44,7 @@ static bool parse(const uint8_t *frame, size_t len, struct fragment *ret)
 		.nr_units = (total - ip_hdr + UNIT - 1) / UNIT,
 		.last = !(word & MORE),
 	};
-	/* RFC 791: all but the last one are cut at a unit's end. */
+	/* RFC 791: all but the last end at a multiple of 8 bytes. */
 	return (ret->last || ret->len % UNIT == 0) &&
 	       ret->unit * UNIT + ret->len + ip_hdr <= MAX_TOTAL;
 }
@@ -69,7 +69,7 @@ static void give_up(struct reass *r, struct reass_slot *s)
 	r->nr_dropped++;
 }
 
-/* The slot of a datagram: its own, a free one, or the one that waits longest. */
+/* A datagram's slot: its own, a free one, or the oldest. */
 static struct reass_slot *find_slot(struct reass *r, const uint8_t *frame,
 				    uint64_t now_ns)
 {
@@ -110,7 +110,7 @@ static void store_unit(struct reass_slot *s, const struct fragment *f, size_t i)
 	       f->len - off < UNIT ? f->len - off : UNIT);
 }
 
-/* Whether a fragment ends where others let the datagram end. */
+/* Whether a fragment agrees with the others on the datagram's end. */
 static bool fits(const struct reass_slot *s, const struct fragment *f)
 {
 	size_t end = f->unit + f->nr_units;
@@ -121,7 +121,7 @@ static bool fits(const struct reass_slot *s, const struct fragment *f)
 			 end <= s->nr_wanted;
 }
 
-/* Its end must lie behind everything that is there already. */
+/* The end must not lie before data that arrived already. */
 static bool set_end(struct reass_slot *s, const struct fragment *f)
 {
 	size_t end = f->unit + f->nr_units;
@@ -148,7 +148,7 @@ static bool store(struct reass_slot *s, const struct fragment *f)
 	return true;
 }
 
-/* The header in front of the data, as of a datagram that was never cut. */
+/* Write the header of the unfragmented datagram. */
 static size_t finish(struct reass_slot *s, uint8_t **ret_frame)
 {
 	uint8_t *frame = s->bytes + REASS_HDR_BYTES - s->hdr_len;

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libslirp: a network of the guest's own, 10.0.2.0/24 and fec0::/64, with a
+ * libslirp: a private network of the guest, 10.0.2.0/24 and fec0::/64, with a
  * gateway (.2) that turns its connections into sockets of this process, a name
- * server (.3) and DHCP (the guest is .15). See user_net.h for another network.
+ * server (.3) and DHCP (the guest is .15). user_net.h allows another network.
  *
- * Before each wait libslirp must be queried for the sockets that it waits for,
- * and afterwards given those that are ready. All are in our own epoll, which
- * the loop sees as one source:
+ * libslirp must be asked before each wait for the sockets that it waits for, and
+ * told afterwards which are ready. All are in an epoll of our own, which the
+ * loop sees as one source:
  *
  *	refresh:   slirp_pollfds_fill() -> what changed goes to the epoll
  *	iteration: the epoll or the timer -> poll() -> slirp_pollfds_poll()
  *
  * A fill precedes each poll.
  *
- * These calls deliver frames for the guest whether it has room or not. They
- * wait in a ring; when it is half full, sockets are left alone until the guest
- * has taken some, so that the sender behind them slows down.
+ * These calls deliver frames for the guest whether it has room or not. The frames
+ * wait in a ring; while it is half full, sockets are not polled, so that their
+ * senders slow down.
  *
- * libslirp is part of the guest's attack surface, and versions in use have
- * faults that a frame can reach. It never gets a fragment, see reass.h, nor TCP
- * that it cannot handle, see tcp_guard.h; it need not resolve addresses, see
- * neigh.h; and its number of sockets is limited.
+ * libslirp is part of the guest's attack surface, and versions in use have bugs
+ * that a frame can trigger. It never gets a fragment (reass.h) or TCP that it
+ * cannot handle (tcp_guard.h), it need not resolve addresses (neigh.h), and its
+ * number of sockets is limited.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -54,7 +54,7 @@
 #define NR_SLOTS         512u
 #define NS_PER_MS        UINT64_C(1000000)
 #define CONNECTION_BYTES UINT64_C(262144) /* its buffers */
-#define MAX_RESETS       16 /* for one that is new; many are gone already */
+#define MAX_RESETS       16 /* to make room for one; many have gone already */
 #define TFTP_PORT        69
 #define TFTP_READ        1
 #define TFTP_NAME        512 /* libslirp's own limit */
@@ -65,11 +65,11 @@ struct slot {
 	uint8_t frame[];
 };
 
-/* What the epoll has of a descriptor, found by its number. */
+/* A descriptor in the epoll, indexed by its number. */
 struct seen {
-	uint32_t events; /* 0: it is not there */
-	uint32_t round;  /* of refresh, that asked for it last */
-	bool registered; /* libslirp does not register those that listen */
+	uint32_t events; /* 0: not in the epoll */
+	uint32_t round;  /* the last refresh that wanted it */
+	bool registered; /* by libslirp, which omits listening ones */
 };
 
 struct user {
@@ -82,7 +82,7 @@ struct user {
 	int epoll_fd;
 	struct vio_source *source; /* the epoll */
 	struct vio_source *timer;
-	uint64_t due_ns;         /* when the timer fires; 0: it does not */
+	uint64_t due_ns;         /* when the timer fires; 0: never */
 	struct vio_task refresh; /* after an iteration with changes */
 	struct vio_task more;    /* frames are in the ring */
 	bool watched;
@@ -100,7 +100,7 @@ struct user {
 	struct tcp_guard tcp;
 	struct neigh neigh;
 	unsigned nr_sockets, max_sockets;
-	uint64_t nr_refused; /* frames that would have made another */
+	uint64_t nr_refused; /* frames that needed another socket */
 };
 
 static struct user *user_of(struct net_be *be)
@@ -130,7 +130,7 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	struct slot *slot = slot_of(u, u->tail);
 
 	tcp_guard_to_guest(&u->tcp, buf, len);
-	/* Either is as on a wire: lost. */
+	/* Lost, as on a wire. */
 	if (u->tail - u->head == NR_SLOTS || len > u->slot_bytes)
 		return (ssize_t)len;
 	memcpy(slot->frame, buf, len);
@@ -141,7 +141,7 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	return (ssize_t)len;
 }
 
-/* The guest's nonsense is the guest's affair; it must not fill our log. */
+/* A guest's errors must not fill our log. */
 static void cb_guest_error(const char *msg, void *opaque)
 {
 }
@@ -151,7 +151,7 @@ static int64_t cb_clock_get_ns(void *opaque)
 	return (int64_t)vio_now_ns();
 }
 
-/* Timers of libslirp; there is one, of router advertisements. */
+/* libslirp has one timer, for router advertisements. */
 static void *cb_timer_new(SlirpTimerCb cb, void *cb_opaque, void *opaque)
 {
 	struct user *u = opaque;
@@ -178,19 +178,19 @@ static void cb_register_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
-	if (fd >= 0 && fd < MAX_FDS) { /* others are never polled */
+	if (fd >= 0 && fd < MAX_FDS) { /* others are not polled */
 		u->seen[fd].registered = true;
 		u->nr_sockets++;
 	}
 	refresh_later(u);
 }
 
-/* Its number may be another socket's soon. */
+/* Another socket may get its number. */
 static void cb_unregister_fd(int fd, void *opaque)
 {
 	struct user *u = opaque;
 
-	if (fd < 0 || fd >= MAX_FDS) /* one that could not be made */
+	if (fd < 0 || fd >= MAX_FDS) /* it was not created */
 		return;
 	u->nr_sockets -= u->seen[fd].registered;
 	u->seen[fd].registered = false;
@@ -219,11 +219,11 @@ static const SlirpCb slirp_cb = {
 };
 
 /*
- * What it says through glib. A guest can make it talk, and so it is counted:
- * glib's own handler would look for a terminal, which kills a jailed process,
- * and fill the log.
+ * libslirp logs through glib. A guest can make it log, so messages are only
+ * counted: glib's own handler would look for a terminal, which kills a jailed
+ * process, and fill the log.
  */
-static uint64_t nr_messages; /* glib has one handler in a process */
+static uint64_t nr_messages; /* glib has one handler per process */
 
 static void on_glib_message(const char *domain, int level, const char *text,
 			    void *arg)
@@ -247,7 +247,7 @@ static void take_glib_messages(void)
  * --- Waiting for its sockets ---
  */
 
-/* SLIRP_POLL_ and the system's bits, there and back. */
+/* SLIRP_POLL_ bits to the system's, and back. */
 static const struct {
 	int slirp;
 	short poll;
@@ -281,8 +281,8 @@ static bool is_full(const struct user *u)
 }
 
 /*
- * Whoever connects to a port that hostfwd= forwards waits while there are as
- * many sockets as there may be.
+ * A connection to a hostfwd= port waits while the number of sockets is at its
+ * limit.
  */
 static bool must_wait(const struct user *u, int fd)
 {
@@ -295,7 +295,7 @@ static bool must_wait(const struct user *u, int fd)
 	       listening;
 }
 
-/* -1: the socket is left alone. */
+/* -1: the socket is not polled. */
 static int add_poll(int fd, int events, void *opaque)
 {
 	struct user *u = opaque;
@@ -332,7 +332,7 @@ static int get_revents(int idx, void *opaque)
 
 /*
  * libslirp's own timers run when they are due, however often it is asked
- * meanwhile: a guest that sends all the time must not put them off.
+ * meanwhile: a guest that keeps sending must not postpone them.
  */
 static void set_due(struct user *u, uint32_t timeout_ms)
 {
@@ -347,7 +347,7 @@ static void set_due(struct user *u, uint32_t timeout_ms)
 	vio_timer_set(u->timer, due_ns ? due_ns - now_ns : 0);
 }
 
-/* Leave out of the epoll what was in it and was not asked for this time. */
+/* Remove from the epoll what was not wanted this time. */
 static void forget_others(struct user *u, const int *old, int nr_old)
 {
 	for (int i = 0; i < nr_old; i++) {
@@ -361,8 +361,8 @@ static void forget_others(struct user *u, const int *old, int nr_old)
 }
 
 /*
- * Ask what to wait for: for sockets only while the guest has room, for time in
- * any case.
+ * Ask what to wait for: always for the timeout, for sockets only while the guest
+ * has room.
  */
 static void refresh(void *arg)
 {
@@ -381,11 +381,11 @@ static void refresh(void *arg)
 }
 
 /*
- * libslirp assumes that what it asked for is what it needs now, so each fill is
- * good for one poll. When its timer and a socket are due in the same iteration,
- * a second poll would take a socket that has just connected for one with data
- * to write, find none and shut it down. Frames of the guest change what
- * libslirp needs as well.
+ * libslirp assumes that the events it asked for are those it needs now, so each
+ * fill serves one poll. If its timer and a socket are due in the same iteration,
+ * a second poll would mistake a socket that has just connected for one with data
+ * to write, find none and shut it down. Frames of the guest also change what
+ * libslirp needs.
  */
 static void run_slirp(struct user *u)
 {
@@ -397,7 +397,7 @@ static void run_slirp(struct user *u)
 	}
 	ret = poll(u->polls, (nfds_t)u->nr_polls, 0);
 	slirp_pollfds_poll(u->slirp, ret < 0, get_revents, u);
-	/* What it polled may be closed by now. */
+	/* Descriptors that it polled may be closed now. */
 	refresh_later(u);
 }
 
@@ -441,7 +441,7 @@ static ssize_t user_recv(struct net_be *be, unsigned channel,
 	return put == slot->len ? (ssize_t)put : 0;
 }
 
-/* As a router does that has no more: who was quiet for longest makes room. */
+/* As a router at its limit: reset the connection that was idle longest. */
 static bool make_room(struct user *u)
 {
 	uint8_t reset[TCP_GUARD_RESET_BYTES];
@@ -457,8 +457,8 @@ static bool make_room(struct user *u)
 }
 
 /*
- * Whether libslirp may make a socket, if it needs one for this frame. What has
- * no connection may have a half more: name servers are asked meanwhile.
+ * Whether libslirp may create a socket, if this frame needs one. Datagrams may
+ * exceed the limit by half, so that DNS still works.
  */
 static bool may_pass(struct user *u, const uint8_t *frame, size_t len)
 {
@@ -484,8 +484,8 @@ static void input(struct user *u, uint8_t *frame, size_t len)
 }
 
 /*
- * The file that a frame asks the gateway's TFTP server for (RFC 1350), without
- * the slashes in front. False: it asks for none.
+ * The file that a frame requests from the gateway's TFTP server (RFC 1350),
+ * without leading slashes. False: it is no request.
  */
 static bool tftp_file(const uint8_t *frame, size_t len, char name[TFTP_NAME])
 {
@@ -505,7 +505,7 @@ static bool tftp_file(const uint8_t *frame, size_t len, char name[TFTP_NAME])
 	return true;
 }
 
-/* libslirp would wait for the writer of a FIFO. */
+/* libslirp would block on a FIFO. */
 static bool may_block(const struct user *u, const uint8_t *frame, size_t len)
 {
 	char name[TFTP_NAME];
@@ -584,7 +584,7 @@ static int user_ctl(struct net_be *be, int argc, char *const argv[],
 	struct user *u = user_of(be);
 	int ret = user_fwd_ctl(&u->fwd, argc, argv, reply, err);
 
-	refresh_later(u); /* the sockets that listen are others now */
+	refresh_later(u); /* the listening sockets changed */
 	return ret;
 }
 
@@ -630,7 +630,7 @@ static bool is_older_than_4_8(void)
 	return major < 4 || (major == 4 && minor < 8);
 }
 
-/* A frame and what libslirp may put around it; aligned for the next one. */
+/* A frame and libslirp's overhead, aligned for the next one. */
 static int make_slots(struct user *u, unsigned mtu)
 {
 	u->slot_bytes = (mtu + 14 + 64 + 3u) & ~3u;
@@ -639,7 +639,7 @@ static int make_slots(struct user *u, unsigned mtu)
 	return u->slots ? 0 : -ENOMEM;
 }
 
-/* The MTU is that of both sides: longer segments would not fit the guest. */
+/* The same MTU in both directions: the guest drops longer segments. */
 static unsigned mtu_of(const struct opts *opts)
 {
 	unsigned mtu = (unsigned)opt_number(opts, "mtu");
@@ -650,8 +650,8 @@ static unsigned mtu_of(const struct opts *opts)
 }
 
 /*
- * libslirp opens files by their names: below the directory that was opened,
- * wherever that lies in the sandbox.
+ * libslirp opens files by name: below the opened directory, wherever that is in
+ * the sandbox.
  */
 static int find_tftp(const struct user *u, char *path, size_t room)
 {
@@ -716,7 +716,7 @@ static int start(struct user *u, const struct opts *opts, struct err *err)
 	return forwards ? user_fwd_add_all(&u->fwd, forwards, err) : 0;
 }
 
-/* Other descriptors must be left for who talks to the device. */
+/* Leave descriptors for the front-end. */
 static unsigned most_sockets(const struct opts *opts)
 {
 	unsigned nr = (unsigned)opt_number(opts, "connections");
@@ -727,7 +727,7 @@ static unsigned most_sockets(const struct opts *opts)
 	return nr;
 }
 
-/* The options are checked while the user waits for an answer. */
+/* Check the options at the start, where the user sees errors. */
 static int user_open(const struct opts *opts, struct opened_files *files,
 		     struct err *err)
 {

@@ -4,11 +4,11 @@
  * what passt and QEMU's -netdev stream speak.
  *
  * Peers write many frames at once, so we read as much as there is into a
- * buffer and take frames from there. A frame that the peer cannot take in
- * whole is copied; the rest of it goes before anything else.
+ * buffer and take frames from there. If the peer accepts only part of a frame,
+ * the rest is copied and sent before anything else.
  *
- * A socket that listens has one peer at a time; others wait in the kernel. One
- * that was connected is connected again by an opener, see opener.h.
+ * A listening socket has one peer at a time; others wait in the kernel. A
+ * connecting socket is connected again by an opener (opener.h).
  *
  *	in_buf   | done | len | frame | len | frame | len | fra   |  free  |
  *	                ^ in_off                              in_end ^
@@ -32,16 +32,16 @@
 
 #define IN_BYTES    (256u << 10)
 #define OUT_BYTES   (sizeof(be32) + NET_MAX_FRAME)
-#define BACKLOG     4            /* peers that wait for the one before to go */
+#define BACKLOG     4 /* peers that wait for the current one to leave */
 #define RELISTEN_NS 100000000ull /* after accept() failed */
 
 struct stream {
 	struct net_be be;
-	struct net_port port;     /* the peer's; fd < 0: no peer */
+	struct net_port port;     /* the peer's; fd < 0: none */
 	struct net_port listener; /* fd < 0: the peer is the only one */
 	struct vio_source *relisten_timer; /* after accept() failed */
 	struct reopener *reopener;         /* connects again; or NULL */
-	struct vio_task more; /* frames are in the buffer, watched or not */
+	struct vio_task more;              /* frames are in the buffer */
 	bool watched;
 	size_t in_off, in_end;
 	size_t out_off, out_end; /* what is left of a frame */
@@ -60,7 +60,7 @@ static int no_peer(const struct stream *st)
 	return st->listener.fd >= 0 || st->reopener ? -EAGAIN : -ENOTCONN;
 }
 
-/* Wait for another peer. Returns what to tell. */
+/* Wait for another peer. Returns the text for the log. */
 static const char *await_peer(struct stream *st)
 {
 	if (st->listener.fd >= 0) {
@@ -73,13 +73,13 @@ static const char *await_peer(struct stream *st)
 	return "peer disconnected: reconnecting";
 }
 
-/* The peer went away, or says what makes no sense: nothing can follow. */
+/* The peer disconnected, or broke the protocol: the stream has ended. */
 static void hang_up(struct stream *st)
 {
 	if (st->port.fd < 0)
 		return;
 	net_port_watch(&st->port, EPOLLIN | EPOLLOUT | EPOLLRDHUP, false);
-	/* Who started us may have the socket as well. */
+	/* The parent process may share the socket. */
 	shutdown(st->port.fd, SHUT_RDWR);
 	net_port_close(&st->port);
 	st->in_off = st->in_end = 0;
@@ -96,7 +96,7 @@ static void got_peer(struct stream *st, int take_fd)
 	st->be.client->link(st->be.client_arg, true, "peer connected");
 }
 
-/* Blocking when it comes from the opener; every call says MSG_DONTWAIT. */
+/* The opener's sockets block, so every call has MSG_DONTWAIT. */
 static void stream_on_reopened(void *arg, const int *take_fds, unsigned nr)
 {
 	struct stream *st = arg;
@@ -113,9 +113,9 @@ static void stream_on_peer(void *arg, uint32_t events)
 			 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED))
-		return; /* it is gone already */
+		return; /* it left already */
 	net_port_watch(&st->listener, EPOLLIN, false);
-	if (fd < 0) { /* no descriptor is left, and the socket stays ready */
+	if (fd < 0) { /* no descriptor is free, and the socket stays ready */
 		vio_timer_set(st->relisten_timer, RELISTEN_NS);
 		return;
 	}
@@ -129,7 +129,7 @@ static void stream_relisten(void *arg)
 	net_port_watch(&st->listener, EPOLLIN, true);
 }
 
-/* The frame at in_off: its length; 0 when it is not there whole; -EPROTO. */
+/* The length of the frame at in_off; 0: incomplete; or -EPROTO. */
 static ssize_t frame_len(const struct stream *st)
 {
 	size_t have = st->in_end - st->in_off;
@@ -202,7 +202,7 @@ static ssize_t stream_recv(struct net_be *be, unsigned channel,
 	return put == (size_t)len ? len : 0;
 }
 
-/* What is in the buffer, epoll does not know of. */
+/* epoll does not report frames that are in the buffer. */
 static void stream_watch(struct net_be *be, unsigned channel, bool on)
 {
 	struct stream *st = stream_of(be);
@@ -287,7 +287,7 @@ static bool has_more(const struct stream *st)
 	       recv(st->port.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* The peer went, perhaps while nobody asks for frames: its last ones wait. */
+/* The peer left; its last frames may still wait for the driver. */
 static void on_disconnect(struct stream *st)
 {
 	if (has_more(st))
@@ -339,7 +339,7 @@ static const struct net_be_ops stream_ops = {
 	.destroy = stream_destroy,
 };
 
-/* Frames must not wait for others; a UNIX socket does not know this. */
+/* Do not delay frames. UNIX sockets lack this option. */
 static void send_at_once(int fd)
 {
 	int one = 1;
@@ -377,7 +377,7 @@ int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
 		free(st);
 		return ret;
 	}
-	send_at_once(take_fd); /* those that it accepts inherit it */
+	send_at_once(take_fd); /* accepted sockets inherit it */
 	st->be.ops = &stream_ops;
 	st->be.nr_channels = 1;
 	st->be.down = is_listening(take_fd);
@@ -406,7 +406,7 @@ int net_stream_create(struct vio_loop *loop, int take_fd, int take_again_fd,
  * --- Opening it ---
  */
 
-/* What makes a new socket ready for use: connect(), or this. 0 or -1. */
+/* Like connect(), for a listening socket. 0 or -1. */
 typedef int step_fn(int fd, const struct sockaddr *sa, socklen_t len);
 
 static int bind_and_listen(int fd, const struct sockaddr *sa, socklen_t len)
@@ -431,7 +431,7 @@ static int make_socket(const struct sockaddr *sa, socklen_t len, step_fn *step)
 	return ret;
 }
 
-/* The first of the host's addresses that will do. */
+/* The first of the host's addresses that works. */
 static int open_any(const struct addrinfo *ai, step_fn *step)
 {
 	int fd = -ENOENT;
@@ -480,7 +480,7 @@ static int open_tcp(const char *addr, bool listens, struct err *err)
 				 strerror(-fd));
 }
 
-/* Where a peer is, for who connects again. */
+/* The peer's address, for the opener. */
 struct peer {
 	bool tcp;
 	char where[];

@@ -2,15 +2,15 @@
 /*
  * A tap interface of the host, or a macvtap link.
  *
- * Each channel is a descriptor of the interface: one that was opened with
- * IFF_MULTI_QUEUE several times. The kernel spreads what it hands us over
- * them, and returns a flow to the one on which we sent it last.
+ * Each channel is a descriptor of the interface, which was opened several times
+ * with IFF_MULTI_QUEUE. The kernel distributes frames over them, and delivers a
+ * flow on the channel that sent it last.
  *
- * The kernel puts a struct virtio_net_hdr in front of each frame: what a
- * driver asks of the device (checksums, segmentation) the kernel does, and
- * what the driver takes the kernel leaves undone.
+ * A struct virtio_net_hdr precedes each frame: the kernel does the offloads
+ * (checksums, segmentation) that the driver requests of the device, and omits
+ * those that the driver does itself.
  *
- * An interface that was deleted is found again by its name, see opener.h.
+ * A deleted interface is found again by its name (opener.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,10 +54,10 @@ struct tap_channel {
 struct tap {
 	struct net_be be;
 	bool vnet_hdr;
-	bool gone;                 /* deleted; no channel has a descriptor */
-	uint64_t offloads;         /* to be set again */
-	struct reopener *reopener; /* finds it when it is back; or NULL */
-	struct vio_task lost;      /* frames that waited for it are */
+	bool gone;         /* deleted; the channels have no descriptors */
+	uint64_t offloads; /* to be set again */
+	struct reopener *reopener; /* opens it when it is back; or NULL */
+	struct vio_task lost;      /* tells senders that waited */
 	struct link_monitor monitor;
 	struct tap_channel channels[]; /* be.nr_channels */
 };
@@ -73,8 +73,8 @@ static struct net_port *port_of(struct net_be *be, unsigned channel)
 }
 
 /*
- * Its descriptors are of no use any more, whatever gets the same name. May run
- * within the device's calls: what waits for room is told later.
+ * The descriptors never work again, even if another interface gets the name. May
+ * run inside the device's calls: waiting senders are notified later.
  */
 static void tap_gone(struct tap *tap)
 {
@@ -200,11 +200,11 @@ static int tap_attach_queue(struct tap_channel *ch, bool on)
 
 	if (ch->detached == !on)
 		return 0;
-	if (ch->tap->gone) { /* it will be told */
+	if (ch->tap->gone) { /* done when it is back */
 		ch->detached = !on;
 		return 0;
 	}
-	/* What polls a detached queue sees an error. */
+	/* poll reports an error on a detached queue. */
 	if (!on)
 		net_port_watch(&ch->port, EPOLLIN | EPOLLOUT, false);
 	if (ioctl(ch->port.fd, TUNSETQUEUE, &ifr) < 0)
@@ -235,7 +235,7 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 		{ NET_F(GUEST_TSO6), TUN_F_TSO6 },
 		{ NET_F(GUEST_ECN), TUN_F_TSO_ECN },
 		{ NET_F(GUEST_UFO), TUN_F_UFO },
-		/* The kernel knows them only together. */
+		/* The kernel has them only together. */
 		{ F_GUEST_USO, TUN_F_USO4 | TUN_F_USO6 },
 	};
 	unsigned flags = 0;
@@ -247,13 +247,13 @@ static int tap_set_offloads(struct net_be *be, uint64_t offloads)
 		if ((offloads & map[i].feature) == map[i].feature)
 			flags |= map[i].flag;
 	}
-	/* It is the interface's, whichever descriptor is asked. */
+	/* Any descriptor sets it for the whole interface. */
 	if (ioctl(port_of(be, 0)->fd, TUNSETOFFLOAD, flags) < 0)
 		return -errno;
 	return 0;
 }
 
-/* A queue that was not in use is none again. */
+/* Detach the queue again if it was detached. */
 static void restore_channel(struct tap_channel *ch, int take_fd)
 {
 	bool detached = ch->detached;
@@ -306,7 +306,7 @@ static const struct net_be_ops tap_ops = {
  * --- Making it ---
  */
 
-/* What the kernel can do: old ones refuse what they do not know. */
+/* Old kernels reject offloads that they do not have. */
 static void find_features(struct tap *tap)
 {
 	if (!tap->vnet_hdr)
@@ -323,7 +323,7 @@ static void find_features(struct tap *tap)
 	tap_set_offloads(&tap->be, 0);
 }
 
-/* All of one interface. */
+/* They must be of one interface. */
 static int prepare(const int *fds, unsigned nr, bool *ret_vnet_hdr)
 {
 	int hdr_len = sizeof(struct virtio_net_hdr);
@@ -400,8 +400,8 @@ void net_tap_monitor(struct net_be *be, struct opened_files *files)
 }
 
 /*
- * An interface that exists insists on being opened the way that it was made:
- * with one queue or with many.
+ * An existing interface must be opened as it was created: with one queue or
+ * several.
  */
 static int open_queue(struct ifreq *ifr)
 {
@@ -442,8 +442,8 @@ static int cannot_open(const char *name, int ret, struct err *err)
 }
 
 /*
- * With mtu= the interface has as much: less would lose what the guest sends,
- * more what it gets. Without rights it stays as its owner made it.
+ * mtu= is set on the interface as well: a smaller MTU would drop frames of the
+ * guest, a larger one frames for it. Without the right, it stays as it is.
  */
 static void set_mtu(const char *name, unsigned mtu, struct err *err)
 {
@@ -467,7 +467,7 @@ out:
 		close(fd);
 }
 
-/* What a tap is opened with: all that the opener needs to know. */
+/* What the opener needs to open a tap. */
 struct tap_request {
 	struct ifreq ifr;
 	unsigned nr;  /* queues */
@@ -489,7 +489,7 @@ static int open_queues(struct tap_request *req, int *fds)
 	return (int)req->nr;
 }
 
-/* Opening would make one of this name: whoever deleted it would not like it. */
+/* Opening would create a tap, which somebody has just deleted. */
 static int open_again(void *arg, int *fds)
 {
 	struct tap_request *req = arg;
@@ -548,7 +548,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	if (req.nr > 1)
 		req.ifr.ifr_flags |= IFF_MULTI_QUEUE;
 
-	/* The first one tells the others the name that the kernel chose. */
+	/* The first call returns the name that the kernel chose. */
 	ret = open_queues(&req, fds);
 	if (ret >= 0) {
 		req.macvtap = macvtap_mac(fds[0], req.mac);
@@ -565,7 +565,7 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
-/* A process that ends while its interface is deleted, or after that. */
+/* The process ended after its interface was deleted. */
 static int tap_reopen(const struct opts *opts, struct opened_files *files)
 {
 	int fd = opened_files_find(files, "queue0"), fds[OPENER_MAX_FDS], nr;

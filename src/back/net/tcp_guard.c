@@ -12,9 +12,9 @@
 #define RST           0x04
 #define ACK           0x10
 #define URG           0x20
-#define MAX_EARLY     2 /* of a connection; then it must wait for each ACK */
+#define MAX_EARLY     2 /* on a connection; then it must wait for each ACK */
 
-/* Where in a frame things are. */
+/* The layout of a frame. */
 struct segment {
 	uint8_t *ip, *tcp;
 	bool v6;
@@ -24,7 +24,7 @@ struct segment {
 	uint8_t flags;
 };
 
-/* Sequence numbers are a circle. */
+/* Sequence numbers wrap around. */
 static bool is_after(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) > 0;
@@ -60,7 +60,7 @@ static bool find_tcp(const uint8_t *frame, size_t len, struct segment *ret)
 	return true;
 }
 
-/* False for what is no TCP, or none that libslirp would look at. */
+/* False if it is not TCP, or libslirp would ignore it. */
 static bool parse(const uint8_t *frame, size_t len, struct segment *ret)
 {
 	size_t hdr;
@@ -136,7 +136,7 @@ static struct tcp_flow *find(struct tcp_guard *g, const struct segment *s,
 	return NULL;
 }
 
-/* In the place of the one that was quiet for longest. */
+/* It replaces the flow that was idle longest. */
 static struct tcp_flow *add(struct tcp_guard *g, const struct segment *s,
 			    bool from_guest)
 {
@@ -194,7 +194,7 @@ static bool guard_end(const struct segment *s, const struct tcp_flow *flow,
 		return true;
 	if (end != word)
 		return !is_after(end, flow->edge);
-	/* The byte that is left out comes again, with others behind it. */
+	/* The guest sends the omitted byte again, with more. */
 	*ret_cut = 1;
 	return s->data_len > 1;
 }
@@ -259,7 +259,7 @@ size_t tcp_guard_from_guest(struct tcp_guard *g, uint8_t *frame, size_t len)
 	make_ordinary(g, &s);
 	flow = find(g, &s, true);
 	if (s.flags & SYN) {
-		if (s.data_len) /* it comes again when that is answered */
+		if (s.data_len) /* sent again once that is answered */
 			len = cut_end(&s, frame, s.data_len);
 		begin(flow ? flow : add(g, &s, true), s.seq + 1);
 		return len;
@@ -357,7 +357,7 @@ void tcp_guard_to_guest(struct tcp_guard *g, const uint8_t *frame, size_t len)
 		flow = add(g, &s, false);
 	if (!flow || !(s.flags & ACK) || s.flags & RST)
 		return;
-	/* It answers at once: of the last segment, something is missing. */
+	/* It answers at once: part of the last segment is missing. */
 	if (is_after(flow->last, s.ack) && flow->nr_early < MAX_EARLY)
 		flow->nr_early++;
 	flow->last = s.ack;

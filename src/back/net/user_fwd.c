@@ -15,7 +15,7 @@ static socklen_t len_of(const union inet_addr *addr)
 					       sizeof(addr->in6);
 }
 
-/* An IPv6 rule leaves the port of IPv4 to another one. */
+/* An IPv6 rule leaves the IPv4 port free. */
 static int flags_of(const struct hostfwd *f)
 {
 	int flags = f->udp ? SLIRP_HOSTFWD_UDP : 0;
@@ -124,7 +124,7 @@ static int find(const struct user_fwd *f, const struct hostfwd *fwd)
 	return -ENOENT;
 }
 
-/* Connections that were made stay. */
+/* Existing connections remain. */
 static int try_remove(struct user_fwd *f, const char *rule)
 {
 	struct hostfwd fwd;

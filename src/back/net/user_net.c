@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define DEFAULT_NET  "10.0.2.0/24+fec0::/64"
-#define BOOTFILE_MAX 127 /* DHCP's field, with a zero behind it */
+#define BOOTFILE_MAX 127 /* DHCP's field, with a final zero */
 #define NAME_MAX_LEN 253
 #define LABEL_MAX    63
 
@@ -17,7 +17,7 @@ enum { GATEWAY = 2, NAME_SERVER = 3, FIRST_GUEST = 15 };
 
 typedef bool part_fn(struct user_net *net, char *part);
 
-/* Give each part of a value to @fn, which may refuse it. */
+/* Call @fn, which may fail, with each part of a value. */
 static int each_part(struct user_net *net, const char *value, part_fn *fn)
 {
 	char *copy = strdup(value), *rest = copy, *part;
@@ -55,7 +55,7 @@ static bool set_net4(struct user_net *net, const char *addr, unsigned len)
 	return first > 0 && first != 127 && first < 224;
 }
 
-/* The guest makes an address for itself of the prefix: it must be 64. */
+/* The guest derives its address from the prefix (SLAAC): it must be 64. */
 static bool set_net6(struct user_net *net, const char *addr, unsigned len)
 {
 	if (len != 64 || inet_pton(AF_INET6, addr, &net->net6) != 1 ||

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Notification coalescing (virtio 5.1.6.5.9): the driver is told of packets
- * later, of several at once. What it wants of a ring itself comes on top.
+ * Notification coalescing (virtio 5.1.6.5.9): the device notifies the driver
+ * later, of several packets at once. The ring's own suppression still applies.
  */
 #include "dev/net/net.h"
 
@@ -12,7 +12,7 @@ static struct net_coal *coal_of(struct net_softc *sc, struct vqueue_info *vq)
 	return &sc->sc_coal[vq->vq_num];
 }
 
-/* One timer serves all queues: it runs when the first of them is due. */
+/* One timer serves all queues: it fires when the first is due. */
 static void set_timer(struct net_softc *sc)
 {
 	uint64_t first = UINT64_MAX, now = vio_now_ns();
@@ -89,13 +89,13 @@ void net_coal_set(struct net_softc *sc, struct vqueue_info *vq,
 	c->params = params;
 	if (!c->nr_done)
 		return;
-	/* The wait begins anew, unless it is over by the new measure. */
+	/* Wait anew, unless the new limit is reached already. */
 	c->due_ns = 0;
 	net_coal_end(sc, vq, c->emptied);
 	set_timer(sc);
 }
 
-/* 5.1.6.5.9: what was set for the queue alone ends with it. */
+/* 5.1.6.5.9: a queue's own settings end with it. */
 void net_coal_renew(struct net_softc *sc, struct vqueue_info *vq)
 {
 	*coal_of(sc, vq) = (struct net_coal){

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the driver reads of the device and agrees on with it: link,
- * configuration, features (virtio 5.1.3, 5.1.4).
+ * Link, configuration and feature negotiation (virtio 5.1.3, 5.1.4).
  */
 #include <assert.h>
 #include <errno.h>
@@ -9,7 +8,7 @@
 
 #include "dev/net/net.h"
 
-#define DUPLEX_FULL 1 /* as Linux; the text has it the other way */
+#define DUPLEX_FULL 1 /* as in Linux; the specification has the reverse */
 
 static_assert(sizeof(struct net_config) == 24, "5.1.4");
 
@@ -22,7 +21,7 @@ bool net_link_up(const struct net_softc *sc)
 	return sc->sc_admin_up && sc->sc_carrier;
 }
 
-/* The driver reads the state; announcing itself is for a link that came. */
+/* The driver reads the state; a link that comes up has it announce itself. */
 void net_set_link(struct net_softc *sc, bool admin_up, bool carrier)
 {
 	bool was_up = net_link_up(sc);
@@ -43,7 +42,7 @@ void net_announce(struct net_softc *sc)
 	vq_devcfg_changed(&sc->sc_vs);
 }
 
-/* RARP as switches know it: a request of a station about itself. */
+/* RARP as switches know it: a station's request for its own address. */
 int net_announce_mac(void *arg, const uint8_t mac[NET_MAC_LEN])
 {
 	struct net_softc *sc = arg;
@@ -113,7 +112,7 @@ int net_cfgread(void *arg, int offset, int size, uint32_t *retval)
 	return vi_cfg_read(&cfg, sizeof(cfg), offset, size, retval);
 }
 
-/* A legacy driver sets its address here; a modern one nothing. */
+/* A legacy driver sets its address here; a modern one may not. */
 int net_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
 	struct net_softc *sc = arg;
@@ -129,7 +128,7 @@ int net_set_offloads(struct net_softc *sc, uint64_t offloads)
 {
 	int ret = 0;
 
-	/* The control queue is no part of what is judged here. */
+	/* The control queue does not count here. */
 	if (net_features_sound(offloads) != offloads)
 		return -EINVAL;
 	if (sc->sc_be->ops->set_offloads)

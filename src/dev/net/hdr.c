@@ -20,7 +20,7 @@ size_t net_hdr_len(uint64_t features)
 
 uint64_t net_features_sound(uint64_t features)
 {
-	/* Each needs one of the others; in an order that lets breaches spread. */
+	/* Each requires another one; the order lets violations propagate. */
 	static const struct {
 		uint64_t feature, any_of;
 	} rules[] = {
@@ -55,7 +55,7 @@ static bool is_mpls(unsigned type)
 	return type == 0x8847 || type == 0x8848;
 }
 
-/* A tag is two bytes and the next type, a label four and has none behind it. */
+/* A tag is two bytes and the next type; a label is four bytes alone. */
 size_t net_link_len(const uint8_t *frame, size_t len)
 {
 	size_t end = ETH_HLEN_MIN;
@@ -91,7 +91,7 @@ static uint64_t segmentation_feature(uint8_t gso_type, bool guest_takes)
 	}
 }
 
-/* What holds in both directions, with the checksum feature given. */
+/* Checks for both directions, given the checksum feature. */
 static bool acceptable(const struct virtio_net_hdr *h, size_t frame_len,
 		       uint64_t features, uint64_t csum, uint64_t ecn,
 		       bool guest_takes)
@@ -115,7 +115,7 @@ bool net_hdr_from_guest(const struct net_hdr *hdr, size_t frame_len,
 {
 	struct virtio_net_hdr h = { 0 };
 
-	/* The driver cannot vouch for what only the device may (5.1.6.2.1). */
+	/* Only the device may vouch for a checksum (5.1.6.2.1). */
 	if (frame_len < ETH_HLEN_MIN ||
 	    (hdr->flags & VIRTIO_NET_HDR_F_DATA_VALID))
 		return false;
@@ -127,7 +127,7 @@ bool net_hdr_from_guest(const struct net_hdr *hdr, size_t frame_len,
 	if (hdr->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
 		h.gso_type = hdr->gso_type;
 		h.gso_size = le16_to_cpu(hdr->gso_size);
-		/* A hint, and the kernel takes it for the truth. */
+		/* A hint that the kernel would trust. */
 		h.hdr_len = le16_to_cpu(hdr->hdr_len);
 		if (h.hdr_len > frame_len)
 			h.hdr_len = (uint16_t)frame_len;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The network device (virtio 5.1): queues, options, control, life and death.
- * See net.h for where the rest is.
+ * The network device (virtio 5.1): queues, options, control, creation and reset.
+ * net.h tells where the rest is.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 #define DEFAULT_QUEUE 256
 #define BITS_PER_MBIT 1000000u
 
-/* What every backend can have. */
+/* With every backend. */
 #define FEATURES                                                           \
 	(NET_F(MAC) | NET_F(STATUS) | NET_F(MRG_RXBUF) | NET_F(CTRL_VQ) |  \
 	 NET_F(CTRL_RX) | NET_F(CTRL_RX_EXTRA) | NET_F(CTRL_VLAN) |        \
@@ -109,7 +109,7 @@ int net_set_pairs(struct net_softc *sc, unsigned nr_tx, unsigned nr_rx)
 		sc->sc_be->ops->watch(sc->sc_be, i, false);
 		sc->sc_pair[i].rx_stalled = true;
 	}
-	/* What was made available to those that are new was not looked at. */
+	/* New queues may have buffers that nobody looked at. */
 	if (nr_rx > old_rx)
 		net_rx_kick(sc);
 	for (unsigned i = old_tx; i < nr_tx; i++)
@@ -187,7 +187,7 @@ static const struct net_be_client net_client = {
  * --- Reset ---
  */
 
-/* As before the first driver: it may be another one that comes. */
+/* As before the first driver: the next may be another one. */
 static void net_reset(void *arg)
 {
 	struct net_softc *sc = arg;
@@ -240,9 +240,9 @@ static bool parse_mac(const char *text, uint8_t mac[NET_MAC_LEN])
 }
 
 /*
- * An address for who gave none: it must be the same when the device is started
- * again under a running driver, and another one for another device or host. An
- * embedder that does not tell its devices apart has their options.
+ * The default address: the same when the device is restarted under a running
+ * driver, and different for each device and host. For an embedder without
+ * identities, the options distinguish devices.
  */
 static void make_mac(const struct opts *opts, uint64_t identity,
 		     uint8_t mac[NET_MAC_LEN])
@@ -524,12 +524,12 @@ static void fill_consts(struct net_softc *sc)
 	sc->sc_vc = net_consts;
 	sc->sc_vc.vc_nvq = (int)(2 * sc->sc_max_pairs + 1);
 	sc->sc_vc.vc_hv_caps_modern = sc->sc_offer | VI_RING_CAPS_MODERN;
-	/* Above bit 31 there is nothing for a legacy driver. */
+	/* A legacy driver has no features above bit 31. */
 	sc->sc_vc.vc_hv_caps_legacy =
 		(uint32_t)sc->sc_offer | VI_RING_CAPS_LEGACY;
 }
 
-/* With a backend, which is the device's whether that succeeds or not. */
+/* Takes ownership of the backend, even on failure. */
 static int init_on(struct net_softc *sc, const struct vdev_env *env,
 		   struct net_be *take_be, struct err *err)
 {

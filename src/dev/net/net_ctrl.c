@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The control queue (virtio 5.1.6.5). A command is class, number and data; the
- * answer is a byte, and for some a result behind it. What a command changes is
- * in force before its answer can be seen. A command that is refused changes
- * nothing.
+ * The control queue (virtio 5.1.6.5). A command has a class, number and data; the
+ * answer is a byte, which a result follows for some. A command takes effect
+ * before its answer is visible. A rejected command changes nothing.
  */
 #include <string.h>
 
@@ -20,7 +19,7 @@
 #define COAL_VQ_SET    2
 #define COAL_VQ_GET    3
 
-#define RESULT_MAX 8 /* bytes: what VQ_GET has */
+#define RESULT_MAX 8 /* bytes, of VQ_GET */
 
 struct net_cmd {
 	uint8_t number; /* of the command in its class */
@@ -30,7 +29,7 @@ struct net_cmd {
 	size_t result_len;
 };
 
-/* All of an object of @len bytes. */
+/* Read a whole object of @len bytes. */
 static bool take(struct net_cmd *cmd, void *buf, size_t len)
 {
 	return vio_iov_take(&cmd->data, buf, len) == len;
@@ -50,7 +49,7 @@ static bool do_rx_mode(struct net_softc *sc, struct net_cmd *cmd)
 	return true;
 }
 
-/* A count and so many addresses, which must be there. */
+/* A count, and that many addresses. */
 static bool take_macs(struct net_cmd *cmd, struct net_macs *ret_macs)
 {
 	le32 nr_le;
@@ -158,7 +157,7 @@ static struct net_coal_params coal_params(const struct coal_wire *w)
 					 le32_to_cpu(w->max_usecs) };
 }
 
-/* TX_SET and RX_SET: all queues of a kind. */
+/* TX_SET and RX_SET: all queues of a direction. */
 static bool do_coal_set(struct net_softc *sc, struct net_cmd *cmd)
 {
 	unsigned tx = cmd->number == VIRTIO_NET_CTRL_NOTF_COAL_TX_SET;
@@ -174,7 +173,7 @@ static bool do_coal_set(struct net_softc *sc, struct net_cmd *cmd)
 	return true;
 }
 
-/* The queue that a VQ_ command is about, if it is one that moves packets. */
+/* The queue of a VQ_ command, if it carries packets. */
 static struct vqueue_info *take_vq(struct net_softc *sc, struct net_cmd *cmd)
 {
 	le16 head[2]; /* number, reserved */

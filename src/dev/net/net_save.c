@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device that moves to another process: what its driver has set up by the
- * control queue, as commands that set it up again. So their format is the
- * specification's (5.1.6.5), and what a front-end brings is judged like what a
- * driver sends.
+ * Migration: the state that the driver set by the control queue, as commands that
+ * set it again. So the format is the specification's (5.1.6.5), and a
+ * front-end's data is checked like a driver's.
  *
  *	address, 6 bytes	then for each command:
  *	length, le16		class	number	data
@@ -44,7 +43,7 @@ static void save_modes(const struct net_softc *sc, struct out *out)
 	}
 }
 
-/* Of a table that was too long all that matters is that it was. */
+/* A table that was too long matters only as such. */
 static void write_macs(struct out *out, const struct net_macs *macs)
 {
 	static const uint8_t any[NET_MAX_MACS + 1][NET_MAC_LEN];
@@ -90,7 +89,7 @@ static void save_pairs(const struct net_softc *sc, struct out *out)
 			      sizeof(pairs));
 }
 
-/* With steering, the queues in use are told along with it. */
+/* With steering, the command includes the queues in use. */
 static void save_rss(const struct net_softc *sc, struct out *out)
 {
 	const struct net_rss *rss = &sc->sc_rss;
@@ -169,7 +168,7 @@ ssize_t net_save(void *arg, void *buf, size_t room)
  * --- Setting it up again ---
  */
 
-/* The network may have to be told of where its driver is now, 5.1.6.5.4. */
+/* The network may have to learn the driver's new location (5.1.6.5.4). */
 int net_load(void *arg, const void *buf, size_t len)
 {
 	struct net_softc *sc = arg;
@@ -178,7 +177,7 @@ int net_load(void *arg, const void *buf, size_t len)
 	if (len < sizeof(sc->sc_mac))
 		return -EINVAL;
 	memcpy(sc->sc_mac, p, sizeof(sc->sc_mac));
-	/* A guest that restarts here is the same one to its network. */
+	/* A guest that restarts here keeps its address. */
 	if (!sc->sc_mac_given)
 		memcpy(sc->sc_default_mac, p, sizeof(sc->sc_default_mac));
 	p += sizeof(sc->sc_mac);

@@ -18,7 +18,7 @@ struct rss_head {
 };
 static_assert(sizeof(struct rss_head) == 8, "5.1.6.5.6.3");
 
-/* The key, which both commands end with. */
+/* The key, at the end of both commands. */
 static bool parse_key(struct net_rss *rss, struct vio_iov_cursor *data)
 {
 	if (vio_iov_take(data, &rss->key_len, 1) != 1 ||
@@ -147,7 +147,7 @@ static void parse_ipv4(struct packet *pkt, const uint8_t *frame, size_t len,
 	pkt->src = ip + 12;
 	pkt->dst = ip + 16;
 	pkt->addr_len = 4;
-	/* Only a first fragment has ports: none of them counts. */
+	/* Only a first fragment has ports, so ignore them in all. */
 	if ((get16(ip + 6) & 0x3fff) == 0)
 		find_ports(pkt, frame, len, off + hlen, ip[9]);
 }
@@ -166,7 +166,7 @@ static void find_home(struct packet *pkt, const uint8_t *ext, size_t len)
 	}
 }
 
-/* Returns the length of an extension header, 0 when it is cut off. */
+/* Returns the length of an extension header; 0: truncated. */
 static size_t parse_extension(struct packet *pkt, unsigned kind,
 			      const uint8_t *ext, size_t len)
 {
@@ -241,7 +241,7 @@ static void parse_packet(struct packet *pkt, const uint8_t *frame, size_t len)
  * --- The hash ---
  */
 
-/* The 32 bits of the key that begin at each bit of the input that is set. */
+/* XOR the 32 bits of the key at each set bit of the input. */
 static uint32_t toeplitz(const struct net_rss *rss, const uint8_t *in,
 			 size_t len)
 {
@@ -294,7 +294,7 @@ static uint16_t classify(const struct net_rss *rss, const struct packet *pkt)
 	return report;
 }
 
-/* What is hashed: addresses and, for some, ports. Returns how many bytes. */
+/* The hash input: addresses and, for some, ports. Returns its length. */
 static size_t hashed(const struct packet *pkt, uint16_t report,
 		     uint8_t in[2 * IP6_ADDR + 4])
 {

@@ -2,15 +2,15 @@
 /*
  * Reception (virtio 5.1.6.3, 5.1.6.4).
  *
- * A frame is received right into the guest's buffers: chains are taken in
- * advance, a window of them as long as frames have been of late, and a spare
- * buffer of our own follows them in the list. What the frame did not need
- * stays in the window for the next one.
+ * A frame is received directly into the guest's buffers: chains are taken in
+ * advance, a window as long as recent frames, and a spare buffer of our own
+ * follows them in the list. Chains that the frame did not need stay in the
+ * window for the next one.
  *
- * A frame that spilled over into the spare buffer, and every frame when it
- * must be looked at before its queue is known (RSS), is held in that buffer
- * and copied when its queue has room. Until then its channel waits: frames
- * pile up where the sender notices.
+ * A frame that spilled over into the spare buffer is held there and copied when
+ * its queue has room; with RSS every frame is, which must be examined before its
+ * queue is known. Until then its channel waits: frames pile up where the sender
+ * notices.
  */
 #include <assert.h>
 #include <errno.h>
@@ -21,7 +21,7 @@
 
 #define RX_BUDGET 256 /* frames in an iteration, to be fair */
 
-/* Until a backend that failed is tried again; twice as long each time. */
+/* Until a failed backend is tried again; doubled each time. */
 #define RETRY_MIN_NS UINT64_C(10000000)
 #define RETRY_MAX_NS UINT64_C(1000000000)
 
@@ -53,7 +53,7 @@ static void window_close(struct net_softc *sc, bool emptied)
 	w->vq = NULL;
 }
 
-/* Take the first @nr chains out; they were given back. */
+/* Remove the first @nr chains, which were returned. */
 static void window_drop(struct net_window *w, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++) {
@@ -67,7 +67,7 @@ static void window_drop(struct net_window *w, unsigned nr)
 	w->cut = false;
 }
 
-/* Take one more chain in. What is readable in it means nothing. */
+/* Add a chain, ignoring its readable buffers. */
 static bool window_add(struct net_window *w)
 {
 	struct iovec *iov;
@@ -97,7 +97,7 @@ static bool window_add(struct net_window *w)
 	return true;
 }
 
-/* Cut the header off the first chain. False: there is no room for it. */
+/* Cut the header off the first chain. False: it is too short. */
 static bool window_cut(struct net_window *w, size_t hdr_len)
 {
 	if (w->cut)
@@ -149,11 +149,11 @@ static int window_fill(struct net_softc *sc, struct vqueue_info *vq,
 	if (net_has(sc, NET_F(MRG_RXBUF)))
 		while (w->bytes < want && window_add(w))
 			;
-	/* The last one was no chain: nothing is written after vi_error(). */
+	/* The last chain was invalid: write nothing after vi_error(). */
 	return sc->sc_vs.vs_flags & VIRTIO_BROKEN ? -ENOBUFS : 0;
 }
 
-/* Whether more chains may yet come to hold a frame that is too long now. */
+/* Whether further chains may make room for a frame that is too long now. */
 static bool window_may_grow(struct net_softc *sc, struct vqueue_info *vq)
 {
 	const struct net_window *w = &sc->sc_win;
@@ -163,7 +163,7 @@ static bool window_may_grow(struct net_softc *sc, struct vqueue_info *vq)
 	       w->niov + NET_CHAIN_IOV <= NET_WINDOW_IOV;
 }
 
-/* How many chains @len bytes take, one at least. */
+/* How many chains @len bytes need, at least one. */
 static unsigned window_count(const struct net_window *w, size_t len)
 {
 	unsigned nr = 1;
@@ -174,8 +174,8 @@ static unsigned window_count(const struct net_window *w, size_t len)
 }
 
 /*
- * Give the chains that @len bytes fill to the driver, all at once. What they
- * hold is there before the first of them is given back.
+ * Return the chains that @len bytes fill to the driver, all at once. Their data
+ * is written before the first is returned.
  */
 static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
 {
@@ -192,7 +192,7 @@ static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
 		vq_relchain_prepare(w->vq, w->chain[i].idx,
 				    (uint32_t)(hdr_len + n));
 		len -= n;
-		hdr_len = 0; /* in the first one alone, 5.1.6.4.1 */
+		hdr_len = 0; /* only in the first, 5.1.6.4.1 */
 	}
 	vq_relchain_publish(w->vq);
 	window_drop(w, nr);
@@ -229,7 +229,7 @@ static bool rx_check(struct net_softc *sc, const struct virtio_net_hdr *host,
 	return true;
 }
 
-/* Put the hash into the header. Returns the queue that it means. */
+/* Write the hash into the header. Returns the queue that it selects. */
 static unsigned rx_hash(struct net_softc *sc, const uint8_t *peek, size_t len,
 			struct net_hdr *hdr)
 {
@@ -251,8 +251,8 @@ static void rx_account(struct net_softc *sc, const struct iovec *iov, int niov,
 }
 
 /*
- * A frame of which the window holds all or, spilled over, a part. The guest
- * may change what lies in its memory: what we judge by is our copy.
+ * The window holds all of the frame, or a part if it spilled over. The guest may
+ * change its memory meanwhile, so only our copy is examined.
  */
 static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 {
@@ -264,7 +264,7 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 
 	if (len > p->longest)
 		p->longest = len;
-	if (len > w->bytes) { /* the rest is where it belongs */
+	if (len > w->bytes) { /* the rest is in the buffer */
 		vio_iov_peek(&frame, p->buf, w->bytes);
 		p->pending_len = len;
 		p->want = NET_MAX_FRAME;
@@ -286,8 +286,8 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 }
 
 /*
- * The host could not receive: an interface that is down, or no memory. That
- * may end without any notice, so the channel stalls and a timer tries again.
+ * The host failed to receive: an interface is down, or memory is short. No event
+ * tells when that ends, so the channel stalls and a timer tries again.
  */
 static int rx_failed(struct net_softc *sc, int error)
 {
@@ -304,8 +304,8 @@ static int rx_failed(struct net_softc *sc, int error)
 }
 
 /*
- * Receive into the iovecs given. 1 when there is a frame, of *ret_len bytes;
- * 0 when it was thrown away; or -EAGAIN, -ENOTCONN, -EIO.
+ * Receive into @iov. Returns 1 for a frame of *ret_len bytes; 0 when it was
+ * dropped; or -EAGAIN, -ENOTCONN, -EIO.
  */
 static int rx_recv(struct net_softc *sc, struct net_pair *p,
 		   const struct iovec *iov, int niov, size_t *ret_len)
@@ -335,7 +335,7 @@ static int rx_direct(struct net_softc *sc, struct net_pair *p)
 
 	if (ret < 0)
 		return ret;
-	/* A byte more than any frame has: none is shortened unnoticed. */
+	/* A byte more than any frame, to notice truncation. */
 	if (w->bytes <= NET_MAX_FRAME) {
 		spill.iov_base = p->buf + w->bytes;
 		spill.iov_len = NET_MAX_FRAME + 1 - w->bytes;
@@ -349,7 +349,7 @@ static int rx_direct(struct net_softc *sc, struct net_pair *p)
 	return ret < 0 ? ret : 0;
 }
 
-/* Receive into the buffer: where the frame goes to is not known yet. */
+/* Receive into the buffer: the frame's queue is not known yet. */
 static int rx_to_buffer(struct net_softc *sc, struct net_pair *p)
 {
 	const struct iovec iov[2] = {
@@ -399,7 +399,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	by_hash = rx_hash(sc, peek, n, &hdr);
 	q = sc->sc_rss.steering ? by_hash : rx_queue(sc, p);
 
-	/* A queue that is not there takes nothing (5.1.6.5.7.1.2). */
+	/* Without the queue the frame is dropped (5.1.6.5.7.1.2). */
 	if (!vq_ring_ready(net_rxq(sc, q)))
 		goto dropped;
 	ret = window_fill(sc, net_rxq(sc, q), len);

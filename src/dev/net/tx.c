@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Transmission (virtio 5.1.6.2): a chain is a header and a frame. The backend
- * gets the frame where it lies; the header is copied, judged and replaced.
+ * gets the frame in place; the header is copied, checked and replaced.
  */
 #include <errno.h>
 
 #include "dev/net/net.h"
 
-#define TX_BATCH 32 /* packets after which the driver sees them as sent */
+#define TX_BATCH 32 /* packets after which they are published as sent */
 
 /*
- * Send what a chain holds. -EAGAIN: later; all else is done with. The entry in
- * front of @chain is free for our own header: the guest's took at least one.
+ * Send a chain. -EAGAIN: later; any other result completes it. The entry before
+ * @chain is free for our own header, as the guest's took at least one.
  */
 static int tx_send(struct net_softc *sc, unsigned pair,
 		   struct vio_iov_cursor chain)
@@ -30,7 +30,7 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 	if (!net_link_up(sc))
 		return -ENETDOWN;
 
-	/* A backend may cut the list up. */
+	/* A backend may modify the list. */
 	if (sc->sc_pcap)
 		nr_record =
 			net_iov_head(sc->sc_record, chain.iov, chain.niov, len);
@@ -46,7 +46,7 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 	return 0;
 }
 
-/* A packet that must wait is taken again when the timer or the backend says. */
+/* A packet that must wait is retried on the timer or the backend's call. */
 static enum vq_served tx_serve(void *arg, struct vqueue_info *vq)
 {
 	struct net_softc *sc = arg;
