@@ -344,6 +344,7 @@ static struct disk_params params_of(const struct opts *opts)
 {
 	return (struct disk_params){
 		.path = opt_string(opts, "path"),
+		.null_bytes = opt_number(opts, "size"),
 		.ro = opt_bool(opts, "ro"),
 		.shared = opt_bool(opts, "share"),
 		.raw = opt_given(opts, "format"),
@@ -367,13 +368,33 @@ static int check_power_of_two(const struct opts *opts, const char *key,
 	return 0;
 }
 
+static int check_backend(const struct opts *opts, struct err *err)
+{
+	bool null = !strcmp(opt_string(opts, "backend"), "null");
+
+	if (null && !opt_given(opts, "size"))
+		return err_set(err, -EINVAL,
+			       "block: backend=null: missing size=");
+	if (null ? opt_given(opts, "path") : opt_given(opts, "size"))
+		return err_set(err, -EINVAL,
+			       "block: %s: has no effect with backend=%s",
+			       null ? "path" : "size", null ? "null" : "file");
+	if (!null && !opt_given(opts, "path"))
+		return err_set(err, -EINVAL,
+			       "block: missing path= (image: a raw file or a "
+			       "block device)");
+	return 0;
+}
+
 /* What a table of options cannot say. */
 static int check_opts(const struct opts *opts, struct err *err)
 {
 	const char *serial = opt_string(opts, "serial");
 	uint64_t size = opt_number(opts, "queue-size");
-	int ret = check_power_of_two(opts, "block-size", err);
+	int ret = check_backend(opts, err);
 
+	if (ret == 0)
+		ret = check_power_of_two(opts, "block-size", err);
 	if (ret == 0)
 		ret = check_power_of_two(opts, "physical-block-size", err);
 	if (ret < 0)
@@ -608,8 +629,13 @@ static int block_init(struct vdev *dev, const struct vdev_env *env,
  */
 
 static const struct opt_def block_opts[] = {
-	{ "path", OPT_STRING, .required = true,
-	  .help = "image: a raw file or a block device" },
+	{ "backend", OPT_CHOICE, "file", .choices = "file|null",
+	  .help = "file: the image at path; null: none, to measure with: "
+		  "writes go nowhere, and reads return whatever the buffers "
+		  "held" },
+	{ "path", OPT_STRING, .help = "image: a raw file or a block device" },
+	{ "size", OPT_SIZE, .min = 512, .max = DISK_NULL_MAX,
+	  .help = "size with backend=null" },
 	{ "ro", OPT_BOOL, "off", .help = "read-only" },
 	{ "share", OPT_BOOL, "off",
 	  .help = "do not lock the image (migration, cluster file systems)" },

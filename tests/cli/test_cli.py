@@ -388,8 +388,10 @@ class Usage(Case):
         self.assertEqual([line.split()[0] for line in text.splitlines()], [type["type"] for type in types])
         block = json.loads(viodev("devices", "--json", "virtio-blk").stdout)
         self.assertIn(block, types)
-        path = [option for option in block["options"] if option["key"] == "path"]
-        self.assertTrue(path[0]["required"])
+        ninep = json.loads(viodev("devices", "--json", "virtio-9p").stdout)
+        for type, required in (block, False), (ninep, True):
+            path = [option for option in type["options"] if option["key"] == "path"]
+            self.assertEqual(path[0]["required"], required)
         self.assertIn("VERSION_1", block["features"])
         text = viodev("devices", "block").stdout
         for option in block["options"]:
@@ -530,6 +532,24 @@ class Serving(Case):
                 self.assertEqual(result.returncode, 1)
                 self.assertIn("the image was replaced or removed, and the device still has the old file", result.stderr)
             self.assertEqual(self.image.stat().st_size, 1 << 16)
+
+    def test_null_disks(self):
+        """Disks without an image, to measure with."""
+        with self.serve("block,backend=null,size=1T", "scsi,lun0.backend=null,lun0.size=2G,t1.lun0.type=cdrom"):
+            status = self.status("block0")
+            self.assertEqual((status["capacity"], status["engine"]), (1 << 40, "null"))
+            luns = self.status("scsi0")["luns"]
+            self.assertEqual([(lun["capacity"], lun["engine"]) for lun in luns], [(2 << 30, "null"), (0, "none")])
+        for device, why in (("block,backend=null", "block: backend=null: missing size="),
+                            (f"{self.block},backend=null,size=1G", "block: path: has no effect with backend=null"),
+                            (f"{self.block},size=1G", "block: size: has no effect with backend=file"),
+                            ("block", "block: missing path= (image: a raw file or a block device)"),
+                            ("scsi,lun0.backend=null", "scsi: lun0.backend=null: missing lun0.size="),
+                            ("scsi,lun0=x,lun0.size=1G", "scsi: lun0.size: has no effect with backend=file"),
+                            ("scsi,lun0=x,lun0.backend=null,lun0.size=1G", "scsi: lun0: has no effect with backend=null"),
+                            ("scsi,lun0.size=1G", "scsi: lun0.size: missing lun0=PATH")):
+            result = viodev("serve", "--dir", self.dir, device)
+            self.assertEqual((result.returncode, result.stderr), (2, f"viodev: {why}\n"))
 
     def test_backend_sockets(self):
         """Sockets created by network backends are removed, others are not."""

@@ -1162,6 +1162,35 @@ static void test_resize(void **state)
 	assert_int_equal(st.st_size, KIB);
 }
 
+/* No image: of any size, every call succeeds, and no byte is moved. */
+static void test_null(void **state)
+{
+	const uint64_t bytes = UINT64_C(1) << 50;
+	struct disk_info info;
+	char buf[512];
+
+	make_image(tmp_dir(), 0);
+	assert_int_equal(
+		open_disk((struct disk_params){ .null_bytes = bytes,
+						.discard = true,
+						.cache = DISK_DIRECT }),
+		0);
+	disk_get_info(disk, &info);
+	assert_string_equal(info.engine, "null");
+	assert_true(info.bytes == bytes && info.can_discard);
+	memset(buf, 'x', sizeof(buf));
+	assert_int_equal(transfer_one(DISK_WRITE, bytes - 512, buf, 512), 0);
+	assert_int_equal(transfer_one(DISK_READ, bytes - 512, buf, 512), 0);
+	assert_int_equal(buf[0], 'x');
+	assert_int_equal(transfer_one(DISK_READ, bytes, buf, 512), -ERANGE);
+	assert_int_equal(simple(DISK_FLUSH), 0);
+	assert_int_equal(transfer_one(DISK_DISCARD, 0, NULL, 4096), 0);
+	assert_int_equal(transfer_one(DISK_WRITE_ZEROES, 0, NULL, 4096), 0);
+	assert_int_equal(image_size(), 0);
+	assert_int_equal(resize(2 * bytes), 0);
+	assert_int_equal(transfer_one(DISK_READ, bytes, buf, 512), 0);
+}
+
 static void test_watch(void **state)
 {
 	struct disk_params p = { .path = path };
@@ -1833,6 +1862,7 @@ static int run(const char *engine)
 		TEST(test_names),
 		TEST(test_empty),
 		TEST(test_lock),
+		TEST(test_null),
 		TEST(test_info),
 		TEST(test_two_disks),
 		TEST(test_access),

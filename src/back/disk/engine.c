@@ -28,7 +28,9 @@ void disk_engine_start(struct disk_call *call)
 {
 	struct disk_engine *e = call->img->engine;
 
-	if (is_slow(call))
+	if (call->img->is_null && call->op != CALL_SIZE)
+		disk_null_start(e, call);
+	else if (is_slow(call))
 		disk_threads.start(e->slow, call);
 	else
 		e->ops->start(e->impl, call);
@@ -135,6 +137,7 @@ void disk_engine_has_room(struct disk_engine *e)
 
 void disk_engine_wait(struct disk_engine *e, int timeout_ms)
 {
+	disk_null_complete(e);
 	e->ops->submit(e->impl);
 	disk_threads.wait(e->slow, 0);
 	e->ops->wait(e->impl, timeout_ms);
@@ -157,7 +160,7 @@ int disk_engine_add(struct disk_engine *e, struct disk_image *img)
 		return file;
 	img->engine = e;
 	img->file = file;
-	img->info.engine = e->ops->name;
+	img->info.engine = img->is_null ? "null" : e->ops->name;
 	img->info.uring_error = e->uring_error;
 	return 0;
 }
@@ -187,6 +190,7 @@ int disk_engine_init(struct disk_engine *e, struct vio_loop *loop,
 	*e = (struct disk_engine){ .loop = loop };
 	e->submit_task = (struct vio_task){ .fn = on_submit_task, .arg = e };
 	disk_calls_init(&e->retry);
+	disk_null_init(e);
 	ret = vio_timer_add(loop, on_retry_timer, e, &e->retry_timer);
 	if (ret == 0)
 		ret = create_impl(e, depth, nr_disks);
@@ -198,6 +202,7 @@ int disk_engine_init(struct disk_engine *e, struct vio_loop *loop,
 void disk_engine_fini(struct disk_engine *e)
 {
 	vio_task_cancel(e->loop, &e->submit_task);
+	vio_task_cancel(e->loop, &e->null_task);
 	vio_source_remove(e->retry_timer);
 	if (e->slow)
 		disk_threads.destroy(e->slow);
@@ -208,6 +213,7 @@ void disk_engine_fini(struct disk_engine *e)
 void disk_engine_abandon(struct disk_engine *e)
 {
 	vio_task_cancel(e->loop, &e->submit_task);
+	vio_task_cancel(e->loop, &e->null_task);
 	vio_source_remove(e->retry_timer);
 	e->ops->abandon(e->impl);
 	disk_threads.abandon(e->slow);

@@ -57,6 +57,8 @@ struct disk_engine {
 	void *slow;                  /* threads, for what io_uring lacks */
 	int uring_error;             /* why io_uring is not used: -errno */
 	struct vio_task submit_task; /* sends calls that did not fit */
+	struct vio_task null_task;   /* completes calls on no image */
+	struct disk_calls null;
 
 	/* Calls that the kernel had no room for, until the timer expires. */
 	struct disk_calls retry;
@@ -98,6 +100,14 @@ void disk_call_done(struct disk_call *call, int result);
 
 /* There is room for calls that did not fit: submit() in this iteration. */
 void disk_engine_has_room(struct disk_engine *engine);
+
+/*
+ * --- null.c ---
+ */
+
+void disk_null_init(struct disk_engine *engine);
+void disk_null_start(struct disk_engine *engine, struct disk_call *call);
+void disk_null_complete(struct disk_engine *engine); /* those that wait */
 
 /*
  * --- syscalls.c ---

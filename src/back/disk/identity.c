@@ -70,6 +70,8 @@ int disk_open_name(const struct disk_params *params)
 	struct stat st;
 	int fd, ret;
 
+	if (!params->path)
+		return -ENODATA;
 	if (stat(params->path, &st) < 0)
 		return -errno;
 	if (!S_ISBLK(st.st_mode) ||

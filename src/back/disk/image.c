@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -133,12 +134,27 @@ static int check_contents(int fd, bool is_bdev,
 		       params->path, format, prefix ? prefix : "");
 }
 
+/* An empty file that holds the size. */
+static int open_null(const struct disk_params *params, struct err *err)
+{
+	int ret, fd = memfd_create("viodev-null", MFD_CLOEXEC);
+
+	if (fd >= 0 && ftruncate(fd, (off_t)params->null_bytes) == 0)
+		return fd;
+	ret = -errno;
+	if (fd >= 0)
+		close(fd);
+	return err_set(err, ret, "backend=null: %s", strerror(-ret));
+}
+
 int disk_open(const struct disk_params *params, struct err *err)
 {
 	int flags = O_CLOEXEC | (params->ro ? O_RDONLY : O_RDWR);
 	struct stat st;
 	int fd, ret;
 
+	if (params->null_bytes > 0)
+		return open_null(params, err);
 	if (params->cache == DISK_DIRECT)
 		flags |= O_DIRECT;
 	/* Look first: opening a FIFO would wait, a tape would rewind. */
@@ -272,7 +288,7 @@ static int look_at_direct(struct disk_image *img)
 static int check_access(int fd, const struct disk_params *params)
 {
 	int flags = fcntl(fd, F_GETFL);
-	bool direct = params->cache == DISK_DIRECT;
+	bool direct = params->cache == DISK_DIRECT && params->null_bytes == 0;
 
 	if (flags < 0)
 		return -errno;
@@ -298,6 +314,7 @@ int disk_image_init(struct disk_image *img, int fd,
 	*img = (struct disk_image){
 		.fd = fd,
 		.is_bdev = S_ISBLK(st.st_mode),
+		.is_null = params->null_bytes > 0,
 		.had_name = st.st_nlink > 0,
 		.can_zero = true,
 		.nowait = params->cache != DISK_DIRECT,
@@ -309,11 +326,13 @@ int disk_image_init(struct disk_image *img, int fd,
 		look_at_bdev(img);
 	else
 		look_at_file(img, &st, params->no_probe);
-	if (params->cache == DISK_DIRECT) {
+	if (params->cache == DISK_DIRECT && !img->is_null) {
 		ret = look_at_direct(img);
 		if (ret < 0)
 			return ret;
 	}
+	if (img->is_null)
+		img->nowait = img->in_memory = false; /* nothing is cached */
 	img->info.can_zero = img->can_unmap;
 	img->info.can_discard = img->can_unmap && params->discard;
 	img->unit_bytes = img->info.block_bytes;
@@ -330,6 +349,8 @@ int disk_open_watch(const struct disk_params *params)
 	struct stat st;
 	int fd, ret;
 
+	if (!params->path)
+		return -EOPNOTSUPP;
 	if (stat(params->path, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode))

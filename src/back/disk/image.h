@@ -23,9 +23,12 @@ enum disk_on_error {
 	DISK_WAIT_SPACE, /* it waits if there is no space, else it fails */
 };
 
+#define DISK_NULL_MAX (UINT64_C(1) << 60)
+
 /* How to open an image: parameters of disk_open() and disk_create(). */
 struct disk_params {
 	const char *path;
+	uint64_t null_bytes; /* no image: this size, see null.c; path is NULL */
 	bool ro;
 	bool shared; /* no lock: others may write to it */
 	bool raw;    /* serve its bytes, whatever format they look like */
@@ -77,6 +80,7 @@ struct disk_image {
 	struct disk_engine *engine; /* that makes its calls, */
 	int file;                   /* and what it calls the image */
 	bool is_bdev;
+	bool is_null;   /* see null.c */
 	bool had_name;  /* in a directory, when it was opened */
 	bool in_memory; /* nothing ever waits for a medium */
 	bool can_unmap; /* calls that were not refused so far */

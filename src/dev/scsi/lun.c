@@ -101,6 +101,15 @@ static int add_key(struct lun_keys *keys, const char *name, struct err *err)
 	return 0;
 }
 
+static bool has_key(const struct lun_keys *keys, const char *name)
+{
+	for (unsigned i = 0; i < keys->nr; i++) {
+		if (!strcmp(keys->key[i].key, name))
+			return true;
+	}
+	return false;
+}
+
 #define DISK         BIT_OF(LUN_DISK)
 #define CD           BIT_OF(LUN_CDROM)
 #define REAL         BIT_OF(LUN_PASSTHROUGH)
@@ -111,6 +120,7 @@ static const struct {
 	const char *name;
 	unsigned kinds;
 } suffixes[] = {
+	{ "backend", DISK | CD },     { "size", DISK | CD },
 	{ "type", DISK | CD | REAL }, { "ro", DISK | CD | REAL },
 	{ "share", DISK | CD },       { "format", DISK | CD },
 	{ "serial", DISK | CD },      { "vendor", DISK | CD },
@@ -121,14 +131,26 @@ static const struct {
 	{ "werror", DISK },           { "rerror", DISK | CD },
 };
 
-/* A drive without a disc is given by its type alone. */
+static bool has_value(const struct opts *opts, const char *base,
+		      const char *suffix, const char *value)
+{
+	char key[40];
+
+	snprintf(key, sizeof(key), "%s.%s", base, suffix);
+	return opt_given(opts, key) && !strcmp(opt_string(opts, key), value);
+}
+
+/* A unit without an image, or a drive without a disc. */
+static bool needs_no_path(const struct opts *opts, const char *base)
+{
+	return has_value(opts, base, "type", "cdrom") ||
+	       has_value(opts, base, "backend", "null");
+}
+
 static bool is_empty_drive(const struct opts *opts, const char *base)
 {
-	char type[40];
-
-	snprintf(type, sizeof(type), "%s.type", base);
-	return !opt_given(opts, base) && opt_given(opts, type) &&
-	       !strcmp(opt_string(opts, type), "cdrom");
+	return !opt_given(opts, base) &&
+	       !has_value(opts, base, "backend", "null");
 }
 
 /* "lun1" of "lun1.ro". */
@@ -150,7 +172,7 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 			 suffixes[i].name);
 		while ((key = opt_next(opts, pattern, &pos))) {
 			base_of(key, base, sizeof(base));
-			if (opt_given(opts, base) || is_empty_drive(opts, base))
+			if (opt_given(opts, base) || needs_no_path(opts, base))
 				continue;
 			return err_set(err, -EINVAL,
 				       "scsi: %s: missing %s=PATH", key, base);
@@ -159,18 +181,21 @@ static int check_orphans(const struct opts *opts, const char *prefix,
 	return 0;
 }
 
-static int find_empty_drives(const struct opts *opts, const char *prefix,
-			     struct lun_keys *keys, struct err *err)
+/* Units without a path, which only @suffix makes known. */
+static int find_pathless(const struct opts *opts, const char *prefix,
+			 const char *suffix, struct lun_keys *keys,
+			 struct err *err)
 {
-	char pattern[16], base[32];
+	char pattern[20], base[32];
 	const char *key;
 	unsigned pos = 0;
 	int ret = 0;
 
-	snprintf(pattern, sizeof(pattern), "%s.type", prefix);
+	snprintf(pattern, sizeof(pattern), "%s.%s", prefix, suffix);
 	while (ret == 0 && (key = opt_next(opts, pattern, &pos))) {
 		base_of(key, base, sizeof(base));
-		if (is_empty_drive(opts, base))
+		if (!opt_given(opts, base) && needs_no_path(opts, base) &&
+		    !has_key(keys, base))
 			ret = add_key(keys, base, err);
 	}
 	return ret;
@@ -192,7 +217,11 @@ static int find_keys(const struct opts *opts, struct lun_keys *keys,
 		while (ret == 0 && (name = opt_next(opts, patterns[i], &pos)))
 			ret = add_key(keys, name, err);
 		if (ret == 0)
-			ret = find_empty_drives(opts, patterns[i], keys, err);
+			ret = find_pathless(opts, patterns[i], "type", keys,
+					    err);
+		if (ret == 0)
+			ret = find_pathless(opts, patterns[i], "backend", keys,
+					    err);
 	}
 	if (ret == 0 && keys->nr == 0)
 		ret = err_set(err, -EINVAL,
@@ -246,6 +275,26 @@ bool luns_pass_through(const struct opts *opts)
 	return false;
 }
 
+static int check_backend(struct lun_opts *o, struct err *err)
+{
+	bool null = !strcmp(lun_string(o, "backend"), "null");
+	bool size = opt_given(o->opts, key_of(o, "size"));
+
+	if (null && opt_given(o->opts, o->key))
+		return err_set(err, -EINVAL,
+			       "scsi: %s: has no effect with backend=null",
+			       o->key);
+	if (null && !size)
+		return err_set(err, -EINVAL,
+			       "scsi: %s.backend=null: missing %s.size=",
+			       o->key, o->key);
+	if (!null && size)
+		return err_set(err, -EINVAL,
+			       "scsi: %s.size: has no effect with backend=file",
+			       o->key);
+	return 0;
+}
+
 static int check_keys_of(struct lun_opts *o, struct err *err)
 {
 	enum lun_kind kind = kind_of(o);
@@ -264,7 +313,7 @@ static int check_keys_of(struct lun_opts *o, struct err *err)
 		return err_set(err, -EINVAL,
 			       "scsi: %s.ro=off: a CD-ROM cannot be written",
 			       o->key);
-	return 0;
+	return check_backend(o, err);
 }
 
 static int collect(const struct opts *opts, struct lun_keys *keys,
@@ -285,6 +334,7 @@ static struct disk_params params_of(struct lun_opts *o)
 	const char *cache = lun_string(o, "cache");
 	struct disk_params p = {
 		.path = opt_string(o->opts, o->key),
+		.null_bytes = opt_number(o->opts, key_of(o, "size")),
 		.ro = kind_of(o) == LUN_CDROM,
 		.shared = opt_bool(o->opts, key_of(o, "share")),
 		.raw = opt_given(o->opts, key_of(o, "format")),
@@ -320,7 +370,7 @@ static int open_lun(const struct opts *opts, const struct lun_key *k,
 	struct err why;
 	int fd, ret;
 
-	if (!params.path)
+	if (is_empty_drive(opts, k->key))
 		return 0;
 	snprintf(prefix, sizeof(prefix), "%s.", k->key);
 	params.option_prefix = prefix;
@@ -658,8 +708,9 @@ static int fill_lun(struct scsi_lun *lun, const struct lun_key *k,
 	if (create_work(lun) < 0)
 		return err_set(err, -ENOMEM, "scsi: out of memory");
 	lun->on_read_error = params_of(&o).on_read_error;
-	return params_of(&o).path ? create_disk(lun, &o, env, err) :
-				    create_empty(lun, &o, err);
+	return is_empty_drive(env->opts, k->key) ?
+		       create_empty(lun, &o, err) :
+		       create_disk(lun, &o, env, err);
 }
 
 /* Keep them by target and number. */
@@ -877,7 +928,7 @@ int lun_create_new(struct scsi_softc *sc, const char *text,
 		return ret;
 	env.opts = opts;
 	ret = check_new(sc, key.key, err);
-	if (ret == 0 && opt_given(opts, key.key) &&
+	if (ret == 0 && !is_empty_drive(opts, key.key) &&
 	    opened_files_find(files, key.key) < 0)
 		ret = err_set(err, -EINVAL, "scsi: %s: missing file descriptor",
 			      key.key);

@@ -615,51 +615,55 @@ static int scsi_init(struct vdev *dev, const struct vdev_env *env,
  */
 
 /* Of target 0, and of the others. */
-#define LUN_OPTS(lun)                                                       \
-	{ lun, OPT_STRING,                                                  \
-	  .help = "image of logical unit " lun ": a raw file or a block "   \
-		  "device; with type=passthrough a /dev/sgN; with "         \
-		  "type=cdrom an empty drive if not given" },               \
-		{ lun ".type", OPT_CHOICE, "disk",                          \
-		  .choices = "disk|cdrom|passthrough",                      \
-		  .help = "type of the unit" },                             \
-		{ lun ".ro", OPT_BOOL, "off", .help = "read-only" },        \
-		{ lun ".share", OPT_BOOL, "off",                            \
-		  .help = "as for the block device" },                      \
-		{ lun ".format", OPT_CHOICE, .choices = "raw",              \
-		  .help = "as for the block device" },                      \
-		{ lun ".serial", OPT_STRING,                                \
-		  .help = "serial number, from which the world wide name "  \
-			  "is derived; default: derived from the image's "  \
-			  "file" },                                         \
-		{ lun ".vendor", OPT_STRING,                                \
-		  .help = "vendor in INQUIRY, up to 8 characters" },        \
-		{ lun ".product", OPT_STRING,                               \
-		  .help = "product in INQUIRY, up to 16 characters" },      \
-		{ lun ".wwn", OPT_NUMBER, .min = 1, .max = UINT64_MAX,      \
-		  .help = "world wide name (NAA), such as "                 \
-			  "0x5000c500a0b1c2d3" },                           \
-		{ lun ".iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,     \
-		  .help = "limit, commands per second" },                   \
-		{ lun ".bps", OPT_SIZE, .min = 1,                           \
-		  .help = "limit, bytes per second, reads and writes "      \
-			  "together" },                                     \
-		{ lun ".block-size", OPT_SIZE, .min = 512,                  \
-		  .max = SCSI_BLOCK_MAX,                                    \
-		  .help = "logical block size in bytes; default: the "      \
-			  "image's" },                                      \
-		{ lun ".physical-block-size", OPT_SIZE, .min = 512,         \
-		  .max = 1 << 20, .help = "physical block size in bytes" }, \
-		{ lun ".cache", OPT_CHOICE, "writeback",                    \
-		  .choices = "writeback|writethrough|direct",               \
-		  .help = "as for the block device" },                      \
-		{ lun ".werror", OPT_CHOICE, "enospc",                      \
-		  .choices = "report|wait|enospc",                          \
-		  .help = "as for the block device" },                      \
-		{ lun ".rerror", OPT_CHOICE, "report",                      \
-		  .choices = "report|wait",                                 \
-		  .help = "on a failed read: likewise" },                   \
-		{ lun ".discard", OPT_BOOL, "on",                           \
+#define LUN_OPTS(lun)                                                         \
+	{ lun, OPT_STRING,                                                    \
+	  .help = "image of logical unit " lun ": a raw file or a block "     \
+		  "device; with type=passthrough a /dev/sgN; with "           \
+		  "type=cdrom an empty drive if not given" },                 \
+		{ lun ".backend", OPT_CHOICE, "file", .choices = "file|null", \
+		  .help = "as for the block device" },                        \
+		{ lun ".size", OPT_SIZE, .min = 512, .max = DISK_NULL_MAX,    \
+		  .help = "size with backend=null" },                         \
+		{ lun ".type", OPT_CHOICE, "disk",                            \
+		  .choices = "disk|cdrom|passthrough",                        \
+		  .help = "type of the unit" },                               \
+		{ lun ".ro", OPT_BOOL, "off", .help = "read-only" },          \
+		{ lun ".share", OPT_BOOL, "off",                              \
+		  .help = "as for the block device" },                        \
+		{ lun ".format", OPT_CHOICE, .choices = "raw",                \
+		  .help = "as for the block device" },                        \
+		{ lun ".serial", OPT_STRING,                                  \
+		  .help = "serial number, from which the world wide name "    \
+			  "is derived; default: derived from the image's "    \
+			  "file" },                                           \
+		{ lun ".vendor", OPT_STRING,                                  \
+		  .help = "vendor in INQUIRY, up to 8 characters" },          \
+		{ lun ".product", OPT_STRING,                                 \
+		  .help = "product in INQUIRY, up to 16 characters" },        \
+		{ lun ".wwn", OPT_NUMBER, .min = 1, .max = UINT64_MAX,        \
+		  .help = "world wide name (NAA), such as "                   \
+			  "0x5000c500a0b1c2d3" },                             \
+		{ lun ".iops", OPT_NUMBER, .min = 1, .max = UINT32_MAX,       \
+		  .help = "limit, commands per second" },                     \
+		{ lun ".bps", OPT_SIZE, .min = 1,                             \
+		  .help = "limit, bytes per second, reads and writes "        \
+			  "together" },                                       \
+		{ lun ".block-size", OPT_SIZE, .min = 512,                    \
+		  .max = SCSI_BLOCK_MAX,                                      \
+		  .help = "logical block size in bytes; default: the "        \
+			  "image's" },                                        \
+		{ lun ".physical-block-size", OPT_SIZE, .min = 512,           \
+		  .max = 1 << 20, .help = "physical block size in bytes" },   \
+		{ lun ".cache", OPT_CHOICE, "writeback",                      \
+		  .choices = "writeback|writethrough|direct",                 \
+		  .help = "as for the block device" },                        \
+		{ lun ".werror", OPT_CHOICE, "enospc",                        \
+		  .choices = "report|wait|enospc",                            \
+		  .help = "as for the block device" },                        \
+		{ lun ".rerror", OPT_CHOICE, "report",                        \
+		  .choices = "report|wait",                                   \
+		  .help = "on a failed read: likewise" },                     \
+		{ lun ".discard", OPT_BOOL, "on",                             \
 		  .help = "return unmapped space to the host" }
 
 const struct opt_def scsi_lun_opts[] = {
