@@ -77,7 +77,7 @@ static uint32_t seg_max(const struct block_softc *sc)
 	return max;
 }
 
-/* Nobody's cylinders: what BIOSes have always been told. */
+/* No real geometry: the values that BIOSes have always been given. */
 static void fill_geometry(struct block_config *c, uint64_t capacity)
 {
 	uint64_t cylinders = capacity / (16 * 63);
@@ -386,7 +386,7 @@ static int check_backend(const struct opts *opts, struct err *err)
 	return 0;
 }
 
-/* What a table of options cannot say. */
+/* Checks that the table of options cannot express. */
 static int check_opts(const struct opts *opts, struct err *err)
 {
 	const char *serial = opt_string(opts, "serial");
@@ -479,7 +479,7 @@ static int create_queues(struct block_softc *sc, unsigned size)
 	return create_memory(sc, (unsigned)sc->sc_consts.vc_nvq * size);
 }
 
-/* By default the serial number is what the image is. */
+/* The default serial number is the image's identity. */
 static void set_serial(struct block_softc *sc, const struct vdev_env *env,
 		       int fd)
 {

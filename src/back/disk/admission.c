@@ -151,8 +151,8 @@ void disk_done(struct disk_req *req, int result, bool final)
 /*
  * --- Forgetting ---
  *
- * Where the kernel has a request, it is waited for: it may write to the image,
- * and to the request's buffers, until it ends.
+ * A request that the kernel works on is waited for: until it ends, the kernel
+ * may write to the image and to the request's buffers.
  */
 
 static void drop_waiting(struct disk *d)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Disks, and who works for them: made and destroyed.
+ * Disks and the engine that they share: creation and destruction.
  *
- * A disk lives until the kernel has let go of it, for a descriptor must not be
- * another file's while a thread is about to use it.
+ * A disk lives until the kernel no longer uses it: its descriptor must not
+ * become another file's while a thread is about to use it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,10 +12,10 @@
 
 #include "back/disk/admission.h"
 
-#define END_NS UINT64_C(500000000) /* for requests to end, at the end */
+#define END_NS UINT64_C(500000000) /* for requests to complete */
 
 /*
- * --- Who works ---
+ * --- The engine ---
  */
 
 static void free_io(struct disk_io *io)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Calls, and who makes them. See engine.h. */
+/* Calls, and the engines that make them. See engine.h. */
 #include "back/disk/engine.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ bool disk_call_forgotten(const struct disk_call *call)
 	       __atomic_load_n(&call->img->forgetting, __ATOMIC_RELAXED);
 }
 
-/* What io_uring cannot do, and must not keep its callers waiting. */
+/* Calls that io_uring lacks, and that must not block the loop. */
 static bool is_slow(const struct disk_call *call)
 {
 	return call->op == CALL_SIZE ||
@@ -37,12 +37,12 @@ void disk_engine_start(struct disk_call *call)
 }
 
 /*
- * --- Again ---
+ * --- Retries ---
  *
- * The wait doubles as long as nothing succeeds.
+ * The delay doubles until a call succeeds.
  */
 
-/* One that is armed stays so: else, armed ever again, it would not expire. */
+/* An armed timer is left alone: re-armed each time, it might never expire. */
 static void arm_retry(struct disk_engine *e)
 {
 	uint64_t ns = e->retry_ns * 2;
@@ -149,7 +149,7 @@ void disk_engine_wait_slow(struct disk_engine *e, int timeout_ms)
 }
 
 /*
- * --- Making one ---
+ * --- Create and destroy ---
  */
 
 int disk_engine_add(struct disk_engine *e, struct disk_image *img)

@@ -36,8 +36,8 @@ static void flush_done(struct disk_call *call, int result)
 	struct disk_exec *x = container_of(call, struct disk_exec, flush_call);
 
 	/*
-	 * The kernel may have dropped what it could not write, and will not
-	 * tell again: nothing can be promised from now on.
+	 * The kernel may have dropped what it could not write, and reports
+	 * that only once: later flushes would prove nothing.
 	 */
 	if (result < 0)
 		x->flush_error = result;

@@ -52,7 +52,7 @@ static int lock(int fd, const struct disk_params *params, struct err *err)
 		       strerror(errno));
 }
 
-/* Whether opening it read-only would do. */
+/* Whether opening it read-only would work. */
 static bool is_only_readable(const struct disk_params *params, int error)
 {
 	return !params->ro &&
@@ -166,7 +166,7 @@ int disk_open(const struct disk_params *params, struct err *err)
 	/* Of a block device: fails while it is mounted or otherwise used. */
 	if (S_ISBLK(st.st_mode) && !params->ro && !params->shared)
 		flags |= O_EXCL;
-	/* A killed process lets go when the kernel has wound up its ring. */
+	/* A killed process holds the lock until the kernel has freed its ring. */
 	for (int tries = 0; tries < BUSY_TRIES; tries++) {
 		fd = open_and_lock(params, flags, err);
 		if (fd != -EBUSY)
@@ -231,7 +231,7 @@ static void look_at_bdev(struct disk_image *img)
 	img->can_unmap = !img->info.ro;
 }
 
-/* Try where there is nothing to lose. */
+/* Try beyond the end, where there is nothing to lose. */
 static bool try_punch(int fd, off_t size)
 {
 	off_t end;
@@ -251,7 +251,7 @@ static void look_at_file(struct disk_image *img, const struct stat *st,
 	img->info.block_bytes = SECTOR_BYTES;
 	img->info.phys_block_bytes =
 		power_of_two_or((uint64_t)st->st_blksize, PAGE_BYTES);
-	/* Where that is wrong, the first zeroes show it, and are written. */
+	/* If this is wrong, the first zeroes fail and are written out. */
 	img->can_unmap =
 		!img->info.ro && (no_probe || try_punch(img->fd, st->st_size));
 	img->in_memory = fstatfs(img->fd, &fs) == 0 &&
@@ -259,7 +259,7 @@ static void look_at_file(struct disk_image *img, const struct stat *st,
 			  (uint32_t)fs.f_type == RAMFS_MAGIC);
 }
 
-/* What O_DIRECT asks for; a page where the kernel does not say (before 6.1). */
+/* What O_DIRECT requires; a page where the kernel does not say (before 6.1). */
 static int look_at_direct(struct disk_image *img)
 {
 	struct statx stx;
@@ -284,7 +284,7 @@ static int look_at_direct(struct disk_image *img)
 	return 0;
 }
 
-/* Who passes a descriptor may have opened it otherwise than it is meant. */
+/* A passed descriptor may have been opened in another mode than configured. */
 static int check_access(int fd, const struct disk_params *params)
 {
 	int flags = fcntl(fd, F_GETFL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A disk's size: looked at, set, and watched. */
+/* A disk's size: read, set and watched. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -104,7 +104,7 @@ static int check_resize(const struct disk *d, uint64_t bytes, struct err *err)
 	return 0;
 }
 
-/* Most images answer at once, and then so do we. */
+/* Most images answer at once; then so does the caller. */
 static bool resized_soon(struct disk *d)
 {
 	if (d->sizing)
@@ -184,8 +184,8 @@ void disk_set_notify(struct disk *d, void (*fn)(void *arg, uint64_t bytes),
 }
 
 /*
- * A change of size is reported as any other modification, of which our own
- * writes make many: after one, look away for a while.
+ * A change of size is reported like any other modification, and our own writes
+ * cause many: after one, ignore events for a while.
  */
 static void watch_ready(void *arg, uint32_t events)
 {

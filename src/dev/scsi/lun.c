@@ -441,7 +441,7 @@ static void on_size(void *arg, uint64_t bytes)
  * --- Errors that the host may put right ---
  */
 
-/* Somebody waits for commands to end: who stops queues, or unmaps memory. */
+/* Whether a queue that stops, or an unmap, waits for commands to complete. */
 bool scsi_is_stopping(struct scsi_softc *sc)
 {
 	for (unsigned i = 0; i < 2 + sc->sc_nr_queues; i++) {
@@ -660,7 +660,7 @@ static int create_work(struct scsi_lun *lun)
 	return 0;
 }
 
-/* Let go of what is behind it; false: the host still works on commands. */
+/* Release the backend; false: the host still works on commands. */
 static bool close_lun(struct scsi_lun *lun)
 {
 	vio_task_cancel(lun->sc->sc_loop, &lun->left);

@@ -6,8 +6,10 @@
  * is locked against all other processes. So there is at most one registration
  * and no conflict; only the standard's state remains to be kept. A unit whose
  * image others may use (share=on, or readers of an image with ro=on) lacks these
- * commands: a reservation would not keep the others out. It is saved in a file, for restarts, if the user names one and
- * the initiator requests it (APTPL):
+ * commands: a reservation would not keep the others out.
+ *
+ * The state is saved in a file, for restarts, if the user names one and the
+ * initiator requests it (APTPL):
  *
  *	0     header  records...     written by turns, so that one
  *	4096  header  records...     is whole whenever we die

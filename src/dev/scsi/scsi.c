@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The SCSI host device (virtio 5.6): requests come off the queues and go to
- * their logical units, answers go back. See scsi.h for the rest.
+ * The SCSI host device (virtio 5.6): takes requests off the queues, passes them
+ * to their logical units and returns the responses. See scsi.h for the rest.
  *
  * Of a request the readable part is address, CDB and data out, the writable
  * one response, sense and data in; how that is cut into buffers means nothing.
@@ -89,7 +89,7 @@ static struct scsi_task *task_alloc(struct scsi_softc *sc, unsigned niov)
 	return NULL;
 }
 
-/* Somebody may be waiting for a task that is free again. */
+/* A chain may be waiting for a free task. */
 static void task_free(struct scsi_task *t)
 {
 	struct scsi_softc *sc = t->q->sc;
@@ -351,7 +351,7 @@ static void more(void *arg)
 	scsi_control_notify(sc, &sc->sc_vqs[0]);
 }
 
-/* Nobody waits for any command any more. */
+/* The driver no longer waits for any command. */
 static void forget_commands(struct scsi_softc *sc)
 {
 	scsi_tmfs_forget(sc);

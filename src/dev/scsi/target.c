@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A command arrives at its logical unit: which one that is, what stands in the
- * way (unit attentions, readiness, write protection), who does it. And the
- * commands that say what a target is and can do (SPC-4).
+ * Dispatch of a command: finds its logical unit, checks unit attentions,
+ * readiness and write protection, calls the handler. Also the commands that
+ * describe a target (SPC-4).
  */
 #include "base/util.h"
 #include "dev/scsi/scsi.h"
