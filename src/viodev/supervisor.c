@@ -415,6 +415,51 @@ static void on_signal(void *arg, uint32_t events)
 	}
 }
 
+/*
+ * Opening may take long (name servers), and leaves sockets and a raw terminal
+ * behind if it is killed. So the first signal waits until all is open, or
+ * interrupts what blocks; a second one kills, unless it comes with the first.
+ */
+static volatile sig_atomic_t early_signal;
+static uint64_t early_ns;
+
+static void on_early_signal(int signo)
+{
+	if (early_signal && vio_now_ns() - early_ns >= SAME_STOP_NS) {
+		signal(signo, SIG_DFL);
+		raise(signo);
+	} else if (!early_signal) {
+		early_ns = vio_now_ns();
+		early_signal = signo;
+	}
+}
+
+static void catch_early_signals(const int signals[])
+{
+	const struct sigaction catch = { .sa_handler = on_early_signal };
+	struct sigaction old;
+
+	for (; *signals; signals++) {
+		sigaction(*signals, NULL, &old);
+		if (old.sa_handler != SIG_IGN)
+			sigaction(*signals, &catch, NULL);
+	}
+}
+
+/* The signals are blocked now; an early one is read as any other. */
+static void end_early_signals(const int signals[])
+{
+	for (; *signals; signals++) {
+		struct sigaction old;
+
+		sigaction(*signals, NULL, &old);
+		if (old.sa_handler == on_early_signal)
+			signal(*signals, SIG_DFL);
+	}
+	if (early_signal)
+		kill(getpid(), early_signal);
+}
+
 static int watch_signals(struct supervisor *sup, const int signals[])
 {
 	sigset_t set;
@@ -423,10 +468,11 @@ static int watch_signals(struct supervisor *sup, const int signals[])
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGTSTP);
 	sigaddset(&set, SIGCONT);
-	for (; *signals; signals++)
-		sigaddset(&set, *signals);
+	for (int i = 0; signals[i]; i++)
+		sigaddset(&set, signals[i]);
 	if (sigprocmask(SIG_BLOCK, &set, &sup->old_mask) < 0)
 		return -errno;
+	end_early_signals(signals);
 	sup->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (sup->signal_fd < 0)
 		return -errno;
@@ -549,6 +595,7 @@ int supervisor_init(struct supervisor *sup, const struct cmdline *line,
 		return ret;
 	}
 	chardev_stdio_serve_escape(sup->loop, on_escape, sup);
+	catch_early_signals(signals);
 	ret = init_instances(sup, dir, &err);
 	if (ret < 0) {
 		log_line(LOG_ERR, "%s", err.text);

@@ -471,9 +471,28 @@ class Serving(Case):
         for signo in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
             with self.serve("rng", self.block) as serve:
                 pids = [self.status(name)["pid"] for name in ("rng0", "block0")]
+                caught = int(proc_status(serve.process.pid)["SigCgt"], 16)
+                self.assertFalse(caught & 1 << signo - 1, "handlers of startup are left: a new VMM could lose a signal")
                 self.assertEqual(serve.end(signo), 0)
                 self.assertFalse(any(map(alive, pids)))
                 self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_signal_while_opening(self):
+        """A peer that accepts nothing blocks the second device; the first one's sockets and link do not stay."""
+        self.dir.mkdir()
+        full = str(self.dir / "full")
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+            listener.bind(full)
+            listener.listen(0)
+            waiting.connect(full)
+            with subprocess.Popen([VIODEV, "serve", "--dir", self.dir, f"console,id=a,console=pty:{self.dir}/link",
+                                   f"console,id=b,console=unix-connect:{full}"], stderr=subprocess.PIPE, text=True) as serve:
+                wait_for(lambda: (self.dir / "a.sock").exists(), "the first device")
+                wait_asleep(serve.pid)
+                serve.terminate()
+                errors = serve.communicate(timeout=WAIT)[1]
+        self.assertEqual(serve.returncode, 2, errors)
+        self.assertEqual([path.name for path in self.dir.iterdir()], ["full"])
 
     def test_sockets_in_use(self):
         """A live socket is refused and not disturbed by the probe; a stale one is replaced."""
