@@ -199,11 +199,28 @@ static int teardown(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* The options in the head make the datagram longer than one may be. */
+static void test_too_long(void **state)
+{
+	const size_t step = 1400, total = 65535 - IP4_MIN_BYTES;
+
+	for (size_t options = 0; options <= 40; options += 40) {
+		size_t n = make(7, 0, step, MORE, options), got;
+
+		assert_int_equal(reass_add(r, frame, n, 0, &whole), 0);
+		for (size_t off = step; off + step < total; off += step)
+			assert_int_equal(add(7, off, step, MORE, 0), 0);
+		n = total % step;
+		got = add(7, total - n, n, LAST, 0);
+		assert_int_equal(got, options ? 0 : ETH_BYTES + 65535);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_orders), TEST(test_longest), TEST(test_options),
-		TEST(test_bounds), TEST(test_garbage),
+		TEST(test_bounds), TEST(test_garbage), TEST(test_too_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

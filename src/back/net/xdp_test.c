@@ -518,8 +518,8 @@ static void mistrusted(void)
 	close_be();
 }
 
-/* As the kernel does; a frame's length tells its queue. */
-static void receive_on(unsigned queue, uint32_t nr)
+/* As the kernel does. */
+static void receive_on(unsigned queue, uint32_t nr, uint32_t len)
 {
 	char name[16];
 	struct xdp_mmap_offsets offsets;
@@ -531,7 +531,7 @@ static void receive_on(unsigned queue, uint32_t nr)
 	assert_int_equal(xdp_offsets(fd, &offsets), 0);
 	assert_int_equal(xdp_queue_map(&q, fd, &offsets), 0);
 	for (uint32_t i = 0; i < XDP_NR_FRAMES; i++)
-		q.rx.desc[i].len = 60 + queue;
+		q.rx.desc[i].len = len;
 	*q.rx.producer += nr;
 	xdp_queue_unmap(&q);
 }
@@ -545,12 +545,26 @@ static void fair(void)
 	must_open("net,backend=af-xdp,ifname=vio0,queues=2");
 	watch_all(false);
 	assert_int_equal(be->ops->set_channels(be, 1), 0);
-	receive_on(0, 100);
-	receive_on(1, 2);
+	receive_on(0, 100, 60); /* the length tells the queue */
+	receive_on(1, 2, 61);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(be->ops->recv(be, 0, iov, 2), 60 + i % 2);
 	for (unsigned i = 0; i < 98; i++)
 		assert_int_equal(be->ops->recv(be, 0, iov, 2), 60);
+	assert_int_equal(be->ops->recv(be, 0, iov, 2), -EAGAIN);
+	close_be();
+}
+
+/* A frame does not reach into the next one. */
+static void too_long(void)
+{
+	static uint8_t room[2 * XDP_FRAME_BYTES];
+	const struct iovec iov[2] = { { NULL, 0 }, { room, sizeof(room) } };
+
+	must_open("net,backend=af-xdp,ifname=vio0,queues=2");
+	watch_all(false);
+	receive_on(0, 1, XDP_FRAME_BYTES + 1);
+	assert_int_equal(be->ops->recv(be, 0, iov, 2), 0);
 	assert_int_equal(be->ops->recv(be, 0, iov, 2), -EAGAIN);
 	close_be();
 }
@@ -576,10 +590,13 @@ static void deleted(void)
 	must_open("net,backend=af-xdp,ifname=vio0,xdp-mode=skb,queues=2");
 	round_trip(0, 1, 60);
 	run("ip link set vio0 down");
+	assert_int_equal(send_frame(1, 2, 60), 0);
 	iterate_until(link_is_down);
-	assert_int_equal(send_frame(0, 2, 60), -ENETDOWN);
+	assert_int_equal(send_frame(0, 3, 60), -ENETDOWN);
 	run("ip link set vio0 up");
 	iterate_until(link_is_up);
+	want = 2; /* it waited in its queue */
+	iterate_until(peer_has);
 	round_trip(0, 3, 60);
 	for (uint32_t i = 1; i <= 2; i++) {
 		run("ip link delete vio0");
@@ -654,7 +671,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(modes),    TEST(lengths), TEST(errors),     TEST(many),
 		TEST(replaced), TEST(torn),    TEST(mistrusted), TEST(fair),
-		TEST(several),  TEST(deleted),
+		TEST(too_long), TEST(several), TEST(deleted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
