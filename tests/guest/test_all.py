@@ -55,10 +55,16 @@ def together(guest, viodev, t):
         assert guest.check(f"cat /tmp/{name}.status") == "0\n", f"{name}: {guest.check(f'cat /tmp/{name}.log')}"
 
 
+def keyboard(guest):
+    """The path of its device, which is viodev's or QEMU's own."""
+    return "/dev/input/" + guest.check("grep -l -e all-keyboard -e 'Virtio Keyboard' /sys/class/input/event*/device/name | "
+                                       "cut -d/ -f5").strip()
+
+
 def typed(guest, viodev):
     """Keys that `viodev ctl` presses arrive at the guest's input layer."""
-    place = guest.check("grep -l all-keyboard /sys/class/input/event*/device/name | cut -d/ -f5").strip()
-    guest.check(f"(cat /dev/input/{place} >/tmp/events) </dev/null >/dev/null 2>&1 & " + opened(f"/dev/input/{place}"))
+    device = keyboard(guest)
+    guest.check(f"(cat {device} >/tmp/events) </dev/null >/dev/null 2>&1 & " + opened(device))
     for name, _ in KEYS:
         viodev.ctl("keys", "inject", "key", name, "1")
         viodev.ctl("keys", "inject", "key", name, "0")

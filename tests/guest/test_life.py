@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A VM's life: one event after the other in one guest with all seven devices, each of which works after each event."""
 
+import concurrent.futures
+import contextlib
 import os
 import pathlib
 import shutil
@@ -8,13 +10,27 @@ import signal
 import socket
 import time
 
-from checks import Health, attach, fio, fio_command, load, opened, status, until
-from test_all import MOUNT, devices, typed
+from checks import Health, attach, fio, fio_command, load, opened, status, until, wait_for
+from test_all import MOUNT, devices, keyboard, typed
 from vm import PATIENCE
 
 PORT = "/dev/$(ls /sys/class/virtio-ports | grep p1$)"
 STANDSTILL = 10  # seconds that a process is stopped
 RESETS = 30
+DRIVERS = "virtio_blk", "virtio_scsi", "virtio_net", "virtio_console", "virtio_rng", "virtio_input"
+
+# Pages of plugged memory, which alone makes up this zone (memhp_default_state=), and how many of them are in use.
+MOVABLE = "awk '/zone +Movable/ { on = 1 } on && /pages free/ { free = $3 } on && /managed/ { print %s; exit }' /proc/zoneinfo"
+PLUGGED, USED = MOVABLE % "$2", MOVABLE % "$2 - free"
+
+WAKEUP = "/sys/class/tty/ttyS1/power/wakeup"
+SUSPEND = {
+    "mem": "echo mem >/sys/power/state",
+    # Input for the command service resumes the guest. Its own output would as well, so that stty waits for the end of it.
+    "freeze": f"stty raw -echo </dev/ttyS1 && echo enabled >{WAKEUP} && echo freeze >/sys/power/state && "
+              f"echo disabled >{WAKEUP}",
+}
+IDLE = "PM: suspend-to-idle"  # Linux logs it with pm_debug_messages
 
 
 def set_up(guest):
@@ -45,11 +61,13 @@ def works(guest, viodev, t, what):
     t.say(f"{what}: all work, in {time.monotonic() - start:.1f} s")
 
 
-def verifying(guest, seconds=60):
-    """Starts fio with verification on both disks, and waits until it is at work."""
+def verifying(guest):
+    """Starts fio with verification on both disks, one run after the other, and waits until it is at work."""
+    guest.check("rm -f /tmp/stop")
     for disk in "vda", "sda":
-        command = fio_command(disk, f"/dev/{disk}", size="4M", more=f"--time_based --runtime={seconds}")
-        guest.check(f"rm -f /tmp/{disk}.status; ({command} >/tmp/{disk}.log 2>&1; echo $? >/tmp/{disk}.status) "
+        command = fio_command(disk, f"/dev/{disk}", size="4M")
+        guest.check(f"rm -f /tmp/{disk}.status; (result=0; until [ -e /tmp/stop ] || [ $result != 0 ]; do "
+                    f"{command} >/tmp/{disk}.log 2>&1; result=$?; done; echo $result >/tmp/{disk}.status) "
                     "</dev/null >/dev/null 2>&1 &")
         done = f"$(awk '{{ print $5 }}' /sys/block/{disk}/stat)"
         guest.check(f"before={done}; " + until(f"[ {done} -gt $((before + 20)) ]"))
@@ -57,28 +75,79 @@ def verifying(guest, seconds=60):
 
 def verified(guest):
     """Lets it end; no byte was wrong and no request failed."""
-    guest.check("killall -INT fio; true")
+    guest.check("touch /tmp/stop")
     for disk in "vda", "sda":
         guest.check(until(f"[ -s /tmp/{disk}.status ]"))
-        log = guest.check(f"cat /tmp/{disk}.log")
-        assert "verify" not in log and "rror" not in log, f"{disk}: {log}"
-    errors = guest.run("dmesg | grep -E 'I/O error|Unhandled|timed out'")[1]
-    assert not errors, errors
+        assert guest.check(f"cat /tmp/{disk}.status") == "0\n", f"{disk}: {guest.check(f'cat /tmp/{disk}.log')}"
+    guest.check("! dmesg | grep -E 'I/O error|Unhandled|timed out'")
+
+
+def pressed(viodev):
+    for value in "1", "0":
+        viodev.ctl("keys", "inject", "key", "KEY_V", value)
+
+
+def busy(guest):
+    """Opens the keyboard and a port, and uses the network and entropy."""
+    keys, port = keyboard(guest), guest.check(f"echo {PORT}").strip()
+    for command in f"cat {keys}", f"sleep 1000 <{port}", "cat /dev/hwrng", "ping -i 0.01 10.0.2.2":
+        guest.check(f"({command}) >/dev/null 2>&1 &")
+    guest.check(f"{opened(keys)} && {opened(port)}")
+
+
+def idle(guest):
+    guest.check("killall ping cat sleep; true")  # some have lost their device
+
+
+@contextlib.contextmanager
+def asleep(guest, state):
+    """Suspends the guest to RAM ("mem") or to idle ("freeze") during the body."""
+    entered = guest.console.count(IDLE)
+    suspended = {"mem": lambda: guest.qmp("query-status")["status"] == "suspended",
+                 "freeze": lambda: guest.console.count(IDLE) > entered}
+    resume = {"mem": lambda: guest.qmp("system_wakeup"), "freeze": guest.wake}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        command = pool.submit(guest.check, SUSPEND[state])
+        wait_for("the guest to be suspended", lambda: suspended[state]() or command.done())
+        assert not command.done(), command.result()
+        yield
+        resume[state]()
+        command.result()
 
 
 def slept(guest, viodev, t):
     """
-    The drivers' freeze and restore alone, then all of S3 but for its last step: functions go to D3 and back, processors
-    off and on.
-
-    Linux's 9p driver has no restore, and is ready without a queue after any resume: it is bound again.
+    Suspends to RAM and to idle with requests in flight, and presses keys meanwhile. Linux's 9p driver sets up no queue when
+    it resumes, so that it is bound again.
     """
+    guest.check("echo deep >/sys/power/mem_sleep && echo 8 >/proc/sys/kernel/printk && "
+                "echo 1 >/sys/power/pm_debug_messages")
+    busy(guest)
     verifying(guest)
-    for test, state in ("devices", "freeze"), ("core", "mem"):
-        guest.check(f"echo {test} >/sys/power/pm_test && echo {state} >/sys/power/state && "
-                    "echo none >/sys/power/pm_test")
+    for state in "mem", "freeze":
+        with asleep(guest, state):
+            if viodev.sockets:  # with QEMU's own keyboard the key would wake the guest
+                pressed(viodev)
+    guest.check("echo 4 >/proc/sys/kernel/printk")
     verified(guest)
+    idle(guest)
     rebound(guest, "9pnet_virtio")
+
+
+def mounted(guest, viodev, t):
+    """
+    S3 with a tree of viodev's and one of QEMU's own device mounted. Linux's driver sets up no queue when it resumes, so that
+    both hang. Once Linux can do better, both must work.
+    """
+    guest.check(f"{MOUNT} && mkdir -p /peer && {MOUNT.replace('tree', 'peer')} && "
+                "for tree in tree peer; do echo word >/$tree/word || exit; done")
+    with asleep(guest, "mem"):
+        pass
+    guest.check("for tree in tree peer; do (cat /$tree/word >/tmp/$tree) >/dev/null 2>&1 & done; sleep 3")
+    ended = [guest.run(f"[ -s /tmp/{tree} ]")[0] for tree in ("tree", "peer")]
+    assert ended[0] == ended[1], ended
+    guest.reset()
+    set_up(guest)
 
 
 def rebound(guest, driver):
@@ -88,38 +157,114 @@ def rebound(guest, driver):
 
 def unbound(guest, viodev, t):
     """Each driver goes and comes while its device is busy: disks, a port that is open, a flood of keys, pings."""
-    place = guest.check("grep -l all-keyboard /sys/class/input/event*/device/name | cut -d/ -f5").strip()
-    port = guest.check(f"echo {PORT}").strip()
-    busy = f"cat /dev/input/{place}", f"sleep 1000 <{port}", "cat /dev/hwrng", "ping -i 0.01 10.0.2.2"
-    for command in busy:
-        guest.check(f"({command}) >/dev/null 2>&1 &")
-    guest.check(f"{load('/dev/vda', '/dev/sda', rw='randrw')} &")
-    guest.check(f"{opened(f'/dev/input/{place}')} && {opened(port)} && "
+    busy(guest)
+    guest.check(f"{load('/dev/vda', '/dev/sda', rw='randrw')} & "
                 + until("[ $(awk '{ print $1 }' /sys/block/vda/stat) -ge 400 ]"))
-    for driver in "virtio_blk", "virtio_scsi", "virtio_net", "virtio_console", "virtio_rng", "virtio_input":
+    for driver in DRIVERS:
         for _ in range(5):
-            viodev.ctl("keys", "inject", "key", "KEY_V", "1")
-            viodev.ctl("keys", "inject", "key", "KEY_V", "0")
+            pressed(viodev)
         rebound(guest, driver)
-    guest.check("killall fio ping cat sleep; true")
+    guest.check("killall fio; true")
+    idle(guest)
     set_up(guest)
 
 
+@contextlib.contextmanager
+def stopped(pids):
+    """Stops processes (SIGSTOP) during the body."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def stood_still(guest, viodev, t):
-    """QEMU's stop, its process and each device's are stopped, one after the other, amid verified writes."""
-    verifying(guest, 300)
+    """QEMU's stop; then SIGSTOP of QEMU and of all devices for 10 s each, alone and together, amid verified writes."""
+    verifying(guest)
     guest.qmp("stop")
     time.sleep(1)
     guest.qmp("cont")
     pids = [status(viodev, id)["pid"] for id in viodev.sockets]
-    for stopped in [guest.process.pid], pids:
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        time.sleep(STANDSTILL)
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-        guest.check("true")
+    with contextlib.ExitStack() as rest:
+        with stopped([guest.process.pid]):
+            time.sleep(STANDSTILL / 2)
+            rest.enter_context(stopped(pids))
+            time.sleep(STANDSTILL / 2)
+        time.sleep(STANDSTILL / 2)
     verified(guest)
+
+
+def nr_regions(viodev, id):
+    told = status(viodev, id)["server"]
+    return told["dma-regions" if "dma-regions" in told else "memory-regions"]
+
+
+def memory_plugged(guest, viodev, t):
+    """Memory is plugged, holds the buffers of requests, and is unplugged while they run."""
+    regions = lambda: {id: nr_regions(viodev, id) for id in viodev.sockets}
+    before = regions()
+    for _ in range(2):
+        guest.qmp("object-add", {"qom-type": "memory-backend-memfd", "id": "more", "size": 128 << 20, "share": True})
+        guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
+        guest.check(until(f"[ $({PLUGGED}) -gt 0 ]"))
+        assert all(regions()[id] > count for id, count in before.items()), (before, regions())
+        verifying(guest)
+        guest.check(until(f"[ $({USED}) -gt 64 ]"))  # each fio has as many pages
+        guest.qmp("device_del", id="dimm")
+        guest.wait_event("DEVICE_DELETED")
+        guest.qmp("object-del", id="more")
+        wait_for("the device to let go of it", lambda: regions() == before)
+        verified(guest)
+
+
+def amid(pool, pids, function, *arguments):
+    """Calls a function while these processes are stopped; they continue a second later."""
+    with stopped(pids):
+        called = pool.submit(function, *arguments)
+        time.sleep(1)
+    return called.result()
+
+
+def drivers_at_once(guest, pool, pids):
+    """Drivers are unbound and bound while the devices are stopped, and while QEMU stops and continues."""
+    for driver in DRIVERS:
+        amid(pool, pids, rebound, guest, driver)
+    rebinding = pool.submit(lambda: [rebound(guest, driver) for driver in DRIVERS])
+    while not rebinding.done():
+        for command in "stop", "cont":
+            guest.qmp(command)
+            time.sleep(0.1)
+    rebinding.result()
+    set_up(guest)
+
+
+def asleep_at_once(guest, viodev, pool, pids):
+    """The devices are stopped while the guest suspends and while it resumes; the disks grow in between."""
+    verifying(guest)
+    with contextlib.ExitStack() as sleep:
+        amid(pool, pids, sleep.enter_context, asleep(guest, "mem"))
+        viodev.ctl("disk", "resize", "40M")
+        viodev.ctl("scsi", "resize", "0", "40M")
+        amid(pool, pids, sleep.close)
+    verified(guest)
+    rebound(guest, "9pnet_virtio")
+
+
+def at_once(guest, viodev, t):
+    """Two events at once, the last one a reset while the devices are stopped."""
+    pids = [status(viodev, id)["pid"] for id in viodev.sockets]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        drivers_at_once(guest, pool, pids)
+        asleep_at_once(guest, viodev, pool, pids)
+        verifying(guest)
+        amid(pool, pids, guest.reset)
+    set_up(guest)
+    sizes = guest.check("cat /sys/block/vda/size /sys/block/sda/size").split()
+    assert sizes == [str(40 * 2048)] * 2, sizes  # Linux asks when a driver starts, not when it resumes
 
 
 def reset(guest, viodev, t):
@@ -130,7 +275,7 @@ def reset(guest, viodev, t):
     for i in range(RESETS - 1):
         guest.qmp("system_reset")
         guest.wait_event("RESET")
-        time.sleep(0.3 * (i % 10))
+        time.sleep(0.15 * (i % 10))
     guest.reset()
     set_up(guest)
 
@@ -153,19 +298,46 @@ def kexeced(guest, viodev, t):
     set_up(guest)
 
 
-def test_modern(t):
-    """Modern devices: suspends, drivers that go and come, processes that are stopped, kexec, 30 resets."""
-    with t.serve(*devices(t, "modern")) as viodev:
-        with t.guest(attach(viodev), tools=True, cpus=2, memory="768M", append="no_console_suspend") as guest:
-            set_up(guest)
+def go_through(guest, viodev, t, events):
+    set_up(guest)
+    for event in events:
+        start = time.monotonic()
+        event(guest, viodev, t)
+        t.say(f"{event.__name__}: {time.monotonic() - start:.1f} s")
+        works(guest, viodev, t, event.__name__)
+
+
+def machine(mode="modern"):
+    """Options of a guest that resumes from S3 and takes plugged memory."""
+    return {"machine": "pc" if mode == "legacy" else "q35", "kernel": "vmlinuz", "cpus": 2, "memory": "768M", "tools": True,
+            "append": "no_console_suspend memhp_default_state=online_movable"}
+
+
+def peer(t):
+    """Arguments for a 9p device of QEMU's own, and for room to plug memory."""
+    (t.tmp / "peer").mkdir()
+    return ["-m", "768M,slots=4,maxmem=2G", "-fsdev", f"local,id=peer,path={t.tmp}/peer,security_model=none",
+            "-device", "virtio-9p-pci,fsdev=peer,mount_tag=peer"]
+
+
+def life(t, mode, events, attached=attach, options=()):
+    with t.serve(*devices(t, mode), options=options) as viodev:
+        with t.guest(peer(t), attached(viodev), **machine(mode)) as guest:
             health = [Health(viodev, id) for id in viodev.sockets]
-            for event in slept, unbound, stood_still, kexeced, reset:
-                start = time.monotonic()
-                event(guest, viodev, t)
-                t.say(f"{event.__name__}: {time.monotonic() - start:.1f} s")
-                works(guest, viodev, t, event.__name__)
+            go_through(guest, viodev, t, events)
             for one in health:
                 one.check()
         for id in viodev.sockets:
             told = status(viodev, id)
             assert told["driver-errors"] == 0 and told["server"]["bad-messages"] == 0, told
+
+
+# A reset comes between any two that suspend to RAM: with QEMU 11.1 the next one returns at once, whatever the devices. Nor
+# does a guest take plugged memory after one.
+EVENTS = memory_plugged, mounted, slept, unbound, stood_still, reset, at_once, kexeced
+
+
+def test_modern(t):
+    """Modern devices: suspends, drivers that are bound again, stopped processes, memory that is unplugged, two of these at
+    once, kexec, 30 resets."""
+    life(t, "modern", EVENTS)
