@@ -12,11 +12,15 @@ import time
 
 from checks import Health, attach, fio, fio_command, load, opened, status, until, wait_for
 from test_all import MOUNT, devices, keyboard, typed
+from test_lifecycle import wait_serving
+from test_vhost_user import OPTIONS
+from test_vhost_user_all import front_ends
 from vm import PATIENCE
 
 PORT = "/dev/$(ls /sys/class/virtio-ports | grep p1$)"
 STANDSTILL = 10  # seconds that a process is stopped
 RESETS = 30
+RECONNECTED = "disk", "scsi", "net"  # QEMU reconnects to these over vhost-user
 DRIVERS = "virtio_blk", "virtio_scsi", "virtio_net", "virtio_console", "virtio_rng", "virtio_input"
 
 # Pages of plugged memory, which alone makes up this zone (memhp_default_state=), and how many of them are in use.
@@ -148,6 +152,16 @@ def mounted(guest, viodev, t):
     assert ended[0] == ended[1], ended
     guest.reset()
     set_up(guest)
+
+
+def frozen(guest, viodev, t):
+    """The drivers' freeze and restore alone, then all of S3 but for its last step."""
+    verifying(guest)
+    for test, state in ("devices", "freeze"), ("core", "mem"):
+        guest.check(f"echo {test} >/sys/power/pm_test && echo {state} >/sys/power/state && "
+                    "echo none >/sys/power/pm_test")
+    verified(guest)
+    rebound(guest, "9pnet_virtio")
 
 
 def rebound(guest, driver):
@@ -298,6 +312,39 @@ def kexeced(guest, viodev, t):
     set_up(guest)
 
 
+def killed(guest, viodev, t):
+    """kill -9 of each device that QEMU reconnects to, while the guest is suspended, the process is stopped, drivers are
+    unbound and bound, and the guest is reset."""
+    def pids():
+        return {id: status(viodev, id)["pid"] for id in RECONNECTED}
+
+    def kill(old):
+        for pid in old.values():
+            os.kill(pid, signal.SIGKILL)
+        for id, pid in old.items():
+            wait_serving(viodev, id, pid)
+            wait_for(f"QEMU to reconnect to {id}", lambda: status(viodev, id)["server"]["attached"])
+
+    verifying(guest)
+    with asleep(guest, "mem"):
+        kill(pids())
+    now = pids()
+    with stopped(now.values()):
+        time.sleep(1)
+        kill(now)
+    verified(guest)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        unbinding = pool.submit(lambda: [rebound(guest, driver) for driver in (*DRIVERS, "9pnet_virtio") * 2])
+        kill(pids())
+        unbinding.result()
+        set_up(guest)
+        verifying(guest)
+        resetting = pool.submit(guest.reset)
+        kill(pids())
+        resetting.result()
+    set_up(guest)
+
+
 def go_through(guest, viodev, t, events):
     set_up(guest)
     for event in events:
@@ -341,3 +388,20 @@ def test_modern(t):
     """Modern devices: suspends, drivers that are bound again, stopped processes, memory that is unplugged, two of these at
     once, kexec, 30 resets."""
     life(t, "modern", EVENTS)
+
+
+def test_legacy(t):
+    """Legacy devices (input: modern): suspends, drivers that are bound again, kexec, 30 resets."""
+    life(t, "legacy", (slept, frozen, unbound, kexeced, reset))
+
+
+def test_vhost_user(t):
+    """vhost-user: suspends, drivers that are bound again, stopped processes, memory that is unplugged, 30 resets."""
+    life(t, "modern", (memory_plugged, slept, unbound, stood_still, reset), front_ends, OPTIONS)
+
+
+def test_killed(t):
+    """vhost-user: kill -9 of devices amid other events."""
+    with t.serve(*devices(t, "modern"), options=OPTIONS) as viodev:
+        with t.guest(front_ends(viodev, reconnect=100), **machine()) as guest:
+            go_through(guest, viodev, t, [killed])

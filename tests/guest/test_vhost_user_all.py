@@ -8,15 +8,17 @@ from test_vhost_user import OPTIONS, front_end
 GENERIC = "vhost-user-test-device-pci"
 
 
-def front_ends(viodev, packed="off"):
+def front_ends(viodev, packed="off", reconnect=None):
+    """QEMU's arguments; disk, scsi and net reconnect after so many milliseconds."""
+    again = f",reconnect-ms={reconnect}" if reconnect else ""
     attach = lambda *names, **properties: front_end(viodev, *names, packed=packed, **properties)
-    return [attach("disk", "vhost-user-blk-pci", **{"num-queues": 1, "queue-size": 1024}),
-            attach("scsi", "vhost-user-scsi-pci", num_queues=1, virtqueue_size=1024),
+    return [attach("disk", "vhost-user-blk-pci", reconnect=reconnect, **{"num-queues": 1, "queue-size": 1024}),
+            attach("scsi", "vhost-user-scsi-pci", reconnect=reconnect, num_queues=1, virtqueue_size=1024),
             attach("rng", "vhost-user-rng-pci"),
             attach("keys", "vhost-user-input-pci"),
             attach("con", GENERIC, **{"virtio-id": 3, "num_vqs": 6, "config_size": 12}),
             attach("tree", GENERIC, **{"virtio-id": 9, "num_vqs": 1, "config_size": 6}),
-            "-chardev", f"socket,id=c-net,path={viodev.socket('net')}", "-netdev", "vhost-user,id=n,chardev=c-net",
+            "-chardev", f"socket,id=c-net,path={viodev.socket('net')}{again}", "-netdev", "vhost-user,id=n,chardev=c-net",
             "-device", f"virtio-net-pci,netdev=n,rx_queue_size=1024,tx_queue_size=1024,packed={packed}"]
 
 
