@@ -64,16 +64,18 @@ def removed(guest, viodev, gone):
     (gone / "dir/file").write_text("old\n")
     p9_work.mount(guest, "gone", "/gone", msize=8192)
     assert "was removed" not in viodev.messages, viodev.messages
-    guest.check("(cd /gone/dir && while [ ! -e /tmp/end ]; do sleep 0.1; done; ls >/tmp/ls 2>&1; touch /tmp/ended) "
-                "</dev/null >/dev/null 2>&1 & exec 7</gone/dir/file")
+    guest.check("(cd /gone/dir && exec 7<file && touch /tmp/opened && while [ ! -e /tmp/end ]; do sleep 0.1; done; "
+                "cat <&7 >/tmp/old; ls >/tmp/ls 2>&1; touch /tmp/ended) </dev/null >/dev/null 2>&1 & "
+                "while [ ! -e /tmp/opened ]; do sleep 0.1; done")
     shutil.rmtree(gone)
     guest.run("stat /gone; ls /gone")
     wait_for("the log", lambda: "gone: 9p: path= was removed on the host" in viodev.messages)
     gone.mkdir()
     (gone / "again").write_text("new\n")
     wait_for("the log", lambda: "gone: 9p: path= was made again on the host: exported" in viodev.messages)
-    guest.check("[ $(cat /gone/again) = new ] && touch /gone/made /tmp/end && [ $(cat <&7) = old ] && "
-                "while [ ! -e /tmp/ended ]; do sleep 0.1; done; grep 'Stale file handle' /tmp/ls")
+    guest.check("[ $(cat /gone/again) = new ] && touch /gone/made")
+    guest.check("touch /tmp/end; while [ ! -e /tmp/ended ]; do sleep 0.1; done; "
+                "[ $(cat /tmp/old) = old ] && grep 'Stale file handle' /tmp/ls")
     assert sorted(os.listdir(gone)) == ["again", "made"]
     shutil.rmtree(gone)
     assert guest.run("cat /gone/again")[0] != 0
