@@ -4,7 +4,7 @@
 import vm
 from checks import MODES, served_by
 
-INDIRECT_DESC, EVENT_IDX, VERSION_1 = 28, 29, 32
+INDIRECT_DESC, EVENT_IDX, VERSION_1, NOTIFICATION_DATA = 28, 29, 32, 38
 SEG_MAX, FLUSH = 2, 9
 OFFERED = {SEG_MAX, FLUSH, INDIRECT_DESC, EVENT_IDX}
 MIB = 4
@@ -14,7 +14,7 @@ def use(guest, mode):
     """Features as masks say, a serial number, and every byte back that was written."""
     text = guest.check("cat /sys/bus/virtio/devices/virtio0/features").strip()
     features = {number for number, bit in enumerate(text) if bit == "1"}
-    assert features == OFFERED | ({VERSION_1} if mode != "legacy" else set()), f"{mode}: {sorted(features)}"
+    assert features == OFFERED | ({VERSION_1, NOTIFICATION_DATA} if mode != "legacy" else set()), f"{mode}: {sorted(features)}"
     assert guest.check("cat /sys/block/vda/serial").strip() == "written for bhyve"
     assert int(guest.check("cat /sys/block/vda/size")) == 32 << 11
 
