@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 
 import pytest
 
@@ -40,6 +41,9 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # A worker may be on another thread than the main one, which alone can handle signals: it then ends at once.
+    if threading.current_thread() is not threading.main_thread():
+        return
     if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited, and a shell cannot trap it then
