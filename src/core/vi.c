@@ -550,6 +550,8 @@ void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 	features_changed(vs);
 }
 
+static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell);
+
 /*
  * --- Status, 2.1 ---
  */
@@ -587,7 +589,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 	/* What was made available earlier must not wait for another kick. */
 	if ((status & live) && !(old & live)) {
 		for (int i = 0; i < vi_nr_queues(vs); i++)
-			vi_kick(vs, (unsigned)i);
+			check_queue(vs, (unsigned)i, false);
 	}
 }
 
@@ -767,7 +769,8 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 		vi_legacy_vq_init(vs, pfn);
 }
 
-void vi_kick(struct virtio_softc *vs, unsigned q)
+/* Have the model look at queue @q, which may or may not exist. */
+static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 {
 	struct vqueue_info *vq;
 
@@ -781,7 +784,7 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return;
 
-	vq->vq_priv->nr_kicks++;
+	vq->vq_priv->nr_kicks += doorbell;
 	vq->vq_priv->blocked = false;
 	if (vq->vq_notify)
 		vq->vq_notify(vs, vq);
@@ -789,12 +792,17 @@ void vi_kick(struct virtio_softc *vs, unsigned q)
 		vs->vs_vc->vc_qnotify(vs, vq);
 }
 
+void vi_kick(struct virtio_softc *vs, unsigned q)
+{
+	check_queue(vs, q, true);
+}
+
 void vi_kick_all(struct virtio_softc *vs)
 {
 	VS_LOCK(vs);
 	for (int i = 0; i < vi_nr_queues(vs); i++) {
 		vq_give_back_done(&vs->vs_queues[i]);
-		vi_kick(vs, (unsigned)i);
+		check_queue(vs, (unsigned)i, false);
 	}
 	VS_UNLOCK(vs);
 }
