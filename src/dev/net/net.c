@@ -329,14 +329,14 @@ static int net_open(const struct opts *opts, struct opened_files *files,
  * --- Status and control ---
  */
 
-static struct json_object *stats_json(const struct net_stats *stats)
+static struct json_object *stats_json(struct net_stats stats)
 {
 	struct json_object *to = json_object_new_object();
 
-	json_add_uint(to, "frames", stats->frames);
-	json_add_uint(to, "bytes", stats->bytes);
-	json_add_uint(to, "dropped", stats->dropped);
-	json_add_uint(to, "filtered", stats->filtered);
+	json_add_uint(to, "frames", stats.frames);
+	json_add_uint(to, "bytes", stats.bytes);
+	json_add_uint(to, "dropped", stats.dropped);
+	json_add_uint(to, "filtered", stats.filtered);
 	return to;
 }
 
@@ -365,8 +365,8 @@ static void net_status(struct vdev *dev, struct json_object *status)
 	json_add_string(status, "mac", mac);
 	json_add_string(status, "link", net_link_up(sc) ? "up" : "down");
 	json_add_uint(status, "pairs", sc->sc_pairs);
-	json_object_object_add(status, "tx", stats_json(&sc->sc_tx));
-	json_object_object_add(status, "rx", stats_json(&sc->sc_rx));
+	json_object_object_add(status, "tx", stats_json(net_stats_sum(sc, 1)));
+	json_object_object_add(status, "rx", stats_json(net_stats_sum(sc, 0)));
 	if (sc->sc_pcap)
 		json_add_uint(status, "pcap-dropped",
 			      pcap_dropped(sc->sc_pcap));

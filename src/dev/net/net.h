@@ -50,11 +50,15 @@ struct net_config {
 	le32 hash_types;
 };
 
+/* Of a queue. */
 struct net_stats {
 	uint64_t frames;
 	uint64_t bytes;
-	uint64_t dropped;  /* malformed, or the backend failed */
-	uint64_t filtered; /* not addressed to this driver */
+	uint64_t dropped;    /* malformed, or the backend failed */
+	uint64_t malformed;  /* of these, by the driver's fault */
+	uint64_t filtered;   /* not addressed to this driver */
+	uint64_t csum_valid; /* the device vouches for the checksum, */
+	uint64_t needs_csum; /* or it is not complete */
 };
 
 /* Interrupt after so many packets or microseconds; either 0: at once. */
@@ -153,7 +157,7 @@ struct net_softc {
 	struct vio_source *sc_tx_timer, *sc_rx_timer;
 	struct vio_source *sc_rx_retry; /* after a failure of the backend */
 	uint64_t sc_rx_retry_ns;        /* last delay; 0: the backend works */
-	struct net_stats sc_tx, sc_rx;
+	struct net_stats sc_stats[NET_MAX_QUEUES];
 
 	/* Of one iteration, which returns all chains that it takes. */
 	struct iovec sc_iov[NET_MAX_IOV];
@@ -244,6 +248,13 @@ bool net_ctrl_replay(struct net_softc *sc, const void *command, size_t len);
 
 ssize_t net_save(void *arg, void *buf, size_t room);
 int net_load(void *arg, const void *buf, size_t len);
+
+/*
+ * --- stats.c ---
+ */
+
+/* Of a direction, since the device was created. */
+struct net_stats net_stats_sum(const struct net_softc *sc, unsigned tx);
 
 /*
  * --- coal.c ---

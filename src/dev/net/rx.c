@@ -203,6 +203,11 @@ static void window_commit(struct net_softc *sc, struct net_hdr *hdr, size_t len)
  * --- One frame ---
  */
 
+static struct net_stats *rx_stats(struct net_softc *sc, unsigned q)
+{
+	return &sc->sc_stats[2 * q];
+}
+
 /* Longer than the frames announced to the driver (5.1.4.1). */
 static bool over_mtu(const struct net_softc *sc,
 		     const struct virtio_net_hdr *host, const uint8_t *peek,
@@ -214,16 +219,18 @@ static bool over_mtu(const struct net_softc *sc,
 }
 
 /* Whether the driver gets a frame; if so, with which header. */
-static bool rx_check(struct net_softc *sc, const struct virtio_net_hdr *host,
+static bool rx_check(struct net_softc *sc, struct net_pair *p,
 		     const uint8_t *peek, size_t len, struct net_hdr *ret_hdr)
 {
+	const struct virtio_net_hdr *host = &p->pending_hdr;
+
 	if (!net_link_up(sc) || over_mtu(sc, host, peek, len) ||
 	    !net_hdr_to_guest(host, len, sc->sc_offloads, ret_hdr)) {
-		sc->sc_rx.dropped++;
+		rx_stats(sc, p->idx)->dropped++;
 		return false;
 	}
 	if (!net_filter_passes(&sc->sc_filter, sc->sc_mac, peek)) {
-		sc->sc_rx.filtered++;
+		rx_stats(sc, p->idx)->filtered++;
 		return false;
 	}
 	return true;
@@ -241,13 +248,19 @@ static unsigned rx_hash(struct net_softc *sc, const uint8_t *peek, size_t len,
 	return net_rss_queue(&sc->sc_rss, report, hash);
 }
 
-static void rx_account(struct net_softc *sc, const struct iovec *iov, int niov,
-		       size_t len)
+/* Queue @q gets a frame with the header @hdr. */
+static void rx_account(struct net_softc *sc, unsigned q,
+		       const struct net_hdr *hdr, const struct iovec *iov,
+		       int niov, size_t len)
 {
+	struct net_stats *stats = rx_stats(sc, q);
+
 	net_record(sc, iov, niov, len);
 	ratelimit_charge(&sc->sc_rx_limit, len);
-	sc->sc_rx.frames++;
-	sc->sc_rx.bytes += len;
+	stats->frames++;
+	stats->bytes += len;
+	stats->csum_valid += !!(hdr->flags & VIRTIO_NET_HDR_F_DATA_VALID);
+	stats->needs_csum += !!(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
 }
 
 /*
@@ -277,11 +290,11 @@ static void rx_received(struct net_softc *sc, struct net_pair *p, size_t len)
 		memset(peek + len, 0, n - len);
 		n = len;
 	}
-	if (!rx_check(sc, &p->pending_hdr, peek, len, &hdr))
+	if (!rx_check(sc, p, peek, len, &hdr))
 		return;
 	if (net_has(sc, NET_F(HASH_REPORT)))
 		rx_hash(sc, peek, n, &hdr);
-	rx_account(sc, frame.iov, frame.niov, len);
+	rx_account(sc, p->idx, &hdr, frame.iov, frame.niov, len);
 	window_commit(sc, &hdr, len);
 }
 
@@ -318,7 +331,7 @@ static int rx_recv(struct net_softc *sc, struct net_pair *p,
 		return rx_failed(sc, (int)len);
 	sc->sc_rx_retry_ns = 0; /* the next failure is a new one */
 	if (len == 0 || (size_t)len > NET_MAX_FRAME) {
-		sc->sc_rx.dropped++;
+		rx_stats(sc, p->idx)->dropped++;
 		return 0;
 	}
 	*ret_len = (size_t)len;
@@ -394,7 +407,7 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	int ret;
 
 	memcpy(peek, p->buf, n);
-	if (!rx_check(sc, &p->pending_hdr, peek, len, &hdr))
+	if (!rx_check(sc, p, peek, len, &hdr))
 		goto gone;
 	by_hash = rx_hash(sc, peek, n, &hdr);
 	q = sc->sc_rss.steering ? by_hash : rx_queue(sc, p);
@@ -413,12 +426,12 @@ static int rx_deliver(struct net_softc *sc, struct net_pair *p)
 	room = (struct vio_iov_cursor){ &w->iov[w->first], w->niov };
 	/* vio_iov_write() shortens entries, which are committed right after. */
 	vio_iov_write(&room, p->buf, len);
-	rx_account(sc, &frame, 1, len);
+	rx_account(sc, q, &hdr, &frame, 1, len);
 	window_commit(sc, &hdr, len);
 	goto gone;
 
 dropped:
-	sc->sc_rx.dropped++;
+	rx_stats(sc, p->idx)->dropped++;
 gone:
 	p->pending_len = 0;
 	return 0;

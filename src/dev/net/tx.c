@@ -16,6 +16,7 @@
 static int tx_send(struct net_softc *sc, unsigned pair,
 		   struct vio_iov_cursor chain)
 {
+	struct net_stats *stats = &sc->sc_stats[2 * pair + 1];
 	struct net_hdr hdr = { 0 };
 	struct virtio_net_hdr host;
 	int nr_record = 0, ret;
@@ -41,9 +42,16 @@ static int tx_send(struct net_softc *sc, unsigned pair,
 		return ret;
 	net_record(sc, sc->sc_record, nr_record, len);
 	ratelimit_charge(&sc->sc_tx_limit, len);
-	sc->sc_tx.frames++;
-	sc->sc_tx.bytes += len;
+	stats->frames++;
+	stats->bytes += len;
+	stats->needs_csum += host.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	return 0;
+}
+
+static void tx_dropped(struct net_stats *stats, int ret)
+{
+	stats->dropped++;
+	stats->malformed += ret == -EINVAL;
 }
 
 /* A packet that must wait is retried on the timer or the backend's call. */
@@ -65,7 +73,7 @@ static enum vq_served tx_serve(void *arg, struct vqueue_info *vq)
 		return VQ_WAIT;
 	}
 	if (ret < 0)
-		sc->sc_tx.dropped++;
+		tx_dropped(&sc->sc_stats[vq->vq_num], ret);
 	vq_relchain_prepare(vq, (uint16_t)req.idx, 0);
 	net_coal_done(sc, vq);
 	if (vq->vq_next_used % TX_BATCH == 0)
