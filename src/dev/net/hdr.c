@@ -34,7 +34,8 @@ uint64_t net_features_sound(uint64_t features)
 		{ NET_F(HOST_ECN), NET_F(HOST_TSO4) | NET_F(HOST_TSO6) },
 		{ NET_F(CTRL_RX) | NET_F(CTRL_VLAN) | NET_F(GUEST_ANNOUNCE) |
 			  NET_F(MQ) | NET_F(CTRL_MAC_ADDR) | NET_F(NOTF_COAL) |
-			  NET_F(VQ_NOTF_COAL) | NET_F(RSS),
+			  NET_F(VQ_NOTF_COAL) | NET_F(RSS) |
+			  NET_F(DEVICE_STATS),
 		  NET_F(CTRL_VQ) },
 	};
 

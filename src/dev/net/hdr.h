@@ -16,6 +16,7 @@
 #include "base/le.h"
 
 /* Feature bits newer than Debian 12's headers. */
+#define VIRTIO_NET_F_DEVICE_STATS 50
 #define VIRTIO_NET_F_VQ_NOTF_COAL 52
 #define VIRTIO_NET_F_GUEST_USO4   54
 #define VIRTIO_NET_F_GUEST_USO6   55

@@ -28,7 +28,7 @@
 	(NET_F(MAC) | NET_F(STATUS) | NET_F(MRG_RXBUF) | NET_F(CTRL_VQ) |  \
 	 NET_F(CTRL_RX) | NET_F(CTRL_RX_EXTRA) | NET_F(CTRL_VLAN) |        \
 	 NET_F(CTRL_MAC_ADDR) | NET_F(GUEST_ANNOUNCE) | NET_F(NOTF_COAL) | \
-	 NET_F(VQ_NOTF_COAL) | NET_F(SPEED_DUPLEX))
+	 NET_F(VQ_NOTF_COAL) | NET_F(SPEED_DUPLEX) | NET_F(DEVICE_STATS))
 
 static struct net_softc *net_of(struct vdev *dev)
 {
@@ -201,6 +201,7 @@ static void net_reset(void *arg)
 	vio_timer_set(sc->sc_rx_timer, 0);
 	vio_timer_set(sc->sc_rx_retry, 0);
 	net_coal_reset(sc);
+	net_stats_reset(sc);
 	memcpy(sc->sc_mac, sc->sc_default_mac, sizeof(sc->sc_mac));
 	sc->sc_announce = false;
 	sc->sc_rss = (struct net_rss){ 0 };
@@ -625,6 +626,7 @@ static const virtio_capstr_t net_features[] = {
 	{ NET_F(GUEST_ANNOUNCE), "GUEST_ANNOUNCE" },
 	{ NET_F(MQ), "MQ" },
 	{ NET_F(CTRL_MAC_ADDR), "CTRL_MAC_ADDR" },
+	{ NET_F(DEVICE_STATS), "DEVICE_STATS" },
 	{ NET_F(VQ_NOTF_COAL), "VQ_NOTF_COAL" },
 	{ NET_F(NOTF_COAL), "NOTF_COAL" },
 	{ NET_F(GUEST_USO4), "GUEST_USO4" },

@@ -61,6 +61,12 @@ struct net_stats {
 	uint64_t needs_csum; /* or it is not complete */
 };
 
+/* Counted before the last reset: what the driver sees begins with 0. */
+struct net_stats_base {
+	struct net_stats stats;
+	uint64_t kicks, interrupts;
+};
+
 /* Interrupt after so many packets or microseconds; either 0: at once. */
 struct net_coal_params {
 	uint32_t max_packets;
@@ -158,6 +164,8 @@ struct net_softc {
 	struct vio_source *sc_rx_retry; /* after a failure of the backend */
 	uint64_t sc_rx_retry_ns;        /* last delay; 0: the backend works */
 	struct net_stats sc_stats[NET_MAX_QUEUES];
+	struct net_stats_base sc_stats_base[NET_MAX_QUEUES];
+	uint64_t sc_commands, sc_commands_ok; /* of the driver, since a reset */
 
 	/* Of one iteration, which returns all chains that it takes. */
 	struct iovec sc_iov[NET_MAX_IOV];
@@ -250,11 +258,33 @@ ssize_t net_save(void *arg, void *buf, size_t room);
 int net_load(void *arg, const void *buf, size_t len);
 
 /*
- * --- stats.c ---
+ * --- stats.c: DEVICE_STATS ---
  */
+
+/* The driver wants statistics of these types, by number, of a queue. */
+struct net_stats_request {
+	uint16_t vq_index;
+	uint64_t types;
+};
 
 /* Of a direction, since the device was created. */
 struct net_stats net_stats_sum(const struct net_softc *sc, unsigned tx);
+
+/* What the driver sees begins with 0 again. */
+void net_stats_reset(struct net_softc *sc);
+
+/* The types that the driver may request, of one queue or another. */
+uint64_t net_stats_types(const struct net_softc *sc);
+
+/*
+ * Read the requests of a command: how many, or -EINVAL when any is wrong, which
+ * fails all. Write the replies, as far as there is room, and return the bytes.
+ */
+int net_stats_parse(const struct net_softc *sc, struct vio_iov_cursor *from,
+		    struct net_stats_request requests[NET_MAX_QUEUES]);
+size_t net_stats_write(const struct net_softc *sc,
+		       const struct net_stats_request *requests, unsigned nr,
+		       struct vio_iov_cursor *to);
 
 /*
  * --- coal.c ---

@@ -16,10 +16,11 @@
 #define CLASS_MQ       VIRTIO_NET_CTRL_MQ
 #define CLASS_OFFLOADS VIRTIO_NET_CTRL_GUEST_OFFLOADS
 #define CLASS_COAL     VIRTIO_NET_CTRL_NOTF_COAL
+#define CLASS_STATS    8
 #define COAL_VQ_SET    2
 #define COAL_VQ_GET    3
 
-#define RESULT_MAX 8 /* bytes, of VQ_GET */
+#define RESULT_MAX 8 /* bytes */
 
 struct net_cmd {
 	uint8_t number; /* of the command in its class */
@@ -27,6 +28,9 @@ struct net_cmd {
 	bool replayed; /* to a device that has no ring yet */
 	uint8_t result[RESULT_MAX];
 	size_t result_len;
+	/* The statistics that follow it. */
+	struct net_stats_request stats[NET_MAX_QUEUES];
+	unsigned nr_stats;
 };
 
 /* Read a whole object of @len bytes. */
@@ -215,6 +219,25 @@ static bool do_coal_vq_get(struct net_softc *sc, struct net_cmd *cmd)
 	return true;
 }
 
+static bool do_stats_query(struct net_softc *sc, struct net_cmd *cmd)
+{
+	le64 types = cpu_to_le64(net_stats_types(sc));
+
+	memcpy(cmd->result, &types, sizeof(types));
+	cmd->result_len = sizeof(types);
+	return true;
+}
+
+static bool do_stats_get(struct net_softc *sc, struct net_cmd *cmd)
+{
+	int nr = net_stats_parse(sc, &cmd->data, cmd->stats);
+
+	if (nr < 0)
+		return false;
+	cmd->nr_stats = (unsigned)nr;
+	return true;
+}
+
 /* clang-format off */
 static const struct {
 	uint8_t class, number;
@@ -240,6 +263,8 @@ static const struct {
 	{ CLASS_COAL, VIRTIO_NET_CTRL_NOTF_COAL_RX_SET, NET_F(NOTF_COAL), do_coal_set },
 	{ CLASS_COAL, COAL_VQ_SET, NET_F(VQ_NOTF_COAL), do_coal_vq_set },
 	{ CLASS_COAL, COAL_VQ_GET, NET_F(VQ_NOTF_COAL), do_coal_vq_get },
+	{ CLASS_STATS, 0, NET_F(DEVICE_STATS), do_stats_query },
+	{ CLASS_STATS, 1, NET_F(DEVICE_STATS), do_stats_get },
 };
 /* clang-format on */
 
@@ -276,10 +301,14 @@ static void run_chain(struct net_softc *sc, struct vqueue_info *vq,
 	uint8_t ack = VIRTIO_NET_ERR;
 	size_t len;
 
-	if (run_command(sc, &cmd))
+	sc->sc_commands++;
+	if (run_command(sc, &cmd)) {
+		sc->sc_commands_ok++;
 		ack = VIRTIO_NET_OK;
+	}
 	len = vio_iov_write(&answer, &ack, sizeof(ack));
 	len += vio_iov_write(&answer, cmd.result, cmd.result_len);
+	len += net_stats_write(sc, cmd.stats, cmd.nr_stats, &answer);
 	vq_relchain(vq, (uint16_t)req->idx, (uint32_t)len);
 }
 

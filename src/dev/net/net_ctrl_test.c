@@ -42,10 +42,10 @@ static void test_ctrl_bad(void **state)
 
 	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
 	vdrv_queue_setup(&d, 2, 0);
-	/* Short data, of every command but the one that has none. */
+	/* Short data, of every command but those that have none. */
 	for (unsigned cls = 0; cls < 12; cls++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
-			if (cls != 3 || cmd != 0)
+			if ((cls != 3 && cls != 8) || cmd != 0)
 				assert_int_equal(command((uint8_t)cls,
 							 (uint8_t)cmd, zeroes,
 							 0),
@@ -715,6 +715,194 @@ static void test_state_hostile(void **state)
 	assert_int_equal(load(good, (size_t)len), -EINVAL);
 }
 
+/*
+ * --- Statistics ---
+ */
+
+#define STATS_QUERY 0
+#define STATS_GET   1
+#define RX_BASIC    0
+#define RX_CSUM     1
+#define TX_BASIC    16
+#define TX_CSUM     17
+#define CVQ_STATS   32
+
+struct stats_request {
+	le16 vq_index;
+	le16 reserved[3];
+	le64 types;
+};
+
+struct stats_reply {
+	uint8_t type, reserved;
+	le16 vq_index, reserved1, size;
+	le64 field[6];
+};
+
+static uint8_t stats(unsigned vq, uint64_t types, void *result, size_t len)
+{
+	struct stats_request req = { .vq_index = cpu_to_le16((uint16_t)vq),
+				     .types = cpu_to_le64(types) };
+
+	return command_on(2, 8, STATS_GET, &req, sizeof(req), result, len);
+}
+
+/* A field of one type's reply, which must be @size bytes. */
+static uint64_t stat(unsigned vq, unsigned type, size_t size, unsigned field)
+{
+	struct stats_reply reply = { 0 };
+
+	assert_int_equal(stats(vq, VI_BIT(type), &reply, size), 0);
+	assert_int_equal(reply.type, type);
+	assert_int_equal(le16_to_cpu(reply.vq_index), vq);
+	assert_int_equal(le16_to_cpu(reply.size), size); /* NET-CTL-32 */
+	return le64_to_cpu(reply.field[field]);
+}
+
+static uint64_t stats_types(void)
+{
+	le64 types = cpu_to_le64(0);
+
+	assert_int_equal(command_on(2, 8, STATS_QUERY, NULL, 0, &types, 8), 0);
+	return le64_to_cpu(types);
+}
+
+static void start_stats(uint64_t features)
+{
+	start_as(VDRV_MODERN, "",
+		 features | NET_F(DEVICE_STATS) | NET_F(CTRL_VQ) |
+			 VI_BIT(VIRTIO_F_VERSION_1),
+		 2);
+	vdrv_queue_setup(&d, 2, 0);
+}
+
+static void test_stats_types(void **state)
+{
+	const uint64_t basic =
+		VI_BIT(RX_BASIC) | VI_BIT(TX_BASIC) | VI_BIT(CVQ_STATS);
+
+	start_stats(0);
+	assert_int_equal(stats_types(), basic); /* NET-CTL-30 */
+	/* NET-CTL-31: checksums were not negotiated. */
+	assert_int_equal(stats(0, VI_BIT(RX_CSUM), NULL, 0), 1);
+	assert_int_equal(stats(1, VI_BIT(TX_CSUM), NULL, 0), 1);
+	destroy();
+
+	start_stats(NET_F(CSUM) | NET_F(GUEST_CSUM));
+	assert_int_equal(stats_types(),
+			 basic | VI_BIT(RX_CSUM) | VI_BIT(TX_CSUM));
+	destroy();
+
+	/* Without the feature, there are no such commands. */
+	start_as(VDRV_MODERN, "", NET_F(CTRL_VQ) | VI_BIT(VIRTIO_F_VERSION_1),
+		 2);
+	vdrv_queue_setup(&d, 2, 0);
+	assert_int_equal(command(8, STATS_QUERY, NULL, 0), 1);
+}
+
+static void test_stats_counters(void **state)
+{
+	struct virtio_net_hdr partial = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.csum_start = 14,
+		.csum_offset = 16,
+	};
+	struct virtio_net_hdr valid = { .flags = VIRTIO_NET_HDR_F_DATA_VALID };
+	struct net_hdr hdr = { 0 };
+	uint64_t commands;
+
+	start_stats(NET_F(CSUM) | NET_F(GUEST_CSUM));
+	for (unsigned k = 0; k < 4; k++)
+		give_rx(RXQ, 2000);
+	vdrv_kick(&d, RXQ);
+	memset(frame, 0xff, 6);
+	arrive(NULL, 100);
+	arrive(&partial, 200);
+	arrive(&valid, 300);
+	assert_int_equal(drain(RXQ), 3);
+	assert_int_equal(stat(0, RX_BASIC, 56, 0), 1); /* doorbells */
+	assert_int_equal(stat(0, RX_BASIC, 56, 1), 3);
+	assert_int_equal(stat(0, RX_BASIC, 56, 2), 600);
+	assert_true(stat(0, RX_BASIC, 56, 3) >= 1); /* interrupts */
+	assert_int_equal(stat(0, RX_BASIC, 56, 4), 0);
+	assert_int_equal(stat(0, RX_CSUM, 40, 0), 1);
+	assert_int_equal(stat(0, RX_CSUM, 40, 1), 1);
+	assert_int_equal(stat(0, RX_CSUM, 40, 2), 1);
+
+	send_frame(TXQ, &hdr, HDR, 64);
+	hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	hdr.csum_start = cpu_to_le16(14);
+	hdr.csum_offset = cpu_to_le16(16);
+	send_frame(TXQ, &hdr, HDR, 100);
+	send_frame(TXQ, &hdr, HDR, 20); /* too short for that */
+	assert_int_equal(stat(1, TX_BASIC, 56, 1), 2);
+	assert_int_equal(stat(1, TX_BASIC, 56, 2), 164);
+	assert_int_equal(stat(1, TX_BASIC, 56, 4), 1);
+	assert_int_equal(stat(1, TX_BASIC, 56, 5), 1);
+	assert_int_equal(stat(1, TX_CSUM, 24, 0), 1);
+	assert_int_equal(stat(1, TX_CSUM, 24, 1), 1);
+
+	/* Of the control queue: one more each time, and one has failed. */
+	assert_int_equal(command(11, 0, NULL, 0), 1);
+	commands = stat(2, CVQ_STATS, 24, 0);
+	assert_int_equal(stat(2, CVQ_STATS, 24, 1), commands);
+
+	/* A new driver begins with 0; ctl status does not. */
+	vdrv_reset(&d);
+	assert_true(vdrv_start(&d,
+			       NET_F(DEVICE_STATS) | NET_F(CTRL_VQ) |
+				       VI_BIT(VIRTIO_F_VERSION_1),
+			       2));
+	vdrv_queue_setup(&d, 2, 0);
+	for (unsigned field = 0; field < 6; field++) {
+		assert_int_equal(stat(0, RX_BASIC, 56, field), 0);
+		assert_int_equal(stat(1, TX_BASIC, 56, field), 0);
+	}
+}
+
+/* NET-CTL-31: one error fails all, and nothing is written. */
+static void test_stats_bad(void **state)
+{
+	struct stats_request req[3] = {
+		{ .vq_index = cpu_to_le16(0), .types = cpu_to_le64(1) },
+		{ .vq_index = cpu_to_le16(1), .types = cpu_to_le64(1 << 16) },
+		{ .vq_index = cpu_to_le16(2),
+		  .types = cpu_to_le64(1ull << 32) },
+	};
+	struct stats_reply reply[3];
+	static struct stats_request many[NET_MAX_QUEUES + 1];
+
+	start_stats(0);
+	assert_int_equal(command_on(2, 8, STATS_GET, req, sizeof(req), reply,
+				    56 + 56 + 24),
+			 0);
+	/* Output ends with the driver's buffer. */
+	assert_int_equal(
+		command_on(2, 8, STATS_GET, req, sizeof(req), reply, 60), 0);
+	for (unsigned vq = 0; vq < 4; vq++) {
+		for (unsigned type = 0; type < 64; type++) {
+			bool right = (vq == 0 && type == RX_BASIC) ||
+				     (vq == 1 && type == TX_BASIC) ||
+				     (vq == 2 && type == CVQ_STATS);
+
+			req[2].vq_index = cpu_to_le16((uint16_t)vq);
+			req[2].types = cpu_to_le64(VI_BIT(type));
+			assert_int_equal(
+				command_on(2, 8, STATS_GET, req, sizeof(req),
+					   reply,
+					   56 + 56 + (vq == 2 ? 24 : 56)),
+				!right);
+		}
+	}
+	req[2].vq_index = cpu_to_le16(0xffff);
+	assert_int_equal(command(8, STATS_GET, req, sizeof(req)), 1);
+	assert_int_equal(command(8, STATS_GET, req, 15), 1);
+	assert_int_equal(command(8, STATS_GET, many, sizeof(many)), 1);
+	assert_int_equal(
+		command(8, STATS_GET, many, sizeof(many) - sizeof(many[0])), 0);
+	assert_false(broken());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -732,6 +920,9 @@ int main(void)
 		TEST(test_rate),
 		TEST(test_state),
 		TEST(test_state_hostile),
+		TEST(test_stats_types),
+		TEST(test_stats_counters),
+		TEST(test_stats_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,6 @@ static void test_offer(void **state)
 		{ "GUEST_RSC4 (TRAP-06)", 41 },
 		{ "GUEST_RSC6 (TRAP-06)", 42 },
 		{ "GSO", 6 },
-		{ "DEVICE_STATS NET-CTL-30 NET-CTL-31 NET-CTL-32", 50 },
 		{ "HASH_TUNNEL NET-CTL-23", 51 },
 		{ "RSC_EXT (TRAP-03) NET-RX-13", 61 },
 		{ "STANDBY", 62 },
