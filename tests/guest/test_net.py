@@ -474,8 +474,8 @@ def test_tap(t):
             for i, id in enumerate(("many", "rss", "slow")):
                 guest_address(guest, nic(guest, viodev, id), i + 1)
             health = Health(viodev, "many")
-            for check in (many_queues, resized_queues, steered, hashed, segmented, coalesced, readdressed, tagged, filtered, announced, limited, rebound,
-                          remade_queues):
+            for check in (many_queues, resized_queues, steered, hashed, segmented, coalesced, counted, readdressed, tagged, filtered, announced,
+                          limited, rebound, remade_queues):
                 check(t, guest, viodev)
             health.check()
         for id in viodev.sockets:
@@ -640,6 +640,24 @@ def coalesced(t, guest, viodev):
                 f"ethtool --per-queue {many} queue_mask 1 --show-coalesce | grep -q 'rx-usecs:.*300' && "
                 f"ethtool --per-queue {many} queue_mask 2 --show-coalesce | grep -q 'rx-usecs:.*0'")
     reaches(guest, "10.1.0.1")
+
+
+def counted(t, guest, viodev):
+    """ethtool -S of the device's own counters: DEVICE_STATS."""
+    device = nic(guest, viodev, "many")
+
+    def counters():
+        lines = guest.check(f"ethtool -S {device}").splitlines()
+        return dict(re.findall(r"^ *(\w+): (\d+)$", line)[0] for line in lines if "_hw_" in line)
+
+    before, told = counters(), status(viodev, "many")
+    guest.check("ping -c 20 -i 0.01 -s 1000 10.1.0.1 >/dev/null")
+    after, now = counters(), status(viodev, "many")
+    for kind in "rx", "tx":
+        for name in "packets", "bytes":
+            grown = int(after[f"{kind}_hw_{name}"]) - int(before[f"{kind}_hw_{name}"])
+            key = "frames" if name == "packets" else name
+            assert (20 if name == "packets" else 20 * 1042) <= grown <= now[kind][key] - told[kind][key], (kind, before, after)
 
 
 def readdressed(t, guest, viodev):
