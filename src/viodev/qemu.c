@@ -251,6 +251,8 @@ static void append_vhost_user(struct arg_list *list,
 	json_add_string(device, "driver", f->driver);
 	json_add_string(device, is_net ? "netdev" : "chardev", backend);
 	json_add_string(device, "id", name);
+	if (opt_bool(inst->opts, "packed"))
+		json_add_bool(device, "packed", true); /* is off in QEMU */
 	if (f->set)
 		f->set(inst, device);
 	append_device(list, device);

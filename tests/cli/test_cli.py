@@ -461,6 +461,9 @@ class Serving(Case):
             self.assertIn('"id":"viodev-9p0"', serve.lines[1])  # QEMU wants a letter first
         with self.serve("--print-qemu", "--transport=vhost-user", "rng") as serve:
             self.assertIn('"driver":"vhost-user-rng-pci"', serve.lines[1])
+            self.assertNotIn("packed", serve.lines[1])
+        with self.serve("--print-qemu", "--transport=vhost-user", "rng,packed=on") as serve:
+            self.assertIn('"packed":true', serve.lines[1])  # the front-end has to pass the offer on
 
     def test_default_directory(self):
         env = {**os.environ, "XDG_RUNTIME_DIR": str(self.tmp)}
