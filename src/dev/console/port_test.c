@@ -584,7 +584,7 @@ static void expect_read(int fd, const char *want)
 	char buf[64] = "";
 	size_t len = 0;
 
-	while (len < strlen(want) && vio_now_ns() < end) {
+	while (len < strlen(want) && len < sizeof(buf) && vio_now_ns() < end) {
 		ssize_t n = read(fd, buf + len, sizeof(buf) - len);
 
 		len += n > 0 ? (size_t)n : 0;
