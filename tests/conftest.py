@@ -46,7 +46,10 @@ def pytest_configure(config):
         return
     if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited, and a shell cannot trap it then
+    # What nohup, or a shell that runs us in the background, made us ignore is inherited, and no shell can trap it then.
+    for signo in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
+        if signal.getsignal(signo) == signal.SIG_IGN:
+            signal.signal(signo, signal.default_int_handler if signo == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_itemcollected(item):
