@@ -88,7 +88,8 @@ struct vq_priv {
 	bool any_done;         /* one did, while the bus was not ours */
 	bool kicks_off;        /* vq_kick_disable() */
 	bool event_idx;        /* it was checked with EVENT_IDX's trailers */
-	bool packed;           /* and lies as in 2.8, not as in 2.7 */
+	bool packed : 1;       /* and lies as in 2.8, not as in 2.7 */
+	bool in_order : 1;     /* chains are used as they were taken */
 	uint16_t nr;           /* entries of the ring as it was checked */
 	uint16_t mask;         /* of the slots' order: nr as a power of two */
 	uint32_t gen;          /* gmem generation that the pointers are of */

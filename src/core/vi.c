@@ -401,8 +401,8 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  * Reserved bits, and those that rings and transports would have to implement:
  * a model that offers one all the same is not believed. 2.2.1, 6
  */
-#define NOT_IMPLEMENTED                              \
-	(0xc6000000ull | VI_BIT(VIRTIO_F_IN_ORDER) | \
+#define NOT_IMPLEMENTED  \
+	(0xc6000000ull | \
 	 (0x1fffull << VIRTIO_F_SR_IOV & ~VI_BIT(VIRTIO_F_RING_RESET)))
 
 uint64_t vi_offer(struct virtio_softc *vs, bool modern)

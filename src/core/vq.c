@@ -130,6 +130,7 @@ int vq_map(struct vqueue_info *vq, uint64_t features)
 	if (ret < 0)
 		return ret;
 	priv->event_idx = features & VI_BIT(VIRTIO_RING_F_EVENT_IDX);
+	priv->in_order = features & VI_BIT(VIRTIO_F_IN_ORDER);
 	return packed ? packed_map(vq) : split_map(vq);
 }
 
@@ -694,6 +695,8 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 	c.bounce_end = &c.bounce;
 	gm_pin_begin(gmem_of(vq));
 	ret = collect(&c, &head);
+	if (ret == 0 && c.bytes == 0 && priv->in_order && priv->nr_inflight > 0)
+		ret = -EAGAIN; /* it ends at once: not before those */
 	if (ret == 0)
 		ret = slot_pin(vq, &priv->slots[head]);
 	if (ret < 0) {
@@ -808,7 +811,10 @@ int vq_has_descs(struct vqueue_info *vq)
 			return hold(vq);
 		if (ret > 0)
 			return 1;
-		if (take(vq, head, NULL, 0, &req) < 0)
+		ret = take(vq, head, NULL, 0, &req);
+		if (ret == -EAGAIN)
+			return hold(vq);
+		if (ret < 0)
 			return 0;
 	}
 	return 0;
@@ -910,7 +916,7 @@ bool vq_retchain(struct vqueue_info *vq, uint16_t idx)
 
 	if (!(vq->vq_flags & VQ_ALLOC) || !slot || !slot->busy || slot->done)
 		return false;
-	if (gmem_of(vq)->log && !is_last(vq, slot))
+	if ((gmem_of(vq)->log || vq->vq_priv->in_order) && !is_last(vq, slot))
 		return false;
 	move_last(vq, idx);
 	untake(vq, idx);
@@ -1106,6 +1112,40 @@ static void push_used(struct vqueue_info *vq, struct vq_slot *slot,
 		vq_show(vq);
 }
 
+/*
+ * IN_ORDER: a chain that has ended waits for those that were taken before it,
+ * and holds on to its memory (6.2). Chains are returned from the end of their
+ * order, and empty ones are taken alone, so that those in flight are the last
+ * ones that were taken.
+ */
+static void push_in_order(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+
+	while (priv->nr_inflight > 0) {
+		uint16_t head =
+			*order_at(vq, priv->nr_taken - priv->nr_inflight);
+		struct vq_slot *slot = &priv->slots[head];
+
+		if (!slot->done)
+			return;
+		push_used(vq, slot, head, slot->used);
+	}
+}
+
+static void slot_end(struct vqueue_info *vq, struct vq_slot *slot,
+		     uint16_t head, uint32_t used)
+{
+	if (!vq->vq_priv->in_order || vq->vq_priv->nr_inflight == 1) {
+		push_used(vq, slot, head, used);
+		return;
+	}
+	slot->done = true;
+	slot->used = used;
+	vq->vq_priv->nr_done++;
+	push_in_order(vq);
+}
+
 void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 {
 	struct vq_slot *slot = slot_of(vq, idx);
@@ -1128,7 +1168,7 @@ void vq_relchain_prepare(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	if (vq->vq_priv->dma_off)
 		slot_keep_done(vq, slot, iolen);
 	else
-		push_used(vq, slot, idx, iolen);
+		slot_end(vq, slot, idx, iolen);
 }
 
 void vq_give_back_done(struct vqueue_info *vq)
@@ -1138,7 +1178,9 @@ void vq_give_back_done(struct vqueue_info *vq)
 	if (!priv->any_done || priv->dma_off)
 		return;
 	priv->any_done = false;
-	for (unsigned i = 0; i < priv->nr_slots; i++) {
+	if (priv->in_order)
+		push_in_order(vq);
+	for (unsigned i = 0; i < priv->nr_slots && !priv->in_order; i++) {
 		struct vq_slot *slot = &priv->slots[i];
 
 		if (slot->busy && slot->done)

@@ -195,7 +195,7 @@ static void test_offer(void **state)
 	static const unsigned absent[] = {
 		24, 27,         /* legacy only */
 		25, 26, 30, 31, /* reserved */
-		35,             /* IN_ORDER: FEAT-12, SPLIT-22, PACKED-19 */
+		35,             /* IN_ORDER: not unless the model asks */
 		37,             /* SR_IOV: FEAT-14 */
 		38,             /* NOTIFICATION_DATA: the embedder's affair */
 		39,             /* NOTIF_CONFIG_DATA */
@@ -458,7 +458,7 @@ static void test_iommu_missed(void **state)
  */
 static void test_greedy_model(void **state)
 {
-	static const unsigned cannot[] = { 35, 37, 38, 39, 41, 43 };
+	static const unsigned cannot[] = { 37, 38, 39, 41, 43 };
 	struct tdev_opts o = { .more_modern = UINT64_MAX };
 	uint64_t offer;
 
