@@ -24,6 +24,8 @@ const struct opt_def vdev_common_opts[] = {
 	  .help = "work behind a guest's IOMMU: offer ACCESS_PLATFORM" },
 	{ "packed", OPT_BOOL, "off",
 	  .help = "offer packed rings to modern drivers (RING_PACKED)" },
+	{ "in-order", OPT_BOOL, "off",
+	  .help = "use buffers in order, if the driver accepts IN_ORDER" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries per queue, a power of two" },
 	{ NULL },
@@ -35,6 +37,7 @@ const virtio_capstr_t vdev_common_features[] = {
 	{ VI_BIT(VIRTIO_F_VERSION_1), "VERSION_1" },
 	{ VI_BIT(VIRTIO_F_ACCESS_PLATFORM), "ACCESS_PLATFORM" },
 	{ VI_BIT(VIRTIO_F_RING_PACKED), "RING_PACKED" },
+	{ VI_BIT(VIRTIO_F_IN_ORDER), "IN_ORDER" },
 	{ VI_BIT(VIRTIO_F_NOTIFICATION_DATA), "NOTIFICATION_DATA" },
 	{ VI_BIT(VIRTIO_F_RING_RESET), "RING_RESET" },
 	{ VI_BIT(VIRTIO_F_ANY_LAYOUT), "ANY_LAYOUT" },
@@ -105,6 +108,13 @@ static int check_common(const struct vdev_type *type, const struct opts *opts,
 
 	if (ret == 0)
 		ret = check_modern_feature(type, opts, "packed", err);
+	if (ret == 0)
+		ret = check_modern_feature(type, opts, "in-order", err);
+	if (ret == 0 && type->vt_may_not_end && opt_bool(opts, "in-order"))
+		ret = err_set(err, -EINVAL,
+			      "%s: in-order=on: a request that does not end "
+			      "would stop all later ones",
+			      type->vt_name);
 	if (ret < 0)
 		return ret;
 	if (type->vt_modern_only && mode && strcmp(mode, "modern") != 0)
@@ -378,6 +388,8 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		vi_offer_also(vs, VI_BIT(VIRTIO_F_ACCESS_PLATFORM));
 	if (opt_bool(env->opts, "packed"))
 		vi_offer_also(vs, VI_BIT(VIRTIO_F_RING_PACKED));
+	if (opt_bool(env->opts, "in-order"))
+		vi_offer_also(vs, VI_BIT(VIRTIO_F_IN_ORDER));
 	return 0;
 }
 

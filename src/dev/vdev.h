@@ -95,6 +95,7 @@ struct vdev_type {
 	uint16_t vt_device_id; /* virtio device id */
 	uint8_t vt_pci_class;
 	bool vt_modern_only;
+	bool vt_may_not_end; /* a request, while later ones do: not in order */
 	uint16_t vt_queue_size;     /* default of queue-size= */
 	uint16_t vt_max_queue_size; /* the most of it; 0: 32768 */
 	const struct opt_def *vt_opts;

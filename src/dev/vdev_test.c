@@ -192,15 +192,36 @@ static void test_packed_off(void **state)
 	assert_false(offers_packed(f, true));
 }
 
+static void test_in_order(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t bit = VI_BIT(VIRTIO_F_IN_ORDER);
+
+	assert_int_equal(make(f, ",mode=legacy,in-order=on"), -EINVAL);
+	assert_non_null(strstr(f->why, "in-order=on"));
+	assert_int_equal(make(f, ",in-order=on"), 0);
+	assert_true(vi_offer(f->dev->vs, true) & bit);
+	assert_false(vi_offer(f->dev->vs, false) & bit);
+}
+
+static void test_in_order_off(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(make(f, ""), 0);
+	assert_false(vi_offer(f->dev->vs, true) & VI_BIT(VIRTIO_F_IN_ORDER));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_status), TEST(test_command),
-		TEST(test_errors), TEST(test_no_iommu),
-		TEST(test_iommu),  TEST(test_iommu_off),
-		TEST(test_packed), TEST(test_packed_off),
+		TEST(test_status),   TEST(test_command),
+		TEST(test_errors),   TEST(test_no_iommu),
+		TEST(test_iommu),    TEST(test_iommu_off),
+		TEST(test_packed),   TEST(test_packed_off),
+		TEST(test_in_order), TEST(test_in_order_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -252,7 +252,9 @@ static void append_vhost_user(struct arg_list *list,
 	json_add_string(device, is_net ? "netdev" : "chardev", backend);
 	json_add_string(device, "id", name);
 	if (opt_bool(inst->opts, "packed"))
-		json_add_bool(device, "packed", true); /* is off in QEMU */
+		json_add_bool(device, "packed", true); /* is off in QEMU, */
+	if (opt_bool(inst->opts, "in-order"))
+		json_add_bool(device, "in_order", true); /* and so is this */
 	if (f->set)
 		f->set(inst, device);
 	append_device(list, device);

@@ -243,6 +243,8 @@ class Usage(Case):
              "serve: --memory: only with --print-qemu, as the guest's VMM sets the size"),
             (["serve", "--print-capabilities", "rng", "block"],
              "serve: --print-capabilities: needs exactly one device"),
+            (["serve", f"--dir={self.dir}", f"9p,path={self.tmp},in-order=on"],
+             "9p: in-order=on: a request that does not end would stop all later ones"),
             (["serve", f"--dir={self.dir}", "rng,rate=0"],
              "rng: rate=0: must be a size such as 512, 64K or 2G, at least 1"),
             (["serve", f"--dir={self.dir}", "net,backend=null,bps=0"],
@@ -462,8 +464,9 @@ class Serving(Case):
         with self.serve("--print-qemu", "--transport=vhost-user", "rng") as serve:
             self.assertIn('"driver":"vhost-user-rng-pci"', serve.lines[1])
             self.assertNotIn("packed", serve.lines[1])
-        with self.serve("--print-qemu", "--transport=vhost-user", "rng,packed=on") as serve:
-            self.assertIn('"packed":true', serve.lines[1])  # the front-end has to pass the offer on
+            self.assertNotIn("in_order", serve.lines[1])
+        with self.serve("--print-qemu", "--transport=vhost-user", "rng,packed=on,in-order=on") as serve:
+            self.assertIn('"packed":true,"in_order":true', serve.lines[1])  # the front-end has to pass the offers on
 
     def test_default_directory(self):
         env = {**os.environ, "XDG_RUNTIME_DIR": str(self.tmp)}

@@ -936,6 +936,7 @@ const struct vdev_type vdev_9p = {
 	.vt_legacy_id = VIRTIO_DEV_9P,
 	.vt_device_id = VIRTIO_ID_9P,
 	.vt_pci_class = PCIC_OTHER,
+	.vt_may_not_end = true,
 	.vt_queue_size = 128,
 	.vt_opts = p9_opts,
 	.vt_features = p9_features,

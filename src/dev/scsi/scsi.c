@@ -720,6 +720,7 @@ const struct vdev_type vdev_scsi = {
 	.vt_legacy_id = VIRTIO_DEV_SCSI,
 	.vt_device_id = VIRTIO_ID_SCSI,
 	.vt_pci_class = PCIC_STORAGE,
+	.vt_may_not_end = true,
 	.vt_queue_size = 256,
 	.vt_max_queue_size = SCSI_MAX_QSIZE,
 	.vt_opts = scsi_opts,
