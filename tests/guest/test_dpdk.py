@@ -33,7 +33,9 @@ def sends(t, *ring, more=""):
     with t.serve("net,id=nic,backend=null" + more, options=VHOST_USER) as viodev:
         with Testpmd(t.kit, virtio_user(viodev, *ring), "txonly", CPU) as front_end:
             wait_for("packets", lambda: status(viodev, "nic")["tx"]["frames"] > FRAMES)
-            assert ("RING_PACKED" in status(viodev, "nic")["features"]) == bool(more)
+            features = status(viodev, "nic")["features"]
+            assert ("RING_PACKED" in features) == ("packed=on" in more)
+            assert ("IN_ORDER" in features) == ("in-order=on" in more)
             time.sleep(1)
             _, sent = front_end.stop()
         told = served(viodev)
@@ -54,6 +56,7 @@ def receives(t, *ring, more=""):
             front_end.await_received(FRAMES)
             received, _ = front_end.stop()
         assert received == served(viodev)["rx"]["frames"] == FRAMES, received
+    os.unlink(ours)
 
 
 def test_split(t):
@@ -77,6 +80,13 @@ def test_packed(t):
     sends(t, "packed_vq=1", more=",packed=on")
     receives(t, "packed_vq=1", more=",packed=on")
     sends(t, "packed_vq=1")
+
+
+def test_in_order(t):
+    """virtio-user takes IN_ORDER where it is offered, with either layout."""
+    for ring, more in ((), ",in-order=on"), (("packed_vq=1",), ",in-order=on,packed=on"):
+        sends(t, *ring, more=more)
+        receives(t, *ring, more=more)
 
 
 def test_merged(t):
