@@ -214,12 +214,14 @@ static void net_reset(void *arg)
 static void net_qreset(void *arg, struct vqueue_info *vq)
 {
 	struct net_softc *sc = arg;
+	unsigned pair = vq->vq_num / 2;
 
-	if (vq == ctrl_vq(sc))
+	/* The control queue, or one that the driver has no use for. */
+	if (pair >= net_nr_pairs(sc))
 		return;
 	net_coal_renew(sc, vq);
 	if (vq->vq_num % 2 == 0)
-		sc->sc_pair[vq->vq_num / 2].rx_reset = true;
+		sc->sc_pair[pair].rx_reset = true;
 }
 
 /*

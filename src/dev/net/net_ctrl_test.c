@@ -572,6 +572,21 @@ static void test_queue_reset(void **state)
 	assert_int_equal(mock->nr_in[0], 0);
 }
 
+/*
+ * Without MQ the control queue is the third, and the last queue of a device with
+ * the most pairs is in none of them: its reset changes nothing.
+ */
+static void test_reset_of_unused_queue(void **state)
+{
+	create_as(VDRV_MODERN, "", NET_MAX_PAIRS, true);
+	assert_true(
+		vdrv_start(&d, ALL_FEATURES & ~(NET_F(MQ) | NET_F(RSS)), 3));
+	reset_queue(2 * NET_MAX_PAIRS);
+	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
+	assert_int_equal(mock->nr_sent, 1);
+	assert_int_equal(mock->sent.len, 60);
+}
+
 /* Whoever stops the device may keep no timer of ours: what is done is told. */
 static void test_coalescing_stops(void **state)
 {
@@ -916,6 +931,7 @@ int main(void)
 		TEST(test_coalescing),
 		TEST(test_coalescing_reset),
 		TEST(test_queue_reset),
+		TEST(test_reset_of_unused_queue),
 		TEST(test_coalescing_stops),
 		TEST(test_rate),
 		TEST(test_state),
