@@ -100,6 +100,18 @@ static void console_reset(void *arg)
 		console_port_reset(&sc->sc_ports[i]);
 }
 
+/* The chain of which a part was sent has gone: the next one is another. */
+static void console_qreset(void *arg, struct vqueue_info *vq)
+{
+	struct console_softc *sc = arg;
+	unsigned num = vq->vq_num;
+
+	if (num == 1)
+		console_tx_forget(&sc->sc_ports[0]);
+	else if (num > 3 && num % 2)
+		console_tx_forget(&sc->sc_ports[num / 2 - 1]);
+}
+
 /*
  * --- Status and commands ---
  */
@@ -674,6 +686,7 @@ static const struct virtio_consts console_consts = {
 	.vc_name = "console",
 	.vc_cfgsize = sizeof(struct virtio_console_config),
 	.vc_reset = console_reset,
+	.vc_qreset = console_qreset,
 	.vc_qnotify = console_qnotify,
 	.vc_cfgread = console_cfgread,
 	.vc_cfgwrite = console_cfgwrite,

@@ -139,6 +139,7 @@ void console_rx_run(struct console_port *p);
 void console_tx_run(struct console_port *p);
 
 void console_port_reset(struct console_port *p);
+void console_tx_forget(struct console_port *p); /* its queue was reset */
 void console_tx_continue(void *arg);
 
 extern const struct chardev_client console_chardev_client;

@@ -354,11 +354,16 @@ const struct chardev_client console_chardev_client = {
 	.failed = on_failed,
 };
 
-void console_port_reset(struct console_port *p)
+void console_tx_forget(struct console_port *p)
 {
 	p->tx_sent = 0;
-	p->rx_batch = 1;
 	console_log_reset(p);
+}
+
+void console_port_reset(struct console_port *p)
+{
+	console_tx_forget(p);
+	p->rx_batch = 1;
 	vio_task_cancel(p->sc->sc_loop, &p->tx_continue);
 	if (p->chardev)
 		chardev_want(p->chardev, false);

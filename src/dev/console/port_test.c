@@ -645,6 +645,40 @@ static void test_log(void **state)
 	rmdir(dir);
 }
 
+/*
+ * VQ-03: the transmit queue is reset in the middle of a chain, which is partly
+ * sent, and logged: the next chain is sent whole, and logged.
+ */
+static void test_queue_reset_while_blocked(void **state)
+{
+	char dir[] = "/tmp/port_test.XXXXXX", more[96], path[64], buf[65536];
+	unsigned q = fixture_txq(0);
+	int log;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/a", dir);
+	snprintf(more, sizeof(more), ",log=%s", path);
+	fixture_make(&r, VDRV_MODERN, 1, more);
+	fixture_start(&r, UINT64_MAX);
+	fill(0);
+	vdrv_common_write(&r.d, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
+	vdrv_common_write(&r.d, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+	assert_int_equal(vdrv_common_read(&r.d, VIRTIO_PCI_COMMON_Q_RESET, 2),
+			 0);
+	while (read(r.host[0], buf, sizeof(buf)) > 0)
+		fixture_iterate(&r, 1);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/b", dir);
+	log = log_to(path);
+	assert_true(vdrv_queue_setup(&r.d, q, 0));
+	fixture_write(&r, 0, "new", 3);
+	expect_read(r.host[0], "new");
+	expect_read(log, "new");
+	close(log);
+	unlink(path);
+	rmdir(dir);
+}
+
 /* More than a log takes at once, to a channel that takes even less. */
 static void test_log_and_back_pressure(void **state)
 {
@@ -759,6 +793,7 @@ int main(void)
 		T(test_overflow),
 		T(test_backlog),
 		T(test_log),
+		T(test_queue_reset_while_blocked),
 		T(test_log_and_back_pressure),
 		T(test_log_full),
 		T(test_log_hangs),
