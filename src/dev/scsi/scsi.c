@@ -549,6 +549,7 @@ static int create_queues(struct scsi_softc *sc, unsigned size)
 	sc->sc_tmfs = calloc(size, sizeof(*sc->sc_tmfs));
 	if (!sc->sc_tmfs)
 		return -ENOMEM;
+	sc->sc_max_tmfs = size;
 	for (unsigned i = 0; i < sc->sc_nr_queues; i++) {
 		struct scsi_queue *q = &sc->sc_queues[i];
 

@@ -255,7 +255,8 @@ struct scsi_softc {
 	struct scsi_lun sc_absent, sc_wlun;
 
 	uint64_t sc_seq;
-	struct scsi_tmf *sc_tmfs; /* one for each entry of the control queue */
+	struct scsi_tmf *sc_tmfs; /* one for each entry of the control queue: */
+	unsigned sc_max_tmfs;     /* at most so many, a driver may want less */
 	unsigned sc_nr_tmfs;      /* that wait */
 	struct vio_task
 		sc_more;    /* of the control queue; or the pool has more */

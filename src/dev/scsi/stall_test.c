@@ -322,6 +322,40 @@ static void test_tmf(void **state)
 	assert_int_equal(read_byte(3), 'N');
 }
 
+/*
+ * VQ-02: functions that wait when the control queue is reset end with their
+ * commands, although the driver makes the queue smaller meanwhile.
+ */
+static void test_tmf_queue_reset(void **state)
+{
+	uint64_t mem = vdrv_alloc(&ini.d, 32, 8);
+	struct vdrv_buf bufs[] = { { mem, 24, VDRV_R },
+				   { mem + 24, 1, VDRV_W } };
+	uint8_t *p = vdrv_ptr(&ini.d, mem, 32);
+	struct sent s[NR_STUCK];
+
+	send_stuck(s);
+	memset(p, 0, 24);
+	p[24] = 0xee;
+	p[4] = VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET;
+	memcpy(p + 8, lun0, 8);
+	vdrv_add(&ini.d, 0, bufs, 2);
+	vdrv_add(&ini.d, 0, bufs, 2);
+	vdrv_kick(&ini.d, 0);
+	ini_iterate(5);
+	vdrv_common_write(&ini.d, VIRTIO_PCI_COMMON_Q_SELECT, 2, 0);
+	vdrv_common_write(&ini.d, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+	vdrv_common_write(&ini.d, VIRTIO_PCI_COMMON_Q_SIZE, 2, 1);
+	assert_int_equal(vdrv_common_read(&ini.d, VIRTIO_PCI_COMMON_Q_RESET, 2),
+			 1);
+	FAULT_SET(hang, false);
+	ini_wait(s, NR_STUCK);
+	ini_iterate(5);
+	assert_int_equal(vdrv_common_read(&ini.d, VIRTIO_PCI_COMMON_Q_RESET, 2),
+			 0);
+	assert_int_equal(p[24], 0xee);
+}
+
 /* Commands from before the reset have no owner: no function finds them. */
 static void test_tmf_after_reset(void **state)
 {
@@ -722,6 +756,7 @@ static int run(const char *engine)
 		TEST(test_broken),
 		TEST(test_broken_reads),
 		TEST(test_tmf),
+		TEST(test_tmf_queue_reset),
 		TEST(test_tmf_after_reset),
 		TEST(test_remove),
 		TEST(test_reservations),

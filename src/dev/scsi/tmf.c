@@ -136,8 +136,7 @@ static void finish_tmf(struct scsi_softc *sc, struct scsi_tmf *tmf)
 /* A command ended: was somebody waiting for it? */
 void scsi_tmfs_check(struct scsi_softc *sc)
 {
-	for (unsigned i = 0; i < sc->sc_vqs[0].vq_qsize && sc->sc_nr_tmfs > 0;
-	     i++) {
+	for (unsigned i = 0; i < sc->sc_max_tmfs && sc->sc_nr_tmfs > 0; i++) {
 		struct scsi_tmf *tmf = &sc->sc_tmfs[i];
 
 		if (!tmf->busy || find_task(sc, tmf))
