@@ -202,6 +202,26 @@ static le16 *flags_of(void *ring, uint16_t slot)
 				offsetof(struct desc, flags));
 }
 
+/* What is loaded afterwards is as new as these flags, or newer. */
+static int load_flags(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_flags)
+{
+	struct vq_packed *p = &vq->vq_priv->p;
+	uint64_t off = 16ull * slot_at(pos) + offsetof(struct desc, flags);
+	le16 v;
+	int ret;
+
+	if (p->ring) {
+		*ret_flags = le16_load_acquire(flags_of(p->ring, slot_at(pos)));
+		return 0;
+	}
+	ret = gm_read(gmem_of(vq), (gpa_t){ vq->vq_desc_gpa + off }, &v,
+		      sizeof(v));
+	if (ret == 0)
+		*ret_flags = le16_to_cpu(v);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return ret;
+}
+
 /*
  * The flags of a chain's first descriptor are the last that the driver stored.
  * This pairs with its barrier before that: what the chain says is visible
@@ -211,19 +231,15 @@ int packed_peek(struct vqueue_info *vq)
 {
 	struct vq_packed *p = &vq->vq_priv->p;
 	uint16_t pos = vq->vq_last_avail, flags = 0;
-	int ret;
+	int ret = load_flags(vq, pos, &flags);
 
-	if (p->ring) {
-		flags = le16_load_acquire(flags_of(p->ring, slot_at(pos)));
-		if (!is_available(flags, pos))
-			return 0;
-	}
-	ret = fetch(vq, p->ring, vq->vq_desc_gpa, slot_at(pos), &p->head);
 	if (ret < 0)
 		return ret;
-	if (p->ring)
-		p->head.flags = flags;
-	return is_available(p->head.flags, pos);
+	if (!is_available(flags, pos))
+		return 0;
+	ret = fetch(vq, p->ring, vq->vq_desc_gpa, slot_at(pos), &p->head);
+	p->head.flags = flags;
+	return ret < 0 ? ret : 1;
 }
 
 /* What is wrong with an indirect table; its address is looked up later. */

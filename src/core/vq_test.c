@@ -1503,11 +1503,20 @@ static void test_memory_moves(void **state)
 static int far_error;
 static int far_good; /* how many reads go well before the error */
 
+static struct vdrv *far_offer; /* adds a chain in the middle of a read */
+
 static int far_read(void *arg, gpa_t a, void *buf, size_t len)
 {
+	size_t part = far_offer && len > 2 ? len - 2 : 0;
+
 	if (far_error && far_good-- <= 0)
 		return far_error;
-	memcpy(buf, vdrv_ptr(arg, a.v, len), len);
+	memcpy(buf, vdrv_ptr(arg, a.v, len), part);
+	if (far_offer)
+		vdrv_add(far_offer, 0, &(struct vdrv_buf){ BUF, 8, 0 }, 1);
+	far_offer = NULL;
+	memcpy((char *)buf + part, vdrv_ptr(arg, a.v + part, len - part),
+	       len - part);
 	return 0;
 }
 
@@ -1611,6 +1620,32 @@ static void test_memory_not_shared(void **state)
 				    6);
 		assert_int_equal(dev.d.nr_msix[1], i + 1);
 	}
+	dev_fini(&dev);
+}
+
+/*
+ * 2.8.17: the driver adds a chain while its first descriptor is read, after the
+ * address was and before the flags are: nothing is taken for the chain that was
+ * there before.
+ */
+static void test_memory_changes_meanwhile(void **state)
+{
+	struct iovec iov[NIOV];
+	struct vi_req req;
+	struct dev dev;
+	int n;
+
+	far_start(&dev, 0);
+	memcpy(vdrv_ptr(&dev.d, BUF, 8), "complete", 8);
+	far_offer = &dev.d;
+	n = vq_getchain(&dev.vq, iov, NIOV, &req);
+	assert_null(far_offer);
+	if (n == 0)
+		n = vq_getchain(&dev.vq, iov, NIOV, &req);
+	assert_int_equal(n, 1);
+	assert_int_equal(iov[0].iov_len, 8);
+	assert_memory_equal(iov[0].iov_base, "complete", 8);
+	assert_int_equal(dev.vq.vq_priv->nr_chains, 1);
 	dev_fini(&dev);
 }
 
@@ -1787,6 +1822,7 @@ int main(void)
 		cmocka_unit_test(test_memory_moves),
 		cmocka_unit_test(test_empty_for_ever),
 		cmocka_unit_test(test_memory_not_shared),
+		cmocka_unit_test(test_memory_changes_meanwhile),
 		cmocka_unit_test(test_memory_not_now),
 		cmocka_unit_test(test_memory_not_now_anywhere),
 		cmocka_unit_test(test_memory_not_shared_is_bounded),
@@ -1810,6 +1846,7 @@ int main(void)
 		cmocka_unit_test(test_memory_moves),
 		cmocka_unit_test(test_empty_for_ever),
 		cmocka_unit_test(test_memory_not_shared),
+		cmocka_unit_test(test_memory_changes_meanwhile),
 		cmocka_unit_test(test_memory_not_now),
 		cmocka_unit_test(test_memory_not_now_anywhere),
 		cmocka_unit_test(test_memory_not_shared_is_bounded),
