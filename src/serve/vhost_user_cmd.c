@@ -45,6 +45,15 @@ static uint64_t offer(const struct vhuser *srv)
 	return (vi_offer(srv->vs, true) & ~NOT_HERE) | WIRE_FEATURES;
 }
 
+/* Packed rings are a modern driver's: without VERSION_1 rings are split. */
+static bool is_acceptable(const struct vhuser *srv, uint64_t features)
+{
+	bool modern = features & VI_BIT(VIRTIO_F_VERSION_1);
+	bool packed = features & VI_BIT(VIRTIO_F_RING_PACKED);
+
+	return !(features & ~offer(srv)) && (modern || !packed);
+}
+
 static uint64_t protocol_offer(const struct vhuser *srv)
 {
 	const struct virtio_net_ops *net = srv->vs->vs_vc->vc_net;
@@ -116,7 +125,7 @@ int vhuser_adopt_features(struct vhuser *srv, uint64_t features)
 	bool told = srv->has_features;
 	int ret;
 
-	if ((features & WIRE_FEATURES) || (features & ~offer(srv)) ||
+	if ((features & WIRE_FEATURES) || !is_acceptable(srv, features) ||
 	    (told && features != vhuser_driver_features(srv)))
 		return -EINVAL;
 	srv->features = features | (srv->features & WIRE_FEATURES);
@@ -140,7 +149,7 @@ static ssize_t set_features(struct vhuser *srv, const struct vhconn_msg *msg,
 	uint64_t features, changed;
 	int ret = vhmsg_decode_u64(msg->payload, msg->hdr.size, &features);
 
-	if (ret < 0 || (features & ~offer(srv)))
+	if (ret < 0 || !is_acceptable(srv, features))
 		return -EINVAL;
 	changed = (features ^ srv->features) & ~WIRE_FEATURES;
 	if (changed && srv->nr_running > 0)

@@ -1851,6 +1851,20 @@ static void test_packed_not_offered(void **state)
 	assert_int_equal(fe_used_idx(f), 1);
 }
 
+/* FE-02, PK-37: a legacy driver's rings are split, and cannot be packed. */
+static void test_packed_legacy(void **state)
+{
+	struct fe *f = *state;
+
+	negotiate_packed(f);
+	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES, PROTOCOL | PACKED, -1));
+	start_packed(f, P_BASE);
+	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
+	offer_packed(f, P_WRAP);
+	fe_kick(f);
+	assert_true(is_used_packed(f, P_WRAP));
+}
+
 /* PK-34: the area is that of packed rings; a part of another layout is none. */
 static void test_packed_inflight(void **state)
 {
@@ -1957,6 +1971,7 @@ int main(void)
 		TEST(test_packed_base),
 		TEST(test_packed_bad_base),
 		TEST(test_packed_not_offered),
+		TEST(test_packed_legacy),
 		TEST(test_packed_inflight),
 		TEST(test_queue_reset),
 		TEST(test_ring_sizes),
