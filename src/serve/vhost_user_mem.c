@@ -239,17 +239,15 @@ ssize_t vhuser_set_log_base(struct vhuser *srv, const struct vhconn_msg *msg,
  */
 
 /* Bytes from one ring's part to the next one's. */
-static uint64_t inflight_stride(const struct vhuser *srv, unsigned queue_size)
+static uint64_t inflight_stride(unsigned queue_size, bool packed)
 {
-	return (vq_inflight_bytes(queue_size, vhuser_packed(srv)) +
-		INFLIGHT_ALIGN - 1) &
+	return (vq_inflight_bytes(queue_size, packed) + INFLIGHT_ALIGN - 1) &
 	       ~(uint64_t)(INFLIGHT_ALIGN - 1);
 }
 
-static bool inflight_fits(const struct vhuser *srv,
-			  const struct vhmsg_inflight *area)
+static bool inflight_fits(const struct vhmsg_inflight *area, bool packed)
 {
-	uint64_t stride = inflight_stride(srv, area->queue_size);
+	uint64_t stride = inflight_stride(area->queue_size, packed);
 
 	return area->size / stride >= area->nr_queues;
 }
@@ -265,7 +263,8 @@ ssize_t vhuser_get_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	if (area.nr_queues > srv->nr_rings ||
 	    area.queue_size > VHUSER_MAX_RING_SIZE)
 		return -EINVAL;
-	area.size = area.nr_queues * inflight_stride(srv, area.queue_size);
+	area.size = area.nr_queues *
+		    inflight_stride(area.queue_size, vhuser_packed(srv));
 	area.offset = 0;
 	memcpy(reply, &area, sizeof(area));
 	return msg->hdr.size < sizeof(area) ? msg->hdr.size : sizeof(area);
@@ -296,7 +295,8 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 
 	if (ret < 0 || msg->nr_fds != 1 || area.nr_queues > srv->nr_rings ||
 	    area.queue_size > VHUSER_MAX_RING_SIZE ||
-	    area.offset % INFLIGHT_ALIGN || !inflight_fits(srv, &area))
+	    area.offset % INFLIGHT_ALIGN ||
+	    !inflight_fits(&area, vhuser_packed(srv)))
 		return -EINVAL;
 	if (srv->nr_running > 0)
 		return -EBUSY;
@@ -310,10 +310,10 @@ ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 	return 0;
 }
 
-static void *inflight_part(struct vhuser *srv, unsigned index)
+static void *inflight_part(struct vhuser *srv, unsigned index, bool packed)
 {
 	return (char *)srv->inflight_map.host +
-	       index * inflight_stride(srv, srv->inflight.queue_size);
+	       index * inflight_stride(srv->inflight.queue_size, packed);
 }
 
 int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
@@ -326,25 +326,33 @@ int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 		return 0;
 	/* The driver may have changed to another layout since. */
 	if (index >= area->nr_queues || size > area->queue_size ||
-	    !inflight_fits(srv, area))
+	    !inflight_fits(area, vhuser_packed(srv)))
 		return -EINVAL;
-	*ret_area = inflight_part(srv, index);
+	*ret_area = inflight_part(srv, index, vhuser_packed(srv));
 	return 0;
 }
 
-void vhuser_inflight_clear(struct vhuser *srv)
+static void clear_layout(struct vhuser *srv, bool packed)
 {
-	if (!srv->inflight_map.host || !inflight_fits(srv, &srv->inflight))
+	if (!inflight_fits(&srv->inflight, packed)) /* no such ring ran */
 		return;
 	for (unsigned i = 0; i < srv->inflight.nr_queues; i++) {
 		unsigned size = srv->inflight.queue_size,
 			 max = srv->vs->vs_queues[i].vq_qsize;
 
 		/* A larger ring never ran. */
-		memset(inflight_part(srv, i), 0,
-		       vq_inflight_bytes(size < max ? size : max,
-					 vhuser_packed(srv)));
+		memset(inflight_part(srv, i, packed), 0,
+		       vq_inflight_bytes(size < max ? size : max, packed));
 	}
+}
+
+/* The driver that leaves may have had another layout than the next one. */
+void vhuser_inflight_clear(struct vhuser *srv)
+{
+	if (!srv->inflight_map.host)
+		return;
+	clear_layout(srv, false);
+	clear_layout(srv, true);
 }
 
 void vhuser_mem_reset(struct vhuser *srv)

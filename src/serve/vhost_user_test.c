@@ -1903,6 +1903,31 @@ static void test_packed_inflight(void **state)
 	close(fd);
 }
 
+/* PK-34: the next driver has another layout: what was in flight is gone. */
+static void test_inflight_of_another_layout(void **state)
+{
+	const uint8_t in_flight = 1;
+	struct fe *f = *state;
+	uint8_t entry;
+	int fd;
+
+	vi_offer_also(vio_server_pci(f->srv)->pi_arg, PACKED);
+	fe_negotiate(f);
+	fd = keep_inflight(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	fe_offer(f);
+	fe_kick(f);
+	assert_int_equal(fe_used_idx(f), 1);
+	assert_int_equal(get_base(f), 1);
+	assert_int_equal(pwrite(fd, &in_flight, 1, 16 + 16 * 3), 1);
+	assert_true(
+		fe_set_u64(f, VHMSG_SET_FEATURES, V1 | PROTOCOL | PACKED, -1));
+	assert_int_equal(pread(fd, &entry, 1, 16 + 16 * 3), 1);
+	assert_int_equal(entry, 0);
+	close(fd);
+}
+
 /*
  * VQ-04: a front-end resets a queue by stopping its ring, and enables it again
  * with other parameters. What lies in the old ring is gone.
@@ -1973,6 +1998,7 @@ int main(void)
 		TEST(test_packed_not_offered),
 		TEST(test_packed_legacy),
 		TEST(test_packed_inflight),
+		TEST(test_inflight_of_another_layout),
 		TEST(test_queue_reset),
 		TEST(test_ring_sizes),
 		TEST(test_disabled_network),
