@@ -519,7 +519,8 @@ static void set_features(bool modern)
 			(b & 2 ? 1u << VIRTIO_RING_F_INDIRECT_DESC : 0) |
 			(b & 4 ? 1u << VIRTIO_RING_F_EVENT_IDX : 0) |
 			(b & 8 ? 1u << VIRTIO_F_NOTIFY_ON_EMPTY : 0);
-	uint32_t high = 1 | (b & 8 ? 1u << (VIRTIO_F_RING_PACKED - 32) : 0);
+	uint32_t high = 1 | (b & 8 ? 1u << (VIRTIO_F_RING_PACKED - 32) : 0) |
+			(b & 4 ? 1u << (VIRTIO_F_RING_RESET - 32) : 0);
 
 	if (b & 0x80)
 		bits = (uint32_t)fuzz_int(in, 4);
@@ -856,7 +857,9 @@ static void step_registers(bool modern, unsigned q)
 		access_any();
 		break;
 	case 7:
-		common(VIRTIO_PCI_COMMON_Q_ENABLE, 2, fuzz_choice(in, 2));
+		common(fuzz_bool(in) ? VIRTIO_PCI_COMMON_Q_ENABLE :
+				       VIRTIO_PCI_COMMON_Q_RESET,
+		       2, 1);
 		break;
 	case 8:
 		set_interrupts();

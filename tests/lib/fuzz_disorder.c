@@ -4,7 +4,7 @@
  * embedder may do to a device at any moment. Registers of both interfaces are
  * written in any order; memory is removed under requests and added again, in
  * pieces or unmapped, and then changes between any two reads; queues are
- * paused, stopped and resumed.
+ * paused, stopped and resumed, or reset.
  */
 #include <errno.h>
 #include <string.h>
@@ -325,8 +325,11 @@ void fuzz_dev_disorder(struct fuzz_dev *v, struct fuzz_in *in)
 		set_bus_master(v, in);
 		break;
 	case 6:
-	case 7:
 		change_memory(v, in);
+		break;
+	case 7:
+		common(v, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
+		common(v, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
 		break;
 	case 8:
 		change_log(v, in);
