@@ -3,9 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,11 +18,11 @@
 struct tree_again {
 	int file_fd; /* for a device process that is started later */
 	bool ro;
+	char path[PATH_MAX];  /* without links */
 	pthread_mutex_t lock; /* guards what follows */
 	pid_t pid;
 	int pidfd; /* -1: none was started */
 	bool sandbox;
-	char path[];
 };
 
 /* A descriptor for the device, where it may use it. */
@@ -46,14 +47,29 @@ static int confine(struct tree_again *again, int fd)
 	return ret;
 }
 
+/*
+ * Without following links: the directory may have been in a tree of another
+ * guest's, which can put a link to any directory in its place.
+ */
+static int open_directory(const char *path)
+{
+	const struct open_how how = {
+		.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+		.resolve = RESOLVE_NO_SYMLINKS,
+	};
+	long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
 /* In the opener's thread. */
 static int open_again(void *arg, int *fds)
 {
 	struct tree_again *again = arg;
-	int fd = open(again->path, O_PATH | O_DIRECTORY | O_CLOEXEC), ret;
+	int fd = open_directory(again->path), ret;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	ret = confine(again, fd);
 	if (ret >= 0) {
 		dup3(fd, again->file_fd, O_CLOEXEC);
@@ -68,13 +84,15 @@ int tree_again_start(struct opened_files *files,
 		     const struct sandbox_rights *rights,
 		     struct tree_again **ret_again)
 {
-	size_t size = strlen(rights->tree_path) + 1;
-	struct tree_again *again = calloc(1, sizeof(*again) + size);
+	struct tree_again *again = calloc(1, sizeof(*again));
 	int ret;
 
 	if (!again)
 		return -ENOMEM;
-	memcpy(again->path, rights->tree_path, size);
+	if (!realpath(rights->tree_path, again->path)) {
+		free(again); /* such as another namespace's, by a descriptor */
+		return 0;
+	}
 	again->file_fd = opened_files_find(files, rights->tree);
 	again->ro = rights->tree_ro;
 	again->pidfd = -1;

@@ -17,7 +17,8 @@ struct tree_again;
 
 /*
  * Start it for the device of @rights, whose end is added to @files, which
- * must outlive the thread; it ends when they are closed. 0 or -errno.
+ * must outlive the thread; it ends when they are closed. 0 or -errno; nothing is
+ * started for a directory without a path.
  */
 int tree_again_start(struct opened_files *files,
 		     const struct sandbox_rights *rights,
