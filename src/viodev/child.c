@@ -300,9 +300,19 @@ static bool tell_ready(void)
 	return write(CHILD_NEWS_FD, &ready, 1) == 1;
 }
 
+/* Without mounts of its own, the device cannot get its tree again. */
+static void close_tree_again(struct child *child)
+{
+	int fd = opened_files_take(&child->files, TREE_AGAIN_FILE);
+
+	if (fd >= 0)
+		close(fd);
+}
+
 static int enter_jail(struct child *child)
 {
 	struct jail_tree tree = { -1, -1 };
+	int ret;
 
 	child->rights = vdev_rights(child->type, child->opts);
 	if (child->rights.tree)
@@ -311,7 +321,10 @@ static int enter_jail(struct child *child)
 	if (child->rights.proc)
 		tree.proc_fd =
 			opened_files_find(&child->files, child->rights.proc);
-	return jail_enter(&child->jail, &child->rights, &tree);
+	ret = jail_enter(&child->jail, &child->rights, &tree);
+	if (ret == 0 && !child->jail.own_tree)
+		close_tree_again(child);
+	return ret;
 }
 
 /* Returns the exit status on failure, otherwise -1. */

@@ -1115,6 +1115,20 @@ class Sandbox(Case):
         user = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
         self.check_tree_again(*user, uid=12345)
 
+    def test_tree_without_mounts(self):
+        """A directory that cannot be replaced is not waited for, and the log says what to do."""
+        share = self.tmp / "share"
+        share.mkdir()
+        with self.serve("rng"):
+            if not self.status("rng0")["sandbox"]["landlock"]:
+                self.skipTest("no Landlock")
+        with self.serve(f"9p,path={share}", prefix=self.refuse("unshare=1")) as serve, P9(self.dir / "9p0.sock", WAIT) as client:
+            self.assertFalse(self.status("9p0")["sandbox"]["own-tree"])
+            share.rmdir()
+            self.assertIsNone(client.owner("new"))
+            wait_for(lambda: "path= was removed on the host" in serve.errors, "the removal")
+            self.assertIn("(restart the device to export a new one)", serve.errors)
+
     def test_tree_without_anything(self):
         """Neither a mount nor Landlock would confine a compromised device to its tree."""
         prefix = self.refuse("landlock_create_ruleset=38", "unshare=1")
