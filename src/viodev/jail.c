@@ -27,8 +27,8 @@
 #define NOBODY  65534
 #define MAX_FDS 4096 /* memory regions and interrupts need some */
 
-/* Threads of pools, 256 of them for 64 passthrough units, and of io_uring. */
-#define MAX_TASKS 512
+/* Threads of pools, 1024 of them for 64 passthrough units, and of io_uring. */
+#define MAX_TASKS 2048
 
 /* Guest memory, and our own: 2 MiB for most devices, under 100 for all. */
 #define MAX_AS   (UINT64_C(16) << 40)

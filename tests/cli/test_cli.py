@@ -919,7 +919,7 @@ class Sandbox(Case):
         self.assertRegex(limits, r"Max locked memory +0 +0 ")
         sandbox = status["sandbox"]
         if "user" in sandbox["namespaces"]:
-            self.assertRegex(limits, r"Max processes +512 +512 ")
+            self.assertRegex(limits, r"Max processes +2048 +2048 ")
         if not SANITIZED:
             self.assertRegex(limits, fr"Max address space +{1 << 44} +{1 << 44} ")
             self.assertRegex(limits, fr"Max data size +{1 << 30} +{1 << 30} ")
