@@ -416,9 +416,9 @@ static void on_signal(void *arg, uint32_t events)
 }
 
 /*
- * Opening may take long (name servers), and leaves sockets and a raw terminal
- * behind if it is killed. So the first signal waits until all is open, or
- * interrupts what blocks; a second one kills, unless it comes with the first.
+ * Opening may take long (name servers), and leaves sockets behind if it is
+ * killed. So the first signal waits until all is open, or interrupts what
+ * blocks; a second one kills, unless it comes with the first.
  */
 static volatile sig_atomic_t early_signal;
 static uint64_t early_ns;
@@ -601,15 +601,17 @@ int supervisor_init(struct supervisor *sup, const struct cmdline *line,
 		log_line(LOG_ERR, "%s", err.text);
 		return ret;
 	}
+	ret = init_loop(sup, signals);
+	if (ret < 0) {
+		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
+		return ret;
+	}
+	init_resolver(sup);
+	chardev_stdio_start();
 	if (chardev_stdio_has_escape())
 		log_line(LOG_NOTICE, "terminal: the guest gets all keys; "
 				     "Ctrl-A x terminates, Ctrl-A h explains");
-	ret = init_loop(sup, signals);
-	if (ret < 0)
-		log_line(LOG_ERR, "event loop: %s", strerror(-ret));
-	else
-		init_resolver(sup);
-	return ret;
+	return 0;
 }
 
 void supervisor_fini(struct supervisor *sup)

@@ -1761,6 +1761,20 @@ class Terminal(RunCase):
         self.type(b"\x01x")
         self.check_left(process, 6)
 
+    def test_interrupt_while_opening(self):
+        """While another device's peer accepts nothing, the escape key is not served yet: Ctrl-C acts."""
+        full = str(self.tmp / "full")
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+            listener.bind(full)
+            listener.listen(0)
+            waiting.connect(full)
+            process = self.start(VIODEV, "run", f"--dir={self.dir}", "console,id=a,console=stdio",
+                                 f"console,id=b,console=unix-connect:{full}", "--", self.qemu)
+            wait_for(lambda: (self.dir / "a.ctl").exists(), "the first device")
+            wait_asleep(process.pid)
+            self.type(b"\x03")
+            self.check_left(process, 2)
+
     def test_vmm_hangs(self):
         """The second time the escape key does not ask the VMM."""
         process = self.start_run()

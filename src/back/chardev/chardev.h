@@ -151,6 +151,13 @@ void chardev_stdio_set_signals(bool on);
 bool chardev_stdio_has_escape(void); /* it is open, and all keys are taken */
 
 /*
+ * For whoever serves the escape key: make the terminal raw, once the loop is
+ * about to run. Before that, the keys that end a program still do, even while
+ * opening something else takes long.
+ */
+void chardev_stdio_start(void);
+
+/*
  * Job control, in the process that opened stdio: give the terminal back before
  * a stop, and make it raw again once in the foreground.
  */

@@ -872,6 +872,9 @@ static void test_stdio_escape(void **state)
 	start("stdio", "");
 	assert_true(chardev_stdio_has_escape());
 	tcgetattr(slave, &now);
+	assert_true(now.c_lflag & ISIG && now.c_lflag & ICANON);
+	chardev_stdio_start();
+	tcgetattr(slave, &now);
 	assert_false(now.c_lflag & (ISIG | ICANON | ECHO));
 	type(master, "\x03\x1a\x1c\x01h\x01");
 	type(master, "z");
@@ -902,9 +905,10 @@ static void test_stdio_escape(void **state)
 	assert_false(chardev_stdio_has_escape());
 	chardev_stdio_set_signals(true);
 	start("stdio", "");
+	chardev_stdio_start();
 	assert_false(chardev_stdio_has_escape());
 	tcgetattr(slave, &now);
-	assert_true(now.c_lflag & ISIG);
+	assert_true(now.c_lflag & ISIG && !(now.c_lflag & ICANON));
 	stop();
 	chardev_stdio_set_signals(false);
 	chardev_stdio_serve_escape(NULL, NULL, NULL);

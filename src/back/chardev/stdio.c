@@ -192,9 +192,10 @@ static void set_raw(void)
 	watch_keys(stdio.raw);
 }
 
-static void make_raw(void)
+void chardev_stdio_start(void)
 {
-	if (tcgetattr(STDIN_FILENO, &stdio.before) < 0)
+	if (!stdio.used || stdio.terminal ||
+	    tcgetattr(STDIN_FILENO, &stdio.before) < 0)
 		return;
 	stdio.terminal = true;
 	set_raw();
@@ -268,8 +269,9 @@ static int stdio_open(const char *arg, const char *id,
 		end_keys();
 		return err_set(err, ret, "%s", strerror(-ret));
 	}
-	make_raw();
 	stdio.used = true;
+	if (!stdio.loop) /* who serves the escape key decides when */
+		chardev_stdio_start();
 	return 0;
 }
 
