@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "back/net/net_be.h"
+#include "base/opener.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -81,11 +82,36 @@ int net_be_create(const struct opts *opts, struct opened_files *files,
 	return kind_of(opts)->create(opts, files, loop, ret_be, err);
 }
 
+/* A queue's name in opened_files. */
+static void queue_name(char name[16], unsigned i)
+{
+	snprintf(name, 16, "queue%u", i);
+}
+
+static void replace_queues(struct opened_files *files, const int *take_fds,
+			   unsigned nr)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < nr; i++) {
+		queue_name(name, i);
+		opened_files_replace(files, name, take_fds[i]);
+	}
+}
+
 int net_be_reopen(const struct opts *opts, struct opened_files *files)
 {
 	const struct net_be_kind *kind = kind_of(opts);
+	int fds[OPENER_MAX_FDS], nr;
 
-	return kind->reopen ? kind->reopen(opts, files) : 0;
+	if (!kind->is_gone || !kind->is_gone(files))
+		return 0;
+	nr = opener_take(files, kind->opener, fds);
+	if (nr < 0)
+		return nr;
+	replace_queues(files, fds, (unsigned)nr);
+	/* It may have been deleted again since. */
+	return kind->is_gone(files) ? -EAGAIN : 0;
 }
 
 void net_be_close(const struct opts *opts, const struct opened_files *files)
@@ -143,12 +169,6 @@ unsigned net_be_nr_queues(const struct opts *opts)
  * --- For backends ---
  */
 
-/* A queue's name in opened_files. */
-static void queue_name(char name[16], unsigned i)
-{
-	snprintf(name, 16, "queue%u", i);
-}
-
 int net_add_queues(struct opened_files *files, const int *take_fds, unsigned nr)
 {
 	char name[16];
@@ -171,17 +191,6 @@ void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr)
 	for (unsigned i = 0; i < nr; i++) {
 		queue_name(name, i);
 		ret_fds[i] = opened_files_take(files, name);
-	}
-}
-
-void net_replace_queues(struct opened_files *files, const int *take_fds,
-			unsigned nr)
-{
-	char name[16];
-
-	for (unsigned i = 0; i < nr; i++) {
-		queue_name(name, i);
-		opened_files_replace(files, name, take_fds[i]);
 	}
 }
 

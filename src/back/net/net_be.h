@@ -221,8 +221,12 @@ struct net_be_kind {
 	const unsigned long *ioctls; /* 0 ends; may be NULL */
 	int (*open)(const struct opts *opts, struct opened_files *files,
 		    struct err *err); /* may be NULL */
-	/* As vdev_reopen(). May be NULL. */
-	int (*reopen)(const struct opts *opts, struct opened_files *files);
+	/*
+	 * Whether the interface of the queues in @files was deleted, and the
+	 * name of the opener that opens the next one. May be NULL.
+	 */
+	bool (*is_gone)(const struct opened_files *files);
+	const char *opener;
 	int (*create)(const struct opts *opts, struct opened_files *files,
 		      struct vio_loop *loop, struct net_be **ret_be,
 		      struct err *err);
@@ -250,8 +254,6 @@ int net_dgram_create(struct vio_loop *loop, int take_fd,
 int net_add_queues(struct opened_files *files, const int *take_fds,
 		   unsigned nr);
 void net_take_queues(struct opened_files *files, int *ret_fds, unsigned nr);
-void net_replace_queues(struct opened_files *files, const int *take_fds,
-			unsigned nr);
 
 /* Make a backend's descriptor non-blocking and close-on-exec. */
 int net_fd_prepare(int fd);

@@ -565,18 +565,11 @@ static int tap_open(const struct opts *opts, struct opened_files *files,
 	return 0;
 }
 
-/* The process ended after its interface was deleted. */
-static int tap_reopen(const struct opts *opts, struct opened_files *files)
+static bool tap_is_gone(const struct opened_files *files)
 {
-	int fd = opened_files_find(files, "queue0"), fds[OPENER_MAX_FDS], nr;
 	struct ifreq ifr;
 
-	if (ioctl(fd, TUNGETIFF, &ifr) == 0)
-		return 0;
-	nr = opener_take(files, "tap-again", fds);
-	if (nr > 0)
-		net_replace_queues(files, fds, (unsigned)nr);
-	return nr < 0 ? nr : 0;
+	return ioctl(opened_files_find(files, "queue0"), TUNGETIFF, &ifr) < 0;
 }
 
 static int tap_create(const struct opts *opts, struct opened_files *files,
@@ -614,6 +607,7 @@ const struct net_be_kind net_kind_tap = {
 	.ioctls = tap_ioctls,
 	.multi = true,
 	.open = tap_open,
-	.reopen = tap_reopen,
+	.is_gone = tap_is_gone,
+	.opener = "tap-again",
 	.create = tap_create,
 };
