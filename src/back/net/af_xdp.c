@@ -417,7 +417,7 @@ static struct af_xdp *allocate(struct vio_loop *loop, unsigned nr)
 
 static int take_opener(struct af_xdp *xdp, struct opened_files *files)
 {
-	int fd = opened_files_take(files, "xdp-again");
+	int fd = opened_files_take(files, XDP_OPENER);
 	int ret = reopener_create(xdp->loop, fd, on_reopened, xdp,
 				  &xdp->reopener);
 
@@ -482,5 +482,7 @@ const struct net_be_kind net_kind_af_xdp = {
 	.syscalls = af_xdp_syscalls,
 	.ioctls = af_xdp_ioctls,
 	.open = xdp_open,
+	.is_gone = xdp_is_gone,
+	.opener = XDP_OPENER,
 	.create = af_xdp_create,
 };

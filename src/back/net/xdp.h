@@ -23,6 +23,7 @@
 
 #include <assert.h>
 #include <linux/if_xdp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -104,8 +105,11 @@ int xdp_queue_kick(struct xdp_queue *q);
  * --- With privileges ---
  */
 
-/* net_be_kind's open. */
+#define XDP_OPENER "xdp-again"
+
+/* net_be_kind's open and is_gone. */
 int xdp_open(const struct opts *opts, struct opened_files *files,
 	     struct err *err);
+bool xdp_is_gone(const struct opened_files *files);
 
 #endif

@@ -404,7 +404,7 @@ static int start_opener(const struct request *req, struct opened_files *files)
 	if (!copy)
 		return -ENOMEM;
 	*copy = *req;
-	ret = opener_start(files, "xdp-again", open_again, LOOK_MS, copy);
+	ret = opener_start(files, XDP_OPENER, open_again, LOOK_MS, copy);
 	if (ret < 0)
 		free(copy);
 	return ret;
@@ -449,4 +449,11 @@ int xdp_open(const struct opts *opts, struct opened_files *files,
 	return ret < 0 ? err_set(err, ret, "net: ifname=%s: %s", req.ifname,
 				 strerror(-ret)) :
 			 0;
+}
+
+bool xdp_is_gone(const struct opened_files *files)
+{
+	int fd = opened_files_find(files, "queue0");
+
+	return sendto(fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && errno == ENXIO;
 }

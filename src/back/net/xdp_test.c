@@ -619,6 +619,31 @@ static void deleted(void)
 	close_be();
 }
 
+/* A process that dies meanwhile is replaced once the interface is back. */
+static void deleted_at_crash(void)
+{
+	int ret = -EAGAIN;
+
+	must_open("net,backend=af-xdp,ifname=vio0,queues=2");
+	assert_int_equal(net_be_reopen(opts, &files), 0);
+	net_be_destroy(be);
+	run("ip link delete vio0");
+	close(peer);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(net_be_reopen(opts, &files), -EAGAIN);
+	assert_int_equal(make_pair(), 0);
+	peer = open_peer();
+	for (int i = 0; i < 10 * PATIENCE && ret == -EAGAIN; i++) {
+		vio_loop_iterate(loop, 10);
+		ret = net_be_reopen(opts, &files);
+	}
+	assert_int_equal(ret, 0);
+	create_be();
+	assert_true(be->has_mac);
+	round_trip(0, 1, 60);
+	close_be();
+}
+
 /* As a child: 0, or SKIPPED. */
 static void in_namespace(void (*test)(void))
 {
@@ -669,9 +694,10 @@ static void run_child(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(modes),    TEST(lengths), TEST(errors),     TEST(many),
-		TEST(replaced), TEST(torn),    TEST(mistrusted), TEST(fair),
-		TEST(too_long), TEST(several), TEST(deleted),
+		TEST(modes),      TEST(lengths),  TEST(errors),
+		TEST(many),       TEST(replaced), TEST(torn),
+		TEST(mistrusted), TEST(fair),     TEST(too_long),
+		TEST(several),    TEST(deleted),  TEST(deleted_at_crash),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
