@@ -12,6 +12,7 @@
 
 #include "back/disk/identity.h"
 #include "base/json.h"
+#include "base/util.h"
 #include "dev/block_impl.h"
 
 /* Device configuration, 5.2.4. */
@@ -368,18 +369,32 @@ static int check_power_of_two(const struct opts *opts, const char *key,
 	return 0;
 }
 
-static int check_backend(const struct opts *opts, struct err *err)
+static int check_null(const struct opts *opts, struct err *err)
 {
-	bool null = !strcmp(opt_string(opts, "backend"), "null");
+	static const char *const of_images[] = { "path", "format", "share",
+						 "werror", "rerror" };
 
-	if (null && !opt_given(opts, "size"))
+	for (size_t i = 0; i < ARRAY_LEN(of_images); i++) {
+		if (opt_given(opts, of_images[i]))
+			return err_set(
+				err, -EINVAL,
+				"block: %s: has no effect with backend=null",
+				of_images[i]);
+	}
+	if (!opt_given(opts, "size"))
 		return err_set(err, -EINVAL,
 			       "block: backend=null: missing size=");
-	if (null ? opt_given(opts, "path") : opt_given(opts, "size"))
+	return 0;
+}
+
+static int check_backend(const struct opts *opts, struct err *err)
+{
+	if (!strcmp(opt_string(opts, "backend"), "null"))
+		return check_null(opts, err);
+	if (opt_given(opts, "size"))
 		return err_set(err, -EINVAL,
-			       "block: %s: has no effect with backend=%s",
-			       null ? "path" : "size", null ? "null" : "file");
-	if (!null && !opt_given(opts, "path"))
+			       "block: size: has no effect with backend=file");
+	if (!opt_given(opts, "path"))
 		return err_set(err, -EINVAL,
 			       "block: missing path= (image: a raw file or a "
 			       "block device)");

@@ -572,7 +572,13 @@ class Serving(Case):
                             ("scsi,lun0.backend=null", "scsi: lun0.backend=null: missing lun0.size="),
                             ("scsi,lun0=x,lun0.size=1G", "scsi: lun0.size: has no effect with backend=file"),
                             ("scsi,lun0=x,lun0.backend=null,lun0.size=1G", "scsi: lun0: has no effect with backend=null"),
-                            ("scsi,lun0.size=1G", "scsi: lun0.size: missing lun0=PATH")):
+                            ("scsi,lun0.size=1G", "scsi: lun0.size: missing lun0=PATH"),
+                            ("block,backend=null,size=1G,share=on", "block: share: has no effect with backend=null"),
+                            ("block,backend=null,size=1G,werror=wait", "block: werror: has no effect with backend=null"),
+                            ("scsi,lun0.backend=null,lun0.size=1G,lun0.format=raw",
+                             "scsi: lun0.format: has no effect with backend=null"),
+                            ("scsi,lun0.type=cdrom,lun0.format=raw",
+                             "scsi: lun0.format: has no effect on an empty drive (give it to ctl medium)")):
             result = viodev("serve", "--dir", self.dir, device)
             self.assertEqual((result.returncode, result.stderr), (2, f"viodev: {why}\n"))
 

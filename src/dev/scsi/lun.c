@@ -275,6 +275,15 @@ bool luns_pass_through(const struct opts *opts)
 	return false;
 }
 
+/* Without an image there is nothing to look at. */
+static int check_no_format(struct lun_opts *o, const char *why, struct err *err)
+{
+	if (!opt_given(o->opts, key_of(o, "format")))
+		return 0;
+	return err_set(err, -EINVAL, "scsi: %s.format: has no effect %s",
+		       o->key, why);
+}
+
 static int check_backend(struct lun_opts *o, struct err *err)
 {
 	bool null = !strcmp(lun_string(o, "backend"), "null");
@@ -292,6 +301,11 @@ static int check_backend(struct lun_opts *o, struct err *err)
 		return err_set(err, -EINVAL,
 			       "scsi: %s.size: has no effect with backend=file",
 			       o->key);
+	if (null)
+		return check_no_format(o, "with backend=null", err);
+	if (is_empty_drive(o->opts, o->key))
+		return check_no_format(
+			o, "on an empty drive (give it to ctl medium)", err);
 	return 0;
 }
 
