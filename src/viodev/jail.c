@@ -274,7 +274,7 @@ static int allow_resolver(const struct jail *jail, int ruleset)
 	return ret;
 }
 
-/* Whatever the parent mounts there: a tree that is made again is another one. */
+/* Of the mount point, as the parent may mount another tree there later. */
 static int allow_mounted_tree(int ruleset, uint64_t access)
 {
 	int fd = open(JAIL_TREE_DIR, O_PATH | O_DIRECTORY | O_CLOEXEC), ret;

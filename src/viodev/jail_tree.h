@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The directory tree that a device shares, as all that there is: a descriptor
- * of a directory is a way to the whole file system that it is mounted in, by
- * "..". So the tree is mounted again, in the jail's own root directory:
+ * Confines a device to the directory tree that it shares. A descriptor of a
+ * directory leads to the whole file system that it is on, by "..". So the tree
+ * is mounted again, in the jail's own root directory:
  *
  *	/                a tmpfs, not to be written
  *	/tree/0          the tree, with the mounts beneath it
@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Of the tree and of nothing else: what Landlock allows is beneath it. */
+/* Contains the tree and nothing else: Landlock allows what is beneath it. */
 #define JAIL_TREE_DIR "/tree"
 
 struct jail_tree {

@@ -52,7 +52,7 @@ struct supervisor {
 	sigset_t old_mask;
 	bool stopping;
 	uint64_t stop_ns; /* since when */
-	bool killed;      /* who should end: what is left then is left behind */
+	bool killed;      /* SIGKILL was sent; survivors are left behind */
 	bool ended_by_key;
 	bool hold;  /* go on even when all devices have ended */
 	int status; /* the exit status */

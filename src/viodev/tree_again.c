@@ -48,8 +48,8 @@ static int confine(struct tree_again *again, int fd)
 }
 
 /*
- * Without following links: the directory may have been in a tree of another
- * guest's, which can put a link to any directory in its place.
+ * Follow no links: if the directory was in a tree that another guest shares,
+ * that guest can put a link to any directory in its place.
  */
 static int open_directory(const char *path)
 {

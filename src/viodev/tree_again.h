@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A shared directory that is removed on the host and made again: a thread of
- * the parent's opens it for the device, by its path, and puts it into the
- * device's jail in place of the old one (jail_tree.h).
+ * When a shared directory is removed on the host and made again, a thread of
+ * the parent opens it by its path and mounts it in the device's jail in place
+ * of the old one (jail_tree.h).
  */
 #ifndef VIODEV_TREE_AGAIN_H
 #define VIODEV_TREE_AGAIN_H

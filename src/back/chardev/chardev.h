@@ -129,10 +129,10 @@ bool chardev_size(const struct chardev *c, uint16_t *ret_cols,
 uint64_t chardev_nr_errors(const struct chardev *c);
 
 /*
- * Keys of a terminal that stdio is opened on. Either they end and stop this
- * program as usual (Ctrl-C), or, without signals, the guest gets all of them but
- * those after the escape key, Ctrl-A: for these @cb is called. Both are said
- * before chardev_open(); nobody who serves the escape key means signals.
+ * The keys of stdio's terminal. With signals, Ctrl-C and others act on this
+ * program as usual. Without, the guest gets all keys except those after the
+ * escape key, Ctrl-A, for which @cb is called. Call both functions before
+ * chardev_open(). If nobody serves the escape key, the keys send signals.
  */
 enum chardev_escape {
 	CHARDEV_ESCAPE_NONE,
