@@ -16,6 +16,7 @@
 #define MAX_WAIT_MS 2000
 
 struct tree_again {
+	struct tree_again *next;
 	int file_fd; /* for a device process that is started later */
 	bool ro;
 	char path[PATH_MAX];  /* without links */
@@ -24,6 +25,12 @@ struct tree_again {
 	int pidfd; /* -1: none was started */
 	bool sandbox;
 };
+
+/*
+ * They remain until the process ends: the opener's thread ends when the device
+ * shuts its socket down, which a compromised one might.
+ */
+static struct tree_again *all;
 
 /* A descriptor for the device, where it may use it. */
 static int confine(struct tree_again *again, int fd)
@@ -65,7 +72,7 @@ static int open_directory(const char *path)
 /* In the opener's thread. */
 static int open_again(void *arg, int *fds)
 {
-	struct tree_again *again = arg;
+	struct tree_again *again = *(struct tree_again **)arg;
 	int fd = open_directory(again->path), ret;
 
 	if (fd < 0)
@@ -85,25 +92,30 @@ int tree_again_start(struct opened_files *files,
 		     struct tree_again **ret_again)
 {
 	struct tree_again *again = calloc(1, sizeof(*again));
-	int ret;
+	struct tree_again **arg = malloc(sizeof(*arg)); /* the thread's */
+	int ret = again && arg ? 0 : -ENOMEM;
 
-	if (!again)
-		return -ENOMEM;
-	if (!realpath(rights->tree_path, again->path)) {
+	if (ret < 0 || !realpath(rights->tree_path, again->path)) {
 		free(again); /* such as another namespace's, by a descriptor */
-		return 0;
+		free(arg);
+		return ret;
 	}
+	*arg = again;
 	again->file_fd = opened_files_find(files, rights->tree);
 	again->ro = rights->tree_ro;
 	again->pidfd = -1;
 	pthread_mutex_init(&again->lock, NULL);
 	ret = opener_start(files, TREE_AGAIN_FILE, open_again, MAX_WAIT_MS,
-			   again);
-	if (ret < 0)
+			   arg);
+	if (ret < 0) {
 		free(again);
-	else
-		*ret_again = again;
-	return ret;
+		free(arg);
+		return ret;
+	}
+	again->next = all;
+	all = again;
+	*ret_again = again;
+	return 0;
 }
 
 /* The process is not waited for yet: the number is its own. */

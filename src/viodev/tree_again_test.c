@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,6 +123,18 @@ static void test_no_path(void **state)
 	close(fd);
 }
 
+/* A device that shuts its socket down ends the thread. */
+static void test_shut_down(void **state)
+{
+	start(share);
+	assert_int_equal(
+		shutdown(opened_files_find(&files, TREE_AGAIN_FILE), SHUT_RDWR),
+		0);
+	usleep(200000);
+	tree_again_set_process(again, getpid(), false);
+	assert_int_equal(ask(3), -EAGAIN);
+}
+
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -130,6 +143,7 @@ int main(void)
 		T(test_link),
 		T(test_own_link),
 		T(test_no_path),
+		T(test_shut_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
