@@ -50,6 +50,7 @@ struct console_log {
 	bool waiting, hangs; /* output waits for the file; no longer */
 	struct vio_source *timer;
 	uint64_t lost;
+	uint64_t told_ns; /* when its last failure was logged; or 0 */
 };
 
 struct console_port {
@@ -79,7 +80,7 @@ struct console_port {
 	unsigned rx_batch; /* chains to take at once */
 	struct console_backlog backlog;
 	struct console_log log;
-	uint64_t told_ns; /* when the last failure of a file was logged; or 0 */
+	uint64_t told_ns; /* when the channel's last failure was logged; or 0 */
 	uint64_t rx_bytes, tx_bytes, tx_lost;
 };
 
@@ -173,8 +174,8 @@ void console_log_byte(struct console_port *p, uint8_t byte);
 void console_log_reset(struct console_port *p);
 
 /* Tell the operator that a file cannot be written: not often. */
-void console_tell_failure(struct console_port *p, const char *what,
-			  const char *why);
+void console_tell_failure(struct console_port *p, uint64_t *told_ns,
+			  const char *what, const char *why);
 
 /*
  * --- console_save.c: vc_save, vc_load ---

@@ -18,28 +18,33 @@
 
 #define NS_PER_SEC  UINT64_C(1000000000)
 #define PATIENCE_NS NS_PER_SEC        /* how long output waits for a disk */
-#define TELL_NS     (60 * NS_PER_SEC) /* between log lines about a port */
+#define TELL_NS     (60 * NS_PER_SEC) /* between log lines about a file */
 
 /*
  * --- What the operator learns ---
  */
 
-void console_tell_failure(struct console_port *p, const char *what,
-			  const char *why)
+void console_tell_failure(struct console_port *p, uint64_t *told_ns,
+			  const char *what, const char *why)
 {
 	uint64_t now = vio_now_ns();
 
-	if (p->told_ns && now - p->told_ns < TELL_NS)
+	if (*told_ns && now - *told_ns < TELL_NS)
 		return;
-	p->told_ns = now;
+	*told_ns = now;
 	vs_log(&p->sc->sc_vs, LOG_WARNING,
 	       "%s: %s: %s: output is lost (free space, or check the disk)",
 	       p->name ? p->name : "console", what, why);
 }
 
+static void tell(struct console_port *p, const char *why)
+{
+	console_tell_failure(p, &p->log.told_ns, "log", why);
+}
+
 static void on_failed(void *arg, int error)
 {
-	console_tell_failure(arg, "log", strerror(-error));
+	tell(arg, strerror(-error));
 }
 
 /*
@@ -52,7 +57,7 @@ static void on_timer(void *arg)
 
 	p->log.waiting = false;
 	p->log.hangs = true;
-	console_tell_failure(p, "log", "the disk does not answer");
+	tell(p, "the disk does not answer");
 	console_tx_run(p);
 }
 

@@ -343,7 +343,9 @@ static void on_resized(void *arg)
 
 static void on_failed(void *arg, int error)
 {
-	console_tell_failure(arg, "channel", strerror(-error));
+	struct console_port *p = arg;
+
+	console_tell_failure(p, &p->told_ns, "channel", strerror(-error));
 }
 
 const struct chardev_client console_chardev_client = {

@@ -739,6 +739,22 @@ static void test_log_full(void **state)
 	assert_idle();
 }
 
+/* A channel and a log that both fail are both reported. */
+static void test_channel_and_log_full(void **state)
+{
+	uint64_t end = vio_now_ns() + PATIENCE_NS;
+	unsigned nr_log;
+
+	fixture_make(&r, VDRV_MODERN, 0,
+		     ",console=file:/dev/full,log=/dev/full");
+	fixture_start(&r, UINT64_MAX);
+	nr_log = r.d.nr_log;
+	fixture_write(&r, 0, "text", 4);
+	while (r.d.nr_log < nr_log + 2 && vio_now_ns() < end)
+		fixture_iterate(&r, 1);
+	assert_int_equal(r.d.nr_log, nr_log + 2);
+}
+
 /* A disk that does not answer is waited for a second, once. */
 static void test_log_hangs(void **state)
 {
@@ -796,6 +812,7 @@ int main(void)
 		T(test_queue_reset_while_blocked),
 		T(test_log_and_back_pressure),
 		T(test_log_full),
+		T(test_channel_and_log_full),
 		T(test_log_hangs),
 		T(test_reader_gone),
 		T(test_removed_while_blocked),
