@@ -178,8 +178,11 @@ def unbound(guest, viodev, t):
         for _ in range(5):
             pressed(viodev)
         rebound(guest, driver)
-    guest.check("killall fio; true")
+    guest.check(until("! killall fio 2>/dev/null"))
     idle(guest)
+    # A disk that came back while fio still had the old one open has another name.
+    for driver in "virtio_blk", "virtio_scsi":
+        rebound(guest, driver)
     set_up(guest)
 
 
