@@ -7,7 +7,7 @@
  *	user	libslirp: a private network behind a translating gateway
  *	stream	a stream socket, each frame behind its length (32 bit, be)
  *	dgram	a datagram socket, one frame each
- *	fd	one of these three, already open
+ *	fd	an open tap, stream or datagram socket
  *	null	nowhere and from nowhere
  *	echo	back to the driver that sent them
  *
