@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What a transport asks of a network device, beyond what it asks of any device:
- * vc_net of <viodev/virtio_core.h>. vhost-user front-ends have the driver's
- * control queue themselves, and tell the device what became of it.
+ * vc_net of <viodev/virtio_core.h>. vhost-user front-ends serve the driver's
+ * control queue themselves, and tell the device the outcome.
  */
 #ifndef VIODEV_NET_H
 #define VIODEV_NET_H
@@ -14,11 +14,14 @@
 extern "C" {
 #endif
 
-/* Each may be NULL. @sc is the device's softc; vs_mtx is held. */
+/*
+ * Each may be NULL. @sc is the device's softc; vs_mtx is held. An int is 0 or
+ * -errno.
+ */
 struct virtio_net_ops {
-	/* The MTU that the driver uses; 0: the device's own. 0 or -errno. */
+	/* The driver's MTU, or 0: the device's own. */
 	int (*no_set_mtu)(void *sc, uint16_t mtu);
-	/* Tell the network, by a frame, where @mac is. 0 or -errno. */
+	/* Tell the network, by a frame, where @mac is. */
 	int (*no_announce)(void *sc, const uint8_t mac[6]);
 	/*
 	 * Whether the driver sends frames by queue @q. While the front-end has

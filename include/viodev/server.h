@@ -17,9 +17,9 @@
  *
  *	                 VIO_VFIO_USER           VIO_VHOST_USER
  *	the client gets  a whole PCI function    virtqueues and configuration
- *	clients          QEMU's vfio-user-pci,   QEMU's vhost-user-*, libblkio,
- *	                 Cloud Hypervisor's      DPDK's virtio-user, User Mode
- *	                 --user-device           Linux
+ *	clients          QEMU's vfio-user-pci;   QEMU's vhost-user-*, libblkio,
+ *	                 untested: Cloud         DPDK's virtio-user, User Mode
+ *	                 Hypervisor              Linux
  *	ring size        vq_qsize                the client's choice, up to
  *	                                         vq_qsize
  *	migration        -                       vc_save() and vc_load(),
@@ -29,8 +29,8 @@
  *
  * The server is the embedder of the PCI function (<viodev/pci.h>): it owns the
  * function, its guest memory table and its interrupts. Over vhost-user the
- * function stays invisible, because the client presents one of its own to the
- * guest and handles registers, status and interrupts itself.
+ * function stays invisible, because the client presents the device to the guest
+ * and handles registers, status and interrupts itself.
  *
  * A server serves one client at a time; further ones wait in the kernel's
  * queue. When the client disconnects, the device is reset and the server
@@ -112,7 +112,7 @@ int vio_server_attach(struct vio_server *srv, int take_fd);
 
 /*
  * Call @fn whenever a client has attached or detached. A vfio-user client is
- * attached once its version was accepted, a vhost-user client once it is
+ * attached once its version is accepted, a vhost-user client once it is
  * connected. @fn must not destroy the server.
  */
 void vio_server_set_notify(struct vio_server *srv,
@@ -120,8 +120,8 @@ void vio_server_set_notify(struct vio_server *srv,
 
 /*
  * Send log lines to @fn instead of standard error. @level is one of
- * <syslog.h>; @msg has no newline. Lines beyond 32 in a burst and one a second
- * are dropped and counted.
+ * <syslog.h>; @msg has no newline. More than a burst of 32 lines and one a
+ * second are dropped and counted.
  */
 void vio_server_set_log(struct vio_server *srv,
 			void (*fn)(void *arg, int level, const char *msg),
