@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * <viodev/virtio.h> for device models written in bhyve's world.
+ * <viodev/virtio.h> for device models written for bhyve.
  *
  * Such a model takes names from <dev/virtio/virtio.h>, <machine/atomic.h>,
- * <pthread_np.h> and <sys/ccompile.h>. They are here, and this header stands
- * in for all four and for bhyve's virtio.h.
+ * <pthread_np.h> and <sys/ccompile.h>. This header has them, and replaces all
+ * four and bhyve's virtio.h.
  *
  * One thing differs from <viodev/virtio.h>: VIRTIO_F_* and VIRTIO_RING_F_* are
  * *masks*, as they are there, and not Linux's bit numbers. Do not apply
  * VI_BIT() to them, and do not include this header in a file that wants the
- * numbers. The feature bits of a device type are the model's own affair: those
- * of <linux/virtio_net.h> and the like stay bit numbers.
+ * numbers. The feature bits of device types, in <linux/virtio_net.h> and the
+ * like, stay bit numbers.
  *
  * `__unused` is not here, because Linux's headers have members of that name.
  *
@@ -162,8 +162,8 @@ static inline void pthread_set_name_np(pthread_t thread, const char *name)
 }
 
 /*
- * Whether the calling thread holds @mtx: for assertions. A C library that does
- * not record the owner makes it true.
+ * Whether the calling thread holds @mtx, for assertions. Always true where the
+ * C library does not record the owner.
  */
 static inline int pthread_mutex_isowned_np(pthread_mutex_t *mtx)
 {

@@ -55,7 +55,7 @@ struct gm_region {
 	void *owner;   /* the owner's pointer from gm_add_owned(), or NULL */
 };
 
-/* Private: who uses a region, until it has been removed and nobody does. */
+/* Private: the users of a region, until it is removed and has none. */
 struct gm_use {
 	uint32_t users;     /* requests in flight */
 	uint32_t next_free; /* of an id that is not in use: the next such */
@@ -75,8 +75,8 @@ struct gm_pins {
 
 /*
  * Access to memory that is announced but not mapped. Each returns 0 or -errno;
- * @len bytes lie in one region. A read may return -EAGAIN for "not now": the
- * queue stays as it was, and pci_kick() must follow. A write may not. Either
+ * @len bytes lie in one region. A read, but no write, may return -EAGAIN for
+ * "not now": the queue stays as it was, and pci_kick() must follow. Either
  * callback may be NULL: the access then fails with -EFAULT.
  */
 struct gmem_ops {
@@ -183,10 +183,10 @@ void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot);
 
 /*
  * Translate a range that may cross regions; those that are contiguous in this
- * process share an iovec. Returns the number of iovecs filled
- * (0 for an empty range that starts inside a region); -EFAULT when a byte lies
- * in no region; -EACCES when a region does not allow @prot; -ENOTSUP when one
- * is not mapped; -E2BIG when @niov iovecs do not suffice.
+ * process share an iovec. Returns the number of iovecs filled (0 for an empty
+ * range that starts inside a region); -EFAULT when a byte lies in no region;
+ * -EACCES when a region does not allow @prot; -ENOTSUP when one is not mapped;
+ * -E2BIG when @niov iovecs do not suffice.
  */
 int gm_map_iov(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 	       struct iovec *iov, int niov);

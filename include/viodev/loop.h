@@ -30,7 +30,7 @@ struct vio_source;
 /* Create a loop: 0, -ENOMEM, or the error of epoll or eventfd. */
 int vio_loop_create(struct vio_loop **ret_loop);
 
-/* Free it, after all its sources were removed. NULL is allowed. */
+/* Free a loop whose sources have all been removed. NULL is allowed. */
 void vio_loop_destroy(struct vio_loop *loop);
 
 /* Readable while vio_loop_iterate() has something to do. The loop closes it. */
@@ -103,7 +103,7 @@ void vio_task_cancel(struct vio_loop *loop, struct vio_task *task);
 
 /*
  * Hint that an event is imminent: before its next sleep the loop busy-polls for
- * up to 250 us, provided that the last wait of this kind was as short.
+ * up to 250 us, provided that the last such wait was no longer.
  */
 void vio_loop_busy_poll(struct vio_loop *loop);
 

@@ -4,7 +4,7 @@
  *
  * It stands between two parties. The *embedder* owns the bus: it forwards the
  * guest's configuration and BAR accesses to the four entry points below and
- * gives a table of callbacks for interrupts and logging. The *device* (in
+ * supplies callbacks for interrupts and logging. The *device* (in
  * viodev always a virtio device, <viodev/virtio.h>) fills in identity,
  * capabilities and BARs and answers BAR accesses.
  *
@@ -35,7 +35,7 @@ extern "C" {
 
 #define PCI_CFG_SIZE 256
 #define PCI_NR_BARS  6
-#define PCI_MAX_MSIX 2048 /* PCIe 7.7.2: what Table Size can say */
+#define PCI_MAX_MSIX 2048 /* PCIe 7.7.2: the largest Table Size */
 #define PI_NAMESZ    40
 
 /* What a device's pd_cfgread and pd_cfgwrite return. */
@@ -83,8 +83,8 @@ struct pci_host {
 	 */
 	unsigned ph_queue_size;
 	/*
-	 * Addresses that a driver hands out may be those of an IOMMU, which the
-	 * embedder translates: devices offer ACCESS_PLATFORM to modern drivers.
+	 * A driver's addresses may be those of an IOMMU, which the embedder
+	 * translates: devices offer ACCESS_PLATFORM to modern drivers.
 	 */
 	bool ph_iommu;
 	/*
@@ -111,7 +111,7 @@ struct pci_dev {
 	void (*pd_quiesce)(struct pci_devinst *pi);
 	bool (*pd_is_idle)(struct pci_devinst *pi);
 	void (*pd_give_back)(struct pci_devinst *pi);
-	/* See pci_new_owner(); NULL: all counts as ended. */
+	/* See pci_new_owner(); NULL: all requests count as ended. */
 	void (*pd_new_owner)(struct pci_devinst *pi);
 	/* The lock of pci_lock(), or NULL. */
 	pthread_mutex_t *(*pd_mutex)(struct pci_devinst *pi);

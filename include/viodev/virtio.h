@@ -37,19 +37,19 @@
  *
  * Threads: the framework has none, and calls for one device never overlap.
  *
- *   vs_mtx NULL  All calls come from one thread, that of the loop. Another one
- *                may use the buffers of chains that were taken, and vi_wake().
+ *   vs_mtx NULL  All calls come from one thread, that of the loop. Others may
+ *                use the buffers of chains that were taken, and call vi_wake().
  *   vs_mtx set   The framework holds it in every callback: vc_qnotify and
  *                vq_notify, vc_cfgread and vc_cfgwrite, vc_reset, vc_quiesce
  *                and all others. A thread that holds it may call whatever is
  *                under "Virtqueues", vq_endchains() included, and vi_error(),
- *                vi_interrupt() and vq_devcfg_changed(). The model takes it
- *                itself where its own loop or thread calls it.
+ *                vi_interrupt() and vq_devcfg_changed(). The model's own event
+ *                callbacks and threads take it themselves.
  *
- * No callback waits for a thread: not for one that may take vs_mtx, and not for
- * one that waits for a disk. Where guest memory is not shared (gmem_ops), a
- * server may answer register reads while vq_getchain() waits for memory: vs_mtx
- * must then be recursive, and threads leave the chains to the loop's thread.
+ * No callback may wait for a thread that takes vs_mtx or waits for a disk.
+ * Where guest memory is not shared (gmem_ops), a server may answer register
+ * reads while vq_getchain() waits for memory: vs_mtx must then be recursive, and
+ * threads leave the chains to the loop's thread.
  *
  * The device, its constants and its queues are in <viodev/virtio_core.h>, which
  * this header includes; what follows here puts a device on a PCI function.
@@ -72,7 +72,7 @@ extern "C" {
 
 #define VIRTIO_VENDOR 0x1AF4
 
-/* Transitional PCI device ids (4.1.2.3). They do not follow the virtio ids. */
+/* Transitional PCI device ids (4.1.2.3), not derived from the virtio ids. */
 #define VIRTIO_DEV_NET     0x1000
 #define VIRTIO_DEV_BLOCK   0x1001
 #define VIRTIO_DEV_CONSOLE 0x1003
@@ -98,8 +98,8 @@ extern "C" {
 
 /*
  * Connect a device: constants, softc, PCI function, vc_nvq queues. All must
- * outlive the device. @dev_softc is @vs. Where memory is short,
- * vi_intr_init() and vi_pcibar_setup() return false.
+ * outlive the device. @dev_softc is @vs. If memory runs out, vi_intr_init() and
+ * vi_pcibar_setup() return false.
  */
 void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 		     void *dev_softc, struct pci_devinst *pi,

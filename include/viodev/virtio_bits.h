@@ -48,7 +48,7 @@
 #define VIRTIO_F_RING_RESET 40
 #endif
 
-/* How many virtio capabilities a function has at the most. */
+/* The most virtio capabilities that a function has. */
 #define VIRTIO_PCI_CAP_MAX 8
 
 /* The BSD name of VIRTIO_ID_RNG. */

@@ -226,9 +226,9 @@ struct virtio_consts {
 
 /*
  * Not in bhyve's. Offer @features to modern drivers beside those of vs_vc, for
- * the life of the device; call it before a driver can see the device. It is for
- * what the place decides where the device runs: ACCESS_PLATFORM, where a guest
- * may have an IOMMU between the driver's addresses and guest memory. 6
+ * the life of the device; call it before a driver can see the device. For what
+ * depends on where the device runs: ACCESS_PLATFORM, if an IOMMU may lie between
+ * the driver's addresses and guest memory. 6
  */
 void vi_offer_also(struct virtio_softc *vs, uint64_t features);
 
@@ -327,7 +327,7 @@ uint64_t vi_chain_bytes(const struct virtio_softc *vs);
  * descriptors were read once: what the driver does to them afterwards has no
  * effect. 2.7.5, 2.7.13.
  *
- * The framework itself gives back a chain without any byte, with length 0.
+ * The framework itself gives back chains without bytes, with length 0.
  */
 int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 		struct vi_req *reqp);
@@ -455,7 +455,7 @@ static inline enum vq_served vq_serve(struct vqueue_info *vq, unsigned budget,
  * --- Interrupts ---
  */
 
-/* Raise @isr with MSI-X vector @msix_idx, or by MSI or INTx. */
+/* Raise @isr by MSI-X vector @msix_idx or, without MSI-X, by MSI or INTx. */
 void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx);
 
 /* Interrupt for used buffers, without further checks. See vq_endchains(). */
@@ -498,8 +498,8 @@ int vi_cfg_write(void *cfg, size_t len, int offset, int size, uint32_t val);
  * Make the thread that serves the device check all queues soon, as if the
  * driver had kicked each. From any thread: for a worker that has freed
  * resources or completed requests, and for a notify loop that used up its
- * budget. While chains of before a reset are in flight, the model is called for
- * queues that are not set up as well, and gives those chains back.
+ * budget. While chains from before a reset are in flight, the model is called
+ * even for queues that are not set up, so that it can give those chains back.
  */
 void vi_wake(struct virtio_softc *vs);
 
@@ -509,15 +509,15 @@ bool vi_is_modern(struct virtio_softc *vs);
 /*
  * The driver broke the contract. Logs a line, sets VIRTIO_BROKEN and, for a
  * modern driver, NEEDS_RESET with a configuration change interrupt (2.1). From
- * then on rings and guest memory are left alone; a reset ends it. The message
- * must not carry bytes that the guest chose.
+ * then until a reset, rings and guest memory are left alone. The message must
+ * not carry bytes that the guest chose.
  */
 void vi_error(struct virtio_softc *vs, const char *fmt, ...) __PRINTFLIKE(2);
 
 /*
  * A line for the embedder's log, with the device's name in front. @level is one
- * of <syslog.h>. LOG_DEBUG lines are dropped unless vi_set_debug() is on. Any
- * thread that may call the embedder's log function.
+ * of <syslog.h>. LOG_DEBUG lines are dropped unless vi_set_debug() is on. For
+ * any thread that may call the embedder's log function.
  */
 void vs_log(struct virtio_softc *vs, int level, const char *fmt, ...)
 	__PRINTFLIKE(3);
