@@ -15,8 +15,8 @@ extern "C" {
 #endif
 
 /*
- * Each may be NULL. @sc is the device's softc; vs_mtx is held. An int is 0 or
- * -errno.
+ * Each may be NULL. @sc is the device's softc; vs_mtx is held, except in
+ * no_is_tx(). An int is 0 or -errno.
  */
 struct virtio_net_ops {
 	/* The driver's MTU, or 0: the device's own. */

@@ -39,12 +39,13 @@
  *
  *   vs_mtx NULL  All calls come from one thread, that of the loop. Others may
  *                use the buffers of chains that were taken, and call vi_wake().
- *   vs_mtx set   The framework holds it in every callback: vc_qnotify and
- *                vq_notify, vc_cfgread and vc_cfgwrite, vc_reset, vc_quiesce
- *                and all others. A thread that holds it may call whatever is
- *                under "Virtqueues", vq_endchains() included, and vi_error(),
- *                vi_interrupt() and vq_devcfg_changed(). The model's own event
- *                callbacks and threads take it themselves.
+ *   vs_mtx set   The framework holds it in every callback, also in vc_reset and
+ *                vc_quiesce, but not in vc_update_msix and not always in
+ *                vc_hv_features, which must not take it. A thread that holds
+ *                it may call whatever is under "Virtqueues", vq_endchains()
+ *                included, and vi_error(), vi_interrupt() and
+ *                vq_devcfg_changed(). The model's own event callbacks and
+ *                threads take it themselves.
  *
  * No callback may wait for a thread that takes vs_mtx or waits for a disk.
  * Where guest memory is not shared (gmem_ops), a server may answer register
