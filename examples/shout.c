@@ -116,7 +116,7 @@ static void shout_notify(void *arg, struct vqueue_info *vq)
 		vi_wake(vq->vq_vs);
 }
 
-/* A chain of before a reset goes back as well, but its text goes nowhere. */
+/* A chain from before a reset goes back as well, but its text goes nowhere. */
 static void give_back(struct shout *s, uint16_t head)
 {
 	const struct request *req = &s->reqs[head];

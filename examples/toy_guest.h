@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * For the examples that embed a device: the VMM's side of a PCI function, and a
- * guest driver of forty lines, which works the registers of the modern
- * interface, virtio 4.1.4.3.
+ * guest driver of forty lines, which uses the registers of the modern interface,
+ * virtio 4.1.4.3.
  */
 #ifndef EXAMPLES_TOY_GUEST_H
 #define EXAMPLES_TOY_GUEST_H
