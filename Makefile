@@ -17,7 +17,7 @@ help:
 	@echo 'make fuzz         TARGET= SECONDS=: fuzz one with libFuzzer; or list the targets'
 	@echo 'make plants       NAMES=: plant known faults; does a test or fuzzer find each?'
 	@echo 'make bench        measure against QEMU'"'"'s own devices'
-	@echo 'make conformance  which duties of the specification have a test'
+	@echo 'make conformance  which requirements of the specification have a test'
 	@echo 'make install      below PREFIX= (/usr/local); DESTDIR= stages it'
 
 deps:
