@@ -20,22 +20,22 @@
 
 #define CACHE_LINE 64
 
-/* Of a device: vs_priv. */
+/* Private state of a device: vs_priv. */
 struct vi_priv {
 	struct gmem *gmem; /* what it may access, */
 	bool dma_off;      /* unless that is currently forbidden */
 	bool room_wanted;  /* a chain waits for fewer pins, or less of these: */
 	size_t bounce_bytes; /* copies of unmapped buffers held */
-	unsigned nr_stale;   /* chains in flight since before resets, */
-	unsigned nr_foreign; /* and of these, another owner's */
+	unsigned nr_stale;   /* chains in flight from before a reset, */
+	unsigned nr_foreign; /* of these, another owner's */
 	const struct vi_transport *transport; /* that carries the device */
 	void *transport_arg;
 
 	struct vq_priv *queues;      /* linked up, */
-	int nr_queues;               /* so many */
+	int nr_queues;               /* their number */
 	uint64_t extra_features;     /* vi_offer_also() */
-	bool iommu_suspected;        /* vi_suspect_iommu() has said so */
-	uint64_t driver_features;    /* as written, before judgement */
+	bool iommu_suspected;        /* vi_suspect_iommu() has logged it */
+	uint64_t driver_features;    /* as written, not yet checked */
 	uint64_t driver_features_hi; /* from 64 on */
 	uint32_t refused_windows;    /* with features from 128 on */
 	bool features_final;         /* negotiation is over */
@@ -52,23 +52,23 @@ struct packed_desc {
 	uint32_t len;
 	uint16_t flags;
 	uint16_t id;
-	uint16_t next;     /* in its chain, or the list that it is in */
+	uint16_t next;     /* in its chain or its list */
 	uint16_t nr, last; /* of the first one: descriptors of the chain */
 };
 
-/* Of a packed queue, beside struct vq_priv. */
+/* State of a packed queue, besides struct vq_priv. */
 struct vq_packed {
 	void *ring; /* in this process; NULL: not shared */
 	void *driver_event;
 	void *device_event;
 	struct packed_desc head;  /* the next slot, as packed_peek() saw it */
-	struct packed_desc *copy; /* of the chains taken; nr, in lists: */
-	uint16_t free;            /* those that are not used, */
-	uint16_t batch; /* and chains that are used, but unpublished */
+	struct packed_desc *copy; /* of chains taken; nr, in lists: */
+	uint16_t free;            /* the free ones, */
+	uint16_t batch;           /* and used chains, not yet published */
 	uint16_t batch_last;
 	uint16_t walked_nr;      /* the chain at the head of the free ones, */
 	uint16_t walked_last;    /* just collected */
-	uint16_t publish_flags;  /* hold the batch's first slot back */
+	uint16_t publish_flags;  /* withheld from the batch's first slot, */
 	uint16_t publish_at;     /* which is this one */
 	uint32_t nr_unsignalled; /* slots used since the last vq_endchains() */
 	volatile struct packed_area *area; /* vq_packed_inflight.c, or NULL */
@@ -78,30 +78,30 @@ struct vq_packed {
 #define PACKED_WRAP 0x8000u /* a position's wrap counter; below it the slot */
 #define PACKED_NONE 0xffffu /* no descriptor */
 
-/* Of a queue: vq_priv. */
+/* Private state of a queue: vq_priv. */
 struct vq_priv {
-	_Alignas(CACHE_LINE) struct gmem *gmem; /* the device's, and this: */
+	_Alignas(CACHE_LINE) struct gmem *gmem; /* copies of the device's: */
 	bool dma_off;
 	bool resting;          /* no chain is currently taken */
 	bool paused;           /* stopping */
 	bool blocked;          /* the next chain cannot be taken now */
-	bool any_done;         /* one did, while the bus was not ours */
+	bool any_done;         /* one completed while DMA was off */
 	bool kicks_off;        /* vq_kick_disable() */
 	bool event_idx;        /* it was checked with EVENT_IDX's trailers */
 	bool packed : 1;       /* and lies as in 2.8, not as in 2.7 */
 	bool in_order : 1;     /* chains are used as they were taken */
 	uint16_t nr;           /* entries of the ring as it was checked */
 	uint16_t mask;         /* of the slots' order: nr as a power of two */
-	uint32_t gen;          /* gmem generation that the pointers are of */
+	uint32_t gen;          /* gmem generation of the pointers */
 	struct vq_slot *slots; /* one for each ring entry, at least */
 	uint32_t nr_slots;
 	uint32_t nr_inflight; /* chains taken and not returned */
-	uint32_t nr_taken;    /* chains taken, free-running, but for */
-	uint32_t nr_returned; /* those that were returned */
+	uint32_t nr_taken;    /* chains taken, free-running, except */
+	uint32_t nr_returned; /* those returned */
 	uint64_t nr_entries;  /* entries taken since the queue was set up */
-	struct vq_inflight *inflight; /* chains are noted there; or NULL */
+	struct vq_inflight *inflight; /* records chains; or NULL */
 
-	uint32_t nr_done; /* of nr_inflight, ended while the bus was not ours */
+	uint32_t nr_done;  /* of nr_inflight, completed while DMA was off */
 	uint32_t nr_stale; /* chains of this owner from before a reset */
 	uint64_t reset_ns; /* when vi_reset_queue() began; 0: it is complete */
 	uint16_t qmax;     /* vq_qsize before the driver shrank it, or 0 */
@@ -118,7 +118,7 @@ static_assert(offsetof(struct vq_priv, nr_done) <= CACHE_LINE, "one line");
 
 /*
  * What carries a device: a PCI function, or a server without one. The core
- * reaches it only through these hooks, all of which are set.
+ * calls it only through these hooks, all of which are set.
  */
 struct vi_transport {
 	/* Interrupt the driver: @isr says why, @vector is the queue's or the
@@ -137,10 +137,10 @@ struct vi_transport {
 };
 
 /*
- * Link a device up: 0 or -ENOMEM. All is borrowed for the life of the device,
- * which vi_fini() ends. A server that a device reaches through a PCI function
- * takes the function's place with vi_set_transport(), which fails for a device
- * that could not be linked up.
+ * Link a device up: 0 or -ENOMEM. All arguments are borrowed for the life of
+ * the device, which vi_fini() ends. A server that a device reaches through a
+ * PCI function takes the function's place with vi_set_transport(), which fails
+ * for a device that could not be linked up.
  */
 int vi_init(struct virtio_softc *vs, struct virtio_consts *vc,
 	    struct vqueue_info *queues, struct gmem *gm,
@@ -168,7 +168,7 @@ bool vi_is_idle(struct virtio_softc *vs);
 /* Takes vs_mtx: after a reset, a driver with other memory owns the device. */
 void vi_new_owner(struct virtio_softc *vs);
 
-/* Whether the reset is complete: no chain of this owner's is stale. */
+/* Whether the reset is complete: no chain of this owner is stale. */
 static inline bool vi_is_reset(const struct virtio_softc *vs)
 {
 	return vs->vs_priv->nr_stale == vs->vs_priv->nr_foreign;
@@ -176,7 +176,7 @@ static inline bool vi_is_reset(const struct virtio_softc *vs)
 
 /*
  * Whether the device may access guest memory: initially it may. While it may
- * not, chains that end are held back; vi_kick_all() publishes them.
+ * not, completed chains are held back; vi_kick_all() publishes them.
  */
 void vi_set_dma(struct virtio_softc *vs, bool on);
 
@@ -190,7 +190,7 @@ int vi_nr_queues(const struct virtio_softc *vs);
 uint64_t vi_offer(struct virtio_softc *vs, bool modern);
 
 /*
- * The driver's addresses make no sense: log once that it may not know of an
+ * The driver's addresses are invalid: log once that it may be unaware of an
  * IOMMU, if it has not accepted ACCESS_PLATFORM. 6.1
  */
 void vi_suspect_iommu(struct virtio_softc *vs);
@@ -219,8 +219,8 @@ void vi_enable_queue(struct virtio_softc *vs);
 
 /*
  * The driver resets the selected queue (2.6.1). The reset is complete when the
- * last of its chains has returned, which vi_queue_is_resetting() tells. If that
- * takes too long, the device needs a reset.
+ * last of its chains has returned, which vi_queue_is_resetting() reports. If
+ * that takes too long, the device needs a reset.
  */
 void vi_reset_queue(struct virtio_softc *vs);
 bool vi_queue_is_resetting(struct vqueue_info *vq);
@@ -260,7 +260,7 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn);
  * --- devcfg.c: device configuration, 2.5 ---
  *
  * The driver reads or writes @size bytes at @off: any width and alignment.
- * Bytes outside of vc_cfgsize read 0 and are dropped.
+ * Bytes outside vc_cfgsize read 0 and are dropped.
  */
 uint64_t vi_devcfg_read(struct virtio_softc *vs, uint64_t off, int size);
 void vi_devcfg_write(struct virtio_softc *vs, uint64_t off, int size,
@@ -282,10 +282,10 @@ struct vq_bounce {
 /* State of a ring entry. */
 struct vq_slot {
 	/* by head: a chain that was taken */
-	bool busy;         /* and is being worked on, */
+	bool busy;         /* and is in flight, */
 	bool stale;        /* or was when the queue was reset, */
-	bool foreign;      /* that for another owner of the device, */
-	bool done;         /* or is not, but the driver cannot be told now */
+	bool foreign;      /* for another owner of the device, */
+	bool done;         /* or completed, but not yet published */
 	uint16_t pos;      /* where it was in the available ring */
 	uint64_t entry;    /* likewise, by nr_entries */
 	uint32_t writable; /* bytes */
@@ -316,7 +316,7 @@ struct vq_chain {
 };
 
 /*
- * Judge a descriptor (a private copy) and append its buffer. 0; -EAGAIN; or
+ * Check a descriptor (a private copy) and append its buffer. 0; -EAGAIN; or
  * -EPROTO after vi_error().
  */
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
@@ -325,8 +325,8 @@ int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 /* Publish all that was put into the used ring. */
 void vq_show(struct vqueue_info *vq);
 
-/* Longer tables than the queue are accepted: Linux builds them. So many entries
- * of all tables together bound the time that one chain can take. */
+/* Tables longer than the queue are accepted: Linux builds them. This many
+ * entries in all tables together bound the time that one chain can take. */
 #define VQ_MAX_INDIRECT 32768u
 
 /* One of the three areas that the driver named. */
@@ -339,7 +339,7 @@ struct vq_part {
 /* Check them: 0, or -EINVAL after vi_error(). */
 int vq_check_parts(struct vqueue_info *vq, const struct vq_part parts[3]);
 
-/* A chain is the driver's fault: -EPROTO after vi_error(). */
+/* Reject a chain: -EPROTO after vi_error(). */
 int vq_bad_chain(struct vq_chain *c, const char *why);
 
 /*
@@ -364,10 +364,10 @@ void vq_add_returned(struct vqueue_info *vq, uint16_t head);
  */
 int vq_slots_init(struct vqueue_info *vq);
 
-/* Where to continue, for callers that know of vq_left_chains(). */
+/* Where to continue, for callers that use vq_left_chains(). */
 uint32_t vq_base(struct vqueue_info *vq);
 
-/* The bus is ours again: publish what was held back. */
+/* DMA is allowed again: publish what was held back. */
 void vq_give_back_done(struct vqueue_info *vq);
 
 void vq_slots_forget(struct vqueue_info *vq);
@@ -431,7 +431,7 @@ void packed_fini(struct vqueue_info *vq);
 int packed_map(struct vqueue_info *vq);
 void packed_remap(struct vqueue_info *vq);
 
-/* The position @n slots behind @pos; and of how many slots @to is behind. */
+/* The position @n slots after @pos; and how many slots after it @to is. */
 uint16_t packed_advance(const struct vqueue_info *vq, uint16_t pos, unsigned n);
 unsigned packed_distance(const struct vqueue_info *vq, uint16_t pos,
 			 uint16_t to);
@@ -472,7 +472,7 @@ int packed_take_left(struct vqueue_info *vq, const struct packed_desc *descs);
  * --- vq_inflight.c: chains in flight, recorded where they survive us ---
  */
 
-#define VQ_INFLIGHT_BYTES 18 /* of ours for each entry, besides the area */
+#define VQ_INFLIGHT_BYTES 18 /* our own, for each entry, besides the area */
 
 /* Bytes of the area that a queue of @size entries needs. */
 size_t vq_inflight_bytes(unsigned size, bool packed);
@@ -487,15 +487,15 @@ int vq_inflight_start(struct vqueue_info *vq, void *area);
 void vq_inflight_stop(struct vqueue_info *vq);
 
 /*
- * The others are for split queues whose chains are noted.
+ * The others are for split queues whose chains are recorded.
  *
- * The chain to take at @pos, when it is one that is taken again.
+ * The chain to take at @pos, if it is a resubmitted one.
  */
 bool vq_inflight_head(const struct vqueue_info *vq, uint16_t pos,
 		      uint16_t *ret_head);
 
-/* @head was taken; was given back untaken, @pos its position; was put into the
- * used ring; all that were put there are visible, up to @used. */
+/* @head was taken; was returned unprocessed, @pos its position; was put into
+ * the used ring; all that were put there are visible, up to @used. */
 void vq_inflight_take(struct vqueue_info *vq, uint16_t head);
 void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head);
 void vq_inflight_use(struct vqueue_info *vq, uint16_t head);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Device configuration (virtio 2.5), which the model answers. */
+/* Device configuration (virtio 2.5), which the model implements. */
 #include <errno.h>
 
 #include "core/core.h"

@@ -95,9 +95,9 @@ static inline const struct gm_region *find(struct gmem *gm, gpa_t a)
  * --- Adding and removing ---
  *
  * Each region has an id, and each id counts the requests that use its region,
- * until the region has been removed and the last of them has ended. Most guests
- * have few regions, whose ids are below GM_NR_FEW: a request then pins some by
- * one word. Behind an IOMMU there are thousands, and a request has a list.
+ * until the region was removed and the last request has ended. Most guests have
+ * few regions, with ids below GM_NR_FEW: one word then holds a request's pins.
+ * Behind an IOMMU there are thousands, and a request has a list.
  */
 
 static void free_id(struct gmem *gm, uint32_t id)
@@ -256,7 +256,7 @@ int gm_remove(struct gmem *gm, gpa_t base, uint64_t len, gm_removed_cb *removed,
 	}
 	if (i == j)
 		return 0;
-	gm->gen++; /* requests from here on do not find them */
+	gm->gen++; /* new requests do not find them */
 	for (unsigned k = i; k < j; k++) {
 		const struct gm_region *r = &gm->regions[k];
 
@@ -339,8 +339,8 @@ bool gm_unpin(struct gmem *gm, struct gm_pins *pins)
 }
 
 /*
- * Whether the memory that follows region @i also follows it here, as pages of
- * an IOMMU do.
+ * Whether the next region follows region @i both there and here, as pages of an
+ * IOMMU do.
  */
 static bool is_joined(const struct gmem *gm, unsigned i)
 {
@@ -373,7 +373,7 @@ void *gm_map(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
 
 /*
  * The part of [a, a + len) that lies in the first region: its region, and its
- * length in *ret_part. -errno when that region may not be used so.
+ * length in *ret_part. -errno if no region there allows @prot.
  */
 static int first_part(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot,
 		      const struct gm_region **ret_region, uint64_t *ret_part)
@@ -447,7 +447,7 @@ int gm_check(struct gmem *gm, gpa_t a, uint64_t len, unsigned prot)
 	return 0;
 }
 
-/* One shape for both directions: exactly one of @in and @out is set. */
+/* Copy in either direction: exactly one of @in and @out is set. */
 static int copy(struct gmem *gm, gpa_t a, char *in, const char *out, size_t len)
 {
 	while (len) {
@@ -491,8 +491,7 @@ int gm_write(struct gmem *gm, gpa_t a, const void *buf, size_t len)
 {
 	int ret = copy(gm, a, NULL, buf, len);
 
-	gm_mark(gm, a,
-		len); /* some may be written when the rest is not there */
+	gm_mark(gm, a, len); /* a failed write may be partial */
 	return ret;
 }
 

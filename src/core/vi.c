@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio device's state: status, features, queues' set-up, interrupts, and
- * what happens when the driver breaks the contract. Transports (the register
- * files of pci/, a vhost-user front-end) drive it; device models are called
- * back. See <viodev/virtio.h>.
+ * A virtio device's state: status, features, queue set-up, interrupts, and the
+ * reaction to a driver that breaks the contract. Transports (the register files
+ * of pci/, a vhost-user front-end) drive it; it calls device models back. See
+ * <viodev/virtio.h>.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include "base/util.h"
 #include "core/core.h"
 
-/* Drivers wait for the reset of a queue without a limit of their own. */
+/* Drivers wait for a queue reset without a timeout of their own. */
 #define QUEUE_RESET_NS (30 * UINT64_C(1000000000))
 
 /*
@@ -42,7 +42,7 @@ static struct vq_priv *alloc_queues(int nr)
 	return p ? memset(p, 0, bytes) : NULL;
 }
 
-/* What is known of queues that are there already stays. */
+/* Keeps the state of existing queues. */
 static int set_nr_queues(struct vi_priv *priv, int nr)
 {
 	struct vq_priv *queues = priv->queues;
@@ -79,7 +79,7 @@ static int link_queues(struct virtio_softc *vs, struct vqueue_info *queues)
 	return ret;
 }
 
-/* Short of memory, the device has no more queues than before. */
+/* Out of memory: the number of queues does not grow. */
 void vi_queue_linkup(struct virtio_softc *vs, struct vqueue_info *queues)
 {
 	if (vs->vs_priv)
@@ -162,7 +162,7 @@ void vi_reset_dev(struct virtio_softc *vs)
 {
 	struct vi_priv *priv = vs->vs_priv;
 
-	if (!priv) /* vi_intr_init() will say so */
+	if (!priv) /* vi_intr_init() will report it */
 		return;
 	reset_queues(vs);
 	vs->vs_flags &= ~(virtio_flags_t)(VIRTIO_EVENT_IDX | VIRTIO_BROKEN);
@@ -180,9 +180,9 @@ void vi_reset_dev(struct virtio_softc *vs)
 }
 
 /*
- * The driver, or the function, resets the device. The queues go first, so that
- * whatever the model does meanwhile, no ring is touched any more, and sizes
- * that it sets anew stay.
+ * The driver or the function resets the device. Queues are reset first: the
+ * model cannot access a ring while it resets, and queue sizes that it sets are
+ * kept.
  */
 static void reset(struct virtio_softc *vs)
 {
@@ -342,7 +342,7 @@ bool vi_is_modern(struct virtio_softc *vs)
 	return vs->vs_negotiated_caps & VI_BIT(VIRTIO_F_VERSION_1);
 }
 
-/* A guest must not be able to fill the log: so many lines a minute. */
+/* A guest must not be able to fill the log: limit lines per minute. */
 #define ERRORS_LOGGED 16
 #define ERRORS_NS     (60 * UINT64_C(1000000000))
 
@@ -398,8 +398,8 @@ void vi_error(struct virtio_softc *vs, const char *fmt, ...)
  */
 
 /*
- * Reserved bits, and those that rings and transports would have to implement:
- * a model that offers one all the same is not believed. 2.2.1, 6
+ * Reserved bits, and bits that rings and transports would have to implement:
+ * they are removed from a model's offer. 2.2.1, 6
  */
 #define NOT_IMPLEMENTED  \
 	(0xc6000000ull | \
@@ -451,12 +451,12 @@ static void set_window(uint64_t *features, uint32_t high, uint32_t bits)
 	*features |= (uint64_t)bits << shift;
 }
 
-/* There are no features from 128 on: those windows must be 0. */
+/* No features exist from 128 on: those windows must be 0. */
 static void refuse_window(struct vi_priv *priv, uint32_t window, uint32_t bits)
 {
 	uint32_t bit = 1u << (window < 31 ? window : 31);
 
-	/* Those from 31 on share one, which stays until a reset. */
+	/* Windows from 31 on share a bit, which stays set until a reset. */
 	if (window < 31)
 		priv->refused_windows &= ~bit;
 	priv->refused_windows |= bits ? bit : 0;
@@ -483,8 +483,8 @@ void vi_set_driver_features(struct virtio_softc *vs, uint32_t window,
 }
 
 /*
- * Which features are in force has changed, and with them how rings lie in
- * memory. Some may be there already, in whatever order registers were written.
+ * The features in force have changed, and with them the layout of rings. Some
+ * rings may already be set up: registers are written in any order.
  */
 static void features_changed(struct virtio_softc *vs)
 {
@@ -501,7 +501,7 @@ static void features_changed(struct virtio_softc *vs)
 	}
 }
 
-/* The features hold from here on. */
+/* The features are final from here on. */
 static void features_settled(struct virtio_softc *vs)
 {
 	vs->vs_priv->features_final = true;
@@ -567,7 +567,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 		reset(vs);
 		return;
 	}
-	/* Only the device sets this one, only reset clears it. */
+	/* Only the device sets this bit, only a reset clears it. */
 	status &= (uint8_t)~VIRTIO_CONFIG_STATUS_NEEDS_RESET;
 	status |= old & VIRTIO_CONFIG_STATUS_NEEDS_RESET;
 
@@ -578,7 +578,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 		if (!(status & VIRTIO_CONFIG_STATUS_FEATURES_OK))
 			status &= (uint8_t)~live;
 	} else if ((status & live) && !priv->features_final) {
-		/* None of the modern interface's are in force without its OK. */
+		/* Modern features are not in force without FEATURES_OK. */
 		if (priv->driver_features || priv->driver_features_hi)
 			vi_set_legacy_features(
 				vs, (uint32_t)vs->vs_negotiated_caps);
@@ -586,7 +586,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 	}
 	vs->vs_status = status;
 
-	/* What was made available earlier must not wait for another kick. */
+	/* Chains made available earlier must not wait for another kick. */
 	if ((status & live) && !(old & live)) {
 		for (int i = 0; i < vi_nr_queues(vs); i++)
 			check_queue(vs, (unsigned)i, false);
@@ -607,7 +607,7 @@ struct vqueue_info *vi_selected_queue(struct virtio_softc *vs)
 	return vq->vq_qsize ? vq : NULL;
 }
 
-/* Queues are set up before and after negotiation, in whatever order. */
+/* Queues may be set up before or after negotiation. */
 static bool may_be_packed(struct virtio_softc *vs)
 {
 	uint64_t features = vs->vs_priv->features_final ?
@@ -641,7 +641,7 @@ void vi_set_queue_vector(struct virtio_softc *vs, uint16_t vector)
 		vs->vs_vc->vc_set_msix(vs, vs->vs_curq);
 }
 
-/* Those in force, of which a modern driver's are not before FEATURES_OK. */
+/* A modern driver's features are not in force before FEATURES_OK. */
 static uint64_t features_in_force(const struct virtio_softc *vs)
 {
 	if (vs->vs_priv->features_final)
@@ -676,7 +676,7 @@ void vi_legacy_vq_init(struct virtio_softc *vs, uint32_t pfn)
 
 	if (!vq)
 		return;
-	/* 2.7.2: used_event counts for the layout, negotiated or not. */
+	/* 2.7.2: the layout includes used_event, negotiated or not. */
 	vq->vq_pfn = pfn;
 	vq->vq_desc_gpa = gpa;
 	vq->vq_avail_gpa = gpa + 16ull * vq->vq_qsize;
@@ -758,7 +758,7 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 {
 	struct vqueue_info *vq = vi_selected_queue(vs);
 
-	/* A live ring does not move; page 0 takes it away (4.1.5.1.3.1). */
+	/* A live ring cannot move; page 0 removes it (4.1.5.1.3.1). */
 	if (!vq || (vs->vs_flags & VIRTIO_BROKEN) || (pfn && vq->vq_flags))
 		return;
 	if (pfn == 0)
@@ -769,7 +769,7 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 		vi_legacy_vq_init(vs, pfn);
 }
 
-/* Have the model look at queue @q, which may or may not exist. */
+/* Make the model check queue @q, which may or may not exist. */
 static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 {
 	struct vqueue_info *vq;
@@ -777,7 +777,7 @@ static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 	if (q >= (unsigned)vi_nr_queues(vs) || (vs->vs_flags & VIRTIO_BROKEN))
 		return;
 	vq = &vs->vs_queues[q];
-	/* A model that gives stale chains back from here must be called. */
+	/* A model that returns stale chains from here must be called. */
 	if (!vq->vq_flags && vs->vs_priv->nr_stale == 0)
 		return;
 	if ((vq->vq_flags & VQ_ENABLED) &&
@@ -814,8 +814,8 @@ void vi_kick_all(struct virtio_softc *vs)
 void vi_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t msix_idx)
 {
 	/*
-	 * Nobody listens before DRIVER_OK, but for a legacy driver that uses
-	 * its queues early (3.1.2).
+	 * No interrupts before DRIVER_OK, except for queues that a legacy
+	 * driver uses early (3.1.2).
 	 */
 	if (!(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK) &&
 	    (vs->vs_status == 0 || vi_is_modern(vs) ||

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Virtqueues: what a device model calls. See <viodev/virtio.h>.
+ * Virtqueues: the functions that a device model calls. See <viodev/virtio.h>.
  *
- * The layout of a ring is the affair of vq_split.c and vq_packed.c. Here is
- * what layouts have in common: turning buffers into iovecs, remembering which
- * chains are being worked on, and batching.
+ * Ring layouts are in vq_split.c and vq_packed.c. This file has what they have
+ * in common: turning buffers into iovecs, tracking chains in flight, and
+ * batching.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,9 +13,9 @@
 #include "core/core.h"
 
 /*
- * Copies of buffers in memory that is not shared: so much for a device, also
- * counting what is held for requests of before a reset; and so much for a
- * single chain while there is no other.
+ * Limits on copies of buffers in memory that is not shared: for a device,
+ * including copies held for requests from before a reset; and for a single
+ * chain while there is no other.
  */
 #define MAX_BOUNCE_BYTES (4u << 20)
 #define MAX_BOUNCE_CHAIN (16u << 20)
@@ -45,7 +45,7 @@ static const char *check_part(struct gmem *gm, const struct vq_part *p)
 	return NULL;
 }
 
-/* No last byte wraps: both were found in guest memory. */
+/* Neither range wraps: both were found in guest memory. */
 static bool overlap(const struct vq_part *a, const struct vq_part *b)
 {
 	return a->gpa <= b->gpa + (b->bytes - 1) &&
@@ -83,7 +83,7 @@ static bool is_used(const struct vqueue_info *vq)
 	return vq->vq_priv->nr_entries != first_entry(vq);
 }
 
-/* A queue begins anew in this layout. */
+/* Restart a queue in this layout. */
 static int set_layout(struct vqueue_info *vq, bool packed)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -101,7 +101,7 @@ static int set_layout(struct vqueue_info *vq, bool packed)
 	return 0;
 }
 
-/* The layout settles after the queue was enabled, but before it was used. */
+/* The layout may change until the enabled queue is used. */
 static int change_layout(struct vqueue_info *vq, bool packed)
 {
 	if (is_used(vq)) {
@@ -143,9 +143,9 @@ static void remap(struct vqueue_info *vq)
 }
 
 /*
- * Whether the ring may be touched: set up, the driver ready (a legacy driver
- * may use queues earlier, 3.1.2), nothing broken, the bus ours to use. Brings
- * the mapping up to date after guest memory changed.
+ * Whether the ring may be accessed: it is set up, the driver is ready (a legacy
+ * driver may use queues earlier, 3.1.2), nothing is broken, and DMA is allowed.
+ * Updates the mapping after guest memory changed.
  */
 static inline bool ring_live(struct vqueue_info *vq)
 {
@@ -163,7 +163,7 @@ static inline bool ring_live(struct vqueue_info *vq)
 	return true;
 }
 
-/* Whether chains may be taken: not while the queue is coming to a stop. */
+/* Whether chains may be taken: not while the queue is stopping. */
 static bool may_take(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -171,7 +171,7 @@ static bool may_take(struct vqueue_info *vq)
 	return ring_live(vq) && !priv->paused && !priv->resting;
 }
 
-/* An access to the ring itself failed: the driver took its memory away. */
+/* An access to the ring itself failed: the driver removed its memory. */
 static int ring_failed(struct vqueue_info *vq, int ret)
 {
 	if (ret == -EAGAIN)
@@ -227,16 +227,16 @@ void vq_resume(struct vqueue_info *vq, uint32_t base, bool recorded)
 	else
 		ret = resume_split(vq, avail, recorded);
 	if (ret == 0)
-		vq_kick_enable(vq); /* the other may have died while off */
+		vq_kick_enable(vq); /* a predecessor may have left them off */
 }
 
 /*
- * --- Chains that are being worked on ---
+ * --- Chains in flight ---
  *
  * A chain in flight pins the memory that it uses. After a reset it is stale:
- * its memory stays until the model gives it back, but the new driver does not
- * see it, and gets no chain with the same head meanwhile. So models may find
- * their requests by head, whenever those end.
+ * its memory stays pinned until the model returns it, but the new driver does
+ * not see it, and no chain with the same head is taken meanwhile. So models may
+ * find their requests by head, whenever those end.
  */
 
 static void bounce_free(struct virtio_softc *vs, struct vq_bounce *b)
@@ -257,7 +257,7 @@ static struct vq_slot *slot_of(struct vqueue_info *vq, uint16_t head)
 	return head < priv->nr_slots ? &priv->slots[head] : NULL;
 }
 
-/* Keep a chain's memory. -EAGAIN: when others need less of it. */
+/* Pin a chain's memory. -EAGAIN: not until other chains pin less. */
 static int slot_pin(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	if (gm_pin(gmem_of(vq), &slot->pins) == 0)
@@ -266,7 +266,7 @@ static int slot_pin(struct vqueue_info *vq, struct vq_slot *slot)
 	return -EAGAIN;
 }
 
-/* Let go of a chain's memory. True: the embedder has waited for that. */
+/* Unpin a chain's memory. True: the embedder is waiting for that. */
 static inline bool slot_unpin(struct vqueue_info *vq, struct vq_slot *slot)
 {
 	return gm_unpin(gmem_of(vq), &slot->pins);
@@ -367,7 +367,7 @@ void vq_slots_forget(struct vqueue_info *vq)
 	for (unsigned i = 0; i < priv->nr_slots; i++) {
 		struct vq_slot *slot = &priv->slots[i];
 
-		if (slot->busy && slot->done) /* it has ended */
+		if (slot->busy && slot->done) /* it has completed */
 			slot_release(vq, slot);
 		vq->vq_vs->vs_priv->nr_stale += slot->busy;
 		priv->nr_stale += slot->busy;
@@ -428,7 +428,7 @@ int vq_bad_chain(struct vq_chain *c, const char *why)
 	return -EPROTO;
 }
 
-/* Room for a copy that takes so many bytes: 0; -E2BIG; -EAGAIN: later. */
+/* Whether a copy of @bytes fits: 0; -E2BIG; -EAGAIN: not yet. */
 static int bounce_room(struct vq_chain *c, size_t bytes)
 {
 	struct virtio_softc *vs = c->vq->vq_vs;
@@ -535,9 +535,9 @@ static void chain_drop(struct vq_chain *c)
  */
 
 /*
- * Up to where chains are available. When none is left and doorbells are
- * wanted, say that the next entry is the one to ring for: with EVENT_IDX the
- * driver is silent otherwise, and not every model turns kicks off and on.
+ * The available index. When no chain is left and kicks are wanted, request one
+ * for the next entry: with EVENT_IDX the driver does not kick otherwise, and
+ * not every model turns kicks off and on.
  */
 static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 {
@@ -551,7 +551,7 @@ static int avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 	return split_avail_idx(vq, ret_idx);
 }
 
-/* How many chains of a split ring are available behind vq_last_avail. */
+/* How many chains of a split ring are available from vq_last_avail on. */
 static int nr_new_split(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -567,7 +567,7 @@ static int nr_new_split(struct vqueue_info *vq)
 	return (int)nr;
 }
 
-/* Whether one of a packed ring is. The same holds as in avail_idx(). */
+/* Whether a packed ring has an available chain. See avail_idx(). */
 static int nr_new_packed(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -580,10 +580,9 @@ static int nr_new_packed(struct vqueue_info *vq)
 }
 
 /*
- * How many chains are available, as far as that is known: those that were
- * returned, then those behind vq_last_avail. With those in flight they are
- * never more than the entries. -1 after vi_error(); 0 also when that cannot be
- * known now.
+ * How many chains are known to be available: returned ones, then those from
+ * vq_last_avail on. With those in flight they never exceed the entries. -1
+ * after vi_error(); 0 also if the ring cannot be read now.
  */
 static int nr_available(struct vqueue_info *vq)
 {
@@ -604,7 +603,7 @@ static int nr_available(struct vqueue_info *vq)
 	return ret + (int)priv->nr_returned;
 }
 
-/* The head of the next chain, unless a packed ring tells it at the end. */
+/* The head of the next chain. A packed ring has it at a new chain's end. */
 static inline int next_head(struct vqueue_info *vq, uint16_t *ret_head)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -621,8 +620,8 @@ static inline int next_head(struct vqueue_info *vq, uint16_t *ret_head)
 }
 
 /*
- * Chain @head was taken as the next one. Chains that were returned are taken
- * again in the order in which they were taken first.
+ * Chain @head was taken as the next one. Returned chains are taken again in the
+ * order in which they were first taken.
  */
 static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 {
@@ -641,7 +640,7 @@ static void advance(struct vqueue_info *vq, uint16_t head, bool empty)
 		priv->slots[priv->nr_taken++ & priv->mask].order = head;
 }
 
-/* Whether a chain may be taken as @head: slots are found by it. */
+/* Whether a chain may be taken as @head, which selects its slot. */
 static inline int check_head(struct vq_chain *c, uint16_t head)
 {
 	struct vq_priv *priv = c->vq->vq_priv;
@@ -653,7 +652,7 @@ static inline int check_head(struct vq_chain *c, uint16_t head)
 	return priv->slots[head].stale ? -EAGAIN : 0;
 }
 
-/* Collect the next chain: the one at @head, or a packed ring tells which. */
+/* Collect the next chain: at *head, which a packed ring's new chain sets. */
 static inline int collect(struct vq_chain *c, uint16_t *head)
 {
 	struct vqueue_info *vq = c->vq;
@@ -677,8 +676,8 @@ static inline int collect(struct vq_chain *c, uint16_t *head)
 }
 
 /*
- * Take one chain: its number of iovecs (0 for an empty chain, which is given
- * back) or -errno.
+ * Take one chain. Returns its number of iovecs (0 for an empty chain, which is
+ * completed) or -errno.
  */
 static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 		int niov, struct vi_req *reqp)
@@ -723,8 +722,8 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 }
 
 /*
- * A chain is there, but cannot be taken now. Who it waits for ends with
- * slot_release() or a kick; until then the queue looks empty.
+ * The next chain cannot be taken now. slot_release() or a kick ends the wait;
+ * until then the queue looks empty.
  */
 static int hold(struct vqueue_info *vq)
 {
@@ -763,8 +762,8 @@ int vq_getchain(struct vqueue_info *vq, struct iovec *iov, int niov,
 }
 
 /*
- * The next chain: 1 if it is for the model, which finds out with vq_getchain()
- * whether it is sound; 0 if it has no bytes at all; -EAGAIN if it must wait.
+ * Inspect the next chain: 1 if it is for the model, whose vq_getchain() checks
+ * whether it is valid; 0 if it has no bytes at all; -EAGAIN if it must wait.
  */
 static int look_at_next(struct vqueue_info *vq, uint16_t *ret_head)
 {
@@ -772,7 +771,7 @@ static int look_at_next(struct vqueue_info *vq, uint16_t *ret_head)
 	bool new = priv->packed && priv->nr_returned == 0;
 	uint16_t head;
 
-	/* Only to find a stale one it is worth the way along the chain. */
+	/* Walk a chain for its head only if some chain is stale. */
 	if (new && vq->vq_vs->vs_priv->nr_stale == 0)
 		return !packed_is_empty(vq);
 	if ((new ? packed_peek_head(vq, &head) : next_head(vq, &head)) < 0 ||
@@ -788,8 +787,8 @@ static int look_at_next(struct vqueue_info *vq, uint16_t *ret_head)
 }
 
 /*
- * Models that ask before they take want a chain with something in it: what is
- * in front of that is given back here.
+ * Models that call this before they take want a chain with bytes in it: empty
+ * ones before it are completed here.
  */
 int vq_has_descs(struct vqueue_info *vq)
 {
@@ -821,10 +820,10 @@ int vq_has_descs(struct vqueue_info *vq)
 }
 
 /*
- * --- Giving chains back untaken ---
+ * --- Returning chains unprocessed ---
  *
- * Where entries of all that were returned are the last that were taken, a stop
- * can tell so by the number of the next entry. Others are told by their heads.
+ * When the queue stops, the number of the next entry covers returned chains
+ * that had the last entries taken. Others are reported by their heads.
  */
 
 static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
@@ -834,7 +833,7 @@ static uint16_t *order_at(struct vqueue_info *vq, unsigned n)
 	return &priv->slots[n & priv->mask].order;
 }
 
-/* Whether nothing has been taken behind it, but for what was returned. */
+/* Whether no chain was taken after it, except those since returned. */
 static bool is_last(const struct vqueue_info *vq, const struct vq_slot *slot)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -843,8 +842,8 @@ static bool is_last(const struct vqueue_info *vq, const struct vq_slot *slot)
 }
 
 /*
- * Make a chain the last that was taken. If its place is not found, a queue's
- * worth was taken since, and the oldest place is free.
+ * Make a chain the last one taken. If its place is not found, a queue's worth
+ * was taken since, and the oldest place is free.
  */
 static void move_last(struct vqueue_info *vq, uint16_t head)
 {
@@ -863,7 +862,7 @@ static void move_last(struct vqueue_info *vq, uint16_t head)
 	}
 }
 
-/* The last one taken was returned: to its place among these, by age. */
+/* The last chain taken was returned: sort it into the others, by age. */
 static void sort_returned(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -880,7 +879,7 @@ static void sort_returned(struct vqueue_info *vq)
 	}
 }
 
-/* The last one taken is no longer. */
+/* Undo the taking of the last chain. */
 static void untake(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -932,7 +931,7 @@ bool vq_is_stopping(const struct vqueue_info *vq)
 	       vs->vs_priv->gmem->nr_limbo > 0;
 }
 
-/* How many of those that were returned were taken from the last entries. */
+/* How many of the returned chains had the last entries taken. */
 static unsigned nr_returned_last(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -949,7 +948,7 @@ static unsigned nr_returned_last(struct vqueue_info *vq)
 	return nr;
 }
 
-/* Slots of a packed ring that the last @nr of them took. */
+/* Slots of a packed ring that the last @nr returned chains take. */
 static unsigned nr_slots_of_last(const struct vqueue_info *vq, unsigned nr)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -971,7 +970,7 @@ uint32_t vq_base(struct vqueue_info *vq)
 
 	if (!vq->vq_priv->packed)
 		return (uint16_t)(avail - nr);
-	/* Twice round is where it was. */
+	/* Positions repeat after two laps. */
 	avail = packed_advance(vq, avail,
 			       vq->vq_priv->nr - nr_slots_of_last(vq, nr));
 	avail ^= PACKED_WRAP;
@@ -1041,9 +1040,9 @@ void vq_take_left(struct vqueue_info *vq, const struct vq_left *left)
  */
 
 /*
- * Bring what the device may have written to where the driver's buffers are:
- * all of it, because a status byte can follow bytes that were not written and
- * are not counted as used.
+ * Copy what the device may have written to the driver's buffers: all of it,
+ * because a status byte can follow bytes that were not written and are not
+ * counted as used.
  */
 static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 {
@@ -1058,7 +1057,7 @@ static int write_back(struct vqueue_info *vq, const struct vq_slot *slot)
 	return 0;
 }
 
-/* Its memory is let go: the bus may never be ours again. */
+/* Its memory is unpinned: DMA may never be allowed again. */
 static void slot_keep_done(struct vqueue_info *vq, struct vq_slot *slot,
 			   uint32_t used)
 {
@@ -1190,7 +1189,7 @@ void vq_give_back_done(struct vqueue_info *vq)
 	vq_endchains(vq, 0);
 }
 
-/* Whether the driver can be told something; what it cannot be, it will be. */
+/* Whether the driver can be notified. With DMA off, it will be later. */
 static bool may_tell(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -1221,7 +1220,7 @@ void vq_relchain(struct vqueue_info *vq, uint16_t idx, uint32_t iolen)
 	vq_relchain_publish(vq);
 }
 
-/* A packed ring of N slots is where it was after 2 N of them. */
+/* A packed ring's positions repeat after 2 N slots. */
 static inline bool any_used(const struct vqueue_info *vq)
 {
 	if (vq->vq_priv->packed)
@@ -1276,7 +1275,7 @@ void vq_kick_enable(struct vqueue_info *vq)
 	set_kicks(vq, true);
 	/*
 	 * Pairs with the driver's barrier between making a chain available and
-	 * looking whether a kick is wanted: one of both sees the other
+	 * checking whether a kick is wanted: one side sees the other's store
 	 * (2.7.10.1, 2.8.22). The caller looks for a chain next.
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Chains in flight, noted in memory that survives this process, so that the
- * next one can do what this one had begun: vhost-user's in-flight area for
- * split rings. That for packed rings is in vq_packed_inflight.c.
+ * Chains in flight, recorded in memory that survives this process, so that the
+ * next one can finish them: vhost-user's in-flight area for split rings. The
+ * one for packed rings is in vq_packed_inflight.c.
  *
  *	header	features version desc_num last_batch_head used_idx
  *	entry	one for each head: inflight, next, counter
  *
  * A chain that is put into the used ring is linked into the last batch first,
- * and is no longer in flight once the ring's index is past it. Killed between
- * the two, used_idx is behind the ring's and tells how much of the batch the
- * driver has seen. After a start the positions of the available ring that
+ * and is no longer in flight once the ring's index is past it. After a kill
+ * between the two, used_idx lags the ring's index by the number of chains that
+ * the driver has seen. After a restart the positions of the available ring that
  * follow the used index belong to the chains in flight, oldest first: their
  * heads come from this list, not from the ring.
  *
@@ -56,7 +56,7 @@ struct vq_inflight {
 	volatile struct header *header;
 	volatile struct entry *entries;
 	uint64_t counter;      /* of the next chain */
-	uint16_t resubmit_pos; /* position of the first that is taken again */
+	uint16_t resubmit_pos; /* position of the first one resubmitted */
 	uint16_t nr_resubmitted;
 	uint16_t nr_batch;
 	uint16_t *batch; /* put into the used ring, not yet visible there */
@@ -70,13 +70,13 @@ size_t vq_inflight_bytes(unsigned size, bool packed)
 	return sizeof(struct header) + size * sizeof(struct entry);
 }
 
-/* Others look at the area when we are dead: only the compiler can reorder. */
+/* The area is read after this process died: only the compiler can reorder. */
 static void barrier(void)
 {
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* The driver has seen some chains that are still noted. */
+/* Clear chains that are still recorded, but that the driver has seen. */
 static void end_last_batch(struct vq_inflight *in, unsigned size, uint16_t used)
 {
 	uint16_t nr = (uint16_t)(used - in->header->used_idx);
@@ -179,7 +179,7 @@ void vq_inflight_take(struct vqueue_info *vq, uint16_t head)
 {
 	struct vq_inflight *in = vq->vq_priv->inflight;
 
-	if (in->entries[head].inflight) /* again: as old as it was */
+	if (in->entries[head].inflight) /* taken again: keeps its age */
 		return;
 	in->entries[head].counter = in->counter++;
 	barrier();
@@ -190,7 +190,7 @@ void vq_inflight_untake(struct vqueue_info *vq, uint16_t pos, uint16_t head)
 {
 	struct vq_inflight *in = vq->vq_priv->inflight;
 
-	/* One that is taken again is in no other place. */
+	/* A resubmitted chain is recorded nowhere else. */
 	if (!is_resubmitted(in, pos))
 		in->entries[head].inflight = 0;
 }
@@ -218,7 +218,7 @@ void vq_inflight_publish(struct vqueue_info *vq, uint16_t used)
 	in->nr_batch = 0;
 	barrier();
 	in->header->used_idx = used;
-	/* Nothing goes back to before what is used: positions can wrap. */
+	/* No position is taken again once used, but positions wrap. */
 	if ((uint16_t)(used - in->resubmit_pos) >= in->nr_resubmitted)
 		in->nr_resubmitted = 0;
 }

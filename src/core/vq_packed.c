@@ -9,11 +9,11 @@
  * The device overwrites slots with used descriptors in the order of completion,
  * and the driver may then fill them again, although a chain that began there is
  * still in flight. So each chain's descriptors are copied when it is taken, and
- * whatever is to be known of it later comes from the copy: how many slots it
- * took, what it wrote, and the whole chain if the model returns it unprocessed.
+ * everything needed later comes from the copy: how many slots it took, what it
+ * wrote, and the whole chain if the model returns it unprocessed.
  *
- * Whatever is read from the ring can change at any moment: it is loaded once
- * and only the copy is used.
+ * Anything in the ring can change at any moment: it is loaded once and only the
+ * copy is used.
  */
 #include <assert.h>
 #include <errno.h>
@@ -36,7 +36,7 @@ struct desc {
 };
 static_assert(sizeof(struct desc) == 16, "2.8.13");
 
-/* Of an event structure: flags are its upper half. */
+/* Event structure: flags are its upper half. */
 #define EVENT_ENABLE  0u
 #define EVENT_DISABLE 1u
 #define EVENT_DESC    2u
@@ -94,8 +94,8 @@ int packed_map(struct vqueue_info *vq)
 }
 
 /*
- * Where a part is in this process. One that is not aligned here as it is there
- * cannot be accessed at once, and goes through gm_read() and gm_write().
+ * The address of a part in this process. A part that loses its alignment here
+ * cannot be accessed atomically, and goes through gm_read() and gm_write().
  */
 static void *map_part(struct gmem *gm, uint64_t gpa, uint64_t len,
 		      unsigned prot, size_t align)
@@ -149,7 +149,7 @@ unsigned packed_distance(const struct vqueue_info *vq, uint16_t pos,
 	return (lap + slot_at(to) + 2 * n - slot_at(pos)) % (2 * n);
 }
 
-/* Whether its flags make the slot at a position available. */
+/* Whether @flags make the slot at @pos available. */
 static bool is_available(uint16_t flags, uint16_t pos)
 {
 	bool wrap = pos & PACKED_WRAP;
@@ -174,8 +174,8 @@ static struct packed_desc from_wire(const struct desc *d)
 
 /*
  * Copy a descriptor out of the ring or of an indirect table, which may be
- * aligned in no way. The barrier keeps the compiler from going back to shared
- * memory for a value that it has already judged.
+ * unaligned. The barrier keeps the compiler from reading a value again from
+ * shared memory after it was checked.
  */
 static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 		 uint32_t i, struct packed_desc *ret_desc)
@@ -223,9 +223,9 @@ static int load_flags(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_flags)
 }
 
 /*
- * The flags of a chain's first descriptor are the last that the driver stored.
- * This pairs with its barrier before that: what the chain says is visible
- * afterwards (2.8.17). Other flags are not ordered by themselves.
+ * The driver stores the flags of a chain's first descriptor last. This pairs
+ * with its barrier before that store: the whole chain is visible afterwards
+ * (2.8.17). Other flags have no ordering of their own.
  */
 int packed_peek(struct vqueue_info *vq)
 {
@@ -242,7 +242,7 @@ int packed_peek(struct vqueue_info *vq)
 	return ret < 0 ? ret : 1;
 }
 
-/* What is wrong with an indirect table; its address is looked up later. */
+/* What is wrong with an indirect table, or NULL; it is mapped later. */
 static const char *check_table(struct vqueue_info *vq,
 			       const struct packed_desc *d)
 {
@@ -262,7 +262,7 @@ static const char *check_table(struct vqueue_info *vq,
 }
 
 /*
- * Entry @i of a sound table. Only its address, length and WRITE count: entries
+ * Entry @i of a valid table. Only its address, length and WRITE matter: entries
  * follow one another to the table's end (2.8.7).
  */
 static int fetch_entry(struct vqueue_info *vq, const struct packed_desc *table,
@@ -301,7 +301,7 @@ static int add_table(struct vqueue_info *vq, struct vq_chain *c,
 	return ret;
 }
 
-/* A descriptor of the ring: the buffer or the table that it names. */
+/* Add a descriptor of the ring: its buffer or its table. */
 static int add(struct vqueue_info *vq, struct vq_chain *c,
 	       const struct packed_desc *d, bool first)
 {
@@ -313,9 +313,9 @@ static int add(struct vqueue_info *vq, struct vq_chain *c,
 }
 
 /*
- * The copies go into the list of free ones, and stay there until the chain is
- * taken. There are as many as slots, so that a chain which is longer than the
- * ring, or runs into slots that are not the driver's, finds none.
+ * The copies go into the free list, and stay there until the chain is taken.
+ * There are as many as slots, so that a chain that is longer than the ring, or
+ * runs into slots that are not the driver's, finds none left.
  */
 int packed_walk(struct vqueue_info *vq, struct vq_chain *c, uint16_t *ret_head)
 {
@@ -518,8 +518,8 @@ static int store_flags(struct vqueue_info *vq, uint16_t pos, uint16_t flags)
 }
 
 /*
- * The driver looks at used descriptors in their order: what a batch holds is
- * visible when the flags of its first one are, which are stored last.
+ * The driver reads used descriptors in order: a batch becomes visible with the
+ * flags of its first one, which are stored last.
  */
 int packed_push_used(struct vqueue_info *vq, uint16_t head, uint32_t len)
 {
@@ -549,8 +549,8 @@ int packed_push_used(struct vqueue_info *vq, uint16_t head, uint32_t len)
 }
 
 /*
- * A process that ended between the two left slots behind the first that look
- * used, where none are now.
+ * A process that died between push and publish left slots after the first that
+ * look used, although none are.
  */
 void packed_hide_used(struct vqueue_info *vq)
 {
@@ -683,8 +683,8 @@ bool packed_wants_interrupt(struct vqueue_info *vq)
 
 	priv->p.nr_unsignalled = 0;
 	/*
-	 * The used descriptor is stored before the driver's wish is read; the
-	 * driver stores its wish before it reads the descriptor (2.8.21.3.1).
+	 * The used descriptor is stored before the driver event is read; the
+	 * driver stores its event before it reads the descriptor (2.8.21.3.1).
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (load_driver_event(vq, &event) < 0)
@@ -699,7 +699,7 @@ bool packed_wants_interrupt(struct vqueue_info *vq)
 	}
 }
 
-/* In one store, and so the offset not after the flags (2.8.10). */
+/* In one store, so that the offset does not follow the flags (2.8.10). */
 void packed_set_kicks(struct vqueue_info *vq, bool on)
 {
 	struct vq_priv *priv = vq->vq_priv;

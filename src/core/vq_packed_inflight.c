@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Chains in flight of a packed ring, noted in memory that survives this
+ * Chains in flight of a packed ring, recorded in memory that survives this
  * process: vhost-user's in-flight area for packed rings.
  *
  *	header	free and used positions, now and before the current batch
  *	entry	one for each descriptor that can be in flight: a copy of it, and
- *		of a chain's first one, whether it is in flight, and how old
+ *		for a chain's first one, whether the chain is in flight, and its
+ *		age
  *
- * struct vq_packed has the same entries in the same lists; this is a second copy
- * of them. A batch is linked to the free entries, and the used position moved,
- * before the driver sees it; the old values follow once it does. Killed between
- * the two, the ring itself tells on which side. Everything before the used
- * position has ended, and what follows it, up to the available one, is in
- * flight: so the area tells both positions.
+ * struct vq_packed has the same entries in the same lists; this is a second
+ * copy of them. A batch is linked to the free entries, and the used position
+ * moved, before the driver sees it; the old values follow once it does. After a
+ * kill between the two, the ring itself tells whether it did. Chains before the
+ * used position have completed, and those from there to the available one are
+ * in flight: so the area gives both positions.
  *
  * Driver and front-end may write whatever they like here: each number is
  * loaded once, and none is trusted.
@@ -57,14 +58,14 @@ size_t packed_inflight_bytes(unsigned size)
 	return sizeof(struct packed_area) + size * sizeof(struct packed_entry);
 }
 
-/* Others look at the area when we are dead: only the compiler can reorder. */
+/* The area is read after this process died: only the compiler can reorder. */
 static void barrier(void)
 {
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 /*
- * --- While it runs ---
+ * --- In operation ---
  */
 
 void packed_inflight_take(struct vqueue_info *vq, const struct packed_desc *d)
@@ -146,8 +147,8 @@ static uint16_t position(uint16_t idx, uint8_t wrap)
 }
 
 /*
- * Whether the driver was shown the batch that ends at the used position. It was
- * if the slot where it begins is not as the driver had made it available.
+ * Whether the batch that ends at the used position was published. It was if its
+ * first slot is no longer as the driver made it available.
  */
 static int was_published(struct vqueue_info *vq, uint16_t old, bool *ret_was)
 {
@@ -162,7 +163,7 @@ static int was_published(struct vqueue_info *vq, uint16_t old, bool *ret_was)
 	return ret < 0 ? ret : 0;
 }
 
-/* Complete, or undo, what the last batch had begun. */
+/* Complete or undo the last batch. */
 static int settle(struct vqueue_info *vq, uint16_t *ret_free)
 {
 	volatile struct packed_area *area = vq->vq_priv->p.area;
@@ -181,7 +182,7 @@ static int settle(struct vqueue_info *vq, uint16_t *ret_free)
 	return ret;
 }
 
-/* An entry in the list of free ones is not in flight, whatever it says. */
+/* An entry in the free list is not in flight, whatever it says. */
 static void clear_free(struct vqueue_info *vq, uint16_t i)
 {
 	volatile struct packed_area *area = vq->vq_priv->p.area;
@@ -192,7 +193,7 @@ static void clear_free(struct vqueue_info *vq, uint16_t i)
 	}
 }
 
-/* A chain from the area, into the copies at the same places. */
+/* Load a chain from the area into the copies at the same places. */
 static int load_chain(struct vqueue_info *vq, uint16_t head, bool *claimed)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -251,7 +252,7 @@ static unsigned find_inflight(struct vqueue_info *vq, struct found *found)
 	return nr;
 }
 
-/* The chains are taken again, before all others, in their order. */
+/* Chains in flight are taken again, before all others, oldest first. */
 static int resubmit(struct vqueue_info *vq, struct found *found, bool *claimed,
 		    bool *ids)
 {
@@ -277,7 +278,7 @@ static int resubmit(struct vqueue_info *vq, struct found *found, bool *claimed,
 	return 0;
 }
 
-/* What is in flight no longer is free. */
+/* Link all entries that are not in flight into the free list. */
 static void rebuild_free(struct vqueue_info *vq, const bool *claimed)
 {
 	struct vq_packed *p = &vq->vq_priv->p;

@@ -6,8 +6,8 @@
  *	available     flags idx ring[N] used_event          driver writes
  *	used          flags idx ring[N] avail_event         device writes
  *
- * used_event and avail_event exist only with EVENT_IDX. Whatever is read from
- * here can change at any moment: it is loaded once and only the copy is used.
+ * used_event and avail_event exist only with EVENT_IDX. Anything in the ring
+ * can change at any moment: it is loaded once and only the copy is used.
  */
 #include <assert.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ static uint64_t desc_bytes(struct vqueue_info *vq)
 	return 16ull * vq->vq_priv->nr;
 }
 
-/* Without EVENT_IDX there is no trailer, and a ring may end with its RAM. */
+/* Without EVENT_IDX there is no trailer, and a ring may end where RAM ends. */
 static uint64_t avail_bytes(struct vqueue_info *vq)
 {
 	struct vq_priv *priv = vq->vq_priv;
@@ -127,7 +127,7 @@ static int used_store(struct vqueue_info *vq, uint64_t off, uint16_t val)
 
 /*
  * Pairs with the driver's barrier between filling entries and moving idx
- * (2.7.13.3): what those entries say is visible after this.
+ * (2.7.13.3): those entries are visible after this.
  */
 int split_avail_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 {
@@ -142,8 +142,8 @@ int split_avail_head(struct vqueue_info *vq, uint16_t pos, uint16_t *ret_head)
 }
 
 /*
- * Copy a descriptor out. The barrier keeps the compiler from going back to
- * shared memory for a value that it has already judged.
+ * Copy a descriptor out. The barrier keeps the compiler from reading a value
+ * again from shared memory after it was checked.
  */
 static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 		 uint32_t i, struct desc *ret_desc)
@@ -158,20 +158,20 @@ static int fetch(struct vqueue_info *vq, const void *table, uint64_t gpa,
 	return 0;
 }
 
-/* The way along a chain. */
+/* A walk along a chain. */
 struct walk {
 	struct vqueue_info *vq;
 	const void *table; /* the queue's, or an indirect one; NULL: unmapped */
 	uint64_t gpa;
 	uint32_t nr; /* entries of the table */
-	uint32_t i;  /* the next one of the chain, */
-	bool end;    /* if there is a next one */
+	uint32_t i;  /* the chain's next entry, */
+	bool end;    /* unless the chain ends */
 	uint32_t steps;
 	uint32_t indirect_left; /* entries that tables may still have */
 	bool indirect;
-	bool returns;         /* the queue's table continues after this one, */
-	uint32_t return_i;    /* with this entry, */
-	uint32_t steps_there; /* after so many */
+	bool returns;         /* the chain continues in the queue's table, */
+	uint32_t return_i;    /* at this entry, */
+	uint32_t steps_there; /* after this many steps */
 	const char *why;      /* what is wrong, after -EPROTO */
 };
 
@@ -194,7 +194,7 @@ static int wrong(struct walk *w, const char *why)
 }
 
 /*
- * A table may stand in the middle of a legacy driver's chain; a modern driver
+ * A legacy driver may have a table in the middle of a chain; a modern driver
  * must end the chain with it (2.7.5.3.1).
  */
 static int enter_indirect(struct walk *w, const struct desc *d)
@@ -229,7 +229,7 @@ static int enter_indirect(struct walk *w, const struct desc *d)
 	return 0;
 }
 
-/* From an indirect table back to the queue's. False: the chain ends here. */
+/* Return from an indirect table to the queue's. False: the chain ends here. */
 static bool leave_indirect(struct walk *w)
 {
 	if (!w->returns)
@@ -344,8 +344,8 @@ int split_used_idx(struct vqueue_info *vq, uint16_t *ret_idx)
 }
 
 /*
- * The chain was checked when it was taken. A driver that changes it since then
- * spoils what it gets itself; all that matters here is an end.
+ * The chain was checked when it was taken. A driver that has changed it since
+ * harms only itself; all that matters here is that the walk ends.
  */
 void split_mark(struct vqueue_info *vq, uint16_t head, uint32_t len)
 {
@@ -369,8 +369,8 @@ bool split_wants_interrupt(struct vqueue_info *vq, uint16_t old, uint16_t new)
 	uint16_t v = 0;
 
 	/*
-	 * The used index is stored before the driver's wish is read; the
-	 * driver stores its wish before it reads the used index (2.7.7.1).
+	 * The used index is stored before the driver's flags or event are read;
+	 * the driver stores these before it reads the used index (2.7.7.1).
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
@@ -389,7 +389,7 @@ void split_set_kicks(struct vqueue_info *vq, bool on)
 	struct vq_priv *priv = vq->vq_priv;
 
 	if (priv->event_idx) {
-		/* "none" is an event that is already past (2.7.10.1). */
+		/* An event that is already past disables kicks (2.7.10.1). */
 		if (on)
 			used_store(vq, USED_RING + 8ull * priv->nr,
 				   vq->vq_last_avail);
