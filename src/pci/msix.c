@@ -19,7 +19,7 @@ static uint64_t pba_off(const struct pci_devinst *pi)
 {
 	uint64_t table = (uint64_t)pi->pi_nr_msix * ENTRY_BYTES;
 
-	/* A page of its own, as 6.8.2 advises. */
+	/* On its own page, as 6.8.2 advises. */
 	return (table + 4095) & ~4095ull;
 }
 
@@ -318,7 +318,7 @@ void pci_lintr_deassert(struct pci_devinst *pi)
 
 void pci_update_interrupts(struct pci_devinst *pi)
 {
-	/* Messages replace the pin; what it asserted is gone with it. */
+	/* Messages replace the pin; a pending assertion is dropped. */
 	if (pci_msix_enabled(pi))
 		pi->pi_intx_pending = false;
 	update_pin(pi);

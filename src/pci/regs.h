@@ -25,7 +25,7 @@ uint64_t vi_regs_read(struct virtio_softc *vs, const struct vi_reg *regs,
 void vi_regs_write(struct virtio_softc *vs, const struct vi_reg *regs,
 		   size_t nr, uint64_t off, int size, uint64_t val);
 
-/* The vector that the driver asked for, or NO_VECTOR if it does not exist. */
+/* The vector that the driver requested, or NO_VECTOR if it does not exist. */
 uint16_t vi_vector(struct virtio_softc *vs, uint32_t vector);
 
 /* Read and clear ISR status. */

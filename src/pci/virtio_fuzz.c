@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: registers and rings. A driver that knows the interface writes
- * registers, legacy and modern, in whatever order; puts rings where memory
- * ends; takes memory away and gives it back; and rewrites descriptors while
- * their chain is being worked on. The device answers chains at once, holds
- * them, returns them untaken, or gives them back after a reset. Each region of
- * guest memory lies by itself between inaccessible pages, and is inaccessible
- * to the device when it must not use it: after it has promised so, when it is
- * broken, and without Bus Master.
+ * registers, legacy and modern, in any order; places rings at the end of
+ * memory; removes memory and adds it again; and rewrites descriptors while
+ * their chain is in flight. The device completes chains at once, holds them,
+ * returns them unprocessed, or completes them after a reset. Each region of
+ * guest memory lies between inaccessible pages, and is inaccessible to the
+ * device when it must not use it: after it has promised so, when it is broken,
+ * and without Bus Master.
  */
 #include <errno.h>
 #include <string.h>
@@ -38,7 +38,7 @@ struct chain {
 
 struct region {
 	char *end;  /* of its pages, as the device sees them */
-	char *view; /* the same as the driver does */
+	char *view; /* the same, as the driver sees them */
 	uint64_t gpa;
 	bool unmapped; /* the device reaches it through gmem_ops */
 	bool removed;  /* and still in use */
@@ -68,12 +68,12 @@ static bool feeding; /* another processor adds chains all the time */
 static bool guarded; /* the device must leave memory alone */
 static unsigned nr_unmapped_reads;
 
-/* What the driver has accepted of the features from 64 on, none of them offered. */
+/* Features from 64 on that the driver accepted; none are offered. */
 static struct {
-	uint64_t resets; /* before which one */
-	unsigned window; /* that is selected */
+	uint64_t resets; /* of the device, when this was noted */
+	unsigned window; /* the one selected */
 	bool accepted;
-	bool unknown; /* registers were written that are not looked at */
+	bool unknown; /* other registers were written that may select one */
 } beyond;
 static unsigned last_region;
 static struct fuzz_in *in;
@@ -89,7 +89,7 @@ static char *start_of(const struct region *r)
 	return r->end - r->len;
 }
 
-/* As the driver sees it; NULL where there is none. */
+/* As the driver sees it; NULL if there is no memory. */
 static void *at(uint64_t gpa, uint64_t len)
 {
 	for (unsigned i = 0; i < NR_REGIONS; i++) {
@@ -185,8 +185,8 @@ static void change_memory(void)
 }
 
 /*
- * Somewhere, mostly such that @bytes end where memory does, and in another
- * region than the last time.
+ * Somewhere, mostly such that @bytes end where memory does, and in a different
+ * region each time.
  */
 static uint64_t place(uint64_t bytes, unsigned align)
 {
@@ -218,7 +218,7 @@ static bool is_avail_idx(uint64_t gpa)
 	return false;
 }
 
-/* Memory that is not shared may change between any two looks at it. */
+/* Memory that is not shared may change between any two reads. */
 static int read_unmapped(void *arg, gpa_t a, void *buf, size_t len)
 {
 	void *p = at(a.v, len);
@@ -269,7 +269,7 @@ static void check_chain(const struct chain *c, int n, int niov)
 		fuzz_must(c->iov[i].iov_base && c->iov[i].iov_len);
 }
 
-/* Use first and last bytes of all buffers: there the pages end. */
+/* Access the first and last bytes of all buffers, where the pages end. */
 static uint32_t use(const struct chain *c)
 {
 	uint32_t written = 0;
@@ -292,7 +292,7 @@ static uint32_t use(const struct chain *c)
 	return written;
 }
 
-/* As vq_relchain() does it. */
+/* Like vq_relchain(). */
 static void answer(const struct chain *c)
 {
 	uint32_t len = must_not_use_memory() ? 0 : use(c);
@@ -301,7 +301,7 @@ static void answer(const struct chain *c)
 
 	vq_relchain_prepare(c->vq, (uint16_t)c->req.idx,
 			    odd ? (uint32_t)fuzz_int(in, 4) : len);
-	/* A chain of before a reset is nothing to the driver of now. */
+	/* A chain from before a reset must not affect the new driver. */
 	fuzz_must(c->resets == e.vs.vs_priv->nr_resets ||
 		  e.vs.vs_priv->nr_errors == errors);
 	if (!odd || fuzz_bool(in))
@@ -329,7 +329,7 @@ static void complete_taken(unsigned i)
 	vq_endchains(c.vq, fuzz_bool(in));
 }
 
-/* The model has no use yet for what it took last, or for more than that. */
+/* The model returns the last few chains that it took. */
 static void return_taken(struct vqueue_info *vq)
 {
 	vq_retchains(vq, (uint16_t)(1 + fuzz_choice(in, 4)));
@@ -343,8 +343,8 @@ static void return_taken(struct vqueue_info *vq)
 }
 
 /*
- * Models that ask before they take want a chain: nothing but memory that has
- * changed, or is short, can take it away again.
+ * If vq_has_descs() reported a chain, vq_getchain() returns one, unless memory
+ * has changed or is short.
  */
 static int take(struct vqueue_info *vq, struct chain *c, int niov, bool asks)
 {
@@ -404,13 +404,13 @@ static int echo_cfgwrite(void *arg, int offset, int size, uint32_t value)
 
 static struct virtio_consts echo_consts;
 
-/* As a network device with MQ: a feature brings more queues. */
+/* Like a network device with MQ: a feature adds queues. */
 static void echo_apply_features(void *arg, uint64_t *features)
 {
 	echo_consts.vc_nvq = *features & 1 ? NR_QUEUES : NR_QUEUES - 1;
 }
 
-/* Some chains are given back by the model itself, some only later. */
+/* The model returns some chains at once, others only later. */
 static void echo_stop(void *arg)
 {
 	for (unsigned n = fuzz_choice(in, 4); n > 0; n--)
@@ -552,7 +552,7 @@ static void set_address(unsigned reg, uint64_t gpa)
 	common(reg + 4, 4, gpa >> 32);
 }
 
-/* A queue whose parts may well lie where memory ends. */
+/* A queue whose parts often lie at the end of memory. */
 static void set_queue(unsigned q)
 {
 	static const uint16_t sizes[] = { 16, 4, 2, 1, 16, 4, 8, 3 };
@@ -606,7 +606,7 @@ static void set_bus_master(void)
 	pci_cfg_write(&pi, 4, 2, fuzz_bool(in) ? 7 : 3);
 }
 
-/* The short way to live queues, which noise seldom finds. */
+/* The direct way to live queues, which random input seldom finds. */
 static void go_live(bool modern)
 {
 	if (fuzz_bool(in))
@@ -686,7 +686,7 @@ static void write_table(void)
 	write_desc_at(place(64, 16), 4);
 }
 
-/* Some chains more, as the device may see them or not. */
+/* Add chains, valid or not. */
 static void make_available(struct vqueue_info *vq)
 {
 	uint16_t i = peek16(vq->vq_avail_gpa + 2), nr;
@@ -697,7 +697,7 @@ static void make_available(struct vqueue_info *vq)
 	poke16(vq->vq_avail_gpa + 2, i);
 }
 
-/* Chains that are in order, of one buffer each or empty, as many as fit. */
+/* Valid chains of one buffer each, or empty ones, as many as fit. */
 static void add_good(struct vqueue_info *vq)
 {
 	unsigned nr = fuzz_choice(in, 8) + 1, size = vq->vq_priv->nr;
@@ -732,8 +732,8 @@ static uint16_t available_bits(uint16_t pos)
 }
 
 /*
- * Slots of a packed ring from where the device looks next, mostly of chains
- * that are in order: ids that are free, few of them linked.
+ * Slots of a packed ring from the device's next position, mostly with valid
+ * chains: free ids, few of them linked.
  */
 static void add_slots(struct vqueue_info *vq)
 {
@@ -782,8 +782,8 @@ static void write_index(struct vqueue_info *vq)
 }
 
 /*
- * All entries of the table, whose chains the device may hold, name the table
- * itself as an indirect one.
+ * All entries of the table, whose chains the device may hold, refer to the
+ * table itself as an indirect one.
  */
 static void turn_inward(struct vqueue_info *vq)
 {
@@ -828,7 +828,7 @@ static void step_packed(bool modern, struct vqueue_info *vq)
 }
 
 /*
- * --- All of it, in any order ---
+ * --- All operations, in any order ---
  */
 
 static void step_registers(bool modern, unsigned q)
@@ -920,8 +920,8 @@ static unsigned nr_outstanding(struct vqueue_info *vq)
 }
 
 /*
- * What a vhost-user front-end does to a queue: it stops, and goes on where the
- * ring's owner says.
+ * Like a vhost-user front-end: stop a queue, and resume it where the ring's
+ * owner says.
  */
 static void stop_or_resume(struct vqueue_info *vq)
 {

@@ -70,7 +70,7 @@ static uint32_t status_read(struct virtio_softc *vs)
 	return vs->vs_status;
 }
 
-/* Linux before 2.6.34 never sets Bus Master; QEMU does so for it here, too. */
+/* Linux before 2.6.34 never sets Bus Master; QEMU also sets it here. */
 static void status_write(struct virtio_softc *vs, uint32_t val)
 {
 	if (val == (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER))
@@ -115,7 +115,7 @@ static const struct vi_reg legacy_regs[] = {
 	{ VIRTIO_PCI_QUEUE_NOTIFY, 2, "queue notify", notify_read, notify_write },
 	{ VIRTIO_PCI_STATUS, 1, "device status", status_read, status_write },
 	{ VIRTIO_PCI_ISR, 1, "ISR status", isr_read, NULL },
-	/* These two are there only while MSI-X is enabled. */
+	/* These two exist only while MSI-X is enabled. */
 	{ VIRTIO_MSI_CONFIG_VECTOR, 2, "config vector", config_vector_read, config_vector_write },
 	{ VIRTIO_MSI_QUEUE_VECTOR, 2, "queue vector", queue_vector_read, queue_vector_write },
 };

@@ -5,7 +5,7 @@
  *
  *	0x0000  common configuration
  *	0x1000  ISR status
- *	0x2000  device configuration, where the device has some
+ *	0x2000  device configuration, if the device has any
  *	0x3000  notification, 4 bytes a queue
  */
 #include <linux/pci_regs.h>
@@ -39,7 +39,7 @@ static void dfselect_write(struct virtio_softc *vs, uint32_t val)
 	vs->vs_dfselect = val;
 }
 
-/* Of features from 64 on as well, whose windows Linux reads and writes. */
+/* Includes features from 64 on, whose windows Linux reads and writes. */
 static uint32_t window(uint64_t features, uint64_t features_hi, uint32_t select)
 {
 	if (select > 3)
@@ -91,8 +91,8 @@ static uint32_t num_queues_read(struct virtio_softc *vs)
 }
 
 /*
- * 0 says that the reset is complete, and that what was in flight leaves guest
- * memory alone (2.4.2).
+ * 0 means that the reset is complete, and that requests from before it no
+ * longer access guest memory (2.4.2).
  */
 static uint32_t status_read(struct virtio_softc *vs)
 {
@@ -105,7 +105,7 @@ static void status_write(struct virtio_softc *vs, uint32_t val)
 	vi_set_status(vs, (uint8_t)val, true);
 }
 
-/* Changes since the last look count as one: the driver sees it moved (2.5). */
+/* All changes since the last read increment it once (2.5). */
 static uint32_t generation_read(struct virtio_softc *vs)
 {
 	if (vs->vs_flags & VIRTIO_DEVCFG_CHG) {
@@ -120,7 +120,7 @@ static uint32_t select_read(struct virtio_softc *vs)
 	return (uint32_t)vs->vs_curq;
 }
 
-/* Any number may be selected; a queue that is not there has size 0. */
+/* Any number may be selected; a queue that does not exist has size 0. */
 static void select_write(struct virtio_softc *vs, uint32_t val)
 {
 	vs->vs_curq = (int)val;
@@ -160,7 +160,7 @@ static uint32_t enable_read(struct virtio_softc *vs)
 	return vq && (vq->vq_flags & VQ_ENABLED);
 }
 
-/* A driver must not write 0 here (4.1.4.3.2); nothing happens when it does. */
+/* A driver must not write 0 here (4.1.4.3.2); 0 is ignored. */
 static void enable_write(struct virtio_softc *vs, uint32_t val)
 {
 	if (val == 1)
@@ -174,7 +174,7 @@ static uint32_t reset_read(struct virtio_softc *vs)
 	return vq && vi_queue_is_resetting(vq);
 }
 
-/* 0 is reserved, and so is all else. */
+/* All other values are reserved. */
 static void reset_write(struct virtio_softc *vs, uint32_t val)
 {
 	if (val == 1)
@@ -263,9 +263,9 @@ static const struct vi_reg common_regs[] = {
  */
 
 /*
- * The address tells the queue: 2 bytes at its own place, or 4 with
- * NOTIFICATION_DATA (4.1.5.2). What the driver writes there is not looked at:
- * the ring in memory says what is available.
+ * The address selects the queue. A write has 2 bytes, or 4 with
+ * NOTIFICATION_DATA (4.1.5.2). Its value is ignored: the ring in memory says
+ * what is available.
  */
 static void notify_write(struct virtio_softc *vs, uint64_t off, int size)
 {
@@ -388,7 +388,7 @@ int vi_modern_setup(struct virtio_softc *vs)
 	if (off < 0)
 		return -1;
 	vs->vs_pcicap = &vs->vs_caps[vs->vs_ncaps - 1];
-	/* 4.1.4.9: bar, offset, length and data are the driver's to write. */
+	/* 4.1.4.9: the driver writes bar, offset, length and data. */
 	pci_set_writable(vs->vs_pi, (unsigned)off + VIRTIO_PCI_CAP_BAR, 1);
 	pci_set_writable(vs->vs_pi, (unsigned)off + VIRTIO_PCI_CAP_OFFSET, 12);
 

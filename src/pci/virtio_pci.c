@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A virtio device as a PCI function (virtio 4.1): identity, interrupts, BARs,
- * and the way of a register access to the interface that it is meant for.
+ * and the routing of register accesses to the legacy or modern interface.
  */
 #include <assert.h>
 #include <linux/pci_regs.h>
@@ -24,7 +24,7 @@ static void send_interrupt(struct virtio_softc *vs, uint8_t isr,
 	struct pci_devinst *pi = vs->vs_pi;
 
 	if (pci_msix_enabled(pi)) {
-		/* 4.1.5.3.1: the configuration bit is set in any case. */
+		/* 4.1.5.3.1: the configuration bit is always set. */
 		vs->vs_isr |= isr & VIRTIO_PCI_ISR_CONFIG;
 		pci_generate_msix(pi, vector);
 	} else {
@@ -140,7 +140,7 @@ void vi_softc_linkup(struct virtio_softc *vs, struct virtio_consts *vc,
 void vi_softc_fini(struct virtio_softc *vs)
 {
 	vi_fini(vs);
-	/* The embedder may still work on the function; see pci_lock(). */
+	/* The embedder may still use the function; see pci_lock(). */
 	pci_set_device(vs->vs_pi, NULL, NULL);
 }
 
@@ -358,7 +358,7 @@ static unsigned data_reg(struct virtio_softc *vs)
 	       offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
 }
 
-/* Where the driver pointed the window, if it points anywhere. */
+/* Where the driver pointed the window; false if nowhere valid. */
 static bool window_at(struct virtio_softc *vs, struct window *w)
 {
 	struct pci_devinst *pi = vs->vs_pi;
