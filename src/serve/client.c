@@ -33,7 +33,7 @@ void client_wake_fini(struct client_wake *wake)
 
 void client_wake(struct client_wake *wake)
 {
-	if (wake->source) /* it may be over */
+	if (wake->source) /* NULL: finished */
 		vio_wake(wake->source);
 }
 
@@ -82,7 +82,7 @@ int client_eventfd_or_pipe(int fd)
 	return -EINVAL;
 }
 
-/* A UNIX socket without a name has its family for an address. */
+/* The address of an unnamed UNIX socket is only its family. */
 static bool is_unnamed(int ret, const struct sockaddr_un *addr, socklen_t len)
 {
 	return ret == 0 && addr->sun_family == AF_UNIX &&

@@ -29,7 +29,7 @@ struct client_wake {
 
 int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg);
-void client_wake_fini(struct client_wake *wake); /* also of one that is all 0 */
+void client_wake_fini(struct client_wake *wake); /* all 0 is allowed */
 void client_wake(struct client_wake *wake);
 
 /* Whether this client truncated its memory since the last call. */

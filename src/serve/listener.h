@@ -12,8 +12,8 @@ struct vio_source;
 struct listener {
 	struct vio_loop *loop;
 	/*
-	 * A client connects: 0, and no other does until listener_next(); or
-	 * -errno.
+	 * A client has connected. 0: no other is accepted until
+	 * listener_next(); or -errno.
 	 */
 	int (*come)(void *arg, int take_fd);
 	/* accept() or come() failed. The listener retries after a delay. */

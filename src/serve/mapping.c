@@ -2,10 +2,10 @@
 /*
  * Clients' files in our address space. See mapping.h.
  *
- * Each mapping is in a list, so that a fault can be told from others by its
- * address. The list is under a lock that the signal handler takes as well.
- * That is sound because the fault is synchronous: the thread that it stops was
- * accessing a client's memory, which nothing does while it holds the lock.
+ * Mappings are in a list, so that a client's fault is recognised by its
+ * address. The list has a lock, which the signal handler takes as well. That is
+ * safe because the fault is synchronous: the interrupted thread was accessing a
+ * client's memory, which no code does while it holds the lock.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -36,8 +36,8 @@ static uint64_t block_size(const struct stat *st)
 struct mapped_file {
 	struct mapped_file *next, **link;
 	struct client_wake *wake;
-	unsigned client; /* whose it is, of those that @wake has had */
-	char *host;      /* what it asked for */
+	unsigned client; /* its owner among the clients of @wake */
+	char *host;      /* the requested piece */
 	char *addr;      /* the file's pages around that */
 	size_t len;
 	int prot;
@@ -72,11 +72,11 @@ static void delist(struct mapped_file *m)
  * --- Faults ---
  */
 
-static struct sigaction others; /* who had the signal before us */
+static struct sigaction others; /* the handler before ours */
 
 /*
- * Replace the whole mapping by memory of our own: it cannot fault again, and
- * huge pages need no care. It is shared, with no one, because guests are larger
+ * Replace the whole mapping with our own memory: it cannot fault again, and
+ * huge pages need no care. It is shared (with no one) because guests are larger
  * than RLIMIT_DATA, which counts private memory even if unused.
  */
 static bool replace(const struct mapped_file *m)
@@ -86,7 +86,7 @@ static bool replace(const struct mapped_file *m)
 		    0) != MAP_FAILED;
 }
 
-/* Whether a client caused the fault at @p, and it is handled. */
+/* Handle the fault at @p. False: no client caused it, or that failed. */
 static bool mend(const char *p)
 {
 	bool mended = false;
@@ -117,9 +117,7 @@ static void on_sigbus(int signo, siginfo_t *si, void *context)
 	bool sent = si->si_code <= 0 || si->si_code == BUS_MCEERR_AO;
 
 	if (sent || !mend(si->si_addr)) {
-		/*
-		 * Another handler's: the access is repeated, and fails there.
-		 */
+		/* Leave it to the other handler: the access is repeated. */
 		sigaction(SIGBUS, &others, NULL);
 		if (sent)
 			raise(SIGBUS);
@@ -168,8 +166,8 @@ static char *congruent(char *p, uint64_t offset, uint64_t align)
 
 /*
  * Map [begin, end) of @fd, whole blocks, with at least one inaccessible block
- * before and behind. A range large enough for transparent huge pages is placed
- * so that it can have them.
+ * before and after it. A range large enough for transparent huge pages is
+ * placed so that it can have them.
  */
 static int map_between_guards(int fd, uint64_t begin, uint64_t end,
 			      uint64_t block, struct mapped_file *m)

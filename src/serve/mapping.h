@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A client's memory files, mapped so that neither a stray access of ours nor a
- * truncation of theirs can do harm. Not installed.
+ * A client's memory files, mapped so that neither our stray accesses nor the
+ * client's truncation can do harm. Not installed.
  */
 #ifndef SERVE_MAPPING_H
 #define SERVE_MAPPING_H
@@ -14,7 +14,7 @@ struct client_wake;
 struct mapped_file;
 
 struct mapping {
-	void *host; /* the piece that was asked for */
+	void *host; /* the requested piece */
 	struct mapped_file *mem;
 };
 
@@ -32,7 +32,7 @@ int mapping_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size);
  * -EINVAL when the range is not inside a file that can be mapped, or the error
  * of mmap(2).
  *
- * The pages before and behind are inaccessible: an access that leaves the
+ * The pages before and after are inaccessible: an access that leaves the
  * mapping faults instead of reaching other memory of this process.
  *
  * The client may truncate the file later; sealing cannot be required of it
@@ -43,7 +43,7 @@ int mapping_check_ram(uint64_t guest_addr, uint64_t offset, uint64_t size);
  */
 int mapping_create(struct client_wake *wake, int fd, uint64_t offset,
 		   uint64_t size, unsigned prot, struct mapping *ret_map);
-void mapping_destroy(struct mapping *map); /* also of one that is all 0 */
+void mapping_destroy(struct mapping *map); /* all 0 is allowed */
 
 /*
  * Handle SIGBUS from now on; other faults reach the handler that was installed

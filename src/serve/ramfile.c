@@ -39,7 +39,7 @@ static void unmap(struct ramfile **link)
 	free(file);
 }
 
-/* Unmap unused files, or only those that have been for a while. */
+/* Unmap unused files, or only those unused for a while. */
 static void unmap_unused(struct ramfiles *files, bool only_old)
 {
 	struct ramfile **link = &files->first;
@@ -100,7 +100,7 @@ static bool holds(const struct ramfile *file, uint64_t offset, uint64_t size)
 	       offset - file->offset <= file->size - size;
 }
 
-/* Whether the descriptor would allow such a mapping. */
+/* Whether the descriptor allows such a mapping. */
 static bool allows(int fd, unsigned prot)
 {
 	int flags = fcntl(fd, F_GETFL);

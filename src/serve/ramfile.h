@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The files in which a client's guest memory lies. Each is mapped once, however
- * many regions refer to it: behind an IOMMU a region is a page that comes and
- * goes with each request. Not installed.
+ * The files that hold a client's guest memory. Each is mapped once, however
+ * many regions refer to it: behind an IOMMU a region is a page that each
+ * request maps and unmaps. Not installed.
  */
 #ifndef SERVE_RAMFILE_H
 #define SERVE_RAMFILE_H
@@ -18,7 +18,7 @@ struct vio_source;
 struct ramfiles {
 	struct ramfile *first;
 	struct client_wake *wake;
-	struct vio_source *timer; /* unmaps what has not been used for long */
+	struct vio_source *timer; /* unmaps files unused for a while */
 	bool armed;
 };
 
@@ -36,15 +36,15 @@ struct ram {
 
 /*
  * Map @size bytes at @offset of @fd, as mapping_create() does, or find them
- * mapped. ram_release() gives them back. When the last piece of a file was one
- * of an IOMMU's pages, the file stays mapped for a second or two, because the
- * next piece is likely to follow soon.
+ * mapped. ram_release() releases them. When the last piece of a file was one of
+ * an IOMMU's pages, the file stays mapped for a second or two, because the next
+ * piece is likely to follow soon.
  */
 int ram_map(struct ramfiles *files, int fd, uint64_t offset, uint64_t size,
 	    unsigned prot, struct ram *ret_ram);
 void ram_release(struct ramfiles *files, struct ram *ram);
 
-/* The client has disconnected: unmap what only the next request could use. */
+/* The client has disconnected: unmap files kept only for the next request. */
 void ramfiles_client_gone(struct ramfiles *files);
 
 #endif

@@ -55,11 +55,11 @@ struct vio_server {
 	struct server_log log;
 	void (*notify)(void *arg, bool attached);
 	void *notify_arg;
-	struct vio_server_stats stats; /* but for get_stats() */
+	struct vio_server_stats stats; /* except those of get_stats() */
 
 	struct listener listener;
 	bool started;
-	char *path; /* of a socket that we made, or NULL */
+	char *path; /* of a socket that we created, or NULL */
 	struct unix_name path_name;
 	struct client_wake wake;
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vfio-user server: clients come and go. See <viodev/server.h>, and
- * vfio_user_impl.h for how the parts fit.
+ * The vfio-user server: clients attach and detach. See <viodev/server.h>, and
+ * vfio_user_impl.h for how the parts fit together.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 #include "serve/vfio_user_impl.h"
 
 /*
- * --- Clients come and go ---
+ * --- Clients attach and detach ---
  */
 
 void vfuser_fail(struct vfuser *srv, int level, const char *why)
@@ -69,7 +69,7 @@ static void drop_client(struct vfuser *srv)
 	server_notify(&srv->base, false);
 }
 
-/* Whether so many replies wait that no more are to be made. */
+/* Whether messages must wait: replies pile up, or the device rests. */
 static bool is_blocked(struct vfuser *srv)
 {
 	return vfconn_unsent(&srv->conn) > VFCONN_HIGH_BYTES ||
@@ -97,13 +97,13 @@ static void flush(struct vfuser *srv)
 		vfuser_fail(srv, LOG_INFO, "disconnected");
 }
 
-/* Replies go out before the queues are worked on: a guest may wait for them. */
+/* Replies are sent before the queues are served: a guest may wait for them. */
 static void work(void *arg)
 {
 	struct vfuser *srv = arg;
 	struct vfconn_msg msg;
 
-	/* The device runs the loop to let its requests finish: not now. */
+	/* Not while the device runs the loop to let its requests finish. */
 	if (srv->working || srv->conn.fd < 0)
 		return;
 	srv->working = true;
@@ -122,7 +122,7 @@ static void work(void *arg)
 		drop_client(srv);
 		return;
 	}
-	/* The socket will not tell of what was read and left. */
+	/* The socket does not report messages already read. */
 	if (!is_blocked(srv) && vfconn_next(&srv->conn, &msg) != 0)
 		vfuser_wake(srv);
 	watch_conn(&srv->conn, srv->conn_source, is_blocked(srv),
@@ -130,7 +130,7 @@ static void work(void *arg)
 	watch_conn(&srv->twin, srv->twin_source, false, &srv->twin_events);
 }
 
-/* Read until there is a whole message; more may have come with it. */
+/* Read until there is a whole message; more may have arrived with it. */
 static void fill(struct vfuser *srv, struct vfconn *conn)
 {
 	struct vfconn_msg msg;
@@ -152,7 +152,7 @@ void vfuser_on_socket(void *arg, uint32_t events)
 
 	if (srv->working)
 		return;
-	/* Nothing is read while it is to wait: that would never find the end. */
+	/* Nothing is read while blocked, which would hide a disconnection. */
 	if ((events & (EPOLLHUP | EPOLLERR)) && is_blocked(srv))
 		vfuser_fail(srv, LOG_INFO, "disconnected");
 	fill(srv, &srv->twin);
@@ -172,7 +172,7 @@ static int add_client(void *arg, int take_fd)
 	ret = vio_fd_add(srv->base.loop, take_fd, EPOLLIN, vfuser_on_socket,
 			 srv, &srv->conn_source);
 	if (ret < 0) {
-		srv->conn.fd = -1; /* the caller's still */
+		srv->conn.fd = -1; /* still the caller's */
 		vfconn_fini(&srv->conn);
 	}
 	return ret;
@@ -188,7 +188,7 @@ static void on_rest_timer(void *arg)
 	vfuser_wake(arg);
 }
 
-/* The device gave back what was waited for, or memory was found gone. */
+/* The device returned what was waited for, or memory has faulted. */
 static void on_wake(void *arg)
 {
 	struct vfuser *srv = arg;
@@ -247,7 +247,7 @@ static void get_stats(const struct vio_server *base,
 }
 
 static const int syscalls[] = {
-	SYS_accept4, SYS_fstatfs, /* tells event descriptors from files */
+	SYS_accept4, SYS_fstatfs, /* identifies event descriptors */
 	SYS_recvmsg, SYS_sendmsg, SYS_socketpair, /* twin socket */
 	-1,
 };

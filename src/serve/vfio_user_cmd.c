@@ -14,7 +14,7 @@
  * --- VERSION ---
  */
 
-/* A second socket for our commands. Its far end goes with the next reply. */
+/* A second socket for our commands. Its other end goes with the next reply. */
 static bool open_twin(struct vfuser *srv)
 {
 	int fds[2];
@@ -66,7 +66,7 @@ static ssize_t do_version(struct vfuser *srv, const struct vfconn_msg *msg,
 		len = vfmsg_encode_version(reply, msg->len, &ours);
 	}
 
-	vfuser_irq_clear(srv); /* what the device raised for nobody */
+	vfuser_irq_clear(srv); /* what the device raised without a client */
 	vfuser_dma_set_max_xfer(srv, theirs.max_xfer);
 	srv->negotiated = true;
 	srv->base.stats.clients++;
@@ -117,7 +117,7 @@ bool vfuser_rests(struct vfuser *srv)
 	return vio_now_ns() < srv->rest_until_ns;
 }
 
-/* What the client mapped and bound survives. */
+/* Mappings and bound descriptors survive. */
 static ssize_t reset(struct vfuser *srv, const struct vfconn_msg *msg,
 		     uint8_t *reply)
 {
@@ -134,7 +134,7 @@ static ssize_t not_supported(struct vfuser *srv, const struct vfconn_msg *msg,
 
 static const struct command {
 	vfuser_handler *fn;
-	bool harmless; /* leaves the state of the device alone */
+	bool harmless; /* does not change the device's state */
 } commands[VFMSG_NR_CMDS] = {
 	[VFMSG_VERSION] = { do_version },
 	[VFMSG_DMA_MAP] = { vfuser_dma_map },
@@ -169,7 +169,7 @@ static bool is_harmless(struct vfuser *srv, const struct vfconn_msg *msg)
 {
 	if (is_reply(msg))
 		return true;
-	/* Registers are behind the lock that is held. */
+	/* Register accesses need the lock, which is held. */
 	if (msg->hdr.cmd == VFMSG_REGION_READ && pci_has_lock(&srv->base.pi))
 		return false;
 	if (msg->hdr.cmd < VFMSG_NR_CMDS && commands[msg->hdr.cmd].harmless)
@@ -208,7 +208,7 @@ void vfuser_reply(struct vfuser *srv, const struct vfmsg_hdr *cmd, ssize_t ret)
 		vfuser_fail(srv, LOG_WARNING, "peer is not reading its socket");
 }
 
-/* Whether that is done; otherwise it is to be handled again. */
+/* Whether it is done; otherwise it must be handled again. */
 static bool handle(struct vfuser *srv, const struct vfconn_msg *msg)
 {
 	ssize_t ret;
@@ -265,7 +265,7 @@ bool vfuser_serve(struct vfuser *srv)
 {
 	struct vfconn_msg msg;
 
-	if (srv->waiting) /* which has an end of its own */
+	if (srv->waiting) /* which has its own deadline */
 		srv->share = UINT_MAX;
 	serve_twin(srv);
 	while (vfconn_unsent(&srv->conn) <= VFCONN_HIGH_BYTES &&

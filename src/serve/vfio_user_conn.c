@@ -11,8 +11,8 @@
 #include "serve/vfio_user_conn.h"
 
 /*
- * Both buffers, of pages, which cost nothing until used: few clients use many
- * of them.
+ * Both buffers, as pages that cost nothing until used: few clients use many of
+ * them.
  */
 int vfconn_init(struct vfconn *conn, int take_fd)
 {
@@ -90,8 +90,8 @@ static size_t bytes_wanted(const struct vfconn *conn)
 
 /*
  * No message needs a socket. One may be the client's end of this very
- * connection: kept with a message that never becomes whole, it would hide the
- * end of the connection for ever.
+ * connection: kept with a message that never becomes whole, it would hide a
+ * disconnection for ever.
  */
 static void drop_sockets(struct vfconn *conn, unsigned from)
 {
@@ -119,7 +119,7 @@ static ssize_t receive_with_fds(struct vfconn *conn, size_t len)
 		return n;
 	scm_take(&msg, conn->fds, &conn->nr_fds, VFMSG_MAX_FDS);
 	drop_sockets(conn, before);
-	/* Out of descriptors ourselves: which of them are missing? */
+	/* We ran out of descriptors, and cannot tell which are missing. */
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
 }
 
@@ -138,11 +138,11 @@ static ssize_t receive_some(struct vfconn *conn)
 	if (n <= 0)
 		return n;
 
-	/* Without a buffer for them, descriptors show as this flag. */
+	/* Without a buffer for descriptors, this flag reveals them. */
 	if (!(msg.msg_flags & MSG_CTRUNC))
 		return receive(conn, &msg, (size_t)n, 0);
 
-	/* They are not for a message that is whole already. */
+	/* They do not belong to a message that is already whole. */
 	ret = vfconn_next(conn, &whole);
 	if (ret != 0)
 		return ret < 0 ? ret : -ENOBUFS;

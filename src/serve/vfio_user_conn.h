@@ -3,17 +3,17 @@
  * A vfio-user socket as a stream of whole messages, both ways.
  *
  * Reading is greedy, one call for all that has arrived, because guests'
- * doorbells arrive in bursts; writing collects until vfconn_flush(). Both
+ * doorbells arrive in bursts; writes are buffered until vfconn_flush(). Both
  * buffers are bounded. Only a message's header is parsed here.
  *
  *	in:   [ consumed | message | message | part of one |  free  ]
  *	                 ^head                             ^tail
  *
- * File descriptors belong to the message whose bytes they came with. The
- * kernel ends a read after the piece that carries some but may begin it long
- * before, and does not tell where the piece began. So a read that would meet
- * descriptors is taken in exact steps, header and then payload; all others in
- * one. vfconn_fill() finds out by looking ahead.
+ * File descriptors belong to the message whose bytes they came with. The kernel
+ * ends a read after the piece that carries some, but the read may begin long
+ * before, and where the piece began is unknown. So a read that would return
+ * descriptors is made in exact steps, header and then payload; all others in
+ * one. vfconn_fill() finds out by peeking.
  */
 #ifndef SERVE_VFIO_USER_CONN_H
 #define SERVE_VFIO_USER_CONN_H
@@ -24,7 +24,7 @@
 
 #include "serve/vfio_user_msg.h"
 
-/* More than this waiting to be sent: take no more requests. */
+/* With more than this unsent, take no requests. */
 #define VFCONN_HIGH_BYTES (1u << 20)
 
 #define VFCONN_IN_BYTES  (VFMSG_MAX_BYTES + (64u << 10))
@@ -34,12 +34,12 @@ struct vfconn {
 	int fd; /* -1: not open */
 	uint8_t *in;
 	size_t in_head, in_tail;
-	bool full; /* vfconn_fill() has said -ENOBUFS */
+	bool full; /* vfconn_fill() returned -ENOBUFS */
 	uint8_t *out;
 	size_t out_head, out_tail;
 	int fds[VFMSG_MAX_FDS]; /* of the message at in_head */
 	unsigned nr_fds;
-	int send_fd; /* goes with the next byte sent; or -1 */
+	int send_fd; /* sent with the next byte; or -1 */
 };
 
 /* A message at the head of the input, borrowed until vfconn_consume(). */
@@ -47,13 +47,13 @@ struct vfconn_msg {
 	struct vfmsg_hdr hdr;
 	const uint8_t *payload;
 	size_t len; /* of the payload */
-	int *fds;   /* who keeps one puts -1 in its place */
+	int *fds;   /* to keep one, replace it with -1 */
 	unsigned nr_fds;
 };
 
 /* Create @conn from a stream socket, which it owns on success. 0 or -ENOMEM. */
 int vfconn_init(struct vfconn *conn, int take_fd);
-void vfconn_fini(struct vfconn *conn); /* also of one that has fd -1 */
+void vfconn_fini(struct vfconn *conn); /* fd -1 is allowed */
 
 /*
  * Read what has arrived. 1: something; 0: nothing; -ENOBUFS: messages must be
@@ -61,7 +61,7 @@ void vfconn_fini(struct vfconn *conn); /* also of one that has fd -1 */
  */
 int vfconn_fill(struct vfconn *conn);
 
-/* Make room behind the messages. This moves borrowed messages. */
+/* Make room after the messages. This moves borrowed messages. */
 void vfconn_compact(struct vfconn *conn);
 
 /* 1 and the next whole message, 0: none, or -EBADMSG. */
@@ -70,11 +70,11 @@ int vfconn_next(struct vfconn *conn, struct vfconn_msg *ret_msg);
 /* Done with the message at the head; descriptors left in it are closed. */
 void vfconn_consume(struct vfconn *conn, const struct vfconn_msg *msg);
 
-/* Append to the output. False, and nothing is appended: there is no room. */
+/* Append to the output. False: no room, and nothing is appended. */
 bool vfconn_queue(struct vfconn *conn, const struct vfmsg_hdr *hdr,
 		  const void *payload, const void *data, size_t data_len);
 
-/* Send what the socket takes. 0 or -errno when it is broken. */
+/* Send what the socket accepts. 0 or -errno when it is broken. */
 int vfconn_flush(struct vfconn *conn);
 
 static inline size_t vfconn_unsent(const struct vfconn *conn)

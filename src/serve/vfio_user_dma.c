@@ -2,20 +2,20 @@
 /*
  * Guest memory that the vfio-user server's client did not share.
  *
- * A region without a file is reached by messages, DMA_READ and DMA_WRITE, to a
- * client that may itself be waiting for an answer of ours: QEMU serves them
- * only when no processor of the guest waits for a register. So:
+ * A region without a file is accessed by messages, DMA_READ and DMA_WRITE, to
+ * a client that may itself be waiting for our answer: QEMU serves them only
+ * while no guest processor waits for a register. So:
  *
- * - A read waits for its answer, and meanwhile serves what leaves the device's
- *   state alone. When something else comes, the read is given up: -EAGAIN
- *   unwinds to the loop, the message is handled, pci_kick() has the queues
- *   looked at again. The late answer is known by its number, and dropped.
- *   In the handling of a message a read says -EAGAIN at once.
- * - A write is sent and forgotten. It never says -EAGAIN: what came before it
- *   could not be undone.
+ * - A read waits for its answer, and meanwhile handles messages that do not
+ *   change the device's state. On any other message the read is abandoned:
+ *   -EAGAIN unwinds to the loop, the message is handled, and pci_kick() has
+ *   the queues served again. The late answer is recognised by its number, and
+ *   dropped. While a message is handled, a read returns -EAGAIN at once.
+ * - A write is sent and forgotten. It never returns -EAGAIN: what came before
+ *   it could not be undone.
  * - An interrupt must not overtake the writes that it announces. It is held
- *   until the client has answered a command that came after them, often the
- *   read of the driver's event index, else an empty write.
+ *   until the client has answered a command sent after them, often the read of
+ *   the driver's event index, otherwise an empty write.
  */
 #include <errno.h>
 #include <poll.h>
@@ -34,10 +34,10 @@ static uint64_t answer_ns(void)
 	return __atomic_load_n(&vfuser_answer_ns, __ATOMIC_RELAXED);
 }
 
-/* QEMU loses the end of replies that its socket does not take at once. */
+/* QEMU loses the end of replies that its socket does not accept at once. */
 #define MAX_CHUNK (64u << 10)
 
-/* A device's own threads reach shared memory only: the connection is ours. */
+/* A device's own threads access only shared memory, not the connection. */
 static bool on_loop(const struct vfuser *srv)
 {
 	return pthread_equal(srv->thread, pthread_self());
@@ -57,7 +57,7 @@ static struct vfconn *dma_conn(struct vfuser *srv)
 	return srv->twin.fd >= 0 ? &srv->twin : &srv->conn;
 }
 
-/* Append a command to what is to be sent. */
+/* Append a command to the output. */
 static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 			 uint32_t flags, gpa_t a, uint64_t count,
 			 const void *data)
@@ -78,7 +78,7 @@ static void send_command(struct vfuser *srv, uint16_t id, enum vfmsg_cmd cmd,
 	vfuser_wake(srv);
 }
 
-/* Whether a command has its answer: a bit for each that may still lack it. */
+/* Answered commands: a bit for each that may still be unanswered. */
 static uint64_t *answer_word(struct vfuser_dma *dma, uint64_t command)
 {
 	return &dma->answered[command % VFUSER_MAX_UNANSWERED / 64];
@@ -101,7 +101,7 @@ static void set_answered(struct vfuser_dma *dma, uint64_t command)
 	}
 }
 
-/* Send a command that wants an answer. */
+/* Send a command that requires an answer. */
 static uint64_t ask(struct vfuser *srv, enum vfmsg_cmd cmd, gpa_t a,
 		    uint64_t count)
 {
@@ -147,13 +147,13 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 	uint64_t command = command_of(dma, msg->hdr.id);
 
 	if (command == 0)
-		return; /* nothing was asked */
+		return; /* it answers no command */
 	if (command == dma->reading) {
 		dma->read_result = take_data(dma, msg);
 		dma->reading = 0;
 	}
 	set_answered(dma, command);
-	/* Who waits here was called by the device, and holds its lock. */
+	/* A waiting read was called by the device, and holds its lock. */
 	if (!srv->waiting)
 		pci_lock(&srv->base.pi);
 	vfuser_irq_release(srv, dma->acked);
@@ -161,7 +161,7 @@ void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg)
 		pci_unlock(&srv->base.pi);
 }
 
-/* Some command has no answer yet: look again when one is due. */
+/* Some command is unanswered: check again when the answer is due. */
 static void watch(struct vfuser *srv)
 {
 	struct vfuser_dma *dma = &srv->dma;
@@ -202,7 +202,7 @@ void vfuser_dma_timeout(struct vfuser *srv)
 
 static void prepare_poll(const struct vfconn *conn, struct pollfd *pfd)
 {
-	pfd->fd = conn->fd; /* -1 is passed over */
+	pfd->fd = conn->fd; /* -1 is ignored */
 	pfd->events = (short)((conn->full ? 0 : POLLIN) |
 			      (vfconn_unsent(conn) ? POLLOUT : 0));
 }
@@ -217,7 +217,7 @@ static void transfer(struct vfuser *srv, struct vfconn *conn)
 		vfuser_fail(srv, LOG_INFO, strerror(-ret));
 }
 
-/* Send and receive for as long as nothing can be, but not past @deadline. */
+/* Wait until something was sent or received, but not past @deadline. */
 static void wait_for_client(struct vfuser *srv, uint64_t deadline)
 {
 	struct pollfd pfd[2];
@@ -245,7 +245,7 @@ static int try_again(struct vfuser *srv)
 	return -EAGAIN;
 }
 
-/* Handle what may be handled meanwhile. Whether there is something else. */
+/* Handle what may be handled meanwhile. True: another message is next. */
 static bool serve_waiting(struct vfuser *srv)
 {
 	bool preempted;
@@ -276,7 +276,7 @@ static int read_chunk(struct vfuser *srv, gpa_t a, void *buf, uint32_t len,
 		preempted = serve_waiting(srv);
 	}
 	if (dma->reading) {
-		dma->reading = 0; /* too late for its answer */
+		dma->reading = 0; /* its answer is too late */
 		watch(srv);
 		return try_again(srv);
 	}
@@ -306,7 +306,7 @@ static int dma_read(void *arg, gpa_t a, void *buf, size_t len)
 	return 0;
 }
 
-/* Nobody misses what a client that goes does not get: it is no error. */
+/* Data for a client that is disconnecting is lost without an error. */
 static int dma_write(void *arg, gpa_t a, const void *buf, size_t len)
 {
 	struct vfuser *srv = arg;

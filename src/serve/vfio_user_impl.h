@@ -70,12 +70,12 @@ struct vfuser_irqs {
 
 struct vfuser_mem {
 	struct ramfiles files;
-	uint64_t bytes;       /* of all regions, also of those in limbo */
+	uint64_t bytes;       /* of all regions, including those in limbo */
 	unsigned nr_unshared; /* writable regions that are not mapped */
 	uint64_t seq;         /* of the last command that changed it */
-	unsigned nr_used;     /* regions that the command at hand removed, and
+	unsigned nr_used;     /* regions that the current command removed, and
 				 that requests still use */
-	struct vfuser_deferred *deferred; /* such commands, in their order */
+	struct vfuser_deferred *deferred; /* such commands, in order */
 	unsigned nr_deferred;
 };
 
@@ -84,8 +84,8 @@ struct vfuser_dma {
 
 	/*
 	 * Commands to the client that require a reply are numbered; the low 16
-	 * bits are the message id. All before @oldest were answered, of the
-	 * others those whose bit is set, @acked last of all.
+	 * bits are the message id. All before @oldest were answered, and later
+	 * ones whose bit is set; @acked was answered last.
 	 */
 	uint64_t asked, oldest, acked;
 	uint64_t answered[VFUSER_MAX_UNANSWERED / 64];
@@ -103,7 +103,7 @@ struct vfuser_dma {
 
 struct vfuser {
 	struct vio_server base;
-	struct vio_source *timer;      /* for the answer of a client */
+	struct vio_source *timer;      /* for a client's reply */
 	struct vio_source *rest_timer; /* see vfuser_rests() */
 	uint64_t rest_until_ns;        /* 0: the device is quiet */
 	struct vio_task work;
@@ -122,14 +122,14 @@ struct vfuser {
 	struct vfuser_mem mem;
 	struct vfuser_dma dma;
 	struct vfuser_irqs irqs;
-	unsigned share;      /* what is left of the iteration's budget */
+	unsigned share;      /* the rest of the iteration's budget */
 	unsigned nr_written; /* entries of the WRITE_MULTI at the head */
 	uint8_t reply[VFMSG_ACCESS_BYTES + VFMSG_MAX_XFER];
 };
 
 /*
- * Commands and register writes that are handled in an iteration of the loop,
- * which is not the client's alone.
+ * Commands and register writes handled in an iteration of the loop, which
+ * serves others as well.
  */
 #define VFUSER_ITERATION_BUDGET 256u
 
@@ -210,7 +210,7 @@ bool vfuser_mem_defer(struct vfuser *srv, const struct vfconn_msg *msg,
 		      ssize_t ret);
 bool vfuser_mem_may_defer(const struct vfuser *srv);
 
-/* As gm_remove(). */
+/* Like gm_remove(). */
 int vfuser_mem_remove(struct vfuser *srv, gpa_t base, uint64_t len);
 
 /* Unmap memory that is no longer used and send the replies deferred for it. */
@@ -226,7 +226,7 @@ void vfuser_mem_reset(struct vfuser *srv);
 extern const struct gmem_ops vfuser_gmem_ops;
 void vfuser_dma_reset(struct vfuser *srv); /* the client has disconnected */
 
-/* A reply of the client. */
+/* A reply from the client. */
 void vfuser_dma_reply(struct vfuser *srv, const struct vfconn_msg *msg);
 
 /* The largest message that the client accepts. */
@@ -236,8 +236,8 @@ void vfuser_dma_set_max_xfer(struct vfuser *srv, uint64_t bytes);
 void vfuser_dma_timeout(struct vfuser *srv);
 
 /*
- * The command whose answer means that all DMA_WRITEs until now are complete, 0
- * when they are. Requests that answer if no other command does.
+ * The command whose answer means that all DMA_WRITEs until now are complete; 0
+ * if they already are. Requests that answer if no other command does.
  */
 uint64_t vfuser_dma_fence(struct vfuser *srv);
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Interrupts of the vfio-user server: vectors are event descriptors that the
- * client binds, and that are written to fire.
+ * client binds; a write to one fires it.
  *
  * INTx is a level to the guest and an event on the wire. It masks itself when
- * it fires; the client unmasks it after each of the guest's accesses, or by an
- * event descriptor of its own, and if the pin is still asserted it fires anew.
- * Other vectors that are raised while nothing is bound to them, or masked, are
- * remembered, for the client takes descriptors away to swap them.
+ * it fires; the client unmasks it after each of the guest's accesses, or
+ * through its own event descriptor, and if the pin is still asserted it fires
+ * again. Other vectors that are raised while unbound or masked stay pending,
+ * because the client unbinds descriptors to swap them.
  *
  * A device's own threads raise vectors under its lock, pci_lock(), which is
  * therefore held here whenever vectors are used from the loop.
@@ -44,7 +44,7 @@ static struct vfuser_vec *vectors(struct vfuser *srv, uint32_t index,
  * --- Firing ---
  */
 
-/* A counter that is full has been signalled: errors do not matter. */
+/* A full counter is already signalled: errors do not matter. */
 static void signal_vector(struct vfuser *srv, const struct vfuser_vec *vec)
 {
 	uint64_t one = 1;
@@ -63,7 +63,7 @@ static bool is_pending(const struct vfuser *srv, const struct vfuser_vec *vec)
 	return is_intx(srv, vec) ? srv->irqs.intx_level : vec->pending;
 }
 
-/* Fire a vector that is pending, if it can. */
+/* Fire a pending vector, if possible. */
 static void fire(struct vfuser *srv, struct vfuser_vec *vec)
 {
 	if (!is_pending(srv, vec) || vec->fd < 0 || vec->masked ||
@@ -75,8 +75,8 @@ static void fire(struct vfuser *srv, struct vfuser_vec *vec)
 }
 
 /*
- * Raised again it is held again, but not longer for what it was held for:
- * a busy device must not put its interrupt off for ever.
+ * A vector raised again is held again, but not longer for its first fence: a
+ * busy device must not delay its interrupt for ever.
  */
 static void hold(struct vfuser *srv, struct vfuser_vec *vec, uint64_t fence)
 {
@@ -88,7 +88,7 @@ static void hold(struct vfuser *srv, struct vfuser_vec *vec, uint64_t fence)
 	srv->irqs.nr_deferred++;
 }
 
-/* The device raises a vector: what it wrote to guest memory goes first. */
+/* The device raises a vector: its writes to guest memory go first. */
 static void raise_vector(struct vfuser *srv, struct vfuser_vec *vec)
 {
 	uint64_t fence = vfuser_dma_fence(srv);
@@ -253,7 +253,7 @@ static void act(struct vfuser *srv, struct vfuser_vec *vec,
 		vec->masked = false;
 		fire(srv, vec);
 		break;
-	case VFMSG_TRIGGER: /* the client tries its own wiring */
+	case VFMSG_TRIGGER: /* the client tests its own wiring */
 		if (vec->fd >= 0)
 			signal_vector(srv, vec);
 		else
@@ -296,7 +296,7 @@ static int bind_irq_event(struct vfuser *srv, struct vfuser_irq_event *ev,
 		return 0;
 	}
 	ret = client_eventfd(msg->fds[0]);
-	/* By edge: whatever the client does to it, we do not spin. */
+	/* Edge-triggered: whatever the client does to it, we do not spin. */
 	if (ret == 0)
 		ret = vio_fd_add(srv->base.loop, msg->fds[0], EPOLLIN | EPOLLET,
 				 on_irq_event, ev, &source);
@@ -386,7 +386,7 @@ ssize_t vfuser_set_irqs(struct vfuser *srv, const struct vfconn_msg *msg,
 }
 
 /*
- * --- Life ---
+ * --- Init and reset ---
  */
 
 void vfuser_irq_init(struct vfuser *srv)

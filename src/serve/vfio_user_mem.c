@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Guest memory of the vfio-user server: regions come and go.
+ * Guest memory of the vfio-user server: regions are added and removed.
  *
- * Most come with a file and are mapped, see ramfile.h; the others are reached by
+ * Most come with a file and are mapped, see ramfile.h; others are accessed by
  * messages, see vfio_user_dma.c.
  *
  * A region that is removed while requests use it stays mapped until they have
- * ended, and only then has the client its answer: it may reuse the memory. It
- * goes on meanwhile, with registers above all, which a processor of the guest
- * may be waiting for. Only answers to other commands that change the memory
- * wait as well, because QEMU takes the last of them for all.
+ * ended. The client gets its answer only then, because it may reuse the memory.
+ * Other commands are handled meanwhile, above all register accesses, which a
+ * guest processor may be waiting for. Only answers to other commands that
+ * change memory wait as well, because QEMU takes the last answer for all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 
 #define MAX_DEFERRED 1024u
 
-/* What a region belongs to: an answer that waits for it is found by that. */
+/* A region's owner: finds the answer that waits for the region. */
 struct region {
 	struct ram ram; /* all 0 without a file */
 	unsigned client;
@@ -91,7 +91,7 @@ ssize_t vfuser_dma_map(struct vfuser *srv, const struct vfconn_msg *msg,
 	return 0;
 }
 
-/* An IOMMU's unmaps are supersets of its maps, or of nothing at all. */
+/* An IOMMU's unmaps cover whole maps, or nothing at all. */
 ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 			 uint8_t *reply)
 {
@@ -104,17 +104,17 @@ ssize_t vfuser_dma_unmap(struct vfuser *srv, const struct vfconn_msg *msg,
 	if (ret < 0)
 		return ret;
 	srv->mem.nr_used = (unsigned)ret;
-	if (ret > 0) /* some may only wait for a packet, or the like */
+	if (ret > 0) /* some requests may only wait for a packet */
 		pci_give_back(&srv->base.pi);
 	memcpy(reply, msg->payload, VFMSG_DMA_UNMAP_BYTES);
 	return VFMSG_DMA_UNMAP_BYTES;
 }
 
 /*
- * --- Answers that wait ---
+ * --- Deferred answers ---
  */
 
-/* A command whose answer is not due: memory that it removed is still used. */
+/* A command with a deferred answer: memory that it removed is still used. */
 struct vfuser_deferred {
 	struct vfmsg_hdr hdr;
 	struct vfmsg_dma_unmap range;
@@ -162,7 +162,7 @@ bool vfuser_mem_defer(struct vfuser *srv, const struct vfconn_msg *msg,
 	return true;
 }
 
-/* The oldest command that can have removed it. */
+/* The oldest command that may have removed it. */
 static struct vfuser_deferred *who_removed(struct vfuser_mem *mem,
 					   const struct gm_region *r)
 {

@@ -11,7 +11,7 @@
 #define MAX_JSON_BYTES 4096
 #define MAX_JSON_DEPTH 8
 
-/* Payloads as they lie on the wire. */
+/* Payloads in their wire format. */
 struct wire_version {
 	uint16_t major, minor;
 };
@@ -54,13 +54,13 @@ static_assert(sizeof(struct wire_dma) == VFMSG_ACCESS_BYTES, "DMA_*");
 enum {
 	DMA_MAP_READ = 1,
 	DMA_MAP_WRITE = 2,
-	DMA_MAP_MMAP = 4, /* says how the client wants it used: as we do */
+	DMA_MAP_MMAP = 4, /* how the client wants it used: as we do */
 	DMA_UNMAP_ALL = 2,
 	IRQ_DATA_MASK = 0x07,
 	IRQ_ACTION_MASK = 0x38,
 };
 
-/* Copy a fixed part out: messages begin at any address. */
+/* Copy a fixed part out: messages may begin at any address. */
 static int take(void *obj, size_t size, const void *payload, size_t len)
 {
 	if (len < size)
@@ -87,7 +87,7 @@ int vfmsg_decode_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr)
  * --- VERSION ---
  */
 
-/* Leave *val alone when there is no such key. */
+/* *val is unchanged if there is no such key. */
 static int read_number(struct json_object *obj, const char *key, uint64_t *val)
 {
 	struct json_object *num;
@@ -138,7 +138,7 @@ static int read_caps(struct json_object *root, struct vfmsg_version *v)
 		return ret;
 	if (twin)
 		ret = read_bool(twin, "supported", &v->twin_socket);
-	/* A peer that takes no data at all could not be served. */
+	/* A peer that accepts no data at all could not be served. */
 	if (v->max_xfer == 0)
 		return -EINVAL;
 	return ret;
@@ -156,7 +156,7 @@ static int parse_json(const char *text, size_t len, struct vfmsg_version *v)
 	if (!tok)
 		return -ENOMEM;
 	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	/* With the NUL: a number at the end of a text needs an end, too. */
+	/* With the NUL, which terminates a number at the end of the text. */
 	root = json_tokener_parse_ex(tok, text, (int)len + 1);
 	ret = json_tokener_get_error(tok) == json_tokener_success &&
 			      json_tokener_get_parse_end(tok) >= len ?
@@ -186,7 +186,7 @@ int vfmsg_decode_version(const void *payload, size_t len,
 	v.major = wire.major;
 	v.minor = wire.minor;
 
-	/* The JSON text may be missing as a whole: SPDK sends none. */
+	/* The JSON text may be missing entirely: SPDK sends none. */
 	len -= sizeof(wire);
 	text = (const char *)payload + sizeof(wire);
 	if (len > 0) {
@@ -202,7 +202,7 @@ int vfmsg_decode_version(const void *payload, size_t len,
 	return 0;
 }
 
-/* The JSON text with as much as *answer says; its length with the NUL. */
+/* Print the JSON text of *answer; returns its length with the NUL. */
 static size_t print_caps(char *text, size_t room,
 			 const struct vfmsg_version *answer)
 {
@@ -386,7 +386,7 @@ int vfmsg_decode_set_irqs(const void *payload, size_t len,
 		return -EINVAL;
 	if (w.start + w.count < w.start)
 		return -EINVAL;
-	/* Nothing means all, but only for this: "unbind every vector". */
+	/* A count of 0 means all, but only in "unbind every vector". */
 	if (w.count == 0 && (data != VFMSG_DATA_NONE ||
 			     action != VFMSG_TRIGGER || w.start != 0))
 		return -EINVAL;

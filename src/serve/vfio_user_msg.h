@@ -2,13 +2,13 @@
 /*
  * vfio-user on the wire: bytes to checked structs, and back.
  *
- * Everything here is a pure function of its arguments. What a parser accepts
- * is consistent in itself: sizes are in their limits, ranges do not wrap, no
- * more data is announced than there is. Whether an index or an address exists
- * is for the server to say. Parsers return 0 or the -errno to answer with.
+ * Everything here is a pure function of its arguments. What a parser accepts is
+ * self-consistent: sizes are within limits, ranges do not wrap, no more data is
+ * announced than there is. The server checks whether an index or an address
+ * exists. Parsers return 0 or the -errno to answer with.
  *
  * The tables are those of QEMU's docs/interop/vfio-user.rst; all integers are
- * in the order of the host.
+ * in host byte order.
  */
 #ifndef SERVE_VFIO_USER_MSG_H
 #define SERVE_VFIO_USER_MSG_H
@@ -58,7 +58,7 @@ enum vfmsg_irq {
 	VFMSG_NR_IRQS,
 };
 
-/* Limits of ours, announced in the answer to VERSION. */
+/* Our limits, announced in the answer to VERSION. */
 #define VFMSG_MAX_FDS      16
 #define VFMSG_MAX_XFER     (1u << 20)
 #define VFMSG_MAX_DMA_MAPS 65535
@@ -88,7 +88,7 @@ struct vfmsg_hdr {
  */
 int vfmsg_decode_hdr(const void *buf, size_t len, struct vfmsg_hdr *ret_hdr);
 
-/* VERSION: what the peer can do; defaults where it does not say. */
+/* VERSION: the peer's capabilities, defaults for those not given. */
 struct vfmsg_version {
 	uint16_t major, minor;
 	uint64_t max_fds;
@@ -102,15 +102,15 @@ int vfmsg_decode_version(const void *payload, size_t len,
 
 /*
  * Write the answer's payload, at most @room bytes: clients read it into a
- * buffer as long as their own was. What does not fit is left out and cleared
- * in *answer. Returns its length; @room is at least 4.
+ * buffer as long as their own payload. What does not fit is left out and
+ * cleared in *answer. Returns its length; @room is at least 4.
  */
 size_t vfmsg_encode_version(void *payload, size_t room,
 			    struct vfmsg_version *answer);
 
 struct vfmsg_dma_map {
 	unsigned prot;   /* GM_READ | GM_WRITE */
-	uint64_t offset; /* in the file that came along */
+	uint64_t offset; /* in the file sent along */
 	gpa_t iova;
 	uint64_t size; /* not 0; neither iova nor offset + size wraps */
 };
@@ -120,7 +120,7 @@ int vfmsg_decode_dma_map(const void *payload, size_t len,
 #define VFMSG_DMA_UNMAP_BYTES 24
 struct vfmsg_dma_unmap {
 	gpa_t iova;
-	uint64_t size; /* not 0; past the end of all addresses is allowed */
+	uint64_t size; /* not 0; may go past the end of all addresses */
 };
 int vfmsg_decode_dma_unmap(const void *payload, size_t len,
 			   struct vfmsg_dma_unmap *ret_unmap);
@@ -199,7 +199,7 @@ int vfmsg_decode_region_write(const void *payload, size_t len,
 			      struct vfmsg_access *ret_access);
 void vfmsg_encode_access(void *payload, const struct vfmsg_access *access);
 
-/* How many entries there are; -errno unless all of them can be read. */
+/* The number of entries; -errno unless all of them can be read. */
 int vfmsg_decode_write_multi(const void *payload, size_t len);
 void vfmsg_decode_write_multi_entry(const void *payload, unsigned i,
 				    struct vfmsg_access *ret_access);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Regions of the vfio-user server: the function's configuration space and
- * BARs, read and written by message. None can be mapped: one that could would
- * make QEMU wait for the reply of every write to any.
+ * Regions of the vfio-user server: the function's configuration space and BARs,
+ * read and written by message. None can be mapped: if one could, QEMU would
+ * wait for the reply to every write to any.
  *
  * Cloud Hypervisor reads a reply of the size that it expects, whatever the
  * header says. So an access that cannot be served is still answered in full:
- * reads with all ones, as a bus does it; writes as if they were done.
+ * reads with all ones, like a bus; writes as if they were done.
  */
 #include <endian.h>
 #include <errno.h>
@@ -21,7 +21,7 @@ static uint64_t region_size(const struct vfuser *srv, uint32_t region)
 	return region == VFMSG_REGION_CFG ? PCI_CFG_SIZE : 0;
 }
 
-/* The widest access at @off that is aligned by nature and fits in @left. */
+/* The widest access at @off that is naturally aligned and fits in @left. */
 static unsigned access_size(uint64_t off, uint32_t left, unsigned widest)
 {
 	unsigned size = widest;
@@ -36,7 +36,7 @@ static unsigned widest_access(uint32_t region)
 	return region == VFMSG_REGION_CFG ? 4 : 8;
 }
 
-/* How much of the access lies inside of its region. */
+/* How much of the access lies inside its region. */
 static uint32_t inside(const struct vfuser *srv, const struct vfmsg_access *a)
 {
 	uint64_t size = region_size(srv, a->region);
@@ -86,8 +86,8 @@ static void write_region(struct vfuser *srv, const struct vfmsg_access *a)
 	unsigned size;
 
 	/*
-	 * The queue may need memory that is to be asked for, which cannot be
-	 * done from here.
+	 * The queue may need memory that is read by message, which is
+	 * impossible from here.
 	 */
 	if (srv->mem.nr_unshared > 0 && is_doorbell(srv, a)) {
 		srv->want_kick = true;
@@ -149,7 +149,7 @@ ssize_t vfuser_get_region_info(struct vfuser *srv, const struct vfconn_msg *msg,
 	return sizeof(info);
 }
 
-/* No descriptors that would stand in for doorbells: nobody asks for them. */
+/* No descriptors in place of doorbells: no client asks for them. */
 ssize_t vfuser_get_region_io_fds(struct vfuser *srv,
 				 const struct vfconn_msg *msg, uint8_t *reply)
 {
@@ -164,8 +164,8 @@ ssize_t vfuser_get_region_io_fds(struct vfuser *srv,
 
 /*
  * QEMU reads all of configuration space in one message. That includes the
- * window of virtio 4.1.4.9, whose data register reads a BAR; but only where
- * the driver has pointed it, and QEMU does so before there is a driver.
+ * window of virtio 4.1.4.9, whose data register reads a BAR; but only where the
+ * driver has pointed it, and QEMU reads it before there is a driver.
  */
 ssize_t vfuser_region_read(struct vfuser *srv, const struct vfconn_msg *msg,
 			   uint8_t *reply)
@@ -189,7 +189,7 @@ ssize_t vfuser_region_write(struct vfuser *srv, const struct vfconn_msg *msg,
 	if (ret < 0)
 		return ret;
 	write_region(srv, &a);
-	/* Bus Master is off when requests in flight have ended. */
+	/* Bus Master is off only once requests in flight have ended. */
 	if (a.region == VFMSG_REGION_CFG && vfuser_rests(srv))
 		return -EINPROGRESS;
 	vfmsg_encode_access(reply, &a);

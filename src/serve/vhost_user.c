@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vhost-user server: front-ends come and go. See <viodev/server.h>,
- * and vhost_user_impl.h for how the parts fit.
+ * The vhost-user server: front-ends attach and detach. See <viodev/server.h>,
+ * and vhost_user_impl.h for how the parts fit together.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,11 +17,11 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-#define MAX_BURST        32 /* messages before others have their turn, */
-#define MAX_ITERATION_NS 1000000ull /* or so much time */
+#define MAX_BURST        32         /* messages before others get their turn, */
+#define MAX_ITERATION_NS 1000000ull /* or this much time */
 
 /*
- * --- Front-ends come and go ---
+ * --- Front-ends attach and detach ---
  */
 
 static void close_client(struct vhuser *srv)
@@ -36,9 +36,8 @@ static void close_client(struct vhuser *srv)
 }
 
 /*
- * A device may run the loop while it handles a message: that message is not
- * for the iterations inside, and the connection stays for as long as it is
- * handled.
+ * A device may run the loop while it handles a message: nested iterations
+ * ignore that message, and the connection stays open while it is handled.
  */
 static void begin_work(struct vhuser *srv)
 {
@@ -53,7 +52,7 @@ static void end_work(struct vhuser *srv)
 	srv->woken = false;
 }
 
-/* What has ended is shown: it may come back, and look. */
+/* Completed requests are published for a front-end that reconnects. */
 static void drop_client(struct vhuser *srv)
 {
 	bool in_use = srv->vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK;
@@ -87,7 +86,7 @@ static int step(struct vhuser *srv)
 	return ret < 0 ? -EPROTO : 1;
 }
 
-/* One at least: nobody comes again for a message that has waited. */
+/* At least one: no event follows for a message that has waited. */
 static int handle_some(struct vhuser *srv)
 {
 	uint64_t end_ns = vio_now_ns() + MAX_ITERATION_NS;
@@ -117,7 +116,7 @@ static void serve(struct vhuser *srv)
 		vio_fd_set(srv->conn_source, srv->waiting ? 0 : EPOLLIN);
 }
 
-/* One that has gone is also told of when no message is wanted. */
+/* A disconnection is also reported while no message is wanted. */
 static void on_socket(void *arg, uint32_t events)
 {
 	struct vhuser *srv = arg;
@@ -130,7 +129,7 @@ static void on_socket(void *arg, uint32_t events)
 		serve(srv);
 }
 
-/* The device gave back what was waited for, or memory was found gone. */
+/* The device returned what was waited for, or memory has faulted. */
 static void on_wake(void *arg)
 {
 	struct vhuser *srv = arg;
@@ -192,7 +191,7 @@ static const struct pci_host host = {
 
 /*
  * A model is built on a PCI function, because <viodev/virtio.h> knows nothing
- * else. Once it is complete, the core reaches us instead of the function.
+ * else. Once it is complete, the core calls us instead of the function.
  */
 static void device_wake(struct virtio_softc *vs)
 {
@@ -265,7 +264,7 @@ static void get_stats(const struct vio_server *base,
 }
 
 static const int syscalls[] = {
-	SYS_accept4,      SYS_fstatfs, /* tells event descriptors from files */
+	SYS_accept4,      SYS_fstatfs,     /* identifies event descriptors */
 	SYS_getsockname,  SYS_getpeername, /* likewise, pairs of sockets */
 	SYS_ftruncate,                     /* the in-flight area */
 	SYS_memfd_create, SYS_recvmsg,     SYS_sendmsg, -1,

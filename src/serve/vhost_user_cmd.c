@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Messages to the vhost-user server: features, status, device configuration,
- * and the dispatch of all.
+ * and dispatch.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-/* Feature bits that the wire has for itself. */
+/* Feature bits that the protocol uses itself. */
 #define WIRE_FEATURES (VI_BIT(VHMSG_F_LOG_ALL) | VI_BIT(VHMSG_F_PROTOCOL))
 
 static ssize_t reply_u64(uint8_t *reply, uint64_t val)
@@ -26,13 +26,13 @@ static ssize_t reply_u64(uint8_t *reply, uint64_t val)
  */
 
 /*
- * QEMU's front-ends offer their driver what is offered here, also where they do
- * not do their part of it. What a PCI function would have to do is masked:
- * SR_IOV, NOTIFICATION_DATA, NOTIF_CONFIG_DATA, ADMIN_VQ, SUSPEND, and all else
- * from 37 to 49. RING_RESET is among them: QEMU's network card, at least up to
- * 11.1, resets the queue and does not tell the back-end, which would continue
- * to work on memory that the guest uses otherwise. 24, 27 and 31 are no bits of
- * a modern driver, and ACCESS_PLATFORM means another thing here: an IOTLB,
+ * QEMU's front-ends offer their driver what is offered here, even if they do
+ * not do their part of it. What a PCI function would have to implement is
+ * masked: SR_IOV, NOTIFICATION_DATA, NOTIF_CONFIG_DATA, ADMIN_VQ, SUSPEND, and
+ * all others from 37 to 49. RING_RESET is among them: QEMU's network card, at
+ * least up to 11.1, resets the queue without notifying the back-end, which
+ * would continue to use memory that the guest has reused. 24, 27 and 31 are not
+ * for modern drivers, and ACCESS_PLATFORM has another meaning here: an IOTLB,
  * which we do not have.
  */
 #define NOT_HERE                                                          \
@@ -75,9 +75,9 @@ static uint64_t protocol_offer(const struct vhuser *srv)
 }
 
 /*
- * Tell the device, fresh from reset, what its driver has accepted. Front-ends
- * do not pass on what is their own affair, such as the control queue of a
- * network device: what the device cannot do without that goes as well.
+ * Give the device, fresh from reset, the features that its driver accepted.
+ * Front-ends do not pass on features that they handle, such as the control
+ * queue of a network device: features that depend on these are dropped as well.
  */
 static int negotiate(struct vhuser *srv)
 {
@@ -161,7 +161,7 @@ static ssize_t set_features(struct vhuser *srv, const struct vhconn_msg *msg,
 		ret = vhuser_renew(srv);
 		srv->has_features = ret == 0;
 	}
-	/* There is no message to enable them with. */
+	/* Then no message enables the rings. */
 	if (ret == 0 && !(features & VI_BIT(VHMSG_F_PROTOCOL)))
 		vhuser_enable_rings(srv, true);
 	return ret;
@@ -215,7 +215,7 @@ static ssize_t reset_owner(struct vhuser *srv, const struct vhconn_msg *msg,
 	return vhuser_enable_rings(srv, false);
 }
 
-/* Answered when no request of before can touch guest memory any more. */
+/* Answered once no earlier request can access guest memory any more. */
 static ssize_t reset_device(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
@@ -233,7 +233,7 @@ static ssize_t get_status(struct vhuser *srv, const struct vhconn_msg *msg,
 					VIRTIO_CONFIG_STATUS_NEEDS_RESET));
 }
 
-/* 0 comes when a guest is only paused, too: what it means the rings tell. */
+/* 0 is also sent when a guest is only paused: the rings tell which. */
 static ssize_t set_status(struct vhuser *srv, const struct vhconn_msg *msg,
 			  uint8_t *reply)
 {
@@ -250,7 +250,7 @@ static ssize_t set_status(struct vhuser *srv, const struct vhconn_msg *msg,
  * --- Device configuration ---
  */
 
-/* The widest natural access at @off of the @left bytes. */
+/* The widest naturally aligned access at @off, at most @left bytes. */
 static unsigned access_size(unsigned off, unsigned left)
 {
 	if (off % 4 == 0 && left >= 4)
@@ -318,9 +318,9 @@ static ssize_t set_backend_fd(struct vhuser *srv, const struct vhconn_msg *msg,
 }
 
 /*
- * No answer is asked for: the front-end would read the configuration first,
- * from us. A socket that takes no more is full of the same message. Nothing is
- * sent while the guest is paused.
+ * No answer is requested: the front-end would read the configuration first,
+ * from us. A full socket is full of the same message. Nothing is sent while the
+ * guest is paused.
  */
 void vhuser_tell_config(struct vhuser *srv)
 {
@@ -361,7 +361,7 @@ static ssize_t send_rarp(struct vhuser *srv, const struct vhconn_msg *msg,
 	VS_LOCK(vs);
 	ret = net->no_announce(vs, (const uint8_t *)&mac);
 	VS_UNLOCK(vs);
-	/* A network that takes no frame now is no mistake of the front-end. */
+	/* A network that accepts no frame now is not the front-end's fault. */
 	if (ret < 0)
 		server_log(&srv->base, LOG_INFO,
 			   "cannot announce the MAC address: %s",
@@ -415,7 +415,7 @@ void vhuser_cmd_reset(struct vhuser *srv)
 
 static const struct request {
 	vhuser_handler *fn;
-	bool answers; /* has a reply of its own */
+	bool answers; /* has its own reply */
 } requests[VHMSG_NR_REQUESTS] = {
 	[VHMSG_GET_FEATURES] = { get_features, true },
 	[VHMSG_SET_FEATURES] = { set_features },
@@ -462,7 +462,7 @@ static ssize_t run(struct vhuser *srv, const struct vhconn_msg *msg,
 	return request->fn(srv, msg, reply);
 }
 
-/* The answer to GET_INFLIGHT_FD comes with the file. */
+/* The answer to GET_INFLIGHT_FD carries the file. */
 static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 		  size_t len)
 {
@@ -481,7 +481,7 @@ static int answer(struct vhuser *srv, uint32_t request, const uint8_t *reply,
 	return ret;
 }
 
-/* Whether what was handled has happened, so that the front-end may be told. */
+/* Whether the handled request has taken effect and may be answered. */
 static bool is_over(struct vhuser *srv, uint32_t request)
 {
 	bool reset;

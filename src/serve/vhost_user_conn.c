@@ -38,7 +38,7 @@ void vhconn_fini(struct vhconn *conn)
  * --- Input ---
  */
 
-/* Bytes appended to the input, 0 for none there, or -errno. */
+/* Bytes appended to the input, 0 for none, or -errno. */
 static ssize_t receive(struct vhconn *conn, size_t len)
 {
 	struct iovec iov = { conn->in + conn->in_len, len };
@@ -61,7 +61,7 @@ static ssize_t receive(struct vhconn *conn, size_t len)
 	if (!scm_take(&msg, conn->fds, &conn->nr_fds, VHMSG_MAX_FDS))
 		conn->too_many_fds = true;
 	conn->in_len += (size_t)n;
-	/* Out of descriptors ourselves: which of them are missing? */
+	/* We ran out of descriptors, and cannot tell which are missing. */
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : n;
 }
 

@@ -3,7 +3,7 @@
  * What the files of the vhost-user server share. Not installed.
  *
  *	vhost_user.c	    front-ends attach and detach
- *	vhost_user_cmd.c    their messages are dispatched; features, config
+ *	vhost_user_cmd.c    message dispatch; features, config
  *	vhost_user_conn.c   the socket as a stream of messages
  *	vhost_user_msg.c    messages as checked structs
  *	vhost_user_mem.c    guest memory, its log, the in-flight area
@@ -60,7 +60,7 @@ struct vhuser_region {
 struct vhuser_ring {
 	struct vhuser *srv;
 	uint16_t index;
-	uint16_t size; /* 0: not told */
+	uint16_t size; /* 0: not set */
 	bool has_base;
 	uint32_t base;        /* where to continue, see vi_stop_queue() */
 	struct vq_left *left; /* chains to take before that */
@@ -76,7 +76,7 @@ struct vhuser_ring {
 #define VHUSER_MAX_STATE 32768u
 
 struct vhuser_state {
-	int fd; /* it goes through there; or -1 */
+	int fd; /* the state's pipe; or -1 */
 	struct vio_source *source;
 	bool saving;
 	bool too_long;
@@ -98,18 +98,18 @@ struct vhuser {
 	struct vhconn conn;
 	struct vio_source *conn_source;
 	struct vhconn_msg msg; /* being handled */
-	bool working;          /* a message is, further up the stack */
+	bool working;          /* a message is handled, up the stack */
 	bool woken;            /* meanwhile */
 	bool waiting;          /* to handle it again, or to answer it: */
 	bool ran;              /* it has been handled, with */
 	ssize_t result;
-	unsigned nr_leaving; /* regions of its that requests still use */
+	unsigned nr_leaving; /* removed ones that requests still use */
 	bool has_features;
-	uint64_t features;   /* as acknowledged, with the bits of this wire */
+	uint64_t features;   /* as acknowledged, with protocol bits */
 	uint64_t protocol;   /* features of the protocol */
 	uint8_t status;      /* as the front-end wrote it */
-	int backend_fd;      /* takes our requests; or -1 */
-	bool config_changed; /* and the front-end is still to be told */
+	int backend_fd;      /* for our requests; or -1 */
+	bool config_changed; /* but the front-end was not yet notified */
 	struct vio_source *poll_timer; /* for rings without doorbell */
 	struct vhuser_region regions[VHMSG_MAX_SLOTS];
 	unsigned nr_regions;
@@ -117,7 +117,7 @@ struct vhuser {
 	uint64_t log_len;
 	struct mapping inflight_map;
 	struct vhmsg_inflight inflight;
-	struct vhuser_state state; /* last: much, and hardly ever used */
+	struct vhuser_state state; /* last: large and rarely used */
 };
 
 static_assert(offsetof(struct vhuser, base) == 0, "to_vhuser() casts");
@@ -158,7 +158,7 @@ int vhuser_handle(struct vhuser *srv, const struct vhconn_msg *msg);
  * No ring runs. */
 int vhuser_renew(struct vhuser *srv);
 
-/* The features that the driver accepted, those of the wire left out. */
+/* The features that the driver accepted, without protocol bits. */
 uint64_t vhuser_driver_features(const struct vhuser *srv);
 
 /* Whether its rings are packed. */
@@ -168,15 +168,15 @@ static inline bool vhuser_packed(const struct vhuser *srv)
 }
 
 /*
- * A driver accepted them in another back-end: the device is reset, and
- * negotiated so. -EINVAL when the front-end has said otherwise.
+ * A driver accepted them in another back-end: reset the device, and negotiate
+ * them. -EINVAL if the front-end negotiated others.
  */
 int vhuser_adopt_features(struct vhuser *srv, uint64_t features);
 
 /* Restore a network device's own MTU. */
 void vhuser_forget_mtu(struct vhuser *srv);
 
-/* Tell the front-end that the device's configuration changed. */
+/* Notify the front-end that the device's configuration changed. */
 void vhuser_tell_config(struct vhuser *srv);
 
 void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has disconnected */
@@ -188,20 +188,20 @@ void vhuser_cmd_reset(struct vhuser *srv); /* the front-end has disconnected */
 vhuser_handler vhuser_set_mem_table, vhuser_add_mem_reg, vhuser_rem_mem_reg;
 vhuser_handler vhuser_set_log_base, vhuser_get_inflight, vhuser_set_inflight;
 void vhuser_mem_reset(struct vhuser *srv); /* the front-end has disconnected */
-void vhuser_mem_reap(struct vhuser *srv);  /* memory is used no more */
-void vhuser_mem_fini(struct vhuser *srv);  /* the device has gone */
+void vhuser_mem_reap(struct vhuser *srv);  /* memory is no longer used */
+void vhuser_mem_fini(struct vhuser *srv);  /* the device is gone */
 
 /* The guest address of what the front-end sees at @uaddr. 0 or -EFAULT. */
 int vhuser_translate(const struct vhuser *srv, uint64_t uaddr,
 		     uint64_t *ret_gpa);
 
-/* Log what is written, or not, as the features have it. */
+/* Turn the dirty log on or off, as the features say. */
 void vhuser_update_log(struct vhuser *srv);
 
 /* A memory file for the in-flight area that the front-end asked for. */
 int vhuser_inflight_file(const struct vhmsg_inflight *area);
 
-/* Where ring @index, of @size entries, notes its requests; NULL: nowhere. */
+/* Where ring @index, of @size entries, records its requests; or NULL. */
 int vhuser_inflight_area(struct vhuser *srv, unsigned index, unsigned size,
 			 void **ret_area);
 
@@ -220,14 +220,14 @@ vhuser_handler vhuser_set_vring_err, vhuser_set_vring_enable;
 int vhuser_rings_init(struct vhuser *srv);
 void vhuser_rings_fini(struct vhuser *srv);
 
-/* 0, or VHUSER_LATER while requests of theirs are in flight. */
+/* 0, or VHUSER_LATER while their requests are in flight. */
 int vhuser_stop_rings(struct vhuser *srv);
 int vhuser_enable_rings(struct vhuser *srv, bool on);
 
 /* Stop all at once and forget their requests. */
 void vhuser_forget_requests(struct vhuser *srv);
 
-/* The same, and what the front-end said of the rings. */
+/* The same, and forget the front-end's ring settings. */
 void vhuser_rings_reset(struct vhuser *srv);
 
 /* The device's interrupts, for struct vi_transport. */

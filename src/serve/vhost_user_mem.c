@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Memory that the front-end shares: the guest's, the log of what is written
- * there, and the area in which requests in flight are noted.
+ * Memory that the front-end shares: the guest's, its dirty log, and the area
+ * that records requests in flight.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@
 
 struct vhuser_mapping {
 	struct mapping map;
-	unsigned client; /* whose it is, of those that there were */
+	unsigned client; /* the front-end that owns it */
 };
 
 static void unmap(struct vhuser_mapping *m)
@@ -35,7 +35,7 @@ static int map_region(struct vhuser *srv, int fd, const struct vhmsg_region *r,
 		      struct vhuser_region *ret_region)
 {
 	struct vhuser_mapping *m;
-	/* libblkio's regions end anywhere: the rest of the page is its, too. */
+	/* libblkio's regions end anywhere: it owns the rest of the page. */
 	int ret = mapping_check_ram(r->gpa.v | r->uaddr, r->offset, 0);
 
 	if (ret < 0)
@@ -77,7 +77,7 @@ static void region_removed(void *arg, const struct gm_region *r)
 	unmap(r->owner);
 }
 
-/* Nor what was in limbo for it. */
+/* The same, for a region in limbo. */
 static void left(void *arg, const struct gm_region *r)
 {
 	struct vhuser *srv = arg;
@@ -285,7 +285,7 @@ int vhuser_inflight_file(const struct vhmsg_inflight *area)
 	return fd;
 }
 
-/* What is in it is judged when a ring starts. */
+/* Its contents are checked when a ring starts. */
 ssize_t vhuser_set_inflight(struct vhuser *srv, const struct vhconn_msg *msg,
 			    uint8_t *reply)
 {
@@ -363,7 +363,7 @@ void vhuser_mem_reset(struct vhuser *srv)
 	mapping_destroy(&srv->log_map);
 	mapping_destroy(&srv->inflight_map);
 	drop_regions(srv);
-	srv->nr_leaving = 0; /* nobody waits for it any more */
+	srv->nr_leaving = 0; /* no message waits for them */
 }
 
 void vhuser_mem_fini(struct vhuser *srv)

@@ -6,7 +6,7 @@
 
 #include "serve/vhost_user_msg.h"
 
-/* Payloads as they lie on the wire. */
+/* Payloads in their wire format. */
 struct wire_region {
 	uint64_t gpa, size, uaddr, offset;
 };
@@ -33,7 +33,7 @@ static_assert(sizeof(struct vhmsg_state) == 8, "device state");
 #define VRING_INDEX_MASK 0xffu
 #define VRING_NO_FD      0x100u
 
-/* Copy a fixed part out: @len may be more, front-ends pad. */
+/* Copy a fixed part out: @len may be larger, as front-ends pad. */
 static int take(void *obj, size_t size, const void *payload, size_t len)
 {
 	if (len < size)
@@ -98,7 +98,7 @@ static bool wraps(uint64_t start, uint64_t size)
 	return start + (size - 1) < start;
 }
 
-/* Whether there is such a piece of a file. */
+/* Whether a file can have such a range. */
 static bool in_file(uint64_t offset, uint64_t size)
 {
 	return size > 0 && offset <= INT64_MAX && size <= INT64_MAX - offset;

@@ -2,13 +2,13 @@
 /*
  * vhost-user on the wire: bytes to checked structs.
  *
- * Everything here is a pure function of its arguments. What a parser accepts
- * is consistent in itself: sizes are in their limits, ranges do not wrap, no
- * more data is announced than there is. Whether a ring or an address exists is
- * for the server to say. Parsers return 0 or -EINVAL.
+ * Everything here is a pure function of its arguments. What a parser accepts is
+ * self-consistent: sizes are within limits, ranges do not wrap, no more data is
+ * announced than there is. The server checks whether a ring or an address
+ * exists. Parsers return 0 or -EINVAL.
  *
  * The tables are those of QEMU's docs/interop/vhost-user.rst; all integers are
- * in the order of the host.
+ * in host byte order.
  */
 #ifndef SERVE_VHOST_USER_MSG_H
 #define SERVE_VHOST_USER_MSG_H
@@ -60,7 +60,7 @@ enum { /* back-end to front-end */
        VHMSG_BACKEND_CONFIG_CHANGE = 2,
 };
 
-/* The virtio feature bits that mean something else on this wire. */
+/* The virtio feature bits that mean something else in this protocol. */
 #define VHMSG_F_LOG_ALL  26
 #define VHMSG_F_PROTOCOL 30
 
@@ -81,7 +81,7 @@ enum vhmsg_protocol_feature { /* bit numbers */
 
 #define VHMSG_MAX_FDS      8
 #define VHMSG_MAX_REGIONS  8   /* of SET_MEM_TABLE */
-#define VHMSG_MAX_SLOTS    509 /* of ADD_MEM_REG: what vhost has everywhere */
+#define VHMSG_MAX_SLOTS    509 /* of ADD_MEM_REG: the usual value in vhost */
 #define VHMSG_MAX_CONFIG   256
 #define VHMSG_HDR_BYTES    12
 #define VHMSG_CONFIG_BYTES 12 /* in front of the data */
@@ -115,7 +115,7 @@ struct vhmsg_vring {
 int vhmsg_decode_vring(const void *payload, size_t len,
 		       struct vhmsg_vring *ret_vring);
 
-/* Where the parts of a ring are, as the front-end sees its memory. */
+/* Where the parts of a ring are, in the front-end's address space. */
 struct vhmsg_vring_addr {
 	uint32_t index;
 	uint32_t flags;
@@ -125,7 +125,7 @@ struct vhmsg_vring_addr {
 int vhmsg_decode_vring_addr(const void *payload, size_t len,
 			    struct vhmsg_vring_addr *ret_addr);
 
-/* A ring's event descriptor; @nr_fds came along: 1, or 0 with no_fd. */
+/* A ring's event descriptor; @nr_fds were sent: 1, or 0 with no_fd. */
 struct vhmsg_vring_fd {
 	uint32_t index;
 	bool no_fd;
@@ -137,7 +137,7 @@ struct vhmsg_region {
 	gpa_t gpa;
 	uint64_t size;   /* not 0; neither address nor offset + size wraps */
 	uint64_t uaddr;  /* its address in the front-end */
-	uint64_t offset; /* in the file that came along */
+	uint64_t offset; /* in the file sent along */
 };
 int vhmsg_decode_region(const void *payload, size_t len,
 			struct vhmsg_region *ret_region);
@@ -146,7 +146,7 @@ int vhmsg_decode_region(const void *payload, size_t len,
 int vhmsg_decode_mem_table(const void *payload, size_t len, unsigned nr_fds,
 			   struct vhmsg_region regions[VHMSG_MAX_REGIONS]);
 
-/* A piece of the file that came along; size not 0, no wrap. */
+/* A piece of the file sent along; size not 0, no wrap. */
 struct vhmsg_log {
 	uint64_t size;
 	uint64_t offset;
@@ -164,7 +164,7 @@ struct vhmsg_config {
 int vhmsg_decode_config(const void *payload, size_t len,
 			struct vhmsg_config *ret_config);
 
-/* The in-flight area. As the answer to GET_INFLIGHT_FD it is sent like this. */
+/* The in-flight area. The answer to GET_INFLIGHT_FD has this layout. */
 struct vhmsg_inflight {
 	uint64_t size;
 	uint64_t offset;
@@ -175,7 +175,7 @@ struct vhmsg_inflight {
 int vhmsg_decode_inflight(const void *payload, size_t len,
 			  struct vhmsg_inflight *ret_inflight);
 
-/* Which way the device's state goes; always while it is stopped. */
+/* Direction of a state transfer; the device is always stopped. */
 enum vhmsg_direction {
 	VHMSG_STATE_SAVE,
 	VHMSG_STATE_LOAD,

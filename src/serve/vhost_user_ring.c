@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Rings of the vhost-user server: what the front-end says of them, in whatever
- * order, and when they run. See vhost_user_impl.h.
+ * Rings of the vhost-user server: the settings that the front-end sends, in any
+ * order, and when rings run. See vhost_user_impl.h.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,14 +13,14 @@
 #include "core/core.h"
 #include "serve/vhost_user_impl.h"
 
-#define POLL_NS      1000000ull /* between looks at rings without doorbell */
+#define POLL_NS      1000000ull /* between polls of rings without doorbell */
 #define MAX_DROP_IOV 1024
 
 /*
  * --- Interrupts ---
  */
 
-/* A counter that is full has been signalled: errors do not matter. */
+/* A full counter is already signalled: errors do not matter. */
 static void signal_fd(struct vhuser *srv, int fd)
 {
 	uint64_t one = 1;
@@ -45,7 +45,7 @@ void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
 	else if (vector < srv->nr_rings)
 		signal_fd(srv, srv->rings[vector].call_fd);
 
-	/* vi_error() tells of a configuration change. */
+	/* vi_error() reports a configuration change. */
 	for (unsigned i = 0;
 	     (isr & VIRTIO_PCI_ISR_CONFIG) && (vs->vs_flags & VIRTIO_BROKEN) &&
 	     i < srv->nr_rings;
@@ -69,8 +69,8 @@ static bool is_ready(const struct vhuser_ring *ring)
 }
 
 /*
- * Where the ring begins. DPDK's front-end names the available position of a
- * fresh packed ring alone, which leaves a used position that is a lap behind.
+ * Where the ring begins. DPDK's front-end sends only the available position of
+ * a fresh packed ring, which leaves the used position a lap behind.
  */
 static uint32_t base_of(const struct vhuser_ring *ring)
 {
@@ -89,7 +89,7 @@ static bool is_fresh(const struct vhuser_ring *ring)
 	return base_of(ring) == start;
 }
 
-/* The first ring is about to run: for a new driver, or the one before? */
+/* The first ring is about to run: for a new driver, or the previous one? */
 static int start_device(struct vhuser *srv)
 {
 	struct virtio_softc *vs = srv->vs;
@@ -157,7 +157,7 @@ static void forget_left(struct vhuser_ring *ring)
 	ring->left = NULL;
 }
 
-/* The queue is stopped; the ring can go on where it was. */
+/* Stop the queue; the ring can resume where it was. */
 static void stop_queue(struct vhuser_ring *ring)
 {
 	struct vqueue_info *vq = &ring->srv->vs->vs_queues[ring->index];
@@ -176,8 +176,8 @@ static bool is_tx(struct virtio_softc *vs, unsigned q)
 }
 
 /*
- * A ring that is disabled, but not stopped, works without effect: what a driver
- * would send is dropped, what it wants to get waits.
+ * A ring that is disabled but not stopped runs without effect: data to send is
+ * dropped, and buffers to receive wait.
  */
 static void drop_chains(struct vhuser_ring *ring)
 {
@@ -218,8 +218,8 @@ static void kick(struct vhuser_ring *ring)
 }
 
 /*
- * Bring a ring to a stop; 0 when it stands still. VHUSER_LATER while requests
- * of its are in flight, unless these are to be forgotten.
+ * Stop a ring; 0 once it has stopped. VHUSER_LATER while its requests are in
+ * flight, unless they are to be forgotten.
  */
 static int halt(struct vhuser_ring *ring, bool forget)
 {
@@ -282,7 +282,7 @@ static int start(struct vhuser_ring *ring)
 	}
 	ring->running = true;
 	srv->nr_running++;
-	/* An interrupt or a doorbell may have been lost with who served it. */
+	/* The last back-end may have lost an interrupt or a doorbell. */
 	signal_fd(srv, ring->call_fd);
 	kick(ring);
 	if (ring->polled)
@@ -292,7 +292,7 @@ static int start(struct vhuser_ring *ring)
 	return 0;
 }
 
-/* Something was said of the ring: run it, or no longer. */
+/* A ring's settings have changed: start or stop it. */
 static int update(struct vhuser_ring *ring)
 {
 	if (is_ready(ring) && !ring->running)
@@ -345,7 +345,7 @@ static void on_kick(void *arg, uint32_t events)
 		kick(ring);
 	} else if (n == 0 || errno != EAGAIN) {
 		vio_source_remove(
-			ring->kick_source); /* its other end has gone */
+			ring->kick_source); /* the other end is closed */
 		ring->kick_source = NULL;
 	}
 }
@@ -465,7 +465,7 @@ ssize_t vhuser_set_vring_addr(struct vhuser *srv, const struct vhconn_msg *msg,
 	ring = find(srv, addr.index);
 	if (!ring)
 		return -EINVAL;
-	/* Where logging begins they are told again, of a ring that runs. */
+	/* When logging starts, a running ring's addresses are sent again. */
 	if (ring->has_addr && addr.desc == ring->addr.desc &&
 	    addr.avail == ring->addr.avail && addr.used == ring->addr.used)
 		return 0;
@@ -511,7 +511,7 @@ ssize_t vhuser_set_vring_kick(struct vhuser *srv, const struct vhconn_msg *msg,
 	}
 	if (ret < 0)
 		return ret;
-	kick(ring); /* the one before may not have told of all */
+	kick(ring); /* the previous one may have missed some */
 	if (ring->running && no_fd)
 		vio_timer_set(srv->poll_timer, POLL_NS);
 	return update(ring);
@@ -561,7 +561,7 @@ ssize_t vhuser_set_vring_enable(struct vhuser *srv,
 }
 
 /*
- * --- All of them ---
+ * --- All rings ---
  */
 
 int vhuser_rings_init(struct vhuser *srv)
@@ -583,7 +583,7 @@ int vhuser_rings_init(struct vhuser *srv)
 			     &srv->poll_timer);
 }
 
-/* The device may be gone: only what is the front-end's. */
+/* The device may be gone: forget only the front-end's settings. */
 static void forget(struct vhuser_ring *ring)
 {
 	drop_kick(ring);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * State of the device beyond its rings, moved to another back-end, for devices
- * that have vc_save and vc_load. The front-end hands it from one to the other
- * while no ring runs: through a pipe, written or read to its end here, and then
- * asks how it went.
+ * that have vc_save and vc_load. The front-end transfers it while no ring runs,
+ * through a pipe that is written or read to its end here, and then asks for the
+ * result.
  *
- *	magic device features	what the device itself says
+ *	magic device features	the device's own data
  *
- * What comes in is no more to be trusted than its front-end.
+ * Incoming state is trusted no more than the front-end.
  */
 #include <assert.h>
 #include <errno.h>
@@ -102,8 +102,8 @@ static void send_some(struct vhuser *srv)
 		end(st, 0);
 }
 
-/* Whether some was there. What is too much is taken as well, so that the
- * front-end comes to its end. */
+/* Whether some was there. Excess data is read as well, so that the front-end
+ * can finish. */
 static bool receive_some(struct vhuser *srv)
 {
 	struct vhuser_state *st = &srv->state;
@@ -183,7 +183,7 @@ ssize_t vhuser_check_state(struct vhuser *srv, const struct vhconn_msg *msg,
 {
 	struct vhuser_state *st = &srv->state;
 
-	/* It has written its end, and may be ahead of the loop. */
+	/* It has written everything, and may be ahead of the loop. */
 	while (st->fd >= 0 && !st->saving && !st->too_long && receive_some(srv))
 		;
 	if (st->fd >= 0)
