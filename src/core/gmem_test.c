@@ -22,7 +22,7 @@
  *	| a, rw   | b, ro   |  hole   | c, rw   |          | not     |
  *	+---------+---------+         +---------+          | mapped  |
  */
-static uint8_t host_mem[0x5000]; /* they are not neighbours here */
+static uint8_t host_mem[0x5000]; /* they are not adjacent here */
 #define mem_a (host_mem)
 #define mem_b (host_mem + 0x2000)
 #define mem_c (host_mem + 0x4000)
@@ -64,7 +64,7 @@ static const struct gmem_ops far_ops = { far_read, far_write };
 static void fill(struct gmem *gm, const struct gmem_ops *ops)
 {
 	gm_init(gm, ops, far_mem);
-	/* Not in order: the table sorts. */
+	/* Out of order: the table sorts. */
 	assert_int_equal(gm_add(gm, gpa(0x4000), 0x1000, mem_c, RW), 0);
 	assert_int_equal(gm_add(gm, gpa(0x1000), 0x1000, mem_a, RW), 0);
 	assert_int_equal(gm_add(gm, gpa(NO_OPS_BASE), 0x1000, NULL, RW), 0);
@@ -257,8 +257,8 @@ static void test_map_iov(void **state)
 }
 
 /*
- * AP-07: an IOMMU's pages. Where they are neighbours here as well, they are one
- * piece of memory, which every page of it keeps.
+ * AP-07: an IOMMU's pages. Where they are adjacent here as well, they are one
+ * piece of memory, which pins every page.
  */
 static void test_joined(void **state)
 {
@@ -297,7 +297,7 @@ static void test_joined(void **state)
 	gm_fini(&gm);
 }
 
-/* The look-aside of the last hit must not outlive its region. */
+/* The cached last hit must not outlive its region. */
 static void test_hit_is_forgotten(void **state)
 {
 	struct gmem gm;
@@ -346,7 +346,7 @@ static void test_copy_not_mapped(void **state)
 	struct gmem gm;
 
 	fill(&gm, &far_ops);
-	/* A region that touches it: one copy crosses from one to the other. */
+	/* An adjacent region: one copy crosses from one to the other. */
 	assert_int_equal(
 		gm_add(&gm, gpa(NO_OPS_BASE - 0x1000), 0x1000, mem_a, RW), 0);
 	assert_int_equal(gm_write(&gm, gpa(NO_OPS_BASE - 8), buf, 16), 0);
@@ -387,7 +387,7 @@ static void test_many(void **state)
 	gm_fini(&gm);
 }
 
-/* What a request that uses @a holds. */
+/* The pins of a request that uses @a. */
 static struct gm_pins hold(struct gmem *gm, uint64_t a)
 {
 	struct gm_pins pins;
@@ -414,7 +414,7 @@ static void test_limbo(void **state)
 	second = hold(&gm, 0x1fff);
 	other = hold(&gm, 0x4000);
 
-	/* Nobody uses this one. */
+	/* This one is unused. */
 	assert_int_equal(
 		gm_remove(&gm, gpa(0x2000), 0x1000, count_removed, &nr_removed),
 		0);
@@ -505,7 +505,7 @@ static void test_limbo_exact(void **state)
 	gm_fini(&gm);
 }
 
-/* AP-07: a request of very many regions, and as many such as may be held. */
+/* AP-07: requests with very many regions, as many as may be pinned at once. */
 static void test_pin_many(void **state)
 {
 	enum { NR = 65535, ALL = GM_MAX_MORE / (NR - GM_NR_FEW) };
@@ -540,7 +540,7 @@ static void test_pin_many(void **state)
 	gm_fini(&gm);
 }
 
-/* AP-07: a million maps and unmaps later there is room for as many as before. */
+/* AP-07: a million maps and unmaps later, as many fit as before. */
 static void test_cycles(void **state)
 {
 	enum { NR = 1000, CYCLES = 1000000 };

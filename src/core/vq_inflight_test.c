@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device that dies with chains in flight, and its successor: what the
- * in-flight area makes it take again. B7 is a section of
- * docs/spec/protocols.md, "hostile X" a row of docs/spec/hostile.md.
+ * A device that dies with chains in flight, and what its successor takes again
+ * from the in-flight area. B7 is a section of docs/spec/protocols.md, "hostile
+ * X" a row of docs/spec/hostile.md.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -103,7 +103,7 @@ static unsigned take(struct dev *dev)
 	return req.idx;
 }
 
-/* B7: out-of-order completions stay completed; the rest recur, by age. */
+/* B7: out-of-order completions stay completed; the rest recur, oldest first. */
 static void test_out_of_order(void **state)
 {
 	struct dev *dev = *state;
@@ -137,7 +137,7 @@ static void test_out_of_order(void **state)
 	assert_int_equal(take(dev), VDRV_NONE);
 }
 
-/* Dead before the used index moved: done again. After it: not. */
+/* Killed before the used index moved: taken again. After it: not. */
 static void test_batch(void **state)
 {
 	struct dev *dev = *state;
@@ -164,8 +164,8 @@ static void test_batch(void **state)
 }
 
 /*
- * What of the record is still to be taken is only seen when more is available
- * than is used. So another chain is offered: it must be next.
+ * Recorded chains are only taken while more is available than is used. So
+ * another chain is offered, which must be next.
  */
 static void assert_none_resubmitted(struct dev *dev)
 {
@@ -179,8 +179,8 @@ static void assert_none_resubmitted(struct dev *dev)
 }
 
 /*
- * Dead while a batch of three is being shown: the used index has moved, and of
- * the record nothing, one, two or all of them are cleared. None is done again.
+ * Killed while a batch of three is published: the used index has moved, and
+ * none, one, two or all of their records are cleared. None is taken again.
  */
 static void test_batch_seen(void **state)
 {
@@ -212,8 +212,8 @@ static void test_batch_seen(void **state)
 }
 
 /*
- * Dead before the index has moved: all of the batch is done again, and what was
- * in the batch before it and is in flight anew stays in flight.
+ * Killed before the index has moved: the whole batch is taken again, and a
+ * chain of the previous batch that is in flight again stays in flight.
  */
 static void test_batch_unseen(void **state)
 {
@@ -238,7 +238,7 @@ static void test_batch_unseen(void **state)
 		assert_int_equal(take(dev), b);
 		vq_relchain_prepare(&dev->vq, b, 0);
 	}
-	/* Moved, now: b is done, a is not. */
+	/* Now the index has moved: b is done, a is not. */
 	vq_relchain_publish(&dev->vq);
 	dev->area = before;
 	assert_int_equal(revive(dev), 0);
@@ -274,8 +274,8 @@ static void test_unused(void **state)
 }
 
 /*
- * A stale area, of when the ring was at another place: its used index is any
- * number of entries away, and at most a ring's worth of them ends.
+ * A stale area, from when the ring was at another place: its used index is any
+ * number of entries away, and at most a ring's worth is cleared.
  */
 static void test_stale(void **state)
 {
@@ -293,7 +293,7 @@ static void test_stale(void **state)
 	assert_int_equal(dev->area.used_idx, 0);
 	assert_int_equal(take(dev), head);
 
-	/* The driver has seen two more than the area says: these end. */
+	/* The driver has seen two more than the area says: they are cleared. */
 	for (unsigned i = 0; i < QSIZE; i++)
 		dev->area.entries[i].inflight = i == 3 || i == 4 || i == 5;
 	dev->area.used_idx = (uint16_t)-2;
@@ -332,7 +332,7 @@ static void test_age(void **state)
 	assert_int_equal(take(dev), young);
 }
 
-/* Each batch ends for itself. */
+/* Each batch ends separately. */
 static void test_many_batches(void **state)
 {
 	struct dev *dev = *state;
@@ -347,7 +347,7 @@ static void test_many_batches(void **state)
 		assert_true(vdrv_used(&dev->d, 0, &used));
 	}
 	for (int i = 0; i < 2; i++)
-		heads[i] = offer(dev); /* of which one was in no batch yet */
+		heads[i] = offer(dev); /* one of these was in no batch yet */
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(take(dev), heads[i]);
 	for (int i = 0; i < 2; i++)
@@ -356,7 +356,7 @@ static void test_many_batches(void **state)
 	assert_none_resubmitted(dev);
 }
 
-/* A driver that offers a chain anew, of which it cannot have heard yet. */
+/* A driver that offers a chain again before it can see its completion. */
 static void test_batch_full(void **state)
 {
 	struct dev *dev = *state;
@@ -371,7 +371,7 @@ static void test_batch_full(void **state)
 	assert_int_equal(vdrv_used_ring_idx(&dev->d, 0), 3 * QSIZE);
 }
 
-/* A chain that the model gave back untaken is not in flight. */
+/* A chain that the model returned unprocessed is not in flight. */
 static void test_untaken(void **state)
 {
 	struct dev *dev = *state;
@@ -388,7 +388,7 @@ static void test_untaken(void **state)
 	assert_int_equal(take(dev), c);
 	assert_int_equal(take(dev), VDRV_NONE);
 
-	/* Unless it is taken again: the ring has it in another place. */
+	/* Unless it was resubmitted: the ring has it in another place. */
 	vq_relchain(&dev->vq, c, 0);
 	assert_int_equal(revive(dev), 0);
 	assert_int_equal(take(dev), b);
@@ -398,7 +398,7 @@ static void test_untaken(void **state)
 	assert_int_equal(take(dev), VDRV_NONE);
 }
 
-/* One that was given back, but not the last, is noted until it is taken again. */
+/* One returned that is not the last stays recorded until it is taken again. */
 static void test_untaken_between(void **state)
 {
 	struct dev *dev = *state;
@@ -418,7 +418,7 @@ static void test_untaken_between(void **state)
 	assert_int_equal(take(dev), VDRV_NONE);
 }
 
-/* Positions wrap: what was taken again once is not when they come round. */
+/* Positions wrap: a resubmitted chain is not taken again when they recur. */
 static void test_wrap(void **state)
 {
 	struct dev *dev = *state;
@@ -427,7 +427,7 @@ static void test_wrap(void **state)
 
 	assert_int_equal(take(dev), heads[0]);
 	assert_int_equal(revive(dev), 0);
-	/* Three take turns, so that position 65536 has another than 0 had. */
+	/* Three heads take turns, so that positions 65536 and 0 differ. */
 	for (int i = 0; i < 70000; i++) {
 		assert_int_equal(take(dev), heads[i % 3]);
 		heads[(i + 2) % 3] = offer(dev);
@@ -436,7 +436,7 @@ static void test_wrap(void **state)
 	}
 }
 
-/* hostile D9, D16: an area full of anything does no harm. */
+/* hostile D9, D16: an area full of garbage does no harm. */
 static void test_garbage(void **state)
 {
 	struct dev *dev = *state;
@@ -459,8 +459,8 @@ static void test_garbage(void **state)
 }
 
 /*
- * Without an area the front-end says where the ring goes on. The used index is
- * the guest's, and has to go with that.
+ * Without an area the front-end says where the ring resumes. The used index is
+ * the guest's, and must match that.
  */
 static void test_used_index_is_judged(void **state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * As vq_inflight_test.c, for packed rings: a device that dies with chains in
- * flight, and what the in-flight area makes its successor take again. PK-34.
+ * Like vq_inflight_test.c, for packed rings: a device that dies with chains in
+ * flight, and what its successor takes again from the area. PK-34.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -95,7 +95,7 @@ static int revive(struct dev *dev)
 	vq->vq_used_gpa = was.vq_used_gpa;
 	dev->vs.vs_curq = 0;
 	vi_enable_queue(&dev->vs);
-	/* After a crash QEMU says what it said at first. */
+	/* After a crash QEMU sends the initial base. */
 	vq_resume(vq, VQ_PACKED_START, true);
 	return vq_inflight_start(vq, &dev->area);
 }
@@ -136,8 +136,8 @@ static void assert_used(struct dev *dev, unsigned id)
 }
 
 /*
- * Completed ones stay completed, the rest recurs by age, although the slots of
- * the oldest are overwritten; also over the end of the ring.
+ * Completed ones stay completed, the rest are taken again by age, although the
+ * slots of the oldest are overwritten; also across the ring's end.
  */
 static void test_out_of_order(void **state)
 {
@@ -176,8 +176,8 @@ static void test_out_of_order(void **state)
 }
 
 /*
- * Dead before the first flags of a batch: all of it is done again, and the
- * others' flags, which are there, mislead nobody. After it: none is.
+ * Killed before the first flags of a batch: all of it is taken again, despite
+ * the others' flags, which were stored. After it: none is.
  */
 static void test_batch(void **state)
 {
@@ -196,7 +196,7 @@ static void test_batch(void **state)
 			vq_relchain_prepare(&dev->vq, a, 0);
 			assert_int_equal(revive(dev), 0);
 		}
-		/* In another order: the slot behind it is none of theirs. */
+		/* In another order: the next slot is none of theirs. */
 		assert_int_equal(take(dev), a);
 		vq_relchain(&dev->vq, a, 0);
 		assert_used(dev, a);
@@ -204,7 +204,7 @@ static void test_batch(void **state)
 		assert_int_equal(take(dev), b);
 		assert_int_equal(take(dev), c);
 
-		/* The driver sees it; the area is as it was a step before. */
+		/* The driver sees it; the area is one step behind. */
 		vq_relchain_prepare(&dev->vq, c, 0);
 		vq_relchain_prepare(&dev->vq, b, 0);
 		before = dev->area;
@@ -224,7 +224,7 @@ static void test_batch(void **state)
 	}
 }
 
-/* Dead after the area says so, and before the driver can see it. */
+/* Killed after the area says so, and before the driver can see it. */
 static void test_batch_unseen(void **state)
 {
 	struct dev *dev = *state;
@@ -257,7 +257,7 @@ static void test_batch_unseen(void **state)
 	assert_used(dev, b);
 }
 
-/* Returned, and the queue stops: the next one takes it first. */
+/* Returned, and the queue stops: the successor takes it first. */
 static void test_returned(void **state)
 {
 	struct dev *dev = *state;
@@ -277,7 +277,7 @@ static void test_returned(void **state)
 	assert_used(dev, a);
 }
 
-/* hostile D16: nothing in the area is believed. */
+/* hostile D16: nothing in the area is trusted. */
 static void test_garbage(void **state)
 {
 	struct dev *dev = *state;

@@ -106,7 +106,8 @@ static void test_until_empty(void **state)
 	for (unsigned i = 0; i < 2; i++) {
 		dev_start(&dev, features[i]);
 		add(&dev, 3);
-		vdrv_kick_wanted(&dev.d, 0); /* about these: asked and over */
+		vdrv_kick_wanted(&dev.d,
+				 0); /* for these: the result is ignored */
 		assert_int_equal(run(&dev, QSIZE), VQ_IDLE);
 		assert_int_equal(dev.nr_calls, 4);
 		assert_int_equal(nr_used(&dev), 3);
@@ -185,7 +186,7 @@ static void test_wait(void **state)
 	}
 }
 
-/* A model that leaves chains and does not say so costs a budget, no more. */
+/* A model that leaves chains without saying so costs only a budget. */
 static void test_wrong_idle(void **state)
 {
 	struct dev dev;

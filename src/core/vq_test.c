@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Chains and rings as a device model sees them: what vq_getchain() makes of
- * descriptors, right and wrong, and when the driver is told.
+ * descriptors, right and wrong, and when the driver is notified.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -44,8 +44,8 @@ enum {
 #define RAM_END  (VDRV_MEM_BASE + (uint64_t)VDRV_MEM_BYTES)
 #define HOLE     0x40000000ull
 #define ROM      0x50000000ull  /* the device may not write it */
-#define PAIR     0x60000000ull  /* two regions, touching at + 0x1000 */
-#define FAR      0x70000000ull  /* announced, not mapped, no way to it */
+#define PAIR     0x60000000ull  /* two regions, adjacent at + 0x1000 */
+#define FAR      0x70000000ull  /* announced, not mapped, unreachable */
 #define HUGE     0x100000000ull /* 2 GiB */
 #define HUGE_LEN 0x80000000u
 #define BUF      (VDRV_MEM_BASE + 0x100000ull) /* the driver's, 64 KiB */
@@ -130,13 +130,13 @@ struct desc {
 	uint16_t flags, next;
 };
 
-/* What vq_getchain() is to say; the rest are its -1. */
+/* What vq_getchain() must return, other than a chain. */
 #define BAD   (-1)
-#define EMPTY 0 /* given back with length 0, not seen */
+#define EMPTY 0 /* completed with length 0, not seen */
 
 struct chain_row {
 	const char *what;
-	struct desc ring[QSIZE];  /* head 0 unless said */
+	struct desc ring[QSIZE];  /* head 0 by default */
 	struct desc table[QSIZE]; /* at TABLE */
 	int readable, writable;   /* or BAD, EMPTY */
 	uint16_t head;
@@ -366,7 +366,7 @@ static const struct chain_row chain_rows[] = {
 	  .writable = 2 },
 };
 
-/* What a legacy driver may do beyond: SPLIT-25 binds modern ones. */
+/* What a legacy driver may also do: SPLIT-25 binds modern ones. */
 static const struct chain_row legacy_rows[] = {
 	{ "table, then direct",
 	  { { TABLE, 2 * 16, I | N, 3 }, [3] = { BUF + 600, 1, W } },
@@ -479,7 +479,7 @@ static void check_good(const struct chain_row *row, const struct iovec *iov,
 			 (unsigned long long)r, (unsigned long long)w);
 }
 
-/* Broken until reset, and the driver was told: hostile K1, hostile S13. */
+/* Broken until reset, and the driver was notified: hostile K1, hostile S13. */
 static void check_bad(struct dev *dev, const struct chain_row *row)
 {
 	struct iovec iov[NIOV];
@@ -508,7 +508,7 @@ static void run_chain(const struct chain_row *row, bool look_first)
 	write_table(&dev, row->table);
 	assert_false(vq_has_descs(&dev.vq));
 	vdrv_avail(&dev.d, 0, row->head);
-	/* Whoever looks first finds nothing in an empty chain, either. */
+	/* vq_has_descs() does not report an empty chain, either. */
 	if (look_first)
 		assert_int_equal(vq_has_descs(&dev.vq),
 				 row->readable + row->writable != EMPTY);
@@ -536,7 +536,7 @@ static void run_chain(const struct chain_row *row, bool look_first)
 		assert_int_equal(used.id, row->head);
 	}
 
-	/* hostile S13: after a reset all is well. */
+	/* hostile S13: after a reset the device works. */
 	vdrv_reset(&dev.d);
 	assert_true(vdrv_start(&dev.d, V1, 1));
 	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 64, VDRV_W }, 1);
@@ -604,7 +604,7 @@ static void test_niov(void **state)
 		assert_int_equal(iov[NIOV].iov_len, 4711);
 		dev_fini(&dev);
 	}
-	/* hostile D1: the piece in the second region is the one too many. */
+	/* hostile D1: the piece in the second region is one too many. */
 	for (int nr = NIOV - 2; nr <= NIOV; nr++) {
 		struct dev dev;
 
@@ -622,7 +622,7 @@ static void test_niov(void **state)
  * --- The available ring ---
  */
 
-/* SPLIT-26, hostile D28, hostile D36: as much as the ring holds, not more. */
+/* SPLIT-26, hostile D28, hostile D36: as much as the ring holds, no more. */
 static void test_avail_idx(void **state)
 {
 	static const struct {
@@ -663,7 +663,7 @@ static void test_avail_idx(void **state)
 	}
 }
 
-/* hostile Q6, hostile D31, hostile S15c: a head that is being worked on. */
+/* hostile Q6, hostile D31, hostile S15c: a head that is in flight. */
 static void test_same_head_twice(void **state)
 {
 	struct iovec iov[NIOV];
@@ -680,7 +680,7 @@ static void test_same_head_twice(void **state)
 	assert_true(vdrv_status(&dev.d) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	dev_fini(&dev);
 
-	/* Given back in between it is an ordinary chain. */
+	/* Completed in between, it is an ordinary chain. */
 	dev_start(&dev, 0);
 	vdrv_desc(&dev.d, 0, 5, BUF, 8, W, 0);
 	for (int i = 0; i < 3; i++) {
@@ -692,7 +692,7 @@ static void test_same_head_twice(void **state)
 	dev_fini(&dev);
 }
 
-/* How many chains of one buffer are used, while no lap is complete. */
+/* How many chains of one buffer are used, before a lap is complete. */
 static unsigned nr_used(struct dev *dev)
 {
 	uint16_t pos = VDRV_WRAP;
@@ -704,7 +704,7 @@ static unsigned nr_used(struct dev *dev)
 	return pos - VDRV_WRAP;
 }
 
-/* Take @n chains and write down their heads. */
+/* Take @n chains and record their heads. */
 static void take(struct dev *dev, int n, unsigned *heads)
 {
 	struct iovec iov[NIOV];
@@ -749,14 +749,14 @@ static void test_retchains(void **state)
 		assert_memory_equal(first, again, 4 * sizeof(*first));
 		for (int i = 3; i >= 0; i--)
 			vq_relchain(&dev.vq, (uint16_t)again[i], 8);
-		vq_retchains(&dev.vq, 4); /* nothing is out */
+		vq_retchains(&dev.vq, 4); /* nothing is in flight */
 		assert_false(vq_has_descs(&dev.vq));
 		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
 		dev_fini(&dev);
 	}
 }
 
-/* A chain without a byte in between was given back: it does not count. */
+/* An empty chain in between was completed: it does not count. */
 static void test_retchains_over_empty(void **state)
 {
 	struct vdrv_buf bufs[] = {
@@ -785,8 +785,8 @@ static void test_retchains_over_empty(void **state)
 }
 
 /*
- * A queue's worth of empty chains passes while one is being worked on, and
- * then that one is returned.
+ * A queue's worth of empty chains passes while one is in flight, and then that
+ * one is returned.
  */
 static void test_retchains_behind_many_empty(void **state)
 {
@@ -837,7 +837,7 @@ static void test_returned_chain_changes(void **state)
 }
 
 /*
- * --- Chains are given back untaken, and the queue stops ---
+ * --- Chains are returned unprocessed, and the queue stops ---
  */
 
 struct story {
@@ -865,7 +865,7 @@ static void tell_collect(struct story *s)
 		s->nr_used++;
 }
 
-/* All that there are, and these are the oldest ones first. */
+/* Take all chains, oldest first. */
 static void tell_take(struct story *s)
 {
 	struct iovec iov[NIOV];
@@ -896,7 +896,7 @@ static void tell_return(struct story *s, unsigned i)
 	s->taken[i] = false;
 }
 
-/* Others are taken and completed, three times the number of entries. */
+/* Take and complete others, three times the number of entries. */
 static void tell_pass(struct story *s)
 {
 	unsigned head;
@@ -911,8 +911,8 @@ static void tell_pass(struct story *s)
 }
 
 /*
- * A chain, one without a byte; all that there are are taken; then by number:
- * one is used, one is returned, so many are.
+ * a: add a chain; e: an empty one; t: take all; P: let others pass; with a
+ * digit, u: use that one; r: return that one; R: return so many.
  */
 static void tell(struct story *s, const char *what)
 {
@@ -937,7 +937,7 @@ static void tell(struct story *s, const char *what)
 	tell_collect(s);
 }
 
-/* The queue stops, and is set up again where it was. */
+/* Stop the queue, and set it up again where it was. */
 static void stop_and_resume(struct dev *dev, uint16_t entry, unsigned nr_left)
 {
 	struct vqueue_info *vq = &dev->vq, was = *vq;
@@ -962,7 +962,7 @@ static void stop_and_resume(struct dev *dev, uint16_t entry, unsigned nr_left)
 	free(left);
 }
 
-/* None is lost, none completed twice, and the oldest are first. */
+/* None is lost, none completed twice, and the oldest come first. */
 static void test_stop_returned(void **state)
 {
 	static const struct {
@@ -985,7 +985,7 @@ static void test_stop_returned(void **state)
 		{ "aatPr0r1", 26, 2 },
 		{ "aatPr1r0", 26, 2 },
 		{ "aatPu1r0aa", 26, 1 },
-		/* Those without a byte were done between them. */
+		/* Empty ones were completed between them. */
 		{ "aeatR2", 2, 1 },
 		{ "eaatR2", 1, 0 },
 		{ "aaetR2", 3, 2 },
@@ -1013,7 +1013,7 @@ static void test_stop_returned(void **state)
 	}
 }
 
-/* Another host would not know of one that is not among the last. */
+/* Another host would not learn of one that is not among the last. */
 static void test_return_logged(void **state)
 {
 	static uint8_t log[1 << 20];
@@ -1061,7 +1061,7 @@ static void test_prepare_publish(void **state)
 	dev_fini(&dev);
 }
 
-/* SPLIT-14, hostile D40: not more than the chain has writable bytes. */
+/* SPLIT-14, hostile D40: no more than the chain's writable bytes. */
 static void test_used_len_is_cut(void **state)
 {
 	struct vdrv_buf bufs[] = {
@@ -1091,7 +1091,7 @@ static void test_used_len_is_cut(void **state)
 	}
 }
 
-/* hostile F24, hostile S15b: a chain that is not out is not given back. */
+/* hostile F24, hostile S15b: a chain that is not in flight is not completed. */
 static void test_wrong_relchain(void **state)
 {
 	static const uint16_t wrong[] = { 0 /* twice */, 1, QSIZE, 0xffff };
@@ -1133,9 +1133,9 @@ static void test_relchain_after_reset(void **state)
 }
 
 /*
- * A driver that does not wait for the reset to end gets no chain with the head
- * of one that is still out, and nothing of that one's end, whatever the size
- * of its ring.
+ * If a driver does not wait for the reset to end, no chain with the head of one
+ * still in flight is taken, and that one's completion stays hidden, whatever
+ * the ring's size.
  */
 static void test_stale_head(void **state)
 {
@@ -1180,7 +1180,7 @@ static void test_stale_head(void **state)
 	}
 }
 
-static unsigned finished; /* by a worker, of dev_finish() */
+static unsigned finished; /* by a worker, for dev_finish() */
 
 static void dev_finish(void *sc, struct vqueue_info *vq)
 {
@@ -1188,8 +1188,8 @@ static void dev_finish(void *sc, struct vqueue_info *vq)
 }
 
 /*
- * A model that completes from its notify function has vi_wake() lead there
- * after a reset, too, and when the device was broken at the time.
+ * For a model that completes from its notify function, vi_wake() leads there
+ * after a reset as well, and when the device was broken at the time.
  */
 static void test_wake_after_reset(void **state)
 {
@@ -1215,7 +1215,7 @@ static void test_wake_after_reset(void **state)
 	}
 }
 
-/* A reset waits for the owner's chains, not for those of the one before. */
+/* A reset waits for the owner's chains, not for those of the previous one. */
 static void test_stale_of_others(void **state)
 {
 	unsigned theirs, ours;
@@ -1251,7 +1251,7 @@ static void test_stale_of_others(void **state)
 	dev_fini(&dev);
 }
 
-/* Given back twice, or never taken. */
+/* Completed twice, or never taken. */
 static void test_relchain_not_taken(void **state)
 {
 	struct dev dev;
@@ -1274,7 +1274,7 @@ static void test_mark_of_changed_chain(void **state)
 	gm_set_log(&dev.d.gm, log, sizeof(log));
 	vdrv_add(&dev.d, 0, &(struct vdrv_buf){ BUF, 8, VDRV_W }, 1);
 	take(&dev, 1, &head);
-	/* The table is the queue's own, and its entry names it again. */
+	/* The table is the queue's own, and its entry refers to it again. */
 	vdrv_desc(&dev.d, 0, (uint16_t)head, dev.vq.vq_desc_gpa, 16 * QSIZE, I,
 		  0);
 	vq_relchain(&dev.vq, (uint16_t)head, 8);
@@ -1287,8 +1287,8 @@ static void test_mark_of_changed_chain(void **state)
  */
 
 /*
- * SPLIT-11, SPLIT-12, SPLIT-16: an entry was placed at used_event, among those
- * from @old on, @nr of them.
+ * SPLIT-11, SPLIT-12, SPLIT-16: interrupt if used_event is among the @nr
+ * entries from @old on.
  */
 static void test_event_idx(void **state)
 {
@@ -1329,7 +1329,7 @@ static void test_event_idx(void **state)
 		dev_start(&dev, EVENT_IDX);
 		dev.vq.vq_last_avail = dev.d.q[0].avail_idx = rows[i].old;
 		dev.vq.vq_next_used = dev.vq.vq_save_used = rows[i].old;
-		/* SPLIT-11: the flag counts for nothing. */
+		/* SPLIT-11: the flag is ignored. */
 		vdrv_set_avail_flags(&dev.d, 0, i & 1);
 		vdrv_set_used_event(&dev.d, 0, rows[i].event);
 		for (int j = 0; j < rows[i].nr; j++)
@@ -1390,7 +1390,7 @@ static void test_interrupt_flag(void **state)
 	}
 }
 
-/* SPLIT-17, SPLIT-18, hostile S22: how the device asks for kicks. */
+/* SPLIT-17, SPLIT-18, hostile S22: how the device requests kicks. */
 static void test_kick_enable(void **state)
 {
 	struct dev dev;
@@ -1449,7 +1449,7 @@ static void test_queue_not_ready(void **state)
  * --- Guest memory that moves, or is not shared ---
  */
 
-/* hostile D1: the region is mapped elsewhere, or goes, while in use. */
+/* hostile D1: the region is mapped elsewhere, or removed, while in use. */
 static void test_memory_moves(void **state)
 {
 	static const unsigned rw = GM_READ | GM_WRITE;
@@ -1472,7 +1472,7 @@ static void test_memory_moves(void **state)
 	memcpy(copy, dev.d.mem, 4 << 20);
 	assert_int_equal(gm_remove(&dev.d.gm, base, VDRV_MEM_BYTES, NULL, NULL),
 			 0);
-	mprotect(dev.d.mem, VDRV_MEM_BYTES, PROT_NONE); /* any access dies */
+	mprotect(dev.d.mem, VDRV_MEM_BYTES, PROT_NONE); /* any access faults */
 	assert_int_equal(gm_add(&dev.d.gm, base, VDRV_MEM_BYTES, copy, rw), 0);
 	old = dev.d.mem;
 	dev.d.mem = copy;
@@ -1501,7 +1501,7 @@ static void test_memory_moves(void **state)
 }
 
 static int far_error;
-static int far_good; /* how many reads go well before the error */
+static int far_good; /* how many reads succeed before the error */
 
 static struct vdrv *far_offer; /* adds a chain in the middle of a read */
 
@@ -1520,7 +1520,7 @@ static int far_read(void *arg, gpa_t a, void *buf, size_t len)
 	return 0;
 }
 
-static struct vdrv *far_refill; /* offers again what was given back */
+static struct vdrv *far_refill; /* offers completed chains again */
 
 static int far_write(void *arg, gpa_t a, const void *buf, size_t len)
 {
@@ -1548,7 +1548,7 @@ static void far_start(struct dev *dev, uint64_t features)
 }
 
 /*
- * A second processor adds empty chains as fast as they are given back: neither
+ * A second processor adds empty chains as fast as they are completed: neither
  * call runs for ever, and the embedder is asked to call again.
  */
 static void test_empty_for_ever(void **state)
@@ -1615,7 +1615,7 @@ static void test_memory_not_shared(void **state)
 		assert_int_equal(used.len, 8);
 		assert_memory_equal(vdrv_ptr(&dev.d, BUF + 100, 6), "abcdef",
 				    6);
-		/* What is not counted as used arrives too: BLK-20. */
+		/* Bytes not counted as used arrive as well: BLK-20. */
 		assert_memory_equal(vdrv_ptr(&dev.d, BUF + 200, 6), "ghijkl",
 				    6);
 		assert_int_equal(dev.d.nr_msix[1], i + 1);
@@ -1736,7 +1736,7 @@ static void test_memory_not_shared_is_bounded(void **state)
 }
 
 /*
- * The bound is a device's, over its queues and over resets. Who waits is woken
+ * The bound is per device, across queues and resets. A waiting queue is woken
  * when there is room, and a chain that is alone may be larger.
  */
 static void test_memory_not_shared_of_all_queues(void **state)
@@ -1757,7 +1757,7 @@ static void test_memory_not_shared_of_all_queues(void **state)
 	assert_in_range(dev.vs.vs_priv->bounce_bytes, 3 * MIB, 4 * MIB);
 	assert_false(dev.d.woken);
 
-	/* It is held for a request that does not end, also by a reset. */
+	/* A request that does not end holds it, even across a reset. */
 	vdrv_reset_now(&dev.d);
 	vdrv_greet(&dev.d);
 	assert_true(vdrv_negotiate(&dev.d, V1 | layout));
