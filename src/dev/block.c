@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The block device (virtio 5.2): a disk image or block device as the guest's
- * disk. What happens to its requests is in block_req.c.
+ * disk. Requests are processed in block_req.c.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -68,7 +68,7 @@ static uint32_t seg_max(const struct block_softc *sc)
 {
 	uint32_t max = BLOCK_SEG_MAX;
 
-	/* A chain holds header and status too, even in a queue made small. */
+	/* A chain also holds header and status, even in a shrunk queue. */
 	for (int i = 0; i < sc->sc_consts.vc_nvq; i++) {
 		uint32_t size = sc->sc_vqs[i].vq_qsize;
 
@@ -133,7 +133,7 @@ static int block_cfgread(void *arg, int offset, int size, uint32_t *retval)
 
 /*
  * One field can be written: writeback. A legacy driver may write it before it
- * has said which features it takes (5.2.5.4).
+ * has accepted features (5.2.5.4).
  */
 static int block_cfgwrite(void *arg, int offset, int size, uint32_t value)
 {
@@ -154,7 +154,7 @@ static int block_cfgwrite(void *arg, int offset, int size, uint32_t value)
 	return 0;
 }
 
-/* To another process goes what the driver wrote above. */
+/* Saved for another process: what the driver wrote above. */
 static ssize_t block_save(void *arg, void *buf, size_t room)
 {
 	const struct block_softc *sc = arg;
@@ -238,9 +238,9 @@ static void block_reset(void *arg)
  * Requests in flight end in their own time. Requests that wait after an error
  * are returned, to be taken again when the queue resumes. If that is
  * impossible, each is retried once; if the retry fails, the stop waits for
- * `viodev ctl SOCKET resume`. There is no status that has the driver send a
- * request again, as SCSI's BUSY has: an error instead would lose data that
- * werror= promises to keep.
+ * `viodev ctl SOCKET resume`. There is no status that makes the driver resend a
+ * request, as SCSI's BUSY does: an error instead would lose data that werror=
+ * promises to keep.
  */
 static void block_quiesce(void *arg)
 {
@@ -440,7 +440,7 @@ static int block_open(const struct opts *opts, struct opened_files *files,
 	if (fd < 0)
 		return err_set(err, fd, "block: %s", why.text);
 	opened_files_add(files, "image", fd);
-	/* Without one, changes by others go unnoticed; no harm. */
+	/* Without one, changes by others go unnoticed, harmlessly. */
 	fd = disk_open_watch(&params);
 	if (fd >= 0)
 		opened_files_add(files, "watch", fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The block device's parts: block.c is the device as it is configured and made,
- * block_req.c what a request goes through.
+ * The block device's parts: block.c creates and configures the device,
+ * block_req.c processes its requests.
  */
 #ifndef DEV_BLOCK_IMPL_H
 #define DEV_BLOCK_IMPL_H
@@ -21,14 +21,14 @@
 #define BLOCK_MAX_QSIZE 1024u
 
 /*
- * Requests of all queues that are taken at a time, and those of them that have
- * more than a few data buffers: 3 MiB if a guest makes use of all.
+ * Requests of all queues taken at a time, and those of them with more than a
+ * few data buffers: 3 MiB if a guest uses all.
  */
 #define BLOCK_MAX_IOS  2048u
 #define BLOCK_MAX_WIDE 512u
 #define BLOCK_FEW_IOV  8
 
-/* Data buffers of a request: announced, and taken (regions have borders). */
+/* Data buffers of a request: announced, and accepted (regions have borders). */
 #define BLOCK_SEG_MAX  254u
 #define BLOCK_MAX_IOV  272
 #define BLOCK_SIZE_MAX (1u << 20) /* bytes of one, as announced */
@@ -38,7 +38,7 @@
 #define BLOCK_DISCARD_SECTORS (1u << 21)
 #define BLOCK_ZERO_SECTORS    (1u << 17)
 
-/* What discard and write zeroes have for data, 5.2.6. */
+/* The data of discard and write zeroes, 5.2.6. */
 struct block_seg {
 	le64 sector;
 	le32 nr_sectors;
@@ -46,14 +46,14 @@ struct block_seg {
 };
 static_assert(sizeof(struct block_seg) == 16, "5.2.6");
 
-/* What is counted together. */
+/* Kinds that are counted together. */
 enum block_kind {
 	BLOCK_READ,
 	BLOCK_WRITE,
 	BLOCK_FLUSH,
 	BLOCK_DISCARD,
 	BLOCK_ZERO,
-	BLOCK_OTHER, /* GET_ID, and what there is not */
+	BLOCK_OTHER, /* GET_ID, and unknown types */
 	BLOCK_NR_KINDS,
 };
 
@@ -67,7 +67,7 @@ union block_wide {
 	struct iovec iov[BLOCK_MAX_IOV];
 };
 
-/* A request that is being worked on. */
+/* A request in flight. */
 struct block_io {
 	struct disk_req dr; /* first: what its callback gets */
 	struct block_queue *q;
@@ -84,7 +84,7 @@ static_assert(offsetof(struct block_io, dr) == 0, "disk_req is cast to it");
 struct block_queue {
 	struct block_softc *sc;
 	struct vqueue_info *vq;
-	struct vio_task iteration_end; /* shows what completed */
+	struct vio_task iteration_end; /* publishes what completed */
 };
 
 struct block_softc {
@@ -102,7 +102,7 @@ struct block_softc {
 	uint64_t sc_capacity; /* sectors */
 	uint32_t sc_block_bytes, sc_phys_bytes;
 	bool sc_discard;
-	bool sc_writeback;        /* as CONFIG_WCE has it */
+	bool sc_writeback;        /* as set by CONFIG_WCE */
 	struct disk_req sc_flush; /* when that was turned off */
 	bool sc_flushing, sc_flush_pending;
 	char sc_serial[VIRTIO_BLK_ID_BYTES];
@@ -129,7 +129,7 @@ static inline bool block_write_cache_on(const struct block_softc *sc)
 	return block_negotiated(sc, VIRTIO_BLK_F_FLUSH);
 }
 
-/* What the kinds are called. */
+/* Names of the kinds. */
 extern const char *const block_kind_names[BLOCK_NR_KINDS];
 
 /* A doorbell; and the end of an iteration in which requests completed. */
@@ -140,8 +140,8 @@ void block_iteration_end(void *arg);
 void block_flush_cache(struct block_softc *sc);
 
 /*
- * Give back what waits after an error in queues that are stopping. Returns how
- * much there is that could not be given back.
+ * Return requests that wait after an error in queues that are stopping. Returns
+ * how many could not be returned.
  */
 unsigned block_give_back(struct block_softc *sc);
 

@@ -2,11 +2,11 @@
 /*
  * A request of the block device, from the queue and back (virtio 5.2.6).
  *
- * It is a chain: readable header and data, writable data and, as its last
- * byte, the status. How it is cut into buffers means nothing. Payload goes
- * between the image and guest memory without a copy; requests complete in
- * whichever order the image serves them, and those that complete in one
- * iteration of the loop are shown to the driver together.
+ * It is a chain: readable header and data, writable data and, as its last byte,
+ * the status. Its division into buffers has no meaning. Payload moves between
+ * the image and guest memory without a copy; requests complete in the order in
+ * which the image serves them, and those that complete in one iteration of the
+ * loop are published together.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "base/util.h"
 #include "dev/block_impl.h"
 
-/* Legacy name of a flush, which virtio 1.0 forgot; Linux never had it. */
+/* Legacy name of a flush, which virtio 1.0 dropped; Linux never had it. */
 #define VIRTIO_BLK_T_FLUSH_OUT 5
 
 /* The driver's header, 5.2.6. */
@@ -44,7 +44,7 @@ static struct block_io *take_io(struct block_softc *sc)
 	return io;
 }
 
-/* What is given back together with @io. */
+/* Released together with @io. */
 static union block_wide *widen(struct block_softc *sc, struct block_io *io)
 {
 	io->wide = slab_take(&sc->sc_wides);
@@ -61,9 +61,9 @@ static void give_io(struct block_softc *sc, struct block_io *io)
 /*
  * --- Parse ---
  *
- * A status is the answer; PENDING: the disk will have one; NO_ROOM: it is to be
- * taken again when others have ended. The functions take what is left of the
- * readable and of the writable bytes.
+ * A status is the result; PENDING: the disk will have one; NO_ROOM: take it
+ * again when others have ended. The functions take the remaining readable and
+ * writable bytes.
  */
 
 #define PENDING (-1)
@@ -92,7 +92,7 @@ static int check_seg(const struct block_softc *sc, enum disk_op op,
 	return VIRTIO_BLK_S_OK;
 }
 
-/* All segments are judged before the first one is touched. */
+/* All segments are checked before the first one is processed. */
 static int parse_segs(struct block_softc *sc, struct block_io *io,
 		      enum disk_op op, struct vio_iov_cursor *rd)
 {
@@ -294,13 +294,13 @@ static int execute(struct block_softc *sc, struct block_io *io,
  * --- Complete ---
  */
 
-/* Nobody is there to be answered: guest memory is left alone. */
+/* Nobody waits for the request: guest memory is not accessed. */
 static bool abandoned(const struct block_io *io)
 {
 	return !vq_chain_live(io->q->vq, io->head);
 }
 
-/* A broken device leaves guest memory alone (2.1.2), whatever broke it. */
+/* A broken device does not access guest memory (2.1.2), whatever broke it. */
 static void check_broken(struct block_softc *sc)
 {
 	if (sc->sc_vs.vs_flags & VIRTIO_BROKEN)
@@ -369,7 +369,7 @@ static void log_error(struct block_softc *sc, const struct block_io *io,
 		       (unsigned long long)n);
 }
 
-/* What fails when the queue is already stopping must not wait either. */
+/* A request that fails in a stopping queue must not wait either. */
 static bool give_back(void *arg, struct disk_req *req)
 {
 	struct block_softc *sc = arg;
@@ -385,7 +385,7 @@ unsigned block_give_back(struct block_softc *sc)
 {
 	unsigned nr = disk_nr_waiting(sc->sc_disk), before;
 
-	/* One may be the last that was taken when another is not any more. */
+	/* Returning one may make another the last one taken. */
 	do {
 		before = nr;
 		disk_take_back(sc->sc_disk, give_back, sc);
@@ -429,7 +429,7 @@ static void flush_done(struct disk_req *req, int result)
 	if (result < 0 && result != -ECANCELED)
 		vs_log(&sc->sc_vs, LOG_ERR, "flush of the write cache: %s",
 		       strerror(-result));
-	/* A reset forgets requests, but the data is the driver's still. */
+	/* A reset forgets requests, but the driver still owns the data. */
 	if (sc->sc_flush_pending || result == -ECANCELED)
 		block_flush_cache(sc);
 }
@@ -484,7 +484,7 @@ static void block_done(struct disk_req *dr, int result)
  * --- Queues ---
  */
 
-/* It is to be taken again. */
+/* Return it, to be taken again. */
 static int no_room(struct block_queue *q)
 {
 	vq_retchains(q->vq, 1);
@@ -575,7 +575,7 @@ void block_qnotify(void *arg, struct vqueue_info *vq)
 	check_broken(sc);
 }
 
-/* The end of an iteration: show the driver what completed in it. */
+/* The end of an iteration: publish what completed in it. */
 void block_iteration_end(void *arg)
 {
 	struct block_queue *q = arg;

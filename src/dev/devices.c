@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Every type of device that there is, a line each. */
+/* All types of devices, a line each. */
 #include "dev/devices.h"
 
 const struct vdev_type *const vdev_types[] = {

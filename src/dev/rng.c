@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The entropy device (virtio 5.4): fills what the driver gives with random
- * bytes, from the kernel or from a file, if need be at a limited rate.
+ * The entropy device (virtio 5.4): fills the driver's buffers with random
+ * bytes, from the kernel or from a file, optionally at a limited rate.
  *
- * A buffer is taken from the queue only when there is something to put into
- * it; while the source is dry or the rate used up it stays with the driver's,
- * so that there is nothing to take back at a reset.
+ * A buffer is taken from the queue only when there is something to put into it;
+ * while the source is dry or the rate exhausted it stays in the queue, so that
+ * there is nothing to return at a reset.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 
 #define RNG_MAX_IOV     256
 #define RNG_MAX_BYTES   RNG_FILE_BYTES /* for one buffer, however long it is */
-#define RNG_LEAST_BURST 64             /* what Linux asks for at once */
+#define RNG_LEAST_BURST 64             /* what Linux requests at once */
 
 #define NS_PER_MS      UINT64_C(1000000)
 #define BACKOFF_MIN_NS (100 * NS_PER_MS) /* of a source that fails */
@@ -42,10 +42,10 @@ struct rng_softc {
 	struct vio_source *sc_timer; /* runs when the rate allows more */
 	struct vio_source
 		*sc_retry;      /* runs when a failed source is read again */
-	uint64_t sc_backoff_ns; /* since it fails; 0: it does not */
+	uint64_t sc_backoff_ns; /* while it fails; 0: it works */
 	bool sc_backing_off;    /* sc_retry is armed */
 	bool sc_failure_logged; /* once until it delivers again */
-	struct vio_task sc_continue; /* goes on where an iteration stopped */
+	struct vio_task sc_continue; /* continues after an iteration */
 	struct ratelimit sc_rate;
 	uint64_t sc_bytes;
 };
@@ -136,8 +136,8 @@ static void rng_wait_source(struct rng_softc *sc, ssize_t n)
 }
 
 /*
- * How much of a buffer is filled. What the rate allows in the end is waited
- * for, not done in pieces: Linux's driver stalls after a buffer that came back
+ * How much of a buffer is filled. The device waits until the rate allows that,
+ * instead of filling pieces: Linux's driver stalls after a buffer that was
  * filled in part.
  */
 static size_t rng_want(const struct rng_softc *sc, const struct iovec *iov,
@@ -226,7 +226,7 @@ static void rng_on_ready(void *arg, uint32_t events)
 	rng_run(sc);
 }
 
-/* Nothing of a request is held; only what would look for the next one. */
+/* No request is held: cancel only what would look for the next one. */
 static void rng_reset(void *arg)
 {
 	struct rng_softc *sc = arg;
@@ -320,7 +320,7 @@ static const int rng_syscalls[] = {
 	SYS_read,
 	SYS_timerfd_settime,
 	SYS_epoll_ctl,
-	/* the thread of a source: jobs are waited for, and it ends */
+	/* the thread of a source: waiting for jobs, and its end */
 	SYS_futex,
 	SYS_write,
 	SYS_poll,

@@ -13,8 +13,8 @@
 #include "base/pool.h"
 #include "base/util.h"
 
-#define END_MS  500 /* for a read to end, at the end */
-#define POLL_MS 100 /* how soon a thread hears of the end */
+#define END_MS  500 /* for a read to end, on destroy */
+#define POLL_MS 100 /* how soon a thread notices the end */
 
 struct rng_file {
 	int fd;
@@ -22,8 +22,8 @@ struct rng_file {
 	void *arg;
 	struct pool *pool;
 	struct pool_job job;
-	bool busy;   /* reading: the rest is the thread's then */
-	bool ending; /* threads look at it, too */
+	bool busy;   /* reading: the thread owns the rest */
+	bool ending; /* also read by threads */
 	bool ended;  /* end of input, */
 	int error;   /* because of this */
 	size_t off, len;
@@ -128,7 +128,7 @@ int rng_file_create(struct vio_loop *loop, int fd, void (*ready)(void *arg),
 
 void rng_file_destroy(struct rng_file *f)
 {
-	static struct rng_file *abandoned; /* it is no leak */
+	static struct rng_file *abandoned; /* not a leak */
 
 	if (!f)
 		return;

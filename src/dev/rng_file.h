@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A source of entropy that may keep its reader waiting whatever O_NONBLOCK
- * says: a file, whose disk may be slow, or a device. A thread reads it into a
- * buffer.
+ * A source of entropy that may block its reader despite O_NONBLOCK: a file,
+ * whose disk may be slow, or a device. A thread reads it into a buffer.
  */
 #ifndef DEV_RNG_FILE_H
 #define DEV_RNG_FILE_H

@@ -11,7 +11,7 @@
 
 #define MAX_QUEUE_SIZE 32768u /* 2.7 */
 #define MIB            (UINT64_C(1) << 20)
-#define MUCH_MEMORY    (4 * MIB) /* what a guest may take without a word */
+#define MUCH_MEMORY    (4 * MIB) /* what a guest may use without a log line */
 
 const struct opt_def vdev_common_opts[] = {
 	{ "id", OPT_STRING, .help = "device name; default: TYPE and a number" },
@@ -46,7 +46,7 @@ const virtio_capstr_t vdev_common_features[] = {
 };
 
 /*
- * --- Making one ---
+ * --- Creation ---
  */
 
 static bool is_name(const struct vdev_type *t, const char *name)
@@ -84,7 +84,7 @@ const struct vdev_type *vdev_type_find(const char *name, struct err *err)
 	return NULL;
 }
 
-/* What a legacy device cannot offer, and must not be told to. */
+/* A feature that a legacy device cannot offer must not be set. */
 static int check_modern_feature(const struct vdev_type *type,
 				const struct opts *opts, const char *key,
 				struct err *err)
@@ -229,7 +229,7 @@ struct vdev *vdev_alloc(const struct vdev_type *type, struct err *err)
 
 void vdev_free(struct vdev *dev)
 {
-	static struct vdev *abandoned; /* lest they count as leaks */
+	static struct vdev *abandoned; /* so that they do not count as leaks */
 	bool ended = dev->type->vt_fini(dev);
 
 	if (dev->vs)
@@ -394,7 +394,7 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 }
 
 /*
- * --- Looking at one ---
+ * --- Status ---
  */
 
 static const char *mode_name(virtio_mode_t mode)
@@ -487,7 +487,7 @@ static const struct vdev_ctl *find_ctl(const struct vdev_type *type,
 	return NULL;
 }
 
-/* Of whichever type, the one that opens something; NULL: none does. */
+/* The command of any type that opens something, or NULL. */
 static const struct vdev_ctl *find_opening_ctl(const char *name)
 {
 	for (unsigned i = 0; name && vdev_types[i]; i++) {
@@ -582,7 +582,7 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	return 0;
 }
 
-/* With the rights of this process, which is the one that asks. */
+/* With the rights of this process, which is the caller. */
 static int command(struct vdev *dev, int argc, char *const argv[],
 		   struct json_object *reply, struct err *err)
 {

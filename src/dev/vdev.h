@@ -3,10 +3,10 @@
  * Complete devices: a virtio device model together with its backend and its
  * options, made from one line of text such as "block,path=disk.img,ro=on".
  *
- * A type is a const table, listed in devices.c. Making a device has two steps,
- * because they happen in two processes: vdev_open() opens what needs the
+ * A type is a const table, listed in devices.c. Creating a device has two
+ * steps, because they happen in two processes: vdev_open() opens what needs the
  * user's rights, vdev_create() builds the device from the options and those
- * descriptors and may run inside of a sandbox.
+ * descriptors and may run inside a sandbox.
  */
 #ifndef DEV_VDEV_H
 #define DEV_VDEV_H
@@ -32,7 +32,7 @@ enum vdev_event {
 };
 
 /*
- * Who the process is outside of its user namespace, where it is root and no
+ * The ids of the process outside its user namespace, where it is root and no
  * other user exists.
  */
 struct vdev_user {
@@ -47,7 +47,7 @@ struct vdev_env {
 	struct opened_files *files;
 	void (*event)(void *arg, enum vdev_event event); /* may be NULL */
 	void *event_arg;
-	/* The same for this device each time, another one for others. Or 0. */
+	/* Stable for this device, different for others. Or 0. */
 	uint64_t identity;
 	const struct vdev_user *user; /* NULL: it has no such namespace */
 };
@@ -62,7 +62,7 @@ static inline void vdev_tell(const struct vdev_env *env, enum vdev_event event)
 struct vdev {
 	const struct vdev_type *type;
 	struct virtio_softc *vs;
-	uint64_t most_bytes; /* that the guest makes it use, beside its rings */
+	uint64_t most_bytes; /* that the guest can make it use, besides rings */
 	struct opts *own_opts;          /* from vdev_new() */
 	struct opened_files *own_files; /* as well */
 	struct vdev *next_abandoned;    /* see vt_fini */
@@ -81,7 +81,7 @@ struct vdev_ctl {
 		      const struct opened_files *files);
 };
 
-/* For a vdev_type: its own struct, and the struct vdev therein. */
+/* For a vdev_type: its own struct, and the struct vdev in it. */
 #define VDEV_IN(type, member) \
 	.vt_size = sizeof(type), .vt_offset = offsetof(type, member)
 
@@ -112,11 +112,11 @@ struct vdev_type {
 	int (*vt_open)(const struct opts *opts, struct opened_files *files,
 		       struct err *err);
 	/*
-	 * The device is to be created again: open what was lost since, without
+	 * The device will be created again: open what was lost since, without
 	 * waiting. 0; -EAGAIN: not yet. May be NULL.
 	 */
 	int (*vt_reopen)(const struct opts *opts, struct opened_files *files);
-	/* Add the paths that only opening tells, by option. May be NULL. */
+	/* Add the paths known only after opening, by option. May be NULL. */
 	void (*vt_paths)(const struct opts *opts,
 			 const struct opened_files *files,
 			 struct json_object *paths);
@@ -159,7 +159,7 @@ extern const virtio_capstr_t vdev_common_features[];
 int vdev_parse(const char *text, const struct vdev_type **ret_type,
 	       struct opts **ret_opts, struct err *err);
 
-/* Nothing, for a type that does not say. */
+/* None, for a type without vt_rights. */
 struct sandbox_rights vdev_rights(const struct vdev_type *type,
 				  const struct opts *opts);
 
@@ -168,8 +168,8 @@ int vdev_open(const struct vdev_type *type, const struct opts *opts,
 int vdev_reopen(const struct vdev_type *type, const struct opts *opts,
 		struct opened_files *files);
 /*
- * The paths that only opening tells: {"console": "/dev/pts/3"} for a pseudo
- * terminal. The caller puts the object.
+ * The paths known only after opening: {"console": "/dev/pts/3"} for a pseudo
+ * terminal. The caller releases the object.
  */
 struct json_object *vdev_paths(const struct vdev_type *type,
 			       const struct opts *opts,
@@ -208,8 +208,8 @@ int vdev_ctl(struct vdev *dev, int argc, char *const argv[],
 	     struct err *err);
 
 /*
- * For vt_ctl: whether @flag, "--shrink", is the first or the last word behind
- * the command's name. Then it is skipped: argv[1] is the word beside it.
+ * For vt_ctl: whether @flag, "--shrink", is the first or the last word after
+ * the command's name. If so, it is skipped: argv[1] is the other word.
  */
 bool vdev_ctl_flag(int *argc, char *const *argv[], const char *flag);
 
