@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Attributes: what the host's mean to the guest, Tgetattr and Tsetattr.
+ * Attributes: mapping between host and guest, Tgetattr and Tsetattr.
  *
- * With security=mapped-xattr owner, mode and device number are kept in
- * extended attributes, under the names and in the form that QEMU has given
- * them: user.virtfs.uid, .gid, .mode (four bytes each) and .rdev (eight).
+ * With security=mapped-xattr owner, mode and device number are kept in extended
+ * attributes, with the names and the format that QEMU uses: user.virtfs.uid,
+ * .gid, .mode (four bytes each) and .rdev (eight).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -34,7 +34,7 @@ static unsigned dev_idx(struct p9_fs *fs, dev_t dev)
 {
 	unsigned i;
 
-	/* The export's own is there before there are threads. */
+	/* The export's own is entered before threads exist. */
 	if (fs->nr_devs > 0 && fs->devs[0].dev == dev)
 		return 0;
 	pthread_mutex_lock(&fs->lock);
@@ -48,7 +48,8 @@ static unsigned dev_idx(struct p9_fs *fs, dev_t dev)
 
 /*
  * Unique over all mounts in the export: the number of the file system in the
- * top byte; a hash where inode numbers are that long or there are too many.
+ * top byte; a hash if inode numbers are that long or there are too many file
+ * systems.
  */
 uint64_t p9_qid_path(struct p9_fs *fs, dev_t dev, ino_t ino)
 {
@@ -134,7 +135,7 @@ unsigned char p9_mapped_type(int dir_fd, const char *name, unsigned char type)
 }
 
 /*
- * A map is of the host's ids. Without one, what root is in the process's user
+ * A map applies to the host's ids. Without one, root in the process's user
  * namespace is root in the guest.
  */
 static uint32_t guest_id(const struct p9_params *params,
@@ -244,8 +245,8 @@ static int chmod_host(const struct p9_fs *fs, int fd, mode_t mode)
 }
 
 /*
- * Where owners are not insisted on, one that the host does not have, or whom we
- * may not give files to, leaves the file with the one that it has.
+ * If owners are not enforced, a new owner that the host does not have, or to
+ * whom we may not give files, leaves the file's owner unchanged.
  */
 static int host_id(const struct p9_fs *fs, const struct p9_idmap *map,
 		   uint32_t *id)
@@ -256,7 +257,7 @@ static int host_id(const struct p9_fs *fs, const struct p9_idmap *map,
 	return fs->params.security == P9_NONE ? 0 : -EINVAL;
 }
 
-/* P9_NOUID leaves an id as it is. */
+/* P9_NOUID leaves an id unchanged. */
 static int chown_host(const struct p9_fs *fs, int fd, uint32_t uid,
 		      uint32_t gid)
 {
@@ -322,12 +323,12 @@ int p9_own(const struct p9_req *r, int fd, mode_t mode, dev_t rdev,
 		return own_mapped(fd, mode, rdev, uid, gid);
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) < 0)
 		return -errno;
-	/* Somebody on the host has put another file there meanwhile. */
+	/* Someone on the host has replaced the file meanwhile. */
 	if ((stx.stx_mode & S_IFMT) != (mode & S_IFMT) ||
 	    (!S_ISDIR(mode) && stx.stx_nlink != 1))
 		return -ESTALE;
 	ret = chown_host(fs, fd, uid, gid);
-	/* What a umask, an ACL or chown() has taken off. */
+	/* Restore what a umask, an ACL or chown() has removed. */
 	if (ret == 0 && !S_ISLNK(mode) &&
 	    ((stx.stx_mode & 07777) != (mode & 07777) || (mode & 07000)))
 		ret = chmod_host(fs, fd, mode);
@@ -348,14 +349,14 @@ static struct timespec read_time(struct p9_in *in)
 {
 	uint64_t sec = p9_decode64(in), nsec = p9_decode64(in);
 
-	/* utimensat() takes a few of the others for something special. */
+	/* utimensat() gives a few other values a special meaning. */
 	return (struct timespec){
 		.tv_sec = (time_t)sec,
 		.tv_nsec = nsec < NSEC_PER_SEC ? (long)nsec : -1,
 	};
 }
 
-/* A descriptor to cut the file by: the fid's own, or one for this alone. */
+/* A descriptor to set the size with: the fid's own, or a temporary one. */
 static int open_for_size(const struct p9_req *r, struct p9_ref *ref,
 			 bool is_open)
 {
@@ -422,7 +423,7 @@ static int set_owner(const struct p9_req *r, int fd, const struct setattr *sa)
 {
 	uint32_t uid = sa->valid & P9_SETATTR_UID ? sa->uid : P9_NOUID;
 	uint32_t gid = sa->valid & P9_SETATTR_GID ? sa->gid : P9_NOUID;
-	/* That alone changes the time of change, too. */
+	/* chown() without ids still updates ctime. */
 	bool ctime_only = sa->valid == P9_SETATTR_CTIME;
 
 	if (uid == P9_NOUID && gid == P9_NOUID && !ctime_only)
@@ -458,7 +459,7 @@ int p9_setattr(struct p9_req *r)
 	if (r->in.err)
 		return r->in.err;
 	ret = p9_fid_open(r, num, &ref);
-	/* chown() clears set-id bits, so the mode comes after. */
+	/* chown() clears set-id bits, so the mode is set afterwards. */
 	if (ret == 0)
 		ret = set_owner(r, ref.fd, &sa);
 	if (ret == 0)

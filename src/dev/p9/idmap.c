@@ -6,9 +6,9 @@
 
 #include "dev/p9/fs.h"
 
-#define NOBODY 65534u /* what an id that has no counterpart looks like */
+#define NOBODY 65534u /* shown for an id without a counterpart */
 
-/* A number and the @end that must follow it; *text moves behind that. */
+/* Parse a number and the one of @ends that must follow; move *text past it. */
 static int parse_number(const char **text, const char *ends, uint32_t *ret_n)
 {
 	const char *c = *text;

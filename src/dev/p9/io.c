@@ -2,9 +2,9 @@
 /*
  * Open files: Tlopen, Tlcreate, Tread, Twrite, Tfsync.
  *
- * The data of reads and writes goes straight between the guest's buffers and
+ * The data of reads and writes moves directly between the guest's buffers and
  * the file. Only regular files and directories are ever opened: a device, a
- * FIFO or a socket in the export is for looking at.
+ * FIFO or a socket in the export can only be examined.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 #include "base/util.h"
 #include "dev/p9/fs.h"
 
-/* What the guest asks for, as the host's flags. O_DIRECT stays the guest's. */
+/* The guest's flags as the host's. O_DIRECT is not passed on. */
 static int host_flags(uint32_t flags)
 {
 	static const struct {
@@ -112,7 +112,7 @@ int p9_lopen(struct p9_req *r)
 	ret = p9_stat(r, ref.fd, &stx);
 	if (ret < 0)
 		return ret;
-	/* A lease of somebody's would have to be waited for. */
+	/* The open might have to wait for a lease. */
 	fd = p9_open_node(r, &ref, flags | (r->nowait ? O_NONBLOCK : 0));
 	if (fd < 0)
 		return fd;
@@ -139,8 +139,8 @@ struct create {
 };
 
 /*
- * Make the file, or open it where that is allowed: never by its name, behind
- * which may be anything. Returns a descriptor.
+ * Create the file, or open it if that is allowed: never by its name, which may
+ * refer to anything. Returns a descriptor.
  */
 static int create_or_open(const struct p9_req *r, const struct p9_ref *dir,
 			  const struct create *c, bool *ret_made)
@@ -169,7 +169,7 @@ static int create_or_open(const struct p9_req *r, const struct p9_ref *dir,
 	return -EBUSY;
 }
 
-/* The fid of the directory becomes the file. */
+/* The fid of the directory now refers to the file. */
 static int created(struct p9_req *r, uint32_t num, const struct p9_ref *dir,
 		   const struct create *c, int fd)
 {
@@ -235,7 +235,7 @@ int p9_lcreate(struct p9_req *r)
  * --- Tread, Twrite, Tfsync ---
  */
 
-/* Leave no more than @len bytes. */
+/* Keep no more than @len bytes. */
 static void iov_cut(struct vio_iov_cursor *c, size_t len)
 {
 	int i;
@@ -257,8 +257,8 @@ static bool is_end(int fd, uint64_t off)
 }
 
 /*
- * Without waiting: all of it, or up to the end of the file, or -EAGAIN. Half
- * of it is begun again by a thread that may wait.
+ * Without waiting: all of it, or up to the end of the file, or -EAGAIN. A
+ * partial read is repeated by a thread that may wait.
  */
 static ssize_t try_read(struct p9_file *file, const struct vio_iov_cursor *c,
 			size_t len, uint64_t off)
@@ -314,7 +314,7 @@ int p9_read(struct p9_req *r)
 
 	if (r->in.err)
 		return r->in.err;
-	/* preadv2() has a meaning for -1. */
+	/* -1 is special to preadv2(). */
 	if (off > INT64_MAX)
 		return -EINVAL;
 	if (count > r->room - P9_IO_HEADER)
@@ -342,8 +342,8 @@ static int write_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 	ssize_t n = 0;
 
 	/*
-	 * A frozen file system blocks writes whatever RWF_NOWAIT says, and
-	 * O_SYNC has them wait for the disk.
+	 * A frozen file system blocks writes despite RWF_NOWAIT, and O_SYNC
+	 * makes them wait for the disk.
 	 */
 	if (r->nowait)
 		return -EAGAIN;
@@ -366,7 +366,7 @@ int p9_write(struct p9_req *r)
 	P9_REF ref = P9_NO_REF;
 	int ret;
 
-	/* What the message says it has, and has. */
+	/* The message must have as much as it announces. */
 	if (r->in.err || count > r->msg_beyond || off > INT64_MAX)
 		return -EINVAL;
 	ret = p9_fid_file(r, num, &ref);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Extended attributes. A value is read, and written, through a fid of its own
- * as if it were a file; what was written is set when that fid is clunked.
+ * Extended attributes. A value is read, and written, through its own fid as if
+ * it were a file; what was written is set when that fid is clunked.
  *
- * The guest gets at user attributes and POSIX ACLs, and at those of security
- * and trusted where this process may set them. security=mapped-xattr keeps its
- * own in user.virtfs.*, which the guest does not see, and all but the guest's
+ * The guest can access user attributes and POSIX ACLs, and those of security
+ * and trusted if this process may set them. security=mapped-xattr keeps its own
+ * in user.virtfs.*, which is hidden from the guest, and all but the guest's
  * user attributes beneath them, as QEMU does with ACLs.
  */
 #include <errno.h>
@@ -43,7 +43,7 @@ static bool is_trusted(const char *name)
 	return begins(name, "trusted.");
 }
 
-/* What only privileged processes set; mapped, it needs no privilege. */
+/* Only privileged processes set these; mapped, they need no privilege. */
 static bool is_privileged(const char *name)
 {
 	return is_acl(name) || is_security(name) || is_trusted(name);
@@ -158,7 +158,7 @@ static ssize_t filter_list(const struct p9_fs *fs, char *list, size_t len)
  * --- Values ---
  */
 
-/* Have room for a value, within what all of them may take. */
+/* Reserve room for a value, within the limit for all of them. */
 static int value_create(struct p9_fs *fs, struct p9_file *file, uint32_t len)
 {
 	bool fits;
@@ -175,7 +175,7 @@ static int value_create(struct p9_fs *fs, struct p9_file *file, uint32_t len)
 	return file->value ? 0 : -ENOMEM;
 }
 
-/* What is read: a value by its host name, or with "" the list. */
+/* Read a value by its host name, or with "" the list. */
 static ssize_t read_raw(const struct p9_fs *fs, int fd, const char *name,
 			char *buf, size_t len)
 {
