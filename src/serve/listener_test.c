@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Clients of a listening socket have their turns, also after one that failed. */
+/* Clients of a listening socket take turns, even after one that failed. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@
 #include "serve/listener.h"
 
 static struct {
-	int ret;     /* what come() says */
+	int ret;     /* what come() returns */
 	unsigned nr; /* how often it was called */
 	unsigned nr_failed;
 	int error; /* of the last failure */
@@ -97,7 +97,7 @@ static void test_turns(void **state)
 	assert_int_equal(seen.nr_failed, 0);
 }
 
-/* One that was not let in is closed, and the next one comes a while later. */
+/* A client that was refused is closed, and the next follows a while later. */
 static void test_not_let_in(void **state)
 {
 	int a = unix_connect(path, 0), b;
@@ -117,7 +117,7 @@ static void test_not_let_in(void **state)
 	close(b);
 }
 
-/* Out of descriptors: it is tried again, and not all the time. */
+/* Out of descriptors: the listener retries, but not all the time. */
 static void test_no_descriptors(void **state)
 {
 	struct rlimit old, none;

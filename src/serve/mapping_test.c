@@ -31,7 +31,7 @@
 
 static struct vio_loop *loop;
 static struct client_wake wake;
-static unsigned nr_faults; /* that the loop was told of */
+static unsigned nr_faults; /* reported to the loop */
 
 static void on_wake(void *arg)
 {
@@ -102,7 +102,7 @@ static void expect_guards(const struct mapping *map, size_t size)
 	}
 }
 
-/* Whatever else is mapped beside it: many of them have no neighbours. */
+/* Whatever else is mapped: many mappings have no neighbours. */
 static void test_guards(void **state)
 {
 	static const size_t sizes[] = { PAGE, 3 * PAGE, 2u << 20, 5u << 20 };
@@ -124,7 +124,7 @@ static void test_guards(void **state)
 	close(fd);
 }
 
-/* Pages that are huge anyway begin and end on their own boundaries. */
+/* Files of huge pages begin and end on huge-page boundaries. */
 static void test_huge_guards(void **state)
 {
 	struct mapping map;
@@ -156,14 +156,14 @@ static void test_placed(void **state)
 	int fd = memfd(0, 8 << 20), ro;
 	char path[64];
 
-	/* As the file's own offset is, so that huge pages fit. */
+	/* Aligned like the offset in the file, so that huge pages fit. */
 	assert_int_equal(
 		mapping_create(&wake, fd, PAGE, 4 << 20, GM_READ, &map), 0);
 	assert_int_equal((uintptr_t)map.host % (2u << 20), PAGE);
-	assert_true(faults(map.host, true)); /* only to be read */
+	assert_true(faults(map.host, true)); /* read-only */
 	mapping_destroy(&map);
 
-	/* A piece of a page, as a log is. */
+	/* A piece of a page, like a log. */
 	assert_int_equal(
 		mapping_create(&wake, fd, 100, 50, GM_READ | GM_WRITE, &map),
 		0);
@@ -214,7 +214,7 @@ static void *touch(void *arg)
 	return NULL;
 }
 
-/* By a thread as our pools have them: no signal but a fault comes there. */
+/* In a thread like those of our pools, which get no signal but a fault. */
 static void touch_in_thread(char *p)
 {
 	sigset_t all, old;
@@ -235,7 +235,7 @@ static void test_truncated(void **state)
 	char *p;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, 4 * PAGE,
 					GM_READ | GM_WRITE, &map),
 			 0);
@@ -246,7 +246,7 @@ static void test_truncated(void **state)
 	assert_int_equal(ftruncate(fd, PAGE), 0);
 	assert_int_equal(ftruncate(fd2, 0), 0);
 
-	/* A system call fails; nobody needs to be told. */
+	/* A system call fails; nobody is notified. */
 	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	assert_int_equal(write(pipes[1], p + PAGE, 1), -1);
 	assert_int_equal(errno, EFAULT);
@@ -260,7 +260,7 @@ static void test_truncated(void **state)
 	assert_int_equal(nr_faults, 1);
 	expect_guards(&map, 4 * PAGE);
 
-	/* The other mapping is what it is: zeros, and not to be written. */
+	/* The other mapping stays as it is: zeros, and read-only. */
 	assert_int_equal(*(char *)other.host, 0);
 	assert_true(faults(other.host, true));
 	vio_loop_iterate(loop, 0);
@@ -279,7 +279,7 @@ static void test_truncated_thread(void **state)
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(
 		mapping_create(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map),
 		0);
@@ -291,14 +291,14 @@ static void test_truncated_thread(void **state)
 	close(fd);
 }
 
-/* What a client left mapped is not held against the one after it. */
+/* A fault in what a client left mapped does not affect the next client. */
 static void test_truncated_later(void **state)
 {
 	struct mapping map;
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	client_disconnected(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
@@ -323,7 +323,7 @@ static rlim_t data_bytes(void)
 	return kib << 10;
 }
 
-/* What replaces it does not count as ours: we are allowed less than a guest. */
+/* Its replacement is not counted as ours: our limit is below a guest's size. */
 static void test_truncated_large(void **state)
 {
 	const size_t bytes = 256u << 20, spare = 64u << 20;
@@ -333,7 +333,7 @@ static void test_truncated_large(void **state)
 	void *p;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(
 		mapping_create(&wake, fd, 0, bytes, GM_READ | GM_WRITE, &map),
 		0);
@@ -352,14 +352,14 @@ static void test_truncated_large(void **state)
 	close(fd);
 }
 
-/* Nor is a fault that the loop has not been told of when it comes. */
+/* Nor does a fault not yet reported when it arrives. */
 static void test_truncated_last(void **state)
 {
 	struct mapping map;
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does so, too */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
@@ -370,7 +370,7 @@ static void test_truncated_last(void **state)
 	close(fd);
 }
 
-/* Memory of a client's has gone bad, which none of its accesses has met. */
+/* A client's memory has gone bad, without an access to it. */
 static void tell_of_bad_memory(void)
 {
 	siginfo_t si = { .si_signo = SIGBUS, .si_code = BUS_MCEERR_AO };
@@ -383,7 +383,7 @@ static void tell_of_bad_memory(void)
 	syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &si);
 }
 
-/* Faults elsewhere, and signals that are none, end us as they always did. */
+/* Faults elsewhere, and mere signals, kill the process as usual. */
 static void test_other_faults(void **state)
 {
 	for (int what = 0; what < 3; what++) {

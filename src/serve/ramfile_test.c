@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Files of guest memory: mapped once, and given back when nobody uses them. */
+/* Files of guest memory: mapped once, and unmapped when nobody uses them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -103,7 +103,7 @@ static void test_once(void **state)
 	}
 }
 
-/* What is only to be read cannot be written, whatever else is mapped. */
+/* What is read-only cannot be written, whatever else is mapped. */
 static void test_rights(void **state)
 {
 	struct ram both = map(fd, 0, 1, RW), one = map(fd, 0, 1, GM_READ);
@@ -126,7 +126,7 @@ static void test_bounds(void **state)
 	ram_release(&files, &ram);
 }
 
-/* A file that has grown is mapped anew; what was there stays. */
+/* A file that has grown is mapped again; existing mappings stay. */
 static void test_grown(void **state)
 {
 	struct ram low = map(fd, 0, 1, RW), high;
@@ -140,7 +140,7 @@ static void test_grown(void **state)
 	ram_release(&files, &high);
 }
 
-/* A descriptor that does not allow it does not get what another was given. */
+/* A descriptor without the right does not get another one's mapping. */
 static void test_descriptor(void **state)
 {
 	struct ram ram = map(fd, 0, 1, RW), none;
@@ -154,7 +154,7 @@ static void test_descriptor(void **state)
 	ram_release(&files, &ram);
 }
 
-/* Memory that is unplugged is free at once. */
+/* Unplugged memory is unmapped at once. */
 static void test_unplugged(void **state)
 {
 	struct ram ram = map(fd, 0, 64, RW);
@@ -163,7 +163,7 @@ static void test_unplugged(void **state)
 	assert_int_equal(nr_mapped(), 0);
 }
 
-/* A file with more holes than there are addresses: the part alone. */
+/* A file larger than the address space: only the part is mapped. */
 static void test_huge(void **state)
 {
 	struct rlimit old, limit;
@@ -198,7 +198,7 @@ static void test_lingers(void **state)
 		vio_loop_iterate(loop, -1);
 }
 
-/* What is used again stays, although the timer expires meanwhile. */
+/* A file used again stays mapped, although the timer expires meanwhile. */
 static void test_used_again(void **state)
 {
 	struct ram ram = map(fd, 0, 1, RW), other;
@@ -228,7 +228,7 @@ static void test_many_files(void **state)
 	}
 }
 
-/* Nothing of a client's is left, nor reaches the next. */
+/* No mapping of a client is left, nor reaches the next. */
 static void test_client_gone(void **state)
 {
 	struct ram idle = map(fd, 0, 1, RW), used, next;

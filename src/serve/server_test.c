@@ -103,7 +103,7 @@ static void test_listen_path(void **state)
 	assert_true(fd >= 0);
 	close(fd);
 
-	/* Started once and for all; the socket goes with the server. */
+	/* Started only once; the socket is removed with the server. */
 	assert_int_equal(vio_server_listen_path(f->srv, f->path), -EADDRINUSE);
 	strcat(f->path, "2");
 	assert_int_equal(vio_server_listen_path(f->srv, f->path), -EBUSY);
@@ -111,7 +111,7 @@ static void test_listen_path(void **state)
 	assert_int_equal(vio_server_attach(f->srv, 0), -EBUSY);
 }
 
-/* What does not listen is not taken, and the server can still be started. */
+/* A socket that does not listen is refused, and the server can still start. */
 static void test_listen_retry(void **state)
 {
 	struct fixture *f = *state;
@@ -130,7 +130,7 @@ static void *run_loop(void *arg)
 	return NULL;
 }
 
-/* The first message of each protocol, answered. */
+/* Send each protocol's first message, and expect an answer. */
 static void talk(struct fixture *f, int fd)
 {
 	struct tclient client = { .fd = fd, .twin = -1 };

@@ -31,13 +31,13 @@ struct fixture {
 	int ev; /* on vector 0 */
 };
 
-/* Four MiB of guest memory without a file, and vector 0. */
-/* How long the server waits for our answers: long, on a machine that is slow. */
+/* How long the server waits for our answers: long, for slow machines. */
 static void patience(uint64_t ms)
 {
 	__atomic_store_n(&vfuser_answer_ns, ms * 1000000, __ATOMIC_RELAXED);
 }
 
+/* Four MiB of guest memory without a file, and vector 0. */
 static void prepare(struct fixture *f)
 {
 	assert_int_equal(tcl_map(&f->c, 0, 4 * MiB, 0, 3, -1), 0);
@@ -84,7 +84,7 @@ static void start_copy(struct tclient *c, uint64_t len)
 	tcl_post(c, 0, REG_DOORBELL, 4, 0);
 }
 
-/* Receive a command of the server's; its fixed part in *ret_dma. */
+/* Receive a command from the server; its fixed part in *ret_dma. */
 static struct tmsg expect(int fd, uint16_t cmd, uint64_t iova, uint64_t count)
 {
 	struct twire_dma w;
@@ -133,7 +133,7 @@ static void assert_filled(const struct tmsg *m, int fill, size_t len)
 		assert_int_equal(m->payload[16 + i], fill);
 }
 
-/* The writes of a copy, which ask for no answer, and then the fence. */
+/* The writes of a copy, which require no answer, and then the fence. */
 static struct tmsg expect_writes(int fd, uint64_t len, int fill)
 {
 	uint32_t done = TDEV_DONE_WORD;
@@ -166,7 +166,7 @@ static void test_copy(void **state)
 		assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_COPIES, 4), i);
 	}
-	/* Nothing was written since: at once. */
+	/* Nothing was written since: fires at once. */
 	tcl_write(&f->c, 0, REG_MSIX, 4, 0);
 	assert_int_equal(tcl_events(f->ev, 0), 1);
 }
@@ -194,11 +194,11 @@ static void test_large_copy(void **state)
 	}
 	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
 	m = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
-	answer_error(f->c.fd, &m, EINVAL); /* an answer all the same */
+	answer_error(f->c.fd, &m, EINVAL); /* still an answer */
 	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 }
 
-/* A3: the client's limit holds for what we send. */
+/* A3: the client's limit applies to what we send. */
 static void test_small_limit(void **state)
 {
 	struct fixture *f = *state;
@@ -219,7 +219,7 @@ static void test_small_limit(void **state)
 	expect(f->c.fd, VFMSG_DMA_WRITE, DST + 4096, 904);
 }
 
-/* trap 1: what leaves the state alone is served while a read waits. */
+/* trap 1: what does not change the state is served while a read waits. */
 static void test_serves_while_waiting(void **state)
 {
 	struct fixture *f = *state;
@@ -306,7 +306,7 @@ static void test_preempted(void **state)
 			m = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_AGAIN, 4),
 				 again + 1);
-		/* Late, and of the past: not to be taken for the new one. */
+		/* A late answer to the old read is not the new one's. */
 		answer(f->c.fd, &old, SRC, 64, 64, 'o');
 		if (!rows[i].again) {
 			assert_int_equal(tcl_read(&f->c, 0, REG_NR_COPIES, 4),
@@ -323,7 +323,7 @@ static void test_preempted(void **state)
 	}
 }
 
-/* The memory goes away under a read. */
+/* The memory is unmapped during a read. */
 static void test_unmapped_while_reading(void **state)
 {
 	struct fixture *f = *state;
@@ -339,8 +339,8 @@ static void test_unmapped_while_reading(void **state)
 }
 
 /*
- * A read in the handling of a message says -EAGAIN at once: the client may be
- * waiting for the reply. A 2-byte write is no doorbell to this device.
+ * A read while a message is handled returns -EAGAIN at once: the client may be
+ * waiting for the reply. A 2-byte write is not a doorbell of this device.
  */
 static void test_not_in_handlers(void **state)
 {
@@ -360,7 +360,7 @@ static void test_not_in_handlers(void **state)
 	assert_true(tcl_is_silent(f->c.fd, 20));
 }
 
-/* What is in the same batch is answered before queues are worked on. */
+/* Messages of the same batch are answered before queues are served. */
 static void test_replies_first(void **state)
 {
 	struct fixture *f = *state;
@@ -420,14 +420,14 @@ static void test_bad_answers(void **state)
 		else
 			answer(f->c.fd, &m, SRC, rows[i].count, rows[i].data,
 			       'b');
-		/* Not served before the device is done with the answer. */
+		/* Not served until the device is done with the answer. */
 		tcl_write(&f->c, 0, 0x80, 4, 0);
 		assert_int_equal(tcl_read(&f->c, 0, REG_LAST_ERROR, 4), EFAULT);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_COPIES, 4), 0);
 	}
 }
 
-/* Replies to nothing are dropped, whenever they come. */
+/* Replies to nothing are dropped, whenever they arrive. */
 static void test_unmatched_replies(void **state)
 {
 	struct fixture *f = *state;
@@ -464,7 +464,7 @@ static void test_held_interrupts(void **state)
 	m = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	answer(f->c.fd, &m, SRC, 64, 64, '1');
 	fence = expect_writes(f->c.fd, 64, '1');
-	/* The device goes on meanwhile. */
+	/* The device continues meanwhile. */
 	start_copy(&f->c, 64);
 	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	assert_int_equal(tcl_events(f->ev, 20), 0);
@@ -474,7 +474,7 @@ static void test_held_interrupts(void **state)
 	fence = expect_writes(f->c.fd, 64, '2');
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 
-	/* Any later answer tells of the writes, too. */
+	/* Any later answer confirms the writes as well. */
 	start_copy(&f->c, 64);
 	read = expect(f->c.fd, VFMSG_DMA_READ, SRC, 64);
 	answer(f->c.fd, &read, SRC, 64, 64, '3');
@@ -499,7 +499,7 @@ static void test_held_interrupts(void **state)
 	answer(f->c.fd, &m, DONE, 0, 0, 0);
 	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
 
-	/* A reset takes back what is held. */
+	/* A reset cancels what is held. */
 	tcl_post(&f->c, 0, REG_NOTE, 4, 3);
 	expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 4);
 	fence = expect(f->c.fd, VFMSG_DMA_WRITE, DONE, 0);
@@ -508,7 +508,7 @@ static void test_held_interrupts(void **state)
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 }
 
-/* Answers are known by their number, in whatever order they come. */
+/* Answers are matched by number, in whatever order they arrive. */
 static void test_answers_in_any_order(void **state)
 {
 	struct fixture *f = *state;
@@ -548,7 +548,7 @@ static double seconds_since(const struct timespec *start)
 	       (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-/* trap 3: a client that does not answer is given up, in bounded time. */
+/* trap 3: a client that does not answer is dropped, in bounded time. */
 static void test_no_answer(void **state)
 {
 	struct fixture *f = *state;
@@ -567,7 +567,7 @@ static void test_no_answer(void **state)
 	tcl_read(&f->c, VFMSG_REGION_CFG, 0, 4);
 }
 
-/* The same for a fence, and for a read that was given up. */
+/* The same for a fence, and for a read that was abandoned. */
 static void test_no_late_answer(void **state)
 {
 	struct fixture *f = *state;
@@ -596,7 +596,7 @@ static void test_no_late_answer(void **state)
 	tcl_open(&f->c, &f->t);
 }
 
-/* trap 10: the client goes while a read waits for it. */
+/* trap 10: the client disconnects while a read waits for it. */
 static void test_gone_while_reading(void **state)
 {
 	struct fixture *f = *state;
@@ -639,7 +639,7 @@ static void test_mixed(void **state)
 	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1); /* no fence */
 	assert_int_equal(pread(fd, back, 4, SRC), 4);
 	assert_memory_equal(back, "rrrr", 4);
-	/* Over the edge of both. */
+	/* Across the border of both. */
 	tcl_write(&f->c, 0, REG_SRC, 8, MiB - 2);
 	tcl_write(&f->c, 0, REG_LEN, 8, 4);
 	tcl_post(&f->c, 0, REG_DOORBELL, 4, 0);
@@ -687,7 +687,7 @@ static void test_twin(void **state)
 	assert_int_equal(tcl_events(f->ev, 20), 0);
 	answer(f->c.twin, &m, DONE, 0, 0, 0);
 	assert_int_equal(tcl_events(f->ev, TCL_PATIENCE_MS), 1);
-	/* State changes preempt as ever. */
+	/* State changes preempt as usual. */
 	start_copy(&f->c, 64);
 	expect(f->c.twin, VFMSG_DMA_READ, SRC, 64);
 	assert_int_equal(tcl_reset(&f->c), 0);
@@ -697,7 +697,7 @@ static void test_twin(void **state)
 	assert_int_equal(write(f->c.twin, &m.hdr, 16), 16);
 	assert_true(tcl_is_closed(&f->c));
 	open_twin(f);
-	/* Nor goes it alone. */
+	/* Nor can it be closed alone. */
 	close(f->c.twin);
 	assert_true(tcl_is_closed(&f->c));
 	f->c.twin = -1;

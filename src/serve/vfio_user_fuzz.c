@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: the vfio-user server as whole connections, with descriptors. The
- * client says what it likes in whatever order: memory comes and goes under
+ * client sends anything in any order: memory is mapped and unmapped during
  * requests, registers of both interfaces are mixed, files are truncated.
  *
- * The device keeps the chains that it takes until a step has it give one back,
- * and then writes to all of it: memory that was unmapped too early is a fault.
+ * The device keeps the chains that it takes until a step makes it return one,
+ * and then writes to all of it: memory that was unmapped too early faults.
  *
  * When the server waits for the client's answer it calls poll(), which is ours:
- * there the client goes on.
+ * the client continues there.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -169,7 +169,7 @@ static void setup(void)
 }
 
 /*
- * --- What the server says ---
+ * --- What the server sends ---
  */
 
 static void note(const struct vfmsg_hdr *hdr, const uint8_t *payload)
@@ -182,7 +182,7 @@ static void note(const struct vfmsg_hdr *hdr, const uint8_t *payload)
 	memcpy(&asked[i].count, payload + 8, 8);
 }
 
-/* The messages that are whole; the rest of a buffer is let go. */
+/* The messages that are whole; the rest of a buffer is ignored. */
 static void look_at(const uint8_t *p, size_t len)
 {
 	struct vfmsg_hdr hdr;
@@ -234,7 +234,7 @@ static void iterate(void)
 }
 
 /*
- * --- What the client says ---
+ * --- What the client sends ---
  */
 
 static void send_bytes(int fd, const void *data, size_t len, const int *fds,
@@ -345,7 +345,7 @@ static void write_reg(uint32_t region, uint64_t offset, uint32_t count,
 	say(VFMSG_REGION_WRITE, 0, &w, 16 + count, NULL, 0);
 }
 
-/* Most accesses are to registers that there are. */
+/* Most accesses are to existing registers. */
 static struct write some_write(struct fuzz_in *in)
 {
 	static const struct {
@@ -393,7 +393,7 @@ static void region(struct fuzz_in *in)
 	}
 }
 
-/* A driver that does it right, if nothing is in its way. */
+/* A correct driver, if nothing disturbs it. */
 static void start_driver(struct fuzz_in *in)
 {
 	bool legacy = fuzz_bool(in);
@@ -439,7 +439,7 @@ static void set_irqs(struct fuzz_in *in)
 	    w.flags & 4 ? w.count : fuzz_choice(in, 2));
 }
 
-/* An answer to something that the server asked, or to nothing. */
+/* An answer to a command of the server, or to none. */
 static void answer(struct fuzz_in *in)
 {
 	static uint8_t buf[32 + (64 << 10)];
@@ -489,7 +489,7 @@ static void raw(struct fuzz_in *in)
 		    len, fds, nr);
 }
 
-/* Bytes of guest memory, where the rings are in most cases. */
+/* Bytes of guest memory, mostly where the rings are. */
 static void write_memory(struct fuzz_in *in)
 {
 	unsigned file = fuzz_choice(in, 2);
@@ -586,7 +586,7 @@ static void step(struct fuzz_in *in)
 	}
 }
 
-/* The server waits for the client: it answers, in most cases. */
+/* The server waits for the client, which mostly answers. */
 int poll(struct pollfd *fds, nfds_t nr, int timeout)
 {
 	struct timespec none = { 0 };
@@ -598,9 +598,7 @@ int poll(struct pollfd *fds, nfds_t nr, int timeout)
 	return (int)syscall(SYS_ppoll, fds, nr, &none, NULL, 0);
 }
 
-/*
- * What it has said before it went is handled, an iteration's share at a time.
- */
+/* What the client sent before it left is handled, one share per iteration. */
 static void await_detached(void)
 {
 	struct vio_server_stats stats;
@@ -640,7 +638,7 @@ static void run(struct fuzz_in *in)
 	sock = twin = -1;
 	input = NULL;
 	await_detached();
-	/* Requests end after their client has gone. */
+	/* Requests end after their client has disconnected. */
 	while (nr_kept > 0)
 		dev_give(nr_kept - 1);
 	vio_loop_iterate(loop, 0);

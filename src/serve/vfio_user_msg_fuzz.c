@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: a stream of vfio-user messages, as a client would send it. What
- * the parsers accept is then used as far as they promise that it can be.
+ * the parsers accept is then used as far as they promise.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ static void version(const uint8_t *p, size_t len)
 	reply = malloc(len);
 	reply_len = vfmsg_encode_version(reply, len, &v);
 	assert(reply_len <= len);
-	/* We understand ourselves. */
+	/* We parse our own reply. */
 	assert(vfmsg_decode_version(reply, reply_len, &v) == 0);
 	free(reply);
 }
@@ -95,7 +95,7 @@ static void accesses(const uint8_t *p, size_t len)
 	}
 }
 
-/* Whatever the header says, each parser must bear each payload. */
+/* Whatever the header says, each parser must survive each payload. */
 static void message(const uint8_t *p, size_t len)
 {
 	version(p, len);
@@ -112,7 +112,7 @@ static void run(struct fuzz_in *in)
 	while (vfmsg_decode_hdr(in->data, in->left, &hdr) == 0 &&
 	       hdr.size <= in->left) {
 		size_t len = hdr.size - VFMSG_HDR_BYTES;
-		/* Apart, so that reading past its end shows. */
+		/* Separate, so that a read past its end is detected. */
 		uint8_t *payload = malloc(len ? len : 1);
 
 		fuzz_bytes(in, (uint8_t[VFMSG_HDR_BYTES]){ 0 },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * vfio-user messages, good and bad. Rows are named after the part of
- * docs/spec/protocols.md that they show; hostile D39 is the row of
+ * docs/spec/protocols.md that they test; hostile D39 is the row of
  * docs/spec/hostile.md about sizes, indices and ranges.
  */
 #include <errno.h>
@@ -19,7 +19,7 @@
 #define MAX64 UINT64_MAX
 #define MAX32 UINT32_MAX
 
-/* A copy that ends where the payload does, so that ASan sees over-reads. */
+/* A copy of exactly the payload, so that ASan sees over-reads. */
 static void *exact(const void *p, size_t len)
 {
 	void *copy = malloc(len ? len : 1);
@@ -155,20 +155,20 @@ static void test_version_bounds(void **state)
 	struct vfmsg_version v;
 	uint8_t *p = calloc(1, 1 << 20);
 
-	/* A3: shorter than its fixed part; not ended; too long. */
+	/* A3: shorter than its fixed part; not terminated; too long. */
 	for (size_t len = 0; len < 4; len++)
 		assert_int_equal(vfmsg_decode_version(p, len, &v), -EINVAL);
 	memcpy(p + 4, "{}", 2);
 	assert_int_equal(vfmsg_decode_version(p, 6, &v), -EINVAL);
 	assert_int_equal(vfmsg_decode_version(p, 7, &v), 0);
-	/* What follows the NUL is nobody's. */
+	/* What follows the NUL is ignored. */
 	assert_int_equal(vfmsg_decode_version(p, 100, &v), 0);
 	memset(p + 4, ' ', (1 << 20) - 5);
 	assert_int_equal(vfmsg_decode_version(p, 1 << 20, &v), -EINVAL);
 	free(p);
 }
 
-/* A3: the reply is never longer than the request, and gives up in an order. */
+/* A3: the reply is never longer than the request, and drops parts in order. */
 static void test_version_reply(void **state)
 {
 	bool had_twin = true, had_multi = true, had_caps = true;
@@ -314,7 +314,7 @@ static void test_info(void **state)
 	static const struct {
 		const char *name;
 		uint32_t argsz, index;
-		int region, irq, info; /* what each of the parsers says */
+		int region, irq, info; /* what each of the parsers returns */
 	} rows[] = {
 		{ "A4 first", 32, 0, 0, 0, 0 },
 		{ "A4 REQ", 32, 4, 0, 0, 0 },

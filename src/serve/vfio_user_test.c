@@ -65,7 +65,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* The server is there and serves. */
+/* The server is alive and serves. */
 static void assert_alive(struct tclient *c)
 {
 	assert_int_equal(tcl_read(c, CFG, 0, 4), 0x10ff1af4);
@@ -187,7 +187,7 @@ static void test_pieces(void **state)
 	assert_int_equal(m.hdr.id, 99);
 }
 
-/* A client that asks and does not read: bounded, and nothing is lost. */
+/* A client that sends but does not read: bounded, and nothing is lost. */
 static void test_slow_reader(void **state)
 {
 	struct fixture *f = *state;
@@ -206,7 +206,7 @@ static void test_slow_reader(void **state)
 	assert_alive(&f->c);
 }
 
-/* Trap 10: a client may go at any byte; the next finds everything as new. */
+/* Trap 10: a client may leave at any byte; the next finds all as new. */
 static void test_reconnect(void **state)
 {
 	struct fixture *f = *state;
@@ -238,7 +238,7 @@ static void test_reconnect(void **state)
 				 TDEV_NR_MSIX - 1);
 		assert_int_equal(tcl_read(&f->c, 0, REG_NR_RESETS, 4),
 				 2 * i + 1);
-		/* Its vectors went with it. */
+		/* Its vectors are gone. */
 		tcl_enable_msix(&f->c);
 		tcl_write(&f->c, 0, REG_MSIX, 4, 3);
 		assert_int_equal(tcl_events(ev, 0), 0);
@@ -359,7 +359,7 @@ static void test_version_order(void **state)
 static void test_info(void **state)
 {
 	struct fixture *f = *state;
-	/* Cloud Hypervisor says 32 and sends 16. */
+	/* Cloud Hypervisor announces 32 and sends 16. */
 	uint32_t get[4] = { 32 }, info[4];
 	struct tmsg m;
 
@@ -477,7 +477,7 @@ static void test_region_access(void **state)
 		assert_int_equal(tcl_read(&f->c, 0, REG_LAST_SIZE, 4),
 				 sizes[i]);
 	}
-	/* Not aligned by nature: in pieces. */
+	/* Not naturally aligned: in pieces. */
 	tcl_write(&f->c, 0, 0x43, 4, 0xa1a2a3a4);
 	assert_int_equal(tcl_read(&f->c, 0, REG_LAST_SIZE, 4), 1);
 	assert_int_equal(tcl_read(&f->c, 0, 0x43, 4), 0xa1a2a3a4);
@@ -540,7 +540,7 @@ static void test_region_bounds(void **state)
 	tcl_read(&f->c, 0, 0, 0);
 	tcl_write(&f->c, 0, 0, 0, 0);
 	assert_int_equal(tcl_read(&f->c, 0, 0, 8), 0);
-	/* More than was agreed on. */
+	/* More than was negotiated. */
 	w = (struct twire_access){ 0, 0, VFMSG_MAX_XFER + 1 };
 	assert_int_equal(
 		tcl_call(&f->c, VFMSG_REGION_READ, &w, 16, NULL, 0, NULL),
@@ -589,7 +589,7 @@ static void test_write_multi(void **state)
 }
 
 /*
- * --- The loop is not the client's alone ---
+ * --- The loop also serves others ---
  */
 
 struct iterations {
@@ -613,7 +613,7 @@ static void on_iteration(void *arg, uint32_t events)
 	__atomic_store_n(&t->ended, true, __ATOMIC_RELEASE);
 }
 
-/* As much as a buffer holds does not keep others from their turn. */
+/* A full buffer of commands does not keep others from their turn. */
 static void test_iteration_budget(void **state)
 {
 	struct fixture *f = *state;
@@ -656,7 +656,7 @@ static void test_iteration_budget(void **state)
 	free(resets);
 }
 
-/* A6, traps 15 and 21: RESET clears the device and keeps the client's things. */
+/* A6, traps 15 and 21: RESET clears the device, not the client's set-up. */
 static void test_reset(void **state)
 {
 	struct fixture *f = *state;
@@ -668,7 +668,7 @@ static void test_reset(void **state)
 	tcl_enable_msix(&f->c);
 	tcl_write(&f->c, CFG, 4, 2, 0x107);
 	tcl_write(&f->c, 0, 0, 4, 0x1234);
-	tcl_write(&f->c, 0, REG_MSIX, 4, 2); /* pending: nobody listens */
+	tcl_write(&f->c, 0, REG_MSIX, 4, 2); /* pending: unbound */
 	assert_int_equal(tcl_reset(&f->c), 0);
 	assert_int_equal(tcl_read(&f->c, 0, 0, 4), 0);
 	assert_int_equal(tcl_read(&f->c, CFG, 4, 2) & 0x507, 0);
@@ -677,7 +677,7 @@ static void test_reset(void **state)
 	tcl_enable_msix(&f->c);
 	tcl_write(&f->c, 0, REG_MSIX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 1);
-	/* What was pending before is not. */
+	/* What was pending before no longer is. */
 	assert_int_equal(
 		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 2, 1, &ev, 1), 0);
 	assert_int_equal(tcl_events(ev, 0), 0);
@@ -695,7 +695,7 @@ static void test_msix(void **state)
 	int ev[4];
 
 	for (unsigned i = 0; i < 4; i++)
-		ev[i] = eventfd(0, 0); /* that a full one would block */
+		ev[i] = eventfd(0, 0); /* a full one would block */
 	tcl_enable_msix(&f->c);
 	/* A range that does not begin at 0, trap 9. */
 	assert_int_equal(tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 5, 4, ev, 4),
@@ -795,7 +795,7 @@ static void test_intx(void **state)
 	tcl_write(&f->c, 0, REG_INTX, 4, 0);
 	tcl_write(&f->c, 0, REG_INTX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 0);
-	/* Unmasked while asserted: fires anew. trap 9: UNMASK at any time. */
+	/* Unmasked while asserted: fires again. trap 9: UNMASK at any time. */
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | UNMASK, 0, 0, 1, NULL, 0),
 			 0);
 	assert_int_equal(tcl_events(ev, 0), 1);
@@ -810,11 +810,11 @@ static void test_intx(void **state)
 	tcl_write(&f->c, 0, REG_INTX, 4, 0);
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | UNMASK, 0, 0, 1, NULL, 0),
 			 0);
-	/* Masked by hand. */
+	/* Masked explicitly. */
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | MASK, 0, 0, 1, NULL, 0), 0);
 	tcl_write(&f->c, 0, REG_INTX, 4, 1);
 	assert_int_equal(tcl_events(ev, 0), 0);
-	/* Unmasked by an event, as KVM does it. */
+	/* Unmasked by an event, like KVM. */
 	assert_int_equal(
 		tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, &resample, 1),
 		0);
@@ -827,7 +827,7 @@ static void test_intx(void **state)
 		tcl_set_irqs(&f->c, EVENTFD | UNMASK, 0, 0, 1, NULL, 0), 0);
 	assert_int_equal(write(resample, &one, 8), 8);
 	assert_int_equal(tcl_events(ev, 50), 0);
-	/* Loop-back does not ask for the level. */
+	/* Loop-back ignores the level. */
 	assert_int_equal(tcl_set_irqs(&f->c, NONE | TRIGGER, 0, 0, 1, NULL, 0),
 			 0);
 	assert_int_equal(tcl_events(ev, 0), 1);
@@ -841,7 +841,7 @@ static void test_intx(void **state)
 	close(resample);
 }
 
-/* trap 9: each index has descriptors of its own. */
+/* trap 9: each index has its own descriptors. */
 static void test_irq_indices(void **state)
 {
 	struct fixture *f = *state;
@@ -908,7 +908,7 @@ static void test_irq_ranges(void **state)
 					      rows[i].nr_fds),
 				 rows[i].ret);
 	}
-	/* The two that were taken are all that is left. */
+	/* Only the two that were accepted are left. */
 	assert_int_equal(process_nr_fds(), nr_fds + 2);
 	for (unsigned i = 0; i < 4; i++)
 		close(ev[i]);
@@ -933,7 +933,7 @@ static void test_not_an_eventfd(void **state)
 		tcl_set_irqs(&f->c, EVENTFD | TRIGGER, 2, 0, 1, &fd, 1),
 		EINVAL);
 	close(fd);
-	/* One that is full does not block. */
+	/* A full one does not block. */
 	fd = eventfd(0, 0);
 	assert_int_equal(write(fd, &(uint64_t){ MAX64 - 1 }, 8), 8);
 	assert_int_equal(
@@ -948,7 +948,7 @@ static void test_not_an_eventfd(void **state)
  * --- DMA regions, A4, A7 ---
  */
 
-/* Have the device copy, all in shared memory. */
+/* Make the device copy, all in shared memory. */
 static void dev_copy(struct tclient *c, uint64_t src, uint64_t dst,
 		     uint64_t len)
 {
@@ -968,7 +968,7 @@ static void test_dma_map(void **state)
 	struct vio_server_stats stats;
 
 	assert_true(mem != MAP_FAILED);
-	/* Pieces of one file, out of order, that touch each other. */
+	/* Adjacent pieces of one file, out of order. */
 	assert_int_equal(tcl_map(&f->c, 0x100000, MiB, 2 * MiB, 3, fd), 0);
 	assert_int_equal(tcl_map(&f->c, 0x200000, MiB, 0, 3, fd), 0);
 	assert_int_equal(tcl_map(&f->c, 0x300000, MiB, 3 * MiB, 1, fd), 0);
@@ -1035,7 +1035,7 @@ static void test_bad_dma_map(void **state)
 				 rows[i].ret);
 	}
 	assert_int_equal(tcl_nr_maps(), 1); /* of the file, for both */
-	/* A descriptor that does not allow it; ones that cannot be mapped. */
+	/* A descriptor without the right; ones that cannot be mapped. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	ro = open(path, O_RDONLY | O_CLOEXEC);
 	assert_int_equal(tcl_map(&f->c, 8 * MiB, 4096, 0, 3, ro), EACCES);
@@ -1048,7 +1048,7 @@ static void test_bad_dma_map(void **state)
 	close(fd);
 }
 
-/* trap 34: huge pages map only as a whole, and regions may begin in one. */
+/* trap 34: huge pages map only whole, and regions may begin inside one. */
 static void test_dma_map_huge(void **state)
 {
 	struct fixture *f = *state;
@@ -1149,15 +1149,15 @@ static void expect_reply(struct fixture *f, uint16_t id, uint32_t error)
 	assert_int_equal(m.hdr.error, error);
 }
 
-/* An IOMMU's pages, beside all else. */
+/* An IOMMU's pages, away from all else. */
 static uint64_t page_at(unsigned i)
 {
 	return 8 * MiB + i * 8192;
 }
 
 /*
- * AP-06: an unmap waits for requests that use that memory, and for no others,
- * and nothing but changes of memory waits for it.
+ * AP-06: an unmap waits only for requests that use that memory, and only
+ * changes of memory wait for it.
  */
 static void test_unmap_in_flight(void **state)
 {
@@ -1193,7 +1193,7 @@ static void test_unmap_in_flight(void **state)
 	assert_int_equal(tcl_reset(&f->c), 0);
 	assert_true(tcl_is_silent(f->c.fd, 50));
 
-	/* It ends where it began, and then the answers come, in order. */
+	/* It ends where it began, and then the answers follow, in order. */
 	tcl_post(&f->c, 0, REG_HOLD, 4, 0);
 	expect_reply(f, ids[0], 0);
 	assert_int_equal(mem[0x1000 / 4], TDEV_DONE_WORD);
@@ -1208,8 +1208,8 @@ static void test_unmap_in_flight(void **state)
 }
 
 /*
- * Unmap memory that a request uses, and so on without any answer, until no
- * more is read of what the client sends. The id of the first.
+ * Unmap memory that a request uses, and continue without any answer, until the
+ * server reads no more. Returns the id of the first.
  */
 static uint16_t block_with_unmaps(struct fixture *f, unsigned nr)
 {
@@ -1233,21 +1233,21 @@ static uint16_t block_with_unmaps(struct fixture *f, unsigned nr)
 	return id;
 }
 
-/* A client that goes on without any answer: there is an end to it. */
+/* A client that continues without any answer is stopped at some point. */
 static void test_unmaps_without_end(void **state)
 {
 	struct fixture *f = *state;
-	unsigned nr = 1200; /* what its socket holds is read no more */
+	unsigned nr = 1200; /* the rest stays unread in the socket */
 	uint16_t id = block_with_unmaps(f, nr);
 
-	/* No register is served any more, so the test ends the request. */
+	/* Registers are no longer served, so the test ends the request. */
 	__atomic_store_n(&f->t.dev.end_hold, true, __ATOMIC_RELEASE);
 	f->t.dev.pi->pi_host->ph_wake(f->t.dev.pi->pi_host_arg);
 	for (unsigned i = 0; i < nr; i++)
 		expect_reply(f, (uint16_t)(id + i), 0);
 }
 
-/* And when it goes, its request still under way, the next one is served. */
+/* If it leaves with its request in flight, the next one is served. */
 static void test_gone_without_answers(void **state)
 {
 	struct fixture *f = *state;
@@ -1260,7 +1260,7 @@ static void test_gone_without_answers(void **state)
 	assert_alive(&f->c);
 }
 
-/* The client goes while a request is under way; the next one need not wait. */
+/* The client leaves with a request in flight; the next one need not wait. */
 static void test_gone_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -1283,7 +1283,7 @@ static void test_gone_in_flight(void **state)
 		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, other), 0);
 		dev_copy(&f->c, 0, 0x2000, 4);
 		assert_int_equal(tcl_read(&f->c, 0, REG_LAST_ERROR, 4), 0);
-		/* Its own unmaps have nothing to do with what was before. */
+		/* Its own unmaps are independent of earlier ones. */
 		assert_int_equal(tcl_unmap(&f->c, 0, MiB, 0), 0);
 		assert_int_equal(tcl_nr_maps(), 2);
 		assert_int_equal(tcl_map(&f->c, 0, MiB, 0, 3, other), 0);
@@ -1302,7 +1302,7 @@ static void test_gone_in_flight(void **state)
 	close(other);
 }
 
-/* A thread finds memory gone as the client goes: the next one stays. */
+/* A thread faults as the client leaves: the next client stays. */
 static void test_truncated_last(void **state)
 {
 	struct fixture *f = *state;
@@ -1317,7 +1317,7 @@ static void test_truncated_last(void **state)
 	assert_alive(&f->c);
 }
 
-/* The device is reset, and done with the guest's memory, from now on. */
+/* The reset completes: the device is done with the guest's memory. */
 static void end_reset(struct fixture *f)
 {
 	__atomic_store_n(&f->t.dev.slow_reset, false, __ATOMIC_RELEASE);
@@ -1331,8 +1331,9 @@ static double seconds_since(uint64_t ns)
 }
 
 /*
- * A reset is answered, and the registers behind it, when nothing of before it
- * uses guest memory any more; but not much later than after two seconds.
+ * A reset and the register accesses behind it are answered when no earlier
+ * request uses guest memory any more; but not much later than after two
+ * seconds.
  */
 static void test_slow_reset(void **state)
 {
@@ -1354,7 +1355,7 @@ static void test_slow_reset(void **state)
 		expect_reply(f, read, 0);
 		if (!ends) {
 			assert_true(seconds_since(start) > 1.9);
-			/* It waits no second time: that would be 20 s. */
+			/* It does not wait again: that would be 20 s. */
 			start = vio_now_ns();
 			for (int i = 0; i < 10; i++)
 				assert_int_equal(tcl_reset(&f->c), 0);
@@ -1364,7 +1365,7 @@ static void test_slow_reset(void **state)
 		}
 	}
 
-	/* Clients that go meanwhile are seen to, with messages unread. */
+	/* Clients that leave meanwhile are noticed, with messages unread. */
 	start = vio_now_ns();
 	for (unsigned i = 1; i <= 10; i++) {
 		__atomic_store_n(&f->t.dev.slow_reset, true, __ATOMIC_RELEASE);
@@ -1401,8 +1402,8 @@ static void test_sends_its_socket(void **state)
 }
 
 /*
- * Descriptors that did not fit are missed: memory with a file must not pass for
- * memory without one.
+ * Lost descriptors are noticed: memory with a file must not be taken for memory
+ * without one.
  */
 static void test_no_room_for_descriptors(void **state)
 {
@@ -1499,7 +1500,7 @@ static void test_dma_limit(void **state)
  * --- File descriptors, A1 ---
  */
 
-/* hostile D2, D7, trap 32: descriptors that nobody wants are closed. */
+/* hostile D2, D7, trap 32: unwanted descriptors are closed. */
 static void test_fd_floods(void **state)
 {
 	static const unsigned counts[] = { 1, 8, 9, 16, 17, 253 };
@@ -1552,7 +1553,7 @@ static void test_fd_binding(void **state)
 	int ev = eventfd(0, 0);
 
 	tcl_enable_msix(&f->c);
-	/* How many posts in front, and behind, in the same sendmsg(). */
+	/* How many posts before and after, in the same sendmsg(). */
 	for (unsigned i = 0; i < 16; i++) {
 		unsigned before = i / 4, behind = i % 4;
 		uint8_t buf[512];
@@ -1575,7 +1576,7 @@ static void test_fd_binding(void **state)
 			memcpy(buf + len, &post, sizeof(post));
 			len += sizeof(post);
 		}
-		/* The same without: must not unbind what was bound. */
+		/* The same without one: must not unbind what was bound. */
 		if (behind == 3) {
 			bind.irqs.start = 19;
 			memcpy(buf + len, &bind, sizeof(bind));
@@ -1613,7 +1614,7 @@ static void test_fd_binding(void **state)
 }
 
 /*
- * --- The rest ---
+ * --- Other tests ---
  */
 
 /* hostile section 5, class 11: unbounded log output. */
@@ -1646,7 +1647,7 @@ static void test_listen(void **state)
 	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "b", &b), 0);
 	assert_int_equal(vio_server_listen_path(a, path), 0);
 	assert_int_equal(vio_server_listen_path(b, path), -EADDRINUSE);
-	/* A stale socket is replaced: one that nobody listens on. */
+	/* A stale socket, on which nobody listens, is replaced. */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(vio_server_listen(b, fd), -EINVAL);
 	close(fd);
@@ -1658,7 +1659,7 @@ static void test_listen(void **state)
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(vio_server_listen_path(b, path), 0);
 	vio_server_destroy(b);
-	/* What others put there meanwhile is not removed. */
+	/* A file that others have put there meanwhile is not removed. */
 	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "a", &a), 0);
 	assert_int_equal(vio_server_create(loop, VIO_VFIO_USER, "b", &b), 0);
 	assert_int_equal(vio_server_listen_path(a, path), 0);

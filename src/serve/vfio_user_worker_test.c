@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device model with threads of its own that knows nothing of stops, as those
- * written for bhyve's framework do: a request goes to a thread, which writes
- * guest memory whenever it likes, and gives the chain back under the device's
- * lock. Clients come and go meanwhile.
+ * A device model with its own threads and no notion of stopping, like those
+ * written for bhyve's framework: a request goes to a thread, which writes guest
+ * memory at any time, and completes the chain under the device's lock. Clients
+ * attach and detach meanwhile.
  */
 #include <endian.h>
 #include <linux/pci_regs.h>
@@ -48,7 +48,7 @@ struct worker_dev {
 	pthread_t threads[NR_THREADS];
 	struct work todo[4 * QSIZE];
 	unsigned nr_todo, nr_begun, nr_done;
-	bool closed; /* requests stay under way */
+	bool closed; /* requests stay in flight */
 	bool end;
 };
 
@@ -277,7 +277,7 @@ static void test_works(void **state)
 	driver_close(&d);
 }
 
-/* The client goes with requests in flight, and the next one has its own. */
+/* The client disconnects with requests in flight, and the next has its own. */
 static void test_gone_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -306,7 +306,7 @@ static void test_gone_in_flight(void **state)
 	}
 }
 
-/* The memory is unmapped under a request: the answer comes when it has ended. */
+/* Memory is unmapped during a request: the answer follows when it has ended. */
 static void test_unmapped_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -351,8 +351,9 @@ static void expect_reply(struct driver *d, uint16_t id)
 }
 
 /*
- * The driver clears Bus Master under requests: the write is answered, and what
- * follows it, when they have ended. From then on its memory does not change.
+ * The driver clears Bus Master with requests in flight: the write and what
+ * follows it are answered once they have ended. From then on its memory does
+ * not change.
  */
 static void test_bus_master_in_flight(void **state)
 {
@@ -382,7 +383,7 @@ static void test_bus_master_in_flight(void **state)
 	driver_close(&d);
 }
 
-/* But not much later than after two seconds, and once. */
+/* But not much later than two seconds, and only once. */
 static void test_bus_master_stalled(void **state)
 {
 	struct fixture *f = *state;

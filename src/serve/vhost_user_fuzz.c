@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a front-end that says what it likes, in any order, to the
- * vhost-user server, with the descriptors that go with it: memory, doorbells,
- * logs, records of requests, pipes for state. Messages mean something: rings,
- * addresses and lengths are often right.
+ * Fuzz target: a front-end that sends anything, in any order, to the vhost-user
+ * server, with matching descriptors: memory, doorbells, logs, records of
+ * requests, pipes for state. Messages make sense: rings, addresses and lengths
+ * are often right.
  *
  * The device keeps some of its chains, for as long as the input says, and
- * touches their memory meanwhile; it may run the loop when it is to come to a
- * stop. Files shrink under their mappings. Front-ends go and come.
+ * accesses their memory meanwhile; it may run the loop when it must stop. Files
+ * shrink under their mappings. Front-ends detach and attach.
  *
- * The server is one for all inputs: a front-end that goes leaves it as it was.
+ * All inputs share one server: a front-end that leaves does not change it.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -66,9 +66,9 @@ static struct hold {
 	struct chain taken[NR_QUEUES][MAX_QSIZE];
 	unsigned nr_taken[NR_QUEUES];
 	bool keeps;    /* chains, instead of ending them at once */
-	bool returns;  /* them when it is to come to a stop */
+	bool returns;  /* them when it must stop */
 	bool iterates; /* the loop then */
-	bool batches;  /* what it ends: shown some time later, or never */
+	bool batches;  /* completions: published later, or never */
 	uint8_t config[16];
 } hold;
 
@@ -207,8 +207,8 @@ static struct sockaddr_un addr = { .sun_family = AF_UNIX,
 static int fds[NR_FDS], peer;
 static uint8_t *mem;
 static int sock;         /* the front-end's */
-static uint64_t nr_sent; /* messages, beside those that earlier ones had */
-static bool garbled;     /* one did not go out whole */
+static uint64_t nr_sent; /* messages, not counting earlier front-ends' */
+static bool garbled;     /* one was not sent whole */
 static int nr_attached;
 
 static void no_log(void *arg, int level, const char *msg)
@@ -243,7 +243,7 @@ static void make_fds(void)
 	mem = fuzz_pages(MEM_BYTES, fds[FD_MEM]);
 }
 
-/* They come and go in turns. */
+/* They attach and detach in turns. */
 static void on_notify(void *arg, bool attached)
 {
 	nr_attached += attached ? 1 : -1;
@@ -285,13 +285,13 @@ static void come(void)
 	vio_loop_iterate(loop, 0);
 }
 
-/* It is found gone, and the next may come. */
+/* Its disconnection is noticed, and the next may attach. */
 static void leave(void)
 {
 	struct vio_server_stats stats = { .attached = true };
 
 	close(sock);
-	/* What it sent before is looked at, some messages in an iteration. */
+	/* What it sent before is handled, some messages in an iteration. */
 	for (unsigned i = 0; i < 1000 && stats.attached; i++) {
 		vio_loop_iterate(loop, 0);
 		vio_server_get_stats(srv, &stats);
@@ -339,7 +339,7 @@ static void record(void)
 	say(VHMSG_SET_INFLIGHT_FD, area, sizeof(area), fds[FD_AREA]);
 }
 
-/* Two rings that run, for what can only happen then. */
+/* Two running rings, for what can only happen then. */
 static void run_rings(uint64_t features)
 {
 	const uint64_t region[] = { 0, GPA, MEM_BYTES, UADDR, 0 };
@@ -412,7 +412,7 @@ static uint64_t word(struct fuzz_in *in)
 	}
 }
 
-/* A piece of memory and its file, as ADD_MEM_REG has them. */
+/* A piece of memory and its file, as for ADD_MEM_REG. */
 static int region(struct fuzz_in *in, uint64_t *w)
 {
 	unsigned first = fuzz_choice(in, 4) * 16, nr = fuzz_choice(in, 5) * 16;
@@ -570,7 +570,7 @@ static void offer(struct fuzz_in *in)
 		return;
 	avail[2 + avail[1] % QSIZE] = (uint16_t)i;
 	avail[1]++;
-	if (fuzz_one_in(in, 8)) /* and what was there before */
+	if (fuzz_one_in(in, 8)) /* and earlier entries */
 		avail[1] += (uint16_t)fuzz_choice(in, QSIZE);
 }
 
@@ -589,7 +589,7 @@ static void scribble(struct fuzz_in *in)
 		abort();
 }
 
-/* A file shrinks, perhaps under a mapping, or is as it was. */
+/* A file shrinks, perhaps under a mapping, or is restored. */
 static void resize(struct fuzz_in *in)
 {
 	static const struct {
@@ -689,7 +689,7 @@ static void step(struct fuzz_in *in)
 	}
 }
 
-/* As at first: files, memory, and a device that has nothing. */
+/* Restore the initial files, memory, and a device that holds nothing. */
 static void clean(void)
 {
 	static const uint8_t zeros[8192];
@@ -718,7 +718,7 @@ static void clean(void)
 
 static void run(struct fuzz_in *in)
 {
-	mapping_catch_faults(); /* in place of whoever came after setup() */
+	mapping_catch_faults(); /* in place of any handler since setup() */
 	hold.keeps = fuzz_bool(in);
 	hold.returns = hold.iterates = hold.batches = false;
 	come();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzz target: a stream of vhost-user messages, as a front-end would send it.
- * What the parsers accept is then used as far as they promise that it can be.
+ * What the parsers accept is then used as far as they promise.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -81,7 +81,7 @@ static void run(struct fuzz_in *in)
 
 	while (vhmsg_decode_hdr(in->data, in->left, &hdr) == 0 &&
 	       hdr.size <= in->left - VHMSG_HDR_BYTES) {
-		/* Apart, so that reading past its end shows. */
+		/* Separate, so that a read past its end is detected. */
 		uint8_t *payload = malloc(hdr.size ? hdr.size : 1);
 
 		fuzz_bytes(in, (uint8_t[VHMSG_HDR_BYTES]){ 0 },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Parsers of vhost-user messages: each, with what it accepts and refuses. B1
- * and B2 are sections of docs/spec/protocols.md, "hostile X" rows of
+ * Each parser of vhost-user messages: what it accepts and rejects. B1 and B2
+ * are sections of docs/spec/protocols.md, "hostile X" rows of
  * docs/spec/hostile.md.
  */
 #include <errno.h>
@@ -67,7 +67,7 @@ static void test_short_payloads(void **state)
 	uint64_t val;
 
 	for (size_t len = 0; len <= 40; len++) {
-		/* Apart, so that reading past its end shows. */
+		/* Separate, so that a read past its end is detected. */
 		void *p = malloc(len ? len : 1);
 
 #define IS_OK(parse, enough) assert_int_equal((parse) >= 0, len >= (enough))
@@ -129,7 +129,7 @@ static void test_regions(void **state)
 	}
 }
 
-/* A file for each region, no more than there are and no more than are taken. */
+/* A file for each region, no more than present and no more than allowed. */
 static void test_mem_table(void **state)
 {
 	struct vhmsg_region regions[VHMSG_MAX_REGIONS];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The vhost-user server with requests in flight: rings stop, memory goes, the
- * device is reset and front-ends disconnect while a device still works on what
- * it took. The device keeps every chain until the test says.
+ * The vhost-user server with requests in flight: rings stop, memory is removed,
+ * the device is reset and front-ends disconnect while chains are in flight. The
+ * device keeps every chain until the test releases it.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -38,7 +38,7 @@ struct hold {
 	struct chain taken[NR_QUEUES][QSIZE];
 	unsigned nr_taken[NR_QUEUES];
 	unsigned iterations; /* of the loop, in each quiesce */
-	bool gives_back;     /* what it holds, when it is to */
+	bool gives_back;     /* what it holds, on quiesce */
 	bool stop_thread;
 };
 
@@ -60,7 +60,7 @@ static void hold_qnotify(void *arg, struct vqueue_info *vq)
 	}
 }
 
-/* As a device does that serves what it waits for, here. */
+/* Like a device that waits for its requests here. */
 static void hold_quiesce(void *arg)
 {
 	struct hold *h = arg;
@@ -88,7 +88,7 @@ static struct chain oldest(struct hold *h, unsigned q)
 	return c;
 }
 
-/* The oldest request ends; its buffer is written at that moment. */
+/* Complete the oldest request; its buffer is written only now. */
 static void finish(struct hold *h, unsigned q)
 {
 	struct chain c = oldest(h, q);
@@ -198,7 +198,7 @@ static bool is_accepted(struct fe *f, uint32_t request)
 	return val == 0;
 }
 
-/* How often the guest's memory is mapped, but for the test's own mapping. */
+/* How often guest memory is mapped, except by the test itself. */
 static unsigned nr_mappings(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
@@ -251,7 +251,7 @@ static void set_inflight(struct fe *f, const struct vhmsg_inflight *area,
 
 /*
  * Every message that stops a ring is answered when its requests have ended, and
- * what comes after it later still. Meanwhile the loop runs.
+ * later messages after that. Meanwhile the loop runs.
  */
 static void test_stop_waits(void **state)
 {
@@ -312,7 +312,7 @@ static void test_stop_waits(void **state)
 	}
 }
 
-/* GET_VRING_BASE; the device's other ring works meanwhile. */
+/* GET_VRING_BASE waits; the device's other ring runs meanwhile. */
 static void test_base_waits(void **state)
 {
 	struct hold *h = *state;
@@ -342,7 +342,7 @@ static void test_base_waits(void **state)
 	close(kick);
 }
 
-/* The second oldest of three requests ends. */
+/* Complete the second oldest of three requests. */
 static void finish_second(struct hold *h)
 {
 	struct chain first = oldest(h, 0), third;
@@ -369,9 +369,9 @@ static void check_taken(struct hold *h, unsigned nr, const uint16_t *heads)
 }
 
 /*
- * Requests that merely wait do not delay GET_VRING_BASE. The ring goes on with
- * them, whether they are noted in the front-end's record or not, unless the
- * front-end has it begin elsewhere, or for another driver.
+ * Requests that merely wait do not delay GET_VRING_BASE. The ring resumes with
+ * them, whether or not they are in the front-end's record, unless the front-end
+ * starts it elsewhere, or for another driver.
  */
 static void test_base_given_back(void **state)
 {
@@ -413,7 +413,7 @@ static void test_base_given_back(void **state)
 			assert_int_equal(fe_receive(f, VHMSG_GET_VRING_BASE,
 						    &vring, 8, NULL),
 					 8);
-			/* What is taken from the record comes behind used. */
+			/* Entries from the record follow the used index. */
 			assert_int_equal(vring.num,
 					 again && rows[i].record ? 1 : 2);
 			assert_int_equal(h->nr_taken[0], 0);
@@ -433,7 +433,7 @@ static void test_base_given_back(void **state)
 	}
 }
 
-/* What is in the used ring, and not yet shown, is shown before a ring stops. */
+/* Used entries not yet published are published before a ring stops. */
 static void test_stop_publishes(void **state)
 {
 	struct hold *h = *state;
@@ -457,7 +457,7 @@ static void test_stop_publishes(void **state)
 		assert_true(fe_was_called(f));
 		fe_reconnect(f);
 	}
-	/* Or before a front-end that has gone is forgotten. */
+	/* Or before a disconnected front-end is forgotten. */
 	start_with_request(h);
 	vq_relchain_prepare(&h->vqs[0], oldest(h, 0).head, 16);
 	assert_int_equal(fe_used_idx(f), f->avail_idx - 1);
@@ -505,7 +505,7 @@ static void test_loop_runs_inside(void **state)
 	fe_offer(f);
 	fe_kick(f);
 	assert_int_equal(h->nr_taken[0], 1);
-	fe_reconnect(f); /* its end is found in the handling of itself */
+	fe_reconnect(f); /* its disconnection is noticed while it is handled */
 	assert_int_equal(nr_disconnected, 1);
 	vio_server_get_stats(f->srv, &after);
 	assert_true(after.attached);
@@ -516,7 +516,7 @@ static void test_loop_runs_inside(void **state)
 }
 
 /*
- * --- Memory goes ---
+ * --- Memory is removed ---
  */
 
 static void remove_memory(struct fe *f, bool table)
@@ -532,8 +532,8 @@ static void remove_memory(struct fe *f, bool table)
 }
 
 /*
- * Memory that a request uses is taken away: at once from new requests, from
- * this one when it has ended, and then the front-end is told.
+ * Memory that a request uses is removed: at once for new requests, for this one
+ * when it has ended, and then the front-end is answered.
  */
 static void test_memory_waits(void **state)
 {
@@ -595,7 +595,7 @@ static void test_memory_given_back(void **state)
 	assert_int_equal(f->mem[BUF], 0x5a);
 }
 
-/* Requests that use other memory are nobody's business. */
+/* Requests that use other memory do not delay it. */
 static void test_other_memory(void **state)
 {
 	const uint64_t other[] = { 0, GPA + MEM_BYTES, 4096, UADDR + MEM_BYTES,
@@ -620,8 +620,8 @@ static void test_other_memory(void **state)
  */
 
 /*
- * RESET_DEVICE stops at once, and is answered when no request of before writes
- * to the guest's memory any more. The guest sees nothing of that request.
+ * RESET_DEVICE stops at once, and is answered when no earlier request writes to
+ * guest memory any more. The guest does not see that request's completion.
  */
 static void test_reset_waits(void **state)
 {
@@ -639,7 +639,7 @@ static void test_reset_waits(void **state)
 	assert_false(fe_was_called(f));
 }
 
-/* A front-end does not wait for requests of the one before. */
+/* A front-end does not wait for its predecessor's requests. */
 static void test_reset_of_next(void **state)
 {
 	struct hold *h = *state;
@@ -654,7 +654,7 @@ static void test_reset_of_next(void **state)
 	assert_true(is_accepted(f, VHMSG_RESET_DEVICE));
 	assert_int_equal(h->vs.vs_priv->nr_stale, 1);
 
-	/* Nor does it forget its own; and a head that is in use is not used. */
+	/* Nor does it forget its own; and a busy head is not taken. */
 	fe_start_ring(f, 0);
 	fe_offer(f);
 	fe_offer(f);
@@ -673,12 +673,12 @@ static void test_reset_of_next(void **state)
 /*
  * The front-end disconnects while a request is in flight, and perhaps while it
  * waits for that: the next one is served at once. The request ends in its own
- * time, in the memory of the one that has gone, and is shown to nobody.
+ * time, in the old front-end's memory, and is not published.
  */
 static void test_front_end_goes(void **state)
 {
 	static const uint32_t waits_for[] = {
-		VHMSG_GET_FEATURES, /* which does not wait */
+		VHMSG_GET_FEATURES, /* does not wait */
 		VHMSG_GET_VRING_BASE, VHMSG_REM_MEM_REG,
 		VHMSG_SET_MEM_TABLE,  VHMSG_RESET_DEVICE,
 	};
@@ -721,10 +721,10 @@ static void test_front_end_goes(void **state)
 }
 
 /*
- * --- A device with a thread of its own ---
+ * --- A device with its own thread ---
  */
 
-/* Works on its requests until it is told to stop, then gives them back. */
+/* Processes its requests until told to stop, then completes them. */
 static void *work(void *arg)
 {
 	struct hold *h = arg;
@@ -739,7 +739,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* And no vc_quiesce: nobody tells it that the front-end has gone. */
+/* Without vc_quiesce: it is not notified that the front-end has gone. */
 static void test_worker_thread(void **state)
 {
 	struct hold *h = *state;
@@ -777,9 +777,9 @@ static void note_in_flight(int fd, unsigned head)
 }
 
 /*
- * The front-end comes back with the record: what was in flight is taken again,
- * though only when it has ended. A new driver's rings begin without it: that of
- * RESET_DEVICE, and one that is told by its rings alone.
+ * The front-end reconnects with the record: what was in flight is taken again,
+ * but only once it has ended. A new driver's rings start without it: after
+ * RESET_DEVICE, and if only its rings show it.
  */
 static void test_record(void **state)
 {
@@ -801,7 +801,7 @@ static void test_record(void **state)
 	assert_int_equal(fe_used_idx(f), 0);
 	assert_int_equal(h->nr_taken[0], 1); /* again */
 
-	/* A new driver, who has not asked for anything. */
+	/* A new driver, without any requests. */
 	memset(f->mem, 0, BUF);
 	f->avail_idx = 0;
 	note_in_flight(fd, 5);
@@ -816,7 +816,7 @@ static void test_record(void **state)
 	finish(h, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 
-	/* The next, on rings that are as at first; the record says otherwise. */
+	/* The next driver, on fresh rings; the record says otherwise. */
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
 	note_in_flight(fd, 5);
@@ -832,7 +832,7 @@ static void test_record(void **state)
 }
 
 /*
- * A record of any size: only what the rings can use of it is cleared, so that
+ * A record of any size: only the part that rings can use is cleared, so that
  * the file's holes stay holes.
  */
 static void test_huge_record(void **state)
@@ -863,7 +863,7 @@ static void test_huge_record(void **state)
 	close(fd);
 }
 
-/* A model that has more queues once its driver has accepted a feature. */
+/* A model that has more queues if its driver accepts a feature. */
 static void test_more_queues(void **state)
 {
 	struct hold *h = *state;

@@ -67,7 +67,7 @@ static int teardown(void **state)
  * --- Tests ---
  */
 
-/* B3: what is offered; B4: entropy arrives, the base is told, twice alike. */
+/* B3: what is offered; B4: entropy arrives, the base is sent, twice alike. */
 static void test_life(void **state)
 {
 	struct fe *f = *state;
@@ -81,7 +81,7 @@ static void test_life(void **state)
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_MAX_MEM_SLOTS), 509);
 	fe_negotiate(f);
 	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
-	fe_offer(f); /* before it runs: it must look without a kick */
+	fe_offer(f); /* before it runs: it must be served without a kick */
 	fe_start_ring(f, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 	assert_true(fe_was_called(f));
@@ -110,7 +110,7 @@ static void test_life(void **state)
 	assert_int_equal(fe_used_idx(f), 4);
 }
 
-/* B4, trap 23: a new driver on the same connection, told by its ring alone. */
+/* B4, trap 23: a new driver on the same connection, shown only by its ring. */
 static void test_new_driver(void **state)
 {
 	struct fe *f = *state;
@@ -135,7 +135,7 @@ static void test_new_driver(void **state)
 	fe_start_ring(f, 0);
 	assert_int_equal(fe_used_idx(f), 1);
 
-	/* QEMU's block, scsi and net front-ends do tell. */
+	/* QEMU's block, scsi and net front-ends do send it. */
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
 	fe_offer(f);
 	fe_kick(f);
@@ -144,7 +144,7 @@ static void test_new_driver(void **state)
 	assert_int_equal(fe_used_idx(f), 2);
 }
 
-/* B5: status is what was written; 0 stops the rings, which may go on. */
+/* B5: status reads as written; 0 stops the rings, which may resume. */
 static void test_status(void **state)
 {
 	struct fe *f = *state;
@@ -183,7 +183,7 @@ static void get_inflight(struct fe *f)
 	close(keep_inflight(f));
 }
 
-/* B6 Cloud Hypervisor's order: addresses, then where to begin, then bells. */
+/* B6 Cloud Hypervisor's order: addresses, then base, then doorbells. */
 static void cloud_hypervisor_start(struct fe *f, uint16_t base)
 {
 	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
@@ -224,7 +224,7 @@ static void test_cloud_hypervisor(void **state)
 		fe_kick(f);
 		assert_int_equal(fe_used_idx(f), 1);
 
-		/* trap 29: it does not answer them, and is not asked to. */
+		/* trap 29: it does not reply to them, and need not. */
 		vq_devcfg_changed(vs);
 		assert_int_equal(recv(pair[0], &hdr, sizeof(hdr), MSG_DONTWAIT),
 				 sizeof(hdr));
@@ -238,7 +238,7 @@ static void test_cloud_hypervisor(void **state)
 		memset(f->mem, 0, BUF);
 		f->avail_idx = 0;
 	}
-	/* Where it begins is told wrongly, with requests there: nothing lost. */
+	/* A wrong base, with requests available: nothing is lost. */
 	fe_offer(f);
 	cloud_hypervisor_start(f, 1);
 	assert_int_equal(fe_used_idx(f), 1);
@@ -281,7 +281,7 @@ static void say(struct fe *f, char what)
 	}
 }
 
-/* B4, trap 33: a ring runs whatever the order in which it is told of. */
+/* B4, trap 33: a ring runs, whatever the order of its messages. */
 static void test_any_order(void **state)
 {
 	static const char *const orders[] = {
@@ -300,11 +300,11 @@ static void test_any_order(void **state)
 		f->avail_idx = 0;
 		fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES,
 			   fe_get_u64(f, VHMSG_GET_PROTOCOL_FEATURES), -1);
-		/* trap 24: rung for before there is anybody to hear it. */
+		/* trap 24: kicked before the server can notice. */
 		fe_offer(f);
 		fe_kick(f);
 		for (const char *what = orders[i]; *what; what++) {
-			if (*what != 'C') /* it does without */
+			if (*what != 'C') /* not needed */
 				assert_int_equal(fe_used_idx(f), 0);
 			say(f, *what);
 		}
@@ -313,23 +313,23 @@ static void test_any_order(void **state)
 	}
 }
 
-/* B1, trap 25: an answer for each message that is to have one, and only one. */
+/* B1, trap 25: exactly one answer for each message that requires one. */
 static void test_answers(void **state)
 {
 	const uint64_t ack = VI_BIT(VHMSG_PF_REPLY_ACK);
 	struct fe *f = *state;
 	uint64_t val;
 
-	/* Not negotiated: not given. fe_get_u64() would find it. */
+	/* Not negotiated: no answer. fe_get_u64() would find it. */
 	fe_send_msg(f, VHMSG_SET_OWNER, VHMSG_NEED_REPLY, NULL, 0, -1);
 	fe_get_u64(f, VHMSG_GET_FEATURES);
-	/* From the very message on that negotiates it, asked for or not. */
+	/* From the message that negotiates it on, requested or not. */
 	assert_true(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, ack, -1));
 	fe_send_msg(f, VHMSG_SET_OWNER, 0, NULL, 0, -1);
 	fe_send_msg(f, VHMSG_GET_FEATURES, VHMSG_NEED_REPLY, NULL, 0, -1);
 	assert_int_equal(fe_receive(f, VHMSG_GET_FEATURES, &val, 8, NULL), 8);
 	assert_true(fe_ask(f, VHMSG_SET_OWNER, NULL, 0, -1));
-	/* As the last of them has it. */
+	/* The last such message counts. */
 	val = 0;
 	fe_send_msg(f, VHMSG_SET_PROTOCOL_FEATURES, VHMSG_NEED_REPLY, &val, 8,
 		    -1);
@@ -338,8 +338,8 @@ static void test_answers(void **state)
 }
 
 /*
- * B4, B6, trap 35 User Mode Linux: a socket for a pipe, given first; no ring is
- * ever stopped, only disabled, and then told of anew.
+ * B4, B6, trap 35 User Mode Linux: a socket as a pipe, sent first; no ring is
+ * ever stopped, only disabled, and then set up again.
  */
 static void test_uml(void **state)
 {
@@ -378,7 +378,7 @@ static void test_uml(void **state)
 	close(pair[1]);
 }
 
-/* trap 27: past the configuration's end there is nothing, which is no error. */
+/* trap 27: reading past the configuration's end is not an error. */
 static void test_config_beyond(void **state)
 {
 	struct fe *f = *state;
@@ -414,7 +414,7 @@ static void test_polled(void **state)
 	}
 }
 
-/* Memory goes while the ring runs: not touched after the answer, trap 12. */
+/* Memory is removed from a running ring: unused after the answer, trap 12. */
 static void test_memory_goes(void **state)
 {
 	struct fe *f = *state;
@@ -430,7 +430,7 @@ static void test_memory_goes(void **state)
 	assert_int_equal(fe_used_idx(f), 0);
 }
 
-/* B3: as many regions as were promised; each but one may go. */
+/* B3: as many regions as were promised; all but one may be removed. */
 static void test_memory_slots(void **state)
 {
 	struct fe *f = *state;
@@ -572,7 +572,7 @@ static void test_log_moves(void **state)
 	free_log(&second);
 }
 
-/* Entries of the used ring are logged, too, where its index is elsewhere. */
+/* Used ring entries are logged as well when the index is elsewhere. */
 static void test_log_used(void **state)
 {
 	enum { USED_CROSSING = 0x3ffc };
@@ -597,7 +597,7 @@ static void test_log_used(void **state)
 	free_log(&log);
 }
 
-/* B7: the area is made, comes back, and has to fit. */
+/* B7: the area is created, returned, and must fit. */
 static void test_inflight(void **state)
 {
 	struct fe *f = *state;
@@ -635,7 +635,7 @@ static void test_inflight(void **state)
 	assert_false(fe_set_vring(f, VHMSG_SET_VRING_NUM, 0, QSIZE * 2));
 }
 
-/* What a driver has left in the area is nothing to the next one. */
+/* What a driver has left in the area does not affect the next one. */
 static void test_inflight_of_another(void **state)
 {
 	struct fe *f = *state;
@@ -677,9 +677,9 @@ static bool parts_run(struct fe *f, uint64_t desc, uint64_t avail,
 }
 
 /*
- * Parts of a ring that overlap would have the device make chains available to
- * itself: they are refused. So is a used index that does not go with the next
- * entry, from which there would be chains without end.
+ * Overlapping parts of a ring would make the device offer chains to itself:
+ * they are rejected. So is a used index that does not match the next entry,
+ * which would produce chains without end.
  */
 static void test_ring_parts(void **state)
 {
@@ -695,15 +695,15 @@ static void test_ring_parts(void **state)
 	assert_false(parts_run(f, AVAIL, AVAIL + 16, USED));
 	assert_false(parts_run(f, DESC, AVAIL, DESC + 4));
 
-	fe_write16(f, USED + 2, 1); /* ahead of what is taken */
+	fe_write16(f, USED + 2, 1); /* ahead of the next entry */
 	assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
 	assert_false(parts_run(f, DESC, AVAIL, USED) &&
 		     fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
 }
 
 /*
- * What rings need of memory depends on features and size: they are judged again
- * when these change, and features do not change under a ring that runs.
+ * The memory that rings need depends on features and size: they are checked
+ * again when these change, and features do not change under a running ring.
  */
 static void test_features_change(void **state)
 {
@@ -739,7 +739,7 @@ static void test_features_change(void **state)
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 0, 1));
 }
 
-/* Who served the ring before may have owed an interrupt. */
+/* The previous back-end may have owed an interrupt. */
 static void test_restart_interrupts(void **state)
 {
 	struct fe *f = *state;
@@ -761,7 +761,7 @@ static void test_restart_interrupts(void **state)
 	assert_true(fe_was_called(f));
 }
 
-/* A driver's mistake is told through the ring's error descriptor. */
+/* A driver's mistake is reported through the ring's error descriptor. */
 static void test_error_fd(void **state)
 {
 	struct fe *f = *state;
@@ -787,8 +787,8 @@ static void test_error_fd(void **state)
 }
 
 /*
- * Our own requests go to a socket and nowhere else. One that is full is not
- * waited for, whatever its flags say.
+ * Our own requests go only to a socket. A full one does not block us, whatever
+ * its flags say.
  */
 static void test_backend_fd(void **state)
 {
@@ -828,8 +828,8 @@ static bool is_attached(struct fe *f)
 }
 
 /*
- * The front-end's end of the connection is no doorbell, no interrupt and no
- * channel: the server would keep it open, and not see that it was closed.
+ * The front-end's end of the connection is not accepted as doorbell, interrupt
+ * or channel: the server would keep it open, and not notice its closing.
  */
 static void test_own_socket(void **state)
 {
@@ -860,8 +860,8 @@ static void test_own_socket(void **state)
 }
 
 /*
- * Memory begins with a page, for all who name it. It may end anywhere, as that
- * of libblkio does.
+ * Memory begins on a page boundary in every address space. It may end anywhere,
+ * like libblkio's.
  */
 static void test_misaligned_memory(void **state)
 {
@@ -889,7 +889,7 @@ static void test_misaligned_memory(void **state)
 }
 
 /*
- * The front-end truncates a file that it gave: guest memory, the log, the
+ * The front-end truncates a file that it sent: guest memory, the log, the
  * record of requests. It is dropped, and the device serves the next one.
  */
 static void test_truncated(void **state)
@@ -900,7 +900,7 @@ static void test_truncated(void **state)
 	struct fe *f = *state;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	mapping_catch_faults(); /* cmocka does, too, and came later */
+	mapping_catch_faults(); /* cmocka does as well, and later */
 	for (int what = 0; what < 3; what++) {
 		struct log log = make_log();
 		int record = memfd_create("record", MFD_CLOEXEC);
@@ -937,7 +937,7 @@ static void test_truncated(void **state)
 	}
 }
 
-/* A thread finds it as the front-end goes: that is not held against the next. */
+/* A thread faults as the front-end leaves: this does not affect the next. */
 static void test_truncated_last(void **state)
 {
 	struct fe *f = *state;
@@ -1001,12 +1001,12 @@ static void test_bad_numbers(void **state)
 	assert_false(fe_set_u64(f, VHMSG_SET_VRING_CALL, 0, f->memfd));
 	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES, 1ull << 63, -1));
 	assert_false(fe_set_u64(f, VHMSG_SET_PROTOCOL_FEATURES, 1ull << 8, -1));
-	/* No error can be told in this reply. */
+	/* This reply cannot carry an error. */
 	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
 	assert_true(fe_is_closed(f));
 }
 
-/* A message that is bad and wants no answer ends the connection. */
+/* A bad message that requires no answer ends the connection. */
 static void test_bad_messages(void **state)
 {
 	struct fe *f = *state;
@@ -1064,7 +1064,7 @@ static void test_pieces(void **state)
 	const char *p = (const char *)&msg;
 
 	for (size_t i = 0; i < 20; i++) {
-		/* The struct has padding, the wire has none. */
+		/* The struct has padding, the message has none. */
 		const char *byte = i < 12 ? p + i : (char *)&msg.val + (i - 12);
 
 		assert_int_equal(write(f->fd, byte, 1), 1);
@@ -1073,7 +1073,7 @@ static void test_pieces(void **state)
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 1);
 }
 
-/* The front-end goes with a ring running: another one finds all as at first. */
+/* The front-end leaves with a ring running: the next finds all as new. */
 static void test_reconnect(void **state)
 {
 	struct fe *f = *state;
@@ -1100,7 +1100,7 @@ static void on_notify(void *arg, bool attached)
 	*(int *)arg = attached;
 }
 
-/* vio_server_attach(): a front-end that is connected already, until it goes. */
+/* vio_server_attach(): serve a connected front-end until it leaves. */
 static void test_attach(void **state)
 {
 	struct fe *f = *state;
@@ -1138,8 +1138,8 @@ static void test_attach(void **state)
 }
 
 /*
- * A network device: the front-end keeps its control queue, and passes no
- * feature on that it thinks is its own. MTU and RARP are messages.
+ * A network device: the front-end keeps its control queue, and passes on no
+ * feature that it handles itself. MTU and RARP are messages.
  */
 static void test_network(void **state)
 {
@@ -1172,7 +1172,7 @@ static void test_network(void **state)
 
 	fe_negotiate(f);
 	assert_int_equal(fe_get_u64(f, VHMSG_GET_QUEUE_NUM), 3);
-	/* MQ is not offered with one pair; the others want CTRL_VQ. */
+	/* MQ is not offered with one pair; the others require CTRL_VQ. */
 	assert_false(fe_set_u64(f, VHMSG_SET_FEATURES, features, -1));
 	assert_true(fe_set_u64(f, VHMSG_SET_FEATURES,
 			       features & ~VI_BIT(VIRTIO_NET_F_MQ), -1));
@@ -1193,7 +1193,7 @@ static void test_network(void **state)
 	assert_memory_equal(frame + 22, mac, 6);
 	assert_memory_equal(frame + 32, mac, 6);
 	assert_false(fe_ask(f, VHMSG_SEND_RARP, mac, 7, -1));
-	close(peer); /* nobody hears: that is no fault of the message */
+	close(peer); /* nobody receives it: not an error of the message */
 	assert_true(fe_ask(f, VHMSG_SEND_RARP, mac, sizeof(mac), -1));
 
 	close(f->fd);
@@ -1206,7 +1206,7 @@ static void test_network(void **state)
 	unlink(addr.sun_path);
 }
 
-/* Another device's knows neither of them. */
+/* A server of another device knows neither. */
 static void test_no_network(void **state)
 {
 	struct fe *f = *state;
@@ -1243,8 +1243,7 @@ static void in_folder(const struct fe *f, const char *text, char *buf,
 }
 
 /*
- * Another back-end, with one front-end that says nothing yet. There is a disk
- * in the folder.
+ * Another back-end, with one silent front-end. There is a disk in the folder.
  */
 static void become(struct fe *f, const char *text)
 {
@@ -1311,7 +1310,7 @@ static void set_write_cache(struct fe *f, uint8_t on)
 	assert_int_equal(write_cache(f), on);
 }
 
-/* Says through which descriptor the state goes; whether that was accepted. */
+/* Send the descriptor for the state; whether it was accepted. */
 static bool state_fd(struct fe *f, uint32_t direction, uint32_t phase, int fd)
 {
 	uint32_t msg[] = { direction, phase };
@@ -1321,7 +1320,7 @@ static bool state_fd(struct fe *f, uint32_t direction, uint32_t phase, int fd)
 	assert_int_equal(fe_receive(f, VHMSG_SET_DEVICE_STATE_FD, &val,
 				    sizeof(val), NULL),
 			 8);
-	assert_true(val & 0x100); /* no file of the back-end's */
+	assert_true(val & 0x100); /* no file from the back-end */
 	return (val & 0xff) == 0;
 }
 
@@ -1359,8 +1358,8 @@ static bool load_state(struct fe *f, const void *state, size_t len)
 }
 
 /*
- * A driver's disk without write cache goes on so in another back-end; what its
- * driver negotiated goes along. hostile D35: also when no queue was ever set up.
+ * A driver's disk without write cache stays so in another back-end, and keeps
+ * the negotiated features. hostile D35: also when no queue was ever set up.
  */
 static void test_state_moves(void **state)
 {
@@ -1412,7 +1411,7 @@ static void test_state_moves(void **state)
 	forget_disk(f);
 }
 
-/* hostile Q3: a state that is not one is refused, and the device as before. */
+/* hostile Q3: an invalid state is rejected, and the device unchanged. */
 static void test_state_hostile(void **state)
 {
 	struct fe *f = *state;
@@ -1439,7 +1438,7 @@ static void test_state_hostile(void **state)
 	assert_false(load_state(f, bad, STATE_LEN + 1));
 	memset(bad, 0, sizeof(bad));
 	assert_false(load_state(f, bad, sizeof(bad)));
-	/* Too long, and right from where it was cut. */
+	/* Too long, and valid from the cut on. */
 	memcpy(bad + 32768, good, STATE_LEN);
 	assert_false(load_state(f, bad, 32768 + STATE_LEN));
 	assert_true(load_state(f, good, STATE_LEN));
@@ -1448,7 +1447,7 @@ static void test_state_hostile(void **state)
 	forget_disk(f);
 }
 
-/* A state that comes to its end when rings run already is not loaded. */
+/* A state that is complete only when rings run is not loaded. */
 static void test_state_too_late(void **state)
 {
 	struct fe *f = *state;
@@ -1474,7 +1473,7 @@ static void test_state_too_late(void **state)
 	forget_disk(f);
 }
 
-/* Pipes that are full, that nobody reads or ends, and what is no pipe. */
+/* Pipes that are full, unread or unfinished, and files that are not pipes. */
 static void test_state_pipes(void **state)
 {
 	struct fe *f = *state;
@@ -1484,7 +1483,7 @@ static void test_state_pipes(void **state)
 
 	signal(SIGPIPE, SIG_IGN);
 	become_disk(f);
-	assert_false(state_good(f)); /* nothing was asked for */
+	assert_false(state_good(f)); /* nothing was requested */
 	save_state(f, good);
 	assert_int_equal(pipe(p), 0);
 	assert_false(state_fd(f, 2, 0, p[1]));
@@ -1526,7 +1525,7 @@ static void test_no_state(void **state)
  * --- Other devices ---
  */
 
-/* A ring of so many entries, without any buffers: whether it runs. */
+/* Set up a ring of @size entries, without buffers: whether it runs. */
 static bool ring_runs(struct fe *f, uint32_t index, uint32_t size)
 {
 	struct vhmsg_vring_addr addr = { index, 0, UADDR, UADDR + 0xa0000,
@@ -1540,8 +1539,8 @@ static bool ring_runs(struct fe *f, uint32_t index, uint32_t size)
 }
 
 /*
- * trap 30: the front-end says how many entries a ring has, and every device
- * takes what it asks for, up to what it can; less only by queue-size=.
+ * trap 30: the front-end sets a ring's number of entries, and every device
+ * accepts it, up to its maximum; less only with queue-size=.
  */
 static void test_ring_sizes(void **state)
 {
@@ -1611,7 +1610,7 @@ static void test_disabled_network(void **state)
 		assert_int_equal(recv(network, got, sizeof(got), MSG_DONTWAIT),
 				 on ? (ssize_t)sizeof(frame) - 12 : -1);
 	}
-	/* Also what was there when it was disabled. */
+	/* Also frames that were there when it was disabled. */
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 1));
 	fe_offer_buffer(f, sizeof(frame), 0);
 	assert_true(fe_set_vring(f, VHMSG_SET_VRING_ENABLE, 1, 0));
@@ -1640,8 +1639,8 @@ static void test_disabled_network(void **state)
 }
 
 /*
- * trap 28: SeaBIOS sets one ring up of a host whose rings are all enabled, and
- * memory comes and goes meanwhile.
+ * trap 28: SeaBIOS sets up one ring of a host whose rings are all enabled, and
+ * memory is added and removed meanwhile.
  */
 static void test_partial(void **state)
 {
@@ -1660,8 +1659,8 @@ static void test_partial(void **state)
 }
 
 /*
- * Nor are postcopy, in-band doorbells and the like: hostile Q20, D5. trap 22:
- * nor bits that were something else once.
+ * Postcopy, in-band doorbells and the like are not offered: hostile Q20, D5.
+ * trap 22: nor bits with a former meaning.
  */
 static void test_not_offered(void **state)
 {
@@ -1684,9 +1683,9 @@ static void test_not_offered(void **state)
 }
 
 /*
- * FEAT-04, FEAT-08, hostile S21: what belongs to the PCI function or to the
- * front-end is not offered, whatever the device offers elsewhere; and each bit
- * that is not offered is refused, with the ring as it was.
+ * FEAT-04, FEAT-08, hostile S21: features of the PCI function or the front-end
+ * are not offered, whatever the device offers elsewhere; and each bit that is
+ * not offered is rejected, with the ring unchanged.
  */
 static void test_features_not_offered(void **state)
 {
@@ -1721,9 +1720,9 @@ static void test_features_not_offered(void **state)
 #define PACKED VI_BIT(VIRTIO_F_RING_PACKED)
 #define P_WRAP 0x8000u
 #define P_BASE 0x80008000u /* of a fresh ring */
-#define P_SIZE 5u          /* no power of two */
+#define P_SIZE 5u          /* not a power of two */
 
-/* A buffer to fill in the slot at @pos, whose id is the slot. */
+/* Offer a writable buffer in the slot at @pos; its id is the slot. */
 static void offer_packed(struct fe *f, uint32_t pos)
 {
 	uint32_t slot = pos & ~P_WRAP;
@@ -1781,7 +1780,7 @@ static uint32_t get_base(struct fe *f)
 	return vring.num;
 }
 
-/* PK-33: the base has both positions; DPDK's of a fresh ring has one. */
+/* PK-33: the base has both positions; DPDK's for a fresh ring has one. */
 static void test_packed_base(void **state)
 {
 	static const uint32_t fresh[] = { P_BASE, P_WRAP };
@@ -1830,7 +1829,7 @@ static void test_packed_bad_base(void **state)
 	}
 }
 
-/* FE-02: refused where it is not offered; without it, sizes and bases as ever. */
+/* FE-02: rejected if not offered; without it, sizes and bases as usual. */
 static void test_packed_not_offered(void **state)
 {
 	struct fe *f = *state;
@@ -1886,7 +1885,7 @@ static void test_packed_inflight(void **state)
 	fe_kick(f);
 	assert_true(is_used_packed(f, P_WRAP));
 
-	/* The next front-end has the file, and a base of before the crash. */
+	/* The next front-end has the file, and a base from before the crash. */
 	fe_reconnect(f);
 	accept_packed(f);
 	assert_true(fe_ask(f, VHMSG_SET_INFLIGHT_FD, &area, sizeof(area), fd));
@@ -1930,7 +1929,7 @@ static void test_inflight_of_another_layout(void **state)
 
 /*
  * VQ-04: a front-end resets a queue by stopping its ring, and enables it again
- * with other parameters. What lies in the old ring is gone.
+ * with other parameters. The contents of the old ring are gone.
  */
 static void test_queue_reset(void **state)
 {
