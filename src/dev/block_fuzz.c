@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that puts what it likes into the rings of a block
- * device, on a file in memory. Half of the devices are not told that it is in
- * memory: their requests go through io_uring, and are in flight for a while.
+ * Fuzz target: a driver that puts anything into the rings of a block device, on
+ * a file in memory. Half of the devices are not told that it is in memory:
+ * their requests go through io_uring, and are in flight for a while.
  */
 #include <linux/magic.h>
 #include <linux/virtio_blk.h>
@@ -19,7 +19,7 @@
 #define NR_KINDS    16u
 
 static struct fuzz_dev kinds[NR_KINDS];
-static bool on_disk; /* what fstatfs() says */
+static bool on_disk; /* what fstatfs() reports */
 
 int fstatfs(int fd, struct statfs *fs)
 {
@@ -55,7 +55,7 @@ static void setup(void)
 		make(&kinds[i], i);
 }
 
-/* A request's header, of which most are right. */
+/* A request's header, mostly valid. */
 static void write_header(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	uint8_t *p = fuzz_dev_ptr(v, (size_t)fuzz_choice(in, 256) << 4, 16);

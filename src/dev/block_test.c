@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The block device, as a driver sees it: docs/spec/conformance.md section 8
- * and what docs/spec/hostile.md says of it, with io_uring and again with
- * io_uring refused.
+ * The block device, as a driver sees it: docs/spec/conformance.md section 8 and
+ * its rows of docs/spec/hostile.md, with io_uring and again with io_uring
+ * refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,7 @@
 #define NO_STATUS    0xee /* what the status byte holds before */
 #define T_FLUSH_OUT  5
 
-static bool threads; /* which engine this run is about */
+static bool threads; /* which engine this run uses */
 
 /*
  * --- A device and its driver ---
@@ -75,7 +75,7 @@ static void on_idle(void *arg)
 	vio_loop_iterate(loop, 2);
 }
 
-/* The device alone: a driver has not begun. */
+/* Only the device: the driver has not started. */
 static void create(enum vdrv_mode mode, const char *options)
 {
 	char text[256], why[256] = "";
@@ -192,7 +192,7 @@ static uint8_t req_status(const struct request *r)
 	return *(uint8_t *)vdrv_ptr(&d, r->status, 1);
 }
 
-/* Make it available, cut as drivers do it. */
+/* Make it available, divided like drivers do. */
 static uint16_t add_req(unsigned q, const struct request *r)
 {
 	struct vdrv_buf bufs[3] = { { r->hdr, 16, VDRV_R } };
@@ -205,7 +205,7 @@ static uint16_t add_req(unsigned q, const struct request *r)
 	return vdrv_add(&d, q, bufs, n);
 }
 
-/* Do it: its status. */
+/* Execute it: returns its status. */
 static uint8_t do_req(const struct request *r, uint32_t *ret_used)
 {
 	struct vdrv_used used;
@@ -266,8 +266,8 @@ static uint8_t do_seg(uint32_t type, uint64_t sector, uint32_t nr_sectors,
 
 /*
  * hostile D34, S8: the header is copied once. A thread turns a read beyond the
- * end into one of sector 0 and back while it is served: each is judged as one
- * or the other, never checked as the first and done as the second.
+ * end into one of sector 0 and back while it is served: each is handled as one
+ * or the other, never checked as the first and executed as the second.
  */
 struct flipper {
 	uint64_t *sector;
@@ -512,8 +512,8 @@ static unsigned cut(struct vdrv_buf *bufs, uint64_t gpa, uint32_t len,
 
 /*
  * SPLIT-02, BLK-16, BLK-20, BLK-L06, hostile K16: the header in pieces of one
- * byte, header and data in one buffer, the status glued to the data, odd cuts;
- * direct and in an indirect table; read and write.
+ * byte, header and data in one buffer, the status joined to the data, odd
+ * pieces; direct and in an indirect table; read and write.
  */
 static void do_framing(uint32_t hdr_piece, uint32_t data_piece, bool write,
 		       bool indirect)
@@ -533,7 +533,7 @@ static void do_framing(uint32_t hdr_piece, uint32_t data_piece, bool write,
 	if (write) {
 		/* Header and data, then the status alone. */
 		n = cut(bufs, mem, 16, hdr_piece, VDRV_R);
-		if (hdr_piece == 16) { /* glued */
+		if (hdr_piece == 16) { /* joined */
 			bufs[0].len += data_piece;
 			n += cut(bufs + 1, mem + 16 + data_piece,
 				 len - data_piece, data_piece, VDRV_R);
@@ -631,7 +631,7 @@ static void test_empty_buffers(void **state)
 				 with_status ? VIRTIO_BLK_S_OK :
 					       VIRTIO_BLK_S_IOERR);
 	}
-	/* All of it empty: given back, or an error; not for ever. */
+	/* All buffers empty: completed, or an error; not for ever. */
 	vdrv_add(&d, 0,
 		 (struct vdrv_buf[]){ { VDRV_MEM_BASE, 0, VDRV_R },
 				      { VDRV_MEM_BASE, 0, VDRV_W } },
@@ -640,7 +640,7 @@ static void test_empty_buffers(void **state)
 	iterate(3);
 }
 
-/* hostile S14: long chains, direct and indirect, end well or in an error. */
+/* hostile S14: long chains, direct and indirect, succeed or fail. */
 static void test_long_chains(void **state)
 {
 	static const unsigned lens[] = { 2, 3, 33, 64, 65, 129, 257, 272, 513 };
@@ -770,13 +770,13 @@ static const struct request_row request_rows[] = {
 	{ "hostile F11 id", VIRTIO_BLK_T_GET_ID, 0, 21, IN, IOERR, 0 },
 	{ "hostile F11 id", VIRTIO_BLK_T_GET_ID, 0, 0, IN, IOERR, 1 },
 	{ "BLK-17 id", VIRTIO_BLK_T_GET_ID, 0, 20, IN, OK, 21 },
-	/* BLK-22: segments in part, none, too many */
+	/* BLK-22: partial segments, none, too many */
 	{ "BLK-22 seg 15", VIRTIO_BLK_T_DISCARD, 0, 15, OUT, IOERR, 1 },
 	{ "BLK-22 seg 17", VIRTIO_BLK_T_DISCARD, 0, 17, OUT, IOERR, 1 },
 	{ "BLK-22 seg 0", VIRTIO_BLK_T_WRITE_ZEROES, 0, 0, OUT, IOERR, 1 },
 	{ "BLK-22 17 segs", VIRTIO_BLK_T_WRITE_ZEROES, 0, 17 * 16, OUT, IOERR,
 	  1 },
-	/* BLK-18, BLK-Z04, BLK-L05: what there is not */
+	/* BLK-18, BLK-Z04, BLK-L05: unknown types */
 	{ "BLK-18 type 6", 6, 0, 0, OUT, UNSUPP, 1 },
 	{ "BLK-18 type 9", 9, 0, 512, IN, UNSUPP, 0 },
 	{ "BLK-18 type -1", 0xffffffff, 0, 512, OUT, UNSUPP, 1 },
@@ -803,7 +803,7 @@ static void check_row(const struct request_row *row)
 	status = do_req(&r, &used);
 	if (status != row->status || used != row->used)
 		fail_msg("%s: status %u, used %u", row->what, status, used);
-	/* hostile K10: nothing but what was asked for comes out. */
+	/* hostile K10: only the requested data is returned. */
 	for (uint32_t i = 0; status != OK && i < row->len; i++)
 		assert_int_equal(req_data(&r)[i], 0xdd);
 	if (status == OK && row->type == VIRTIO_BLK_T_IN)
@@ -832,7 +832,7 @@ static void test_not_negotiated(void **state)
 	assert_image_is_model();
 }
 
-/* BLK-L04: type 5 is a flush to a legacy driver, nothing to another. */
+/* BLK-L04: type 5 is a flush only for a legacy driver. */
 static void test_flush_out(void **state)
 {
 	start(VDRV_LEGACY, "", ALL_FEATURES);
@@ -884,7 +884,7 @@ static void test_get_id(void **state)
 		assert_memory_equal(req_data(&r), rows[i].id, 20);
 		destroy();
 	}
-	/* 3.5 GiB to put it into. */
+	/* With 3.5 GiB of buffers. */
 	start(VDRV_MODERN, "", ALL_FEATURES);
 	r = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
 	assert_int_equal(do_req(&r, NULL), OK);
@@ -905,7 +905,7 @@ static void test_get_id(void **state)
  * --- Discard and write zeroes ---
  */
 
-/* BLK-08, BLK-09, BLK-21, BLK-22, hostile F11: segments that are refused. */
+/* BLK-08, BLK-09, BLK-21, BLK-22, hostile F11: segments that are rejected. */
 static void test_bad_segments(void **state)
 {
 	static const struct {
@@ -939,7 +939,7 @@ static void test_bad_segments(void **state)
 				 rows[i].status);
 		if (rows[i].status == OK)
 			continue;
-		/* A good one before it is not done either. */
+		/* A valid one before it is not executed either. */
 		r = make_segs(rows[i].type, two, 2);
 		assert_int_equal(do_req(&r, NULL), rows[i].status);
 	}
@@ -977,7 +977,7 @@ static void test_write_zeroes(void **state)
 	}
 }
 
-/* BLK-11: may_unmap says the truth. */
+/* BLK-11: may_unmap is correct. */
 static void test_unmap(void **state)
 {
 	static const struct {
@@ -1029,16 +1029,13 @@ static void test_discard(void **state)
 
 enum { NO_WRITE = -1 };
 
-/*
- * How many times fdatasync() had succeeded when a write showed up in the used
- * ring.
- */
-/* Turning the cache off flushes it: let that end. */
+/* Turning the cache off flushes it: wait for that. */
 static void settle(void)
 {
 	assert_int_equal(do_simple(VIRTIO_BLK_T_FLUSH, 0, 0, false), OK);
 }
 
+/* How often fdatasync() had succeeded when a write appeared in the used ring. */
 static unsigned syncs_of_a_write(void)
 {
 	FAULT_SET(nr_sync, 0);
@@ -1084,7 +1081,7 @@ static void test_write_cache(void **state)
 		syncs = syncs_of_a_write();
 		if (syncs != rows[i].stable)
 			fail_msg("%s: %u syncs", rows[i].what, syncs);
-		/* Zeroes are a write, too. */
+		/* Write zeroes is a write as well. */
 		FAULT_SET(nr_sync, 0);
 		assert_int_equal(do_seg(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0),
 				 OK);
@@ -1093,7 +1090,7 @@ static void test_write_cache(void **state)
 	}
 }
 
-/* BLK-L03: features and status bits of a legacy driver leave the mode alone. */
+/* BLK-L03: a legacy driver's features and status do not change the mode. */
 static void test_legacy_write_cache(void **state)
 {
 	create(VDRV_LEGACY, "");
@@ -1101,7 +1098,7 @@ static void test_legacy_write_cache(void **state)
 	vdrv_reset(&d);
 	vdrv_set_status(&d, VIRTIO_CONFIG_STATUS_ACK);
 	assert_int_equal(vdrv_cfg_read(&d, 32, 1), 1);
-	/* It may be written before the driver has taken CONFIG_WCE. */
+	/* It may be written before the driver has accepted CONFIG_WCE. */
 	vdrv_cfg_write(&d, 32, 1, 0);
 	assert_int_equal(vdrv_cfg_read(&d, 32, 1), 0);
 	vdrv_cfg_write(&d, 32, 1, 1);
@@ -1118,7 +1115,7 @@ static void test_legacy_write_cache(void **state)
 	assert_true(vdrv_start(&d, 0, 1));
 	assert_int_equal(vdrv_cfg_read(&d, 32, 1), 0);
 	assert_int_equal(syncs_of_a_write(), 1);
-	/* A reset brings back what the options say. */
+	/* A reset restores what the options say. */
 	vdrv_reset(&d);
 	assert_int_equal(vdrv_cfg_read(&d, 32, 1), 1);
 }
@@ -1178,7 +1175,7 @@ static void test_out_of_order(void **state)
  * --- Limits ---
  */
 
-/* Requests pass at the rate that was asked for, and none is forgotten. */
+/* Requests pass at the configured rate, and none is lost. */
 static void test_limits(void **state)
 {
 	static const struct {
@@ -1206,14 +1203,14 @@ static void test_limits(void **state)
 		vdrv_kick(&d, 0);
 		for (unsigned k = 0; k < rows[i].nr; k++)
 			wait_used(0);
-		/* A millisecond's grace: limits begin when they are made. */
+		/* A millisecond's grace: limits start when they are created. */
 		assert_true(vio_now_ns() - begin + 1000000 >=
 			    rows[i].least_ms * UINT64_C(1000000));
 		destroy();
 	}
 }
 
-/* A reset does not wait for what a limit holds back. */
+/* A reset does not wait for requests that a limit delays. */
 static void test_limits_and_reset(void **state)
 {
 	struct request r;
@@ -1304,7 +1301,7 @@ static void test_queue_size(void **state)
 		assert_int_equal(do_req(&r, NULL), OK);
 	}
 
-	/* hostile D16, Q21: what is kept for each entry grows with it again. */
+	/* hostile D16, Q21: the state per entry grows with the queue again. */
 	assert_true(vdrv_start(&d, ALL_FEATURES, 1));
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 21; i++) {
@@ -1354,7 +1351,7 @@ static void wait_idle(void)
 	}
 }
 
-/* A disk that hangs, and a read that it does not answer. */
+/* A disk that hangs, and a read that does not complete. */
 static struct request start_slow_read(enum vdrv_mode mode, uint32_t len)
 {
 	struct request r;
@@ -1370,9 +1367,9 @@ static struct request start_slow_read(enum vdrv_mode mode, uint32_t len)
 }
 
 /*
- * hostile S15g, RST-01: reset while a read runs. It cannot be called back and
- * is not waited for: the reset is complete, for a modern driver, when it has
- * ended, and nothing is written from then on.
+ * hostile S15g, RST-01: reset while a read runs. It cannot be cancelled, and
+ * the reset does not block: for a modern driver it is complete when the read
+ * has ended, and nothing is written from then on.
  */
 static void test_reset_in_flight(void **state)
 {
@@ -1395,7 +1392,7 @@ static void test_reset_in_flight(void **state)
 	assert_int_equal(do_write(0, 512), OK);
 }
 
-/* A driver that cannot know of the reset's end finds its device, too. */
+/* A driver that cannot see the reset's end still gets its device. */
 static void test_reset_impatient(void **state)
 {
 	struct request old = start_slow_read(VDRV_LEGACY, 512), new;
@@ -1418,7 +1415,7 @@ static void test_reset_impatient(void **state)
 	assert_int_equal(req_status(&old), NO_STATUS);
 }
 
-/* A device that broke leaves guest memory alone, in flight or not. */
+/* A broken device does not access guest memory, in flight or not. */
 static void test_error_in_flight(void **state)
 {
 	struct request r = start_slow_read(VDRV_MODERN, 4 * KIB);
@@ -1439,7 +1436,7 @@ static void test_error_in_flight(void **state)
  */
 static void test_error_in_iteration(void **state)
 {
-	enum { NR_LONG = 6 }; /* of which an iteration takes two */
+	enum { NR_LONG = 6 }; /* an iteration takes two of them */
 	struct request r[NR_LONG];
 	uint16_t head = 0;
 
@@ -1461,7 +1458,7 @@ static void test_error_in_iteration(void **state)
 	}
 }
 
-/* To a stop: what is in flight completes, without an error. */
+/* On a stop, what is in flight completes, without an error. */
 static void test_quiesce(void **state)
 {
 	struct request r = start_slow_read(VDRV_MODERN, 64 * KIB);
@@ -1483,7 +1480,7 @@ static void test_quiesce(void **state)
 	assert_memory_equal(req_data(&r), model, r.len);
 }
 
-/* BLK-13: turning the cache off has it flushed, with no further request. */
+/* BLK-13: turning the cache off flushes it, with no further request. */
 static void test_cache_off(void **state)
 {
 	struct request w;
@@ -1499,9 +1496,9 @@ static void test_cache_off(void **state)
 	iterate(5);
 	assert_int_equal(FAULT_GET(nr_sync), 1);
 
-	/* One that is under way then has a flush of its own. */
+	/* A write in flight at that moment gets its own flush. */
 	if (!threads)
-		return; /* it cannot be had to end behind the first flush */
+		return; /* it cannot be made to end after the first flush */
 	FAULT_SET(nr_sync, 0);
 	FAULT_SET(write_errno, EAGAIN);
 	w = make_req(VIRTIO_BLK_T_OUT, 0, 512, false);
@@ -1517,7 +1514,7 @@ static void test_cache_off(void **state)
 	assert_int_equal(FAULT_GET(nr_sync), 2);
 }
 
-/* A reset does not lose the flush that the driver has been promised. */
+/* A reset does not lose the flush that was promised to the driver. */
 static void test_cache_off_reset(void **state)
 {
 	struct request r = start_slow_read(VDRV_MODERN, 512);
@@ -1525,7 +1522,7 @@ static void test_cache_off_reset(void **state)
 	vdrv_cfg_write(&d, 32, 1, 0);
 	vdrv_set_status(&d, 0);
 	iterate(5);
-	vdrv_set_status(&d, 0); /* forgets the one that waits, once more */
+	vdrv_set_status(&d, 0); /* forgets the waiting one again */
 	assert_int_equal(FAULT_GET(nr_sync), 0);
 	FAULT_SET(hang, false);
 	while (FAULT_GET(nr_sync) == 0)
@@ -1570,7 +1567,7 @@ static void wait_waiting(unsigned nr)
 	}
 }
 
-/* Nothing is answered before `resume`, and then as if nothing had been. */
+/* Nothing completes before `resume`, and then as if nothing had happened. */
 static void test_wait(void **state)
 {
 	struct request r[3];
@@ -1607,7 +1604,7 @@ static void test_wait(void **state)
 	assert_image_is_model();
 }
 
-/* Two writes that fail before and behind one that does not. */
+/* Two writes that fail before and after one that does not. */
 static void start_two_that_wait(struct request r[3])
 {
 	start(VDRV_MODERN, ",werror=wait,rerror=report", ALL_FEATURES);
@@ -1638,7 +1635,7 @@ static void check_two_that_waited(const struct request r[3])
 
 /*
  * A stop does not wait for writes that wait, nor for one that fails during the
- * stop. They are done when the queue runs again.
+ * stop. They are executed when the queue runs again.
  */
 static void test_wait_stop(void **state)
 {
@@ -1655,7 +1652,7 @@ static void test_wait_stop(void **state)
 	assert_false(vdrv_used(&d, 0, &used));
 	assert_int_equal(vq->vq_priv->nr_returned, 2);
 
-	/* It runs again for as long as it takes to begin. */
+	/* It runs again just long enough to start them. */
 	vq->vq_priv->paused = false;
 	pci_kick(&d.pi);
 	assert_false(pci_is_idle(&d.pi));
@@ -1671,8 +1668,8 @@ static void test_wait_stop(void **state)
 }
 
 /*
- * While writes are logged another host is going to take the queue over, and has
- * to know what is in flight: a request that is not the last one waits.
+ * While writes are logged another host will take the queue over, and must know
+ * what is in flight: a request that is not the last one waits.
  */
 static void test_wait_stop_logged(void **state)
 {
@@ -1701,7 +1698,7 @@ static void no_owner(void *arg, const struct gm_region *r)
 {
 }
 
-/* Memory that writes use which wait goes at once. */
+/* Memory that waiting writes use is removed at once. */
 static void test_wait_memory_gone(void **state)
 {
 	struct request r[3];
@@ -1721,7 +1718,7 @@ static void test_wait_memory_gone(void **state)
 	check_two_that_waited(r);
 }
 
-/* The bus is taken from the device: nothing waits to use it later. */
+/* Bus Master is cleared: no request waits to use DMA later. */
 static void test_wait_bus(void **state)
 {
 	struct request r[3];
@@ -1738,7 +1735,7 @@ static void test_wait_bus(void **state)
 	check_two_that_waited(r);
 }
 
-/* A reset forgets what waits; so does the device when it goes. */
+/* A reset forgets waiting requests; so does destroying the device. */
 static void test_wait_reset(void **state)
 {
 	struct request w;
@@ -1765,7 +1762,7 @@ static void test_wait_reset(void **state)
 	wait_waiting(1);
 }
 
-/* What the keys say is what happens. */
+/* The options determine what happens. */
 static void test_wait_which(void **state)
 {
 	static const struct {
@@ -1784,7 +1781,7 @@ static void test_wait_which(void **state)
 	};
 
 	if (!threads)
-		skip(); /* the errors are not to be had there */
+		skip(); /* the errors cannot be produced there */
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct request r;
 
@@ -1813,7 +1810,7 @@ static void test_wait_which(void **state)
 #define FULL_QUEUES 16u
 #define FULL_SIZE   1024u
 #define FULL_PIECES 16u     /* of a sector's buffer */
-#ifdef __SANITIZE_ADDRESS__ /* which has its own books */
+#ifdef __SANITIZE_ADDRESS__ /* which has its own overhead */
 #define FULL_BYTES (5u << 20)
 #else
 #define FULL_BYTES (4u << 20)
@@ -1841,7 +1838,7 @@ static unsigned collect_all(void)
 	return total;
 }
 
-/* A guest that fills all its queues makes us grow by 4 MiB at the most. */
+/* A guest that fills all its queues makes us grow by at most 4 MiB. */
 static void test_growth(void **state)
 {
 	uint64_t end = vio_now_ns() + 60000000000ull;
@@ -1878,8 +1875,8 @@ static void test_growth(void **state)
  */
 
 /*
- * A ring that is taken whole in one iteration, and not filled again at once:
- * the driver has to ring for the next request.
+ * A ring that is emptied in one iteration, and not refilled at once: the driver
+ * must kick for the next request.
  */
 static void test_kick_after_full_ring(void **state)
 {
@@ -1965,7 +1962,7 @@ static void test_batch(void **state)
 		assert_memory_equal(req_data(&r[i]), model + i * 512, 512);
 	}
 	assert_int_equal(d.nr_msix[1], before + 1);
-	/* Doorbells are asked for again. */
+	/* Kicks are requested again. */
 	r[0] = make_req(VIRTIO_BLK_T_IN, 0, 512, true);
 	add_req(0, &r[0]);
 	assert_true(vdrv_kick_if_wanted(&d, 0));
@@ -2043,7 +2040,7 @@ static void test_resize(void **state)
 	assert_int_equal(ctl("big"), -EINVAL);
 	assert_int_equal(d.nr_msix[0], before + 2);
 
-	/* By others. */
+	/* By another process. */
 	assert_int_equal(truncate(path, 1 << 20), 0);
 	wait_for_sectors(2048);
 	assert_int_equal(d.nr_msix[0], before + 3);

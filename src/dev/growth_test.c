@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a guest costs the host that sets up all queues of a device, as long as
- * they can be, and fills them with chains of many buffers: 4 MiB at the most,
- * for each type. See SECURITY.md. Requests that hang are in the tests of block,
+ * The host memory that a guest can use by setting up all queues of a device at
+ * their maximum size, filled with chains of many buffers: at most 4 MiB for
+ * each type. See SECURITY.md. Requests that hang are in the tests of block,
  * scsi and 9p.
  */
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 
 #define PIECES 16u
 #ifdef __SANITIZE_ADDRESS__
-#define MAX_GROWTH (16l << 20) /* with the sanitizer's own books */
+#define MAX_GROWTH (16l << 20) /* with the sanitizer's own overhead */
 #else
 #define MAX_GROWTH (4l << 20)
 #endif
@@ -33,7 +33,7 @@
 static char dir[] = "/tmp/growth_test.XXXXXX";
 static struct vdrv d;
 
-/* Which way the buffers of a queue go. */
+/* Direction of a queue's buffers. */
 enum shape { BOTH, WRITABLE, BY_TURNS /* even: writable, odd: readable */ };
 
 static void fill(unsigned q, enum shape shape, uint64_t gpa)
@@ -52,7 +52,7 @@ static void fill(unsigned q, enum shape shape, uint64_t gpa)
 		vdrv_add_indirect(&d, q, bufs, 1 + PIECES);
 }
 
-/* In a process of its own: 0, or where it went wrong. */
+/* In its own process: 0, or which step failed. */
 static int grow(const char *text, unsigned nr_queues, enum shape shape)
 {
 	struct vio_loop *loop;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: what a user or a script writes. The first byte chooses: the text
- * of a device, for each type; the words of a command; what forwards a port; a
- * channel. What is accepted keeps what the tables promise. Nothing is opened.
+ * Fuzz target: text that a user or a script writes. The first byte selects: a
+ * device of each type; the words of a command; a port forwarding; a channel.
+ * Accepted text satisfies the tables. Nothing is opened.
  */
 #include <arpa/inet.h>
 #include <stdarg.h>
@@ -107,7 +107,7 @@ static void run_device(const char *text)
 
 static unsigned nr_complaints;
 
-/* cmdline.c's, of which one line tells the user what to do. */
+/* Replaces cmdline.c's: one line tells the user what to do. */
 int log_usage(const char *fmt, ...)
 {
 	char line[512];
@@ -172,7 +172,7 @@ static bool same(const struct hostfwd *a, const struct hostfwd *b)
 	       !memcmp(&a->guest, &b->guest, sizeof(a->guest));
 }
 
-/* No signs and no blanks, which strtoul() would take. */
+/* No signs and no blanks, which strtoul() would accept. */
 static bool is_plain(const char *rule)
 {
 	const char *ends = strchr(rule, ':');
@@ -197,7 +197,7 @@ static void print_end(const union inet_addr *end, char text[64])
 	snprintf(text, 64, "[%s]:%u", addr, ntohs(end->in6.sin6_port));
 }
 
-/* What was understood means the same when it is written out. */
+/* A parsed rule means the same when it is printed and parsed again. */
 static void run_hostfwd(char *text)
 {
 	char rule[160], host[64], guest[64];
@@ -229,7 +229,7 @@ static void run_channel(const char *text)
 	}
 	fuzz_must(!arg || (kind->arg && *arg));
 	fuzz_must(arg || !kind->arg || kind->arg_optional);
-	/* The others make files. */
+	/* The others create files. */
 	if (kind == &chardev_kind_fd && kind->open(arg, "0", &files, &err) < 0)
 		fuzz_must(err.text[0]);
 	opened_files_close(&files);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that puts what it likes into the ring of an entropy
- * device, whose source is the kernel, a pipe that is sometimes dry, or a file.
+ * Fuzz target: a driver that puts anything into the ring of an entropy device,
+ * whose source is the kernel, a pipe that is sometimes dry, or a file.
  */
 #include <fcntl.h>
 #include <stdio.h>

@@ -61,7 +61,7 @@ static void iterate(int n)
 		vio_loop_iterate(loop, 5);
 }
 
-/* A modern device that reads @path; room in guest memory. */
+/* A modern device that reads @path; returns room in guest memory. */
 static uint64_t start_source(const char *path)
 {
 	char text[128];
@@ -101,9 +101,10 @@ static unsigned nr_changed(const uint8_t *p, size_t len)
 }
 
 /*
- * RNG-01, RNG-02: bytes come, contiguous over all writable buffers, as many as
- * the used length says. RNG-04: what is readable stays. hostile S19, S14, Q7:
- * empty, long and readable chains. hostile K8, K1: none of it stops a device.
+ * RNG-01, RNG-02: bytes arrive, contiguous over all writable buffers, as many
+ * as the used length says. RNG-04: readable buffers are unchanged. hostile S19,
+ * S14, Q7: empty, long and readable chains. hostile K8, K1: none of it stops a
+ * device.
  */
 static void test_buffers(void **state)
 {
@@ -134,7 +135,7 @@ static void test_buffers(void **state)
 		  3,
 		  9,
 		  9 },
-		/* F19: however much is asked for, it takes bounded time */
+		/* F19: any request takes bounded time */
 		{ "32 MiB", { { 32 << 20, VDRV_W } }, 1, 1, 65536 },
 	};
 
@@ -170,7 +171,7 @@ static void test_buffers(void **state)
 
 				if (bufs[i].flags & VDRV_W)
 					n = left < len ? left : len;
-				/* A random byte is 0xaa one time in 256. */
+				/* A random byte is 0xaa once in 256 times. */
 				if (n >= 100)
 					assert_true(nr_changed(p, n) > n / 2);
 				assert_int_equal(nr_changed(p + n, len - n), 0);
@@ -202,7 +203,7 @@ static void test_many(void **state)
 	}
 }
 
-/* RNG-03: a dry source keeps the buffer and wakes it up later. */
+/* RNG-03: with a dry source the buffer waits for more bytes. */
 static void test_dry_source(void **state)
 {
 	char dir[] = "/tmp/rng_test.XXXXXX", path[64];
@@ -243,7 +244,7 @@ static void test_dry_source(void **state)
 	rmdir(dir);
 }
 
-/* Reads of files that do not return, for as long as this is so. */
+/* While this is set, reads of files do not return. */
 static bool stalled;
 
 ssize_t read(int fd, void *p, size_t len)
@@ -262,8 +263,8 @@ static void set_stalled(bool on)
 }
 
 /*
- * A file whose disk does not answer blocks nothing, not even a reset.
- * Its bytes come once each, in order.
+ * A file whose disk does not answer blocks nothing, not even a reset. Its bytes
+ * arrive once each, in order.
  */
 static void test_slow_source(void **state)
 {
@@ -287,7 +288,7 @@ static void test_slow_source(void **state)
 	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "01234567", 8);
 	ask(gpa, 16);
 	assert_true(wait_used(&used, 20000));
-	assert_int_equal(used.len, 8); /* what there is before its end */
+	assert_int_equal(used.len, 8); /* what is left before its end */
 	assert_memory_equal(vdrv_ptr(&d, gpa, 8), "89abcdef", 8);
 	close(fd);
 	unlink(path);
@@ -311,8 +312,8 @@ static void test_end_in_stall(void **state)
 }
 
 /*
- * hostile F19: a source that has ended is waited for, without a busy loop; zero
- * bytes are no answer. What is appended later serves the request.
+ * hostile F19: a source that has ended is retried, without a busy loop; zero
+ * bytes are not returned. Bytes appended later serve the request.
  */
 static void test_ended_source(void **state)
 {
@@ -374,7 +375,7 @@ static void test_no_writer(void **state)
 	rmdir(dir);
 }
 
-/* rate=: what passes in a time is bounded, and all of it comes in the end. */
+/* rate=: the bytes per time are bounded, and all arrive in the end. */
 static void test_rate(void **state)
 {
 	struct vdrv_used used;
@@ -390,7 +391,7 @@ static void test_rate(void **state)
 		assert_in_range(used.len, 1, 500);
 		sum += used.len;
 	}
-	/* 3000 bytes, the first 1000 of them at once: 0.2 s at the least. */
+	/* 3000 bytes, the first 1000 of them at once: at least 0.2 s. */
 	assert_true(vio_now_ns() - begin > 190000000ull);
 }
 
@@ -408,7 +409,7 @@ static void test_no_config(void **state)
 			 VIRTIO_CONFIG_STATUS_DRIVER_OK);
 }
 
-/* Options that cannot be: one line that names key, value and reason. */
+/* Invalid options: one line that names key, value and reason. */
 static void test_options(void **state)
 {
 	static const struct {

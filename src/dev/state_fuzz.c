@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: the state of a device, which comes from another process, by way
- * of a front-end: what was saved, changed a little, or anything at all. The
- * device refuses it or goes on with it: then it can be driven, and saved again
- * as the same.
+ * Fuzz target: a device's state from another process, by way of a front-end:
+ * saved state, slightly changed, or arbitrary bytes. The device rejects it or
+ * continues with it: then it can be driven, and saves the same state again.
  */
 #include <stdlib.h>
 #include <string.h>

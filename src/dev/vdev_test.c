@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Devices as an embedder has them, <viodev/device.h>: made, asked, freed. */
+/* Devices as an embedder uses them, <viodev/device.h>: create, query, free. */
 #include <errno.h>
 #include <json-c/json.h>
 #include <setjmp.h>
@@ -137,7 +137,7 @@ static bool offers_iommu(struct fixture *f, bool modern)
 	return vi_offer(f->dev->vs, modern) & VI_BIT(VIRTIO_F_ACCESS_PLATFORM);
 }
 
-/* Where there is no IOMMU, iommu=on means nothing. */
+/* Without an IOMMU, iommu=on has no effect. */
 static void test_no_iommu(void **state)
 {
 	struct fixture *f = *state;
