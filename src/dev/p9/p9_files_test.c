@@ -57,7 +57,7 @@ static void opens(void **state)
 		{ "f", RDWR | 0100000 | 04000, 0 },
 		{ "f", 0200000, -ENOTDIR }, /* DIRECTORY */
 		{ "f", 0400000, 0 },        /* NOFOLLOW */
-		{ "f", 040000, 0 },         /* DIRECT: the guest's affair */
+		{ "f", 040000, 0 },         /* DIRECT: not passed on */
 		{ "f", 1 | 010000 | 04000000, 0 },
 		{ "d", 0, 0 },
 		{ "d", 0200000, 0 },
@@ -102,7 +102,7 @@ static void creates(void **state)
 	assert_int_equal(p9c_call(&c, P9_TLCREATE, "dsddd", 1, "new",
 				  RDWR | CREATE | 0200, 0640, 0),
 			 0);
-	/* P9-12: the fid is the file, and open */
+	/* P9-12: the fid refers to the open file */
 	assert_int_equal(p9c_qid(&c).type, P9_QTFILE);
 	assert_int_equal(p9_decode32(&c.in), 0);
 	assert_int_equal(p9c_getattr(&c, 1, &a), 0);
@@ -123,7 +123,7 @@ static void creates(void **state)
 		p9c_call(&c, P9_TLCREATE, "dsddd", 2, "new", RDWR, 0640, 0), 0);
 	assert_int_equal(p9c_read(&c, 2, 0, 10), 3);
 
-	/* Appending is what the flag says, wherever the offset points. */
+	/* The flag means appending, whatever the offset. */
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 3, "new"), 0);
 	assert_int_equal(p9c_open(&c, 3, 1 | 02000), 0);
 	assert_int_equal(p9c_write(&c, 3, 0, "def", 3), 3);
@@ -165,7 +165,7 @@ static void reads_and_writes(void **state)
 	assert_int_equal(p9c_open(&c, 3, 0), 0);
 	assert_int_equal(p9c_write(&c, 3, 0, "x", 1), -EBADF);
 
-	/* P9-05: a count that is more than a message may carry */
+	/* P9-05: a count larger than a message may carry */
 	memset(text, 'x', sizeof(text));
 	assert_int_equal(p9c_call(&c, P9_TVERSION, "ds", 4096, "9P2000.L"), 0);
 	assert_int_equal(p9c_call(&c, P9_TATTACH, "ddssd", P9C_ROOT, P9_NOFID,
@@ -225,7 +225,7 @@ static void attributes(void **state)
 	assert_true(a.mtime.tv_sec > 1000000);
 	assert_int_equal(a.atime.tv_sec, 1000);
 	assert_int_equal(p9c_setattr(&c, 1, 0x40, 0, 0, 0, 0, 0), 0);
-	/* What utimensat() would take for "now" or "leave it". */
+	/* Values that mean "now" or "unchanged" to utimensat(). */
 	assert_int_equal(p9c_setattr(&c, 1, 0x120, 0, 0, 0, 1, (1 << 30) - 1),
 			 -EINVAL);
 	assert_int_equal(p9c_setattr(&c, 1, 0x120, 0, 0, 0, 1, 1000000000),
@@ -240,7 +240,7 @@ static void attributes(void **state)
  * --- Directories ---
  */
 
-/* One Treaddir: how many entries; *off moves on. */
+/* One Treaddir: returns the number of entries and advances *off. */
 static int readdir_once(uint32_t fid, uint64_t *off, uint32_t count, bool *seen,
 			unsigned nr)
 {
@@ -334,7 +334,7 @@ static void listing(void **state)
 	while ((n = readdir_once(1, &middle, 8000, again, NR_FILES)) > 0)
 		total += (unsigned)n;
 	assert_int_equal(total, rest);
-	/* No entry fits, none there, no cookie at all. */
+	/* No entry fits; none is left; not a cookie. */
 	off = 0;
 	assert_int_equal(readdir_once(1, &off, 10, seen, 0), -EINVAL);
 	assert_int_equal(p9c_call(&c, P9_TREADDIR, "dqd", 1, ~0ull, 4096),
@@ -416,7 +416,7 @@ static void renames(void **state)
 		p9c_call(&c, P9_TMKDIR, "dsdd", P9C_ROOT, "d", 0755, 0), 0);
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 3, "d"), 0);
 
-	/* P9-21: fids stay good, by name (Trenameat) and by fid (Trename) */
+	/* P9-21: fids stay valid, by name (Trenameat) and by fid (Trename) */
 	assert_int_equal(
 		p9c_call(&c, P9_TRENAMEAT, "dsds", P9C_ROOT, "a", 3, "b"), 0);
 	assert_int_equal(p9c_getattr(&c, 2, &b), 0);
@@ -445,7 +445,7 @@ static void renames(void **state)
 	assert_int_equal(p9c_getattr(&c, 4, &b), 0);
 	assert_int_equal(b.nlink, 0);
 	assert_int_equal(p9c_setattr(&c, 4, 1, 0600, 0, 0, 0, 0), 0);
-	/* It has no name, so there is nothing to be renamed or removed. */
+	/* It has no name, so it cannot be renamed or removed. */
 	assert_int_equal(p9c_call(&c, P9_TRENAME, "dds", 4, 3, "x"), -ENOENT);
 	assert_int_equal(p9c_call(&c, P9_TREMOVE, "d", 4), -ENOENT);
 	assert_int_equal(access(p9c_path(&c, "victim"), F_OK), 0);
@@ -463,18 +463,18 @@ static void removal(void **state)
 	assert_int_equal(p9c_call(&c, P9_TREMOVE, "d", 2), 0);
 	assert_int_equal(p9c_clunk(&c, 2), -EBADF);
 	assert_int_equal(access(p9c_path(&c, "f"), F_OK), -1);
-	/* P9-21: open and without a name it goes on */
+	/* P9-21: open and without a name it still works */
 	assert_int_equal(p9c_read(&c, 1, 0, 100), 10);
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", 1, 3, 0), 0);
 	assert_int_equal(p9c_getattr(&c, 3, &a), 0);
 	assert_int_equal(a.size, 10);
 	assert_int_equal(p9c_open(&c, 3, RDWR), 0);
 	assert_int_equal(p9c_read(&c, 3, 0, 100), 10);
-	/* Another of that name is another. */
+	/* Another file of that name is a different file. */
 	assert_int_equal(p9c_make(&c, 4, "f"), 0);
 	assert_int_equal(p9c_read(&c, 4, 0, 100), 0);
 	assert_int_equal(p9c_read(&c, 1, 0, 100), 10);
-	/* The fid goes even if the file does not. */
+	/* The fid is removed even if the file is not. */
 	assert_int_equal(
 		p9c_call(&c, P9_TMKDIR, "dsdd", P9C_ROOT, "d", 0755, 0), 0);
 	p9c_host_file(&c, "d/x", "");
@@ -509,7 +509,7 @@ static void read_only(void **state)
 	start(",ro=on");
 	p9c_host_file(&c, "f", "text");
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 1, "f"), 0);
-	/* P9-21: EROFS for all that changes */
+	/* P9-21: EROFS for all changes */
 	assert_int_equal(p9c_open(&c, 1, 1), -EROFS);
 	assert_int_equal(p9c_open(&c, 1, 01000), -EROFS);
 	assert_int_equal(p9c_setattr(&c, 1, 1, 0777, 0, 0, 0, 0), -EROFS);
@@ -579,7 +579,7 @@ static int getxattr9(uint32_t fid, const char *name, char *buf)
 	return ret;
 }
 
-/* Lay down the capabilities of root, or take them up again. */
+/* Drop the effective capabilities of root, or restore them. */
 static void set_effective(bool all)
 {
 	struct __user_cap_header_struct header = {
@@ -593,7 +593,7 @@ static void set_effective(bool all)
 	assert_int_equal(syscall(SYS_capset, &header, caps), 0);
 }
 
-/* The device is an ordinary user's. */
+/* The device runs as an ordinary user. */
 static void start_without_rights(const char *options)
 {
 	set_effective(false);
@@ -677,7 +677,7 @@ static void xattrs(void **state)
 	assert_int_equal(getxattr(p9c_path(&c, "f"), "user.a", buf, 9), 5);
 	assert_int_equal(getxattr9(1, "", buf), 7);
 	assert_string_equal(buf, "user.a");
-	/* Announced and written must be the same. */
+	/* The written length must be the announced one. */
 	assert_int_equal(setxattr9(1, "user.b", 5, "val", 3), -EINVAL);
 	assert_int_equal(getxattr9(1, "user.b", buf), -ENODATA);
 	/* Empty: remove. */
@@ -712,7 +712,7 @@ static int lock9(uint32_t fid, uint8_t type, uint64_t start_off, uint64_t len,
 	return ret < 0 ? ret : p9_decode8(&c.in);
 }
 
-/* As Linux sends it: the type is UNLCK whatever was asked. The type found. */
+/* As Linux sends it: always with type UNLCK. Returns the type found. */
 static int getlock9(uint32_t fid, uint64_t start, uint64_t len, uint32_t proc)
 {
 	int ret = p9c_call(&c, P9_TGETLOCK, "dbqqds", fid, P9_LOCK_UNLCK, start,
@@ -730,16 +730,16 @@ static void getlocks(void **state)
 	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_WRLCK);
 	assert_int_equal(p9_decode64(&c.in), 100);
 	assert_int_equal(p9_decode64(&c.in), 10);
-	/* Not one's own, nor beside it. */
+	/* Neither one's own lock nor an adjacent one. */
 	assert_int_equal(getlock9(1, 0, 0, 7), P9_LOCK_UNLCK);
 	assert_int_equal(getlock9(1, 0, 100, 8), P9_LOCK_UNLCK);
 	assert_int_equal(getlock9(1, 110, 0, 8), P9_LOCK_UNLCK);
-	/* Who asks whether it could write must hear of those who read. */
+	/* A query for a write lock must report read locks. */
 	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 100, 10, 7), 0);
 	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_RDLCK);
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 7), 0);
 	assert_int_equal(getlock9(1, 0, 0, 8), P9_LOCK_UNLCK);
-	/* By a descriptor that only reads. */
+	/* Through a read-only descriptor. */
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 2, "f"), 0);
 	assert_int_equal(p9c_open(&c, 2, 0), 0);
@@ -761,7 +761,7 @@ static void locks(void **state)
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 100, 10, 7), 0);
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), -1);
 	assert_int_equal(lock9(2, P9_LOCK_WRLCK, 105, 1, 8), P9_LOCK_BLOCKED);
-	/* The same process by another fid. */
+	/* The same process through another fid. */
 	assert_int_equal(lock9(2, P9_LOCK_WRLCK, 105, 1, 7), 0);
 	assert_int_equal(p9c_call(&c, P9_TGETLOCK, "dbqqds", 2, P9_LOCK_RDLCK,
 				  0ull, 0ull, 8, "guest"),
@@ -774,12 +774,12 @@ static void locks(void **state)
 	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 0, 0, 7), P9_LOCK_BLOCKED);
 	fl.l_type = F_UNLCK;
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
-	/* Closing drops them. */
+	/* Closing releases them. */
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
 	assert_int_equal(p9c_clunk(&c, 1), 0);
 	fl.l_type = F_WRLCK;
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
-	/* What is none. */
+	/* Invalid locks. */
 	assert_int_equal(lock9(2, 3, 0, 0, 7), -EINVAL);
 	assert_int_equal(lock9(2, 0, ~0ull, 0, 7), -EINVAL);
 	assert_int_equal(lock9(2, 0, 1, (1ull << 63) - 1, 7), -EINVAL);
@@ -787,7 +787,7 @@ static void locks(void **state)
 	close(fd);
 }
 
-/* Begun, and not answered while other requests are. */
+/* In progress, and not answered while other requests are. */
 static bool is_waiting(unsigned slot)
 {
 	struct p9c_attr a;
@@ -818,7 +818,7 @@ static void lock_waits(void **state)
 	assert_int_equal(p9c_wait(&c, slot), 0);
 	assert_int_equal(p9_decode8(&c.in), P9_LOCK_SUCCESS);
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 8), 0);
-	/* It waits for as long as it takes: for a program of the host... */
+	/* It waits as long as necessary: for a program on the host... */
 	fd = open(p9c_path(&c, "f"), O_RDWR);
 	assert_int_equal(flock(fd, LOCK_EX), 0);
 	slot = p9c_send(&c, 1, P9_TLOCK, "dbdqqds", 1, P9_LOCK_WRLCK,
@@ -883,8 +883,8 @@ static bool can_fcntl(int fd, short type)
 }
 
 /*
- * What Linux sends for flock(): as fcntl() of the whole file, but the lock is
- * the fid's, and of whoever has it.
+ * What Linux sends for flock(): like fcntl() on the whole file, but the lock
+ * belongs to the fid, and to everyone who holds it.
  */
 static void flocks(void **state)
 {
@@ -907,7 +907,7 @@ static void flocks(void **state)
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), 0);
 	assert_int_equal(lock9(1, P9_LOCK_UNLCK, 0, 0, 7), 0);
 	assert_false(can_flock(fd, LOCK_SH));
-	/* ...until another makes it a shared one, and a third drops it. */
+	/* ...until another process makes it shared, and a third releases it. */
 	assert_int_equal(lock9(1, P9_LOCK_RDLCK, 0, 0, 8), 0);
 	assert_true(can_flock(fd, LOCK_SH));
 	assert_false(can_flock(fd, LOCK_EX));
@@ -924,7 +924,7 @@ static void flocks(void **state)
 	assert_true(can_flock(fd, LOCK_SH));
 	assert_int_equal(lock9(1, P9_LOCK_WRLCK, 0, 0, 7), P9_LOCK_BLOCKED);
 	assert_int_equal(wait_unlock9(2, 9), 0);
-	/* On a fid that only reads it is flock() for certain, and exclusive. */
+	/* On a read-only fid it is certainly flock(), and exclusive. */
 	assert_int_equal(lock9(2, P9_LOCK_WRLCK, 0, 0, 9), 0);
 	assert_false(can_flock(fd, LOCK_SH));
 	assert_int_equal(lock9(2, P9_LOCK_UNLCK, 0, 0, 9), 0);
@@ -965,7 +965,7 @@ static void inherited(void **state)
 	close(fd);
 }
 
-/* flock() where nothing may be written: exclusive all the same. */
+/* flock() on a read-only export is still exclusive. */
 static void read_only_flock(void **state)
 {
 	int fd;
@@ -999,7 +999,7 @@ static void mapped(void **state)
 	p9c_host_file(&c, "host", "x");
 	if (setxattr(p9c_path(&c, "host"), "user.x", "1", 1, 0) < 0)
 		skip();
-	/* Whose tree it is: the user's names, as QEMU has them. */
+	/* The owner of the tree: the user's attributes, named as in QEMU. */
 	assert_int_equal(
 		p9c_call(&c, P9_TATTACH, "ddssd", 1, P9_NOFID, "u", "", 1234),
 		0);
@@ -1020,7 +1020,7 @@ static void mapped(void **state)
 	assert_int_equal(a.mode, S_IFREG | 0640);
 	assert_int_equal(a.uid, 99);
 
-	/* All kinds of files, none of them what they seem. */
+	/* All kinds of files, stored as regular files. */
 	assert_int_equal(p9c_call(&c, P9_TMKNOD, "dsdddd", 0, "sda",
 				  S_IFBLK | 0660, 8, 1, 6),
 			 0);
@@ -1050,14 +1050,14 @@ static void mapped(void **state)
 	assert_int_equal(listed_type("f"), DT_REG);
 	assert_int_equal(listed_type("d"), DT_DIR);
 
-	/* Q8: the attributes that hold this are nothing for the guest */
+	/* Q8: the attributes that store this are hidden from the guest */
 	assert_int_equal(getxattr9(1, "user.virtfs.uid", buf), -EACCES);
 	assert_int_equal(setxattr9(1, "user.virtfs.uid", 4, "abcd", 4),
 			 -EACCES);
 	assert_int_equal(getxattr9(1, "", buf), 0);
 	assert_int_equal(setxattr9(1, "user.own", 1, "x", 1), 0);
 	assert_int_equal(getxattr9(1, "", buf), 9);
-	/* A file of the host's, without them. */
+	/* A file of the host, without them. */
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 5, "host"), 0);
 	assert_int_equal(p9c_getattr(&c, 5, &a), 0);
 	assert_int_equal(a.uid, getuid());
@@ -1079,7 +1079,7 @@ static void refused(const char *text)
 	vdrv_fini(&d);
 }
 
-/* Owners are not insisted on: who is in no map makes files all the same. */
+/* Owners are not enforced: users in no map can still create files. */
 static void none_with_map(void **state)
 {
 	struct stat st;
@@ -1111,7 +1111,7 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-/* As in the sandbox of an ordinary user, whose namespace has one id alone. */
+/* Like the sandbox of an ordinary user, whose namespace has only one id. */
 static void none_in_user_namespace(void **state)
 {
 	struct stat st;
@@ -1169,14 +1169,14 @@ static void passthrough(void **state)
 	assert_int_equal(p9c_setattr(&c, 1, 2, 0, 10, 0, 0, 0), -EINVAL);
 	assert_int_equal(stat(p9c_path(&c, "f"), &st), 0);
 	assert_int_equal(st.st_uid, 2009);
-	/* Nobody's id here, so not theirs to make files with. */
+	/* An unmapped id cannot create files. */
 	assert_int_equal(
 		p9c_call(&c, P9_TATTACH, "ddssd", 2, P9_NOFID, "u", "", 500),
 		0);
 	assert_int_equal(p9c_call(&c, P9_TMKDIR, "dsdd", 2, "d", 0755, 0),
 			 -EINVAL);
 	assert_int_equal(access(p9c_path(&c, "d"), F_OK), -1);
-	/* An ordinary user is told so at once. */
+	/* For an ordinary user this fails at once. */
 	p9c_destroy(&c);
 	set_effective(false);
 	refused("9p,path=/tmp,security=passthrough");

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The 9P device on file systems that do not answer: one that is frozen
- * (fsfreeze(8)), ext4 on a loop device; and one beneath a local export that is
- * a process (FUSE), as a server of the network would be. In a mount namespace
- * of this test's own; needs root.
+ * (fsfreeze(8)), ext4 on a loop device; and one below a local export that is
+ * served by a process (FUSE), like a network server. In this test's own mount
+ * namespace; needs root.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@
 #include <cmocka.h>
 
 #define RDWR     2u
-#define STUCK_MS 60000 /* of the loop, until the test gives in */
+#define STUCK_MS 60000 /* of the loop, until the test gives up */
 
 static struct p9c c;
 static char dir[32];
@@ -52,8 +52,8 @@ __attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
 }
 
 /*
- * A thread that waits for the file system hears no signal. So another process
- * thaws when the test is through, or dead, or stuck, and says which.
+ * A thread that waits for the file system gets no signal. So another process
+ * thaws when the test has finished, died, or hung, and reports which.
  */
 static pid_t start_guard(void)
 {
@@ -77,7 +77,7 @@ static pid_t start_guard(void)
 	return pid;
 }
 
-/* Whether the test was through in time. */
+/* Whether the test finished in time. */
 static bool end_guard(pid_t pid)
 {
 	int status;
@@ -146,7 +146,7 @@ static void start(void)
 	assert_int_equal(unlink(p9c_path(&c, "gone")), 0);
 }
 
-/* Send what needs the disk, each of another kind. */
+/* Send requests that need the disk, one of each kind. */
 static unsigned send_all(unsigned *s)
 {
 	unsigned n = 0;
@@ -206,7 +206,7 @@ static void frozen(void **state)
 }
 
 /*
- * --- A file system that is a thread of ours ---
+ * --- A file system served by our own thread ---
  */
 
 static struct fuse {
@@ -219,7 +219,7 @@ static struct fuse {
 } fuse = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .opened = PTHREAD_COND_INITIALIZER };
 
-/* Returns whether the gate was opened by itself. */
+/* Returns whether the gate opened by itself. */
 static bool fuse_gate(bool closed)
 {
 	bool gave_in;
@@ -274,7 +274,7 @@ static struct fuse_attr attr_of(uint64_t node)
 	};
 }
 
-/* A directory with the one file "x". Nothing of it may be cached. */
+/* A directory with the single file "x". Nothing in it may be cached. */
 static void fuse_answer(const struct fuse_in_header *in, const char *body)
 {
 	struct fuse_init_out init = { .major = 7,
@@ -338,7 +338,7 @@ static bool fuse_mount(const char *path)
 	       pthread_create(&fuse.thread, NULL, fuse_serve, NULL) == 0;
 }
 
-/* What is mounted inside the export may be of any kind. */
+/* A mount inside the export may be of any kind. */
 static void no_answer(void **state)
 {
 	unsigned s[5];

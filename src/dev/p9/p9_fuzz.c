@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that speaks 9P to the device as it likes, about a real
- * tree in memory, and puts what it likes into the rings meanwhile. What lies
- * beside the export must not change, and a reset leaves nothing behind.
+ * Fuzz target: a driver that sends any 9P messages to the device, about a real
+ * tree in memory, and puts anything into the rings meanwhile. Files beside the
+ * export must not change, and a reset leaves nothing behind.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -82,7 +82,7 @@ static bool is_changed(unsigned i)
 	       now.stx_ctime.tv_nsec != made[i].stx_ctime.tv_nsec;
 }
 
-/* As it was before: from anew, where the last input has changed it. */
+/* Restore the tree: recreate it if the last input has changed it. */
 static void make_tree(void)
 {
 	bool changed = false;
@@ -154,7 +154,7 @@ static bool is_broken(struct fuzz_dev *v)
 
 /*
  * Most requests are answered before the next one comes. A legacy driver cannot
- * see that the device is broken, and some chains are never looked at.
+ * see that the device is broken, and some chains are never read.
  */
 static void wait_for_all(struct fuzz_dev *v)
 {
@@ -204,7 +204,7 @@ static uint32_t room_of(struct fuzz_in *in)
 	return fuzz_one_in(in, 8) ? fuzz_choice(in, 64) : SLOT_BYTES / 2;
 }
 
-/* Fids are mostly small numbers; types mostly requests that there are. */
+/* Fids are mostly small numbers; types mostly existing requests. */
 static void request(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	uint8_t type = (uint8_t)(2 * fuzz_choice(in, 64));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The 9P device against guests, and neighbours on the host, that mean it ill:
- * the rows of docs/spec/hostile.md that speak of 9p.
+ * The 9P device against hostile guests and hostile processes on the host: the
+ * rows of docs/spec/hostile.md about 9p.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ static void start(const char *options)
  * --- hostile Q8, Q9: names ---
  */
 
-/* Every request with a name, with every name that is none: hostile class 8. */
+/* Every request with a name, with every invalid name: hostile class 8. */
 static void bad_names(void **state)
 {
 	static const struct {
@@ -127,13 +127,13 @@ static void bad_names(void **state)
 		-EINVAL);
 	assert_int_equal(p9c_call(&c, P9_TVERSION, "dw", 8192, 0xffff),
 			 -EINVAL);
-	/* What is not UTF-8 is a name like any other. */
+	/* A name that is not UTF-8 is valid. */
 	assert_int_equal(p9c_make(&c, 5, "\xff\xfe"), 0);
 	assert_int_equal(access(p9c_path(&c, "\xff\xfe"), F_OK), 0);
 	assert_int_equal(access(p9c_path(&c, "f"), F_OK), 0);
 }
 
-/* hostile Q8: all requests on a link that leads out */
+/* hostile Q8: all requests on a link that leads outside */
 static void links_out(void **state)
 {
 	uint32_t fid = 1;
@@ -148,7 +148,7 @@ static void links_out(void **state)
 			 -EINVAL);
 	assert_true(p9c_call(&c, P9_TSETATTR, "dddddqqqqq", fid, 1, 0777, 0, 0,
 			     0ull, 0ull, 0ull, 0ull, 0ull) < 0);
-	/* Times and owner are the link's own. */
+	/* Times and owner are those of the link. */
 	assert_int_equal(p9c_call(&c, P9_TSETATTR, "dddddqqqqq", fid, 0x120, 0,
 				  0, 0, 0ull, 0ull, 0ull, 5ull, 0ull),
 			 0);
@@ -159,9 +159,9 @@ static void links_out(void **state)
 			 -ENOTDIR);
 	assert_int_equal(p9c_call(&c, P9_TUNLINKAT, "dsd", fid, "x", 0),
 			 -ENOTDIR);
-	/* Creating "over" a link does not go through it. */
+	/* Creating "over" a link does not follow it. */
 	assert_int_equal(p9c_make(&c, 2, "l"), -ELOOP);
-	/* A hard link is one of the link. */
+	/* A hard link is made to the link itself. */
 	assert_int_equal(p9c_call(&c, P9_TLINK, "dds", P9C_ROOT, fid, "l2"), 0);
 	assert_int_equal(p9c_walk(&c, P9C_ROOT, 3, "up"), 0);
 	assert_int_equal(p9c_walk(&c, 3, 4, "secret"), -ENOTDIR);
@@ -181,12 +181,12 @@ static void links_out(void **state)
 }
 
 /*
- * --- hostile Q8, class 9: races against somebody on the host ---
+ * --- hostile Q8, class 9: races against a process on the host ---
  */
 
 static bool swap_stop;
 
-/* "x" is now a directory, now a link to what is above the export. */
+/* "x" alternates between a directory and a link to outside the export. */
 static void *swapper(void *arg)
 {
 	char x[128], dir[128], link[128];
@@ -214,7 +214,7 @@ static void swap_race(void **state)
 	assert_int_equal(symlink("..", p9c_path(&c, "link")), 0);
 	swap_stop = false;
 	assert_int_equal(pthread_create(&thread, NULL, swapper, NULL), 0);
-	/* The swapper may be held up with the directory away. */
+	/* The swapper may stall while the directory is away. */
 	for (int i = 0; i < 3000 || nr_read == 0; i++) {
 		int n;
 
@@ -234,7 +234,7 @@ static void swap_race(void **state)
 	pthread_join(thread, NULL);
 }
 
-/* A directory that the guest stands in is moved out of the export. */
+/* A directory for which the guest has a fid is moved out of the export. */
 static void moved_out(void **state)
 {
 	char outside[96];
@@ -245,7 +245,7 @@ static void moved_out(void **state)
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddwss", 0, 1, 2, "d", "e"), 0);
 	snprintf(outside, sizeof(outside), "%s/e", c.dir);
 	assert_int_equal(rename(p9c_path(&c, "d/e"), outside), 0);
-	/* Up leads to where it was, not to where it is. */
+	/* ".." leads to where it was, not to where it is. */
 	assert_int_equal(
 		p9c_call(&c, P9_TWALK, "ddwss", 1, 2, 2, "..", "secret"), 0);
 	assert_int_equal(p9_decode16(&c.in), 1);
@@ -257,7 +257,7 @@ static void moved_out(void **state)
 	assert_int_equal(access(outside, F_OK), 0);
 }
 
-/* Names of the host are changed so that our tree would have a loop. */
+/* Renames on the host that would give our tree a loop. */
 static void tangled(void **state)
 {
 	char above[96];
@@ -383,14 +383,14 @@ static void no_leaks(void **state)
 	assert_true(resident_pages() - pages < 16 << 20 >> 12);
 }
 
-/* A host of little memory: what a guest may take of it is soon taken. */
+/* A host with little memory, so that a guest soon reaches its limit. */
 int sysinfo(struct sysinfo *info)
 {
 	*info = (struct sysinfo){ .totalram = 64 << 20, .mem_unit = 1 };
 	return 0;
 }
 
-/* Fids are bounded by memory alone, and a clunk makes room. */
+/* Fids are bounded only by memory, and a clunk makes room. */
 static void fid_table(void **state)
 {
 	uint32_t n = 1;
@@ -408,7 +408,7 @@ static void fid_table(void **state)
 	p9c_mount(&c, 8192);
 }
 
-/* The @n-th of many names that are as long as names get. */
+/* The @n-th of many names of maximum length. */
 static const char *long_name(uint32_t n)
 {
 	static char name[256];
@@ -430,7 +430,7 @@ static void long_names(void **state)
 	start("");
 	p9c_host_file(&c, long_name(0), "");
 	bytes = mallinfo2().uordblks;
-	while (ret == 0) { /* it has one after the other */
+	while (ret == 0) { /* it has one after another */
 		snprintf(old, sizeof(old), "%s", p9c_path(&c, long_name(n)));
 		n++;
 		assert_int_equal(rename(old, p9c_path(&c, long_name(n))), 0);
@@ -447,7 +447,7 @@ static void long_names(void **state)
 	p9c_mount(&c, 8192);
 }
 
-/* Values of attributes that are begun and never written: bounded. */
+/* Attribute values that are created and never written: bounded. */
 static void xattr_memory(void **state)
 {
 	unsigned nr = 0;
@@ -468,7 +468,7 @@ static void xattr_memory(void **state)
 			 0);
 }
 
-/* More files are walked to than there are descriptors. */
+/* Walk to more files than there are descriptors. */
 static void few_descriptors(void **state)
 {
 	struct rlimit old, few;
@@ -492,10 +492,10 @@ static void few_descriptors(void **state)
 	/* Their names may change meanwhile. */
 	assert_int_equal(p9c_call(&c, P9_TRENAMEAT, "dsds", 0, "d", 0, "e"), 0);
 	assert_int_equal(p9c_call(&c, P9_TRENAME, "dds", 10, 0, "zero"), 0);
-	/* One is unlinked, one replaced: they are what they were. */
+	/* One is unlinked, one replaced: fids still mean the old ones. */
 	assert_int_equal(p9c_call(&c, P9_TUNLINKAT, "dsd", 1, "1", 0), 0);
 	assert_int_equal(p9c_call(&c, P9_TRENAMEAT, "dsds", 1, "2", 1, "3"), 0);
-	/* And one by the host, which cannot be known. */
+	/* And one by the host, which the device cannot know. */
 	assert_int_equal(unlink(p9c_path(&c, "e/4")), 0);
 	p9c_host_file(&c, "e/4", "other");
 	for (uint32_t i = 0; i < NR_FILES; i++) {
@@ -512,7 +512,7 @@ static void few_descriptors(void **state)
 		assert_memory_equal(c.in.p, name, strlen(name));
 		assert_int_equal(p9c_clunk(&c, 10 + i), 0);
 	}
-	/* Open directories cannot be given up: an error, and no harm. */
+	/* Open directories cannot be closed to make room: only an error. */
 	for (uint32_t i = 0; i < NR_FILES; i++) {
 		int ret = p9c_call(&c, P9_TWALK, "ddw", 0, 2000 + i, 0);
 
@@ -526,7 +526,7 @@ static void few_descriptors(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
 
-/* As many files are open at once, and stay what they are. */
+/* As many files are open at once, and stay the same. */
 static void few_descriptors_open(void **state)
 {
 	struct rlimit old, few;
@@ -583,7 +583,7 @@ static void one_fid(void **state)
 		unsigned s[16];
 
 		assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", 0, 1, 0), 0);
-		/* Who comes first makes of the fid what it is. */
+		/* The first request decides what the fid becomes. */
 		s[0] = p9c_send(&c, 0, P9_TLCREATE, "dsddd", 1, "a", RDWR, 0644,
 				0);
 		s[1] = p9c_send(&c, 1, P9_TXATTRWALK, "dds", 1, 20, "");
@@ -691,7 +691,7 @@ static void long_chains(void **state)
 		assert_int_equal(vdrv_status(&c.d) & NEEDS_RESET, 0);
 		p9c_destroy(&c);
 	}
-	/* More than we take: an error, and a reset makes it good. */
+	/* More than we accept: an error, and a reset recovers. */
 	p9c_start(&c, VDRV_MODERN, "");
 	c.r_cut = 1;
 	c.room = 1024;

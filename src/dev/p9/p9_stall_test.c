@@ -2,9 +2,9 @@
 /*
  * The 9P device on a file system that stalls, and what must be on the disk.
  *
- * The system calls that may wait are this file's own: fsync() and fdatasync()
- * stop at a gate until the test opens it, as they do on a file system that is
- * frozen, and those that must not be made by the loop's thread are noticed.
+ * This file replaces the system calls that may wait: fsync() and fdatasync()
+ * stop at a gate until the test opens it, as on a frozen file system, and calls
+ * that the loop's thread must not make are noticed.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -29,7 +29,7 @@
 #include <cmocka.h>
 
 #define RDWR        2u
-#define NR_THREADS  8u /* of the device, for changes; and as many others */
+#define NR_THREADS  8u /* of the device, for changes; and as many for others */
 #define DSYNC       010000u
 #define SYNC        04000000u
 #define NEEDS_RESET VIRTIO_CONFIG_STATUS_NEEDS_RESET
@@ -51,7 +51,7 @@ static struct gate {
 	int err;                          /* that they fail with */
 	unsigned nr_on_loop;              /* slow calls of the loop's thread */
 	unsigned nr_threads, max_threads; /* created */
-	unsigned slow_close_us, nr_slow_closes; /* of what is deleted */
+	unsigned slow_close_us, nr_slow_closes; /* of deleted files */
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
 	   .opened = PTHREAD_COND_INITIALIZER };
 
@@ -119,7 +119,7 @@ int fstatfs(int fd, struct statfs *st)
 	return (int)syscall(SYS_fstatfs, fd, st);
 }
 
-/* The pools keep the threads that they start with, but in more_threads(). */
+/* The pools keep their initial threads, except in more_threads(). */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 		   void *(*fn)(void *), void *arg)
 {
@@ -140,7 +140,7 @@ ssize_t pwritev(int fd, const struct iovec *iov, int niov, off_t off)
 	return syscall(SYS_pwritev, fd, iov, niov, off, 0);
 }
 
-/* The last close of what is deleted frees its blocks. */
+/* The last close of a deleted file frees its blocks. */
 int close(int fd)
 {
 	struct stat st;
@@ -185,8 +185,8 @@ static void start(const char *options)
 }
 
 /*
- * Occupy all threads that are for such a request: Tfsync, or Tstatfs for those
- * that change nothing. The slots are from 0 on.
+ * Occupy all threads for such a request: Tfsync, or Tstatfs for those that
+ * change nothing. Uses the slots from 0 on.
  */
 static void stall_with(uint8_t type)
 {
@@ -234,8 +234,8 @@ static void poll_status(void)
  */
 
 /*
- * A reset in a stall returns at once. What no thread has begun is never begun;
- * what has keeps the status from reading 0, and writes no reply.
+ * A reset in a stall returns at once. Requests not begun by a thread never
+ * begin; the others keep the status from reading 0, and write no reply.
  */
 static void reset_in_stall(void **state)
 {
@@ -287,7 +287,7 @@ static void new_session_waits(void **state)
 		vdrv_reset_now(&c.d);
 		forget_slots();
 		assert_true(vdrv_start(&c.d, ~0ull, 1));
-		/* The buffers of the chains that are away, and their heads. */
+		/* The buffers of the chains in flight, and their heads. */
 		for (unsigned j = 0; j < NR_THREADS; j++)
 			c.slots[j].busy = true;
 		c.d.q[0].free_head = 64;
@@ -310,7 +310,7 @@ static void new_session_waits(void **state)
 	assert_int_equal(p9c_clunk(&c, 1), -EBADF);
 }
 
-/* A stop waits for requests in flight, and blocks nothing else. */
+/* A stop waits for requests in flight, and does not block. */
 static void stop_in_stall(void **state)
 {
 	start("");
@@ -344,7 +344,7 @@ static int nr_waiting_for_locks(void)
 	return waiting;
 }
 
-/* A lock that a program of the host holds; and a guest that waits for it. */
+/* A lock that a program on the host holds, and a guest that waits for it. */
 static unsigned wait_for_lock(void)
 {
 	struct flock fl = { .l_type = F_WRLCK };
@@ -363,7 +363,7 @@ static unsigned wait_for_lock(void)
 	return slot;
 }
 
-/* A stop and a reset do not wait for somebody's lock. */
+/* A stop and a reset do not wait for a lock. */
 static void locks_give_in(void **state)
 {
 	unsigned slot, i;
@@ -407,7 +407,7 @@ static void more_threads(void **state)
 		assert_int_equal(p9c_wait(&c, i), 0);
 }
 
-/* The process can end, and the threads are left to what holds them. */
+/* The process can end, and abandons the threads that hang. */
 static void end_in_stall(void **state)
 {
 	start("");
@@ -423,8 +423,8 @@ static void end_in_stall(void **state)
 }
 
 /*
- * Files are open that the host has deleted, and each takes the disk a while: the
- * end waits for all of them, as long as there is progress.
+ * Open files that the host has deleted are slow to close: the end waits for all
+ * of them, as long as there is progress.
  */
 static void end_in_slow_closes(void **state)
 {
@@ -444,7 +444,7 @@ static void end_in_slow_closes(void **state)
 	assert_int_equal(gate.nr_on_loop, 0);
 }
 
-/* All threads are stuck: what the kernel has in memory is served. */
+/* All threads are stuck: requests served from kernel memory still work. */
 static void others_go_on(void **state)
 {
 	struct p9c_attr a;
@@ -460,7 +460,7 @@ static void others_go_on(void **state)
 		assert_int_equal(a.size, 4);
 		assert_int_equal(p9c_clunk(&c, 3), 0);
 	}
-	/* And what may have to be read from the disk. */
+	/* And requests that may have to read from the disk. */
 	assert_int_equal(p9c_call(&c, P9_TWALK, "ddw", P9C_ROOT, 3, 0), 0);
 	assert_int_equal(p9c_open(&c, 3, 0), 0);
 	assert_int_equal(p9c_call(&c, P9_TREADDIR, "dqd", 3, 0ull, 4000), 0);
@@ -470,7 +470,7 @@ static void others_go_on(void **state)
 		assert_int_equal(p9c_wait(&c, i), 0);
 }
 
-/* What may take long, or for ever, is for the threads. */
+/* Calls that may take long, or for ever, are made by the threads. */
 static void loop_never_waits(void **state)
 {
 	start("");
@@ -489,7 +489,7 @@ static void loop_never_waits(void **state)
 		assert_int_equal(unlink(p9c_path(&c, name)), 0);
 		assert_int_equal(p9c_clunk(&c, i % 3 ? 10 : 11), 0);
 		assert_int_equal(p9c_clunk(&c, i % 3 ? 11 : 10), 0);
-		/* And one in whose place there is another. */
+		/* And one that was replaced by another. */
 		p9c_host_file(&c, "y", "old");
 		assert_int_equal(p9c_walk(&c, P9C_ROOT, 12, "y"), 0);
 		assert_int_equal(unlink(p9c_path(&c, "y")), 0);
@@ -504,7 +504,7 @@ static void loop_never_waits(void **state)
 	assert_int_equal(gate.nr_on_loop, 0);
 }
 
-/* Reads from memory take time as well: others have their turn in between. */
+/* Reads from memory take time as well: others get their turn in between. */
 static void iteration_ends(void **state)
 {
 	enum { NR_READS = 63, LEN = P9C_BYTES - 64 };
@@ -529,7 +529,7 @@ static void iteration_ends(void **state)
  * --- After an error ---
  */
 
-/* What is queued when the queue breaks writes nothing any more. */
+/* Requests queued when the queue breaks write nothing any more. */
 static void nothing_after_error(void **state)
 {
 	unsigned s[8];
@@ -619,7 +619,7 @@ static void full_queue(void **state)
  * --- What must be on the disk ---
  */
 
-/* P9-17: an answer says that it was done, to that file, and succeeded. */
+/* P9-17: an answer means that it was done, on that file, successfully. */
 static void fsyncs(void **state)
 {
 	struct stat st;
@@ -655,7 +655,7 @@ static void fsyncs(void **state)
 	gate_set(false);
 	assert_int_equal(p9c_wait(&c, s), 0);
 
-	/* Nor if it is not: each failed call is reported. */
+	/* Nor if it fails: each failed call is reported. */
 	gate.err = EIO;
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 0), -EIO);
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", 1, 1), -EIO);
@@ -664,7 +664,7 @@ static void fsyncs(void **state)
 	assert_int_equal(p9c_call(&c, P9_TFSYNC, "dd", P9C_ROOT, 0), -EBADF);
 }
 
-/* Flags of the descriptor that is open for a file of the export. */
+/* Flags of the open descriptor of a file in the export. */
 static int flags_of(const char *name)
 {
 	struct stat file, st;
@@ -680,7 +680,7 @@ static int flags_of(const char *name)
 	return -1;
 }
 
-/* Each write to a file that is opened so is on the disk when it is answered. */
+/* Each write to a file opened like this is on the disk when it is answered. */
 static void synchronous(void **state)
 {
 	static const struct {
@@ -719,7 +719,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(full_queue), /* while no memory was used before */
+		T(full_queue), /* before other tests use memory */
 		T(reset_in_stall),
 		T(new_session_waits),
 		T(stop_in_stall),

@@ -44,7 +44,7 @@ static void tag(void **state)
 		p9c_create(&c, legacy ? VDRV_LEGACY : VDRV_MODERN, "ag");
 		assert_true(vdrv_start(&c.d, ~0ull, 1));
 		assert_true(c.d.features & 1);
-		/* Number as a guest of our byte order takes it. */
+		/* The number in our guest's byte order. */
 		assert_int_equal(vdrv_cfg_read(&c.d, 0, 2), 3);
 		assert_int_equal(vdrv_cfg_read(&c.d, 2, 1), 't');
 		assert_int_equal(vdrv_cfg_read(&c.d, 3, 1), 'a');
@@ -81,7 +81,7 @@ static void any_split(void **state)
 	}
 }
 
-/* P9-22, P9-23: what is no message, and where no reply fits */
+/* P9-22, P9-23: invalid messages, and too little room for a reply */
 static void framing(void **state)
 {
 	static const struct {
@@ -165,7 +165,7 @@ static void framing(void **state)
 					 VIRTIO_CONFIG_STATUS_NEEDS_RESET,
 				 0);
 	}
-	/* P9-23: what cannot be answered is not done either */
+	/* P9-23: what cannot be answered is not executed either */
 	c.room = 11;
 	assert_int_equal(p9c_call(&c, P9_TMKDIR, "dsdd", 0, "d", 0755, 0),
 			 -EMSGSIZE);
@@ -220,7 +220,7 @@ static void versions(void **state)
 		assert_int_equal(p9_decode32(&c.in), rows[i].reply);
 		p9_decode_string(&c.in, answer, sizeof(answer));
 		assert_string_equal(answer, rows[i].answer);
-		/* No session, no requests. */
+		/* Without a session there are no requests. */
 		ret = p9c_call(&c, P9_TATTACH, "ddssd", 0, P9_NOFID, "", "", 0);
 		assert_int_equal(ret, strcmp(answer, "unknown") ? 0 : -EPROTO);
 	}
@@ -247,7 +247,7 @@ static void attach(void **state)
 	assert_int_equal(p9c_qid(&c).type, P9_QTDIR);
 	assert_int_equal(p9c_call(&c, P9_TATTACH, "ddssd", 8, 7, "u", "", 0),
 			 -EBADF);
-	/* P9-24: taken, and none */
+	/* P9-24: in use, and not a fid */
 	assert_int_equal(
 		p9c_call(&c, P9_TATTACH, "ddssd", 7, P9_NOFID, "u", "", 0),
 		-EBADF);
@@ -260,7 +260,7 @@ static void reset_ends(void **state)
 {
 	start("");
 	assert_int_equal(p9c_make(&c, 1, "f"), 0);
-	/* P9-25: in flight at the reset, answered never */
+	/* P9-25: in flight at the reset, never answered */
 	for (unsigned i = 0; i < 16; i++)
 		p9c_send(&c, (uint16_t)i, P9_TFSYNC, "dd", 1, 0);
 	vdrv_kick(&c.d, 0);
@@ -385,7 +385,7 @@ static void flushes(void **state)
 	}
 }
 
-/* Opening what somebody has a lease on waits: until he gives it up. */
+/* Opening a file with a lease waits until the holder gives it up. */
 static int lease(const char *name)
 {
 	int fd;
@@ -399,8 +399,8 @@ static int lease(const char *name)
 }
 
 /*
- * All threads wait for something slow: what needs no waiting is served all the
- * same, and each request is flushed as its state allows.
+ * All threads wait for something slow: requests that need not wait are still
+ * served, and each request is flushed as its state allows.
  */
 static void stuck(void **state)
 {
@@ -469,7 +469,7 @@ static void quiesce(void **state)
 	assert_int_equal(vdrv_used_ring_idx(&c.d, 0), used);
 }
 
-/* Tversion in the middle of others: they are over when it is answered. */
+/* Tversion among other requests: they have ended when it is answered. */
 static void version_waits(void **state)
 {
 	unsigned s[16], v;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The codec, and the maps of ids. */
+/* The codec, and id maps. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-/* P9-22, hostile Q9: strings that are empty, too long, cut off, not text */
+/* P9-22, hostile Q9: strings that are empty, too long, truncated, not text */
 static void names(void **state)
 {
 	static const struct {
@@ -75,7 +75,7 @@ static void long_name(void **state)
 	}
 }
 
-/* A field that is not there reads as zero, and so does all behind it. */
+/* A missing field reads as zero, and so do all after it. */
 static void numbers(void **state)
 {
 	static const uint8_t msg[] = { 1, 2, 0, 3, 0, 0, 0, 4, 0, 0 };
