@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A device of the host's, passed through: without one. The descriptor is a
- * socket, and our ioctl() answers for it as evdev would.
+ * A host device, passed through, but simulated. The descriptor is a socket, and
+ * our ioctl() answers for it like evdev.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,7 +40,7 @@ static bool unplugged;
 static unsigned long keys_down[KEY_CNT / WORD_BITS]; /* on the host's device */
 
 /*
- * --- The pretended evdev: a keyboard with a wheel ---
+ * --- The simulated evdev: a keyboard with a wheel ---
  */
 
 static void set_bit(unsigned long *bits, unsigned i)
@@ -237,7 +237,7 @@ static void expect_none(void)
 		fail_msg("event %u %u %d", type, code, value);
 }
 
-/* What the device is, the host's says; force feedback is not passed on. */
+/* The host's device determines ours; force feedback is not passed on. */
 static void test_config(void **state)
 {
 	vdrv_cfg_write(&d, 0, 2, VIRTIO_INPUT_CFG_ID_NAME);
@@ -254,7 +254,7 @@ static void test_config(void **state)
 
 /*
  * Events pass; those before the driver do not (INPUT-09), nor do the host's
- * repeats, which the guest makes itself, nor LEDs (INPUT-14).
+ * repeats, which the guest generates itself, nor LEDs (INPUT-14).
  */
 static void test_events(void **state)
 {
@@ -288,7 +288,7 @@ static void test_events(void **state)
 	expect_none();
 }
 
-/* The kernel dropped events: the changes arrive, and no half update. */
+/* The kernel dropped events: changes arrive, but no partial update. */
 static void test_dropped(void **state)
 {
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
@@ -298,7 +298,7 @@ static void test_dropped(void **state)
 	expect(EV_KEY, KEY_A, 1);
 	expect(EV_SYN, SYN_REPORT, 0);
 
-	happens(EV_REL, REL_WHEEL, 7); /* its update is torn */
+	happens(EV_REL, REL_WHEEL, 7); /* its update is incomplete */
 	keys_down[KEY_A / WORD_BITS] = 0;
 	set_bit(keys_down, KEY_B);
 	happens(EV_SYN, SYN_DROPPED, 0);
@@ -339,7 +339,7 @@ static void test_long_updates(void **state)
 	expect(EV_KEY, KEY_A, 1);
 }
 
-/* Without buffers the host's events stay where they are, and all come later. */
+/* Without buffers the host's events stay unread, and all arrive later. */
 static void test_back_pressure(void **state)
 {
 	unsigned got = 0, sent = 0, type, code;
@@ -399,7 +399,7 @@ static void test_leds(void **state)
 	assert_int_equal(ev.value, 1);
 }
 
-/* Unplugged: the guest keeps a device that is silent. */
+/* Unplugged: the guest keeps a silent device. */
 static void test_gone(void **state)
 {
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
@@ -413,7 +413,7 @@ static void test_gone(void **state)
 	assert_true(vdrv_start(&d, UINT64_MAX, 2));
 }
 
-/* Unplugged with keys down: they are released. Back, it is used again. */
+/* Unplugged with keys down: they are released. Replugged, it is used again. */
 static void test_unplugged(void **state)
 {
 	struct opened_files files = { 0 };
@@ -453,7 +453,7 @@ static void test_unplugged(void **state)
 	expect_none();
 }
 
-/* As the opener answers. */
+/* Answer like the opener. */
 static void send_fd(int to, int take_fd)
 {
 	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
@@ -472,7 +472,7 @@ static void send_fd(int to, int take_fd)
 	close(take_fd);
 }
 
-/* Back at the same path: the opener finds it, and it is used again. */
+/* Replugged at the same path: the opener finds it, and it is used again. */
 static void test_found_again(void **state)
 {
 	int pair[2];
@@ -494,7 +494,7 @@ static void test_found_again(void **state)
 	expect(EV_KEY, KEY_B, 1);
 }
 
-/* A process that is started again needs a device that is there. */
+/* A restarted process needs a device that exists. */
 static void test_reopened(void **state)
 {
 	static const struct vdev_type *type;
@@ -529,7 +529,7 @@ static void test_reopened(void **state)
 	close(next[0]);
 }
 
-/* Another device than the guest's is rejected, and so is no file at all. */
+/* A device other than the guest's is rejected, as is a missing file. */
 static void test_not_the_same(void **state)
 {
 	struct opened_files files = { 0 };
@@ -563,7 +563,7 @@ static int unread(void)
 	return n;
 }
 
-/* What the guest does not hear is read, too; but a flood has its turns. */
+/* Events not passed on are read as well; but a flood takes turns. */
 static void test_flood(void **state)
 {
 	static struct input_event repeats[1500]; /* that are not passed on */
@@ -605,7 +605,7 @@ static void test_held_keys(void **state)
 	expect(EV_SYN, SYN_REPORT, 0);
 	len = vc->vc_save(dev->vs, saved, sizeof(saved));
 	assert_true(len > 0);
-	/* As good as another device: it hears what it is to hear. */
+	/* Like another device: it gets the expected events. */
 	assert_int_equal(vc->vc_load(dev->vs, saved, (size_t)len), 0);
 	offer(10);
 	expect(EV_KEY, KEY_B, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that puts what it likes into the rings of an input
- * device, while ctl injects what it likes.
+ * Fuzz target: a driver that puts anything into the rings of an input device,
+ * while ctl injects anything.
  */
 #include <json-c/json.h>
 #include <stdio.h>

@@ -125,10 +125,9 @@ static bool has_bit(unsigned code)
 }
 
 /*
- * INPUT-01, INPUT-03, hostile F23: sizes of everything there is and is not;
- * after the size there are zeroes, whatever was asked for before. hostile S16c:
- * ABS_INFO is there for axes, and for nothing else. INPUT-10: what turns on
- * autorepeat; no EV_SYN.
+ * INPUT-01, INPUT-03, hostile F23: sizes of everything that exists or does not;
+ * zeroes follow the data, whatever was selected before. hostile S16c: ABS_INFO
+ * exists for axes only. INPUT-10: what turns on autorepeat; no EV_SYN.
  */
 static void test_config_sizes(void **state)
 {
@@ -225,7 +224,7 @@ static void test_config_contents(void **state)
 
 /*
  * INPUT-02: in either order, at once. INPUT-12: wide writes set both, others
- * nothing. INPUT-11: nobody is told. hostile D30, S20: at every offset.
+ * nothing. INPUT-11: no notification. hostile D30, S20: at every offset.
  */
 static void test_config_writes(void **state)
 {
@@ -310,7 +309,7 @@ static void expect_none(void)
 		fail_msg("event %u %u %d", type, code, value);
 }
 
-/* INPUT-05: an event in each buffer; words of all kinds. */
+/* INPUT-05: an event in each buffer; all kinds of words. */
 static void test_inject(void **state)
 {
 	start("input,kind=multitouch");
@@ -387,7 +386,7 @@ static void test_inject_errors(void **state)
 	}
 }
 
-/* Values that the driver has been told are impossible are rejected. */
+/* Values outside the announced range are rejected. */
 static void test_inject_range(void **state)
 {
 	char why[256];
@@ -404,8 +403,8 @@ static void test_inject_range(void **state)
 }
 
 /*
- * INPUT-06, INPUT-07: without buffers updates wait, whole and in order; when
- * too many do, injecting says so, and nothing is lost that was accepted.
+ * INPUT-06, INPUT-07: without buffers updates wait, whole and in order; if too
+ * many do, injecting fails, and nothing accepted is lost.
  */
 static void test_no_buffers(void **state)
 {
@@ -474,7 +473,7 @@ static void test_long_updates(void **state)
 	}
 }
 
-/* INPUT-13: buffers that are too short, or for reading, go back untouched. */
+/* INPUT-13: buffers that are too short, or readable, are returned untouched. */
 static void test_bad_buffers(void **state)
 {
 	struct vdrv_used used;
@@ -513,8 +512,8 @@ static void test_bad_buffers(void **state)
 }
 
 /*
- * INPUT-09: nobody listens before DRIVER_OK, and what happened then is not
- * told later; nor is what waited at a reset.
+ * INPUT-09: events before DRIVER_OK are not reported later; nor are those that
+ * waited at a reset.
  */
 static void test_driver_ok(void **state)
 {
@@ -561,8 +560,8 @@ static void tell(const void *bytes, uint32_t len)
 }
 
 /*
- * INPUT-08: LEDs are set, and the buffer comes back with length 0. INPUT-14:
- * they are no input. hostile S16b: buffers of any length, up to the last bytes
+ * INPUT-08: LEDs are set, and the buffer is returned with length 0. INPUT-14:
+ * they are not input. hostile S16b: buffers of any length, up to the last bytes
  * of memory.
  */
 static void test_status(void **state)
@@ -655,7 +654,7 @@ static int load(const uint8_t *state, size_t len)
 	return moved_load(dev->vs, state, len);
 }
 
-/* A keyboard with an LED on, and a driver that has taken half of an update. */
+/* A keyboard with an LED on, and a driver that has half of an update. */
 static size_t save_keyboard(uint8_t state[MOVED_MAX])
 {
 	const uint8_t on[8] = { EV_LED, 0, LED_CAPSL, 0, 1, 0, 0, 0 };
@@ -733,7 +732,7 @@ static void test_state_hostile(void **state)
 
 	assert_int_equal(len, 2 + 7 * 8);
 	for (size_t cut = 0; cut < len; cut++) {
-		/* Behind LEDs, and behind an update, it could end. */
+		/* After LEDs, and after an update, it could end. */
 		if (cut < 2 || (cut - 2) % 8 || cut == 2 + 4 * 8 ||
 		    cut == 2 + 6 * 8)
 			assert_int_equal(load(good, cut), -EINVAL);
@@ -794,7 +793,7 @@ static void test_options(void **state)
 	}
 }
 
-/* The library does not fill anybody's log. */
+/* The library does not write to the log. */
 static void test_library_is_silent(void **state)
 {
 	int fd = memfd_create("log", MFD_CLOEXEC), old = dup(STDERR_FILENO);
@@ -803,7 +802,7 @@ static void test_library_is_silent(void **state)
 
 	start("input,kind=keyboard");
 	dup2(fd, STDERR_FILENO);
-	/* A bug of the caller's, which it would report. */
+	/* A caller's bug, which it would report. */
 	assert_int_equal(
 		libevdev_next_event(desc, LIBEVDEV_READ_FLAG_NORMAL, &ev),
 		-EBADF);

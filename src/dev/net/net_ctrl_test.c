@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The network device, as a driver sees it: docs/spec/conformance.md section 7
- * and what docs/spec/hostile.md says of it, on a backend that is a test's:
- * the control queue and what it controls.
+ * and its rows of docs/spec/hostile.md, on a mock backend: the control queue
+ * and what it controls.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -42,7 +42,7 @@ static void test_ctrl_bad(void **state)
 
 	start_as(VDRV_MODERN, ",rss=on", ALL_FEATURES, 2);
 	vdrv_queue_setup(&d, 2, 0);
-	/* Short data, of every command but those that have none. */
+	/* Short data, for every command except those without data. */
 	for (unsigned cls = 0; cls < 12; cls++)
 		for (unsigned cmd = 0; cmd < 8; cmd++)
 			if ((cls != 3 && cls != 8) || cmd != 0)
@@ -61,7 +61,7 @@ static void test_ctrl_bad(void **state)
 	assert_false(broken());
 }
 
-/* A table of @nr unicast and @nr_m multicast addresses; claims as told. */
+/* A table of @nr unicast and @nr_m multicast addresses, claimed as given. */
 static uint8_t set_macs(uint32_t claim, unsigned nr, uint32_t claim_m,
 			unsigned nr_m, uint8_t last)
 {
@@ -170,7 +170,7 @@ static void vlan_commands(enum vdrv_mode mode, uint64_t features)
 	destroy();
 }
 
-/* NET-L04: what is in a command is in the guest's order: here, ours. */
+/* NET-L04: commands are in the guest's byte order: here, ours. */
 static void test_vlan_commands(void **state)
 {
 	vlan_commands(VDRV_MODERN, ALL_FEATURES);
@@ -250,8 +250,8 @@ static void test_mq(void **state)
 }
 
 /*
- * Without a control queue of the device's, as behind vhost-user, the pairs that
- * have rings are in use: no more of them, and not fewer.
+ * Without the device's control queue, as behind vhost-user, exactly the pairs
+ * that have rings are in use.
  */
 static void test_pairs_by_rings(void **state)
 {
@@ -269,7 +269,7 @@ static void test_pairs_by_rings(void **state)
 	send_frame(3, &(struct net_hdr){ 0 }, HDR, 60);
 	assert_int_equal(mock->sent_channel, 1);
 
-	/* What could not be received is not in the way of the next ones. */
+	/* Frames that could not be received do not block the next ones. */
 	net_mock_arrive(mock, 1, NULL, frame, 60);
 	assert_int_equal(drain(2), 0);
 	vi_stop_queue(&vqs[2]);
@@ -281,7 +281,7 @@ static void test_pairs_by_rings(void **state)
 	net_mock_arrive(mock, 0, NULL, frame, 60);
 	assert_int_equal(drain(0), 1);
 
-	/* One that is told the number by command does not change it so. */
+	/* If the number is set by command, rings do not change it. */
 	destroy();
 	start_mq("", ALL_FEATURES);
 	vdrv_kick(&d, 4);
@@ -334,7 +334,7 @@ static void test_rss(void **state)
 	assert_int_equal(command_on(CTRL, 4, 1, cmd, len - 1, NULL, 0), 1);
 	net_mock_arrive(mock, 0, NULL, frame, 60);
 	assert_int_equal(drain(4), 1);
-	/* A queue without buffers holds its frame until it has some. */
+	/* A queue without buffers holds its frame until it has buffers. */
 	while (d.q[4].nr_free < d.q[4].size) {
 		net_mock_arrive(mock, 0, NULL, frame, 60);
 		assert_int_equal(drain(4), 1);
@@ -350,7 +350,7 @@ static void test_rss(void **state)
 	assert_true(vdrv_used(&d, 0, &used));
 	destroy();
 
-	/* NET-CTL-17 NET-CTL-20: a target that is not there gets nothing. */
+	/* NET-CTL-17 NET-CTL-20: a target that does not exist gets nothing. */
 	create_as(VDRV_MODERN, ",rss=on", PAIRS, true);
 	assert_true(vdrv_start(&d, ALL_FEATURES, 2));
 	vdrv_queue_setup(&d, CTRL, 0);
@@ -363,7 +363,7 @@ static void test_rss(void **state)
 	assert_int_equal(mock->nr_in[0], 0);
 }
 
-/* NET-RX-18: 20 bytes of header, with the hash that HASH_CONFIG asks for. */
+/* NET-RX-18: 20 bytes of header, with the hash that HASH_CONFIG requests. */
 static void test_hash_report(void **state)
 {
 	static const uint8_t ip[] = { 66,  9,  149,  187,  161,  142,
@@ -508,7 +508,7 @@ static void reset_queue(unsigned q)
 			 0);
 }
 
-/* NET-CTL-27: a queue that was reset has what holds for all of its kind. */
+/* NET-CTL-27: a queue that was reset has the defaults of its kind. */
 static void test_coalescing_reset(void **state)
 {
 	start_as(VDRV_MODERN, "", ALL_FEATURES & ~VI_BIT(29), 2);
@@ -563,7 +563,7 @@ static void test_queue_reset(void **state)
 	assert_true(vdrv_queue_setup(&d, 0, 16));
 	give_rx(0, 200);
 	vdrv_kick(&d, 0);
-	len = make_rss(cmd, 1, 2); /* what has no hash: to queue 4 */
+	len = make_rss(cmd, 1, 2); /* frames without a hash: to queue 4 */
 	assert_int_equal(command_on(CTRL, 4, 1, cmd, len, NULL, 0), 0);
 	frame[12] = 0x08;
 	frame[13] = 0x06; /* ARP */
@@ -605,7 +605,7 @@ static void test_rate(void **state)
 	uint64_t start;
 	unsigned n = 0;
 
-	/* What the longest frame has at once; then 5000 bytes in 12 ms. */
+	/* The longest frame's bytes pass at once; then 5000 bytes in 12 ms. */
 	start_as(VDRV_MODERN, ",bps=400000", ALL_FEATURES, 2);
 	start = vio_now_ns();
 	for (unsigned i = 0; i < 20; i++)
@@ -649,7 +649,7 @@ static int load(const uint8_t *state, size_t len)
 /* All that a driver can set up by commands. */
 static void set_up(bool steering, unsigned vlan_step)
 {
-	/* Types, one entry that names queue 0, one transmit queue, a key. */
+	/* Types, one entry for queue 0, one transmit queue, a key. */
 	uint8_t rss[53] = { 0x3f, [10] = 1, [12] = 40, 0x6d, 0x5a };
 	uint8_t hash[53] = { 7, [12] = 40, 0x6d };
 
@@ -690,13 +690,13 @@ static void test_state(void **state)
 		assert_memory_equal(first, second, (size_t)len);
 		get_coal(TXQ, 1000, 2000);
 		assert_false(gets(0x32, 1, 2)); /* PROMISC stays off */
-		/* It asks its driver to tell the network. */
+		/* It requests an announcement from its driver. */
 		assert_int_equal(vdrv_cfg_read(&d, 6, 2) & 2, 2);
 		destroy();
 	}
 }
 
-/* hostile Q3: a state with each field changed, or cut off. */
+/* hostile Q3: a state with each field changed, or truncated. */
 static void test_state_hostile(void **state)
 {
 	static uint8_t good[MOVED_MAX], bad[MOVED_MAX];

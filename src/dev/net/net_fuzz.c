@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that puts what it likes into the rings of a network
- * device, and a network that sends it what it likes: one of the test's, or the
- * backends that users have. libslirp gets frames that look like frames, and
- * a network namespace of its own.
+ * Fuzz target: a driver that puts anything into the rings of a network device,
+ * and a network that sends anything: a mock, or the real backends. libslirp
+ * gets frames that look like frames, and its own network namespace.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -52,12 +51,12 @@ static bool has_network;
 static struct net_gen gen;
 static int tcp_fd = -1, udp_fd = -1;
 
-/* What the test has of the network's other end. */
+/* The test's end of the network. */
 static int peers[NR_CONNS];
 static size_t nr_received; /* bytes of TCP */
 
 /*
- * --- Making them ---
+ * --- Creation ---
  */
 
 static void make_mock(enum kind kind, enum vdrv_mode mode, const char *text,
@@ -109,7 +108,7 @@ static int on_loopback(int type, uint16_t *ret_port)
 	return fd;
 }
 
-/* The backend that the options name, on one end of a pair where it is one. */
+/* The backend that the options select, on one end of a socket pair if any. */
 static struct net_be *create_backend(enum kind kind)
 {
 	const struct opt_def *const tables[] = { vdev_net.vt_opts,
@@ -179,7 +178,7 @@ static void setup(void)
 		fuzz_lacks("network namespaces, which libslirp is fuzzed in");
 }
 
-/* Something to talk to, and a backend that is as new: finds repeat. */
+/* A fresh peer and backend, so that findings are reproducible. */
 static void renew(enum kind kind)
 {
 	struct net_softc *sc =
@@ -250,7 +249,7 @@ static void answer_udp(void)
 		       (struct sockaddr *)&from, len);
 }
 
-/* Of the guest's connections never more than it has sent. */
+/* Never receive more from the guest's connections than it has sent. */
 static void receive(int *fd)
 {
 	static uint8_t buf[8192];
@@ -274,7 +273,7 @@ static void talk(int *fd, struct fuzz_in *in)
 	case 0:
 		receive(fd);
 		break;
-	case 1: /* what is no frame of a stream, mostly */
+	case 1: /* mostly not a valid frame of a stream */
 		bytes = fuzz_take(in, 16, &n);
 		send(*fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 		break;
@@ -357,7 +356,7 @@ static void iterate(struct fuzz_dev *v)
 {
 	size_t hdr = hdr_len(v);
 
-	/* To watch a socket, to hear of it, to hand on what that led to. */
+	/* To watch a socket, to be notified, to pass on the result. */
 	for (int i = 0; i < 3; i++)
 		fuzz_dev_iterate();
 	for (unsigned i = 0; i < NR_RX; i++) {
@@ -368,7 +367,7 @@ static void iterate(struct fuzz_dev *v)
 	}
 }
 
-/* What is played in is another process's state of the device, too. */
+/* The input may also be a device state from another process. */
 static void move(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	static uint8_t state[32768];
@@ -441,7 +440,7 @@ static void step(struct fuzz_dev *v, struct net_mock *mock, struct fuzz_in *in)
 	}
 }
 
-/* A connection that is there, and the other end of it. */
+/* An existing connection, and its other end. */
 static void open_connection(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	int *fd = &peers[fuzz_choice(in, NR_CONNS)];
@@ -453,7 +452,7 @@ static void open_connection(struct fuzz_dev *v, struct fuzz_in *in)
 	*fd = accept4(tcp_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
-/* With a real network: nothing but frames, answers and iterations. */
+/* With a real network: only frames, answers and iterations. */
 static void step_frames(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	switch (fuzz_choice(in, 8)) {

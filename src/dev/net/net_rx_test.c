@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The network device, as a driver sees it: docs/spec/conformance.md section 7
- * and what docs/spec/hostile.md says of it, on a backend that is a test's:
- * reception.
+ * and its rows of docs/spec/hostile.md, on a mock backend: reception.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -53,7 +52,7 @@ static void test_rx_plain(void **state)
 	}
 }
 
-/* NET-RX-02 NET-RX-03 NET-RX-04 NET-RX-19: over several buffers. */
+/* NET-RX-02 NET-RX-03 NET-RX-04 NET-RX-19: across several buffers. */
 static void test_rx_merge(void **state)
 {
 	static const struct {
@@ -96,7 +95,7 @@ static void test_rx_merge(void **state)
 			left -= n;
 		}
 		assert_int_equal(left, 0);
-		/* Buffers that were looked at and not used are still there. */
+		/* Buffers that were taken and not used are still there. */
 		arrive(NULL, 60);
 		assert_true(drain(RXQ) >= 1);
 		destroy();
@@ -135,7 +134,7 @@ static void test_rx_wait(void **state)
 	assert_int_equal(mock->nr_in[0], 1);
 }
 
-/* NET-RX-20: never cut short, never beyond the end. hostile D14 D10 */
+/* NET-RX-20: never truncated, never beyond the end. hostile D14 D10 */
 static void test_rx_too_small(void **state)
 {
 	for (int merge = 0; merge < 2; merge++) {
@@ -257,7 +256,7 @@ static void test_rx_offload(void **state)
 	vdrv_kick(&d, RXQ);
 	arrive(&tso, 3000);
 	assert_int_equal(drain(RXQ), 0);
-	/* TRAP-04: tunnels have numbers of their own here, not offered. */
+	/* TRAP-04: tunnels have their own numbers here, not offered. */
 	mask = cpu_to_le64(VI_BIT(46));
 	assert_int_equal(command(5, 0, &mask, 8), 1);
 	mask = cpu_to_le64(NET_F(GUEST_TSO4)); /* without GUEST_CSUM */
@@ -283,7 +282,7 @@ static void test_rx_mtu(void **state)
 	assert_int_equal(drain(RXQ), 0);
 	arrive(NULL, 1014);
 	assert_int_equal(drain(RXQ), 1);
-	frame[12] = 0x81; /* a VLAN's tag is no part of the MTU */
+	frame[12] = 0x81; /* a VLAN tag is not part of the MTU */
 	arrive(NULL, 1018);
 	assert_int_equal(drain(RXQ), 1);
 	arrive(NULL, 1019);
@@ -301,7 +300,7 @@ static void test_rx_mtu(void **state)
 	arrive(NULL, 1018);
 	assert_int_equal(drain(RXQ), 1);
 
-	/* Of a front-end that told the driver less; not for the next one. */
+	/* A front-end that told the driver less; not for the next one. */
 	assert_int_equal(net_set_mtu(mock->be.client_arg, 900), 0);
 	arrive(NULL, 1018);
 	assert_int_equal(drain(RXQ), 0);
@@ -312,7 +311,7 @@ static void test_rx_mtu(void **state)
 	assert_int_equal(drain(RXQ), 1);
 }
 
-/* What is wrong with one chain is the end of those before it, too. */
+/* An error in one chain also ends the ones before it. */
 static void test_rx_error(void **state)
 {
 	uint64_t gpa;
@@ -320,7 +319,7 @@ static void test_rx_error(void **state)
 
 	start_as(VDRV_MODERN, "", ALL_FEATURES, 2);
 	gpa = give_rx(RXQ, 2000);
-	arrive(NULL, 1500); /* so long are the next ones, it seems */
+	arrive(NULL, 1500); /* the next ones seem to be as long */
 	vdrv_kick(&d, RXQ);
 	assert_int_equal(drain(RXQ), 1);
 	gpa = give_rx(RXQ, 100);
@@ -336,8 +335,8 @@ static void test_rx_error(void **state)
 }
 
 /*
- * Chains that cannot hold a header are work of this iteration as frames are: a
- * driver that keeps posting them must not keep the loop.
+ * Chains that cannot hold a header count for an iteration like frames: a driver
+ * that keeps posting them must not occupy the loop.
  */
 static void test_rx_short_chains(void **state)
 {
@@ -364,7 +363,7 @@ static void test_rx_short_chains(void **state)
 	}
 }
 
-/* A failure of the host is no end: reception resumes without a kick. */
+/* A host failure is not final: reception resumes without a kick. */
 static void test_rx_failure(void **state)
 {
 	static const int failures[] = { -ENETDOWN, -EIO,   -ECONNREFUSED,
@@ -391,7 +390,7 @@ static void test_rx_failure(void **state)
 		assert_int_equal(got, 1);
 		assert_true(mock->watched[0]);
 	}
-	/* Nor does one that the driver's reset finds. */
+	/* Nor is a failure that a driver's reset finds. */
 	mock->recv_ret = -EIO;
 	arrive(NULL, 60);
 	vdrv_reset(&d);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The network device, as a driver sees it: docs/spec/conformance.md section 7
- * and what docs/spec/hostile.md says of it, on a backend that is a test's:
- * features, configuration, transmission, reset.
+ * and its rows of docs/spec/hostile.md, on a mock backend: features,
+ * configuration, transmission, reset.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -24,7 +24,7 @@
 
 static void test_offer(void **state)
 {
-	/* Not offered, each for want of what it would be good for. */
+	/* Not offered, each because nothing here could use it. */
 	static const struct {
 		const char *name;
 		unsigned bit;
@@ -62,7 +62,7 @@ static void test_offer(void **state)
 	}
 	destroy();
 
-	/* A backend that cannot: no offloads; one channel: no MQ. */
+	/* A backend without offloads: none; with one channel: no MQ. */
 	create_as(VDRV_MODERN, "", 1, false);
 	vdrv_probe(&d);
 	offer = vdrv_offer(&d);
@@ -72,7 +72,7 @@ static void test_offer(void **state)
 			 0);
 }
 
-/* 7.2: what misses its prerequisite refuses FEATURES_OK. */
+/* 7.2: FEATURES_OK fails if a feature lacks its prerequisite. */
 static void test_feature_rules(void **state)
 {
 	static const struct {
@@ -205,7 +205,7 @@ static void test_link(void **state)
 	assert_int_equal(ctl("nonsense", NULL), -EINVAL);
 }
 
-/* NET-CTL-12: asked for by ctl, told to the driver, acknowledged by it. */
+/* NET-CTL-12: requested by ctl, signalled to the driver, acknowledged by it. */
 static void test_announce(void **state)
 {
 	start_as(VDRV_MODERN, "", ALL_FEATURES & ~NET_F(GUEST_ANNOUNCE), 2);
@@ -448,7 +448,7 @@ static void test_tx_wait(void **state)
 	assert_int_equal(mock->nr_sent, 2);
 	assert_int_equal(mock->sent.len, 61);
 	assert_int_equal(drain(TXQ), 2);
-	mock->send_ret = -EIO; /* lost, but given back */
+	mock->send_ret = -EIO; /* lost, but completed */
 	send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
 	assert_int_equal(drain(TXQ), 1);
 }
@@ -481,7 +481,7 @@ static void test_long_chains(void **state)
 			iterate();
 			if (q == TXQ && n == 1023 && indirect)
 				assert_int_equal(mock->nr_sent, 1);
-			/* Served, dropped or NEEDS_RESET: alive in any case. */
+			/* Served, dropped or NEEDS_RESET: always alive. */
 			vdrv_reset(&d);
 			assert_true(vdrv_start(&d, ALL_FEATURES, 3));
 			send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
@@ -491,7 +491,7 @@ static void test_long_chains(void **state)
 	}
 }
 
-/* hostile Q13: buffers outside of guest memory, as a BAR is. K1 D12 S23 */
+/* hostile Q13: buffers outside guest memory, such as a BAR. K1 D12 S23 */
 static void test_bad_chains(void **state)
 {
 	for (unsigned q = 0; q < 3; q++) {
@@ -551,7 +551,7 @@ static void test_reset_under_load(void **state)
 			send_frame(TXQ, &(struct net_hdr){ 0 }, HDR, 60);
 		}
 		vdrv_reset(&d);
-		/* Nothing of the old driver's is written to any more. */
+		/* The old driver's memory is not written any more. */
 		memset(d.mem, 0x11, 65536);
 		arrive(NULL, 400);
 		iterate();

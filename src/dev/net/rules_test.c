@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The rules of headers, filters and hashes, without a device. */
+/* Rules for headers, filters and hashes, without a device. */
 #include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,7 +93,7 @@ static void test_tx_hdr(void **state)
 			fail_msg("%s", r->name);
 		if (!r->passes)
 			continue;
-		/* Only what was asked for gets through. */
+		/* Only what was requested gets through. */
 		assert_int_equal(host.flags, r->flags & PARTIAL);
 		assert_int_equal(host.gso_type, r->gso_type);
 		assert_true(host.hdr_len <= r->frame_len);
@@ -213,7 +213,7 @@ static void test_features(void **state)
 		assert_int_equal(net_features_sound(both), both);
 		assert_int_equal(net_features_sound(rows[i].alone), 0);
 	}
-	/* A breach spreads to what builds on it. */
+	/* A missing feature also disables those that require it. */
 	assert_int_equal(
 		net_features_sound(NET_F(GUEST_TSO4) | NET_F(GUEST_ECN)), 0);
 }
@@ -381,7 +381,7 @@ static void test_vlans(void **state)
 	assert_false(net_filter_set_vlan(&f, 65535, true));
 	assert_false(net_filter_set_vlan(&f, 65535, false));
 
-	/* Without CTRL_RX it is the first VLAN that begins to filter. */
+	/* Without CTRL_RX filtering starts with the first VLAN. */
 	net_filter_reset(&f, NET_F(CTRL_VLAN));
 	assert_true(vlan_passes(&f, 5));
 	assert_true(net_filter_set_vlan(&f, 6, true));
@@ -400,7 +400,7 @@ static const uint8_t rss_key[40] = {
 	0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 };
 
-/* From one to the other, by addresses alone and with their ports. */
+/* From src to dst, by addresses alone and with ports. */
 static const struct vector {
 	const char *src, *dst;
 	uint16_t sport, dport;
@@ -430,7 +430,7 @@ static const struct vector {
 enum shape {
 	PLAIN,
 	FRAGMENT,
-	PADDED, /* IPv6: destination options that say nothing */
+	PADDED, /* IPv6: destination options without effect */
 	MOBILE, /* IPv6: source and destination are in extension headers */
 };
 
@@ -465,7 +465,7 @@ static size_t make_ipv4(uint8_t *f, const struct vector *v, uint8_t proto,
 static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
 			enum shape shape)
 {
-	/* Behind a padding of each kind, the home address option. */
+	/* After padding of each kind, the home address option. */
 	static const uint8_t options[] = { 43, 2, 1, 1, 0, 0, 0xc9, 16 };
 	/* Type 2, one address to go. */
 	static const uint8_t route[] = { 0, 2, 2, 1, 0, 0, 0, 0 };
@@ -476,7 +476,7 @@ static size_t make_ipv6(uint8_t *f, const struct vector *v, uint8_t proto,
 	f[13] = 0xdd;
 	f[14] = 0x60;
 	if (shape == MOBILE) {
-		write_addr(src, "fe80::1"); /* where it is just now */
+		write_addr(src, "fe80::1"); /* where it is currently */
 		write_addr(dst, "fe80::2");
 		*next = 60;
 		memcpy(f + off, options, sizeof(options));
@@ -505,7 +505,7 @@ static size_t make_packet(uint8_t *f, const struct vector *v, uint8_t proto,
 	return make_ipv4(f, v, proto, shape);
 }
 
-/* NET-CTL-20: each vector, as each type that it fits. */
+/* NET-CTL-20: each vector, as each matching type. */
 static void test_vectors(void **state)
 {
 	struct net_rss rss = { .key_len = 40 };
@@ -536,7 +536,7 @@ static void test_vectors(void **state)
 	}
 }
 
-/* Which type a packet is taken for, of those that are enabled. */
+/* Which enabled type a packet is classified as. */
 static void test_hash(void **state)
 {
 	static const struct {
@@ -593,7 +593,7 @@ static void test_hash(void **state)
 	}
 }
 
-/* Headers that end anywhere: no read behind @len (ASan), never a crash. */
+/* Headers that end anywhere: no read beyond @len (ASan), never a crash. */
 static void test_hash_short(void **state)
 {
 	struct net_rss rss = { .key_len = 40, .types = NET_RSS_TYPES };
