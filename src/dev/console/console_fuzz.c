@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that puts what it likes into the rings of a console
- * device, while the host writes, reads, hangs up, and removes ports. What is
- * behind them are sockets, and a file.
+ * Fuzz target: a driver that puts anything into the rings of a console device,
+ * while the host writes, reads, hangs up, and removes ports. The ports are
+ * backed by sockets, and a file.
  */
 #include <json-c/json.h>
 #include <linux/virtio_console.h>
@@ -21,7 +21,7 @@
 
 static struct victim {
 	struct fuzz_dev v;
-	int host[2]; /* what hvc0 and port x are connected with */
+	int host[2]; /* the peers of hvc0 and port x */
 	unsigned nr_queues;
 } kinds[NR_KINDS];
 
@@ -155,7 +155,7 @@ static void step(struct victim *c, struct fuzz_in *in)
 	}
 }
 
-/* A driver that has said that it is there comes further. */
+/* A driver that has announced itself gets further. */
 static void say_ready(struct victim *c)
 {
 	struct fuzz_dev *v = &c->v;

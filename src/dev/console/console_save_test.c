@@ -54,7 +54,7 @@ static unsigned nr_queues(unsigned nr_ports)
 	return nr_ports > 1 ? 2 * nr_ports + 2 : 2;
 }
 
-/* Make a device, and negotiate with it: up to where a state is loaded. */
+/* Create a device, and negotiate, up to the point where a state is loaded. */
 static void make(enum vdrv_mode mode, unsigned nr_ports, const char *more)
 {
 	fixture_make(&r, mode, nr_ports, more);
@@ -64,7 +64,7 @@ static void make(enum vdrv_mode mode, unsigned nr_ports, const char *more)
 	assert_true(vdrv_negotiate(&r.d, vdrv_offer(&r.d)));
 }
 
-/* Its rings run. */
+/* Start its rings. */
 static void run(unsigned nr_ports)
 {
 	for (unsigned q = 0; q < nr_queues(nr_ports); q++)
@@ -96,7 +96,7 @@ static void expect_silence(void)
 			 msg.value);
 }
 
-/* Bytes come out at both ends of a port. */
+/* Bytes arrive at both ends of a port. */
 static void expect_bytes(unsigned port)
 {
 	struct vdrv_buf buf = { vdrv_alloc(&r.d, 16, 1), 16, VDRV_W };
@@ -115,7 +115,7 @@ static void expect_bytes(unsigned port)
 	assert_int_equal(used.len, 2);
 }
 
-/* A driver that has set up all continues without notification. */
+/* A driver that has set up everything continues without notification. */
 static void test_goes_on(void **state)
 {
 	for (int mode = VDRV_MODERN; mode <= VDRV_LEGACY; mode++) {
@@ -138,7 +138,7 @@ static void test_goes_on(void **state)
 	}
 }
 
-/* Hear at most @max messages, one buffer each, as a driver would. */
+/* Receive at most @max messages, one buffer each, like a driver. */
 static unsigned converse(struct fixture_msg *heard, unsigned max)
 {
 	unsigned n = 0;
@@ -156,8 +156,8 @@ static unsigned converse(struct fixture_msg *heard, unsigned max)
 }
 
 /*
- * CON-05, CON-06, CON-12: wherever in the conversation the device moves, the
- * driver hears each message once.
+ * CON-05, CON-06, CON-12: at whichever message the device moves, the driver
+ * receives each message once.
  */
 static void test_each_message(void **state)
 {
@@ -198,7 +198,7 @@ static void test_differences(void **state)
 	static const struct {
 		const char *name;
 		const char *there, *here; /* commands, before it moves */
-		bool gone;                /* here: nobody is at port 1 */
+		bool gone;                /* here: port 1 has no peer */
 		unsigned id, nr, events[3];
 	} rows[] = {
 		{ "nothing", NULL, NULL, false, 0, 0, { 0 } },
@@ -271,7 +271,7 @@ static void test_differences(void **state)
 	}
 }
 
-/* A port that came by ctl and is not here: removed, and its bytes are lost. */
+/* A port added by ctl and missing here: removed, and its bytes are lost. */
 static void test_missing_port(void **state)
 {
 	struct vdrv_used used;
@@ -289,7 +289,7 @@ static void test_missing_port(void **state)
 	expect_bytes(0);
 }
 
-/* What the driver was still to be told when there was no buffer. */
+/* Messages that waited for a buffer. */
 static void test_pending(void **state)
 {
 	struct fixture_msg msg[8];
@@ -316,7 +316,7 @@ static void test_pending(void **state)
 	}
 }
 
-/* CON-08, CON-09: without MULTIPORT there is the size, by an interrupt. */
+/* CON-08, CON-09: without MULTIPORT only the size, by an interrupt. */
 static void test_no_multiport(void **state)
 {
 	for (int differs = 0; differs < 2; differs++) {
@@ -337,7 +337,7 @@ static void test_no_multiport(void **state)
 	}
 }
 
-/* Of a chain that was partly written the rest is, and nothing twice. */
+/* The rest of a partly written chain is written, and nothing twice. */
 static void test_partly_written(void **state)
 {
 	static uint8_t chain[1 << 20], got[sizeof(chain)];
@@ -370,7 +370,7 @@ static void test_partly_written(void **state)
 }
 
 /*
- * --- What is refused ---
+ * --- Rejected states ---
  */
 
 static void refused(const uint8_t *state, size_t len)
@@ -378,7 +378,7 @@ static void refused(const uint8_t *state, size_t len)
 	assert_int_equal(moved_refuse(r.dev->vs, state, len), -EINVAL);
 }
 
-/* What the driver wrote to one port does not come out of another. */
+/* Bytes that the driver wrote to one port do not arrive at another. */
 static void test_other_ports(void **state)
 {
 	fixture_open(&r, VDRV_MODERN, 2);
@@ -410,8 +410,8 @@ static void test_hostile(void **state)
 			{ 6, 1 },
 			{ 6, 3 }, /* ports */
 			{ 7, 1 },
-			{ 8 + 4, 0x0a }, /* not added, and something */
-			{ 8 + 4, 0x21 }, /* not ready, and told */
+			{ 8 + 4, 0x0a }, /* not added, but flags set */
+			{ 8 + 4, 0x21 }, /* not ready, but informed */
 			{ 8 + 5, 0x02 }, /* no such bit */
 			{ 8 + 7, 0x80 },
 			{ 80 + 8, 'q' }, /* name of port 1 */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The console device's configuration and control, as a driver sees them:
- * conformance chapter 9. The bytes of ports are port_test.c's.
+ * conformance chapter 9. port_test.c tests the data of ports.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,7 +70,7 @@ static void expect_name(uint32_t id, const char *name)
 	assert_int_equal(msg.rest[strlen(name)], 0xaa); /* no NUL */
 }
 
-/* From DEVICE_READY until all ports are there, checked step by step. */
+/* From DEVICE_READY until all ports exist, checked step by step. */
 static void handshake(unsigned nr_ports)
 {
 	char name[16];
@@ -94,10 +94,10 @@ static void handshake(unsigned nr_ports)
 }
 
 /*
- * CON-05: silence before DEVICE_READY, then an ADD for each port. CON-06:
- * after PORT_READY what there is to know. CON-03: each ADD once, also when
- * DEVICE_READY comes twice (hostile F20). CON-16, hostile S17e: all of it
- * anew after a reset. CON-L02, CON-L03: the same for a legacy driver.
+ * CON-05: silence before DEVICE_READY, then an ADD for each port. CON-06: after
+ * PORT_READY the port's properties. CON-03: each ADD once, also when
+ * DEVICE_READY comes twice (hostile F20). CON-16, hostile S17e: all of it again
+ * after a reset. CON-L02, CON-L03: the same for a legacy driver.
  */
 static void test_handshake(void **state)
 {
@@ -144,16 +144,16 @@ static void test_resumed(void **state)
 	fixture_expect(&r, 1, OPEN, 1);
 	fixture_say(&r, 1, OPEN, 1);
 	assert_true(fixture_status(&r, 1, "guest-open"));
-	fixture_say(&r, 2, PORT_READY, 1); /* its peer has gone meanwhile */
+	fixture_say(&r, 2, PORT_READY, 1); /* its peer has disconnected */
 	expect_name(2, "p2");
 	fixture_expect(&r, 2, OPEN, 0);
-	fixture_say(&r, 3, PORT_READY, 1); /* and so has this port */
+	fixture_say(&r, 3, PORT_READY, 1); /* and this port is gone */
 	fixture_expect(&r, 3, REMOVE, 0);
 	expect_silence();
 	assert_int_equal(fixture_ctl(&r, "port add p4"), 0);
 	fixture_expect(&r, 4, ADD, 0);
 
-	/* A driver that starts afresh is none that resumes. */
+	/* A driver that starts afresh does not resume. */
 	vdrv_reset(&r.d);
 	fixture_start(&r, UINT64_MAX);
 	fixture_ctl_offer(&r, 10, FIXTURE_CTL_ROOM);
@@ -170,8 +170,8 @@ static void test_resumed(void **state)
 
 /*
  * A port that was unplugged and plugged again while the driver was suspended:
- * silence until the driver has set up its queues again, and then what the driver
- * would have been sent without the suspend. Its place may have another name.
+ * silence until the driver has set up its queues again, and then the messages
+ * it would have got without the suspend. The port may have another name.
  */
 static void test_replugged_meanwhile(void **state)
 {
@@ -200,7 +200,7 @@ static void test_replugged_meanwhile(void **state)
 	expect_name(2, "p2");
 	fixture_expect(&r, 2, OPEN, 1);
 
-	/* A driver that starts afresh has not had the port. */
+	/* A driver that starts afresh has not seen the port. */
 	vdrv_reset(&r.d);
 	assert_int_equal(fixture_ctl(&r, "port remove p1"), 0);
 	fixture_start(&r, UINT64_MAX);
@@ -221,8 +221,8 @@ static void test_replugged_meanwhile(void **state)
 }
 
 /*
- * STAT-05: nothing of the rings is looked at before DRIVER_OK, whatever driver,
- * host and ctl do; and nothing of it is lost.
+ * STAT-05: the rings are not read before DRIVER_OK, whatever driver, host and
+ * ctl do; and nothing is lost.
  */
 static void test_driver_ok(void **state)
 {
@@ -268,7 +268,7 @@ static void test_driver_ok(void **state)
 	assert_memory_equal(buf, "early", 5);
 }
 
-/* CON-05, CON-06: a driver that failed, or does not take a port. */
+/* CON-05, CON-06: a driver that failed, or rejects a port. */
 static void test_refused(void **state)
 {
 	fixture_make(&r, VDRV_MODERN, 3, "");
@@ -334,7 +334,7 @@ static void test_few_buffers(void **state)
 	expect_silence();
 }
 
-/* CON-07: the host's side comes and goes; twice unnoticed is told as well. */
+/* CON-07: the host side comes and goes; two unseen changes are also sent. */
 static void test_host_open(void **state)
 {
 	fixture_make(&r, VDRV_MODERN, 2, "");
@@ -361,7 +361,7 @@ static void test_hotplug(void **state)
 	fixture_expect(&r, 0, ADD, 0);
 	fixture_expect(&r, 1, ADD, 0);
 	expect_silence();
-	fixture_say(&r, 2, PORT_READY, 1); /* CON-14: there is none */
+	fixture_say(&r, 2, PORT_READY, 1); /* CON-14: no such port */
 	expect_silence();
 	assert_int_equal(fixture_ctl(&r, "port add p2"), 0);
 	fixture_expect(&r, 2, ADD, 0);
@@ -386,7 +386,7 @@ static void test_hotplug(void **state)
 	expect_silence();
 }
 
-/* A command that comes with a descriptor, as the client of `ctl` opens it. */
+/* A command with a descriptor, as the `ctl` client opens it. */
 static int ctl_with(const char *words, int take_fd)
 {
 	struct opened_files files = { .nr = 0 };
@@ -398,7 +398,7 @@ static int ctl_with(const char *words, int take_fd)
 	return ret;
 }
 
-/* CON-04: new ports, as many as there is room for, and again after those. */
+/* CON-04: new ports, as many as fit, and again after those. */
 static void test_new_ports(void **state)
 {
 	static const char bytes[] = "through a new port";
@@ -429,7 +429,7 @@ static void test_new_ports(void **state)
 		assert_string_equal(text, bytes);
 		assert_int_equal(fixture_status(&r, 1, "from-guest"),
 				 sizeof(bytes));
-		if (round == 1) { /* the driver hears of both at once */
+		if (round == 1) { /* the driver learns of both at once */
 			assert_int_equal(fixture_ctl(&r, "port remove late"),
 					 0);
 			assert_int_equal(
@@ -449,7 +449,7 @@ static void test_new_ports(void **state)
 		fixture_expect(&r, 1, REMOVE, 0);
 		assert_int_equal(fixture_ctl(&r, "port remove late"), -ENOENT);
 		assert_int_equal(fixture_ctl(&r, "port add late"), -ENOENT);
-		/* Nothing of it is left: the other end is gone. */
+		/* Nothing is left of it: the other end is closed. */
 		assert_int_equal(read(ends[0], text, 1), 0);
 		close(ends[0]);
 	}
@@ -526,7 +526,7 @@ static void test_resize(void **state)
 	expect_silence();
 }
 
-/* What is offered, and what the configuration says of ports. */
+/* The features offered, and the configuration's port count. */
 static void test_offer(void **state)
 {
 	static const struct {
@@ -551,8 +551,8 @@ static void test_offer(void **state)
 }
 
 /*
- * CON-01, CON-02: a character at any time, even before a driver is there.
- * hostile F21: narrower writes are none. hostile S20: every access is harmless.
+ * CON-01, CON-02: a character at any time, even without a driver. hostile F21:
+ * narrower writes have no effect. hostile S20: every access is harmless.
  */
 static void test_emerg(void **state)
 {
@@ -583,7 +583,7 @@ static void test_emerg(void **state)
 	}
 }
 
-/* A reader that is stuck does not stick the writer. */
+/* A stuck reader does not block the writer. */
 static void test_emerg_full(void **state)
 {
 	static char buf[1 << 20];
@@ -603,8 +603,8 @@ static void test_emerg_full(void **state)
 }
 
 /*
- * CON-14, hostile S17a, K14: messages of every length, and with nonsense in
- * them, are given back and harm nothing.
+ * CON-14, hostile S17a, K14: messages of every length, and with invalid
+ * contents, are returned and do no harm.
  */
 static void test_bad_messages(void **state)
 {
@@ -664,8 +664,9 @@ static void test_split_message(void **state)
 }
 
 /*
- * hostile S17d, Q5: a receive buffer that is too small gets what fits and says
- * so; one that cannot even hold a header goes back empty and the message waits.
+ * hostile S17d, Q5: a receive buffer that is too small gets what fits, as its
+ * length tells; one that cannot even hold a header is returned empty and the
+ * message waits.
  */
 static void test_small_buffers(void **state)
 {
@@ -692,7 +693,7 @@ static void test_small_buffers(void **state)
 	assert_int_equal(msg.rest[1], 0xaa);
 }
 
-/* CON-15: buffers that are to be read are no place for a message. */
+/* CON-15: readable buffers cannot hold a message. */
 static void test_wrong_way(void **state)
 {
 	struct vdrv_buf buf;
@@ -711,7 +712,7 @@ static void test_wrong_way(void **state)
 	fixture_expect(&r, 0, ADD, 0);
 }
 
-/* CON-09, hostile F20: without MULTIPORT there are two queues and no talk. */
+/* CON-09, hostile F20: without MULTIPORT only two queues, and no messages. */
 static void test_no_multiport(void **state)
 {
 	struct vdrv_used used;
@@ -745,7 +746,7 @@ static void *flip(void *arg)
 	return NULL;
 }
 
-/* hostile S17b: a port's number that changes after it was judged. */
+/* hostile S17b: a port's number that changes after it was checked. */
 static void test_flipping_id(void **state)
 {
 	struct vdrv_used used;
@@ -769,7 +770,7 @@ static void test_flipping_id(void **state)
 	pthread_join(thread, NULL);
 }
 
-/* More messages than one iteration takes are all taken, also without a kick. */
+/* More messages than one iteration takes are all taken, even without a kick. */
 static void test_many_messages(void **state)
 {
 	struct vdrv_used used;

@@ -41,7 +41,7 @@ static char pattern(size_t i)
 	return (char)(i * 31 + i / 257);
 }
 
-/* What the host has got so far of the pattern, from @at on. */
+/* What the host has received of the pattern, from @at on. */
 static size_t host_read(unsigned port, size_t at, size_t max)
 {
 	char buf[65536];
@@ -65,9 +65,9 @@ static size_t host_write(unsigned port, size_t at, size_t len)
 }
 
 /*
- * CON-11: a buffer in pieces goes out whole and in order; CON-10: used length
- * 0. hostile S14: as many pieces as the ring holds, and more through an
- * indirect table, and then more than we take. Q7: pieces without a byte.
+ * CON-11: a buffer in pieces is sent whole and in order; CON-10: used length 0.
+ * hostile S14: as many pieces as the ring holds, and more through an indirect
+ * table, and then more than we accept. Q7: empty pieces.
  */
 static void test_tx_pieces(void **state)
 {
@@ -116,7 +116,7 @@ static void test_tx_pieces(void **state)
 	}
 }
 
-/* CON-10, CON-11: input fills buffers in pieces, and the length is its own. */
+/* CON-10, CON-11: input fills buffers in pieces, and sets their length. */
 static void test_rx_pieces(void **state)
 {
 	static const struct {
@@ -177,7 +177,7 @@ static void offer_pages(unsigned port, unsigned nr)
 	vdrv_kick_if_wanted(&r.d, q);
 }
 
-/* Check what came against the pattern: how many bytes. */
+/* Check received bytes against the pattern: returns their number. */
 static size_t guest_read(unsigned port, size_t at)
 {
 	struct vdrv_used used;
@@ -198,7 +198,8 @@ static size_t guest_read(unsigned port, size_t at)
 
 /*
  * CON-13: input waits while the guest has no buffers, wakes nobody up, and all
- * of it comes in the end. CON-17: likewise while the guest has the port closed.
+ * of it arrives in the end. CON-17: likewise while the guest has the port
+ * closed.
  */
 static void test_rx_back_pressure(void **state)
 {
@@ -233,7 +234,7 @@ static void test_rx_back_pressure(void **state)
 
 /*
  * Output waits while the host does not read: the chain stays with the driver
- * and nobody is woken up. Every byte comes once.
+ * and nobody is woken up. Every byte arrives once.
  */
 static void test_tx_back_pressure(void **state)
 {
@@ -273,7 +274,7 @@ static void test_tx_back_pressure(void **state)
 	assert_idle();
 }
 
-/* Stuff a port until its channel is full and a chain is partly out. */
+/* Fill a port until its channel is full and a chain is partly sent. */
 static void fill(unsigned port)
 {
 	static char page[1 << 16];
@@ -286,8 +287,8 @@ static void fill(unsigned port)
 }
 
 /*
- * A reset in the middle of a chain: nothing of it is sent later, what the next
- * driver sends is whole, and the old memory is left alone.
+ * A reset in the middle of a chain: none of it is sent later, what the next
+ * driver sends is whole, and the old memory is not accessed.
  * hostile D41, S15g, F9
  */
 static void test_reset_while_blocked(void **state)
@@ -336,7 +337,7 @@ static void test_reader_gone(void **state)
 	assert_idle();
 }
 
-/* A port that ctl removes lets go of what it held; the channel stays. */
+/* A port that ctl removes releases what it held; the channel stays. */
 static void test_removed_while_blocked(void **state)
 {
 	struct vdrv_used used;
@@ -349,7 +350,7 @@ static void test_removed_while_blocked(void **state)
 		nr++;
 	assert_int_equal(nr, 20);
 
-	/* hostile S17c: the queues of a port that is not there */
+	/* hostile S17c: the queues of a port that does not exist */
 	offer_pages(1, 4);
 	host_write(1, 0, 10);
 	fixture_write(&r, 1, "x", 1);
@@ -384,7 +385,7 @@ static void test_no_console(void **state)
 	assert_idle();
 }
 
-/* CON-15: buffers of the wrong direction go back untouched with length 0. */
+/* CON-15: buffers of the wrong direction are returned untouched, length 0. */
 static void test_wrong_way(void **state)
 {
 	static const struct {
@@ -422,7 +423,7 @@ static void test_wrong_way(void **state)
 					 0x55);
 		assert_true(read(r.host[0], buf, sizeof(buf)) < 0);
 
-		/* What comes after it is served. */
+		/* Later buffers are served. */
 		if (rows[k].rx) {
 			offer_pages(0, 1);
 			fixture_iterate(&r, 2);
@@ -435,7 +436,7 @@ static void test_wrong_way(void **state)
 	}
 }
 
-/* A wrong chain among good ones, taken together with them. */
+/* An invalid chain among valid ones, taken together with them. */
 static void test_wrong_way_between(void **state)
 {
 	struct vdrv_used used;
@@ -473,7 +474,7 @@ static void test_broken_chains(void **state)
 		vdrv_avail(&r.d, q, 5);
 		vdrv_kick(&r.d, q);
 		fixture_iterate(&r, 2);
-		/* Its buffers are taken when there is something to say. */
+		/* Its buffers are taken when there is a message. */
 		for (int i = 0; q == 2 && i < 100; i++)
 			fixture_ctl(&r, "resize 1 1");
 		assert_true(vdrv_status(&r.d) &
@@ -513,7 +514,7 @@ static void test_overflow(void **state)
 	assert_idle();
 }
 
-/* A socket that listens, and that ctl adds as a port. */
+/* A listening socket that ctl adds as a port. */
 static void add_listener(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -541,7 +542,7 @@ static int dial(const char *path)
 	return fd;
 }
 
-/* backlog=: the newest output waits for the next peer, who gets it first. */
+/* backlog=: the newest output waits for the next peer, which gets it first. */
 static void test_backlog(void **state)
 {
 	char dir[] = "/tmp/port_test.XXXXXX", path[64], buf[64];
@@ -575,9 +576,9 @@ static void test_backlog(void **state)
 	rmdir(dir);
 }
 
-#define PATIENCE_NS 30000000000ull /* on a machine that is slow */
+#define PATIENCE_NS 30000000000ull /* on a slow machine */
 
-/* All that a file or a socket has. */
+/* Expect exactly this from a file or a socket. */
 static void expect_read(int fd, const char *want)
 {
 	uint64_t end = vio_now_ns() + PATIENCE_NS;
@@ -594,7 +595,7 @@ static void expect_read(int fd, const char *want)
 	assert_memory_equal(buf, want, len);
 }
 
-/* `ctl log console PATH`, as its client opens it; returns what it holds. */
+/* `ctl log console PATH`, opened as its client does; returns its result. */
 static int log_to(const char *path)
 {
 	const int flags = O_WRONLY | O_CREAT | O_APPEND;
@@ -609,7 +610,7 @@ static int log_to(const char *path)
 	return open(path, O_RDONLY);
 }
 
-/* log=: output goes to both; the file is another one after `ctl log`. */
+/* log=: output goes to both; `ctl log` changes the file. */
 static void test_log(void **state)
 {
 	char dir[] = "/tmp/port_test.XXXXXX", more[96], path[64];
@@ -783,7 +784,7 @@ static void test_log_hangs(void **state)
 	assert_int_equal(read(r.host[0], buf, sizeof(buf)), 3);
 	assert_int_equal(r.d.nr_log, nr_log + 1);
 	assert_int_equal(fixture_status(&r, 0, "log-lost"), 6);
-	/* Once it answers, it is a log again. */
+	/* Once it answers, logging resumes. */
 	while (read(fd, buf, sizeof(buf)) > 0)
 		;
 	fixture_iterate(&r, 2);
