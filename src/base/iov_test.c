@@ -12,7 +12,7 @@
 #define TEXT  "0123456789abcdef"
 #define BYTES 16
 
-/* Where the 16 bytes are cut. */
+/* Where the 16 bytes are divided. */
 static const struct {
 	size_t len[BYTES + 2];
 	int niov;
@@ -52,7 +52,7 @@ static void test_take(void **state)
 			assert_int_equal(vio_iov_take(&c, got, first), first);
 			assert_memory_equal(got, TEXT, first);
 			assert_int_equal(vio_iov_len(&c), BYTES - first);
-			/* More than there is. */
+			/* More than there are. */
 			assert_int_equal(vio_iov_take(&c, got, BYTES + 1),
 					 BYTES - first);
 			assert_memory_equal(got, &TEXT[first], BYTES - first);

@@ -254,7 +254,7 @@ static void jobs_init(struct job *jobs, unsigned nr)
 					.name = "abcdef"[i] };
 }
 
-/* Calls before it runs count as one; it comes on the loop's thread. */
+/* Calls before it runs count as one; it runs on the loop's thread. */
 static void woken(void *arg)
 {
 	(*(unsigned *)arg)++;
@@ -334,8 +334,7 @@ static void test_cancel(void **state)
 	jobs_init(j, 4);
 	for (int i = 0; i < 3; i++)
 		vio_task_defer(loop, &j[i].task);
-	vio_task_cancel(loop,
-			&j[2].task); /* the last: the next goes behind b */
+	vio_task_cancel(loop, &j[2].task); /* the last: the next goes after b */
 	vio_task_cancel(loop, &j[2].task);
 	vio_task_defer(loop, &j[3].task);
 	j[0].cancel = &j[1]; /* of this iteration */
@@ -386,7 +385,7 @@ static void test_defer_in_iteration(void **state)
 	}
 }
 
-/* A callback that waits for something in an iteration of its own. */
+/* A callback that waits for something in its own iteration. */
 struct nest {
 	struct watch *outer, *inner;
 };
@@ -430,7 +429,7 @@ static void test_run_and_stop(void **state)
 	vio_source_remove(t.source);
 }
 
-/* A task left over when run() ends: an embedder's poll sees it. */
+/* A task left over when run() ends is seen by an embedder's poll. */
 static void stop_fn(void *arg)
 {
 	vio_loop_stop(loop);
@@ -479,8 +478,8 @@ static long sleeps(struct tick *t, uint64_t first_ns, uint64_t ns,
 }
 
 /*
- * A loop that is asked to busy-poll does not sleep when the next event is near.
- * How soon it comes is not ours alone: most iterations must be as they should.
+ * A loop with busy polling does not sleep when the next event is near. Timing
+ * is not only ours: most iterations must behave as expected.
  */
 static void test_busy_poll(void **state)
 {

@@ -39,7 +39,7 @@ static const struct opt_def common_opts[] = {
 
 static const struct opt_def *const tables[] = { block_opts, common_opts, NULL };
 
-/* What one key reads as; @string NULL: the key has no value. */
+/* The value of one key; @string NULL: the key has no value. */
 static void test_values(void **state)
 {
 	static const struct {
@@ -222,7 +222,7 @@ static const struct opt_def lun_opts[] = {
 
 static const struct opt_def *const patterns[] = { lun_opts, NULL };
 
-/* A key with '*' takes others, each of them an option. */
+/* A key with '*' matches others, each of them an option. */
 static void test_patterns(void **state)
 {
 	static const struct {

@@ -124,7 +124,7 @@ static unsigned nr_running(const struct test_job *jobs, unsigned nr)
 	return running;
 }
 
-/* All of them run at once, as far as the pool may grow; then it is kept. */
+/* All run at once, as far as the pool may grow; then its size stays. */
 static void test_growth(void **state)
 {
 	struct test_job jobs[12] = { 0 };
@@ -147,7 +147,7 @@ static void test_growth(void **state)
 	fixture_fini(&f);
 }
 
-/* One that has begun cannot be taken back; any that has not can, once. */
+/* A job that has begun cannot be cancelled; any other can, once. */
 static void test_cancel(void **state)
 {
 	struct test_job jobs[4] = { 0 };
@@ -163,7 +163,7 @@ static void test_cancel(void **state)
 	assert_true(pool_cancel(f.pool, &jobs[3].job));
 	assert_false(pool_cancel(f.pool, &jobs[3].job));
 	assert_true(pool_cancel(f.pool, &jobs[1].job));
-	pool_start(f.pool, &jobs[1].job); /* behind the others */
+	pool_start(f.pool, &jobs[1].job); /* after the others */
 	let_run(&f, 3);
 	while (f.nr_done < 3)
 		assert_true(pool_wait(f.pool, 10000));
@@ -205,11 +205,11 @@ static void test_destroy(void **state)
 	sem_destroy(&f.go);
 }
 
-/* One that may never end is not waited for; what is queued never begins. */
+/* A job that may never end does not block; queued jobs never begin. */
 static void test_abandon(void **state)
 {
 	static struct test_job jobs[2];
-	static struct fixture f; /* the thread goes on in it */
+	static struct fixture f; /* the thread continues to use it */
 
 	fixture_init(&f, 1);
 	pool_start(f.pool, &jobs[0].job);
@@ -226,7 +226,7 @@ static void test_abandon(void **state)
 	assert_int_equal(f.nr_done, 0);
 }
 
-/* At the end jobs are waited for, and heard of. */
+/* pool_finish() waits for jobs, and reports them. */
 static void test_finish(void **state)
 {
 	struct test_job jobs[2] = { 0 };
@@ -242,11 +242,11 @@ static void test_finish(void **state)
 	sem_destroy(&f.go);
 }
 
-/* But not for ever; one that was taken back does not count. */
+/* But not for ever; a cancelled one does not count. */
 static void test_finish_stuck(void **state)
 {
 	static struct test_job jobs[2];
-	static struct fixture f; /* the thread uses it on */
+	static struct fixture f; /* the thread continues to use it */
 
 	fixture_init(&f, 1);
 	pool_start(f.pool, &jobs[0].job);

@@ -37,7 +37,7 @@ static void test_take(void **state)
 	assert_int_equal(ratelimit_level(&b), 100); /* and no more */
 }
 
-/* Many looks, each shorter than a unit takes, lose nothing. */
+/* Many short queries, each within a unit's time, lose nothing. */
 static void test_fractions(void **state)
 {
 	struct ratelimit b;
@@ -51,13 +51,13 @@ static void test_fractions(void **state)
 	assert_int_equal(ratelimit_level(&b), 50);
 }
 
-/* What is larger than any burst passes, and is paid for in full. */
+/* A charge larger than any burst passes, and is paid for in full. */
 static void test_charge(void **state)
 {
 	struct ratelimit b;
 
 	ratelimit_init(&b, 1000, 10);
-	now += 1000 * MS; /* saves nothing up */
+	now += 1000 * MS; /* does not accumulate */
 	assert_int_equal(ratelimit_debt_ns(&b), 0);
 	ratelimit_charge(&b, 60);
 	assert_int_equal(ratelimit_debt_ns(&b), 0);
@@ -73,7 +73,7 @@ static void test_charge(void **state)
 	assert_int_equal(ratelimit_level(&b), 20);
 }
 
-/* Products of units and nanoseconds that 64 bits do not hold. */
+/* Products of units and nanoseconds that exceed 64 bits. */
 static void test_large(void **state)
 {
 	const uint64_t rates[] = { 3ull << 30, 3ull << 36, 3ull << 50 };

@@ -22,12 +22,12 @@ static void test_take(void **state)
 		*items[i] = i;
 	}
 	assert_null(slab_take(&slab));
-	for (unsigned i = 0; i < NR_ITEMS; i++) /* none is another's */
+	for (unsigned i = 0; i < NR_ITEMS; i++) /* none overlaps another */
 		assert_int_equal(*items[i], i);
 	slab_fini(&slab);
 }
 
-/* The item given back last is the next one: its memory is in the cache. */
+/* The last item returned is taken next: its memory is in the cache. */
 static void test_give(void **state)
 {
 	struct slab slab;
@@ -40,7 +40,7 @@ static void test_give(void **state)
 	slab_give(&slab, b);
 	assert_ptr_equal(slab_take(&slab), b);
 	assert_ptr_equal(slab_take(&slab), a);
-	/* Only now one that was never used, and then there are no more. */
+	/* Only now one that was never used, and then none is left. */
 	assert_int_equal(slab.nr_touched, 2);
 	assert_non_null(slab_take(&slab));
 	assert_null(slab_take(&slab));

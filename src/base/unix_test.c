@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* UNIX sockets that have a path: whose it is, and what gives way. */
+/* UNIX sockets with a path: who owns it, and what is replaced. */
 #include "base/unix.h"
 #include "base/util.h"
 
@@ -59,7 +59,7 @@ static void test_stream(void **state)
 	assert_true(fcntl(here, F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(here, F_GETFD) & FD_CLOEXEC);
 	assert_int_equal(unix_listen(path, 0), -EADDRINUSE);
-	/* Looking whether somebody is there was no connection. */
+	/* Checking for a listener made no connection. */
 	assert_int_equal(accept(here, NULL, NULL), -1);
 	assert_int_equal(errno, EAGAIN);
 
@@ -75,7 +75,7 @@ static void test_stream(void **state)
 	assert_int_equal(unix_connect(path, 0), -ECONNREFUSED);
 }
 
-/* What is there already: what of it gives way. */
+/* What exists already: whether it is replaced. */
 static void test_bind(void **state)
 {
 	static const struct {
@@ -168,7 +168,7 @@ static void leave_stale(void)
 	close(fd);
 }
 
-/* The number of those that listen; all but one were told that it is in use. */
+/* The number of listeners; all others got -EADDRINUSE. */
 static int run_race(struct racer racers[])
 {
 	pthread_barrier_t start;
@@ -192,7 +192,7 @@ static int run_race(struct racer racers[])
 	return nr_won;
 }
 
-/* One stale socket: one gets it, and is who clients reach. */
+/* One stale socket: one racer gets it, and clients reach that one. */
 static void test_race(void **state)
 {
 	struct racer racers[NR_RACERS];
@@ -217,7 +217,7 @@ static void test_race(void **state)
 	}
 }
 
-/* Whoever may read the directory may lock it, and keeps nobody for ever. */
+/* Whoever may read the directory may lock it, but blocks nobody for ever. */
 static void test_locked(void **state)
 {
 	int lock = open(dir, O_RDONLY | O_DIRECTORY), fd;
