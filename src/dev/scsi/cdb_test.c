@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The table of commands, taking CDBs apart, and sense data. */
+/* The table of commands, parsing of CDBs, and sense data. */
 #include "dev/scsi/cdb.h"
 
 #include <setjmp.h>
@@ -19,7 +19,7 @@ static uint8_t len_of_group(uint8_t opcode)
 	return len[opcode >> 5];
 }
 
-/* What REPORT SUPPORTED OPERATION CODES says must be sound. */
+/* The data of REPORT SUPPORTED OPERATION CODES must be valid. */
 static void test_table(void **state)
 {
 	for (unsigned i = 0; i < cdb_nr_defs; i++) {
@@ -47,7 +47,7 @@ static void test_table(void **state)
 	}
 }
 
-/* Every bit that must not be set is found, and pointed at. */
+/* Every bit that must not be set is found, and reported. */
 static void test_reserved_bits(void **state)
 {
 	for (unsigned i = 0; i < cdb_nr_defs; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A LUN that is a real device, with a pretend one behind SG_IO. */
+/* A LUN that passes a device through, with a simulated one behind SG_IO. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,7 +26,7 @@ static struct {
 	int nr_begun;
 } sg;
 
-#define MAX_BEGUN 16 /* commands at a time, as the sg driver takes them */
+#define MAX_BEGUN 16 /* commands at a time, like the sg driver */
 
 static pthread_mutex_t sg_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -104,7 +104,7 @@ static void test_commands(void **state)
 	struct cmd luns = { .cdb = { 0xa0, [9] = 16 }, .in_len = 16 };
 	struct sent s = ini_do(&rd);
 
-	/* As it is, with neither a unit attention nor a look at it. */
+	/* Unchanged, with neither a unit attention nor any checks. */
 	assert_int_equal(s.response, 0);
 	assert_int_equal(s.status, 0);
 	assert_int_equal(s.used, 108 + 512);
@@ -118,7 +118,7 @@ static void test_commands(void **state)
 	s = ini_do(&rd);
 	assert_int_equal(s.residual, 500);
 	assert_int_equal(s.used, 108 + 12);
-	sg.resid = 100000; /* nonsense is cut */
+	sg.resid = 100000; /* an invalid value is capped */
 	assert_int_equal(ini_do(&rd).residual, 512);
 	sg.resid = -5;
 	assert_int_equal(ini_do(&rd).residual, 0);
@@ -169,7 +169,7 @@ static void test_failures(void **state)
 	assert_int_equal(s.code, SC_INVALID_CDB_FIELD);
 	assert_int_equal(s.sense_len, 18);
 
-	/* What the kernel lets only a privileged process send. */
+	/* Commands that the kernel reserves for privileged processes. */
 	sg.ret = -EPERM;
 	s = ini_do(&rd);
 	assert_int_equal(s.response, VIRTIO_SCSI_S_OK);
@@ -181,7 +181,7 @@ static void unhang(void *arg)
 	__atomic_store_n(&sg.hang, false, __ATOMIC_SEQ_CST);
 }
 
-/* An abort waits for what the device has begun. */
+/* An abort waits for commands that the device has begun. */
 static void test_abort(void **state)
 {
 	static const uint8_t lun0[8] = LUN_ADDR(0, 0);
@@ -214,8 +214,8 @@ static void wait_begun(int nr)
 }
 
 /*
- * A reset while the device does not answer: it waits for nothing, commands
- * that no thread has begun never are, and new ones wait for the others.
+ * A reset while the device does not answer: it waits for nothing, commands not
+ * begun by a thread never begin, and new ones wait for the others.
  */
 static void test_reset(void **state)
 {
@@ -241,7 +241,7 @@ static void test_reset(void **state)
 			*(uint8_t *)vdrv_ptr(&ini.d, s[i].resp + 10, 1), 0x5a);
 }
 
-/* A thread is free, and so is the queue; but it is not its turn. */
+/* A thread and the queue are free, but the command must wait its turn. */
 static void test_reset_order(void **state)
 {
 	struct cmd rd = { .cdb = { 0x28, [8] = 1 }, .in_len = 512 };
@@ -312,7 +312,7 @@ static void test_read_only(void **state)
 	assert_int_equal(s.in[3], 'P' | 0x80);
 }
 
-/* The process can end while commands do not. */
+/* The process can end while commands hang. */
 static void test_end(void **state)
 {
 	sg.hang = true;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Reservations (SPC-4 5.12), step by step, and over restarts. */
+/* Reservations (SPC-4 5.12), step by step, and across restarts. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -154,7 +154,7 @@ static void test_steps(void **state)
 	}
 }
 
-/* Service actions there are not, lists of other lengths, short buffers. */
+/* Unknown service actions, lists of other lengths, short buffers. */
 static void test_service_actions(void **state)
 {
 	uint8_t list[32] = { 0 };
@@ -223,7 +223,7 @@ static void spoil(const char *name, off_t at)
 	close(fd);
 }
 
-/* Others may use the image: what would not keep them out does not exist. */
+/* Others may use the image: reservations that cannot exclude them are off. */
 static void test_shared(void **state)
 {
 	static const char *const options[] = {
@@ -261,11 +261,11 @@ static void test_restart(void **state)
 	ini_close();
 	ready(KEEP);
 	expect(0, 0, 0);
-	/* With it, not. */
+	/* With it, it is kept. */
 	assert_int_equal(out(IGNORE, 0, 0, 7, 1), 0);
 	assert_int_equal(in(2).in[3], 0x81); /* PTPL_A */
 	assert_int_equal(out(RESERVE, 3, 7, 0, 0), 0);
-	/* A reset of the device changes nothing of it. */
+	/* A reset of the device does not change it. */
 	assert_true(vdrv_start(&ini.d, ~0ull, 3));
 	ini_do_ready(&tur);
 	expect(1, 7, 3);
@@ -276,8 +276,7 @@ static void test_restart(void **state)
 	ini_close();
 	ready(KEEP);
 	expect(0, 7, 0);
-	/* Died while writing one copy (the sixth is the even one): the other.
-	 */
+	/* Killed while writing one copy (the sixth, even): the other. */
 	assert_int_equal(out(RESERVE, 1, 7, 0, 0), 0);
 	ini_close();
 	spoil("pr", 40);
@@ -290,7 +289,7 @@ static void test_restart(void **state)
 	expect(0, 0, 0);
 }
 
-/* What cannot be kept is not done: hostile F22. */
+/* A reservation that cannot be saved fails: hostile F22. */
 static void test_save_fails(void **state)
 {
 	ini_image("disk", IMAGE_BYTES);
@@ -306,7 +305,7 @@ static void test_save_fails(void **state)
 	expect(1, 7, 3);
 }
 
-/* A file of somebody else's is refused, not overwritten. */
+/* Another program's file is rejected, not overwritten. */
 static void test_foreign_file(void **state)
 {
 	char text[256], why[256];

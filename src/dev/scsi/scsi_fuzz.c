@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: a driver that sends commands and control requests of its liking
- * to a SCSI device with a disk, one of 4 KiB blocks without a write cache, and
- * a CD-ROM, on files in memory; or puts what it likes into the rings.
+ * Fuzz target: a driver that sends any commands and control requests to a SCSI
+ * device with a disk, one of 4 KiB blocks without a write cache, and a CD-ROM,
+ * on files in memory; or puts anything into the rings.
  */
 #include <json-c/json.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@
 #define IN_AT   (32u << 10)
 
 static struct fuzz_dev kinds[2];
-static bool wild; /* the rings, too: what is used is not looked at then */
+static bool wild; /* the rings as well: used entries are not checked then */
 
 static bool is_wild(const struct fuzz_dev *v)
 {
@@ -61,7 +61,7 @@ static void setup(void)
 	}
 }
 
-/* What most lengths are, or anything. */
+/* The usual length, or any. */
 static uint32_t length(struct fuzz_in *in, uint32_t usual)
 {
 	return fuzz_one_in(in, 16) ? (uint32_t)fuzz_int(in, 1) : usual;
@@ -83,7 +83,7 @@ static void add_request(struct fuzz_dev *v, struct fuzz_in *in)
 	fuzz_bytes(in, p + 19, 16);
 }
 
-/* A command: mostly of the right shape. */
+/* A command, mostly well-formed. */
 static void command(struct fuzz_dev *v, struct fuzz_in *in)
 {
 	unsigned q = 2 + fuzz_choice(in, 2), shape = fuzz_choice(in, 16), n = 0;

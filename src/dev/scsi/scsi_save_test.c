@@ -64,7 +64,7 @@ static void refused(const uint8_t *state, size_t len)
 	moved_refuse(ini.dev->vs, state, len);
 }
 
-/* Make a device, and negotiate with it: up to where a state is loaded. */
+/* Create a device, and negotiate, up to the point where a state is loaded. */
 static void make(const char *options)
 {
 	ini_create(VDRV_MODERN, options);
@@ -174,7 +174,7 @@ static void mode_select(uint8_t target, uint8_t lun, const char *page,
 	good(target, lun, &c);
 }
 
-/* A byte of a mode page, behind its header. */
+/* A byte of a mode page, after its header. */
 static uint8_t mode(uint8_t target, uint8_t lun, uint8_t page, unsigned at)
 {
 	struct cmd c = { .cdb = { 0x1a, 8, page, 0, 255 }, .in_len = 255 };
@@ -222,7 +222,7 @@ static void test_goes_on(void **state)
 	ini.sense_size = 64;
 	ini.cdb_size = 24;
 
-	/* It hears of no power on: nothing was. */
+	/* It gets no power-on attention: there was none. */
 	assert_int_equal(tur(0, 0), 0);
 	assert_int_equal(mode(0, 0, 0x08, 0) & 4, 0);
 	assert_int_equal(mode(0, 0, 0x0a, 0) & 4, 4);
@@ -256,7 +256,7 @@ static void test_stopped_reserved(void **state)
 	assert_int_equal(tur(0, 0), 0);
 }
 
-/* A later driver finds nothing of it. */
+/* A later driver finds none of it. */
 static void test_reset(void **state)
 {
 	start(DISK);
@@ -273,7 +273,7 @@ static void test_reset(void **state)
 }
 
 /*
- * --- Units that are not as they were ---
+ * --- Units that have changed ---
  */
 
 static uint64_t add_event_buffer(void)
@@ -285,7 +285,7 @@ static uint64_t add_event_buffer(void)
 	return mem;
 }
 
-/* SCSI-EVT-01: whether the driver is told to look. */
+/* SCSI-EVT-01: whether the driver is told to rescan. */
 static bool told_to_look(void)
 {
 	uint64_t mem = add_event_buffer();
@@ -334,7 +334,7 @@ static void test_news(void **state)
 	assert_int_equal(tur(1, 0), 0);
 }
 
-/* A unit that ctl has taken away is none that the driver has, or could. */
+/* A unit that ctl has removed is gone for the driver. */
 static void test_removed(void **state)
 {
 	start(DISK CD);
@@ -373,7 +373,7 @@ static void test_writethrough(void **state)
 	assert_int_equal(tur(0, 0), 0);
 }
 
-/* A guest must not go on with another disk than its own. */
+/* A guest must not continue with a disk other than its own. */
 static void test_another_unit(void **state)
 {
 	static const struct {
@@ -405,7 +405,7 @@ static void test_another_unit(void **state)
 }
 
 /*
- * --- Reservations that are kept in a file ---
+ * --- Reservations kept in a file ---
  */
 
 struct file {
@@ -446,7 +446,7 @@ static void promise(uint64_t key)
 	pr_out_key(OUT_RESERVE, 3, key, 0, 0);
 }
 
-/* They are not handed to where they would be forgotten. */
+/* They are not passed to a process that would forget them. */
 static void test_no_file(void **state)
 {
 	start(DISK KEEP);
@@ -466,7 +466,7 @@ static void test_no_file(void **state)
 }
 
 /*
- * What comes wins over a file, and is in it afterwards: also when the other
+ * The loaded state overrides a file, and is written to it: also if the other
  * process has written to the same file after this one read it.
  */
 static void test_file(void **state)
@@ -497,7 +497,7 @@ static void test_file(void **state)
 	}
 }
 
-/* Nobody holds what cannot be written down. */
+/* A reservation that cannot be saved is not held. */
 static void test_file_fails(void **state)
 {
 	start(DISK KEEP);
@@ -518,8 +518,8 @@ static void test_file_fails(void **state)
 }
 
 /*
- * A command is forgotten whose reservations a thread is still writing: these
- * must not end up behind the ones that come.
+ * A forgotten command's reservations are still being written by a thread: they
+ * must not overwrite the loaded ones.
  */
 static void test_file_busy(void **state)
 {
@@ -634,7 +634,7 @@ static void test_hostile(void **state)
 	expect_pr(1, 0xa1, 5);
 }
 
-/* An event is not owed to a driver that wants none. */
+/* A driver that wants no events is owed none. */
 static void test_no_events(void **state)
 {
 	start(DISK);

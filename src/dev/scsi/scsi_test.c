@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The SCSI host device as virtio has it: docs/spec/conformance.md section 10
- * and what docs/spec/hostile.md says of it. What the commands do is in
- * target_test.c.
+ * and its rows of docs/spec/hostile.md. target_test.c tests the commands.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -113,7 +112,7 @@ static void test_config(void **state)
 	assert_int_equal(s.sense_len, 10);
 	assert_int_equal(s.used, 22);
 
-	/* Longer than any sense: all of it is zeroed, data in comes behind. */
+	/* Longer than any sense: all of it is zeroed, data in follows. */
 	vdrv_cfg_write(&ini.d, 20, 4, 300);
 	ini.sense_size = 300;
 	s = ini_do(&read_8);
@@ -213,7 +212,7 @@ static void test_addresses(void **state)
 	assert_int_equal(s.in[3], 32);
 	assert_memory_equal(s.in + 16, ((uint8_t[8]){ 1, 0, 0x40, 5 }), 8);
 	assert_memory_equal(s.in + 32, ((uint8_t[8]){ 1, 3, 0x41, 0x2c }), 8);
-	/* REQUEST SENSE of what is not there says so, with GOOD. */
+	/* REQUEST SENSE of a missing unit reports that, with GOOD. */
 	inq = (struct cmd){ .cdb = { 0x03, 0, 0, 0, 18 },
 			    .in_len = 18,
 			    .addr = LUN_ADDR(0, 1) };
@@ -227,7 +226,7 @@ static void test_addresses(void **state)
  * --- Shapes of a request ---
  */
 
-/* A chain made by hand; its response byte, or 0xee. */
+/* A hand-made chain; returns its response byte, or 0xee. */
 static uint8_t do_bufs(const struct vdrv_buf *bufs, unsigned nr, uint64_t resp,
 		       uint32_t *ret_used)
 {
@@ -317,7 +316,7 @@ static void test_shapes(void **state)
 	}
 }
 
-/* However it is cut: hostile S14, byte by byte and into odd pieces. */
+/* Any division: hostile S14, byte by byte and into odd pieces. */
 static void test_framing(void **state)
 {
 	static const unsigned pieces[] = { 1,  2,   3,   7,   16, 50,
@@ -403,7 +402,7 @@ static void test_too_many_heads(void **state)
 	assert_int_equal(ini_do_ready(&tur).status, 0);
 }
 
-/* SCSI-REQ-13: answers come on the queue of the request; many at once. */
+/* SCSI-REQ-13: answers arrive on the request's queue; many at once. */
 static void test_many(void **state)
 {
 	static struct sent s[2 * 16];
@@ -425,7 +424,7 @@ static void test_many(void **state)
 		assert_int_equal(s[i].in[0], 'a' + i % 26);
 }
 
-/* hostile Q22: lengths are those of the time of execution. */
+/* hostile Q22: lengths are evaluated at execution time. */
 static void test_select_then_write_same(void **state)
 {
 	uint8_t list[12] = { 0, 0, 0, 8, [10] = 0x10 }; /* 4096 */
@@ -470,7 +469,7 @@ static void test_abort(void **state)
 	static const struct {
 		uint32_t subtype;
 		uint64_t id;
-		uint8_t first, other; /* what becomes of 0 and of the others */
+		uint8_t first, other; /* responses of 0 and of the others */
 		uint32_t ua;
 	} rows[] = {
 		{ VIRTIO_SCSI_T_TMF_ABORT_TASK, 100, VIRTIO_SCSI_S_ABORTED, 0,
@@ -499,7 +498,7 @@ static void test_abort(void **state)
 			struct cmd c = read_8;
 
 			c.id = 100 + k;
-			/* The last ones wait behind an ordered one. */
+			/* The last ones wait for an ordered one. */
 			c.attr = k == 5 ? VIRTIO_SCSI_S_ORDERED : 0;
 			s[k] = ini_send(&c);
 		}
@@ -507,7 +506,7 @@ static void test_abort(void **state)
 		ini_collect(s, ARRAY_LEN(s));
 		for (unsigned k = 0; k < ARRAY_LEN(s); k++)
 			assert_false(s[k].done);
-		/* SCSI-CTL-04: it is there, or not. */
+		/* SCSI-CTL-04: it exists, or not. */
 		assert_int_equal(
 			ini_tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, lun0, 103),
 			VIRTIO_SCSI_S_FUNCTION_SUCCEEDED);
@@ -524,7 +523,7 @@ static void test_abort(void **state)
 		vio_timer_set(timer, 50000000);
 		ret = ini_tmf(rows[i].subtype, lun0, rows[i].id);
 		assert_int_equal(ret, VIRTIO_SCSI_S_OK);
-		/* What it ended was seen before its own answer. */
+		/* Aborted commands completed before its own answer. */
 		ini_collect(s, ARRAY_LEN(s));
 		if (rows[i].first)
 			assert_true(s[0].done);
@@ -547,7 +546,7 @@ static void test_abort(void **state)
 	}
 }
 
-/* SCSI-CTL-04, SCSI-CTL-06: what cannot be done. hostile S18a: ini_tmf() */
+/* SCSI-CTL-04, SCSI-CTL-06: functions that fail. hostile S18a: ini_tmf() */
 static void test_tmf_answers(void **state)
 {
 	static const struct {
@@ -608,7 +607,7 @@ static void test_tmf_answers(void **state)
 	assert_true(vdrv_used(&ini.d, 0, &used) && used.len == 1);
 }
 
-/* SAM-5 8.5: ordered commands wait and make wait, head of queue does not. */
+/* SAM-5 8.5: ordered commands wait and block others, head of queue does not. */
 static void test_task_attributes(void **state)
 {
 	static const uint8_t attrs[] = {
@@ -642,7 +641,7 @@ static void test_task_attributes(void **state)
 	assert_int_equal(ini_do(&aca).code, SC_INVALID_MESSAGE);
 }
 
-/* hostile F22: what fails is not reported as success. */
+/* hostile F22: failures are not reported as success. */
 static void test_io_errors(void **state)
 {
 	static const struct {
@@ -678,8 +677,8 @@ static void test_io_errors(void **state)
 }
 
 /*
- * A ring that is taken whole in one iteration, and not filled again at once:
- * the driver has to ring for the next command.
+ * A ring that is emptied in one iteration, and not refilled at once: the driver
+ * must kick for the next command.
  */
 static void test_kick_after_full_ring(void **state)
 {
@@ -751,8 +750,8 @@ static unsigned collect_all(unsigned nr[VDRV_MAX_Q])
 }
 
 /*
- * A guest that fills all its queues makes us grow by 4 MiB at the most. What
- * has to wait counts as sent all the same: ABORT TASK SET does not overtake it.
+ * A guest that fills all its queues makes us grow by at most 4 MiB. Commands
+ * that must wait still count as sent: ABORT TASK SET does not overtake them.
  */
 static void test_growth(void **state)
 {
@@ -867,7 +866,7 @@ static int ctl(const char *a, const char *b, const char *c, struct err *err)
 
 static void test_hotplug(void **state)
 {
-	static const uint8_t lun5[8] = { 1, 0, 0, 5 }; /* as Linux wants it */
+	static const uint8_t lun5[8] = { 1, 0, 0, 5 }; /* as Linux expects it */
 	struct cmd tur5 = to(lun5, &tur);
 	struct cmd luns = { .cdb = { 0xa0, [9] = 64 }, .in_len = 64 };
 	struct vdrv_used used;
@@ -910,7 +909,7 @@ static void test_hotplug(void **state)
 	assert_int_equal(ctl("nonsense", NULL, NULL, &err), -EINVAL);
 }
 
-/* `viodev ctl lun add` of this: what is opened goes along. */
+/* `viodev ctl lun add` of this, with the files that its client opens. */
 static int add_image(const char *options, struct err *err)
 {
 	char lun[] = "lun", add[] = "add", text[256];
@@ -959,7 +958,7 @@ static void test_new_units(void **state)
 	mem = add_event_buffer(16);
 	FAULT_SET(nr_fallocate, 0);
 	assert_int_equal(add_image("lun3=%d/b", &err), 0);
-	/* It would keep all units waiting if the file system is frozen. */
+	/* It would block all units if the file system is frozen. */
 	assert_int_equal(FAULT_GET(nr_fallocate), 0);
 	expect_event(mem, VIRTIO_SCSI_T_TRANSPORT_RESET, lun3,
 		     VIRTIO_SCSI_EVT_RESET_RESCAN);
@@ -971,7 +970,7 @@ static void test_new_units(void **state)
 	assert_int_equal(s.in[3], 24);
 	assert_int_equal(s.in[17], 3);
 
-	/* A target that there was not; options of its own. */
+	/* A new target, with its own options. */
 	mem = add_event_buffer(16);
 	assert_int_equal(add_image("t1.lun7=%d/c,t1.lun7.ro=on,"
 				   "t1.lun7.cache=writethrough",
@@ -980,7 +979,7 @@ static void test_new_units(void **state)
 	assert_int_equal(ini_do_ready(&read_t1).status, 0);
 	assert_int_equal(ini_do(&write_t1).code, SC_WRITE_PROTECTED);
 
-	/* It goes, and so does its image; while a command runs, too. */
+	/* It is removed with its image, even while a command runs. */
 	s = ini_send(&read3);
 	assert_int_equal(ctl("lun", "remove", "lun3", &err), 0);
 	ini_wait(&s, 1);
@@ -1033,7 +1032,7 @@ static uint32_t drive_code(uint8_t op, uint8_t byte4)
 	return ini_do(&c).code;
 }
 
-/* The event, and the state: 1 tray open, 2 medium there. */
+/* The event, and the state: 1 tray open, 2 medium present. */
 static void expect_media(uint8_t event, uint8_t state)
 {
 	struct cmd c = to(
@@ -1090,7 +1089,7 @@ static void test_medium(void **state)
 	expect_media(0, 2);
 	assert_int_equal(last_block(), 100);
 
-	/* In use: the guest is asked, or loses it. */
+	/* In use: the guest is asked, or loses the medium. */
 	assert_int_equal(drive_code(0x1e, 1), 0);
 	assert_int_equal(insert("%d/cd", false), -EBUSY);
 	expect_media(1, 2);
@@ -1103,20 +1102,20 @@ static void test_medium(void **state)
 	assert_int_equal(eject(true), 0);
 	assert_int_equal(drive_code(0, 0), SC_TRAY_OPEN);
 
-	/* The guest itself ejects: no lock is left. */
+	/* The guest itself ejects: no lock remains. */
 	assert_int_equal(insert("%d/other", false), 0);
 	assert_int_equal(drive_code(0, 0), SC_UA_MEDIUM);
 	assert_int_equal(drive_code(0x1b, 2), 0);
 	assert_int_equal(insert("%d/cd", false), 0);
 	assert_int_equal(first_byte(), 'd');
 
-	/* What cannot be a disc stays out, and the one that is in stays in. */
+	/* An invalid disc is not inserted, and the current one stays. */
 	assert_int_equal(insert("%d/none", false), -ENOENT);
 	assert_int_equal(insert("%d", false), -EINVAL);
 	assert_int_equal(first_byte(), 'd');
 }
 
-/* A drive without a disc at start is given by its type, and gets one later. */
+/* A drive without a disc at start is configured by type, and gets one later. */
 static void test_empty_drive(void **state)
 {
 	struct cmd serial =
@@ -1165,7 +1164,7 @@ static void test_medium_format(void **state)
 	assert_int_equal(last_block(), 1);
 }
 
-/* Commands in flight end, and the old disc goes when they have. */
+/* Commands in flight end, and then the old disc is closed. */
 static void test_medium_in_flight(void **state)
 {
 	struct cmd rd = to(drive, &(struct cmd){ .cdb = { 0x28, [8] = 8 },
@@ -1236,7 +1235,7 @@ static void test_new_units_refused(void **state)
 	assert_int_equal(ini_do(&read_8).status, 0);
 }
 
-/* SCSI-EVT-02, SCSI-EVT-03: only what was negotiated, never for CD-ROMs. */
+/* SCSI-EVT-02, SCSI-EVT-03: only negotiated events, never for CD-ROMs. */
 static void test_events_negotiated(void **state)
 {
 	struct vdrv_used used;
@@ -1248,14 +1247,14 @@ static void test_events_negotiated(void **state)
 	assert_int_equal(ctl("lun", "remove", "lun5", &err), 0);
 	assert_int_equal(ctl("resize", "lun0", "3M", &err), 0);
 	assert_false(vdrv_used(&ini.d, 1, &used));
-	/* The unit attentions come all the same. */
+	/* The unit attentions are still reported. */
 	assert_int_equal(ini_do(&tur).code, SC_UA_POWER_ON);
 	assert_int_equal(ini_do(&tur).code, SC_UA_LUNS_CHANGED);
 	assert_int_equal(ini_do(&tur).code, SC_UA_CAPACITY);
 	assert_int_equal(ini_do(&tur).code, 0);
 }
 
-/* STAT-05: before DRIVER_OK no driver listens, and none is notified. */
+/* STAT-05: before DRIVER_OK no driver is notified. */
 static void test_events_before_driver_ok(void **state)
 {
 	static const uint8_t here[8] = { 1 };
@@ -1287,7 +1286,7 @@ static void test_events_before_driver_ok(void **state)
 
 static void test_resize(void **state)
 {
-	static const uint8_t here[8] = { 1 }; /* as Linux wants it */
+	static const uint8_t here[8] = { 1 }; /* as Linux expects it */
 	struct cmd cap = { .cdb = { 0x25 }, .in_len = 8 };
 	struct err err;
 	struct sent s;
@@ -1359,7 +1358,7 @@ static void test_limits(void **state)
 	assert_true(vio_now_ns() - begin < 10000000000ull);
 }
 
-/* block-size=512 where the host's blocks have 4096 bytes, as of block. */
+/* block-size=512 where the host's blocks have 4096 bytes, as for block. */
 static void test_small_blocks(void **state)
 {
 	struct cmd wr = { .cdb = { 0x2a, 0, 0, 0, 0, 3, 0, 0, 1 },

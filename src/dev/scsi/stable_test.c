@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a SCSI disk says is stable is on the medium: each command that promises
- * so waits for a sync, and fails with it. With each engine.
+ * Data that a SCSI disk reports as stable is on the medium: each command that
+ * promises so waits for a sync, and fails with it. With each engine.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -36,7 +36,7 @@ static const struct cmd cache_off = {
 
 static const struct row {
 	const char *name;
-	bool cached; /* WCE is on when it comes */
+	bool cached; /* WCE is on when it arrives */
 	bool stable; /* when it has ended */
 	struct cmd cmd;
 } rows[] = {
@@ -138,7 +138,7 @@ static int teardown(void **state)
 static void ready(const struct row *row)
 {
 	static const struct cmd tur = { .cdb = { 0 } };
-	/* Where rows compare, there are zeroes. */
+	/* Rows that compare find zeroes. */
 	struct cmd clear = { .cdb = { 0x2a, [5] = 8, [8] = 8 },
 			     .out_len = 4096 };
 
@@ -151,7 +151,7 @@ static void ready(const struct row *row)
 		assert_int_equal(ini_do(&cache_off).status, 0);
 }
 
-/* An odd sync more would do no harm, one less would. */
+/* An extra sync would be harmless, a missing one would not. */
 static void test_synced(void **state)
 {
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -169,7 +169,7 @@ static void test_synced(void **state)
 	}
 }
 
-/* What is not stable is not said to be. */
+/* Data that is not stable is not reported as stable. */
 static void test_sync_fails(void **state)
 {
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A disk that does not answer, for as long as it likes: nothing waits for it
- * but the commands that it has. With each engine.
+ * A disk that does not answer for any length of time: nothing waits for it but
+ * the commands that it has. With each engine.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -73,7 +73,7 @@ static uint8_t read_byte(uint8_t lba)
 	return ini_do(&rd).in[0];
 }
 
-/* Commands of all sorts that do not end: the first, unless it is waited for. */
+/* All kinds of commands that hang; the first may be waited for. */
 #define NR_STUCK 8
 
 static void send_stuck(struct sent s[NR_STUCK])
@@ -100,8 +100,8 @@ static uint8_t *resp_of(const struct sent *s)
 
 /*
  * hostile F22, SCSI-REQ-08: the guest resets, and its next driver does not wait
- * for that. Nothing of the old commands is shown to it, and what it asks of the
- * disk begins when they have ended.
+ * for that. It does not see the old commands, and its own disk accesses begin
+ * when those have ended.
  */
 static void test_reset(void **state)
 {
@@ -130,7 +130,7 @@ static void test_reset(void **state)
 	}
 }
 
-/* A thread is free, and so is the queue; but it is not the write's turn. */
+/* A thread and the queue are free, but the write must wait its turn. */
 static void test_reset_order(void **state)
 {
 	unsigned nr_tried;
@@ -144,14 +144,14 @@ static void test_reset_order(void **state)
 	nr_tried = FAULT_GET(nr_tried);
 	new = send_write(3, 'N');
 	ini_iterate(20);
-	if (threads) /* what io_uring is given is not seen before it ends */
+	if (threads) /* io_uring's requests are not seen before they end */
 		assert_int_equal(FAULT_GET(nr_tried), nr_tried);
 	FAULT_SET(hang, false);
 	ini_wait(&new, 1);
 	assert_int_equal(read_byte(3), 'N');
 }
 
-/* A driver that waits for the reset finds nothing of the old one. */
+/* A driver that waits for the reset finds nothing left of the old one. */
 static void test_reset_waits(void **state)
 {
 	struct sent s[NR_STUCK];
@@ -187,7 +187,7 @@ static void test_many_resets(void **state)
 	assert_int_equal(read_byte(3), 'N');
 }
 
-/* A command of several steps takes no other one. */
+/* A command of several steps begins no further step. */
 static void test_no_more_steps(void **state)
 {
 	uint8_t blocks[1024];
@@ -206,7 +206,7 @@ static void test_no_more_steps(void **state)
 	assert_int_equal(read_byte(0), 'a');
 }
 
-/* A stop waits for what has been taken, and for nothing else. */
+/* A stop waits only for commands that have been taken. */
 static void test_stop(void **state)
 {
 	struct sent s[NR_STUCK];
@@ -231,7 +231,7 @@ static void test_stop(void **state)
 	assert_int_equal(s[7].in[0], 'a');
 }
 
-/* Broken by its driver (2.1.2): it leaves guest memory alone. */
+/* Broken by its driver (2.1.2): it does not access guest memory. */
 static void test_broken(void **state)
 {
 	struct sent s[NR_STUCK];
@@ -256,8 +256,8 @@ static void test_broken(void **state)
 }
 
 /*
- * Nor does it read into it, but for what the host has begun: with threads, one
- * call each; what io_uring has been given has begun.
+ * Nor does it read into it, except for calls that the host has begun: with
+ * threads, one each; with io_uring, all that were submitted.
  */
 static void test_broken_reads(void **state)
 {
@@ -283,8 +283,8 @@ static void test_broken_reads(void **state)
 }
 
 /*
- * SCSI-CTL-01: a function completes when the commands it aborts have ended.
- * Other units continue; until then, the unit begins nothing.
+ * SCSI-CTL-01: a function completes when the commands that it aborts have
+ * ended. Other units continue; until then, the unit begins nothing.
  */
 static void test_tmf(void **state)
 {
@@ -429,7 +429,7 @@ static void start_waiting(const char *options)
 }
 
 /*
- * --- What else the host is asked for ---
+ * --- Other host calls ---
  */
 
 off_t lseek(int fd, off_t off, int whence)
@@ -439,7 +439,7 @@ off_t lseek(int fd, off_t off, int whence)
 	return syscall(SYS_lseek, fd, off, whence);
 }
 
-/* REGISTER, to be kept. */
+/* REGISTER, with APTPL. */
 static struct sent send_register(uint8_t key, uint8_t lun)
 {
 	uint8_t list[24] = { [15] = key, [20] = 1 };
@@ -463,7 +463,7 @@ static uint8_t read_key(uint8_t lun)
 	return s.in[7] ? s.in[15] : 0;
 }
 
-/* Reservations are in a file, whose disk may be slow, too. */
+/* Reservations are in a file, whose disk may also be slow. */
 static void test_reservations(void **state)
 {
 	struct sent s[2];
@@ -481,12 +481,12 @@ static void test_reservations(void **state)
 	ini_wait(s, 2);
 	assert_int_equal(s[0].status, 0);
 	assert_int_equal(s[1].status, 0);
-	start_waiting(DISKS); /* made anew, of the file */
+	start_waiting(DISKS); /* recreated from the file */
 	assert_int_equal(read_key(0), 0xa0);
 	assert_int_equal(read_key(1), 0xa1);
 }
 
-/* One fails: neither it nor the file says that it has not. */
+/* One fails: neither its response nor the file hides that. */
 static void test_reservations_fail(void **state)
 {
 	struct sent s[2];
@@ -565,7 +565,7 @@ static void test_error_waits(void **state)
 
 	start_waiting(WAITING);
 	send_failing(&s);
-	assert_int_equal(read_byte(1), 'b'); /* reads go on */
+	assert_int_equal(read_byte(1), 'b'); /* reads continue */
 	assert_int_equal(ctl("resume", "lun7", ""), -ENOENT);
 	FAULT_SET(write_errno, 0);
 	assert_int_equal(ctl("resume", "", ""), 0);
@@ -592,7 +592,7 @@ static void test_read_error_waits(void **state)
 	assert_int_equal(s.in[0], 'a');
 }
 
-/* The driver may give up on it, or reset the device. */
+/* The driver may abort it, or reset the device. */
 static void test_waiting_is_aborted(void **state)
 {
 	struct sent s;
@@ -612,7 +612,7 @@ static void test_waiting_is_aborted(void **state)
 	assert_int_equal(read_byte(3), 'd');
 }
 
-/* A stop does not wait for somebody to make space. */
+/* A stop does not wait for free space. */
 static void test_waiting_at_stop(void **state)
 {
 	struct sent s;
@@ -628,7 +628,7 @@ static void test_waiting_at_stop(void **state)
 	assert_int_equal(s.status, STATUS_BUSY);
 }
 
-/* Nor for what fails when the stop has begun. */
+/* Nor for commands that fail once the stop has begun. */
 static void test_failing_at_stop(void **state)
 {
 	struct sent s[2];
@@ -657,7 +657,7 @@ static void no_owner(void *arg, const struct gm_region *r)
 #define RAM_HALF (VDRV_MEM_BYTES / 2)
 #define BUFFERS  ((gpa_t){ VDRV_MEM_BASE + RAM_HALF })
 
-/* The rings are in one region, buffers from now on in another. */
+/* Rings are in one region, buffers from now on in another. */
 static void split_memory(void)
 {
 	struct gmem *gm = &ini.d.gm;
@@ -673,8 +673,8 @@ static void split_memory(void)
 }
 
 /*
- * Memory is removed that a command uses which waits, or fails then: it is let
- * go, for which somebody waits.
+ * Memory that a waiting or failing command uses is removed: the command
+ * releases it, for which the server waits.
  */
 static void test_waiting_memory(void **state)
 {
@@ -707,7 +707,7 @@ static void set_command(uint16_t command)
 	pci_cfg_write(&ini.d.pi, PCI_COMMAND, 2, command);
 }
 
-/* The bus is taken from the device: nothing waits to use it later. */
+/* Bus Master is cleared: no command waits to use DMA later. */
 static void test_waiting_bus(void **state)
 {
 	for (int fails_later = 0; fails_later < 2; fails_later++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Commands and their answers, a row each, as a guest's driver sees them:
- * what SPC-4, SBC-3 and MMC-6 say and what initiators' test suites look at.
+ * Commands and their answers, a row each, as a guest's driver sees them: what
+ * SPC-4, SBC-3 and MMC-6 require and initiators' test suites check.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,7 +98,7 @@ static void check_row(const struct row *r, const uint8_t addr[8])
 		assert_int_equal(s.used, 108 + r->in_len - s.residual);
 	else
 		assert_int_equal(s.used, 108);
-	/* hostile K4: behind what was transferred nothing is written. */
+	/* hostile K4: nothing is written beyond the transferred bytes. */
 	for (uint32_t i = r->in_len - (r->in_len ? s.residual : 0);
 	     i < r->in_len; i++)
 		assert_int_equal(s.in[i], 0xdd);
@@ -297,7 +297,7 @@ static void test_compare_and_write(void **state)
 	assert_int_equal(ini_do(&c).code, 0);
 	check_row(&(struct row){ "all written", { 0x2f, 6, B4(5), 0, 0, 128 },
 				 0, 512, "=!" }, NULL);
-	/* The information field says where the first difference is. */
+	/* The information field gives the first difference. */
 	data[700]++;
 	memset(data, '!', 700);
 	s = ini_do(&c);
@@ -417,7 +417,7 @@ static void test_unmap(void **state)
 	run(DISK, rows, ARRAY_LEN(rows));
 }
 
-/* What a LUN says about itself. */
+/* INQUIRY data of LUNs. */
 static void test_inquiry(void **state)
 {
 	static const struct row rows[] = {
@@ -578,7 +578,7 @@ static void test_mode(void **state)
 	struct sent s;
 
 	run(DISK, rows, ARRAY_LEN(rows));
-	/* D_SENSE: sense data by descriptors; the information is in one. */
+	/* D_SENSE: descriptor-format sense; the information is in one. */
 	d_sense.out = list;
 	assert_int_equal(ini_do(&d_sense).code, 0);
 	s = ini_do(&bad);
