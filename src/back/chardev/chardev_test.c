@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Character devices, each at its other end: a file, a socket, a terminal. */
+/* Character devices, seen from the other end: a file, a socket, a terminal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -83,7 +83,7 @@ static void on_failed(void *arg, int error)
 static const struct chardev_client client = { on_readable, on_writable, on_up,
 					      on_resized, on_failed };
 
-#define PATIENCE_NS 30000000000ull /* on a machine that is slow */
+#define PATIENCE_NS 30000000000ull /* on a slow machine */
 
 static void iterate(int n)
 {
@@ -151,7 +151,7 @@ static void assert_got(const char *want)
 {
 	uint64_t end = vio_now_ns() + PATIENCE_NS;
 
-	/* What comes through a pty waits for a thread of the kernel's. */
+	/* Data through a pty waits for a kernel thread. */
 	while (me.len < strlen(want) && vio_now_ns() < end)
 		vio_loop_iterate(loop, 5);
 	assert_int_equal(me.len, strlen(want));
@@ -169,8 +169,8 @@ static void wait_up(bool up)
 }
 
 /*
- * Nothing wakes us up that there is nothing to do for: not for ever, that is.
- * What other threads have still to say may come late.
+ * Nothing wakes us up for ever without work to do. Late messages of other
+ * threads are allowed.
  */
 static void assert_idle(void)
 {
@@ -242,7 +242,7 @@ static void test_errors(void **state)
 	}
 }
 
-/* What others see of a file, in the end. */
+/* Wait until others see that size of a file. */
 static void wait_size(const char *path, off_t size)
 {
 	struct stat st = { 0 };
@@ -254,7 +254,7 @@ static void wait_size(const char *path, off_t size)
 	assert_int_equal(st.st_size, size);
 }
 
-/* Calls on files that do not return, for as long as this is so; but one's. */
+/* While this is set, calls on files do not return, except on one. */
 static bool stalled;
 static ino_t not_stalled;
 
@@ -286,9 +286,9 @@ static void set_stalled(bool on)
 }
 
 /*
- * A file whose disk does not answer keeps nobody waiting, and takes a buffer
- * full at the most; what it took is written in the end, even after the chardev
- * is gone.
+ * A file whose disk does not answer blocks nobody, and accepts at most a full
+ * buffer; what it accepted is written in the end, even after the chardev is
+ * destroyed.
  */
 static void test_slow_file(void **state)
 {
@@ -432,7 +432,7 @@ static void test_unix(void **state)
 	assert_int_equal(access("s", F_OK), -1);
 }
 
-/* Without a descriptor for a peer the loop sleeps, and tries again. */
+/* Without a descriptor for a peer the loop sleeps, and retries. */
 static void test_no_descriptors(void **state)
 {
 	struct rlimit old, none;
@@ -473,7 +473,7 @@ static void test_left_behind(void **state)
 	assert_got("bye");
 	assert_false(chardev_up(c));
 
-	/* One that leaves nothing is disconnected, wanted or not. */
+	/* A peer that leaves no bytes is disconnected, wanted or not. */
 	chardev_want(c, false);
 	fd = dial("s");
 	iterate(2);
@@ -486,7 +486,7 @@ static void test_left_behind(void **state)
 
 /*
  * The next peer does not wait until somebody wants the last one's bytes. They
- * come before its own; those of a further one do not.
+ * arrive before its own; those of a further one do not.
  */
 static void test_left_for_later(void **state)
 {
@@ -527,7 +527,7 @@ static void test_left_for_later(void **state)
 	assert_false(chardev_up(c));
 }
 
-/* The last peer's bytes are read when there is no peer any more, too. */
+/* The last peer's bytes are read even when there is no peer any more. */
 static void test_left_alone(void **state)
 {
 	int fd;
@@ -550,7 +550,7 @@ static void test_left_alone(void **state)
 	assert_idle();
 }
 
-/* A peer that says no more may listen still. */
+/* A peer that has stopped sending may still receive. */
 static void test_half_closed(void **state)
 {
 	char buf[16];
@@ -579,13 +579,13 @@ static void test_stale_socket(void **state)
 
 	assert_int_equal(open_text("unix:", "s", &err), -EADDRINUSE);
 	close(fd);
-	start("unix:", "s"); /* a dead one's is taken over */
+	start("unix:", "s"); /* a stale socket is replaced */
 	fd = dial("s");
 	assert_true(fd >= 0);
 	close(fd);
 }
 
-/* What another process has put in the place of ours stays. */
+/* A file that another process has put in place of ours stays. */
 static void test_replaced(void **state)
 {
 	struct stat st;
@@ -630,7 +630,7 @@ static void test_unix_connect(void **state)
 	close(listener);
 	unlink("s");
 
-	/* Whoever listens there next is its peer. */
+	/* The next listener there becomes its peer. */
 	listener = answer("s");
 	for (int i = 0; i < 3000 && !chardev_up(c); i++)
 		vio_loop_iterate(loop, 10);
@@ -689,8 +689,8 @@ static void test_back_pressure(void **state)
 }
 
 /*
- * A terminal nobody has open is no reason to wake up, and swallows what is
- * written, or a guest would wait for ever at its first line.
+ * A terminal that nobody has open does not wake us up, and discards what is
+ * written; otherwise a guest would wait for ever at its first line.
  */
 static void test_pty(void **state)
 {
@@ -762,7 +762,7 @@ static void expect_size(unsigned nr, uint16_t want_cols, uint16_t want_rows)
 	assert_int_equal(rows, want_rows);
 }
 
-/* The size that a terminal's other side has set is noticed, once each. */
+/* A size set on a terminal's other side is noticed, once each. */
 static void test_pty_size(void **state)
 {
 	int fd, other;
@@ -784,7 +784,7 @@ static void test_pty_size(void **state)
 	close(fd);
 }
 
-/* SIGWINCH, and terminals that are given back and taken again. */
+/* SIGWINCH, and terminals that are released and taken again. */
 static void test_stdio_terminal(void **state)
 {
 	int in = dup(0), out = dup(1);
@@ -853,7 +853,7 @@ static void wait_escape(enum chardev_escape escape, unsigned nr)
 }
 
 /*
- * The guest gets all keys but those after the escape key, which leads out even
+ * The guest gets all keys except those after the escape key, which works even
  * if nobody reads the others.
  */
 static void test_stdio_escape(void **state)
@@ -881,7 +881,7 @@ static void test_stdio_escape(void **state)
 	wait_escape(CHARDEV_ESCAPE_STOP, 1);
 	assert_int_equal(nr_escapes[CHARDEV_ESCAPE_HELP], 1);
 	memset(paste, 'p', sizeof(paste) - 1);
-	for (int i = 0; i < 600; i++) /* more than is kept */
+	for (int i = 0; i < 600; i++) /* more than are kept */
 		type(master, paste);
 	type(master, "\x01x");
 	wait_escape(CHARDEV_ESCAPE_END, 1);
@@ -893,7 +893,7 @@ static void test_stdio_escape(void **state)
 	chardev_want(c, true);
 	type(master, "\x01\x01x\x01yx");
 	assert_got("\x01x\x01yx");
-	/* What is typed while others have the terminal is for them. */
+	/* Input typed while others have the terminal is for them. */
 	chardev_stdio_restore();
 	assert_int_equal(write(master, "a\n", 2), 2);
 	iterate(3);
@@ -995,7 +995,7 @@ static void test_stdio(void **state)
 	assert_got("typed");
 	assert_int_equal(send_text("shown"), 5);
 	assert_int_equal(read(to[0], buf, sizeof(buf)), 5);
-	/* Others have it as it was. */
+	/* Others find it as it was. */
 	assert_false(fcntl(0, F_GETFL) & O_NONBLOCK);
 	close(from[0]);
 	close(from[1]);

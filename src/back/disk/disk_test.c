@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * The storage engine, with io_uring and again with io_uring refused.
- */
+/* The storage engine, with io_uring and again with io_uring refused. */
 #include "back/disk/disk.h"
 #include "back/disk/identity.h"
 #include "base/util.h"
@@ -26,9 +24,9 @@
 #define KIB         1024u
 #define IMAGE_BYTES (4096u * KIB)
 
-static bool threads; /* which engine this run is about */
+static bool threads; /* which engine this run uses */
 
-/* What a call fails with when it is to fail with @error; see disk_fault.h. */
+/* The error of a call that must fail with @error; see disk_fault.h. */
 static int failure(int error)
 {
 	return threads ? -error : -EBADF;
@@ -56,7 +54,7 @@ static void make_image(const char *dir, uint64_t bytes)
 	memset(model, 0, sizeof(model));
 }
 
-/* Not /tmp, which may be in memory: what is there is read without an engine. */
+/* Not /tmp, which may be in memory: its files are read without an engine. */
 static const char *tmp_dir(void)
 {
 	const char *dir = getenv("TMPDIR");
@@ -204,7 +202,7 @@ static void poke(uint64_t off, const char *bytes, size_t len)
 	close(fd);
 }
 
-/* Another format, and an empty image: the line says what to do. */
+/* Another format, and an empty image: the error says what to do. */
 static void test_formats(void **state)
 {
 #define AT(format, off, bytes) { format, off, bytes, sizeof(bytes) - 1 }
@@ -281,7 +279,7 @@ static uint64_t identity_of(const char *name)
 	return identity;
 }
 
-/* What the image is, whatever it is called; a copy is another. */
+/* The identity of the image, whatever its name; a copy differs. */
 static void test_identity(void **state)
 {
 	char other[160], again[160];
@@ -322,7 +320,7 @@ static void make_attribute(const char *sysfs, const char *name,
 	close(fd);
 }
 
-/* What a block device is called by itself, as sysfs has it. */
+/* A block device's own names, from sysfs. */
 static void test_names(void **state)
 {
 	static const struct {
@@ -335,7 +333,7 @@ static void test_names(void **state)
 		{ "device/cid", "9f\n", "device/cid 9f\n " },
 		{ "device/wwid", "naa.5\n", "device/wwid naa.5\n " },
 		{ "wwid", "eui.0\n", "wwid eui.0\n " },
-		/* says nothing */
+		/* without information */
 		{ "wwid", "0000 \n", "device/wwid naa.5\n " },
 		{ "wwid", "", "device/wwid naa.5\n " },
 	};
@@ -353,7 +351,7 @@ static void test_names(void **state)
 					   sizeof(name)));
 		assert_string_equal(name, rows[i].name);
 	}
-	/* A partition is in its disk's directory, which has the name. */
+	/* A partition is in the directory of its disk, which has the name. */
 	make_attribute(sysfs, "disk/wwid", "eui.1\n");
 	make_attribute(sysfs, "disk/part/partition", "2\n");
 	snprintf(file, sizeof(file), "%s/dev/block/8:2", sysfs);
@@ -458,7 +456,7 @@ static struct disk *add_disk(char byte)
 	return d;
 }
 
-/* Several disks with one who does the work, as they come and go. */
+/* Several disks with one engine, as they are created and destroyed. */
 static void test_two_disks(void **state)
 {
 	struct disk *a, *b, *c;
@@ -481,7 +479,7 @@ static void test_two_disks(void **state)
 	assert_holds(c, 'c');
 }
 
-/* What is passed to us may be open for something else. */
+/* A descriptor passed to us may have other access modes. */
 static void test_access(void **state)
 {
 	static const struct {
@@ -533,9 +531,9 @@ static unsigned rnd(unsigned below)
 
 #define BATCH      8
 #define MAX_PIECES 12
-#define AREA       (64u * KIB) /* each request of a batch has one */
+#define AREA       (64u * KIB) /* one for each request of a batch */
 
-/* Cut @buf wherever it comes, sometimes at odd addresses. */
+/* Divide @buf at random, sometimes at odd addresses. */
 static int cut(char *buf, size_t len, struct iovec *iov)
 {
 	bool odd = rnd(2);
@@ -599,7 +597,7 @@ static void test_random(void **state)
 {
 	for (int cache = DISK_WRITEBACK; cache <= DISK_DIRECT; cache++)
 		run_random(tmp_dir(), (enum disk_cache)cache);
-	/* The blocks that O_DIRECT takes are larger than our sectors. */
+	/* O_DIRECT requires blocks larger than our sectors. */
 	FAULT_SET(dio_align, 4 * KIB);
 	run_random(tmp_dir(), DISK_DIRECT);
 	FAULT_SET(dio_align, 0);
@@ -612,8 +610,9 @@ static void test_random(void **state)
 }
 
 /*
- * What O_DIRECT does not take as it is reads its surroundings and writes them
- * back: nothing else runs meanwhile, nor does it begin beside something else.
+ * A write that O_DIRECT does not accept reads its surroundings and writes them
+ * back: nothing else runs meanwhile, nor does it begin while something else
+ * runs.
  */
 static void test_exclusive(void **state)
 {
@@ -661,7 +660,7 @@ static void test_many_iovecs(void **state)
 	assert_image_is_model();
 }
 
-/* More than the rings take at a time. */
+/* More than the rings hold at a time. */
 static void test_crowd(void **state)
 {
 	enum { NR = 1000 };
@@ -726,7 +725,7 @@ static void test_read_only(void **state)
 }
 
 /*
- * --- An image that is no multiple of a block ---
+ * --- An image whose size is not a multiple of a block ---
  */
 
 static uint64_t image_size(void)
@@ -754,7 +753,7 @@ static void assert_reads_as_model(uint64_t off, uint64_t len)
 	assert_int_equal(buf[len], 'x');
 }
 
-/* All of the bytes can be read, and behind them zeroes; the file grows. */
+/* All bytes can be read, followed by zeroes; the file grows. */
 static void test_odd_size(void **state)
 {
 	static const struct {
@@ -813,7 +812,7 @@ static void test_odd_size(void **state)
 	}
 }
 
-/* Zeroes to the last block, by each way that there is. */
+/* Zeroes up to the last block, by each method. */
 static void test_odd_size_zeroes(void **state)
 {
 	const uint64_t bytes = 20 * KIB + 307, last = 20 * KIB;
@@ -951,7 +950,7 @@ static void test_stable_writes(void **state)
 	}
 }
 
-/* BLK-14, and that flushes which come together share one call. */
+/* BLK-14, and flushes that arrive together share one call. */
 static void test_flush(void **state)
 {
 	struct test_req t[BATCH] = { 0 };
@@ -975,7 +974,7 @@ static void test_flush(void **state)
 	assert_int_equal(FAULT_GET(nr_sync), 3);
 }
 
-/* The kernel reports a lost write once. We go on reporting it. */
+/* The kernel reports a lost write once. We keep reporting it. */
 static void test_failed_flush(void **state)
 {
 	char buf[512] = { 0 };
@@ -989,12 +988,12 @@ static void test_failed_flush(void **state)
 	assert_int_equal(simple(DISK_FLUSH), failure(EIO));
 	start(&t, DISK_WRITE, 0, 512, &iov, 1);
 	assert_int_equal(finish(&t), failure(EIO));
-	/* What promises nothing works. */
+	/* Requests without a durability promise work. */
 	assert_int_equal(transfer_one(DISK_WRITE, 0, buf, 512), 0);
 	assert_int_equal(transfer_one(DISK_READ, 0, buf, 512), 0);
 }
 
-/* Flushes that wait while one fails are not served by it, but cannot win. */
+/* Flushes that wait while one fails are not covered by it, but fail too. */
 static void test_failed_flush_waiting(void **state)
 {
 	struct test_req t[3] = { 0 };
@@ -1121,7 +1120,7 @@ static void wait_for_size(uint64_t bytes)
 	assert_int_equal(notified, bytes);
 }
 
-/* However long it takes. */
+/* Wait until it completes. */
 static int resize(uint64_t bytes)
 {
 	struct err err;
@@ -1207,7 +1206,7 @@ static void test_watch(void **state)
 	wait_for_size(IMAGE_BYTES);
 }
 
-/* What was done to look at the image is not reported: an idle disk sleeps. */
+/* Our own inspection of the image is not reported: an idle disk sleeps. */
 static void test_watch_quiet(void **state)
 {
 	struct disk_params p = { .path = path };
@@ -1219,7 +1218,7 @@ static void test_watch_quiet(void **state)
 	disk_set_notify(disk, on_size, NULL);
 	assert_int_equal(disk_watch(disk, fd), 0);
 	assert_int_equal(vio_loop_iterate(loop, 10), 0);
-	/* Nor are changes missed, that came before the watch was watched. */
+	/* Nor are changes missed that were made before the watch was read. */
 	disk_destroy(disk);
 	assert_int_equal(open_disk((struct disk_params){ 0 }), 0);
 	fd = disk_open_watch(&p);
@@ -1233,7 +1232,7 @@ static void test_watch_quiet(void **state)
  * --- Busy polling ---
  */
 
-/* Reads that come one by one for long; two at once, and it begins again. */
+/* Single reads for a long time; two at once restart the count. */
 static void test_should_poll(void **state)
 {
 	unsigned nr_single = 0;
@@ -1257,7 +1256,7 @@ static void test_should_poll(void **state)
 
 #define NR_LONG 3 /* requests that are an iteration's share each */
 
-/* On an image in memory: each has ended when it has begun. */
+/* On an image in memory: each ends as soon as it begins. */
 static void start_long(struct test_req *t, struct iovec *iov, enum disk_op op)
 {
 	static char buf[NR_LONG][2048 * KIB];
@@ -1312,7 +1311,7 @@ static void make_hang(void)
 	FAULT_SET(hang, true);
 }
 
-/* Some iterations of the loop, in which nothing that hangs can end. */
+/* Some iterations of the loop, in which no hanging request can end. */
 static void iterate_a_while(void)
 {
 	for (int i = 0; i < 5; i++)
@@ -1320,8 +1319,8 @@ static void iterate_a_while(void)
 }
 
 /*
- * A flush, or any request, that takes long does so without an error, whatever
- * else is asked for meanwhile.
+ * A flush, or any request, that takes long does not fail, whatever other
+ * requests arrive meanwhile.
  */
 static void test_slow(void **state)
 {
@@ -1367,7 +1366,7 @@ static void test_many_slow(void **state)
 		assert_int_equal(finish(&slow[i]), 0);
 }
 
-/* All ends, sooner or later; forgotten once more it makes no difference. */
+/* All requests end, sooner or later; forgetting them again changes nothing. */
 static void test_forget(void **state)
 {
 	static char buf[BATCH][512];
@@ -1429,7 +1428,7 @@ static void test_forget_idle(void **state)
 	assert_int_equal(simple(DISK_FLUSH), 0);
 }
 
-/* What was asked for later is what is there in the end. */
+/* The last write wins. */
 static void test_forget_order(void **state)
 {
 	static char old_buf[BATCH][512], new_buf[512];
@@ -1456,7 +1455,7 @@ static void test_forget_order(void **state)
 	assert_image_is_model();
 }
 
-/* One that is longer than a call ends with the call that is under way. */
+/* A request longer than a call ends with the call in progress. */
 static void test_forget_long(void **state)
 {
 	struct test_req t = { 0 };
@@ -1474,7 +1473,7 @@ static void test_forget_long(void **state)
 	assert_true(FAULT_GET(nr_write) <= 1);
 }
 
-/* A disk goes while another one, with the same engine, stays. */
+/* A disk is destroyed while another one, with the same engine, stays. */
 static void test_destroy_slow(void **state)
 {
 	static char buf[512];
@@ -1499,14 +1498,14 @@ static void test_destroy_slow(void **state)
 /* The end of a process waits for no disk; what the disk uses stays. */
 static void test_end(void **state)
 {
-	/* The thread that is left behind uses these when this is over. */
+	/* The abandoned thread still uses these after this test. */
 	static char buf[512];
 	static struct test_req t;
 	static struct iovec iov = { buf, sizeof(buf) };
 	uint64_t start_ns = vio_now_ns();
 
 	if (!threads)
-		skip(); /* what hangs there is not in the kernel's hands */
+		skip(); /* what hangs there is not in the kernel */
 	start_with(tmp_dir(), (struct disk_params){ 0 });
 	make_hang();
 	memset(&t, 0, sizeof(t));
@@ -1520,7 +1519,7 @@ static void test_end(void **state)
 	assert_true(vio_now_ns() - start_ns < 10000000000ull);
 }
 
-/* Of several times, since we may be kept waiting by others. */
+/* The shortest of several, since other processes may delay us. */
 static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
 {
 	uint64_t shortest = UINT64_MAX;
@@ -1536,7 +1535,7 @@ static uint64_t shortest_resize(struct disk *d, uint64_t bytes)
 	return shortest;
 }
 
-/* A file that was replaced at its path is not resized without a word. */
+/* A file that was replaced at its path is not resized silently. */
 static void test_resize_replaced(void **state)
 {
 	struct disk *old = add_disk('a');
@@ -1547,7 +1546,7 @@ static void test_resize_replaced(void **state)
 	assert_int_equal(resize(2 * IMAGE_BYTES), 0);
 }
 
-/* Nor is one that was moved away from it; its own changes are seen still. */
+/* Nor is one that was moved away; its own changes are still seen. */
 static void test_resize_renamed(void **state)
 {
 	struct disk_params p = { .path = path };
@@ -1565,7 +1564,7 @@ static void test_resize_renamed(void **state)
 	unlink(old);
 }
 
-/* A size that cannot be had now comes later; others are served meanwhile. */
+/* A size that cannot be set now is set later; others are served meanwhile. */
 static void test_resize_slow(void **state)
 {
 	struct disk *a = add_disk('a'), *b = add_named('b');
@@ -1582,7 +1581,7 @@ static void test_resize_slow(void **state)
 	FAULT_SET(hang_size, false);
 	wait_for_size(2 * IMAGE_BYTES);
 
-	/* What might make it long again is waited for, but not here. */
+	/* Requests that might extend it again are waited for, but not here. */
 	make_hang();
 	start(&t, DISK_FLUSH, 0, 0, NULL, 0);
 	disk_submit(b);
@@ -1613,7 +1612,7 @@ static void test_resize_slow_other(void **state)
 	disk_destroy(a);
 }
 
-/* Requests of before that wait meanwhile do not make it long again. */
+/* Earlier requests that wait meanwhile do not extend it again. */
 static void test_shrink_held(void **state)
 {
 	static char buf[512];
@@ -1659,7 +1658,7 @@ static void test_shrink_waiting(void **state)
 	assert_int_equal(image_size(), KIB);
 }
 
-/* A kernel that has no room is not asked all the time. */
+/* A kernel without room is not retried all the time. */
 static void test_again(void **state)
 {
 	char buf[512] = { 0 };
@@ -1740,7 +1739,7 @@ static void test_wait(void **state)
 		assert_int_equal(nr_waits, 1);
 		assert_int_equal(wait_op, op);
 		assert_int_equal(wait_error, failure(EIO));
-		/* Flushes do not wait for what has not been written. */
+		/* Flushes do not wait for unwritten data. */
 		assert_int_equal(simple(DISK_FLUSH), 0);
 
 		/* In vain at first. */
@@ -1779,7 +1778,7 @@ static void test_wait_forget(void **state)
 	disk_resume(disk);
 	assert_image_is_model();
 
-	/* A disk may go with some that wait. */
+	/* A disk may be destroyed while some wait. */
 	FAULT_SET(write_errno, EIO);
 	start_three(t, iov, DISK_WRITE);
 	while (disk_nr_waiting(disk) < 3)
@@ -1827,7 +1826,7 @@ static void test_wait_which(void **state)
 	char buf[512] = { 0 };
 
 	if (!threads)
-		skip(); /* EBADF is all that can be had there */
+		skip(); /* only EBADF can be produced there */
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct test_req t = { 0 };
 		struct iovec iov = { buf, sizeof(buf) };
@@ -1846,7 +1845,7 @@ static void test_wait_which(void **state)
 		memset(&disk_fault, 0, sizeof(disk_fault));
 		close_disk();
 	}
-	/* What the driver asked for in vain is its own affair. */
+	/* The driver's own invalid requests do not wait. */
 	start_waiting_disk(DISK_WAIT, DISK_WAIT);
 	assert_int_equal(transfer_one(DISK_WRITE, IMAGE_BYTES, buf, 512),
 			 -ERANGE);

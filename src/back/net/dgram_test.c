@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backend=dgram, with the test at its other end. */
+/* backend=dgram, with the test as its peer. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,7 +40,7 @@ static void test_dgram(void **state)
 	assert_int_equal(vio_loop_iterate(loop, 0), 0);
 }
 
-/* Two that are each other's remote: whichever starts first. */
+/* Two that are each other's remote, in either order of start. */
 static void test_dgram_pair(void **state)
 {
 	char dir[] = "/tmp/viodev-net-XXXXXX", text[256];
@@ -51,11 +51,11 @@ static void test_dgram_pair(void **state)
 	assert_non_null(mkdtemp(dir));
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/a", dir);
 	snprintf(b.sun_path, sizeof(b.sun_path), "%s/b", dir);
-	for (int again = 0; again < 2; again++) { /* a's path is there then */
+	for (int again = 0; again < 2; again++) { /* a's path exists then */
 		snprintf(text, sizeof(text),
 			 "net,backend=dgram,local=%s,remote=%s", a.sun_path,
 			 b.sun_path);
-		/* The thread of the one before has its socket for a moment. */
+		/* The previous one's thread keeps its socket for a moment. */
 		for (int i = 0; i < 3000 && open_be(text, &err) < 0; i++)
 			usleep(10000);
 		assert_non_null(be);
@@ -76,7 +76,7 @@ static void test_dgram_pair(void **state)
 		iterate();
 		assert_int_equal(got.len, 77);
 
-		/* The peer is restarted, and may be the first to speak. */
+		/* The peer is restarted, and may be the first to send. */
 		close(fd);
 		unlink(b.sun_path);
 		fd = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -98,7 +98,7 @@ static void test_dgram_pair(void **state)
 		ret = -ENOTCONN;
 	}
 	unlink(a.sun_path);
-	/* A file of that name is not ours to remove. */
+	/* A file of that name must not be removed. */
 	close(open(a.sun_path, O_CREAT | O_WRONLY, 0600));
 	snprintf(text, sizeof(text), "net,backend=dgram,local=%s,remote=%s",
 		 a.sun_path, b.sun_path);

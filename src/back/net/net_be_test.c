@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the network backends share: their options, and the two that need no
- * other end.
+ * peer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,7 @@ static void test_options(void **state)
 		{ "net,backend=fd,fd=0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0",
 		  "up to 16" },
 		{ "net,backend=fd,fd=0",
-		  NULL }, /* the test's stdin: no socket */
+		  NULL }, /* the test's stdin: not a socket */
 #if HAVE_LIBSLIRP
 		{ "net,backend=user,hostfwd=tcp:x", "hostfwd=tcp:x" },
 		{ "net,backend=user,hostfwd=icmp::1-:2", "hostfwd=" },
@@ -97,7 +97,7 @@ static void test_options(void **state)
 	}
 }
 
-/* No backend has both keys, so that none gets as far as opening anything. */
+/* No backend has both keys, so that none opens anything. */
 static void test_choices(void **state)
 {
 	char *choices = strdup(be_opts[0].choices), *rest = choices;
@@ -124,7 +124,7 @@ static void test_null(void **state)
 	assert_int_equal(receive(0, 100), -EAGAIN);
 }
 
-/* Frames of all lengths come back by their channel, whole and in order. */
+/* Frames of all lengths return through their channel, whole and in order. */
 static void test_echo(void **state)
 {
 	const unsigned nr_channels = 3;
@@ -136,7 +136,7 @@ static void test_echo(void **state)
 		be->ops->watch(be, i, true);
 	for (size_t len = 1; len <= NET_MAX_FRAME; len += 1 + len / 7) {
 		assert_int_equal(send_to(len % nr_channels, frame, len), 0);
-		assert_int_equal(got.nr, sent++); /* not from inside of it */
+		assert_int_equal(got.nr, sent++); /* not from inside the call */
 		iterate();
 		assert_int_equal(got.nr, sent);
 		assert_int_equal(got.len, len);
@@ -144,7 +144,7 @@ static void test_echo(void **state)
 		assert_memory_equal(got.data, frame, len);
 	}
 
-	/* Not taken: it gets full, loses what comes then, and no byte else. */
+	/* Not received: the queue fills, and only later frames are lost. */
 	be->ops->watch(be, 0, false);
 	for (sent = 0; send_to(0, frame, 1000 + sent) == 0; sent++)
 		;
@@ -156,7 +156,7 @@ static void test_echo(void **state)
 		while (send_to(0, frame, 1000 + sent % 500) == 0)
 			sent++;
 	}
-	/* Longer than the room: thrown away whole. */
+	/* Longer than the room: dropped whole. */
 	assert_int_equal(receive(0, 100), 0);
 	seen = (seen + 1) % 500;
 	assert_int_equal(receive(0, sizeof(got.data)), 1000 + seen);

@@ -31,7 +31,7 @@ static void test_pcap(void **state)
 	struct pcap *pcap;
 	int fd = mkstemp(path);
 
-	for (int again = 0; again < 2; again++) { /* goes on, one header */
+	for (int again = 0; again < 2; again++) { /* continues, one header */
 		pcap = record(dup(fd));
 		assert_int_equal(pcap_write(pcap, iov, 3, 60), 0);
 		pcap_destroy(pcap);
@@ -49,7 +49,7 @@ static void test_pcap(void **state)
 	assert_int_equal(pcap_write(NULL, iov, 3, 60), 0);
 }
 
-/* A file that takes no more ends the record, not the device. */
+/* A full file ends the recording, not the device. */
 static void test_pcap_full_disk(void **state)
 {
 	struct iovec iov = { frame, 60 };
@@ -64,11 +64,11 @@ static void test_pcap_full_disk(void **state)
 		vio_loop_iterate(loop, 10);
 	}
 	assert_int_equal(ret, -ENOSPC);
-	assert_int_equal(pcap_write(pcap, &iov, 1, 60), 0); /* said once */
+	assert_int_equal(pcap_write(pcap, &iov, 1, 60), 0); /* reported once */
 	pcap_destroy(pcap);
 }
 
-/* A FIFO without a reader blocks nothing, neither now nor at the end. */
+/* A FIFO without a reader does not block, neither now nor at the end. */
 static void test_pcap_fifo(void **state)
 {
 	char path[64];
@@ -91,7 +91,7 @@ static void test_pcap_fifo(void **state)
 	}
 	assert_true(pcap_dropped(pcap) > 0);
 
-	/* What is in it are whole records, of the first frames. */
+	/* It contains whole records, of the first frames. */
 	reader = open(path, O_RDONLY | O_NONBLOCK);
 	whole = 24 + (3000 - pcap_dropped(pcap)) * 1016;
 	for (int i = 0; i < 3000 && total < whole; i++) {
@@ -104,7 +104,7 @@ static void test_pcap_fifo(void **state)
 	assert_int_equal(len, 1000);
 	assert_memory_equal(buf + total - 1000, frame, 1000);
 
-	for (int i = 0; i < 3000; i++) /* it is stuck once more */
+	for (int i = 0; i < 3000; i++) /* it is stuck again */
 		assert_int_equal(pcap_write(pcap, &iov, 1, 1000), 0);
 	pcap_destroy(pcap);
 	close(reader);

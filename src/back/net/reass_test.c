@@ -77,7 +77,7 @@ static void test_orders(void **state)
 {
 	static const struct {
 		const char *name;
-		size_t total; /* 0: nothing comes of it */
+		size_t total; /* 0: no datagram */
 		struct step steps[MAX_STEPS];
 	} rows[] = {
 		{ "in order",
@@ -140,7 +140,7 @@ static void test_longest(void **state)
 	assert_int_equal(r->nr_dropped, 0);
 }
 
-/* The header is the first fragment's, whichever comes first. */
+/* The header is the first fragment's, in any order of arrival. */
 static void test_options(void **state)
 {
 	size_t n = make(7, 8, 8, LAST, 0), got;
@@ -153,7 +153,7 @@ static void test_options(void **state)
 	assert_int_equal(inet_sum(whole + ETH_BYTES, 60, 0), 0xffff);
 }
 
-/* Only so many datagrams wait, and not for ever. */
+/* The number of waiting datagrams is limited, as is their time. */
 static void test_bounds(void **state)
 {
 	for (uint16_t id = 0; id < 1000; id++)
@@ -164,7 +164,7 @@ static void test_bounds(void **state)
 	assert_int_equal(add(998, 8, 8, LAST, 999 + REASS_TIMEOUT_NS), 0);
 }
 
-/* No length, no header and no flipped bit makes it read or write outside. */
+/* No length, header or flipped bit makes it read or write out of bounds. */
 static void test_garbage(void **state)
 {
 	size_t n = make(3, 16, 64, MORE, 8);
@@ -199,7 +199,7 @@ static int teardown(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-/* The options in the head make the datagram longer than one may be. */
+/* The options in the header make the datagram too long. */
 static void test_too_long(void **state)
 {
 	const size_t step = 1400, total = 65535 - IP4_MIN_BYTES;

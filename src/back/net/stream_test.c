@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backend=stream, with the test at its other end. */
+/* backend=stream, with the test as its peer. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,7 @@ static void test_stream(void **state)
 	assert_int_equal(got.nr, 1);
 	assert_int_equal(got.len, 60);
 	assert_memory_equal(got.data, frame, 60);
-	/* and many at once, while there is no room, too. */
+	/* and many at once, even while there is no room. */
 	got.full = true;
 	for (int i = 0; i < 100; i++)
 		assert_int_equal(write(fd, buf, 64), 64);
@@ -52,7 +52,7 @@ static void test_stream(void **state)
 	be->ops->watch(be, 0, true);
 	iterate();
 	assert_int_equal(got.nr, 101);
-	/* Longer than the room: thrown away whole. */
+	/* Longer than the room: dropped whole. */
 	be->ops->watch(be, 0, false);
 	assert_int_equal(write(fd, buf, 64), 64);
 	assert_int_equal(write(fd, buf, 64), 64);
@@ -92,7 +92,7 @@ static void test_stream_full(void **state)
 	close(fd);
 }
 
-/* The network's bytes are not trusted either. */
+/* Bytes from the network are not trusted either. */
 static void test_stream_hostile(void **state)
 {
 	static const uint32_t lengths[] = { 0, NET_MAX_FRAME + 1, 0x80000000,
@@ -111,7 +111,7 @@ static void test_stream_hostile(void **state)
 		close(fd);
 		close_be();
 	}
-	for (int unread = 0; unread < 2; unread++) { /* it goes away */
+	for (int unread = 0; unread < 2; unread++) { /* it disconnects */
 		int fd = pair_up(SOCK_STREAM);
 
 		if (unread)
@@ -142,7 +142,7 @@ static int listen_unix(const struct sockaddr_un *sun)
 	return fd;
 }
 
-/* A peer that goes is missed, driver or not; what it sent is not lost. */
+/* A disconnection is noticed, driver or not; bytes sent before are not lost. */
 static void test_stream_gone(void **state)
 {
 	uint8_t buf[64] = { 0, 0, 0, 60 };
@@ -165,7 +165,7 @@ static void test_stream_gone(void **state)
 	}
 }
 
-/* Whoever listens where it was connected is its next peer. */
+/* The next listener at its address becomes its next peer. */
 static void test_stream_reconnect(void **state)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
@@ -259,7 +259,7 @@ static int connect_to(const struct sockaddr_un *sun)
 	return fd;
 }
 
-/* The link is up while there is a peer; the next one waits for it to go. */
+/* The link is up while there is a peer; the next one waits for its end. */
 static void test_stream_listen(void **state)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
@@ -271,7 +271,7 @@ static void test_stream_listen(void **state)
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/s", dir);
 	snprintf(text, sizeof(text), "net,backend=stream,path=%s,listen=on",
 		 sun.sun_path);
-	for (int again = 0; again < 2; again++) { /* over what is left of it */
+	for (int again = 0; again < 2; again++) { /* over the stale socket */
 		must_open(text);
 		assert_true(be->down);
 		assert_int_equal(send_to(0, frame, 60), -ENOTCONN);
@@ -286,7 +286,7 @@ static void test_stream_listen(void **state)
 		iterate();
 		assert_int_equal(got.nr, 1);
 
-		/* It goes in the middle of a frame, and with one unread. */
+		/* It disconnects in mid-frame, with another frame unread. */
 		assert_int_equal(write(fd, buf, 30), 30);
 		while (send_to(0, frame, 60000) == 0)
 			;
@@ -304,7 +304,7 @@ static void test_stream_listen(void **state)
 		assert_int_equal(send_to(0, frame, 60), 0);
 		assert_int_equal(read(next, buf, sizeof(buf)), 64);
 
-		/* One that talks nonsense is no end of it either. */
+		/* A peer that sends invalid data does not end it either. */
 		write_len(buf, 0);
 		assert_int_equal(write(next, buf, 4), 4);
 		iterate();
@@ -324,7 +324,7 @@ static void test_stream_listen(void **state)
 	assert_true(be->down);
 }
 
-/* Without a descriptor for a peer the loop sleeps, and tries again. */
+/* Without a descriptor for a peer the loop sleeps, and retries. */
 static void test_stream_no_descriptors(void **state)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * backend=tap, each test in a child with a network namespace of its own; skipped
- * where none can be made.
+ * backend=tap, each test in a child with its own network namespace; skipped if
+ * none can be created.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -63,7 +63,7 @@ static void tap_round_trip(const char *text, const char *name)
 	assert_int_equal(send_to(0, frame, 1000), 0);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 1000);
 	assert_memory_equal(buf, frame, 1000);
-	got.only_ours = true; /* the kernel has something to say as well */
+	got.only_ours = true; /* the kernel also sends frames */
 	got.len = 0;
 	assert_int_equal(write(fd, frame, 500), 500);
 	for (int i = 0; i < 300 && got.len != 500; i++)
@@ -87,7 +87,7 @@ static void set_address(const char *name, const char *addr)
 	close(fd);
 }
 
-/* UFO: one datagram longer than the MTU, which the kernel takes whole. */
+/* UFO: one datagram longer than the MTU, which the kernel accepts whole. */
 static void tap_large_datagram(void)
 {
 	struct virtio_net_hdr hdr = {
@@ -132,7 +132,7 @@ static int open_tap(const char *name)
 	return fd;
 }
 
-/* Queues of one tap that were opened already, and of two. */
+/* Already opened queues of one tap, and of two. */
 static void tap_by_descriptors(void)
 {
 	int fds[3] = { open_tap("vio3"), open_tap("vio3"), open_tap("vio4") };
@@ -183,7 +183,7 @@ static void tap_tests(void)
 	close_be();
 	tap_by_descriptors();
 
-	/* Taken already, with another number of queues. */
+	/* In use already, with another number of queues. */
 	assert_true(open_be("net,backend=tap,ifname=lo", &err) < 0);
 }
 
@@ -193,7 +193,7 @@ static bool make_macvtap_link(void)
 		      "mode bridge && ip link set vio7 up") == 0;
 }
 
-/* sysfs of this network namespace, which knows the number of the device. */
+/* sysfs of this network namespace, which has the device's number. */
 static bool make_macvtap(void)
 {
 	return unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
@@ -206,7 +206,7 @@ static bool make_macvtap(void)
 	       make_macvtap_link();
 }
 
-/* Iterates until the link is, without a driver that receives or sends. */
+/* Iterate until the link is @up, without a driver that receives or sends. */
 static void iterate_to_link(bool up)
 {
 	for (int i = 0; i < 1000 && got.link != up; i++)
@@ -240,7 +240,7 @@ static void tap_deleted(void)
 	close_be();
 }
 
-/* A process whose interface was deleted is replaced once that is back. */
+/* A process whose interface was deleted is replaced once it exists again. */
 static void tap_replaced(void)
 {
 	const char *text = "net,backend=tap,ifname=vio9";
@@ -273,7 +273,7 @@ static void tap_replaced(void)
 	close_be();
 }
 
-/* So does one on a macvtap link, and the new link has the card's address. */
+/* The same on a macvtap link, and the new link has the card's address. */
 static void macvtap_deleted(void)
 {
 	struct ifreq ifr = { .ifr_name = "vio7" };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* backend=user: the test is its guest, and the host that it reaches. */
+/* backend=user: the test is both its guest and the host that it reaches. */
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -64,7 +64,7 @@ static int udp_on_loopback(uint16_t *ret_port)
 	return fd;
 }
 
-/* The offer, a BOOTP packet, to a guest that looks for an address. */
+/* The offer, a BOOTP packet, to a guest that requests an address. */
 static const uint8_t *discover_dhcp(const char *text)
 {
 	static uint8_t discover[300] = { 1, 1, 6, 0, 1, 2, 3, 4 };
@@ -111,7 +111,7 @@ static void test_user_dhcp(void **state)
 	must_be_addr(discover_dhcp("net,backend=user") + 16, "10.0.2.15");
 }
 
-/* What net=, dns=, search= and bootfile= say, DHCP says. */
+/* DHCP returns the values of net=, dns=, search= and bootfile=. */
 static void test_user_net(void **state)
 {
 	static const uint8_t names[] = "\5viodev\4test";
@@ -153,13 +153,13 @@ static void test_user_udp(void **state)
 	assert_memory_equal(buf, "ping", 4);
 	sendto(fd, "pong!", 5, 0, (struct sockaddr *)&from, from_len);
 	assert_memory_equal(wait_udp(4000), "pong!", 5);
-	/* libslirp 4.8 pads a frame to what Ethernet has at least. */
+	/* libslirp 4.8 pads a frame to Ethernet's minimum length. */
 	assert_int_equal(got.data[16] << 8 | got.data[17], 20 + 8 + 5);
 	assert_true(got.len == 47 || got.len == 60);
 	for (ssize_t i = 47; i < got.len; i++)
 		assert_int_equal(got.data[i], 0);
 
-	/* While the guest takes nothing, its frames wait or are lost. */
+	/* While the guest receives nothing, its frames wait or are lost. */
 	got.full = true;
 	for (int i = 0; i < 2000; i++) {
 		sendto(fd, "flood", 5, 0, (struct sockaddr *)&from, from_len);
@@ -190,7 +190,7 @@ static uint64_t stat_of(const char *name)
 	return stat_found;
 }
 
-/* Cut the datagram in @f at @at; returns the length of the second fragment. */
+/* Split the datagram in @f at @at; returns the second fragment's length. */
 static size_t cut_udp(uint8_t *f, size_t len, size_t at, uint8_t *second)
 {
 	size_t data = len - 34;
@@ -213,7 +213,7 @@ static size_t cut_udp(uint8_t *f, size_t len, size_t at, uint8_t *second)
 	return 34 + data - at;
 }
 
-/* Debian 12's libslirp crashes on what this sends first. */
+/* Debian 12's libslirp crashes on the first frame sent here. */
 static void test_user_fragments(void **state)
 {
 	uint8_t f[600], second[600], buf[600], data[400];
@@ -241,7 +241,7 @@ static void test_user_fragments(void **state)
 	close(fd);
 }
 
-/* Make the checksum of a TCP segment right. */
+/* Set the checksum of a TCP segment. */
 static void sum_tcp(uint8_t *f)
 {
 	size_t len = (size_t)(f[16] << 8 | f[17]) - 20;
@@ -259,7 +259,7 @@ static void sum_tcp(uint8_t *f)
 	f[51] = (uint8_t)sum;
 }
 
-/* A TCP segment of the guest to this machine; returns the frame's length. */
+/* A TCP segment from the guest to this machine; returns the frame's length. */
 static size_t make_tcp(uint8_t *f, uint16_t sport, uint16_t dport, uint32_t seq,
 		       uint32_t ack, uint8_t flags, const void *data,
 		       size_t len)
@@ -378,7 +378,7 @@ static size_t read_tcp(uint8_t *buf, size_t room, size_t len)
 	return total;
 }
 
-/* Before 4.9.2 libslirp would send what lies behind its buffer. */
+/* Before 4.9.2 libslirp would send bytes beyond its buffer. */
 static void test_user_urgent(void **state)
 {
 	uint8_t f[100], buf[4096];
@@ -402,8 +402,8 @@ static void test_user_urgent(void **state)
 }
 
 /*
- * Before 4.8 libslirp takes the head of its queue for a segment once 0 is the
- * next sequence number and its own side is closed.
+ * Before 4.8 libslirp mistakes the head of its queue for a segment once 0 is
+ * the next sequence number and its own side is closed.
  */
 static void test_user_tcp_wrap(void **state)
 {
@@ -423,7 +423,7 @@ static void test_user_tcp_wrap(void **state)
 	close(tcp.fd);
 }
 
-/* Each would take libslirp a buffer of its own. */
+/* Each would cost libslirp a separate buffer. */
 static void test_user_tcp_early(void **state)
 {
 	uint8_t buf[1000];
@@ -442,7 +442,7 @@ static void test_user_tcp_early(void **state)
 	close(tcp.fd);
 }
 
-/* libslirp looks at its timers here; the test stands in front of it. */
+/* libslirp checks its timers here; the test intercepts the call. */
 static unsigned nr_polls;
 
 void slirp_pollfds_poll(Slirp *slirp, int error, SlirpGetREventsCb get_revents,
@@ -456,7 +456,7 @@ void slirp_pollfds_poll(Slirp *slirp, int error, SlirpGetREventsCb get_revents,
 	real(slirp, error, get_revents, arg);
 }
 
-/* A guest that sends all the time does not put libslirp's timers off. */
+/* A guest that sends all the time does not delay libslirp's timers. */
 static void test_user_timers(void **state)
 {
 	uint16_t port;
@@ -472,7 +472,7 @@ static void test_user_timers(void **state)
 	wait_tcp(4000, TCP_SYN | TCP_ACK);
 	iterate();
 
-	/* Nothing answers, so that nothing but its timers can wake it. */
+	/* Nothing answers, so that only its timers can wake it. */
 	for (int full = 0; full < 2; full++) {
 		got.full = full;
 		nr_polls = 0;
@@ -517,8 +517,8 @@ static void test_user_timer_and_socket(void **state)
 }
 
 /*
- * libslirp keeps what it cannot deliver yet, so it must never have to ask
- * where an address is that it has got a frame from.
+ * libslirp keeps what it cannot deliver yet, so it must never have to resolve
+ * an address from which it has received a frame.
  */
 static void test_user_neighbours(void **state)
 {
@@ -549,7 +549,7 @@ static void test_user_neighbours(void **state)
 	}
 }
 
-/* So many sockets and no more: one that was quiet goes for one that is new. */
+/* The number of sockets is limited: a quiet one is closed for a new one. */
 static void test_user_connections(void **state)
 {
 	uint8_t f[100], buf[10];
@@ -600,7 +600,7 @@ static void test_user_connections(void **state)
 	close(udp);
 }
 
-/* What could not be made for want of descriptors does not count. */
+/* A socket that failed for lack of descriptors does not count. */
 static void test_user_no_descriptors(void **state)
 {
 	int first_free;
@@ -645,7 +645,7 @@ static int user_ctl(const char *word, const char *rule)
 	return ret;
 }
 
-/* Rules come and go while the guest runs; both families have the same port. */
+/* Rules change while the guest runs; both families have the same port. */
 static void test_user_hostfwd_ctl(void **state)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -682,7 +682,7 @@ static void test_user_hostfwd_ctl(void **state)
 	close(fd);
 }
 
-/* A file of tftp= and, of the host's other files, none. */
+/* A file of tftp=, but none of the host's other files. */
 static void test_user_tftp(void **state)
 {
 	static const char ask[] = "\0\1/boot.img\0octet",
@@ -713,7 +713,7 @@ static void test_user_tftp(void **state)
 	assert_memory_equal(wait_udp(4001), "\0\5", 2);
 	unlink(path);
 
-	/* Which nobody writes to: opening it would take for ever. */
+	/* A FIFO without a writer: opening it would block for ever. */
 	snprintf(path, sizeof(path), "%s/fifo", dir);
 	assert_int_equal(mkfifo(path, 0644), 0);
 	len = make_udp(f, "10.0.2.15", "10.0.2.2", 4002, 69, fifo,
@@ -745,7 +745,7 @@ static void test_user_hostfwd(void **state)
 	close(fd);
 }
 
-/* Connections from outside are as many as the guest's, and others wait. */
+/* Connections from outside have the guest's limit, and others wait. */
 static void test_user_hostfwd_many(void **state)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
@@ -774,7 +774,7 @@ static void test_user_hostfwd_many(void **state)
 		close(fds[i]);
 }
 
-/* Frames that are no frames: libslirp is the one to cope. */
+/* Invalid frames: libslirp must cope with them. */
 static void test_user_hostile(void **state)
 {
 	/* NC-SI, "get version id": answered by libslirp on its own. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * backend=af-xdp on one end of a veth pair, with a packet socket at the other,
- * in a network namespace of the test's own; skipped where the kernel or the
- * user's rights do not allow it.
+ * in the test's own network namespace; skipped if the kernel or the user's
+ * rights do not allow it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,7 +49,7 @@ static struct {
 } got;
 
 /*
- * --- Frames: a number behind the header tells each ---
+ * --- Frames: a number after the header identifies each ---
  */
 
 struct frame {
@@ -130,7 +130,7 @@ static int send_frame(unsigned channel, uint32_t number, size_t len)
 }
 
 /*
- * --- Making one ---
+ * --- Creation ---
  */
 
 static int open_be(const char *text, struct opts **ret_opts,
@@ -241,7 +241,7 @@ static void iterate_until(bool (*done)(void))
 }
 
 /*
- * --- Tests, each in a process and a namespace of its own ---
+ * --- Tests, each in its own process and namespace ---
  */
 
 static uint32_t want; /* frames, or the number of one */
@@ -335,7 +335,7 @@ static bool longer_is_sent(void)
 	return send_frame(0, 1, 2022) == 0;
 }
 
-/* No network card's driver gets a frame that its interface would not allow. */
+/* A network card's driver gets no frame that its interface would reject. */
 static void lengths(void)
 {
 	struct frame f, expected = numbered(2);
@@ -495,7 +495,7 @@ static void torn(void)
 	close_be();
 }
 
-/* A process that a guest took over wrote what it liked. */
+/* A process that a guest took over wrote arbitrary values. */
 static void mistrusted(void)
 {
 	struct xdp_mmap_offsets offsets;
@@ -518,7 +518,7 @@ static void mistrusted(void)
 	close_be();
 }
 
-/* As the kernel does. */
+/* Like the kernel. */
 static void receive_on(unsigned queue, uint32_t nr, uint32_t len)
 {
 	char name[16];
@@ -545,7 +545,7 @@ static void fair(void)
 	must_open("net,backend=af-xdp,ifname=vio0,queues=2");
 	watch_all(false);
 	assert_int_equal(be->ops->set_channels(be, 1), 0);
-	receive_on(0, 100, 60); /* the length tells the queue */
+	receive_on(0, 100, 60); /* the length identifies the queue */
 	receive_on(1, 2, 61);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(be->ops->recv(be, 0, iov, 2), 60 + i % 2);
