@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: clients of a device's control socket, which send requests that
- * mean something, and noise, in pieces, with descriptors, and go when they
- * like, beside a driver. Devices are made once, as that takes longest; what
- * commands change there is changed back.
+ * Fuzz target: clients of a device's control socket, which send valid requests
+ * and noise, in pieces, with descriptors, and disconnect at any time, beside a
+ * driver. Devices are created once, as that takes longest; changes by commands
+ * are undone.
  */
 #include <ctype.h>
 #include <json-c/json.h>
@@ -32,7 +32,7 @@ static unsigned nr_types;
 static int clients[NR_CLIENTS];
 static int some_fd;
 
-/* What commands are made of: their usage, and values. */
+/* Words of commands: from their usage, and values. */
 static char words[MAX_WORDS][16] = {
 	"KEY_A", "BTN_LEFT", "REL_X",   "ABS_X",  "0",       "1",       "-1",
 	"7",     "2G",       "512",     "1M",     "x",       "lun0",    "lun1",
@@ -158,7 +158,7 @@ static void send_noise(int fd, struct fuzz_in *in)
 	send_bytes(fd, bytes, len, fuzz_one_in(in, 8) ? 1 : 0);
 }
 
-/* A request, as far as it fits. */
+/* Send a request, as far as it fits. */
 static void send_request(int fd, struct fuzz_in *in)
 {
 	char text[1024] = "";

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The life of each network backend behind the bars that users have: the device
- * with its system call filter, in a process of its own, and this test as its
- * driver. What the backend's library does when something goes wrong is part
- * of that life. A sanitizer build has another filter: run it without.
+ * Each network backend in its real jail: the device with its system call
+ * filter, in its own process, and this test as its driver. This includes what
+ * the backend's library does on errors. A sanitizer build has another filter:
+ * run it without.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -47,7 +47,7 @@ static uint8_t got[RX_BYTES];
 static size_t got_len;
 static uint16_t udp_port, tcp_port, forward_port;
 
-/* In the jail there is no cmocka: the exit status says how it went. */
+/* In the jail there is no cmocka: the exit status is the result. */
 #define MUST(cond)                                                         \
 	do {                                                               \
 		if (!(cond)) {                                             \
@@ -76,7 +76,7 @@ static void start_driver(void)
 	vdrv_kick(&d, RXQ);
 }
 
-/* Take a frame, and give its buffer back. */
+/* Take a frame, and offer its buffer again. */
 static bool receive(void)
 {
 	struct vdrv_used used;
@@ -106,7 +106,7 @@ static bool any(void)
 	return true;
 }
 
-/* Wait for a frame that the caller likes. */
+/* Wait for a frame that the caller accepts. */
 static void wait_for(bool (*wanted)(void))
 {
 	uint64_t end_ns = vio_now_ns() + WAIT_MS * UINT64_C(1000000);
@@ -302,7 +302,7 @@ static bool is_advertisement(void)
 }
 
 /*
- * --- Lives ---
+ * --- Sessions ---
  */
 
 static void send_arp(void)
@@ -348,7 +348,7 @@ static void work_tcp(void)
 	wait_for(is_reset);
 }
 
-/* What a guest's host name look-ups, pings and mistakes lead to. */
+/* A guest's host name look-ups, pings and errors. */
 static void live_user(void)
 {
 	uint8_t solicitation[8] = { 133 }, f[100];
@@ -387,7 +387,7 @@ static void live_user(void)
 	wait_for(is_udp_echo);
 }
 
-/* What is sent comes back: by the backend, or by the test behind it. */
+/* Sent frames return: from the backend, or from the test behind it. */
 static void live_echo(void)
 {
 	uint8_t f[1000], data[900] = { 1, 2, 3 };
@@ -414,7 +414,7 @@ static void live_null(void)
 	MUST(!receive());
 }
 
-/* The kernel asks for routers and groups as soon as the interface is up. */
+/* The kernel queries routers and groups as soon as the interface is up. */
 static void live_tap(void)
 {
 	uint8_t f[100], data[60] = { 1, 2, 3 };
@@ -443,7 +443,7 @@ static void set_interface_up(const char *name)
 	close(fd);
 }
 
-/* What the device gets as its root directory, and how. */
+/* The device's root directory, and how it is entered. */
 static const char *root;
 static bool without_mounts, without_root; /* nor chroot */
 
@@ -503,7 +503,7 @@ static void jailed(const char *text, void (*live)(void))
  * --- The other ends ---
  */
 
-/* What each is good for until the device has gone. */
+/* The work of each until the device has ended. */
 static void return_udp(int fd)
 {
 	struct sockaddr_in from;
@@ -562,7 +562,7 @@ static int on_loopback(int type, uint16_t *ret_port)
 	return fd;
 }
 
-/* A process for the device; @work is called until that has ended. */
+/* A process for the device; calls @work until it has ended. */
 static void live_behind_bars(const char *text, void (*live)(void),
 			     void (*work)(void))
 {
@@ -617,7 +617,7 @@ static void test_user(void **state)
 	other_fd = socket(AF_INET, SOCK_DGRAM, 0);
 	snprintf(text, sizeof(text),
 		 "net,backend=user,hostfwd=udp:127.0.0.1:%u-:7", forward_port);
-	/* A name server with a zone, as Wi-Fi has them. */
+	/* A name server with a zone, as on Wi-Fi. */
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/etc", dir);
 	assert_int_equal(chmod(dir, 0755) | mkdir(path, 0755), 0);
@@ -824,7 +824,7 @@ static void replace_names(const char *text)
 	write_file(RESOLV_CONF, text);
 }
 
-/* In a container, which mounts the file. */
+/* Like a container, which mounts the file. */
 static void rewrite_names(const char *text)
 {
 	int fd = open(RESOLV_CONF, O_WRONLY | O_CREAT | O_TRUNC, 0644);
@@ -833,7 +833,7 @@ static void rewrite_names(const char *text)
 	close(fd);
 }
 
-/* As systemd-resolved does. */
+/* Like systemd-resolved. */
 static void replace_linked_names(const char *text)
 {
 	write_file("/mnt/stub-resolv.conf", text);
@@ -896,7 +896,7 @@ static int name_server(const char *addr)
 	return fd;
 }
 
-/* The host's file comes late, is replaced and goes. */
+/* The host's file is created late, replaced and removed. */
 static void follow_names(void)
 {
 	struct resolver *resolver;
@@ -924,7 +924,7 @@ static void follow_names(void)
 	root = NULL;
 }
 
-/* A host that has IPv6 name servers alone. */
+/* A host that has only IPv6 name servers. */
 static void find_names6(void)
 {
 	without_root = true;

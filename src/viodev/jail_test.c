@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What a jailed process can and cannot do: each row in a process of its own. */
+/* What a jailed process can and cannot do: each row in its own process. */
 #include "base/util.h"
 #include "dev/vdev.h"
 #include "viodev/jail.h"
@@ -40,7 +40,7 @@
 static char file_name[] = "/tmp/jail-test-XXXXXX";
 static int file_fd;
 
-/* Each returns 0 when it could, else errno. */
+/* Each returns 0 on success, otherwise errno. */
 static int result(long ret)
 {
 	return ret < 0 ? errno : 0;
@@ -240,7 +240,7 @@ static int trace_parent(void)
 	return result(ptrace(PTRACE_ATTACH, getppid(), NULL, NULL));
 }
 
-/* As glib does before it writes a message. */
+/* Like glib before it writes a message. */
 static int is_terminal(void)
 {
 	return isatty(STDERR_FILENO) ? 0 : errno;
@@ -273,7 +273,7 @@ static int register_with_ring(void)
 			      NULL, 0));
 }
 
-/* --- and what must go on working */
+/* --- and what must still work */
 
 static int set_flags(void)
 {
@@ -292,7 +292,7 @@ static int lock_file(void)
 	return result(fcntl(file_fd, F_OFD_SETLK, &fl));
 }
 
-/* To a new address, as malloc() does. */
+/* To a new address, like malloc(). */
 static int grow(void)
 {
 	char *p = malloc(1 << 20);
@@ -330,7 +330,7 @@ static int block_ioctl(void)
 {
 	unsigned long sectors;
 
-	/* A file has no such; what counts is that it was asked. */
+	/* A file has no such ioctl; what counts is that it was allowed. */
 	ioctl(file_fd, BLKGETSIZE, &sectors);
 	return errno == ENOTTY ? 0 : errno;
 }
@@ -360,7 +360,7 @@ static int aborts(void)
 	abort();
 }
 
-/* What a device may have listed. */
+/* What a device may list. */
 static const int extra[] = {
 	SYS_io_uring_register,
 	SYS_clone,
@@ -382,7 +382,7 @@ static struct jail_tree tree = { -1, -1 };
 static int lacking;
 static void take_away(int what);
 
-/* Do it behind bars; what the process says when it ends. */
+/* Run @what in the jail; returns the process's result. */
 static int jailed(int (*what)(void), bool seal)
 {
 	pid_t pid = fork();
@@ -441,7 +441,7 @@ static void test_forbidden(void **state)
 	}
 }
 
-/* What a library does when it logs or fails is an error and no more. */
+/* A library that logs or fails gets errors, and is not killed. */
 static void test_refused(void **state)
 {
 	static const struct {
@@ -508,7 +508,7 @@ static void test_allowed(void **state)
 	}
 }
 
-/* Files are out of reach before seccomp as well, as far as can be had. */
+/* Files are out of reach before seccomp as well, as far as possible. */
 static void test_before_the_seal(void **state)
 {
 	long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, 1);
@@ -595,7 +595,7 @@ static int teardown(void **state)
 }
 
 /*
- * --- A tree that is shared ---
+ * --- A shared tree ---
  */
 
 static int read_in_tree(void)
@@ -608,7 +608,7 @@ static int write_in_tree(void)
 	return result(openat(tree.tree_fd, "new", O_WRONLY | O_CREAT, 0600));
 }
 
-/* As the device reads and writes: by what it has open already. */
+/* Like the device's reads and writes: through what is already open. */
 static int reopen(void)
 {
 	int fds = openat(tree.proc_fd, "self/fd", O_PATH);
@@ -647,7 +647,7 @@ static int change_above_tree(void)
 	return result(fchmodat(tree.tree_fd, "../above", 0777, 0));
 }
 
-/* Root's passthrough lets the guest make what is a disk of the host. */
+/* Root's passthrough lets the guest create a node for a disk of the host. */
 static int use_device(void)
 {
 	int ret = result(
@@ -746,7 +746,7 @@ static void test_tree(void **state)
 		{ "proc", read_above_proc, false, NO_LANDLOCK, ENOENT },
 		{ "other root", read_other_root, false, ALWAYS, FAILS },
 		{ "other root", read_other_root, false, NO_LANDLOCK, ENOENT },
-		/* 99: it is refused. */
+		/* 99: it is rejected. */
 		{ "neither", read_in_tree, false, NO_LANDLOCK | NO_MOUNTS, 99 },
 	};
 	char dir[] = "/tmp/jail_test.XXXXXX";
@@ -781,7 +781,7 @@ static void test_tree_devices(void **state)
 	char dir[] = "/tmp/jail_test.XXXXXX";
 
 	if (geteuid() != 0)
-		skip(); /* nobody else can make one */
+		skip(); /* nobody else can create one */
 	make_tree(dir);
 	rights = (struct sandbox_rights){ .tree = "tree",
 					  .same_user = true,
@@ -826,7 +826,7 @@ static void share_mounts(const char *dir)
 	assert_int_equal(mount(NULL, dir, NULL, MS_SHARED, NULL), 0);
 }
 
-/* What is mounted below later has none of the tree's restrictions. */
+/* Later mounts below have none of the tree's restrictions. */
 static void test_tree_mounts(void **state)
 {
 	char dir[] = "/tmp/jail_test.XXXXXX", later[64];
@@ -858,7 +858,7 @@ static void test_tree_mounts(void **state)
 }
 
 /*
- * --- Devices that say what they need ---
+ * --- Devices that declare what they need ---
  */
 
 static int sg_io(void)
