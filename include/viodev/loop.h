@@ -102,10 +102,32 @@ void vio_task_defer(struct vio_loop *loop, struct vio_task *task);
 void vio_task_cancel(struct vio_loop *loop, struct vio_task *task);
 
 /*
- * Hint that an event is imminent: before its next sleep the loop busy-polls for
- * up to 250 us, provided that the last such wait was no longer.
+ * Work that shows in memory, without a system call, such as a ring that a driver
+ * or the kernel fills. The loop calls
+ *   poll()  to look for work and do it. It returns true if there was any, and
+ *	     costs little if there was none;
+ *   arm()   before it sleeps, to make a source wake the loop from now on. It looks
+ *	     once more after that, and returns true if it did anything. NULL if a
+ *	     source always wakes the loop.
+ * While waits are short the loop polls before it sleeps, see
+ * vio_loop_set_poll(). The caller owns the poller, sets these three members, and
+ * may remove it in any callback. Not thread-safe: call from the loop's thread.
  */
-void vio_loop_busy_poll(struct vio_loop *loop);
+struct vio_poller {
+	bool (*poll)(void *arg);
+	bool (*arm)(void *arg);
+	void *arg;
+	struct vio_poller *next; /* private */
+};
+void vio_poller_add(struct vio_loop *loop, struct vio_poller *poller);
+void vio_poller_remove(struct vio_loop *loop, struct vio_poller *poller);
+
+/*
+ * Poll for @ns nanoseconds before each sleep, for a loop that has a processor to
+ * itself; 0: never poll. Without this call the time depends on how long the last
+ * waits were. It is 50 us at most, and 0 in an idle loop.
+ */
+void vio_loop_set_poll(struct vio_loop *loop, uint64_t ns);
 
 /* CLOCK_MONOTONIC in nanoseconds. From any thread. */
 uint64_t vio_now_ns(void);

@@ -25,9 +25,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EV_BATCH     32 /* sources served in an iteration, at most */
-#define NS_PER_SEC   UINT64_C(1000000000)
-#define BUSY_POLL_NS UINT64_C(250000)
+#define EV_BATCH    32 /* sources served in an iteration, at most */
+#define NS_PER_SEC  UINT64_C(1000000000)
+#define MAX_POLL_NS UINT64_C(50000) /* of an adaptive loop, */
+#define MIN_POLL_NS UINT64_C(4000)  /* unless it does not poll at all */
+#define LOOK_EVERY  16 /* rounds of polling, sources are looked at */
 
 struct vio_source {
 	struct vio_loop *loop;
@@ -45,9 +47,12 @@ struct vio_loop {
 	bool awake;  /* wake_fd is readable */
 	bool running;
 	bool stop;
-	bool busy_poll;  /* before the next sleep, see wait_for() */
-	bool short_wait; /* of the last one that could busy-poll */
-	unsigned depth;  /* of nested iterations */
+	unsigned depth; /* of nested iterations */
+	struct vio_poller *pollers;
+	struct vio_poller *next_poller; /* of those to be called, see poll() */
+	unsigned nr_polls;              /* since sources were looked at */
+	uint64_t poll_ns;               /* before the next sleep */
+	bool poll_fixed;                /* always so long */
 	struct vio_task *tasks, **tasks_end;
 	unsigned nr_tasks;
 	unsigned nr_due; /* of these, from the front: for this iteration */
@@ -166,54 +171,139 @@ static void run_tasks(struct vio_loop *loop)
 }
 
 /*
- * Waking up takes longer than reading a cached page. Other threads that want
- * the processor get it meanwhile.
+ * --- Polling ---
+ *
+ * Being woken takes longer than most work does. So after a short wait the loop
+ * looks around for a while before it sleeps, and yields the processor to other
+ * threads meanwhile. An idle loop sleeps at once.
  */
-static int look_around(struct vio_loop *loop, struct epoll_event *evs,
-		       uint64_t begin_ns)
-{
-	int nr_evs;
 
-	while ((nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, 0)) == 0 &&
-	       vio_now_ns() - begin_ns < BUSY_POLL_NS)
-		sched_yield();
+static bool call_poller(const struct vio_poller *poller, bool arm)
+{
+	if (!arm)
+		return poller->poll(poller->arg);
+	return poller->arm && poller->arm(poller->arg);
+}
+
+/* Call all pollers; returns whether any had work. */
+static bool poll_all(struct vio_loop *loop, bool arm)
+{
+	struct vio_poller *poller = loop->pollers;
+	bool any = false;
+
+	while (poller) {
+		loop->next_poller = poller->next;
+		any |= call_poller(poller, arm);
+		poller = loop->next_poller;
+	}
+	return any;
+}
+
+/* Returns the number of events, or -errno. */
+static int wait_epoll(struct vio_loop *loop, struct epoll_event *evs,
+		      int timeout_ms)
+{
+	int ret = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
+
+	if (ret < 0)
+		return errno == EINTR ? 0 : -errno;
+	return ret;
+}
+
+/* Look for events, once in @skip calls. */
+static int look(struct vio_loop *loop, struct epoll_event *evs, unsigned skip)
+{
+	if (++loop->nr_polls < skip)
+		return 0;
+	loop->nr_polls = 0;
+	return wait_epoll(loop, evs, 0);
+}
+
+/* Returns the number of events; 0 also when a poller had work (*ret_polled). */
+static int look_around(struct vio_loop *loop, struct epoll_event *evs,
+		       uint64_t begin_ns, bool *ret_polled)
+{
+	int nr_evs = 0;
+
+	loop->nr_polls = 0;
+	do {
+		*ret_polled = poll_all(loop, false);
+		if (*ret_polled)
+			return 0;
+		nr_evs = look(loop, evs, LOOK_EVERY);
+		if (nr_evs == 0 && loop->nr_polls == 0 && !loop->poll_fixed)
+			sched_yield();
+	} while (nr_evs == 0 && vio_now_ns() - begin_ns < loop->poll_ns);
 	return nr_evs;
 }
 
-/* epoll_wait(), busy-polling on request and as long as waits are short. */
-static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
-		    int timeout_ms)
+/* Longer when looking for longer would have been enough. */
+static void adapt(struct vio_loop *loop, uint64_t waited_ns)
+{
+	uint64_t ns = loop->poll_ns;
+
+	if (loop->poll_fixed)
+		return;
+	if (waited_ns >= MAX_POLL_NS)
+		ns = 0;
+	else if (waited_ns > ns)
+		ns = ns ? ns * 2 : MIN_POLL_NS;
+	loop->poll_ns = ns < MAX_POLL_NS ? ns : MAX_POLL_NS;
+}
+
+static int sleep_for(struct vio_loop *loop, struct epoll_event *evs,
+		     int timeout_ms, bool *ret_polled)
 {
 	uint64_t begin_ns;
 	int nr_evs = 0;
 
-	if (timeout_ms == 0 || !loop->busy_poll)
-		return epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
-	loop->busy_poll = false;
+	if (!loop->pollers)
+		return wait_epoll(loop, evs, timeout_ms);
 	begin_ns = vio_now_ns();
-	if (loop->short_wait)
-		nr_evs = look_around(loop, evs, begin_ns);
-	if (nr_evs == 0)
-		nr_evs = epoll_wait(loop->epoll_fd, evs, EV_BATCH, timeout_ms);
-	loop->short_wait = vio_now_ns() - begin_ns < BUSY_POLL_NS;
+	if (loop->poll_ns > 0)
+		nr_evs = look_around(loop, evs, begin_ns, ret_polled);
+	if (nr_evs == 0 && !*ret_polled)
+		*ret_polled = poll_all(loop, true);
+	if (nr_evs == 0 && !*ret_polled)
+		nr_evs = wait_epoll(loop, evs, timeout_ms);
+	adapt(loop, vio_now_ns() - begin_ns);
+	*ret_polled |= poll_all(loop, false);
 	return nr_evs;
+}
+
+/* Wait for events. Sources get their turn while pollers always have work. */
+static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
+		    int timeout_ms, bool *ret_polled)
+{
+	*ret_polled = poll_all(loop, false);
+	if (*ret_polled)
+		return look(loop, evs, LOOK_EVERY);
+	if (timeout_ms == 0)
+		return wait_epoll(loop, evs, 0);
+	return sleep_for(loop, evs, timeout_ms, ret_polled);
+}
+
+/* An embedder may sleep after this, and must come back for what is left. */
+static void before_embedder_sleeps(struct vio_loop *loop)
+{
+	if (loop->running || loop->depth > 0)
+		return;
+	if (loop->pollers && poll_all(loop, true))
+		wake(loop);
+	if (loop->nr_tasks > 0)
+		wake(loop);
 }
 
 int vio_loop_iterate(struct vio_loop *loop, int timeout_ms)
 {
 	struct epoll_event evs[EV_BATCH];
 	int nr_evs, nr_served = 0;
+	bool polled;
 
 	if (loop->nr_tasks > 0)
 		timeout_ms = 0;
-	nr_evs = wait_for(loop, evs, timeout_ms);
-	if (nr_evs < 0) {
-		if (errno != EINTR)
-			return -errno;
-		nr_evs = 0;
-	}
-
 	loop->depth++;
+	nr_evs = wait_for(loop, evs, timeout_ms, &polled);
 	clear_wake(loop);
 	for (int i = 0; i < nr_evs; i++)
 		nr_served += serve(&evs[i]);
@@ -222,9 +312,8 @@ int vio_loop_iterate(struct vio_loop *loop, int timeout_ms)
 
 	if (loop->depth == 0)
 		free_removed(loop);
-	if (loop->nr_tasks > 0)
-		wake(loop);
-	return nr_served;
+	before_embedder_sleeps(loop);
+	return nr_evs < 0 ? nr_evs : nr_served + polled;
 }
 
 int vio_loop_run(struct vio_loop *loop)
@@ -236,8 +325,7 @@ int vio_loop_run(struct vio_loop *loop)
 		ret = vio_loop_iterate(loop, -1);
 	loop->running = false;
 	loop->stop = false;
-	if (loop->nr_tasks > 0)
-		wake(loop);
+	before_embedder_sleeps(loop);
 	return ret < 0 ? ret : 0;
 }
 
@@ -387,9 +475,29 @@ void vio_task_cancel(struct vio_loop *loop, struct vio_task *task)
 	task->queued = false;
 }
 
-void vio_loop_busy_poll(struct vio_loop *loop)
+void vio_poller_add(struct vio_loop *loop, struct vio_poller *poller)
 {
-	loop->busy_poll = true;
+	poller->next = loop->pollers;
+	loop->pollers = poller;
+}
+
+void vio_poller_remove(struct vio_loop *loop, struct vio_poller *poller)
+{
+	struct vio_poller **link = &loop->pollers;
+
+	while (*link && *link != poller)
+		link = &(*link)->next;
+	if (!*link)
+		return;
+	*link = poller->next;
+	if (loop->next_poller == poller)
+		loop->next_poller = poller->next;
+}
+
+void vio_loop_set_poll(struct vio_loop *loop, uint64_t ns)
+{
+	loop->poll_fixed = true;
+	loop->poll_ns = ns;
 }
 
 uint64_t vio_now_ns(void)

@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -448,53 +447,189 @@ static void test_left_over_after_run(void **state)
 	assert_false(loop_is_readable());
 }
 
-#define NR_ITERATIONS 50
+/*
+ * --- Pollers ---
+ */
 
-static void iterate_with_timer(struct tick *t, uint64_t ns, bool busy_poll)
+struct look {
+	struct vio_poller poller;
+	unsigned polls, arms;
+	unsigned work;       /* what poll() will find, one at a time */
+	unsigned late_work;  /* likewise arm() */
+	struct look *remove; /* when it finds something */
+};
+
+static bool find(struct look *l, unsigned *work)
+{
+	if (*work == 0)
+		return false;
+	--*work;
+	if (l->remove)
+		vio_poller_remove(loop, &l->remove->poller);
+	return true;
+}
+
+static bool look_poll(void *arg)
+{
+	struct look *l = arg;
+
+	l->polls++;
+	return find(l, &l->work);
+}
+
+static bool look_arm(void *arg)
+{
+	struct look *l = arg;
+
+	l->arms++;
+	return find(l, &l->late_work);
+}
+
+static void look_start(struct look *l)
+{
+	l->poller = (struct vio_poller){ look_poll, look_arm, l, NULL };
+	vio_poller_add(loop, &l->poller);
+}
+
+/* Work that a poller finds keeps the loop awake, without arming it. */
+static void test_poll(void **state)
+{
+	struct look l = { .work = 2 };
+
+	look_start(&l);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
+	vio_poller_remove(loop, &l.poller);
+	assert_int_equal(l.polls, 2);
+}
+
+/* The loop arms its pollers before it sleeps. */
+static void test_arm_before_sleep(void **state)
+{
+	struct watch w = { .drain = true };
+	struct look l = { .late_work = 1 };
+
+	look_start(&l);
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
+	assert_int_equal(l.late_work, 0);
+	watch_start(&w);
+	l.arms = 0;
+	assert_int_equal(vio_loop_iterate(loop, -1), 1);
+	assert_int_equal(w.calls, 1);
+	assert_true(l.arms > 0);
+	watch_end(&w);
+	vio_poller_remove(loop, &l.poller);
+}
+
+/* Pollers that always find something leave sources their share. */
+static void test_busy_poller_and_source(void **state)
+{
+	struct watch w = { .drain = true };
+	struct look l = { .work = 1000 };
+
+	look_start(&l);
+	watch_start(&w);
+	while (w.calls == 0)
+		vio_loop_iterate(loop, -1);
+	assert_true(l.work > 0);
+	watch_end(&w);
+	vio_poller_remove(loop, &l.poller);
+}
+
+/* A poller may remove itself, and others. */
+static void test_remove_poller(void **state)
+{
+	struct look a = { .work = 1 }, b = { .work = 1 }, c = { .work = 1 };
+
+	look_start(&a);
+	look_start(&b);
+	look_start(&c); /* the first one to be called */
+	c.remove = &b;
+	assert_int_equal(vio_loop_iterate(loop, 0), 1);
+	assert_int_equal(b.polls, 0);
+	assert_int_equal(a.polls, 1);
+	c.remove = &c;
+	c.work = 1;
+	vio_loop_iterate(loop, 0);
+	vio_poller_remove(loop, &a.poller);
+	vio_poller_remove(loop, &a.poller); /* for nothing */
+	a.polls = b.polls = c.polls = 0;
+	vio_loop_iterate(loop, 0);
+	assert_int_equal(a.polls + b.polls + c.polls, 0);
+}
+
+/* An embedder's loop sleeps after each iteration: pollers are armed then. */
+static void test_embedder_sleeps(void **state)
+{
+	struct look l = { .late_work = 1 };
+
+	look_start(&l);
+	vio_loop_iterate(loop, 0);
+	assert_int_equal(l.arms, 1);
+	assert_true(loop_is_readable()); /* there may be more */
+	vio_loop_iterate(loop, 0);
+	assert_int_equal(l.arms, 2);
+	assert_false(loop_is_readable());
+	vio_poller_remove(loop, &l.poller);
+}
+
+static void iterate_with_timer(struct tick *t, uint64_t ns)
 {
 	vio_timer_set(t->source, ns);
-	if (busy_poll)
-		vio_loop_busy_poll(loop);
 	assert_int_equal(vio_loop_iterate(loop, -1), 1);
 }
 
 /*
- * How many of NR_ITERATIONS iterations slept, each after another one of @first.
+ * How often the poller is called in a wait of @ns, after one of @first_ns: once
+ * before it and once after, if the loop sleeps at once.
  */
-static long sleeps(struct tick *t, uint64_t first_ns, uint64_t ns,
-		   bool busy_poll)
+static unsigned polls(struct look *l, struct tick *t, uint64_t first_ns,
+		      uint64_t ns)
 {
-	struct rusage before, after;
-	long nr = 0;
-
-	for (int i = 0; i < NR_ITERATIONS; i++) {
-		iterate_with_timer(t, first_ns, busy_poll);
-		getrusage(RUSAGE_THREAD, &before);
-		iterate_with_timer(t, ns, busy_poll);
-		getrusage(RUSAGE_THREAD, &after);
-		nr += after.ru_nvcsw > before.ru_nvcsw;
-	}
-	return nr;
+	iterate_with_timer(t, first_ns);
+	l->polls = 0;
+	iterate_with_timer(t, ns);
+	return l->polls;
 }
 
 /*
- * A loop with busy polling does not sleep when the next event is near. Timing
- * is not only ours: most iterations must behave as expected.
+ * After short waits the loop polls before it sleeps; after a long one it does
+ * not, so that an idle loop takes no time. Waits may be longer than set: only
+ * some of them must be short.
  */
-static void test_busy_poll(void **state)
+static void test_poll_adapts(void **state)
 {
-	const uint64_t soon = NS_PER_MS / 10, late = NS_PER_MS;
 	struct tick t = { 0 };
+	struct look l = { 0 };
 	int tries = 0;
 
+	look_start(&l);
 	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
-	while (sleeps(&t, soon, soon, true) > NR_ITERATIONS / 2)
-		assert_true(++tries < 100);
-	while (sleeps(&t, soon, soon, false) <= NR_ITERATIONS / 2)
-		assert_true(++tries < 200);
-	while (sleeps(&t, late, soon, true) <= NR_ITERATIONS / 2)
-		assert_true(++tries < 300);
+	while (polls(&l, &t, NS_PER_MS / 100, NS_PER_MS / 100) < 3)
+		assert_true(++tries < 10000);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(polls(&l, &t, NS_PER_MS, NS_PER_MS), 2);
 	vio_source_remove(t.source);
+	vio_poller_remove(loop, &l.poller);
+}
+
+/* A loop that has a processor to itself polls however long waits were. */
+static void test_poll_fixed(void **state)
+{
+	struct tick t = { 0 };
+	struct look l = { 0 };
+
+	look_start(&l);
+	vio_loop_set_poll(loop, 10 * NS_PER_MS);
+	assert_int_equal(vio_timer_add(loop, tick_cb, &t, &t.source), 0);
+	for (int i = 0; i < 3; i++)
+		assert_true(polls(&l, &t, 2 * NS_PER_MS, 2 * NS_PER_MS) > 10);
+	vio_loop_set_poll(loop, 0);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(
+			polls(&l, &t, NS_PER_MS / 100, NS_PER_MS / 100), 2);
+	vio_source_remove(t.source);
+	vio_poller_remove(loop, &l.poller);
 }
 
 #define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -516,7 +651,13 @@ int main(void)
 		LOOP_TEST(test_nested_iteration),
 		LOOP_TEST(test_run_and_stop),
 		LOOP_TEST(test_left_over_after_run),
-		LOOP_TEST(test_busy_poll),
+		LOOP_TEST(test_poll),
+		LOOP_TEST(test_arm_before_sleep),
+		LOOP_TEST(test_busy_poller_and_source),
+		LOOP_TEST(test_remove_poller),
+		LOOP_TEST(test_embedder_sleeps),
+		LOOP_TEST(test_poll_adapts),
+		LOOP_TEST(test_poll_fixed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,9 +97,6 @@ void disk_submit(struct disk *d)
 
 	disk_release_queued(d);
 	vio_task_cancel(d->loop, &d->iteration_end);
-	if (disk_should_poll(d->exec.nr_cached + (d->queued.first != NULL),
-			     &d->nr_single))
-		vio_loop_busy_poll(d->loop);
 	more = d->queued.first && d->iteration_bytes >= DISK_ITERATION_BYTES;
 	d->iteration_bytes = 0;
 	disk_exec_submit(&d->exec);

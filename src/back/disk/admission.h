@@ -22,26 +22,6 @@
 #include "back/disk/disk.h"
 #include "back/disk/exec.h"
 
-/*
- * Whether to poll for more requests before a sleep, after an iteration of the
- * loop in which @nr_cached requests were served from the cache; *nr_single is
- * its own state.
- *
- * A guest that waits for each read before it sends the next one also waits for
- * our wake-up. With more in flight, sleeping is better: they then arrive
- * together. So polling starts only after many iterations of one request.
- */
-#define DISK_SINGLES_ENOUGH 1000
-
-static inline bool disk_should_poll(unsigned nr_cached, unsigned *nr_single)
-{
-	if (nr_cached > 1)
-		*nr_single = 0;
-	else if (nr_cached == 1 && *nr_single < DISK_SINGLES_ENOUGH)
-		++*nr_single;
-	return nr_cached == 1 && *nr_single == DISK_SINGLES_ENOUGH;
-}
-
 struct disk_io {
 	struct disk_engine engine;
 	struct disk *closing; /* destroyed, still used by the kernel */
@@ -54,7 +34,6 @@ struct disk {
 	struct disk_exec exec;
 	struct vio_task iteration_end; /* of the loop */
 	uint64_t iteration_bytes; /* of requests started in this iteration */
-	unsigned nr_single;       /* see disk_should_poll() */
 
 	bool closing;      /* disk_destroy() was called */
 	struct disk *next; /* in io->closing */

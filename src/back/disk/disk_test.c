@@ -1229,28 +1229,6 @@ static void test_watch_quiet(void **state)
 }
 
 /*
- * --- Busy polling ---
- */
-
-/* Single reads for a long time; two at once restart the count. */
-static void test_should_poll(void **state)
-{
-	unsigned nr_single = 0;
-
-	for (int round = 0; round < 2; round++) {
-		for (int i = 1; i < DISK_SINGLES_ENOUGH; i++) {
-			assert_false(disk_should_poll(1, &nr_single));
-			assert_false(disk_should_poll(0, &nr_single));
-		}
-		for (int i = 0; i < 10; i++) {
-			assert_true(disk_should_poll(1, &nr_single));
-			assert_false(disk_should_poll(0, &nr_single));
-		}
-		assert_false(disk_should_poll(2, &nr_single));
-	}
-}
-
-/*
  * --- Iterations ---
  */
 
@@ -1886,7 +1864,6 @@ static int run(const char *engine)
 		TEST(test_resize),
 		TEST(test_watch),
 		TEST(test_watch_quiet),
-		TEST(test_should_poll),
 		TEST(test_iteration_share),
 		TEST(test_slow),
 		TEST(test_many_slow),

@@ -33,7 +33,9 @@ struct uring {
 	unsigned nr_running, max_running;
 	unsigned nr_files;
 	int *files; /* descriptors by place in the ring's table; -1: free */
+	struct vio_loop *loop;
 	struct vio_source *source;
+	struct vio_poller poller;
 	struct disk_calls todo;
 };
 
@@ -88,6 +90,22 @@ static void uring_ready(void *arg, uint32_t events)
 	reap(u);
 	if (u->todo.first) /* there was no room for it */
 		disk_engine_has_room(u->todo.first->img->engine);
+}
+
+static bool uring_poll(void *arg)
+{
+	struct uring *u = arg;
+
+	if (!io_uring_cq_ready(&u->ring))
+		return false;
+	uring_ready(u, EPOLLIN);
+	return true;
+}
+
+static void unwatch(struct uring *u)
+{
+	vio_poller_remove(u->loop, &u->poller);
+	vio_source_remove(u->source);
 }
 
 static void uring_start(void *engine, struct disk_call *call)
@@ -261,6 +279,9 @@ static int uring_create(struct vio_loop *loop, unsigned depth,
 				 &u->source);
 	if (ret < 0)
 		goto bad_ring;
+	u->loop = loop;
+	u->poller = (struct vio_poller){ .poll = uring_poll, .arg = u };
+	vio_poller_add(loop, &u->poller);
 	*ret_engine = u;
 	return 0;
 bad_ring:
@@ -273,16 +294,14 @@ bad:
 
 static void uring_abandon(void *engine)
 {
-	struct uring *u = engine;
-
-	vio_source_remove(u->source);
+	unwatch(engine);
 }
 
 static void uring_destroy(void *engine)
 {
 	struct uring *u = engine;
 
-	vio_source_remove(u->source);
+	unwatch(u);
 	/* A ring winds up some time later; images are let go of now. */
 	io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);
