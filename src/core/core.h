@@ -25,9 +25,12 @@ struct vi_priv {
 	struct gmem *gmem; /* what it may access, */
 	bool dma_off;      /* unless that is currently forbidden */
 	bool room_wanted;  /* a chain waits for fewer pins, or less of these: */
-	size_t bounce_bytes; /* copies of unmapped buffers held */
-	unsigned nr_stale;   /* chains in flight from before a reset, */
-	unsigned nr_foreign; /* of these, another owner's */
+	size_t bounce_bytes;         /* copies of unmapped buffers held */
+	unsigned nr_stale;           /* chains in flight from before a reset, */
+	unsigned nr_foreign;         /* of these, another owner's */
+	bool polling;                /* between vi_poll() and vi_arm(), */
+	pthread_t poller;            /* both called by this thread, */
+	struct vqueue_info *unarmed; /* doorbells of these stay off */
 	const struct vi_transport *transport; /* that carries the device */
 	void *transport_arg;
 
@@ -105,7 +108,10 @@ struct vq_priv {
 	uint32_t nr_stale; /* chains of this owner from before a reset */
 	uint64_t reset_ns; /* when vi_reset_queue() began; 0: it is complete */
 	uint16_t qmax;     /* vq_qsize before the driver shrank it, or 0 */
-	uint64_t nr_kicks; /* statistics */
+	bool is_silent;    /* the ring suppresses doorbells */
+	bool is_unarmed;   /* in the device's list of these, */
+	struct vqueue_info *next_unarmed; /* linked by this */
+	uint64_t nr_kicks;                /* statistics */
 	uint64_t nr_chains;
 	uint64_t nr_intrs;
 	struct vq_packed p; /* of a packed ring */
@@ -208,6 +214,17 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern);
 
 /* Doorbell of queue @q, whatever number the driver gave. */
 void vi_kick(struct virtio_softc *vs, unsigned q);
+
+/*
+ * For a transport that polls rings. After vi_poll(), doorbells of the queues that
+ * the calling thread serves stay off until vi_arm(). vi_poll() looks at these
+ * queues and serves those that have new chains. vi_arm(), before the thread
+ * sleeps, turns their doorbells on, looks once more, and serves. Both return
+ * whether there was anything to serve; if vi_arm() returns true, the thread must
+ * not sleep. Called with vs_mtx held.
+ */
+bool vi_poll(struct virtio_softc *vs);
+bool vi_arm(struct virtio_softc *vs);
 
 /* The selected queue, or NULL if it does not exist. */
 struct vqueue_info *vi_selected_queue(struct virtio_softc *vs);
@@ -321,6 +338,16 @@ struct vq_chain {
  */
 int vq_chain_add(struct vq_chain *c, uint64_t addr, uint32_t len,
 		 uint16_t flags);
+
+/* Whether there is a chain that the model can take now. */
+bool vq_has_news(struct vqueue_info *vq);
+
+/*
+ * Turn doorbells on: now, after which the caller looks for chains; or when
+ * vi_arm() is called, unless vi_poll() finds chains before.
+ */
+void vq_arm(struct vqueue_info *vq);
+void vq_arm_later(struct vqueue_info *vq);
 
 /* Publish all that was put into the used ring. */
 void vq_show(struct vqueue_info *vq);

@@ -68,6 +68,7 @@ static int link_queues(struct virtio_softc *vs, struct vqueue_info *queues)
 	int ret = set_nr_queues(priv, nr);
 
 	vs->vs_queues = queues;
+	priv->unarmed = NULL;
 	for (int i = 0; i < priv->nr_queues; i++) {
 		queues[i].vq_vs = vs;
 		queues[i].vq_num = (uint16_t)i;
@@ -75,6 +76,7 @@ static int link_queues(struct virtio_softc *vs, struct vqueue_info *queues)
 		queues[i].vq_priv = &priv->queues[i];
 		priv->queues[i].gmem = priv->gmem;
 		priv->queues[i].dma_off = priv->dma_off;
+		priv->queues[i].is_unarmed = false;
 	}
 	return ret;
 }
@@ -144,6 +146,7 @@ static void queue_reset(struct vqueue_info *vq)
 	vq->vq_flags = 0;
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	priv->kicks_off = false;
+	priv->is_silent = false;
 	vq->vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
 	vq->vq_pfn = 0;
 	vq->vq_desc_gpa = vq->vq_avail_gpa = vq->vq_used_gpa = 0;
@@ -769,6 +772,15 @@ void vi_set_queue_pfn(struct virtio_softc *vs, uint32_t pfn)
 		vi_legacy_vq_init(vs, pfn);
 }
 
+static void serve(struct virtio_softc *vs, struct vqueue_info *vq)
+{
+	vq->vq_priv->blocked = false;
+	if (vq->vq_notify)
+		vq->vq_notify(vs, vq);
+	else if (vs->vs_vc->vc_qnotify)
+		vs->vs_vc->vc_qnotify(vs, vq);
+}
+
 /* Make the model check queue @q, which may or may not exist. */
 static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 {
@@ -785,11 +797,7 @@ static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 		return;
 
 	vq->vq_priv->nr_kicks += doorbell;
-	vq->vq_priv->blocked = false;
-	if (vq->vq_notify)
-		vq->vq_notify(vs, vq);
-	else if (vs->vs_vc->vc_qnotify)
-		vs->vs_vc->vc_qnotify(vs, vq);
+	serve(vs, vq);
 }
 
 void vi_kick(struct virtio_softc *vs, unsigned q)
@@ -805,6 +813,81 @@ void vi_kick_all(struct virtio_softc *vs)
 		check_queue(vs, (unsigned)i, false);
 	}
 	VS_UNLOCK(vs);
+}
+
+/*
+ * --- Polling ---
+ *
+ * A model that has emptied a queue turns doorbells on again. Where the transport
+ * polls, they stay off until it is about to sleep: as long as chains keep
+ * coming, that saves the driver the doorbell and the device the wake-up. A model's
+ * own threads sleep without the transport's knowledge: for them, doorbells are on
+ * at once.
+ */
+
+/* Empty the list of unarmed queues; returns the first. */
+static struct vqueue_info *detach_unarmed(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = vs->vs_priv->unarmed;
+
+	vs->vs_priv->unarmed = NULL;
+	return vq;
+}
+
+static struct vqueue_info *next_of(struct vqueue_info *vq)
+{
+	vq->vq_priv->is_unarmed = false;
+	return vq->vq_priv->next_unarmed;
+}
+
+static bool poll_queue(struct virtio_softc *vs, struct vqueue_info *vq)
+{
+	if (vq->vq_priv->kicks_off)
+		return false;
+	if (!vq_has_news(vq)) {
+		vq_arm_later(vq);
+		return false;
+	}
+	serve(vs, vq);
+	return true;
+}
+
+bool vi_poll(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = detach_unarmed(vs), *next;
+	bool any = false;
+
+	vs->vs_priv->polling = true;
+	vs->vs_priv->poller = pthread_self();
+	for (; vq; vq = next) {
+		next = next_of(vq);
+		any |= poll_queue(vs, vq);
+	}
+	return any;
+}
+
+static bool arm_queue(struct virtio_softc *vs, struct vqueue_info *vq)
+{
+	if (vq->vq_priv->kicks_off)
+		return false;
+	vq_arm(vq);
+	if (!vq_has_news(vq))
+		return false;
+	serve(vs, vq);
+	return true;
+}
+
+bool vi_arm(struct virtio_softc *vs)
+{
+	struct vqueue_info *vq = detach_unarmed(vs), *next;
+	bool any = false;
+
+	for (; vq; vq = next) {
+		next = next_of(vq);
+		any |= arm_queue(vs, vq);
+	}
+	vs->vs_priv->polling = any;
+	return any;
 }
 
 /*

@@ -1265,10 +1265,10 @@ static void set_kicks(struct vqueue_info *vq, bool on)
 		packed_set_kicks(vq, on);
 	else
 		split_set_kicks(vq, on);
-	vq->vq_priv->kicks_off = !on;
+	vq->vq_priv->is_silent = !on;
 }
 
-void vq_kick_enable(struct vqueue_info *vq)
+void vq_arm(struct vqueue_info *vq)
 {
 	if (!ring_live(vq))
 		return;
@@ -1281,11 +1281,69 @@ void vq_kick_enable(struct vqueue_info *vq)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-void vq_kick_disable(struct vqueue_info *vq)
+/* Whether the ring is in shared memory, where a look at it is cheap. */
+static bool is_mapped(const struct vqueue_info *vq)
+{
+	const struct vq_priv *priv = vq->vq_priv;
+
+	return priv->packed ? priv->p.ring : vq->vq_avail;
+}
+
+static bool is_available(struct vqueue_info *vq)
+{
+	uint16_t idx;
+
+	if (vq->vq_priv->packed)
+		return packed_peek(vq) > 0;
+	return split_avail_idx(vq, &idx) == 0 && idx != vq->vq_last_avail;
+}
+
+void vq_arm_later(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+	struct vi_priv *dev = vq->vq_vs->vs_priv;
+
+	if (priv->is_unarmed)
+		return;
+	priv->is_unarmed = true;
+	priv->next_unarmed = dev->unarmed;
+	dev->unarmed = vq;
+}
+
+static bool in_poller(const struct vi_priv *dev)
+{
+	return dev->polling && pthread_equal(dev->poller, pthread_self());
+}
+
+/*
+ * A queue with chains that the model left there is not polled: it would find
+ * the same chains again and again.
+ */
+void vq_kick_enable(struct vqueue_info *vq)
 {
 	if (!ring_live(vq))
 		return;
-	set_kicks(vq, false);
+	vq->vq_priv->kicks_off = false;
+	if (in_poller(vq->vq_vs->vs_priv) && is_mapped(vq) && !is_available(vq))
+		vq_arm_later(vq);
+	else
+		vq_arm(vq);
+}
+
+void vq_kick_disable(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+
+	if (!ring_live(vq))
+		return;
+	priv->kicks_off = true;
+	if (!priv->is_silent)
+		set_kicks(vq, false);
+}
+
+bool vq_has_news(struct vqueue_info *vq)
+{
+	return may_take(vq) && !vq->vq_priv->blocked && is_available(vq);
 }
 
 bool vq_kicks_wanted(const struct vqueue_info *vq)

@@ -10,6 +10,7 @@
 
 #include <viodev/virtio.h>
 
+#include "core/core.h"
 #include "vdrv.h"
 
 enum { QSIZE = 8, NIOV = 4 };
@@ -23,11 +24,15 @@ struct dev {
 	unsigned add_when_idle; /* chains added while none was found */
 	bool wait;              /* leave what is available */
 	bool lie;               /* say that nothing is available */
+	bool leave;             /* likewise, and ask for doorbells */
 };
+
+static void on_notify(void *arg, struct vqueue_info *vq);
 
 static struct virtio_consts consts = {
 	.vc_name = "vq_serve_test",
 	.vc_nvq = 1,
+	.vc_qnotify = on_notify,
 	.vc_hv_caps_modern = VI_RING_CAPS_MODERN,
 };
 
@@ -95,6 +100,18 @@ static enum vq_served run(struct dev *dev, unsigned budget)
 {
 	dev->nr_calls = 0;
 	return vq_serve(&dev->vq, budget, serve, dev);
+}
+
+static void on_notify(void *arg, struct vqueue_info *vq)
+{
+	struct dev *dev = arg;
+
+	if (!dev->leave) {
+		vq_serve(vq, QSIZE, serve, arg);
+		return;
+	}
+	dev->nr_calls++;
+	vq_kick_enable(vq);
 }
 
 static const uint64_t features[] = { 0, VI_BIT(VIRTIO_RING_F_EVENT_IDX) };
@@ -216,6 +233,170 @@ static void test_broken(void **state)
 	dev_fini(&dev);
 }
 
+/*
+ * --- Polling ---
+ */
+
+static void start_polling(struct dev *dev, uint64_t feature)
+{
+	dev_start(dev, feature);
+	assert_false(vi_poll(&dev->vs));
+	add(dev, 1);
+	vdrv_kick_wanted(&dev->d, 0);
+	vi_kick(&dev->vs, 0);
+	assert_int_equal(nr_used(dev), 1);
+}
+
+static void *poll_in_thread(void *dev)
+{
+	vi_poll(&((struct dev *)dev)->vs);
+	return NULL;
+}
+
+/* A thread that does not poll turns doorbells on at once. */
+static void test_other_thread(void **state)
+{
+	struct dev dev;
+	pthread_t thread;
+
+	for (unsigned i = 0; i < 2; i++) {
+		dev_start(&dev, features[i]);
+		assert_int_equal(
+			pthread_create(&thread, NULL, poll_in_thread, &dev), 0);
+		pthread_join(thread, NULL);
+		add(&dev, 1);
+		vdrv_kick_wanted(&dev.d, 0);
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), 1);
+		add(&dev, 1);
+		assert_true(vdrv_kick_wanted(&dev.d, 0));
+		dev_fini(&dev);
+	}
+}
+
+/* As long as chains come in time, there are no doorbells. */
+static void test_poll(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		start_polling(&dev, features[i]);
+		for (unsigned n = 0; n < 3 * QSIZE; n++) {
+			assert_false(vi_poll(&dev.vs));
+			add(&dev, 2);
+			assert_false(vdrv_kick_wanted(&dev.d, 0));
+			assert_true(vi_poll(&dev.vs));
+			assert_int_equal(nr_used(&dev), 2);
+		}
+		dev_fini(&dev);
+	}
+}
+
+static void test_arm(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		start_polling(&dev, features[i]);
+		assert_false(vi_arm(&dev.vs));
+		assert_false(vi_poll(&dev.vs));
+		add(&dev, 1);
+		assert_true(vdrv_kick_wanted(&dev.d, 0));
+		/* The doorbell wakes the thread, and doorbells stay off again. */
+		assert_false(vi_poll(&dev.vs));
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), 1);
+		add(&dev, 1);
+		assert_false(vdrv_kick_wanted(&dev.d, 0));
+		dev_fini(&dev);
+	}
+}
+
+/* A chain came after the last look, and the driver saw doorbells off. */
+static void test_arm_late(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		start_polling(&dev, features[i]);
+		add(&dev, 1);
+		assert_false(vdrv_kick_wanted(&dev.d, 0));
+		assert_true(vi_arm(&dev.vs));
+		assert_int_equal(nr_used(&dev), 1);
+		assert_false(vi_arm(&dev.vs));
+		dev_fini(&dev);
+	}
+}
+
+/* A model that left doorbells off comes back by itself. */
+static void test_poll_waiting(void **state)
+{
+	struct dev dev;
+
+	start_polling(&dev, 0);
+	dev.wait = true;
+	add(&dev, 1);
+	assert_true(vi_poll(&dev.vs));
+	add(&dev, 1);
+	assert_false(vi_poll(&dev.vs));
+	assert_false(vi_arm(&dev.vs));
+	assert_false(vdrv_kick_wanted(&dev.d, 0));
+	dev.wait = false;
+	vi_kick(&dev.vs, 0);
+	assert_int_equal(nr_used(&dev), 2);
+	dev_fini(&dev);
+}
+
+/* A model that leaves chains in the queue gets a doorbell for each new one. */
+static void test_poll_leaving(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 2; i++) {
+		start_polling(&dev, features[i]);
+		dev.leave = true;
+		add(&dev, 1);
+		assert_true(vi_poll(&dev.vs));
+		for (unsigned n = 1; n < QSIZE; n++) {
+			assert_false(vi_poll(&dev.vs));
+			assert_false(vi_arm(&dev.vs));
+			vdrv_kick_wanted(&dev.d, 0);
+			vq_kick_enable(&dev.vq);
+			add(&dev, 1);
+			assert_int_equal(vdrv_kick_wanted(&dev.d, 0), i == 0);
+		}
+		dev.leave = false;
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), QSIZE);
+		dev_fini(&dev);
+	}
+}
+
+/* A ring that is reset, stopped or broken is not polled. */
+static void test_poll_gone(void **state)
+{
+	struct dev dev;
+
+	start_polling(&dev, 0);
+	add(&dev, 1);
+	vi_pause_queue(&dev.vq);
+	assert_false(vi_poll(&dev.vs));
+	assert_false(vi_arm(&dev.vs));
+	vi_reset(&dev.vs);
+	assert_false(vi_poll(&dev.vs));
+	assert_false(vi_arm(&dev.vs));
+	dev_fini(&dev);
+
+	start_polling(&dev, 0);
+	vdrv_avail(&dev.d, 0, 999);
+	assert_true(vi_poll(&dev.vs));
+	assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
+	add(&dev, 1);
+	assert_false(vi_poll(&dev.vs));
+	assert_false(vi_arm(&dev.vs));
+	dev_fini(&dev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +407,13 @@ int main(void)
 		cmocka_unit_test(test_wait),
 		cmocka_unit_test(test_wrong_idle),
 		cmocka_unit_test(test_broken),
+		cmocka_unit_test(test_other_thread),
+		cmocka_unit_test(test_poll),
+		cmocka_unit_test(test_arm),
+		cmocka_unit_test(test_arm_late),
+		cmocka_unit_test(test_poll_waiting),
+		cmocka_unit_test(test_poll_leaving),
+		cmocka_unit_test(test_poll_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
