@@ -123,6 +123,8 @@ struct pci_dev {
 	 */
 	bool (*pd_is_doorbell)(struct pci_devinst *pi, int baridx,
 			       uint64_t offset, int size);
+	/* See pci_poll() and, with @arm, pci_arm(). */
+	bool (*pd_poll)(struct pci_devinst *pi, bool arm);
 	/* pci_bus_master() may have changed. Called with pci_lock() held. */
 	void (*pd_bus_master)(struct pci_devinst *pi, bool on);
 };
@@ -262,6 +264,16 @@ void pci_new_owner(struct pci_devinst *pi);
 
 /* Make the device check all its queues, as if the driver had kicked each. */
 void pci_kick(struct pci_devinst *pi);
+
+/*
+ * For an embedder that polls the queues from one thread. After pci_poll(), the
+ * driver's doorbells stay off for queues that were served. pci_poll() looks at
+ * these queues, and serves those with new chains. Before the thread sleeps,
+ * pci_arm() turns doorbells on and looks a last time. Both return whether there
+ * was anything to serve; if pci_arm() returns true, the thread must not sleep.
+ */
+bool pci_poll(struct pci_devinst *pi);
+bool pci_arm(struct pci_devinst *pi);
 
 /* The size of a BAR in bytes, 0 when there is none, and its type. */
 uint64_t pci_bar_size(const struct pci_devinst *pi, int bar);

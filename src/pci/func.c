@@ -358,6 +358,22 @@ void pci_kick(struct pci_devinst *pi)
 		pi->pi_dev->pd_kick(pi);
 }
 
+static bool poll(struct pci_devinst *pi, bool arm)
+{
+	return pi->pi_dev && pi->pi_dev->pd_poll &&
+	       pi->pi_dev->pd_poll(pi, arm);
+}
+
+bool pci_poll(struct pci_devinst *pi)
+{
+	return poll(pi, false);
+}
+
+bool pci_arm(struct pci_devinst *pi)
+{
+	return poll(pi, true);
+}
+
 /*
  * --- Log ---
  */

@@ -100,6 +100,17 @@ static void on_kick(struct pci_devinst *pi)
 	vi_kick_all(pi->pi_arg);
 }
 
+static bool on_poll(struct pci_devinst *pi, bool arm)
+{
+	struct virtio_softc *vs = pi->pi_arg;
+	bool any;
+
+	VS_LOCK(vs);
+	any = arm ? vi_arm(vs) : vi_poll(vs);
+	VS_UNLOCK(vs);
+	return any;
+}
+
 static void on_bus_master(struct pci_devinst *pi, bool on)
 {
 	vi_set_dma(pi->pi_arg, on);
@@ -120,6 +131,7 @@ static const struct pci_dev virtio_pci_dev = {
 	.pd_new_owner = on_new_owner,
 	.pd_mutex = mutex_of,
 	.pd_kick = on_kick,
+	.pd_poll = on_poll,
 	.pd_is_doorbell = is_doorbell,
 	.pd_bus_master = on_bus_master,
 };

@@ -100,6 +100,20 @@ static void accept_failed(void *arg, int error)
 		   strerror(error));
 }
 
+static bool poll_rings(void *arg)
+{
+	struct vio_server *srv = arg;
+
+	return srv->ops->poll(srv, false);
+}
+
+static bool arm_rings(void *arg)
+{
+	struct vio_server *srv = arg;
+
+	return srv->ops->poll(srv, true);
+}
+
 static void init(struct vio_server *srv, struct vio_loop *loop,
 		 const struct server_ops *ops)
 {
@@ -112,6 +126,12 @@ static void init(struct vio_server *srv, struct vio_loop *loop,
 		.arg = srv,
 		.fd = -1,
 	};
+	srv->poller = (struct vio_poller){
+		.poll = poll_rings,
+		.arm = arm_rings,
+		.arg = srv,
+	};
+	vio_poller_add(loop, &srv->poller);
 	log_init(&srv->log);
 	gm_init(&srv->gm, ops->gmem_ops, srv);
 	pci_func_init(&srv->pi, ops->host, srv, &srv->gm);
@@ -151,6 +171,7 @@ void vio_server_destroy(struct vio_server *srv)
 {
 	if (!srv)
 		return;
+	vio_poller_remove(srv->loop, &srv->poller);
 	srv->ops->fini(srv);
 	client_wake_fini(&srv->wake);
 	if (srv->path)

@@ -30,6 +30,8 @@ struct server_ops {
 	 */
 	int (*start)(struct vio_server *srv);
 	int (*add_client)(void *srv, int take_fd);
+	/* vi_poll() or, with @arm, vi_arm(), when a driver may be served. */
+	bool (*poll)(void *srv, bool arm);
 	/* client_wake() was called. */
 	void (*on_wake)(void *srv);
 	void (*get_stats)(const struct vio_server *srv,
@@ -51,6 +53,7 @@ struct vio_server {
 	struct vio_loop *loop;
 	char *name;
 	struct pci_devinst pi; /* the device is built on it */
+	struct vio_poller poller;
 	struct gmem gm;
 	struct server_log log;
 	void (*notify)(void *arg, bool attached);

@@ -130,6 +130,27 @@ static void work(void *arg)
 	watch_conn(&srv->twin, srv->twin_source, false, &srv->twin_events);
 }
 
+static bool poll_rings(void *arg, bool arm)
+{
+	struct vfuser *srv = arg;
+	struct vfconn_msg msg;
+	bool any;
+
+	if (srv->working || !vfuser_connected(srv))
+		return false;
+	srv->working = true;
+	any = arm ? pci_arm(&srv->base.pi) : pci_poll(&srv->base.pi);
+	if (any)
+		flush(srv);
+	srv->working = false;
+	/* Access to unmapped memory may have received messages meanwhile. */
+	if (any &&
+	    (srv->dead || srv->want_kick || vfconn_unsent(&srv->conn) > 0 ||
+	     vfconn_next(&srv->conn, &msg) != 0))
+		vfuser_wake(srv);
+	return any;
+}
+
 /* Read until there is a whole message; more may have arrived with it. */
 static void fill(struct vfuser *srv, struct vfconn *conn)
 {
@@ -260,6 +281,7 @@ const struct server_ops vfuser_ops = {
 	.init = init,
 	.fini = fini,
 	.add_client = add_client,
+	.poll = poll_rings,
 	.on_wake = on_wake,
 	.get_stats = get_stats,
 };

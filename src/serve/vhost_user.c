@@ -151,6 +151,19 @@ static void on_wake(void *arg)
 		serve(srv);
 }
 
+static bool poll_rings(void *arg, bool arm)
+{
+	struct vhuser *srv = arg;
+	bool any;
+
+	if (srv->working || srv->nr_running == 0)
+		return false;
+	VS_LOCK(srv->vs);
+	any = arm ? vi_arm(srv->vs) : vi_poll(srv->vs);
+	VS_UNLOCK(srv->vs);
+	return any;
+}
+
 static int add_client(void *arg, int take_fd)
 {
 	struct vhuser *srv = arg;
@@ -278,6 +291,7 @@ const struct server_ops vhuser_ops = {
 	.fini = fini,
 	.start = start,
 	.add_client = add_client,
+	.poll = poll_rings,
 	.on_wake = on_wake,
 	.get_stats = get_stats,
 };
