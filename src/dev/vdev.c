@@ -10,6 +10,8 @@
 #include "dev/vdev.h"
 
 #define MAX_QUEUE_SIZE 32768u /* 2.7 */
+#define MAX_POLL_US    1000000u
+#define NS_PER_US      UINT64_C(1000)
 #define MIB            (UINT64_C(1) << 20)
 #define MUCH_MEMORY    (4 * MIB) /* what a guest may use without a log line */
 
@@ -26,6 +28,9 @@ const struct opt_def vdev_common_opts[] = {
 	  .help = "offer packed rings to modern drivers (RING_PACKED)" },
 	{ "in-order", OPT_BOOL, "off",
 	  .help = "use buffers in order, if the driver accepts IN_ORDER" },
+	{ "poll", OPT_NUMBER, .max = MAX_POLL_US,
+	  .help = "microseconds to poll before each sleep; default: adaptive, "
+		  "50 at most" },
 	{ "queue-size", OPT_NUMBER, .min = 2, .max = MAX_QUEUE_SIZE,
 	  .help = "entries per queue, a power of two" },
 	{ NULL },
@@ -390,6 +395,9 @@ int vdev_attach(struct vdev *dev, const struct vdev_env *env,
 		vi_offer_also(vs, VI_BIT(VIRTIO_F_RING_PACKED));
 	if (opt_bool(env->opts, "in-order"))
 		vi_offer_also(vs, VI_BIT(VIRTIO_F_IN_ORDER));
+	if (opt_given(env->opts, "poll"))
+		vio_loop_set_poll(env->loop,
+				  opt_number(env->opts, "poll") * NS_PER_US);
 	return 0;
 }
 
