@@ -19,6 +19,9 @@
 /* Legacy name of a flush, which virtio 1.0 dropped; Linux never had it. */
 #define VIRTIO_BLK_T_FLUSH_OUT 5
 
+/* Requests after which a polling driver sees them, before the iteration ends. */
+#define PUBLISH_BATCH 8
+
 /* The driver's header, 5.2.6. */
 struct block_hdr {
 	le32 type;
@@ -352,6 +355,8 @@ static void block_complete(struct block_io *io, uint8_t status)
 		count(sc, io, status);
 		*io->status = status;
 		vq_relchain_prepare(q->vq, io->head, used_bytes(io, status));
+		if (q->vq->vq_next_used % PUBLISH_BATCH == 0)
+			vq_relchain_publish(q->vq);
 		vio_task_defer(sc->sc_loop, &q->iteration_end);
 	}
 	io_free(sc, io);
