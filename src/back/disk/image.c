@@ -104,6 +104,14 @@ static int bytes_of(int fd, bool is_bdev, uint64_t *ret_bytes)
 	return 0;
 }
 
+/* What a user of such an image probably wants. */
+static const char *instead_of_raw(const char *format)
+{
+	if (strcmp(format, "luks") == 0)
+		return "unlock it with `cryptsetup open` and serve that device";
+	return "convert it with `qemu-img convert -O raw`";
+}
+
 /*
  * The bytes of a raw disk are the guest's: a driver that writes a header of
  * another format must never have the host interpret it. So a match refuses the
@@ -128,10 +136,10 @@ static int check_contents(int fd, bool is_bdev,
 	if (!format)
 		return 0;
 	return err_set(err, -EINVAL,
-		       "path=%s: looks like a %s image, not a raw one: convert "
-		       "it with `qemu-img convert -O raw`, or add %sformat=raw "
-		       "to serve its bytes as they are",
-		       params->path, format, prefix ? prefix : "");
+		       "path=%s: looks like a %s image, not a raw one: %s, or "
+		       "add %sformat=raw to serve its bytes as they are",
+		       params->path, format, instead_of_raw(format),
+		       prefix ? prefix : "");
 }
 
 /* An empty file that holds the size. */
