@@ -247,10 +247,10 @@ static void test_formats(void **state)
 		assert_true(format ? fd == -EINVAL : fd >= 0);
 		if (format) {
 			assert_non_null(strstr(err.text, format));
-			assert_non_null(strstr(err.text,
-					       strcmp(format, "luks") == 0 ?
-						       "cryptsetup open" :
-						       "qemu-img convert"));
+			assert_non_null(
+				strstr(err.text, strcmp(format, "luks") == 0 ?
+							 "cryptsetup open" :
+							 "qemu-img convert"));
 			assert_non_null(strstr(err.text, "lun7.format=raw"));
 			params.raw = true;
 			fd = disk_open(&params, &err);
