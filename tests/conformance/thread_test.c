@@ -12,6 +12,7 @@
 
 #define NR_BUFFERS   100000u
 #define NR_RACES     100000u
+#define NR_POLLS     10 /* before a sleep */
 #define RACE_SECONDS 3  /* at most, on a machine that has other work */
 #define PATIENCE_S   20 /* a wake-up that has not come by then is lost */
 
@@ -35,6 +36,32 @@ static bool sleep_until(const unsigned *p, unsigned seen, const bool *stop)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * As a server does it: doorbells are off while the device polls, and on before
+ * it sleeps.
+ */
+static void *polling_thread(void *arg)
+{
+	unsigned seen = 0, now;
+
+	while (!__atomic_load_n(&driver_done, __ATOMIC_ACQUIRE)) {
+		bool any = false;
+
+		for (unsigned i = 0; i < NR_POLLS; i++)
+			any |= pci_poll(&d->pi);
+		if (any || pci_arm(&d->pi))
+			continue;
+		if (!sleep_until(&bell, seen, &driver_done))
+			break;
+		now = __atomic_load_n(&bell, __ATOMIC_ACQUIRE);
+		pci_poll(&d->pi);
+		if (now != seen)
+			pci_kick(&d->pi);
+		seen = now;
+	}
+	return NULL;
 }
 
 /* The device sleeps until there is a kick: none may be lost. */
@@ -126,6 +153,7 @@ static void test_stream(void **state)
 		unsigned burst;
 		bool kicks_off;
 		uint16_t qsize;
+		bool polls;
 	} rows[] = {
 		{ V1, 1, true, 16 },
 		{ V1, 8, true, 64 },
@@ -140,6 +168,11 @@ static void test_stream(void **state)
 		{ V1 | PACKED | EVENT_IDX, 8, true, 61 },
 		{ V1 | PACKED | EVENT_IDX, 64, true, 2 },
 		{ V1 | PACKED | EVENT_IDX, 8, false, 64 },
+		{ V1, 1, true, 16, true },
+		{ V1 | EVENT_IDX, 8, true, 64, true },
+		{ V1 | EVENT_IDX, 1, true, 16, true },
+		{ V1 | PACKED, 8, true, 61, true },
+		{ V1 | PACKED | EVENT_IDX, 1, true, 16, true },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -158,7 +191,9 @@ static void test_stream(void **state)
 		}
 		bell = 0;
 		driver_done = false;
-		pthread_create(&thread, NULL, device_thread, NULL);
+		pthread_create(&thread, NULL,
+			       rows[i].polls ? polling_thread : device_thread,
+			       NULL);
 		stream(&s, rows[i].burst);
 		__atomic_store_n(&driver_done, true, __ATOMIC_RELEASE);
 		pthread_join(thread, NULL);
