@@ -16,6 +16,7 @@
 
 #include "base/le.h"
 #include "disk_fault.h"
+#include "emulated.h"
 #include "process.h"
 #include "scsi_initiator.h"
 
@@ -762,6 +763,7 @@ static void test_growth(void **state)
 	size_t before;
 	uint64_t end;
 
+	SKIP_UNDER_QEMU("its own memory grows as well");
 	if (!refuse_io_uring())
 		skip();
 	ini_create(VDRV_MODERN, "scsi,lun0=%d/disk,queues=16,queue-size=1024");
