@@ -85,6 +85,8 @@ def build(kind, target):
         subprocess.run(["meson", "setup", folder, TREE, *SETUPS[kind]], check=True,
                        env=ENV | ({"CC": "clang"} if kind == "fuzz" else {}),
                        stdout=subprocess.DEVNULL)
+    # Targets may be new since the folder was set up.
+    subprocess.run(["ninja", "-C", folder, "build.ninja"], check=True, stdout=subprocess.DEVNULL)
     names = subprocess.run(["ninja", "-C", folder, "-t", "targets", "all"], check=True,
                            capture_output=True, text=True).stdout
     name = "src/viodev/viodev" if kind == "cli" else rf"tests/(?:\w+/)?{target}"
