@@ -250,6 +250,16 @@ static int print_reply(const struct cmdline *line, struct json_object *reply)
  * --- The command ---
  */
 
+/* The device's own socket, given by mistake, closes the connection. */
+static int no_answer(const struct cmdline *line, int error)
+{
+	bool closed = error == EPIPE || error == ECONNRESET;
+
+	return log_usage("ctl: socket=%s: no answer: %s%s", line->words[0],
+			 error == EAGAIN ? "timed out" : strerror(error),
+			 closed ? ": is it the control socket, ID.ctl?" : "");
+}
+
 /* Send a request and print the reply. Returns the exit status. */
 static int ask(const struct cmdline *line, FILE *peer,
 	       struct json_object *request, const struct opened_files *files)
@@ -258,13 +268,10 @@ static int ask(const struct cmdline *line, FILE *peer,
 	int ret = send_request(peer, request, files);
 
 	if (ret < 0)
-		return log_usage("ctl: socket=%s: %s", line->words[0],
-				 strerror(-ret));
+		return no_answer(line, -ret);
 	reply = receive_reply(peer);
 	if (!reply)
-		return log_usage(
-			"ctl: socket=%s: no answer: %s", line->words[0],
-			errno == EAGAIN ? "timed out" : strerror(errno));
+		return no_answer(line, errno);
 	ret = print_reply(line, reply);
 	json_object_put(reply);
 	return ret;

@@ -1499,6 +1499,13 @@ class Control(Case):
             self.assertEqual((result.returncode, result.stderr), (1, ""))
             self.assertFalse(json.loads(result.stdout)["ok"])
 
+    def test_device_socket(self):
+        """The device's own socket in place of the control socket."""
+        with self.serve("rng"):
+            result = viodev("ctl", self.dir / "rng0.sock", "status")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("is it the control socket, ID.ctl?", result.stderr)
+
     def test_not_ours(self):
         """A server that answers nonsense or without end, and one that hangs up."""
         for data in b"hello\n", b"[]\n", b"", b"{", b"{" * 70000 + b"\n", b"[" * (32 << 20):
