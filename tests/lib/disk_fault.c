@@ -111,11 +111,15 @@ int fallocate(int fd, int mode, off_t off, off_t len)
 	return (int)syscall(SYS_fallocate, fd, mode, off, len);
 }
 
+#ifndef SYS_ftruncate64 /* of 32-bit machines */
+#define SYS_ftruncate64 SYS_ftruncate
+#endif
+
 int ftruncate(int fd, off_t len)
 {
 	while (FAULT_GET(hang_size))
 		usleep(1000);
-	return (int)syscall(SYS_ftruncate, fd, len);
+	return (int)syscall(SYS_ftruncate64, fd, len);
 }
 
 int statx(int dir, const char *restrict path, int flags, unsigned mask,
