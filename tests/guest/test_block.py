@@ -16,7 +16,7 @@ FIXED = bytes(range(1, 129)) * 4  # what is on the disk that may only be read
 
 
 def everything(t, mode, machine):
-    """All that the issue asks of a disk and an entropy source, in one boot."""
+    """Every feature of a disk and an entropy source, in one boot."""
     disk, second, through, fixed = (t.tmp / f"{name}.raw" for name in ("disk", "second", "through", "fixed"))
     image(disk, 64)
     image(second, 32)

@@ -107,13 +107,25 @@ def discs(guest, viodev, mode):
 
 
 def empty_drive(guest, viodev, mode):
-    """A drive that started without a disc gets one."""
+    """A drive that started without a disc gets a CD, then a DVD: READ CD, READ DISC STRUCTURE."""
     drive = "/dev/$(ls /sys/class/scsi_device/*:0:3:0/device/block)"
     code, said = guest.run(f"dd if={drive} of=/dev/null count=1 2>&1")
     assert code and "No medium found" in said, said
     disc = iso(os.path.join(viodev.dir, "three.iso"), "three", b"this is three\n")
     viodev.ctl("scsi", "medium", "t3.lun0", disc)
     assert guest.check(f"mount -t iso9660 -o ro {drive} /mnt && cat /mnt/readme.txt && umount /mnt") == "this is three\n"
+    guest.check(f"""cd /tmp && sg_raw -r 4096 -o cd.out {drive} be 08 0 0 0 10 0 0 02 10 0 0 2>&1 &&
+        dd if={drive} bs=2048 skip=16 count=2 of=dd.out 2>/dev/null && cmp cd.out dd.out""")
+    viodev.ctl("scsi", "eject", "t3.lun0")
+    dvd = os.path.join(viodev.dir, "dvd.iso")
+    with open(dvd, "wb") as file:
+        file.truncate(4 << 30)
+    viodev.ctl("scsi", "medium", "t3.lun0", dvd)
+    guest.check(until(f"dd if={drive} of=/dev/null count=1 2>/dev/null"))
+    guest.check(f"cd /tmp && sg_raw -r 2052 -o dvd.out {drive} ad 0 0 0 0 0 0 0 08 04 0 0 2>&1")
+    said = guest.check("od -An -v -tx1 -N16 /tmp/dvd.out").split()
+    last = 0x30000 + (4 << 30) // 2048 - 1
+    assert said == f"08 02 00 00 01 0f 01 00 00 03 00 00 00 {last.to_bytes(3, 'big').hex(' ')}".split(), said
     viodev.ctl("scsi", "eject", "t3.lun0")
 
 
