@@ -6,7 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 dir=build-minimal
 viodev=$dir/src/viodev/viodev
-tests='dgram_test net_be_test pcap_test stream_test tap_test disk_test block_test'
+tests='dgram_test net_be_test pcap_test stream_test tap_test disk_test
+	block_test block_req_test block_cache_test block_reset_test block_wait_test'
 
 die() {
 	echo "check-minimal.sh: $*" >&2
