@@ -21,7 +21,7 @@ reason() {
 	*/jail_test | */jail_net_test) echo "no seccomp" ;;
 	*/p9_pdu_test) return 1 ;;
 	*/p9_*_test | */p9_test | */tree_again_test) echo "no openat2()" ;;
-	*/disk_test | */block_*test) echo "no preadv2()" ;;
+	*/disk_*test | */block_*test) echo "no preadv2()" ;;
 	i386/vq_test | i386/vhost_user_stop_test) echo "no room to map 2 GiB" ;;
 	*) return 1 ;;
 	esac

@@ -6,7 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 dir=build-minimal
 viodev=$dir/src/viodev/viodev
-tests='dgram_test net_be_test pcap_test stream_test tap_test disk_test
+tests='dgram_test net_be_test pcap_test stream_test tap_test
+	disk_test disk_size_test disk_stable_test disk_stall_test disk_wait_test
 	block_test block_req_test block_cache_test block_reset_test block_wait_test'
 
 die() {
