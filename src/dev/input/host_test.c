@@ -24,6 +24,7 @@
 #include "base/le.h"
 #include "base/util.h"
 #include "dev/devices.h"
+#include "input_events.h"
 #include "vdrv.h"
 
 static struct vdrv d;
@@ -190,51 +191,24 @@ static void key(unsigned code, int value)
 static void offer(unsigned nr)
 {
 	while (nr-- && d.q[0].nr_free) {
-		struct vdrv_buf buf = { area + d.q[0].free_head * 8u, 8,
-					VDRV_W };
+		struct vdrv_buf buf = {
+			area + d.q[0].free_head * INPUT_SLOT_BYTES, 8, VDRV_W
+		};
 
 		vdrv_add(&d, 0, &buf, 1);
 	}
 	vdrv_kick_if_wanted(&d, 0);
 }
 
-static bool hear(unsigned *type, unsigned *code, int *value)
+static void expect(unsigned type, unsigned code, int value)
 {
-	struct {
-		le16 type, code;
-		le32 value;
-	} wire;
-	struct vdrv_used used;
-
-	if (!vdrv_used(&d, 0, &used))
-		return false;
-	memcpy(&wire, vdrv_ptr(&d, area + used.id * 8u, 8), 8);
-	*type = le16_to_cpu(wire.type);
-	*code = le16_to_cpu(wire.code);
-	*value = (int)le32_to_cpu(wire.value);
-	return true;
-}
-
-static void expect(unsigned want_type, unsigned want_code, int want_value)
-{
-	unsigned type, code;
-	int value;
-
-	if (!hear(&type, &code, &value))
-		fail_msg("no event, wanted %u %u", want_type, want_code);
-	assert_int_equal(type, want_type);
-	assert_int_equal(code, want_code);
-	assert_int_equal(value, want_value);
+	input_expect(&d, area, type, code, value);
 }
 
 static void expect_none(void)
 {
-	unsigned type, code;
-	int value;
-
 	iterate(2);
-	if (hear(&type, &code, &value))
-		fail_msg("event %u %u %d", type, code, value);
+	input_expect_none(&d, area);
 }
 
 /* The host's device determines ours; force feedback is not passed on. */
@@ -329,7 +303,7 @@ static void test_long_updates(void **state)
 		for (int i = 0; i < 30; i++) {
 			offer(64);
 			iterate(1);
-			while (hear(&type, &code, &value))
+			while (input_next_event(&d, area, &type, &code, &value))
 				got++;
 		}
 		assert_int_equal(got, counts[k] > 255 ? 0 : counts[k] + 1);
@@ -372,7 +346,7 @@ static void test_back_pressure(void **state)
 	for (int i = 0; i < 5000 && got < sent; i++) {
 		offer(64);
 		iterate(1);
-		while (hear(&type, &code, &value)) {
+		while (input_next_event(&d, area, &type, &code, &value)) {
 			if (type == EV_SYN)
 				got++;
 			else

@@ -22,13 +22,14 @@
 #include "base/le.h"
 #include "base/util.h"
 #include "dev/vdev.h"
+#include "input_events.h"
 #include "moved.h"
 #include "vdrv.h"
 
 static struct vdrv d;
 static struct vio_loop *loop;
 static struct vdev *dev;
-static uint64_t area; /* of event buffers, 8 bytes by descriptor */
+static uint64_t area; /* of event buffers */
 
 static void make(const char *text)
 {
@@ -261,52 +262,25 @@ static void test_config_writes(void **state)
 static void offer(unsigned nr, uint32_t len)
 {
 	while (nr--) {
-		struct vdrv_buf buf = { area + d.q[0].free_head * 16u, len,
-					VDRV_W };
+		struct vdrv_buf buf = {
+			area + d.q[0].free_head * INPUT_SLOT_BYTES, len, VDRV_W
+		};
 
-		memset(vdrv_ptr(&d, buf.gpa, 16), 0xaa, 16);
+		memset(vdrv_ptr(&d, buf.gpa, INPUT_SLOT_BYTES), 0xaa,
+		       INPUT_SLOT_BYTES);
 		vdrv_add(&d, 0, &buf, 1);
 	}
 	vdrv_kick_if_wanted(&d, 0);
 }
 
-static bool next_event(unsigned *type, unsigned *code, int *value)
+static void expect(unsigned type, unsigned code, int value)
 {
-	struct {
-		le16 type, code;
-		le32 value;
-	} wire;
-	struct vdrv_used used;
-
-	if (!vdrv_used(&d, 0, &used))
-		return false;
-	assert_int_equal(used.len, 8);
-	memcpy(&wire, vdrv_ptr(&d, area + used.id * 16u, 8), 8);
-	*type = le16_to_cpu(wire.type);
-	*code = le16_to_cpu(wire.code);
-	*value = (int)le32_to_cpu(wire.value);
-	return true;
-}
-
-static void expect(unsigned want_type, unsigned want_code, int want_value)
-{
-	unsigned type, code;
-	int value;
-
-	if (!next_event(&type, &code, &value))
-		fail_msg("no event, wanted %u %u", want_type, want_code);
-	assert_int_equal(type, want_type);
-	assert_int_equal(code, want_code);
-	assert_int_equal(value, want_value);
+	input_expect(&d, area, type, code, value);
 }
 
 static void expect_none(void)
 {
-	unsigned type, code;
-	int value;
-
-	if (next_event(&type, &code, &value))
-		fail_msg("event %u %u %d", type, code, value);
+	input_expect_none(&d, area);
 }
 
 /* INPUT-05: an event in each buffer; all kinds of words. */
@@ -443,7 +417,7 @@ static void test_many_waiting(void **state)
 	while (got < 600) {
 		offer(d.q[0].nr_free, 8);
 		vio_loop_iterate(loop, 0);
-		while (next_event(&type, &code, &value))
+		while (input_next_event(&d, area, &type, &code, &value))
 			got++;
 	}
 	assert_int_equal(status("events-waiting"), 0);
