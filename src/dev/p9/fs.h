@@ -428,6 +428,13 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
  * --- io.c ---
  */
 
+/*
+ * The arguments of a Tread or Treaddir, with the count that the reply has room
+ * for. Returns 0 or -errno.
+ */
+int p9_decode_read(struct p9_req *r, uint32_t *ret_fid, uint64_t *ret_off,
+		   uint32_t *ret_count);
+
 /* Open the inode that a reference pins. Returns the descriptor. */
 int p9_open_node(const struct p9_req *r, const struct p9_ref *ref, int flags);
 

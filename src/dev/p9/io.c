@@ -304,21 +304,31 @@ static int read_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 	return 0;
 }
 
-int p9_read(struct p9_req *r)
+int p9_decode_read(struct p9_req *r, uint32_t *ret_fid, uint64_t *ret_off,
+		   uint32_t *ret_count)
 {
-	uint32_t num = p9_decode32(&r->in);
-	uint64_t off = p9_decode64(&r->in);
-	uint32_t count = p9_decode32(&r->in);
-	P9_REF ref = P9_NO_REF;
-	int ret;
-
+	*ret_fid = p9_decode32(&r->in);
+	*ret_off = p9_decode64(&r->in);
+	*ret_count = p9_decode32(&r->in);
 	if (r->in.err)
 		return r->in.err;
 	/* -1 is special to preadv2(). */
-	if (off > INT64_MAX)
+	if (*ret_off > INT64_MAX)
 		return -EINVAL;
-	if (count > r->room - P9_IO_HEADER)
-		count = (uint32_t)(r->room - P9_IO_HEADER);
+	if (*ret_count > r->room - P9_IO_HEADER)
+		*ret_count = (uint32_t)(r->room - P9_IO_HEADER);
+	return 0;
+}
+
+int p9_read(struct p9_req *r)
+{
+	uint32_t num, count;
+	uint64_t off;
+	P9_REF ref = P9_NO_REF;
+	int ret = p9_decode_read(r, &num, &off, &count);
+
+	if (ret < 0)
+		return ret;
 	ret = p9_fid_file(r, num, &ref);
 	if (ret == 0)
 		ret = p9_may_try(r, &ref);

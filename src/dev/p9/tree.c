@@ -390,18 +390,13 @@ static int read_entries(struct p9_req *r, struct p9_file *file,
 
 int p9_readdir(struct p9_req *r)
 {
-	uint32_t num = p9_decode32(&r->in);
-	uint64_t off = p9_decode64(&r->in);
-	uint32_t count = p9_decode32(&r->in);
+	uint32_t num, count;
+	uint64_t off;
 	P9_REF ref = P9_NO_REF;
-	int ret;
+	int ret = p9_decode_read(r, &num, &off, &count);
 
-	if (r->in.err)
-		return r->in.err;
-	if (off > INT64_MAX)
-		return -EINVAL;
-	if (count > r->room - P9_IO_HEADER)
-		count = (uint32_t)(r->room - P9_IO_HEADER);
+	if (ret < 0)
+		return ret;
 	ret = p9_fid_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
