@@ -27,9 +27,9 @@
 
 #define EV_BATCH    32 /* sources served in an iteration, at most */
 #define NS_PER_SEC  UINT64_C(1000000000)
-#define MAX_POLL_NS UINT64_C(50000) /* of an adaptive loop, */
-#define MIN_POLL_NS UINT64_C(4000)  /* unless it does not poll at all */
-#define LOOK_EVERY  16 /* rounds of polling, sources are looked at */
+#define MAX_POLL_NS UINT64_C(50000) /* longest adaptive poll */
+#define MIN_POLL_NS UINT64_C(4000)  /* shortest adaptive poll, besides none */
+#define LOOK_EVERY  16 /* rounds of polling between looks at sources */
 
 struct vio_source {
 	struct vio_loop *loop;
@@ -49,10 +49,10 @@ struct vio_loop {
 	bool stop;
 	unsigned depth; /* of nested iterations */
 	struct vio_poller *pollers;
-	struct vio_poller *next_poller; /* of those to be called, see poll() */
-	unsigned nr_polls;              /* since sources were looked at */
-	uint64_t poll_ns;               /* before the next sleep */
-	bool poll_fixed;                /* always so long */
+	struct vio_poller *next_poller; /* to be called by poll_all() */
+	unsigned nr_polls;              /* since the last look at sources */
+	uint64_t poll_ns;               /* time to poll before a sleep */
+	bool poll_fixed;                /* poll_ns does not adapt */
 	struct vio_task *tasks, **tasks_end;
 	unsigned nr_tasks;
 	unsigned nr_due; /* of these, from the front: for this iteration */
@@ -173,9 +173,9 @@ static void run_tasks(struct vio_loop *loop)
 /*
  * --- Polling ---
  *
- * Being woken takes longer than most work does. So after a short wait the loop
- * looks around for a while before it sleeps, and yields the processor to other
- * threads meanwhile. An idle loop sleeps at once.
+ * A wake-up takes longer than most work. After a short wait, the loop therefore
+ * polls for a while before it sleeps, and yields the processor to other threads
+ * meanwhile. An idle loop sleeps at once.
  */
 
 static bool call_poller(const struct vio_poller *poller, bool arm)
@@ -210,7 +210,7 @@ static int wait_epoll(struct vio_loop *loop, struct epoll_event *evs,
 	return ret;
 }
 
-/* Look for events, once in @skip calls. */
+/* Look for events in every @skip-th call. */
 static int look(struct vio_loop *loop, struct epoll_event *evs, unsigned skip)
 {
 	if (++loop->nr_polls < skip)
@@ -220,8 +220,8 @@ static int look(struct vio_loop *loop, struct epoll_event *evs, unsigned skip)
 }
 
 /* Returns the number of events; 0 also when a poller had work (*ret_polled). */
-static int look_around(struct vio_loop *loop, struct epoll_event *evs,
-		       uint64_t begin_ns, bool *ret_polled)
+static int poll_before_sleep(struct vio_loop *loop, struct epoll_event *evs,
+			     uint64_t begin_ns, bool *ret_polled)
 {
 	int nr_evs = 0;
 
@@ -237,7 +237,7 @@ static int look_around(struct vio_loop *loop, struct epoll_event *evs,
 	return nr_evs;
 }
 
-/* Longer when looking for longer would have been enough. */
+/* Poll for longer if that would have covered the last wait. */
 static void adapt(struct vio_loop *loop, uint64_t waited_ns)
 {
 	uint64_t ns = loop->poll_ns;
@@ -261,7 +261,7 @@ static int sleep_for(struct vio_loop *loop, struct epoll_event *evs,
 		return wait_epoll(loop, evs, timeout_ms);
 	begin_ns = vio_now_ns();
 	if (loop->poll_ns > 0)
-		nr_evs = look_around(loop, evs, begin_ns, ret_polled);
+		nr_evs = poll_before_sleep(loop, evs, begin_ns, ret_polled);
 	if (nr_evs == 0 && !*ret_polled)
 		*ret_polled = poll_all(loop, true);
 	if (nr_evs == 0 && !*ret_polled)
@@ -271,7 +271,7 @@ static int sleep_for(struct vio_loop *loop, struct epoll_event *evs,
 	return nr_evs;
 }
 
-/* Wait for events. Sources get their turn while pollers always have work. */
+/* Wait for events. Pollers that always have work do not starve sources. */
 static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
 		    int timeout_ms, bool *ret_polled)
 {
@@ -283,7 +283,7 @@ static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
 	return sleep_for(loop, evs, timeout_ms, ret_polled);
 }
 
-/* An embedder may sleep after this, and must come back for what is left. */
+/* An embedder may sleep after this: wake it for the work that is left. */
 static void before_embedder_sleeps(struct vio_loop *loop)
 {
 	if (loop->running || loop->depth > 0)

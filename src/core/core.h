@@ -28,9 +28,9 @@ struct vi_priv {
 	size_t bounce_bytes;         /* copies of unmapped buffers held */
 	unsigned nr_stale;           /* chains in flight from before a reset, */
 	unsigned nr_foreign;         /* of these, another owner's */
-	bool polling;                /* between vi_poll() and vi_arm(), */
-	pthread_t poller;            /* both called by this thread, */
-	struct vqueue_info *unarmed; /* doorbells of these stay off */
+	bool polling;                /* between vi_poll() and vi_arm() */
+	pthread_t poller;            /* the thread that calls both */
+	struct vqueue_info *unarmed; /* queues whose doorbells stay off */
 	const struct vi_transport *transport; /* that carries the device */
 	void *transport_arg;
 
@@ -109,8 +109,8 @@ struct vq_priv {
 	uint64_t reset_ns; /* when vi_reset_queue() began; 0: it is complete */
 	uint16_t qmax;     /* vq_qsize before the driver shrank it, or 0 */
 	bool is_silent;    /* the ring suppresses doorbells */
-	bool is_unarmed;   /* in the device's list of these, */
-	struct vqueue_info *next_unarmed; /* linked by this */
+	bool is_unarmed;   /* in the device's list of unarmed queues */
+	struct vqueue_info *next_unarmed; /* in that list */
 	uint64_t nr_kicks;                /* statistics */
 	uint64_t nr_chains;
 	uint64_t nr_intrs;

@@ -1316,8 +1316,8 @@ static bool in_poller(const struct vi_priv *dev)
 }
 
 /*
- * A queue with chains that the model left there is not polled: it would find
- * the same chains again and again.
+ * A queue in which the model left chains is not polled, because each poll would
+ * find the same chains.
  */
 void vq_kick_enable(struct vqueue_info *vq)
 {

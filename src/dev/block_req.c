@@ -19,7 +19,7 @@
 /* Legacy name of a flush, which virtio 1.0 dropped; Linux never had it. */
 #define VIRTIO_BLK_T_FLUSH_OUT 5
 
-/* Requests after which a polling driver sees them, before the iteration ends. */
+/* Completions after which a polling driver sees them: not one by one. */
 #define PUBLISH_BATCH 8
 
 /* The driver's header, 5.2.6. */
