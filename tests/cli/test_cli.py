@@ -32,7 +32,7 @@ WAIT = 120  # seconds for what takes milliseconds, on a machine that is not busy
 PTRACE_SEIZE = 0x4206  # of <linux/ptrace.h>
 
 FAKE_QEMU = """#!/bin/sh
-# Says that it has the device, as QEMU does; otherwise prints its arguments, and does what it is told.
+# Says that it has the device, as QEMU does; otherwise prints its arguments and does what the environment asks.
 case "$1 $2" in "-device vfio-user-pci,help" | "-device vhost-user-blk-pci,help") exit ${FAKE_PROBE:-0};; esac
 for arg; do echo "$arg"; done >"$FAKE_OUT"
 trap 'echo HUP >>"$FAKE_OUT"; exit 5' HUP
@@ -1012,7 +1012,7 @@ class Sandbox(Case):
                           serve.errors)
 
     def test_hints(self):
-        """An ordinary user is told what to do."""
+        """The error tells an ordinary user what to do."""
         prefix = self.unprivileged("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
         self.dir.mkdir()
         os.chown(self.dir, 12345, 12345)

@@ -297,7 +297,7 @@ static void test_features_from_64(void **state)
 	}
 }
 
-/* The queue stops when its chains are back; then the embedder is told. */
+/* The queue stops when its chains are back, and then notifies the embedder. */
 static void test_pause(void **state)
 {
 	struct vdrv_buf b = { VDRV_MEM_BASE, 8, VDRV_W };

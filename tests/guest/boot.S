@@ -2,7 +2,7 @@
 /*
  * A boot sector that starts Linux from a disk with what the firmware offers:
  * INT 13h reads it, 64 sectors at a time, INT 15h moves it to where it belongs.
- * What to read is told by the table at PIECES, which images.py fills in; it
+ * The table at PIECES, which images.py fills in, lists what to read. images.py
  * also prepares the kernel's header, so that nothing is left to do here but to
  * jump (Linux, Documentation/arch/x86/boot.rst).
  */

@@ -56,7 +56,7 @@ def identity(t, guest, viodev, mode):
 
 
 def read_only(t, guest, viodev, mode):
-    """BLK-07: the guest is told, nothing of what it tries changes the image."""
+    """BLK-07: the guest sees a read-only disk, and none of its attempts changes the image."""
     assert guest.check("cat /sys/block/vdd/ro") == "1\n"
     assert guest.run("blockdev --setrw /dev/vdd; echo x | dd of=/dev/vdd conv=fsync 2>/dev/null")[0] != 0
     assert digest(guest, "/dev/vdd", 2) == hashlib.md5(FIXED * (2 * MIB // len(FIXED))).hexdigest()

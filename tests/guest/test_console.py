@@ -250,7 +250,7 @@ def slow_console(guest, viodev, host, console):
 
 def reconnected(guest, viodev, host, console):
     """CON-07: the guest sees the host's end come and go; what was for one peer is not for the next."""
-    guest.check("exec 3<>/dev/virtio-ports/two && [ -z \"$(cat <&3)\" ]")  # nobody is there: the end, at once
+    guest.check("exec 3<>/dev/virtio-ports/two && [ -z \"$(cat <&3)\" ]")  # no peer: end of file at once
     with host.met(guest, "two") as line:
         guest.check("((echo first; head -c 6; cat) </dev/virtio-ports/two; echo at the end) >/tmp/two 2>/dev/null &")
         line.send("hello\n")

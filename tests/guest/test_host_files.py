@@ -68,7 +68,7 @@ def replaced(guest, viodev, t):
 
 
 def shrunk(guest, viodev, t):
-    """By ctl under load: requests beyond the new size fail, the rest goes on, and the file stays short."""
+    """By ctl under load: requests beyond the new size fail, the others succeed, and the file stays short."""
     for disk, path, words in (block("second"), t.tmp / "second.img", ("second", "resize")), \
             (lun(2), t.tmp / "lun2.img", ("scsi", "resize", "lun2")):
         rescan = f"[ ! -e /sys/block/$(basename {disk})/device/rescan ] || echo 1 >/sys/block/$(basename {disk})/device/rescan; "

@@ -89,7 +89,7 @@ def described(t, guest, viodev):
 
 
 def injected(t, guest, viodev):
-    """INPUT-05, INPUT-07: what ctl is told, word for word; an update is an update."""
+    """INPUT-05, INPUT-07: the events that ctl injects, word for word; an update is an update."""
     viodev.ctl("keyboard", "inject", "key", "KEY_LEFTSHIFT", 1, "key", "a", 1)
     viodev.ctl("keyboard", "inject", "key", "30", 0, "key", "leftshift", 0)
     told(guest, "keyboard", "KEY_LEFTSHIFT 1, KEY_A 1", "KEY_A 0, KEY_LEFTSHIFT 0")

@@ -56,7 +56,7 @@ def finish(t, source, destination):
 
 
 def moves(t, device, driver, disk, path):
-    """Pages that the device writes meanwhile are right on the other side; fio with verification goes on."""
+    """Pages that the device writes meanwhile are right on the other side; fio continues with verification."""
     with open(path, "r+b") as file:
         data = os.urandom(16 * MIB)
         file.seek(32 * MIB)

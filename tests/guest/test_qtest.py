@@ -687,7 +687,7 @@ def test_random(t):
     """A driver gone mad: random registers, random bytes in rings, doorbells, resets, in random order (seeded)."""
     rounds, steps = 25, 120
     with subjects(t, scribble=True) as all_of_them:
-        # hostile S23: they share nothing, so what one is told must not show in another.
+        # hostile S23: they share nothing, so a write to one must not show in another.
         for number in range(rounds):
             for subject in all_of_them:
                 go_mad(subject, random.Random(1000 * number + len(subject.name)), steps)

@@ -3,7 +3,7 @@
  * A device that moves to another process: its state as the driver knows it. As
  * before, the next control messages follow from the difference to the actual
  * state. A port that the other process lacks is removed, one that only it has
- * is added, and the driver is told if a channel's peer has connected or
+ * is added, and the driver learns whether a channel's peer has connected or
  * disconnected.
  *
  *	struct head

@@ -587,7 +587,7 @@ static void test_reset_of_unused_queue(void **state)
 	assert_int_equal(mock->sent.len, 60);
 }
 
-/* Whoever stops the device may keep no timer of ours: what is done is told. */
+/* A stop leaves no timer behind: it reports completions at once. */
 static void test_coalescing_stops(void **state)
 {
 	start_as(VDRV_MODERN, "", ALL_FEATURES & ~VI_BIT(29), 2);

@@ -303,7 +303,7 @@ static void test_read_only(void **state)
 		assert_int_equal(s.code,
 				 rows[i].passes ? 0 : SC_WRITE_PROTECTED);
 	}
-	/* And the driver is told: WP. */
+	/* The driver sees WP. */
 	s = ini_do(&sense6);
 	assert_int_equal(s.in[1], 'P');
 	assert_int_equal(s.in[2], 'P' | 0x80);

@@ -285,7 +285,7 @@ static uint64_t add_event_buffer(void)
 	return mem;
 }
 
-/* SCSI-EVT-01: whether the driver is told to rescan. */
+/* SCSI-EVT-01: whether an event asks the driver to rescan. */
 static bool told_to_look(void)
 {
 	uint64_t mem = add_event_buffer();
