@@ -3,8 +3,8 @@
  * What the tests of the block device share: one device on a pretend PCI
  * function, its image, its driver, and the requests that the driver makes.
  */
-#ifndef BLOCK_FIXTURE_H
-#define BLOCK_FIXTURE_H
+#ifndef TESTS_LIB_BLOCK_FIXTURE_H
+#define TESTS_LIB_BLOCK_FIXTURE_H
 
 #include <linux/virtio_blk.h>
 #include <setjmp.h>

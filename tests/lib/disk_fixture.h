@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the tests of the storage engine share: one disk, its image, requests. */
-#ifndef DISK_FIXTURE_H
-#define DISK_FIXTURE_H
+#ifndef TESTS_LIB_DISK_FIXTURE_H
+#define TESTS_LIB_DISK_FIXTURE_H
 
 #include <setjmp.h>
 #include <stdarg.h>

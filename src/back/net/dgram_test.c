@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 
 static void test_dgram(void **state)
 {

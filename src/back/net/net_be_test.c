@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 #include "base/util.h"
 
 /*

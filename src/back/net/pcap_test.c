@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 #include "back/net/pcap.h"
 
 static struct pcap *record(int take_fd)

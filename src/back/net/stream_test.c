@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 #include "base/util.h"
 
 static void write_len(uint8_t *p, uint32_t len)

@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 #include "emulated.h"
 
 static void set_up(const char *name)

@@ -3,8 +3,8 @@
  * What the tests of the network backends share: one backend, its options, the
  * loop that it runs on, and the device that receives from it.
  */
-#ifndef BACK_NET_BE_FIXTURE_H
-#define BACK_NET_BE_FIXTURE_H
+#ifndef TESTS_LIB_NET_BE_FIXTURE_H
+#define TESTS_LIB_NET_BE_FIXTURE_H
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "back/net/net_be_fixture.h"
+#include "net_be_fixture.h"
 
 #include <arpa/inet.h>
 #include <linux/virtio_net.h>
