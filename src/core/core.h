@@ -131,6 +131,9 @@ struct vi_transport {
 	 * configuration's. */
 	void (*interrupt)(struct virtio_softc *vs, uint8_t isr,
 			  uint16_t vector);
+	/* The configuration has changed, even if there is no driver to
+	 * interrupt, for a client that has a copy. NULL: interrupt() will do. */
+	void (*devcfg_changed)(struct virtio_softc *vs);
 	/* The device was reset, including its interrupts. */
 	void (*reset)(struct virtio_softc *vs);
 	/* The last chain from before the reset has returned. */

@@ -915,8 +915,13 @@ void vq_interrupt(struct virtio_softc *vs, struct vqueue_info *vq)
 
 void vq_devcfg_changed(struct virtio_softc *vs)
 {
+	const struct vi_transport *transport = vs->vs_priv->transport;
+
 	vs->vs_flags |= VIRTIO_DEVCFG_CHG;
-	vi_interrupt(vs, VIRTIO_PCI_ISR_CONFIG, vs->vs_msix_cfg_idx);
+	if (transport->devcfg_changed)
+		transport->devcfg_changed(vs);
+	else
+		vi_interrupt(vs, VIRTIO_PCI_ISR_CONFIG, vs->vs_msix_cfg_idx);
 }
 
 /*

@@ -223,6 +223,7 @@ static void device_reset(struct virtio_softc *vs)
 
 static const struct vi_transport transport = {
 	.interrupt = vhuser_interrupt,
+	.devcfg_changed = vhuser_devcfg_changed,
 	.reset = device_reset,
 	.reset_done = device_reset,
 	.wake = device_wake,

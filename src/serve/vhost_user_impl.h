@@ -232,6 +232,7 @@ void vhuser_rings_reset(struct vhuser *srv);
 
 /* The device's interrupts, for struct vi_transport. */
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector);
+void vhuser_devcfg_changed(struct virtio_softc *vs);
 
 /*
  * --- vhost_user_state.c ---

@@ -36,21 +36,28 @@ static void set_fd(int *fd, int take_fd)
 	*fd = take_fd;
 }
 
+/*
+ * The front-end has a copy, which it keeps when the driver resets the device. An
+ * error is a change as well, as vi_error() sets NEEDS_RESET.
+ */
+void vhuser_devcfg_changed(struct virtio_softc *vs)
+{
+	struct vhuser *srv = vi_transport_arg(vs);
+	bool broken = vs->vs_flags & VIRTIO_BROKEN;
+
+	vhuser_tell_config(srv);
+	for (unsigned i = 0; broken && i < srv->nr_rings; i++)
+		signal_fd(srv, srv->rings[i].err_fd);
+}
+
 void vhuser_interrupt(struct virtio_softc *vs, uint8_t isr, uint16_t vector)
 {
 	struct vhuser *srv = vi_transport_arg(vs);
 
 	if (isr & VIRTIO_PCI_ISR_CONFIG)
-		vhuser_tell_config(srv);
+		vhuser_devcfg_changed(vs);
 	else if (vector < srv->nr_rings)
 		signal_fd(srv, srv->rings[vector].call_fd);
-
-	/* vi_error() reports a configuration change. */
-	for (unsigned i = 0;
-	     (isr & VIRTIO_PCI_ISR_CONFIG) && (vs->vs_flags & VIRTIO_BROKEN) &&
-	     i < srv->nr_rings;
-	     i++)
-		signal_fd(srv, srv->rings[i].err_fd);
 }
 
 /*

@@ -246,6 +246,40 @@ static void test_cloud_hypervisor(void **state)
 	close(pair[1]);
 }
 
+/*
+ * A change while the device is stopped, and reset since: QEMU's disk takes no
+ * notice before the device starts, and then shows the guest its old copy.
+ */
+static void test_config_while_stopped(void **state)
+{
+	struct fe *f = *state;
+	struct virtio_softc *vs = vio_server_pci(f->srv)->pi_arg;
+	struct vhmsg_vring vring = { 0, 0 };
+	struct vhmsg_hdr hdr;
+	int pair[2];
+
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	cloud_hypervisor_start(f, 0);
+	assert_true(fe_ask(f, VHMSG_SET_BACKEND_REQ_FD, NULL, 0, pair[1]));
+	fe_send_msg(f, VHMSG_GET_VRING_BASE, 0, &vring, 8, -1);
+	fe_receive(f, VHMSG_GET_VRING_BASE, &vring, 8, NULL);
+	for (int resets = 0; resets < 2; resets++) {
+		assert_true(fe_ask(f, VHMSG_RESET_DEVICE, NULL, 0, -1));
+		if (resets == 0)
+			vq_devcfg_changed(vs);
+	}
+	assert_int_equal(recv(pair[0], &hdr, sizeof(hdr), MSG_DONTWAIT), -1);
+	cloud_hypervisor_start(f, 0);
+	assert_int_equal(recv(pair[0], &hdr, sizeof(hdr), MSG_DONTWAIT),
+			 sizeof(hdr));
+	assert_int_equal(hdr.request, VHMSG_BACKEND_CONFIG_CHANGE);
+	assert_int_equal(recv(pair[0], &hdr, sizeof(hdr), MSG_DONTWAIT), -1);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void say(struct fe *f, char what)
 {
 	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
@@ -2001,6 +2035,7 @@ int main(void)
 		TEST(test_queue_reset),
 		TEST(test_ring_sizes),
 		TEST(test_disabled_network),
+		TEST(test_config_while_stopped),
 		TEST(test_any_order),
 		TEST(test_answers),
 		TEST(test_partial),

@@ -257,6 +257,7 @@ def drivers_at_once(guest, pool, pids):
             time.sleep(0.1)
     rebinding.result()
     set_up(guest)
+    guest.check("dmesg -C >/dev/null")  # Linux was still reading the partition table of a disk that went
 
 
 def asleep_at_once(guest, viodev, pool, pids):
