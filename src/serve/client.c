@@ -11,6 +11,7 @@
 
 #include <viodev/loop.h>
 
+#include "base/fault.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
 
@@ -21,7 +22,7 @@
 int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg)
 {
-	mapping_catch_faults();
+	fault_catch();
 	return vio_wake_add(loop, fn, arg, &wake->source);
 }
 
