@@ -115,8 +115,11 @@ struct pci_dev {
 	void (*pd_new_owner)(struct pci_devinst *pi);
 	/* The lock of pci_lock(), or NULL. */
 	pthread_mutex_t *(*pd_mutex)(struct pci_devinst *pi);
-	/* Check every queue again. See pci_kick(). */
-	void (*pd_kick)(struct pci_devinst *pi);
+	/*
+	 * Check every queue again, see pci_kick(). With @missed, the function
+	 * is a bus master again: only queues that missed a doorbell meanwhile.
+	 */
+	void (*pd_kick)(struct pci_devinst *pi, bool missed);
 	/*
 	 * Whether a write there is a doorbell: it only makes the device check
 	 * a queue, so that pd_kick() can replace it.

@@ -109,6 +109,7 @@ struct vq_priv {
 	uint64_t reset_ns; /* when vi_reset_queue() began; 0: it is complete */
 	uint16_t qmax;     /* vq_qsize before the driver shrank it, or 0 */
 	bool is_silent;    /* the ring suppresses doorbells */
+	bool is_quiet;     /* it requests them, and was empty afterwards */
 	bool is_unarmed;   /* in the device's list of unarmed queues */
 	struct vqueue_info *next_unarmed; /* in that list */
 	uint64_t nr_kicks;                /* statistics */
@@ -172,6 +173,9 @@ void vi_reset(struct virtio_softc *vs);
 void vi_quiesce(struct virtio_softc *vs);
 void vi_give_back(struct virtio_softc *vs);
 void vi_kick_all(struct virtio_softc *vs);
+
+/* Serve the queues that may have missed a doorbell while DMA was off. */
+void vi_kick_missed(struct virtio_softc *vs);
 bool vi_is_idle(struct virtio_softc *vs);
 
 /* Takes vs_mtx: after a reset, a driver with other memory owns the device. */
@@ -185,7 +189,7 @@ static inline bool vi_is_reset(const struct virtio_softc *vs)
 
 /*
  * Whether the device may access guest memory: initially it may. While it may
- * not, completed chains are held back; vi_kick_all() publishes them.
+ * not, completed chains are held back; vi_kick_missed() publishes them.
  */
 void vi_set_dma(struct virtio_softc *vs, bool on);
 

@@ -147,6 +147,7 @@ static void queue_reset(struct vqueue_info *vq)
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
 	priv->kicks_off = false;
 	priv->is_silent = false;
+	priv->is_quiet = false;
 	vq->vq_msix_idx = VIRTIO_MSI_NO_VECTOR;
 	vq->vq_pfn = 0;
 	vq->vq_desc_gpa = vq->vq_avail_gpa = vq->vq_used_gpa = 0;
@@ -553,7 +554,14 @@ void vi_set_legacy_features(struct virtio_softc *vs, uint32_t bits)
 	features_changed(vs);
 }
 
-static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell);
+enum why_check {
+	DOORBELL,
+	ALL,    /* as if each queue had one */
+	MISSED, /* DMA was off: only queues that may have had one */
+};
+
+static void check_queue(struct virtio_softc *vs, unsigned q,
+			enum why_check why);
 
 /*
  * --- Status, 2.1 ---
@@ -592,7 +600,7 @@ void vi_set_status(struct virtio_softc *vs, uint8_t status, bool modern)
 	/* Chains made available earlier must not wait for another kick. */
 	if ((status & live) && !(old & live)) {
 		for (int i = 0; i < vi_nr_queues(vs); i++)
-			check_queue(vs, (unsigned)i, false);
+			check_queue(vs, (unsigned)i, ALL);
 	}
 }
 
@@ -782,7 +790,7 @@ static void serve(struct virtio_softc *vs, struct vqueue_info *vq)
 }
 
 /* Make the model check queue @q, which may or may not exist. */
-static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
+static void check_queue(struct virtio_softc *vs, unsigned q, enum why_check why)
 {
 	struct vqueue_info *vq;
 
@@ -796,23 +804,37 @@ static void check_queue(struct virtio_softc *vs, unsigned q, bool doorbell)
 	    !(vs->vs_status & VIRTIO_CONFIG_STATUS_DRIVER_OK))
 		return;
 
-	vq->vq_priv->nr_kicks += doorbell;
+	if (why == MISSED && vq->vq_priv->is_quiet &&
+	    vs->vs_priv->nr_stale == 0)
+		return;
+	vq->vq_priv->is_quiet = false;
+	vq->vq_priv->nr_kicks += why == DOORBELL;
 	serve(vs, vq);
 }
 
 void vi_kick(struct virtio_softc *vs, unsigned q)
 {
-	check_queue(vs, q, true);
+	check_queue(vs, q, DOORBELL);
 }
 
-void vi_kick_all(struct virtio_softc *vs)
+static void check_queues(struct virtio_softc *vs, enum why_check why)
 {
 	VS_LOCK(vs);
 	for (int i = 0; i < vi_nr_queues(vs); i++) {
 		vq_give_back_done(&vs->vs_queues[i]);
-		check_queue(vs, (unsigned)i, false);
+		check_queue(vs, (unsigned)i, why);
 	}
 	VS_UNLOCK(vs);
+}
+
+void vi_kick_all(struct virtio_softc *vs)
+{
+	check_queues(vs, ALL);
+}
+
+void vi_kick_missed(struct virtio_softc *vs)
+{
+	check_queues(vs, MISSED);
 }
 
 /*

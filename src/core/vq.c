@@ -90,6 +90,7 @@ static int set_layout(struct vqueue_info *vq, bool packed)
 
 	packed_fini(vq);
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
+	priv->is_quiet = false;
 	vq->vq_desc = NULL;
 	vq->vq_avail = NULL;
 	vq->vq_used = NULL;
@@ -728,6 +729,7 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 static int hold(struct vqueue_info *vq)
 {
 	vq->vq_priv->blocked = true;
+	vq->vq_priv->is_quiet = false;
 	return 0;
 }
 
@@ -786,6 +788,16 @@ static int look_at_next(struct vqueue_info *vq, uint16_t *ret_head)
 			      !split_is_empty(vq, head);
 }
 
+/* The queue is empty. If doorbells are on, the next chain has one. */
+static int note_empty(struct vqueue_info *vq)
+{
+	struct vq_priv *priv = vq->vq_priv;
+
+	priv->is_quiet =
+		!priv->kicks_off && !priv->is_silent && !priv->is_unarmed;
+	return 0;
+}
+
 /*
  * Models that call this before they take want a chain with bytes in it: empty
  * ones before it are completed here.
@@ -799,8 +811,10 @@ int vq_has_descs(struct vqueue_info *vq)
 		uint16_t head = 0;
 		int ret = nr_available(vq);
 
-		if (ret <= 0)
+		if (ret < 0)
 			return 0;
+		if (ret == 0)
+			return note_empty(vq);
 		if (n == priv->nr) {
 			wake_transport(vq->vq_vs);
 			return hold(vq);
@@ -888,6 +902,7 @@ static void untake(struct vqueue_info *vq, uint16_t head)
 	if (priv->inflight && is_last(vq, slot))
 		vq_inflight_untake(vq, slot->pos, head);
 	priv->nr_taken--;
+	priv->is_quiet = false;
 	sort_returned(vq);
 	priv->nr_returned++;
 	priv->nr_chains--;
@@ -1306,6 +1321,7 @@ void vq_arm_later(struct vqueue_info *vq)
 	if (priv->is_unarmed)
 		return;
 	priv->is_unarmed = true;
+	priv->is_quiet = false;
 	priv->next_unarmed = dev->unarmed;
 	dev->unarmed = vq;
 }
@@ -1337,13 +1353,20 @@ void vq_kick_disable(struct vqueue_info *vq)
 	if (!ring_live(vq))
 		return;
 	priv->kicks_off = true;
+	priv->is_quiet = false;
 	if (!priv->is_silent)
 		set_kicks(vq, false);
 }
 
 bool vq_has_news(struct vqueue_info *vq)
 {
-	return may_take(vq) && !vq->vq_priv->blocked && is_available(vq);
+	if (!may_take(vq) || vq->vq_priv->blocked)
+		return false;
+	if (is_available(vq))
+		return true;
+	if (is_mapped(vq))
+		note_empty(vq);
+	return false;
 }
 
 bool vq_kicks_wanted(const struct vqueue_info *vq)

@@ -372,6 +372,57 @@ static void test_poll_leaving(void **state)
 	}
 }
 
+/*
+ * The driver's memory is another program's now, as after a kexec, and nobody has
+ * reset the device: a queue is not looked at for nothing.
+ */
+static void test_quiet(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 4; i++) {
+		dev_start(&dev, features[i / 2]);
+		if (i % 2)
+			vi_poll(&dev.vs);
+		add(&dev, 1);
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), 1);
+		vi_arm(&dev.vs);
+		vdrv_set_avail_idx(&dev.d, 0, 1000);
+		vi_set_dma(&dev.vs, false);
+		vi_set_dma(&dev.vs, true);
+		vi_kick_missed(&dev.vs);
+		assert_false(dev.vs.vs_flags & VIRTIO_BROKEN);
+		vi_kick(&dev.vs, 0);
+		assert_true(dev.vs.vs_flags & VIRTIO_BROKEN);
+		dev_fini(&dev);
+	}
+}
+
+/* A doorbell while DMA is off; or chains that the model gave back. */
+static void test_not_quiet(void **state)
+{
+	struct dev dev;
+
+	for (unsigned i = 0; i < 4; i++) {
+		dev_start(&dev, features[i / 2]);
+		if (i % 2)
+			vi_poll(&dev.vs);
+		add(&dev, 1);
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), 1);
+		vi_arm(&dev.vs);
+		vi_set_dma(&dev.vs, false);
+		add(&dev, 1);
+		vi_kick(&dev.vs, 0);
+		assert_int_equal(nr_used(&dev), 0);
+		vi_set_dma(&dev.vs, true);
+		vi_kick_missed(&dev.vs);
+		assert_int_equal(nr_used(&dev), 1);
+		dev_fini(&dev);
+	}
+}
+
 /* A ring that is reset, stopped or broken is not polled. */
 static void test_poll_gone(void **state)
 {
@@ -413,6 +464,8 @@ int main(void)
 		cmocka_unit_test(test_arm_late),
 		cmocka_unit_test(test_poll_waiting),
 		cmocka_unit_test(test_poll_leaving),
+		cmocka_unit_test(test_quiet),
+		cmocka_unit_test(test_not_quiet),
 		cmocka_unit_test(test_poll_gone),
 	};
 

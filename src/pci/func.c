@@ -239,6 +239,12 @@ static bool ends_mastering(const struct pci_devinst *pi, unsigned off,
 	       !(val & PCI_COMMAND_MASTER);
 }
 
+static void kick(struct pci_devinst *pi, bool missed)
+{
+	if (pi->pi_dev && pi->pi_dev->pd_kick)
+		pi->pi_dev->pd_kick(pi, missed);
+}
+
 void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 		   uint32_t val)
 {
@@ -267,7 +273,7 @@ void pci_cfg_write(struct pci_devinst *pi, unsigned off, unsigned size,
 	pci_update_interrupts(pi);
 	pci_unlock(pi);
 	if (was_off && !pi->pi_master_off)
-		pci_kick(pi);
+		kick(pi, true);
 }
 
 /*
@@ -354,8 +360,7 @@ void pci_wake(struct pci_devinst *pi)
 
 void pci_kick(struct pci_devinst *pi)
 {
-	if (pi->pi_dev && pi->pi_dev->pd_kick)
-		pi->pi_dev->pd_kick(pi);
+	kick(pi, false);
 }
 
 static bool poll(struct pci_devinst *pi, bool arm)

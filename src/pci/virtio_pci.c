@@ -95,9 +95,12 @@ static pthread_mutex_t *mutex_of(struct pci_devinst *pi)
 	return vs->vs_mtx;
 }
 
-static void on_kick(struct pci_devinst *pi)
+static void on_kick(struct pci_devinst *pi, bool missed)
 {
-	vi_kick_all(pi->pi_arg);
+	if (missed)
+		vi_kick_missed(pi->pi_arg);
+	else
+		vi_kick_all(pi->pi_arg);
 }
 
 static bool on_poll(struct pci_devinst *pi, bool arm)

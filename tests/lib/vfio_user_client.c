@@ -191,7 +191,7 @@ static void tdev_give_back(struct pci_devinst *pi)
 	dev->nr_given_back++;
 }
 
-static void tdev_kick(struct pci_devinst *pi)
+static void tdev_kick(struct pci_devinst *pi, bool missed)
 {
 	struct tdev *dev = pi->pi_arg;
 
