@@ -82,9 +82,9 @@ static unsigned cut(struct vdrv_buf *bufs, uint64_t gpa, uint32_t len,
 }
 
 /*
- * SPLIT-02, BLK-16, BLK-20, BLK-L06, hostile K16: the header in pieces of one
- * byte, header and data in one buffer, the status joined to the data, odd
- * pieces; direct and in an indirect table; read and write.
+ * SPLIT-02, BLK-16, BLK-20, BLK-L06, TRAP-12, hostile K16: the header of 16
+ * bytes in pieces of one, header and data in one buffer, the status joined to
+ * the data, odd pieces; direct and in an indirect table; read and write.
  */
 static void do_framing(uint32_t hdr_piece, uint32_t data_piece, bool write,
 		       bool indirect)

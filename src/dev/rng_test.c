@@ -375,7 +375,7 @@ static void test_no_writer(void **state)
 	rmdir(dir);
 }
 
-/* rate=: the bytes per time are bounded, and all arrive in the end. */
+/* TRAP-15; rate=: the bytes per time are bounded, and all arrive in the end. */
 static void test_rate(void **state)
 {
 	struct vdrv_used used;

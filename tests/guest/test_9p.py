@@ -38,6 +38,7 @@ def shared(t, mode, machine):
         with t.guest(attach(viodev), machine=machine, tools=True, cpus=2, modules=["9p", "9pnet_virtio"]) as guest:
             p9_work.mount(guest, "tree", "/tree", msize=1048576)
             p9_work.mount(guest, "viodev", "/fixed", msize=8192)
+            identity(guest, mode)
             for check in (files, verified, names, owners, many, read_only):
                 check(guest)
             removed(guest, viodev, gone)
@@ -47,6 +48,12 @@ def shared(t, mode, machine):
     assert len(os.listdir(tree / "many")) == 900
     assert sorted(os.listdir(fixed)) == ["fifo", "file", "many", "way-out"] and (fixed / "file").read_text() == "fixed\n"
     assert outside.read_text() == "secret\n"
+
+
+def identity(guest, mode):
+    """TRAP-16: virtio device 9; the PCI device of the mode."""
+    ids = guest.check("cd /sys/bus/virtio/drivers/9pnet_virtio && cat virtio*/device virtio*/../device").split()
+    assert ids == ["0x0009"] * 3 + ["0x1049" if mode == "modern" else "0x1009"] * 3, ids
 
 
 def files(guest):
