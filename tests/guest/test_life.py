@@ -184,6 +184,7 @@ def unbound(guest, viodev, t):
     for driver in "virtio_blk", "virtio_scsi":
         rebound(guest, driver)
     set_up(guest)
+    guest.check("dmesg -C >/dev/null")  # as in drivers_at_once()
 
 
 @contextlib.contextmanager
