@@ -184,7 +184,7 @@ def unbound(guest, viodev, t):
     for driver in "virtio_blk", "virtio_scsi":
         rebound(guest, driver)
     set_up(guest)
-    guest.check("dmesg -C >/dev/null")  # as in drivers_at_once()
+    guest.check("dmesg -c >/dev/null")  # as in drivers_at_once()
 
 
 @contextlib.contextmanager
@@ -258,7 +258,7 @@ def drivers_at_once(guest, pool, pids):
             time.sleep(0.1)
     rebinding.result()
     set_up(guest)
-    guest.check("dmesg -C >/dev/null")  # Linux was still reading the partition table of a disk that went
+    guest.check("dmesg -c >/dev/null")  # Linux was still reading the partition table of a disk that went
 
 
 def asleep_at_once(guest, viodev, pool, pids):
