@@ -11,7 +11,6 @@
 
 #include <viodev/loop.h>
 
-#include "base/fault.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
 
@@ -22,7 +21,7 @@
 int client_wake_init(struct client_wake *wake, struct vio_loop *loop,
 		     void (*fn)(void *arg), void *arg)
 {
-	fault_catch();
+	mapping_catch_faults();
 	return vio_wake_add(loop, fn, arg, &wake->source);
 }
 

@@ -45,4 +45,10 @@ int mapping_create(struct client_wake *wake, int fd, uint64_t offset,
 		   uint64_t size, unsigned prot, struct mapping *ret_map);
 void mapping_destroy(struct mapping *map); /* all 0 is allowed */
 
+/*
+ * Handle SIGBUS from now on; other faults reach the handler that was installed
+ * before. client_wake_init() calls it.
+ */
+void mapping_catch_faults(void);
+
 #endif

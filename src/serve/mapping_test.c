@@ -22,7 +22,6 @@
 
 #include <viodev/loop.h>
 
-#include "base/fault.h"
 #include "base/util.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
@@ -236,7 +235,7 @@ static void test_truncated(void **state)
 	char *p;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does so as well */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, 4 * PAGE,
 					GM_READ | GM_WRITE, &map),
 			 0);
@@ -280,7 +279,7 @@ static void test_truncated_thread(void **state)
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does so as well */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(
 		mapping_create(&wake, fd, 0, PAGE, GM_READ | GM_WRITE, &map),
 		0);
@@ -299,7 +298,7 @@ static void test_truncated_later(void **state)
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does so as well */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	client_disconnected(&wake);
 	assert_int_equal(ftruncate(fd, 0), 0);
@@ -334,7 +333,7 @@ static void test_truncated_large(void **state)
 	void *p;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does so as well */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(
 		mapping_create(&wake, fd, 0, bytes, GM_READ | GM_WRITE, &map),
 		0);
@@ -360,7 +359,7 @@ static void test_truncated_last(void **state)
 	int fd = memfd(0, PAGE);
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does so as well */
+	mapping_catch_faults(); /* cmocka does so as well */
 	assert_int_equal(mapping_create(&wake, fd, 0, PAGE, GM_READ, &map), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(*(volatile char *)map.host, 0);
@@ -397,7 +396,7 @@ static void test_other_faults(void **state)
 				mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
 
 			signal(SIGBUS, SIG_DFL); /* not cmocka's */
-			fault_catch();
+			mapping_catch_faults();
 			if (what == 1)
 				kill(getpid(), SIGBUS);
 			else if (what == 2)

@@ -28,7 +28,6 @@
 #include "base/scm.h"
 #include "core/core.h"
 #include "fuzz.h"
-#include "base/fault.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
 #include "serve/vhost_user_msg.h"
@@ -719,7 +718,7 @@ static void clean(void)
 
 static void run(struct fuzz_in *in)
 {
-	fault_catch(); /* in place of any handler since setup() */
+	mapping_catch_faults(); /* in place of any handler since setup() */
 	hold.keeps = fuzz_bool(in);
 	hold.returns = hold.iterates = hold.batches = false;
 	come();

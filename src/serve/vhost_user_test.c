@@ -32,7 +32,6 @@
 
 #include "base/le.h"
 #include "base/util.h"
-#include "base/fault.h"
 #include "serve/client.h"
 #include "serve/mapping.h"
 #include "emulated.h"
@@ -935,7 +934,7 @@ static void test_truncated(void **state)
 	struct fe *f = *state;
 
 	SKIP_UNDER_QEMU("a signal handler does not survive SIGBUS");
-	fault_catch(); /* cmocka does as well, and later */
+	mapping_catch_faults(); /* cmocka does as well, and later */
 	for (int what = 0; what < 3; what++) {
 		struct log log = make_log();
 		int record = memfd_create("record", MFD_CLOEXEC);
