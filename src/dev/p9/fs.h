@@ -429,10 +429,10 @@ void p9_locks_drop(struct p9_fs *fs, struct p9_file *file);
  */
 
 /*
- * The arguments of a Tread or Treaddir, with the count that the reply has room
- * for. Returns 0 or -errno.
+ * Decode a Tread or Treaddir: its open file, and the count that the reply has
+ * room for. Returns 0 or -errno.
  */
-int p9_decode_read(struct p9_req *r, uint32_t *ret_fid, uint64_t *ret_off,
+int p9_decode_read(struct p9_req *r, struct p9_ref *ret_ref, uint64_t *ret_off,
 		   uint32_t *ret_count);
 
 /* Open the inode that a reference pins. Returns the descriptor. */

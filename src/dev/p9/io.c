@@ -304,10 +304,11 @@ static int read_file(struct p9_req *r, struct p9_file *file, uint64_t off,
 	return 0;
 }
 
-int p9_decode_read(struct p9_req *r, uint32_t *ret_fid, uint64_t *ret_off,
+int p9_decode_read(struct p9_req *r, struct p9_ref *ret_ref, uint64_t *ret_off,
 		   uint32_t *ret_count)
 {
-	*ret_fid = p9_decode32(&r->in);
+	uint32_t num = p9_decode32(&r->in);
+
 	*ret_off = p9_decode64(&r->in);
 	*ret_count = p9_decode32(&r->in);
 	if (r->in.err)
@@ -317,19 +318,16 @@ int p9_decode_read(struct p9_req *r, uint32_t *ret_fid, uint64_t *ret_off,
 		return -EINVAL;
 	if (*ret_count > r->room - P9_IO_HEADER)
 		*ret_count = (uint32_t)(r->room - P9_IO_HEADER);
-	return 0;
+	return p9_fid_file(r, num, ret_ref);
 }
 
 int p9_read(struct p9_req *r)
 {
-	uint32_t num, count;
+	uint32_t count;
 	uint64_t off;
 	P9_REF ref = P9_NO_REF;
-	int ret = p9_decode_read(r, &num, &off, &count);
+	int ret = p9_decode_read(r, &ref, &off, &count);
 
-	if (ret < 0)
-		return ret;
-	ret = p9_fid_file(r, num, &ref);
 	if (ret == 0)
 		ret = p9_may_try(r, &ref);
 	if (ret < 0)

@@ -390,14 +390,11 @@ static int read_entries(struct p9_req *r, struct p9_file *file,
 
 int p9_readdir(struct p9_req *r)
 {
-	uint32_t num, count;
+	uint32_t count;
 	uint64_t off;
 	P9_REF ref = P9_NO_REF;
-	int ret = p9_decode_read(r, &num, &off, &count);
+	int ret = p9_decode_read(r, &ref, &off, &count);
 
-	if (ret < 0)
-		return ret;
-	ret = p9_fid_file(r, num, &ref);
 	if (ret < 0)
 		return ret;
 	if (ref.file->kind != P9_DIR)
