@@ -210,10 +210,10 @@ static int wait_epoll(struct vio_loop *loop, struct epoll_event *evs,
 	return ret;
 }
 
-/* Look for events in every @skip-th call. */
-static int look(struct vio_loop *loop, struct epoll_event *evs, unsigned skip)
+/* Look for events, in one of LOOK_EVERY calls. */
+static int look(struct vio_loop *loop, struct epoll_event *evs)
 {
-	if (++loop->nr_polls < skip)
+	if (++loop->nr_polls < LOOK_EVERY)
 		return 0;
 	loop->nr_polls = 0;
 	return wait_epoll(loop, evs, 0);
@@ -230,7 +230,7 @@ static int poll_before_sleep(struct vio_loop *loop, struct epoll_event *evs,
 		*ret_polled = poll_all(loop, false);
 		if (*ret_polled)
 			return 0;
-		nr_evs = look(loop, evs, LOOK_EVERY);
+		nr_evs = look(loop, evs);
 		if (nr_evs == 0 && loop->nr_polls == 0 && !loop->poll_fixed)
 			sched_yield();
 	} while (nr_evs == 0 && vio_now_ns() - begin_ns < loop->poll_ns);
@@ -277,7 +277,7 @@ static int wait_for(struct vio_loop *loop, struct epoll_event *evs,
 {
 	*ret_polled = poll_all(loop, false);
 	if (*ret_polled)
-		return look(loop, evs, LOOK_EVERY);
+		return look(loop, evs);
 	if (timeout_ms == 0)
 		return wait_epoll(loop, evs, 0);
 	return sleep_for(loop, evs, timeout_ms, ret_polled);
