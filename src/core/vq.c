@@ -90,7 +90,6 @@ static int set_layout(struct vqueue_info *vq, bool packed)
 
 	packed_fini(vq);
 	vq->vq_last_avail = vq->vq_next_used = vq->vq_save_used = 0;
-	priv->is_quiet = false;
 	vq->vq_desc = NULL;
 	vq->vq_avail = NULL;
 	vq->vq_used = NULL;
@@ -729,7 +728,6 @@ static int take(struct vqueue_info *vq, uint16_t head, struct iovec *iov,
 static int hold(struct vqueue_info *vq)
 {
 	vq->vq_priv->blocked = true;
-	vq->vq_priv->is_quiet = false;
 	return 0;
 }
 
@@ -1321,7 +1319,6 @@ void vq_arm_later(struct vqueue_info *vq)
 	if (priv->is_unarmed)
 		return;
 	priv->is_unarmed = true;
-	priv->is_quiet = false;
 	priv->next_unarmed = dev->unarmed;
 	dev->unarmed = vq;
 }

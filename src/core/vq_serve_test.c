@@ -372,6 +372,18 @@ static void test_poll_leaving(void **state)
 	}
 }
 
+/* A queue that was empty after doorbells had been turned on, in four ways. */
+static void start_quiet(struct dev *dev, unsigned way)
+{
+	dev_start(dev, features[way / 2]);
+	if (way % 2)
+		vi_poll(&dev->vs);
+	add(dev, 1);
+	vi_kick(&dev->vs, 0);
+	assert_int_equal(nr_used(dev), 1);
+	vi_arm(&dev->vs);
+}
+
 /*
  * The driver's memory is another program's now, as after a kexec, and nobody has
  * reset the device: a queue is not looked at for nothing.
@@ -380,14 +392,8 @@ static void test_quiet(void **state)
 {
 	struct dev dev;
 
-	for (unsigned i = 0; i < 4; i++) {
-		dev_start(&dev, features[i / 2]);
-		if (i % 2)
-			vi_poll(&dev.vs);
-		add(&dev, 1);
-		vi_kick(&dev.vs, 0);
-		assert_int_equal(nr_used(&dev), 1);
-		vi_arm(&dev.vs);
+	for (unsigned way = 0; way < 4; way++) {
+		start_quiet(&dev, way);
 		vdrv_set_avail_idx(&dev.d, 0, 1000);
 		vi_set_dma(&dev.vs, false);
 		vi_set_dma(&dev.vs, true);
@@ -399,19 +405,13 @@ static void test_quiet(void **state)
 	}
 }
 
-/* A doorbell while DMA is off; or chains that the model gave back. */
-static void test_not_quiet(void **state)
+/* A doorbell that came while DMA was off is not forgotten. */
+static void test_missed_doorbell(void **state)
 {
 	struct dev dev;
 
-	for (unsigned i = 0; i < 4; i++) {
-		dev_start(&dev, features[i / 2]);
-		if (i % 2)
-			vi_poll(&dev.vs);
-		add(&dev, 1);
-		vi_kick(&dev.vs, 0);
-		assert_int_equal(nr_used(&dev), 1);
-		vi_arm(&dev.vs);
+	for (unsigned way = 0; way < 4; way++) {
+		start_quiet(&dev, way);
 		vi_set_dma(&dev.vs, false);
 		add(&dev, 1);
 		vi_kick(&dev.vs, 0);
@@ -419,6 +419,46 @@ static void test_not_quiet(void **state)
 		vi_set_dma(&dev.vs, true);
 		vi_kick_missed(&dev.vs);
 		assert_int_equal(nr_used(&dev), 1);
+		dev_fini(&dev);
+	}
+}
+
+/* Nor is a chain without a doorbell, because they were off. */
+static void test_missed_silently(void **state)
+{
+	struct dev dev;
+
+	for (unsigned way = 0; way < 4; way++) {
+		start_quiet(&dev, way);
+		vq_kick_disable(&dev.vq);
+		add(&dev, 1);
+		vi_set_dma(&dev.vs, false);
+		vi_set_dma(&dev.vs, true);
+		vi_kick_missed(&dev.vs);
+		assert_int_equal(nr_used(&dev), 1);
+		dev_fini(&dev);
+	}
+}
+
+/* Nor is a chain that the model gave back, with doorbells on. */
+static void test_missed_returned(void **state)
+{
+	struct vi_req req;
+	struct iovec iov[NIOV];
+	struct dev dev;
+
+	for (unsigned way = 0; way < 4; way++) {
+		start_quiet(&dev, way);
+		add(&dev, 2);
+		for (int i = 0; i < 2; i++)
+			assert_int_equal(vq_getchain(&dev.vq, iov, NIOV, &req),
+					 1);
+		assert_false(vq_has_descs(&dev.vq));
+		vq_retchains(&dev.vq, 2);
+		vi_set_dma(&dev.vs, false);
+		vi_set_dma(&dev.vs, true);
+		vi_kick_missed(&dev.vs);
+		assert_int_equal(nr_used(&dev), 2);
 		dev_fini(&dev);
 	}
 }
@@ -465,7 +505,9 @@ int main(void)
 		cmocka_unit_test(test_poll_waiting),
 		cmocka_unit_test(test_poll_leaving),
 		cmocka_unit_test(test_quiet),
-		cmocka_unit_test(test_not_quiet),
+		cmocka_unit_test(test_missed_doorbell),
+		cmocka_unit_test(test_missed_silently),
+		cmocka_unit_test(test_missed_returned),
 		cmocka_unit_test(test_poll_gone),
 	};
 
