@@ -589,6 +589,21 @@ static void test_discard(void **state)
 	assert_true(after.st_blocks < before.st_blocks / 2);
 }
 
+/* A driver that polls sees eight requests, before the iteration ends. */
+static void test_published_in_groups(void **state)
+{
+	start(VDRV_MODERN, "", ALL_FEATURES);
+	for (unsigned i = 0; i < 12; i++) {
+		struct request r = make_req(VIRTIO_BLK_T_GET_ID, 0, 20, true);
+
+		add_req(0, &r);
+	}
+	vdrv_kick(&d, 0);
+	assert_int_equal(vdrv_used_ring_idx(&d, 0), 8);
+	iterate(1);
+	assert_int_equal(vdrv_used_ring_idx(&d, 0), 12);
+}
+
 static int run(const char *engine)
 {
 	const struct CMUnitTest tests[] = {
@@ -599,7 +614,7 @@ static int run(const char *engine)
 		TEST(test_flush_out),    TEST(test_read_only),
 		TEST(test_get_id),       TEST(test_bad_segments),
 		TEST(test_write_zeroes), TEST(test_unmap),
-		TEST(test_discard),
+		TEST(test_discard),      TEST(test_published_in_groups),
 	};
 
 	threads = strcmp(engine, "threads") == 0;

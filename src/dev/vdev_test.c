@@ -212,16 +212,37 @@ static void test_in_order_off(void **state)
 	assert_false(vi_offer(f->dev->vs, true) & VI_BIT(VIRTIO_F_IN_ORDER));
 }
 
+static bool count_poll(void *arg)
+{
+	++*(unsigned *)arg;
+	return false;
+}
+
+static void test_poll_option(void **state)
+{
+	struct fixture *f = *state;
+	unsigned nr_polls = 0;
+	struct vio_poller poller = { .poll = count_poll, .arg = &nr_polls };
+
+	assert_int_equal(make(f, ",poll=1000001"), -EINVAL);
+	assert_int_equal(make(f, ",poll=20000"), 0);
+	vio_poller_add(f->loop, &poller);
+	vio_loop_iterate(f->loop, 1);
+	assert_true(nr_polls > 10); /* in 20 ms; without the option, 2 */
+	vio_poller_remove(f->loop, &poller);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_status),   TEST(test_command),
-		TEST(test_errors),   TEST(test_no_iommu),
-		TEST(test_iommu),    TEST(test_iommu_off),
-		TEST(test_packed),   TEST(test_packed_off),
-		TEST(test_in_order), TEST(test_in_order_off),
+		TEST(test_status),      TEST(test_command),
+		TEST(test_errors),      TEST(test_no_iommu),
+		TEST(test_iommu),       TEST(test_iommu_off),
+		TEST(test_packed),      TEST(test_packed_off),
+		TEST(test_in_order),    TEST(test_in_order_off),
+		TEST(test_poll_option),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,17 @@ static void test_bad_framing(void **state)
 	}
 }
 
+/* The server lets the device poll its queues, and turn doorbells on. */
+static void test_polled(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_alive(&f->c);
+	tsrv_halt(&f->t);
+	assert_true(f->t.dev.nr_polls > 0);
+	assert_true(f->t.dev.nr_arms > 0);
+}
+
 /* A2: an unknown command gets an error reply, and the connection stays. */
 static void test_unknown_commands(void **state)
 {
@@ -1685,6 +1696,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_bad_framing),
+		TEST(test_polled),
 		TEST(test_unknown_commands),
 		TEST(test_no_reply),
 		TEST(test_short_payloads),

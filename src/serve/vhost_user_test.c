@@ -280,6 +280,52 @@ static void test_config_while_stopped(void **state)
 	close(pair[1]);
 }
 
+/*
+ * A driver that adds a chain as soon as the first is used, and sees that no
+ * doorbell is wanted.
+ */
+static bool poll_driver(void *arg)
+{
+	struct fe *f = arg;
+	uint16_t used = fe_read16(f, USED + 2);
+
+	if (used == 1 && f->avail_idx == 1) {
+		assert_int_equal(fe_read16(f, USED), VRING_USED_F_NO_NOTIFY);
+		fe_offer(f);
+	}
+	if (used == 2)
+		vio_loop_stop(f->loop);
+	return false;
+}
+
+static void give_up(void *arg)
+{
+	vio_loop_stop(((struct fe *)arg)->loop);
+}
+
+/* The server polls its rings while the loop runs, and sleeps with doorbells on. */
+static void test_poll_before_sleep(void **state)
+{
+	struct fe *f = *state;
+	struct vio_poller driver = { .poll = poll_driver, .arg = f };
+	struct vio_source *timer;
+
+	fe_negotiate(f);
+	assert_true(fe_add_memory(f, VHMSG_ADD_MEM_REG));
+	fe_start_ring(f, 0);
+	vio_poller_add(f->loop, &driver);
+	vio_loop_set_poll(f->loop, UINT64_C(10000000000));
+	assert_int_equal(vio_timer_add(f->loop, give_up, f, &timer), 0);
+	vio_timer_set(timer, UINT64_C(5000000000));
+	fe_offer(f);
+	assert_int_equal(eventfd_write(f->kick, 1), 0);
+	vio_loop_run(f->loop);
+	assert_int_equal(fe_read16(f, USED + 2), 2);
+	assert_int_equal(fe_read16(f, USED), 0);
+	vio_source_remove(timer);
+	vio_poller_remove(f->loop, &driver);
+}
+
 static void say(struct fe *f, char what)
 {
 	struct vhmsg_vring_addr addr = { 0, 0, UADDR + DESC, UADDR + USED,
@@ -2036,6 +2082,7 @@ int main(void)
 		TEST(test_ring_sizes),
 		TEST(test_disabled_network),
 		TEST(test_config_while_stopped),
+		TEST(test_poll_before_sleep),
 		TEST(test_any_order),
 		TEST(test_answers),
 		TEST(test_partial),

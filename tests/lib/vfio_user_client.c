@@ -201,6 +201,15 @@ static void tdev_kick(struct pci_devinst *pi, bool missed)
 	copy(dev);
 }
 
+static bool tdev_poll(struct pci_devinst *pi, bool arm)
+{
+	struct tdev *dev = pi->pi_arg;
+
+	dev->nr_polls += !arm;
+	dev->nr_arms += arm;
+	return false;
+}
+
 static bool tdev_is_doorbell(struct pci_devinst *pi, int bar, uint64_t off,
 			     int size)
 {
@@ -214,6 +223,7 @@ static const struct pci_dev tdev_ops = {
 	.pd_quiesce = tdev_quiesce,
 	.pd_give_back = tdev_give_back,
 	.pd_kick = tdev_kick,
+	.pd_poll = tdev_poll,
 	.pd_is_doorbell = tdev_is_doorbell,
 };
 

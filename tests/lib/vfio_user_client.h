@@ -56,6 +56,7 @@ struct tdev {
 	struct pci_devinst *pi;
 	uint8_t scratch[256];
 	uint32_t nr_resets, nr_quiesces, nr_kicks, nr_resubmitted, nr_copies;
+	uint32_t nr_polls, nr_arms;
 	uint32_t nr_writes; /* of the BAR */
 	bool end_hold;      /* when it is kicked */
 	bool slow_reset;    /* it is not complete when pd_reset returns */
